@@ -1,0 +1,1 @@
+"""Penstock: serverless Kafka that anyone can run."""
