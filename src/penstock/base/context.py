@@ -1,0 +1,24 @@
+"""Who is asking: what a request handler knows about the connection a request came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DEFAULT_CLUSTER_ID = 1
+"""The virtual cluster of an embedded deployment."""
+
+ANONYMOUS = "User:ANONYMOUS"
+"""Kafka's principal of a connection without credentials."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestContext:
+    """The caller of one request."""
+
+    cluster_id: int = DEFAULT_CLUSTER_ID
+    principal: str = ANONYMOUS
+    client_id: str | None = None
+    client_host: str = "127.0.0.1"
+    listener_name: str = "PLAINTEXT"
+    api_version: int = 0
+    connection_id: int = 0
