@@ -1,0 +1,159 @@
+"""The packed row of a commit: everything one flush made visible, in one blob.
+
+A row of `wal_commit` is the whole truth about a WAL object: for each partition the byte range of its batches, how
+many offsets they take, and what their idempotent producers sent. With the base offsets beside it, replaying the
+rows in `seq` order rebuilds heads, spans, producer states and usage, which is how an agent starts and how agents
+follow each other.
+
+Layout, big-endian. Blob: format byte, then entries. Entry: partition id i64, byte start u32, byte length u32,
+offset count u32, batch count u32, maximum timestamp i64, producer batch count u16; then as many producer batches:
+producer id i64, epoch i16, first sequence i32, last offset delta u32, offset delta of the batch's first record
+within the entry u32, maximum timestamp i64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+from penstock.base.errors import CorruptData
+from penstock.log.model import Partition, SequenceBatch, Span
+from penstock.log.producers import last_sequence, remember
+from penstock.storage.wal import WalLocation
+
+FORMAT = 1
+_ENTRY = Struct(">qIIIIqH")
+_PRODUCER = Struct(">qhiIIq")
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerBatch:
+    """One idempotent batch inside an entry."""
+
+    producer_id: int
+    epoch: int
+    first_sequence: int
+    last_offset_delta: int
+    offset_delta: int
+    """Where the batch starts, counted in offsets from the entry's base."""
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommitEntry:
+    """What one commit adds to one partition."""
+
+    partition_id: int
+    byte_start: int
+    byte_length: int
+    offset_count: int
+    batch_count: int
+    max_timestamp: int
+    producer_batches: tuple[ProducerBatch, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One durable commit, as agents see it."""
+
+    seq: int
+    object_id: bytes
+    location: WalLocation
+    committed_ms: int
+    agent_id: int
+    entries: Sequence[CommitEntry]
+    bases: Sequence[int]
+    """The base offset of each entry."""
+
+
+def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
+    """The `entries` column."""
+    parts = [bytes((FORMAT,))]
+    for entry in entries:
+        producers = entry.producer_batches
+        parts.append(
+            _ENTRY.pack(
+                entry.partition_id, entry.byte_start, entry.byte_length, entry.offset_count, entry.batch_count,
+                entry.max_timestamp, len(producers),
+            )  # fmt: skip
+        )
+        for batch in producers:
+            parts.append(
+                _PRODUCER.pack(
+                    batch.producer_id, batch.epoch, batch.first_sequence, batch.last_offset_delta,
+                    batch.offset_delta, batch.timestamp,
+                )  # fmt: skip
+            )
+    return b"".join(parts)
+
+
+def unpack_entries(blob: bytes) -> list[CommitEntry]:
+    """Read the `entries` column; raise `CorruptData` on anything that was not packed by us."""
+    if not blob or blob[0] != FORMAT:
+        raise CorruptData(f"commit row of unknown format {blob[:1]!r}")
+    entries, position, end = [], 1, len(blob)
+    while position < end:
+        if position + _ENTRY.size > end:
+            raise CorruptData("commit row ends inside an entry")
+        *facts, producer_count = _ENTRY.unpack_from(blob, position)
+        position += _ENTRY.size
+        if position + producer_count * _PRODUCER.size > end:
+            raise CorruptData("commit row ends inside a producer batch")
+        batches = []
+        for _ in range(producer_count):
+            batches.append(ProducerBatch(*_PRODUCER.unpack_from(blob, position)))
+            position += _PRODUCER.size
+        entries.append(CommitEntry(*facts, tuple(batches)))
+    return entries
+
+
+def pack_bases(bases: Sequence[int]) -> bytes:
+    """The `bases` column: one i64 per entry."""
+    return Struct(f">{len(bases)}q").pack(*bases)
+
+
+def unpack_bases(blob: bytes) -> tuple[int, ...]:
+    """Read the `bases` column."""
+    return Struct(f">{len(blob) // 8}q").unpack(blob)
+
+
+def span_of(commit: Commit, position: int, view: memoryview | None) -> Span:
+    """The span that entry number `position` of a commit adds to its partition."""
+    entry, base = commit.entries[position], commit.bases[position]
+    return Span(
+        base, base + entry.offset_count - 1, commit.seq, commit.location, entry.byte_start, entry.byte_length,
+        entry.max_timestamp, entry.batch_count, view,
+    )  # fmt: skip
+
+
+def apply_entry(partition: Partition, commit: Commit, position: int, view: memoryview | None) -> None:
+    """Evolve a partition by one entry of a durable commit. The only way a head moves forward.
+
+    Entries must arrive in commit order; one that is already reflected (a replay over loaded rows) changes nothing.
+    """
+    entry, base = commit.entries[position], commit.bases[position]
+    if base < partition.segmented_to:
+        return
+    partition.spans.append(span_of(commit, position, view))
+    partition.next_offset = max(partition.next_offset, base + entry.offset_count)
+    partition.size_bytes += entry.byte_length
+    if partition.first_dirty_ms < 0:
+        partition.first_dirty_ms = commit.committed_ms
+    for batch in entry.producer_batches:
+        remember_batch(partition, base, batch, commit.committed_ms)
+
+
+def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:
+    """Note one idempotent batch of a durable entry whose base offset is `base`."""
+    count = batch.last_offset_delta + 1
+    first = base + batch.offset_delta
+    remember(
+        partition.producers,
+        batch.producer_id,
+        batch.epoch,
+        SequenceBatch(
+            batch.first_sequence, last_sequence(batch.first_sequence, count), first, first + count - 1, batch.timestamp
+        ),
+        now_ms,
+    )

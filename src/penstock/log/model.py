@@ -1,0 +1,169 @@
+"""What the log is made of, in memory.
+
+`Topic` and `Partition` are the agent's image of rows in the database. They change in one way only: a durable
+commit or a durable change of metadata is applied to them, in commit order, on the event loop's thread. Readers
+on the loop therefore see a partition only between two commits, never inside one.
+
+A partition's bytes lie in *spans* (recent: one per commit, in a WAL object and mostly in memory as well) and in
+*segments* (older: rewritten by compaction, found through the database). Every offset below `next_offset` and not
+below `log_start` is in a segment or in a span; where both have it, they agree.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from penstock.storage.wal import WalLocation
+
+NO_TIMESTAMP = -1
+NO_PRODUCER_ID = -1
+LEADER_EPOCH = 0
+"""Constant: any agent leads any partition, so leadership never changes hands (KAFKA.md B2)."""
+
+KEPT_BATCHES = 5
+"""How many batches of a producer can be recognised as duplicates; clients keep at most five in flight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicConfig:
+    """The topic settings the log acts on, resolved from overrides and defaults."""
+
+    delete: bool = True
+    compact: bool = False
+    retention_ms: int = 604_800_000
+    retention_bytes: int = -1
+    max_message_bytes: int = 1_048_588
+    log_append_time: bool = False
+    timestamp_before_max_ms: int = 2**63 - 1
+    timestamp_after_max_ms: int = 3_600_000
+    compression: int = -1
+    """Codec id the log stores (0 none … 4 zstd); -1 keeps the producer's."""
+    compression_level: int | None = None
+    min_compaction_lag_ms: int = 0
+    max_compaction_lag_ms: int = 2**63 - 1
+    delete_retention_ms: int = 86_400_000
+    min_cleanable_dirty_ratio: float = 0.5
+    segment_bytes: int = 1_073_741_824
+    segment_ms: int = 604_800_000
+
+    @property
+    def plain(self) -> bool:
+        """Whether batches are stored exactly as sent, without looking at their records."""
+        return not (self.compact or self.log_append_time or self.compression >= 0)
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Topic:
+    """A topic of one virtual cluster."""
+
+    cluster_id: int
+    topic_id: bytes
+    name: str
+    replication_factor: int
+    """As asked for at creation; nothing is replicated by us, tools like to see it again."""
+    created_ms: int
+    overrides: Mapping[str, str]
+    config: TopicConfig
+    partitions: list[Partition] = field(default_factory=list)
+    deleted: bool = False
+
+
+@dataclass(slots=True)
+class SequenceBatch:
+    """One remembered batch of a producer: enough to answer its duplicate."""
+
+    first_sequence: int
+    last_sequence: int
+    base_offset: int
+    last_offset: int
+    timestamp: int
+
+
+@dataclass(slots=True)
+class ProducerState:
+    """What a partition remembers of one producer (KAFKA.md B6)."""
+
+    producer_id: int
+    epoch: int
+    last_ms: int
+    batches: deque[SequenceBatch] = field(default_factory=lambda: deque(maxlen=KEPT_BATCHES))
+
+
+class Span:
+    """Batches of one partition that one commit made visible, contiguous in offsets and bytes."""
+
+    __slots__ = (
+        "base_offset", "batch_count", "byte_length", "byte_start", "last_offset", "location", "max_timestamp",
+        "seq", "view",
+    )  # fmt: skip
+
+    def __init__(
+        self, base_offset: int, last_offset: int, seq: int, location: WalLocation | None, byte_start: int,
+        byte_length: int, max_timestamp: int, batch_count: int, view: memoryview | None,
+    ) -> None:  # fmt: skip
+        self.base_offset = base_offset
+        self.last_offset = last_offset
+        self.seq = seq
+        self.location = location
+        """The WAL object, or None once the bytes are in a segment and only this memory copy is left."""
+        self.byte_start = byte_start
+        self.byte_length = byte_length
+        self.max_timestamp = max_timestamp
+        self.batch_count = batch_count
+        self.view = view
+        """The bytes in memory with their final offsets, or None when only the WAL object has them."""
+
+
+class Waiter(Protocol):
+    """Something that waits for data of a partition: a long poll."""
+
+    def on_append(self, size_bytes: int) -> None:
+        """So many bytes became visible. Called on the loop inside a commit: must only note it and schedule."""
+
+    def on_change(self) -> None:
+        """The partition changed in another way (deleted, log start moved): answer now."""
+
+
+class Partition:
+    """One partition: its offsets, where its recent bytes are, and who waits for more."""
+
+    __slots__ = (
+        "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset", "partition_id", "pending", "producers",
+        "segmented_to", "size_bytes", "spans", "topic", "waiters",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, partition_id: int, topic: Topic, index: int, next_offset: int = 0, log_start: int = 0,
+        segmented_to: int = 0, size_bytes: int = 0, cleaned_to: int = 0, first_dirty_ms: int = -1,
+    ) -> None:  # fmt: skip
+        self.partition_id = partition_id
+        self.topic = topic
+        self.index = index
+        self.next_offset = next_offset
+        """The high watermark: the next offset of the *committed* log."""
+        self.log_start = log_start
+        self.segmented_to = segmented_to
+        """Every committed offset below this one is in a segment (or was removed)."""
+        self.size_bytes = size_bytes
+        self.cleaned_to = cleaned_to
+        """Key compaction has seen everything below this offset."""
+        self.first_dirty_ms = first_dirty_ms
+        self.producers: dict[int, ProducerState] = {}
+        self.spans: list[Span] = []
+        """In offset order, without gaps from the first one on."""
+        self.waiters: dict[Waiter, None] = {}
+        self.pending: list[object] = []
+        """The write buffer of this partition; belongs to the writer."""
+
+    @property
+    def last_stable_offset(self) -> int:
+        """Below it nothing is undecided. Without transactions that is the high watermark."""
+        return self.next_offset
+
+    def wake(self) -> None:
+        """Tell everyone who waits that the partition changed in a way that is not an append."""
+        for waiter in list(self.waiters):
+            waiter.on_change()

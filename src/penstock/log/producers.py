@@ -1,0 +1,69 @@
+"""Idempotent producers: the rule that makes a retried batch appear once and in order (KIP-98, KAFKA.md B6).
+
+Pure. A batch is decided against what its partition remembers of its producer; only the batches that a durable
+commit wrote are remembered, by `remember`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from penstock.log.model import ProducerState, SequenceBatch
+
+SEQUENCES = 2**31
+"""Sequence numbers are 31 bits and wrap from 2,147,483,647 to 0."""
+
+
+class Refusal(Enum):
+    """Why a batch of a producer is not appended."""
+
+    OUT_OF_ORDER = "out of order"
+    FENCED = "fenced"
+
+
+def last_sequence(first_sequence: int, record_count: int) -> int:
+    """The sequence of a batch's last record."""
+    return (first_sequence + record_count - 1) % SEQUENCES
+
+
+def judge(
+    state: ProducerState | None, epoch: int, first_sequence: int, record_count: int
+) -> Refusal | SequenceBatch | None:
+    """Decide one batch: None to append it, the remembered batch it repeats, or why it is refused.
+
+    An unknown producer may start with any sequence: its earlier batches may have expired. A new epoch starts at 0.
+    """
+    if state is None:
+        return None
+    if epoch < state.epoch:
+        return Refusal.FENCED
+    if epoch > state.epoch:
+        return None if first_sequence == 0 else Refusal.OUT_OF_ORDER
+    if not state.batches:
+        return None
+    if first_sequence == (state.batches[-1].last_sequence + 1) % SEQUENCES:
+        return None
+    last = last_sequence(first_sequence, record_count)
+    for batch in state.batches:
+        if batch.first_sequence == first_sequence and batch.last_sequence == last:
+            return batch
+    return Refusal.OUT_OF_ORDER
+
+
+def remember(
+    producers: dict[int, ProducerState], producer_id: int, epoch: int, batch: SequenceBatch, now_ms: int
+) -> None:
+    """Note an appended batch. A newer epoch forgets what the older one sent."""
+    state = producers.get(producer_id)
+    if state is None or epoch > state.epoch:
+        state = producers[producer_id] = ProducerState(producer_id, epoch, now_ms)
+    state.last_ms = now_ms
+    state.batches.append(batch)
+
+
+def expire(producers: dict[int, ProducerState], before_ms: int) -> int:
+    """Forget producers that wrote nothing since `before_ms`; how many."""
+    gone = [producer_id for producer_id, state in producers.items() if state.last_ms < before_ms]
+    for producer_id in gone:
+        del producers[producer_id]
+    return len(gone)
