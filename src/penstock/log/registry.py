@@ -1,0 +1,83 @@
+"""Which topics exist: the agent's index of all virtual clusters' topics and partitions, in memory.
+
+It holds what durable metadata says and nothing else: `penstock.log.topics` adds and removes entries after the
+transaction that decided it. Everything runs on the event loop's thread; answers are as current as the last
+transaction applied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock.log.model import Partition, Topic
+
+
+class Registry:
+    """Topics by name and by id within their virtual cluster; partitions by their own id."""
+
+    __slots__ = ("_by_id", "_by_name", "_partitions")
+
+    def __init__(self) -> None:
+        self._by_name: dict[int, dict[str, Topic]] = {}
+        self._by_id: dict[int, dict[bytes, Topic]] = {}
+        self._partitions: dict[int, Partition] = {}
+
+    def by_name(self, cluster_id: int, name: str) -> Topic | None:
+        """The topic of that name, or None."""
+        topics = self._by_name.get(cluster_id)
+        return None if topics is None else topics.get(name)
+
+    def by_id(self, cluster_id: int, topic_id: bytes) -> Topic | None:
+        """The topic with that id, or None."""
+        topics = self._by_id.get(cluster_id)
+        return None if topics is None else topics.get(topic_id)
+
+    def all(self, cluster_id: int) -> list[Topic]:
+        """Every topic of a virtual cluster, by name."""
+        topics = self._by_name.get(cluster_id)
+        return [] if topics is None else [topics[name] for name in sorted(topics)]
+
+    def partition(self, partition_id: int) -> Partition | None:
+        """The partition with that id, whatever cluster it belongs to, or None."""
+        return self._partitions.get(partition_id)
+
+    def partitions(self) -> Iterable[Partition]:
+        """Every partition of every virtual cluster: a live view, copy it before awaiting."""
+        return self._partitions.values()
+
+    def topics(self) -> list[Topic]:
+        """Every topic of every virtual cluster."""
+        return [topic for topics in self._by_id.values() for topic in topics.values()]
+
+    def add(self, topic: Topic) -> None:
+        """Index a topic and the partitions it has now. Again for a topic that is in: its new partitions join."""
+        self._by_name.setdefault(topic.cluster_id, {})[topic.name] = topic
+        self._by_id.setdefault(topic.cluster_id, {})[topic.topic_id] = topic
+        for partition in topic.partitions:
+            self._partitions[partition.partition_id] = partition
+
+    def remove(self, topic: Topic) -> None:
+        """Forget a topic and its partitions; nothing happens when it is not in."""
+        by_id = self._by_id.get(topic.cluster_id, {})
+        if by_id.pop(topic.topic_id, None) is None:
+            return
+        by_name = self._by_name[topic.cluster_id]
+        if by_name.get(topic.name) is topic:
+            del by_name[topic.name]
+        for partition in topic.partitions:
+            self._partitions.pop(partition.partition_id, None)
+
+    def topic_id(self, cluster_id: int, name: str) -> bytes | None:
+        """The id of the topic of that name, or None."""
+        topic = self.by_name(cluster_id, name)
+        return None if topic is None else topic.topic_id
+
+    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
+        """The name of the topic with that id, or None."""
+        topic = self.by_id(cluster_id, topic_id)
+        return None if topic is None else topic.name
+
+    def partition_count(self, cluster_id: int, topic_id: bytes) -> int | None:
+        """How many partitions the topic with that id has, or None when there is no such topic."""
+        topic = self.by_id(cluster_id, topic_id)
+        return None if topic is None else len(topic.partitions)
