@@ -1,0 +1,1 @@
+"""Generated Kafka messages: the client's half. Servers never import it."""

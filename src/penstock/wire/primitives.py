@@ -1,0 +1,123 @@
+"""What the generated message modules stand on: the base class, varints, tag sections, the malformed-bytes error.
+
+Readers take a buffer and a position and return the position after what they read. They do not check every
+slice: a slice beyond the end comes out short, but the position still moves by the announced length, so the
+next index, the next `struct` call or the final comparison with the buffer's end notices. What *is* checked
+on the spot is everything that would allocate or loop before that happens: array lengths against the bytes
+that are left, varints against five bytes. `penstock.wire.codec` turns the rest into `Malformed`.
+
+Writers append small buffers to a list through `w` and hand record data, which is never copied, to `put`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from penstock.base.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Buffer = bytes | bytearray | memoryview
+
+new = object.__new__
+
+# Stands for "a fresh default" in keyword constructors: a list or a struct must not be shared between messages.
+EMPTY: Any = ()
+
+ZERO_UUID = bytes(16)
+
+
+class Malformed(InvalidRequest):
+    """Bytes that are not what the protocol says they are. Close the connection."""
+
+
+class Message:
+    """Base of every generated struct: equality, a readable form, and nothing else."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.fields())
+
+    __hash__ = None  # type: ignore[assignment]  # Messages are mutable; this is how Python spells "unhashable".
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={_brief(getattr(self, name))}" for name in self.fields())
+        return f"{type(self).__name__}({values})"
+
+    @classmethod
+    def fields(cls) -> Iterator[str]:
+        """Names of the fields, in schema order."""
+        return iter(cls.__slots__)
+
+
+def _brief(value: object) -> str:
+    # Log lines must not carry a client's records, nor its password tokens.
+    if isinstance(value, bytes | bytearray | memoryview) and len(value) != 16:
+        return f"<{len(value)} bytes>"
+    return repr(value)
+
+
+def uvarint(b: Buffer, p: int) -> tuple[int, int]:
+    """Read an unsigned varint of at most five bytes; return it and the position after it."""
+    byte = b[p]
+    p += 1
+    if byte < 128:
+        return byte, p
+    value = byte & 127
+    shift = 7
+    while shift < 35:
+        byte = b[p]
+        p += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, p
+        shift += 7
+    raise Malformed("a varint is longer than five bytes")
+
+
+def encode_uvarint(value: int) -> bytes:
+    """Bytes of a non-negative integer as an unsigned varint."""
+    if value < 128:
+        return _ONE_BYTE[value]
+    if value < 16384:
+        return bytes((value & 127 | 128, value >> 7))
+    encoded = bytearray()
+    while value > 127:
+        encoded.append(value & 127 | 128)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+_ONE_BYTE = [bytes((value,)) for value in range(128)]
+
+
+def skip_tags(b: Buffer, p: int) -> int:
+    """Step over a tag section whose tags we do not know. Newer clients may send any."""
+    count, p = uvarint(b, p)
+    for _ in range(count):
+        _, p = uvarint(b, p)
+        size, p = uvarint(b, p)
+        p += size
+    return p
+
+
+def null_error() -> Malformed:
+    return Malformed("a field that must be present is null")
+
+
+def length_error() -> Malformed:
+    return Malformed("an array announces more elements than the message has bytes for")
+
+
+def tag_error() -> Malformed:
+    return Malformed("a tagged field does not fill the size it announces")
+
+
+def length_of(records: Buffer | list[Buffer]) -> int:
+    """Bytes of a records field: one buffer, or a list of buffers that follow each other."""
+    return sum(map(len, records)) if type(records) is list else len(records)
