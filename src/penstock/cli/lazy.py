@@ -1,0 +1,83 @@
+"""A group of commands whose modules are imported when one of them runs, not when the group is listed.
+
+The one-line summaries are therefore kept in the table of the group; a test compares them with the commands' own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from penstock.base.errors import PlatformError
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """Where a command is, `module:attribute` under penstock.cli, and what it does in a few words."""
+
+    place: str
+    summary: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        module_name, _, attribute = self.place.partition(":")
+        command = getattr(importlib.import_module(f"penstock.cli.{module_name}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+class Failure(click.ClickException):
+    """A failure in one sentence, with the cure; exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        """Print it to standard error."""
+        click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=True)
+
+
+class LazyGroup(click.Group):
+    """Commands by section, each loaded when needed. Our failures leave as one line and exit code 1."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, Lazy]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sections = sections
+        self.lazy = {name: lazy for section in sections.values() for name, lazy in section.items()}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the table."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        lazy = self.lazy.get(cmd_name)
+        return None if lazy is None else lazy.load()
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        width = max(map(len, self.lazy))
+        for title, section in self._sections.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), lazy.summary) for name, lazy in section.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; when there is none, name the closest."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], self.lazy, n=1, cutoff=0.5)
+            message = f"no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else "")
+            raise click.UsageError(message, ctx=ctx) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; what we raise on purpose becomes one line."""
+        try:
+            return super().invoke(ctx)
+        except PlatformError as error:
+            raise Failure(str(error)) from error

@@ -1,0 +1,71 @@
+"""`penstock`: the tree of commands, and how the process ends.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage. A reader that has seen enough (`| head`) and Ctrl-C end a command quietly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from penstock.cli.lazy import Lazy, LazyGroup
+
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings=SETTINGS,
+    sections={
+        "Run": {
+            "up": Lazy("up:up", "Run Penstock on this machine."),
+            "doctor": Lazy("doctor.command:doctor", "Check this machine and say what to change."),
+            "bench": Lazy("bench.command:bench", "Measure a cluster: produce, consume, latency."),
+        },
+        "Data": {
+            "topic": Lazy("topic:topic", "List, create, describe, alter, delete and trim topics."),
+            "produce": Lazy("produce:produce", "Write records from standard input or a file."),
+            "consume": Lazy("consume:consume", "Print records of topics."),
+            "group": Lazy("group:group", "Consumer groups: members, lag, moving their offsets."),
+            "cluster": Lazy("cluster:cluster", "What a cluster consists of."),
+        },
+        "This program": {
+            "version": Lazy("version:version", "Print versions."),
+            "completion": Lazy("completion:completion", "Print a shell completion script."),
+        },
+    },
+)
+@click.version_option(package_name="penstock", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Penstock: serverless Kafka that anyone can run.
+
+    \b
+    penstock up                                  run it here
+    echo hello | penstock produce greetings      write a record
+    penstock consume greetings                   read it back
+    """
+
+
+def main() -> int:
+    """Run one command line; return the exit code."""
+    try:
+        code = _run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain about unwritten output at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run() -> int:
+    try:
+        code = cli.main(prog_name="penstock", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 1
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,120 @@
+"""Options and decorators that commands share.
+
+`asks_cluster` turns a function `(client, **options) -> Result` into a command's body: it adds `--bootstrap`, `--timeout`
+and `-o`, opens the client, prints the result, closes the client.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from penstock.base.errors import InvalidRequest
+from penstock.cli.output import FORMATS, Result, emit
+from penstock.cli.texts.addresses import Address, parse_address, parse_addresses
+from penstock.cli.texts.quantities import parse_size
+from penstock.cli.texts.times import parse_duration_ms
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
+
+
+class Parsed(click.ParamType):
+    """An option whose text one of our rules reads; what the rule refuses is wrong usage."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read the text; defaults may be values already."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._parse(value)
+        except InvalidRequest as error:
+            self.fail(str(error), param, ctx)
+
+
+ADDRESS = Parsed("HOST:PORT", parse_address)
+ADDRESSES = Parsed("HOST:PORT[,…]", parse_addresses)
+DURATION_MS = Parsed("DURATION", parse_duration_ms)
+SIZE = Parsed("SIZE", parse_size)
+
+
+def parse_setting(text: str) -> tuple[str, str]:
+    """Read `key=value`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InvalidRequest(f"{text!r} is not a setting; write key=value")
+    return key.strip(), value.strip()
+
+
+SETTING = Parsed("KEY=VALUE", parse_setting)
+
+
+def settings_of(pairs: Sequence[tuple[str, str]], option: str) -> Mapping[str, str]:
+    """Settings by name; the same name twice is wrong usage."""
+    settings: dict[str, str] = {}
+    for key, value in pairs:
+        if key in settings:
+            raise click.BadParameter(f"{key} is given twice", param_hint=option)
+        settings[key] = value
+    return settings
+
+
+def output_option(function: Function) -> Function:
+    """`-o table|json|yaml`."""
+    return click.option(
+        "-o", "--output", "output_format", type=click.Choice(FORMATS), default="table", help="How to print the result."
+    )(function)
+
+
+def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--bootstrap` and `--timeout`; the function gets a `client` that connects when first used."""
+
+    @click.option(
+        "-b", "--bootstrap", type=ADDRESSES, default=DEFAULT_BOOTSTRAP, envvar="PENSTOCK_BOOTSTRAP", show_envvar=True,
+        help="Where the cluster is.",
+    )  # fmt: skip
+    @click.option(
+        "--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up."
+    )
+    @functools.wraps(function)
+    def with_client(*args: Any, bootstrap: Sequence[Address], timeout_ms: int, **kwargs: Any) -> Any:
+        from penstock.cli.kafka.client import Client
+
+        with Client(bootstrap, timeout_s=timeout_ms / 1_000) as client:
+            return function(client, *args, **kwargs)
+
+    return with_client
+
+
+def asks_cluster(function: Callable[..., Result]) -> Callable[..., None]:
+    """Make a function from a client to a result into the body of a command."""
+
+    @functools.wraps(function)
+    def body(client: Client, output_format: str, **kwargs: Any) -> None:
+        emit(function(client, **kwargs), output_format)
+
+    return client_options(output_option(body))
+
+
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone."""
+    if yes:
+        return
+    if not click.get_text_stream("stdin").isatty():
+        raise click.UsageError(f"{question} There is nobody to ask: add --yes.")
+    if not click.confirm(question, err=True):
+        raise click.Abort

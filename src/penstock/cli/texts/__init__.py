@@ -1,0 +1,1 @@
+"""What people type and read: pure functions from text to values and back."""

@@ -1,0 +1,146 @@
+"""Bytes of standard input as records to produce: split by a template such as `%k:%v\\n`, or read as lines of JSON.
+
+A template ends in a literal, which separates records, and has a literal between any two fields; each field takes as
+little as it can. The last record need not be terminated. JSON lines are those `consume -o json` prints, so one
+topic's output is another's input.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from penstock.base.errors import InvalidRequest
+from penstock.cli.texts.records import Field, Literal, parse_template
+from penstock.cli.texts.times import parse_time_ms
+
+Headers = tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRecord:
+    """One record to produce; None leaves the choice to the producer."""
+
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Headers = ()
+    timestamp_ms: int | None = None
+    partition: int | None = None
+
+
+@dataclass(slots=True)
+class Splitter:
+    """Turns a stream of bytes into records, keeping what is not yet complete."""
+
+    delimiter: bytes
+    parse: Callable[[bytes], InputRecord]
+    _rest: bytes = field(default=b"", init=False)
+
+    def feed(self, data: bytes) -> Iterator[InputRecord]:
+        """Records that are complete now."""
+        *whole, self._rest = (self._rest + data).split(self.delimiter)
+        return map(self.parse, whole)
+
+    def finish(self) -> Iterator[InputRecord]:
+        """The last record, if the input did not end in a delimiter."""
+        rest, self._rest = self._rest, b""
+        return map(self.parse, [rest] if rest else [])
+
+
+def template_splitter(template: str) -> Splitter:
+    """Records by a format string."""
+    tokens = parse_template(template, letters="kvsTph")
+    if not any(isinstance(token, Field) for token in tokens):
+        raise InvalidRequest(f"{template!r} has no field; write something like '%k:%v\\n'")
+    last = tokens[-1]
+    if not isinstance(last, Literal):
+        raise InvalidRequest(f"{template!r} must end in what separates records, usually \\n")
+    inner = tokens[:-1]
+    for first, second in zip(inner, inner[1:], strict=False):
+        if isinstance(first, Field) and isinstance(second, Field):
+            raise InvalidRequest(f"%{first.letter}%{second.letter} cannot be told apart; put something between them")
+    return Splitter(last.text, lambda line: _parse_line(line, inner, template))
+
+
+def json_splitter() -> Splitter:
+    """Records as lines of JSON."""
+    return Splitter(b"\n", _parse_json)
+
+
+def _parse_line(line: bytes, tokens: list[Literal | Field], template: str) -> InputRecord:
+    fields: dict[str, bytes] = {}
+    position = 0
+    for index, token in enumerate(tokens):
+        if isinstance(token, Literal):
+            if not line.startswith(token.text, position):
+                raise _mismatch(line, template)
+            position += len(token.text)
+            continue
+        following = tokens[index + 1] if index + 1 < len(tokens) else None
+        end = line.find(following.text, position) if isinstance(following, Literal) else len(line)
+        if end < 0:
+            raise _mismatch(line, template)
+        fields[token.letter] = line[position:end]
+        position = end
+    if position != len(line):
+        raise _mismatch(line, template)
+    return _from_fields(fields)
+
+
+def _mismatch(line: bytes, template: str) -> InvalidRequest:
+    shown = line[:60].decode("utf-8", "replace") + ("…" if len(line) > 60 else "")
+    return InvalidRequest(f"this input does not look like {template!r}: {shown!r}")
+
+
+def _from_fields(fields: Mapping[str, bytes]) -> InputRecord:
+    return InputRecord(
+        key=fields.get("k"),
+        value=fields.get("v", fields.get("s")),
+        headers=tuple(parse_header(part.decode()) for part in fields.get("h", b"").split(b",") if part),
+        timestamp_ms=_number("timestamp", fields["T"]) if "T" in fields else None,
+        partition=_number("partition", fields["p"]) if "p" in fields else None,
+    )
+
+
+def _number(name: str, text: bytes) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{text.decode('utf-8', 'replace')!r} is not a {name}") from error
+
+
+def parse_header(text: str) -> tuple[str, bytes | None]:
+    """Read `name=value`; `name` alone is a header whose value is null."""
+    name, equals, value = text.partition("=")
+    if not name:
+        raise InvalidRequest(f"{text!r} is not a header; write name=value")
+    return name, value.encode() if equals else None
+
+
+def _parse_json(line: bytes) -> InputRecord:
+    try:
+        document = json.loads(line)
+    except ValueError as error:
+        raise InvalidRequest(f"this input is not a line of JSON: {line[:60].decode('utf-8', 'replace')!r}") from error
+    if not isinstance(document, dict):
+        raise InvalidRequest("each line of JSON must be an object with key, value and headers")
+    timestamp = document.get("timestamp")
+    return InputRecord(
+        key=_bytes("key", document),
+        value=_bytes("value", document),
+        headers=tuple((str(header["name"]), _bytes("value", header)) for header in document.get("headers") or ()),
+        timestamp_ms=None if timestamp is None else parse_time_ms(str(timestamp), now_ms=0),
+    )
+
+
+def _bytes(name: str, document: Mapping[str, object]) -> bytes | None:
+    value = document.get(name)
+    if value is None:
+        return None
+    if document.get(f"{name}_encoding") == "base64":
+        return base64.b64decode(str(value))
+    if isinstance(value, str):
+        return value.encode()
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

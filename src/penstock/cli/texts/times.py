@@ -1,0 +1,51 @@
+"""Times as people write them and as we print them: ISO 8601, always UTC when printed."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone
+
+from penstock.base.errors import InvalidRequest
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+
+
+def iso(timestamp_ms: int | None) -> str | None:
+    """`2026-01-31T12:00:00.000Z`, or None for a time that is not there."""
+    if timestamp_ms is None or timestamp_ms < 0:
+        return None
+    try:
+        moment = EPOCH + timedelta(milliseconds=timestamp_ms)
+    except OverflowError:
+        return None
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{timestamp_ms % 1000:03d}Z"
+
+
+def parse_time_ms(text: str, *, now_ms: int) -> int:
+    """Read milliseconds since 1970, an ISO 8601 time (UTC unless it says otherwise), or an age such as `1h30m`."""
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return int(text)
+    if _DURATION.sub("", text) == "" and text:
+        return now_ms - parse_duration_ms(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"{text!r} is not a time; write 2026-01-31T12:00:00Z, milliseconds since 1970, or an age such as 1h30m"
+        ) from error
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return (moment - EPOCH) // timedelta(milliseconds=1)
+
+
+def parse_duration_ms(text: str) -> int:
+    """Read `500ms`, `10s`, `1h30m`; a bare number is seconds."""
+    text = text.strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        return round(float(text) * 1_000)
+    if not text or _DURATION.sub("", text):
+        raise InvalidRequest(f"{text!r} is not a duration; write 500ms, 10s, 5m or 1h30m")
+    return round(sum(float(number) * _UNIT_MS[unit] for number, unit in _DURATION.findall(text)))
