@@ -29,7 +29,7 @@ TARGET = ROOT / "src" / "penstock" / "wire" / "messages"
 DATA_MESSAGES = ("ConsumerProtocolSubscription", "ConsumerProtocolAssignment")
 
 PRIMITIVES = (
-    "EMPTY", "ZERO_UUID", "Malformed", "Message", "encode_uvarint", "length_error", "length_of", "new", "null_error",
+    "EMPTY", "ONE_BYTE", "ZERO_UUID", "Malformed", "Message", "encode_uvarint", "length_error", "length_of", "new", "null_error",
     "skip_tags", "tag_error", "uvarint",
 )  # fmt: skip
 

@@ -263,7 +263,7 @@ class Writer(Emitter):
             self.push(wide, name)
             self.flush()
         elif not self.waiting:
-            self.line(f"w(encode_uvarint({name}))")
+            self.line(f"w(ONE_BYTE[{name}] if {name} < 128 else encode_uvarint({name}))")
         else:
             waiting = self.waiting.copy()
             self.line(f"if {name} < 128:")

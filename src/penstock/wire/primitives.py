@@ -82,7 +82,7 @@ def uvarint(b: Buffer, p: int) -> tuple[int, int]:
 def encode_uvarint(value: int) -> bytes:
     """Bytes of a non-negative integer as an unsigned varint."""
     if value < 128:
-        return _ONE_BYTE[value]
+        return ONE_BYTE[value]
     if value < 16384:
         return bytes((value & 127 | 128, value >> 7))
     encoded = bytearray()
@@ -93,7 +93,7 @@ def encode_uvarint(value: int) -> bytes:
     return bytes(encoded)
 
 
-_ONE_BYTE = [bytes((value,)) for value in range(128)]
+ONE_BYTE = [bytes((value,)) for value in range(128)]
 
 
 def skip_tags(b: Buffer, p: int) -> int:

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -343,11 +344,11 @@ def write_response_v3(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.results_by_partition
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             w(P_ihx(z8.partition_index, z8.partition_error_code))
         w(b"\0")
@@ -365,19 +366,19 @@ def write_response_v4(o, w, put):
     for z3 in v1:
         s4 = z3.transactional_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.topic_results
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.results_by_partition
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             for z13 in v11:
                 w(P_ihx(z13.partition_index, z13.partition_error_code))
             w(b"\0")

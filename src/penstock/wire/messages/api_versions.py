@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     new,
@@ -218,11 +219,11 @@ def write_tags_api_versions_response_v3(o, out):
         w = parts.append
         v1 = o.supported_features
         n2 = len(v1) + 1
-        w(encode_uvarint(n2))
+        w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
         for z3 in v1:
             s4 = z3.name.encode()
             n5 = len(s4) + 1
-            w(encode_uvarint(n5))
+            w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
             w(s4)
             w(P_hhx(z3.min_version, z3.max_version))
         body = b"".join(parts)
@@ -238,11 +239,11 @@ def write_tags_api_versions_response_v3(o, out):
         w = parts.append
         v6 = o.finalized_features
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             w(P_hhx(z8.max_version_level, z8.min_version_level))
         body = b"".join(parts)

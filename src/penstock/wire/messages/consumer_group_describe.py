@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -196,11 +197,11 @@ def write_response_v0(o, w, put):
             w(s4)
         s6 = z3.group_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.group_state.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         s10 = z3.assignor_name.encode()
         n11 = len(s10) + 1
@@ -212,24 +213,24 @@ def write_response_v0(o, w, put):
         w(s10)
         v12 = z3.members
         n13 = len(v12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         for z14 in v12:
             s15 = z14.member_id.encode()
             n16 = len(s15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             w(s15)
             s17 = z14.instance_id
             if s17 is not None:
                 s17 = s17.encode()
             n18 = 0 if s17 is None else len(s17) + 1
-            w(encode_uvarint(n18))
+            w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
             if n18 > 1:
                 w(s17)
             s19 = z14.rack_id
             if s19 is not None:
                 s19 = s19.encode()
             n20 = 0 if s19 is None else len(s19) + 1
-            w(encode_uvarint(n20))
+            w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
             if n20 > 1:
                 w(s19)
             s21 = z14.client_id.encode()
@@ -242,27 +243,27 @@ def write_response_v0(o, w, put):
             w(s21)
             s23 = z14.client_host.encode()
             n24 = len(s23) + 1
-            w(encode_uvarint(n24))
+            w(ONE_BYTE[n24] if n24 < 128 else encode_uvarint(n24))
             w(s23)
             v25 = z14.subscribed_topic_names
             n26 = len(v25) + 1
-            w(encode_uvarint(n26))
+            w(ONE_BYTE[n26] if n26 < 128 else encode_uvarint(n26))
             for z27 in v25:
                 s28 = z27.encode()
                 n29 = len(s28) + 1
-                w(encode_uvarint(n29))
+                w(ONE_BYTE[n29] if n29 < 128 else encode_uvarint(n29))
                 w(s28)
             s30 = z14.subscribed_topic_regex
             if s30 is not None:
                 s30 = s30.encode()
             n31 = 0 if s30 is None else len(s30) + 1
-            w(encode_uvarint(n31))
+            w(ONE_BYTE[n31] if n31 < 128 else encode_uvarint(n31))
             if n31 > 1:
                 w(s30)
             z32 = z14.assignment
             v33 = z32.topic_partitions
             n34 = len(v33) + 1
-            w(encode_uvarint(n34))
+            w(ONE_BYTE[n34] if n34 < 128 else encode_uvarint(n34))
             for z35 in v33:
                 s36 = z35.topic_name.encode()
                 n37 = len(s36) + 1
@@ -274,7 +275,7 @@ def write_response_v0(o, w, put):
                 w(s36)
                 v38 = z35.partitions
                 n39 = len(v38) + 1
-                w(encode_uvarint(n39))
+                w(ONE_BYTE[n39] if n39 < 128 else encode_uvarint(n39))
                 if n39 > 1:
                     w(pack(f">{len(v38)}i", *v38))
                 w(b"\0")
@@ -297,7 +298,7 @@ def write_response_v0(o, w, put):
                 w(s44)
                 v46 = z43.partitions
                 n47 = len(v46) + 1
-                w(encode_uvarint(n47))
+                w(ONE_BYTE[n47] if n47 < 128 else encode_uvarint(n47))
                 if n47 > 1:
                     w(pack(f">{len(v46)}i", *v46))
                 w(b"\0")
@@ -328,11 +329,11 @@ def write_response_v1(o, w, put):
             w(s4)
         s6 = z3.group_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.group_state.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         s10 = z3.assignor_name.encode()
         n11 = len(s10) + 1
@@ -344,24 +345,24 @@ def write_response_v1(o, w, put):
         w(s10)
         v12 = z3.members
         n13 = len(v12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         for z14 in v12:
             s15 = z14.member_id.encode()
             n16 = len(s15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             w(s15)
             s17 = z14.instance_id
             if s17 is not None:
                 s17 = s17.encode()
             n18 = 0 if s17 is None else len(s17) + 1
-            w(encode_uvarint(n18))
+            w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
             if n18 > 1:
                 w(s17)
             s19 = z14.rack_id
             if s19 is not None:
                 s19 = s19.encode()
             n20 = 0 if s19 is None else len(s19) + 1
-            w(encode_uvarint(n20))
+            w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
             if n20 > 1:
                 w(s19)
             s21 = z14.client_id.encode()
@@ -374,27 +375,27 @@ def write_response_v1(o, w, put):
             w(s21)
             s23 = z14.client_host.encode()
             n24 = len(s23) + 1
-            w(encode_uvarint(n24))
+            w(ONE_BYTE[n24] if n24 < 128 else encode_uvarint(n24))
             w(s23)
             v25 = z14.subscribed_topic_names
             n26 = len(v25) + 1
-            w(encode_uvarint(n26))
+            w(ONE_BYTE[n26] if n26 < 128 else encode_uvarint(n26))
             for z27 in v25:
                 s28 = z27.encode()
                 n29 = len(s28) + 1
-                w(encode_uvarint(n29))
+                w(ONE_BYTE[n29] if n29 < 128 else encode_uvarint(n29))
                 w(s28)
             s30 = z14.subscribed_topic_regex
             if s30 is not None:
                 s30 = s30.encode()
             n31 = 0 if s30 is None else len(s30) + 1
-            w(encode_uvarint(n31))
+            w(ONE_BYTE[n31] if n31 < 128 else encode_uvarint(n31))
             if n31 > 1:
                 w(s30)
             z32 = z14.assignment
             v33 = z32.topic_partitions
             n34 = len(v33) + 1
-            w(encode_uvarint(n34))
+            w(ONE_BYTE[n34] if n34 < 128 else encode_uvarint(n34))
             for z35 in v33:
                 s36 = z35.topic_name.encode()
                 n37 = len(s36) + 1
@@ -406,7 +407,7 @@ def write_response_v1(o, w, put):
                 w(s36)
                 v38 = z35.partitions
                 n39 = len(v38) + 1
-                w(encode_uvarint(n39))
+                w(ONE_BYTE[n39] if n39 < 128 else encode_uvarint(n39))
                 if n39 > 1:
                     w(pack(f">{len(v38)}i", *v38))
                 w(b"\0")
@@ -429,7 +430,7 @@ def write_response_v1(o, w, put):
                 w(s44)
                 v46 = z43.partitions
                 n47 = len(v46) + 1
-                w(encode_uvarint(n47))
+                w(ONE_BYTE[n47] if n47 < 128 else encode_uvarint(n47))
                 if n47 > 1:
                     w(pack(f">{len(v46)}i", *v46))
                 w(b"\0")

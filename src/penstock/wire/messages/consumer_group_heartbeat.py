@@ -8,6 +8,7 @@ from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -365,7 +366,7 @@ def write_response_v0(o, w, put):
     if s3 is not None:
         s3 = s3.encode()
     n4 = 0 if s3 is None else len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     if n4 > 1:
         w(s3)
     z5 = o.assignment

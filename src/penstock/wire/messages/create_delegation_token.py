@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -273,7 +274,7 @@ def write_response_v2(o, w, put):
     w(s1)
     s3 = o.principal_name.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.token_id.encode()
     n6 = len(s5) + 1
@@ -285,7 +286,7 @@ def write_response_v2(o, w, put):
     w(s5)
     s7 = o.hmac
     n8 = len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     w(s7)
     w(P_ix(o.throttle_time_ms))
 
@@ -301,15 +302,15 @@ def write_response_v3(o, w, put):
     w(s1)
     s3 = o.principal_name.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.token_requester_principal_type.encode()
     n6 = len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     w(s5)
     s7 = o.token_requester_principal_name.encode()
     n8 = len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     w(s7)
     s9 = o.token_id.encode()
     n10 = len(s9) + 1
@@ -321,7 +322,7 @@ def write_response_v3(o, w, put):
     w(s9)
     s11 = o.hmac
     n12 = len(s11) + 1
-    w(encode_uvarint(n12))
+    w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
     w(s11)
     w(P_ix(o.throttle_time_ms))
 

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -371,7 +372,7 @@ def write_response_v5(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.error_message
         if s6 is not None:
@@ -394,13 +395,13 @@ def write_response_v5(o, w, put):
         for z10 in v8 or ():
             s11 = z10.name.encode()
             n12 = len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             w(s11)
             s13 = z10.value
             if s13 is not None:
                 s13 = s13.encode()
             n14 = 0 if s13 is None else len(s13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             if n14 > 1:
                 w(s13)
             w(P_ZbZx(z10.read_only, z10.config_source, z10.is_sensitive))
@@ -422,7 +423,7 @@ def write_response_v7(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.error_message
         if s6 is not None:
@@ -445,13 +446,13 @@ def write_response_v7(o, w, put):
         for z10 in v8 or ():
             s11 = z10.name.encode()
             n12 = len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             w(s11)
             s13 = z10.value
             if s13 is not None:
                 s13 = s13.encode()
             n14 = 0 if s13 is None else len(s13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             if n14 > 1:
                 w(s13)
             w(P_ZbZx(z10.read_only, z10.config_source, z10.is_sensitive))

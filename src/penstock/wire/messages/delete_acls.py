@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -287,7 +288,7 @@ def write_response_v2(o, w, put):
             w(s4)
         v6 = z3.matching_acls
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.error_message
             if s9 is not None:
@@ -318,7 +319,7 @@ def write_response_v2(o, w, put):
             w(s13)
             s15 = z8.host.encode()
             n16 = len(s15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             w(s15)
             w(P_bbx(z8.operation, z8.permission_type))
         w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -143,7 +144,7 @@ def write_response_v2(o, w, put):
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(P_hx(z3.error_code))
     w(b"\0")
@@ -160,7 +161,7 @@ def write_response_v3(o, w, put):
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.error_message
         if s6 is not None:

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -210,7 +211,7 @@ def write_response_v4(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(P_hx(z3.error_code))
     w(b"\0")
@@ -227,7 +228,7 @@ def write_response_v5(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.error_message
         if s6 is not None:
@@ -257,7 +258,7 @@ def write_response_v6(o, w, put):
         if s4 is not None:
             s4 = s4.encode()
         n5 = 0 if s4 is None else len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         if n5 > 1:
             w(s4)
         s6 = z3.error_message

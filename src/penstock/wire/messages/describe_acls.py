@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     new,
@@ -223,7 +224,7 @@ def write_response_v2(o, w, put):
         w(s1)
     v3 = o.resources
     n4 = len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3:
         s6 = z5.resource_name.encode()
         n7 = len(s6) + 1
@@ -243,11 +244,11 @@ def write_response_v2(o, w, put):
         for z10 in v8:
             s11 = z10.principal.encode()
             n12 = len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             w(s11)
             s13 = z10.host.encode()
             n14 = len(s13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             w(s13)
             w(P_bbx(z10.operation, z10.permission_type))
         w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -249,31 +250,31 @@ def write_response_v1(o, w, put):
         w(s1)
     v3 = o.entries
     n4 = 0 if v3 is None else len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3 or ():
         v6 = z5.entity
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.entity_type.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             s11 = z8.entity_name
             if s11 is not None:
                 s11 = s11.encode()
             n12 = 0 if s11 is None else len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             if n12 > 1:
                 w(s11)
             w(b"\0")
         v13 = z5.values
         n14 = len(v13) + 1
-        w(encode_uvarint(n14))
+        w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
         for z15 in v13:
             s16 = z15.key.encode()
             n17 = len(s16) + 1
-            w(encode_uvarint(n17))
+            w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
             w(s16)
             w(P_dx(z15.value))
         w(b"\0")

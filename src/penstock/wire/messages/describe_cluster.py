@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     new,
@@ -131,7 +132,7 @@ def write_response_v0(o, w, put):
         w(s1)
     s3 = o.cluster_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     v5 = o.brokers
     n6 = len(v5) + 1

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -422,17 +423,17 @@ def write_response_v4(o, w, put):
         w(s6)
         v8 = z3.configs
         n9 = len(v8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         for z10 in v8:
             s11 = z10.name.encode()
             n12 = len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             w(s11)
             s13 = z10.value
             if s13 is not None:
                 s13 = s13.encode()
             n14 = 0 if s13 is None else len(s13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             if n14 > 1:
                 w(s13)
             v15 = z10.synonyms
@@ -445,13 +446,13 @@ def write_response_v4(o, w, put):
             for z17 in v15:
                 s18 = z17.name.encode()
                 n19 = len(s18) + 1
-                w(encode_uvarint(n19))
+                w(ONE_BYTE[n19] if n19 < 128 else encode_uvarint(n19))
                 w(s18)
                 s20 = z17.value
                 if s20 is not None:
                     s20 = s20.encode()
                 n21 = 0 if s20 is None else len(s20) + 1
-                w(encode_uvarint(n21))
+                w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
                 if n21 > 1:
                     w(s20)
                 w(P_bx(z17.source))

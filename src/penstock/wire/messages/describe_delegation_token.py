@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -237,11 +238,11 @@ def write_response_v2(o, w, put):
     for z3 in v1:
         s4 = z3.principal_type.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.principal_name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.token_id.encode()
         n9 = len(s8) + 1
@@ -253,19 +254,19 @@ def write_response_v2(o, w, put):
         w(s8)
         s10 = z3.hmac
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
         v12 = z3.renewers
         n13 = len(v12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         for z14 in v12:
             s15 = z14.principal_type.encode()
             n16 = len(s15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             w(s15)
             s17 = z14.principal_name.encode()
             n18 = len(s17) + 1
-            w(encode_uvarint(n18))
+            w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
             w(s17)
             w(b"\0")
         w(b"\0")
@@ -283,19 +284,19 @@ def write_response_v3(o, w, put):
     for z3 in v1:
         s4 = z3.principal_type.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.principal_name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.token_requester_principal_type.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         s10 = z3.token_requester_principal_name.encode()
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
         s12 = z3.token_id.encode()
         n13 = len(s12) + 1
@@ -307,19 +308,19 @@ def write_response_v3(o, w, put):
         w(s12)
         s14 = z3.hmac
         n15 = len(s14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         w(s14)
         v16 = z3.renewers
         n17 = len(v16) + 1
-        w(encode_uvarint(n17))
+        w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
         for z18 in v16:
             s19 = z18.principal_type.encode()
             n20 = len(s19) + 1
-            w(encode_uvarint(n20))
+            w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
             w(s19)
             s21 = z18.principal_name.encode()
             n22 = len(s21) + 1
-            w(encode_uvarint(n22))
+            w(ONE_BYTE[n22] if n22 < 128 else encode_uvarint(n22))
             w(s21)
             w(b"\0")
         w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -396,46 +397,46 @@ def write_response_v5(o, w, put):
         w(s4)
         s6 = z3.group_state.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.protocol_type.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         s10 = z3.protocol_data.encode()
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
         v12 = z3.members
         n13 = len(v12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         for z14 in v12:
             s15 = z14.member_id.encode()
             n16 = len(s15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             w(s15)
             s17 = z14.group_instance_id
             if s17 is not None:
                 s17 = s17.encode()
             n18 = 0 if s17 is None else len(s17) + 1
-            w(encode_uvarint(n18))
+            w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
             if n18 > 1:
                 w(s17)
             s19 = z14.client_id.encode()
             n20 = len(s19) + 1
-            w(encode_uvarint(n20))
+            w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
             w(s19)
             s21 = z14.client_host.encode()
             n22 = len(s21) + 1
-            w(encode_uvarint(n22))
+            w(ONE_BYTE[n22] if n22 < 128 else encode_uvarint(n22))
             w(s21)
             s23 = z14.member_metadata
             n24 = len(s23) + 1
-            w(encode_uvarint(n24))
+            w(ONE_BYTE[n24] if n24 < 128 else encode_uvarint(n24))
             w(s23)
             s25 = z14.member_assignment
             n26 = len(s25) + 1
-            w(encode_uvarint(n26))
+            w(ONE_BYTE[n26] if n26 < 128 else encode_uvarint(n26))
             w(s25)
             w(b"\0")
         w(P_ix(z3.authorized_operations))
@@ -464,50 +465,50 @@ def write_response_v6(o, w, put):
             w(s4)
         s6 = z3.group_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.group_state.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         s10 = z3.protocol_type.encode()
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
         s12 = z3.protocol_data.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         v14 = z3.members
         n15 = len(v14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         for z16 in v14:
             s17 = z16.member_id.encode()
             n18 = len(s17) + 1
-            w(encode_uvarint(n18))
+            w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
             w(s17)
             s19 = z16.group_instance_id
             if s19 is not None:
                 s19 = s19.encode()
             n20 = 0 if s19 is None else len(s19) + 1
-            w(encode_uvarint(n20))
+            w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
             if n20 > 1:
                 w(s19)
             s21 = z16.client_id.encode()
             n22 = len(s21) + 1
-            w(encode_uvarint(n22))
+            w(ONE_BYTE[n22] if n22 < 128 else encode_uvarint(n22))
             w(s21)
             s23 = z16.client_host.encode()
             n24 = len(s23) + 1
-            w(encode_uvarint(n24))
+            w(ONE_BYTE[n24] if n24 < 128 else encode_uvarint(n24))
             w(s23)
             s25 = z16.member_metadata
             n26 = len(s25) + 1
-            w(encode_uvarint(n26))
+            w(ONE_BYTE[n26] if n26 < 128 else encode_uvarint(n26))
             w(s25)
             s27 = z16.member_assignment
             n28 = len(s27) + 1
-            w(encode_uvarint(n28))
+            w(ONE_BYTE[n28] if n28 < 128 else encode_uvarint(n28))
             w(s27)
             w(b"\0")
         w(P_ix(z3.authorized_operations))

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -249,15 +250,15 @@ def write_response_v2(o, w, put):
         w(s4)
         v6 = z3.topics
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partitions
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             for z13 in v11:
                 w(P_iqqZx(z13.partition_index, z13.partition_size, z13.offset_lag, z13.is_future_key))
             w(b"\0")
@@ -284,15 +285,15 @@ def write_response_v3(o, w, put):
         w(s4)
         v6 = z3.topics
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partitions
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             for z13 in v11:
                 w(P_iqqZx(z13.partition_index, z13.partition_size, z13.offset_lag, z13.is_future_key))
             w(b"\0")
@@ -319,15 +320,15 @@ def write_response_v4(o, w, put):
         w(s4)
         v6 = z3.topics
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partitions
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             for z13 in v11:
                 w(P_iqqZx(z13.partition_index, z13.partition_size, z13.offset_lag, z13.is_future_key))
             w(b"\0")
@@ -354,15 +355,15 @@ def write_response_v5(o, w, put):
         w(s4)
         v6 = z3.topics
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partitions
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             for z13 in v11:
                 w(P_iqqZx(z13.partition_index, z13.partition_size, z13.offset_lag, z13.is_future_key))
             w(b"\0")

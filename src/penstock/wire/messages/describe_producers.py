@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -172,11 +173,11 @@ def write_response_v0(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.error_message
             if s9 is not None:
@@ -191,7 +192,7 @@ def write_response_v0(o, w, put):
                 w(s9)
             v11 = z8.active_producers
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             for z13 in v11:
                 w(P_qiiqiqx(z13.producer_id, z13.producer_epoch, z13.last_sequence, z13.last_timestamp, z13.coordinator_epoch, z13.current_txn_start_offset))
             w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -239,11 +240,11 @@ def write_response_v0(o, w, put):
     for z3 in v1:
         s4 = z3.topic_name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.current_voters
             n10 = len(v9) + 1
@@ -256,7 +257,7 @@ def write_response_v0(o, w, put):
                 w(P_iqx(z11.replica_id, z11.log_end_offset))
             v12 = z8.observers
             n13 = len(v12) + 1
-            w(encode_uvarint(n13))
+            w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
             for z14 in v12:
                 w(P_iqx(z14.replica_id, z14.log_end_offset))
             w(b"\0")
@@ -275,11 +276,11 @@ def write_response_v1(o, w, put):
     for z3 in v1:
         s4 = z3.topic_name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.current_voters
             n10 = len(v9) + 1
@@ -292,7 +293,7 @@ def write_response_v1(o, w, put):
                 w(P_iqqqx(z11.replica_id, z11.log_end_offset, z11.last_fetch_timestamp, z11.last_caught_up_timestamp))
             v12 = z8.observers
             n13 = len(v12) + 1
-            w(encode_uvarint(n13))
+            w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
             for z14 in v12:
                 w(P_iqqqx(z14.replica_id, z14.log_end_offset, z14.last_fetch_timestamp, z14.last_caught_up_timestamp))
             w(b"\0")
@@ -314,15 +315,15 @@ def write_response_v2(o, w, put):
         w(s1)
     v3 = o.topics
     n4 = len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3:
         s6 = z5.topic_name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         v8 = z5.partitions
         n9 = len(v8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         for z10 in v8:
             s11 = z10.error_message
             if s11 is not None:
@@ -346,14 +347,14 @@ def write_response_v2(o, w, put):
                 w(P_iSqqqx(z15.replica_id, z15.replica_directory_id, z15.log_end_offset, z15.last_fetch_timestamp, z15.last_caught_up_timestamp))
             v16 = z10.observers
             n17 = len(v16) + 1
-            w(encode_uvarint(n17))
+            w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
             for z18 in v16:
                 w(P_iSqqqx(z18.replica_id, z18.replica_directory_id, z18.log_end_offset, z18.last_fetch_timestamp, z18.last_caught_up_timestamp))
             w(b"\0")
         w(b"\0")
     v19 = o.nodes
     n20 = len(v19) + 1
-    w(encode_uvarint(n20))
+    w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
     for z21 in v19:
         v22 = z21.listeners
         n23 = len(v22) + 1
@@ -365,11 +366,11 @@ def write_response_v2(o, w, put):
         for z24 in v22:
             s25 = z24.name.encode()
             n26 = len(s25) + 1
-            w(encode_uvarint(n26))
+            w(ONE_BYTE[n26] if n26 < 128 else encode_uvarint(n26))
             w(s25)
             s27 = z24.host.encode()
             n28 = len(s27) + 1
-            w(encode_uvarint(n28))
+            w(ONE_BYTE[n28] if n28 < 128 else encode_uvarint(n28))
             w(s27)
             w(P_Hx(z24.port))
         w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -248,22 +249,22 @@ def write_response_v0(o, w, put):
                 w(pack(f">{len(v9)}i", *v9))
             v11 = z8.isr_nodes
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             if n12 > 1:
                 w(pack(f">{len(v11)}i", *v11))
             v13 = z8.eligible_leader_replicas
             n14 = 0 if v13 is None else len(v13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             if n14 > 1:
                 w(pack(f">{len(v13)}i", *v13))
             v15 = z8.last_known_elr
             n16 = 0 if v15 is None else len(v15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             if n16 > 1:
                 w(pack(f">{len(v15)}i", *v15))
             v17 = z8.offline_replicas
             n18 = len(v17) + 1
-            w(encode_uvarint(n18))
+            w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
             if n18 > 1:
                 w(pack(f">{len(v17)}i", *v17))
             w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -138,7 +139,7 @@ def write_response_v0(o, w, put):
         w(s4)
         s6 = z3.transaction_state.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         v8 = z3.topics
         n9 = len(v8) + 1
@@ -150,11 +151,11 @@ def write_response_v0(o, w, put):
         for z10 in v8:
             s11 = z10.topic.encode()
             n12 = len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             w(s11)
             v13 = z10.partitions
             n14 = len(v13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             if n14 > 1:
                 w(pack(f">{len(v13)}i", *v13))
             w(b"\0")

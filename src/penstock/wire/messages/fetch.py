@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -1307,11 +1308,11 @@ def write_response_v12(o, w, put):
     for z3 in v1:
         s4 = z3.topic.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.aborted_transactions
             n10 = 0 if v9 is None else len(v9) + 1
@@ -1390,7 +1391,7 @@ def write_tags_fetch_response_v16(o, out):
         w = parts.append
         v1 = o.node_endpoints
         n2 = len(v1) + 1
-        w(encode_uvarint(n2))
+        w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
         for z3 in v1:
             s4 = z3.host.encode()
             n5 = len(s4) + 1

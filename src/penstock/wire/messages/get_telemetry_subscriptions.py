@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -90,7 +91,7 @@ def write_response_v0(o, w, put):
     for z5 in v3:
         s6 = z5.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
     w(b"\0")
 

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -559,30 +560,30 @@ def write_response_v6(o, w, put):
     w(s1)
     s3 = o.leader.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.member_id.encode()
     n6 = len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     w(s5)
     v7 = o.members
     n8 = len(v7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     for z9 in v7:
         s10 = z9.member_id.encode()
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
         s12 = z9.group_instance_id
         if s12 is not None:
             s12 = s12.encode()
         n13 = 0 if s12 is None else len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         if n13 > 1:
             w(s12)
         s14 = z9.metadata
         n15 = len(s14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         w(s14)
         w(b"\0")
     w(b"\0")
@@ -604,35 +605,35 @@ def write_response_v7(o, w, put):
     if s3 is not None:
         s3 = s3.encode()
     n4 = 0 if s3 is None else len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     if n4 > 1:
         w(s3)
     s5 = o.leader.encode()
     n6 = len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     w(s5)
     s7 = o.member_id.encode()
     n8 = len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     w(s7)
     v9 = o.members
     n10 = len(v9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     for z11 in v9:
         s12 = z11.member_id.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         s14 = z11.group_instance_id
         if s14 is not None:
             s14 = s14.encode()
         n15 = 0 if s14 is None else len(s14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         if n15 > 1:
             w(s14)
         s16 = z11.metadata
         n17 = len(s16) + 1
-        w(encode_uvarint(n17))
+        w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
         w(s16)
         w(b"\0")
     w(b"\0")
@@ -654,12 +655,12 @@ def write_response_v9(o, w, put):
     if s3 is not None:
         s3 = s3.encode()
     n4 = 0 if s3 is None else len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     if n4 > 1:
         w(s3)
     s5 = o.leader.encode()
     n6 = len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     w(s5)
     s7 = o.member_id.encode()
     n8 = len(s7) + 1
@@ -671,22 +672,22 @@ def write_response_v9(o, w, put):
     w(s7)
     v9 = o.members
     n10 = len(v9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     for z11 in v9:
         s12 = z11.member_id.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         s14 = z11.group_instance_id
         if s14 is not None:
             s14 = s14.encode()
         n15 = 0 if s14 is None else len(s14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         if n15 > 1:
             w(s14)
         s16 = z11.metadata
         n17 = len(s16) + 1
-        w(encode_uvarint(n17))
+        w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
         w(s16)
         w(b"\0")
     w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -311,13 +312,13 @@ def write_response_v4(o, w, put):
     for z3 in v1:
         s4 = z3.member_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.group_instance_id
         if s6 is not None:
             s6 = s6.encode()
         n7 = 0 if s6 is None else len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         if n7 > 1:
             w(s6)
         w(P_hx(z3.error_code))

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -104,7 +105,7 @@ def write_response_v0(o, w, put):
     for z3 in v1:
         s4 = z3.resource_name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(b"\0")
     w(b"\0")
@@ -121,7 +122,7 @@ def write_response_v1(o, w, put):
     for z3 in v1:
         s4 = z3.resource_name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(P_bx(z3.resource_type))
     w(b"\0")

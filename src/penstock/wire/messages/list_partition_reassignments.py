@@ -8,6 +8,7 @@ from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -161,15 +162,15 @@ def write_response_v0(o, w, put):
         w(s1)
     v3 = o.topics
     n4 = len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3:
         s6 = z5.name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         v8 = z5.partitions
         n9 = len(v8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         for z10 in v8:
             v11 = z10.replicas
             n12 = len(v11) + 1
@@ -182,12 +183,12 @@ def write_response_v0(o, w, put):
                 w(pack(f">{len(v11)}i", *v11))
             v13 = z10.adding_replicas
             n14 = len(v13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             if n14 > 1:
                 w(pack(f">{len(v13)}i", *v13))
             v15 = z10.removing_replicas
             n16 = len(v15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             if n16 > 1:
                 w(pack(f">{len(v15)}i", *v15))
             w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -750,7 +751,7 @@ def write_response_v9(o, w, put):
     if s8 is not None:
         s8 = s8.encode()
     n9 = 0 if s8 is None else len(s8) + 1
-    w(encode_uvarint(n9))
+    w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
     if n9 > 1:
         w(s8)
     v10 = o.topics
@@ -788,12 +789,12 @@ def write_response_v9(o, w, put):
                 w(pack(f">{len(v18)}i", *v18))
             v20 = z17.isr_nodes
             n21 = len(v20) + 1
-            w(encode_uvarint(n21))
+            w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
             if n21 > 1:
                 w(pack(f">{len(v20)}i", *v20))
             v22 = z17.offline_replicas
             n23 = len(v22) + 1
-            w(encode_uvarint(n23))
+            w(ONE_BYTE[n23] if n23 < 128 else encode_uvarint(n23))
             if n23 > 1:
                 w(pack(f">{len(v22)}i", *v22))
             w(b"\0")
@@ -834,7 +835,7 @@ def write_response_v10(o, w, put):
     if s8 is not None:
         s8 = s8.encode()
     n9 = 0 if s8 is None else len(s8) + 1
-    w(encode_uvarint(n9))
+    w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
     if n9 > 1:
         w(s8)
     v10 = o.topics
@@ -872,12 +873,12 @@ def write_response_v10(o, w, put):
                 w(pack(f">{len(v18)}i", *v18))
             v20 = z17.isr_nodes
             n21 = len(v20) + 1
-            w(encode_uvarint(n21))
+            w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
             if n21 > 1:
                 w(pack(f">{len(v20)}i", *v20))
             v22 = z17.offline_replicas
             n23 = len(v22) + 1
-            w(encode_uvarint(n23))
+            w(ONE_BYTE[n23] if n23 < 128 else encode_uvarint(n23))
             if n23 > 1:
                 w(pack(f">{len(v22)}i", *v22))
             w(b"\0")
@@ -918,7 +919,7 @@ def write_response_v11(o, w, put):
     if s8 is not None:
         s8 = s8.encode()
     n9 = 0 if s8 is None else len(s8) + 1
-    w(encode_uvarint(n9))
+    w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
     if n9 > 1:
         w(s8)
     v10 = o.topics
@@ -956,12 +957,12 @@ def write_response_v11(o, w, put):
                 w(pack(f">{len(v18)}i", *v18))
             v20 = z17.isr_nodes
             n21 = len(v20) + 1
-            w(encode_uvarint(n21))
+            w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
             if n21 > 1:
                 w(pack(f">{len(v20)}i", *v20))
             v22 = z17.offline_replicas
             n23 = len(v22) + 1
-            w(encode_uvarint(n23))
+            w(ONE_BYTE[n23] if n23 < 128 else encode_uvarint(n23))
             if n23 > 1:
                 w(pack(f">{len(v22)}i", *v22))
             w(b"\0")
@@ -1002,7 +1003,7 @@ def write_response_v12(o, w, put):
     if s8 is not None:
         s8 = s8.encode()
     n9 = 0 if s8 is None else len(s8) + 1
-    w(encode_uvarint(n9))
+    w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
     if n9 > 1:
         w(s8)
     v10 = o.topics
@@ -1043,12 +1044,12 @@ def write_response_v12(o, w, put):
                 w(pack(f">{len(v18)}i", *v18))
             v20 = z17.isr_nodes
             n21 = len(v20) + 1
-            w(encode_uvarint(n21))
+            w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
             if n21 > 1:
                 w(pack(f">{len(v20)}i", *v20))
             v22 = z17.offline_replicas
             n23 = len(v22) + 1
-            w(encode_uvarint(n23))
+            w(ONE_BYTE[n23] if n23 < 128 else encode_uvarint(n23))
             if n23 > 1:
                 w(pack(f">{len(v22)}i", *v22))
             w(b"\0")
@@ -1089,7 +1090,7 @@ def write_response_v13(o, w, put):
     if s8 is not None:
         s8 = s8.encode()
     n9 = 0 if s8 is None else len(s8) + 1
-    w(encode_uvarint(n9))
+    w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
     if n9 > 1:
         w(s8)
     v10 = o.topics
@@ -1130,12 +1131,12 @@ def write_response_v13(o, w, put):
                 w(pack(f">{len(v18)}i", *v18))
             v20 = z17.isr_nodes
             n21 = len(v20) + 1
-            w(encode_uvarint(n21))
+            w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
             if n21 > 1:
                 w(pack(f">{len(v20)}i", *v20))
             v22 = z17.offline_replicas
             n23 = len(v22) + 1
-            w(encode_uvarint(n23))
+            w(ONE_BYTE[n23] if n23 < 128 else encode_uvarint(n23))
             if n23 > 1:
                 w(pack(f">{len(v22)}i", *v22))
             w(b"\0")

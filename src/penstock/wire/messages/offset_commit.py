@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -604,11 +605,11 @@ def write_response_v8(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             w(P_ihx(z8.partition_index, z8.error_code))
         w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -755,11 +756,11 @@ def write_response_v6(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.metadata
             if s9 is not None:
@@ -788,19 +789,19 @@ def write_response_v8(o, w, put):
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.topics
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partitions
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             for z13 in v11:
                 s14 = z13.metadata
                 if s14 is not None:
@@ -830,11 +831,11 @@ def write_response_v10(o, w, put):
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.topics
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.partitions
             n10 = len(v9) + 1

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -452,15 +453,15 @@ def write_response_v8(o, w, put):
 def write_response_v9(o, w, put):
     v1 = o.responses
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partition_responses
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.record_errors
             n10 = len(v9) + 1
@@ -486,7 +487,7 @@ def write_response_v9(o, w, put):
             if s14 is not None:
                 s14 = s14.encode()
             n15 = 0 if s14 is None else len(s14) + 1
-            w(encode_uvarint(n15))
+            w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
             if n15 > 1:
                 w(s14)
             w(b"\0")
@@ -514,7 +515,7 @@ def write_tags_produce_response_v10(o, out):
         w = parts.append
         v1 = o.node_endpoints
         n2 = len(v1) + 1
-        w(encode_uvarint(n2))
+        w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
         for z3 in v1:
             s4 = z3.host.encode()
             n5 = len(s4) + 1
@@ -543,15 +544,15 @@ def write_tags_produce_response_v10(o, out):
 def write_response_v10(o, w, put):
     v1 = o.responses
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partition_responses
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.record_errors
             n10 = len(v9) + 1
@@ -577,7 +578,7 @@ def write_response_v10(o, w, put):
             if s14 is not None:
                 s14 = s14.encode()
             n15 = 0 if s14 is None else len(s14) + 1
-            w(encode_uvarint(n15))
+            w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
             if n15 > 1:
                 w(s14)
             if z8.current_leader is not None:
@@ -595,7 +596,7 @@ def write_response_v10(o, w, put):
 def write_response_v13(o, w, put):
     v1 = o.responses
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         v4 = z3.partition_responses
         n5 = len(v4) + 1
@@ -629,7 +630,7 @@ def write_response_v13(o, w, put):
             if s12 is not None:
                 s12 = s12.encode()
             n13 = 0 if s12 is None else len(s12) + 1
-            w(encode_uvarint(n13))
+            w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
             if n13 > 1:
                 w(s12)
             if z6.current_leader is not None:

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -173,7 +174,7 @@ def read_request_v0(b, p):
 def write_response_v0(o, w, put):
     v1 = o.results
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         v4 = z3.partitions
         n5 = len(v4) + 1
@@ -202,7 +203,7 @@ def write_response_v0(o, w, put):
 def write_response_v1(o, w, put):
     v1 = o.results
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         v4 = z3.partitions
         n5 = len(v4) + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     Message,
     encode_uvarint,
     new,
@@ -126,7 +127,7 @@ def write_response_v2(o, w, put):
         w(s1)
     s3 = o.auth_bytes
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     w(P_qx(o.session_lifetime_ms))
 

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -378,7 +379,7 @@ def write_response_v1(o, w, put):
         w(s1)
     v3 = o.responses
     n4 = len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3:
         v6 = z5.partitions
         n7 = len(v6) + 1
@@ -404,7 +405,7 @@ def write_response_v1(o, w, put):
         w(b"\0")
     v12 = o.node_endpoints
     n13 = len(v12) + 1
-    w(encode_uvarint(n13))
+    w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
     for z14 in v12:
         s15 = z14.host.encode()
         n16 = len(s15) + 1
@@ -473,7 +474,7 @@ def write_response_v2(o, w, put):
         w(b"\0")
     v12 = o.node_endpoints
     n13 = len(v12) + 1
-    w(encode_uvarint(n13))
+    w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
     for z14 in v12:
         s15 = z14.host.encode()
         n16 = len(s15) + 1

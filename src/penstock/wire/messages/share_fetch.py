@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -544,14 +545,14 @@ def write_response_v1(o, w, put):
             put(s14)
             v16 = z8.acquired_records
             n17 = len(v16) + 1
-            w(encode_uvarint(n17))
+            w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
             for z18 in v16:
                 w(P_qqhx(z18.first_offset, z18.last_offset, z18.delivery_count))
             w(b"\0")
         w(b"\0")
     v19 = o.node_endpoints
     n20 = len(v19) + 1
-    w(encode_uvarint(n20))
+    w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
     for z21 in v19:
         s22 = z21.host.encode()
         n23 = len(s22) + 1

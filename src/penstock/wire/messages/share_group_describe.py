@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     ZERO_UUID,
     Message,
     encode_uvarint,
@@ -186,11 +187,11 @@ def write_response_v1(o, w, put):
             w(s4)
         s6 = z3.group_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.group_state.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         s10 = z3.assignor_name.encode()
         n11 = len(s10) + 1
@@ -202,17 +203,17 @@ def write_response_v1(o, w, put):
         w(s10)
         v12 = z3.members
         n13 = len(v12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         for z14 in v12:
             s15 = z14.member_id.encode()
             n16 = len(s15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             w(s15)
             s17 = z14.rack_id
             if s17 is not None:
                 s17 = s17.encode()
             n18 = 0 if s17 is None else len(s17) + 1
-            w(encode_uvarint(n18))
+            w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
             if n18 > 1:
                 w(s17)
             s19 = z14.client_id.encode()
@@ -225,20 +226,20 @@ def write_response_v1(o, w, put):
             w(s19)
             s21 = z14.client_host.encode()
             n22 = len(s21) + 1
-            w(encode_uvarint(n22))
+            w(ONE_BYTE[n22] if n22 < 128 else encode_uvarint(n22))
             w(s21)
             v23 = z14.subscribed_topic_names
             n24 = len(v23) + 1
-            w(encode_uvarint(n24))
+            w(ONE_BYTE[n24] if n24 < 128 else encode_uvarint(n24))
             for z25 in v23:
                 s26 = z25.encode()
                 n27 = len(s26) + 1
-                w(encode_uvarint(n27))
+                w(ONE_BYTE[n27] if n27 < 128 else encode_uvarint(n27))
                 w(s26)
             z28 = z14.assignment
             v29 = z28.topic_partitions
             n30 = len(v29) + 1
-            w(encode_uvarint(n30))
+            w(ONE_BYTE[n30] if n30 < 128 else encode_uvarint(n30))
             for z31 in v29:
                 s32 = z31.topic_name.encode()
                 n33 = len(s32) + 1
@@ -250,7 +251,7 @@ def write_response_v1(o, w, put):
                 w(s32)
                 v34 = z31.partitions
                 n35 = len(v34) + 1
-                w(encode_uvarint(n35))
+                w(ONE_BYTE[n35] if n35 < 128 else encode_uvarint(n35))
                 if n35 > 1:
                     w(pack(f">{len(v34)}i", *v34))
                 w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -403,11 +404,11 @@ def write_response_v0(o, w, put):
             w(s4)
         s6 = z3.group_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.group_state.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         z10 = z3.topology
         if z10 is None:
@@ -423,31 +424,31 @@ def write_response_v0(o, w, put):
             for z13 in v11 or ():
                 s14 = z13.subtopology_id.encode()
                 n15 = len(s14) + 1
-                w(encode_uvarint(n15))
+                w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
                 w(s14)
                 v16 = z13.source_topics
                 n17 = len(v16) + 1
-                w(encode_uvarint(n17))
+                w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
                 for z18 in v16:
                     s19 = z18.encode()
                     n20 = len(s19) + 1
-                    w(encode_uvarint(n20))
+                    w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
                     w(s19)
                 v21 = z13.repartition_sink_topics
                 n22 = len(v21) + 1
-                w(encode_uvarint(n22))
+                w(ONE_BYTE[n22] if n22 < 128 else encode_uvarint(n22))
                 for z23 in v21:
                     s24 = z23.encode()
                     n25 = len(s24) + 1
-                    w(encode_uvarint(n25))
+                    w(ONE_BYTE[n25] if n25 < 128 else encode_uvarint(n25))
                     w(s24)
                 v26 = z13.state_changelog_topics
                 n27 = len(v26) + 1
-                w(encode_uvarint(n27))
+                w(ONE_BYTE[n27] if n27 < 128 else encode_uvarint(n27))
                 for z28 in v26:
                     s29 = z28.name.encode()
                     n30 = len(s29) + 1
-                    w(encode_uvarint(n30))
+                    w(ONE_BYTE[n30] if n30 < 128 else encode_uvarint(n30))
                     w(s29)
                     v31 = z28.topic_configs
                     n32 = len(v31) + 1
@@ -459,21 +460,21 @@ def write_response_v0(o, w, put):
                     for z33 in v31:
                         s34 = z33.key.encode()
                         n35 = len(s34) + 1
-                        w(encode_uvarint(n35))
+                        w(ONE_BYTE[n35] if n35 < 128 else encode_uvarint(n35))
                         w(s34)
                         s36 = z33.value.encode()
                         n37 = len(s36) + 1
-                        w(encode_uvarint(n37))
+                        w(ONE_BYTE[n37] if n37 < 128 else encode_uvarint(n37))
                         w(s36)
                         w(b"\0")
                     w(b"\0")
                 v38 = z13.repartition_source_topics
                 n39 = len(v38) + 1
-                w(encode_uvarint(n39))
+                w(ONE_BYTE[n39] if n39 < 128 else encode_uvarint(n39))
                 for z40 in v38:
                     s41 = z40.name.encode()
                     n42 = len(s41) + 1
-                    w(encode_uvarint(n42))
+                    w(ONE_BYTE[n42] if n42 < 128 else encode_uvarint(n42))
                     w(s41)
                     v43 = z40.topic_configs
                     n44 = len(v43) + 1
@@ -485,11 +486,11 @@ def write_response_v0(o, w, put):
                     for z45 in v43:
                         s46 = z45.key.encode()
                         n47 = len(s46) + 1
-                        w(encode_uvarint(n47))
+                        w(ONE_BYTE[n47] if n47 < 128 else encode_uvarint(n47))
                         w(s46)
                         s48 = z45.value.encode()
                         n49 = len(s48) + 1
-                        w(encode_uvarint(n49))
+                        w(ONE_BYTE[n49] if n49 < 128 else encode_uvarint(n49))
                         w(s48)
                         w(b"\0")
                     w(b"\0")
@@ -497,11 +498,11 @@ def write_response_v0(o, w, put):
             w(b"\0")
         v50 = z3.members
         n51 = len(v50) + 1
-        w(encode_uvarint(n51))
+        w(ONE_BYTE[n51] if n51 < 128 else encode_uvarint(n51))
         for z52 in v50:
             s53 = z52.member_id.encode()
             n54 = len(s53) + 1
-            w(encode_uvarint(n54))
+            w(ONE_BYTE[n54] if n54 < 128 else encode_uvarint(n54))
             w(s53)
             s55 = z52.instance_id
             if s55 is not None:
@@ -518,16 +519,16 @@ def write_response_v0(o, w, put):
             if s57 is not None:
                 s57 = s57.encode()
             n58 = 0 if s57 is None else len(s57) + 1
-            w(encode_uvarint(n58))
+            w(ONE_BYTE[n58] if n58 < 128 else encode_uvarint(n58))
             if n58 > 1:
                 w(s57)
             s59 = z52.client_id.encode()
             n60 = len(s59) + 1
-            w(encode_uvarint(n60))
+            w(ONE_BYTE[n60] if n60 < 128 else encode_uvarint(n60))
             w(s59)
             s61 = z52.client_host.encode()
             n62 = len(s61) + 1
-            w(encode_uvarint(n62))
+            w(ONE_BYTE[n62] if n62 < 128 else encode_uvarint(n62))
             w(s61)
             s63 = z52.process_id.encode()
             n64 = len(s63) + 1
@@ -552,75 +553,75 @@ def write_response_v0(o, w, put):
                 w(P_Hx(z65.port))
             v68 = z52.client_tags
             n69 = len(v68) + 1
-            w(encode_uvarint(n69))
+            w(ONE_BYTE[n69] if n69 < 128 else encode_uvarint(n69))
             for z70 in v68:
                 s71 = z70.key.encode()
                 n72 = len(s71) + 1
-                w(encode_uvarint(n72))
+                w(ONE_BYTE[n72] if n72 < 128 else encode_uvarint(n72))
                 w(s71)
                 s73 = z70.value.encode()
                 n74 = len(s73) + 1
-                w(encode_uvarint(n74))
+                w(ONE_BYTE[n74] if n74 < 128 else encode_uvarint(n74))
                 w(s73)
                 w(b"\0")
             v75 = z52.task_offsets
             n76 = len(v75) + 1
-            w(encode_uvarint(n76))
+            w(ONE_BYTE[n76] if n76 < 128 else encode_uvarint(n76))
             for z77 in v75:
                 s78 = z77.subtopology_id.encode()
                 n79 = len(s78) + 1
-                w(encode_uvarint(n79))
+                w(ONE_BYTE[n79] if n79 < 128 else encode_uvarint(n79))
                 w(s78)
                 w(P_iqx(z77.partition, z77.offset))
             v80 = z52.task_end_offsets
             n81 = len(v80) + 1
-            w(encode_uvarint(n81))
+            w(ONE_BYTE[n81] if n81 < 128 else encode_uvarint(n81))
             for z82 in v80:
                 s83 = z82.subtopology_id.encode()
                 n84 = len(s83) + 1
-                w(encode_uvarint(n84))
+                w(ONE_BYTE[n84] if n84 < 128 else encode_uvarint(n84))
                 w(s83)
                 w(P_iqx(z82.partition, z82.offset))
             z85 = z52.assignment
             v86 = z85.active_tasks
             n87 = len(v86) + 1
-            w(encode_uvarint(n87))
+            w(ONE_BYTE[n87] if n87 < 128 else encode_uvarint(n87))
             for z88 in v86:
                 s89 = z88.subtopology_id.encode()
                 n90 = len(s89) + 1
-                w(encode_uvarint(n90))
+                w(ONE_BYTE[n90] if n90 < 128 else encode_uvarint(n90))
                 w(s89)
                 v91 = z88.partitions
                 n92 = len(v91) + 1
-                w(encode_uvarint(n92))
+                w(ONE_BYTE[n92] if n92 < 128 else encode_uvarint(n92))
                 if n92 > 1:
                     w(pack(f">{len(v91)}i", *v91))
                 w(b"\0")
             v93 = z85.standby_tasks
             n94 = len(v93) + 1
-            w(encode_uvarint(n94))
+            w(ONE_BYTE[n94] if n94 < 128 else encode_uvarint(n94))
             for z95 in v93:
                 s96 = z95.subtopology_id.encode()
                 n97 = len(s96) + 1
-                w(encode_uvarint(n97))
+                w(ONE_BYTE[n97] if n97 < 128 else encode_uvarint(n97))
                 w(s96)
                 v98 = z95.partitions
                 n99 = len(v98) + 1
-                w(encode_uvarint(n99))
+                w(ONE_BYTE[n99] if n99 < 128 else encode_uvarint(n99))
                 if n99 > 1:
                     w(pack(f">{len(v98)}i", *v98))
                 w(b"\0")
             v100 = z85.warmup_tasks
             n101 = len(v100) + 1
-            w(encode_uvarint(n101))
+            w(ONE_BYTE[n101] if n101 < 128 else encode_uvarint(n101))
             for z102 in v100:
                 s103 = z102.subtopology_id.encode()
                 n104 = len(s103) + 1
-                w(encode_uvarint(n104))
+                w(ONE_BYTE[n104] if n104 < 128 else encode_uvarint(n104))
                 w(s103)
                 v105 = z102.partitions
                 n106 = len(v105) + 1
-                w(encode_uvarint(n106))
+                w(ONE_BYTE[n106] if n106 < 128 else encode_uvarint(n106))
                 if n106 > 1:
                     w(pack(f">{len(v105)}i", *v105))
                 w(b"\0")
@@ -635,39 +636,39 @@ def write_response_v0(o, w, put):
             for z110 in v108:
                 s111 = z110.subtopology_id.encode()
                 n112 = len(s111) + 1
-                w(encode_uvarint(n112))
+                w(ONE_BYTE[n112] if n112 < 128 else encode_uvarint(n112))
                 w(s111)
                 v113 = z110.partitions
                 n114 = len(v113) + 1
-                w(encode_uvarint(n114))
+                w(ONE_BYTE[n114] if n114 < 128 else encode_uvarint(n114))
                 if n114 > 1:
                     w(pack(f">{len(v113)}i", *v113))
                 w(b"\0")
             v115 = z107.standby_tasks
             n116 = len(v115) + 1
-            w(encode_uvarint(n116))
+            w(ONE_BYTE[n116] if n116 < 128 else encode_uvarint(n116))
             for z117 in v115:
                 s118 = z117.subtopology_id.encode()
                 n119 = len(s118) + 1
-                w(encode_uvarint(n119))
+                w(ONE_BYTE[n119] if n119 < 128 else encode_uvarint(n119))
                 w(s118)
                 v120 = z117.partitions
                 n121 = len(v120) + 1
-                w(encode_uvarint(n121))
+                w(ONE_BYTE[n121] if n121 < 128 else encode_uvarint(n121))
                 if n121 > 1:
                     w(pack(f">{len(v120)}i", *v120))
                 w(b"\0")
             v122 = z107.warmup_tasks
             n123 = len(v122) + 1
-            w(encode_uvarint(n123))
+            w(ONE_BYTE[n123] if n123 < 128 else encode_uvarint(n123))
             for z124 in v122:
                 s125 = z124.subtopology_id.encode()
                 n126 = len(s125) + 1
-                w(encode_uvarint(n126))
+                w(ONE_BYTE[n126] if n126 < 128 else encode_uvarint(n126))
                 w(s125)
                 v127 = z124.partitions
                 n128 = len(v127) + 1
-                w(encode_uvarint(n128))
+                w(ONE_BYTE[n128] if n128 < 128 else encode_uvarint(n128))
                 if n128 > 1:
                     w(pack(f">{len(v127)}i", *v127))
                 w(b"\0")
@@ -698,11 +699,11 @@ def write_response_v1(o, w, put):
             w(s4)
         s6 = z3.group_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z3.group_state.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         z10 = z3.topology
         if z10 is None:
@@ -718,31 +719,31 @@ def write_response_v1(o, w, put):
             for z13 in v11 or ():
                 s14 = z13.subtopology_id.encode()
                 n15 = len(s14) + 1
-                w(encode_uvarint(n15))
+                w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
                 w(s14)
                 v16 = z13.source_topics
                 n17 = len(v16) + 1
-                w(encode_uvarint(n17))
+                w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
                 for z18 in v16:
                     s19 = z18.encode()
                     n20 = len(s19) + 1
-                    w(encode_uvarint(n20))
+                    w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
                     w(s19)
                 v21 = z13.repartition_sink_topics
                 n22 = len(v21) + 1
-                w(encode_uvarint(n22))
+                w(ONE_BYTE[n22] if n22 < 128 else encode_uvarint(n22))
                 for z23 in v21:
                     s24 = z23.encode()
                     n25 = len(s24) + 1
-                    w(encode_uvarint(n25))
+                    w(ONE_BYTE[n25] if n25 < 128 else encode_uvarint(n25))
                     w(s24)
                 v26 = z13.state_changelog_topics
                 n27 = len(v26) + 1
-                w(encode_uvarint(n27))
+                w(ONE_BYTE[n27] if n27 < 128 else encode_uvarint(n27))
                 for z28 in v26:
                     s29 = z28.name.encode()
                     n30 = len(s29) + 1
-                    w(encode_uvarint(n30))
+                    w(ONE_BYTE[n30] if n30 < 128 else encode_uvarint(n30))
                     w(s29)
                     v31 = z28.topic_configs
                     n32 = len(v31) + 1
@@ -754,21 +755,21 @@ def write_response_v1(o, w, put):
                     for z33 in v31:
                         s34 = z33.key.encode()
                         n35 = len(s34) + 1
-                        w(encode_uvarint(n35))
+                        w(ONE_BYTE[n35] if n35 < 128 else encode_uvarint(n35))
                         w(s34)
                         s36 = z33.value.encode()
                         n37 = len(s36) + 1
-                        w(encode_uvarint(n37))
+                        w(ONE_BYTE[n37] if n37 < 128 else encode_uvarint(n37))
                         w(s36)
                         w(b"\0")
                     w(b"\0")
                 v38 = z13.repartition_source_topics
                 n39 = len(v38) + 1
-                w(encode_uvarint(n39))
+                w(ONE_BYTE[n39] if n39 < 128 else encode_uvarint(n39))
                 for z40 in v38:
                     s41 = z40.name.encode()
                     n42 = len(s41) + 1
-                    w(encode_uvarint(n42))
+                    w(ONE_BYTE[n42] if n42 < 128 else encode_uvarint(n42))
                     w(s41)
                     v43 = z40.topic_configs
                     n44 = len(v43) + 1
@@ -780,11 +781,11 @@ def write_response_v1(o, w, put):
                     for z45 in v43:
                         s46 = z45.key.encode()
                         n47 = len(s46) + 1
-                        w(encode_uvarint(n47))
+                        w(ONE_BYTE[n47] if n47 < 128 else encode_uvarint(n47))
                         w(s46)
                         s48 = z45.value.encode()
                         n49 = len(s48) + 1
-                        w(encode_uvarint(n49))
+                        w(ONE_BYTE[n49] if n49 < 128 else encode_uvarint(n49))
                         w(s48)
                         w(b"\0")
                     w(b"\0")
@@ -792,11 +793,11 @@ def write_response_v1(o, w, put):
             w(b"\0")
         v50 = z3.members
         n51 = len(v50) + 1
-        w(encode_uvarint(n51))
+        w(ONE_BYTE[n51] if n51 < 128 else encode_uvarint(n51))
         for z52 in v50:
             s53 = z52.member_id.encode()
             n54 = len(s53) + 1
-            w(encode_uvarint(n54))
+            w(ONE_BYTE[n54] if n54 < 128 else encode_uvarint(n54))
             w(s53)
             s55 = z52.instance_id
             if s55 is not None:
@@ -813,16 +814,16 @@ def write_response_v1(o, w, put):
             if s57 is not None:
                 s57 = s57.encode()
             n58 = 0 if s57 is None else len(s57) + 1
-            w(encode_uvarint(n58))
+            w(ONE_BYTE[n58] if n58 < 128 else encode_uvarint(n58))
             if n58 > 1:
                 w(s57)
             s59 = z52.client_id.encode()
             n60 = len(s59) + 1
-            w(encode_uvarint(n60))
+            w(ONE_BYTE[n60] if n60 < 128 else encode_uvarint(n60))
             w(s59)
             s61 = z52.client_host.encode()
             n62 = len(s61) + 1
-            w(encode_uvarint(n62))
+            w(ONE_BYTE[n62] if n62 < 128 else encode_uvarint(n62))
             w(s61)
             s63 = z52.process_id.encode()
             n64 = len(s63) + 1
@@ -847,75 +848,75 @@ def write_response_v1(o, w, put):
                 w(P_Hx(z65.port))
             v68 = z52.client_tags
             n69 = len(v68) + 1
-            w(encode_uvarint(n69))
+            w(ONE_BYTE[n69] if n69 < 128 else encode_uvarint(n69))
             for z70 in v68:
                 s71 = z70.key.encode()
                 n72 = len(s71) + 1
-                w(encode_uvarint(n72))
+                w(ONE_BYTE[n72] if n72 < 128 else encode_uvarint(n72))
                 w(s71)
                 s73 = z70.value.encode()
                 n74 = len(s73) + 1
-                w(encode_uvarint(n74))
+                w(ONE_BYTE[n74] if n74 < 128 else encode_uvarint(n74))
                 w(s73)
                 w(b"\0")
             v75 = z52.task_offsets
             n76 = len(v75) + 1
-            w(encode_uvarint(n76))
+            w(ONE_BYTE[n76] if n76 < 128 else encode_uvarint(n76))
             for z77 in v75:
                 s78 = z77.subtopology_id.encode()
                 n79 = len(s78) + 1
-                w(encode_uvarint(n79))
+                w(ONE_BYTE[n79] if n79 < 128 else encode_uvarint(n79))
                 w(s78)
                 w(P_iqx(z77.partition, z77.offset))
             v80 = z52.task_end_offsets
             n81 = len(v80) + 1
-            w(encode_uvarint(n81))
+            w(ONE_BYTE[n81] if n81 < 128 else encode_uvarint(n81))
             for z82 in v80:
                 s83 = z82.subtopology_id.encode()
                 n84 = len(s83) + 1
-                w(encode_uvarint(n84))
+                w(ONE_BYTE[n84] if n84 < 128 else encode_uvarint(n84))
                 w(s83)
                 w(P_iqx(z82.partition, z82.offset))
             z85 = z52.assignment
             v86 = z85.active_tasks
             n87 = len(v86) + 1
-            w(encode_uvarint(n87))
+            w(ONE_BYTE[n87] if n87 < 128 else encode_uvarint(n87))
             for z88 in v86:
                 s89 = z88.subtopology_id.encode()
                 n90 = len(s89) + 1
-                w(encode_uvarint(n90))
+                w(ONE_BYTE[n90] if n90 < 128 else encode_uvarint(n90))
                 w(s89)
                 v91 = z88.partitions
                 n92 = len(v91) + 1
-                w(encode_uvarint(n92))
+                w(ONE_BYTE[n92] if n92 < 128 else encode_uvarint(n92))
                 if n92 > 1:
                     w(pack(f">{len(v91)}i", *v91))
                 w(b"\0")
             v93 = z85.standby_tasks
             n94 = len(v93) + 1
-            w(encode_uvarint(n94))
+            w(ONE_BYTE[n94] if n94 < 128 else encode_uvarint(n94))
             for z95 in v93:
                 s96 = z95.subtopology_id.encode()
                 n97 = len(s96) + 1
-                w(encode_uvarint(n97))
+                w(ONE_BYTE[n97] if n97 < 128 else encode_uvarint(n97))
                 w(s96)
                 v98 = z95.partitions
                 n99 = len(v98) + 1
-                w(encode_uvarint(n99))
+                w(ONE_BYTE[n99] if n99 < 128 else encode_uvarint(n99))
                 if n99 > 1:
                     w(pack(f">{len(v98)}i", *v98))
                 w(b"\0")
             v100 = z85.warmup_tasks
             n101 = len(v100) + 1
-            w(encode_uvarint(n101))
+            w(ONE_BYTE[n101] if n101 < 128 else encode_uvarint(n101))
             for z102 in v100:
                 s103 = z102.subtopology_id.encode()
                 n104 = len(s103) + 1
-                w(encode_uvarint(n104))
+                w(ONE_BYTE[n104] if n104 < 128 else encode_uvarint(n104))
                 w(s103)
                 v105 = z102.partitions
                 n106 = len(v105) + 1
-                w(encode_uvarint(n106))
+                w(ONE_BYTE[n106] if n106 < 128 else encode_uvarint(n106))
                 if n106 > 1:
                     w(pack(f">{len(v105)}i", *v105))
                 w(b"\0")
@@ -930,39 +931,39 @@ def write_response_v1(o, w, put):
             for z110 in v108:
                 s111 = z110.subtopology_id.encode()
                 n112 = len(s111) + 1
-                w(encode_uvarint(n112))
+                w(ONE_BYTE[n112] if n112 < 128 else encode_uvarint(n112))
                 w(s111)
                 v113 = z110.partitions
                 n114 = len(v113) + 1
-                w(encode_uvarint(n114))
+                w(ONE_BYTE[n114] if n114 < 128 else encode_uvarint(n114))
                 if n114 > 1:
                     w(pack(f">{len(v113)}i", *v113))
                 w(b"\0")
             v115 = z107.standby_tasks
             n116 = len(v115) + 1
-            w(encode_uvarint(n116))
+            w(ONE_BYTE[n116] if n116 < 128 else encode_uvarint(n116))
             for z117 in v115:
                 s118 = z117.subtopology_id.encode()
                 n119 = len(s118) + 1
-                w(encode_uvarint(n119))
+                w(ONE_BYTE[n119] if n119 < 128 else encode_uvarint(n119))
                 w(s118)
                 v120 = z117.partitions
                 n121 = len(v120) + 1
-                w(encode_uvarint(n121))
+                w(ONE_BYTE[n121] if n121 < 128 else encode_uvarint(n121))
                 if n121 > 1:
                     w(pack(f">{len(v120)}i", *v120))
                 w(b"\0")
             v122 = z107.warmup_tasks
             n123 = len(v122) + 1
-            w(encode_uvarint(n123))
+            w(ONE_BYTE[n123] if n123 < 128 else encode_uvarint(n123))
             for z124 in v122:
                 s125 = z124.subtopology_id.encode()
                 n126 = len(s125) + 1
-                w(encode_uvarint(n126))
+                w(ONE_BYTE[n126] if n126 < 128 else encode_uvarint(n126))
                 w(s125)
                 v127 = z124.partitions
                 n128 = len(v127) + 1
-                w(encode_uvarint(n128))
+                w(ONE_BYTE[n128] if n128 < 128 else encode_uvarint(n128))
                 if n128 > 1:
                     w(pack(f">{len(v127)}i", *v127))
                 w(b"\0")
@@ -981,15 +982,15 @@ def write_response_v1(o, w, put):
             for z132 in v130:
                 s133 = z132.subtopology_id.encode()
                 n134 = len(s133) + 1
-                w(encode_uvarint(n134))
+                w(ONE_BYTE[n134] if n134 < 128 else encode_uvarint(n134))
                 w(s133)
                 v135 = z132.nodes
                 n136 = len(v135) + 1
-                w(encode_uvarint(n136))
+                w(ONE_BYTE[n136] if n136 < 128 else encode_uvarint(n136))
                 for z137 in v135:
                     s138 = z137.name.encode()
                     n139 = len(s138) + 1
-                    w(encode_uvarint(n139))
+                    w(ONE_BYTE[n139] if n139 < 128 else encode_uvarint(n139))
                     w(s138)
                     v140 = z137.source_topics
                     n141 = len(v140) + 1
@@ -1001,41 +1002,41 @@ def write_response_v1(o, w, put):
                     for z142 in v140:
                         s143 = z142.encode()
                         n144 = len(s143) + 1
-                        w(encode_uvarint(n144))
+                        w(ONE_BYTE[n144] if n144 < 128 else encode_uvarint(n144))
                         w(s143)
                     s145 = z137.sink_topic
                     if s145 is not None:
                         s145 = s145.encode()
                     n146 = 0 if s145 is None else len(s145) + 1
-                    w(encode_uvarint(n146))
+                    w(ONE_BYTE[n146] if n146 < 128 else encode_uvarint(n146))
                     if n146 > 1:
                         w(s145)
                     v147 = z137.stores
                     n148 = len(v147) + 1
-                    w(encode_uvarint(n148))
+                    w(ONE_BYTE[n148] if n148 < 128 else encode_uvarint(n148))
                     for z149 in v147:
                         s150 = z149.encode()
                         n151 = len(s150) + 1
-                        w(encode_uvarint(n151))
+                        w(ONE_BYTE[n151] if n151 < 128 else encode_uvarint(n151))
                         w(s150)
                     v152 = z137.successors
                     n153 = len(v152) + 1
-                    w(encode_uvarint(n153))
+                    w(ONE_BYTE[n153] if n153 < 128 else encode_uvarint(n153))
                     for z154 in v152:
                         s155 = z154.encode()
                         n156 = len(s155) + 1
-                        w(encode_uvarint(n156))
+                        w(ONE_BYTE[n156] if n156 < 128 else encode_uvarint(n156))
                         w(s155)
                     w(b"\0")
                 w(b"\0")
             v157 = z129.global_stores
             n158 = len(v157) + 1
-            w(encode_uvarint(n158))
+            w(ONE_BYTE[n158] if n158 < 128 else encode_uvarint(n158))
             for z159 in v157:
                 z160 = z159.source
                 s161 = z160.name.encode()
                 n162 = len(s161) + 1
-                w(encode_uvarint(n162))
+                w(ONE_BYTE[n162] if n162 < 128 else encode_uvarint(n162))
                 w(s161)
                 v163 = z160.source_topics
                 n164 = len(v163) + 1
@@ -1047,30 +1048,30 @@ def write_response_v1(o, w, put):
                 for z165 in v163:
                     s166 = z165.encode()
                     n167 = len(s166) + 1
-                    w(encode_uvarint(n167))
+                    w(ONE_BYTE[n167] if n167 < 128 else encode_uvarint(n167))
                     w(s166)
                 s168 = z160.sink_topic
                 if s168 is not None:
                     s168 = s168.encode()
                 n169 = 0 if s168 is None else len(s168) + 1
-                w(encode_uvarint(n169))
+                w(ONE_BYTE[n169] if n169 < 128 else encode_uvarint(n169))
                 if n169 > 1:
                     w(s168)
                 v170 = z160.stores
                 n171 = len(v170) + 1
-                w(encode_uvarint(n171))
+                w(ONE_BYTE[n171] if n171 < 128 else encode_uvarint(n171))
                 for z172 in v170:
                     s173 = z172.encode()
                     n174 = len(s173) + 1
-                    w(encode_uvarint(n174))
+                    w(ONE_BYTE[n174] if n174 < 128 else encode_uvarint(n174))
                     w(s173)
                 v175 = z160.successors
                 n176 = len(v175) + 1
-                w(encode_uvarint(n176))
+                w(ONE_BYTE[n176] if n176 < 128 else encode_uvarint(n176))
                 for z177 in v175:
                     s178 = z177.encode()
                     n179 = len(s178) + 1
-                    w(encode_uvarint(n179))
+                    w(ONE_BYTE[n179] if n179 < 128 else encode_uvarint(n179))
                     w(s178)
                 z180 = z159.processor
                 s181 = z180.name.encode()
@@ -1091,30 +1092,30 @@ def write_response_v1(o, w, put):
                 for z185 in v183:
                     s186 = z185.encode()
                     n187 = len(s186) + 1
-                    w(encode_uvarint(n187))
+                    w(ONE_BYTE[n187] if n187 < 128 else encode_uvarint(n187))
                     w(s186)
                 s188 = z180.sink_topic
                 if s188 is not None:
                     s188 = s188.encode()
                 n189 = 0 if s188 is None else len(s188) + 1
-                w(encode_uvarint(n189))
+                w(ONE_BYTE[n189] if n189 < 128 else encode_uvarint(n189))
                 if n189 > 1:
                     w(s188)
                 v190 = z180.stores
                 n191 = len(v190) + 1
-                w(encode_uvarint(n191))
+                w(ONE_BYTE[n191] if n191 < 128 else encode_uvarint(n191))
                 for z192 in v190:
                     s193 = z192.encode()
                     n194 = len(s193) + 1
-                    w(encode_uvarint(n194))
+                    w(ONE_BYTE[n194] if n194 < 128 else encode_uvarint(n194))
                     w(s193)
                 v195 = z180.successors
                 n196 = len(v195) + 1
-                w(encode_uvarint(n196))
+                w(ONE_BYTE[n196] if n196 < 128 else encode_uvarint(n196))
                 for z197 in v195:
                     s198 = z197.encode()
                     n199 = len(s198) + 1
-                    w(encode_uvarint(n199))
+                    w(ONE_BYTE[n199] if n199 < 128 else encode_uvarint(n199))
                     w(s198)
                 w(bytes(2))
             w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -897,7 +898,7 @@ def write_response_v0(o, w, put):
         w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     v5 = o.status
     n6 = 0 if v5 is None else len(v5) + 1
@@ -918,43 +919,43 @@ def write_response_v0(o, w, put):
         w(b"\0")
     v10 = o.active_tasks
     n11 = 0 if v10 is None else len(v10) + 1
-    w(encode_uvarint(n11))
+    w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
     for z12 in v10 or ():
         s13 = z12.subtopology_id.encode()
         n14 = len(s13) + 1
-        w(encode_uvarint(n14))
+        w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
         w(s13)
         v15 = z12.partitions
         n16 = len(v15) + 1
-        w(encode_uvarint(n16))
+        w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
         if n16 > 1:
             w(pack(f">{len(v15)}i", *v15))
         w(b"\0")
     v17 = o.standby_tasks
     n18 = 0 if v17 is None else len(v17) + 1
-    w(encode_uvarint(n18))
+    w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
     for z19 in v17 or ():
         s20 = z19.subtopology_id.encode()
         n21 = len(s20) + 1
-        w(encode_uvarint(n21))
+        w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
         w(s20)
         v22 = z19.partitions
         n23 = len(v22) + 1
-        w(encode_uvarint(n23))
+        w(ONE_BYTE[n23] if n23 < 128 else encode_uvarint(n23))
         if n23 > 1:
             w(pack(f">{len(v22)}i", *v22))
         w(b"\0")
     v24 = o.warmup_tasks
     n25 = 0 if v24 is None else len(v24) + 1
-    w(encode_uvarint(n25))
+    w(ONE_BYTE[n25] if n25 < 128 else encode_uvarint(n25))
     for z26 in v24 or ():
         s27 = z26.subtopology_id.encode()
         n28 = len(s27) + 1
-        w(encode_uvarint(n28))
+        w(ONE_BYTE[n28] if n28 < 128 else encode_uvarint(n28))
         w(s27)
         v29 = z26.partitions
         n30 = len(v29) + 1
-        w(encode_uvarint(n30))
+        w(ONE_BYTE[n30] if n30 < 128 else encode_uvarint(n30))
         if n30 > 1:
             w(pack(f">{len(v29)}i", *v29))
         w(b"\0")
@@ -969,7 +970,7 @@ def write_response_v0(o, w, put):
         z34 = z33.user_endpoint
         s35 = z34.host.encode()
         n36 = len(s35) + 1
-        w(encode_uvarint(n36))
+        w(ONE_BYTE[n36] if n36 < 128 else encode_uvarint(n36))
         w(s35)
         v37 = z33.active_partitions
         n38 = len(v37) + 1
@@ -981,25 +982,25 @@ def write_response_v0(o, w, put):
         for z39 in v37:
             s40 = z39.topic.encode()
             n41 = len(s40) + 1
-            w(encode_uvarint(n41))
+            w(ONE_BYTE[n41] if n41 < 128 else encode_uvarint(n41))
             w(s40)
             v42 = z39.partitions
             n43 = len(v42) + 1
-            w(encode_uvarint(n43))
+            w(ONE_BYTE[n43] if n43 < 128 else encode_uvarint(n43))
             if n43 > 1:
                 w(pack(f">{len(v42)}i", *v42))
             w(b"\0")
         v44 = z33.standby_partitions
         n45 = len(v44) + 1
-        w(encode_uvarint(n45))
+        w(ONE_BYTE[n45] if n45 < 128 else encode_uvarint(n45))
         for z46 in v44:
             s47 = z46.topic.encode()
             n48 = len(s47) + 1
-            w(encode_uvarint(n48))
+            w(ONE_BYTE[n48] if n48 < 128 else encode_uvarint(n48))
             w(s47)
             v49 = z46.partitions
             n50 = len(v49) + 1
-            w(encode_uvarint(n50))
+            w(ONE_BYTE[n50] if n50 < 128 else encode_uvarint(n50))
             if n50 > 1:
                 w(pack(f">{len(v49)}i", *v49))
             w(b"\0")
@@ -1021,7 +1022,7 @@ def write_response_v1(o, w, put):
         w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     v5 = o.status
     n6 = 0 if v5 is None else len(v5) + 1
@@ -1042,43 +1043,43 @@ def write_response_v1(o, w, put):
         w(b"\0")
     v10 = o.active_tasks
     n11 = 0 if v10 is None else len(v10) + 1
-    w(encode_uvarint(n11))
+    w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
     for z12 in v10 or ():
         s13 = z12.subtopology_id.encode()
         n14 = len(s13) + 1
-        w(encode_uvarint(n14))
+        w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
         w(s13)
         v15 = z12.partitions
         n16 = len(v15) + 1
-        w(encode_uvarint(n16))
+        w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
         if n16 > 1:
             w(pack(f">{len(v15)}i", *v15))
         w(b"\0")
     v17 = o.standby_tasks
     n18 = 0 if v17 is None else len(v17) + 1
-    w(encode_uvarint(n18))
+    w(ONE_BYTE[n18] if n18 < 128 else encode_uvarint(n18))
     for z19 in v17 or ():
         s20 = z19.subtopology_id.encode()
         n21 = len(s20) + 1
-        w(encode_uvarint(n21))
+        w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
         w(s20)
         v22 = z19.partitions
         n23 = len(v22) + 1
-        w(encode_uvarint(n23))
+        w(ONE_BYTE[n23] if n23 < 128 else encode_uvarint(n23))
         if n23 > 1:
             w(pack(f">{len(v22)}i", *v22))
         w(b"\0")
     v24 = o.warmup_tasks
     n25 = 0 if v24 is None else len(v24) + 1
-    w(encode_uvarint(n25))
+    w(ONE_BYTE[n25] if n25 < 128 else encode_uvarint(n25))
     for z26 in v24 or ():
         s27 = z26.subtopology_id.encode()
         n28 = len(s27) + 1
-        w(encode_uvarint(n28))
+        w(ONE_BYTE[n28] if n28 < 128 else encode_uvarint(n28))
         w(s27)
         v29 = z26.partitions
         n30 = len(v29) + 1
-        w(encode_uvarint(n30))
+        w(ONE_BYTE[n30] if n30 < 128 else encode_uvarint(n30))
         if n30 > 1:
             w(pack(f">{len(v29)}i", *v29))
         w(b"\0")
@@ -1093,7 +1094,7 @@ def write_response_v1(o, w, put):
         z34 = z33.user_endpoint
         s35 = z34.host.encode()
         n36 = len(s35) + 1
-        w(encode_uvarint(n36))
+        w(ONE_BYTE[n36] if n36 < 128 else encode_uvarint(n36))
         w(s35)
         v37 = z33.active_partitions
         n38 = len(v37) + 1
@@ -1105,25 +1106,25 @@ def write_response_v1(o, w, put):
         for z39 in v37:
             s40 = z39.topic.encode()
             n41 = len(s40) + 1
-            w(encode_uvarint(n41))
+            w(ONE_BYTE[n41] if n41 < 128 else encode_uvarint(n41))
             w(s40)
             v42 = z39.partitions
             n43 = len(v42) + 1
-            w(encode_uvarint(n43))
+            w(ONE_BYTE[n43] if n43 < 128 else encode_uvarint(n43))
             if n43 > 1:
                 w(pack(f">{len(v42)}i", *v42))
             w(b"\0")
         v44 = z33.standby_partitions
         n45 = len(v44) + 1
-        w(encode_uvarint(n45))
+        w(ONE_BYTE[n45] if n45 < 128 else encode_uvarint(n45))
         for z46 in v44:
             s47 = z46.topic.encode()
             n48 = len(s47) + 1
-            w(encode_uvarint(n48))
+            w(ONE_BYTE[n48] if n48 < 128 else encode_uvarint(n48))
             w(s47)
             v49 = z46.partitions
             n50 = len(v49) + 1
-            w(encode_uvarint(n50))
+            w(ONE_BYTE[n50] if n50 < 128 else encode_uvarint(n50))
             if n50 > 1:
                 w(pack(f">{len(v49)}i", *v49))
             w(b"\0")

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -398,12 +399,12 @@ def write_response_v5(o, w, put):
     if s3 is not None:
         s3 = s3.encode()
     n4 = 0 if s3 is None else len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     if n4 > 1:
         w(s3)
     s5 = o.assignment
     n6 = len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     w(s5)
     w(b"\0")
 

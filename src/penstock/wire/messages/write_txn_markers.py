@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     EMPTY,
+    ONE_BYTE,
     Message,
     encode_uvarint,
     length_error,
@@ -257,7 +258,7 @@ def read_request_v2(b, p):
 def write_response_v1(o, w, put):
     v1 = o.markers
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         v4 = z3.topics
         n5 = len(v4) + 1
@@ -269,11 +270,11 @@ def write_response_v1(o, w, put):
         for z6 in v4:
             s7 = z6.name.encode()
             n8 = len(s7) + 1
-            w(encode_uvarint(n8))
+            w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
             w(s7)
             v9 = z6.partitions
             n10 = len(v9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             for z11 in v9:
                 w(P_ihx(z11.partition_index, z11.error_code))
             w(b"\0")

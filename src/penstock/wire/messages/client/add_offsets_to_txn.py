@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     skip_tags,
@@ -38,7 +39,7 @@ def write_request_v0(o, w, put):
 def write_request_v3(o, w, put):
     s1 = o.transactional_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.group_id.encode()
     n4 = len(s3) + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -60,7 +61,7 @@ def write_request_v0(o, w, put):
 def write_request_v3(o, w, put):
     s1 = o.v3_and_below_transactional_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     v3 = o.v3_and_below_topics
     n4 = len(v3) + 1
@@ -72,11 +73,11 @@ def write_request_v3(o, w, put):
     for z5 in v3:
         s6 = z5.name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         v8 = z5.partitions
         n9 = len(v8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         if n9 > 1:
             w(pack(f">{len(v8)}i", *v8))
         w(b"\0")
@@ -86,11 +87,11 @@ def write_request_v3(o, w, put):
 def write_request_v4(o, w, put):
     v1 = o.transactions
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.transactional_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.topics
         n7 = len(v6) + 1
@@ -102,11 +103,11 @@ def write_request_v4(o, w, put):
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partitions
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             if n12 > 1:
                 w(pack(f">{len(v11)}i", *v11))
             w(b"\0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     skip_tags,
@@ -29,7 +30,7 @@ def write_request_v0(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     v3 = o.listeners
@@ -42,11 +43,11 @@ def write_request_v0(o, w, put):
     for z5 in v3:
         s6 = z5.name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z5.host.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         w(P_Hx(z5.port))
     w(b"\0")
@@ -57,7 +58,7 @@ def write_request_v1(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     v3 = o.listeners
@@ -70,11 +71,11 @@ def write_request_v1(o, w, put):
     for z5 in v3:
         s6 = z5.name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z5.host.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         w(P_Hx(z5.port))
     w(P_Zx(o.ack_when_committed))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -70,31 +71,31 @@ def write_request_v0(o, w, put):
 def write_request_v1(o, w, put):
     v1 = o.entries
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         v4 = z3.entity
         n5 = len(v4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         for z6 in v4:
             s7 = z6.entity_type.encode()
             n8 = len(s7) + 1
-            w(encode_uvarint(n8))
+            w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
             w(s7)
             s9 = z6.entity_name
             if s9 is not None:
                 s9 = s9.encode()
             n10 = 0 if s9 is None else len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             if n10 > 1:
                 w(s9)
             w(b"\0")
         v11 = z3.ops
         n12 = len(v11) + 1
-        w(encode_uvarint(n12))
+        w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
         for z13 in v11:
             s14 = z13.key.encode()
             n15 = len(s14) + 1
-            w(encode_uvarint(n15))
+            w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
             w(s14)
             w(P_dZx(z13.value, z13.remove))
         w(b"\0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -65,7 +66,7 @@ def write_request_v0(o, w, put):
 def write_request_v2(o, w, put):
     v1 = o.resources
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.resource_name.encode()
         n5 = len(s4) + 1
@@ -77,17 +78,17 @@ def write_request_v2(o, w, put):
         w(s4)
         v6 = z3.configs
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             s11 = z8.value
             if s11 is not None:
                 s11 = s11.encode()
             n12 = 0 if s11 is None else len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             if n12 > 1:
                 w(s11)
             w(b"\0")

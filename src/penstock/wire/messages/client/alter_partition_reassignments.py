@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -40,11 +41,11 @@ def write_request_v0(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.replicas
             n10 = 0 if v9 is None else len(v9) + 1
@@ -71,11 +72,11 @@ def write_request_v1(o, w, put):
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             v9 = z8.replicas
             n10 = 0 if v9 is None else len(v9) + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -30,20 +31,20 @@ U_iB = Struct(">iB").unpack_from
 def write_request_v0(o, w, put):
     v1 = o.deletions
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(P_bx(z3.mechanism))
     v6 = o.upsertions
     n7 = len(v6) + 1
-    w(encode_uvarint(n7))
+    w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
     for z8 in v6:
         s9 = z8.name.encode()
         n10 = len(s9) + 1
-        w(encode_uvarint(n10))
+        w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
         w(s9)
         s11 = z8.salt
         n12 = len(s11) + 1
@@ -55,7 +56,7 @@ def write_request_v0(o, w, put):
         w(s11)
         s13 = z8.salted_password
         n14 = len(s13) + 1
-        w(encode_uvarint(n14))
+        w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
         w(s13)
         w(b"\0")
     w(b"\0")

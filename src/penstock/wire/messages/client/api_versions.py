@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -41,11 +42,11 @@ def write_request_v0(o, w, put):
 def write_request_v3(o, w, put):
     s1 = o.client_software_name.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.client_software_version.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     w(b"\0")
 
@@ -53,17 +54,17 @@ def write_request_v3(o, w, put):
 def write_request_v5(o, w, put):
     s1 = o.client_software_name.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.client_software_version.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.cluster_id
     if s5 is not None:
         s5 = s5.encode()
     n6 = 0 if s5 is None else len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     if n6 > 1:
         w(s5)
     w(P_ix(o.node_id))

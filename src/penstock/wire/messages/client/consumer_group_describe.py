@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -34,11 +35,11 @@ U_iiB = Struct(">iiB").unpack_from
 def write_request_v0(o, w, put):
     v1 = o.group_ids
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
     w(P_Zx(o.include_authorized_operations))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -34,11 +35,11 @@ U_ii = Struct(">ii").unpack_from
 def write_request_v0(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.instance_id
     if s5 is not None:
@@ -55,7 +56,7 @@ def write_request_v0(o, w, put):
     if s7 is not None:
         s7 = s7.encode()
     n8 = 0 if s7 is None else len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     if n8 > 1:
         w(s7)
     v9 = o.subscribed_topic_names
@@ -68,18 +69,18 @@ def write_request_v0(o, w, put):
     for z11 in v9 or ():
         s12 = z11.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
     s14 = o.server_assignor
     if s14 is not None:
         s14 = s14.encode()
     n15 = 0 if s14 is None else len(s14) + 1
-    w(encode_uvarint(n15))
+    w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
     if n15 > 1:
         w(s14)
     v16 = o.topic_partitions
     n17 = 0 if v16 is None else len(v16) + 1
-    w(encode_uvarint(n17))
+    w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
     for z18 in v16 or ():
         v19 = z18.partitions
         n20 = len(v19) + 1
@@ -97,11 +98,11 @@ def write_request_v0(o, w, put):
 def write_request_v1(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.instance_id
     if s5 is not None:
@@ -118,7 +119,7 @@ def write_request_v1(o, w, put):
     if s7 is not None:
         s7 = s7.encode()
     n8 = 0 if s7 is None else len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     if n8 > 1:
         w(s7)
     v9 = o.subscribed_topic_names
@@ -131,25 +132,25 @@ def write_request_v1(o, w, put):
     for z11 in v9 or ():
         s12 = z11.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
     s14 = o.subscribed_topic_regex
     if s14 is not None:
         s14 = s14.encode()
     n15 = 0 if s14 is None else len(s14) + 1
-    w(encode_uvarint(n15))
+    w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
     if n15 > 1:
         w(s14)
     s16 = o.server_assignor
     if s16 is not None:
         s16 = s16.encode()
     n17 = 0 if s16 is None else len(s16) + 1
-    w(encode_uvarint(n17))
+    w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
     if n17 > 1:
         w(s16)
     v18 = o.topic_partitions
     n19 = 0 if v18 is None else len(v18) + 1
-    w(encode_uvarint(n19))
+    w(ONE_BYTE[n19] if n19 < 128 else encode_uvarint(n19))
     for z20 in v18 or ():
         v21 = z20.partitions
         n22 = len(v21) + 1

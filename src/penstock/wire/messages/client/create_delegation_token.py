@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     null_error,
@@ -50,15 +51,15 @@ def write_request_v1(o, w, put):
 def write_request_v2(o, w, put):
     v1 = o.renewers
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.principal_type.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.principal_name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         w(b"\0")
     w(P_qx(o.max_lifetime_ms))
@@ -69,27 +70,27 @@ def write_request_v3(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     s3 = o.owner_principal_name
     if s3 is not None:
         s3 = s3.encode()
     n4 = 0 if s3 is None else len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     if n4 > 1:
         w(s3)
     v5 = o.renewers
     n6 = len(v5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     for z7 in v5:
         s8 = z7.principal_type.encode()
         n9 = len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         w(s8)
         s10 = z7.principal_name.encode()
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
         w(b"\0")
     w(P_qx(o.max_lifetime_ms))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -57,11 +58,11 @@ def write_request_v0(o, w, put):
 def write_request_v2(o, w, put):
     v1 = o.topics
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.assignments
         n7 = 0 if v6 is None else len(v6) + 1
@@ -73,7 +74,7 @@ def write_request_v2(o, w, put):
         for z8 in v6 or ():
             v9 = z8.broker_ids
             n10 = len(v9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             if n10 > 1:
                 w(pack(f">{len(v9)}i", *v9))
             w(b"\0")

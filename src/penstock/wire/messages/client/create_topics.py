@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     ZERO_UUID,
     encode_uvarint,
     length_error,
@@ -81,11 +82,11 @@ def write_request_v2(o, w, put):
 def write_request_v5(o, w, put):
     v1 = o.topics
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.assignments
         n7 = len(v6) + 1
@@ -107,17 +108,17 @@ def write_request_v5(o, w, put):
             w(b"\0")
         v11 = z3.configs
         n12 = len(v11) + 1
-        w(encode_uvarint(n12))
+        w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
         for z13 in v11:
             s14 = z13.name.encode()
             n15 = len(s14) + 1
-            w(encode_uvarint(n15))
+            w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
             w(s14)
             s16 = z13.value
             if s16 is not None:
                 s16 = s16.encode()
             n17 = 0 if s16 is None else len(s16) + 1
-            w(encode_uvarint(n17))
+            w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
             if n17 > 1:
                 w(s16)
             w(b"\0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -72,7 +73,7 @@ def write_request_v1(o, w, put):
 def write_request_v2(o, w, put):
     v1 = o.filters
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.resource_name_filter
         if s4 is not None:
@@ -100,7 +101,7 @@ def write_request_v2(o, w, put):
         if s8 is not None:
             s8 = s8.encode()
         n9 = 0 if s8 is None else len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         if n9 > 1:
             w(s8)
         w(P_bbx(z3.operation, z3.permission_type))

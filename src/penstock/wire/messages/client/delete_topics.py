@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     ZERO_UUID,
     encode_uvarint,
     length_error,
@@ -47,11 +48,11 @@ def write_request_v1(o, w, put):
 def write_request_v4(o, w, put):
     v1 = o.topic_names
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
     w(P_ix(o.timeout_ms))
 
@@ -59,13 +60,13 @@ def write_request_v4(o, w, put):
 def write_request_v6(o, w, put):
     v1 = o.topics
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.name
         if s4 is not None:
             s4 = s4.encode()
         n5 = 0 if s4 is None else len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         if n5 > 1:
             w(s4)
         w(P_Sx(z3.topic_id))

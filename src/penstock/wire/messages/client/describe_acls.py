@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -90,7 +91,7 @@ def write_request_v2(o, w, put):
     if s5 is not None:
         s5 = s5.encode()
     n6 = 0 if s5 is None else len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     if n6 > 1:
         w(s5)
     w(P_bbx(o.operation, o.permission_type))

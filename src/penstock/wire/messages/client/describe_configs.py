@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -86,7 +87,7 @@ def write_request_v3(o, w, put):
 def write_request_v4(o, w, put):
     v1 = o.resources
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.resource_name.encode()
         n5 = len(s4) + 1
@@ -98,11 +99,11 @@ def write_request_v4(o, w, put):
         w(s4)
         v6 = z3.configuration_keys
         n7 = 0 if v6 is None else len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6 or ():
             s9 = z8.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
         w(b"\0")
     w(P_ZZx(o.include_synonyms, o.include_documentation))

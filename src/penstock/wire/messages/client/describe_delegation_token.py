@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -50,15 +51,15 @@ def write_request_v1(o, w, put):
 def write_request_v2(o, w, put):
     v1 = o.owners
     n2 = 0 if v1 is None else len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1 or ():
         s4 = z3.principal_type.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.principal_name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         w(b"\0")
     w(b"\0")

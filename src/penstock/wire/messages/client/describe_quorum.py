@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     ZERO_UUID,
     encode_uvarint,
     length_error,
@@ -40,15 +41,15 @@ U_iqqqB = Struct(">iqqqB").unpack_from
 def write_request_v0(o, w, put):
     v1 = o.topics
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.topic_name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             w(P_ix(z8.partition_index))
         w(b"\0")

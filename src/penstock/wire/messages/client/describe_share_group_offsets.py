@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -32,23 +33,23 @@ U_iqiqhB = Struct(">iqiqhB").unpack_from
 def write_request_v0(o, w, put):
     v1 = o.groups
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.topics
         n7 = 0 if v6 is None else len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6 or ():
             s9 = z8.topic_name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partitions
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             if n12 > 1:
                 w(pack(f">{len(v11)}i", *v11))
             w(b"\0")

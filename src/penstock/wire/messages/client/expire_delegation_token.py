@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     skip_tags,
@@ -34,7 +35,7 @@ def write_request_v1(o, w, put):
 def write_request_v2(o, w, put):
     s1 = o.hmac
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     w(P_qx(o.expiry_time_period_ms))
 

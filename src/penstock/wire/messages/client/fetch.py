@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     ZERO_UUID,
     encode_uvarint,
     length_error,
@@ -196,7 +197,7 @@ def write_tags_fetch_request_v12(o, out):
         if s1 is not None:
             s1 = s1.encode()
         n2 = 0 if s1 is None else len(s1) + 1
-        w(encode_uvarint(n2))
+        w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
         if n2 > 1:
             w(s1)
         body = b"".join(parts)
@@ -214,31 +215,31 @@ def write_request_v12(o, w, put):
     for z3 in v1:
         s4 = z3.topic.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partitions
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6:
             w(P_iiqiqix(z8.partition, z8.current_leader_epoch, z8.fetch_offset, z8.last_fetched_epoch, z8.log_start_offset, z8.partition_max_bytes))
         w(b"\0")
     v9 = o.forgotten_topics_data
     n10 = len(v9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     for z11 in v9:
         s12 = z11.topic.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         v14 = z11.partitions
         n15 = len(v14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         if n15 > 1:
             w(pack(f">{len(v14)}i", *v14))
         w(b"\0")
     s16 = o.rack_id.encode()
     n17 = len(s16) + 1
-    w(encode_uvarint(n17))
+    w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
     w(s16)
     if o.cluster_id is not None:
         write_tags_fetch_request_v12(o, w)
@@ -267,7 +268,7 @@ def write_request_v13(o, w, put):
         w(b"\0")
     v7 = o.forgotten_topics_data
     n8 = len(v7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     for z9 in v7:
         v10 = z9.partitions
         n11 = len(v10) + 1
@@ -281,7 +282,7 @@ def write_request_v13(o, w, put):
         w(b"\0")
     s12 = o.rack_id.encode()
     n13 = len(s12) + 1
-    w(encode_uvarint(n13))
+    w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
     w(s12)
     if o.cluster_id is not None:
         write_tags_fetch_request_v12(o, w)
@@ -300,7 +301,7 @@ def write_tags_fetch_request_v15(o, out):
         if s1 is not None:
             s1 = s1.encode()
         n2 = 0 if s1 is None else len(s1) + 1
-        w(encode_uvarint(n2))
+        w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
         if n2 > 1:
             w(s1)
         body = b"".join(parts)
@@ -335,7 +336,7 @@ def write_request_v15(o, w, put):
         w(b"\0")
     v7 = o.forgotten_topics_data
     n8 = len(v7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     for z9 in v7:
         v10 = z9.partitions
         n11 = len(v10) + 1
@@ -349,7 +350,7 @@ def write_request_v15(o, w, put):
         w(b"\0")
     s12 = o.rack_id.encode()
     n13 = len(s12) + 1
-    w(encode_uvarint(n13))
+    w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
     w(s12)
     if o.cluster_id is not None or o.replica_state is not None:
         write_tags_fetch_request_v15(o, w)
@@ -393,7 +394,7 @@ def write_request_v17(o, w, put):
         w(b"\0")
     v7 = o.forgotten_topics_data
     n8 = len(v7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     for z9 in v7:
         v10 = z9.partitions
         n11 = len(v10) + 1
@@ -407,7 +408,7 @@ def write_request_v17(o, w, put):
         w(b"\0")
     s12 = o.rack_id.encode()
     n13 = len(s12) + 1
-    w(encode_uvarint(n13))
+    w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
     w(s12)
     if o.cluster_id is not None or o.replica_state is not None:
         write_tags_fetch_request_v15(o, w)
@@ -458,7 +459,7 @@ def write_request_v18(o, w, put):
         w(b"\0")
     v7 = o.forgotten_topics_data
     n8 = len(v7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     for z9 in v7:
         v10 = z9.partitions
         n11 = len(v10) + 1
@@ -472,7 +473,7 @@ def write_request_v18(o, w, put):
         w(b"\0")
     s12 = o.rack_id.encode()
     n13 = len(s12) + 1
-    w(encode_uvarint(n13))
+    w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
     w(s12)
     if o.cluster_id is not None or o.replica_state is not None:
         write_tags_fetch_request_v15(o, w)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     skip_tags,
@@ -57,7 +58,7 @@ def write_request_v3(o, w, put):
 def write_request_v4(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
@@ -71,7 +72,7 @@ def write_request_v4(o, w, put):
     if s5 is not None:
         s5 = s5.encode()
     n6 = 0 if s5 is None else len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     if n6 > 1:
         w(s5)
     w(b"\0")

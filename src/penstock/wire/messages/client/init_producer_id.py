@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     skip_tags,
@@ -42,7 +43,7 @@ def write_request_v2(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     w(P_ix(o.transaction_timeout_ms))
@@ -53,7 +54,7 @@ def write_request_v3(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     w(P_iqhx(o.transaction_timeout_ms, o.producer_id, o.producer_epoch))
@@ -64,7 +65,7 @@ def write_request_v6(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     w(P_iqhZZx(o.transaction_timeout_ms, o.producer_id, o.producer_epoch, o.enable2_pc, o.keep_prepared_txn))

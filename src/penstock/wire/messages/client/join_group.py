@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -125,7 +126,7 @@ def write_request_v5(o, w, put):
 def write_request_v6(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
@@ -139,24 +140,24 @@ def write_request_v6(o, w, put):
     if s5 is not None:
         s5 = s5.encode()
     n6 = 0 if s5 is None else len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     if n6 > 1:
         w(s5)
     s7 = o.protocol_type.encode()
     n8 = len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     w(s7)
     v9 = o.protocols
     n10 = len(v9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     for z11 in v9:
         s12 = z11.name.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         s14 = z11.metadata
         n15 = len(s14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         w(s14)
         w(b"\0")
     w(b"\0")
@@ -165,7 +166,7 @@ def write_request_v6(o, w, put):
 def write_request_v8(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
@@ -179,31 +180,31 @@ def write_request_v8(o, w, put):
     if s5 is not None:
         s5 = s5.encode()
     n6 = 0 if s5 is None else len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     if n6 > 1:
         w(s5)
     s7 = o.protocol_type.encode()
     n8 = len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     w(s7)
     v9 = o.protocols
     n10 = len(v9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     for z11 in v9:
         s12 = z11.name.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         s14 = z11.metadata
         n15 = len(s14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         w(s14)
         w(b"\0")
     s16 = o.reason
     if s16 is not None:
         s16 = s16.encode()
     n17 = 0 if s16 is None else len(s16) + 1
-    w(encode_uvarint(n17))
+    w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
     if n17 > 1:
         w(s16)
     w(b"\0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -65,21 +66,21 @@ def write_request_v3(o, w, put):
 def write_request_v4(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     v3 = o.members
     n4 = len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3:
         s6 = z5.member_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z5.group_instance_id
         if s8 is not None:
             s8 = s8.encode()
         n9 = 0 if s8 is None else len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         if n9 > 1:
             w(s8)
         w(b"\0")
@@ -89,28 +90,28 @@ def write_request_v4(o, w, put):
 def write_request_v5(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     v3 = o.members
     n4 = len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3:
         s6 = z5.member_id.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         s8 = z5.group_instance_id
         if s8 is not None:
             s8 = s8.encode()
         n9 = 0 if s8 is None else len(s8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         if n9 > 1:
             w(s8)
         s10 = z5.reason
         if s10 is not None:
             s10 = s10.encode()
         n11 = 0 if s10 is None else len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         if n11 > 1:
             w(s10)
         w(b"\0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -31,7 +32,7 @@ def write_request_v0(o, w, put):
 def write_request_v1(o, w, put):
     v1 = o.resource_types
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(pack(f">{len(v1)}b", *v1))
     w(b"\0")

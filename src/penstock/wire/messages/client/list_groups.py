@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -37,11 +38,11 @@ def write_request_v3(o, w, put):
 def write_request_v4(o, w, put):
     v1 = o.states_filter
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
     w(b"\0")
 
@@ -49,19 +50,19 @@ def write_request_v4(o, w, put):
 def write_request_v5(o, w, put):
     v1 = o.states_filter
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
     v6 = o.types_filter
     n7 = len(v6) + 1
-    w(encode_uvarint(n7))
+    w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
     for z8 in v6:
         s9 = z8.encode()
         n10 = len(s9) + 1
-        w(encode_uvarint(n10))
+        w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
         w(s9)
     w(b"\0")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -38,11 +39,11 @@ def write_request_v0(o, w, put):
     for z3 in v1 or ():
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.partition_indexes
         n7 = len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         if n7 > 1:
             w(pack(f">{len(v6)}i", *v6))
         w(b"\0")

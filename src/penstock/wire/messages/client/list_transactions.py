@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -30,15 +31,15 @@ U_qB = Struct(">qB").unpack_from
 def write_request_v0(o, w, put):
     v1 = o.state_filters
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
     v6 = o.producer_id_filters
     n7 = len(v6) + 1
-    w(encode_uvarint(n7))
+    w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
     if n7 > 1:
         w(pack(f">{len(v6)}q", *v6))
     w(b"\0")
@@ -47,15 +48,15 @@ def write_request_v0(o, w, put):
 def write_request_v1(o, w, put):
     v1 = o.state_filters
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
     v6 = o.producer_id_filters
     n7 = len(v6) + 1
-    w(encode_uvarint(n7))
+    w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
     if n7 > 1:
         w(pack(f">{len(v6)}q", *v6))
     w(P_qx(o.duration_filter))
@@ -64,15 +65,15 @@ def write_request_v1(o, w, put):
 def write_request_v2(o, w, put):
     v1 = o.state_filters
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
     v6 = o.producer_id_filters
     n7 = len(v6) + 1
-    w(encode_uvarint(n7))
+    w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
     if n7 > 1:
         w(pack(f">{len(v6)}q", *v6))
     s8 = o.transactional_id_pattern

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     ZERO_UUID,
     encode_uvarint,
     length_error,
@@ -95,11 +96,11 @@ def write_request_v8(o, w, put):
 def write_request_v9(o, w, put):
     v1 = o.topics
     n2 = 0 if v1 is None else len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1 or ():
         s4 = z3.name.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(b"\0")
     w(P_ZZZx(o.allow_auto_topic_creation, o.include_cluster_authorized_operations, o.include_topic_authorized_operations))
@@ -108,7 +109,7 @@ def write_request_v9(o, w, put):
 def write_request_v10(o, w, put):
     v1 = o.topics
     n2 = 0 if v1 is None else len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1 or ():
         s4 = z3.name
         if s4 is not None:
@@ -128,7 +129,7 @@ def write_request_v10(o, w, put):
 def write_request_v11(o, w, put):
     v1 = o.topics
     n2 = 0 if v1 is None else len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1 or ():
         s4 = z3.name
         if s4 is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     ZERO_UUID,
     encode_uvarint,
     length_error,
@@ -85,19 +86,19 @@ def write_request_v2(o, w, put):
 def write_request_v6(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     v3 = o.topics
     n4 = 0 if v3 is None else len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3 or ():
         s6 = z5.name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         v8 = z5.partition_indexes
         n9 = len(v8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         if n9 > 1:
             w(pack(f">{len(v8)}i", *v8))
         w(b"\0")
@@ -107,19 +108,19 @@ def write_request_v6(o, w, put):
 def write_request_v7(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     v3 = o.topics
     n4 = 0 if v3 is None else len(v3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     for z5 in v3 or ():
         s6 = z5.name.encode()
         n7 = len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         w(s6)
         v8 = z5.partition_indexes
         n9 = len(v8) + 1
-        w(encode_uvarint(n9))
+        w(ONE_BYTE[n9] if n9 < 128 else encode_uvarint(n9))
         if n9 > 1:
             w(pack(f">{len(v8)}i", *v8))
         w(b"\0")
@@ -129,23 +130,23 @@ def write_request_v7(o, w, put):
 def write_request_v8(o, w, put):
     v1 = o.groups
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         v6 = z3.topics
         n7 = 0 if v6 is None else len(v6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         for z8 in v6 or ():
             s9 = z8.name.encode()
             n10 = len(s9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             w(s9)
             v11 = z8.partition_indexes
             n12 = len(v11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             if n12 > 1:
                 w(pack(f">{len(v11)}i", *v11))
             w(b"\0")
@@ -156,17 +157,17 @@ def write_request_v8(o, w, put):
 def write_request_v9(o, w, put):
     v1 = o.groups
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.member_id
         if s6 is not None:
             s6 = s6.encode()
         n7 = 0 if s6 is None else len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         if n7 > 1:
             w(s6)
         v8 = z3.topics
@@ -179,11 +180,11 @@ def write_request_v9(o, w, put):
         for z10 in v8 or ():
             s11 = z10.name.encode()
             n12 = len(s11) + 1
-            w(encode_uvarint(n12))
+            w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
             w(s11)
             v13 = z10.partition_indexes
             n14 = len(v13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             if n14 > 1:
                 w(pack(f">{len(v13)}i", *v13))
             w(b"\0")
@@ -194,17 +195,17 @@ def write_request_v9(o, w, put):
 def write_request_v10(o, w, put):
     v1 = o.groups
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         s4 = z3.group_id.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         s6 = z3.member_id
         if s6 is not None:
             s6 = s6.encode()
         n7 = 0 if s6 is None else len(s6) + 1
-        w(encode_uvarint(n7))
+        w(ONE_BYTE[n7] if n7 < 128 else encode_uvarint(n7))
         if n7 > 1:
             w(s6)
         v8 = z3.topics

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     skip_tags,
@@ -26,7 +27,7 @@ def write_request_v0(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     w(P_iSx(o.voter_id, o.voter_directory_id))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -42,14 +43,14 @@ def write_request_v1(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     s3 = o.member_id
     if s3 is not None:
         s3 = s3.encode()
     n4 = 0 if s3 is None else len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     if n4 > 1:
         w(s3)
     v5 = o.topics
@@ -96,14 +97,14 @@ def write_request_v2(o, w, put):
     if s1 is not None:
         s1 = s1.encode()
     n2 = 0 if s1 is None else len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     if n2 > 1:
         w(s1)
     s3 = o.member_id
     if s3 is not None:
         s3 = s3.encode()
     n4 = 0 if s3 is None else len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     if n4 > 1:
         w(s3)
     v5 = o.topics

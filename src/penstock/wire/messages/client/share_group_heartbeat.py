@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -32,11 +33,11 @@ U_ii = Struct(">ii").unpack_from
 def write_request_v1(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.rack_id
     if s5 is not None:
@@ -51,11 +52,11 @@ def write_request_v1(o, w, put):
         w(s5)
     v7 = o.subscribed_topic_names
     n8 = 0 if v7 is None else len(v7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     for z9 in v7 or ():
         s10 = z9.encode()
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
     w(b"\0")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -48,11 +49,11 @@ U_iiiqB = Struct(">iiiqB").unpack_from
 def write_request_v0(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.instance_id
     if s5 is not None:
@@ -69,7 +70,7 @@ def write_request_v0(o, w, put):
     if s7 is not None:
         s7 = s7.encode()
     n8 = 0 if s7 is None else len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     if n8 > 1:
         w(s7)
     z9 = o.topology
@@ -86,31 +87,31 @@ def write_request_v0(o, w, put):
         for z12 in v10:
             s13 = z12.subtopology_id.encode()
             n14 = len(s13) + 1
-            w(encode_uvarint(n14))
+            w(ONE_BYTE[n14] if n14 < 128 else encode_uvarint(n14))
             w(s13)
             v15 = z12.source_topics
             n16 = len(v15) + 1
-            w(encode_uvarint(n16))
+            w(ONE_BYTE[n16] if n16 < 128 else encode_uvarint(n16))
             for z17 in v15:
                 s18 = z17.encode()
                 n19 = len(s18) + 1
-                w(encode_uvarint(n19))
+                w(ONE_BYTE[n19] if n19 < 128 else encode_uvarint(n19))
                 w(s18)
             v20 = z12.source_topic_regex
             n21 = len(v20) + 1
-            w(encode_uvarint(n21))
+            w(ONE_BYTE[n21] if n21 < 128 else encode_uvarint(n21))
             for z22 in v20:
                 s23 = z22.encode()
                 n24 = len(s23) + 1
-                w(encode_uvarint(n24))
+                w(ONE_BYTE[n24] if n24 < 128 else encode_uvarint(n24))
                 w(s23)
             v25 = z12.state_changelog_topics
             n26 = len(v25) + 1
-            w(encode_uvarint(n26))
+            w(ONE_BYTE[n26] if n26 < 128 else encode_uvarint(n26))
             for z27 in v25:
                 s28 = z27.name.encode()
                 n29 = len(s28) + 1
-                w(encode_uvarint(n29))
+                w(ONE_BYTE[n29] if n29 < 128 else encode_uvarint(n29))
                 w(s28)
                 v30 = z27.topic_configs
                 n31 = len(v30) + 1
@@ -122,29 +123,29 @@ def write_request_v0(o, w, put):
                 for z32 in v30:
                     s33 = z32.key.encode()
                     n34 = len(s33) + 1
-                    w(encode_uvarint(n34))
+                    w(ONE_BYTE[n34] if n34 < 128 else encode_uvarint(n34))
                     w(s33)
                     s35 = z32.value.encode()
                     n36 = len(s35) + 1
-                    w(encode_uvarint(n36))
+                    w(ONE_BYTE[n36] if n36 < 128 else encode_uvarint(n36))
                     w(s35)
                     w(b"\0")
                 w(b"\0")
             v37 = z12.repartition_sink_topics
             n38 = len(v37) + 1
-            w(encode_uvarint(n38))
+            w(ONE_BYTE[n38] if n38 < 128 else encode_uvarint(n38))
             for z39 in v37:
                 s40 = z39.encode()
                 n41 = len(s40) + 1
-                w(encode_uvarint(n41))
+                w(ONE_BYTE[n41] if n41 < 128 else encode_uvarint(n41))
                 w(s40)
             v42 = z12.repartition_source_topics
             n43 = len(v42) + 1
-            w(encode_uvarint(n43))
+            w(ONE_BYTE[n43] if n43 < 128 else encode_uvarint(n43))
             for z44 in v42:
                 s45 = z44.name.encode()
                 n46 = len(s45) + 1
-                w(encode_uvarint(n46))
+                w(ONE_BYTE[n46] if n46 < 128 else encode_uvarint(n46))
                 w(s45)
                 v47 = z44.topic_configs
                 n48 = len(v47) + 1
@@ -156,31 +157,31 @@ def write_request_v0(o, w, put):
                 for z49 in v47:
                     s50 = z49.key.encode()
                     n51 = len(s50) + 1
-                    w(encode_uvarint(n51))
+                    w(ONE_BYTE[n51] if n51 < 128 else encode_uvarint(n51))
                     w(s50)
                     s52 = z49.value.encode()
                     n53 = len(s52) + 1
-                    w(encode_uvarint(n53))
+                    w(ONE_BYTE[n53] if n53 < 128 else encode_uvarint(n53))
                     w(s52)
                     w(b"\0")
                 w(b"\0")
             v54 = z12.copartition_groups
             n55 = len(v54) + 1
-            w(encode_uvarint(n55))
+            w(ONE_BYTE[n55] if n55 < 128 else encode_uvarint(n55))
             for z56 in v54:
                 v57 = z56.source_topics
                 n58 = len(v57) + 1
-                w(encode_uvarint(n58))
+                w(ONE_BYTE[n58] if n58 < 128 else encode_uvarint(n58))
                 if n58 > 1:
                     w(pack(f">{len(v57)}h", *v57))
                 v59 = z56.source_topic_regex
                 n60 = len(v59) + 1
-                w(encode_uvarint(n60))
+                w(ONE_BYTE[n60] if n60 < 128 else encode_uvarint(n60))
                 if n60 > 1:
                     w(pack(f">{len(v59)}h", *v59))
                 v61 = z56.repartition_source_topics
                 n62 = len(v61) + 1
-                w(encode_uvarint(n62))
+                w(ONE_BYTE[n62] if n62 < 128 else encode_uvarint(n62))
                 if n62 > 1:
                     w(pack(f">{len(v61)}h", *v61))
                 w(b"\0")
@@ -188,43 +189,43 @@ def write_request_v0(o, w, put):
         w(b"\0")
     v63 = o.active_tasks
     n64 = 0 if v63 is None else len(v63) + 1
-    w(encode_uvarint(n64))
+    w(ONE_BYTE[n64] if n64 < 128 else encode_uvarint(n64))
     for z65 in v63 or ():
         s66 = z65.subtopology_id.encode()
         n67 = len(s66) + 1
-        w(encode_uvarint(n67))
+        w(ONE_BYTE[n67] if n67 < 128 else encode_uvarint(n67))
         w(s66)
         v68 = z65.partitions
         n69 = len(v68) + 1
-        w(encode_uvarint(n69))
+        w(ONE_BYTE[n69] if n69 < 128 else encode_uvarint(n69))
         if n69 > 1:
             w(pack(f">{len(v68)}i", *v68))
         w(b"\0")
     v70 = o.standby_tasks
     n71 = 0 if v70 is None else len(v70) + 1
-    w(encode_uvarint(n71))
+    w(ONE_BYTE[n71] if n71 < 128 else encode_uvarint(n71))
     for z72 in v70 or ():
         s73 = z72.subtopology_id.encode()
         n74 = len(s73) + 1
-        w(encode_uvarint(n74))
+        w(ONE_BYTE[n74] if n74 < 128 else encode_uvarint(n74))
         w(s73)
         v75 = z72.partitions
         n76 = len(v75) + 1
-        w(encode_uvarint(n76))
+        w(ONE_BYTE[n76] if n76 < 128 else encode_uvarint(n76))
         if n76 > 1:
             w(pack(f">{len(v75)}i", *v75))
         w(b"\0")
     v77 = o.warmup_tasks
     n78 = 0 if v77 is None else len(v77) + 1
-    w(encode_uvarint(n78))
+    w(ONE_BYTE[n78] if n78 < 128 else encode_uvarint(n78))
     for z79 in v77 or ():
         s80 = z79.subtopology_id.encode()
         n81 = len(s80) + 1
-        w(encode_uvarint(n81))
+        w(ONE_BYTE[n81] if n81 < 128 else encode_uvarint(n81))
         w(s80)
         v82 = z79.partitions
         n83 = len(v82) + 1
-        w(encode_uvarint(n83))
+        w(ONE_BYTE[n83] if n83 < 128 else encode_uvarint(n83))
         if n83 > 1:
             w(pack(f">{len(v82)}i", *v82))
         w(b"\0")
@@ -232,7 +233,7 @@ def write_request_v0(o, w, put):
     if s84 is not None:
         s84 = s84.encode()
     n85 = 0 if s84 is None else len(s84) + 1
-    w(encode_uvarint(n85))
+    w(ONE_BYTE[n85] if n85 < 128 else encode_uvarint(n85))
     if n85 > 1:
         w(s84)
     z86 = o.user_endpoint
@@ -250,33 +251,33 @@ def write_request_v0(o, w, put):
         w(P_Hx(z86.port))
     v89 = o.client_tags
     n90 = 0 if v89 is None else len(v89) + 1
-    w(encode_uvarint(n90))
+    w(ONE_BYTE[n90] if n90 < 128 else encode_uvarint(n90))
     for z91 in v89 or ():
         s92 = z91.key.encode()
         n93 = len(s92) + 1
-        w(encode_uvarint(n93))
+        w(ONE_BYTE[n93] if n93 < 128 else encode_uvarint(n93))
         w(s92)
         s94 = z91.value.encode()
         n95 = len(s94) + 1
-        w(encode_uvarint(n95))
+        w(ONE_BYTE[n95] if n95 < 128 else encode_uvarint(n95))
         w(s94)
         w(b"\0")
     v96 = o.task_offsets
     n97 = 0 if v96 is None else len(v96) + 1
-    w(encode_uvarint(n97))
+    w(ONE_BYTE[n97] if n97 < 128 else encode_uvarint(n97))
     for z98 in v96 or ():
         s99 = z98.subtopology_id.encode()
         n100 = len(s99) + 1
-        w(encode_uvarint(n100))
+        w(ONE_BYTE[n100] if n100 < 128 else encode_uvarint(n100))
         w(s99)
         w(P_iqx(z98.partition, z98.offset))
     v101 = o.task_end_offsets
     n102 = 0 if v101 is None else len(v101) + 1
-    w(encode_uvarint(n102))
+    w(ONE_BYTE[n102] if n102 < 128 else encode_uvarint(n102))
     for z103 in v101 or ():
         s104 = z103.subtopology_id.encode()
         n105 = len(s104) + 1
-        w(encode_uvarint(n105))
+        w(ONE_BYTE[n105] if n105 < 128 else encode_uvarint(n105))
         w(s104)
         w(P_iqx(z103.partition, z103.offset))
     w(P_Zx(o.shutdown_application))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     skip_tags,
@@ -28,11 +29,11 @@ U_ihB = Struct(">ihB").unpack_from
 def write_request_v0(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     z5 = o.topology_description
     v6 = z5.subtopologies
@@ -45,15 +46,15 @@ def write_request_v0(o, w, put):
     for z8 in v6:
         s9 = z8.subtopology_id.encode()
         n10 = len(s9) + 1
-        w(encode_uvarint(n10))
+        w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
         w(s9)
         v11 = z8.nodes
         n12 = len(v11) + 1
-        w(encode_uvarint(n12))
+        w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
         for z13 in v11:
             s14 = z13.name.encode()
             n15 = len(s14) + 1
-            w(encode_uvarint(n15))
+            w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
             w(s14)
             v16 = z13.source_topics
             n17 = len(v16) + 1
@@ -65,41 +66,41 @@ def write_request_v0(o, w, put):
             for z18 in v16:
                 s19 = z18.encode()
                 n20 = len(s19) + 1
-                w(encode_uvarint(n20))
+                w(ONE_BYTE[n20] if n20 < 128 else encode_uvarint(n20))
                 w(s19)
             s21 = z13.sink_topic
             if s21 is not None:
                 s21 = s21.encode()
             n22 = 0 if s21 is None else len(s21) + 1
-            w(encode_uvarint(n22))
+            w(ONE_BYTE[n22] if n22 < 128 else encode_uvarint(n22))
             if n22 > 1:
                 w(s21)
             v23 = z13.stores
             n24 = len(v23) + 1
-            w(encode_uvarint(n24))
+            w(ONE_BYTE[n24] if n24 < 128 else encode_uvarint(n24))
             for z25 in v23:
                 s26 = z25.encode()
                 n27 = len(s26) + 1
-                w(encode_uvarint(n27))
+                w(ONE_BYTE[n27] if n27 < 128 else encode_uvarint(n27))
                 w(s26)
             v28 = z13.successors
             n29 = len(v28) + 1
-            w(encode_uvarint(n29))
+            w(ONE_BYTE[n29] if n29 < 128 else encode_uvarint(n29))
             for z30 in v28:
                 s31 = z30.encode()
                 n32 = len(s31) + 1
-                w(encode_uvarint(n32))
+                w(ONE_BYTE[n32] if n32 < 128 else encode_uvarint(n32))
                 w(s31)
             w(b"\0")
         w(b"\0")
     v33 = z5.global_stores
     n34 = len(v33) + 1
-    w(encode_uvarint(n34))
+    w(ONE_BYTE[n34] if n34 < 128 else encode_uvarint(n34))
     for z35 in v33:
         z36 = z35.source
         s37 = z36.name.encode()
         n38 = len(s37) + 1
-        w(encode_uvarint(n38))
+        w(ONE_BYTE[n38] if n38 < 128 else encode_uvarint(n38))
         w(s37)
         v39 = z36.source_topics
         n40 = len(v39) + 1
@@ -111,30 +112,30 @@ def write_request_v0(o, w, put):
         for z41 in v39:
             s42 = z41.encode()
             n43 = len(s42) + 1
-            w(encode_uvarint(n43))
+            w(ONE_BYTE[n43] if n43 < 128 else encode_uvarint(n43))
             w(s42)
         s44 = z36.sink_topic
         if s44 is not None:
             s44 = s44.encode()
         n45 = 0 if s44 is None else len(s44) + 1
-        w(encode_uvarint(n45))
+        w(ONE_BYTE[n45] if n45 < 128 else encode_uvarint(n45))
         if n45 > 1:
             w(s44)
         v46 = z36.stores
         n47 = len(v46) + 1
-        w(encode_uvarint(n47))
+        w(ONE_BYTE[n47] if n47 < 128 else encode_uvarint(n47))
         for z48 in v46:
             s49 = z48.encode()
             n50 = len(s49) + 1
-            w(encode_uvarint(n50))
+            w(ONE_BYTE[n50] if n50 < 128 else encode_uvarint(n50))
             w(s49)
         v51 = z36.successors
         n52 = len(v51) + 1
-        w(encode_uvarint(n52))
+        w(ONE_BYTE[n52] if n52 < 128 else encode_uvarint(n52))
         for z53 in v51:
             s54 = z53.encode()
             n55 = len(s54) + 1
-            w(encode_uvarint(n55))
+            w(ONE_BYTE[n55] if n55 < 128 else encode_uvarint(n55))
             w(s54)
         z56 = z35.processor
         s57 = z56.name.encode()
@@ -155,30 +156,30 @@ def write_request_v0(o, w, put):
         for z61 in v59:
             s62 = z61.encode()
             n63 = len(s62) + 1
-            w(encode_uvarint(n63))
+            w(ONE_BYTE[n63] if n63 < 128 else encode_uvarint(n63))
             w(s62)
         s64 = z56.sink_topic
         if s64 is not None:
             s64 = s64.encode()
         n65 = 0 if s64 is None else len(s64) + 1
-        w(encode_uvarint(n65))
+        w(ONE_BYTE[n65] if n65 < 128 else encode_uvarint(n65))
         if n65 > 1:
             w(s64)
         v66 = z56.stores
         n67 = len(v66) + 1
-        w(encode_uvarint(n67))
+        w(ONE_BYTE[n67] if n67 < 128 else encode_uvarint(n67))
         for z68 in v66:
             s69 = z68.encode()
             n70 = len(s69) + 1
-            w(encode_uvarint(n70))
+            w(ONE_BYTE[n70] if n70 < 128 else encode_uvarint(n70))
             w(s69)
         v71 = z56.successors
         n72 = len(v71) + 1
-        w(encode_uvarint(n72))
+        w(ONE_BYTE[n72] if n72 < 128 else encode_uvarint(n72))
         for z73 in v71:
             s74 = z73.encode()
             n75 = len(s74) + 1
-            w(encode_uvarint(n75))
+            w(ONE_BYTE[n75] if n75 < 128 else encode_uvarint(n75))
             w(s74)
         w(bytes(2))
     w(bytes(2))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     new,
     null_error,
@@ -83,7 +84,7 @@ def write_request_v3(o, w, put):
 def write_request_v4(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
@@ -97,20 +98,20 @@ def write_request_v4(o, w, put):
     if s5 is not None:
         s5 = s5.encode()
     n6 = 0 if s5 is None else len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     if n6 > 1:
         w(s5)
     v7 = o.assignments
     n8 = len(v7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     for z9 in v7:
         s10 = z9.member_id.encode()
         n11 = len(s10) + 1
-        w(encode_uvarint(n11))
+        w(ONE_BYTE[n11] if n11 < 128 else encode_uvarint(n11))
         w(s10)
         s12 = z9.assignment
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         w(b"\0")
     w(b"\0")
@@ -119,7 +120,7 @@ def write_request_v4(o, w, put):
 def write_request_v5(o, w, put):
     s1 = o.group_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.member_id.encode()
     n4 = len(s3) + 1
@@ -133,34 +134,34 @@ def write_request_v5(o, w, put):
     if s5 is not None:
         s5 = s5.encode()
     n6 = 0 if s5 is None else len(s5) + 1
-    w(encode_uvarint(n6))
+    w(ONE_BYTE[n6] if n6 < 128 else encode_uvarint(n6))
     if n6 > 1:
         w(s5)
     s7 = o.protocol_type
     if s7 is not None:
         s7 = s7.encode()
     n8 = 0 if s7 is None else len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     if n8 > 1:
         w(s7)
     s9 = o.protocol_name
     if s9 is not None:
         s9 = s9.encode()
     n10 = 0 if s9 is None else len(s9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     if n10 > 1:
         w(s9)
     v11 = o.assignments
     n12 = len(v11) + 1
-    w(encode_uvarint(n12))
+    w(ONE_BYTE[n12] if n12 < 128 else encode_uvarint(n12))
     for z13 in v11:
         s14 = z13.member_id.encode()
         n15 = len(s14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         w(s14)
         s16 = z13.assignment
         n17 = len(s16) + 1
-        w(encode_uvarint(n17))
+        w(ONE_BYTE[n17] if n17 < 128 else encode_uvarint(n17))
         w(s16)
         w(b"\0")
     w(b"\0")

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     ZERO_UUID,
     encode_uvarint,
     length_error,
@@ -104,11 +105,11 @@ def write_request_v2(o, w, put):
 def write_request_v3(o, w, put):
     s1 = o.transactional_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.group_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.member_id.encode()
     n6 = len(s5) + 1
@@ -122,20 +123,20 @@ def write_request_v3(o, w, put):
     if s7 is not None:
         s7 = s7.encode()
     n8 = 0 if s7 is None else len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     if n8 > 1:
         w(s7)
     v9 = o.topics
     n10 = len(v9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     for z11 in v9:
         s12 = z11.name.encode()
         n13 = len(s12) + 1
-        w(encode_uvarint(n13))
+        w(ONE_BYTE[n13] if n13 < 128 else encode_uvarint(n13))
         w(s12)
         v14 = z11.partitions
         n15 = len(v14) + 1
-        w(encode_uvarint(n15))
+        w(ONE_BYTE[n15] if n15 < 128 else encode_uvarint(n15))
         for z16 in v14:
             s17 = z16.committed_metadata
             if s17 is not None:
@@ -156,11 +157,11 @@ def write_request_v3(o, w, put):
 def write_request_v6(o, w, put):
     s1 = o.transactional_id.encode()
     n2 = len(s1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     w(s1)
     s3 = o.group_id.encode()
     n4 = len(s3) + 1
-    w(encode_uvarint(n4))
+    w(ONE_BYTE[n4] if n4 < 128 else encode_uvarint(n4))
     w(s3)
     s5 = o.member_id.encode()
     n6 = len(s5) + 1
@@ -174,12 +175,12 @@ def write_request_v6(o, w, put):
     if s7 is not None:
         s7 = s7.encode()
     n8 = 0 if s7 is None else len(s7) + 1
-    w(encode_uvarint(n8))
+    w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
     if n8 > 1:
         w(s7)
     v9 = o.topics
     n10 = len(v9) + 1
-    w(encode_uvarint(n10))
+    w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
     for z11 in v9:
         v12 = z11.partitions
         n13 = len(v12) + 1

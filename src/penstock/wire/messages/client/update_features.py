@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -40,7 +41,7 @@ def write_request_v0(o, w, put):
     for z3 in v1:
         s4 = z3.feature.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(P_hZx(z3.max_version_level, z3.allow_downgrade))
     w(b"\0")
@@ -57,7 +58,7 @@ def write_request_v1(o, w, put):
     for z3 in v1:
         s4 = z3.feature.encode()
         n5 = len(s4) + 1
-        w(encode_uvarint(n5))
+        w(ONE_BYTE[n5] if n5 < 128 else encode_uvarint(n5))
         w(s4)
         w(P_hbx(z3.max_version_level, z3.upgrade_type))
     w(P_Zx(o.validate_only))

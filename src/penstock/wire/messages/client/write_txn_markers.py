@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, pack
 
 from penstock.wire.primitives import (
+    ONE_BYTE,
     encode_uvarint,
     length_error,
     new,
@@ -33,7 +34,7 @@ U_qB = Struct(">qB").unpack_from
 def write_request_v1(o, w, put):
     v1 = o.markers
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         v4 = z3.topics
         n5 = len(v4) + 1
@@ -45,11 +46,11 @@ def write_request_v1(o, w, put):
         for z6 in v4:
             s7 = z6.name.encode()
             n8 = len(s7) + 1
-            w(encode_uvarint(n8))
+            w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
             w(s7)
             v9 = z6.partition_indexes
             n10 = len(v9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             if n10 > 1:
                 w(pack(f">{len(v9)}i", *v9))
             w(b"\0")
@@ -60,7 +61,7 @@ def write_request_v1(o, w, put):
 def write_request_v2(o, w, put):
     v1 = o.markers
     n2 = len(v1) + 1
-    w(encode_uvarint(n2))
+    w(ONE_BYTE[n2] if n2 < 128 else encode_uvarint(n2))
     for z3 in v1:
         v4 = z3.topics
         n5 = len(v4) + 1
@@ -72,11 +73,11 @@ def write_request_v2(o, w, put):
         for z6 in v4:
             s7 = z6.name.encode()
             n8 = len(s7) + 1
-            w(encode_uvarint(n8))
+            w(ONE_BYTE[n8] if n8 < 128 else encode_uvarint(n8))
             w(s7)
             v9 = z6.partition_indexes
             n10 = len(v9) + 1
-            w(encode_uvarint(n10))
+            w(ONE_BYTE[n10] if n10 < 128 else encode_uvarint(n10))
             if n10 > 1:
                 w(pack(f">{len(v9)}i", *v9))
             w(b"\0")
