@@ -1,0 +1,157 @@
+"""Configuration keys and their values: types, limits and sentences, for every kind of Kafka configuration.
+
+Kafka carries configuration as text. A `ConfigKey` knows how one key's text is read, which texts are refused and
+what the key means; topics, brokers, groups and client metrics are tables of them. Pure.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+from penstock.base.errors import InvalidRequest
+
+INT_MAX = 2**31 - 1
+LONG_MAX = 2**63 - 1
+
+ConfigValue = bool | str | int | float | tuple[str, ...] | None
+
+
+class ConfigType(IntEnum):
+    """Kafka's configuration types, by their numbers in DescribeConfigs."""
+
+    UNKNOWN = 0
+    BOOLEAN = 1
+    STRING = 2
+    INT = 3
+    SHORT = 4
+    LONG = 5
+    DOUBLE = 6
+    LIST = 7
+    CLASS = 8
+    PASSWORD = 9
+
+
+class ConfigSource(IntEnum):
+    """Where a value comes from, by Kafka's numbers in DescribeConfigs."""
+
+    UNKNOWN = 0
+    TOPIC = 1
+    DYNAMIC_BROKER = 2
+    DYNAMIC_DEFAULT_BROKER = 3
+    STATIC_BROKER = 4
+    DEFAULT = 5
+    BROKER_LOGGER = 6
+    CLIENT_METRICS = 7
+    GROUP = 8
+
+
+class ConfigResource(IntEnum):
+    """What is configured, by Kafka's numbers."""
+
+    UNKNOWN = 0
+    TOPIC = 2
+    BROKER = 4
+    BROKER_LOGGER = 8
+    CLIENT_METRICS = 16
+    GROUP = 32
+
+
+_LIMITS = {ConfigType.SHORT: 2**15, ConfigType.INT: 2**31, ConfigType.LONG: 2**63}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigKey:
+    """One key: its name, type, default and meaning."""
+
+    name: str
+    type: ConfigType
+    default: str | None
+    doc: str
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    """The words a STRING or a LIST is made of; empty when any will do."""
+    check: Callable[[ConfigValue], str | None] | None = None
+    """What `minimum`, `maximum` and `choices` cannot say: the complaint about a value, or None."""
+    acted_on: bool = True
+    """False for a key that is kept and shown because tools set it, but has nothing to act on here."""
+
+    def parse(self, text: str | None) -> ConfigValue:
+        """The value of a text; raise `InvalidRequest` when Kafka would refuse it."""
+        if text is None:
+            if self.default is None:
+                return None
+            raise InvalidRequest(f"Invalid value null for configuration {self.name}")
+        value = self._typed(text)
+        complaint = self._complaint(value)
+        if complaint is not None:
+            raise InvalidRequest(f"Invalid value {text} for configuration {self.name}: {complaint}")
+        return value
+
+    def _typed(self, text: str) -> ConfigValue:
+        text = text.strip()
+        match self.type:
+            case ConfigType.BOOLEAN:
+                if text.lower() not in ("true", "false"):
+                    raise self._unreadable(text, "Expected value to be either true or false")
+                return text.lower() == "true"
+            case ConfigType.INT | ConfigType.LONG | ConfigType.SHORT:
+                return self._integer(text)
+            case ConfigType.DOUBLE:
+                try:
+                    return float(text)
+                except ValueError:
+                    raise self._unreadable(text, "Not a number of type DOUBLE") from None
+            case ConfigType.LIST:
+                # Repeated words count once, as in Kafka since KIP-1161.
+                return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
+            case _:
+                return text
+
+    def _integer(self, text: str) -> int:
+        limit = _LIMITS[self.type]
+        # int() would also take underscores and other scripts' digits.
+        if text.isascii() and text.lstrip("+-").isdecimal():
+            try:
+                value = int(text)
+            except ValueError:
+                pass
+            else:
+                if -limit <= value < limit:
+                    return value
+        raise self._unreadable(text, f"Not a number of type {self.type.name}")
+
+    def _unreadable(self, text: str, complaint: str) -> InvalidRequest:
+        return InvalidRequest(f"Invalid value {text} for configuration {self.name}: {complaint}")
+
+    def _complaint(self, value: ConfigValue) -> str | None:
+        if isinstance(value, float) and math.isnan(value):
+            return "Value must be a number"
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if self.minimum is not None and value < self.minimum:
+                return f"Value must be at least {self.minimum}"
+            if self.maximum is not None and value > self.maximum:
+                return f"Value must be no more than {self.maximum}"
+        if isinstance(value, tuple) and "" in value:
+            return "Values must not be empty"
+        if self.choices:
+            words = value if isinstance(value, tuple) else (value,)
+            if any(word not in self.choices for word in words):
+                return f"String must be one of: {', '.join(self.choices)}"
+        return None if self.check is None else self.check(value)
+
+
+def table(keys: Iterable[ConfigKey]) -> dict[str, ConfigKey]:
+    """Keys by name, in the order given."""
+    return {key.name: key for key in keys}
+
+
+def unknown(name: str, known: Iterable[str]) -> InvalidRequest:
+    """The complaint about a name that is not there, with the nearest one that is."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return InvalidRequest(f"Unknown configuration {name}{hint}")

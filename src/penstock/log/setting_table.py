@@ -1,0 +1,215 @@
+"""The table of broker-wide settings. See `penstock.log.settings` for what they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.log.config_values import INT_MAX, LONG_MAX, ConfigKey, ConfigType, ConfigValue, table
+
+BOOLEAN, DOUBLE, INT, LIST, LONG, STRING = (
+    ConfigType.BOOLEAN, ConfigType.DOUBLE, ConfigType.INT, ConfigType.LIST, ConfigType.LONG, ConfigType.STRING,
+)  # fmt: skip
+NEVER = str(LONG_MAX)
+CODECS = ("uncompressed", "gzip", "snappy", "lz4", "zstd", "producer")
+
+
+def gzip_level(value: ConfigValue) -> str | None:
+    """The complaint about a gzip level, or None."""
+    return "Value must be between 1 and 9 or equal to -1" if value == 0 else None
+
+
+def _setting(
+    name: str, kind: ConfigType, default: str | None, doc: str, *, at_least: float | None = None,
+    at_most: float | None = None, choices: tuple[str, ...] = (), acted_on: bool = True,
+) -> ConfigKey:  # fmt: skip
+    return ConfigKey(
+        name=name, type=kind, default=default, doc=doc, minimum=at_least, maximum=at_most, choices=choices,
+        acted_on=acted_on,
+    )  # fmt: skip
+
+
+_TOPICS = (
+    _setting("num.partitions", INT, "1", "How many partitions a topic gets when its creator does not say.", at_least=1),
+    _setting(
+        "default.replication.factor", INT, "1", at_least=1,
+        doc="The replication factor shown for a topic whose creator does not say; nothing is replicated.",
+    ),
+    _setting("auto.create.topics.enable", BOOLEAN, "true", "Whether asking for an unknown topic creates it."),
+    _setting("delete.topic.enable", BOOLEAN, "true", "Whether topics may be deleted."),
+    _setting(
+        "max.request.partition.size.limit", INT, "2000", at_least=1,
+        doc="How many partitions one answer to DescribeTopicPartitions holds at most.",
+    ),
+)  # fmt: skip
+
+_GROUPS = (
+    _setting(
+        "group.initial.rebalance.delay.ms", INT, "0", at_least=0,
+        doc="How long a new classic group waits for more members before its first rebalance ends. Apache Kafka waits"
+        " 3000.",
+    ),
+    _setting(
+        "group.min.session.timeout.ms", INT, "6000", at_least=1,
+        doc="The shortest session time-out a member of a classic group may ask for.",
+    ),
+    _setting(
+        "group.max.session.timeout.ms", INT, "1800000", at_least=1,
+        doc="The longest session time-out a member of a classic group may ask for.",
+    ),
+    _setting("group.max.size", INT, str(INT_MAX), "How many members a classic group may have.", at_least=1),
+    _setting(
+        "offsets.retention.minutes", INT, "10080", at_least=1,
+        doc="How long the offsets of a group without members are kept.",
+    ),
+    _setting(
+        "offsets.retention.check.interval.ms", LONG, "600000", at_least=1,
+        doc="How often expired offsets are looked for.",
+    ),
+    _setting(
+        "offset.metadata.max.bytes", INT, "4096", at_least=0,
+        doc="How long the note that a client stores beside an offset may be.",
+    ),
+)  # fmt: skip
+
+_LIMITS = (
+    _setting(
+        "producer.id.expiration.ms", INT, "86400000", at_least=1,
+        doc="After how long without a write an idempotent producer is forgotten by a partition.",
+    ),
+    _setting(
+        "socket.request.max.bytes", INT, "104857600", at_least=1,
+        doc="The largest request; a longer one closes its connection.",
+    ),
+    _setting("fetch.max.bytes", INT, "57671680", "The most bytes one fetch is answered with.", at_least=1024),
+    _setting(
+        "max.incremental.fetch.session.cache.slots", INT, "1000", at_least=0,
+        doc="How many incremental fetch sessions are remembered.",
+    ),
+    _setting(
+        "max.connections", INT, str(INT_MAX), at_least=0, doc="How many connections are held at once.",
+    ),
+    _setting(
+        "max.connections.per.ip", INT, str(INT_MAX), at_least=0,
+        doc="How many connections one client address may hold at once.",
+    ),
+    _setting(
+        "connections.max.idle.ms", LONG, "600000",
+        doc="After how long without a request a connection is closed; negative never closes one.",
+    ),
+)  # fmt: skip
+
+_BACKGROUND = (
+    _setting(
+        "log.retention.check.interval.ms", LONG, "300000", at_least=1,
+        doc="How often retention looks for records that may go.",
+    ),
+    _setting(
+        "log.cleaner.backoff.ms", LONG, "15000", at_least=0,
+        doc="How long key compaction rests when it found nothing to do.",
+    ),
+    _setting("log.cleaner.enable", BOOLEAN, "true", "Whether compacted topics are compacted."),
+)  # fmt: skip
+
+_TOPIC_DEFAULTS = (
+    _setting(
+        "log.cleanup.policy", LIST, "delete", choices=("compact", "delete"),
+        doc="Default of cleanup.policy for topics.",
+    ),
+    _setting(
+        "log.retention.ms", LONG, None, at_least=-1,
+        doc="Default of retention.ms for topics; when absent, log.retention.minutes or hours counts.",
+    ),
+    _setting(
+        "log.retention.minutes", INT, None, at_least=-1,
+        doc="Default retention of topics in minutes; when absent, log.retention.hours counts.",
+    ),
+    _setting("log.retention.hours", INT, "168", "Default retention of topics in hours; -1 for ever.", at_least=-1),
+    _setting("log.retention.bytes", LONG, "-1", "Default of retention.bytes for topics."),
+    _setting("log.segment.bytes", INT, "1073741824", "Default of segment.bytes for topics.", at_least=1_048_576),
+    _setting(
+        "log.roll.ms", LONG, None, at_least=1,
+        doc="Default of segment.ms for topics; when absent, log.roll.hours counts.",
+    ),
+    _setting("log.roll.hours", INT, "168", "Default of segment.ms for topics, in hours.", at_least=1),
+    _setting("message.max.bytes", INT, "1048588", "Default of max.message.bytes for topics.", at_least=0),
+    _setting(
+        "log.message.timestamp.type", STRING, "CreateTime", choices=("CreateTime", "LogAppendTime"),
+        doc="Default of message.timestamp.type for topics.",
+    ),
+    _setting(
+        "log.message.timestamp.before.max.ms", LONG, NEVER, at_least=0,
+        doc="Default of message.timestamp.before.max.ms for topics.",
+    ),
+    _setting(
+        "log.message.timestamp.after.max.ms", LONG, "3600000", at_least=0,
+        doc="Default of message.timestamp.after.max.ms for topics.",
+    ),
+    _setting("compression.type", STRING, "producer", choices=CODECS, doc="Default of compression.type for topics."),
+    ConfigKey(
+        name="compression.gzip.level", type=INT, default="-1", doc="Default of compression.gzip.level.", minimum=-1,
+        maximum=9, check=gzip_level,
+    ),
+    _setting("compression.lz4.level", INT, "9", "Default of compression.lz4.level.", at_least=1, at_most=17),
+    _setting(
+        "compression.zstd.level", INT, "3", "Default of compression.zstd.level.", at_least=-131_072, at_most=22
+    ),
+    _setting(
+        "log.cleaner.delete.retention.ms", LONG, "86400000", at_least=0,
+        doc="Default of delete.retention.ms for topics.",
+    ),
+    _setting(
+        "log.cleaner.min.compaction.lag.ms", LONG, "0", at_least=0,
+        doc="Default of min.compaction.lag.ms for topics.",
+    ),
+    _setting(
+        "log.cleaner.max.compaction.lag.ms", LONG, NEVER, at_least=1,
+        doc="Default of max.compaction.lag.ms for topics.",
+    ),
+    _setting(
+        "log.cleaner.min.cleanable.ratio", DOUBLE, "0.5", at_least=0, at_most=1,
+        doc="Default of min.cleanable.dirty.ratio for topics.",
+    ),
+)  # fmt: skip
+
+
+def _kept(
+    name: str, kind: ConfigType, default: str | None, key: str, *, at_least: float | None = None,
+    at_most: float | None = None,
+) -> ConfigKey:  # fmt: skip
+    doc = f"Default of {key} for topics; kept and shown only."
+    return _setting(name, kind, default, doc, at_least=at_least, at_most=at_most, acted_on=False)
+
+
+_KEPT_ONLY = (
+    _kept("min.insync.replicas", INT, "1", "min.insync.replicas", at_least=1),
+    _kept("unclean.leader.election.enable", BOOLEAN, "false", "unclean.leader.election.enable"),
+    _kept("log.preallocate", BOOLEAN, "false", "preallocate"),
+    _kept("log.index.interval.bytes", INT, "4096", "index.interval.bytes", at_least=0),
+    _kept("log.index.size.max.bytes", INT, "10485760", "segment.index.bytes", at_least=4),
+    _kept("log.roll.jitter.ms", LONG, None, "segment.jitter.ms", at_least=0),
+    _kept("log.roll.jitter.hours", INT, "0", "segment.jitter.ms", at_least=0),
+    _kept("log.segment.delete.delay.ms", LONG, "60000", "file.delete.delay.ms", at_least=0),
+    _kept("log.flush.interval.messages", LONG, NEVER, "flush.messages", at_least=1),
+    _kept("log.flush.interval.ms", LONG, None, "flush.ms", at_least=0),
+    _kept("log.local.retention.ms", LONG, "-2", "local.retention.ms", at_least=-2),
+    _kept("log.local.retention.bytes", LONG, "-2", "local.retention.bytes", at_least=-2),
+    _kept("log.remote.copy.lag.ms", LONG, "0", "remote.copy.lag.ms", at_least=-1),
+    _kept("log.remote.copy.lag.bytes", LONG, "-1", "remote.copy.lag.bytes", at_least=-1),
+    _kept(
+        "max.decompressed.message.bytes", INT, "2147483639", "max.decompressed.message.bytes", at_least=1,
+        at_most=2_147_483_639,
+    ),
+)  # fmt: skip
+
+SETTINGS: Mapping[str, ConfigKey] = dict(
+    sorted(table((*_TOPICS, *_GROUPS, *_LIMITS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)).items())
+)
+"""Every broker-wide setting by name."""
+
+_FIXED_TOPIC_DEFAULTS = {
+    "log.retention.minutes", "log.retention.hours", "log.roll.hours", "log.roll.jitter.hours",
+}  # fmt: skip
+DYNAMIC: frozenset[str] = frozenset(
+    {key.name for key in (*_TOPIC_DEFAULTS, *_KEPT_ONLY)} - _FIXED_TOPIC_DEFAULTS | {"producer.id.expiration.ms"}
+)
+"""What can be altered while the cluster runs. The rest is fixed when the process starts, as most of it is in Kafka."""

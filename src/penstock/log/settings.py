@@ -1,0 +1,242 @@
+"""Broker-wide Kafka settings: what `--set kafka.NAME=VALUE` and dynamic broker configuration can change.
+
+One table, `SETTINGS`, holds every name with its type, default and meaning; the reference page is made from it. A
+`BrokerSettings` is what one virtual cluster sees: the defaults, what the process was started with, and what was
+altered since, cluster-wide or for this broker. It never changes; `LiveSettings` holds the current one per cluster.
+
+Settings named like a topic key's synonym (`log.retention.ms`, `message.max.bytes`) are the defaults of topics and
+reach the log through `topic_configs.resolve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import cast
+
+from penstock.base.errors import InvalidRequest
+from penstock.log.config_values import ConfigKey, ConfigSource, ConfigValue
+from penstock.log.config_values import unknown as unknown_name
+from penstock.log.setting_table import DYNAMIC, SETTINGS
+
+
+@dataclass(frozen=True, slots=True)
+class SettingValue:
+    """One text a setting was given, and by whom."""
+
+    text: str
+    source: ConfigSource
+
+
+def check_static(name: str, text: str) -> None:
+    """Raise `InvalidRequest` unless the process may be started with this."""
+    key(name).parse(text)
+
+
+def check_dynamic(name: str, text: str | None) -> None:
+    """Raise `InvalidRequest` unless a running cluster may be given this."""
+    if name in SETTINGS and name not in DYNAMIC:
+        raise InvalidRequest(f"Cannot update these configs dynamically: [{name}]")
+    key(name).parse(text)
+
+
+def key(name: str) -> ConfigKey:
+    """The setting of that name; raise `InvalidRequest`, naming the nearest, when there is none."""
+    found = SETTINGS.get(name)
+    if found is None:
+        raise unknown_name(name, SETTINGS)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerSettings:
+    """The settings one virtual cluster sees. Three layers over the defaults, the last one wins."""
+
+    static: Mapping[str, str] = field(default_factory=dict)
+    """What the process was started with."""
+    cluster_wide: Mapping[str, str] = field(default_factory=dict)
+    """What was altered for all brokers of the cluster."""
+    this_broker: Mapping[str, str] = field(default_factory=dict)
+    """What was altered for this broker."""
+    values: Mapping[str, ConfigValue] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        values = {name: setting.parse(self.text(name)) for name, setting in SETTINGS.items()}
+        object.__setattr__(self, "values", MappingProxyType(values))
+
+    @classmethod
+    def started_with(cls, texts: Mapping[str, str]) -> BrokerSettings:
+        """Settings of a process; raise `InvalidRequest` for an unknown name or a value Kafka would refuse."""
+        for name, text in texts.items():
+            check_static(name, text)
+        settings = cls(static=MappingProxyType(dict(texts)))
+        settings._consistent()
+        return settings
+
+    def _consistent(self) -> None:
+        if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
+            raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
+        if self.whole("log.cleaner.min.compaction.lag.ms") > self.whole("log.cleaner.max.compaction.lag.ms"):
+            raise InvalidRequest("log.cleaner.min.compaction.lag.ms must not exceed log.cleaner.max.compaction.lag.ms")
+
+    def given(self, name: str) -> list[SettingValue]:
+        """Every text the setting has, the one that counts first, its default last."""
+        layers = (
+            (self.this_broker, ConfigSource.DYNAMIC_BROKER),
+            (self.cluster_wide, ConfigSource.DYNAMIC_DEFAULT_BROKER),
+            (self.static, ConfigSource.STATIC_BROKER),
+        )
+        found = [SettingValue(layer[name], source) for layer, source in layers if name in layer]
+        default = SETTINGS[name].default
+        if default is not None:
+            found.append(SettingValue(default, ConfigSource.DEFAULT))
+        return found
+
+    def text(self, name: str) -> str | None:
+        """The text that counts, or None when a setting without default was not given."""
+        for layer in (self.this_broker, self.cluster_wide, self.static):
+            if name in layer:
+                return layer[name]
+        return SETTINGS[name].default
+
+    def whole(self, name: str) -> int:
+        """The value of a whole-number setting that has a default."""
+        return cast(int, self.values[name])
+
+    def flag(self, name: str) -> bool:
+        """The value of a true-or-false setting."""
+        return cast(bool, self.values[name])
+
+    @property
+    def num_partitions(self) -> int:
+        """Partitions of a topic whose creator leaves the number open."""
+        return self.whole("num.partitions")
+
+    @property
+    def default_replication_factor(self) -> int:
+        """Replication factor of a topic whose creator leaves it open."""
+        return self.whole("default.replication.factor")
+
+    @property
+    def auto_create_topics(self) -> bool:
+        """Whether asking for an unknown topic may create it."""
+        return self.flag("auto.create.topics.enable")
+
+    @property
+    def delete_topics(self) -> bool:
+        """Whether topics may be deleted."""
+        return self.flag("delete.topic.enable")
+
+    @property
+    def group_initial_rebalance_delay_ms(self) -> int:
+        """How long a new group waits for more members."""
+        return self.whole("group.initial.rebalance.delay.ms")
+
+    @property
+    def group_min_session_timeout_ms(self) -> int:
+        """The shortest session time-out a member may ask for."""
+        return self.whole("group.min.session.timeout.ms")
+
+    @property
+    def group_max_session_timeout_ms(self) -> int:
+        """The longest session time-out a member may ask for."""
+        return self.whole("group.max.session.timeout.ms")
+
+    @property
+    def group_max_size(self) -> int:
+        """How many members a group may have."""
+        return self.whole("group.max.size")
+
+    @property
+    def offsets_retention_ms(self) -> int:
+        """How long offsets of an empty group are kept."""
+        return self.whole("offsets.retention.minutes") * 60_000
+
+    @property
+    def offset_metadata_max_bytes(self) -> int:
+        """How long the note beside a committed offset may be."""
+        return self.whole("offset.metadata.max.bytes")
+
+    @property
+    def producer_id_expiration_ms(self) -> int:
+        """After how long a silent idempotent producer is forgotten."""
+        return self.whole("producer.id.expiration.ms")
+
+    @property
+    def socket_request_max_bytes(self) -> int:
+        """The largest request."""
+        return self.whole("socket.request.max.bytes")
+
+    @property
+    def fetch_max_bytes(self) -> int:
+        """The most one fetch answers, beyond its first batch."""
+        return self.whole("fetch.max.bytes")
+
+    @property
+    def fetch_session_slots(self) -> int:
+        """How many incremental fetch sessions are kept."""
+        return self.whole("max.incremental.fetch.session.cache.slots")
+
+    @property
+    def connections_max_idle_ms(self) -> int:
+        """After how long a silent connection is closed; negative: never."""
+        return self.whole("connections.max.idle.ms")
+
+    @property
+    def max_connections(self) -> int:
+        """How many connections are held at once."""
+        return self.whole("max.connections")
+
+    @property
+    def max_connections_per_ip(self) -> int:
+        """How many connections one address may hold at once."""
+        return self.whole("max.connections.per.ip")
+
+    @property
+    def retention_check_interval_ms(self) -> int:
+        """How often retention looks for what may go."""
+        return self.whole("log.retention.check.interval.ms")
+
+    @property
+    def cleaner_backoff_ms(self) -> int:
+        """How long key compaction rests when it found nothing to do."""
+        return self.whole("log.cleaner.backoff.ms")
+
+    @property
+    def max_request_partitions(self) -> int:
+        """How many partitions one DescribeTopicPartitions answer holds at most."""
+        return self.whole("max.request.partition.size.limit")
+
+
+class LiveSettings:
+    """The current settings of every virtual cluster. Replaced when dynamic configuration changes."""
+
+    __slots__ = ("_clusters", "start")
+
+    def __init__(self, start: BrokerSettings | None = None) -> None:
+        self.start = start if start is not None else BrokerSettings()
+        """What the process was started with; clusters without dynamic settings see exactly this."""
+        self._clusters: dict[int, BrokerSettings] = {}
+
+    def of(self, cluster_id: int) -> BrokerSettings:
+        """The settings of a virtual cluster."""
+        return self._clusters.get(cluster_id, self.start)
+
+    def preview(
+        self, cluster_id: int, *, cluster_wide: Mapping[str, str] | None = None,
+        this_broker: Mapping[str, str] | None = None,
+    ) -> BrokerSettings:  # fmt: skip
+        """What a cluster would see with other dynamic settings; raise `InvalidRequest` if they contradict."""
+        now = self.of(cluster_id)
+        settings = BrokerSettings(
+            static=self.start.static,
+            cluster_wide=now.cluster_wide if cluster_wide is None else MappingProxyType(dict(cluster_wide)),
+            this_broker=now.this_broker if this_broker is None else MappingProxyType(dict(this_broker)),
+        )
+        settings._consistent()
+        return settings
+
+    def replace(self, cluster_id: int, settings: BrokerSettings) -> None:
+        """Let a cluster see other settings from now on."""
+        self._clusters[cluster_id] = settings
