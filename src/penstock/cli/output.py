@@ -149,8 +149,7 @@ def _details(result: Details, stream: TextIO) -> None:
         rows = result.document[section.key]
         if not isinstance(rows, list) or (not rows and not section.empty):
             continue
-        if section.title:
-            stream.write(("\n" if blank else "") + section.title + "\n")
+        stream.write(("\n" if blank else "") + (section.title + "\n" if section.title else ""))
         _rows(rows, section.columns, section.empty, stream)
         blank = True
     if result.footer:

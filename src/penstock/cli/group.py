@@ -1,0 +1,206 @@
+"""`penstock group`: the group of commands, and its plain ones; seek has a file of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli.completion import complete_groups, complete_topics
+from penstock.cli.lazy import Lazy, LazyGroup
+from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
+from penstock.cli.output import Column, Details, Json, Listing, Result, Row, Section, number
+from penstock.cli.texts.quantities import count_text, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from penstock.cli.kafka.client import Client, TopicPartition
+
+
+@click.group(
+    cls=LazyGroup,
+    sections={
+        "Commands": {
+            "list": Lazy("group:list_groups", "List consumer groups."),
+            "describe": Lazy("group:describe", "Show a group's members and what they read."),
+            "lag": Lazy("group:lag", "Show how far behind a group is."),
+            "seek": Lazy("group_seek:seek", "Move a group to other offsets."),
+            "delete": Lazy("group:delete", "Delete groups and their offsets."),
+        }
+    },
+)
+def group() -> None:
+    """Consumer groups: members, lag, moving their offsets."""
+
+
+@click.command("list", epilog="JSON: [{group, state, type, protocol_type, coordinator}].")
+@asks_cluster
+def list_groups(client: Client) -> Result:
+    """List consumer groups."""
+    from penstock.cli.kafka.groups import list_groups as listed
+
+    rows: list[Row] = [
+        {
+            "group": group.group_id,
+            "state": group.state,
+            "type": group.kind,
+            "protocol_type": group.protocol_type,
+            "coordinator": group.coordinator,
+        }
+        for group in listed(client)
+    ]
+    columns = [
+        Column("group"),
+        Column("state", style=_state_style),
+        Column("type"),
+        Column("protocol_type", "protocol"),
+        number("coordinator"),
+    ]
+    return Listing(rows=rows, columns=columns, empty="No consumer groups yet. They appear when a consumer joins one.")
+
+
+@click.command(
+    epilog="JSON: {group, state, protocol_type, protocol, coordinator, members: [{member_id, instance_id, client_id, "
+    "host, assignment: [{topic, partitions}]}]}."
+)
+@click.argument("name", metavar="GROUP", shell_complete=complete_groups)
+@asks_cluster
+def describe(client: Client, name: str) -> Result:
+    """Show a group's members and what they read."""
+    from penstock.cli.kafka.groups import describe_group
+
+    found = describe_group(client, name)
+    document: dict[str, Json] = {
+        "group": found.group_id,
+        "state": found.state,
+        "protocol_type": found.protocol_type,
+        "protocol": found.protocol,
+        "coordinator": found.coordinator,
+        "members": [
+            {
+                "member_id": member.member_id,
+                "instance_id": member.instance_id,
+                "client_id": member.client_id,
+                "host": member.host,
+                "assignment": by_topic(member.assignment),
+            }
+            for member in sorted(found.members, key=lambda member: member.member_id)
+        ],
+    }
+    members = [
+        Column("client_id", "client"),
+        Column("host"),
+        Column("assignment", show=_assignment_text),
+        Column("instance_id", "instance"),
+        Column("member_id", "member"),
+    ]
+    return Details(
+        document=document,
+        fields=[
+            Column("group"),
+            Column("state"),
+            Column("protocol_type", "type"),
+            Column("protocol", "assignor"),
+            Column("coordinator"),
+        ],
+        sections=[Section(key="members", title="", columns=members, empty="No members.")],
+    )
+
+
+@click.command(
+    epilog="JSON: {group, state, lag, partitions: [{topic, partition, committed, start_offset, end_offset, lag, "
+    "client_id, host, metadata}]}. committed and lag are null where nothing is committed."
+)
+@click.argument("name", metavar="GROUP", shell_complete=complete_groups)
+@click.option("-t", "--topic", "topics", multiple=True, help="Only this topic.", shell_complete=complete_topics)
+@asks_cluster
+def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
+    """Show how far behind a group is."""
+    from penstock.cli.kafka.groups import committed_offsets, describe_group
+    from penstock.cli.kafka.offsets import extents
+
+    found = describe_group(client, name)
+    committed = committed_offsets(client, name)
+    readers = {where: member for member in found.members for where in member.assignment}
+    wheres = sorted(where for where in {*committed, *readers} if not topics or where.topic in topics)
+    existing = client.metadata({where.topic for where in wheres}).topics
+    wheres = [where for where in wheres if where.topic in existing and where.partition in existing[where.topic].partitions]
+    kept = extents(client, wheres)
+    rows: list[Row] = []
+    for where in wheres:
+        offset = committed[where].offset if where in committed else None
+        reader = readers.get(where)
+        rows.append(
+            {
+                "topic": where.topic,
+                "partition": where.partition,
+                "committed": offset,
+                "start_offset": kept[where].start,
+                "end_offset": kept[where].end,
+                # Committed records may be deleted since: what is left to read begins at the start.
+                "lag": None if offset is None else max(0, kept[where].end - max(offset, kept[where].start)),
+                "client_id": reader.client_id if reader else None,
+                "host": reader.host if reader else None,
+                "metadata": committed[where].metadata if where in committed else None,
+            }
+        )
+    total = sum(int(str(row["lag"])) for row in rows if row["lag"] is not None)
+    columns = [
+        Column("topic"),
+        number("partition"),
+        number("committed"),
+        number("end_offset", "end"),
+        Column("lag", show=count_text, right=True, style=lambda value: "yellow" if value else "green"),
+        Column("client_id", "client"),
+        Column("host"),
+    ]
+    return Details(
+        document={"group": name, "state": found.state, "lag": total, "partitions": rows},
+        fields=[Column("group"), Column("state"), Column("lag", show=count_text)],
+        sections=[Section(key="partitions", title="", columns=columns, empty="Nothing is committed or assigned.")],
+    )
+
+
+@click.command(epilog="JSON: [{group, state, partitions, deleted}]. partitions: how many have a committed offset.")
+@click.argument("names", metavar="GROUP...", nargs=-1, required=True, shell_complete=complete_groups)
+@yes_option
+@dry_run_option
+@asks_cluster
+def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
+    """Delete groups and their offsets. Refused while a group has members."""
+    from penstock.cli.kafka.groups import committed_offsets, delete_groups, describe_group
+
+    wanted = tuple(dict.fromkeys(names))
+    rows: list[Row] = [
+        {
+            "group": name,
+            "state": describe_group(client, name).state,
+            "partitions": len(committed_offsets(client, name)),
+            "deleted": not dry_run,
+        }
+        for name in wanted
+    ]
+    if not dry_run:
+        offsets = plural(sum(int(str(row["partitions"])) for row in rows), "committed offset")
+        confirm(f"Delete {', '.join(wanted)} with {offsets}?", yes=yes)
+        delete_groups(client, wanted)
+    columns = [Column("group"), Column("state"), number("partitions"), Column("deleted")]
+    return Listing(rows=rows, columns=columns, empty="")
+
+
+def by_topic(assignment: Iterable[TopicPartition]) -> list[Json]:
+    """Partitions of an assignment, topic by topic."""
+    topics: dict[str, list[int]] = {}
+    for where in assignment:
+        topics.setdefault(where.topic, []).append(where.partition)
+    return [{"topic": topic, "partitions": sorted(topics[topic])} for topic in sorted(topics)]
+
+
+def _assignment_text(assignment: list[dict[str, Json]]) -> str:
+    topics = (f"{entry['topic']}[{','.join(map(str, entry['partitions']))}]" for entry in assignment)  # type: ignore[arg-type]
+    return " ".join(topics) or "-"
+
+
+def _state_style(state: Json) -> str:
+    return {"Stable": "green", "Empty": "dim", "Dead": "dim"}.get(str(state), "yellow")

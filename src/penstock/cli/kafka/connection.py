@@ -1,0 +1,164 @@
+"""One connection to one broker: versions agreed on first, then requests answered in order.
+
+The first request on a connection is ApiVersions. A broker that does not know our version of it answers in version 0
+with error 35; one older than that hangs up, and is asked again in version 0 on a second connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from typing import TypeVar
+
+from penstock.base.clock import Clock
+from penstock.cli.kafka.failures import ConnectionLost, Unreachable, Unsupported, check, code_name, reason
+from penstock.cli.texts.addresses import Address
+from penstock.version import __version__
+from penstock.wire import codec
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.frames import SIZE, SIZE_BYTES, frame_size
+from penstock.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
+
+Answer = TypeVar("Answer", bound=codec.Message)
+
+# From these versions on, topics are named by ids; we speak of names. ApiVersions 5 wants to know a node's identity.
+NEWEST = {
+    ApiKey.PRODUCE: 12,
+    ApiKey.FETCH: 12,
+    ApiKey.OFFSET_COMMIT: 9,
+    ApiKey.OFFSET_FETCH: 9,
+    ApiKey.API_VERSIONS: 4,
+}
+_CONNECT_S = 5.0
+
+
+class Connection:
+    """A connected socket and what its other end speaks."""
+
+    def __init__(self, address: Address, *, client_id: str, clock: Clock, timeout_s: float) -> None:
+        self.address = address
+        self._client_id, self._clock, self._timeout_s = client_id, clock, timeout_s
+        self._correlation_id = 0
+        self._waiting: deque[tuple[ApiKey, int, int]] = deque()
+        self._socket = self._connect()
+        self.features: ApiVersionsResponse = self._negotiate()
+        self._ranges = {api.api_key: (api.min_version, api.max_version) for api in self.features.api_keys}
+
+    def version_of(self, api_key: ApiKey) -> int:
+        """The newest version both sides speak."""
+        ours = codec.versions(api_key)
+        newest = min(NEWEST.get(api_key, ours.stop - 1), ours.stop - 1)
+        if api_key not in self._ranges:
+            raise Unsupported(f"{self.address} does not offer {api_key.name}; this command needs it")
+        oldest_theirs, newest_theirs = self._ranges[api_key]
+        version = min(newest, newest_theirs)
+        if version < max(ours.start, oldest_theirs):
+            raise Unsupported(
+                f"{self.address} speaks {api_key.name} {oldest_theirs} to {newest_theirs}, "
+                f"this program {ours.start} to {newest}: one of the two is too old"
+            )
+        return version
+
+    def offers(self, api_key: ApiKey) -> bool:
+        """Whether the broker answers an API at all."""
+        return api_key in self._ranges
+
+    def call(self, api_key: ApiKey, request: codec.Message, answer: type[Answer], *, wait_s: float = 0.0) -> Answer:
+        """Send a request and wait for its answer; `wait_s` is what the broker was allowed to wait itself."""
+        self.send(api_key, request)
+        return self.receive(answer, wait_s=wait_s)
+
+    def send(self, api_key: ApiKey, request: codec.Message, *, answered: bool = True) -> None:
+        """Send a request; answers come in the same order."""
+        self._send(api_key, self.version_of(api_key), request, answered=answered)
+
+    def receive(self, answer: type[Answer], *, wait_s: float = 0.0) -> Answer:
+        """The answer to the oldest request that waits for one."""
+        message = self._receive(self._timeout_s + wait_s)
+        assert isinstance(message, answer), f"expected {answer.__name__}, got {type(message).__name__}"
+        return message
+
+    def close(self) -> None:
+        """Hang up."""
+        with contextlib.suppress(OSError):
+            self._socket.close()
+
+    def _connect(self) -> socket.socket:
+        try:
+            made = socket.create_connection(self.address, timeout=min(_CONNECT_S, self._timeout_s))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            raise Unreachable(f"cannot reach {self.address}: {reason(error)}") from error
+        return made
+
+    def _negotiate(self) -> ApiVersionsResponse:
+        try:
+            features = self._ask_versions(NEWEST[ApiKey.API_VERSIONS])
+        except ConnectionLost:
+            self.close()
+            self._waiting.clear()
+            self._socket = self._connect()
+            features = self._ask_versions(0)
+        if features.error_code == ErrorCode.UNSUPPORTED_VERSION:
+            features = self._ask_versions(0)
+        check(features.error_code, str(self.address))
+        return features
+
+    def _ask_versions(self, version: int) -> ApiVersionsResponse:
+        request = ApiVersionsRequest(client_software_name="penstock", client_software_version=__version__)
+        self._send(ApiKey.API_VERSIONS, version, request)
+        message = self._receive(min(_CONNECT_S, self._timeout_s))
+        assert isinstance(message, ApiVersionsResponse)
+        return message
+
+    def _send(self, api_key: ApiKey, version: int, request: codec.Message, *, answered: bool = True) -> None:
+        self._correlation_id += 1
+        frame = codec.encode_request(api_key, version, self._correlation_id, self._client_id, request)
+        try:
+            self._socket.settimeout(self._timeout_s)
+            for piece in frame:
+                self._socket.sendall(piece)
+        except OSError as error:
+            raise self._lost(error) from error
+        if answered:
+            self._waiting.append((api_key, version, self._correlation_id))
+
+    def _receive(self, timeout_s: float) -> codec.Message:
+        api_key, version, expected = self._waiting.popleft()
+        deadline = self._clock.monotonic() + timeout_s
+        size = frame_size(self._read(SIZE_BYTES, deadline), 0, max_bytes=2**31 - 1)
+        body = self._read(size, deadline)
+        correlation_id, position = codec.read_response_header(api_key, version, body, 0)
+        if correlation_id != expected:
+            raise ConnectionLost(f"{self.address} answered out of order; it may not be a Kafka broker")
+        if api_key == ApiKey.API_VERSIONS and SIZE.size + 2 <= size:
+            # KIP-511: this one error is always written in version 0.
+            if int.from_bytes(body[position : position + 2], "big") == ErrorCode.UNSUPPORTED_VERSION:
+                version = 0
+        try:
+            message: codec.Message = codec.read_response(api_key, version, body, position)
+        except codec.Malformed as error:
+            raise ConnectionLost(f"{self.address} does not speak Kafka as we know it: {error}") from error
+        return message
+
+    def _read(self, size: int, deadline: float) -> memoryview:
+        buffer = memoryview(bytearray(size))
+        filled = 0
+        while filled < size:
+            try:
+                self._socket.settimeout(max(0.001, deadline - self._clock.monotonic()))
+                count = self._socket.recv_into(buffer[filled:])
+            except OSError as error:
+                raise self._lost(error) from error
+            if count == 0:
+                raise ConnectionLost(f"{self.address} closed the connection. Is it a Kafka broker, without TLS?")
+            filled += count
+        return buffer
+
+    def _lost(self, error: OSError) -> ConnectionLost:
+        return ConnectionLost(f"lost {self.address}: {reason(error)}")
+
+
+__all__ = ["Answer", "Connection", "code_name"]

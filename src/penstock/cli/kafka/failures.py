@@ -1,0 +1,124 @@
+"""What can go wrong between us and a cluster, each in one sentence that ends in what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Mapping
+
+from penstock.base.errors import PlatformError
+from penstock.wire.error_codes import ErrorCode
+
+RETRIABLE = frozenset(
+    {
+        ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.REQUEST_TIMED_OUT,
+        ErrorCode.BROKER_NOT_AVAILABLE,
+        ErrorCode.REPLICA_NOT_AVAILABLE,
+        ErrorCode.NETWORK_EXCEPTION,
+        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode.COORDINATOR_NOT_AVAILABLE,
+        ErrorCode.NOT_COORDINATOR,
+        ErrorCode.NOT_ENOUGH_REPLICAS,
+        ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        ErrorCode.NOT_CONTROLLER,
+        ErrorCode.FENCED_LEADER_EPOCH,
+        ErrorCode.UNKNOWN_LEADER_EPOCH,
+        ErrorCode.OFFSET_NOT_AVAILABLE,
+        ErrorCode.KAFKA_STORAGE_ERROR,
+        ErrorCode.UNSTABLE_OFFSET_COMMIT,
+        ErrorCode.THROTTLING_QUOTA_EXCEEDED,
+        ErrorCode.CONCURRENT_TRANSACTIONS,
+    }
+)
+
+_SENTENCES: Mapping[int, str] = {
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "does not exist. See: penstock topic list",
+    ErrorCode.UNKNOWN_TOPIC_ID: "does not exist any more. See: penstock topic list",
+    ErrorCode.OFFSET_OUT_OF_RANGE: "this offset is not kept. See: penstock topic describe",
+    ErrorCode.TOPIC_ALREADY_EXISTS: "exists already. To accept that, add --if-not-exists",
+    ErrorCode.INVALID_TOPIC_EXCEPTION: "is not a valid name: use letters, digits, '.', '_' and '-', 249 at most",
+    ErrorCode.MESSAGE_TOO_LARGE: "a record is larger than the topic's max.message.bytes. Raise it: penstock topic alter",
+    ErrorCode.INVALID_PARTITIONS: "this number of partitions is not possible",
+    ErrorCode.INVALID_REPLICATION_FACTOR: "there are not enough brokers for that replication factor",
+    ErrorCode.GROUP_ID_NOT_FOUND: "does not exist. See: penstock group list",
+    ErrorCode.NON_EMPTY_GROUP: "has members. Stop its consumers first",
+    ErrorCode.UNKNOWN_MEMBER_ID: "has members. Stop its consumers first",
+    ErrorCode.TOPIC_DELETION_DISABLED: "the cluster does not allow topics to be deleted (delete.topic.enable=false)",
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED: "you are not allowed to do this with the topic",
+    ErrorCode.GROUP_AUTHORIZATION_FAILED: "you are not allowed to do this with the group",
+    ErrorCode.CLUSTER_AUTHORIZATION_FAILED: "you are not allowed to do this on the cluster",
+    ErrorCode.INVALID_RECORD: "the broker refused a record. A compacted topic needs keys (-k, -K or %k)",
+    ErrorCode.NOT_LEADER_OR_FOLLOWER: "has no leader now. Try again later",
+    ErrorCode.LEADER_NOT_AVAILABLE: "has no leader now. Try again later",
+    ErrorCode.COORDINATOR_NOT_AVAILABLE: "has no coordinator now. Try again later",
+    ErrorCode.NOT_ENOUGH_REPLICAS: "has fewer replicas in sync than min.insync.replicas asks for",
+    ErrorCode.REQUEST_TIMED_OUT: "the broker did not finish in time. Whether it did the work is not known",
+    ErrorCode.UNSUPPORTED_COMPRESSION_TYPE: "the broker cannot take this compression. Try another --compression",
+}
+
+
+def code_name(code: int) -> str:
+    """Kafka's name of an error code."""
+    try:
+        return ErrorCode(code).name
+    except ValueError:
+        return f"error {code}"
+
+
+class BrokerError(PlatformError):
+    """A broker answered with an error code."""
+
+    def __init__(self, code: int, about: str, detail: str | None = None) -> None:
+        self.code, self.about, self.detail = code, about, detail
+        # Our sentence names the cure where we know one; otherwise what the broker said is the best there is.
+        sentence = _SENTENCES.get(code) or detail or f"the broker answered {code_name(code)}"
+        if detail and code in _BROKER_KNOWS_BETTER:
+            sentence = detail
+        super().__init__(f"{about}: {sentence}" if about else sentence)
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether asking again can help."""
+        return self.code in RETRIABLE
+
+
+_BROKER_KNOWS_BETTER = frozenset(
+    {ErrorCode.INVALID_PARTITIONS, ErrorCode.INVALID_CONFIG, ErrorCode.POLICY_VIOLATION, ErrorCode.INVALID_RECORD}
+)
+
+
+def check(code: int, about: str, detail: str | None = None) -> None:
+    """Raise what an error code means; nothing for success."""
+    if code != ErrorCode.NONE:
+        raise BrokerError(code, about, detail)
+
+
+class Unreachable(PlatformError):
+    """No connection could be made."""
+
+
+class ConnectionLost(PlatformError):
+    """A connection ended, or stayed silent, before an answer. Whether the request was done is not known."""
+
+
+class Unsupported(PlatformError):
+    """The broker does not speak a version that we speak."""
+
+
+def reason(error: OSError) -> str:
+    """Why a connection failed, in words."""
+    if isinstance(error, socket.gaierror):
+        return "the name cannot be resolved"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    match error.errno:
+        case errno.ECONNREFUSED:
+            return "connection refused"
+        case errno.EHOSTUNREACH | errno.ENETUNREACH:
+            return "no route to host"
+        case errno.ECONNRESET | errno.EPIPE:
+            return "connection closed by the other side"
+        case _:
+            return (error.strerror or str(error) or type(error).__name__).lower()

@@ -1,0 +1,162 @@
+"""`penstock topic`: the group, and its plain commands; describe, alter and trim have files of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli.completion import complete_topics
+from penstock.cli.lazy import Lazy, LazyGroup
+from penstock.cli.options import (
+    SETTING,
+    asks_cluster,
+    confirm,
+    dry_run_option,
+    settings_of,
+    yes_option,
+)
+from penstock.cli.output import Column, Listing, Notice, Result, Row, number
+from penstock.cli.texts.quantities import count_text, plural
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+
+
+@click.group(
+    cls=LazyGroup,
+    sections={
+        "Commands": {
+            "list": Lazy("topic:list_topics", "List topics."),
+            "create": Lazy("topic:create", "Create topics."),
+            "describe": Lazy("topic_describe:describe", "Show a topic's partitions, offsets, size and settings."),
+            "alter": Lazy("topic_alter:alter", "Change settings of a topic."),
+            "add-partitions": Lazy("topic:add_partitions", "Give a topic more partitions."),
+            "trim": Lazy("topic_trim:trim", "Delete the oldest records of a topic."),
+            "delete": Lazy("topic:delete", "Delete topics and their records."),
+        }
+    },
+)
+def topic() -> None:
+    """List, create, describe, alter, delete and trim topics."""
+
+
+@click.command("list", epilog="JSON: [{name, id, partitions, replication_factor, internal}].")
+@click.option("--internal", is_flag=True, help="Also list topics the cluster keeps for itself.")
+@asks_cluster
+def list_topics(client: Client, internal: bool) -> Result:
+    """List topics."""
+    topics = client.settled(lambda: client.metadata(None)).topics
+    rows: list[Row] = [
+        {
+            "name": topic.name,
+            "id": topic.topic_id,
+            "partitions": len(topic.partitions),
+            "replication_factor": max((len(partition.replicas) for partition in topic.partitions.values()), default=0),
+            "internal": topic.internal,
+        }
+        for topic in (topics[name] for name in sorted(topics))
+        if internal or not topic.internal
+    ]
+    columns = [Column("name", "topic"), number("partitions"), number("replication_factor", "replicas"), Column("id")]
+    return Listing(rows=rows, columns=columns, empty="No topics yet. Make one: penstock topic create NAME")
+
+
+@click.command(epilog="JSON: [{name, partitions, replication_factor, created}].")
+@click.argument("names", metavar="TOPIC...", nargs=-1, required=True)
+@click.option("-p", "--partitions", type=click.IntRange(min=1), help="How many.  [default: the cluster's num.partitions]")
+@click.option("-r", "--replication-factor", type=click.IntRange(min=1), help="How many copies.  [default: the cluster's]")
+@click.option("-c", "--config", "configs", type=SETTING, multiple=True, help="A setting, such as retention.ms=3600000.")
+@click.option("--if-not-exists", is_flag=True, help="Leave a topic alone that exists.")
+@dry_run_option
+@asks_cluster
+def create(
+    client: Client,
+    names: tuple[str, ...],
+    partitions: int | None,
+    replication_factor: int | None,
+    configs: tuple[tuple[str, str], ...],
+    if_not_exists: bool,
+    dry_run: bool,
+) -> Result:
+    """Create topics."""
+    from penstock.cli.kafka.failures import BrokerError
+    from penstock.cli.kafka.topics import create_topic
+    from penstock.wire.error_codes import ErrorCode
+
+    settings = settings_of(configs, "--config")
+    rows: list[Row] = []
+    for name in names:
+        row: dict[str, str | int | bool | None] = {"name": name, "partitions": None, "replication_factor": None}
+        try:
+            made = create_topic(
+                client, name, partitions=partitions or -1, replication_factor=replication_factor or -1,
+                configs=settings, dry_run=dry_run,
+            )  # fmt: skip
+            # Brokers before version 5 of the answer do not tell what they chose.
+            row |= {
+                "partitions": made.num_partitions if made.num_partitions > 0 else partitions,
+                "replication_factor": made.replication_factor if made.replication_factor > 0 else replication_factor,
+                "created": not dry_run,
+            }
+        except BrokerError as error:
+            if error.code != ErrorCode.TOPIC_ALREADY_EXISTS or not if_not_exists:
+                raise
+            row["created"] = False
+        rows.append(row)
+    columns = [Column("name", "topic"), number("partitions"), number("replication_factor", "replicas"), Column("created")]
+    return Listing(rows=rows, columns=columns, empty="")
+
+
+@click.command("add-partitions", epilog="JSON: {name, partitions_before, partitions, changed}.")
+@click.argument("name", metavar="TOPIC", shell_complete=complete_topics)
+@click.option("-n", "--add", type=click.IntRange(min=1), help="How many more.")
+@click.option("-t", "--total", type=click.IntRange(min=1), help="How many there shall be.")
+@dry_run_option
+@asks_cluster
+def add_partitions(client: Client, name: str, add: int | None, total: int | None, dry_run: bool) -> Result:
+    """Give a topic more partitions.
+
+    Keys move: records of a key may go to another partition from then on.
+    """
+    from penstock.cli.kafka.topics import add_partitions as grow
+
+    if (add is None) == (total is None):
+        raise click.UsageError("give one of --add and --total")
+    before = len(client.settled(lambda: client.metadata([name]).topic(name)).partitions)
+    after = before + add if add is not None else total or 0
+    grow(client, name, total=after, dry_run=dry_run)
+    verb = "would get" if dry_run else "has"
+    return Notice(
+        document={"name": name, "partitions_before": before, "partitions": after, "changed": not dry_run},
+        sentence=f"{name} {verb} {plural(after, 'partition')} (before: {before}).",
+    )
+
+
+@click.command(epilog="JSON: [{name, partitions, records, deleted}].")
+@click.argument("names", metavar="TOPIC...", nargs=-1, required=True, shell_complete=complete_topics)
+@yes_option
+@dry_run_option
+@asks_cluster
+def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
+    """Delete topics and their records."""
+    from penstock.cli.kafka.client import TopicPartition
+    from penstock.cli.kafka.offsets import extents
+    from penstock.cli.kafka.topics import delete_topic
+
+    cluster = client.settled(lambda: client.metadata(names))
+    rows: list[Row] = []
+    for name in dict.fromkeys(names):
+        found = cluster.topic(name)
+        kept = extents(client, (TopicPartition(name, partition) for partition in found.partitions))
+        records = sum(extent.records for extent in kept.values())
+        rows.append(
+            {"name": name, "partitions": len(found.partitions), "records": records, "deleted": not dry_run}
+        )
+    if not dry_run:
+        loss = plural(sum(int(str(row["records"])) for row in rows), "record")
+        confirm(f"Delete {', '.join(str(row['name']) for row in rows)} with {loss}?", yes=yes)
+        for row in rows:
+            delete_topic(client, str(row["name"]))
+    columns = [Column("name", "topic"), number("partitions"), number("records", show=count_text), Column("deleted")]
+    return Listing(rows=rows, columns=columns, empty="")
