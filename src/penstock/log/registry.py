@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from penstock.log.model import Partition, Topic
+from penstock.log.topic_names import metric_name
 
 
 class Registry:
     """Topics by name and by id within their virtual cluster; partitions by their own id."""
 
-    __slots__ = ("_by_id", "_by_name", "_partitions")
+    __slots__ = ("_by_id", "_by_metric_name", "_by_name", "_partitions")
 
     def __init__(self) -> None:
         self._by_name: dict[int, dict[str, Topic]] = {}
+        self._by_metric_name: dict[tuple[int, str], str] = {}
         self._by_id: dict[int, dict[bytes, Topic]] = {}
         self._partitions: dict[int, Partition] = {}
 
@@ -52,6 +54,7 @@ class Registry:
     def add(self, topic: Topic) -> None:
         """Index a topic and the partitions it has now. Again for a topic that is in: its new partitions join."""
         self._by_name.setdefault(topic.cluster_id, {})[topic.name] = topic
+        self._by_metric_name[topic.cluster_id, metric_name(topic.name)] = topic.name
         self._by_id.setdefault(topic.cluster_id, {})[topic.topic_id] = topic
         for partition in topic.partitions:
             self._partitions[partition.partition_id] = partition
@@ -64,8 +67,14 @@ class Registry:
         by_name = self._by_name[topic.cluster_id]
         if by_name.get(topic.name) is topic:
             del by_name[topic.name]
+            self._by_metric_name.pop((topic.cluster_id, metric_name(topic.name)), None)
         for partition in topic.partitions:
             self._partitions.pop(partition.partition_id, None)
+
+    def metric_twin(self, cluster_id: int, name: str) -> str | None:
+        """Another topic's name that metrics could not tell from this one, or None."""
+        twin = self._by_metric_name.get((cluster_id, metric_name(name)))
+        return None if twin == name else twin
 
     def topic_id(self, cluster_id: int, name: str) -> bytes | None:
         """The id of the topic of that name, or None."""

@@ -1,0 +1,86 @@
+"""Which agents are alive, as Kafka clients see them: brokers with ids and addresses.
+
+Any agent serves any partition; which one a client is told to ask is a matter of spreading load and of zones, never
+of correctness. A deployment of one process has one broker, `SingleBroker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.base.context import RequestContext
+from penstock.log.model import Partition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """A live agent under its advertised address."""
+
+    node_id: int
+    host: str
+    port: int
+    rack: str | None = None
+
+
+class Brokers(Protocol):
+    """The live agents, as one caller should see them."""
+
+    @property
+    def node_id(self) -> int:
+        """The id of the agent that is asked; always one of `alive`."""
+
+    def kafka_cluster_id(self, cluster_id: int) -> str:
+        """A virtual cluster's id as Kafka shows it: 22 characters, never changing."""
+
+    def alive(self, context: RequestContext) -> Sequence[Broker]:
+        """Every live agent, by node id, under the address this caller reaches it by."""
+
+    def controller_id(self, context: RequestContext) -> int:
+        """The agent that gets administrative requests; one of `alive`."""
+
+    def leader(self, partition: Partition, context: RequestContext) -> int:
+        """The agent this caller should ask for a partition; one of `alive`."""
+
+
+class SingleBroker:
+    """The only agent of an embedded deployment."""
+
+    def __init__(self, *, kafka_cluster_id: str, node_id: int, host: str, port: int, rack: str | None = None) -> None:
+        self._kafka_cluster_id = kafka_cluster_id
+        self._broker = Broker(node_id=node_id, host=host, port=port, rack=rack)
+
+    def advertise(self, host: str, port: int) -> None:
+        """Tell clients another address from now on: the one a listener got."""
+        self._broker = Broker(node_id=self._broker.node_id, host=host, port=port, rack=self._broker.rack)
+
+    @property
+    def node_id(self) -> int:
+        """The only node id."""
+        return self._broker.node_id
+
+    def kafka_cluster_id(self, cluster_id: int) -> str:
+        """The id this deployment was born with."""
+        return self._kafka_cluster_id
+
+    def alive(self, context: RequestContext) -> Sequence[Broker]:
+        """The one broker."""
+        return (self._broker,)
+
+    def controller_id(self, context: RequestContext) -> int:
+        """The one broker."""
+        return self._broker.node_id
+
+    def leader(self, partition: Partition, context: RequestContext) -> int:
+        """The one broker."""
+        return self._broker.node_id
+
+
+def replica_nodes(leader: int, replication_factor: int, alive: Sequence[Broker]) -> list[int]:
+    """The replicas a partition is shown with: its leader, then other live agents up to the replication factor.
+
+    Tools alarm when replicas in sync are fewer than replicas, so both lists are this one.
+    """
+    others = [broker.node_id for broker in alive if broker.node_id != leader]
+    return [leader, *others[: max(replication_factor, 1) - 1]]

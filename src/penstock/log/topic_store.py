@@ -1,0 +1,200 @@
+"""The SQL of topics: scripts for the metadata port. Guards and counters live here, rules do not.
+
+Every script may run twice, because a commit's answer can be lost: what it finds done by its own first run counts
+as done. Partition ids come from a counter row inside the transaction, so agents that create topics at the same
+time never share one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from penstock.log.config_values import ConfigResource
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[Any]]
+Script = Generator[tuple[str, Sequence[Any]], Rows, T]
+
+_INSERT_PARTITIONS = """
+INSERT INTO partition (partition_id, cluster_id, shard_id, topic_id, partition_index)
+WITH RECURSIVE n (i) AS (SELECT CAST($5 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < CAST($6 AS INTEGER))
+SELECT CAST($1 AS BIGINT) + i - CAST($5 AS INTEGER), CAST($2 AS INTEGER), CAST($3 AS INTEGER), $4, i FROM n
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicRow:
+    """A topic to be written."""
+
+    topic_id: bytes
+    name: str
+    partition_count: int
+    replication_factor: int
+    overrides: Mapping[str, str]
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Everything about topics and configuration that an agent starts with."""
+
+    topics: Rows
+    """cluster_id, topic_id, name, replication_factor, created_ms"""
+    partitions: Rows
+    """topic_id, partition_id, partition_index, next_offset, log_start, segmented_to, size_bytes, cleaned_to"""
+    configs: Rows
+    """cluster_id, kind, name, key, value"""
+
+
+def load() -> Script[Stored]:
+    """Read all topics, partitions and configuration."""
+    topics = yield "SELECT cluster_id, topic_id, name, replication_factor, created_ms FROM topic", ()
+    partitions = yield (
+        "SELECT topic_id, partition_id, partition_index, next_offset, log_start, segmented_to, size_bytes, cleaned_to"
+        " FROM partition ORDER BY topic_id, partition_index",
+        (),
+    )
+    configs = yield "SELECT cluster_id, kind, name, key, value FROM config", ()
+    return Stored(topics=topics, partitions=partitions, configs=configs)
+
+
+def create(cluster_id: int, shard_id: int, topics: Sequence[TopicRow]) -> Script[list[int | None]]:
+    """Write topics with their configuration and partitions. For each the first partition id, or None if its name is
+    taken; the others are created all the same."""
+    answers: list[int | None] = []
+    for topic in topics:
+        taken = yield (
+            "SELECT topic_id FROM topic WHERE cluster_id = $1 AND name = $2",
+            (cluster_id, topic.name),
+        )
+        if taken:
+            answers.append((yield from _first_partition(cluster_id, topic)) if taken[0][0] == topic.topic_id else None)
+            continue
+        yield (
+            "INSERT INTO topic (cluster_id, topic_id, name, replication_factor, created_ms)"
+            " VALUES ($1, $2, $3, $4, $5)",
+            (cluster_id, topic.topic_id, topic.name, topic.replication_factor, topic.created_ms),
+        )
+        yield from _insert_configs(cluster_id, ConfigResource.TOPIC, topic.name, topic.overrides)
+        answers.append((yield from _insert_partitions(cluster_id, shard_id, topic.topic_id, 0, topic.partition_count)))
+    return answers
+
+
+def _first_partition(cluster_id: int, topic: TopicRow) -> Script[int]:
+    rows = yield (
+        "SELECT MIN(partition_id) FROM partition WHERE cluster_id = $1 AND topic_id = $2",
+        (cluster_id, topic.topic_id),
+    )
+    return int(rows[0][0])
+
+
+def _insert_partitions(cluster_id: int, shard_id: int, topic_id: bytes, start: int, end: int) -> Script[int]:
+    # The counter row is locked until the commit: whoever else creates partitions waits for its turn.
+    rows = yield (
+        "UPDATE counter SET value = value + $1 WHERE name = 'partition' RETURNING value",
+        (end - start,),
+    )
+    first = int(rows[0][0]) - (end - start)
+    yield _INSERT_PARTITIONS, (first, cluster_id, shard_id, topic_id, start, end)
+    return first
+
+
+def add_partitions(cluster_id: int, shard_id: int, topic_id: bytes, count: int) -> Script[list[tuple[int, int]] | None]:
+    """Let a topic have `count` partitions; all (index, partition id), or None when the topic is gone.
+
+    A topic that has more by now keeps them.
+    """
+    topic = yield "SELECT 1 FROM topic WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
+    if not topic:
+        return None
+    rows = yield (
+        "SELECT COUNT(*) FROM partition WHERE cluster_id = $1 AND topic_id = $2",
+        (cluster_id, topic_id),
+    )
+    present = int(rows[0][0])
+    if present < count:
+        yield from _insert_partitions(cluster_id, shard_id, topic_id, present, count)
+    rows = yield (
+        "SELECT partition_index, partition_id FROM partition WHERE cluster_id = $1 AND topic_id = $2"
+        " ORDER BY partition_index",
+        (cluster_id, topic_id),
+    )
+    return [(index, partition_id) for index, partition_id in rows]
+
+
+def delete(cluster_id: int, topics: Sequence[tuple[bytes, str]], now_ms: int) -> Script[None]:
+    """Remove topics, given by id and name, and note their partitions for the removal of their objects."""
+    for topic_id, name in topics:
+        rows = yield "DELETE FROM topic WHERE cluster_id = $1 AND topic_id = $2 RETURNING name", (cluster_id, topic_id)
+        if not rows:
+            continue
+        yield (
+            "INSERT INTO topic_deletion (partition_id, cluster_id, topic_id, deleted_ms)"
+            " SELECT partition_id, cluster_id, topic_id, CAST($3 AS BIGINT) FROM partition"
+            " WHERE cluster_id = $1 AND topic_id = $2",
+            (cluster_id, topic_id, now_ms),
+        )
+        yield (
+            "DELETE FROM producer_state WHERE partition_id IN"
+            " (SELECT partition_id FROM partition WHERE cluster_id = $1 AND topic_id = $2)",
+            (cluster_id, topic_id),
+        )
+        yield "DELETE FROM partition WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
+        yield from _delete_configs(cluster_id, ConfigResource.TOPIC, name)
+
+
+def alter_configs(
+    cluster_id: int, kind: int, name: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]
+) -> Script[Mapping[str, str]]:
+    """Let a resource have the overrides that `change` makes of those it has; they are the answer.
+
+    What `change` raises undoes everything. It may be called again, and not on the event loop.
+    """
+    rows = yield (
+        "SELECT key, value FROM config WHERE cluster_id = $1 AND kind = $2 AND name = $3",
+        (cluster_id, int(kind), name),
+    )
+    before = {row[0]: row[1] for row in rows}
+    after = change(before)
+    if after != before:
+        yield from _delete_configs(cluster_id, kind, name)
+        yield from _insert_configs(cluster_id, kind, name, after)
+    return after
+
+
+def _delete_configs(cluster_id: int, kind: int, name: str) -> Script[None]:
+    yield (
+        "DELETE FROM config WHERE cluster_id = $1 AND kind = $2 AND name = $3",
+        (cluster_id, int(kind), name),
+    )
+
+
+def _insert_configs(cluster_id: int, kind: int, name: str, overrides: Mapping[str, str]) -> Script[None]:
+    for key, value in overrides.items():
+        yield (
+            "INSERT INTO config (cluster_id, kind, name, key, value) VALUES ($1, $2, $3, $4, $5)",
+            (cluster_id, int(kind), name, key, value),
+        )
+
+
+def trim(cluster_id: int, marks: Sequence[tuple[int, int]]) -> Script[None]:
+    """Move the log starts of partitions, given with their new offsets, forward; never back.
+
+    In the order of partition ids, so that agents that trim the same partitions do not wait for each other in a ring.
+    """
+    for partition_id, offset in sorted(marks):
+        yield (
+            "UPDATE partition SET log_start = $3 WHERE cluster_id = $1 AND partition_id = $2 AND log_start < $3",
+            (cluster_id, partition_id, offset),
+        )
+
+
+def take_producer_ids(count: int) -> Script[int]:
+    """Reserve producer ids; the first of them."""
+    rows = yield (
+        "UPDATE counter SET value = value + $1 WHERE name = 'producer' RETURNING value",
+        (count,),
+    )
+    return int(rows[0][0]) - count

@@ -1,0 +1,435 @@
+"""Topics of every virtual cluster: made, changed, trimmed and deleted, first durably, then in memory.
+
+A change runs in three steps that are never torn apart by a caller who goes away: one transaction, then the
+registry and the objects in it, then the listeners. Changes run one after the other under one lock, so what a change
+was decided on still holds when it is applied; reading needs no lock, the registry is always whole. A caller that
+asks for several topics at once gets them in one transaction.
+
+When a commit's answer is lost the script runs again: all scripts of `topic_store` allow that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from penstock.base.clock import Clock
+from penstock.base.errors import InvalidRequest, OutcomeUnknown
+from penstock.base.randomness import Randomness, new_uuid
+from penstock.log import topic_configs, topic_names, topic_store
+from penstock.log.config_values import ConfigResource
+from penstock.log.model import Partition, Topic
+from penstock.log.refusals import Refused
+from penstock.log.registry import Registry
+from penstock.log.settings import BrokerSettings, LiveSettings
+from penstock.log.topic_store import Script, Stored, TopicRow
+from penstock.wire.error_codes import ErrorCode
+
+T = TypeVar("T")
+
+MAX_NEW_PARTITIONS = 10_000
+"""How many partitions one request may ask for, as in Kafka's controller."""
+
+Overrides = Mapping[str, str]
+Change = Callable[[Overrides], Overrides]
+"""From the overrides a resource has to those it shall have; raises `Refused`."""
+
+
+class Database(Protocol):
+    """What is needed of the metadata port."""
+
+    async def transaction(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script, all or nothing."""
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script that only reads."""
+
+
+class TopicListener(Protocol):
+    """Someone who must know about topics. Called on the loop, after the change is durable and in the registry."""
+
+    async def on_topic_created(self, topic: Topic) -> None:
+        """A topic, or more partitions of one, are there."""
+
+    async def on_topic_deleted(self, topic: Topic) -> None:
+        """A topic is gone, and with it every right to its name and id."""
+
+    async def on_trimmed(self, partition: Partition) -> None:
+        """A partition's log start moved forward."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTopic:
+    """A topic that somebody wants. None leaves a number to the cluster's settings."""
+
+    name: str
+    partition_count: int | None = None
+    replication_factor: int | None = None
+    overrides: Mapping[str, str] = field(default_factory=dict)
+
+
+class Topics:
+    """The only writer of topics, their partitions' log starts and all configuration."""
+
+    def __init__(
+        self, *, database: Database, registry: Registry, settings: LiveSettings, clock: Clock, randomness: Randomness,
+        shard_id: int = 1, node_id: int = 1,
+    ) -> None:  # fmt: skip
+        self.registry = registry
+        self.settings = settings
+        self._database = database
+        self._clock = clock
+        self._randomness = randomness
+        self._shard_id = shard_id
+        self._node_id = node_id
+        self._lock = asyncio.Lock()
+        self._listeners: list[TopicListener] = []
+        self._running: set[asyncio.Future[Any]] = set()
+        self._other_configs: dict[tuple[int, int, str], Overrides] = {}
+
+    def listen(self, listener: TopicListener) -> None:
+        """Call a listener after every change from now on."""
+        self._listeners.append(listener)
+
+    async def close(self) -> None:
+        """Wait for the changes that are under way; their callers may be gone."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    # ---- start ------------------------------------------------------------------------------------------------
+
+    async def load(self) -> None:
+        """Fill the registry and the settings with what is stored. Before anything else."""
+        stored = await self._database.read(topic_store.load)
+        topic_overrides = self._load_configs(stored)
+        partitions: dict[bytes, list[Sequence[int]]] = {}
+        for topic_id, *facts in stored.partitions:
+            partitions.setdefault(bytes(topic_id), []).append(facts)
+        for cluster_id, topic_id, name, replication_factor, created_ms in stored.topics:
+            row = TopicRow(
+                topic_id=bytes(topic_id), name=name, partition_count=0, replication_factor=replication_factor,
+                overrides=topic_overrides.get((cluster_id, name), {}), created_ms=created_ms,
+            )  # fmt: skip
+            topic = self._topic(cluster_id, row)
+            for partition_id, index, next_offset, log_start, segmented_to, size_bytes, cleaned_to in partitions.get(
+                row.topic_id, ()
+            ):
+                topic.partitions.append(
+                    Partition(
+                        partition_id=partition_id, topic=topic, index=index, next_offset=next_offset,
+                        log_start=log_start, segmented_to=segmented_to, size_bytes=size_bytes, cleaned_to=cleaned_to,
+                    )
+                )  # fmt: skip
+            self.registry.add(topic)
+
+    def _load_configs(self, stored: Stored) -> dict[tuple[int, str], dict[str, str]]:
+        resources: dict[tuple[int, int, str], dict[str, str]] = {}
+        for cluster_id, kind, name, key, value in stored.configs:
+            resources.setdefault((cluster_id, kind, name), {})[key] = value
+        topics = {}
+        for (cluster_id, kind, name), overrides in resources.items():
+            if kind == ConfigResource.TOPIC:
+                topics[cluster_id, name] = overrides
+            else:
+                self._other_configs[cluster_id, kind, name] = overrides
+        for cluster_id in {cluster_id for cluster_id, kind, _ in resources if kind == ConfigResource.BROKER}:
+            self.settings.replace(cluster_id, self._settings_with(cluster_id))
+        return topics
+
+    def _settings_with(
+        self, cluster_id: int, changed: str | None = None, to: Overrides | None = None
+    ) -> BrokerSettings:
+        def texts(name: str) -> Overrides:
+            if name == changed and to is not None:
+                return to
+            return self._other_configs.get((cluster_id, ConfigResource.BROKER, name), {})
+
+        return self.settings.preview(cluster_id, cluster_wide=texts(""), this_broker=texts(str(self._node_id)))
+
+    def _topic(self, cluster_id: int, row: TopicRow) -> Topic:
+        return Topic(
+            cluster_id=cluster_id, topic_id=row.topic_id, name=row.name, replication_factor=row.replication_factor,
+            created_ms=row.created_ms, overrides=dict(row.overrides),
+            config=topic_configs.resolve(row.overrides, self.settings.of(cluster_id)),
+        )  # fmt: skip
+
+    # ---- topics come --------------------------------------------------------------------------------------------
+
+    async def create(self, cluster_id: int, wanted: Sequence[NewTopic]) -> list[Topic | Refused]:
+        """Create topics in one transaction; for each the topic or why not. One that is refused stops no other."""
+        return await self._undivided(self._create(cluster_id, wanted))
+
+    async def ensure(self, cluster_id: int, names: Iterable[str]) -> list[Topic | Refused]:
+        """The topics of these names, created with the cluster's defaults where they are missing.
+
+        Clients that ask for the same new topic at the same time find the one that the first of them made.
+        """
+        return await self._undivided(self._ensure(cluster_id, list(names)))
+
+    def check_new(self, cluster_id: int, wanted: NewTopic) -> None:
+        """Raise `Refused` unless such a topic could be created now."""
+        topic_names.check(wanted.name)
+        if self.registry.by_name(cluster_id, wanted.name) is not None:
+            raise _exists(wanted.name)
+        twin = self.registry.metric_twin(cluster_id, wanted.name)
+        if twin is not None:
+            raise Refused(
+                ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{wanted.name}' collides with existing topic: {twin}"
+            )
+        if wanted.partition_count is not None and wanted.partition_count < 1:
+            raise Refused(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to a non-positive value.")
+        if wanted.replication_factor is not None and wanted.replication_factor < 1:
+            raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, "Replication factor must be larger than 0.")
+        _check_overrides(wanted.overrides, self.settings.of(cluster_id))
+
+    def counts(self, cluster_id: int, wanted: NewTopic) -> tuple[int, int]:
+        """The partitions and the replication factor that a new topic gets."""
+        settings = self.settings.of(cluster_id)
+        return (
+            settings.num_partitions if wanted.partition_count is None else wanted.partition_count,
+            settings.default_replication_factor if wanted.replication_factor is None else wanted.replication_factor,
+        )
+
+    async def _ensure(self, cluster_id: int, names: Sequence[str]) -> list[Topic | Refused]:
+        async with self._lock:
+            missing = [name for name in names if self.registry.by_name(cluster_id, name) is None]
+            created = await self._create_locked(cluster_id, [NewTopic(name=name) for name in missing])
+            answers = dict(zip(missing, created, strict=True))
+            return [self.registry.by_name(cluster_id, name) or answers[name] for name in names]
+
+    async def _create(self, cluster_id: int, wanted: Sequence[NewTopic]) -> list[Topic | Refused]:
+        async with self._lock:
+            return await self._create_locked(cluster_id, wanted)
+
+    async def _create_locked(self, cluster_id: int, wanted: Sequence[NewTopic]) -> list[Topic | Refused]:
+        answers: dict[int, Topic | Refused] = {}
+        rows: dict[int, TopicRow] = {}
+        budget = MAX_NEW_PARTITIONS
+        for position, new in enumerate(wanted):
+            try:
+                self.check_new(cluster_id, new)
+                row = self._row(cluster_id, new)
+                budget = _spend(budget, row.partition_count)
+            except Refused as refusal:
+                answers[position] = refusal
+            else:
+                rows[position] = row
+        if rows:
+            written = await self._write_topics(cluster_id, list(rows.values()))
+            answers.update(zip(rows, written, strict=True))
+        return [answers[position] for position in range(len(wanted))]
+
+    def _row(self, cluster_id: int, wanted: NewTopic) -> TopicRow:
+        partition_count, replication_factor = self.counts(cluster_id, wanted)
+        return TopicRow(
+            topic_id=new_uuid(self._randomness), name=wanted.name, partition_count=partition_count,
+            replication_factor=replication_factor, overrides=wanted.overrides, created_ms=self._clock.now_ms(),
+        )  # fmt: skip
+
+    async def _write_topics(self, cluster_id: int, rows: Sequence[TopicRow]) -> list[Topic | Refused]:
+        firsts = await self._durably(lambda: topic_store.create(cluster_id, self._shard_id, rows))
+        answers: list[Topic | Refused] = []
+        for row, first in zip(rows, firsts, strict=True):
+            if first is None:
+                answers.append(_exists(row.name))
+                continue
+            topic = self._topic(cluster_id, row)
+            topic.partitions.extend(
+                Partition(partition_id=first + index, topic=topic, index=index) for index in range(row.partition_count)
+            )
+            self.registry.add(topic)
+            answers.append(topic)
+        for answer in answers:
+            if isinstance(answer, Topic):
+                await self._tell_created(answer)
+        return answers
+
+    async def _tell_created(self, topic: Topic) -> None:
+        for listener in self._listeners:
+            await listener.on_topic_created(topic)
+
+    # ---- topics change --------------------------------------------------------------------------------------------
+
+    async def add_partitions(self, topic: Topic, count: int) -> None:
+        """Let a topic have `count` partitions; raise `Refused` when that is not more than it has."""
+        await self._undivided(self._add_partitions(topic, count))
+
+    def check_partition_count(self, topic: Topic, count: int) -> None:
+        """Raise `Refused` unless a topic could get that many partitions now."""
+        present = len(topic.partitions)
+        if topic.deleted:
+            raise unknown_topic(topic.name)
+        if count == present:
+            raise Refused(ErrorCode.INVALID_PARTITIONS, f"Topic already has {present} partition(s).")
+        if count < present:
+            raise Refused(
+                ErrorCode.INVALID_PARTITIONS,
+                f"The topic {topic.name} currently has {present} partition(s); {count} would not be an increase.",
+            )
+        _spend(MAX_NEW_PARTITIONS, count - present)
+
+    async def _add_partitions(self, topic: Topic, count: int) -> None:
+        async with self._lock:
+            self.check_partition_count(topic, count)
+            rows = await self._durably(
+                lambda: topic_store.add_partitions(topic.cluster_id, self._shard_id, topic.topic_id, count)
+            )
+            if rows is None:
+                raise unknown_topic(topic.name)
+            for index, partition_id in rows[len(topic.partitions) :]:
+                topic.partitions.append(Partition(partition_id=partition_id, topic=topic, index=index))
+            self.registry.add(topic)
+            await self._tell_created(topic)
+
+    async def trim(self, cluster_id: int, marks: Mapping[Partition, int]) -> None:
+        """Remove the records below each offset: log starts move forward, durably first, and never back."""
+        await self._undivided(self._trim(cluster_id, marks))
+
+    async def _trim(self, cluster_id: int, marks: Mapping[Partition, int]) -> None:
+        async with self._lock:
+            forward = {partition: offset for partition, offset in marks.items() if offset > partition.log_start}
+            if not forward:
+                return
+            pairs = [(partition.partition_id, offset) for partition, offset in forward.items()]
+            await self._durably(lambda: topic_store.trim(cluster_id, pairs))
+            for partition, offset in forward.items():
+                partition.log_start = max(partition.log_start, offset)
+                partition.wake()
+            for partition in forward:
+                for listener in self._listeners:
+                    await listener.on_trimmed(partition)
+
+    # ---- topics go ------------------------------------------------------------------------------------------------
+
+    async def delete(self, cluster_id: int, topics: Sequence[Topic]) -> None:
+        """Delete topics in one transaction. One that is gone already is no error."""
+        await self._undivided(self._delete(cluster_id, topics))
+
+    async def _delete(self, cluster_id: int, topics: Sequence[Topic]) -> None:
+        async with self._lock:
+            present = [topic for topic in topics if not topic.deleted]
+            if not present:
+                return
+            keys = [(topic.topic_id, topic.name) for topic in present]
+            now_ms = self._clock.now_ms()
+            await self._durably(lambda: topic_store.delete(cluster_id, keys, now_ms))
+            for topic in present:
+                topic.deleted = True
+                self.registry.remove(topic)
+                for partition in topic.partitions:
+                    partition.wake()
+            for topic in present:
+                for listener in self._listeners:
+                    await listener.on_topic_deleted(topic)
+
+    # ---- configuration --------------------------------------------------------------------------------------------
+
+    async def alter_topic(self, topic: Topic, change: Change, *, validate_only: bool = False) -> None:
+        """Change a topic's overrides; raise `Refused` and change nothing when the result is not allowed."""
+        await self._undivided(self._alter_topic(topic, change, validate_only))
+
+    async def _alter_topic(self, topic: Topic, change: Change, validate_only: bool) -> None:
+        async with self._lock:
+            if topic.deleted:
+                raise unknown_topic(topic.name)
+            settings = self.settings.of(topic.cluster_id)
+
+            def checked(before: Overrides) -> Overrides:
+                after = change(before)
+                _check_overrides(after, settings)
+                return after
+
+            if validate_only:
+                checked(topic.overrides)
+                return
+            after = await self._store_configs(topic.cluster_id, ConfigResource.TOPIC, topic.name, checked)
+            topic.overrides = dict(after)
+            topic.config = topic_configs.resolve(after, settings)
+
+    def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Overrides:
+        """What was set for a broker (`""` is all of them), a group or a client metrics subscription."""
+        return self._other_configs.get((cluster_id, kind, name), {})
+
+    async def alter_broker(self, cluster_id: int, name: str, change: Change, *, validate_only: bool = False) -> None:
+        """Change the dynamic settings of all brokers (`""`) or of one, and with them the defaults of topics."""
+        await self._undivided(self._alter_broker(cluster_id, name, change, validate_only))
+
+    async def _alter_broker(self, cluster_id: int, name: str, change: Change, validate_only: bool) -> None:
+        def checked(before: Overrides) -> Overrides:
+            after = change(before)
+            try:
+                self._settings_with(cluster_id, name, after)
+            except InvalidRequest as error:
+                raise Refused(ErrorCode.INVALID_REQUEST, str(error)) from error
+            return after
+
+        async with self._lock:
+            await self._alter_other_locked(cluster_id, ConfigResource.BROKER, name, checked, validate_only)
+            settings = self._settings_with(cluster_id)
+            self.settings.replace(cluster_id, settings)
+            for topic in self.registry.all(cluster_id):
+                topic.config = topic_configs.resolve(topic.overrides, settings)
+
+    async def alter_other(
+        self, cluster_id: int, kind: ConfigResource, name: str, change: Change, *, validate_only: bool = False
+    ) -> None:
+        """Change what is set for a group or a client metrics subscription."""
+        await self._undivided(self._alter_other(cluster_id, kind, name, change, validate_only))
+
+    async def _alter_other(
+        self, cluster_id: int, kind: ConfigResource, name: str, change: Change, validate_only: bool
+    ) -> None:
+        async with self._lock:
+            await self._alter_other_locked(cluster_id, kind, name, change, validate_only)
+
+    async def _alter_other_locked(
+        self, cluster_id: int, kind: ConfigResource, name: str, change: Change, validate_only: bool
+    ) -> None:
+        if validate_only:
+            change(self.overrides(cluster_id, kind, name))
+        else:
+            after = await self._store_configs(cluster_id, kind, name, change)
+            self._other_configs[cluster_id, kind, name] = dict(after)
+
+    async def _store_configs(self, cluster_id: int, kind: ConfigResource, name: str, change: Change) -> Overrides:
+        return await self._durably(lambda: topic_store.alter_configs(cluster_id, kind, name, change))
+
+    # ---- how a change is run --------------------------------------------------------------------------------------
+
+    async def _durably(self, script: Callable[[], Script[T]]) -> T:
+        try:
+            return await self._database.transaction(script)
+        except OutcomeUnknown:
+            return await self._database.transaction(script)
+
+    async def _undivided(self, work: Coroutine[object, object, T]) -> T:
+        # A connection that closes cancels its request; durable and in memory must not come apart by that.
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+
+def unknown_topic(name: str) -> Refused:
+    """The refusal for a topic that is not there."""
+    return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"This server does not host the topic {name}.")
+
+
+def _check_overrides(overrides: Overrides, settings: BrokerSettings) -> None:
+    try:
+        topic_configs.check(overrides, settings)
+    except InvalidRequest as error:
+        raise Refused(ErrorCode.INVALID_CONFIG, str(error)) from error
+
+
+def _exists(name: str) -> Refused:
+    return Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{name}' already exists.")
+
+
+def _spend(budget: int, partitions: int) -> int:
+    if partitions > budget:
+        raise Refused(
+            ErrorCode.POLICY_VIOLATION, f"One request may ask for {MAX_NEW_PARTITIONS} new partitions at most."
+        )
+    return budget - partitions
