@@ -1,0 +1,147 @@
+"""`penstock consume`: records of topics to standard output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from penstock.base.errors import InvalidRequest
+from penstock.cli.completion import complete_topics
+from penstock.cli.options import Parsed, client_options, output_option
+from penstock.cli.output import yaml_text
+from penstock.cli.texts.positions import parse_partitions, parse_position
+from penstock.cli.texts.records import ShownRecord, compile_format, to_document, to_json
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client, TopicPartition
+    from penstock.cli.kafka.fetching import Reader
+    from penstock.cli.kafka.offsets import Extent
+    from penstock.wire.records import Record
+
+_WAIT_MS = 500
+
+
+@click.command(
+    epilog="JSON: one document per line: {topic, partition, offset, timestamp, key, value, headers: [{name, value}]}; "
+    "what is not UTF-8 is base64, and key_encoding or value_encoding beside it says so."
+)
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True, shell_complete=complete_topics)
+@click.option(
+    "-s", "--from", "start", metavar="POSITION", default="start",
+    help="Where to begin: start, end, an offset, -N (N before the end), or a time such as @1h or @2026-01-31T12:00Z.",
+)  # fmt: skip
+@click.option("-n", "--count", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("-F", "--follow", is_flag=True, help="Wait for more instead of stopping at the end.")
+@click.option("-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these, such as 0,2-4.")
+@click.option(
+    "-f", "--format", "template", metavar="FORMAT", help=r"How to print a record, such as '%p:%o %k=%v\n'."
+)
+@click.option("--keys", is_flag=True, help="Print keys, too.")
+@click.option("--headers", is_flag=True, help="Print headers, too.")
+@click.option("--committed", is_flag=True, help="Leave out records of transactions that are open or aborted.")
+@output_option
+@client_options
+def consume(
+    client: Client,
+    topics: tuple[str, ...],
+    start: str,
+    count: int | None,
+    follow: bool,
+    numbers: tuple[int, ...] | None,
+    template: str | None,
+    keys: bool,
+    headers: bool,
+    committed: bool,
+    output_format: str,
+) -> None:
+    r"""Print records of topics.
+
+    \b
+    penstock consume orders                            everything, then stop
+    penstock consume orders -s -10 -F                  the last ten, then what comes
+    penstock consume orders -s @1h -f '%D %k %v\n'     the last hour
+
+    In a format: %t topic, %p partition, %o offset, %T timestamp in ms, %D as ISO 8601, %k key, %v or %s value,
+    %K %S their sizes, %R size of the value as 4 bytes, %h headers; \n \t \xHH.
+    """
+    show = _printer(template, output_format, keys=keys, headers=headers)
+    reader, kept = _reader(client, topics, start, numbers, follow=follow, committed=committed)
+    out = sys.stdout.buffer
+    try:
+        printed = _print(reader, show, out, count=count)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+        printed = -1  # This is how following ends.
+    out.flush()
+    if printed == 0 and sys.stderr.isatty():
+        click.echo(_nothing(start, kept), err=True)
+
+
+def _printer(
+    template: str | None, output_format: str, *, keys: bool, headers: bool
+) -> Callable[[ShownRecord], bytes]:
+    match output_format:
+        case "json":
+            return to_json
+        case "yaml":
+            return lambda record: f"---\n{yaml_text(to_document(record))}".encode()
+    default = ("%k\\t" if keys else "") + ("%h\\t" if headers else "") + "%v\\n"
+    try:
+        return compile_format(default if template is None else template)
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error), param_hint="--format") from error
+
+
+def _reader(
+    client: Client, topics: Sequence[str], start: str, numbers: Sequence[int] | None, *, follow: bool, committed: bool
+) -> tuple[Reader, dict[TopicPartition, Extent]]:
+    from penstock.cli.kafka.client import TopicPartition
+    from penstock.cli.kafka.fetching import Reader
+    from penstock.cli.kafka.offsets import extents, resolve
+
+    try:
+        position = parse_position(start, now_ms=client.clock.now_ms())
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error), param_hint="--from") from error
+    cluster = client.settled(lambda: client.metadata(topics))
+    wheres = [
+        TopicPartition(name, number)
+        for name in dict.fromkeys(topics)
+        for number in numbers or cluster.topic(name).partitions
+    ]
+    kept = extents(client, wheres, committed=committed)
+    positions = resolve(client, position, kept)
+    ends = None if follow else {where: extent.end for where, extent in kept.items()}
+    return Reader(client, positions, ends=ends, committed=committed), kept
+
+
+def _print(
+    reader: Reader, show: Callable[[ShownRecord], bytes], out: BinaryIO, *, count: int | None
+) -> int:
+    printed = 0
+    while reader.open:
+        for where, record in reader.poll(_WAIT_MS):
+            out.write(show(_shown(where, record)))
+            printed += 1
+            if printed == count:
+                return printed
+        out.flush()
+    return printed
+
+
+def _shown(where: TopicPartition, record: Record) -> ShownRecord:
+    return ShownRecord(
+        where.topic, where.partition, record.offset, record.timestamp, record.key, record.value, record.headers
+    )
+
+
+def _nothing(start: str, kept: dict[TopicPartition, Extent]) -> str:
+    names = ", ".join(sorted({where.topic for where in kept}))
+    records = sum(extent.records for extent in kept.values())
+    if records:
+        return f"{names}: no records from {start} on; {records:,} before. To wait for more, add --follow"
+    return f"{names}: no records. Write one: echo hello | penstock produce {names.split(',')[0]}"
