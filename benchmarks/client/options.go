@@ -1,0 +1,63 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"time"
+)
+
+// options are the same for every mode; each mode's file says which it reads.
+type options struct {
+	mode       string
+	broker     string
+	topic      string
+	partitions int
+	topics     int
+	size       int
+	rate       float64
+	records    int64
+	duration   time.Duration
+	warmup     time.Duration
+	timeout    time.Duration
+	linger     time.Duration
+	batchBytes int
+	producers  int
+	inflight   int
+	groups     int
+	members    int
+	count      int
+	since      int64
+	attended   bool
+}
+
+func parseOptions(args []string) (options, error) {
+	var o options
+	f := flag.NewFlagSet("client", flag.ContinueOnError)
+	f.StringVar(&o.mode, "mode", "produce", modeNames())
+	f.StringVar(&o.broker, "broker", "127.0.0.1:9092", "address of the broker")
+	f.StringVar(&o.topic, "topic", "bench", "topic, or the prefix of topics; created if absent")
+	f.IntVar(&o.partitions, "partitions", 6, "partitions of a topic")
+	f.IntVar(&o.topics, "topics", 50, "topics of -mode sparse")
+	f.IntVar(&o.size, "size", 1024, "bytes of a record's value")
+	f.Float64Var(&o.rate, "rate", 0, "records per second in all (0: as fast as possible)")
+	f.Int64Var(&o.records, "records", 0, "stop after so many records (0: by duration alone)")
+	f.DurationVar(&o.duration, "duration", 10*time.Second, "timed part")
+	f.DurationVar(&o.warmup, "warmup", 2*time.Second, "untimed load before it")
+	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long in all")
+	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a producer waits to fill a batch")
+	f.IntVar(&o.batchBytes, "batch-bytes", 16384, "largest batch of a producer")
+	f.IntVar(&o.producers, "producers", 1, "producer clients, or connections in -mode smallreq and connections")
+	f.IntVar(&o.inflight, "inflight", 1, "requests in flight per connection in -mode smallreq")
+	f.IntVar(&o.groups, "groups", 8, "consumer groups in -mode fanout")
+	f.IntVar(&o.members, "members", 50, "members in -mode members")
+	f.IntVar(&o.count, "count", 100, "topics to create in -mode topics")
+	f.Int64Var(&o.since, "since", 0, "-mode ready: unix nanoseconds at which the server was started")
+	f.BoolVar(&o.attended, "attended", false, "announce marks and wait for them to be answered")
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	if modes[o.mode] == nil {
+		return o, fmt.Errorf("no mode %q: one of %s", o.mode, modeNames())
+	}
+	return o, nil
+}
