@@ -1,0 +1,1 @@
+"""Coordinators: leased slots, fencing epochs, and the decide → persist → evolve → reply runner."""

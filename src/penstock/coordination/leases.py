@@ -1,0 +1,108 @@
+"""Leases of slots, and the guard that makes a stale holder harmless.
+
+A `lease` row says who coordinates a slot, under which fencing epoch, and until when somebody else must leave it alone.
+Taking a slot raises its epoch. Every write of a coordinator starts by updating the lease rows of the slots it touches
+*where the epoch is its own*: a holder that lost a slot matches fewer rows than it names, and its transaction changes
+nothing. The same update extends the lease, so an idle holder writes nothing; a lease that ran out may be taken by
+whoever needs it, and its former holder finds out at its next write.
+
+The update also stores the number of the write. When the answer of a commit is lost, the row tells whether it happened:
+the row lock makes that read wait for a commit still under way.
+
+All slots taken together get the same epoch, so that one statement guards a transaction over many slots. Slots are
+shared by all virtual clusters of a deployment, under cluster id 0; a large cluster may get slots of its own one day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from penstock.base.errors import Fenced
+from penstock.coordination.model import SLOT_COUNT
+
+T = TypeVar("T")
+Rows = Sequence[Sequence[Any]]
+Script = Generator[tuple[str, Sequence[Any]], Rows, T]
+
+SHARED_SLOTS = 0
+"""The cluster id of slots that all virtual clusters share."""
+
+
+class Database(Protocol):
+    """What coordinators need of the metadata port."""
+
+    async def transaction(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script, all or nothing."""
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script that only reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who takes leases, and for how long."""
+
+    name: str
+    lease_ms: int | None = None
+    """None: until taken by force, as by the one agent of an embedded deployment when it starts."""
+
+    def expires_ms(self, now_ms: int) -> int | None:
+        """When a lease that is taken or used now runs out."""
+        return None if self.lease_ms is None else now_ms + self.lease_ms
+
+
+def take(holder: Holder, *, now_ms: int, force: bool) -> Script[dict[int, int]]:
+    """Take every slot that is free, ran out, or is ours already; all of them by force. Returns slot → epoch."""
+    rows = yield "SELECT COALESCE(MAX(epoch), 0) FROM lease WHERE cluster_id = $1", (SHARED_SLOTS,)
+    epoch = int(rows[0][0]) + 1
+    guard = "" if force else " WHERE lease.holder = excluded.holder OR lease.expires_ms <= $6"
+    taken: dict[int, int] = {}
+    for slot in range(SLOT_COUNT):
+        rows = yield (
+            "INSERT INTO lease (cluster_id, slot, holder, epoch, write_number, expires_ms) VALUES ($1, $2, $3, $4, 0, $5)"
+            " ON CONFLICT (cluster_id, slot) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,"
+            f" write_number = 0, expires_ms = excluded.expires_ms{guard} RETURNING epoch",
+            (SHARED_SLOTS, slot, holder.name, epoch, holder.expires_ms(now_ms), *(() if force else (now_ms,))),
+        )
+        if rows:
+            taken[slot] = int(rows[0][0])
+    return taken
+
+
+def guard(slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int, expires_ms: int | None) -> Script[None]:
+    """The first steps of a coordinator's transaction. Raises `Fenced` when one of the slots is not ours any more."""
+    for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
+        marks = ", ".join(f"${number}" for number in range(5, 5 + len(wanted)))
+        rows = yield (
+            "UPDATE lease SET write_number = $1, expires_ms = $2 WHERE cluster_id = $3 AND epoch = $4"
+            f" AND slot IN ({marks}) RETURNING slot",
+            (write_number, expires_ms, SHARED_SLOTS, epoch, *wanted),
+        )
+        if len(rows) != len(wanted):
+            lost = sorted(set(wanted) - {int(row[0]) for row in rows})
+            raise Fenced(f"slots {lost} have another holder")
+
+
+def happened(slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int) -> Script[bool]:
+    """Whether the transaction with that number was committed. Run it as a transaction: it waits for the row locks."""
+    for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
+        rows = yield (
+            "UPDATE lease SET epoch = epoch WHERE cluster_id = $1 AND epoch = $2 AND slot = $3 RETURNING write_number",
+            (SHARED_SLOTS, epoch, wanted[0]),
+        )
+        if not rows:
+            raise Fenced(f"slot {wanted[0]} has another holder")
+        if int(rows[0][0]) != write_number:
+            return False
+    return True
+
+
+def _by_epoch(slots: Iterable[int], epochs: Mapping[int, int]) -> dict[int, list[int]]:
+    wanted: dict[int, list[int]] = {}
+    for slot in sorted(set(slots)):
+        if slot not in epochs:
+            raise Fenced(f"slot {slot} is not ours")
+        wanted.setdefault(epochs[slot], []).append(slot)
+    return wanted

@@ -1,0 +1,312 @@
+"""The runner: decide → persist → evolve → reply.
+
+Every key has a *cell*: the state that is in force, and what is on its way.
+
+    request ──► decide on the state ──► no records: in force at once, answers leave
+                                   └──► records: staged ─► next transaction ─► in force, answers leave
+
+- While nothing is staged a decision without records (a heartbeat) takes effect immediately and writes nothing.
+- A decision with records is staged. Later requests of the cell are decided on the staged state, and wait with it, so no
+  answer ever rests on a state that is not durable.
+- One transaction runs at a time. It takes everything staged in all cells; while it runs, requests of those cells wait in
+  their mailbox and other cells go on. So one transaction commits many decisions, without any timer to collect them.
+- A write that failed takes the whole cell out of memory: everybody waiting there gets the error, which clients retry,
+  and the state is read again. Nothing of the failed decisions was ever visible.
+- Timers fire only while nothing is on its way in the cell, because what is on its way may move them.
+
+Cells without timers and waiters are kept, least recently used first to go, up to a limit. There is no periodic work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from penstock.base.clock import Clock
+from penstock.base.errors import Conflict, Fenced, PlatformError, Unavailable
+from penstock.coordination.model import Decision, Journal, Key, Loading, R, Reply, Rules, S, Waiter
+from penstock.coordination.timers import Alarms, Deadlines
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
+
+_RELOAD_DELAYS_MS = (200, 500, 1000, 2000, 5000)
+"""Pauses before a state with timers that was dropped is read again; the last one repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command(Generic[S, R]):
+    """A rule to apply to a cell, for a waiter if a request asked for it."""
+
+    decide: Callable[[S | None, int], Decision[S, R]]
+    waiter: Waiter | None
+    if_revision: int | None = None
+
+
+class _Cell(Generic[S, R]):
+    """One key's state in memory."""
+
+    __slots__ = ("deadlines", "flying", "key", "loaded", "mailbox", "revision", "staged", "state", "waiting")
+
+    def __init__(self, key: Key, alarms: Alarms, ring: Callable[[], None]) -> None:
+        self.key = key
+        self.state: S | None = None
+        self.loaded = False
+        self.flying = False
+        self.revision = 0
+        self.staged: list[Decision[S, R]] = []
+        self.mailbox: deque[_Command[S, R]] = deque()
+        self.waiting: dict[Waiter, asyncio.Future[object]] = {}
+        self.deadlines = Deadlines(alarms, ring)
+
+    def idle(self) -> bool:
+        """Nothing would be lost by reading the state again later."""
+        return self.loaded and not (self.flying or self.staged or self.waiting or self.mailbox or len(self.deadlines))
+
+
+class Runner(Generic[S, R]):
+    """Runs rules over the states of all keys this process coordinates."""
+
+    def __init__(
+        self, *, journal: Journal[S, R], rules: Rules[S, R], clock: Clock, alarms: Alarms, idle_cells_max: int = 4096
+    ) -> None:
+        self._journal, self._rules, self._clock, self._alarms = journal, rules, clock, alarms
+        self._idle_cells_max = idle_cells_max
+        self._cells: dict[Key, _Cell[S, R]] = {}
+        self._idle: OrderedDict[Key, None] = OrderedDict()
+        self._staged: dict[Key, _Cell[S, R]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing = False
+        self._open = self._closed = False
+        self._last_waiter = self._last_revision = 0
+
+    async def open(self) -> None:
+        """Take over the slots and read the states that have timers. Until it returns, requests get `Loading`."""
+        for key, state in await self._journal.open():
+            self._restore(self._new_cell(key), state)
+        self._open = True
+
+    async def close(self) -> None:
+        """Take no more requests, finish the writes that were accepted, and tell everybody who still waits."""
+        self._closed = True
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        for cell in list(self._cells.values()):
+            self._drop(cell, Unavailable("the coordinator is shutting down"))
+
+    async def submit(
+        self,
+        key: Key,
+        decide: Callable[[S | None, Waiter, int], Decision[S, R]],
+        answer: type[T],
+        *,
+        if_revision: int | None = None,
+    ) -> T:
+        """Apply a rule to the state under a key; return the answer its waiter is given, now or much later.
+
+        The rule gets the state, the waiter that stands for this request, and the time in ms. Raises what the journal
+        raised if the decision could not be made durable, `Loading` before `open` is through, and `Conflict` if the
+        state is no longer of the revision that `peek` told.
+        """
+        if self._closed:
+            raise Unavailable("the coordinator is shutting down")
+        if not self._open:
+            raise Loading("the coordinator is reading its state")
+        self._last_waiter += 1
+        waiter = self._last_waiter
+        cell = self._cell(key)
+        future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        cell.waiting[waiter] = future
+        cell.mailbox.append(_Command(lambda state, now_ms: decide(state, waiter, now_ms), waiter, if_revision))
+        self._drain(cell)
+        result = await future
+        if not isinstance(result, answer):
+            raise TypeError(f"a rule answered with {type(result).__name__} instead of {answer.__name__}")
+        return result
+
+    async def settled(self, key: Key) -> None:
+        """Return once everything decided so far under a key is durable, so that the store may be read."""
+        cell = self._cells.get(key)
+        if cell is not None and cell.loaded and (cell.flying or cell.staged):
+            await self.peek(key)
+
+    async def peek(self, key: Key) -> tuple[S | None, int]:
+        """The state under a key once it is durable, and its revision: a number that any change of the state changes."""
+        peeked = await self.submit(key, lambda state, waiter, _: _answered(state, waiter, state), _Peeked)
+        cell = self._cells.get(key)
+        return peeked.state, cell.revision if cell is not None else 0
+
+    def states(self) -> Iterator[tuple[Key, S | None]]:
+        """Every state in memory, as in force now."""
+        return ((key, cell.state) for key, cell in list(self._cells.items()) if cell.loaded)
+
+    def _cell(self, key: Key) -> _Cell[S, R]:
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._new_cell(key)
+            self._spawn(self._load(cell, reload=None))
+        self._idle.pop(key, None)
+        return cell
+
+    def _new_cell(self, key: Key) -> _Cell[S, R]:
+        cell = self._cells[key] = _Cell(key, self._alarms, partial(self._ring, key))
+        return cell
+
+    async def _load(self, cell: _Cell[S, R], *, reload: int | None) -> None:
+        try:
+            state = await self._journal.load(cell.key)
+        except PlatformError as error:
+            self._drop(cell, error)
+            if reload is not None and not isinstance(error, Fenced):
+                self._reload_later(cell.key, reload + 1)
+            return
+        self._restore(cell, state)
+        self._drain(cell)
+
+    def _restore(self, cell: _Cell[S, R], state: S | None) -> None:
+        cell.loaded = True
+        self._adopt(cell, Decision(state=None) if state is None else self._rules.restored(state, self._clock.now_ms()))
+        self._rest(cell)
+
+    def _drain(self, cell: _Cell[S, R]) -> None:
+        """Decide everything in the mailbox, unless a load or a transaction has to end first."""
+        while cell.mailbox and cell.loaded and not cell.flying:
+            command = cell.mailbox.popleft()
+            if command.if_revision is not None and (cell.staged or command.if_revision != cell.revision):
+                self._answer(cell, command.waiter, Conflict(f"{cell.key} has changed meanwhile"))
+                continue
+            try:
+                decision = command.decide(cell.staged[-1].state if cell.staged else cell.state, self._clock.now_ms())
+            except Exception as error:
+                # A rule that fails is a bug, or a refusal it chose to raise: this request's problem and nobody else's.
+                if not isinstance(error, PlatformError):
+                    _LOG.exception("a coordination rule failed for %s", cell.key)
+                self._answer(cell, command.waiter, error)
+                continue
+            if decision.records or cell.staged:
+                cell.staged.append(decision)
+                self._staged[cell.key] = cell
+            else:
+                self._adopt(cell, decision)
+        if self._staged and not self._writing:
+            self._writing = True
+            self._spawn(self._write())
+        self._rest(cell)
+
+    async def _write(self) -> None:
+        """Run transactions until nothing is staged."""
+        while self._staged:
+            cells, self._staged = list(self._staged.values()), {}
+            for cell in cells:
+                cell.flying = True
+            records = [(cell.key, r) for cell in cells for decision in cell.staged for r in decision.records]
+            try:
+                await self._journal.write(records)
+            except Exception as error:
+                if not isinstance(error, PlatformError):
+                    _LOG.exception("a coordination write failed")
+                    error = Unavailable(f"a write failed: {error}")
+                self._failed(cells, error)
+            else:
+                for cell in cells:
+                    self._landed(cell)
+        self._writing = False
+
+    def _landed(self, cell: _Cell[S, R]) -> None:
+        cell.flying = False
+        staged, cell.staged = cell.staged, []
+        for decision in staged:
+            self._adopt(cell, decision)
+        self._ring(cell.key)
+        self._drain(cell)
+
+    def _failed(self, cells: list[_Cell[S, R]], error: PlatformError) -> None:
+        for cell in cells:
+            had_timers = len(cell.deadlines) > 0
+            self._drop(cell, error)
+            if had_timers and not isinstance(error, Fenced):
+                self._reload_later(cell.key, 0)
+
+    def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R]) -> None:
+        """Evolve: the decision is durable, or needs not be."""
+        if decision.state is not cell.state or decision.records:
+            cell.state = decision.state
+            self._last_revision += 1
+            cell.revision = self._last_revision
+        for timer in decision.timers:
+            cell.deadlines.set(timer.name, timer.delay_ms)
+        for reply in decision.replies:
+            self._answer(cell, reply.waiter, reply.answer)
+
+    def _answer(self, cell: _Cell[S, R], waiter: Waiter | None, answer: object) -> None:
+        future = cell.waiting.pop(waiter, None) if waiter is not None else None
+        if future is None or future.done():  # Done: whoever asked has gone away.
+            return
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    def _ring(self, key: Key) -> None:
+        """Fire the timers that are due."""
+        cell = self._cells.get(key)
+        if cell is None or cell.flying or cell.staged or not cell.loaded or self._closed:
+            return  # `_landed` rings again.
+        while not cell.staged and (name := cell.deadlines.due()) is not None:
+            cell.mailbox.append(_Command(partial(self._expired, key, name), None))
+            self._drain(cell)
+        cell.deadlines.rearm()
+
+    def _expired(self, key: Key, timer: str, state: S | None, now_ms: int) -> Decision[S, R]:
+        return self._rules.expired(key, state, timer, now_ms)
+
+    def _drop(self, cell: _Cell[S, R], error: PlatformError) -> None:
+        """Take a cell out of memory and tell everybody who waits in it."""
+        cell.deadlines.clear()
+        cell.mailbox.clear()
+        cell.staged.clear()
+        if self._cells.get(cell.key) is cell:
+            del self._cells[cell.key]
+            self._idle.pop(cell.key, None)
+            self._staged.pop(cell.key, None)
+        for waiter in list(cell.waiting):
+            self._answer(cell, waiter, error)
+
+    def _reload_later(self, key: Key, attempt: int) -> None:
+        """Members of a dropped state must still be able to time out: read it again even if nobody asks."""
+        delay_ms = _RELOAD_DELAYS_MS[min(attempt, len(_RELOAD_DELAYS_MS) - 1)]
+        self._alarms.call_at(self._alarms.time() + delay_ms / 1000, partial(self._reload, key, attempt))
+
+    def _reload(self, key: Key, attempt: int) -> None:
+        if key not in self._cells and not self._closed:
+            self._spawn(self._load(self._new_cell(key), reload=attempt))
+
+    def _rest(self, cell: _Cell[S, R]) -> None:
+        """Keep an idle cell for a while; let the one go that has been idle longest."""
+        if not cell.idle() or self._cells.get(cell.key) is not cell:
+            return
+        self._idle[cell.key] = None
+        self._idle.move_to_end(cell.key)
+        while len(self._idle) > self._idle_cells_max:
+            key, _ = self._idle.popitem(last=False)
+            self._cells.pop(key).deadlines.clear()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+@dataclass(frozen=True, slots=True)
+class _Peeked:
+    state: Any
+
+
+def _answered(state: S | None, waiter: Waiter, peeked: S | None) -> Decision[S, R]:
+    return Decision(state=state, replies=(Reply(waiter, _Peeked(peeked)),))

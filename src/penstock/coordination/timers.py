@@ -1,0 +1,97 @@
+"""Timers that cost nothing while nothing is due.
+
+`Alarms` is the port to the event loop. `Deadlines` keeps the deadlines of one state: moving one later, which is what
+every heartbeat does, touches a dictionary and not the event loop. There is one alarm at a time, for a moment at or
+before the earliest deadline; when it rings too early it is set anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Alarm(Protocol):
+    """A callback that will be called once."""
+
+    def cancel(self) -> None:
+        """Do not call it."""
+
+
+class Alarms(Protocol):
+    """Where callbacks at a time come from."""
+
+    def time(self) -> float:
+        """Seconds since an arbitrary start; never goes back."""
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Alarm:
+        """Call back at that time."""
+
+
+class LoopAlarms:
+    """Alarms of the running event loop."""
+
+    def time(self) -> float:
+        """The loop's time."""
+        return asyncio.get_running_loop().time()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Alarm:
+        """Call back from the loop."""
+        return asyncio.get_running_loop().call_at(when, callback)
+
+
+class Deadlines:
+    """Named deadlines of one state, and the one alarm that serves them."""
+
+    __slots__ = ("_alarm", "_alarms", "_at", "_rings_at", "_ring")
+
+    def __init__(self, alarms: Alarms, ring: Callable[[], None]) -> None:
+        self._alarms, self._ring = alarms, ring
+        self._at: dict[str, float] = {}
+        self._alarm: Alarm | None = None
+        self._rings_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def set(self, name: str, delay_ms: int | None) -> None:
+        """Set, move or cancel one deadline."""
+        if delay_ms is None:
+            self._at.pop(name, None)
+            return
+        when = self._alarms.time() + max(delay_ms, 0) / 1000
+        self._at[name] = when
+        if self._alarm is None or when < self._rings_at:
+            self._arm(when)
+
+    def due(self) -> str | None:
+        """Take out one deadline that has passed, the earliest first; None when there is none."""
+        if not self._at:
+            return None
+        name = min(self._at, key=self._at.__getitem__)
+        if self._at[name] > self._alarms.time():
+            return None
+        del self._at[name]
+        return name
+
+    def rearm(self) -> None:
+        """After an alarm rang: set the next one, if any deadline is left."""
+        self._disarm()
+        if self._at:
+            self._arm(min(self._at.values()))
+
+    def clear(self) -> None:
+        """Forget every deadline."""
+        self._at.clear()
+        self._disarm()
+
+    def _arm(self, when: float) -> None:
+        self._disarm()
+        self._rings_at = when
+        self._alarm = self._alarms.call_at(when, self._ring)
+
+    def _disarm(self) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
