@@ -174,9 +174,7 @@ class Topics:
             raise _exists(wanted.name)
         twin = self.registry.metric_twin(cluster_id, wanted.name)
         if twin is not None:
-            raise Refused(
-                ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{wanted.name}' collides with existing topic: {twin}"
-            )
+            raise _collides(wanted.name, twin)
         if wanted.partition_count is not None and wanted.partition_count < 1:
             raise Refused(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to a non-positive value.")
         if wanted.replication_factor is not None and wanted.replication_factor < 1:
@@ -206,9 +204,13 @@ class Topics:
         answers: dict[int, Topic | Refused] = {}
         rows: dict[int, TopicRow] = {}
         budget = MAX_NEW_PARTITIONS
+        twins: dict[str, str] = {}
         for position, new in enumerate(wanted):
             try:
                 self.check_new(cluster_id, new)
+                twin = twins.setdefault(topic_names.metric_name(new.name), new.name)
+                if twin != new.name:
+                    raise _collides(new.name, twin)
                 row = self._row(cluster_id, new)
                 budget = _spend(budget, row.partition_count)
             except Refused as refusal:
@@ -425,6 +427,10 @@ def _check_overrides(overrides: Overrides, settings: BrokerSettings) -> None:
 
 def _exists(name: str) -> Refused:
     return Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{name}' already exists.")
+
+
+def _collides(name: str, twin: str) -> Refused:
+    return Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic '{name}' collides with existing topic: {twin}")
 
 
 def _spend(budget: int, partitions: int) -> int:

@@ -1,0 +1,252 @@
+"""What there is: Metadata, DescribeCluster, DescribeTopicPartitions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.log import topic_names
+from penstock.log.brokers import Broker, Brokers, replica_nodes
+from penstock.log.model import LEADER_EPOCH, Partition, Topic
+from penstock.log.refusals import Refused
+from penstock.log.topics import Topics
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.describe_cluster import (
+    DescribeClusterBroker,
+    DescribeClusterRequest,
+    DescribeClusterResponse,
+)
+from penstock.wire.messages.describe_topic_partitions import (
+    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsResponse,
+    DescribeTopicPartitionsResponseCursor,
+    DescribeTopicPartitionsResponsePartition,
+    DescribeTopicPartitionsResponseTopic,
+)
+from penstock.wire.messages.metadata import (
+    MetadataRequest,
+    MetadataRequestTopic,
+    MetadataResponse,
+    MetadataResponseBroker,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+)
+
+CLUSTER_OPERATIONS = 8096
+"""Bits of the operations allowed on the cluster: everything a cluster knows, there are no ACLs."""
+TOPIC_OPERATIONS = 3576
+"""Bits of the operations allowed on a topic."""
+NOT_ASKED = -(2**31)
+
+BROKER_ENDPOINTS = 1
+CONTROLLER_ENDPOINTS = 2
+
+ZERO_UUID = bytes(16)
+
+
+class ClusterHandlers:
+    """Kafka's views of brokers, topics and partitions."""
+
+    def __init__(self, topics: Topics, brokers: Brokers) -> None:
+        self._topics = topics
+        self._registry = topics.registry
+        self._brokers = brokers
+
+    async def metadata(self, context: RequestContext, request: MetadataRequest) -> MetadataResponse:
+        """Metadata, key 3, v0-13. v0: an empty list means all topics, from v1 null does. v4: the client may forbid
+        auto-creation. v7: leader epochs. v8: authorized operations. v10: topic ids, v12: asking by them. v13: an
+        error for the whole answer."""
+        operations = TOPIC_OPERATIONS if request.include_topic_authorized_operations else NOT_ASKED
+        alive = self._brokers.alive(context)
+        response = MetadataResponse(
+            brokers=[
+                MetadataResponseBroker(node_id=broker.node_id, host=broker.host, port=broker.port, rack=broker.rack)
+                for broker in alive
+            ],
+            cluster_id=self._brokers.kafka_cluster_id(context.cluster_id),
+            controller_id=self._brokers.controller_id(context),
+        )
+        if request.include_cluster_authorized_operations:
+            response.cluster_authorized_operations = CLUSTER_OPERATIONS
+        found: Sequence[Topic | MetadataResponseTopic]
+        if request.topics is None or (context.api_version == 0 and not request.topics):
+            found = self._registry.all(context.cluster_id)
+        elif context.api_version < 12 and any(t.name is None or t.topic_id != ZERO_UUID for t in request.topics):
+            # Before v12 the fields exist but may not be used; the whole request is refused.
+            found = [
+                MetadataResponseTopic(
+                    error_code=ErrorCode.INVALID_REQUEST, name=topic.name or "", topic_id=topic.topic_id
+                )
+                for topic in request.topics
+            ]
+        else:
+            found = await self._find(context, request.topics, request.allow_auto_topic_creation)
+        for topic in found:
+            if isinstance(topic, Topic):
+                topic = self._described(context, topic, alive, operations)
+            response.topics.append(topic)
+        return response
+
+    async def _find(
+        self, context: RequestContext, wanted: Sequence[MetadataRequestTopic], may_create: bool
+    ) -> list[Topic | MetadataResponseTopic]:
+        answers: dict[bytes | str | None, Topic | MetadataResponseTopic] = {}
+        unknown: list[str] = []
+        for topic in wanted:
+            if topic.topic_id != ZERO_UUID:
+                answers[topic.topic_id] = self._registry.by_id(context.cluster_id, topic.topic_id) or (
+                    MetadataResponseTopic(
+                        error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=topic.topic_id
+                    )
+                )  # fmt: skip
+            elif topic.name is None:
+                answers[None] = MetadataResponseTopic(error_code=ErrorCode.INVALID_REQUEST, name=None)
+            elif topic.name not in answers:
+                known = self._registry.by_name(context.cluster_id, topic.name)
+                answers[topic.name] = known or _missing(topic.name)
+                if known is None:
+                    unknown.append(topic.name)
+        may_create = may_create and self._topics.settings.of(context.cluster_id).auto_create_topics
+        creatable = [name for name in unknown if may_create and name not in topic_names.INTERNAL]
+        if creatable:
+            answers.update(await self._create(context, creatable))
+        return list(answers.values())
+
+    async def _create(self, context: RequestContext, names: Sequence[str]) -> dict[str, Topic | MetadataResponseTopic]:
+        try:
+            made = await self._topics.ensure(context.cluster_id, names)
+        except PlatformError:
+            # Known topics must stay visible when nothing can be created; clients ask again after this code.
+            return {
+                name: MetadataResponseTopic(error_code=ErrorCode.LEADER_NOT_AVAILABLE, name=name) for name in names
+            }
+        return {
+            name: _refused(name, answer) if isinstance(answer, Refused) else answer
+            for name, answer in zip(names, made, strict=True)
+        }
+
+    def _described(
+        self, context: RequestContext, topic: Topic, alive: Sequence[Broker], operations: int
+    ) -> MetadataResponseTopic:
+        partitions = []
+        for partition in topic.partitions:
+            leader = self._brokers.leader(partition, context)
+            replicas = replica_nodes(leader, topic.replication_factor, alive)
+            partitions.append(
+                MetadataResponsePartition(
+                    partition_index=partition.index, leader_id=leader, leader_epoch=LEADER_EPOCH,
+                    replica_nodes=replicas, isr_nodes=replicas,
+                )
+            )  # fmt: skip
+        return MetadataResponseTopic(
+            name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in topic_names.INTERNAL,
+            partitions=partitions, topic_authorized_operations=operations,
+        )  # fmt: skip
+
+    async def describe_cluster(
+        self, context: RequestContext, request: DescribeClusterRequest
+    ) -> DescribeClusterResponse:
+        """DescribeCluster, key 60, v0-2. v1: endpoint type (KIP-919). v2: fenced brokers (KIP-1073), never any here:
+        an agent whose lease ended is not a broker."""
+        if request.endpoint_type != BROKER_ENDPOINTS:
+            mismatched = request.endpoint_type == CONTROLLER_ENDPOINTS
+            return DescribeClusterResponse(
+                error_code=ErrorCode.MISMATCHED_ENDPOINT_TYPE if mismatched else ErrorCode.UNSUPPORTED_ENDPOINT_TYPE,
+                error_message="This endpoint serves brokers, not controllers."
+                if mismatched
+                else f"There are no endpoints of type {request.endpoint_type}.",
+            )
+        response = DescribeClusterResponse(
+            error_message=None,
+            cluster_id=self._brokers.kafka_cluster_id(context.cluster_id),
+            controller_id=self._brokers.controller_id(context),
+            brokers=[
+                DescribeClusterBroker(broker_id=broker.node_id, host=broker.host, port=broker.port, rack=broker.rack)
+                for broker in self._brokers.alive(context)
+            ],
+        )
+        if request.include_cluster_authorized_operations:
+            response.cluster_authorized_operations = CLUSTER_OPERATIONS
+        return response
+
+    async def describe_topic_partitions(
+        self, context: RequestContext, request: DescribeTopicPartitionsRequest
+    ) -> DescribeTopicPartitionsResponse:
+        """DescribeTopicPartitions, key 75, v0 (KIP-966): topics by name, in pages that may end inside a topic."""
+        names, start = self._page(context, request)
+        response = DescribeTopicPartitionsResponse(next_cursor=None)
+        if start < 0:
+            response.topics = [_failed_description(name, ErrorCode.INVALID_REQUEST) for name in names]
+            return response
+        cap = self._topics.settings.of(context.cluster_id).max_request_partitions
+        remaining = max(1, min(cap, request.response_partition_limit))
+        alive = self._brokers.alive(context)
+        for name in names:
+            if remaining == 0:
+                response.next_cursor = DescribeTopicPartitionsResponseCursor(topic_name=name, partition_index=0)
+                break
+            topic = self._registry.by_name(context.cluster_id, name)
+            if topic is None:
+                response.topics.append(_failed_description(name, _missing(name).error_code))
+                start = 0
+                continue
+            page = topic.partitions[start : start + remaining]
+            response.topics.append(self._description(context, topic, page, alive))
+            remaining -= len(page)
+            if start + len(page) < len(topic.partitions):
+                response.next_cursor = DescribeTopicPartitionsResponseCursor(
+                    topic_name=name, partition_index=start + len(page)
+                )
+                break
+            start = 0
+        return response
+
+    def _page(self, context: RequestContext, request: DescribeTopicPartitionsRequest) -> tuple[list[str], int]:
+        if request.topics:
+            names = sorted({topic.name for topic in request.topics})
+        else:
+            names = [topic.name for topic in self._registry.all(context.cluster_id)]
+        cursor = request.cursor
+        if cursor is None:
+            return names, 0
+        names = [name for name in names if name >= cursor.topic_name]
+        # A topic that was deleted since the last page leaves no partition to continue with.
+        continues = bool(names) and names[0] == cursor.topic_name
+        return names, cursor.partition_index if continues or cursor.partition_index < 0 else 0
+
+    def _description(
+        self, context: RequestContext, topic: Topic, partitions: Sequence[Partition], alive: Sequence[Broker]
+    ) -> DescribeTopicPartitionsResponseTopic:
+        described = []
+        for partition in partitions:
+            leader = self._brokers.leader(partition, context)
+            replicas = replica_nodes(leader, topic.replication_factor, alive)
+            described.append(
+                DescribeTopicPartitionsResponsePartition(
+                    partition_index=partition.index, leader_id=leader, leader_epoch=LEADER_EPOCH,
+                    replica_nodes=replicas, isr_nodes=replicas, eligible_leader_replicas=[], last_known_elr=[],
+                )
+            )  # fmt: skip
+        return DescribeTopicPartitionsResponseTopic(
+            name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in topic_names.INTERNAL,
+            partitions=described, topic_authorized_operations=TOPIC_OPERATIONS,
+        )  # fmt: skip
+
+
+def _missing(name: str) -> MetadataResponseTopic:
+    try:
+        topic_names.check(name)
+    except Refused as refusal:
+        return MetadataResponseTopic(error_code=refusal.code, name=name)
+    return MetadataResponseTopic(error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, name=name)
+
+
+def _refused(name: str, refusal: Refused) -> MetadataResponseTopic:
+    # Another agent made it a moment ago: it will be known on the retry that this code asks for.
+    raced = refusal.code is ErrorCode.TOPIC_ALREADY_EXISTS
+    return MetadataResponseTopic(error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if raced else refusal.code, name=name)
+
+
+def _failed_description(name: str, code: int) -> DescribeTopicPartitionsResponseTopic:
+    return DescribeTopicPartitionsResponseTopic(error_code=code, name=name)

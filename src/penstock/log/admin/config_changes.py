@@ -1,0 +1,139 @@
+"""Changes of configuration as clients ask for them, turned into functions over a resource's overrides. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+from penstock.base.errors import InvalidRequest
+from penstock.log import other_configs, topic_configs
+from penstock.log.config_values import ConfigKey, ConfigResource, ConfigType
+from penstock.log.refusals import Refused
+from penstock.log.setting_table import SETTINGS
+from penstock.log.settings import BrokerSettings, check_dynamic
+from penstock.wire.error_codes import ErrorCode
+
+Overrides = Mapping[str, str]
+
+
+class Operation(IntEnum):
+    """What is done to a key, by Kafka's numbers."""
+
+    SET = 0
+    DELETE = 1
+    APPEND = 2
+    SUBTRACT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One key's part of a change."""
+
+    name: str
+    operation: Operation
+    value: str | None
+
+
+def edits(asked: Iterable[tuple[str, int, str | None]]) -> list[Edit]:
+    """Read a resource's edits (name, operation number, value); raise `Refused` if they cannot be carried out."""
+    found = []
+    for name, operation, value in asked:
+        if operation not in Operation.__members__.values():
+            raise Refused(ErrorCode.INVALID_REQUEST, f"Unknown operation {operation} for {name}.")
+        found.append(Edit(name, Operation(operation), value))
+    _no_repetition([edit.name for edit in found])
+    nulls = [edit.name for edit in found if edit.value is None and edit.operation is not Operation.DELETE]
+    if nulls:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Null value not supported for: {', '.join(nulls)}")
+    return found
+
+
+def replacement(asked: Sequence[tuple[str, str | None]]) -> dict[str, str]:
+    """Read the overrides that shall replace all others; raise `Refused` for repeated names and missing values."""
+    _no_repetition([name for name, _ in asked])
+    nulls = [name for name, value in asked if value is None]
+    if nulls:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Null value not supported for: {', '.join(nulls)}")
+    return {name: value for name, value in asked if value is not None}
+
+
+def replaced_by(wanted: Overrides) -> Callable[[Overrides], Overrides]:
+    """The change that forgets all overrides for these."""
+    return lambda before: wanted
+
+
+def _no_repetition(names: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Error due to duplicate config keys: {', '.join(repeated)}")
+
+
+def edited(
+    before: Overrides, changes: Sequence[Edit], keys: Mapping[str, ConfigKey], default: Callable[[str], str]
+) -> Overrides:
+    """A resource's overrides after edits. Lists that were not overridden are appended to and taken from by default."""
+    after = dict(before)
+    for edit in changes:
+        if edit.operation is Operation.DELETE or edit.value is None:
+            after.pop(edit.name, None)
+        elif edit.operation is Operation.SET:
+            after[edit.name] = edit.value
+        else:
+            key = keys.get(edit.name)
+            if key is None or key.type is not ConfigType.LIST:
+                raise Refused(
+                    ErrorCode.INVALID_CONFIG,
+                    f"Can't {edit.operation.name} to key {edit.name} because its type is not LIST.",
+                )
+            words = _words(after.get(edit.name, default(edit.name)))
+            asked = _words(edit.value)
+            if edit.operation is Operation.APPEND:
+                words += [word for word in asked if word not in words]
+            else:
+                words = [word for word in words if word not in asked]
+            after[edit.name] = ",".join(words)
+    return after
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")] if text else []
+
+
+def keys_of(kind: ConfigResource) -> Mapping[str, ConfigKey]:
+    """The keys a kind of resource has."""
+    match kind:
+        case ConfigResource.TOPIC:
+            return topic_configs.TOPIC_KEYS
+        case ConfigResource.BROKER:
+            return SETTINGS
+        case ConfigResource.GROUP:
+            return other_configs.GROUP_KEYS
+        case ConfigResource.CLIENT_METRICS:
+            return other_configs.CLIENT_METRICS_KEYS
+        case _:
+            return {}
+
+
+def default_of(kind: ConfigResource, settings: BrokerSettings) -> Callable[[str], str]:
+    """What a key holds while it is not overridden."""
+    if kind is ConfigResource.TOPIC:
+        return lambda name: topic_configs.broker_default(name, settings)
+    if kind is ConfigResource.BROKER:
+        return lambda name: settings.text(name) or ""
+    return lambda name: keys_of(kind)[name].default or ""
+
+
+def check_broker(before: Overrides, after: Overrides) -> None:
+    """Raise `Refused` unless a running broker's overrides may become these."""
+    for name in before.keys() | after.keys():
+        if before.get(name) == after.get(name):
+            continue
+        if name not in SETTINGS:
+            raise Refused(ErrorCode.INVALID_CONFIG, f"Unknown broker configuration {name}")
+        if name in after:
+            try:
+                check_dynamic(name, after[name])
+            except InvalidRequest as error:
+                raise Refused(ErrorCode.INVALID_REQUEST, str(error)) from error

@@ -1,0 +1,119 @@
+"""Configuration as it is shown: every key of a resource with its value and where the value comes from. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock.log import topic_configs
+from penstock.log.brokers import Broker
+from penstock.log.config_values import ConfigKey, ConfigSource, ConfigType
+from penstock.log.other_configs import CLIENT_METRICS_KEYS, GROUP_KEYS
+from penstock.log.setting_table import DYNAMIC, SETTINGS
+from penstock.log.settings import BrokerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Synonym:
+    """One place a value was looked for, and what was there."""
+
+    name: str
+    value: str | None
+    source: ConfigSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One key of a resource."""
+
+    name: str
+    value: str | None
+    source: ConfigSource
+    type: ConfigType
+    synonyms: tuple[Synonym, ...] = ()
+    """The first one is where the value comes from."""
+    read_only: bool = False
+    sensitive: bool = False
+    doc: str | None = None
+
+
+def topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
+    """All keys of a topic with these overrides."""
+    return [_topic_entry(key, overrides, settings) for key in topic_configs.TOPIC_KEYS.values()]
+
+
+def _topic_entry(key: ConfigKey, overrides: Mapping[str, str], settings: BrokerSettings) -> Entry:
+    synonyms = []
+    if key.name in overrides:
+        synonyms.append(Synonym(key.name, overrides[key.name], ConfigSource.TOPIC))
+    given = [
+        Synonym(synonym.setting, value.text, value.source)
+        for synonym in topic_configs.SYNONYMS.get(key.name, ())
+        for value in settings.given(synonym.setting)
+    ]
+    # What somebody set comes before any default, whichever of the names it was set under.
+    synonyms += [synonym for synonym in given if synonym.source is not ConfigSource.DEFAULT]
+    synonyms += [synonym for synonym in given if synonym.source is ConfigSource.DEFAULT]
+    return Entry(
+        name=key.name,
+        value=overrides.get(key.name, topic_configs.broker_default(key.name, settings)),
+        source=synonyms[0].source if synonyms else ConfigSource.DEFAULT,
+        type=key.type,
+        synonyms=tuple(synonyms),
+        doc=key.doc,
+    )
+
+
+def broker_entries(broker: Broker, settings: BrokerSettings) -> list[Entry]:
+    """All settings of one broker."""
+    entries = [
+        _fact("broker.id", str(broker.node_id), ConfigType.INT, "The broker's id."),
+        _fact("broker.rack", broker.rack, ConfigType.STRING, "The zone the broker is in."),
+        _fact("node.id", str(broker.node_id), ConfigType.INT, "The broker's id, by its newer name."),
+    ]
+    for key in SETTINGS.values():
+        given = [Synonym(key.name, value.text, value.source) for value in settings.given(key.name)]
+        entries.append(
+            Entry(
+                name=key.name, value=settings.text(key.name), type=key.type, doc=key.doc, synonyms=tuple(given),
+                source=given[0].source if given else ConfigSource.DEFAULT, read_only=key.name not in DYNAMIC,
+            )
+        )  # fmt: skip
+    return sorted(entries, key=lambda entry: entry.name)
+
+
+def _fact(name: str, value: str | None, kind: ConfigType, doc: str) -> Entry:
+    source = ConfigSource.DEFAULT if value is None else ConfigSource.STATIC_BROKER
+    synonyms = (Synonym(name, value, source),) if value is not None else ()
+    return Entry(name=name, value=value, source=source, type=kind, synonyms=synonyms, read_only=True, doc=doc)
+
+
+def cluster_wide_entries(settings: BrokerSettings) -> list[Entry]:
+    """What was altered for all brokers, and only that, as Kafka answers for the nameless broker."""
+    source = ConfigSource.DYNAMIC_DEFAULT_BROKER
+    return [
+        Entry(
+            name=name, value=text, source=source, type=SETTINGS[name].type, doc=SETTINGS[name].doc,
+            synonyms=(Synonym(name, text, source),),
+        )
+        for name, text in sorted(settings.cluster_wide.items())
+    ]  # fmt: skip
+
+
+def group_entries(overrides: Mapping[str, str]) -> list[Entry]:
+    """All keys of a group; a group that was never seen has the defaults."""
+    return [_own_or_default(key, overrides, ConfigSource.GROUP) for key in GROUP_KEYS.values()]
+
+
+def client_metrics_entries(overrides: Mapping[str, str]) -> list[Entry]:
+    """All keys of a client metrics subscription."""
+    return [_own_or_default(key, overrides, ConfigSource.CLIENT_METRICS) for key in CLIENT_METRICS_KEYS.values()]
+
+
+def _own_or_default(key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource) -> Entry:
+    synonyms: tuple[Synonym, ...] = (Synonym(key.name, key.default, ConfigSource.DEFAULT),)
+    if key.name in overrides:
+        synonyms = (Synonym(key.name, overrides[key.name], own), *synonyms)
+    return Entry(
+        name=key.name, value=synonyms[0].value, source=synonyms[0].source, type=key.type, synonyms=synonyms, doc=key.doc
+    )

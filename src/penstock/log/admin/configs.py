@@ -1,0 +1,244 @@
+"""Configuration shown and changed: DescribeConfigs, AlterConfigs, IncrementalAlterConfigs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.log import other_configs, topic_names
+from penstock.log.admin import config_changes, config_entries, loggers
+from penstock.log.admin.config_changes import Edit, Operation, Overrides
+from penstock.log.admin.config_entries import Entry
+from penstock.log.admin.failures import admin_failure
+from penstock.log.brokers import Brokers
+from penstock.log.config_values import ConfigResource, ConfigSource, ConfigType
+from penstock.log.model import Topic
+from penstock.log.refusals import Refused
+from penstock.log.topics import Topics, unknown_topic
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import alter_configs, incremental_alter_configs
+from penstock.wire.messages.describe_configs import (
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+    DescribeConfigsResourceResult,
+    DescribeConfigsResponse,
+    DescribeConfigsResult,
+    DescribeConfigsSynonym,
+)
+
+Change = Callable[[Overrides], Overrides]
+
+
+class ConfigHandlers:
+    """Kafka's configuration APIs over `Topics`, which keeps all configuration."""
+
+    def __init__(self, topics: Topics, brokers: Brokers) -> None:
+        self._topics = topics
+        self._brokers = brokers
+
+    # ---- shown ----------------------------------------------------------------------------------------------------
+
+    async def describe_configs(
+        self, context: RequestContext, request: DescribeConfigsRequest
+    ) -> DescribeConfigsResponse:
+        """DescribeConfigs, key 32, v1-4. v1: sources and synonyms. v3: types and documentation. v4: flexible."""
+        results = []
+        for resource in request.resources:
+            result = DescribeConfigsResult(
+                error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
+            )
+            try:
+                entries = self._entries(context, resource)
+            except Refused as refusal:
+                result.error_code, result.error_message = refusal.code, refusal.message
+            else:
+                keys = resource.configuration_keys
+                result.configs = [
+                    _shown(entry, synonyms=request.include_synonyms, doc=request.include_documentation)
+                    for entry in entries
+                    if not keys or entry.name in keys
+                ]
+            results.append(result)
+        return DescribeConfigsResponse(results=results)
+
+    def _entries(self, context: RequestContext, resource: DescribeConfigsResource) -> Sequence[Entry]:
+        name = resource.resource_name
+        cluster_id = context.cluster_id
+        kind = _kind(resource.resource_type)
+        settings = self._topics.settings.of(cluster_id)
+        self._check_name(kind, name)
+        match kind:
+            case ConfigResource.TOPIC:
+                return config_entries.topic_entries(self._topic(context, name).overrides, settings)
+            case ConfigResource.BROKER if not name:
+                return config_entries.cluster_wide_entries(settings)
+            case ConfigResource.BROKER:
+                me = next(broker for broker in self._brokers.alive(context) if broker.node_id == int(name))
+                return config_entries.broker_entries(me, settings)
+            case ConfigResource.BROKER_LOGGER:
+                return [
+                    Entry(name=logger, value=level, source=ConfigSource.BROKER_LOGGER, type=ConfigType.UNKNOWN)
+                    for logger, level in loggers.levels().items()
+                ]
+            case ConfigResource.GROUP:
+                return config_entries.group_entries(self._topics.overrides(cluster_id, kind, name))
+            case _:
+                return config_entries.client_metrics_entries(self._topics.overrides(cluster_id, kind, name))
+
+    def _check_name(self, kind: ConfigResource, name: str) -> None:
+        complaint = None
+        match kind:
+            case ConfigResource.BROKER if not name:
+                return
+            case ConfigResource.BROKER | ConfigResource.BROKER_LOGGER if name != str(self._brokers.node_id):
+                complaint = f"Unexpected broker id, expected {self._brokers.node_id}, but received '{name}'"
+            case ConfigResource.GROUP if not name:
+                complaint = "Group name must not be empty"
+            case ConfigResource.CLIENT_METRICS if not name:
+                complaint = "Client metrics subscription name must not be empty"
+            case ConfigResource.TOPIC:
+                topic_names.check(name)
+        if complaint is not None:
+            raise Refused(ErrorCode.INVALID_REQUEST, complaint)
+
+    def _topic(self, context: RequestContext, name: str) -> Topic:
+        topic = self._topics.registry.by_name(context.cluster_id, name)
+        if topic is None:
+            raise unknown_topic(name)
+        return topic
+
+    # ---- changed ----------------------------------------------------------------------------------------------------
+
+    async def alter_configs(
+        self, context: RequestContext, request: alter_configs.AlterConfigsRequest
+    ) -> alter_configs.AlterConfigsResponse:
+        """AlterConfigs, key 33, v0-2: what is given replaces all overrides of a resource. v2: flexible."""
+        seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
+        responses = []
+        for resource in request.resources:
+            response = alter_configs.AlterConfigsResourceResponse(
+                error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
+            )
+            try:
+                kind = _kind(resource.resource_type)
+                _check_once(seen[resource.resource_type, resource.resource_name])
+                if kind is ConfigResource.BROKER_LOGGER:
+                    raise Refused(ErrorCode.INVALID_REQUEST, "Log levels are changed by IncrementalAlterConfigs only.")
+                wanted = config_changes.replacement([(config.name, config.value) for config in resource.configs])
+                change = config_changes.replaced_by(wanted)
+                await self._alter(context, kind, resource.resource_name, change, request.validate_only)
+            except PlatformError as error:
+                response.error_code, response.error_message = admin_failure(error)
+            responses.append(response)
+        return alter_configs.AlterConfigsResponse(responses=responses)
+
+    async def incremental_alter_configs(
+        self, context: RequestContext, request: incremental_alter_configs.IncrementalAlterConfigsRequest
+    ) -> incremental_alter_configs.IncrementalAlterConfigsResponse:
+        """IncrementalAlterConfigs, key 44, v0-1 (KIP-339): keys are set, deleted, appended to or taken from."""
+        seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
+        responses = []
+        for resource in request.resources:
+            response = incremental_alter_configs.AlterConfigsResourceResponse(
+                error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
+            )
+            try:
+                kind = _kind(resource.resource_type)
+                _check_once(seen[resource.resource_type, resource.resource_name])
+                edits = config_changes.edits(
+                    (config.name, config.config_operation, config.value) for config in resource.configs
+                )
+                await self._edit(context, kind, resource.resource_name, edits, request.validate_only)
+            except PlatformError as error:
+                response.error_code, response.error_message = admin_failure(error)
+            responses.append(response)
+        return incremental_alter_configs.IncrementalAlterConfigsResponse(responses=responses)
+
+    async def _edit(
+        self, context: RequestContext, kind: ConfigResource, name: str, edits: Sequence[Edit], validate_only: bool
+    ) -> None:
+        if kind is ConfigResource.BROKER_LOGGER:
+            self._check_name(kind, name)
+            _edit_loggers(edits, validate_only)
+            return
+        keys = config_changes.keys_of(kind)
+        default = config_changes.default_of(kind, self._topics.settings.of(context.cluster_id))
+
+        def change(before: Overrides) -> Overrides:
+            return config_changes.edited(before, edits, keys, default)
+
+        await self._alter(context, kind, name, change, validate_only)
+
+    async def _alter(
+        self, context: RequestContext, kind: ConfigResource, name: str, change: Change, validate_only: bool
+    ) -> None:
+        self._check_name(kind, name)
+        cluster_id = context.cluster_id
+        if kind is ConfigResource.TOPIC:
+            await self._topics.alter_topic(self._topic(context, name), change, validate_only=validate_only)
+            return
+
+        def checked(before: Overrides) -> Overrides:
+            after = change(before)
+            match kind:
+                case ConfigResource.BROKER:
+                    config_changes.check_broker(before, after)
+                case ConfigResource.GROUP:
+                    other_configs.check_group(after)
+                case _:
+                    other_configs.check_client_metrics(after)
+            return after
+
+        if kind is ConfigResource.BROKER:
+            await self._topics.alter_broker(cluster_id, name, checked, validate_only=validate_only)
+        else:
+            await self._topics.alter_other(cluster_id, kind, name, checked, validate_only=validate_only)
+
+
+def _kind(number: int) -> ConfigResource:
+    try:
+        kind = ConfigResource(number)
+    except ValueError:
+        kind = ConfigResource.UNKNOWN
+    if kind is ConfigResource.UNKNOWN:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Unsupported resource type {number}")
+    return kind
+
+
+def _check_once(count: int) -> None:
+    if count > 1:
+        raise Refused(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
+
+
+def _edit_loggers(edits: Sequence[Edit], validate_only: bool) -> None:
+    levels = {}
+    for edit in edits:
+        if edit.operation not in (Operation.SET, Operation.DELETE):
+            raise Refused(
+                ErrorCode.INVALID_REQUEST, f"{edit.operation.name} is not supported for the log level of {edit.name}"
+            )
+        levels[edit.name] = edit.value if edit.operation is Operation.SET else None
+        loggers.check(edit.name, levels[edit.name])
+    if not validate_only:
+        for name, level in levels.items():
+            loggers.set_level(name, level)
+
+
+def _shown(entry: Entry, *, synonyms: bool, doc: bool) -> DescribeConfigsResourceResult:
+    return DescribeConfigsResourceResult(
+        name=entry.name,
+        value=None if entry.sensitive else entry.value,
+        read_only=entry.read_only,
+        config_source=entry.source,
+        is_sensitive=entry.sensitive,
+        synonyms=[
+            DescribeConfigsSynonym(name=synonym.name, value=synonym.value, source=synonym.source)
+            for synonym in entry.synonyms
+        ]
+        if synonyms
+        else [],
+        config_type=entry.type,
+        documentation=entry.doc if doc else None,
+    )

@@ -1,0 +1,258 @@
+"""Topics come, grow and go: CreateTopics, CreatePartitions, DeleteTopics."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.log.admin.config_entries import topic_entries
+from penstock.log.admin.failures import admin_failure
+from penstock.log.brokers import Brokers
+from penstock.log.model import Topic
+from penstock.log.refusals import Refused
+from penstock.log.topics import NewTopic, Topics, unknown_topic
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.create_partitions import (
+    CreatePartitionsRequest,
+    CreatePartitionsResponse,
+    CreatePartitionsTopic,
+    CreatePartitionsTopicResult,
+)
+from penstock.wire.messages.create_topics import (
+    CreatableReplicaAssignment,
+    CreatableTopic,
+    CreatableTopicConfigs,
+    CreatableTopicResult,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+)
+from penstock.wire.messages.delete_topics import (
+    DeletableTopicResult,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+    DeleteTopicState,
+)
+
+ZERO_UUID = bytes(16)
+OPEN = -1
+"""What a client sends for a number it leaves to the broker."""
+METADATA_TOPIC = "__cluster_metadata"
+
+
+class TopicHandlers:
+    """Kafka's topic administration over `Topics`."""
+
+    def __init__(self, topics: Topics, brokers: Brokers) -> None:
+        self._topics = topics
+        self._registry = topics.registry
+        self._brokers = brokers
+
+    async def create_topics(self, context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:
+        """CreateTopics, key 19, v2-7. v4: partitions and replication factor may be left open. v5: the answer holds
+        both and the configuration (KIP-525). v7: topic ids. Any replication factor is taken and shown again."""
+        seen = Counter(topic.name for topic in request.topics)
+        results: dict[str, CreatableTopicResult] = {}
+        wanted: list[NewTopic] = []
+        for topic in request.topics:
+            if seen[topic.name] > 1:
+                refusal = Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+                results[topic.name] = _not_created(topic.name, refusal)
+                continue
+            try:
+                new = self._wanted(context, topic)
+                if request.validate_only:
+                    self._topics.check_new(context.cluster_id, new)
+            except Refused as error:
+                results[topic.name] = _not_created(topic.name, error)
+                continue
+            results[topic.name] = self._result(context, new)
+            wanted.append(new)
+        if not request.validate_only and wanted:
+            await self._create(context, wanted, results)
+        return CreateTopicsResponse(topics=list(results.values()))
+
+    async def _create(
+        self, context: RequestContext, wanted: Sequence[NewTopic], results: dict[str, CreatableTopicResult]
+    ) -> None:
+        answers: Sequence[Topic | PlatformError]
+        try:
+            answers = await self._topics.create(context.cluster_id, wanted)
+        except PlatformError as error:
+            answers = [error] * len(wanted)
+        for new, answer in zip(wanted, answers, strict=True):
+            if isinstance(answer, Topic):
+                results[new.name].topic_id = answer.topic_id
+            else:
+                results[new.name] = _not_created(new.name, answer)
+
+    def _wanted(self, context: RequestContext, topic: CreatableTopic) -> NewTopic:
+        if topic.name == METADATA_TOPIC:
+            raise Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"Nobody may create {METADATA_TOPIC}.")
+        overrides = {}
+        for config in topic.configs:
+            if config.value is None:
+                raise Refused(ErrorCode.INVALID_CONFIG, f"Null value not supported for topic config {config.name}.")
+            overrides[config.name] = config.value
+        count, factor = topic.num_partitions, topic.replication_factor
+        if topic.assignments:
+            count, factor = self._assigned(context, topic)
+        return NewTopic(
+            name=topic.name,
+            partition_count=None if count == OPEN else count,
+            replication_factor=None if factor == OPEN else factor,
+            overrides=overrides,
+        )
+
+    def _assigned(self, context: RequestContext, topic: CreatableTopic) -> tuple[int, int]:
+        """Partitions and replication factor of a manual assignment. Which brokers it names changes nothing else."""
+        if topic.replication_factor != OPEN or topic.num_partitions != OPEN:
+            raise Refused(
+                ErrorCode.INVALID_REQUEST,
+                "With a manual partition assignment, partitions and replication factor must be -1.",
+            )
+        indexes = sorted(assignment.partition_index for assignment in topic.assignments)
+        if indexes != list(range(len(indexes))):
+            raise Refused(
+                ErrorCode.INVALID_REPLICA_ASSIGNMENT, "Partitions must be numbered from 0 without gaps or repetition."
+            )
+        return len(indexes), self._replication_factor(context, topic.assignments)
+
+    def _replication_factor(self, context: RequestContext, assignments: Sequence[CreatableReplicaAssignment]) -> int:
+        for assignment in assignments:
+            check_replicas(self._alive(context), assignment.broker_ids)
+        sizes = {len(assignment.broker_ids) for assignment in assignments}
+        if len(sizes) > 1:
+            raise Refused(
+                ErrorCode.INVALID_REPLICA_ASSIGNMENT, "All partitions must be assigned to the same number of replicas."
+            )
+        return sizes.pop()
+
+    def _alive(self, context: RequestContext) -> set[int]:
+        return {broker.node_id for broker in self._brokers.alive(context)}
+
+    def _result(self, context: RequestContext, new: NewTopic) -> CreatableTopicResult:
+        partition_count, replication_factor = self._topics.counts(context.cluster_id, new)
+        result = CreatableTopicResult(
+            name=new.name, error_message=None, num_partitions=partition_count, replication_factor=replication_factor
+        )
+        if context.api_version >= 5:
+            result.configs = [
+                CreatableTopicConfigs(
+                    name=entry.name, value=entry.value, read_only=entry.read_only, config_source=entry.source,
+                    is_sensitive=entry.sensitive,
+                )
+                for entry in topic_entries(new.overrides, self._topics.settings.of(context.cluster_id))
+                if entry.value is not None
+            ]  # fmt: skip
+        return result
+
+    async def create_partitions(
+        self, context: RequestContext, request: CreatePartitionsRequest
+    ) -> CreatePartitionsResponse:
+        """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be throttled (KIP-599)."""
+        seen = Counter(topic.name for topic in request.topics)
+        results: dict[str, CreatePartitionsTopicResult] = {}
+        for wanted in request.topics:
+            result = results[wanted.name] = CreatePartitionsTopicResult(name=wanted.name)
+            try:
+                if seen[wanted.name] > 1:
+                    raise Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+                topic = self._growing(context, wanted)
+                if not request.validate_only:
+                    await self._topics.add_partitions(topic, wanted.count)
+            except PlatformError as error:
+                result.error_code, result.error_message = admin_failure(error)
+        return CreatePartitionsResponse(results=list(results.values()))
+
+    def _growing(self, context: RequestContext, wanted: CreatePartitionsTopic) -> Topic:
+        topic = self._registry.by_name(context.cluster_id, wanted.name)
+        if topic is None:
+            raise unknown_topic(wanted.name)
+        self._topics.check_partition_count(topic, wanted.count)
+        if wanted.assignments is not None:
+            added = wanted.count - len(topic.partitions)
+            if len(wanted.assignments) != added:
+                raise Refused(
+                    ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+                    f"{added} partition(s) are added, but {len(wanted.assignments)} assignment(s) were given.",
+                )
+            for assignment in wanted.assignments:
+                check_replicas(self._alive(context), assignment.broker_ids)
+        return topic
+
+    async def delete_topics(self, context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
+        """DeleteTopics, key 20, v1-6. v4: flexible. v5: error messages. v6: by topic id as well (KIP-516)."""
+        wanted = request.topics or [DeleteTopicState(name=name) for name in request.topic_names]
+        if not self._topics.settings.of(context.cluster_id).delete_topics:
+            code = ErrorCode.INVALID_REQUEST if context.api_version < 3 else ErrorCode.TOPIC_DELETION_DISABLED
+            refusal = Refused(code, "Topic deletion is disabled.")
+            return DeleteTopicsResponse(responses=[_not_deleted(state, refusal) for state in wanted])
+        names = Counter(state.name for state in wanted if state.name is not None)
+        ids = Counter(state.topic_id for state in wanted if state.topic_id != ZERO_UUID)
+        responses: list[DeletableTopicResult] = []
+        going: dict[Topic, DeletableTopicResult] = {}
+        for state in wanted:
+            try:
+                _check_target(state, names, ids)
+                topic = self._target(context, state)
+            except Refused as refusal:
+                responses.append(_not_deleted(state, refusal))
+                continue
+            if topic not in going:
+                going[topic] = DeletableTopicResult(name=topic.name, topic_id=topic.topic_id)
+        try:
+            await self._topics.delete(context.cluster_id, list(going))
+        except PlatformError as error:
+            for result in going.values():
+                result.error_code, result.error_message = admin_failure(error)
+        return DeleteTopicsResponse(responses=responses + list(going.values()))
+
+    def _target(self, context: RequestContext, state: DeleteTopicState) -> Topic:
+        if state.name is not None:
+            topic = self._registry.by_name(context.cluster_id, state.name)
+            if topic is None:
+                raise unknown_topic(state.name)
+            return topic
+        topic = self._registry.by_id(context.cluster_id, state.topic_id)
+        if topic is None:
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_ID, "This server does not host this topic ID.")
+        return topic
+
+
+def check_replicas(alive: set[int], broker_ids: Sequence[int]) -> None:
+    """Raise `Refused` unless a partition could be assigned to these brokers."""
+    if not broker_ids:
+        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "A partition must be assigned to at least one replica.")
+    if len(set(broker_ids)) != len(broker_ids):
+        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "A partition is assigned to the same replica twice.")
+    strangers = [str(broker_id) for broker_id in broker_ids if broker_id not in alive]
+    if strangers:
+        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"No such broker: {', '.join(strangers)}.")
+
+
+def _check_target(state: DeleteTopicState, names: Counter[str], ids: Counter[bytes]) -> None:
+    by_id = state.topic_id != ZERO_UUID
+    if state.name is not None and by_id:
+        complaint = "You may not specify both topic name and topic id."
+    elif state.name is None and not by_id:
+        complaint = "Neither topic name nor id were specified."
+    elif state.name is not None and names[state.name] > 1:
+        complaint = "Duplicate topic name."
+    elif by_id and ids[state.topic_id] > 1:
+        complaint = "Duplicate topic id."
+    else:
+        return
+    raise Refused(ErrorCode.INVALID_REQUEST, complaint)
+
+
+def _not_created(name: str, error: PlatformError) -> CreatableTopicResult:
+    code, message = admin_failure(error)
+    return CreatableTopicResult(name=name, error_code=code, error_message=message)
+
+
+def _not_deleted(state: DeleteTopicState, refusal: Refused) -> DeletableTopicResult:
+    return DeletableTopicResult(
+        name=state.name, topic_id=state.topic_id, error_code=refusal.code, error_message=refusal.message
+    )

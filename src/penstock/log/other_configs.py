@@ -1,0 +1,140 @@
+"""Configuration of groups and of client metrics subscriptions: Kafka's keys and what they may hold. Pure.
+
+It is kept for tools that set it up before the groups and subscriptions exist.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import cast
+
+from penstock.base.errors import InvalidRequest
+from penstock.log.config_values import ConfigKey, ConfigType, ConfigValue, table, unknown
+from penstock.log.refusals import Refused
+from penstock.wire.error_codes import ErrorCode
+
+_DURATION = re.compile(r"by_duration:P(?=[\dT])(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?")
+_MATCHABLE = frozenset(
+    {
+        "client_id", "client_instance_id", "client_software_name", "client_software_version", "client_source_address",
+        "client_source_port",
+    }
+)  # fmt: skip
+
+
+def _offset_reset(value: ConfigValue) -> str | None:
+    if value in ("latest", "earliest") or _DURATION.fullmatch(str(value)):
+        return None
+    return "Must be latest, earliest or by_duration:PnDTnHnMnS"
+
+
+def _number(name: str, default: int, minimum: int, doc: str) -> ConfigKey:
+    return ConfigKey(name=name, type=ConfigType.INT, default=str(default), minimum=minimum, doc=doc)
+
+
+GROUP_KEYS: Mapping[str, ConfigKey] = table(
+    sorted(
+        (
+            _number("consumer.session.timeout.ms", 45_000, 1, "Session time-out of a consumer group's members."),
+            _number("consumer.heartbeat.interval.ms", 5_000, 1, "Heartbeat interval of a consumer group's members."),
+            _number("consumer.assignment.interval.ms", 1_000, 0, "Least time between two consumer assignments."),
+            _number("share.session.timeout.ms", 45_000, 1, "Session time-out of a share group's members."),
+            _number("share.heartbeat.interval.ms", 5_000, 1, "Heartbeat interval of a share group's members."),
+            _number("share.record.lock.duration.ms", 30_000, 1_000, "How long a share group's record stays acquired."),
+            _number("share.delivery.count.limit", 5, 2, "How often a share group's record is delivered at most."),
+            _number("share.partition.max.record.locks", 2_000, 100, "How many records of a partition may be acquired."),
+            _number("share.assignment.interval.ms", 1_000, 0, "Least time between two share assignments."),
+            _number("streams.session.timeout.ms", 45_000, 1, "Session time-out of a streams group's members."),
+            _number("streams.heartbeat.interval.ms", 5_000, 1, "Heartbeat interval of a streams group's members."),
+            _number("streams.num.standby.replicas", 0, 0, "Standby tasks per task of a streams group."),
+            _number("streams.initial.rebalance.delay.ms", 3_000, 0, "How long a new streams group waits for members."),
+            _number("streams.assignment.interval.ms", 1_000, 0, "Least time between two streams assignments."),
+            ConfigKey(
+                name="streams.rack.aware.assignment.tags", type=ConfigType.LIST, default="",
+                doc="Client tags that a streams group spreads standby tasks over.",
+            ),
+            ConfigKey(
+                name="streams.assignor.name", type=ConfigType.STRING, default=None,
+                doc="The assignor of a streams group.",
+            ),
+            ConfigKey(
+                name="share.auto.offset.reset", type=ConfigType.STRING, default="latest", check=_offset_reset,
+                doc="Where a share group starts in a partition it reads for the first time.",
+            ),
+            ConfigKey(
+                name="share.isolation.level", type=ConfigType.STRING, default="read_uncommitted",
+                choices=("read_committed", "read_uncommitted"), doc="Which records a share group is shown.",
+            ),
+            ConfigKey(
+                name="share.renew.acknowledge.enable", type=ConfigType.BOOLEAN, default="true",
+                doc="Whether a share group's members may prolong the acquisition of a record.",
+            ),
+            ConfigKey(
+                name="errors.deadletterqueue.topic.name", type=ConfigType.STRING, default="",
+                doc="The topic that takes a share group's undeliverable records.",
+            ),
+            ConfigKey(
+                name="errors.deadletterqueue.copy.record.enable", type=ConfigType.BOOLEAN, default="false",
+                doc="Whether the dead letter queue gets the record's data as well.",
+            ),
+        ),
+        key=lambda key: key.name,
+    )
+)  # fmt: skip
+
+CLIENT_METRICS_KEYS: Mapping[str, ConfigKey] = table(
+    (
+        ConfigKey(
+            name="interval.ms", type=ConfigType.INT, default="300000", minimum=100, maximum=3_600_000,
+            doc="How often clients push metrics.",
+        ),
+        ConfigKey(
+            name="match", type=ConfigType.LIST, default="", doc="Which clients push, as property=pattern pairs."
+        ),
+        ConfigKey(
+            name="metrics", type=ConfigType.LIST, default="", doc="Prefixes of the metrics to push; * for all."
+        ),
+    )
+)  # fmt: skip
+
+
+def check_group(overrides: Mapping[str, str]) -> None:
+    """Raise `Refused` unless a group may have these overrides."""
+    for name, text in overrides.items():
+        key = GROUP_KEYS.get(name)
+        try:
+            if key is None:
+                raise unknown(name, GROUP_KEYS)
+            key.parse(text)
+        except InvalidRequest as error:
+            raise Refused(ErrorCode.INVALID_CONFIG, str(error)) from error
+
+
+def check_client_metrics(overrides: Mapping[str, str]) -> None:
+    """Raise `Refused` unless a client metrics subscription may have these overrides."""
+    for name, text in overrides.items():
+        key = CLIENT_METRICS_KEYS.get(name)
+        try:
+            if key is None:
+                raise unknown(name, CLIENT_METRICS_KEYS)
+            value = key.parse(text)
+        except InvalidRequest as error:
+            raise Refused(ErrorCode.INVALID_REQUEST, str(error)) from error
+        if name == "match":
+            _check_match(cast("tuple[str, ...]", value))
+
+
+def _check_match(pairs: tuple[str, ...]) -> None:
+    for pair in pairs:
+        name, separator, pattern = pair.partition("=")
+        complaint = None
+        if not separator or name.strip() not in _MATCHABLE:
+            complaint = f"Illegal client matching pattern: {pair}"
+        else:
+            try:
+                re.compile(pattern.strip())
+            except re.error as error:
+                complaint = f"Illegal client matching pattern: {pair}: {error}"
+        if complaint is not None:
+            raise Refused(ErrorCode.INVALID_CONFIG, complaint)
