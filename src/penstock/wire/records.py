@@ -206,6 +206,13 @@ def _assemble(header: BatchHeader, payload: Buffer) -> bytes:
     return b"".join((front, checked, payload))
 
 
+def _compressed(header: BatchHeader, payload: bytes, *, level: int | None = None) -> bytes:
+    if not payload:
+        # Nothing is not compressed: as in Kafka, a bare header names no compression.
+        return _assemble(header._replace(attributes=header.attributes & ~_COMPRESSION_BITS), payload)
+    return _assemble(header, compress(payload, header.compression, level=level))
+
+
 # ---- decoding ------------------------------------------------------------------------------------------------
 
 
@@ -343,7 +350,7 @@ def build_batch(
         record_count=len(records),
     )
     payload = _encode_records(records, base_offset, base_timestamp)
-    return _assemble(header, compress(payload, compression, level=level) if payload else b"")
+    return _compressed(header, payload, level=level)
 
 
 def _encode_records(records: Iterable[Record], base_offset: int, base_timestamp: int) -> bytes:
@@ -457,7 +464,7 @@ def filter_batch(
     if header.timestamp_type is TimestampType.CREATE_TIME:
         header = header._replace(max_timestamp=max((span.timestamp for span in kept), default=NO_TIMESTAMP))
     header = header._replace(record_count=len(kept))
-    return _assemble(header, compress(payload, header.compression) if payload else b"")
+    return _compressed(header, payload)
 
 
 def _shifted(data: bytes, span: RecordSpan, timestamp_delta: int) -> bytes:
