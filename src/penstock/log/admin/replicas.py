@@ -1,0 +1,142 @@
+"""Replicas and disks, as a system with one logical replica has them: log directories, elections, reassignments.
+
+Every partition is always led, by whichever live agent is asked; an election is never needed, a reassignment is done
+when it is accepted. What cannot be true is refused as Kafka refuses it.
+"""
+
+from __future__ import annotations
+
+from penstock.base.context import RequestContext
+from penstock.log.admin.topics import check_replicas
+from penstock.log.brokers import Brokers, replica_nodes
+from penstock.log.model import Partition
+from penstock.log.refusals import Refused
+from penstock.log.registry import Registry
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.alter_partition_reassignments import (
+    AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse,
+    ReassignablePartition,
+    ReassignablePartitionResponse,
+    ReassignableTopicResponse,
+)
+from penstock.wire.messages.describe_log_dirs import (
+    DescribeLogDirsPartition,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
+    DescribeLogDirsResult,
+    DescribeLogDirsTopic,
+)
+from penstock.wire.messages.elect_leaders import (
+    ElectLeadersRequest,
+    ElectLeadersResponse,
+    PartitionResult,
+    ReplicaElectionResult,
+)
+from penstock.wire.messages.list_partition_reassignments import (
+    ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse,
+)
+
+ELECTION_TYPES = (0, 1)
+"""Preferred and unclean."""
+NOT_HOSTED = "This server does not host this topic-partition."
+
+
+class ReplicaHandlers:
+    """Kafka's APIs about where replicas are."""
+
+    def __init__(self, registry: Registry, brokers: Brokers, *, log_dir: str = "/penstock") -> None:
+        self._registry = registry
+        self._brokers = brokers
+        self._log_dir = log_dir
+
+    async def describe_log_dirs(
+        self, context: RequestContext, request: DescribeLogDirsRequest
+    ) -> DescribeLogDirsResponse:
+        """DescribeLogDirs, key 35, v1-5. v2: flexible. v3: an error for the whole answer. v4: sizes of the volume,
+        unknown here. v5: cordoned directories. One directory stands for the store; sizes are those of the log."""
+        asked = None if request.topics is None else {topic.topic: set(topic.partitions) for topic in request.topics}
+        topics = []
+        for topic in self._registry.all(context.cluster_id):
+            if asked is not None and topic.name not in asked:
+                continue
+            partitions = [
+                DescribeLogDirsPartition(partition_index=partition.index, partition_size=partition.size_bytes)
+                for partition in topic.partitions
+                if asked is None or partition.index in asked[topic.name]
+            ]
+            if partitions:
+                topics.append(DescribeLogDirsTopic(name=topic.name, partitions=partitions))
+        return DescribeLogDirsResponse(results=[DescribeLogDirsResult(log_dir=self._log_dir, topics=topics)])
+
+    async def elect_leaders(self, context: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse:
+        """ElectLeaders, key 43, v0-2. v1: unclean elections, an error for the whole answer. v2: flexible."""
+        known_type = request.election_type in ELECTION_TYPES
+        response = ElectLeadersResponse(
+            error_code=ErrorCode.NONE if known_type else ErrorCode.INVALID_REQUEST, replica_election_results=[]
+        )
+        # Null asks for every partition that needs an election: there are none.
+        for topic in request.topic_partitions or ():
+            results = []
+            for index in topic.partitions:
+                if not known_type:
+                    code, message = ErrorCode.INVALID_REQUEST, f"Unknown election type {request.election_type}"
+                elif self._partition(context, topic.topic, index) is None:
+                    code, message = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, NOT_HOSTED
+                else:
+                    code, message = ErrorCode.ELECTION_NOT_NEEDED, "Every partition has a live leader."
+                results.append(PartitionResult(partition_id=index, error_code=code, error_message=message))
+            response.replica_election_results.append(
+                ReplicaElectionResult(topic=topic.topic, partition_result=results)
+            )
+        return response
+
+    async def alter_partition_reassignments(
+        self, context: RequestContext, request: AlterPartitionReassignmentsRequest
+    ) -> AlterPartitionReassignmentsResponse:
+        """AlterPartitionReassignments, key 45, v0-1. v1: the client may forbid another replication factor. Any live
+        agents are accepted, and the reassignment is over at once; so there is never one to cancel."""
+        response = AlterPartitionReassignmentsResponse(
+            error_message=None, allow_replication_factor_change=request.allow_replication_factor_change
+        )
+        for topic in request.topics:
+            results = []
+            for wanted in topic.partitions:
+                result = ReassignablePartitionResponse(partition_index=wanted.partition_index, error_message=None)
+                try:
+                    partition = self._partition(context, topic.name, wanted.partition_index)
+                    if partition is None:
+                        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, NOT_HOSTED)
+                    self._check_reassignment(context, partition, wanted, request.allow_replication_factor_change)
+                except Refused as refusal:
+                    result.error_code, result.error_message = refusal.code, refusal.message
+                results.append(result)
+            response.responses.append(ReassignableTopicResponse(name=topic.name, partitions=results))
+        return response
+
+    def _check_reassignment(
+        self, context: RequestContext, partition: Partition, wanted: ReassignablePartition, may_change_factor: bool
+    ) -> None:
+        if wanted.replicas is None:
+            raise Refused(ErrorCode.NO_REASSIGNMENT_IN_PROGRESS, "No reassignment is in progress.")
+        alive = self._brokers.alive(context)
+        check_replicas({broker.node_id for broker in alive}, wanted.replicas)
+        if not may_change_factor:
+            leader = self._brokers.leader(partition, context)
+            present = len(replica_nodes(leader, partition.topic.replication_factor, alive))
+            if len(wanted.replicas) != present:
+                raise Refused(
+                    ErrorCode.INVALID_REPLICATION_FACTOR,
+                    f"The replication factor would change from {present} to {len(wanted.replicas)}.",
+                )
+
+    async def list_partition_reassignments(
+        self, context: RequestContext, request: ListPartitionReassignmentsRequest
+    ) -> ListPartitionReassignmentsResponse:
+        """ListPartitionReassignments, key 46, v0: always empty, a reassignment is over when it was accepted."""
+        return ListPartitionReassignmentsResponse(error_message=None)
+
+    def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:
+        topic = self._registry.by_name(context.cluster_id, name)
+        return topic.partitions[index] if topic is not None and 0 <= index < len(topic.partitions) else None

@@ -1,0 +1,209 @@
+"""Offsets asked for and cut off: ListOffsets, OffsetForLeaderEpoch, DeleteRecords.
+
+Starts and ends come from memory. Only a look-up by timestamp reads the log; how it is done is injected.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple, Protocol
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.log.admin.failures import admin_failure, read_failure
+from penstock.log.model import LEADER_EPOCH, Partition
+from penstock.log.registry import Registry
+from penstock.log.topics import Topics
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.delete_records import (
+    DeleteRecordsPartitionResult,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+    DeleteRecordsTopicResult,
+)
+from penstock.wire.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsPartitionResponse,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+)
+from penstock.wire.messages.offset_for_leader_epoch import (
+    EpochEndOffset,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopicResult,
+)
+
+NONE = -1
+READ_COMMITTED = 1
+
+LATEST = -1
+EARLIEST = -2
+MAX_TIMESTAMP = -3
+EARLIEST_LOCAL = -4
+LATEST_TIERED = -5
+EARLIEST_PENDING_UPLOAD = -6
+SINCE_VERSION = {
+    LATEST: 1, EARLIEST: 1, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11,
+}  # fmt: skip
+"""From which version on a client may ask for each of the special times."""
+
+HIGH_WATERMARK = -1
+"""What DeleteRecords calls the end of the log."""
+
+
+class OffsetForTimestamp(Protocol):
+    """How the log finds a record by its time."""
+
+    async def __call__(self, partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:
+        """The lowest offset whose record is not older than `timestamp`, with that record's timestamp; None when all
+        are older. With `max_only` the first record with the highest timestamp of all."""
+
+
+class Found(NamedTuple):
+    """An answer to one question about offsets."""
+
+    offset: int = NONE
+    timestamp: int = NONE
+    leader_epoch: int = NONE
+
+
+class OffsetHandlers:
+    """Kafka's APIs about where logs start and end."""
+
+    def __init__(self, topics: Topics, offset_for_timestamp: OffsetForTimestamp) -> None:
+        self._topics = topics
+        self._registry: Registry = topics.registry
+        self._offset_for_timestamp = offset_for_timestamp
+
+    async def list_offsets(self, context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
+        """ListOffsets, key 2, v1-11. v2: isolation level. v4: leader epochs. v6: flexible. v7-9, v11: more special
+        times. v10: how long the client waits, which nothing here depends on."""
+        seen = Counter((topic.name, part.partition_index) for topic in request.topics for part in topic.partitions)
+        committed = request.isolation_level == READ_COMMITTED
+        response = ListOffsetsResponse()
+        for topic in request.topics:
+            results = []
+            for wanted in topic.partitions:
+                index = wanted.partition_index
+                result = ListOffsetsPartitionResponse(partition_index=index)
+                partition = self._partition(context, topic.name, index)
+                if seen[topic.name, index] > 1:
+                    result.error_code = ErrorCode.INVALID_REQUEST
+                elif partition is None:
+                    result.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                else:
+                    await self._answer(context, partition, wanted, committed, result)
+                results.append(result)
+            response.topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=results))
+        return response
+
+    async def _answer(
+        self, context: RequestContext, partition: Partition, wanted: ListOffsetsPartition, committed: bool,
+        result: ListOffsetsPartitionResponse,
+    ) -> None:  # fmt: skip
+        time = wanted.timestamp
+        if time < 0 and context.api_version < SINCE_VERSION.get(time, 2**15):
+            result.error_code = ErrorCode.UNSUPPORTED_VERSION
+            return
+        result.error_code = epoch_error(wanted.current_leader_epoch)
+        if result.error_code != ErrorCode.NONE:
+            return
+        try:
+            found = await self._find(partition, time, committed)
+        except PlatformError as error:
+            result.error_code = read_failure(error)
+            return
+        result.offset, result.timestamp = found.offset, found.timestamp
+        result.leader_epoch = found.leader_epoch if context.api_version >= 4 else NONE
+
+    async def _find(self, partition: Partition, time: int, committed: bool) -> Found:
+        end = partition.last_stable_offset if committed else partition.next_offset
+        if time == LATEST:
+            return Found(end, NONE, LEADER_EPOCH)
+        if time in (EARLIEST, EARLIEST_LOCAL):
+            return Found(partition.log_start, NONE, LEADER_EPOCH)
+        if time in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
+            # There is one tier: nothing was moved to another, and nothing waits to be.
+            return Found()
+        record = await self._offset_for_timestamp(partition, time, max_only=time == MAX_TIMESTAMP)
+        if record is None or record[0] >= end:
+            return Found()
+        return Found(*record, LEADER_EPOCH)
+
+    async def offset_for_leader_epoch(
+        self, context: RequestContext, request: OffsetForLeaderEpochRequest
+    ) -> OffsetForLeaderEpochResponse:
+        """OffsetForLeaderEpoch, key 23, v2-4. v3: replica id. v4: flexible. There is one epoch, and it ends where
+        the log ends."""
+        response = OffsetForLeaderEpochResponse()
+        for topic in request.topics:
+            results = [self._epoch_end(context, topic.topic, wanted) for wanted in topic.partitions]
+            response.topics.append(OffsetForLeaderTopicResult(topic=topic.topic, partitions=results))
+        return response
+
+    def _epoch_end(self, context: RequestContext, name: str, wanted: OffsetForLeaderPartition) -> EpochEndOffset:
+        result = EpochEndOffset(partition=wanted.partition)
+        partition = self._partition(context, name, wanted.partition)
+        if partition is None:
+            result.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            return result
+        result.error_code = epoch_error(wanted.current_leader_epoch)
+        if result.error_code == ErrorCode.NONE and wanted.leader_epoch == LEADER_EPOCH:
+            result.leader_epoch, result.end_offset = LEADER_EPOCH, partition.next_offset
+        return result
+
+    async def delete_records(self, context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
+        """DeleteRecords, key 21, v0-2. v2: flexible. Compacted topics may be trimmed too, as in Kafka 4.4."""
+        response = DeleteRecordsResponse()
+        marks: dict[Partition, int] = {}
+        trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]] = []
+        for topic in request.topics:
+            results = []
+            for wanted in topic.partitions:
+                result = DeleteRecordsPartitionResult(partition_index=wanted.partition_index, low_watermark=NONE)
+                partition = self._partition(context, topic.name, wanted.partition_index)
+                if partition is None:
+                    result.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                else:
+                    end = partition.next_offset
+                    offset = end if wanted.offset == HIGH_WATERMARK else wanted.offset
+                    if 0 <= offset <= end:
+                        marks[partition] = max(offset, marks.get(partition, 0))
+                        trimmed.append((partition, result))
+                    else:
+                        result.error_code = ErrorCode.OFFSET_OUT_OF_RANGE
+                results.append(result)
+            response.topics.append(DeleteRecordsTopicResult(name=topic.name, partitions=results))
+        await self._trim(context, marks, trimmed)
+        return response
+
+    async def _trim(
+        self, context: RequestContext, marks: dict[Partition, int],
+        trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]],
+    ) -> None:  # fmt: skip
+        try:
+            await self._topics.trim(context.cluster_id, marks)
+        except PlatformError as error:
+            code, _ = admin_failure(error)
+            retriable = code is ErrorCode.NOT_CONTROLLER
+            for _, result in trimmed:
+                result.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER if retriable else code
+            return
+        for partition, result in trimmed:
+            result.low_watermark = partition.log_start
+
+    def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:
+        topic = self._registry.by_name(context.cluster_id, name)
+        return topic.partitions[index] if topic is not None and 0 <= index < len(topic.partitions) else None
+
+
+def epoch_error(current_leader_epoch: int) -> ErrorCode:
+    """What a client that believes in this leader epoch is told; -1 believes in none."""
+    if current_leader_epoch > LEADER_EPOCH:
+        return ErrorCode.UNKNOWN_LEADER_EPOCH
+    if current_leader_epoch in (NONE, LEADER_EPOCH):
+        return ErrorCode.NONE
+    return ErrorCode.FENCED_LEADER_EPOCH

@@ -1,0 +1,41 @@
+"""Producer ids: never given out twice, reserved durably in blocks so that most of them cost nothing.
+
+What is left of a block when the process ends is lost; there are 2^63 of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.base.errors import OutcomeUnknown
+from penstock.log import topic_store
+from penstock.log.topics import Database
+
+BLOCK = 1_000
+
+
+class ProducerIds:
+    """Hands out producer ids of this agent's block; takes another block when it is used up."""
+
+    def __init__(self, database: Database, block: int = BLOCK) -> None:
+        self._database = database
+        self._block = block
+        self._next = 0
+        self._end = 0
+        self._lock = asyncio.Lock()
+
+    async def take(self) -> int:
+        """An id that nobody had before."""
+        async with self._lock:
+            if self._next == self._end:
+                self._next = await self._reserve()
+                self._end = self._next + self._block
+            self._next += 1
+            return self._next - 1
+
+    async def _reserve(self) -> int:
+        try:
+            return await self._database.transaction(lambda: topic_store.take_producer_ids(self._block))
+        except OutcomeUnknown:
+            # The block may be taken; nobody uses it then, and the next one is as good.
+            return await self._database.transaction(lambda: topic_store.take_producer_ids(self._block))
