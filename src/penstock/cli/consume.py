@@ -36,9 +36,7 @@ _WAIT_MS = 500
 @click.option("-n", "--count", type=click.IntRange(min=1), help="Stop after so many records.")
 @click.option("-F", "--follow", is_flag=True, help="Wait for more instead of stopping at the end.")
 @click.option("-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these, such as 0,2-4.")
-@click.option(
-    "-f", "--format", "template", metavar="FORMAT", help=r"How to print a record, such as '%p:%o %k=%v\n'."
-)
+@click.option("-f", "--format", "template", metavar="FORMAT", help=r"How to print a record, such as '%p:%o %k=%v\n'.")
 @click.option("--keys", is_flag=True, help="Print keys, too.")
 @click.option("--headers", is_flag=True, help="Print headers, too.")
 @click.option("--committed", is_flag=True, help="Leave out records of transactions that are open or aborted.")
@@ -81,9 +79,7 @@ def consume(
         click.echo(_nothing(start, kept), err=True)
 
 
-def _printer(
-    template: str | None, output_format: str, *, keys: bool, headers: bool
-) -> Callable[[ShownRecord], bytes]:
+def _printer(template: str | None, output_format: str, *, keys: bool, headers: bool) -> Callable[[ShownRecord], bytes]:
     match output_format:
         case "json":
             return to_json
@@ -119,9 +115,7 @@ def _reader(
     return Reader(client, positions, ends=ends, committed=committed), kept
 
 
-def _print(
-    reader: Reader, show: Callable[[ShownRecord], bytes], out: BinaryIO, *, count: int | None
-) -> int:
+def _print(reader: Reader, show: Callable[[ShownRecord], bytes], out: BinaryIO, *, count: int | None) -> int:
     printed = 0
     while reader.open:
         for where, record in reader.poll(_WAIT_MS):

@@ -9,7 +9,7 @@ import click
 from penstock.cli.completion import complete_groups, complete_topics
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
-from penstock.cli.output import Column, Details, Json, Listing, Result, Row, Section, number
+from penstock.cli.output import Column, Details, Json, Listing, Result, Row, Section, number, plain_text
 from penstock.cli.texts.quantities import count_text, plural
 
 if TYPE_CHECKING:
@@ -124,8 +124,11 @@ def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
     committed = committed_offsets(client, name)
     readers = {where: member for member in found.members for where in member.assignment}
     wheres = sorted(where for where in {*committed, *readers} if not topics or where.topic in topics)
-    existing = client.metadata({where.topic for where in wheres}).topics
-    wheres = [where for where in wheres if where.topic in existing and where.partition in existing[where.topic].partitions]
+    topics_now = client.metadata({where.topic for where in wheres}).topics
+    # A topic may have been deleted, or made again with fewer partitions, since the group committed.
+    wheres = [
+        where for where in wheres if where.topic in topics_now and where.partition in topics_now[where.topic].partitions
+    ]
     kept = extents(client, wheres)
     rows: list[Row] = []
     for where in wheres:
@@ -198,8 +201,7 @@ def by_topic(assignment: Iterable[TopicPartition]) -> list[Json]:
 
 
 def _assignment_text(assignment: list[dict[str, Json]]) -> str:
-    topics = (f"{entry['topic']}[{','.join(map(str, entry['partitions']))}]" for entry in assignment)  # type: ignore[arg-type]
-    return " ".join(topics) or "-"
+    return " ".join(f"{entry['topic']}[{plain_text(entry['partitions'])}]" for entry in assignment) or "-"
 
 
 def _state_style(state: Json) -> str:

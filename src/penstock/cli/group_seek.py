@@ -15,7 +15,7 @@ import click
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_groups
 from penstock.cli.options import asks_cluster, dry_run_option
-from penstock.cli.output import Column, Details, Json, Result, Row, Section, number
+from penstock.cli.output import Column, Details, Result, Row, Section, number
 from penstock.cli.texts.positions import parse_position, parse_topic_partitions
 
 if TYPE_CHECKING:
@@ -131,11 +131,11 @@ def read_offsets(text: str) -> dict[TopicPartition, int]:
 
     try:
         if text.lstrip().startswith(("{", "[")):
-            document: Json = json.loads(text)
+            document = json.loads(text)
             rows = document["partitions"] if isinstance(document, dict) else document
             return {
                 TopicPartition(str(row["topic"]), int(row["partition"])): int(row.get("offset", row.get("committed")))
-                for row in rows  # type: ignore[union-attr]  # Anything but rows is caught below.
+                for row in rows
                 if row.get("offset", row.get("committed")) is not None
             }
         lines = [line.rsplit(",", 2) for line in text.splitlines() if line.strip() and not line.startswith("#")]

@@ -1,14 +1,14 @@
 """Options and decorators that commands share.
 
-`asks_cluster` turns a function `(client, **options) -> Result` into a command's body: it adds `--bootstrap`, `--timeout`
-and `-o`, opens the client, prints the result, closes the client.
+`asks_cluster` turns a function `(client, **options) -> Result` into a command's body: it adds `--bootstrap`,
+`--timeout` and `-o`, opens the client, prints the result, closes the client.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,12 +21,10 @@ from penstock.cli.texts.times import parse_duration_ms
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
 
 
-class Parsed(click.ParamType):
+class Parsed(click.ParamType[Any]):
     """An option whose text one of our rules reads; what the rule refuses is wrong usage."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
@@ -69,7 +67,7 @@ def settings_of(pairs: Sequence[tuple[str, str]], option: str) -> Mapping[str, s
     return settings
 
 
-def output_option(function: Function) -> Function:
+def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`-o table|json|yaml`."""
     return click.option(
         "-o", "--output", "output_format", type=click.Choice(FORMATS), default="table", help="How to print the result."
@@ -83,9 +81,7 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "-b", "--bootstrap", type=ADDRESSES, default=DEFAULT_BOOTSTRAP, envvar="PENSTOCK_BOOTSTRAP", show_envvar=True,
         help="Where the cluster is.",
     )  # fmt: skip
-    @click.option(
-        "--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up."
-    )
+    @click.option("--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up.")
     @functools.wraps(function)
     def with_client(*args: Any, bootstrap: Sequence[Address], timeout_ms: int, **kwargs: Any) -> Any:
         from penstock.cli.kafka.client import Client

@@ -44,7 +44,9 @@ class Shape:
     "records, first_offset, last_offset}]}, on standard output."
 )
 @click.argument("topic", shell_complete=complete_topics)
-@click.option("--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="Read this instead of standard input.")
+@click.option(
+    "--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="Read this instead of standard input."
+)
 @click.option(
     "-f", "--format", "template", metavar="FORMAT",
     help=r"What a record looks like, such as '%k:%v\n'; or json, as consume -o json prints it.  [default: %v\n]",
@@ -62,7 +64,9 @@ class Shape:
     help="How to compress batches.",
 )  # fmt: skip
 @click.option("-a", "--acks", type=click.Choice(["all", "1", "0"]), default="all", help="Who must have a record.")
-@click.option("--idempotent/--no-idempotent", default=None, help="Store a record once over retries.  [default: if acks=all]")
+@click.option(
+    "--idempotent/--no-idempotent", default=None, help="Store a record once over retries.  [default: if acks=all]"
+)
 @output_option
 @client_options
 def produce(
@@ -92,18 +96,22 @@ def produce(
     if idempotent and acks != "all":
         raise click.UsageError("--idempotent needs --acks all")
     splitter = _splitter(template, key_separator)
-    shape = Shape(key=key.encode() if key is not None else None, headers=headers, partition=partition, null_empty=null_empty)
+    shape = Shape(
+        key=key.encode() if key is not None else None, headers=headers, partition=partition, null_empty=null_empty
+    )
     started = client.clock.monotonic()
     with _opened(path) as source:
         producer = _producer(client, topic, _settings(acks, compression, idempotent))
         try:
             _pump(source, splitter, producer, shape)
-        finally:
-            seconds = client.clock.monotonic() - started
-            report = _report(topic, producer, seconds)
-            if output_format == "table":
-                click.echo(_sentence(report.document), err=True)
-    if output_format != "table":
+        except BaseException:
+            if producer.written:  # What is stored stays stored, whatever ended this.
+                click.echo(_sentence(_report(topic, producer, client.clock.monotonic() - started).document), err=True)
+            raise
+    report = _report(topic, producer, client.clock.monotonic() - started)
+    if output_format == "table":
+        click.echo(_sentence(report.document), err=True)
+    else:
         emit(report, output_format)
 
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
 
 
+_COLUMNS = [Column("name", "topic"), number("partitions"), number("replication_factor", "replicas")]
+
+
 @click.group(
     cls=LazyGroup,
     sections={
@@ -58,14 +61,15 @@ def list_topics(client: Client, internal: bool) -> Result:
         for topic in (topics[name] for name in sorted(topics))
         if internal or not topic.internal
     ]
-    columns = [Column("name", "topic"), number("partitions"), number("replication_factor", "replicas"), Column("id")]
-    return Listing(rows=rows, columns=columns, empty="No topics yet. Make one: penstock topic create NAME")
+    return Listing(
+        rows=rows, columns=[*_COLUMNS, Column("id")], empty="No topics yet. Make one: penstock topic create NAME"
+    )
 
 
 @click.command(epilog="JSON: [{name, partitions, replication_factor, created}].")
 @click.argument("names", metavar="TOPIC...", nargs=-1, required=True)
-@click.option("-p", "--partitions", type=click.IntRange(min=1), help="How many.  [default: the cluster's num.partitions]")
-@click.option("-r", "--replication-factor", type=click.IntRange(min=1), help="How many copies.  [default: the cluster's]")
+@click.option("-p", "--partitions", type=click.IntRange(min=1), help="How many.  [default: num.partitions]")
+@click.option("-r", "--replication-factor", type=click.IntRange(min=1), help="How many copies.")
 @click.option("-c", "--config", "configs", type=SETTING, multiple=True, help="A setting, such as retention.ms=3600000.")
 @click.option("--if-not-exists", is_flag=True, help="Leave a topic alone that exists.")
 @dry_run_option
@@ -104,8 +108,7 @@ def create(
                 raise
             row["created"] = False
         rows.append(row)
-    columns = [Column("name", "topic"), number("partitions"), number("replication_factor", "replicas"), Column("created")]
-    return Listing(rows=rows, columns=columns, empty="")
+    return Listing(rows=rows, columns=[*_COLUMNS, Column("created")], empty="")
 
 
 @click.command("add-partitions", epilog="JSON: {name, partitions_before, partitions, changed}.")
@@ -150,9 +153,7 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
         found = cluster.topic(name)
         kept = extents(client, (TopicPartition(name, partition) for partition in found.partitions))
         records = sum(extent.records for extent in kept.values())
-        rows.append(
-            {"name": name, "partitions": len(found.partitions), "records": records, "deleted": not dry_run}
-        )
+        rows.append({"name": name, "partitions": len(found.partitions), "records": records, "deleted": not dry_run})
     if not dry_run:
         loss = plural(sum(int(str(row["records"])) for row in rows), "record")
         confirm(f"Delete {', '.join(str(row['name']) for row in rows)} with {loss}?", yes=yes)

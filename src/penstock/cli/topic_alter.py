@@ -34,7 +34,8 @@ def alter(
         raise click.UsageError(f"{both[0]} is both set and unset")
     before = topic_configs(client, name)
     alter_topic_configs(client, name, changed=wanted, unset=unset, dry_run=dry_run)
-    after: dict[str, str | None] = {key: before[key].otherwise if key in before else None for key in unset} | wanted
+    after: dict[str, str | None] = {key: before[key].otherwise if key in before else None for key in unset}
+    after.update(wanted)
     if not dry_run:
         seen = topic_configs(client, name)
         after = {key: seen[key].value if key in seen else None for key in after}

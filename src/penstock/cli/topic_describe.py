@@ -32,8 +32,8 @@ CONFIG_COLUMNS = [Column("name", "setting"), Column("value"), Column("default"),
 
 
 @click.command(
-    epilog="JSON: {name, id, internal, records, size_bytes, partitions: [{partition, start_offset, end_offset, records, "
-    "size_bytes, leader, leader_epoch, replicas, in_sync}], configs: [{name, value, default, source}]}. "
+    epilog="JSON: {name, id, internal, records, size_bytes, partitions: [{partition, start_offset, end_offset, "
+    "records, size_bytes, leader, leader_epoch, replicas, in_sync}], configs: [{name, value, default, source}]}. "
     "size_bytes is null where a broker does not tell."
 )
 @click.argument("name", metavar="TOPIC", shell_complete=complete_topics)

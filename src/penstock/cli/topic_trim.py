@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
 
 
-@click.command(
-    epilog="JSON: {name, deleted, records, partitions: [{partition, start_before, start_after, records}]}."
-)
+@click.command(epilog="JSON: {name, deleted, records, partitions: [{partition, start_before, start_after, records}]}.")
 @click.argument("name", metavar="TOPIC", shell_complete=complete_topics)
 @click.option(
     "--before", metavar="POSITION", required=True,
@@ -28,9 +26,7 @@ if TYPE_CHECKING:
 @yes_option
 @dry_run_option
 @asks_cluster
-def trim(
-    client: Client, name: str, before: str, numbers: tuple[int, ...] | None, yes: bool, dry_run: bool
-) -> Result:
+def trim(client: Client, name: str, before: str, numbers: tuple[int, ...] | None, yes: bool, dry_run: bool) -> Result:
     """Delete the oldest records of a topic.
 
     Works on every partition unless told otherwise. A position before a partition's start deletes nothing there.

@@ -35,7 +35,7 @@ def parse_metadata_url(text: str) -> str:
     "--set", "settings", type=SETTING, multiple=True,
     help="A broker-wide Kafka setting, such as num.partitions=3. May be repeated.",
 )  # fmt: skip
-@click.option("--advertise", type=ADDRESS, help="What clients are told to connect to.  [default: the address of --kafka]")
+@click.option("--advertise", type=ADDRESS, help="What clients are told.  [default: the address of --kafka]")
 @click.pass_context
 def up(
     ctx: click.Context,

@@ -136,6 +136,10 @@ class Client:
             connection.close()
         self._by_node, self._any = {}, None
 
+    def another(self) -> Client:
+        """A client like this one with connections of its own, for another thread."""
+        return Client(self._bootstrap, timeout_s=self.timeout_s, client_id=self._client_id, clock=self.clock)
+
     def anyone(self) -> Connection:
         """A connection to whichever node answers."""
         if self._any is None:
@@ -212,9 +216,7 @@ def _cluster(response: MetadataResponse) -> Cluster:
         cluster_id=response.cluster_id,
         controller_id=response.controller_id,
         brokers={
-            broker.node_id: Broker(
-                node_id=broker.node_id, address=Address(broker.host, broker.port), rack=broker.rack
-            )
+            broker.node_id: Broker(node_id=broker.node_id, address=Address(broker.host, broker.port), rack=broker.rack)
             for broker in response.brokers
         },
         topics=topics,

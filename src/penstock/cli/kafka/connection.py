@@ -12,13 +12,13 @@ from collections import deque
 from typing import TypeVar
 
 from penstock.base.clock import Clock
-from penstock.cli.kafka.failures import ConnectionLost, Unreachable, Unsupported, check, code_name, reason
+from penstock.cli.kafka.failures import ConnectionLost, Unreachable, Unsupported, check, reason
 from penstock.cli.texts.addresses import Address
 from penstock.version import __version__
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.frames import SIZE, SIZE_BYTES, frame_size
+from penstock.wire.frames import SIZE_BYTES, frame_size
 from penstock.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 
 Answer = TypeVar("Answer", bound=codec.Message)
@@ -133,10 +133,9 @@ class Connection:
         correlation_id, position = codec.read_response_header(api_key, version, body, 0)
         if correlation_id != expected:
             raise ConnectionLost(f"{self.address} answered out of order; it may not be a Kafka broker")
-        if api_key == ApiKey.API_VERSIONS and SIZE.size + 2 <= size:
-            # KIP-511: this one error is always written in version 0.
-            if int.from_bytes(body[position : position + 2], "big") == ErrorCode.UNSUPPORTED_VERSION:
-                version = 0
+        code = int.from_bytes(body[position : position + 2], "big")
+        if api_key == ApiKey.API_VERSIONS and code == ErrorCode.UNSUPPORTED_VERSION:
+            version = 0  # KIP-511: this one answer is always written in version 0.
         try:
             message: codec.Message = codec.read_response(api_key, version, body, position)
         except codec.Malformed as error:
@@ -159,6 +158,3 @@ class Connection:
 
     def _lost(self, error: OSError) -> ConnectionLost:
         return ConnectionLost(f"lost {self.address}: {reason(error)}")
-
-
-__all__ = ["Answer", "Connection", "code_name"]

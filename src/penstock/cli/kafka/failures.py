@@ -39,7 +39,7 @@ _SENTENCES: Mapping[int, str] = {
     ErrorCode.OFFSET_OUT_OF_RANGE: "this offset is not kept. See: penstock topic describe",
     ErrorCode.TOPIC_ALREADY_EXISTS: "exists already. To accept that, add --if-not-exists",
     ErrorCode.INVALID_TOPIC_EXCEPTION: "is not a valid name: use letters, digits, '.', '_' and '-', 249 at most",
-    ErrorCode.MESSAGE_TOO_LARGE: "a record is larger than the topic's max.message.bytes. Raise it: penstock topic alter",
+    ErrorCode.MESSAGE_TOO_LARGE: "a record is larger than max.message.bytes. Raise it: penstock topic alter",
     ErrorCode.INVALID_PARTITIONS: "this number of partitions is not possible",
     ErrorCode.INVALID_REPLICATION_FACTOR: "there are not enough brokers for that replication factor",
     ErrorCode.GROUP_ID_NOT_FOUND: "does not exist. See: penstock group list",

@@ -50,8 +50,30 @@ class Reader:
 
     def poll(self, wait_ms: int) -> Iterator[tuple[TopicPartition, Record]]:
         """Records that are there, or that come while the brokers wait. Positions move as records are taken."""
+        for where, _, batch in self.poll_batches(wait_ms):
+            end = None if self._ends is None else self._ends[where]
+            for record in _decoded(where, batch):
+                if end is not None and record.offset >= end:
+                    break
+                if record.offset >= self.positions[where]:
+                    self.positions[where] = record.offset + 1
+                    yield where, record
+
+    def poll_batches(self, wait_ms: int) -> Iterator[tuple[TopicPartition, BatchHeader, memoryview]]:
+        """The same, batch by batch and not decoded; the first one may begin before the position."""
         for where, data in self._client.settled(lambda: self._fetch(wait_ms)):
-            yield from self._records(where, data)
+            buffer = data.records
+            if not buffer:
+                continue
+            assert not isinstance(buffer, list)
+            aborted = _Aborted(data)
+            for position, header in iter_batches(buffer):
+                if header.last_offset < self.positions[where]:
+                    continue
+                batch = memoryview(buffer)[position : position + header.size_bytes]
+                if not aborted.hides(header, batch):
+                    yield where, header, batch
+                self.positions[where] = max(self.positions[where], header.last_offset + 1)
 
     def _fetch(self, wait_ms: int) -> Fetched:
         wanted = self.open
@@ -107,26 +129,6 @@ class Reader:
             detail = f"offset {self.positions[where]}"
             raise BrokerError(data.error_code, f"{where}, {detail}")
         check(data.error_code, f"partition {where}")
-
-    def _records(self, where: TopicPartition, data: PartitionData) -> Iterator[tuple[TopicPartition, Record]]:
-        buffer = data.records
-        if not buffer:
-            return
-        assert not isinstance(buffer, list)
-        aborted = _Aborted(data)
-        end = None if self._ends is None else self._ends[where]
-        for position, header in iter_batches(buffer):
-            if header.last_offset < self.positions[where]:
-                continue
-            batch = memoryview(buffer)[position : position + header.size_bytes]
-            if not aborted.hides(header, batch):
-                for record in _decoded(where, batch):
-                    if end is not None and record.offset >= end:
-                        break
-                    if record.offset >= self.positions[where]:
-                        self.positions[where] = record.offset + 1
-                        yield where, record
-            self.positions[where] = max(self.positions[where], header.last_offset + 1)
 
 
 def _decoded(where: TopicPartition, batch: memoryview) -> Iterator[Record]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,7 +14,7 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import Malformed
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.consumer_group_describe import ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse
-from penstock.wire.messages.consumer_protocol import READ_ASSIGNMENT
+from penstock.wire.messages.consumer_protocol import READ_ASSIGNMENT, ConsumerProtocolAssignment
 from penstock.wire.messages.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from penstock.wire.messages.describe_groups import (
     DescribedGroup,
@@ -35,6 +35,8 @@ from penstock.wire.messages.offset_fetch import (
     OffsetFetchRequestGroup,
     OffsetFetchResponse,
 )
+
+_READ_ASSIGNMENT: Callable[[bytes, int], tuple[ConsumerProtocolAssignment, int]] = READ_ASSIGNMENT[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ def read_assignment(blob: bytes) -> tuple[TopicPartition, ...]:
         return ()
     try:
         # Versions 0 to 3 read alike, and newer ones promise to begin so.
-        assignment, _ = READ_ASSIGNMENT[0](blob, 2)
+        assignment, _ = _READ_ASSIGNMENT(blob, 2)
     except (Malformed, struct.error, IndexError, UnicodeDecodeError):
         return ()
     return tuple(

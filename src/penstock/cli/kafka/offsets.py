@@ -39,7 +39,9 @@ def list_offsets(
     return client.settled(lambda: _list_offsets(client, timestamps, committed=committed))
 
 
-def _list_offsets(client: Client, timestamps: Mapping[TopicPartition, int], *, committed: bool) -> dict[TopicPartition, int]:
+def _list_offsets(
+    client: Client, timestamps: Mapping[TopicPartition, int], *, committed: bool
+) -> dict[TopicPartition, int]:
     cluster = client.metadata({where.topic for where in timestamps})
     found: dict[TopicPartition, int] = {}
     for node_id, partitions in cluster.by_leader(timestamps).items():

@@ -161,7 +161,8 @@ class Producer:
                 self._acknowledged(partition, batches.pop(partition), base_offset=-1)
             return
         failures: list[BrokerError] = []
-        for answer in [connection.receive(ProduceResponse, wait_s=self._client.timeout_s) for connection in connections]:
+        answers = [connection.receive(ProduceResponse, wait_s=self._client.timeout_s) for connection in connections]
+        for answer in answers:
             for result in (result for topic in answer.responses for result in topic.partition_responses):
                 try:
                     self._check(result)
@@ -215,6 +216,4 @@ def topic_or_created(client: Client, name: str) -> Topic:
 
 def total(written: Sequence[Written]) -> Written:
     """Everything written, as one."""
-    return Written(
-        records=sum(part.records for part in written), size_bytes=sum(part.size_bytes for part in written)
-    )
+    return Written(records=sum(part.records for part in written), size_bytes=sum(part.size_bytes for part in written))

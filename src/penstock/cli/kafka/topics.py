@@ -78,10 +78,9 @@ def wait_for_topic(client: Client, name: str, *, there: bool) -> None:
     """Wait until every broker's metadata shows that a topic was created or deleted."""
 
     def attempt() -> None:
-        cluster = client.metadata([name])
-        leaders = [partition.leader for partition in cluster.topics[name].partitions.values()] if name in cluster.topics else []
-        settled = (bool(leaders) and min(leaders) >= 0) if there else name not in cluster.topics
-        if not settled:
+        found = client.metadata([name]).topics.get(name)
+        ready = found is not None and all(partition.leader >= 0 for partition in found.partitions.values())
+        if ready is not there:
             raise BrokerError(ErrorCode.LEADER_NOT_AVAILABLE, f"topic {name!r}")
 
     client.settled(attempt)

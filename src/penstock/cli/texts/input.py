@@ -11,6 +11,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from penstock.base.errors import InvalidRequest
 from penstock.cli.texts.records import Field, Literal, parse_template
@@ -58,7 +59,7 @@ def template_splitter(template: str) -> Splitter:
     if not isinstance(last, Literal):
         raise InvalidRequest(f"{template!r} must end in what separates records, usually \\n")
     inner = tokens[:-1]
-    for first, second in zip(inner, inner[1:], strict=False):
+    for first, second in pairwise(inner):
         if isinstance(first, Field) and isinstance(second, Field):
             raise InvalidRequest(f"%{first.letter}%{second.letter} cannot be told apart; put something between them")
     return Splitter(last.text, lambda line: _parse_line(line, inner, template))

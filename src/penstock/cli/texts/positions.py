@@ -1,9 +1,9 @@
 """Where in a log: `start`, `end`, an offset, so many records before the end, or the first record at or after a time.
 
-    start | end        the first offset kept | the offset the next record will get
-    42                 that offset
-    -10                ten offsets before the end, not before the start
-    @2026-01-31T12:00Z the first record at or after that time (also @milliseconds, and an age: @1h)
+start | end        the first offset kept | the offset the next record will get
+42                 that offset
+-10                ten offsets before the end, not before the start
+@2026-01-31T12:00Z the first record at or after that time (also @milliseconds, and an age: @1h)
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from penstock.base.errors import InvalidRequest
 
@@ -16,7 +17,7 @@ def parse_size(text: str) -> int:
     if match is None:
         raise InvalidRequest(f"{text!r} is not a size; write bytes, or 16KiB, 1MiB, 2GiB")
     unit = match[2].lower().removesuffix("b").removesuffix("i")
-    return round(float(match[1]) * 1024 ** _POWERS[unit])
+    return round(float(match[1]) * float(1024 ** _POWERS[unit]))
 
 
 def size_text(size_bytes: int | float | None) -> str:
@@ -25,11 +26,11 @@ def size_text(size_bytes: int | float | None) -> str:
         return "-"
     if size_bytes < 1024:
         return f"{size_bytes:.0f} B"
-    value = float(size_bytes)
-    for unit in ("KiB", "MiB", "GiB", "TiB", "PiB"):
-        value /= 1024
+    value, unit = float(size_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
         if value < 1023.95:
             break
+        value, unit = value / 1024, larger
     return f"{value:.1f} {unit}"
 
 
@@ -50,3 +51,10 @@ def milliseconds_text(value_ms: float | None) -> str:
     if value_ms >= 1_000:
         return f"{value_ms / 1_000:.2f} s"
     return f"{value_ms:.2f} ms" if value_ms < 10 else f"{value_ms:.1f} ms"
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Nearest-rank percentile."""
+    ordered = sorted(values)
+    rank = max(1, -(-len(ordered) * percent // 100))
+    return ordered[int(rank) - 1]

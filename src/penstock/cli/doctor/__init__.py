@@ -1,0 +1,1 @@
+"""`penstock doctor`: looks at this machine. Probes look, verdicts judge; only the first touch anything."""

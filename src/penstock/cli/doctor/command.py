@@ -1,0 +1,80 @@
+"""`penstock doctor`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from penstock.cli.doctor.verdicts import Check, Status
+from penstock.cli.options import ADDRESS, output_option
+from penstock.cli.output import Column, Details, Json, Section, emit
+from penstock.cli.texts.addresses import Address
+from penstock.cli.texts.quantities import plural
+
+STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+@click.command(epilog="JSON: {status, checks: [{name, status, found, change}]}. Exit code 1 if a check failed.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), default=Path("penstock-data"), help="Where the data is, or will be."
+)
+@click.option("--kafka", type=ADDRESS, default="127.0.0.1:9092", help="Where Kafka clients shall connect.")
+@click.option("--http", type=ADDRESS, default="127.0.0.1:8080", help="Where health and metrics shall be.")
+@output_option
+@click.pass_context
+def doctor(ctx: click.Context, data_dir: Path, kafka: Address, http: Address, output_format: str) -> None:
+    """Check this machine and say what to change.
+
+    Looks at ports, disk (with some real synchronous writes), clock, limits and versions. Changes nothing.
+    """
+    checks = list(examine(data_dir, kafka, http))
+    counts = {status: sum(check.status is status for check in checks) for status in Status}
+    worst = next(status for status in (Status.FAIL, Status.WARN, Status.OK) if counts[status])
+    emit(Details(document=_document(checks, worst), sections=[_SECTION], footer=_footer(counts)), output_format)
+    ctx.exit(int(worst is Status.FAIL))
+
+
+def examine(data_dir: Path, kafka: Address, http: Address) -> Iterator[Check]:
+    """Every check, the clock last because it watches the others."""
+    from penstock.base.clock import SystemClock
+    from penstock.cli.doctor.disk import disk_checks
+    from penstock.cli.doctor.ports import port_check
+    from penstock.cli.doctor.system import ClockWatch, system_checks
+
+    clock = SystemClock()
+    watch = ClockWatch(clock)
+    yield port_check("kafka", kafka)
+    yield port_check("http", http)
+    yield from disk_checks(data_dir, clock)
+    yield from system_checks()
+    yield watch.verdict()
+
+
+def _document(checks: list[Check], worst: Status) -> dict[str, Json]:
+    return {
+        "status": worst.value,
+        "checks": [
+            {"name": check.name, "status": check.status.value, "found": check.found, "change": check.change}
+            for check in checks
+        ],
+    }
+
+
+def _footer(counts: dict[Status, int]) -> str:
+    if not counts[Status.FAIL] and not counts[Status.WARN]:
+        return "All is well. Next: penstock up"
+    return f"{plural(counts[Status.FAIL], 'failure')}, {plural(counts[Status.WARN], 'warning')}."
+
+
+_SECTION = Section(
+    key="checks",
+    title="",
+    columns=[
+        Column("status", style=lambda status: STYLES[str(status)]),
+        Column("name", "check"),
+        Column("found"),
+        Column("change", "what to change", show=lambda change: change or ""),
+    ],
+)

@@ -1,0 +1,83 @@
+"""Looks at ports: can we listen, and if not, who does. Who is read from /proc where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+from pathlib import Path
+
+from penstock.cli.doctor.verdicts import Check, Holder, check, port_verdict
+from penstock.cli.texts.addresses import Address
+
+_LISTEN = "0A"
+
+
+def port_check(option: str, address: Address) -> Check:
+    """Whether `up` can listen on an address."""
+    problem = listen_problem(address)
+    if problem is None:
+        return port_verdict(option, address.port, None, ours=False)
+    if problem.errno != errno.EADDRINUSE:
+        reason = (problem.strerror or str(problem)).lower()
+        return check(
+            f"port {address.port} ({option})", reason, fail=f"Listen elsewhere: penstock up --{option} HOST:PORT"
+        )
+    holder = holder_of(address.port)
+    ours = "penstock" in holder.command
+    return port_verdict(option, address.port, holder, ours=ours)
+
+
+def listen_problem(address: Address) -> OSError | None:
+    """Why one cannot listen there; None if one can."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(place)
+            listener.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+def holder_of(port: int) -> Holder:
+    """The process that listens on a port, as far as we may see."""
+    inodes = listening_inodes(port)
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            for descriptor in (process / "fd").iterdir():
+                if _inode_of(descriptor) in inodes:
+                    return Holder(pid=int(process.name), command=_command(process))
+    return Holder(pid=None, command="a process of another user")
+
+
+def listening_inodes(port: int) -> set[str]:
+    """Inodes of the sockets that listen on a port."""
+    found: set[str] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    found.add(fields[9])
+    return found
+
+
+def _inode_of(descriptor: Path) -> str | None:
+    try:
+        target = os.readlink(descriptor)
+    except OSError:
+        return None
+    return target[len("socket:[") : -1] if target.startswith("socket:[") else None
+
+
+def _command(process: Path) -> str:
+    words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+    text = " ".join(word for word in words if word)
+    name = Path(words[0]).name
+    # Interpreters are named by what they run.
+    script = next((Path(word).name for word in words[1:] if word and not word.startswith("-")), "")
+    shown = script if name.startswith("python") and script else name
+    return "penstock" if "penstock" in text and name.startswith(("python", "penstock")) else shown
