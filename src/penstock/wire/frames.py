@@ -7,12 +7,8 @@ arrived: a peer that announces a large frame and sends nothing costs nothing.
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING
 
 from penstock.wire.primitives import Malformed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SIZE = Struct(">i")
 SIZE_BYTES = 4
@@ -47,13 +43,14 @@ class FrameReader:
         """Bytes that wait for the rest of their frame."""
         return self._buffered
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take bytes from the peer; give each frame they complete, without its size prefix."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes from the peer; give the frames they complete, without their size prefixes."""
         self._pending.append(data)
         self._buffered += len(data)
         # Joining only once enough arrived keeps a large frame in many pieces linear.
         if self._buffered < self._needed:
-            return
+            return []
+        frames = []
         buffer = data if len(self._pending) == 1 else b"".join(self._pending)
         position = 0
         self._needed = SIZE_BYTES
@@ -62,8 +59,9 @@ class FrameReader:
             if end > len(buffer):
                 self._needed = end - position
                 break
-            yield buffer[position + SIZE_BYTES : end]
+            frames.append(buffer[position + SIZE_BYTES : end])
             position = end
         rest = buffer[position:]
         self._pending = [rest] if rest else []
         self._buffered = len(rest)
+        return frames
