@@ -118,9 +118,7 @@ class ClusterHandlers:
             made = await self._topics.ensure(context.cluster_id, names)
         except PlatformError:
             # Known topics must stay visible when nothing can be created; clients ask again after this code.
-            return {
-                name: MetadataResponseTopic(error_code=ErrorCode.LEADER_NOT_AVAILABLE, name=name) for name in names
-            }
+            return {name: MetadataResponseTopic(error_code=ErrorCode.LEADER_NOT_AVAILABLE, name=name) for name in names}
         return {
             name: _refused(name, answer) if isinstance(answer, Refused) else answer
             for name, answer in zip(names, made, strict=True)

@@ -28,9 +28,7 @@ class ProducerHandlers:
         self._registry = registry
         self._producer_ids = producer_ids
 
-    async def init_producer_id(
-        self, context: RequestContext, request: InitProducerIdRequest
-    ) -> InitProducerIdResponse:
+    async def init_producer_id(self, context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse:
         """InitProducerId, key 22, v0-5. v2: flexible. v3: a producer may say who it was (KIP-360). v5: transactions
         of version 2. Idempotent producers get a fresh id each time; there are no transactions yet."""
         if request.transactional_id is None:

@@ -87,9 +87,7 @@ class ReplicaHandlers:
                 else:
                     code, message = ErrorCode.ELECTION_NOT_NEEDED, "Every partition has a live leader."
                 results.append(PartitionResult(partition_id=index, error_code=code, error_message=message))
-            response.replica_election_results.append(
-                ReplicaElectionResult(topic=topic.topic, partition_result=results)
-            )
+            response.replica_election_results.append(ReplicaElectionResult(topic=topic.topic, partition_result=results))
         return response
 
     async def alter_partition_reassignments(
