@@ -53,7 +53,7 @@ func closeAll(clients []*kgo.Client) {
 	}
 }
 
-// ensureTopic creates a topic if it is absent and waits until each partition has a leader.
+// ensureTopic creates a topic if it is absent and waits until each partition has a leader that knows it is one.
 func ensureTopic(ctx context.Context, client *kgo.Client, name string, partitions int) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -67,7 +67,7 @@ func ensureTopic(ctx context.Context, client *kgo.Client, name string, partition
 	}
 	for {
 		metadata, err := admin.Metadata(ctx, name)
-		if err == nil && led(metadata.Topics[name].Partitions, partitions) {
+		if err == nil && led(metadata.Topics[name].Partitions, partitions) && leading(ctx, admin, name) {
 			return nil
 		}
 		select {
@@ -85,6 +85,12 @@ func led(partitions kadm.PartitionDetails, wanted int) bool {
 		}
 	}
 	return len(partitions) >= wanted
+}
+
+// leading asks the leaders themselves: metadata may be ahead of them, and ready-made requests are not tried twice.
+func leading(ctx context.Context, admin *kadm.Client, name string) bool {
+	ends, err := admin.ListEndOffsets(ctx, name)
+	return err == nil && ends.Error() == nil
 }
 
 // randomValues are record values no codec can shrink; the same few are sent again and again.

@@ -29,7 +29,7 @@ func runSmallRequests(ctx context.Context, o options, m *marks) (figures, error)
 	for i := range o.producers {
 		conn, err := dialRaw(ctx, o.broker)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, context.Cause(ctx))
 		}
 		value := randomValues(1, o.size, int64(i))[0]
 		batch := recordBatch(value, time.Now().UnixMilli())

@@ -1,0 +1,1 @@
+"""What the operating system says a load cost, and on what machine."""

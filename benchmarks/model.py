@@ -1,0 +1,85 @@
+"""What is compared: variants of the two servers, rows of work, figures, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+
+Figures = Mapping[str, float]
+
+
+class Variant(Enum):
+    """One way of running one of the servers."""
+
+    KAFKA = "kafka"
+    KAFKA_FLUSH = "kafka-flush"
+    PENSTOCK_DISK = "penstock-disk"
+    PENSTOCK_PROCESS = "penstock-process"
+
+    @property
+    def title(self) -> str:
+        return _TITLES[self]
+
+
+_TITLES = {
+    Variant.KAFKA: "Kafka",
+    Variant.KAFKA_FLUSH: "Kafka, flush each message",
+    Variant.PENSTOCK_DISK: "Penstock, disk",
+    Variant.PENSTOCK_PROCESS: "Penstock, process",
+}
+
+
+class Goal(Enum):
+    """On which side of its bound a figure shall be."""
+
+    AT_LEAST = "≥"
+    AT_MOST = "≤"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a figure of Penstock must reach: a multiple of a Kafka's in the same run, or an absolute bound."""
+
+    figure: str
+    goal: Goal
+    bound: float
+    subject: Variant = Variant.PENSTOCK_DISK
+    reference: Variant | None = Variant.KAFKA
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of the table: how to do it once on one variant, and what is demanded."""
+
+    name: str
+    title: str
+    variants: tuple[Variant, ...]
+    measure: Callable[[Bench, Variant], Figures]
+    shown: tuple[str, ...]
+    targets: tuple[Target, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One measurement that succeeded. `others_cores` is the noise it was made in."""
+
+    variant: Variant
+    repeat: int
+    attempts: int
+    others_cores: float
+    noisy: bool
+    figures: Figures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """All runs of a row, with what went wrong where a variant could not be measured."""
+
+    row: Row
+    runs: tuple[Run, ...]
+    failures: tuple[str, ...] = field(default=())

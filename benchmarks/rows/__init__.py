@@ -1,0 +1,31 @@
+"""Every row of the benchmark, in the order in which they are run."""
+
+from __future__ import annotations
+
+from benchmarks.model import Row
+
+from .consuming import CONSUME_SEGMENTS, CONSUME_TAIL
+from .groups import FANOUT, JOIN
+from .latency import END_TO_END_1K, END_TO_END_10K
+from .lifecycle import IDLE, RECOVERY, START
+from .producing import ONE_RECORD_1, ONE_RECORD_64, PRODUCE_1M, PRODUCE_16K
+from .sparse import SPARSE
+from .topics import TOPICS
+
+ROWS: tuple[Row, ...] = (
+    PRODUCE_16K,
+    PRODUCE_1M,
+    ONE_RECORD_64,
+    ONE_RECORD_1,
+    CONSUME_TAIL,
+    CONSUME_SEGMENTS,
+    END_TO_END_1K,
+    END_TO_END_10K,
+    FANOUT,
+    TOPICS,
+    JOIN,
+    START,
+    IDLE,
+    SPARSE,
+    RECOVERY,
+)

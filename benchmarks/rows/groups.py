@@ -1,0 +1,54 @@
+"""Consumer groups: many reading the same, and many members joining one."""
+
+from __future__ import annotations
+
+from benchmarks.bench import Bench, costs
+from benchmarks.model import Figures, Goal, Row, Target, Variant
+
+PAIR = (Variant.KAFKA, Variant.PENSTOCK_DISK)
+FANOUT_GROUPS = 8
+FANOUT_RATE = 5_000
+
+
+def _fanout(bench: Bench, variant: Variant) -> Figures:
+    server, topic, scale = bench.server(variant), bench.topic("fanout"), bench.scale
+    bench.settle(server)
+    measured = bench.load(
+        server, "fanout", topic=topic, rate=FANOUT_RATE, groups=FANOUT_GROUPS, linger="5ms",
+        duration=f"{scale.paced_s}s", warmup=f"{scale.warmup_s}s",
+    )  # fmt: skip
+    bench.drop(server, topic)
+    return costs(measured)
+
+
+def _join(bench: Bench, variant: Variant) -> Figures:
+    server, topic, scale = bench.server(variant), bench.topic("join"), bench.scale
+    bench.settle(server)
+    measured = bench.load(
+        server, "members", topic=topic, members=scale.members, partitions=scale.member_partitions, timeout_s=120
+    )
+    bench.drop(server, topic)
+    return costs(measured)
+
+
+FANOUT = Row(
+    name="fanout",
+    title=f"1 → {FANOUT_GROUPS} groups, {FANOUT_RATE:,} records/s",
+    variants=PAIR,
+    measure=_fanout,
+    shown=("e2e_p50_ms", "e2e_p99_ms", "cpu_s_per_gb"),
+    targets=(
+        Target(figure="cpu_s_per_gb", goal=Goal.AT_MOST, bound=0.8),
+        Target(figure="e2e_p50_ms", goal=Goal.AT_MOST, bound=1.0),
+        Target(figure="e2e_p99_ms", goal=Goal.AT_MOST, bound=1.0),
+    ),
+)
+
+JOIN = Row(
+    name="join",
+    title="50 members join a classic group over 100 partitions",
+    variants=PAIR,
+    measure=_join,
+    shown=("join_s", "leave_s"),
+    targets=(Target(figure="join_s", goal=Goal.AT_MOST, bound=1.5, reference=None),),
+)
