@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import settings
 
 from penstock.wire.messages.index import APIS
+from penstock.wire.primitives import Message
 
 FACTS = json.loads((Path(__file__).parents[3] / "tools" / "kafka_messages.json").read_text())
 REQUESTS = {message["api_key"]: message for message in FACTS["messages"] if message["type"] == "request"}
@@ -94,7 +95,9 @@ class Values:
         if holds(field.get("nullable"), self._version) and self._random.random() < 0.3:
             return None
         if not is_array:
-            return self._value(attribute, kind, field, size)
+            value = self._value(attribute, kind, field, size)
+            # A tagged struct at its defaults is not written, and what is not there reads as None.
+            return None if tagged and isinstance(value, Message) and value == type(value)() else value
         count = self._random.choice((0, 1, 2, size))
         if self._random.random() < 0.01 and kind in INTEGERS:
             count = 200
