@@ -61,7 +61,8 @@ def take(holder: Holder, *, now_ms: int, force: bool) -> Script[dict[int, int]]:
     taken: dict[int, int] = {}
     for slot in range(SLOT_COUNT):
         rows = yield (
-            "INSERT INTO lease (cluster_id, slot, holder, epoch, write_number, expires_ms) VALUES ($1, $2, $3, $4, 0, $5)"
+            "INSERT INTO lease (cluster_id, slot, holder, epoch, write_number, expires_ms)"
+            " VALUES ($1, $2, $3, $4, 0, $5)"
             " ON CONFLICT (cluster_id, slot) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,"
             f" write_number = 0, expires_ms = excluded.expires_ms{guard} RETURNING epoch",
             (SHARED_SLOTS, slot, holder.name, epoch, holder.expires_ms(now_ms), *(() if force else (now_ms,))),
@@ -71,7 +72,9 @@ def take(holder: Holder, *, now_ms: int, force: bool) -> Script[dict[int, int]]:
     return taken
 
 
-def guard(slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int, expires_ms: int | None) -> Script[None]:
+def guard(
+    slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int, expires_ms: int | None
+) -> Script[None]:
     """The first steps of a coordinator's transaction. Raises `Fenced` when one of the slots is not ours any more."""
     for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
         marks = ", ".join(f"${number}" for number in range(5, 5 + len(wanted)))
@@ -97,6 +100,11 @@ def happened(slots: Iterable[int], epochs: Mapping[int, int], *, write_number: i
         if int(rows[0][0]) != write_number:
             return False
     return True
+
+
+def check(slots: Iterable[int], epochs: Mapping[int, int]) -> None:
+    """Raise `Fenced` when one of the slots was not taken."""
+    _by_epoch(slots, epochs)
 
 
 def _by_epoch(slots: Iterable[int], epochs: Mapping[int, int]) -> dict[int, list[int]]:

@@ -29,6 +29,8 @@ SLOT_COUNT = 64
 
 S = TypeVar("S")
 R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
+S_co = TypeVar("S_co", covariant=True)
 
 
 class Loading(Unavailable):
@@ -77,16 +79,16 @@ class Rules(Protocol[S, R]):
         """A state was read back from the store: set its timers. The decision has no records."""
 
 
-class Journal(Protocol[S, R]):
+class Journal(Protocol[S_co, R_contra]):
     """Where states are made durable."""
 
-    async def open(self) -> Sequence[tuple[Key, S]]:
+    async def open(self) -> Sequence[tuple[Key, S_co]]:
         """Take over the slots; return the states that must be in memory because they have timers."""
 
-    async def load(self, key: Key) -> S | None:
+    async def load(self, key: Key) -> S_co | None:
         """Read one state. Raises `Unavailable`, or `Fenced` when its slot is not ours."""
 
-    async def write(self, records: Iterable[tuple[Key, R]]) -> None:
+    async def write(self, records: Iterable[tuple[Key, R_contra]]) -> None:
         """Make records durable, all or nothing, in order.
 
         Raises `Unavailable` when nothing was written, `Fenced` when somebody else holds a slot (and nothing was

@@ -8,8 +8,8 @@ Every key has a *cell*: the state that is in force, and what is on its way.
 - While nothing is staged a decision without records (a heartbeat) takes effect immediately and writes nothing.
 - A decision with records is staged. Later requests of the cell are decided on the staged state, and wait with it, so no
   answer ever rests on a state that is not durable.
-- One transaction runs at a time. It takes everything staged in all cells; while it runs, requests of those cells wait in
-  their mailbox and other cells go on. So one transaction commits many decisions, without any timer to collect them.
+- One transaction runs at a time. It takes everything staged in all cells; while it runs, requests of those cells wait
+  in their mailbox and other cells go on. So one transaction commits many decisions, without a timer to collect them.
 - A write that failed takes the whole cell out of memory: everybody waiting there gets the error, which clients retry,
   and the state is read again. Nothing of the failed decisions was ever visible.
 - Timers fire only while nothing is on its way in the cell, because what is on its way may move them.
@@ -34,7 +34,7 @@ from penstock.coordination.timers import Alarms, Deadlines
 
 T = TypeVar("T")
 
-_LOG = logging.getLogger(__name__)
+_logger = logging.getLogger(__name__)
 
 _RELOAD_DELAYS_MS = (200, 500, 1000, 2000, 5000)
 """Pauses before a state with timers that was dropped is read again; the last one repeats."""
@@ -92,6 +92,13 @@ class Runner(Generic[S, R]):
             self._restore(self._new_cell(key), state)
         self._open = True
 
+    def require_open(self) -> None:
+        """Raise what a request is told that comes too early or too late."""
+        if self._closed:
+            raise Unavailable("the coordinator is shutting down")
+        if not self._open:
+            raise Loading("the coordinator is reading its state")
+
     async def close(self) -> None:
         """Take no more requests, finish the writes that were accepted, and tell everybody who still waits."""
         self._closed = True
@@ -114,10 +121,7 @@ class Runner(Generic[S, R]):
         raised if the decision could not be made durable, `Loading` before `open` is through, and `Conflict` if the
         state is no longer of the revision that `peek` told.
         """
-        if self._closed:
-            raise Unavailable("the coordinator is shutting down")
-        if not self._open:
-            raise Loading("the coordinator is reading its state")
+        self.require_open()
         self._last_waiter += 1
         waiter = self._last_waiter
         cell = self._cell(key)
@@ -183,11 +187,13 @@ class Runner(Generic[S, R]):
                 continue
             try:
                 decision = command.decide(cell.staged[-1].state if cell.staged else cell.state, self._clock.now_ms())
-            except Exception as error:
-                # A rule that fails is a bug, or a refusal it chose to raise: this request's problem and nobody else's.
-                if not isinstance(error, PlatformError):
-                    _LOG.exception("a coordination rule failed for %s", cell.key)
-                self._answer(cell, command.waiter, error)
+            except PlatformError as refusal:
+                self._answer(cell, command.waiter, refusal)
+                continue
+            except Exception as bug:
+                # This request's problem and nobody else's: nothing of it has happened.
+                _logger.exception("a coordination rule failed for %s", cell.key)
+                self._answer(cell, command.waiter, bug)
                 continue
             if decision.records or cell.staged:
                 cell.staged.append(decision)
@@ -208,11 +214,11 @@ class Runner(Generic[S, R]):
             records = [(cell.key, r) for cell in cells for decision in cell.staged for r in decision.records]
             try:
                 await self._journal.write(records)
-            except Exception as error:
-                if not isinstance(error, PlatformError):
-                    _LOG.exception("a coordination write failed")
-                    error = Unavailable(f"a write failed: {error}")
+            except PlatformError as error:
                 self._failed(cells, error)
+            except Exception as bug:
+                _logger.exception("a coordination write failed")
+                self._failed(cells, Unavailable(f"a write failed: {bug}"))
             else:
                 for cell in cells:
                     self._landed(cell)

@@ -44,7 +44,7 @@ class LoopAlarms:
 class Deadlines:
     """Named deadlines of one state, and the one alarm that serves them."""
 
-    __slots__ = ("_alarm", "_alarms", "_at", "_rings_at", "_ring")
+    __slots__ = ("_alarm", "_alarms", "_at", "_ring", "_rings_at")
 
     def __init__(self, alarms: Alarms, ring: Callable[[], None]) -> None:
         self._alarms, self._ring = alarms, ring
@@ -95,3 +95,13 @@ class Deadlines:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+
+async def pause(alarms: Alarms, delay_ms: int) -> None:
+    """Go on after a while."""
+    woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    alarm = alarms.call_at(alarms.time() + delay_ms / 1000, lambda: woken.set_result(None))
+    try:
+        await woken
+    finally:
+        alarm.cancel()

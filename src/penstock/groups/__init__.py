@@ -1,0 +1,1 @@
+"""Consumer groups: classic groups and committed offsets."""

@@ -1,0 +1,16 @@
+"""What clients are told when the coordinator cannot answer. The only place with such codes."""
+
+from __future__ import annotations
+
+from penstock.base.errors import Fenced, PlatformError
+from penstock.coordination.model import Loading
+from penstock.wire.error_codes import ErrorCode
+
+
+def code_of(error: PlatformError) -> ErrorCode:
+    """Kafka's code for a failure of the platform; all of these make clients try again."""
+    if isinstance(error, Loading):
+        return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    if isinstance(error, Fenced):
+        return ErrorCode.NOT_COORDINATOR
+    return ErrorCode.COORDINATOR_NOT_AVAILABLE

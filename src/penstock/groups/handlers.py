@@ -1,0 +1,295 @@
+"""Kafka's group APIs but those of offsets, translated to the group service and back. No rules of groups live here.
+
+There are no ACLs yet, so `authorized_operations` names all there are when asked.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.coordination.model import Loading
+from penstock.groups.failures import code_of
+from penstock.groups.model import Group, GroupState, Heartbeat, Join, Leaver, Sync
+from penstock.groups.service import GroupService
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
+from penstock.wire.messages.describe_groups import (
+    DescribedGroup,
+    DescribedGroupMember,
+    DescribeGroupsRequest,
+    DescribeGroupsResponse,
+)
+from penstock.wire.messages.find_coordinator import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
+from penstock.wire.messages.heartbeat import HeartbeatRequest, HeartbeatResponse
+from penstock.wire.messages.join_group import JoinGroupRequest, JoinGroupResponse, JoinGroupResponseMember
+from penstock.wire.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberResponse
+from penstock.wire.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
+from penstock.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
+
+_ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
+"""Read, Delete, Describe, DescribeConfigs, AlterConfigs."""
+
+_NOT_ASKED = -(1 << 31)
+"""`authorized_operations` of a response that was not to name them."""
+
+_CLASSIC = "classic"
+
+_KEY_TYPES = (0, 1)
+"""Coordinators there are: of groups, of transactions. Share groups (2) have none yet."""
+
+
+class Endpoint(NamedTuple):
+    """Where a coordinator is."""
+
+    node_id: int
+    host: str
+    port: int
+
+
+class Coordinators(Protocol):
+    """Who coordinates what. One process coordinates everything in an embedded deployment."""
+
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
+        """The agent for a group or a transactional id, under the address this caller reaches it by."""
+
+
+class GroupHandlers:
+    """The group APIs. Every method takes who asks and a request, and returns the response."""
+
+    def __init__(self, groups: GroupService, coordinators: Coordinators) -> None:
+        self._groups, self._coordinators = groups, coordinators
+
+    # --- Finding the coordinator ---
+
+    async def find_coordinator(
+        self, context: RequestContext, request: FindCoordinatorRequest
+    ) -> FindCoordinatorResponse:
+        """FindCoordinator, key 10, v0-6. v1: key type. v4: several keys (KIP-699). v6: share groups, refused here."""
+        batched = context.api_version >= 4
+        keys = request.coordinator_keys if batched else [request.key]
+        found = [self._find(context, request.key_type, key) for key in keys]
+        if batched:
+            return FindCoordinatorResponse(coordinators=found)
+        one = found[0]
+        return FindCoordinatorResponse(
+            error_code=one.error_code,
+            error_message=one.error_message,
+            node_id=one.node_id,
+            host=one.host,
+            port=one.port,
+        )
+
+    def _find(self, context: RequestContext, key_type: int, key: str) -> Coordinator:
+        if key_type not in _KEY_TYPES:
+            return Coordinator(
+                key=key,
+                node_id=-1,
+                port=-1,
+                error_code=ErrorCode.INVALID_REQUEST,
+                error_message=f"There is no coordinator of type {key_type}.",
+            )
+        endpoint = self._coordinators.coordinator(context, key_type, key)
+        return Coordinator(
+            key=key, node_id=endpoint.node_id, host=endpoint.host, port=endpoint.port, error_message=None
+        )
+
+    # --- Members ---
+
+    async def join_group(self, context: RequestContext, request: JoinGroupRequest) -> JoinGroupResponse:
+        """JoinGroup, key 11, v0-9.
+
+        v1: rebalance time-out (v0: the session's). v4: a new member gets its id first (KIP-394). v5: static members
+        (KIP-345). v7: protocol type in the answer. v8: reason, only for people. v9: skip_assignment (KIP-814).
+        """
+        version = context.api_version
+        if not request.group_id:
+            return self._join_failed(version, request.member_id, ErrorCode.INVALID_GROUP_ID)
+        timeout_ms = request.rebalance_timeout_ms if version >= 1 else request.session_timeout_ms
+        prefix = request.group_instance_id or context.client_id or ""
+        asked = Join(
+            member_id=request.member_id,
+            new_member_id=self._groups.new_member_id(prefix),
+            instance_id=request.group_instance_id,
+            client_id=context.client_id or "",
+            client_host=f"/{context.client_host}",
+            session_timeout_ms=request.session_timeout_ms,
+            rebalance_timeout_ms=timeout_ms,
+            protocol_type=request.protocol_type,
+            protocols=tuple((protocol.name, bytes(protocol.metadata)) for protocol in request.protocols),
+            member_id_required=version >= 4,
+            may_skip_assignment=version >= 9,
+        )
+        try:
+            result = await self._groups.join((context.cluster_id, request.group_id), asked)
+        except PlatformError as error:
+            return self._join_failed(version, request.member_id, code_of(error))
+        if result.error is not ErrorCode.NONE:
+            return self._join_failed(version, result.member_id, result.error)
+        return JoinGroupResponse(
+            generation_id=result.generation,
+            protocol_type=result.protocol_type,
+            protocol_name=result.protocol_name,
+            leader=result.leader,
+            skip_assignment=result.skip_assignment,
+            member_id=result.member_id,
+            members=[
+                JoinGroupResponseMember(
+                    member_id=member.member_id, group_instance_id=member.instance_id, metadata=member.metadata
+                )
+                for member in result.members
+            ],
+        )
+
+    def _join_failed(self, version: int, member_id: str, error: ErrorCode) -> JoinGroupResponse:
+        # The name of the protocol may be null since v7 only.
+        protocol_name = None if version >= 7 else ""
+        return JoinGroupResponse(error_code=error, member_id=member_id, protocol_name=protocol_name)
+
+    async def sync_group(self, context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
+        """SyncGroup, key 14, v0-5. v3: static members. v5: protocol type and name, which must be the group's."""
+        if not request.group_id:
+            return SyncGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+        asked = Sync(
+            member_id=request.member_id,
+            instance_id=request.group_instance_id,
+            generation=request.generation_id,
+            protocol_type=request.protocol_type,
+            protocol_name=request.protocol_name,
+            assignments={given.member_id: bytes(given.assignment) for given in request.assignments},
+        )
+        try:
+            result = await self._groups.sync((context.cluster_id, request.group_id), asked)
+        except PlatformError as error:
+            return SyncGroupResponse(error_code=code_of(error))
+        return SyncGroupResponse(
+            error_code=result.error,
+            protocol_type=result.protocol_type,
+            protocol_name=result.protocol_name,
+            assignment=result.assignment,
+        )
+
+    async def heartbeat(self, context: RequestContext, request: HeartbeatRequest) -> HeartbeatResponse:
+        """Heartbeat, key 12, v0-4. v3: static members (KIP-345)."""
+        if not request.group_id:
+            return HeartbeatResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+        asked = Heartbeat(
+            member_id=request.member_id, instance_id=request.group_instance_id, generation=request.generation_id
+        )
+        try:
+            error = await self._groups.heartbeat((context.cluster_id, request.group_id), asked)
+        except Loading:
+            error = (
+                ErrorCode.NONE
+            )  # Whether this is a member is not known yet, and sending it away would cost a rebalance.
+        except PlatformError as failure:
+            error = code_of(failure)
+        return HeartbeatResponse(error_code=error)
+
+    async def leave_group(self, context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
+        """LeaveGroup, key 13, v0-5. v3: several members, static ones by their instance id. v5: reason, for people."""
+        if not request.group_id:
+            return LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+        single = context.api_version < 3
+        leavers = (
+            [Leaver(member_id=request.member_id)]
+            if single
+            else [
+                Leaver(member_id=member.member_id, instance_id=member.group_instance_id) for member in request.members
+            ]
+        )
+        try:
+            result = await self._groups.leave((context.cluster_id, request.group_id), leavers)
+        except PlatformError as error:
+            return LeaveGroupResponse(error_code=code_of(error))
+        if single:
+            return LeaveGroupResponse(error_code=result.errors[0])
+        return LeaveGroupResponse(
+            members=[
+                MemberResponse(member_id=leaver.member_id, group_instance_id=leaver.instance_id, error_code=error)
+                for leaver, error in zip(leavers, result.errors, strict=True)
+            ]
+        )
+
+    # --- Administration ---
+
+    async def describe_groups(self, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
+        """DescribeGroups, key 15, v0-6. v3: authorized operations. v4: instance ids. v6: 69 for an unknown group."""
+        groups = []
+        for group_id in request.groups:
+            described = await self._describe(context, group_id)
+            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
+                described.authorized_operations = _ALL_GROUP_OPERATIONS
+            groups.append(described)
+        return DescribeGroupsResponse(groups=groups)
+
+    async def _describe(self, context: RequestContext, group_id: str) -> DescribedGroup:
+        try:
+            group = await self._groups.describe((context.cluster_id, group_id))
+        except PlatformError as error:
+            return DescribedGroup(group_id=group_id, error_code=code_of(error))
+        if group is not None:
+            return _described(group_id, group)
+        if context.api_version < 6:
+            return DescribedGroup(group_id=group_id, group_state="Dead")
+        return DescribedGroup(
+            group_id=group_id,
+            group_state="Dead",
+            error_code=ErrorCode.GROUP_ID_NOT_FOUND,
+            error_message=f"Group {group_id} not found.",
+        )
+
+    async def list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
+        """ListGroups, key 16, v0-5. v4: filter by state. v5: by type. Unknown filters match nothing."""
+        states = {state.lower() for state in request.states_filter}
+        types = {group_type.lower() for group_type in request.types_filter}
+        try:
+            groups = await self._groups.list_groups(context.cluster_id)
+        except PlatformError as error:
+            return ListGroupsResponse(error_code=code_of(error))
+        return ListGroupsResponse(
+            groups=[
+                ListedGroup(
+                    group_id=group.group_id,
+                    protocol_type=group.protocol_type,
+                    group_state=group.state.value,
+                    group_type=_CLASSIC,
+                )
+                for group in groups
+                if (not states or group.state.value.lower() in states) and (not types or _CLASSIC in types)
+            ]
+        )
+
+    async def delete_groups(self, context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
+        """DeleteGroups, key 42, v0-3. v3: error messages. 68 for a group with members, 69 for an unknown one."""
+        results = []
+        for group_id in dict.fromkeys(request.groups_names):
+            try:
+                error = await self._groups.delete((context.cluster_id, group_id))
+            except PlatformError as failure:
+                error = code_of(failure)
+            results.append(DeletableGroupResult(group_id=group_id, error_code=error))
+        return DeleteGroupsResponse(results=results)
+
+
+def _described(group_id: str, group: Group) -> DescribedGroup:
+    stable = group.state is GroupState.STABLE
+    return DescribedGroup(
+        group_id=group_id,
+        group_state=group.state.value,
+        protocol_type=group.protocol_type or "",
+        protocol_data=(group.protocol_name or "") if stable else "",
+        members=[
+            DescribedGroupMember(
+                member_id=member.member_id,
+                group_instance_id=member.instance_id,
+                client_id=member.client_id,
+                client_host=member.client_host,
+                member_metadata=member.metadata(group.protocol_name) if stable else b"",
+                member_assignment=member.assignment,
+            )
+            for member in group.members.values()
+        ],
+        authorized_operations=_NOT_ASKED,
+    )

@@ -1,0 +1,199 @@
+"""Rules of JoinGroup. Pure: no await, no clock, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from penstock.coordination.model import Waiter
+from penstock.groups.model import Decision, Group, GroupState, Join, JoinResult, Member, SyncResult
+from penstock.groups.rebalance import (
+    SESSION_TIMER,
+    Step,
+    arrived,
+    complete_if_joined,
+    joined,
+    member_error,
+    prepare,
+    prepare_or_complete,
+    select_protocol,
+    supports,
+)
+from penstock.groups.settings import GroupSettings
+from penstock.wire.error_codes import ErrorCode
+
+
+def join(group: Group | None, request: Join, waiter: Waiter, now_ms: int, settings: GroupSettings) -> Decision:
+    """Become a member, or join again: answered when the rebalance this is part of completes."""
+    is_known = group is not None
+    step = Step(group or Group(since_ms=now_ms), now_ms, settings)
+    if not settings.min_session_timeout_ms <= request.session_timeout_ms <= settings.max_session_timeout_ms:
+        _refuse(step, request, waiter, ErrorCode.INVALID_SESSION_TIMEOUT)
+    elif not is_known and request.member_id:
+        _refuse(step, request, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
+    elif not _has_room(step.group, request.member_id, settings.max_size):
+        step.remove(request.member_id)
+        step.reply(waiter, JoinResult(error=ErrorCode.GROUP_MAX_SIZE_REACHED, member_id=""))
+        complete_if_joined(step)
+    elif not supports(step.group, request.protocol_type, request.protocols):
+        _refuse(step, request, waiter, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+    elif not request.member_id:
+        _join_new(step, request, waiter)
+    else:
+        _join_known(step, request, waiter)
+    return step.decision()
+
+
+def _refuse(step: Step, request: Join, waiter: Waiter, error: ErrorCode) -> None:
+    step.reply(waiter, JoinResult(error=error, member_id=request.member_id))
+
+
+def _has_room(group: Group, member_id: str, max_size: int) -> bool:
+    """Whether the group may take this member.
+
+    While a rebalance is prepared those who are parked count, not the members: so the last to join again are turned
+    away when the limit has been lowered.
+    """
+    if group.state is GroupState.EMPTY:
+        return True
+    member = group.members.get(member_id)
+    if group.state is GroupState.PREPARING_REBALANCE:
+        if member is not None and member.join_waiter is not None:
+            return True
+        return sum(other.join_waiter is not None for other in group.members.values()) < max_size
+    return member is not None or len(group.members) < max_size
+
+
+def _join_new(step: Step, request: Join, waiter: Waiter) -> None:
+    if request.instance_id is not None:
+        old_id = step.group.instances.get(request.instance_id)
+        if old_id is not None:
+            _replace_static(step, request, waiter, old_id)
+        else:
+            _add(step, request, waiter, request.new_member_id)
+    elif request.member_id_required:
+        # The client comes back with its id, so that a join whose answer is lost leaves no ghost behind (KIP-394).
+        step.group = replace(step.group, pending=step.group.pending | {request.new_member_id})
+        step.timer(SESSION_TIMER + request.new_member_id, request.session_timeout_ms)
+        step.reply(waiter, JoinResult(error=ErrorCode.MEMBER_ID_REQUIRED, member_id=request.new_member_id))
+        arrived(step, member=False)
+    else:
+        _add(step, request, waiter, request.new_member_id)
+
+
+def _join_known(step: Step, request: Join, waiter: Waiter) -> None:
+    group = step.group
+    if request.member_id in group.pending and request.instance_id is None:
+        return _add(step, request, waiter, request.member_id)
+    error = member_error(group, request.member_id, request.instance_id)
+    if error is not ErrorCode.NONE:
+        return _refuse(step, request, waiter, error)
+    member = group.members[request.member_id]
+    if _must_rebalance(group, member, request):
+        _park(step, member, request, waiter)
+        return prepare_or_complete(step)
+    # The client may have missed the answer: it goes on in the present generation.
+    return step.reply(waiter, joined(group, member.member_id))
+
+
+def _must_rebalance(group: Group, member: Member, request: Join) -> bool:
+    """A join of a member starts a rebalance when it changes something, or when the leader wants to assign anew."""
+    match group.state:
+        case GroupState.COMPLETING_REBALANCE:
+            return member.protocols != request.protocols
+        case GroupState.STABLE:
+            return group.leader == member.member_id or member.protocols != request.protocols
+        case _:
+            return True
+
+
+def _add(step: Step, request: Join, waiter: Waiter, member_id: str) -> None:
+    group = step.group
+    member = Member(
+        member_id=member_id,
+        instance_id=request.instance_id,
+        client_id=request.client_id,
+        client_host=request.client_host,
+        rebalance_timeout_ms=request.rebalance_timeout_ms,
+        session_timeout_ms=request.session_timeout_ms,
+        protocols=request.protocols,
+        join_waiter=waiter,
+        is_new=True,
+    )
+    step.group = replace(
+        group,
+        pending=group.pending - {member_id},
+        protocol_type=group.protocol_type if group.members else request.protocol_type,
+        leader=group.leader or member_id,
+    )
+    step.put(member)
+    arrived(step, member=True)
+    # It cannot be expected to send heartbeats before it has been answered.
+    step.session(member, step.settings.new_member_join_timeout_ms)
+    prepare_or_complete(step)
+
+
+def _park(step: Step, member: Member, request: Join, waiter: Waiter) -> None:
+    """Keep a join for later, with what the member says now. A join of the same member that is parked is obsolete."""
+    step.reply(member.join_waiter, JoinResult(error=ErrorCode.REBALANCE_IN_PROGRESS, member_id=member.member_id))
+    step.put(
+        replace(
+            member,
+            protocols=request.protocols,
+            rebalance_timeout_ms=request.rebalance_timeout_ms,
+            session_timeout_ms=request.session_timeout_ms,
+            join_waiter=waiter,
+        )
+    )
+
+
+def _replace_static(step: Step, request: Join, waiter: Waiter, old_id: str) -> None:
+    """A static member comes back under a new id (KIP-345): it takes the place of the old one, which is fenced."""
+    old_leader = step.group.leader
+    member = _take_place(step, request, old_id)
+    group = step.group
+    if group.state is GroupState.STABLE:
+        if select_protocol(group) == group.protocol_name:
+            # Nothing that matters to the assignment has changed: no rebalance, only the new id is made durable.
+            is_leader = group.leader == member.member_id
+            if request.may_skip_assignment:
+                step.reply(waiter, joined(group, member.member_id, skip_assignment=is_leader))
+            else:
+                # An old client that sees itself as leader would assign: let it see its old id as the leader.
+                answer = joined(group, member.member_id)
+                step.reply(waiter, replace(answer, leader=old_leader or "", members=()))
+            return step.store()
+        _wait(step, member, waiter)
+        return prepare(step)
+    _wait(step, member, waiter)
+    if group.state is GroupState.COMPLETING_REBALANCE:
+        # The leader may already be assigning to the old id, so the new one would get nothing.
+        return prepare(step)
+    return complete_if_joined(step)
+
+
+def _wait(step: Step, member: Member, waiter: Waiter) -> None:
+    step.put(replace(member, join_waiter=waiter))
+
+
+def _take_place(step: Step, request: Join, old_id: str) -> Member:
+    group = step.group
+    old = group.members[old_id]
+    step.reply(old.join_waiter, JoinResult(error=ErrorCode.FENCED_INSTANCE_ID, member_id=old_id))
+    step.reply(old.sync_waiter, SyncResult(error=ErrorCode.FENCED_INSTANCE_ID))
+    step.timer(SESSION_TIMER + old_id, None)
+    member = replace(
+        old,
+        member_id=request.new_member_id,
+        client_id=request.client_id,
+        client_host=request.client_host,
+        protocols=request.protocols,
+        rebalance_timeout_ms=request.rebalance_timeout_ms,
+        session_timeout_ms=request.session_timeout_ms,
+        join_waiter=None,
+        sync_waiter=None,
+    )
+    step.put_all(member if key == old_id else other for key, other in group.members.items())
+    if group.leader == old_id:
+        step.group = replace(step.group, leader=member.member_id)
+    step.session(member)
+    return member

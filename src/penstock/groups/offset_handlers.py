@@ -1,0 +1,285 @@
+"""Kafka's APIs of committed offsets, translated to the group service and back.
+
+There are no transactions yet, so no offset is ever pending and `require_stable` is always satisfied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.coordination.model import Key
+from penstock.groups.failures import code_of
+from penstock.groups.model import CommitOffsets, DeleteOffsets, Offset, TopicPartition
+from penstock.groups.service import GroupService
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+    OffsetCommitResponse,
+    OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+)
+from penstock.wire.messages.offset_delete import (
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+    OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
+)
+from penstock.wire.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+    OffsetFetchResponseGroup,
+    OffsetFetchResponsePartition,
+    OffsetFetchResponsePartitions,
+    OffsetFetchResponseTopic,
+    OffsetFetchResponseTopics,
+)
+
+
+class Topics(Protocol):
+    """What groups need to know of topics."""
+
+    def topic_id(self, cluster_id: int, name: str) -> bytes | None:
+        """The id of the topic of that name, or None."""
+
+    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
+        """The name of the topic with that id, or None."""
+
+    def partition_count(self, cluster_id: int, topic_id: bytes) -> int | None:
+        """How many partitions the topic with that id has, or None when there is no such topic."""
+
+
+class OffsetHandlers:
+    """OffsetCommit, OffsetFetch, OffsetDelete. Every method takes who asks and a request, and returns the response."""
+
+    def __init__(self, groups: GroupService, topics: Topics) -> None:
+        self._groups, self._topics = groups, topics
+
+    async def offset_commit(self, context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
+        """OffsetCommit, key 8, v2-10.
+
+        v2-4: the client says how long offsets are kept. v6: leader epochs. v7: static members. v9: 69 for an unknown
+        group. v10: topic ids.
+        """
+        now_ms = self._groups.now_ms()
+        errors: dict[tuple[int, int], ErrorCode] = {}
+        offsets: dict[TopicPartition, Offset] = {}
+        for t, topic in enumerate(request.topics):
+            topic_id = self._committed_topic(context, topic)
+            for p, partition in enumerate(topic.partitions):
+                error = self._commit_error(context, topic_id, partition)
+                errors[t, p] = error
+                if error is ErrorCode.NONE and topic_id is not None:
+                    offsets[topic_id, partition.partition_index] = _offset(partition, now_ms, request.retention_time_ms)
+        if offsets:
+            failure = await self._commit(context, request, offsets)
+            errors = {where: failure if error is ErrorCode.NONE else error for where, error in errors.items()}
+        return OffsetCommitResponse(
+            topics=[
+                OffsetCommitResponseTopic(
+                    name=topic.name,
+                    topic_id=topic.topic_id,
+                    partitions=[
+                        OffsetCommitResponsePartition(
+                            partition_index=partition.partition_index, error_code=errors[t, p]
+                        )
+                        for p, partition in enumerate(topic.partitions)
+                    ],
+                )
+                for t, topic in enumerate(request.topics)
+            ]
+        )
+
+    def _committed_topic(self, context: RequestContext, topic: OffsetCommitRequestTopic) -> bytes | None:
+        if context.api_version >= 10:
+            known = self._topics.topic_name(context.cluster_id, bytes(topic.topic_id)) is not None
+            return bytes(topic.topic_id) if known else None
+        return self._topics.topic_id(context.cluster_id, topic.name)
+
+    def _commit_error(
+        self, context: RequestContext, topic_id: bytes | None, partition: OffsetCommitRequestPartition
+    ) -> ErrorCode:
+        if topic_id is None:
+            by_id = context.api_version >= 10
+            return ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        count = self._topics.partition_count(context.cluster_id, topic_id) or 0
+        if not 0 <= partition.partition_index < count:
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        if len(partition.committed_metadata or "") > self._groups.settings.offset_metadata_max_size:
+            return ErrorCode.OFFSET_METADATA_TOO_LARGE
+        return ErrorCode.NONE
+
+    async def _commit(
+        self,
+        context: RequestContext,
+        request: OffsetCommitRequest,
+        offsets: Mapping[TopicPartition, Offset],
+    ) -> ErrorCode:
+        asked = CommitOffsets(
+            member_id=request.member_id,
+            instance_id=request.group_instance_id,
+            generation=request.generation_id_or_member_epoch,
+            offsets=offsets,
+            knows_unknown_groups=context.api_version >= 9,
+        )
+        try:
+            return await self._groups.commit_offsets((context.cluster_id, request.group_id), asked)
+        except PlatformError as error:
+            return code_of(error)
+
+    async def offset_fetch(self, context: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse:
+        """OffsetFetch, key 9, v1-10.
+
+        v2: null topics mean all, an error for the whole group. v7: require_stable. v8: several groups (KIP-709).
+        v10: topic ids. A group that does not exist has committed nothing, which is no error.
+        """
+        if context.api_version >= 8:
+            return OffsetFetchResponse(groups=[await self._fetch(context, group) for group in request.groups])
+        topics = None
+        if request.topics is not None:
+            topics = [
+                OffsetFetchRequestTopics(name=topic.name, partition_indexes=topic.partition_indexes)
+                for topic in request.topics
+            ]
+        group = await self._fetch(context, OffsetFetchRequestGroup(group_id=request.group_id, topics=topics))
+        return _single_group(group, context.api_version)
+
+    async def _fetch(self, context: RequestContext, request: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup:
+        key: Key = (context.cluster_id, request.group_id)
+        response = OffsetFetchResponseGroup(group_id=request.group_id)
+        try:
+            offsets = await self._groups.offsets(key)
+        except PlatformError as error:
+            response.error_code = code_of(error)
+            response.topics = [
+                _fetched(topic, topic.partition_indexes, None, {}, code_of(error)) for topic in request.topics or ()
+            ]
+            return response
+        asked = self._all_topics(context, offsets) if request.topics is None else request.topics
+        for topic in asked:
+            topic_id, error_code = self._fetched_topic(context, topic)
+            response.topics.append(_fetched(topic, topic.partition_indexes, topic_id, offsets, error_code))
+        return response
+
+    def _fetched_topic(
+        self, context: RequestContext, topic: OffsetFetchRequestTopics
+    ) -> tuple[bytes | None, ErrorCode]:
+        if context.api_version < 10:
+            return self._topics.topic_id(context.cluster_id, topic.name), ErrorCode.NONE
+        topic_id = bytes(topic.topic_id)
+        if self._topics.topic_name(context.cluster_id, topic_id) is None:
+            return None, ErrorCode.UNKNOWN_TOPIC_ID
+        return topic_id, ErrorCode.NONE
+
+    def _all_topics(self, context: RequestContext, offsets: Iterable[TopicPartition]) -> list[OffsetFetchRequestTopics]:
+        """The topics a group has offsets in, and still exist."""
+        partitions: dict[bytes, list[int]] = {}
+        for topic_id, partition in offsets:
+            partitions.setdefault(topic_id, []).append(partition)
+        names = {topic_id: self._topics.topic_name(context.cluster_id, topic_id) for topic_id in partitions}
+        return [
+            OffsetFetchRequestTopics(name=name, topic_id=topic_id, partition_indexes=partitions[topic_id])
+            for topic_id, name in names.items()
+            if name is not None
+        ]
+
+    async def offset_delete(self, context: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse:
+        """OffsetDelete, key 47, v0 (KIP-496)."""
+        cluster_id = context.cluster_id
+        known = {topic.name: self._topics.topic_id(cluster_id, topic.name) for topic in request.topics}
+        wanted = {
+            topic.name: tuple((topic_id, partition.partition_index) for partition in topic.partitions)
+            for topic in request.topics
+            if (topic_id := known[topic.name]) is not None
+        }
+        try:
+            result = await self._groups.delete_offsets((cluster_id, request.group_id), DeleteOffsets(topics=wanted))
+        except PlatformError as error:
+            return OffsetDeleteResponse(error_code=code_of(error))
+        if result.error is not ErrorCode.NONE:
+            return OffsetDeleteResponse(error_code=result.error)
+
+        def error_of(topic: str, partition: int) -> ErrorCode:
+            topic_id = known[topic]
+            count = 0 if topic_id is None else self._topics.partition_count(cluster_id, topic_id) or 0
+            if not 0 <= partition < count:
+                return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            return ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if topic in result.subscribed else ErrorCode.NONE
+
+        return OffsetDeleteResponse(
+            topics=[
+                OffsetDeleteResponseTopic(
+                    name=topic.name,
+                    partitions=[
+                        OffsetDeleteResponsePartition(
+                            partition_index=partition.partition_index,
+                            error_code=error_of(topic.name, partition.partition_index),
+                        )
+                        for partition in topic.partitions
+                    ],
+                )
+                for topic in request.topics
+            ]
+        )
+
+
+def _offset(partition: OffsetCommitRequestPartition, now_ms: int, retention_ms: int) -> Offset:
+    return Offset(
+        committed_offset=partition.committed_offset,
+        leader_epoch=partition.committed_leader_epoch,
+        metadata=partition.committed_metadata or "",
+        committed_ms=now_ms,
+        expires_ms=None if retention_ms < 0 else now_ms + retention_ms,
+    )
+
+
+def _fetched(
+    topic: OffsetFetchRequestTopics,
+    partitions: Iterable[int],
+    topic_id: bytes | None,
+    offsets: Mapping[TopicPartition, Offset],
+    error: ErrorCode,
+) -> OffsetFetchResponseTopics:
+    """The offsets of one topic; -1 where nothing was committed."""
+    response = OffsetFetchResponseTopics(name=topic.name, topic_id=topic.topic_id)
+    for partition in partitions:
+        offset = None if topic_id is None else offsets.get((topic_id, partition))
+        response.partitions.append(
+            OffsetFetchResponsePartitions(
+                partition_index=partition,
+                committed_offset=-1 if offset is None else offset.committed_offset,
+                committed_leader_epoch=-1 if offset is None else offset.leader_epoch,
+                metadata="" if offset is None else offset.metadata,
+                error_code=error,
+            )
+        )
+    return response
+
+
+def _single_group(group: OffsetFetchResponseGroup, version: int) -> OffsetFetchResponse:
+    """The answer of v1-7, which have no list of groups; v1 has no error but those of partitions."""
+    return OffsetFetchResponse(
+        error_code=group.error_code if version >= 2 else ErrorCode.NONE,
+        topics=[
+            OffsetFetchResponseTopic(
+                name=topic.name,
+                partitions=[
+                    OffsetFetchResponsePartition(
+                        partition_index=partition.partition_index,
+                        committed_offset=partition.committed_offset,
+                        committed_leader_epoch=partition.committed_leader_epoch,
+                        metadata=partition.metadata,
+                        error_code=partition.error_code,
+                    )
+                    for partition in topic.partitions
+                ],
+            )
+            for topic in group.topics
+        ],
+    )

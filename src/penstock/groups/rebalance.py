@@ -1,0 +1,326 @@
+"""The steps that rules of classic groups are made of. Pure: no await, no clock, no I/O.
+
+A `Step` is a decision in the making: rules change its group by replacing it and collect records, answers and timers.
+It lives inside one call of one rule.
+
+The life of a rebalance:
+
+    prepare    a member came, went or changed: everybody has to join again (answers 27 to those who ask)
+    complete   all members are parked in a join, or time is up: next generation, answers to all joins
+    sync       the leader's assignments arrive: stable, answers to all syncs
+
+A *first* rebalance, of a group that was empty, does not complete as soon as all its members have joined, because the
+first member would then always get a generation of its own, and everybody after it would have to wait until that member
+sends its next heartbeat, by default 3 s later. With `group.initial.rebalance.delay.ms` above 0 it is held open as Kafka
+does. With 0, the default here, it is held open while members keep arriving: until nobody came for `join_quiet_ms`, or
+for four times the longest recent pause between two arrivals, within limits. A lone consumer waits 20 ms; fifty that
+start together get one generation. Ids given out to members who have not come back count as arrivals still to come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from penstock.coordination.model import Decision, Reply, Timer, Waiter
+from penstock.groups.model import (
+    CONSUMER,
+    Group,
+    GroupState,
+    GroupStored,
+    JoinedMember,
+    JoinResult,
+    JoinWindow,
+    Member,
+    Record,
+    SyncResult,
+    with_members,
+)
+from penstock.groups.settings import GroupSettings
+from penstock.groups.subscriptions import subscribed_topics
+from penstock.wire.error_codes import ErrorCode
+
+JOIN_TIMER = "join"
+SYNC_TIMER = "sync"
+SESSION_TIMER = "session/"
+
+_PENDING_QUIET_MS = 500
+"""How long a first rebalance waits for a member that was given its id and did not come back with it."""
+
+
+@dataclass(slots=True)
+class Step:
+    """A decision in the making."""
+
+    group: Group
+    now_ms: int
+    settings: GroupSettings
+    records: list[Record] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+
+    def decision(self) -> Decision[Group, Record]:
+        """What became of it. A group that never was more than an id given out vanishes."""
+        group = self.group
+        gone = not (group.members or group.pending or group.stored or group.generation)
+        return Decision(
+            state=None if gone else group,
+            records=tuple(self.records),
+            replies=tuple(self.replies),
+            timers=tuple(self.timers),
+        )
+
+    def reply(self, waiter: Waiter | None, answer: object) -> None:
+        """Answer a waiter, if there is one."""
+        if waiter is not None:
+            self.replies.append(Reply(waiter, answer))
+
+    def timer(self, name: str, delay_ms: int | None) -> None:
+        """Set or cancel a timer."""
+        self.timers.append(Timer(name, delay_ms))
+
+    def session(self, member: Member, delay_ms: int | None = None) -> None:
+        """A member was heard of: start its session time-out anew."""
+        self.timer(SESSION_TIMER + member.member_id, member.session_timeout_ms if delay_ms is None else delay_ms)
+
+    def store(self) -> None:
+        """Make the group durable as it is now."""
+        self.group = replace(self.group, stored=True)
+        self.records.append(GroupStored(self.group))
+
+    def put(self, member: Member) -> None:
+        """Add a member or replace the one of the same id."""
+        group = self.group
+        instances = group.instances
+        if member.instance_id is not None and instances.get(member.instance_id) != member.member_id:
+            instances = {**instances, member.instance_id: member.member_id}
+        self.group = replace(group, members={**group.members, member.member_id: member}, instances=instances)
+
+    def put_all(self, members: Iterable[Member]) -> None:
+        """Replace all members."""
+        by_id, instances = with_members(members)
+        self.group = replace(self.group, members=by_id, instances=instances)
+
+    def remove(self, member_id: str) -> None:
+        """Take out a member or an id given out; whoever is parked there is told that it is not a member."""
+        group = self.group
+        self.timer(SESSION_TIMER + member_id, None)
+        if member_id in group.pending:
+            group = replace(group, pending=group.pending - {member_id})
+        member = group.members.get(member_id)
+        if member is not None:
+            members = {key: kept for key, kept in group.members.items() if key != member_id}
+            instances = {key: kept for key, kept in group.instances.items() if kept != member_id}
+            leader = group.leader if group.leader != member_id else next(iter(members), None)
+            group = replace(group, members=members, instances=instances, leader=leader)
+            self.reply(member.join_waiter, JoinResult(error=ErrorCode.UNKNOWN_MEMBER_ID, member_id=""))
+            self.reply(member.sync_waiter, SyncResult(error=ErrorCode.UNKNOWN_MEMBER_ID))
+        self.group = group
+
+
+def member_error(group: Group, member_id: str, instance_id: str | None) -> ErrorCode:
+    """Whether a request comes from a member (KIP-345: an instance id belongs to one member id at a time)."""
+    if instance_id is not None:
+        holder = group.instances.get(instance_id)
+        if holder is None:
+            return ErrorCode.UNKNOWN_MEMBER_ID
+        if holder != member_id:
+            return ErrorCode.FENCED_INSTANCE_ID
+    return ErrorCode.NONE if member_id in group.members else ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def supports(group: Group, protocol_type: str, protocols: tuple[tuple[str, bytes], ...]) -> bool:
+    """Whether a member with these protocols fits into the group."""
+    if group.state is GroupState.EMPTY:
+        return bool(protocol_type and protocols)
+    if group.protocol_type != protocol_type:
+        return False
+    others = [{name for name, _ in member.protocols} for member in group.members.values()]
+    return any(all(name in names for names in others) for name, _ in protocols)
+
+
+def select_protocol(group: Group) -> str | None:
+    """The protocol of the next generation: of those that all members have, the one that most prefer."""
+    members = list(group.members.values())
+    candidates = set.intersection(*({name for name, _ in member.protocols} for member in members))
+    votes: dict[str, int] = {}
+    for member in members:
+        choice = next((name for name, _ in member.protocols if name in candidates), None)
+        if choice is not None:
+            votes[choice] = votes.get(choice, 0) + 1
+    return max(votes, key=votes.__getitem__, default=None)
+
+
+def all_joined(group: Group) -> bool:
+    """Every member is parked in a join, and nobody holds an id without having joined."""
+    return not group.pending and all(member.join_waiter is not None for member in group.members.values())
+
+
+def joined(group: Group, member_id: str, *, skip_assignment: bool = False) -> JoinResult:
+    """The answer to a join that is part of the present generation."""
+    members: tuple[JoinedMember, ...] = ()
+    if group.leader == member_id:
+        members = tuple(
+            JoinedMember(
+                member_id=member.member_id,
+                instance_id=member.instance_id,
+                metadata=member.metadata(group.protocol_name),
+            )
+            for member in group.members.values()
+        )
+    return JoinResult(
+        member_id=member_id,
+        generation=group.generation,
+        protocol_type=group.protocol_type,
+        protocol_name=group.protocol_name,
+        leader=group.leader or "",
+        skip_assignment=skip_assignment,
+        members=members,
+    )
+
+
+def prepare_or_complete(step: Step) -> None:
+    """Membership changed: start a rebalance, or see whether the one that is prepared is complete."""
+    if step.group.state is GroupState.PREPARING_REBALANCE:
+        complete_if_joined(step)
+    else:
+        prepare(step)
+
+
+def complete_if_joined(step: Step) -> None:
+    """Complete the rebalance that is prepared when nobody is missing. A first one waits for its timer."""
+    group = step.group
+    if group.state is GroupState.PREPARING_REBALANCE and not group.initial and all_joined(group):
+        complete(step)
+
+
+def prepare(step: Step) -> None:
+    """Have everybody join again."""
+    group = step.group
+    if group.state is GroupState.COMPLETING_REBALANCE:
+        _turn_away_syncs(step)
+    step.timer(SYNC_TIMER, None)
+    was_empty = group.state is GroupState.EMPTY
+    members = [replace(member, owes_sync=False) for member in step.group.members.values()]
+    step.put_all(members)
+    step.group = replace(step.group, state=GroupState.PREPARING_REBALANCE, since_ms=step.now_ms)
+    if was_empty:
+        window = JoinWindow(opened_ms=step.now_ms, last_ms=step.now_ms)
+        step.group = replace(step.group, window=window)
+        delay_ms = step.settings.initial_rebalance_delay_ms
+        step.timer(JOIN_TIMER, delay_ms if delay_ms > 0 else step.settings.join_quiet_ms)
+    elif all_joined(step.group):
+        complete(step)
+    else:
+        step.timer(JOIN_TIMER, rebalance_timeout_ms(step.group))
+
+
+def _turn_away_syncs(step: Step) -> None:
+    """The generation ends before it had assignments: whoever waits for one has to join again."""
+    members = []
+    for member in step.group.members.values():
+        if member.sync_waiter is not None:
+            step.reply(member.sync_waiter, SyncResult(error=ErrorCode.REBALANCE_IN_PROGRESS))
+            step.session(member)
+        members.append(replace(member, assignment=b"", sync_waiter=None))
+    step.put_all(members)
+
+
+def complete(step: Step) -> None:
+    """Start the next generation with the members that have joined, and with static ones, who may be restarting."""
+    step.timer(JOIN_TIMER, None)
+    for member in list(step.group.members.values()):
+        if member.join_waiter is None and member.instance_id is None:
+            step.remove(member.member_id)
+    if step.group.members and not _elect(step):
+        # Only static members, none of them here: wait for them, or for their sessions to end.
+        step.timer(JOIN_TIMER, rebalance_timeout_ms(step.group))
+        return
+    step.group = replace(step.group, generation=step.group.generation + 1, since_ms=step.now_ms, window=None)
+    if step.group.members:
+        _start_generation(step)
+    else:
+        _become_empty(step)
+    step.store()
+
+
+def _elect(step: Step) -> bool:
+    """Make sure that the leader is somebody who has joined. False if nobody has."""
+    group = step.group
+    leader = group.members.get(group.leader or "")
+    if leader is not None and leader.join_waiter is not None:
+        return True
+    for member in group.members.values():
+        if member.join_waiter is not None:
+            step.group = replace(group, leader=member.member_id)
+            return True
+    return False
+
+
+def _start_generation(step: Step) -> None:
+    protocol_name = select_protocol(step.group)
+    group = replace(step.group, state=GroupState.COMPLETING_REBALANCE, protocol_name=protocol_name)
+    group = replace(group, subscribed=subscribed_topics(group))
+    members = []
+    for member in group.members.values():
+        step.reply(member.join_waiter, joined(group, member.member_id))
+        step.session(member)
+        members.append(replace(member, join_waiter=None, is_new=False, owes_sync=True))
+    step.group = group
+    step.put_all(members)
+    step.timer(SYNC_TIMER, rebalance_timeout_ms(group))
+
+
+def _become_empty(step: Step) -> None:
+    subscribed: frozenset[str] | None = frozenset() if step.group.protocol_type == CONSUMER else None
+    step.group = replace(
+        step.group, state=GroupState.EMPTY, protocol_name=None, leader=None, subscribed=subscribed, window=None
+    )
+
+
+def rebalance_timeout_ms(group: Group) -> int:
+    """How long members may take to join again: as long as the slowest of them asks for."""
+    return max((member.rebalance_timeout_ms for member in group.members.values()), default=0)
+
+
+# --- The first rebalance -------------------------------------------------------------------------------------------
+
+
+def arrived(step: Step, *, member: bool) -> None:
+    """A member joined a first rebalance, or was given an id to join it with."""
+    window = step.group.window
+    if window is None:
+        return
+    gap_ms = max(step.now_ms - window.last_ms, window.gap_ms // 2)
+    window = replace(window, last_ms=step.now_ms, gap_ms=gap_ms, arrived=window.arrived or member)
+    step.group = replace(step.group, window=window)
+    if step.settings.initial_rebalance_delay_ms == 0:
+        step.timer(JOIN_TIMER, min(_quiet_ms(window, step.settings), _left_ms(step, step.settings.join_window_max_ms)))
+
+
+def first_join_timer(step: Step) -> None:
+    """The timer of a first rebalance fired: go on, or wait for those who are still arriving."""
+    group, settings = step.group, step.settings
+    window = group.window
+    if window is None:
+        return complete(step)
+    if settings.initial_rebalance_delay_ms > 0:
+        left_ms = _left_ms(step, rebalance_timeout_ms(group))
+        if not (window.arrived and left_ms > 0):
+            return complete(step)
+        step.group = replace(group, window=replace(window, arrived=False))
+        return step.timer(JOIN_TIMER, min(settings.initial_rebalance_delay_ms, left_ms))
+    quiet_ms = _PENDING_QUIET_MS if group.pending else 0
+    wait_ms = min(window.last_ms + quiet_ms - step.now_ms, _left_ms(step, settings.join_window_max_ms))
+    if wait_ms > 0:
+        return step.timer(JOIN_TIMER, wait_ms)
+    return complete(step)
+
+
+def _quiet_ms(window: JoinWindow, settings: GroupSettings) -> int:
+    return min(max(settings.join_quiet_ms, 4 * window.gap_ms), settings.join_quiet_max_ms)
+
+
+def _left_ms(step: Step, limit_ms: int) -> int:
+    window = step.group.window
+    return limit_ms if window is None else max(window.opened_ms + limit_ms - step.now_ms, 0)

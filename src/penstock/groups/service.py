@@ -1,0 +1,244 @@
+"""Classic groups as a service: each operation hands a rule to the coordination runner and waits for its answer.
+
+All the rules are in `transitions` and `join`, all the SQL in `store`. What is added here: ids for new members, reading
+offsets from the database, listing, and the sweep of offsets that nobody needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.base.clock import Clock
+from penstock.base.errors import Conflict
+from penstock.base.randomness import Randomness, new_uuid
+from penstock.coordination.leases import Database, Holder
+from penstock.coordination.model import Key, Waiter
+from penstock.coordination.runner import Runner
+from penstock.coordination.timers import Alarms
+from penstock.groups import store, transitions
+from penstock.groups.join import join
+from penstock.groups.model import (
+    CommitOffsets,
+    Decision,
+    DeleteOffsets,
+    DeleteOffsetsResult,
+    Group,
+    GroupState,
+    Heartbeat,
+    Join,
+    JoinResult,
+    Leaver,
+    LeaveResult,
+    Offset,
+    Record,
+    Sync,
+    SyncResult,
+    TopicPartition,
+)
+from penstock.groups.settings import GroupSettings
+from penstock.wire.error_codes import ErrorCode
+
+_SWEEP_PAGE = 100
+
+
+class TopicNames(Protocol):
+    """What expiry needs of topics."""
+
+    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
+        """The name of the topic with that id, or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedGroup:
+    """A group in a list."""
+
+    group_id: str
+    protocol_type: str
+    state: GroupState
+
+
+class _Rules:
+    """What happens to groups without a request."""
+
+    def __init__(self, settings: GroupSettings) -> None:
+        self._settings = settings
+
+    def expired(self, key: Key, state: Group | None, timer: str, now_ms: int) -> Decision:
+        """A timer of a group fired."""
+        return transitions.expired(state, timer, now_ms, self._settings)
+
+    def restored(self, state: Group, now_ms: int) -> Decision:
+        """A group was read back."""
+        return transitions.restored(state, now_ms, self._settings)
+
+
+class GroupService:
+    """The group coordinator of this process."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        topics: TopicNames,
+        settings: GroupSettings,
+        holder: Holder,
+        clock: Clock,
+        alarms: Alarms,
+        randomness: Randomness,
+    ) -> None:
+        self._database, self._topics, self.settings = database, topics, settings
+        self._clock, self._randomness = clock, randomness
+        journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms)
+        self._runner: Runner[Group, Record] = Runner(
+            journal=journal, rules=_Rules(settings), clock=clock, alarms=alarms
+        )
+
+    async def open(self) -> None:
+        """Take over the slots and resume groups with members. Until then every request raises `Loading`."""
+        await self._runner.open()
+
+    async def close(self) -> None:
+        """Finish what was accepted and let everybody go who waits."""
+        await self._runner.close()
+
+    def now_ms(self) -> int:
+        """The time that commits are stamped with."""
+        return self._clock.now_ms()
+
+    def new_member_id(self, prefix: str) -> str:
+        """An id for a member that has none: its client id or instance id, and a UUID."""
+        text = new_uuid(self._randomness).hex()
+        return f"{prefix}-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    # --- Members ---
+
+    async def join(self, key: Key, request: Join) -> JoinResult:
+        """JoinGroup; returns when the rebalance completes."""
+        return await self._runner.submit(
+            key, lambda group, waiter, now_ms: join(group, request, waiter, now_ms, self.settings), JoinResult
+        )
+
+    async def sync(self, key: Key, request: Sync) -> SyncResult:
+        """SyncGroup; returns when the leader has assigned."""
+        return await self._runner.submit(
+            key,
+            lambda group, waiter, now_ms: transitions.sync(group, request, waiter, now_ms, self.settings),
+            SyncResult,
+        )
+
+    async def heartbeat(self, key: Key, request: Heartbeat) -> ErrorCode:
+        """Heartbeat."""
+        return await self._runner.submit(
+            key, lambda group, waiter, _: transitions.heartbeat(group, request, waiter), ErrorCode
+        )
+
+    async def leave(self, key: Key, leavers: Sequence[Leaver]) -> LeaveResult:
+        """LeaveGroup."""
+        return await self._runner.submit(
+            key,
+            lambda group, waiter, now_ms: transitions.leave(group, leavers, waiter, now_ms, self.settings),
+            LeaveResult,
+        )
+
+    # --- Offsets ---
+
+    async def commit_offsets(self, key: Key, request: CommitOffsets) -> ErrorCode:
+        """OffsetCommit."""
+        return await self._runner.submit(
+            key,
+            lambda group, waiter, now_ms: transitions.commit_offsets(group, request, waiter, now_ms, self.settings),
+            ErrorCode,
+        )
+
+    async def offsets(self, key: Key) -> dict[TopicPartition, Offset]:
+        """All committed offsets of a group; of an unknown group: none. Sees every commit decided before."""
+        await self._runner.settled(key)
+        return await self._database.read(lambda: store.offsets_of(key))
+
+    async def delete_offsets(self, key: Key, request: DeleteOffsets) -> DeleteOffsetsResult:
+        """OffsetDelete."""
+        return await self._runner.submit(
+            key, lambda group, waiter, _: transitions.delete_offsets(group, request, waiter), DeleteOffsetsResult
+        )
+
+    async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
+        """A topic was deleted: so are the offsets in it."""
+        await self._database.transaction(lambda: store.forget_topic(cluster_id, topic_id))
+
+    # --- Administration ---
+
+    async def describe(self, key: Key) -> Group | None:
+        """A group as it is now."""
+        group, _ = await self._runner.peek(key)
+        return group
+
+    async def list_groups(self, cluster_id: int) -> list[ListedGroup]:
+        """Every group of a virtual cluster, by id."""
+        self._runner.require_open()
+        listed = {
+            group_id: ListedGroup(
+                group_id=group_id,
+                protocol_type=protocol_type,
+                state=GroupState.STABLE if has_members else GroupState.EMPTY,
+            )
+            for group_id, protocol_type, has_members in await self._database.read(lambda: store.list_groups(cluster_id))
+        }
+        for (owner, group_id), group in self._runner.states():
+            if owner != cluster_id:
+                continue
+            listed.pop(group_id, None)
+            if group is not None:
+                listed[group_id] = ListedGroup(
+                    group_id=group_id, protocol_type=group.protocol_type or "", state=group.state
+                )
+        return [listed[group_id] for group_id in sorted(listed)]
+
+    async def delete(self, key: Key) -> ErrorCode:
+        """DeleteGroups, one group."""
+        return await self._runner.submit(
+            key, lambda group, waiter, _: transitions.delete_group(group, waiter), ErrorCode
+        )
+
+    # --- Expiry ---
+
+    async def expire_offsets(self) -> int:
+        """Drop offsets past their retention, and groups with the last of them; return how many offsets went.
+
+        For a background loop to call every ten minutes or so (`offsets.retention.check.interval.ms`). Reads a page of
+        groups that may have something to drop at a time, and writes only if they have.
+        """
+        dropped, after = 0, (-1, "")
+        while True:
+            keys = await self._page_with_old_offsets(after)
+            for key in keys:
+                dropped += await self._expire_group(key)
+            if len(keys) < _SWEEP_PAGE:
+                return dropped
+            after = keys[-1]
+
+    async def _page_with_old_offsets(self, after: Key) -> list[Key]:
+        now_ms = self._clock.now_ms()
+        before_ms = now_ms - self.settings.offsets_retention_ms
+        return await self._database.read(
+            lambda: store.with_old_offsets(after, empty_before_ms=before_ms, now_ms=now_ms, limit=_SWEEP_PAGE)
+        )
+
+    async def _expire_group(self, key: Key) -> int:
+        _, revision = await self._runner.peek(key)
+        offsets = await self._database.read(lambda: store.offsets_of(key))
+        names = self._names(key[0], offsets)
+
+        def decide(group: Group | None, waiter: Waiter, now_ms: int) -> Decision:
+            return transitions.expire_offsets(group, offsets, names, waiter, now_ms, self.settings)
+
+        try:
+            # The revision makes sure that no offset was committed since they were read.
+            return await self._runner.submit(key, decide, int, if_revision=revision)
+        except Conflict:
+            return 0  # The group is in use: there is another time.
+
+    def _names(self, cluster_id: int, offsets: Mapping[TopicPartition, Offset]) -> dict[bytes, str]:
+        names = {topic_id: self._topics.topic_name(cluster_id, topic_id) for topic_id, _ in offsets}
+        return {topic_id: name for topic_id, name in names.items() if name is not None}

@@ -1,0 +1,246 @@
+"""The SQL of groups: scripts for the metadata port, and the journal that the coordination runner writes to.
+
+Offsets are not kept in memory. Commits go through the journal, guarded by the slot's epoch and in order with everything
+else that happens to the group; reads of offsets go straight to the database.
+
+Every script may run twice, because a conflict makes the port run it again; `GroupJournal` finds out itself whether a
+transaction whose answer was lost has happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock.base.clock import Clock
+from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.coordination import leases
+from penstock.coordination.leases import Database, Holder, Script
+from penstock.coordination.model import Key, slot_of
+from penstock.coordination.timers import Alarms, pause
+from penstock.groups.encoding import decode, encode
+from penstock.groups.model import (
+    Group,
+    GroupDeleted,
+    GroupState,
+    GroupStored,
+    Offset,
+    OffsetsCommitted,
+    OffsetsDeleted,
+    Record,
+    TopicPartition,
+)
+
+_ROWS_PER_STATEMENT = (32, 8, 1)
+"""How many offsets one statement writes: few different statements, so that prepared ones are reused."""
+
+_SETTLE_DELAYS_MS = (20, 100, 500, 1000)
+"""Pauses between attempts to find out whether a transaction happened; the last one repeats."""
+
+
+@dataclass(slots=True)
+class _Change:
+    """All that a batch of records does to one group, in the end."""
+
+    group: Group | None = None
+    deleted: bool = False
+    offsets: dict[TopicPartition, Offset | None] = field(default_factory=dict)
+
+    def add(self, record: Record) -> None:
+        match record:
+            case GroupStored(group=group):
+                self.group = group
+            case GroupDeleted():
+                self.group, self.deleted = None, True
+                self.offsets.clear()
+            case OffsetsCommitted(offsets=offsets):
+                for partition in offsets:
+                    self.offsets[partition] = offsets[partition]
+            case OffsetsDeleted(partitions=partitions):
+                for partition in partitions:
+                    self.offsets[partition] = None
+
+
+def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
+    """What is left to write of records of many decisions."""
+    changes: dict[Key, _Change] = {}
+    for key, record in records:
+        changes.setdefault(key, _Change()).add(record)
+    return changes
+
+
+# --- Scripts -------------------------------------------------------------------------------------------------------
+
+
+def write(changes: Mapping[Key, _Change]) -> Script[None]:
+    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle."""
+    for key in sorted(changes):
+        change = changes[key]
+        if change.deleted:
+            yield "DELETE FROM group_offset WHERE cluster_id = $1 AND group_id = $2", key
+            yield "DELETE FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
+        if change.group is not None:
+            yield _upsert_group(key, change.group)
+        for topic_id, partition in sorted(p for p, offset in change.offsets.items() if offset is None):
+            yield (
+                "DELETE FROM group_offset"
+                " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
+                (*key, topic_id, partition),
+            )
+        committed = [(p, offset) for p, offset in sorted(change.offsets.items(), key=_partition) if offset is not None]
+        for rows in _chunks(committed):
+            yield _upsert_offsets(key, rows)
+
+
+def _partition(item: tuple[TopicPartition, Offset | None]) -> TopicPartition:
+    return item[0]
+
+
+def _upsert_group(key: Key, group: Group) -> tuple[str, Sequence[object]]:
+    empty_since_ms = group.since_ms if group.state is GroupState.EMPTY else None
+    columns = (slot_of(key), group.protocol_type or "", len(group.members), empty_since_ms, encode(group))
+    return (
+        "INSERT INTO group_ (cluster_id, group_id, slot, protocol_type, member_count, empty_since_ms, state)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (cluster_id, group_id) DO UPDATE SET slot = excluded.slot,"
+        " protocol_type = excluded.protocol_type, member_count = excluded.member_count,"
+        " empty_since_ms = excluded.empty_since_ms, state = excluded.state",
+        (*key, *columns),
+    )
+
+
+def _chunks(rows: list[tuple[TopicPartition, Offset]]) -> Iterator[list[tuple[TopicPartition, Offset]]]:
+    start = 0
+    while start < len(rows):
+        size = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
+        yield rows[start : start + size]
+        start += size
+
+
+def _upsert_offsets(key: Key, rows: list[tuple[TopicPartition, Offset]]) -> tuple[str, Sequence[object]]:
+    values, args = [], list[object](key)
+    for (topic_id, partition), offset in rows:
+        values.append("($1, $2, " + ", ".join(f"${len(args) + n}" for n in range(1, 8)) + ")")
+        args += (topic_id, partition, offset.committed_offset, offset.leader_epoch, offset.metadata)
+        args += (offset.committed_ms, offset.expires_ms)
+    return (
+        "INSERT INTO group_offset (cluster_id, group_id, topic_id, partition_index, committed_offset, leader_epoch,"
+        f" metadata, committed_ms, expires_ms) VALUES {', '.join(values)}"
+        " ON CONFLICT (cluster_id, group_id, topic_id, partition_index) DO UPDATE SET"
+        " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
+        " metadata = excluded.metadata, committed_ms = excluded.committed_ms, expires_ms = excluded.expires_ms",
+        args,
+    )
+
+
+def load_group(key: Key) -> Script[Group | None]:
+    """One group."""
+    rows = yield "SELECT state FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
+    return decode(rows[0][0]) if rows else None
+
+
+def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, Group]]]:
+    """The groups of some slots that have members."""
+    wanted = frozenset(slots)
+    rows = yield "SELECT slot, cluster_id, group_id, state FROM group_ WHERE member_count > 0", ()
+    return [((int(row[1]), str(row[2])), decode(row[3])) for row in rows if int(row[0]) in wanted]
+
+
+def list_groups(cluster_id: int) -> Script[list[tuple[str, str, bool]]]:
+    """(group id, protocol type, has members) of every stored group, by id."""
+    rows = yield (
+        "SELECT group_id, protocol_type, member_count FROM group_ WHERE cluster_id = $1 ORDER BY group_id",
+        (cluster_id,),
+    )
+    return [(str(row[0]), str(row[1]), int(row[2]) > 0) for row in rows]
+
+
+def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
+    """All offsets of a group, by topic id and partition."""
+    rows = yield (
+        "SELECT topic_id, partition_index, committed_offset, leader_epoch, metadata, committed_ms, expires_ms"
+        " FROM group_offset WHERE cluster_id = $1 AND group_id = $2 ORDER BY topic_id, partition_index",
+        key,
+    )
+    return {
+        (bytes(row[0]), int(row[1])): Offset(
+            committed_offset=int(row[2]),
+            leader_epoch=int(row[3]),
+            metadata=str(row[4]),
+            committed_ms=int(row[5]),
+            expires_ms=None if row[6] is None else int(row[6]),
+        )
+        for row in rows
+    }
+
+
+def forget_topic(cluster_id: int, topic_id: bytes) -> Script[None]:
+    """Delete all offsets of a topic that is gone. Its id never comes back, so this needs no guard."""
+    yield "DELETE FROM group_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
+
+
+def with_old_offsets(after: Key, *, empty_before_ms: int, now_ms: int, limit: int) -> Script[list[Key]]:
+    """Groups that may have something to expire, in pages by key."""
+    rows = yield (
+        "SELECT g.cluster_id, g.group_id FROM group_ g WHERE (g.cluster_id, g.group_id) > ($1, $2)"
+        " AND (g.empty_since_ms <= $3 OR EXISTS (SELECT 1 FROM group_offset o WHERE o.cluster_id = g.cluster_id"
+        " AND o.group_id = g.group_id AND (o.committed_ms <= $3 OR o.expires_ms <= $4)))"
+        " ORDER BY g.cluster_id, g.group_id LIMIT $5",
+        (*after, empty_before_ms, now_ms, limit),
+    )
+    return [(int(row[0]), str(row[1])) for row in rows]
+
+
+# --- Journal -------------------------------------------------------------------------------------------------------
+
+
+class GroupJournal:
+    """Makes decisions about groups durable, under the leases of their slots."""
+
+    def __init__(
+        self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True
+    ) -> None:
+        self._database, self._holder, self._clock, self._alarms = database, holder, clock, alarms
+        self._force_leases = force_leases
+        self._epochs: dict[int, int] = {}
+        self._write_number = 0
+
+    async def open(self) -> Sequence[tuple[Key, Group]]:
+        """Take the slots; return the groups that have sessions to watch."""
+        now_ms = self._clock.now_ms()
+        self._epochs = await self._database.transaction(
+            lambda: leases.take(self._holder, now_ms=now_ms, force=self._force_leases)
+        )
+        return await self._database.read(lambda: groups_with_members(self._epochs))
+
+    async def load(self, key: Key) -> Group | None:
+        """Read one group, if its slot is ours."""
+        leases.check([slot_of(key)], self._epochs)
+        return await self._database.read(lambda: load_group(key))
+
+    async def write(self, records: Iterable[tuple[Key, Record]]) -> None:
+        """One guarded transaction. Returns or raises only when it is known what happened."""
+        changes = fold(records)
+        slots = sorted({slot_of(key) for key in changes})
+        self._write_number += 1
+        number, expires_ms = self._write_number, self._holder.expires_ms(self._clock.now_ms())
+
+        def script() -> Script[None]:
+            yield from leases.guard(slots, self._epochs, write_number=number, expires_ms=expires_ms)
+            yield from write(changes)
+
+        try:
+            await self._database.transaction(script)
+        except OutcomeUnknown as error:
+            if not await self._happened(slots, number):
+                raise Unavailable("the transaction did not happen") from error
+
+    async def _happened(self, slots: Sequence[int], number: int) -> bool:
+        attempt = 0
+        while True:
+            try:
+                return await self._database.transaction(
+                    lambda: leases.happened(slots, self._epochs, write_number=number)
+                )
+            except (Unavailable, OutcomeUnknown):
+                await pause(self._alarms, _SETTLE_DELAYS_MS[min(attempt, len(_SETTLE_DELAYS_MS) - 1)])
+                attempt += 1

@@ -1,0 +1,313 @@
+"""Rules of classic groups, all but joining (`join`) and the steps of a rebalance (`rebalance`).
+
+Pure: no await, no clock, no I/O. A rule gets the group, or None if there is none under that id, and returns the group
+as it will be, with the records that make it durable. Groups are immutable, so undoing a failed write is keeping the
+old value; liveness only sets timers and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from penstock.coordination.model import Reply, Timer, Waiter
+from penstock.groups.model import (
+    CONSUMER,
+    CommitOffsets,
+    Decision,
+    DeleteOffsets,
+    DeleteOffsetsResult,
+    Group,
+    GroupDeleted,
+    GroupState,
+    Heartbeat,
+    Leaver,
+    LeaveResult,
+    Offset,
+    OffsetsCommitted,
+    OffsetsDeleted,
+    Record,
+    Sync,
+    SyncResult,
+    TopicPartition,
+)
+from penstock.groups.rebalance import (
+    JOIN_TIMER,
+    SESSION_TIMER,
+    SYNC_TIMER,
+    Step,
+    complete_if_joined,
+    first_join_timer,
+    member_error,
+    prepare,
+    prepare_or_complete,
+    rebalance_timeout_ms,
+)
+from penstock.groups.settings import GroupSettings
+from penstock.wire.error_codes import ErrorCode
+
+_GENERATIONS = (GroupState.STABLE, GroupState.COMPLETING_REBALANCE)
+
+
+def answer(group: Group | None, waiter: Waiter, value: object) -> Decision:
+    """Change nothing and answer at once."""
+    return Decision(state=group, replies=(Reply(waiter, value),))
+
+
+# --- Members -------------------------------------------------------------------------------------------------------
+
+
+def heartbeat(group: Group | None, request: Heartbeat, waiter: Waiter) -> Decision:
+    """Keep a member alive, or send it to join again while a rebalance is prepared."""
+    if group is None:
+        return answer(group, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
+    error = member_error(group, request.member_id, request.instance_id)
+    if error is not ErrorCode.NONE:
+        return answer(group, waiter, error)
+    if request.generation != group.generation:
+        return answer(group, waiter, ErrorCode.ILLEGAL_GENERATION)
+    preparing = group.state is GroupState.PREPARING_REBALANCE
+    code = ErrorCode.REBALANCE_IN_PROGRESS if preparing else ErrorCode.NONE
+    timer = Timer(SESSION_TIMER + request.member_id, group.members[request.member_id].session_timeout_ms)
+    return Decision(state=group, replies=(Reply(waiter, code),), timers=(timer,))
+
+
+def sync(group: Group | None, request: Sync, waiter: Waiter, now_ms: int, settings: GroupSettings) -> Decision:
+    """Get the assignment of this generation; the leader brings everybody's."""
+    error = _sync_error(group, request)
+    if group is None or error is not ErrorCode.NONE:
+        return answer(group, waiter, SyncResult(error=error))
+    step = Step(group, now_ms, settings)
+    member = replace(group.members[request.member_id], owes_sync=False)
+    if group.state is GroupState.STABLE:
+        step.put(member)
+        step.reply(waiter, _assignment(group, member.assignment))
+    else:
+        step.reply(member.sync_waiter, SyncResult(error=ErrorCode.REBALANCE_IN_PROGRESS))  # An obsolete retry.
+        step.put(replace(member, sync_waiter=waiter))
+        if group.leader == member.member_id:
+            _assign(step, request.assignments)
+    if not any(other.owes_sync for other in step.group.members.values()):
+        step.timer(SYNC_TIMER, None)
+    return step.decision()
+
+
+def _sync_error(group: Group | None, request: Sync) -> ErrorCode:
+    if group is None:
+        return ErrorCode.UNKNOWN_MEMBER_ID
+    error = member_error(group, request.member_id, request.instance_id)
+    if error is not ErrorCode.NONE:
+        return error
+    if request.generation != group.generation:
+        return ErrorCode.ILLEGAL_GENERATION
+    for asked, actual in ((request.protocol_type, group.protocol_type), (request.protocol_name, group.protocol_name)):
+        if asked is not None and actual is not None and asked != actual:
+            return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
+    return ErrorCode.NONE if group.state in _GENERATIONS else ErrorCode.REBALANCE_IN_PROGRESS
+
+
+def _assign(step: Step, assignments: Mapping[str, bytes]) -> None:
+    members = []
+    for member in step.group.members.values():
+        assignment = assignments.get(member.member_id, b"")
+        if member.sync_waiter is not None:
+            step.reply(member.sync_waiter, _assignment(step.group, assignment))
+            step.session(member)
+        members.append(replace(member, assignment=assignment, sync_waiter=None))
+    step.put_all(members)
+    step.group = replace(step.group, state=GroupState.STABLE, since_ms=step.now_ms)
+    step.store()
+
+
+def _assignment(group: Group, assignment: bytes) -> SyncResult:
+    return SyncResult(protocol_type=group.protocol_type, protocol_name=group.protocol_name, assignment=assignment)
+
+
+def leave(
+    group: Group | None, leavers: Sequence[Leaver], waiter: Waiter, now_ms: int, settings: GroupSettings
+) -> Decision:
+    """Take members out now, instead of when their sessions end."""
+    if group is None:
+        return answer(group, waiter, LeaveResult(errors=(ErrorCode.UNKNOWN_MEMBER_ID,) * len(leavers)))
+    step = Step(group, now_ms, settings)
+    errors = tuple(_leave_one(step, leaver) for leaver in leavers)
+    if step.group.state not in _GENERATIONS:
+        complete_if_joined(step)
+    elif len(step.group.members) < len(group.members):
+        prepare(step)
+    step.reply(waiter, LeaveResult(errors=errors))
+    return step.decision()
+
+
+def _leave_one(step: Step, leaver: Leaver) -> ErrorCode:
+    group, member_id = step.group, leaver.member_id
+    if not member_id and leaver.instance_id is not None:
+        member_id = group.instances.get(leaver.instance_id, "")
+    if member_id not in group.pending:
+        error = member_error(group, member_id, leaver.instance_id)
+        if error is not ErrorCode.NONE:
+            return error
+    step.remove(member_id)
+    return ErrorCode.NONE
+
+
+# --- Timers --------------------------------------------------------------------------------------------------------
+
+
+def expired(group: Group | None, timer: str, now_ms: int, settings: GroupSettings) -> Decision:
+    """A timer fired."""
+    if group is None:
+        return Decision(state=None)
+    step = Step(group, now_ms, settings)
+    if timer == JOIN_TIMER:
+        if group.state is GroupState.PREPARING_REBALANCE:
+            first_join_timer(step)
+    elif timer == SYNC_TIMER:
+        _sync_expired(step)
+    else:
+        _session_expired(step, timer.removeprefix(SESSION_TIMER))
+    return step.decision()
+
+
+def _sync_expired(step: Step) -> None:
+    late = [member.member_id for member in step.group.members.values() if member.owes_sync]
+    if late and step.group.state in _GENERATIONS:
+        for member_id in late:
+            step.remove(member_id)
+        prepare(step)
+
+
+def _session_expired(step: Step, member_id: str) -> None:
+    group = step.group
+    member = group.members.get(member_id)
+    if member is not None:
+        waits = member.join_waiter is not None or member.sync_waiter is not None
+        if waits and not member.is_new:
+            return  # Parked here, so it is alive; its session starts anew when it is answered.
+        step.remove(member_id)
+        prepare_or_complete(step)
+    elif member_id in group.pending:
+        step.remove(member_id)
+        complete_if_joined(step)
+
+
+def restored(group: Group, now_ms: int, settings: GroupSettings) -> Decision:
+    """A group was read from the store: everybody has a whole session to be heard of again."""
+    step = Step(group, now_ms, settings)
+    for member in group.members.values():
+        step.session(member)
+    if group.state is GroupState.COMPLETING_REBALANCE:
+        step.put_all([replace(member, owes_sync=True) for member in group.members.values()])
+        step.timer(SYNC_TIMER, rebalance_timeout_ms(group))
+    return step.decision()
+
+
+# --- Offsets -------------------------------------------------------------------------------------------------------
+
+
+def commit_offsets(
+    group: Group | None, request: CommitOffsets, waiter: Waiter, now_ms: int, settings: GroupSettings
+) -> Decision:
+    """Store offsets for a member of the present generation, or for somebody outside while the group has no members."""
+    if group is None and request.generation >= 0:
+        # Clients that know no better take a wrong generation for what it is: time to join again.
+        unknown = ErrorCode.GROUP_ID_NOT_FOUND if request.knows_unknown_groups else ErrorCode.ILLEGAL_GENERATION
+        return answer(group, waiter, unknown)
+    step = Step(group or Group(since_ms=now_ms), now_ms, settings)
+    error = _commit_error(step.group, request)
+    if error is ErrorCode.NONE:
+        member = step.group.members.get(request.member_id)
+        if member is not None:
+            step.session(member)
+        if not step.group.stored and request.offsets:
+            step.store()
+        if request.offsets:
+            step.records.append(OffsetsCommitted(request.offsets))
+    step.reply(waiter, error)
+    return step.decision()
+
+
+def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
+    if request.generation < 0 and group.state is GroupState.EMPTY:
+        return ErrorCode.NONE
+    if request.generation < 0 and not request.member_id and request.instance_id is None:
+        return ErrorCode.UNKNOWN_MEMBER_ID
+    error = member_error(group, request.member_id, request.instance_id)
+    if error is not ErrorCode.NONE:
+        return error
+    if request.generation != group.generation:
+        return ErrorCode.ILLEGAL_GENERATION
+    completing = group.state is GroupState.COMPLETING_REBALANCE
+    return ErrorCode.REBALANCE_IN_PROGRESS if completing else ErrorCode.NONE
+
+
+def delete_offsets(group: Group | None, request: DeleteOffsets, waiter: Waiter) -> Decision:
+    """Forget offsets of topics that no member subscribes."""
+    if group is None:
+        return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
+    if group.state is not GroupState.EMPTY and group.protocol_type != CONSUMER:
+        return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.NON_EMPTY_GROUP))
+    subscribed = frozenset(topic for topic in request.topics if is_subscribed(group, topic))
+    partitions = tuple(p for topic, ps in request.topics.items() if topic not in subscribed for p in ps)
+    result = DeleteOffsetsResult(subscribed=subscribed)
+    records: tuple[Record, ...] = (OffsetsDeleted(partitions),) if partitions else ()
+    return Decision(state=group, records=records, replies=(Reply(waiter, result),))
+
+
+def delete_group(group: Group | None, waiter: Waiter) -> Decision:
+    """Forget a group that has no members, and its offsets."""
+    if group is None:
+        return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
+    if group.state is not GroupState.EMPTY:
+        return answer(group, waiter, ErrorCode.NON_EMPTY_GROUP)
+    return Decision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, ErrorCode.NONE),))
+
+
+def is_subscribed(group: Group, topic: str) -> bool:
+    """Whether members subscribe a topic; when that is not known, consumers are taken to."""
+    if group.subscribed is not None:
+        return topic in group.subscribed
+    return group.protocol_type == CONSUMER
+
+
+def expire_offsets(
+    group: Group | None,
+    offsets: Mapping[TopicPartition, Offset],
+    topic_names: Mapping[bytes, str],
+    waiter: Waiter,
+    now_ms: int,
+    settings: GroupSettings,
+) -> Decision:
+    """Drop offsets that nobody needs any more, and the group with the last of them (KIP-211).
+
+    `offsets` are all the group has. The retention counts from when the group became empty, else from the commit:
+    for simple groups, and for topics that the consumers of a stable group do not subscribe any more. Offsets of a topic
+    without a name belong to one that was deleted.
+    """
+    if group is None:
+        return answer(group, waiter, 0)
+    expired = tuple(
+        partition
+        for partition, offset in offsets.items()
+        if (name := topic_names.get(partition[0])) is None or _is_expired(group, name, offset, now_ms, settings)
+    )
+    if len(expired) == len(offsets) and group.state is GroupState.EMPTY and not group.pending:
+        return Decision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, len(expired)),))
+    records: tuple[Record, ...] = (OffsetsDeleted(expired),) if expired else ()
+    return Decision(state=group, records=records, replies=(Reply(waiter, len(expired)),))
+
+
+def _is_expired(group: Group, topic: str, offset: Offset, now_ms: int, settings: GroupSettings) -> bool:
+    if is_subscribed(group, topic):
+        return False
+    if group.protocol_type is None:
+        base_ms = offset.committed_ms
+    elif group.state is GroupState.EMPTY:
+        base_ms = group.since_ms
+    elif group.state is GroupState.STABLE and group.subscribed is not None:
+        base_ms = offset.committed_ms
+    else:
+        return False
+    if offset.expires_ms is not None:
+        return now_ms >= offset.expires_ms
+    return now_ms - base_ms >= settings.offsets_retention_ms
