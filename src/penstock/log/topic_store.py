@@ -20,8 +20,10 @@ Script = Generator[tuple[str, Sequence[Any]], Rows, T]
 _INSERT_PARTITIONS = """
 INSERT INTO partition (partition_id, cluster_id, shard_id, topic_id, partition_index)
 WITH RECURSIVE n (i) AS (SELECT CAST($5 AS INTEGER) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < CAST($6 AS INTEGER))
-SELECT CAST($1 AS BIGINT) + i - CAST($5 AS INTEGER), CAST($2 AS INTEGER), CAST($3 AS INTEGER), $4, i FROM n
+SELECT CAST($1 AS BIGINT) + i - CAST($5 AS INTEGER), topic.cluster_id, CAST($3 AS INTEGER), topic.topic_id, i
+FROM n CROSS JOIN topic WHERE topic.cluster_id = $2 AND topic.topic_id = $4
 """
+"""One statement for any number of partitions. Ids come from the topic's row, which gives them their types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,309 @@
+"""DescribeConfigs, AlterConfigs, IncrementalAlterConfigs: code by code."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from admin_world import World, ask
+
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import alter_configs, incremental_alter_configs
+from penstock.wire.messages.describe_configs import DescribeConfigsRequest, DescribeConfigsResource
+
+TOPIC, BROKER, LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32
+SET, DELETE, APPEND, SUBTRACT = 0, 1, 2, 3
+
+
+async def describe(world: World, kind: int, name: str, keys: list[str] | None = None, version: int = 4, **options):
+    resource = DescribeConfigsResource(resource_type=kind, resource_name=name, configuration_keys=keys)
+    request = DescribeConfigsRequest(resources=[resource], **options)
+    (result,) = (await ask(world.config_api.describe_configs, request, version)).results
+    assert (result.resource_type, result.resource_name) == (kind, name)
+    return result
+
+
+async def values(world: World, kind: int, name: str) -> dict[str, str | None]:
+    return {entry.name: entry.value for entry in (await describe(world, kind, name)).configs}
+
+
+async def edit(world: World, kind: int, name: str, *changes: tuple[str, int, str | None], validate_only: bool = False):
+    configs = [
+        incremental_alter_configs.AlterableConfig(name=key, config_operation=operation, value=value)
+        for key, operation, value in changes
+    ]
+    resource = incremental_alter_configs.AlterConfigsResource(resource_type=kind, resource_name=name, configs=configs)
+    request = incremental_alter_configs.IncrementalAlterConfigsRequest(
+        resources=[resource], validate_only=validate_only
+    )
+    (response,) = (await ask(world.config_api.incremental_alter_configs, request, 1)).responses
+    return response.error_code
+
+
+async def replace(world: World, kind: int, name: str, *changes: tuple[str, str | None], version: int = 2):
+    configs = [alter_configs.AlterableConfig(name=key, value=value) for key, value in changes]
+    resource = alter_configs.AlterConfigsResource(resource_type=kind, resource_name=name, configs=configs)
+    request = alter_configs.AlterConfigsRequest(resources=[resource])
+    (response,) = (await ask(world.config_api.alter_configs, request, version)).responses
+    return response.error_code
+
+
+@pytest.mark.parametrize("version", range(1, 5))
+async def test_describe_a_topic_in_every_version(version: int) -> None:
+    world = World()
+    await world.topic("orders", overrides={"retention.ms": "5"})
+    options = {"include_synonyms": True, "include_documentation": True}
+    result = await describe(world, TOPIC, "orders", version=version, **options)
+    assert (result.error_code, len(result.configs)) == (0, 37)
+    entry = next(e for e in result.configs if e.name == "retention.ms")
+    assert (entry.value, entry.config_source, entry.read_only, entry.is_sensitive) == ("5", 1, False, False)
+    assert [(s.name, s.value, s.source) for s in entry.synonyms] == [
+        ("retention.ms", "5", 1), ("log.retention.hours", "168", 5),
+    ]  # fmt: skip
+    if version >= 3:
+        assert entry.config_type == 5
+        assert entry.documentation
+    plain = await describe(world, TOPIC, "orders", version=version)
+    assert all(not e.synonyms and not e.documentation for e in plain.configs)
+
+
+async def test_the_source_of_a_topics_value_is_where_it_was_set() -> None:
+    world = World(log_segment_bytes="2000000")
+    await world.topic("orders")
+
+    async def source(name: str) -> tuple[str | None, int, list[tuple[str, str | None, int]]]:
+        (entry,) = (await describe(world, TOPIC, "orders", [name], include_synonyms=True)).configs
+        return entry.value, entry.config_source, [(s.name, s.value, s.source) for s in entry.synonyms]
+
+    assert await source("segment.bytes") == (
+        "2000000", 4, [("log.segment.bytes", "2000000", 4), ("log.segment.bytes", "1073741824", 5)],
+    )  # fmt: skip
+    assert await edit(world, BROKER, "", ("log.segment.bytes", SET, "3000000")) == 0
+    assert (await source("segment.bytes"))[:2] == ("3000000", 3)
+    assert await edit(world, BROKER, "1", ("log.segment.bytes", SET, "4000000")) == 0
+    assert (await source("segment.bytes"))[:2] == ("4000000", 2)
+    assert await edit(world, TOPIC, "orders", ("segment.bytes", SET, "5000000")) == 0
+    assert [s[2] for s in (await source("segment.bytes"))[2]] == [1, 2, 3, 4, 5]
+    assert (await source("leader.replication.throttled.replicas"))[1:] == (5, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "code"),
+    [
+        (TOPIC, "nowhere", 3),
+        (TOPIC, "bad name", 17),
+        (TOPIC, "", 17),
+        (BROKER, "2", 42),
+        (BROKER, "one", 42),
+        (LOGGER, "", 42),
+        (LOGGER, "2", 42),
+        (GROUP, "", 42),
+        (GROUP, "never-seen", 0),
+        (CLIENT_METRICS, "", 42),
+        (CLIENT_METRICS, "sub", 0),
+        (0, "x", 42),
+        (1, "x", 42),
+        (64, "x", 42),
+        (-1, "x", 42),
+    ],
+)
+async def test_describing_what_is_not_there(kind: int, name: str, code: int) -> None:
+    result = await describe(World(), kind, name)
+    assert result.error_code == code
+    assert (result.error_message is None) == (code == 0)
+    assert bool(result.configs) == (code == 0)
+
+
+async def test_a_broker_shows_its_settings_and_what_can_be_changed() -> None:
+    world = World(num_partitions="3")
+    entries = {e.name: e for e in (await describe(world, BROKER, "1", include_synonyms=True)).configs}
+    assert (entries["num.partitions"].value, entries["num.partitions"].config_source) == ("3", 4)
+    assert entries["num.partitions"].read_only
+    assert not entries["log.retention.ms"].read_only
+    assert (entries["log.retention.ms"].value, entries["log.retention.hours"].value) == (None, "168")
+    assert (entries["delete.topic.enable"].value, entries["auto.create.topics.enable"].value) == ("true", "true")
+    assert (entries["node.id"].value, entries["broker.id"].value) == ("1", "1")
+    assert (await describe(world, BROKER, "")).configs == []
+    await edit(world, BROKER, "", ("log.retention.ms", SET, "5"))
+    (entry,) = (await describe(world, BROKER, "")).configs
+    assert (entry.name, entry.value, entry.config_source) == ("log.retention.ms", "5", 3)
+
+
+async def test_only_the_keys_asked_for_are_shown() -> None:
+    world = World()
+    await world.topic("orders")
+    result = await describe(world, TOPIC, "orders", ["retention.ms", "nonsense"])
+    assert [e.name for e in result.configs] == ["retention.ms"]
+    assert len((await describe(world, TOPIC, "orders", [])).configs) == 37
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ([("retention.ms", SET, "5")], 0),
+        ([("retention.ms", DELETE, None)], 0),
+        ([("retention.ms", APPEND, "5")], 40),
+        ([("retention.ms", SUBTRACT, "5")], 40),
+        ([("no.such.key", SET, "5")], 40),
+        ([("no.such.key", APPEND, "5")], 40),
+        ([("no.such.key", DELETE, None)], 0),
+        ([("retention.ms", SET, "soon")], 40),
+        ([("retention.ms", SET, None)], 42),
+        ([("cleanup.policy", APPEND, None)], 42),
+        ([("retention.ms", SET, "5"), ("retention.ms", SET, "6")], 42),
+        ([("retention.ms", 4, "5")], 42),
+        ([("retention.ms", -1, "5")], 42),
+        ([("cleanup.policy", APPEND, "nonsense")], 40),
+        ([("min.compaction.lag.ms", SET, "5"), ("max.compaction.lag.ms", SET, "4")], 40),
+    ],
+)
+async def test_incremental_answers_for_a_topic(changes: list[tuple[str, int, str | None]], code: int) -> None:
+    world = World()
+    topic = await world.topic("orders")
+    assert await edit(world, TOPIC, "orders", *changes, validate_only=True) == code
+    assert topic.overrides == {}
+    assert await edit(world, TOPIC, "orders", *changes) == code
+    expected = {name: value for name, operation, value in changes if code == 0 and operation == SET}
+    assert topic.overrides == expected
+    assert (await world.restarted()).registry.by_name(1, "orders").overrides == expected
+
+
+async def test_lists_are_appended_to_and_taken_from_starting_with_the_default() -> None:
+    world = World()
+    topic = await world.topic("orders")
+    for operation, words, expected in (
+        (APPEND, "compact", "delete,compact"),
+        (APPEND, "compact,delete", "delete,compact"),
+        (SUBTRACT, "delete", "compact"),
+        (SUBTRACT, "delete,compact", ""),
+        (APPEND, "delete", "delete"),
+    ):
+        assert await edit(world, TOPIC, "orders", ("cleanup.policy", operation, words)) == 0
+        assert topic.overrides == {"cleanup.policy": expected}
+    assert await edit(world, TOPIC, "orders", ("cleanup.policy", DELETE, None)) == 0
+    assert topic.overrides == {}
+    assert topic.config.delete
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "code"),
+    [
+        (TOPIC, "nowhere", ("retention.ms", SET, "5"), 3),
+        (TOPIC, "", ("retention.ms", SET, "5"), 17),
+        (BROKER, "", ("log.retention.ms", SET, "5"), 0),
+        (BROKER, "1", ("log.retention.ms", SET, "5"), 0),
+        (BROKER, "2", ("log.retention.ms", SET, "5"), 42),
+        (BROKER, "", ("num.partitions", SET, "5"), 42),
+        (BROKER, "", ("log.retention.ms", SET, "soon"), 42),
+        (BROKER, "", ("log.cleaner.max.compaction.lag.ms", SET, "0"), 42),
+        (BROKER, "", ("no.such.setting", SET, "5"), 40),
+        (BROKER, "", ("log.retention.ms", APPEND, "5"), 40),
+        (BROKER, "", ("log.cleanup.policy", APPEND, "compact"), 0),
+        (GROUP, "g", ("consumer.session.timeout.ms", SET, "50000"), 0),
+        (GROUP, "g", ("share.auto.offset.reset", SET, "by_duration:PT1H"), 0),
+        (GROUP, "g", ("share.auto.offset.reset", SET, "by_duration:P"), 40),
+        (GROUP, "g", ("no.such.key", SET, "5"), 40),
+        (GROUP, "g", ("consumer.session.timeout.ms", SET, "0"), 40),
+        (GROUP, "", ("consumer.session.timeout.ms", SET, "5"), 42),
+        (CLIENT_METRICS, "s", ("interval.ms", SET, "1000"), 0),
+        (CLIENT_METRICS, "s", ("interval.ms", SET, "99"), 42),
+        (CLIENT_METRICS, "s", ("no.such.key", SET, "5"), 42),
+        (CLIENT_METRICS, "s", ("match", SET, "client_id=app.*"), 0),
+        (CLIENT_METRICS, "s", ("match", SET, "client_id=("), 40),
+        (CLIENT_METRICS, "s", ("match", SET, "shoe_size=9"), 40),
+        (CLIENT_METRICS, "", ("interval.ms", SET, "1000"), 42),
+        (0, "x", ("a", SET, "b"), 42),
+        (3, "x", ("a", SET, "b"), 42),
+    ],
+)
+async def test_incremental_answers_by_resource(kind: int, name: str, change: tuple[str, int, str], code: int) -> None:
+    world = World()
+    assert await edit(world, kind, name, change, validate_only=True) == code
+    assert world.database.rows("SELECT * FROM config") == []
+    assert await edit(world, kind, name, change) == code
+    if code == 0 and change[1] == SET:
+        assert (await values(await world.restarted(), kind, name))[change[0]] == change[2]
+
+
+async def test_a_resource_named_twice_is_refused() -> None:
+    world = World()
+    await world.topic("orders")
+    resource = incremental_alter_configs.AlterConfigsResource(resource_type=TOPIC, resource_name="orders")
+    request = incremental_alter_configs.IncrementalAlterConfigsRequest(resources=[resource, resource])
+    response = await ask(world.config_api.incremental_alter_configs, request, 0)
+    assert [r.error_code for r in response.responses] == [42, 42]
+    old = alter_configs.AlterConfigsResource(resource_type=TOPIC, resource_name="orders")
+    response = await ask(world.config_api.alter_configs, alter_configs.AlterConfigsRequest(resources=[old, old]), 0)
+    assert [r.error_code for r in response.responses] == [42, 42]
+
+
+@pytest.mark.parametrize("version", range(3))
+async def test_alter_configs_replaces_everything(version: int) -> None:
+    world = World()
+    topic = await world.topic("orders", overrides={"retention.ms": "5", "segment.ms": "6"})
+    assert await replace(world, TOPIC, "orders", ("retention.bytes", "7"), version=version) == 0
+    assert topic.overrides == {"retention.bytes": "7"}
+    assert topic.config.retention_ms == 604_800_000
+    assert await replace(world, TOPIC, "orders", version=version) == 0
+    assert topic.overrides == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "changes", "code"),
+    [
+        (TOPIC, "nowhere", [("retention.ms", "5")], 3),
+        (TOPIC, "orders", [("retention.ms", None)], 42),
+        (TOPIC, "orders", [("retention.ms", "5"), ("retention.ms", "5")], 42),
+        (TOPIC, "orders", [("no.such.key", "5")], 40),
+        (TOPIC, "orders", [("retention.ms", "soon")], 40),
+        (BROKER, "1", [("num.partitions", "5")], 42),
+        (BROKER, "", [("log.retention.ms", "5")], 0),
+        (LOGGER, "1", [("root", "INFO")], 42),
+    ],
+)
+async def test_alter_configs_answers(kind: int, name: str, changes: list, code: int) -> None:
+    world = World()
+    topic = await world.topic("orders", overrides={"segment.ms": "6"})
+    assert await replace(world, kind, name, *changes) == code
+    assert topic.overrides == {"segment.ms": "6"}
+
+
+async def test_a_database_that_is_away_is_told_as_a_code_to_retry() -> None:
+    world = World()
+    await world.topic("orders")
+    world.database.down = True
+    assert await edit(world, TOPIC, "orders", ("retention.ms", SET, "5")) == ErrorCode.NOT_CONTROLLER
+
+
+@pytest.fixture
+def noisy():
+    logger = logging.getLogger("penstock.test.noisy")
+    yield logger
+    logger.setLevel(logging.NOTSET)
+
+
+async def test_log_levels_are_shown_and_changed(noisy: logging.Logger) -> None:
+    world = World()
+    noisy.setLevel(logging.WARNING)
+    shown = {e.name: (e.value, e.config_source) for e in (await describe(world, LOGGER, "1")).configs}
+    assert shown["penstock.test.noisy"] == ("WARN", 6)
+    assert "root" in shown
+    assert await edit(world, LOGGER, "1", (noisy.name, SET, "DEBUG"), validate_only=True) == 0
+    assert noisy.level == logging.WARNING
+    assert await edit(world, LOGGER, "1", (noisy.name, SET, "DEBUG")) == 0
+    assert noisy.level == logging.DEBUG
+    assert await edit(world, LOGGER, "1", (noisy.name, DELETE, None)) == 0
+    assert noisy.level == logging.NOTSET
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (("no.such.logger", SET, "DEBUG"), 40),
+        (("root", SET, "LOUD"), 40),
+        (("root", DELETE, None), 42),
+        (("root", APPEND, "DEBUG"), 42),
+    ],
+)
+async def test_log_levels_that_cannot_be(change: tuple[str, int, str | None], code: int) -> None:
+    assert await edit(World(), LOGGER, "1", change) == code
