@@ -38,6 +38,10 @@ class Failure(click.ClickException):
         click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=True)
 
 
+class ReaderGone(Exception):
+    """Whoever read our output has seen enough. Not an OSError, which click would turn into a failure."""
+
+
 class LazyGroup(click.Group):
     """Commands by section, each loaded when needed. Our failures leave as one line and exit code 1."""
 
@@ -81,3 +85,5 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except PlatformError as error:
             raise Failure(str(error)) from error
+        except BrokenPipeError as error:
+            raise ReaderGone from error

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from penstock.cli.lazy import Lazy, LazyGroup
+from penstock.cli.lazy import Lazy, LazyGroup, ReaderGone
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 
@@ -53,8 +53,8 @@ def main() -> int:
     try:
         code = _run()
         sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain about unwritten output at exit.
+    except (BrokenPipeError, ReaderGone):
+        # Python would complain about unwritten output at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return code

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,10 +96,10 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def asks_cluster(function: Callable[..., Result]) -> Callable[..., None]:
     """Make a function from a client to a result into the body of a command."""
 
-    @functools.wraps(function)
     def body(client: Client, output_format: str, **kwargs: Any) -> None:
         emit(function(client, **kwargs), output_format)
 
+    functools.update_wrapper(body, function)
     return client_options(output_option(body))
 
 
@@ -110,7 +111,7 @@ def confirm(question: str, *, yes: bool) -> None:
     """Ask before something that cannot be undone."""
     if yes:
         return
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise click.UsageError(f"{question} There is nobody to ask: add --yes.")
     if not click.confirm(question, err=True):
         raise click.Abort

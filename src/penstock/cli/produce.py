@@ -84,7 +84,7 @@ def produce(
     idempotent: bool | None,
     output_format: str,
 ) -> None:
-    r"""Write records from standard input or a file, one per line.
+    r"""Write records from standard input or a file. One per line, unless a format says otherwise.
 
     \b
     echo hello | penstock produce greetings

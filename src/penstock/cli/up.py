@@ -30,7 +30,13 @@ def parse_metadata_url(text: str) -> str:
     "--durability", type=click.Choice(["disk", "process"]), default="disk",
     help="What an acknowledgement means: on disk (fsynced), or handed to the operating system.",
 )  # fmt: skip
-@click.option("--metadata", "metadata_url", type=Parsed("URL", parse_metadata_url), hidden=True)
+@click.option(
+    "--metadata",
+    "metadata_url",
+    type=Parsed("URL", parse_metadata_url),
+    hidden=True,
+    help="PostgreSQL to keep metadata in.",
+)
 @click.option(
     "--set", "settings", type=SETTING, multiple=True,
     help="A broker-wide Kafka setting, such as num.partitions=3. May be repeated.",

@@ -93,7 +93,7 @@ def _topic(client: Client, plan: Plan, *, made: bool) -> Iterator[None]:
         return
     create_topic(client, plan.topic, partitions=plan.partitions)
     try:
-        wait_for_topic(client, plan.topic, there=True)
+        wait_for_topic(client, plan.topic)
         yield
     finally:
         delete_topic(client, plan.topic)

@@ -124,6 +124,7 @@ def produce(client: Client, plan: Plan, randomness: Randomness, progress: Progre
             progress(elapsed / plan.duration_s, _rate_text(requests * plan.records_per_batch, plan, elapsed))
     latencies_ms += [_answered(sent, plan, clock) for sent in waiting]
     records = requests * plan.records_per_batch
+    progress(1.0, _rate_text(records, plan, clock.monotonic() - started))
     return Throughput(
         records=records,
         size_bytes=records * plan.record_bytes,
@@ -155,6 +156,7 @@ def consume(client: Client, plan: Plan, progress: Progress) -> Throughput:
             verify_crc(batch, 0, header)
             records += header.record_count
         progress(max(records / expected, elapsed / plan.duration_s), _rate_text(records, plan, elapsed))
+    progress(1.0, _rate_text(records, plan, clock.monotonic() - started))
     return Throughput(records=records, size_bytes=records * plan.record_bytes, seconds=clock.monotonic() - started)
 
 

@@ -123,6 +123,7 @@ class Client:
         self._any: Connection | None = None
         self._by_node: dict[int, Connection] = {}
         self._brokers: Mapping[int, Broker] = {}
+        self._met: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -154,7 +155,7 @@ class Client:
             broker = self._brokers.get(node_id)
             if broker is None:
                 raise BrokerError(ErrorCode.BROKER_NOT_AVAILABLE, f"broker {node_id}", "it is not in the cluster now")
-            self._by_node[node_id] = self._connect(broker.address)
+            self._by_node[node_id] = self._connect_to(broker)
         return self._by_node[node_id]
 
     def controller(self) -> Connection:
@@ -192,6 +193,17 @@ class Client:
                 self.close()
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+
+    def _connect_to(self, broker: Broker) -> Connection:
+        try:
+            connection = self._connect(broker.address)
+        except Unreachable as error:
+            if broker.node_id in self._met:
+                raise ConnectionLost(str(error)) from error  # It may come back.
+            told = f"The cluster told this address for broker {broker.node_id}. See: penstock up --advertise"
+            raise Unreachable(f"{error}. {told}") from error
+        self._met.add(broker.node_id)
+        return connection
 
     def _connect(self, address: Address) -> Connection:
         return Connection(address, client_id=self._client_id, clock=self.clock, timeout_s=self.timeout_s)

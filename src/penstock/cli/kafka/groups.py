@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,9 +11,9 @@ from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.failures import BrokerError, check
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import Malformed
+from penstock.wire.consumer_protocol import read_assignment
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.consumer_group_describe import ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse
-from penstock.wire.messages.consumer_protocol import READ_ASSIGNMENT, ConsumerProtocolAssignment
 from penstock.wire.messages.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from penstock.wire.messages.describe_groups import (
     DescribedGroup,
@@ -35,8 +34,6 @@ from penstock.wire.messages.offset_fetch import (
     OffsetFetchRequestGroup,
     OffsetFetchResponse,
 )
-
-_READ_ASSIGNMENT: Callable[[bytes, int], tuple[ConsumerProtocolAssignment, int]] = READ_ASSIGNMENT[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +140,7 @@ def _classic(described: DescribedGroup, node_id: int) -> Group:
 
 
 def _classic_member(member: DescribedGroupMember, protocol_type: str) -> Member:
-    assigned = read_assignment(member.member_assignment) if protocol_type == "consumer" else ()
+    assigned = _assigned(member.member_assignment) if protocol_type == "consumer" else ()
     return Member(
         member_id=member.member_id,
         instance_id=member.group_instance_id,
@@ -153,22 +150,15 @@ def _classic_member(member: DescribedGroupMember, protocol_type: str) -> Member:
     )
 
 
-def read_assignment(blob: bytes) -> tuple[TopicPartition, ...]:
+def _assigned(blob: bytes) -> tuple[TopicPartition, ...]:
     """Partitions in a consumer's assignment; none if the group uses a format of its own."""
-    if len(blob) < 2:
+    if not blob:
         return ()
     try:
-        # Versions 0 to 3 read alike, and newer ones promise to begin so.
-        assignment, _ = _READ_ASSIGNMENT(blob, 2)
-    except (Malformed, struct.error, IndexError, UnicodeDecodeError):
+        topics = read_assignment(blob).assigned_partitions
+    except Malformed:
         return ()
-    return tuple(
-        sorted(
-            TopicPartition(topic.topic, partition)
-            for topic in assignment.assigned_partitions
-            for partition in topic.partitions
-        )
-    )
+    return tuple(sorted(TopicPartition(topic.topic, partition) for topic in topics for partition in topic.partitions))
 
 
 def _describe_newer(connection: Connection, node_id: int, group_id: str) -> Group | None:

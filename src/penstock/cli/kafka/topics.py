@@ -74,13 +74,12 @@ def delete_topic(client: Client, name: str) -> None:
     client.settled(attempt)
 
 
-def wait_for_topic(client: Client, name: str, *, there: bool) -> None:
-    """Wait until every broker's metadata shows that a topic was created or deleted."""
+def wait_for_topic(client: Client, name: str) -> None:
+    """Wait until every partition of a topic that was just made has a leader."""
 
     def attempt() -> None:
         found = client.metadata([name]).topics.get(name)
-        ready = found is not None and all(partition.leader >= 0 for partition in found.partitions.values())
-        if ready is not there:
+        if found is None or any(partition.leader < 0 for partition in found.partitions.values()):
             raise BrokerError(ErrorCode.LEADER_NOT_AVAILABLE, f"topic {name!r}")
 
     client.settled(attempt)

@@ -1,0 +1,90 @@
+"""Every result in every format, to the letter."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from penstock.cli.output import Column, Details, Listing, Notice, Result, Section, emit, number
+from penstock.cli.texts.quantities import count_text, size_text
+
+LISTING = Listing(
+    rows=[
+        {"name": "orders", "records": 1234567, "size_bytes": 2048, "replicas": [1, 2], "internal": False},
+        {"name": "länger", "records": None, "size_bytes": None, "replicas": [], "internal": True},
+    ],
+    columns=[
+        Column("name", "topic"),
+        number("records", show=count_text),
+        number("size_bytes", "size", size_text),
+        Column("replicas"),
+        Column("internal"),
+    ],
+    empty="No topics.",
+)
+DETAILS = Details(
+    document={"name": "orders", "size_bytes": 5, "partitions": [{"partition": 0}, {"partition": 10}], "configs": []},
+    fields=[Column("name", "topic"), Column("size_bytes", "size", size_text)],
+    sections=[
+        Section(key="partitions", title="", columns=[number("partition")]),
+        Section(key="configs", title="Settings", columns=[Column("name")], empty="All default."),
+    ],
+    footer="That is all.",
+)
+NOTICE = Notice(document={"name": "orders", "changed": True}, sentence="orders was changed.")
+
+
+def rendered(result: Result, output_format: str) -> str:
+    stream = io.StringIO()
+    emit(result, output_format, stream)
+    return stream.getvalue()
+
+
+def test_a_listing_is_aligned() -> None:
+    assert rendered(LISTING, "table") == (
+        "TOPIC     RECORDS     SIZE  REPLICAS  INTERNAL\n"
+        "orders  1,234,567  2.0 KiB  1,2       no\n"
+        "länger          -        -  -         yes\n"
+    )
+
+
+def test_an_empty_listing_says_so_to_people_only() -> None:
+    empty = Listing(rows=[], columns=LISTING.columns, empty="No topics.")
+    assert rendered(empty, "table") == "No topics.\n"
+    assert rendered(empty, "json") == "[]\n"
+    assert rendered(empty, "yaml") == "[]\n"
+
+
+def test_machines_get_raw_values() -> None:
+    assert json.loads(rendered(LISTING, "json")) == LISTING.document
+    assert rendered(NOTICE, "json") == '{\n  "name": "orders",\n  "changed": true\n}\n'
+    assert rendered(NOTICE, "yaml") == "name: orders\nchanged: true\n"
+
+
+def test_details_are_fields_then_lists() -> None:
+    assert rendered(DETAILS, "table") == (
+        "topic  orders\nsize   5 B\n\nPARTITION\n        0\n       10\n\nSettings\nAll default.\n\nThat is all.\n"
+    )
+
+
+def test_a_notice_is_a_sentence() -> None:
+    assert rendered(NOTICE, "table") == "orders was changed.\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_terminals_get_colours_unless_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured, refused = Terminal(), Terminal()
+    emit(LISTING, "table", coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    emit(LISTING, "table", refused)
+    assert "\x1b[" in coloured.getvalue()
+    assert "orders" in coloured.getvalue()
+    assert "\x1b[" not in refused.getvalue()

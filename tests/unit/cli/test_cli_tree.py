@@ -1,0 +1,156 @@
+"""The tree of commands: what it lists, how it ends, how fast it starts."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from penstock.cli.lazy import LazyGroup
+from penstock.cli.main import cli
+
+
+def run(*words: str, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(cli, words, input=stdin)
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield (*path, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+
+
+ALL = list(commands())
+
+
+@pytest.mark.parametrize(("path", "command"), ALL, ids=[" ".join(path) for path, _ in ALL])
+def test_every_command_explains_itself(path: tuple[str, ...], command: click.Command) -> None:
+    shown = run(*path, "--help")
+    assert shown.exit_code == 0
+    assert shown.output.startswith("Usage: ")
+    assert all(parameter.help for parameter in command.params if isinstance(parameter, click.Option))
+
+
+def test_summaries_are_those_of_the_commands() -> None:
+    groups = [cli, *(command for _, command in ALL if isinstance(command, LazyGroup))]
+    for group in groups:
+        for name, lazy in group.lazy.items():
+            first_sentence = re.split(r"(?<=\.)\s", (lazy.load().help or "").strip())[0]
+            assert (name, lazy.summary) == (name, first_sentence)
+
+
+def test_every_command_that_asks_has_the_same_options() -> None:
+    local = {"up", "version", "completion"}
+    for path, command in ALL:
+        if isinstance(command, click.Group) or path[0] in local:
+            continue
+        options = {name for parameter in command.params for name in parameter.opts}
+        wanted = {"--output"} if path == ("doctor",) else {"--output", "--bootstrap", "--timeout"}
+        assert wanted <= options, path
+
+
+def test_commands_that_destroy_ask_and_can_be_tried() -> None:
+    for path, command in ALL:
+        options = {name for parameter in command.params for name in parameter.opts}
+        if path[-1] in ("delete", "trim"):
+            assert {"--yes", "--dry-run"} <= options, path
+        if path[-1] in ("create", "alter", "add-partitions", "seek"):
+            assert "--dry-run" in options, path
+
+
+def test_version_in_every_format() -> None:
+    document = json.loads(run("version", "-o", "json").output)
+    assert list(document) == ["penstock", "python", "sqlite", "system"]
+    assert f"penstock: {document['penstock']}" in run("version", "-o", "yaml").output
+    assert run("version").output.startswith(f"penstock  {document['penstock']}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["topc"], "did you mean 'topic'?"),
+        (["topic", "lst"], "did you mean 'list'?"),
+        (["topic", "create"], "Missing argument 'TOPIC...'"),
+        (["topic", "create", "a", "-c", "novalue"], "write key=value"),
+        (["topic", "create", "a", "-c", "k=1", "-c", "k=2"], "k is given twice"),
+        (["topic", "alter", "a"], "nothing to change"),
+        (["topic", "alter", "a", "--set", "k=1", "--unset", "k"], "k is both set and unset"),
+        (["topic", "add-partitions", "a"], "give one of --add and --total"),
+        (["topic", "list", "-b", "host:x"], "no valid port"),
+        (["topic", "list", "--timeout", "soon"], "is not a duration"),
+        (["consume", "a", "-f", "%z"], "%z is not a field"),
+        (["consume", "a", "-s", "middle"], "is not a position"),
+        (["produce", "a", "-f", "%k%v\\n"], "cannot be told apart"),
+        (["produce", "a", "-f", "%v\\n", "-K", ":"], "give one of --format and --key-separator"),
+        (["produce", "a", "--idempotent", "--acks", "1"], "--idempotent needs --acks all"),
+        (["produce", "a", "-H", "=x"], "write name=value"),
+        (["up", "--kafka", "nowhere"], "has no port"),
+        (["up", "--set", "x"], "write key=value"),
+        (["up", "--set", "a=1", "--set", "a=2"], "a is given twice"),
+        (["up", "--metadata", "mysql://x"], "postgresql://"),
+        (["bench", "--size", "8"], "needs 16 bytes"),
+        (["group", "seek", "g", "--to", "file:x", "-t", "a"], "the file names the partitions"),
+        (["completion", "csh"], "'csh' is not one of"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_right(words: list[str], sentence: str) -> None:
+    result = run(*words)
+    assert result.exit_code == 2, result.output
+    assert sentence in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_are_printed(shell: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert "_PENSTOCK_COMPLETE" in result.output
+
+
+def penstock(*words: str, **options: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "penstock", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)  # type: ignore[call-overload]
+
+
+def test_exit_codes_of_the_process() -> None:
+    assert penstock("version").returncode == 0
+    assert penstock("nonsense").returncode == 2
+    unreachable = penstock("topic", "list", "-b", "127.0.0.1:1")
+    assert unreachable.returncode == 1
+    assert unreachable.stdout == ""
+    assert unreachable.stderr == (
+        "error: cannot reach 127.0.0.1:1: connection refused. Is it running? Try: penstock up\n"
+    )
+
+
+def test_a_closed_reader_is_no_failure() -> None:
+    program = f"{sys.executable} -m penstock completion bash | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# What costs time to import and has no business in `penstock version` or `penstock --help`.
+HEAVY = ("asyncio", "rich", "yaml", "penstock.wire", "penstock.agent", "cramjam", "asyncpg", "starlette", "uvicorn")
+
+
+@pytest.mark.parametrize("words", [["version"], ["--help"], ["topic", "--help"], ["completion", "fish"]])
+def test_nothing_heavy_is_imported_to_start(words: list[str]) -> None:
+    program = (
+        "import sys; from penstock.cli.main import main; sys.argv = ['penstock', *sys.argv[1:]]\n"
+        "try: main()\n"
+        "finally: print('\\n'.join(sys.modules), file=sys.stderr)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60, check=True
+    )
+    loaded = set(result.stderr.split())
+    assert not [module for module in HEAVY if module in loaded]
