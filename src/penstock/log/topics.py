@@ -20,7 +20,7 @@ from penstock.base.errors import InvalidRequest, OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.log import topic_configs, topic_names, topic_store
 from penstock.log.config_values import ConfigResource
-from penstock.log.model import Partition, Topic
+from penstock.log.model import Partition, Topic, TopicConfig
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.log.settings import BrokerSettings, LiveSettings
@@ -88,6 +88,8 @@ class Topics:
         self._listeners: list[TopicListener] = []
         self._running: set[asyncio.Future[Any]] = set()
         self._other_configs: dict[tuple[int, int, str], Overrides] = {}
+        self._resolved_with = settings.start
+        self._resolved: dict[tuple[tuple[str, str], ...], TopicConfig] = {}
 
     def listen(self, listener: TopicListener) -> None:
         """Call a listener after every change from now on."""
@@ -151,8 +153,18 @@ class Topics:
         return Topic(
             cluster_id=cluster_id, topic_id=row.topic_id, name=row.name, replication_factor=row.replication_factor,
             created_ms=row.created_ms, overrides=dict(row.overrides),
-            config=topic_configs.resolve(row.overrides, self.settings.of(cluster_id)),
+            config=self._resolve(row.overrides, self.settings.of(cluster_id)),
         )  # fmt: skip
+
+    def _resolve(self, overrides: Overrides, settings: BrokerSettings) -> TopicConfig:
+        # Most of thousands of topics have the same few overrides; they share one object.
+        if settings is not self._resolved_with:
+            self._resolved_with, self._resolved = settings, {}
+        key = tuple(sorted(overrides.items()))
+        config = self._resolved.get(key)
+        if config is None:
+            config = self._resolved[key] = topic_configs.resolve(overrides, settings)
+        return config
 
     # ---- topics come --------------------------------------------------------------------------------------------
 
@@ -347,7 +359,7 @@ class Topics:
                 return
             after = await self._store_configs(topic.cluster_id, ConfigResource.TOPIC, topic.name, checked)
             topic.overrides = dict(after)
-            topic.config = topic_configs.resolve(after, settings)
+            topic.config = self._resolve(after, settings)
 
     def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Overrides:
         """What was set for a broker (`""` is all of them), a group or a client metrics subscription."""
@@ -371,7 +383,7 @@ class Topics:
             settings = self._settings_with(cluster_id)
             self.settings.replace(cluster_id, settings)
             for topic in self.registry.all(cluster_id):
-                topic.config = topic_configs.resolve(topic.overrides, settings)
+                topic.config = self._resolve(topic.overrides, settings)
 
     async def alter_other(
         self, cluster_id: int, kind: ConfigResource, name: str, change: Change, *, validate_only: bool = False
