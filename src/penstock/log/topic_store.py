@@ -67,29 +67,26 @@ def create(cluster_id: int, shard_id: int, topics: Sequence[TopicRow]) -> Script
     taken; the others are created all the same."""
     answers: list[int | None] = []
     for topic in topics:
-        taken = yield (
-            "SELECT topic_id FROM topic WHERE cluster_id = $1 AND name = $2",
-            (cluster_id, topic.name),
-        )
-        if taken:
-            answers.append((yield from _first_partition(cluster_id, topic)) if taken[0][0] == topic.topic_id else None)
-            continue
-        yield (
+        written = yield (
             "INSERT INTO topic (cluster_id, topic_id, name, replication_factor, created_ms)"
-            " VALUES ($1, $2, $3, $4, $5)",
+            " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING name",
             (cluster_id, topic.topic_id, topic.name, topic.replication_factor, topic.created_ms),
         )
+        if not written:
+            answers.append((yield from _first_partition(cluster_id, topic)))
+            continue
         yield from _insert_configs(cluster_id, ConfigResource.TOPIC, topic.name, topic.overrides)
         answers.append((yield from _insert_partitions(cluster_id, shard_id, topic.topic_id, 0, topic.partition_count)))
     return answers
 
 
-def _first_partition(cluster_id: int, topic: TopicRow) -> Script[int]:
+def _first_partition(cluster_id: int, topic: TopicRow) -> Script[int | None]:
+    """Where an earlier run of the same creation put the topic; None when the name is another topic's."""
     rows = yield (
         "SELECT MIN(partition_id) FROM partition WHERE cluster_id = $1 AND topic_id = $2",
         (cluster_id, topic.topic_id),
     )
-    return int(rows[0][0])
+    return None if rows[0][0] is None else int(rows[0][0])
 
 
 def _insert_partitions(cluster_id: int, shard_id: int, topic_id: bytes, start: int, end: int) -> Script[int]:
