@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.cli.doctor.verdicts import Check, Holder, check, port_verdict
@@ -25,7 +26,7 @@ def port_check(option: str, address: Address) -> Check:
             f"port {address.port} ({option})", reason, fail=f"Listen elsewhere: penstock up --{option} HOST:PORT"
         )
     holder = holder_of(address.port)
-    ours = "penstock" in holder.command
+    ours = holder.command == "penstock"
     return port_verdict(option, address.port, holder, ours=ours)
 
 
@@ -75,9 +76,17 @@ def _inode_of(descriptor: Path) -> str | None:
 
 def _command(process: Path) -> str:
     words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-    text = " ".join(word for word in words if word)
+    return program_name([word for word in words if word])
+
+
+def program_name(words: Sequence[str]) -> str:
+    """What a command line runs; an interpreter is named by its script or module."""
+    if not words:
+        return "a process without a command line"
     name = Path(words[0]).name
-    # Interpreters are named by what they run.
-    script = next((Path(word).name for word in words[1:] if word and not word.startswith("-")), "")
-    shown = script if name.startswith("python") and script else name
-    return "penstock" if "penstock" in text and name.startswith(("python", "penstock")) else shown
+    if not name.startswith("python"):
+        return name
+    if "-m" in words[:-1]:
+        return words[words.index("-m") + 1]
+    script = next((word for word in words[1:] if not word.startswith("-")), None)
+    return name if script is None else Path(script).name

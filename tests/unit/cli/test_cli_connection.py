@@ -1,0 +1,168 @@
+"""How the client meets brokers of other ages, and things that are no broker."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from penstock.base.clock import SystemClock
+from penstock.cli.kafka.client import Client
+from penstock.cli.kafka.connection import Connection
+from penstock.cli.kafka.failures import BrokerError, ConnectionLost, Unreachable, Unsupported
+from penstock.cli.texts.addresses import Address
+from penstock.wire import codec
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.api_versions import ApiVersion, ApiVersionsResponse
+from penstock.wire.messages.metadata import MetadataResponse, MetadataResponseBroker
+
+Answer = Callable[[codec.RequestHeader], list[bytes] | None]
+
+SPOKEN = [
+    ApiVersion(api_key=ApiKey.API_VERSIONS, min_version=0, max_version=3),
+    ApiVersion(api_key=ApiKey.METADATA, min_version=0, max_version=9),
+    ApiVersion(api_key=ApiKey.FETCH, min_version=0, max_version=2),
+]
+
+
+@contextlib.contextmanager
+def broker(answer: Answer) -> Iterator[Address]:
+    """A real socket whose other side answers by rule; None hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=_serve, args=(listener, answer), daemon=True)
+        thread.start()
+        yield Address("127.0.0.1", listener.getsockname()[1])
+
+
+def _serve(listener: socket.socket, answer: Answer) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            peer, _ = listener.accept()
+            with peer, contextlib.suppress(OSError), peer.makefile("rb") as stream:
+                while size := stream.read(4):
+                    header = codec.read_request_header(stream.read(int.from_bytes(size, "big")), 0)
+                    frame = answer(header)
+                    if frame is None:
+                        break
+                    peer.sendall(b"".join(frame))
+
+
+def connect(address: Address, timeout_s: float = 5.0) -> Connection:
+    return Connection(address, client_id="test", clock=SystemClock(), timeout_s=timeout_s)
+
+
+def versions(header: codec.RequestHeader, version: int, error_code: int = 0) -> list[bytes]:
+    message = ApiVersionsResponse(error_code=error_code, api_keys=SPOKEN)
+    return codec.encode_response(ApiKey.API_VERSIONS, version, header.correlation_id, message)
+
+
+def test_an_older_broker_answers_in_version_0_and_is_asked_again() -> None:
+    asked: list[int] = []
+
+    def answer(header: codec.RequestHeader) -> list[bytes]:
+        asked.append(header.api_version)
+        unsupported = ErrorCode.UNSUPPORTED_VERSION if header.api_version else 0
+        return versions(header, 0, unsupported)
+
+    with broker(answer) as address:
+        connection = connect(address)
+    assert asked == [4, 0]
+    assert connection.version_of(ApiKey.METADATA) == 9
+
+
+def test_a_much_older_broker_hangs_up_and_is_asked_again() -> None:
+    asked: list[int] = []
+
+    def answer(header: codec.RequestHeader) -> list[bytes] | None:
+        asked.append(header.api_version)
+        return versions(header, 0) if header.api_version == 0 else None
+
+    with broker(answer) as address:
+        connect(address)
+    assert asked == [4, 0]
+
+
+def test_versions_without_overlap_are_named() -> None:
+    with broker(lambda header: versions(header, header.api_version)) as address:
+        connection = connect(address)
+    with pytest.raises(Unsupported, match=r"FETCH 0 to 2, this program 4 to 12: one of the two is too old"):
+        connection.version_of(ApiKey.FETCH)
+    with pytest.raises(Unsupported, match="does not offer DELETE_GROUPS"):
+        connection.version_of(ApiKey.DELETE_GROUPS)
+    assert connection.offers(ApiKey.FETCH)
+
+
+def test_who_speaks_something_else_is_told_apart() -> None:
+    with broker(lambda header: [b"HTTP/1.1 400 Bad Request\r\n\r\n"]) as address, pytest.raises(ConnectionLost):
+        connect(address, timeout_s=0.2)
+    with broker(lambda header: None) as address, pytest.raises(ConnectionLost, match="Is it a Kafka broker"):
+        connect(address)
+
+
+def test_silence_ends_with_the_timeout() -> None:
+    with broker(lambda header: []) as address, pytest.raises(ConnectionLost, match="no answer in time"):
+        connect(address, timeout_s=0.1)
+
+
+def test_an_address_the_cluster_tells_and_nobody_has_is_explained() -> None:
+    def answer(header: codec.RequestHeader) -> list[bytes]:
+        if header.api_key == ApiKey.API_VERSIONS:
+            return versions(header, header.api_version)
+        message = MetadataResponse(brokers=[MetadataResponseBroker(node_id=7, host="127.0.0.1", port=1)])
+        return codec.encode_response(ApiKey.METADATA, header.api_version, header.correlation_id, message)
+
+    with broker(answer) as address, Client([address]) as client, pytest.raises(Unreachable, match="--advertise"):
+        client.node(7)
+
+
+def test_the_next_bootstrap_address_is_tried() -> None:
+    nobody = Address("127.0.0.1", 1)
+    with broker(lambda header: versions(header, header.api_version)) as address, Client([nobody, address]) as client:
+        assert client.anyone().address == address
+    client = Client([nobody, Address("no.such.host.invalid", 1)])
+    with pytest.raises(Unreachable, match=r"refused; .*cannot be resolved\. Is it running\? Try: penstock up"):
+        client.anyone()
+
+
+def test_what_may_pass_is_tried_again_until_the_deadline() -> None:
+    attempts: list[int] = []
+
+    def passes() -> str:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise BrokerError(ErrorCode.NOT_COORDINATOR, "group 'g'")
+        return "done"
+
+    def stays() -> None:
+        raise BrokerError(ErrorCode.COORDINATOR_NOT_AVAILABLE, "group 'g'")
+
+    def is_final() -> None:
+        attempts.append(1)
+        raise BrokerError(ErrorCode.INVALID_CONFIG, "topic 't'", "Unknown key")
+
+    assert Client([], timeout_s=5).settled(passes) == "done"
+    with pytest.raises(BrokerError, match="has no coordinator now"):
+        Client([], timeout_s=0.1).settled(stays)
+    attempts.clear()
+    with pytest.raises(BrokerError, match="topic 't': Unknown key"):
+        Client([], timeout_s=5).settled(is_final)
+    assert len(attempts) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "detail", "sentence"),
+    [
+        (3, None, "topic 't': does not exist. See: penstock topic list"),
+        (3, "This server does not host it.", "topic 't': does not exist. See: penstock topic list"),
+        (37, "has 4 already", "topic 't': has 4 already"),
+        (44, "too many", "topic 't': too many"),
+        (-1, None, "topic 't': the broker answered UNKNOWN_SERVER_ERROR"),
+        (9999, None, "topic 't': the broker answered error 9999"),
+    ],
+)
+def test_error_codes_become_sentences(code: int, detail: str | None, sentence: str) -> None:
+    assert str(BrokerError(code, "topic 't'", detail)) == sentence
