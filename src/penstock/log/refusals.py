@@ -13,6 +13,3 @@ class Refused(InvalidRequest):
         super().__init__(message)
         self.code = code
         self.message = message
-
-    def __reduce__(self) -> tuple[type[Refused], tuple[ErrorCode, str]]:
-        return type(self), (self.code, self.message)
