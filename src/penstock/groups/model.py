@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 from typing import TypeAlias
 
 from penstock.coordination import model as coordination
@@ -72,10 +71,6 @@ class JoinWindow:
     """A member was added since the timer was set."""
 
 
-_NO_MEMBERS: Mapping[str, Member] = MappingProxyType({})
-_NO_INSTANCES: Mapping[str, str] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """A classic group. `members` keeps the order of joining."""
@@ -86,8 +81,8 @@ class Group:
     """None: a simple group, that only stores offsets."""
     protocol_name: str | None = None
     leader: str | None = None
-    members: Mapping[str, Member] = _NO_MEMBERS
-    instances: Mapping[str, str] = _NO_INSTANCES
+    members: Mapping[str, Member] = field(default_factory=dict)
+    instances: Mapping[str, str] = field(default_factory=dict)
     """group instance id → member id"""
     since_ms: int = 0
     """When the group came into its state."""
@@ -148,7 +143,12 @@ class OffsetsDeleted:
 
 
 Record: TypeAlias = GroupStored | GroupDeleted | OffsetsCommitted | OffsetsDeleted
-Decision: TypeAlias = coordination.Decision[Group, Record]
+
+
+class Decision(coordination.Decision[Group, Record]):
+    """What a rule wants to happen to a group."""
+
+    __slots__ = ()
 
 
 # --- Requests and answers ------------------------------------------------------------------------------------------

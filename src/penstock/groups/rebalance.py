@@ -22,9 +22,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from penstock.coordination.model import Decision, Reply, Timer, Waiter
+from penstock.coordination.model import Reply, Timer, Waiter
 from penstock.groups.model import (
     CONSUMER,
+    Decision,
     Group,
     GroupState,
     GroupStored,
@@ -59,7 +60,7 @@ class Step:
     replies: list[Reply] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
 
-    def decision(self) -> Decision[Group, Record]:
+    def decision(self) -> Decision:
         """What became of it. A group that never was more than an id given out vanishes."""
         group = self.group
         gone = not (group.members or group.pending or group.stored or group.generation)
