@@ -33,7 +33,7 @@ _WAIT_MS = 500
     "-s", "--from", "start", metavar="POSITION", default="start",
     help="Where to begin: start, end, an offset, -N (N before the end), or a time such as @1h or @2026-01-31T12:00Z.",
 )  # fmt: skip
-@click.option("-n", "--count", type=click.IntRange(min=1), help="Stop after so many records.")
+@click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many records.")
 @click.option("-F", "--follow", is_flag=True, help="Wait for more instead of stopping at the end.")
 @click.option("-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these, such as 0,2-4.")
 @click.option("-f", "--format", "template", metavar="FORMAT", help=r"How to print a record, such as '%p:%o %k=%v\n'.")
@@ -55,15 +55,15 @@ def consume(
     committed: bool,
     output_format: str,
 ) -> None:
-    r"""Print records of topics.
+    """Print records of topics.
 
     \b
     penstock consume orders                            everything, then stop
     penstock consume orders -s -10 -F                  the last ten, then what comes
-    penstock consume orders -s @1h -f '%D %k %v\n'     the last hour
+    penstock consume orders -s @1h -f '%D %k %v\\n'     the last hour
 
     In a format: %t topic, %p partition, %o offset, %T timestamp in ms, %D as ISO 8601, %k key, %v or %s value,
-    %K %S their sizes, %R size of the value as 4 bytes, %h headers; \n \t \xHH.
+    %K %S their sizes, %R size of the value as 4 bytes, %h headers; \\n \\t \\xHH.
     """
     show = _printer(template, output_format, keys=keys, headers=headers)
     reader, kept = _reader(client, topics, start, numbers, follow=follow, committed=committed)

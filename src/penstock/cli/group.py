@@ -113,7 +113,9 @@ def describe(client: Client, name: str) -> Result:
     "client_id, host, metadata}]}. committed and lag are null where nothing is committed."
 )
 @click.argument("name", metavar="GROUP", shell_complete=complete_groups)
-@click.option("-t", "--topic", "topics", multiple=True, help="Only this topic.", shell_complete=complete_topics)
+@click.option(
+    "-t", "--topic", "topics", metavar="TOPIC", multiple=True, help="Only this topic.", shell_complete=complete_topics
+)
 @asks_cluster
 def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
     """Show how far behind a group is."""

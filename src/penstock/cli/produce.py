@@ -52,12 +52,18 @@ class Shape:
     help=r"What a record looks like, such as '%k:%v\n'; or json, as consume -o json prints it.  [default: %v\n]",
 )  # fmt: skip
 @click.option("-K", "--key-separator", metavar="TEXT", help="What divides key and value in a line.")
-@click.option("-k", "--key", help="The key of every record.")
+@click.option("-k", "--key", metavar="KEY", help="The key of every record.")
 @click.option(
     "-H", "--header", "headers", metavar="NAME=VALUE", type=Parsed("NAME=VALUE", parse_header), multiple=True,
     help="A header of every record. May be repeated.",
 )  # fmt: skip
-@click.option("-p", "--partition", type=click.IntRange(min=0), help="Where to.  [default: by key, as Java's producer]")
+@click.option(
+    "-p",
+    "--partition",
+    metavar="N",
+    type=click.IntRange(min=0),
+    help="Where to.  [default: by key, as Java's producer]",
+)
 @click.option("-Z", "--null-empty", is_flag=True, help="Write an empty value as null: a tombstone.")
 @click.option(
     "-z", "--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none",
@@ -84,14 +90,14 @@ def produce(
     idempotent: bool | None,
     output_format: str,
 ) -> None:
-    r"""Write records from standard input or a file. One per line, unless a format says otherwise.
+    """Write records from standard input or a file. One per line, unless a format says otherwise.
 
     \b
     echo hello | penstock produce greetings
     echo 'user-1:{"name": "Ada"}' | penstock produce users -K :
-    penstock produce events -f '%k\t%v\n' --file events.tsv -z zstd
+    penstock produce events -f '%k\\t%v\\n' --file events.tsv -z zstd
 
-    In a format: %k key, %v value, %h headers as name=value,..., %T timestamp in ms, %p partition; \n \t \xHH.
+    In a format: %k key, %v value, %h headers as name=value,..., %T timestamp in ms, %p partition; \\n \\t \\xHH.
     """
     if idempotent and acks != "all":
         raise click.UsageError("--idempotent needs --acks all")

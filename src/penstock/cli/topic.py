@@ -68,8 +68,10 @@ def list_topics(client: Client, internal: bool) -> Result:
 
 @click.command(epilog="JSON: [{name, partitions, replication_factor, created}].")
 @click.argument("names", metavar="TOPIC...", nargs=-1, required=True)
-@click.option("-p", "--partitions", type=click.IntRange(min=1), help="How many.  [default: num.partitions]")
-@click.option("-r", "--replication-factor", type=click.IntRange(min=1), help="How many copies.")
+@click.option(
+    "-p", "--partitions", metavar="N", type=click.IntRange(min=1), help="How many.  [default: num.partitions]"
+)
+@click.option("-r", "--replication-factor", metavar="N", type=click.IntRange(min=1), help="How many copies.")
 @click.option("-c", "--config", "configs", type=SETTING, multiple=True, help="A setting, such as retention.ms=3600000.")
 @click.option("--if-not-exists", is_flag=True, help="Leave a topic alone that exists.")
 @dry_run_option
@@ -113,8 +115,8 @@ def create(
 
 @click.command("add-partitions", epilog="JSON: {name, partitions_before, partitions, changed}.")
 @click.argument("name", metavar="TOPIC", shell_complete=complete_topics)
-@click.option("-n", "--add", type=click.IntRange(min=1), help="How many more.")
-@click.option("-t", "--total", type=click.IntRange(min=1), help="How many there shall be.")
+@click.option("-n", "--add", metavar="N", type=click.IntRange(min=1), help="How many more.")
+@click.option("-t", "--total", metavar="N", type=click.IntRange(min=1), help="How many there shall be.")
 @dry_run_option
 @asks_cluster
 def add_partitions(client: Client, name: str, add: int | None, total: int | None, dry_run: bool) -> Result:

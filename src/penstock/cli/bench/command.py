@@ -25,16 +25,26 @@ if TYPE_CHECKING:
     "What a phase does not measure is null."
 )
 @click.option(
-    "-t", "--topic", help="Use this topic and keep it.  [default: one made for this]", shell_complete=complete_topics
+    "-t",
+    "--topic",
+    metavar="TOPIC",
+    help="Use this topic and keep it.  [default: one made for this]",
+    shell_complete=complete_topics,
 )
-@click.option("-p", "--partitions", type=click.IntRange(min=1), default=4, help="Of the topic made for this.")
+@click.option(
+    "-p", "--partitions", metavar="N", type=click.IntRange(min=1), default=4, help="Of the topic made for this."
+)
 @click.option(
     "-d", "--duration", "duration_ms", type=DURATION_MS, default="5s", help="How long each phase takes at most."
 )
 @click.option("--size", "record_bytes", type=SIZE, default="1KiB", help="Of a record, at least 16 bytes.")
 @click.option("--batch", "batch_bytes", type=SIZE, default="16KiB", help="Of the batches of the first phase.")
 @click.option(
-    "--rate", type=click.IntRange(min=0), default=200, help="Records per second of the latency phase; 0 skips it."
+    "--rate",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=200,
+    help="Records per second of the latency phase; 0 skips it.",
 )
 @click.option(
     "-z",

@@ -66,7 +66,7 @@ class Reader:
             if not buffer:
                 continue
             assert not isinstance(buffer, list)
-            aborted = _Aborted(data)
+            aborted = Aborted(data)
             for position, header in iter_batches(buffer):
                 if header.last_offset < self.positions[where]:
                     continue
@@ -138,7 +138,7 @@ def _decoded(where: TopicPartition, batch: memoryview) -> Iterator[Record]:
         raise CorruptData(f"partition {where} holds a batch that cannot be read: {error}") from error
 
 
-class _Aborted:
+class Aborted:
     """Which batches of one answer belong to aborted transactions.
 
     A transaction's records lie between its first offset, which the answer names, and its control batch.

@@ -1,0 +1,317 @@
+"""The command line against a running broker: the fixture's, or the one PENSTOCK_TEST_BOOTSTRAP names."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_session import Session, promised_shape, shape_of
+
+
+@pytest.fixture(scope="module")
+def session(request: pytest.FixtureRequest) -> Session:
+    named = os.environ.get("PENSTOCK_TEST_BOOTSTRAP")
+    return Session(named or request.getfixturevalue("broker").bootstrap_servers)
+
+
+@pytest.fixture
+def topic(session: Session) -> Iterator[str]:
+    """A topic of three partitions that is gone afterwards."""
+    name = f"cli-{secrets.token_hex(4)}"
+    session.run("topic", "create", name, "-p", "3")
+    yield name
+    session.run("topic", "delete", name, "--yes")
+
+
+def test_a_topic_from_its_making_to_its_end(session: Session) -> None:
+    name = f"cli-{secrets.token_hex(4)}"
+    made = session.json("topic", "create", name, "-p", "2", "-c", "retention.ms=3600000")
+    assert shape_of(made) == promised_shape("topic", "create")
+    assert made[0]["name"] == name
+    assert made[0]["partitions"] == 2
+
+    listed = session.json("topic", "list")
+    assert shape_of(listed) == promised_shape("topic", "list")
+    assert [row["partitions"] for row in listed if row["name"] == name] == [2]
+
+    described = session.json("topic", "describe", name)
+    assert shape_of(described) == promised_shape("topic", "describe")
+    assert described["records"] == 0
+    assert [(config["name"], config["value"]) for config in described["configs"]] == [("retention.ms", "3600000")]
+
+    grown = session.json("topic", "add-partitions", name, "--add", "1")
+    assert shape_of(grown) == promised_shape("topic", "add-partitions")
+    assert (grown["partitions_before"], grown["partitions"]) == (2, 3)
+
+    deleted = session.json("topic", "delete", name, "--yes")
+    assert shape_of(deleted) == promised_shape("topic", "delete")
+    assert name not in [row["name"] for row in session.json("topic", "list")]
+
+
+def test_what_goes_wrong_with_topics_is_said(session: Session, topic: str) -> None:
+    assert "exists already" in session.run("topic", "create", topic, code=1).stderr
+    assert session.json("topic", "create", topic, "--if-not-exists")[0]["created"] is False
+    assert "does not exist" in session.run("topic", "describe", f"{topic}-not", code=1).stderr
+    assert "does not exist" in session.run("topic", "delete", f"{topic}-not", "--yes", code=1).stderr
+    assert "not a valid name" in session.run("topic", "create", "a b", code=1).stderr
+    assert topic in session.run("topic", "alter", topic, "--set", "no.such.key=1", code=1).stderr
+    assert topic in session.run("topic", "add-partitions", topic, "--total", "1", code=1).stderr
+    assert "add --yes" in session.run("topic", "delete", topic, code=2).stderr
+
+
+def test_trying_changes_nothing(session: Session, topic: str) -> None:
+    session.run("produce", topic, "-p", "0", stdin="a\nb\n")
+    other = f"{topic}-other"
+    assert session.json("topic", "create", other, "--dry-run")[0]["created"] is False
+    assert other not in [row["name"] for row in session.json("topic", "list")]
+    assert session.json("topic", "delete", topic, "--dry-run")[0]["deleted"] is False
+    assert session.json("topic", "add-partitions", topic, "--total", "9", "--dry-run")["changed"] is False
+    assert session.json("topic", "alter", topic, "--set", "retention.ms=5000", "--dry-run")["changed"] is False
+    assert session.json("topic", "trim", topic, "--before", "end", "--dry-run")["deleted"] is False
+    described = session.json("topic", "describe", topic)
+    assert described["configs"] == []
+    assert len(described["partitions"]) == 3
+    assert described["records"] == 2
+
+
+def test_settings_are_shown_before_and_after(session: Session, topic: str) -> None:
+    changed = session.json("topic", "alter", topic, "--set", "max.message.bytes=2000000")
+    assert shape_of(changed) == promised_shape("topic", "alter")
+    assert changed["configs"] == [{"name": "max.message.bytes", "before": "1048588", "after": "2000000"}]
+    unset = session.json("topic", "alter", topic, "--unset", "max.message.bytes")
+    assert unset["configs"] == [{"name": "max.message.bytes", "before": "2000000", "after": "1048588"}]
+
+
+def test_records_come_back_as_they_were_written(session: Session, topic: str) -> None:
+    report = session.json("produce", topic, "-K", ":", "-H", "source=test", stdin="a:1\nb:2\na:3\n")
+    assert shape_of(report) == promised_shape("produce")
+    assert report["records"] == 3
+    records = session.records(topic)
+    assert shape_of(records[0]) == promised_shape("consume")
+    assert sorted((record["key"], record["value"]) for record in records) == [("a", "1"), ("a", "3"), ("b", "2")]
+    assert all(record["headers"] == [{"name": "source", "value": "test"}] for record in records)
+    # One key, one partition, in order.
+    assert len({record["partition"] for record in records if record["key"] == "a"}) == 1
+    assert [record["value"] for record in records if record["key"] == "a"] == ["1", "3"]
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_every_compression_comes_back(session: Session, topic: str, compression: str) -> None:
+    lines = [f"record {number} {'x' * 50}" for number in range(500)]
+    session.run("produce", topic, "-p", "1", "-z", compression, stdin="\n".join(lines))
+    assert session.run("consume", topic).stdout.splitlines() == lines
+
+
+@pytest.mark.parametrize("acks", ["all", "1", "0"])
+def test_every_acknowledgement_works(session: Session, topic: str, acks: str) -> None:
+    session.run("produce", topic, "--acks", acks, stdin="one\ntwo\n")
+    assert sorted(session.run("consume", topic, "-F", "-n", "2", "--timeout", "10s").stdout.split()) == ["one", "two"]
+
+
+def test_any_bytes_come_back(session: Session, topic: str) -> None:
+    data = bytes(range(256))
+    session.run(
+        "produce", topic, "-f", "%k\\x00\\xff%v\\x00\\xfe\\xfd", stdin=b"k\x00\xff" + data[1:] + b"\x00\xfe\xfd"
+    )
+    assert session.run("consume", topic, "-f", "%v").stdout_bytes == data[1:]
+
+
+def test_null_is_not_empty(session: Session, topic: str) -> None:
+    session.run("produce", topic, "-k", "key", stdin="\n")
+    session.run("produce", topic, "-k", "key", "-Z", stdin="\n")
+    assert [record["value"] for record in session.records(topic)] == ["", None]
+
+
+def test_one_topic_is_the_input_of_another(session: Session, topic: str) -> None:
+    session.run("produce", topic, "-f", "%T %k %v\\n", stdin="1000 a x\n2000 b y\n")
+    copied = f"{topic}-copy"
+    session.run("topic", "create", copied)
+    session.run("produce", copied, "-f", "json", stdin=session.run("consume", topic, "-o", "json").stdout)
+    kept = ("key", "value", "timestamp")
+    assert sorted([record[name] for name in kept] for record in session.records(copied)) == [
+        ["a", "x", "1970-01-01T00:00:01.000Z"],
+        ["b", "y", "1970-01-01T00:00:02.000Z"],
+    ]
+    session.run("topic", "delete", copied, "--yes")
+
+
+def test_reading_begins_and_ends_where_it_is_told(session: Session, topic: str) -> None:
+    lines = "".join(f"{1_000 * number} v{number}\n" for number in range(10))
+    session.run("produce", topic, "-p", "2", "-f", "%T %v\\n", stdin=lines)
+
+    def read(*words: str) -> str:
+        return "".join(session.run("consume", topic, *words).stdout.split())
+
+    assert read() == "".join(f"v{number}" for number in range(10))
+    assert read("-s", "8") == "v8v9"
+    assert read("-s", "-3") == "v7v8v9"
+    assert read("-s", "-3", "-n", "1") == "v7"
+    assert read("-s", "@6500") == "v7v8v9"
+    assert read("-s", "1970-01-01T00:00:09Z") == "v9"
+    assert read("-s", "@2040-01-01") == ""
+    assert read("-s", "end") == ""
+    assert read("-p", "0,1") == ""
+    assert read("-p", "2", "-n", "2", "-f", "%p:%o=%v;") == "2:0=v0;2:1=v1;"
+
+
+def test_following_sees_what_comes_and_ends_quietly(session: Session, topic: str) -> None:
+    session.run("produce", topic, stdin="before\n")
+    follower = session.start("consume", topic, "--follow")
+    assert follower.stdout is not None
+    assert follower.stderr is not None
+    try:
+        assert follower.stdout.readline() == b"before\n"
+        session.run("produce", topic, stdin="after\n")
+        assert follower.stdout.readline() == b"after\n"
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(timeout=10) == 0
+        assert follower.stderr.read().strip() == b""
+    finally:
+        follower.kill()
+        follower.communicate()
+
+
+def test_what_is_typed_is_written_at_once(session: Session, topic: str) -> None:
+    writer = session.start("produce", topic)
+    assert writer.stdin is not None
+    try:
+        writer.stdin.write(b"typed\n")
+        writer.stdin.flush()
+        assert session.run("consume", topic, "-F", "-n", "1").stdout == "typed\n"
+        _, errors = writer.communicate(timeout=10)
+        assert errors.startswith(b"1 record (5 B) to ")
+    finally:
+        writer.kill()
+        writer.communicate()
+
+
+def test_writing_where_nothing_is(session: Session, topic: str) -> None:
+    assert f"{topic}[99]" in session.run("produce", topic, "-p", "99", stdin="x\n", code=1).stderr
+    assert "cannot read" in session.run("produce", topic, "--file", "/no/such/file", code=1).stderr
+
+
+def test_trimming(session: Session, topic: str) -> None:
+    session.run("produce", topic, "-p", "0", stdin="a\nb\nc\n")
+    session.run("produce", topic, "-p", "1", stdin="d\n")
+    trimmed = session.json("topic", "trim", topic, "--before", "2", "-p", "0", "--yes")
+    assert shape_of(trimmed) == promised_shape("topic", "trim")
+    assert (trimmed["records"], trimmed["deleted"]) == (2, True)
+    assert sorted(session.run("consume", topic).stdout.split()) == ["c", "d"]
+    assert "ends at 3" in session.run("topic", "trim", topic, "--before", "9", "-p", "0", "--yes", code=2).stderr
+    session.run("topic", "trim", topic, "--before", "end", "--yes")
+    assert session.run("consume", topic).stdout == ""
+
+
+def test_a_group_without_members(session: Session, topic: str, tmp_path: Path) -> None:
+    group = f"{topic}-group"
+    session.run("produce", topic, "-p", "0", stdin="a\nb\nc\n")
+    tried = session.json("group", "seek", group, "--to", "-1", "-t", f"{topic}:0", "--dry-run")
+    assert shape_of(tried) == promised_shape("group", "seek")
+    assert tried["partitions"] == [{"topic": topic, "partition": 0, "before": None, "offset": 2}]
+    assert "does not exist" in session.run("group", "lag", group, code=1).stderr
+
+    session.run("group", "seek", group, "--to", "-1", "-t", f"{topic}:0")
+    lag = session.json("group", "lag", group)
+    assert shape_of(lag) == promised_shape("group", "lag")
+    assert lag["lag"] == 1
+    kept = tmp_path / "offsets.json"
+    kept.write_text(json.dumps(lag))
+
+    moved = session.json("group", "seek", group, "--to", "start")
+    assert [(row["before"], row["offset"]) for row in moved["partitions"]] == [(2, 0)]
+    assert session.json("group", "lag", group)["lag"] == 3
+    session.run("group", "seek", group, "--to", f"file:{kept}")
+    assert session.json("group", "lag", group)["lag"] == 1
+    csv = tmp_path / "offsets.csv"
+    csv.write_text(f"topic,partition,offset\n{topic},0,99\n")  # Beyond the end: moved to it.
+    session.run("group", "seek", group, "--to", f"file:{csv}")
+    assert session.json("group", "lag", group)["lag"] == 0
+
+    listed = session.json("group", "list")
+    assert shape_of(listed) == promised_shape("group", "list")
+    assert [row["state"] for row in listed if row["group"] == group] == ["Empty"]
+    deleted = session.json("group", "delete", group, "--yes")
+    assert shape_of(deleted) == promised_shape("group", "delete")
+    assert group not in [row["group"] for row in session.json("group", "list")]
+    assert "does not exist" in session.run("group", "describe", group, code=1).stderr
+
+
+def test_a_group_with_a_member(session: Session, topic: str) -> None:
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    group = f"{topic}-live"
+    session.run("produce", topic, "-p", "0", stdin="a\nb\n")
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": session.bootstrap,
+            "group.id": group,
+            "client.id": "reader",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.subscribe([topic])
+    message = consumer.poll(30)
+    assert message is not None
+    consumer.commit(message=message, asynchronous=False)
+    described = session.json("group", "describe", group)
+    assert shape_of(described) == promised_shape("group", "describe")
+    assert described["state"] == "Stable"
+    assert described["members"][0]["assignment"] == [{"topic": topic, "partitions": [0, 1, 2]}]
+    lag = session.json("group", "lag", group, "-t", topic)
+    assert [(row["committed"], row["lag"], row["client_id"]) for row in lag["partitions"]] == [
+        (1, 1, "reader"),
+        (None, None, "reader"),
+        (None, None, "reader"),
+    ]
+    assert "Stop its consumers first" in session.run("group", "seek", group, "--to", "end", code=1).stderr
+    assert "Stop its consumers first" in session.run("group", "delete", group, "--yes", code=1).stderr
+    assert session.json("group", "seek", group, "--to", "end", "--dry-run")["partitions"][0]["offset"] == 2
+    consumer.close()
+    session.run("group", "delete", group, "--yes")
+
+
+def test_cluster_info(session: Session) -> None:
+    found = session.json("cluster", "info")
+    promised = promised_shape("cluster", "info")
+    assert {**promised, "features": None} == {**shape_of(found), "features": None}
+    assert found["controller"] in [broker["id"] for broker in found["brokers"]]
+
+
+def test_bench_measures_and_cleans_up(session: Session) -> None:
+    report = session.json("bench", "-d", "1s", "--rate", "50", "-p", "2")
+    assert shape_of(report) == {**promised_shape("bench"), "notes": None}
+    produce, consume, latency = report["phases"]
+    assert produce["records"] == consume["records"] > 0
+    assert produce["p50_ms"] <= produce["p99_ms"] <= produce["max_ms"]
+    assert latency["lost"] == 0
+    assert latency["p50_ms"] > 0
+    assert report["topic"] not in [row["name"] for row in session.json("topic", "list")]
+
+
+def test_tables_are_for_people(session: Session, topic: str) -> None:
+    session.run("produce", topic, "-p", "1", stdin="a\n")
+    lines = session.run("topic", "describe", topic).stdout.splitlines()
+    assert lines[0].split() == ["topic", topic]
+    assert "PARTITION  START  END  RECORDS" in " ".join(lines)
+    assert session.run("topic", "list").stdout.startswith("TOPIC")
+    assert session.run("cluster", "info").stdout.startswith("cluster")
+    assert "\x1b" not in "".join(lines)
+
+
+def test_names_are_completed(session: Session, topic: str) -> None:
+    environment = {"PENSTOCK_BOOTSTRAP": session.bootstrap, "_PENSTOCK_COMPLETE": "bash_complete"}
+    from click.shell_completion import BashComplete
+
+    from penstock.cli.main import cli
+
+    completer = BashComplete(cli, {}, "penstock", "_PENSTOCK_COMPLETE")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        items = completer.get_completions(["topic", "describe"], topic[:-1])
+    assert [item.value for item in items] == [topic]
