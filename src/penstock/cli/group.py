@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from penstock.cli.kafka.client import Client, TopicPartition
+    from penstock.cli.kafka.groups import Committed, Member
+    from penstock.cli.kafka.offsets import Extent
 
 
 @click.group(
@@ -132,24 +134,7 @@ def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
         where for where in wheres if where.topic in topics_now and where.partition in topics_now[where.topic].partitions
     ]
     kept = extents(client, wheres)
-    rows: list[Row] = []
-    for where in wheres:
-        offset = committed[where].offset if where in committed else None
-        reader = readers.get(where)
-        rows.append(
-            {
-                "topic": where.topic,
-                "partition": where.partition,
-                "committed": offset,
-                "start_offset": kept[where].start,
-                "end_offset": kept[where].end,
-                # Committed records may be deleted since: what is left to read begins at the start.
-                "lag": None if offset is None else max(0, kept[where].end - max(offset, kept[where].start)),
-                "client_id": reader.client_id if reader else None,
-                "host": reader.host if reader else None,
-                "metadata": committed[where].metadata if where in committed else None,
-            }
-        )
+    rows = [_lag_row(where, kept[where], committed.get(where), readers.get(where)) for where in wheres]
     total = sum(int(str(row["lag"])) for row in rows if row["lag"] is not None)
     columns = [
         Column("topic"),
@@ -165,6 +150,21 @@ def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
         fields=[Column("group"), Column("state"), Column("lag", show=count_text)],
         sections=[Section(key="partitions", title="", columns=columns, empty="Nothing is committed or assigned.")],
     )
+
+
+def _lag_row(where: TopicPartition, kept: Extent, committed: Committed | None, reader: Member | None) -> Row:
+    return {
+        "topic": where.topic,
+        "partition": where.partition,
+        "committed": committed.offset if committed else None,
+        "start_offset": kept.start,
+        "end_offset": kept.end,
+        # Committed records may be deleted since: what is left to read begins at the start.
+        "lag": max(0, kept.end - max(committed.offset, kept.start)) if committed else None,
+        "client_id": reader.client_id if reader else None,
+        "host": reader.host if reader else None,
+        "metadata": committed.metadata if committed else None,
+    }
 
 
 @click.command(epilog="JSON: [{group, state, partitions, deleted}]. partitions: how many have a committed offset.")

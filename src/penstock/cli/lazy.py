@@ -73,6 +73,8 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            if args[0].startswith("-"):
+                raise  # An option, about which click knows more.
             from difflib import get_close_matches
 
             close = get_close_matches(args[0], self.lazy, n=1, cutoff=0.5)

@@ -11,6 +11,7 @@ import sys
 import click
 
 from penstock.cli.lazy import Lazy, LazyGroup, ReaderGone
+from penstock.version import __version__
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
 
@@ -37,7 +38,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
         },
     },
 )
-@click.version_option(package_name="penstock", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def cli() -> None:
     """Penstock: serverless Kafka that anyone can run.
 
