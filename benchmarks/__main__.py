@@ -31,8 +31,8 @@ from benchmarks.reporting.picture import draw
 from benchmarks.reporting.store import Measurement, newest, save, to_document
 from benchmarks.reporting.table import demand, render
 from benchmarks.rows import ROWS
-from benchmarks.runner import Rules, run_rows, to_terminal
-from benchmarks.scale import FULL, GB, QUICK, Scale
+from benchmarks.runner import Rules, in_running_order, run_rows, to_terminal
+from benchmarks.scale import BRISK, FULL, GB, QUICK, Scale
 from benchmarks.warming import warm
 
 
@@ -44,7 +44,8 @@ def main() -> int:
     if options.report:
         _report(options.results)
         return 0
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # Also SIGINT: shells start background jobs deaf to it.
+        signal.signal(number, _interrupt)
     try:
         _run(options)
     except BenchmarkError as error:
@@ -68,7 +69,7 @@ def _list() -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    rows = [row for row in ROWS if not options.only or row.name in options.only]
+    rows = in_running_order([row for row in ROWS if not options.only or row.name in options.only])
     scale = _scale(options)
     options.cache.mkdir(parents=True, exist_ok=True)
     allow_many_files()
@@ -78,7 +79,7 @@ def _run(options: argparse.Namespace) -> None:
     with _workplace(options.directory) as directory:
         _demand_space(directory, scale, rows)
         with _fleet(options, directory, program, scale, rows) as fleet:
-            circumstances = describe(CHECKOUT, directory) | {"kafka": VERSION}
+            circumstances = describe(CHECKOUT, directory) | {"kafka": VERSION, "scale": scale.name}
             bench = Bench(program=program, fleet=fleet, scale=scale)
             results: dict[str, object] = {}
             for result in run_rows(bench, rows, rules, to_terminal):
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _scale(options: argparse.Namespace) -> Scale:
-    scale = QUICK if options.quick else FULL
+    scale = QUICK if options.quick else BRISK if options.brisk else FULL
     return replace(scale, log_bytes=int(options.log_gb * GB)) if options.log_gb else scale
 
 

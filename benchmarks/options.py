@@ -17,6 +17,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     names = [row.name for row in ROWS]
     parser.add_argument("--only", nargs="+", metavar="ROW", choices=names, help=f"rows to run, of: {', '.join(names)}")
     parser.add_argument("--list", action="store_true", help="list the rows with their targets")
+    parser.add_argument("--brisk", action="store_true", help="half the time: shorter runs, and still a measurement")
     parser.add_argument("--quick", action="store_true", help="short and small: shows that it works, measures nothing")
     parser.add_argument("--repeats", type=int, help="times each row is run on each variant (default 3; quick: 1)")
     parser.add_argument("--attempts", type=int, help="tries at a quiet run (default 3; quick: 1)")

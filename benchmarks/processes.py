@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 STOP_TIMEOUT_S = 60.0
@@ -67,21 +67,12 @@ def tail_of(log: Path, lines: int = 15) -> str:
 class Child:
     """One running process with its output in a file."""
 
-    def __init__(
-        self,
-        command: Sequence[str],
-        *,
-        log: Path,
-        cwd: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, command: Sequence[str], *, log: Path) -> None:
         self.log = log
         self.started_ns = time.time_ns()
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 tied(command),
-                cwd=cwd,
-                env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

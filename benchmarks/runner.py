@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from benchmarks.bench import Bench
@@ -20,6 +20,12 @@ class Rules:
     repeats: int
     attempts: int
     noise_limit_cores: float
+
+
+def in_running_order(rows: Sequence[Row]) -> list[Row]:
+    """Rows that compare the same servers one after the other, so that few servers are started and warmed."""
+    seen = list(dict.fromkeys(row.variants for row in rows))
+    return sorted(rows, key=lambda row: seen.index(row.variants))
 
 
 def run_rows(bench: Bench, rows: Iterable[Row], rules: Rules, note: Callable[[str], None]) -> Iterator[RowResult]:

@@ -1,4 +1,4 @@
-"""How long and how large: the full measure, and a quick one that only shows that everything works."""
+"""How long and how large: the full measure, one of half its time, and a quick one that only shows that all works."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ MB = 1_000_000
 class Scale:
     """Durations and sizes of all rows."""
 
+    name: str = "full"
     duration_s: float = 10.0
     warmup_s: float = 3.0
     paced_s: float = 20.0  # rows at a fixed rate: long enough for a p99 of 1,000 records/s to rest on 200 records
@@ -34,7 +35,21 @@ class Scale:
 
 
 FULL = Scale()
+BRISK = Scale(
+    name="brisk",
+    duration_s=6.0,
+    warmup_s=2.0,
+    paced_s=10.0,
+    idle_s=30.0,
+    idle_settle_s=8.0,
+    warm_server_s=9.0,
+    produce_bytes=2 * GB,
+    segment_bytes=2 * GB,
+    settle_timeout_s=20.0,
+    compaction_timeout_s=60.0,
+)
 QUICK = Scale(
+    name="quick",
     duration_s=3.0,
     warmup_s=1.0,
     paced_s=4.0,

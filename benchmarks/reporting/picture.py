@@ -18,7 +18,7 @@ from .store import Measurement
 from .table import demand, verdicts
 
 REACHED, MISSED = "#2a7f62", "#c8553d"
-LOWEST, HIGHEST = 0.05, 20.0
+LOWEST, HIGHEST = 0.05, 20.0  # Beyond these a bar is cut and its number tells.
 
 
 def draw(measurements: Sequence[Measurement], path: Path) -> None:
@@ -35,14 +35,17 @@ def draw(measurements: Sequence[Measurement], path: Path) -> None:
     labels, scores, reached = zip(*bars, strict=True)
     shown = [min(HIGHEST, max(LOWEST, score)) for score in scores]
     positions = range(len(bars))
-    axes.barh(positions, shown, color=[REACHED if yes else MISSED for yes in reached])
+    widths = [end - 1 for end in shown]
+    axes.barh(positions, widths, left=1, color=[REACHED if yes else MISSED for yes in reached])
     axes.set_yticks(positions, labels, fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xscale("log")
-    axes.set_xlim(LOWEST, HIGHEST * 1.6)
+    axes.set_xlim(LOWEST / 1.6, HIGHEST * 1.6)
+    axes.xaxis.set_major_formatter(lambda value, _: significant(value))
     axes.axvline(1.0, color="black", linewidth=1)
-    for position, (score, width) in enumerate(zip(scores, shown, strict=True)):
-        axes.text(width * 1.03, position, _amount(score), va="center", fontsize=8)
+    for position, (score, end) in enumerate(zip(scores, shown, strict=True)):
+        where, side = (end * 1.04, "left") if end >= 1 else (end * 0.96, "right")
+        axes.text(where, position, _amount(score), ha=side, va="center", fontsize=8)
     axes.set_xlabel("times the target (1 = exactly reached, more is better)")
     axes.set_title("Penstock beside Apache Kafka on one machine", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
@@ -56,4 +59,6 @@ def _label(target: Target) -> str:
 
 
 def _amount(score: float) -> str:
-    return f"> {significant(HIGHEST)}" if score > HIGHEST else significant(score)
+    if score > HIGHEST:
+        return f"> {significant(HIGHEST)}"
+    return f"< {significant(LOWEST)}" if score < LOWEST else significant(score)

@@ -101,7 +101,7 @@ def _failures(measurement: Measurement) -> list[str]:
 
 
 def _circumstances(measurements: Sequence[Measurement]) -> str:
-    head = ("work", "when (UTC)", "commit", "repeats", "others' CPU, cores (median, worst)", "fsync p50, p99")
+    head = ("work", "when (UTC)", "commit", "scale, repeats", "others' CPU, cores (median, worst)", "fsync p50, p99")
     lines = [_circumstance(each) for each in measurements]
     machines = {_machine(each) for each in measurements}
     return "\n".join(f"- {machine}" for machine in sorted(machines)) + "\n\n" + _table(head, lines)
@@ -114,7 +114,7 @@ def _circumstance(measurement: Measurement) -> tuple[str, ...]:
     syncs = f"{about['fsync_p50_ms']} ms, {about['fsync_p99_ms']} ms"
     repeats = max((run.repeat for run in runs), default=-1) + 1
     loudness = f"{noise[len(noise) // 2]:.2f}, {noise[-1]:.2f}"
-    return measurement.result.row.title, measurement.at, commit, str(repeats), loudness, syncs
+    return measurement.result.row.title, measurement.at, commit, f"{about['scale']}, {repeats}", loudness, syncs
 
 
 def _machine(measurement: Measurement) -> str:
