@@ -12,7 +12,7 @@ Every key has a *cell*: the state that is in force, and what is on its way.
   in their mailbox and other cells go on. So one transaction commits many decisions, without a timer to collect them.
 - A write that failed takes the whole cell out of memory: everybody waiting there gets the error, which clients retry,
   and the state is read again. Nothing of the failed decisions was ever visible.
-- Timers fire only while nothing is on its way in the cell, because what is on its way may move them.
+- Timers are decided like requests, but not while a transaction runs, nor when something staged will move them.
 
 Cells without timers and waiters are kept, least recently used first to go, up to a limit. There is no periodic work.
 """
@@ -64,6 +64,10 @@ class _Cell(Generic[S, R]):
         self.mailbox: deque[_Command[S, R]] = deque()
         self.waiting: dict[Waiter, asyncio.Future[object]] = {}
         self.deadlines = Deadlines(alarms, ring)
+
+    def moved(self) -> frozenset[str]:
+        """Timers that staged decisions will set anew."""
+        return frozenset(timer.name for decision in self.staged for timer in decision.timers)
 
     def idle(self) -> bool:
         """Nothing would be lost by reading the state again later."""
@@ -229,8 +233,8 @@ class Runner(Generic[S, R]):
         staged, cell.staged = cell.staged, []
         for decision in staged:
             self._adopt(cell, decision)
+        self._drain(cell)  # Before timers fire: what waited may move them.
         self._ring(cell.key)
-        self._drain(cell)
 
     def _failed(self, cells: list[_Cell[S, R]], error: PlatformError) -> None:
         for cell in cells:
@@ -262,12 +266,13 @@ class Runner(Generic[S, R]):
     def _ring(self, key: Key) -> None:
         """Fire the timers that are due."""
         cell = self._cells.get(key)
-        if cell is None or cell.flying or cell.staged or not cell.loaded or self._closed:
+        if cell is None or cell.flying or not cell.loaded or self._closed:
             return  # `_landed` rings again.
-        while not cell.staged and (name := cell.deadlines.due()) is not None:
+        while (name := cell.deadlines.due(but_not=cell.moved())) is not None:
             cell.mailbox.append(_Command(partial(self._expired, key, name), None))
             self._drain(cell)
-        cell.deadlines.rearm()
+        if not cell.staged:
+            cell.deadlines.rearm()
 
     def _expired(self, key: Key, timer: str, state: S | None, now_ms: int) -> Decision[S, R]:
         return self._rules.expired(key, state, timer, now_ms)

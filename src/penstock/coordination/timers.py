@@ -8,7 +8,7 @@ before the earliest deadline; when it rings too early it is set anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 
@@ -65,13 +65,13 @@ class Deadlines:
         if self._alarm is None or when < self._rings_at:
             self._arm(when)
 
-    def due(self) -> str | None:
+    def due(self, *, but_not: Collection[str] = ()) -> str | None:
         """Take out one deadline that has passed, the earliest first; None when there is none."""
-        if not self._at:
+        now = self._alarms.time()
+        passed = [name for name, when in self._at.items() if when <= now and name not in but_not]
+        if not passed:
             return None
-        name = min(self._at, key=self._at.__getitem__)
-        if self._at[name] > self._alarms.time():
-            return None
+        name = min(passed, key=self._at.__getitem__)
         del self._at[name]
         return name
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 from penstock.base.errors import CorruptData
 from penstock.log.model import Partition, SequenceBatch, Span
@@ -27,8 +28,7 @@ _ENTRY = Struct(">qIIIIqH")
 _PRODUCER = Struct(">qhiIIq")
 
 
-@dataclass(frozen=True, slots=True)
-class ProducerBatch:
+class ProducerBatch(NamedTuple):
     """One idempotent batch inside an entry."""
 
     producer_id: int
@@ -40,8 +40,7 @@ class ProducerBatch:
     timestamp: int
 
 
-@dataclass(frozen=True, slots=True)
-class CommitEntry:
+class CommitEntry(NamedTuple):
     """What one commit adds to one partition."""
 
     partition_id: int
@@ -71,20 +70,8 @@ def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
     """The `entries` column."""
     parts = [bytes((FORMAT,))]
     for entry in entries:
-        producers = entry.producer_batches
-        parts.append(
-            _ENTRY.pack(
-                entry.partition_id, entry.byte_start, entry.byte_length, entry.offset_count, entry.batch_count,
-                entry.max_timestamp, len(producers),
-            )  # fmt: skip
-        )
-        for batch in producers:
-            parts.append(
-                _PRODUCER.pack(
-                    batch.producer_id, batch.epoch, batch.first_sequence, batch.last_offset_delta,
-                    batch.offset_delta, batch.timestamp,
-                )  # fmt: skip
-            )
+        parts.append(_ENTRY.pack(*entry[:-1], len(entry.producer_batches)))
+        parts.extend(_PRODUCER.pack(*batch) for batch in entry.producer_batches)
     return b"".join(parts)
 
 
@@ -96,15 +83,17 @@ def unpack_entries(blob: bytes) -> list[CommitEntry]:
     while position < end:
         if position + _ENTRY.size > end:
             raise CorruptData("commit row ends inside an entry")
-        *facts, producer_count = _ENTRY.unpack_from(blob, position)
+        facts = _ENTRY.unpack_from(blob, position)
+        producer_count = facts[-1]
         position += _ENTRY.size
         if position + producer_count * _PRODUCER.size > end:
             raise CorruptData("commit row ends inside a producer batch")
-        batches = []
-        for _ in range(producer_count):
-            batches.append(ProducerBatch(*_PRODUCER.unpack_from(blob, position)))
-            position += _PRODUCER.size
-        entries.append(CommitEntry(*facts, tuple(batches)))
+        batches = tuple(
+            ProducerBatch(*_PRODUCER.unpack_from(blob, position + number * _PRODUCER.size))
+            for number in range(producer_count)
+        )
+        position += producer_count * _PRODUCER.size
+        entries.append(CommitEntry(*facts[:-1], batches))
     return entries
 
 

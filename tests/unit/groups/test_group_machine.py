@@ -99,7 +99,7 @@ class GroupMachine(RuleBasedStateMachine):
         assert self.bench.commit(member_id, group.generation, instance_id=instance_id) is ErrorCode.FENCED_INSTANCE_ID
         leaver = Leaver(member_id=member_id, instance_id=instance_id)
         assert self.bench.leave(leaver) == (ErrorCode.FENCED_INSTANCE_ID,)
-        self.bench.sync(member_id, group.generation, {m: b"stolen" for m in group.members}, instance_id=instance_id)
+        self.bench.sync(member_id, group.generation, dict.fromkeys(group.members, b"stolen"), instance_id=instance_id)
         assert self.bench.group == group
         assert len(self.bench.records) == records
 
@@ -111,6 +111,24 @@ class GroupMachine(RuleBasedStateMachine):
     @rule(delay_ms=st.sampled_from([1, 30, 600, 5_000, 11_000, 61_000, 400_000]))
     def time_passes(self, delay_ms: int) -> None:
         self.bench.pass_ms(delay_ms)
+        self.learn()
+
+    @precondition(lambda self: self.bench.group is not None and self.bench.group.members)
+    @rule(keep=st.integers(0, 6))
+    def everybody_cooperates(self, keep: int) -> None:
+        """The first members join again, the others are late; then whoever is left goes all the way to stable."""
+        for member_id in list(self.bench.group.members)[:keep]:
+            member = self.bench.group.members.get(member_id)
+            if member is not None and member.join_waiter is None:
+                waiter = self.bench.join(member_id, instance_id=member.instance_id, protocols=member.protocols)
+                self.joins[waiter] = member.instance_id
+        self.bench.pass_ms(5_000)
+        group = self.bench.group
+        if group is not None and group.state is GroupState.COMPLETING_REBALANCE:
+            members = sorted(group.members)
+            shares = {m: bytes(p for p in PARTITIONS if p % len(members) == n) for n, m in enumerate(members)}
+            self.bench.sync_all(shares)
+            self.check_owners()
         self.learn()
 
     @rule()

@@ -1,0 +1,49 @@
+# The whole developer manual: make help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN := $(BIN)/python -m pytest
+
+.PHONY: help install up test quick check bench clean
+
+help:
+	@echo "make up       set everything up and run a broker on 127.0.0.1:9092"
+	@echo "make test     set everything up and run every test this machine can run"
+	@echo "make quick    the tests of the inner loop, under a minute"
+	@echo "make check    linters, types, import contract, generated files"
+	@echo "make bench    figures beside Apache Kafka"
+	@echo "make install  only set up (.venv)"
+
+$(STAMP): requirements-dev.txt pyproject.toml
+	@echo "== setting up $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP)
+
+up: install
+	$(BIN)/penstock up
+
+quick: install
+	$(RUN) -q tests/unit -x
+
+test: install
+	$(RUN) tests/unit
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python tools/generate_messages.py --check
+	$(BIN)/python tools/generate_cli_reference.py --check
+
+bench: install
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Where bytes lie: WAL objects, segment objects, and the memory they pass through."""

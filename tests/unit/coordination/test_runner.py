@@ -1,0 +1,371 @@
+"""The coordination runner in a simulated loop: a journal that fails before, fails after, stalls and fences."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+from sim_loop import SimLoop
+
+from penstock.base.errors import Conflict, Fenced, Unavailable
+from penstock.coordination.model import Decision, Key, Loading, Reply, Timer, Waiter
+from penstock.coordination.runner import Runner
+from penstock.coordination.timers import LoopAlarms
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The state under test: a number, and who waits for it to reach ten."""
+
+    number: int = 0
+    parked: tuple[Waiter, ...] = ()
+
+
+@dataclass(frozen=True)
+class Added:
+    amount: int
+
+
+def add(amount: int):
+    def decide(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
+        tally = state or Tally()
+        number = tally.number + amount
+        replies = [Reply(waiter, number)]
+        parked = tally.parked
+        if number >= 10:
+            replies += [Reply(other, number) for other in parked]
+            parked = ()
+        return Decision(state=Tally(number, parked), records=(Added(amount),), replies=tuple(replies))
+
+    return decide
+
+
+def look(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
+    return Decision(state=state, replies=(Reply(waiter, 0 if state is None else state.number),))
+
+
+def park(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
+    tally = state or Tally()
+    return Decision(state=Tally(tally.number, (*tally.parked, waiter)))
+
+
+def wind(delay_ms: int):
+    def decide(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
+        return Decision(state=state, replies=(Reply(waiter, 0),), timers=(Timer("bell", delay_ms),))
+
+    return decide
+
+
+class TallyRules:
+    def __init__(self) -> None:
+        self.fired: list[tuple[str, float]] = []
+
+    def expired(self, key: Key, state: Tally | None, timer: str, now_ms: int) -> Decision:
+        self.fired.append((timer, now_ms))
+        return Decision(state=Tally((state or Tally()).number + 1), records=(Added(1),))
+
+    def restored(self, state: Tally, now_ms: int) -> Decision:
+        return Decision(state=state, timers=(Timer("bell", 1_000),) if state.number >= 100 else ())
+
+
+@dataclass
+class FakeJournal:
+    """Numbers in a dictionary, and what goes wrong with the next writes."""
+
+    numbers: dict[Key, int] = field(default_factory=dict)
+    faults: list[Exception | None] = field(default_factory=list)
+    writes: list[list[tuple[Key, Added]]] = field(default_factory=list)
+    loads: int = 0
+    write_s: float = 0.01
+    load_fault: Exception | None = None
+
+    async def open(self) -> Sequence[tuple[Key, Tally]]:
+        await asyncio.sleep(0.01)
+        return [(key, Tally(number)) for key, number in self.numbers.items() if number >= 100]
+
+    async def load(self, key: Key) -> Tally | None:
+        self.loads += 1
+        await asyncio.sleep(0.001)
+        if self.load_fault is not None:
+            raise self.load_fault
+        return Tally(self.numbers[key]) if key in self.numbers else None
+
+    async def write(self, records: Iterable[tuple[Key, Added]]) -> None:
+        batch = list(records)
+        await asyncio.sleep(self.write_s)
+        fault = self.faults.pop(0) if self.faults else None
+        if fault is not None:
+            raise fault
+        self.writes.append(batch)
+        for key, record in batch:
+            self.numbers[key] = self.numbers.get(key, 0) + record.amount
+
+
+class LoopClock:
+    """The loop's virtual time as wall clock."""
+
+    def now_ms(self) -> int:
+        return int(asyncio.get_running_loop().time() * 1000)
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+A, B = (1, "a"), (1, "b")
+
+
+def simulated(scenario, *, seeds: int = 20, **journal: object) -> None:
+    for seed in range(seeds):
+        loop = SimLoop(seed)
+        fake, rules = FakeJournal(**journal), TallyRules()
+        runner: Runner[Tally, Added] = Runner(journal=fake, rules=rules, clock=LoopClock(), alarms=LoopAlarms())
+
+        async def main(runner=runner, fake=fake, rules=rules) -> None:
+            await runner.open()
+            await scenario(runner, fake, rules)
+            await runner.close()
+
+        loop.run(main())
+
+
+def test_answers_leave_only_when_durable() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        assert await runner.submit(A, add(3), int) == 3
+        assert journal.numbers == {A: 3}
+
+    simulated(scenario)
+
+
+def test_decisions_that_wait_share_a_transaction() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        first = asyncio.ensure_future(runner.submit(A, add(1), int))
+        while not journal.loads:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.005)  # Its transaction runs now.
+        others = [asyncio.ensure_future(runner.submit((1, f"k{n}"), add(1), int)) for n in range(20)]
+        again = [asyncio.ensure_future(runner.submit(A, add(1), int)) for _ in range(20)]
+        await asyncio.gather(first, *others, *again)
+        assert len(journal.writes) <= 3
+        assert journal.numbers[A] == 21
+
+    simulated(scenario)
+
+
+def test_reads_of_staged_state_wait_for_it() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        await runner.submit(A, look, int)
+        adding = asyncio.ensure_future(runner.submit(A, add(7), int))
+        while not adding.done():
+            seen = await runner.submit(A, look, int)
+            assert seen == 0 or journal.numbers[A] == seen == 7
+        assert await adding == 7
+
+    simulated(scenario)
+
+
+def test_reads_write_nothing_and_do_not_wait_for_other_keys() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        await runner.submit(B, look, int)
+        slow = asyncio.ensure_future(runner.submit(A, add(1), int))
+        await asyncio.sleep(0.005)
+        assert await runner.submit(B, look, int) == 0
+        assert not slow.done()
+        await slow
+        assert sum(len(batch) for batch in journal.writes) == 1
+
+    simulated(scenario, write_s=1.0)
+
+
+def test_parked_requests_are_answered_by_later_decisions() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        parked = [asyncio.ensure_future(runner.submit(A, park, int)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        assert not any(future.done() for future in parked)
+        await runner.submit(A, add(10), int)
+        assert await asyncio.gather(*parked) == [10, 10, 10]
+
+    simulated(scenario)
+
+
+@pytest.mark.parametrize("fault", [Unavailable("down"), Fenced("lost"), ValueError("a bug")])
+def test_failed_write_changes_nothing_and_tells_everybody(fault: Exception) -> None:
+    async def scenario(runner, journal, rules) -> None:
+        parked = asyncio.ensure_future(runner.submit(A, park, int))
+        await asyncio.sleep(0.1)
+        journal.faults = [fault]
+        waiting = [parked, *(asyncio.ensure_future(runner.submit(A, add(amount), int)) for amount in (3, 10))]
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        expected = Fenced if isinstance(fault, Fenced) else Unavailable
+        assert all(type(outcome) is expected for outcome in outcomes)
+        assert await runner.submit(A, look, int) == 0
+        assert await runner.submit(A, add(1), int) == 1
+
+    simulated(scenario)
+
+
+def test_failed_load_is_told_and_tried_again() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        journal.load_fault = Unavailable("down")
+        with pytest.raises(Unavailable):
+            await runner.submit(A, look, int)
+        journal.load_fault = None
+        assert await runner.submit(A, look, int) == 5
+
+    simulated(scenario, numbers={A: 5})
+
+
+def test_timers_fire_once_at_their_time_and_can_be_moved() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        await runner.submit(A, wind(1_000), int)
+        await asyncio.sleep(0.9)
+        await runner.submit(A, wind(1_000), int)
+        await asyncio.sleep(0.9)
+        assert rules.fired == []
+        await asyncio.sleep(0.2)
+        assert [name for name, _ in rules.fired] == ["bell"]
+        assert journal.numbers == {A: 1}
+
+    simulated(scenario)
+
+
+def test_timer_that_is_moved_while_a_write_runs_does_not_fire() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        await runner.submit(A, wind(100), int)
+        adding = asyncio.ensure_future(runner.submit(A, add(1), int))
+        moving = asyncio.ensure_future(runner.submit(A, wind(10_000), int))
+        await asyncio.gather(adding, moving)  # The write takes longer than the timer had left.
+        assert rules.fired == []
+
+    simulated(scenario, write_s=0.5)
+
+
+def test_states_with_timers_are_restored_and_others_read_on_demand() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        assert [key for key, _ in runner.states()] == [A]
+        assert await runner.submit(B, look, int) == 5
+        await asyncio.sleep(1.1)
+        assert [name for name, _ in rules.fired] == ["bell"]
+
+    simulated(scenario, numbers={A: 100, B: 5})
+
+
+def test_dropped_state_with_timers_is_read_again_by_itself() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        journal.faults = [Unavailable("down")]
+        with pytest.raises(Unavailable):
+            await runner.submit(A, add(1), int)
+        await asyncio.sleep(1.5)  # Nobody asks, and yet its timer fires: first the reload, then a second.
+        assert [name for name, _ in rules.fired] == ["bell"]
+
+    simulated(scenario, numbers={A: 100})
+
+
+def test_nothing_runs_while_nothing_happens() -> None:
+    loop = SimLoop(1)
+    journal = FakeJournal()
+    runner: Runner[Tally, Added] = Runner(journal=journal, rules=TallyRules(), clock=LoopClock(), alarms=LoopAlarms())
+
+    async def main() -> None:
+        await runner.open()
+        await runner.submit(A, add(1), int)
+
+    loop.run(main())
+    assert loop.pending_timers() == 0
+    assert len(journal.writes) == 1
+
+
+def test_idle_states_are_bounded() -> None:
+    loop = SimLoop(1)
+    runner: Runner[Tally, Added] = Runner(
+        journal=FakeJournal(), rules=TallyRules(), clock=LoopClock(), alarms=LoopAlarms(), idle_cells_max=10
+    )
+
+    async def main() -> None:
+        await runner.open()
+        for number in range(100):
+            await runner.submit((1, f"k{number}"), look if number % 2 else add(1), int)
+        assert len(list(runner.states())) == 10
+        assert await runner.submit((1, "k0"), look, int) == 1
+
+    loop.run(main())
+
+
+def test_requests_before_open_and_after_close() -> None:
+    loop = SimLoop(1)
+    runner: Runner[Tally, Added] = Runner(
+        journal=FakeJournal(), rules=TallyRules(), clock=LoopClock(), alarms=LoopAlarms()
+    )
+
+    async def main() -> None:
+        with pytest.raises(Loading):
+            await runner.submit(A, look, int)
+        await runner.open()
+        parked = asyncio.ensure_future(runner.submit(A, park, int))
+        adding = asyncio.ensure_future(runner.submit(B, add(1), int))
+        await asyncio.sleep(0)
+        await runner.close()
+        assert await adding == 1  # Accepted, so finished.
+        for late in (parked, runner.submit(A, look, int)):
+            with pytest.raises(Unavailable):
+                await late
+
+    loop.run(main())
+
+
+def test_revision_guards_against_changes() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        await runner.submit(A, add(1), int)
+        _, revision = await runner.peek(A)
+        assert await runner.submit(A, add(1), int, if_revision=revision) == 2
+        with pytest.raises(Conflict):
+            await runner.submit(A, add(1), int, if_revision=revision)
+        _, revision = await runner.peek(A)
+        adding = asyncio.ensure_future(runner.submit(A, add(1), int))
+        await asyncio.sleep(0.001)
+        with pytest.raises(Conflict):
+            await runner.submit(A, add(1), int, if_revision=revision)
+        await adding
+
+    simulated(scenario)
+
+
+def test_client_that_goes_away_disturbs_nobody() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        parked = asyncio.ensure_future(runner.submit(A, park, int))
+        await asyncio.sleep(0.1)
+        parked.cancel()
+        assert await runner.submit(A, add(10), int) == 10
+
+    simulated(scenario)
+
+
+def test_random_clients_and_faults_never_lose_or_invent_an_addition() -> None:
+    """Acknowledged additions are in the journal, refused ones are not, and answers grow with the order of commits."""
+
+    async def client(runner, draw: random.Random, done: list[tuple[Key, int]]) -> None:
+        for _ in range(20):
+            key = draw.choice([A, B])
+            try:
+                if draw.random() < 0.3:
+                    await runner.submit(key, look, int)
+                else:
+                    done.append((key, await runner.submit(key, add(1), int)))
+            except Unavailable:
+                pass
+            await asyncio.sleep(draw.random() * 0.02)
+
+    async def scenario(runner, journal, rules) -> None:
+        draw = random.Random(f"{id(journal) and len(journal.writes)}:clients")
+        journal.faults = [draw.choice([None, None, Unavailable("down")]) for _ in range(60)]
+        done: list[tuple[Key, int]] = []
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(5):
+                tasks.create_task(client(runner, draw, done))
+        for key in (A, B):
+            answers = sorted(number for other, number in done if other == key)
+            assert answers == list(range(1, journal.numbers.get(key, 0) + 1))
+
+    simulated(scenario, seeds=50)
