@@ -1,4 +1,4 @@
-"""What `penstock up` was asked for: plain values, checked for shape by whoever made them, meaning checked by the agent."""
+"""What `penstock up` was asked for: plain values, their shape checked by the caller, their meaning by the agent."""
 
 from __future__ import annotations
 

@@ -83,8 +83,7 @@ def unpack_entries(blob: bytes) -> list[CommitEntry]:
     while position < end:
         if position + _ENTRY.size > end:
             raise CorruptData("commit row ends inside an entry")
-        facts = _ENTRY.unpack_from(blob, position)
-        producer_count = facts[-1]
+        partition_id, start, length, offsets, count, timestamp, producer_count = _ENTRY.unpack_from(blob, position)
         position += _ENTRY.size
         if position + producer_count * _PRODUCER.size > end:
             raise CorruptData("commit row ends inside a producer batch")
@@ -93,7 +92,7 @@ def unpack_entries(blob: bytes) -> list[CommitEntry]:
             for number in range(producer_count)
         )
         position += producer_count * _PRODUCER.size
-        entries.append(CommitEntry(*facts[:-1], batches))
+        entries.append(CommitEntry(partition_id, start, length, offsets, count, timestamp, batches))
     return entries
 
 
