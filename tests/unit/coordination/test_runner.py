@@ -161,6 +161,7 @@ def test_reads_of_staged_state_wait_for_it() -> None:
         while not adding.done():
             seen = await runner.submit(A, look, int)
             assert seen == 0 or journal.numbers[A] == seen == 7
+            await asyncio.sleep(0)
         assert await adding == 7
 
     simulated(scenario)
