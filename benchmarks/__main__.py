@@ -79,7 +79,10 @@ def _run(options: argparse.Namespace) -> None:
     with _workplace(options.directory) as directory:
         _demand_space(directory, scale, rows)
         with _fleet(options, directory, program, scale, rows) as fleet:
-            circumstances = describe(CHECKOUT, directory) | {"kafka": VERSION, "scale": scale.name}
+            circumstances = describe(CHECKOUT, directory) | {
+                "kafka": VERSION,
+                "scale": scale.name + (", Kafka in Penstock's place" if options.calibrate else ""),
+            }
             bench = Bench(program=program, fleet=fleet, scale=scale)
             results: dict[str, object] = {}
             for result in run_rows(bench, rows, rules, to_terminal):
