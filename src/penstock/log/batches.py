@@ -1,0 +1,180 @@
+"""What a producer may append: Kafka's rules for one partition's share of a produce request (KAFKA.md B5).
+
+The common batch is judged by its 61-byte header and its CRC alone; records are decoded only where a topic asks for
+it (compacted: every record needs a key; log append time; a compression of its own) or where the header says that a
+timestamp is out of bounds and the answer must name the record.
+
+Pure: bytes, settings and the time go in; an `Accepted` batch or a `Rejected` one comes out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from penstock.base.errors import PlatformError
+from penstock.log.model import TopicConfig
+from penstock.wire.compression import Compression
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.primitives import Malformed
+from penstock.wire.records import (
+    ATTRIBUTES_POSITION,
+    HEADER,
+    HEADER_BYTES,
+    LENGTH_OVERHEAD,
+    MAGIC,
+    NO_TIMESTAMP,
+    BatchHeader,
+    build_batch,
+    iter_records,
+    parse_header,
+    scan_batch,
+    with_append_time,
+)
+
+MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
+_CODEC_BITS = 0x07
+_APPEND_TIME_BIT = 0x08
+_TRANSACTIONAL_BIT = 0x10
+_CONTROL_BIT = 0x20
+_HIGHEST_CODEC = 4
+_ZSTD = 4
+ZSTD_SINCE_VERSION = 7
+"""Produce versions below this one may not send zstd: their readers could not know it (KIP-110)."""
+
+
+class Accepted(NamedTuple):
+    """A batch to append. `offset_count` offsets are taken by it."""
+
+    data: bytes | memoryview
+    offset_count: int
+    producer_id: int
+    producer_epoch: int
+    base_sequence: int
+    max_timestamp: int
+    append_time_ms: int
+    """What the answer says as log append time; -1 when producers set the timestamps."""
+
+
+class Rejected(NamedTuple):
+    """Why a batch is not appended."""
+
+    error: ErrorCode
+    message: str | None = None
+    records: tuple[tuple[int, str], ...] = ()
+    """The index within the batch and what is wrong, for records that can be blamed."""
+
+
+def inspect(
+    data: memoryview | bytes | None, config: TopicConfig, now_ms: int, *, version: int, transactional: bool
+) -> Accepted | Rejected:
+    """Judge what a request brings for one partition."""
+    if data is None or len(data) < HEADER_BYTES:
+        return Rejected(ErrorCode.INVALID_RECORD, "there is no record batch")
+    (
+        base_offset, length, _, magic, crc, attributes, last_offset_delta, _, max_timestamp, producer_id, epoch,
+        sequence, count,
+    ) = HEADER.unpack_from(data)  # fmt: skip
+    size = length + LENGTH_OVERHEAD
+    if size != len(data):
+        if size > len(data) or size < HEADER_BYTES:
+            return Rejected(ErrorCode.INVALID_RECORD, "the record batch is cut short")
+        if _another_batch(data, size):
+            return Rejected(ErrorCode.INVALID_RECORD, "a partition gets exactly one record batch in a request")
+        data = data[:size]
+    if magic != MAGIC:
+        known = magic in (0, 1)
+        error = ErrorCode.INVALID_RECORD if known else ErrorCode.CORRUPT_MESSAGE
+        return Rejected(error, f"record format {magic} cannot be produced, only {MAGIC}")
+    if size > config.max_message_bytes:
+        return Rejected(
+            ErrorCode.MESSAGE_TOO_LARGE, f"the batch has {size} bytes, the topic takes {config.max_message_bytes}"
+        )
+    if crc32c(data[ATTRIBUTES_POSITION:]) != crc:
+        return Rejected(ErrorCode.CORRUPT_MESSAGE, "the CRC of the record batch is wrong")
+    if base_offset != 0 or count < 1 or count != last_offset_delta + 1 or attributes & _CONTROL_BIT:
+        return Rejected(ErrorCode.INVALID_RECORD, "the record batch contradicts itself, or is a control batch")
+    if producer_id >= 0 and (sequence < 0 or epoch < 0):
+        return Rejected(ErrorCode.INVALID_RECORD, "an idempotent batch needs an epoch and a sequence")
+    codec = attributes & _CODEC_BITS
+    if codec > _HIGHEST_CODEC or (codec == _ZSTD and version < ZSTD_SINCE_VERSION):
+        return Rejected(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"compression {codec} cannot be used here")
+    if attributes & _TRANSACTIONAL_BIT and not transactional:
+        return Rejected(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "a transactional batch without an id")
+    accepted = Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP)
+    timely = (
+        config.timestamp_before_max_ms > now_ms and max_timestamp <= now_ms + config.timestamp_after_max_ms
+    ) or config.log_append_time
+    if timely and config.plain and not attributes & _APPEND_TIME_BIT:
+        return accepted
+    return _look_inside(accepted, config, now_ms)
+
+
+def _another_batch(data: memoryview | bytes, position: int) -> bool:
+    """Whether a second batch follows. A tail that is cut short does not count, as in Kafka."""
+    try:
+        following = parse_header(data, position)
+    except Malformed:
+        return False
+    return position + following.size_bytes <= len(data)
+
+
+def _look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted | Rejected:
+    """The rules that need the records."""
+    header = parse_header(batch.data)
+    try:
+        wrong = _wrong_records(batch.data, header, config, now_ms)
+        if wrong is not None:
+            return wrong
+        data = _reshape(batch.data, header, config, now_ms)
+    except PlatformError as problem:
+        return Rejected(ErrorCode.INVALID_RECORD, str(problem))
+    append_time_ms = now_ms if config.log_append_time else NO_TIMESTAMP
+    return batch._replace(data=data, max_timestamp=parse_header(data).max_timestamp, append_time_ms=append_time_ms)
+
+
+def _wrong_records(
+    data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int
+) -> Rejected | None:
+    _, spans = scan_batch(data, max_bytes=MAX_DECOMPRESSED_BYTES)
+    if config.compact:
+        keyless = tuple((index, "a compacted topic needs keys") for index, span in enumerate(spans) if span.key is None)
+        if keyless:
+            return Rejected(ErrorCode.INVALID_RECORD, "One or more records have been rejected: no key", keyless)
+    if config.log_append_time:
+        return None
+    oldest, newest = now_ms - config.timestamp_before_max_ms, now_ms + config.timestamp_after_max_ms
+    untimely = tuple(
+        (index, f"timestamp {span.timestamp} is not within [{max(oldest, 0)}, {newest}]")
+        for index, span in enumerate(spans)
+        if span.timestamp != NO_TIMESTAMP and not oldest <= span.timestamp <= newest
+    )
+    if untimely:
+        return Rejected(ErrorCode.INVALID_TIMESTAMP, "One or more records have a timestamp out of bounds", untimely)
+    return None
+
+
+def _reshape(
+    data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int
+) -> memoryview | bytes:
+    """The batch as the topic stores it: its compression, its kind of timestamp."""
+    wants_codec = config.compression >= 0 and config.compression != header.attributes & _CODEC_BITS
+    claims_append_time = bool(header.attributes & _APPEND_TIME_BIT)
+    if wants_codec or (claims_append_time and not config.log_append_time):
+        plain = header._replace(attributes=header.attributes & ~_APPEND_TIME_BIT)
+        codec = Compression(config.compression) if wants_codec else plain.compression
+        original = bytearray(data)
+        HEADER.pack_into(original, 0, *plain)
+        data = build_batch(
+            iter_records(original, max_bytes=MAX_DECOMPRESSED_BYTES, check_offsets=False),
+            compression=codec,
+            level=config.compression_level,
+            producer_id=header.producer_id,
+            producer_epoch=header.producer_epoch,
+            base_sequence=header.base_sequence,
+            base_offset=0,
+            last_offset=header.last_offset_delta,
+            is_transactional=header.is_transactional,
+        )
+    return with_append_time(data, now_ms) if config.log_append_time else data
