@@ -40,6 +40,14 @@ class Database(Protocol):
         """Run a script that only reads."""
 
 
+class SlotsLost(Fenced):
+    """Somebody else took these slots."""
+
+    def __init__(self, slots: Iterable[int]) -> None:
+        self.slots = tuple(sorted(slots))
+        super().__init__(f"slots {list(self.slots)} have another holder")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
     """Who takes leases, and for how long."""
@@ -75,7 +83,7 @@ def take(holder: Holder, *, now_ms: int, force: bool) -> Script[dict[int, int]]:
 def guard(
     slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int, expires_ms: int | None
 ) -> Script[None]:
-    """The first steps of a coordinator's transaction. Raises `Fenced` when one of the slots is not ours any more."""
+    """The first steps of a coordinator's transaction. Raises `SlotsLost` when some are not ours any more."""
     for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
         marks = ", ".join(f"${number}" for number in range(5, 5 + len(wanted)))
         rows = yield (
@@ -84,8 +92,7 @@ def guard(
             (write_number, expires_ms, SHARED_SLOTS, epoch, *wanted),
         )
         if len(rows) != len(wanted):
-            lost = sorted(set(wanted) - {int(row[0]) for row in rows})
-            raise Fenced(f"slots {lost} have another holder")
+            raise SlotsLost(set(wanted) - {int(row[0]) for row in rows})
 
 
 def happened(slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int) -> Script[bool]:
@@ -96,7 +103,7 @@ def happened(slots: Iterable[int], epochs: Mapping[int, int], *, write_number: i
             (SHARED_SLOTS, epoch, wanted[0]),
         )
         if not rows:
-            raise Fenced(f"slot {wanted[0]} has another holder")
+            raise SlotsLost(wanted[:1])
         if int(rows[0][0]) != write_number:
             return False
     return True

@@ -233,6 +233,14 @@ class GroupJournal:
         except OutcomeUnknown as error:
             if not await self._happened(slots, number):
                 raise Unavailable("the transaction did not happen") from error
+        except leases.SlotsLost as lost:
+            self._lose(lost)
+            raise
+
+    def _lose(self, lost: leases.SlotsLost) -> None:
+        """From now on whoever asks for a group of these slots is sent to its new coordinator."""
+        for slot in lost.slots:
+            self._epochs.pop(slot, None)
 
     async def _happened(self, slots: Sequence[int], number: int) -> bool:
         attempt = 0

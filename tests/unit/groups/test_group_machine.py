@@ -34,7 +34,8 @@ class GroupMachine(RuleBasedStateMachine):
         self.replaced: dict[str, str] = {}
 
     def member(self, data: st.DataObject) -> str:
-        return data.draw(st.sampled_from([*self.ids, "nobody"]))
+        members = [] if self.bench.group is None else list(self.bench.group.members)
+        return data.draw(st.sampled_from([*members, *members, *self.ids[-3:], "nobody"]))
 
     def instance_of(self, member_id: str) -> str | None:
         group = self.bench.group

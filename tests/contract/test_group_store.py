@@ -1,0 +1,214 @@
+"""The SQL of groups, offsets and leases on every implementation of the metadata port."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.base.clock import SystemClock
+from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
+from penstock.coordination import leases
+from penstock.coordination.leases import Holder
+from penstock.coordination.model import SLOT_COUNT, Key, slot_of
+from penstock.coordination.timers import LoopAlarms
+from penstock.groups import store
+from penstock.groups.model import (
+    Group,
+    GroupDeleted,
+    GroupState,
+    GroupStored,
+    Member,
+    Offset,
+    OffsetsCommitted,
+    OffsetsDeleted,
+    TopicPartition,
+    with_members,
+)
+from penstock.groups.store import GroupJournal
+
+A, B, ELSEWHERE = (1, "a"), (1, "b"), (2, "a")
+T1, T2 = bytes([1]) * 16, bytes(range(240, 256))
+
+
+def journal(database, name: str = "agent") -> GroupJournal:
+    return GroupJournal(database, holder=Holder(name=name), clock=SystemClock(), alarms=LoopAlarms())
+
+
+def stable(*member_ids: str, generation: int = 1) -> Group:
+    members, instances = with_members(
+        Member(
+            member_id=member_id,
+            instance_id=f"instance {member_id}",
+            client_id="client",
+            client_host="/127.0.0.1",
+            rebalance_timeout_ms=60_000,
+            session_timeout_ms=10_000,
+            protocols=(("range", b"\x00\xff"),),
+            assignment=member_id.encode(),
+        )
+        for member_id in member_ids
+    )
+    return Group(
+        state=GroupState.STABLE, generation=generation, protocol_type="connect", protocol_name="range",
+        leader=member_ids[0], members=members, instances=instances, since_ms=5, stored=True,
+    )  # fmt: skip
+
+
+def empty(since_ms: int = 5) -> Group:
+    return Group(since_ms=since_ms, stored=True)
+
+
+def offset(number: int, *, committed_ms: int = 1_000, expires_ms: int | None = None) -> Offset:
+    return Offset(
+        committed_offset=number, leader_epoch=3, metadata="métadata", committed_ms=committed_ms, expires_ms=expires_ms
+    )
+
+
+async def offsets(database, key: Key) -> dict[TopicPartition, Offset]:
+    return await database.read(lambda: store.offsets_of(key))
+
+
+async def test_groups_come_back_as_they_were(database) -> None:
+    first = journal(database)
+    assert await first.open() == []
+    assert await first.load(A) is None
+    await first.write([(A, GroupStored(stable("m1", "m2"))), (B, GroupStored(empty())), (A, GroupStored(stable("m2")))])
+    assert await first.load(A) == stable("m2")
+    assert await first.load(B) == empty()
+    assert await first.load(ELSEWHERE) is None
+    second = journal(database)
+    assert list(await second.open()) == [(A, stable("m2"))]  # Nobody watches over a group without members.
+    listed = await database.read(lambda: store.list_groups(1))
+    assert listed == [("a", "connect", True), ("b", "", False)]
+    assert await database.read(lambda: store.list_groups(2)) == []
+
+
+async def test_offsets_are_replaced_deleted_and_read(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    many = {(T1, partition): offset(partition) for partition in range(100)}
+    await writer.write([(A, OffsetsCommitted(many)), (ELSEWHERE, OffsetsCommitted({(T1, 0): offset(77)}))])
+    assert await offsets(database, A) == many
+    later = {(T1, 0): offset(2**62, committed_ms=2**41, expires_ms=2**41 + 1), (T2, 5): offset(1)}
+    await writer.write(
+        [
+            (A, OffsetsCommitted({(T1, 0): offset(1), (T1, 1): offset(2)})),
+            (A, OffsetsCommitted(later)),
+            (A, OffsetsDeleted(((T1, 1), (T1, 2), (T2, 9)))),
+            (A, OffsetsCommitted({(T1, 2): offset(3)})),
+        ]
+    )
+    expected = {**many, **later, (T1, 2): offset(3)}
+    del expected[T1, 1]
+    assert await offsets(database, A) == expected
+    assert await offsets(database, ELSEWHERE) == {(T1, 0): offset(77)}
+    await database.transaction(lambda: store.forget_topic(1, T1))
+    assert await offsets(database, A) == {(T2, 5): offset(1)}
+    assert await offsets(database, ELSEWHERE) == {(T1, 0): offset(77)}
+
+
+async def test_deleted_group_takes_its_offsets_along_but_not_what_comes_after(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    await writer.write([(A, GroupStored(empty())), (A, OffsetsCommitted({(T1, 0): offset(1), (T1, 1): offset(1)}))])
+    await writer.write([(A, GroupDeleted()), (A, GroupStored(empty(9))), (A, OffsetsCommitted({(T1, 1): offset(2)}))])
+    assert await writer.load(A) == empty(9)
+    assert await offsets(database, A) == {(T1, 1): offset(2)}
+    await writer.write([(A, OffsetsCommitted({(T1, 5): offset(2)})), (A, GroupDeleted())])
+    assert await writer.load(A) is None
+    assert await offsets(database, A) == {}
+
+
+async def test_stale_holder_changes_nothing(database) -> None:
+    old, new = journal(database, "old"), journal(database, "new")
+    await old.open()
+    await old.write([(A, GroupStored(empty()))])
+    await new.open()
+    for _ in range(2):
+        with pytest.raises(Fenced):
+            await old.write([(B, GroupStored(empty())), (A, GroupDeleted())])
+    with pytest.raises(Fenced):
+        await old.load(A)
+    assert await new.load(A) == empty()
+    assert await new.load(B) is None
+
+
+async def test_leases_are_taken_by_force_or_when_they_ran_out(database) -> None:
+    def take(name: str, now_ms: int, *, force: bool = False):
+        holder = Holder(name=name, lease_ms=1_000)
+        return database.transaction(lambda: leases.take(holder, now_ms=now_ms, force=force))
+
+    first = await take("a", 0)
+    assert sorted(first) == list(range(SLOT_COUNT))
+    assert await take("b", 999) == {}
+    assert set((await take("a", 999)).values()) == {max(first.values()) + 1}  # Ours: taken again, under a new epoch.
+    assert len(await take("b", 1_500)) == 0
+    assert len(await take("b", 1_999)) == SLOT_COUNT
+    forced = await take("c", 0, force=True)
+    assert len(forced) == SLOT_COUNT
+    assert min(forced.values()) > max(first.values())
+
+
+async def test_every_write_extends_the_lease(database) -> None:
+    epochs = await database.transaction(lambda: leases.take(Holder(name="a", lease_ms=10), now_ms=0, force=True))
+    slot = slot_of(A)
+    await database.transaction(lambda: leases.guard([slot], epochs, write_number=1, expires_ms=5_000))
+    taken = await database.transaction(lambda: leases.take(Holder(name="b", lease_ms=10), now_ms=100, force=False))
+    assert set(epochs) - set(taken) == {slot}
+
+
+class Forgetful:
+    """A database that does, or does not do, what it was asked, and then loses the answer."""
+
+    def __init__(self, database, *, commits: bool) -> None:
+        self._database, self._commits, self.forgets = database, commits, False
+
+    async def transaction(self, script):
+        if not self.forgets:
+            return await self._database.transaction(script)
+        self.forgets = False
+        if self._commits:
+            await self._database.transaction(script)
+        raise OutcomeUnknown("the answer was lost")
+
+    async def read(self, script):
+        return await self._database.read(script)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_lost_answer_is_looked_up(database, commits: bool) -> None:
+    forgetful = Forgetful(database, commits=commits)
+    writer = journal(forgetful)
+    await writer.open()
+    await writer.write([(A, GroupStored(empty(1)))])
+    forgetful.forgets = True
+    if commits:
+        await writer.write([(A, GroupStored(empty(2)))])
+    else:
+        with pytest.raises(Unavailable):
+            await writer.write([(A, GroupStored(empty(2)))])
+    assert await writer.load(A) == empty(2 if commits else 1)
+
+
+async def test_only_groups_with_something_to_expire_are_found_in_pages(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    old, new, dated = offset(1, committed_ms=10), offset(1, committed_ms=90), offset(1, committed_ms=90, expires_ms=95)
+    await writer.write(
+        [
+            ((1, "busy"), GroupStored(stable("m"))),
+            ((1, "busy"), OffsetsCommitted({(T1, 0): new})),
+            ((1, "dated"), GroupStored(empty(90))),
+            ((1, "dated"), OffsetsCommitted({(T1, 0): dated})),
+            ((1, "left"), GroupStored(empty(10))),
+            ((1, "recent"), GroupStored(empty(90))),
+            ((2, "members"), GroupStored(stable("m"))),
+            ((2, "members"), OffsetsCommitted({(T1, 0): old, (T1, 1): old})),
+        ]
+    )
+
+    async def found(after: Key, limit: int) -> list[Key]:
+        return await database.read(lambda: store.with_old_offsets(after, empty_before_ms=50, now_ms=100, limit=limit))
+
+    assert await found((-1, ""), 10) == [(1, "dated"), (1, "left"), (2, "members")]
+    assert await found((-1, ""), 2) == [(1, "dated"), (1, "left")]
+    assert await found((1, "left"), 2) == [(2, "members")]

@@ -1,0 +1,426 @@
+"""The group APIs end to end over real SQL: handlers, service, runner, journal."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from group_bench import subscription
+from group_world import ORDERS, PAYMENTS, Process, World, settle
+
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.codec import encode_response
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.delete_groups import DeleteGroupsRequest
+from penstock.wire.messages.describe_groups import DescribeGroupsRequest
+from penstock.wire.messages.find_coordinator import FindCoordinatorRequest
+from penstock.wire.messages.heartbeat import HeartbeatRequest
+from penstock.wire.messages.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse
+from penstock.wire.messages.leave_group import LeaveGroupRequest, MemberIdentity
+from penstock.wire.messages.list_groups import ListGroupsRequest
+from penstock.wire.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from penstock.wire.messages.offset_delete import (
+    OffsetDeleteRequest,
+    OffsetDeleteRequestPartition,
+    OffsetDeleteRequestTopic,
+)
+from penstock.wire.messages.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopic,
+    OffsetFetchRequestTopics,
+)
+from penstock.wire.messages.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
+
+DAY_MS = 24 * 3_600_000
+
+
+def join(
+    member_id: str = "", *, group: str = "g", metadata: bytes = subscription("orders"), **more
+) -> JoinGroupRequest:
+    return JoinGroupRequest(
+        group_id=group, session_timeout_ms=10_000, rebalance_timeout_ms=60_000, member_id=member_id,
+        protocol_type=more.pop("protocol_type", "consumer"),
+        protocols=[JoinGroupRequestProtocol(name="range", metadata=metadata)], **more,
+    )  # fmt: skip
+
+
+def commit(offset: int = 5, *, topics=("orders",), partition: int = 0, metadata: str = "", **more):
+    return OffsetCommitRequest(
+        group_id=more.pop("group", "g"),
+        topics=[
+            OffsetCommitRequestTopic(
+                name=topic if isinstance(topic, str) else "",
+                topic_id=topic if isinstance(topic, bytes) else bytes(16),
+                partitions=[
+                    OffsetCommitRequestPartition(
+                        partition_index=partition, committed_offset=offset, committed_metadata=metadata
+                    )
+                ],
+            )
+            for topic in topics
+        ],
+        **more,
+    )
+
+
+async def committed(process: Process, group: str = "g") -> dict[tuple[str, int], int]:
+    request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=None)])
+    response = await process.ask("offset_fetch", request, version=9)
+    return {
+        (topic.name, partition.partition_index): partition.committed_offset
+        for topic in response.groups[0].topics
+        for partition in topic.partitions
+    }
+
+
+async def stable(process: Process, count: int = 1, group: str = "g", **more) -> list[JoinGroupResponse]:
+    """That many members of a stable group; returns their answers to the join, the leader's first."""
+    joining = [process.asking("join_group", join(group=group, **more), version=3) for _ in range(count)]
+    await process.world.clock.pass_ms(500)
+    answers = await asyncio.gather(*joining)
+    answers.sort(key=lambda answer: answer.leader != answer.member_id)
+    syncing = [
+        process.asking(
+            "sync_group",
+            SyncGroupRequest(
+                group_id=group,
+                generation_id=answer.generation_id,
+                member_id=answer.member_id,
+                assignments=[
+                    SyncGroupRequestAssignment(member_id=member.member_id, assignment=member.member_id.encode())
+                    for member in answer.members
+                ],
+            ),
+            version=5,
+        )
+        for answer in answers
+    ]
+    for answer, synced in zip(answers, await asyncio.gather(*syncing), strict=True):
+        assert (synced.error_code, synced.assignment) == (0, answer.member_id.encode())
+    return answers
+
+
+def beat(answer: JoinGroupResponse, group: str = "g") -> HeartbeatRequest:
+    return HeartbeatRequest(group_id=group, generation_id=answer.generation_id, member_id=answer.member_id)
+
+
+# --- Members -------------------------------------------------------------------------------------------------------
+
+
+async def test_members_keep_their_generation_over_a_restart() -> None:
+    world = World()
+    process = await world.start()
+    leader, follower = await stable(process, 2)
+    restarted = await world.start()
+    assert (await restarted.ask("heartbeat", beat(follower), version=4)).error_code == 0
+    request = SyncGroupRequest(group_id="g", generation_id=1, member_id=leader.member_id)
+    synced = await restarted.ask("sync_group", request, version=5)
+    assert synced.assignment == leader.member_id.encode()
+    await world.clock.pass_ms(9_000)
+    await restarted.ask("heartbeat", beat(leader), version=4)
+    await world.clock.pass_ms(2_000)
+    assert (await restarted.ask("heartbeat", beat(leader), version=4)).error_code == ErrorCode.REBALANCE_IN_PROGRESS
+    assert (await restarted.ask("heartbeat", beat(follower), version=4)).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+
+
+async def test_fifty_members_that_join_at_once_get_one_generation_and_two_writes() -> None:
+    world = World()
+    process = await world.start()
+
+    async def member() -> JoinGroupResponse:
+        first = await process.ask("join_group", join(), version=9)
+        assert first.error_code == ErrorCode.MEMBER_ID_REQUIRED
+        return await process.ask("join_group", join(first.member_id), version=9)
+
+    before = world.database.transactions
+    members = [asyncio.ensure_future(member()) for _ in range(50)]
+    await world.clock.pass_ms(40)
+    answers = await asyncio.gather(*members)
+    assert {answer.generation_id for answer in answers} == {1}
+    assert world.database.transactions - before == 1
+
+
+async def test_stale_coordinator_changes_nothing() -> None:
+    world = World()
+    old = await world.start()
+    (member,) = await stable(old)
+    new = await world.start()
+    response = await old.ask("offset_commit", commit(99, generation_id_or_member_epoch=1, member_id=member.member_id),
+                             version=8)  # fmt: skip
+    assert response.topics[0].partitions[0].error_code == ErrorCode.NOT_COORDINATOR
+    assert (await old.ask("heartbeat", beat(member), version=4)).error_code == ErrorCode.NOT_COORDINATOR
+    assert await committed(new) == {}
+    assert (await new.ask("heartbeat", beat(member), version=4)).error_code == 0
+
+
+@pytest.mark.parametrize(("fault", "error", "durable"), [
+    ("before", ErrorCode.COORDINATOR_NOT_AVAILABLE, {}),
+    ("lost", ErrorCode.COORDINATOR_NOT_AVAILABLE, {}),
+    ("after", ErrorCode.NONE, {("orders", 0): 5}),
+])  # fmt: skip
+async def test_commit_tells_the_truth_about_what_the_database_did(fault: str, error: ErrorCode, durable) -> None:
+    world = World()
+    process = await world.start()
+    (member,) = await stable(process)
+    world.database.faults = [fault, "before"]  # The first attempt to find out fails as well.
+    if fault == "before":
+        world.database.faults.pop()
+    request = commit(generation_id_or_member_epoch=1, member_id=member.member_id)
+    asking = process.asking("offset_commit", request, version=8)
+    await world.clock.pass_ms(1_000)
+    assert (await asking).topics[0].partitions[0].error_code == error
+    assert await committed(process) == durable
+    assert (await process.ask("heartbeat", beat(member), version=4)).error_code == 0
+
+
+async def test_requests_before_the_groups_are_read() -> None:
+    world = World()
+    process = await world.start()
+    process.service._runner._open = False
+    assert (await process.ask("join_group", join(), version=9)).error_code == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+    assert (await process.ask("list_groups", ListGroupsRequest(), version=4)).error_code == 14
+    # Whoever is a member must not be made to believe otherwise.
+    assert (await process.ask("heartbeat", HeartbeatRequest(group_id="g", member_id="m"), version=4)).error_code == 0
+
+
+async def test_shutting_down_lets_everybody_go() -> None:
+    process = await World().start()
+    parked = process.asking("join_group", join(), version=3)
+    await settle()
+    await process.service.close()
+    assert (await parked).error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
+
+
+async def test_idle_groups_write_nothing() -> None:
+    world = World()
+    process = await world.start()
+    (member,) = await stable(process)
+    before = world.database.transactions
+    for _ in range(20):
+        await world.clock.pass_ms(3_000)
+        assert (await process.ask("heartbeat", beat(member), version=4)).error_code == 0
+    assert world.database.transactions == before
+    await process.ask("leave_group", LeaveGroupRequest(group_id="g", member_id=member.member_id), version=2)
+    assert world.clock.pending() == 0
+
+
+@pytest.mark.parametrize("api", ["join_group", "sync_group", "heartbeat", "leave_group"])
+async def test_empty_group_ids_are_refused(api: str) -> None:
+    process = await World().start()
+    request = {"join_group": join(group=""), "sync_group": SyncGroupRequest(), "heartbeat": HeartbeatRequest(),
+               "leave_group": LeaveGroupRequest()}[api]  # fmt: skip
+    assert (await process.ask(api, request, version=3)).error_code == ErrorCode.INVALID_GROUP_ID
+
+
+@pytest.mark.parametrize("version", range(10))
+async def test_join_answers_can_be_written_in_every_version(version: int) -> None:
+    process = await World().start()
+    refused = await process.ask("join_group", join("nobody"), version=version)
+    encode_response(ApiKey.JOIN_GROUP, version, 1, refused)
+    response = (await stable(process))[0]
+    encode_response(ApiKey.JOIN_GROUP, version, 1, response)
+
+
+async def test_leaving_in_old_and_new_versions() -> None:
+    process = await World().start()
+    (member,) = await stable(process)
+    old = LeaveGroupRequest(group_id="g", member_id="nobody")
+    assert (await process.ask("leave_group", old, version=2)).error_code == ErrorCode.UNKNOWN_MEMBER_ID
+    new = LeaveGroupRequest(
+        group_id="g", members=[MemberIdentity(member_id="nobody"), MemberIdentity(member_id=member.member_id)]
+    )
+    response = await process.ask("leave_group", new, version=5)
+    assert [one.error_code for one in response.members] == [ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.NONE]
+    assert response.error_code == 0
+
+
+# --- Offsets -------------------------------------------------------------------------------------------------------
+
+
+async def test_offsets_survive_a_restart() -> None:
+    world = World()
+    process = await world.start()
+    response = await process.ask("offset_commit", commit(7, metadata="mine", topics=("orders", "payments")), version=8)
+    assert [topic.partitions[0].error_code for topic in response.topics] == [0, 0]
+    assert await committed(await world.start()) == {("orders", 0): 7, ("payments", 0): 7}
+
+
+@pytest.mark.parametrize(("request_", "version", "error"), [
+    (commit(topics=("nothing",)), 8, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+    (commit(partition=4), 8, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+    (commit(partition=-1), 8, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+    (commit(topics=(bytes([1]) * 16,)), 10, ErrorCode.UNKNOWN_TOPIC_ID),
+    (commit(topics=(ORDERS,)), 10, ErrorCode.NONE),
+    (commit(metadata="x" * 4097), 8, ErrorCode.OFFSET_METADATA_TOO_LARGE),
+    (commit(metadata="x" * 4096), 8, ErrorCode.NONE),
+    (commit(generation_id_or_member_epoch=3, member_id="m"), 9, ErrorCode.GROUP_ID_NOT_FOUND),
+    (commit(generation_id_or_member_epoch=3, member_id="m"), 8, ErrorCode.ILLEGAL_GENERATION),
+])  # fmt: skip
+async def test_commits_are_checked_per_partition(request_: OffsetCommitRequest, version: int, error) -> None:
+    process = await World().start()
+    response = await process.ask("offset_commit", request_, version=version)
+    assert response.topics[0].partitions[0].error_code == error
+    assert bool(await committed(process)) is (error is ErrorCode.NONE)
+
+
+async def test_fetching_what_was_never_committed() -> None:
+    process = await World().start()
+    request = OffsetFetchRequest(
+        group_id="unknown", topics=[OffsetFetchRequestTopic(name="nothing", partition_indexes=[0])]
+    )
+    response = await process.ask("offset_fetch", request, version=1)
+    partition = response.topics[0].partitions[0]
+    assert (partition.committed_offset, partition.committed_leader_epoch) == (-1, -1)
+    assert (partition.metadata, partition.error_code) == ("", 0)
+
+
+async def test_fetching_by_topic_id() -> None:
+    process = await World().start()
+    await process.ask("offset_commit", commit(7), version=8)
+    request = OffsetFetchRequest(
+        groups=[
+            OffsetFetchRequestGroup(
+                group_id="g",
+                topics=[
+                    OffsetFetchRequestTopics(topic_id=ORDERS, partition_indexes=[0]),
+                    OffsetFetchRequestTopics(topic_id=bytes([1]) * 16, partition_indexes=[0]),
+                ],
+            ),
+            OffsetFetchRequestGroup(group_id="unknown", topics=None),
+        ]
+    )
+    response = await process.ask("offset_fetch", request, version=10)
+    first, second = (topic.partitions[0] for topic in response.groups[0].topics)
+    assert (first.committed_offset, first.error_code) == (7, 0)
+    assert (second.committed_offset, second.error_code) == (-1, ErrorCode.UNKNOWN_TOPIC_ID)
+    assert response.groups[1].topics == []
+
+
+async def test_offsets_go_with_their_topic() -> None:
+    world = World()
+    process = await world.start()
+    await process.ask("offset_commit", commit(7, topics=("orders", "payments")), version=8)
+    await process.service.forget_topic(1, PAYMENTS)
+    assert await committed(process) == {("orders", 0): 7}
+
+
+async def test_deleting_offsets() -> None:
+    process = await World().start()
+    (member,) = await stable(process)
+    more = {"generation_id_or_member_epoch": 1, "member_id": member.member_id}
+    await process.ask("offset_commit", commit(7, topics=("orders", "payments"), **more), version=8)
+
+    def delete(group: str) -> OffsetDeleteRequest:
+        topics = [
+            OffsetDeleteRequestTopic(name=name, partitions=[OffsetDeleteRequestPartition(partition_index=0)])
+            for name in ("orders", "payments", "nothing")
+        ]
+        return OffsetDeleteRequest(group_id=group, topics=topics)
+
+    response = await process.ask("offset_delete", delete("g"), version=0)
+    codes = [topic.partitions[0].error_code for topic in response.topics]
+    assert codes == [ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC, 0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+    assert await committed(process) == {("orders", 0): 7}
+    response = await process.ask("offset_delete", delete("unknown"), version=0)
+    assert response.error_code == ErrorCode.GROUP_ID_NOT_FOUND
+
+
+async def test_expired_offsets_go_and_their_group_with_the_last() -> None:
+    world = World()
+    process = await world.start()
+    await process.ask("offset_commit", commit(group="old"), version=8)
+    (member,) = await stable(process)
+    more = {"generation_id_or_member_epoch": 1, "member_id": member.member_id}
+    await process.ask("offset_commit", commit(7, topics=("orders", "payments"), **more), version=8)
+    assert await process.service.expire_offsets() == 0
+    world.clock.now_s += 8 * DAY_MS / 1000
+    await process.ask("offset_commit", commit(group="new"), version=8)
+    assert await process.service.expire_offsets() == 2  # `old`, and what the member does not subscribe any more.
+    assert await committed(process) == {("orders", 0): 7}
+    listed = await process.ask("list_groups", ListGroupsRequest(), version=4)
+    assert [group.group_id for group in listed.groups] == ["g", "new"]
+
+
+# --- Administration ------------------------------------------------------------------------------------------------
+
+
+async def test_listing_and_filters() -> None:
+    world = World()
+    process = await world.start()
+    await stable(process, group="busy")
+    await process.ask("offset_commit", commit(group="simple"), version=8)
+    rebalancing = process.asking("join_group", join(group="new"), version=3)
+    await settle()
+
+    async def listed(**filters) -> list[tuple[str, str, str]]:
+        response = await process.ask("list_groups", ListGroupsRequest(**filters), version=5)
+        return [(group.group_id, group.protocol_type, group.group_state) for group in response.groups]
+
+    busy, simple = ("busy", "consumer", "Stable"), ("simple", "", "Empty")
+    assert await listed() == [busy, ("new", "consumer", "PreparingRebalance"), simple]
+    assert await listed(states_filter=["stable", "EMPTY"]) == [busy, simple]
+    assert await listed(states_filter=["nonsense"]) == []
+    assert await listed(types_filter=["Classic"], states_filter=["Empty"]) == [simple]
+    assert await listed(types_filter=["share"]) == []
+    rebalancing.cancel()
+    again = await world.start()
+    response = await again.ask("list_groups", ListGroupsRequest(), version=5)
+    assert [(group.group_id, group.group_state) for group in response.groups] == [
+        ("busy", "Stable"),
+        ("simple", "Empty"),
+    ]
+
+
+async def test_clusters_do_not_see_each_other() -> None:
+    process = await World().start()
+    await process.ask("offset_commit", commit(), version=8)
+    assert (await process.ask("list_groups", ListGroupsRequest(), version=4, cluster_id=2)).groups == []
+    described = await process.ask("describe_groups", DescribeGroupsRequest(groups=["g"]), version=6, cluster_id=2)
+    assert described.groups[0].error_code == ErrorCode.GROUP_ID_NOT_FOUND
+
+
+async def test_describing() -> None:
+    process = await World().start()
+    (member,) = await stable(process)
+    request = DescribeGroupsRequest(groups=["g", "unknown"], include_authorized_operations=True)
+    group, unknown = (await process.ask("describe_groups", request, version=6)).groups
+    assert (group.group_state, group.protocol_type, group.protocol_data) == ("Stable", "consumer", "range")
+    described = group.members[0]
+    assert (described.member_id, described.client_id, described.client_host) == (
+        member.member_id, "client", "/127.0.0.1",
+    )  # fmt: skip
+    assert described.member_metadata == subscription("orders")
+    assert described.member_assignment == member.member_id.encode()
+    assert group.authorized_operations == 3400
+    assert (unknown.error_code, unknown.group_state) == (ErrorCode.GROUP_ID_NOT_FOUND, "Dead")
+    old = (await process.ask("describe_groups", DescribeGroupsRequest(groups=["unknown"]), version=5)).groups[0]
+    assert (old.error_code, old.group_state, old.authorized_operations) == (0, "Dead", -(1 << 31))
+
+
+async def test_deleting_groups() -> None:
+    world = World()
+    process = await world.start()
+    await stable(process)
+    await process.ask("offset_commit", commit(group="simple"), version=8)
+    request = DeleteGroupsRequest(groups_names=["g", "simple", "unknown"])
+    results = (await process.ask("delete_groups", request, version=2)).results
+    codes = [result.error_code for result in results]
+    assert codes == [ErrorCode.NON_EMPTY_GROUP, ErrorCode.NONE, ErrorCode.GROUP_ID_NOT_FOUND]
+    assert await committed(process, "simple") == {}
+
+
+async def test_finding_the_coordinator() -> None:
+    process = await World().start()
+    old = await process.ask("find_coordinator", FindCoordinatorRequest(key="g"), version=0)
+    assert (old.error_code, old.node_id, old.host, old.port) == (0, 1, "localhost", 9092)
+    request = FindCoordinatorRequest(key_type=1, coordinator_keys=["a", "b"])
+    new = await process.ask("find_coordinator", request, version=4)
+    assert [(found.key, found.port) for found in new.coordinators] == [("a", 9092), ("b", 9092)]
+    share = FindCoordinatorRequest(key_type=2, coordinator_keys=["g"])
+    refused = await process.ask("find_coordinator", share, version=6)
+    assert refused.coordinators[0].error_code == ErrorCode.INVALID_REQUEST
