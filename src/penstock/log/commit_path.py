@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown
+from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
+from penstock.metadata.database import Script
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.wal import WalLocation, WalStore
 
@@ -73,10 +74,10 @@ class EmbeddedCommitPath:
 
         try:
             location = await self._database.submit(work)
-        except OutcomeUnknown:
+        except OutcomeUnknown as problem:
             found = await self._find(object_id)
             if found is None:
-                raise
+                raise Unavailable("the commit did not happen") from problem
             location = found
         self._seq = seq
         return Commit(seq, object_id, location, now_ms, self._agent_id, entries, heads)
@@ -107,17 +108,19 @@ class EmbeddedCommitPath:
         return location
 
     async def _find(self, object_id: bytes) -> WalLocation | None:
-        """Where an object lies whose commit may have happened, or None if it did not."""
+        """Where an object lies whose commit may have happened, or None if it did not.
 
-        def script():  # type: ignore[no-untyped-def]
+        Nothing else can be committed until this is known, so it asks until the database answers.
+        """
+
+        def script() -> Script[WalLocation | None]:
             rows = yield "SELECT wal_key, wal_offset, wal_length FROM wal_commit WHERE object_id = $1", (object_id,)
-            return rows[0] if rows else None
+            return WalLocation(*rows[0]) if rows else None
 
-        for attempt in range(5):
+        delay_s = 0.02
+        while True:
             try:
-                row = await self._database.read(script)
-            except OutcomeUnknown:
-                await asyncio.sleep(0.05 * 2**attempt)
-            else:
-                return WalLocation(*row) if row else None
-        return None
+                return await self._database.read(script)
+            except (OutcomeUnknown, Unavailable):
+                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+                delay_s = min(2 * delay_s, 1.0)

@@ -19,7 +19,7 @@ from struct import Struct
 from typing import NamedTuple
 
 from penstock.base.errors import CorruptData
-from penstock.log.model import Partition, SequenceBatch, Span
+from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
 from penstock.log.producers import last_sequence, remember
 from penstock.storage.wal import WalLocation
 
@@ -115,21 +115,33 @@ def span_of(commit: Commit, position: int, view: memoryview | None) -> Span:
     )  # fmt: skip
 
 
-def apply_entry(partition: Partition, commit: Commit, position: int, view: memoryview | None) -> None:
-    """Evolve a partition by one entry of a durable commit. The only way a head moves forward.
+def apply_entry(
+    partition: Partition,
+    commit: Commit,
+    position: int,
+    view: memoryview | None = None,
+    producers: dict[int, ProducerState] | None = None,
+) -> Span | None:
+    """Evolve a partition by one entry of a durable commit, and return the span. The only way a head moves forward.
 
-    Entries must arrive in commit order; one that is already reflected (a replay over loaded rows) changes nothing.
+    Entries must arrive in commit order; one that is already in segments (a replay over loaded rows) changes nothing.
+    `producers` are the states after this entry where the caller has worked them out already.
     """
     entry, base = commit.entries[position], commit.bases[position]
     if base < partition.segmented_to:
-        return
-    partition.spans.append(span_of(commit, position, view))
+        return None
+    span = span_of(commit, position, view)
+    partition.spans.append(span)
     partition.next_offset = max(partition.next_offset, base + entry.offset_count)
     partition.size_bytes += entry.byte_length
     if partition.first_dirty_ms < 0:
         partition.first_dirty_ms = commit.committed_ms
-    for batch in entry.producer_batches:
-        remember_batch(partition, base, batch, commit.committed_ms)
+    if producers is not None:
+        partition.producers.update(producers)
+    else:
+        for batch in entry.producer_batches:
+            remember_batch(partition, base, batch, commit.committed_ms)
+    return span
 
 
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:

@@ -1,0 +1,381 @@
+"""The write path: batches wait in their partition's buffer, and one flush after the other makes them durable.
+
+There is no timer. A flush starts as soon as the one before has ended and takes everything that came meanwhile, up to
+`FLUSH_MAX_BYTES`: natural batching, which serves one producer at the speed of the disk and a thousand at its
+bandwidth. Batches are copied once, grouped by partition, into page-aligned memory that is written as it stands and
+then stays as the tail that consumers read.
+
+The order of a flush is: decide (which batches are appended, which repeat earlier ones, which are refused), write and
+commit, and only then evolve the partitions, wake those who wait and answer. A flush that fails changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from struct import Struct
+from typing import NamedTuple
+
+from penstock.base.clock import Clock
+from penstock.base.errors import PlatformError
+from penstock.log.batches import Accepted
+from penstock.log.commit_path import CommitPath
+from penstock.log.commits import Commit, CommitEntry, ProducerBatch, apply_entry
+from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP, Partition, ProducerState, SequenceBatch, Span
+from penstock.log.producers import Refusal, judge, last_sequence, remember
+from penstock.storage.arena import Arena, aligned
+from penstock.wire.error_codes import ErrorCode
+
+FLUSH_MAX_BYTES = 4 * 1024 * 1024
+_PREFIX = Struct(">qii")
+_LENGTH_OVERHEAD = 12
+_REFUSALS = {
+    Refusal.OUT_OF_ORDER: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    Refusal.FENCED: ErrorCode.INVALID_PRODUCER_EPOCH,
+}
+_log = logging.getLogger(__name__)
+
+
+class Appended(NamedTuple):
+    """The answer for one partition of a produce request."""
+
+    error: ErrorCode
+    base_offset: int = -1
+    append_time_ms: int = NO_TIMESTAMP
+    log_start: int = -1
+    message: str | None = None
+    record_errors: tuple[tuple[int, str], ...] = ()
+
+
+class Ticket:
+    """A produce request on its way: the answers that are there, and what to do when all are."""
+
+    __slots__ = ("finish", "remaining", "results")
+
+    def __init__(self, results: list[Appended | None], finish: Callable[[list[Appended]], None]) -> None:
+        self.results = results
+        self.remaining = sum(result is None for result in results)
+        self.finish = finish
+
+    def settle(self, position: int, result: Appended) -> None:
+        """Note the answer for one partition; the last one finishes the request."""
+        self.results[position] = result
+        self.remaining -= 1
+        if not self.remaining:
+            self.finish(self.results)  # type: ignore[arg-type]  # None is left nowhere
+
+
+Waiting = tuple[Accepted, Ticket, int]
+
+
+@dataclass(slots=True)
+class _Share:
+    """One partition's part of a flush."""
+
+    partition: Partition
+    base: int
+    next_offset: int
+    appended: list[tuple[Accepted, Ticket, int, int]] = field(default_factory=list)
+    """Batch, whom to tell, and the offset it got."""
+    repeated: list[tuple[SequenceBatch, Ticket, int]] = field(default_factory=list)
+    producers: dict[int, ProducerState] = field(default_factory=dict)
+    """States of the producers as they will be when this flush is durable."""
+    byte_start: int = 0
+    byte_length: int = 0
+
+
+@dataclass(slots=True)
+class WriterStats:
+    """Counted since the process started."""
+
+    commits: int = 0
+    batches: int = 0
+    bytes: int = 0
+    failures: int = 0
+
+
+class Writer:
+    """Collects batches of all partitions and flushes them, one flush at a time."""
+
+    def __init__(
+        self,
+        *,
+        arena: Arena,
+        commit_path: CommitPath,
+        clock: Clock,
+        on_commit: Callable[[int], None] = lambda size_bytes: None,
+    ) -> None:
+        self._arena, self._commit_path, self._clock, self._on_commit = arena, commit_path, clock, on_commit
+        self._dirty: deque[Partition] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._scheduled = False
+        self.pending_bytes = 0
+        """Accepted and not yet durable; what back-pressure looks at."""
+        self.on_drained: Callable[[], None] = lambda: None
+        """Called after each flush: room has come back."""
+        self.stats = WriterStats()
+
+    def submit(self, partition: Partition, batch: Accepted, ticket: Ticket, position: int) -> None:
+        """Put a batch into its partition's buffer. The ticket is settled when it is durable, or refused."""
+        pending = partition.pending
+        if not pending:
+            self._dirty.append(partition)
+        pending.append((batch, ticket, position))
+        self.pending_bytes += len(batch.data)
+        if not self._scheduled and self._task is None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    async def drain(self) -> None:
+        """Wait until everything submitted so far is settled."""
+        while self._scheduled or self._task is not None or self._dirty:
+            task = self._task
+            if task is None:
+                await asyncio.sleep(0)
+            else:
+                await asyncio.wait((task,))
+
+    def _start(self) -> None:
+        self._scheduled = False
+        while self._dirty:
+            shares, body, chunk_spans = self._stage()
+            if not shares:
+                continue
+            entries, bases = _entries(shares)
+            try:
+                commit = self._commit_path.commit_now(body, entries, bases)
+            except PlatformError as problem:
+                self._fail(shares, problem)
+                continue
+            if commit is None:
+                self._task = asyncio.get_running_loop().create_task(self._run(shares, body, chunk_spans))
+                self._task.add_done_callback(self._ended)
+                return
+            self._succeed(shares, body, chunk_spans, commit)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled():
+            task.result()
+        if self._dirty and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
+    async def _run(self, shares: list[_Share], body: memoryview, tenants: list[object]) -> None:
+        """Flush until nothing waits."""
+        while True:
+            if shares:
+                entries, bases = _entries(shares)
+                try:
+                    commit = await self._commit_path.commit(body, entries, bases)
+                except PlatformError as problem:
+                    self._fail(shares, problem)
+                else:
+                    self._succeed(shares, body, tenants, commit)
+            if not self._dirty:
+                return
+            shares, body, tenants = self._stage()
+
+    # ---- decide ----------------------------------------------------------------------------------------------
+
+    def _stage(self) -> tuple[list[_Share], memoryview, list[object]]:
+        """Take what waits, decide it, and lay the batches to append out in memory.
+
+        What is refused is answered at once: a refusal rests on durable state only. Repeats of batches of this very
+        flush are answered with it.
+        """
+        shares: list[_Share] = []
+        size = 0
+        while self._dirty and size < FLUSH_MAX_BYTES:
+            partition = self._dirty.popleft()
+            pending: list[Waiting] = partition.pending  # type: ignore[assignment]  # only the writer fills it
+            taken = _fitting(pending, FLUSH_MAX_BYTES - size)
+            if taken == len(pending):
+                partition.pending = []
+            else:
+                partition.pending = pending[taken:]
+                self._dirty.append(partition)
+                pending = pending[:taken]
+            share = self._decide(partition, pending)
+            if share.appended:
+                share.byte_start = size
+                size += share.byte_length
+                shares.append(share)
+        if not shares:
+            return [], memoryview(b""), []
+        body, chunk = self._arena.reserve(aligned(size))
+        for share in shares:
+            position = share.byte_start
+            for batch, _, _, _ in share.appended:
+                data = batch.data
+                end = position + len(data)
+                body[position:end] = data
+                position = end
+        return shares, body, chunk.tenants
+
+    def _decide(self, partition: Partition, pending: list[Waiting]) -> _Share:
+        share = _Share(partition, partition.next_offset, partition.next_offset)
+        if partition.topic.deleted:
+            for batch, ticket, position in pending:
+                self.pending_bytes -= len(batch.data)
+                ticket.settle(position, Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
+            return share
+        now_ms = self._clock.now_ms()
+        for batch, ticket, position in pending:
+            if batch.producer_id >= 0:
+                verdict = self._judge(share, batch, now_ms)
+                if verdict is not None:
+                    self.pending_bytes -= len(batch.data)
+                    self._answer_unwritten(share, verdict, ticket, position)
+                    continue
+            share.appended.append((batch, ticket, position, share.next_offset))
+            share.next_offset += batch.offset_count
+            share.byte_length += len(batch.data)
+        if not share.appended:
+            for known, ticket, position in share.repeated:
+                ticket.settle(position, _repeat(known, partition))
+        return share
+
+    def _judge(self, share: _Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | None:
+        """Judge a batch of an idempotent producer against the log as it will be after this flush."""
+        state = share.producers.get(batch.producer_id)
+        if state is None:
+            known = share.partition.producers.get(batch.producer_id)
+            if known is not None:
+                state = ProducerState(known.producer_id, known.epoch, known.last_ms, known.batches.copy())
+        verdict = judge(state, batch.producer_epoch, batch.base_sequence, batch.offset_count)
+        if verdict is None:
+            if state is not None:
+                share.producers[batch.producer_id] = state
+            first = share.next_offset
+            remember(
+                share.producers,
+                batch.producer_id,
+                batch.producer_epoch,
+                SequenceBatch(
+                    batch.base_sequence,
+                    last_sequence(batch.base_sequence, batch.offset_count),
+                    first,
+                    first + batch.offset_count - 1,
+                    batch.max_timestamp,
+                ),
+                now_ms,
+            )
+        return verdict
+
+    def _answer_unwritten(self, share: _Share, verdict: SequenceBatch | Refusal, ticket: Ticket, position: int) -> None:
+        if isinstance(verdict, Refusal):
+            ticket.settle(position, Appended(_REFUSALS[verdict]))
+        elif verdict.base_offset < share.base:
+            ticket.settle(position, _repeat(verdict, share.partition))
+        else:
+            share.repeated.append((verdict, ticket, position))
+
+    # ---- evolve and answer -----------------------------------------------------------------------------------
+
+    def _succeed(self, shares: list[_Share], body: memoryview, tenants: list[object], commit: Commit) -> None:
+        stats = self.stats
+        stats.commits += 1
+        for number, share in enumerate(shares):
+            partition = share.partition
+            moved = commit.bases[number] - share.base
+            position = share.byte_start
+            for batch, _, _, offset in share.appended:
+                size = len(batch.data)
+                _PREFIX.pack_into(body, position, offset + moved, size - _LENGTH_OVERHEAD, LEADER_EPOCH)
+                position += size
+            view = body[share.byte_start : position]
+            span = apply_entry(partition, commit, number, view, share.producers)
+            if span is not None:
+                tenants.append((partition, span))
+            stats.batches += len(share.appended)
+            stats.bytes += share.byte_length
+            self.pending_bytes -= share.byte_length
+            if partition.waiters:
+                for waiter in list(partition.waiters):
+                    waiter.on_append(share.byte_length)
+            log_start = partition.log_start
+            for batch, ticket, slot, offset in share.appended:
+                ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
+            for known, ticket, slot in share.repeated:
+                ticket.settle(slot, _repeat(known, partition))
+        self._on_commit(commit.location.length)
+        self.on_drained()
+
+    def _fail(self, shares: list[_Share], problem: PlatformError) -> None:
+        """Nothing was written: say so with an error that makes clients try again."""
+        self.stats.failures += 1
+        _log.error("a flush failed, its producers are told to try again: %s", problem)
+        refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
+        for share in shares:
+            self.pending_bytes -= share.byte_length
+            for _, ticket, slot, _ in share.appended:
+                ticket.settle(slot, refused)
+            for _, ticket, slot in share.repeated:
+                ticket.settle(slot, refused)
+        self.on_drained()
+
+
+def forget_views(tenants: list[object]) -> None:
+    """What an arena does before it uses a chunk again: its spans are no longer in memory."""
+    for tenant in tenants:
+        partition, span = tenant  # type: ignore[misc]  # the writer put pairs there
+        _forget(partition, span)
+
+
+def _forget(partition: Partition, span: Span) -> None:
+    span.view = None
+    if span.location is not None:
+        return
+    spans = partition.spans
+    gone = 0
+    while gone < len(spans) and spans[gone].location is None and spans[gone].view is None:
+        gone += 1
+    del spans[:gone]
+
+
+def _fitting(pending: list[Waiting], room_bytes: int) -> int:
+    """How many of the waiting batches fit; one always does."""
+    total = 0
+    for count, (batch, _, _) in enumerate(pending):
+        total += len(batch.data)
+        if total > room_bytes and count:
+            return count
+    return len(pending)
+
+
+def _entries(shares: list[_Share]) -> tuple[list[CommitEntry], list[int]]:
+    entries = []
+    for share in shares:
+        producer_batches = tuple(
+            ProducerBatch(
+                batch.producer_id,
+                batch.producer_epoch,
+                batch.base_sequence,
+                batch.offset_count - 1,
+                offset - share.base,
+                batch.max_timestamp,
+            )
+            for batch, _, _, offset in share.appended
+            if batch.producer_id >= 0
+        )
+        entries.append(
+            CommitEntry(
+                share.partition.partition_id,
+                share.byte_start,
+                share.byte_length,
+                share.next_offset - share.base,
+                len(share.appended),
+                max(batch.max_timestamp for batch, _, _, _ in share.appended),
+                producer_batches,
+            )
+        )
+    return entries, [share.base for share in shares]
+
+
+def _repeat(known: SequenceBatch, partition: Partition) -> Appended:
+    """The answer to a batch that was appended before: where it is (KAFKA.md B6)."""
+    return Appended(ErrorCode.NONE, known.base_offset, known.timestamp, partition.log_start)
