@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.log.settings import BrokerSettings
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSettings:
@@ -29,3 +31,15 @@ class GroupSettings:
     """With a delay of 0: the longest pause between arrivals that is waited for."""
     join_window_max_ms: int = 3_000
     """With a delay of 0: the longest that a first generation is held up by arriving members."""
+
+    @classmethod
+    def of(cls, broker: BrokerSettings) -> GroupSettings:
+        """What the settings of a broker say about groups."""
+        return cls(
+            min_session_timeout_ms=broker.group_min_session_timeout_ms,
+            max_session_timeout_ms=broker.group_max_session_timeout_ms,
+            max_size=broker.group_max_size,
+            initial_rebalance_delay_ms=broker.group_initial_rebalance_delay_ms,
+            offset_metadata_max_size=broker.offset_metadata_max_bytes,
+            offsets_retention_ms=broker.offsets_retention_ms,
+        )
