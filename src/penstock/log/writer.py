@@ -288,7 +288,7 @@ class Writer:
                 _PREFIX.pack_into(body, position, offset + moved, size - _LENGTH_OVERHEAD, LEADER_EPOCH)
                 position += size
             view = body[share.byte_start : position]
-            span = apply_entry(partition, commit, number, view, share.producers)
+            span = apply_entry(partition, commit, number, view, None if moved else share.producers)
             if span is not None:
                 tenants.append((partition, span))
             stats.batches += len(share.appended)

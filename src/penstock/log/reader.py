@@ -1,0 +1,272 @@
+"""The read path: where the batches from an offset on are, and how they are fetched.
+
+Recent batches come from memory, without waiting (`tail`). Everything else is a cold read (`read_batches`): WAL
+objects and segments are read on worker threads, into memory of their own that never displaces the tail. Whole
+batches are returned, from the one that contains the offset, and always at least one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from operator import attrgetter
+from struct import Struct
+from typing import Protocol, TypeVar
+
+from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.log.model import LEADER_EPOCH, Partition, Span
+from penstock.storage.arena import Arena
+from penstock.storage.wal import WalStore
+
+T = TypeVar("T")
+
+COLD_READ_BYTES = 1024 * 1024
+"""The most a cold read brings at once, unless a single batch is larger."""
+MAX_COLD_READS = 8
+_ATTEMPTS = 3
+_HEAD = Struct(">qi")
+_LENGTH_OVERHEAD = 12
+_LAST_OFFSET_DELTA = Struct(">i")
+_LAST_OFFSET_DELTA_AT = 23
+_HEADER_BYTES = 61
+_PREFIX = Struct(">qii")
+_by_last_offset = attrgetter("last_offset")
+
+
+class SegmentRef(Protocol):
+    """A stretch of a partition in a segment object."""
+
+    @property
+    def base_offset(self) -> int: ...
+    @property
+    def last_offset(self) -> int: ...
+    @property
+    def object_key(self) -> str: ...
+    @property
+    def byte_offset(self) -> int: ...
+    @property
+    def byte_length(self) -> int: ...
+
+    def position_for(self, offset: int) -> int:
+        """A byte position, from the stretch's start, at or before the batch that contains the offset."""
+
+
+class SegmentLookup(Protocol):
+    """Finds segments."""
+
+    async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
+        """The first stretch whose last offset is not below `offset`."""
+
+
+class RangedStore(Protocol):
+    """What is read of an object store; called on worker threads."""
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill the buffer from a position of an object; how many bytes there were."""
+
+
+class Reader:
+    """Reads batches of any partition from wherever they are."""
+
+    def __init__(
+        self, *, segments: SegmentLookup, wal: WalStore, objects: RangedStore, executor: Executor | None, arena: Arena
+    ) -> None:
+        self._segments, self._wal, self._objects = segments, wal, objects
+        self._executor = executor
+        self._arena = arena
+        self._slots = asyncio.Semaphore(MAX_COLD_READS)
+        self.cold_reads = 0
+        self.cold_bytes = 0
+
+    def tail(self, partition: Partition, offset: int, max_bytes: int, *, at_least_one: bool) -> list[memoryview] | None:
+        """Batches from memory, or None when the first of them is not there.
+
+        An empty list means that the first batch is larger than `max_bytes` and did not have to be returned.
+        """
+        spans = partition.spans
+        if not spans:
+            return None
+        first = len(spans) - 1
+        if spans[first].base_offset > offset:
+            first = bisect_left(spans, offset, key=_by_last_offset)
+        if spans[first].base_offset > offset or spans[first].view is None:
+            return None
+        found: list[memoryview] = []
+        for number in range(first, len(spans)):
+            view = spans[number].view
+            if view is None:
+                break
+            if number == first and spans[number].base_offset < offset:
+                view = view[_batch_start(view, offset) :]
+            if len(view) > max_bytes:
+                view = _whole_batches(view, max_bytes, at_least_one=at_least_one and not found)
+                if view:
+                    found.append(view)
+                break
+            found.append(view)
+            max_bytes -= len(view)
+        return found
+
+    async def read_batches(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:
+        """Batches from the one that contains `offset`, from wherever they are; at least one if there is one.
+
+        Raises `Unavailable` when the store fails, `CorruptData` when what it returns is not the log.
+        """
+        for attempt in range(_ATTEMPTS):
+            found = self.tail(partition, offset, max_bytes, at_least_one=True)
+            if found is not None:
+                return found
+            if offset >= partition.next_offset:
+                return []
+            try:
+                async with self._slots:
+                    found = await self._read_cold(partition, offset, min(max_bytes, COLD_READ_BYTES))
+            except InvalidRequest as problem:
+                # What was looked up has been compacted away meanwhile: the next look finds where it went.
+                if attempt + 1 == _ATTEMPTS:
+                    raise Unavailable(f"offset {offset} keeps moving: {problem}") from problem
+                continue
+            self.cold_reads += 1
+            self.cold_bytes += sum(map(len, found))
+            return found
+        return []
+
+    async def _read_cold(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:
+        span = _span_at(partition, offset)
+        if span is not None and span.location is not None:
+            return await self._read_wal(partition, span, offset, max_bytes)
+        ref = await self._segments.lookup(partition, offset)
+        if ref is None or ref.base_offset > offset:
+            # A gap that key compaction or trimming left: reading goes on after it.
+            following = partition.spans[0].base_offset if partition.spans else partition.next_offset
+            after = following if ref is None else min(ref.base_offset, following)
+            if after >= partition.next_offset or after <= offset:
+                return []
+            return await self._read_cold(partition, after, max_bytes)
+        return await self._read_segment(ref, offset, max_bytes)
+
+    async def _read_wal(self, partition: Partition, first: Span, offset: int, max_bytes: int) -> list[memoryview]:
+        """Consecutive spans straight from WAL objects, given their offsets on the way."""
+        spans, total = [], 0
+        start = bisect_left(partition.spans, first.last_offset, key=_by_last_offset)
+        for span in partition.spans[start:]:
+            if span.location is None or span.view is not None or (spans and total + span.byte_length > max_bytes):
+                break
+            spans.append((span.location, span.byte_start, span.byte_length, span.base_offset))
+            total += span.byte_length
+        target, _ = self._arena.reserve(total)
+
+        def read() -> None:
+            position = 0
+            for location, byte_start, byte_length, base_offset in spans:
+                piece = target[position : position + byte_length]
+                piece[:] = self._wal.read(location, byte_start, byte_start + byte_length)
+                give_offsets(piece, base_offset)
+                position += byte_length
+
+        await self._in_thread(read)
+        return [_cut(target, offset, max_bytes)]
+
+    async def _read_segment(self, ref: SegmentRef, offset: int, max_bytes: int) -> list[memoryview]:
+        start = ref.position_for(offset)
+        size = min(max_bytes, ref.byte_length - start)
+        while True:
+            target, _ = self._arena.reserve(size)
+            count = await self._in_thread(
+                lambda start=start, target=target: self._objects.read_into(  # type: ignore[misc]
+                    ref.object_key, ref.byte_offset + start, target
+                )
+            )
+            if count < size:
+                raise CorruptData(f"{ref.object_key} ends {size - count} bytes before its segment does")
+            skipped, needed = _first_batch(target, offset)
+            if skipped + needed <= size:
+                return [_cut(target, offset, max_bytes)]
+            if start + skipped + needed > ref.byte_length:
+                raise CorruptData(f"a batch of {ref.object_key} reaches beyond its segment")
+            # The batch with the offset does not fit: read again from its start, as much as it needs.
+            start += skipped
+            size = max(needed, min(max_bytes, ref.byte_length - start))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        if self._executor is None:
+            await asyncio.sleep(0)
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def give_offsets(batches: memoryview, base_offset: int) -> None:
+    """Patch consecutive batches, as producers sent them, with their offsets in the log."""
+    position, end = 0, len(batches)
+    while position < end:
+        (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(batches, position + _LAST_OFFSET_DELTA_AT)
+        _, length = _HEAD.unpack_from(batches, position)
+        _PREFIX.pack_into(batches, position, base_offset, length, LEADER_EPOCH)
+        base_offset += last_delta + 1
+        position += length + _LENGTH_OVERHEAD
+
+
+def _span_at(partition: Partition, offset: int) -> Span | None:
+    spans = partition.spans
+    index = bisect_left(spans, offset, key=_by_last_offset)
+    if index == len(spans) or spans[index].base_offset > offset:
+        return None
+    return spans[index]
+
+
+def _batches(view: memoryview) -> Iterator[tuple[int, int, int]]:
+    """Position, size and last offset of each batch whose header is there."""
+    position, end = 0, len(view)
+    while position + _HEADER_BYTES <= end:
+        base, length = _HEAD.unpack_from(view, position)
+        (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(view, position + _LAST_OFFSET_DELTA_AT)
+        if length < _HEADER_BYTES - _LENGTH_OVERHEAD:
+            raise CorruptData(f"a stored batch claims a length of {length} bytes")
+        yield position, length + _LENGTH_OVERHEAD, base + last_delta
+        position += length + _LENGTH_OVERHEAD
+
+
+def _batch_start(view: memoryview, offset: int) -> int:
+    """Where the batch starts that contains the offset, or the first one after it."""
+    for position, _, last_offset in _batches(view):
+        if last_offset >= offset:
+            return position
+    return len(view)
+
+
+def _first_batch(view: memoryview, offset: int) -> tuple[int, int]:
+    """Where the batch with the offset starts, and its size. Beyond the view, as far as headers tell."""
+    following = 0
+    for position, size, last_offset in _batches(view):
+        if last_offset >= offset:
+            return position, size
+        following = position + size
+    return following, _HEADER_BYTES
+
+
+def _whole_batches(view: memoryview, max_bytes: int, *, at_least_one: bool) -> memoryview:
+    """As many whole batches as fit."""
+    end = 0
+    for position, size, _ in _batches(view):
+        if position + size > max_bytes and (end or not at_least_one):
+            break
+        end = min(position + size, len(view))
+        if end >= max_bytes:
+            break
+    return view[:end]
+
+
+def _cut(view: memoryview, offset: int, max_bytes: int) -> memoryview:
+    """Whole batches from the one with the offset on."""
+    start = _batch_start(view, offset)
+    view = view[start:]
+    end = 0
+    for position, size, _ in _batches(view):
+        if position + size > len(view) or (end and position + size > max_bytes):
+            break
+        end = position + size
+    return view[:end]
+
+
