@@ -1,0 +1,100 @@
+"""Fixtures of every tier that talks to a running broker, and the closing list of what was skipped.
+
+`PENSTOCK_TEST_BOOTSTRAP=host:port` points the conformance tests at a broker that runs already. With
+`PENSTOCK_TEST_REFERENCE=1` that broker is Apache Kafka, and tests of what Penstock does otherwise on purpose
+(marker `differs`) are left out: this is how the suite itself is checked.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from fixtures import toolchains
+from fixtures.server import Server
+
+SESSION_SERVER: pytest.StashKey[Server] = pytest.StashKey()
+LOG_START: pytest.StashKey[int] = pytest.StashKey()
+
+
+@dataclass(frozen=True)
+class Broker:
+    """The broker under test. `server` is None if it was running before the tests."""
+
+    bootstrap: str
+    is_reference: bool = False
+    server: Server | None = None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "differs(why): Penstock deliberately differs here from Apache Kafka")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("PENSTOCK_TEST_REFERENCE") != "1":
+        return
+    for item in items:
+        for mark in item.iter_markers("differs"):
+            item.add_marker(pytest.mark.skip(reason=f"differs from the reference: {mark.args[0]}"))
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """One broker for the whole session, on free ports and a fresh directory; topics keep tests apart."""
+    given = os.environ.get("PENSTOCK_TEST_BOOTSTRAP")
+    if given:
+        yield Broker(given, is_reference=os.environ.get("PENSTOCK_TEST_REFERENCE") == "1")
+        return
+    server = Server(tmp_path_factory.mktemp("broker"))
+    request.config.stash[SESSION_SERVER] = server
+    server.start()
+    try:
+        yield Broker(server.bootstrap, server=server)
+        assert server.running, f"the broker ended by itself with {server.exit_code()}\n{server.log_tail()}"
+    finally:
+        code = server.stop()
+    assert code == 0, f"the broker stopped with {code}\n{server.log_tail()}"
+
+
+@pytest.fixture
+def bootstrap(broker: Broker) -> str:
+    """Where to connect."""
+    return broker.bootstrap
+
+
+@pytest.fixture
+def fresh_name() -> Callable[..., str]:
+    """Makes names of topics and groups that nothing else uses."""
+
+    def make(prefix: str = "t") -> str:
+        return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+    return make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    server = item.config.stash.get(SESSION_SERVER, None)
+    if server is not None:
+        item.stash[LOG_START] = server.log_size()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = yield
+    server = item.config.stash.get(SESSION_SERVER, None)
+    if server is not None and report.failed and "broker" in getattr(item, "fixturenames", ()):
+        report.sections.append(("broker log", server.log_tail(since=item.stash.get(LOG_START, 0))))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not toolchains.missing:
+        return
+    terminalreporter.section("skipped for lack of a toolchain")
+    for name, count in sorted(toolchains.missing.items()):
+        terminalreporter.line(f"{name}: {count} test{'' if count == 1 else 's'} (see README, 'Tests')")
