@@ -1,0 +1,1 @@
+"""The database behind everything that must agree: one port, SQLite and PostgreSQL behind it, numbered migrations."""
