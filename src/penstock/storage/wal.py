@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from penstock.base.errors import InvalidRequest
+
 Buffer = bytes | bytearray | memoryview
 
 
@@ -42,3 +44,9 @@ class WalStore(Protocol):
 
     def close(self) -> None:
         """Release what the operating system lent."""
+
+
+def check_range(location: WalLocation, start: int, end: int) -> None:
+    """Refuse to read bytes that are not the object's."""
+    if not 0 <= start <= end <= location.length:
+        raise InvalidRequest(f"bytes {start} to {end} are not within the {location.length} bytes of the object")

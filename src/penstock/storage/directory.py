@@ -1,0 +1,147 @@
+"""The data directory: one folder that holds everything, owned by one process at a time.
+
+    lock          held with flock for the life of the process; its text is the owner's process id
+    format        JSON: the version of this layout and the cluster id, written once, atomically
+    slabs/        the write-ahead log
+    segments/     compacted data
+    metadata.db   topics, groups, commits
+
+A directory whose format is newer than this program is refused rather than guessed at, and so is one that has data
+but has lost its format file: a new cluster id would make every client believe it talks to another cluster.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
+
+FORMAT_VERSION = 1
+MIN_FREE_BYTES = 64 * 1024 * 1024
+
+
+class DataDirectory:
+    """An open data directory: where things lie, and the lock that keeps other processes out."""
+
+    def __init__(self, path: Path, lock: int, cluster_id: str) -> None:
+        self._lock: int | None = lock
+        self.path = path
+        self.slabs, self.segments, self.database = path / "slabs", path / "segments", path / "metadata.db"
+        self.cluster_id = cluster_id
+
+    @classmethod
+    def open(cls, path: Path, *, randomness: Randomness | None = None) -> DataDirectory:
+        """Create or open a directory and lock it. Raise `Unavailable` with a sentence that says what to do."""
+        path = Path(path).absolute()
+        with _explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+            lock = _take_lock(path)
+            try:
+                _check_free_space(path)
+                cluster_id = _read_format(path) or _write_format(path, randomness or SystemRandomness())
+                directory = cls(path, lock, cluster_id)
+                directory.slabs.mkdir(exist_ok=True)
+                directory.segments.mkdir(exist_ok=True)
+                _sync_directory(path)
+            except BaseException:
+                os.close(lock)
+                raise
+        return directory
+
+    def close(self) -> None:
+        """Let another process have the directory."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into sentences about the data directory."""
+    try:
+        yield
+    except (FileExistsError, NotADirectoryError) as error:
+        raise Unavailable(f"The data directory {path} cannot be used: {error.filename} is not a directory.") from error
+    except PermissionError as error:
+        raise Unavailable(
+            f"The data directory {path} is not writable for this user. Change its owner, or choose another directory."
+        ) from error
+    except OSError as error:
+        raise Unavailable(f"The data directory {path} cannot be used: {error.strerror}.") from error
+
+
+def _take_lock(path: Path) -> int:
+    lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(lock)
+        raise Unavailable(
+            f"The data directory {path} is in use by another process (pid {owner}). "
+            "Stop that process, or choose another directory."
+        ) from None
+    except OSError:
+        os.close(lock)
+        raise
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _check_free_space(path: Path) -> None:
+    usage = os.statvfs(path)
+    free_bytes = usage.f_bavail * usage.f_frsize
+    if free_bytes < MIN_FREE_BYTES:
+        raise Unavailable(
+            f"The disk of the data directory {path} has only {free_bytes // 2**20} MiB left; "
+            f"at least {MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or choose another directory."
+        )
+
+
+def _read_format(path: Path) -> str | None:
+    """The cluster id of an existing directory, None for a new one."""
+    file = path / "format"
+    try:
+        text = file.read_bytes()
+    except FileNotFoundError:
+        if (path / "metadata.db").exists():
+            raise CorruptData(f"The data directory {path} has data but no format file. Restore {file}.") from None
+        return None
+    try:
+        stored = json.loads(text)
+        version, cluster_id = int(stored["version"]), str(stored["cluster_id"])
+    except (ValueError, TypeError, KeyError):
+        raise CorruptData(f"The format file {file} is damaged. Restore it from a backup.") from None
+    if version > FORMAT_VERSION:
+        raise InvalidRequest(
+            f"The data directory {path} was written by a newer release (format {version}; "
+            f"this one knows formats up to {FORMAT_VERSION}). Start the newer release, or choose another directory."
+        )
+    return cluster_id
+
+
+def _write_format(path: Path, randomness: Randomness) -> str:
+    """Choose a cluster id and make it durable before anything can name it."""
+    cluster_id = uuid_text(new_uuid(randomness))
+    temporary = path / "format.tmp"
+    with temporary.open("wb") as file:
+        file.write(json.dumps({"version": FORMAT_VERSION, "cluster_id": cluster_id}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path / "format")
+    return cluster_id
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
