@@ -134,9 +134,7 @@ def _look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted 
     return batch._replace(data=data, max_timestamp=parse_header(data).max_timestamp, append_time_ms=append_time_ms)
 
 
-def _wrong_records(
-    data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int
-) -> Rejected | None:
+def _wrong_records(data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int) -> Rejected | None:
     _, spans = scan_batch(data, max_bytes=MAX_DECOMPRESSED_BYTES)
     if config.compact:
         keyless = tuple((index, "a compacted topic needs keys") for index, span in enumerate(spans) if span.key is None)
@@ -155,9 +153,7 @@ def _wrong_records(
     return None
 
 
-def _reshape(
-    data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int
-) -> memoryview | bytes:
+def _reshape(data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int) -> memoryview | bytes:
     """The batch as the topic stores it: its compression, its kind of timestamp."""
     wants_codec = config.compression >= 0 and config.compression != header.attributes & _CODEC_BITS
     claims_append_time = bool(header.attributes & _APPEND_TIME_BIT)

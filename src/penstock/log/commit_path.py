@@ -33,9 +33,7 @@ _INSERT = (
 class CommitPath(Protocol):
     """Makes flushes durable, one after the other."""
 
-    async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]
-    ) -> Commit:
+    async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
         """Store the body and give its entries their offsets; `heads` is where the caller believes they start.
 
         Raises `Unavailable` when nothing happened, `OutcomeUnknown` when even looking it up failed.

@@ -268,5 +268,3 @@ def _cut(view: memoryview, offset: int, max_bytes: int) -> memoryview:
             break
         end = position + size
     return view[:end]
-
-

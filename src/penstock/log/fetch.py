@@ -1,0 +1,262 @@
+"""Fetch: what consumers read, at once where memory has it, later where they wait for it.
+
+A fetch looks at each of its partitions. When there is enough, an error, or nothing to wait for, it is answered in
+the same step; otherwise it becomes a long poll, which the commits of its partitions wake, or its deadline. Only
+batches that are not in memory cost a task of their own, which reads them on worker threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.log.admin.failures import read_failure
+from penstock.log.fetch_sessions import FetchSessions, Session, TopicKey, Wanted
+from penstock.log.model import LEADER_EPOCH, Partition
+from penstock.log.reader import Reader
+from penstock.log.refusals import Refused
+from penstock.log.registry import Registry
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.fetch import FetchableTopicResponse, FetchRequest, FetchResponse, PartitionData
+
+TOPIC_IDS_SINCE = 13
+READ_COMMITTED = 1
+MAX_WAIT_MS = 600_000
+RESPONSE_MAX_BYTES = 8 * 1024 * 1024
+"""The most one answer carries, whatever is asked for: clients ask again, and memory stays bounded."""
+_EMPTY = b""
+_log = logging.getLogger(__name__)
+
+Done = Callable[[FetchResponse], None]
+
+
+class Answer:
+    """What is known of one partition of a fetch."""
+
+    __slots__ = ("cold_bytes", "data", "partition", "wanted")
+
+    def __init__(self, wanted: Wanted, partition: Partition | None, data: PartitionData) -> None:
+        self.wanted = wanted
+        self.partition = partition
+        self.data = data
+        self.cold_bytes = 0
+        """How much to read from elsewhere; 0 when memory had everything."""
+
+
+class FetchHandler:
+    """Answers Fetch."""
+
+    def __init__(
+        self, *, registry: Registry, reader: Reader, sessions: FetchSessions, max_bytes: int = RESPONSE_MAX_BYTES
+    ) -> None:
+        self.registry, self.reader, self.sessions = registry, reader, sessions
+        self.max_bytes = min(max_bytes, RESPONSE_MAX_BYTES)
+
+    def handle(self, context: RequestContext, request: FetchRequest, done: Done) -> Callable[[], None] | None:
+        """Fetch, key 1, v4-18. v7: sessions. v12: flexible, epochs. v13: topic ids. v15: replica state as a tag.
+
+        Calls `done` at once or later; returns how to give up waiting, or None if there is nothing to give up.
+        """
+        by_id = context.api_version >= TOPIC_IDS_SINCE
+        try:
+            session, wanted, full = self.sessions.begin(request, by_id=by_id)
+        except Refused as refused:
+            done(FetchResponse(error_code=refused.code))
+            return None
+        poll = Poll(self, context.cluster_id, request, session, wanted, full, done)
+        return poll.start()
+
+    def look(self, cluster_id: int, wanted: Wanted, room_bytes: int, *, read_committed: bool, first: bool) -> Answer:
+        """What one partition has for a fetch, from memory."""
+        data = PartitionData(
+            partition_index=wanted.index, records=_EMPTY, aborted_transactions=[] if read_committed else None
+        )
+        partition, error = self._resolve(cluster_id, wanted.topic, wanted.index)
+        if partition is not None:
+            error = _refusal(partition, wanted)
+        if partition is None or error is not ErrorCode.NONE:
+            data.error_code, data.high_watermark, data.log_start_offset = error, -1, -1
+            return Answer(wanted, partition, data)
+        end = partition.last_stable_offset if read_committed else partition.next_offset
+        data.high_watermark, data.last_stable_offset = partition.next_offset, partition.last_stable_offset
+        data.log_start_offset = partition.log_start
+        answer = Answer(wanted, partition, data)
+        if wanted.fetch_offset < end and (room_bytes > 0 or first):
+            limit = min(max(wanted.max_bytes, 0), max(room_bytes, 0))
+            found = self.reader.tail(partition, wanted.fetch_offset, limit, at_least_one=first)
+            if found is None:
+                answer.cold_bytes = limit if limit or not first else 1
+            elif found:
+                data.records = found
+        return answer
+
+    def _resolve(self, cluster_id: int, topic_key: TopicKey, index: int) -> tuple[Partition | None, ErrorCode]:
+        if isinstance(topic_key, str):
+            topic = self.registry.by_name(cluster_id, topic_key)
+        else:
+            topic = self.registry.by_id(cluster_id, topic_key)
+            if topic is None:
+                return None, ErrorCode.UNKNOWN_TOPIC_ID
+        if topic is None or not 0 <= index < len(topic.partitions):
+            return None, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return topic.partitions[index], ErrorCode.NONE
+
+
+class Poll:
+    """One fetch until it is answered. A `Waiter` of its partitions while it waits."""
+
+    __slots__ = (
+        "_cluster_id", "_done", "_full", "_handler", "_needed_bytes", "_read_committed", "_request", "_scheduled",
+        "_session", "_task", "_timer", "_waiting", "_wanted",
+    )  # fmt: skip
+
+    def __init__(
+        self, handler: FetchHandler, cluster_id: int, request: FetchRequest, session: Session | None,
+        wanted: Sequence[Wanted], full: bool, done: Done,
+    ) -> None:  # fmt: skip
+        self._handler, self._cluster_id, self._request, self._session = handler, cluster_id, request, session
+        self._wanted, self._full = wanted, full
+        self._done: Done | None = done
+        self._read_committed = request.isolation_level == READ_COMMITTED
+        self._waiting: list[Partition] = []
+        self._needed_bytes = 0
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> Callable[[], None] | None:
+        """Answer now if that is possible, else wait."""
+        answers, size, urgent = self._look()
+        request = self._request
+        if urgent or size >= request.min_bytes or request.max_wait_ms <= 0 or not self._wanted:
+            self._finish(answers)
+            return None if self._done is None else self.cancel
+        self._needed_bytes = request.min_bytes - size
+        self._waiting = [answer.partition for answer in answers if answer.partition is not None]
+        for partition in self._waiting:
+            partition.waiters[self] = None
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(min(request.max_wait_ms, MAX_WAIT_MS) / 1000, self._answer)
+        return self.cancel
+
+    def on_append(self, size_bytes: int) -> None:
+        """More data: answer once it is enough, after the commit that brought it."""
+        self._needed_bytes -= size_bytes
+        if self._needed_bytes <= 0:
+            self.on_change()
+
+    def on_change(self) -> None:
+        """Answer now, whatever there is."""
+        if not self._scheduled and self._done is not None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._answer)
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        self._done = None
+        self._stop_waiting()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _stop_waiting(self) -> None:
+        for partition in self._waiting:
+            partition.waiters.pop(self, None)
+        self._waiting = []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _answer(self) -> None:
+        self._stop_waiting()
+        if self._done is not None:
+            answers, _, _ = self._look()
+            self._finish(answers)
+
+    def _look(self) -> tuple[list[Answer], int, bool]:
+        """Look at every partition: what they have, how many bytes, and whether there is a reason not to wait."""
+        handler, read_committed = self._handler, self._read_committed
+        room = min(self._request.max_bytes, handler.max_bytes)
+        answers, size, urgent = [], 0, False
+        for wanted in self._wanted:
+            answer = handler.look(self._cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0)
+            if answer.data.error_code or answer.cold_bytes:
+                urgent = True
+            size += answer.cold_bytes or sum(map(len, answer.data.records or ()))
+            answers.append(answer)
+        return answers, size, urgent
+
+    def _finish(self, answers: list[Answer]) -> None:
+        if any(answer.cold_bytes for answer in answers):
+            self._task = asyncio.get_running_loop().create_task(self._read_cold(answers))
+        else:
+            self._respond(answers)
+
+    async def _read_cold(self, answers: list[Answer]) -> None:
+        """Read what memory does not have; partitions that fail say so, the others are answered."""
+        cold = [answer for answer in answers if answer.cold_bytes]
+        await asyncio.gather(*(self._read_one(answer) for answer in cold))
+        self._respond(answers)
+
+    async def _read_one(self, answer: Answer) -> None:
+        partition = answer.partition
+        assert partition is not None
+        try:
+            found = await self._handler.reader.read_batches(partition, answer.wanted.fetch_offset, answer.cold_bytes)
+        except PlatformError as problem:
+            _log.error("a read of %s-%d failed: %s", partition.topic.name, partition.index, problem)
+            answer.data.error_code = read_failure(problem)
+        else:
+            answer.data.records = list(found) or _EMPTY
+
+    def _respond(self, answers: list[Answer]) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        response = FetchResponse(session_id=0 if self._session is None else self._session.session_id)
+        topics = response.responses
+        last: TopicKey | None = None
+        for answer in answers:
+            if self._session is not None and not self._changed(answer):
+                continue
+            key = answer.wanted.topic
+            if key != last or not topics:
+                topic = FetchableTopicResponse()
+                if isinstance(key, str):
+                    topic.topic = key
+                else:
+                    topic.topic_id = key
+                topics.append(topic)
+                last = key
+            topics[-1].partitions.append(answer.data)
+        done(response)
+
+    def _changed(self, answer: Answer) -> bool:
+        """Whether a session's client has something to learn of a partition; notes what it is told."""
+        wanted, data = answer.wanted, answer.data
+        changed = bool(
+            self._full
+            or data.records
+            or data.error_code
+            or data.high_watermark != wanted.sent_high_watermark
+            or data.log_start_offset != wanted.sent_log_start
+        )
+        # An error must be told again until the client has reacted to it.
+        wanted.sent_high_watermark = -1 if data.error_code else data.high_watermark
+        wanted.sent_log_start = data.log_start_offset
+        return changed
+
+
+def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:
+    """Why a partition cannot be read as asked (KAFKA.md B3), or NONE."""
+    if wanted.current_leader_epoch > LEADER_EPOCH:
+        return ErrorCode.UNKNOWN_LEADER_EPOCH
+    if 0 <= wanted.current_leader_epoch < LEADER_EPOCH:
+        return ErrorCode.FENCED_LEADER_EPOCH
+    if not partition.log_start <= wanted.fetch_offset <= partition.next_offset or (
+        wanted.last_fetched_epoch > LEADER_EPOCH
+    ):
+        return ErrorCode.OFFSET_OUT_OF_RANGE
+    return ErrorCode.NONE

@@ -1,0 +1,141 @@
+"""Incremental fetch sessions (KIP-227): a consumer names its partitions once, and after that only what changes.
+
+A session is soft state of one agent. Losing it costs its client one full request: it is told 70 and starts anew.
+When all slots are taken by sessions in use, a new one is refused by the id 0, and the client goes on without.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from penstock.base.clock import Clock
+from penstock.base.randomness import Randomness
+from penstock.log.refusals import Refused
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.fetch import FetchRequest
+
+NO_SESSION = 0
+FINAL_EPOCH = -1
+INITIAL_EPOCH = 0
+MIN_EVICTION_MS = 120_000
+"""A session that was used within this time is not pushed out for another one, as in Kafka."""
+
+TopicKey = str | bytes
+"""A topic's name (versions up to 12) or its id."""
+
+
+class Wanted:
+    """One partition of a fetch, and what its session has told the client about it."""
+
+    __slots__ = (
+        "current_leader_epoch", "fetch_offset", "index", "last_fetched_epoch", "max_bytes", "sent_high_watermark",
+        "sent_log_start", "topic",
+    )  # fmt: skip
+
+    def __init__(
+        self, topic: TopicKey, index: int, fetch_offset: int, max_bytes: int, current_leader_epoch: int,
+        last_fetched_epoch: int,
+    ) -> None:  # fmt: skip
+        self.topic = topic
+        self.index = index
+        self.fetch_offset = fetch_offset
+        self.max_bytes = max_bytes
+        self.current_leader_epoch = current_leader_epoch
+        self.last_fetched_epoch = last_fetched_epoch
+        self.sent_high_watermark = -1
+        self.sent_log_start = -1
+
+
+class Session:
+    """What one client fetches."""
+
+    __slots__ = ("by_id", "epoch", "last_used_ms", "session_id", "wanted")
+
+    def __init__(self, session_id: int, *, by_id: bool, now_ms: int) -> None:
+        self.session_id = session_id
+        self.by_id = by_id
+        self.epoch = 1
+        self.last_used_ms = now_ms
+        self.wanted: OrderedDict[tuple[TopicKey, int], Wanted] = OrderedDict()
+
+
+class FetchSessions:
+    """The sessions of one agent, at most `slots` of them."""
+
+    def __init__(self, *, slots: int, clock: Clock, randomness: Randomness) -> None:
+        self._slots, self._clock, self._randomness = slots, clock, randomness
+        self._sessions: OrderedDict[int, Session] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def begin(self, request: FetchRequest, *, by_id: bool) -> tuple[Session | None, list[Wanted], bool]:
+        """The session of a request, the partitions to look at, and whether the answer lists all of them.
+
+        Raises `Refused` with the top-level error when the session is unknown or out of step.
+        """
+        if request.session_epoch == FINAL_EPOCH:
+            self._sessions.pop(request.session_id, None)
+            return None, list(_wanted(request, by_id)), True
+        if request.session_epoch == INITIAL_EPOCH:
+            self._sessions.pop(request.session_id, None)
+            wanted = list(_wanted(request, by_id))
+            session = self._open(by_id) if wanted else None
+            if session is not None:
+                session.wanted.update(((want.topic, want.index), want) for want in wanted)
+            return session, wanted, True
+        session = self._continue(request, by_id)
+        return session, list(session.wanted.values()), False
+
+    def _open(self, by_id: bool) -> Session | None:
+        now_ms = self._clock.now_ms()
+        if len(self._sessions) >= self._slots:
+            if not self._sessions:
+                return None
+            oldest = next(iter(self._sessions.values()))
+            if now_ms - oldest.last_used_ms < MIN_EVICTION_MS:
+                return None
+            del self._sessions[oldest.session_id]
+        while True:
+            session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
+            if session_id and session_id not in self._sessions:
+                break
+        session = self._sessions[session_id] = Session(session_id, by_id=by_id, now_ms=now_ms)
+        return session
+
+    def _continue(self, request: FetchRequest, by_id: bool) -> Session:
+        session = self._sessions.get(request.session_id)
+        if session is None:
+            raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session is not known here")
+        if request.session_epoch != session.epoch:
+            raise Refused(ErrorCode.INVALID_FETCH_SESSION_EPOCH, f"the session is at epoch {session.epoch}")
+        if session.by_id != by_id:
+            raise Refused(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR, "a session uses topic names or topic ids, not both")
+        session.epoch = session.epoch % 0x7FFFFFFF + 1
+        session.last_used_ms = self._clock.now_ms()
+        self._sessions.move_to_end(session.session_id)
+        for topic in request.forgotten_topics_data:
+            key: TopicKey = topic.topic_id if by_id else topic.topic
+            for index in topic.partitions:
+                session.wanted.pop((key, index), None)
+        for want in _wanted(request, by_id):
+            known = session.wanted.get((want.topic, want.index))
+            if known is not None:
+                want.sent_high_watermark, want.sent_log_start = known.sent_high_watermark, known.sent_log_start
+            session.wanted[want.topic, want.index] = want
+        return session
+
+
+def _wanted(request: FetchRequest, by_id: bool) -> Iterable[Wanted]:
+    for topic in request.topics:
+        key: TopicKey = topic.topic_id if by_id else topic.topic
+        for partition in topic.partitions:
+            yield Wanted(
+                key,
+                partition.partition,
+                partition.fetch_offset,
+                partition.partition_max_bytes,
+                partition.current_leader_epoch,
+                partition.last_fetched_epoch,
+            )

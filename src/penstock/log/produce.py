@@ -1,0 +1,105 @@
+"""Produce: judge each partition's batch, hand the good ones to the writer, answer when all are settled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock.base.clock import Clock
+from penstock.base.context import RequestContext
+from penstock.log.batches import Accepted, Rejected, inspect
+from penstock.log.model import Partition
+from penstock.log.registry import Registry
+from penstock.log.writer import Appended, Ticket, Writer
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.produce import (
+    BatchIndexAndErrorMessage,
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+
+TOPIC_IDS_SINCE = 13
+_ACKS = (-1, 0, 1)
+
+Done = Callable[[list[Appended]], None]
+
+
+class ProduceHandler:
+    """Answers Produce."""
+
+    def __init__(self, *, registry: Registry, writer: Writer, clock: Clock) -> None:
+        self._registry, self._writer, self._clock = registry, writer, clock
+
+    def handle(self, context: RequestContext, request: ProduceRequest, done: Done) -> None:
+        """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
+
+        `done` gets one result per partition, in the request's order, when all are durable or refused; it may be
+        called before this returns. Every acknowledgement is one of durable records: `acks` 1 and all are the same.
+        """
+        results: list[Appended | None] = []
+        accepted = []
+        for topic in request.topic_data:
+            for share in topic.partition_data:
+                outcome = self._judge(context, request, topic, share)
+                if isinstance(outcome, Appended):
+                    results.append(outcome)
+                else:
+                    accepted.append((len(results), *outcome))
+                    results.append(None)
+        ticket = Ticket(results, done)
+        if not accepted:
+            done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
+            return
+        for position, partition, batch in accepted:
+            self._writer.submit(partition, batch, ticket, position)
+
+    def _judge(
+        self, context: RequestContext, request: ProduceRequest, topic: TopicProduceData, share: PartitionProduceData
+    ) -> Appended | tuple[Partition, Accepted]:
+        """Find the partition and judge its batch."""
+        version = context.api_version
+        if request.acks not in _ACKS:
+            return Appended(ErrorCode.INVALID_REQUIRED_ACKS)
+        if version >= TOPIC_IDS_SINCE:
+            known = self._registry.by_id(context.cluster_id, topic.topic_id)
+            if known is None:
+                return Appended(ErrorCode.UNKNOWN_TOPIC_ID)
+        else:
+            known = self._registry.by_name(context.cluster_id, topic.name)
+        if known is None or not 0 <= share.index < len(known.partitions):
+            return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        if request.transactional_id is not None:
+            return Appended(ErrorCode.INVALID_TXN_STATE, message="transactions are not served by this release")
+        outcome = inspect(share.records, known.config, self._clock.now_ms(), version=version, transactional=False)
+        if isinstance(outcome, Rejected):
+            return Appended(outcome.error, message=outcome.message, record_errors=outcome.records)
+        return known.partitions[share.index], outcome
+
+
+def response_of(request: ProduceRequest, results: list[Appended]) -> ProduceResponse:
+    """The results as a message, in the request's shape."""
+    remaining = iter(results)
+    response = ProduceResponse()
+    for topic in request.topic_data:
+        answered = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
+        for share in topic.partition_data:
+            result = next(remaining)
+            answered.partition_responses.append(
+                PartitionProduceResponse(
+                    index=share.index,
+                    error_code=result.error,
+                    base_offset=result.base_offset,
+                    log_append_time_ms=result.append_time_ms,
+                    log_start_offset=result.log_start,
+                    record_errors=[
+                        BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=message)
+                        for index, message in result.record_errors
+                    ],
+                    error_message=result.message,
+                )
+            )
+        response.responses.append(answered)
+    return response
