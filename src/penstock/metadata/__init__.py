@@ -1,1 +1,1 @@
-"""The database behind everything that must agree: one port, SQLite and PostgreSQL behind it, numbered migrations."""
+"""Metadata: a narrow database port, its implementations, and the migrations that shape the tables."""

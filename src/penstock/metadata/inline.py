@@ -1,153 +1,139 @@
-"""SQLite without threads, for simulations: every job runs on the event loop, at a moment the loop chooses.
+"""SQLite without threads, for simulations: every operation runs on the event loop, at a moment the loop chooses.
 
-Jobs run one at a time in the order they were asked for, each in a callback of its own, so that a simulated loop
-decides what happens before and after it. A fault plan is asked about every job and may delay it, fail it before it
-does anything, or lose its answer after it has committed.
+Operations take turns in the order they were asked for, each in a callback of its own, so a simulated loop decides
+what happens before and after it. A hook may fail an operation before it does anything, or lose its answer after it
+has committed.
 
-`crash` is the death of the process: queued jobs never run and nobody is answered. `restarted` is the next process on
+`crash` is the death of the process: what waits never runs and nobody is answered. `reopen` is the next process on
 the same data.
 """
 
 from __future__ import annotations
 
 import asyncio
-from asyncio import Future
+import sqlite3
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Literal, TypeVar
 
-from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
-from penstock.metadata.database import Script, Work
-from penstock.metadata.sqlite_jobs import Job, Kind, run_step
-from penstock.metadata.sqlite_session import MEMORY, connect, rollback
+from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.metadata import sqlite_engine as engine
+from penstock.metadata.database import Script
+from penstock.metadata.sqlite_engine import Work
 
 T = TypeVar("T")
+FaultHook = Callable[[], Literal["before", "after"] | None]
+"""Asked once per operation. "before": `Unavailable`, nothing happened. "after": `OutcomeUnknown`, it happened."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What goes wrong with one job."""
-
-    delay_ms: float = 0
-    before: PlatformError | None = None
-    """Raised instead of running the job."""
-    after: PlatformError | None = None
-    """Raised although the job ran."""
-
-
-NO_FAULT = Fault()
-FAIL_BEFORE = Fault(before=Unavailable("injected: the database is away"))
-FAIL_AFTER = Fault(after=OutcomeUnknown("injected: the answer of the commit was lost"))
-FaultPlan = Callable[[Kind], Fault]
-
-
-def _no_faults(_kind: Kind) -> Fault:
-    return NO_FAULT
+def no_fault() -> None:
+    """Nothing goes wrong."""
 
 
 class InlineDatabase:
-    """An embedded database that runs on the event loop's thread."""
+    """A database in memory that runs on the event loop's thread.
+
+    `delay_s` says for each operation how long it takes to begin; None: it begins when the loop next gets to it.
+    """
 
     dialect = "sqlite"
 
-    def __init__(self, path: str = MEMORY, *, faults: FaultPlan = _no_faults) -> None:
-        self.faults = faults
-        self._connection = connect(path, "process")
-        self._jobs: deque[Job] = deque()
-        self._running = False
+    def __init__(self, *, faults: FaultHook = no_fault, delay_s: Callable[[], float] | None = None) -> None:
+        self.faults, self.delay_s = faults, delay_s
+        self._connection = engine.connect(None, durability="process")
+        self._waiting: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
         self._closed = False
 
-    async def transaction(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that writes; all or nothing."""
-        result: T = await self._put(Kind.TRANSACTION, script)
-        return result
+    async def open(self) -> None:
+        """Nothing to do: for the sake of code that opens whatever database it was given."""
 
-    async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads."""
-        result: T = await self._put(Kind.READ, script)
-        return result
+    async def close(self) -> None:
+        """Let what waits run, then refuse everything."""
+        while self._waiting:
+            await asyncio.wait([self._waiting[-1][0]])
+        self._closed = True
+
+    def crash(self) -> None:
+        """Die here."""
+        self._closed = True
+        self._waiting.clear()
+
+    def reopen(self) -> InlineDatabase:
+        """The database as the next process finds it, with the same hooks. This one must have crashed or closed."""
+        if not self._closed:
+            raise RuntimeError("the database is still open")
+        successor = InlineDatabase(faults=self.faults, delay_s=self.delay_s)
+        successor._connection.close()
+        successor._connection = self._connection
+        return successor
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is queued."""
-        return not self._running and not self._closed
+        """Whether nothing waits."""
+        return not self._waiting
 
-    def submit(self, work: Work[T]) -> Future[T]:
-        """Run `work` in order with transactions."""
-        return self._put(Kind.WORK, work)
+    async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
+        """Run a script, all or nothing."""
+        return await self.submit(partial(engine.run_script, script=script))
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script that only reads."""
+        return await self._later(partial(self._read, script))
+
+    def submit(self, work: Work[T]) -> Awaitable[T]:
+        """Run work in a transaction, in its turn."""
+        return self._later(partial(self._write, work))
 
     def run_inline(self, work: Work[T]) -> T:
-        """Run `work` now; a delay in the fault plan is ignored."""
-        if not self.idle:
-            raise RuntimeError("run_inline needs an idle database")
-        future: Future[Any] = asyncio.get_running_loop().create_future()
-        job = Job(Kind.WORK, work, future)
-        self._execute(job, self.faults(Kind.WORK))
-        if job.error is not None:
-            raise job.error
-        result: T = job.result
-        return result
+        """Run work in a transaction now; only while idle."""
+        self._check_open()
+        if self._waiting:
+            raise RuntimeError("run_inline while others wait: their order would be lost")
+        return self._write(work)
 
-    async def close(self) -> None:
-        """Finish what is queued, then close the connection."""
-        if self._closed:
-            return
-        stopped = self._put(Kind.STOP, type(self._connection).close)
-        self._closed = True
-        await stopped
-
-    def crash(self) -> None:
-        """Die here: nothing queued runs any more, nobody is answered."""
-        self._closed = True
-        self._jobs.clear()
-        rollback(self._connection)
-
-    def restarted(self, *, faults: FaultPlan | None = None) -> InlineDatabase:
-        """The database as the next process finds it. The old one must have crashed."""
-        assert self._closed
-        successor = object.__new__(InlineDatabase)
-        successor.faults = faults or self.faults
-        successor._connection = self._connection
-        successor._jobs, successor._running, successor._closed = deque(), False, False
-        return successor
-
-    def _put(self, kind: Kind, action: Callable[..., Any]) -> Future[Any]:
-        future: Future[Any] = asyncio.get_running_loop().create_future()
-        if self._closed:
-            future.set_exception(Unavailable("the database is closed"))
-            return future
-        self._jobs.append(Job(kind, action, future))
-        if not self._running:
-            self._running = True
-            self._schedule()
+    def _later(self, operation: Callable[[], T]) -> asyncio.Future[T]:
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._waiting.append((future, operation))
+        # One callback for each that waits; which of them comes first does not matter, they serve the queue in order.
+        if self.delay_s is None:
+            loop.call_soon(self._run_next)
+        else:
+            loop.call_later(self.delay_s(), self._run_next)
         return future
 
-    def _schedule(self) -> None:
-        """Let the loop run the first job later: soon, or after the delay that the fault plan asks for."""
-        job = self._jobs[0]
-        fault = NO_FAULT if job.kind is Kind.STOP else self.faults(job.kind)
-        loop = asyncio.get_running_loop()
-        if fault.delay_ms > 0:
-            loop.call_later(fault.delay_ms / 1000, self._run_first, fault)
+    def _run_next(self) -> None:
+        if not self._waiting:
+            return  # The process died meanwhile.
+        future, operation = self._waiting.popleft()
+        try:
+            answer = operation()
+        except BaseException as error:
+            if future.done():
+                raise
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
         else:
-            loop.call_soon(self._run_first, fault)
+            if not future.done():
+                future.set_result(answer)
 
-    def _run_first(self, fault: Fault) -> None:
-        if not self._jobs:
-            return
-        job = self._jobs.popleft()
-        self._execute(job, fault)
-        job.answer()
-        if self._jobs:
-            self._schedule()
-        else:
-            self._running = False
+    def _write(self, work: Work[T]) -> T:
+        fault = self.faults()
+        if fault == "before":
+            raise Unavailable("the database is away")
+        answer = engine.run_transaction(self._connection, work)
+        if fault == "after":
+            raise OutcomeUnknown("the answer of the commit was lost")
+        return answer
 
-    def _execute(self, job: Job, fault: Fault) -> None:
-        if fault.before is not None:
-            job.error = fault.before
-            return
-        run_step(self._connection, job.kind, [job])
-        if fault.after is not None and job.error is None:
-            job.error = fault.after
+    def _read(self, script: Callable[[], Script[T]]) -> T:
+        if self.faults() is not None:
+            raise Unavailable("the database is away")
+        return engine.run_read(self._connection, script)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the database is closed")

@@ -1,117 +1,126 @@
-"""Numbered migrations: `migrations/NNNN_name.sql`, one schema for every dialect.
+"""Numbered migrations: the tables of this version of the program, step by step, on either dialect.
 
-Where dialects differ the text says so with a macro in braces. Each migration is one transaction that also notes it
-in the table `migration`. Processes that migrate the same database at once wait for each other on a row of that table
-and find the work done.
+A migration is `migrations/NNNN_name.sql`: statements that end with `;` at the end of a line, with macros for what the
+dialects call differently. Each runs in one transaction together with its row in the table `migration`, so a crash
+leaves whole steps behind. Row 0 of that table is a lock: every step updates it first, so of two processes that
+migrate at the same time one waits, and then finds the step done.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from importlib.resources import files
-from typing import Final
+from importlib import resources
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Conflict, InvalidRequest, PlatformError
+from penstock.base.errors import Conflict, InvalidRequest
 from penstock.metadata.database import Database, Script
 
-_HOT: Final = (
-    " WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,"
+_HOT_ON_POSTGRES = (
+    "WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,"
     " autovacuum_vacuum_cost_delay = 0)"
 )
-MACROS: Final[Mapping[str, Mapping[str, str]]] = {
+"""Rows updated all the time: room to update them in place, and a vacuum that keeps up."""
+
+MACROS: Mapping[str, Mapping[str, str]] = {
     "sqlite": {
         "ID": "INTEGER", "I16": "INTEGER", "I32": "INTEGER", "I64": "INTEGER", "TEXT": "TEXT", "BLOB": "BLOB",
-        "HOT": "", "NOROWID": " WITHOUT ROWID",
+        "HOT": "", "NOROWID": "WITHOUT ROWID",
     },
     "postgres": {
         "ID": "BIGINT", "I16": "SMALLINT", "I32": "INTEGER", "I64": "BIGINT", "TEXT": "TEXT", "BLOB": "BYTEA",
-        "HOT": _HOT, "NOROWID": "",
+        "HOT": _HOT_ON_POSTGRES, "NOROWID": "",
     },
 }  # fmt: skip
-"""`HOT`: rows that are updated again and again. `NOROWID`: small rows that are only found by their key."""
 
-_COMMENT = re.compile(r"--[^\n]*")
-_MACRO = re.compile(r"\s?\{(\w+)\}")
-_ATTEMPTS = 5
+_CREATE = (
+    "CREATE TABLE IF NOT EXISTS migration (version {I32} PRIMARY KEY, name {TEXT} NOT NULL, applied_ms {I64} NOT NULL)"
+)
+_FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
+_MACRO = re.compile(r"\{([A-Z0-9]+)\}")
+_COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """One numbered file."""
+    """One step."""
 
     version: int
     name: str
     text: str
 
-    def statements(self, dialect: str) -> Iterator[str]:
-        """The statements of the file in a dialect."""
-        macros = MACROS[dialect]
-        text = _MACRO.sub(lambda match: f" {macros[match[1]].lstrip()}", _COMMENT.sub("", self.text))
-        return (statement.strip() for statement in text.split(";") if statement.strip())
+    def statements(self, dialect: str) -> list[str]:
+        """Its SQL for a dialect, one statement each."""
+        text = expand(_COMMENT.sub("", self.text), dialect)
+        return [statement.strip() for statement in re.split(r";[ \t]*$", text, flags=re.MULTILINE) if statement.strip()]
 
 
-def known_migrations() -> Sequence[Migration]:
-    """The migrations that this program ships, in order."""
-    folder = files("penstock.metadata") / "migrations"
-    found = [
-        Migration(version=int(file.name[:4]), name=file.name[5:-4], text=file.read_text("utf-8"))
-        for file in folder.iterdir()
-        if file.name.endswith(".sql")
-    ]
-    return sorted(found, key=lambda migration: migration.version)
+def expand(text: str, dialect: str) -> str:
+    """Replace the macros; an unknown one is a KeyError."""
+    return _MACRO.sub(lambda match: MACROS[dialect][match[1]], text)
 
 
-async def migrate(database: Database, clock: Clock, migrations: Sequence[Migration] | None = None) -> int:
-    """Bring a database to the newest version this program knows; how many migrations were missing."""
-    wanted = known_migrations() if migrations is None else migrations
-    await _prepare(database)
-    applied = 0
-    for migration in wanted:
-        applied += await database.transaction(partial(_apply, migration, wanted, database.dialect, clock.now_ms()))
-    return applied
+def known_migrations() -> list[Migration]:
+    """Every step this program knows, in order."""
+    found = []
+    for file in resources.files(__package__).joinpath("migrations").iterdir():
+        match = _FILE_NAME.fullmatch(file.name)
+        if match:
+            found.append(Migration(version=int(match[1]), name=match[2], text=file.read_text("utf-8")))
+    found.sort(key=lambda migration: migration.version)
+    versions = [migration.version for migration in found]
+    if versions != list(range(1, len(found) + 1)):
+        raise ValueError(f"migrations are numbered from 1 without gaps, not {versions}")
+    return found
 
 
-async def _prepare(database: Database) -> None:
-    """Make the table of migrations. Two processes that make it at once get in each other's way; the later one waits."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            await database.transaction(_create_table)
-        except PlatformError as error:
-            if not isinstance(error, Conflict) or attempt == _ATTEMPTS - 1:
-                raise
-        else:
-            return
+async def migrate(database: Database, clock: Clock) -> int:
+    """Bring a database to the version of this program, which is the answer.
 
-
-def _create_table() -> Script[None]:
-    yield (
-        "CREATE TABLE IF NOT EXISTS migration"
-        " (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_ms BIGINT NOT NULL)",
-        (),
-    )
-    # The row whose lock makes migrating processes wait for each other.
-    yield "INSERT INTO migration (version, name, applied_ms) VALUES (0, 'start', 0) ON CONFLICT DO NOTHING", ()
-
-
-def _apply(migration: Migration, known: Sequence[Migration], dialect: str, now_ms: int) -> Script[int]:
-    yield "SELECT version FROM migration WHERE version = 0 FOR UPDATE", ()
-    rows = yield "SELECT MAX(version) FROM migration", ()
-    newest, current = known[-1].version, int(rows[0][0])
-    if current > newest:
+    Raises `InvalidRequest` when a newer program has migrated it already.
+    """
+    migrations = known_migrations()
+    newest = migrations[-1].version
+    await _create_table(database)
+    present = await database.read(_version)
+    for migration in migrations[present:]:
+        present = await database.transaction(partial(_apply, migration, database.dialect, clock.now_ms()))
+    if present > newest:
         raise InvalidRequest(
-            f"the database has version {current}, this program knows versions up to {newest}: "
-            "it was used by a newer Penstock; run that one, or restore a backup from before the upgrade"
+            f"the database is at version {present}, but this program knows versions up to {newest}:"
+            " it was used by a newer Penstock. Upgrade this program, or restore a backup made before the upgrade"
         )
-    if migration.version <= current:
-        return 0
+    return present
+
+
+async def _create_table(database: Database) -> None:
+    def script() -> Script[None]:
+        yield expand(_CREATE, database.dialect), ()
+        yield "INSERT INTO migration (version, name, applied_ms) VALUES (0, 'lock', 0) ON CONFLICT DO NOTHING", ()
+
+    try:
+        await database.transaction(script)
+    except Conflict:
+        # PostgreSQL: another process created the table in the same moment. It is there now.
+        await database.transaction(script)
+
+
+def _version() -> Script[int]:
+    rows = yield "SELECT MAX(version) FROM migration", ()
+    return int(rows[0][0])
+
+
+def _apply(migration: Migration, dialect: str, now_ms: int) -> Script[int]:
+    yield "UPDATE migration SET applied_ms = applied_ms WHERE version = 0", ()
+    present = yield from _version()
+    if present >= migration.version:
+        return present
     for statement in migration.statements(dialect):
         yield statement, ()
     yield (
         "INSERT INTO migration (version, name, applied_ms) VALUES ($1, $2, $3)",
         (migration.version, migration.name, now_ms),
     )
-    return 1
+    return migration.version

@@ -1,99 +1,243 @@
-"""Metadata in an SQLite file that this process alone writes.
+"""SQLite behind the metadata port: one thread writes, one reads, the event loop waits for neither.
 
-One thread writes, in the order callers asked; it commits for all that wait at once (sqlite_jobs). Reads run on a
-connection of their own, on another thread, and see the last commit: SQLite's WAL keeps the two out of each other's
-way. A database in memory has one connection only, so its reads queue with the writes.
+The writer takes everything that waits in its queue and runs it as one transaction with a savepoint for each job, so
+however many callers there are, the disk is flushed once per batch; they are answered after that commit, in the order
+they asked. A job that fails undoes itself alone.
 
-The log's commit path uses two side doors, `submit` and `run_inline`: its WAL object and its row are then written by
-one thread hop, or by none. `run_inline` borrows the writer's connection while the writer sleeps; only the loop's
-thread queues jobs, so a writer that is idle stays idle until that thread returns to the loop.
+The queue and all answers belong to the event loop's thread: a job counts as open from `submit` until the loop hands
+out its answer. When none is open the writer thread is asleep, so the loop may use its connection itself
+(`run_inline`): cheaper than two thread switches where a commit does not wait for a disk.
+
+Readers see the last commit on a connection of their own. A database in memory has one connection, and reads take
+their turn in the writer's queue. Threads sleep in a queue's `get`: idle costs nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from asyncio import Future
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import TracebackType
 from typing import Any, TypeVar
 
-from penstock.base.errors import Unavailable
-from penstock.metadata.database import Script, Work
-from penstock.metadata.sqlite_jobs import Job, Kind, Worker
-from penstock.metadata.sqlite_session import MEMORY, Durability, connect, platform_error, rollback
+from penstock.base.errors import PlatformError, Unavailable
+from penstock.metadata import sqlite_engine as engine
+from penstock.metadata.database import Script
+from penstock.metadata.sqlite_engine import Work
 
 T = TypeVar("T")
-_AUTOCHECKPOINT_PAGES = 4000
+
+
+class _Job:
+    """Work with the future that waits for it. As a context it keeps what its body raises."""
+
+    __slots__ = ("answer", "error", "future", "is_read", "work")
+
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any], *, is_read: bool) -> None:
+        self.work, self.future, self.is_read = work, future, is_read
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.error = engine.failure(error) if isinstance(error, sqlite3.Error) else error
+        return True
+
+
+def _run_batch(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+    """Run jobs in order: neighbouring writes share a commit, reads see only what is committed."""
+    writes: list[_Job] = []
+    for job in jobs:
+        if not job.is_read:
+            writes.append(job)
+            continue
+        _run_writes(connection, writes)
+        writes = []
+        with job:
+            job.answer = job.work(connection)
+    _run_writes(connection, writes)
+
+
+def _run_writes(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+    if len(jobs) == 1:
+        with jobs[0]:
+            jobs[0].answer = engine.run_transaction(connection, jobs[0].work)
+        return
+    done: list[_Job] = []
+    for job in jobs:
+        with job:
+            if not connection.in_transaction:
+                connection.execute("BEGIN IMMEDIATE")
+            _run_within(connection, job)
+        if not connection.in_transaction:  # SQLite undid everything, not just this job.
+            _fail(done, Unavailable(f"undone together with another change: {job.error}"))
+            done = []
+        elif job.error is None:
+            done.append(job)
+    if connection.in_transaction:
+        _commit(connection, done)
+
+
+def _run_within(connection: sqlite3.Connection, job: _Job) -> None:
+    connection.execute("SAVEPOINT job")
+    try:
+        job.answer = job.work(connection)
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
+        raise
+    connection.execute("RELEASE job")
+
+
+def _commit(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+    try:
+        engine.commit(connection)
+    except (PlatformError, sqlite3.Error) as error:
+        _fail(jobs, error)
+
+
+def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+    for job in jobs:
+        job.error = type(error)(*error.args)  # One each: every caller adds its own traceback.
+
+
+class _Worker:
+    """A thread with a connection and a queue."""
+
+    def __init__(self, name: str, connection: sqlite3.Connection, deliver: Callable[[Sequence[_Job]], None]) -> None:
+        self.connection = connection
+        self._deliver = deliver
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self.put = self._queue.put
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        jobs: list[_Job] = []
+        while (job := self._queue.get()) is not None:
+            jobs = [job]
+            is_last = self._take_waiting(jobs)
+            _run_batch(self.connection, jobs)
+            self._deliver(jobs)
+            if is_last:
+                return
+
+    def _take_waiting(self, jobs: list[_Job]) -> bool:
+        """Add everything that waits; True when the end of the queue was reached for good."""
+        try:
+            while (job := self._queue.get_nowait()) is not None:
+                jobs.append(job)
+        except Empty:
+            return False
+        return True
+
+    async def stop(self) -> None:
+        """Finish the queue and end."""
+        self.put(None)
+        await asyncio.to_thread(self.thread.join)
 
 
 class SqliteDatabase:
-    """The embedded metadata database: a file, or `:memory:`."""
+    """A database file of this process, or one in memory.
+
+    `durability`: "disk" keeps acknowledged commits through a power cut, "process" through the death of the process.
+    """
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path | str, *, durability: Durability = "disk") -> None:
-        self._path = str(path)
-        self._durability = durability
-        connection = connect(self._path, durability)
-        connection.execute(f"PRAGMA wal_autocheckpoint={_AUTOCHECKPOINT_PAGES}")
-        self._writer = Worker("penstock-metadata-writer", connection)
-        self._reader: Worker | None = self._writer if self._path == MEMORY else None
-        self._closed = False
+    def __init__(self, path: Path | None, *, durability: str = "disk") -> None:
+        if durability not in engine.DURABILITIES:
+            raise ValueError(f"durability is one of {', '.join(engine.DURABILITIES)}, not {durability!r}")
+        self._path, self._durability = path, durability
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._writer: _Worker | None = None
+        self._reader: _Worker | None = None
+        self._open_jobs = 0
 
-    async def transaction(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that writes; all or nothing, durable on return."""
-        result: T = await self._put(self._writer, Kind.TRANSACTION, script)
-        return result
+    async def open(self) -> None:
+        """Create or open the file and start the threads. Answers go to the running event loop."""
+        if self._writer is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        connection = engine.connect(self._path, durability=self._durability)
+        self._writer = self._reader = _Worker("metadata-writer", connection, self._deliver)
+        if self._path is not None:
+            connection = engine.connect(self._path, durability=self._durability, reads_only=True)
+            self._reader = _Worker("metadata-reader", connection, self._deliver)
 
-    async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads, on one snapshot that includes every finished transaction."""
-        if self._reader is None and not self._closed:
-            connection = connect(self._path, self._durability, read_only=True)
-            self._reader = Worker("penstock-metadata-reader", connection)
-        result: T = await self._put(self._reader or self._writer, Kind.READ, script)
-        return result
+    async def close(self) -> None:
+        """Finish everything queued, fold the write-ahead log into the file, end the threads."""
+        writer, reader = self._writer, self._reader
+        self._writer = self._reader = None
+        if reader is not None and reader is not writer:
+            await reader.stop()
+            reader.connection.close()
+        if writer is not None:
+            await writer.stop()
+            await asyncio.to_thread(_check_point, writer.connection)
+            writer.connection.close()
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is queued or running on the writer."""
-        return self._writer.idle and not self._closed
+        """Whether nothing is queued or running, and every answer has been handed out."""
+        return self._open_jobs == 0
 
-    def submit(self, work: Work[T]) -> Future[T]:
-        """Run `work` on the writer's thread, in order with transactions. Without a BEGIN each statement commits."""
-        return self._put(self._writer, Kind.WORK, work)
+    async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
+        """Run a script, all or nothing, in the order of calls."""
+        return await self.submit(partial(engine.run_script, script=script))
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script on a snapshot of everything committed."""
+        return await self._enqueue(self._reader, partial(engine.run_read, script=script), is_read=True)
+
+    def submit(self, work: Work[T]) -> Awaitable[T]:
+        """Run work on the writer thread in a transaction, in the order of calls; queued when this returns."""
+        return self._enqueue(self._writer, work, is_read=False)
 
     def run_inline(self, work: Work[T]) -> T:
-        """Run `work` now, on the loop's thread. Only while `idle`."""
-        if not self.idle:
-            raise RuntimeError("run_inline needs an idle writer")
-        connection = self._writer.connection
-        try:
-            return work(connection)
-        except sqlite3.Error as error:
-            failure = platform_error(error, committing=True)
-            if failure is error:
-                raise
-            raise failure from error
-        finally:
-            rollback(connection)
+        """Run work on the caller's thread in a transaction of its own; only while idle."""
+        if self._writer is None:
+            raise Unavailable("the database is closed")
+        if self._open_jobs:
+            raise RuntimeError("run_inline while jobs are open: their order would be lost")
+        return engine.run_transaction(self._writer.connection, work)
 
-    async def close(self) -> None:
-        """Finish what is queued, move the WAL into the file, let go of it."""
-        if self._closed:
-            return
-        # The last connection to close moves the WAL, so the writer goes last.
-        workers = {worker: None for worker in (self._reader, self._writer) if worker is not None}
-        stopping = [(worker, self._put(worker, Kind.STOP, sqlite3.Connection.close)) for worker in workers]
-        self._closed = True
-        for worker, stopped in stopping:
-            await stopped
-            worker.join()
-
-    def _put(self, worker: Worker, kind: Kind, action: Callable[..., Any]) -> Future[Any]:
-        future: Future[Any] = asyncio.get_running_loop().create_future()
-        if self._closed:
-            future.set_exception(Unavailable("the database is closed"))
-        else:
-            worker.put(Job(kind, action, future))
+    def _enqueue(self, worker: _Worker | None, work: Work[T], *, is_read: bool) -> asyncio.Future[T]:
+        if worker is None or self._loop is None:
+            raise Unavailable("the database is closed")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._open_jobs += 1
+        worker.put(_Job(work, future, is_read=is_read))
         return future
+
+    def _deliver(self, jobs: Sequence[_Job]) -> None:
+        """Hand a batch of answers to the loop: one wake-up, on the worker's thread."""
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._answer, jobs)
+        except RuntimeError:
+            assert self._loop.is_closed()  # Nobody is left to be answered.
+
+    def _answer(self, jobs: Sequence[_Job]) -> None:
+        self._open_jobs -= len(jobs)
+        for job in jobs:
+            if job.future.done():
+                continue  # The caller was cancelled.
+            if job.error is None:
+                job.future.set_result(job.answer)
+            else:
+                job.future.set_exception(job.error)
+
+
+def _check_point(connection: sqlite3.Connection) -> None:
+    # Another process may be reading, or the disk may be full: the log keeps what could not be moved.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
