@@ -1,0 +1,123 @@
+"""How an agent gets its in-memory state back at start.
+
+What is in the rows of `partition` and `producer_state` was folded there by WAL compaction, up to the shard's WAL
+floor. Everything after the floor is in `wal_commit` rows, which are few; they are replayed in order through the same
+function that applies a fresh commit. Then the WAL is told which of its objects are alive. How long this takes depends
+on the rows since the last compaction, not on the size of the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from struct import Struct
+from typing import Any, Protocol, TypeVar
+
+from penstock.base.errors import CorruptData
+from penstock.log.commits import Commit, apply_entry, unpack_bases, unpack_entries
+from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
+from penstock.log.registry import Registry
+from penstock.log.topic_store import Rows, Script
+from penstock.storage.wal import WalLocation, WalStore
+
+T = TypeVar("T")
+
+ROWS_AT_ONCE = 2_000
+_BATCH = Struct(">iiqqq")
+
+
+class Reads(Protocol):
+    """What is needed of the metadata port."""
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script that only reads."""
+
+
+def pack_batches(batches: Iterable[SequenceBatch]) -> bytes:
+    """The `batches` column of `producer_state`: per batch first and last sequence i32, base and last offset i64,
+    timestamp i64; the oldest first."""
+    return b"".join(
+        _BATCH.pack(batch.first_sequence, batch.last_sequence, batch.base_offset, batch.last_offset, batch.timestamp)
+        for batch in batches
+    )
+
+
+def unpack_batches(blob: bytes) -> deque[SequenceBatch]:
+    """Read the `batches` column of `producer_state`."""
+    if len(blob) % _BATCH.size:
+        raise CorruptData(f"a producer state has {len(blob)} bytes of batches")
+    return deque((SequenceBatch(*fields) for fields in _BATCH.iter_unpack(blob)), maxlen=KEPT_BATCHES)
+
+
+async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shard_id: int = 1) -> int:
+    """Bring the partitions of a loaded registry up to the last durable commit; the number of that commit.
+
+    Call it after `Topics.load` and before anything is appended.
+    """
+    seq, floor, partitions, producers = await database.read(lambda: _load(shard_id))
+    for partition_id, first_dirty_ms in partitions:
+        partition = registry.partition(partition_id)
+        if partition is not None:
+            partition.first_dirty_ms = first_dirty_ms
+    for partition_id, producer_id, epoch, last_ms, batches in producers:
+        partition = registry.partition(partition_id)
+        if partition is not None:
+            partition.producers[producer_id] = ProducerState(
+                producer_id, epoch, last_ms, unpack_batches(bytes(batches))
+            )
+    live: list[WalLocation] = []
+    position = floor
+    while True:
+        rows = await database.read(partial(commits_after, shard_id, position, ROWS_AT_ONCE))
+        for row in rows:
+            commit = read_commit(row)
+            live.append(commit.location)
+            _replay(registry, commit)
+        if len(rows) < ROWS_AT_ONCE:
+            break
+        position = rows[-1][0]
+    wal.recover(live)
+    return max(seq, rows[-1][0]) if rows else max(seq, position)
+
+
+def _load(shard_id: int) -> Script[tuple[int, int, Rows, Rows]]:
+    shard = yield "SELECT commit_seq, wal_floor FROM shard WHERE shard_id = $1", (shard_id,)
+    partitions = yield (
+        "SELECT partition_id, first_dirty_ms FROM partition WHERE shard_id = $1 AND first_dirty_ms >= 0",
+        (shard_id,),
+    )
+    producers = yield (
+        "SELECT producer_state.partition_id, producer_id, epoch, last_ms, batches FROM producer_state"
+        " JOIN partition ON partition.partition_id = producer_state.partition_id WHERE partition.shard_id = $1",
+        (shard_id,),
+    )
+    seq, floor = shard[0] if shard else (0, 0)
+    return seq, floor, partitions, producers
+
+
+def commits_after(shard_id: int, seq: int, limit: int) -> Script[Rows]:
+    """The next rows of the commit log, for `read_commit`."""
+    return (
+        yield (
+            "SELECT seq, object_id, wal_key, wal_offset, wal_length, committed_ms, agent_id, entries, bases"
+            " FROM wal_commit WHERE shard_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+            (shard_id, seq, limit),
+        )
+    )
+
+
+def read_commit(row: Sequence[Any]) -> Commit:
+    """A row of `commits_after` as the commit it records."""
+    seq, object_id, key, offset, length, committed_ms, agent_id, entries, bases = row
+    return Commit(
+        seq, bytes(object_id), WalLocation(key, offset, length), committed_ms, agent_id,
+        unpack_entries(bytes(entries)), unpack_bases(bytes(bases)),
+    )  # fmt: skip
+
+
+def _replay(registry: Registry, commit: Commit) -> None:
+    for position, entry in enumerate(commit.entries):
+        partition = registry.partition(entry.partition_id)
+        if partition is not None:
+            apply_entry(partition, commit, position, None)
