@@ -19,8 +19,7 @@ from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
-from penstock.metadata.database import Script
-from penstock.metadata.sqlite import SqliteDatabase
+from penstock.metadata.database import EmbeddedDatabase, Script
 from penstock.storage.wal import WalLocation, WalStore
 
 INLINE_MAX_BYTES = 128 * 1024
@@ -49,7 +48,7 @@ class EmbeddedCommitPath:
     def __init__(
         self,
         *,
-        database: SqliteDatabase,
+        database: EmbeddedDatabase,
         wal: WalStore,
         clock: Clock,
         randomness: Randomness,

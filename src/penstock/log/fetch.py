@@ -36,12 +36,13 @@ Done = Callable[[FetchResponse], None]
 class Answer:
     """What is known of one partition of a fetch."""
 
-    __slots__ = ("cold_bytes", "data", "partition", "wanted")
+    __slots__ = ("cold_bytes", "data", "partition", "size_bytes", "wanted")
 
     def __init__(self, wanted: Wanted, partition: Partition | None, data: PartitionData) -> None:
         self.wanted = wanted
         self.partition = partition
         self.data = data
+        self.size_bytes = 0
         self.cold_bytes = 0
         """How much to read from elsewhere; 0 when memory had everything."""
 
@@ -90,7 +91,8 @@ class FetchHandler:
             if found is None:
                 answer.cold_bytes = limit if limit or not first else 1
             elif found:
-                data.records = found
+                answer.size_bytes = sum(map(len, found))
+                data.records = list(found)
         return answer
 
     def _resolve(self, cluster_id: int, topic_key: TopicKey, index: int) -> tuple[Partition | None, ErrorCode]:
@@ -184,7 +186,7 @@ class Poll:
             answer = handler.look(self._cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0)
             if answer.data.error_code or answer.cold_bytes:
                 urgent = True
-            size += answer.cold_bytes or sum(map(len, answer.data.records or ()))
+            size += answer.cold_bytes or answer.size_bytes
             answers.append(answer)
         return answers, size, urgent
 

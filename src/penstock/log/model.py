@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from penstock.storage.wal import WalLocation
 
@@ -155,7 +155,7 @@ class Partition:
         self.spans: list[Span] = []
         """In offset order, without gaps from the first one on."""
         self.waiters: dict[Waiter, None] = {}
-        self.pending: list[object] = []
+        self.pending: list[Any] = []
         """The write buffer of this partition; belongs to the writer."""
 
     @property

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.log.model import LEADER_EPOCH, Partition, Span
 from penstock.storage.arena import Arena
-from penstock.storage.wal import WalStore
+from penstock.storage.wal import WalLocation, WalStore
 
 T = TypeVar("T")
 
@@ -149,7 +149,8 @@ class Reader:
 
     async def _read_wal(self, partition: Partition, first: Span, offset: int, max_bytes: int) -> list[memoryview]:
         """Consecutive spans straight from WAL objects, given their offsets on the way."""
-        spans, total = [], 0
+        spans: list[tuple[WalLocation, int, int, int]] = []
+        total = 0
         start = bisect_left(partition.spans, first.last_offset, key=_by_last_offset)
         for span in partition.spans[start:]:
             if span.location is None or span.view is not None or (spans and total + span.byte_length > max_bytes):

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
@@ -164,7 +164,7 @@ class Writer:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
 
-    async def _run(self, shares: list[_Share], body: memoryview, tenants: list[object]) -> None:
+    async def _run(self, shares: list[_Share], body: memoryview, tenants: list[Any]) -> None:
         """Flush until nothing waits."""
         while True:
             if shares:
@@ -181,7 +181,7 @@ class Writer:
 
     # ---- decide ----------------------------------------------------------------------------------------------
 
-    def _stage(self) -> tuple[list[_Share], memoryview, list[object]]:
+    def _stage(self) -> tuple[list[_Share], memoryview, list[Any]]:
         """Take what waits, decide it, and lay the batches to append out in memory.
 
         What is refused is answered at once: a refusal rests on durable state only. Repeats of batches of this very
@@ -191,7 +191,7 @@ class Writer:
         size = 0
         while self._dirty and size < FLUSH_MAX_BYTES:
             partition = self._dirty.popleft()
-            pending: list[Waiting] = partition.pending  # type: ignore[assignment]  # only the writer fills it
+            pending: list[Waiting] = partition.pending
             taken = _fitting(pending, FLUSH_MAX_BYTES - size)
             if taken == len(pending):
                 partition.pending = []
@@ -276,7 +276,7 @@ class Writer:
 
     # ---- evolve and answer -----------------------------------------------------------------------------------
 
-    def _succeed(self, shares: list[_Share], body: memoryview, tenants: list[object], commit: Commit) -> None:
+    def _succeed(self, shares: list[_Share], body: memoryview, tenants: list[Any], commit: Commit) -> None:
         stats = self.stats
         stats.commits += 1
         for number, share in enumerate(shares):
@@ -319,10 +319,9 @@ class Writer:
         self.on_drained()
 
 
-def forget_views(tenants: list[object]) -> None:
+def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
     """What an arena does before it uses a chunk again: its spans are no longer in memory."""
-    for tenant in tenants:
-        partition, span = tenant  # type: ignore[misc]  # the writer put pairs there
+    for partition, span in tenants:
         _forget(partition, span)
 
 

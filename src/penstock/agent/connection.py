@@ -1,0 +1,338 @@
+"""One client's connection: frames in, responses out, in order.
+
+The socket is read and written directly, without an asyncio transport: received bytes go where they are wanted in one
+copy, and responses leave as a list of buffers that nobody joins or copies. Small frames share the server's one
+receive buffer, so that an idle connection owns none; a large frame gets memory of its own, which is only touched as
+its bytes arrive.
+
+Requests of a connection are answered in the order they came. Produce requests are all under way at once, so that
+pipelining survives the disk; any other request waits for those before it and holds those behind it, as in Kafka.
+A client that does not read its responses is not read from either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from collections.abc import Callable
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from penstock.base.context import RequestContext
+from penstock.wire.primitives import Buffer, Malformed
+
+if TYPE_CHECKING:
+    from penstock.agent.server import Server
+
+SIZE = Struct(">i")
+_SIZE_AND_KEY = Struct(">ih")
+OWN_MEMORY_FROM_BYTES = 16 * 1024
+"""Frames from this size on, when they do not arrive in one piece, get memory of their own."""
+QUEUE_MAX_REQUESTS = 64
+QUEUE_MAX_BYTES = 1024 * 1024
+OUTPUT_MAX_BYTES = 1024 * 1024
+"""With more than this unsent, a connection's next request is left in the socket."""
+MAX_SLOTS = 1024
+_IOV_MAX = 512
+_JOIN_BELOW_BYTES = 64 * 1024
+_PRODUCE = 0
+_log = logging.getLogger(__name__)
+
+
+class Slot:
+    """The place of one response in the order of a connection."""
+
+    __slots__ = ("buffers",)
+
+    def __init__(self) -> None:
+        self.buffers: list[Buffer] | None = None
+
+
+class Connection:
+    """A client. Everything runs on the loop's thread."""
+
+    __slots__ = (
+        "_busy", "_contexts", "_frame", "_frame_filled", "_head", "_input_paused", "_out", "_queue", "_queue_bytes",
+        "_server", "_slots", "_sock", "_writing", "cancel_wait", "closed", "connection_id", "fd", "host",
+        "last_active", "out_bytes", "stalled_since", "task",
+    )  # fmt: skip
+
+    def __init__(self, server: Server, sock: socket.socket, host: str, connection_id: int) -> None:
+        self._server, self._sock = server, sock
+        self.fd = sock.fileno()
+        self.host = host
+        self.connection_id = connection_id
+        self._head = b""
+        """The beginning of a small frame whose rest has not come."""
+        self._frame: memoryview | None = None
+        """A large frame that is being received."""
+        self._frame_filled = 0
+        self._slots: deque[Slot] = deque()
+        self._queue: deque[bytes | memoryview] = deque()
+        self._queue_bytes = 0
+        self._busy = False
+        self._out: deque[Buffer] = deque()
+        self.out_bytes = 0
+        self._writing = False
+        self._input_paused = False
+        self._contexts: dict[tuple[int, str | None], RequestContext] = {}
+        self.closed = False
+        self.task: asyncio.Task[None] | None = None
+        self.cancel_wait: Callable[[], None] | None = None
+        self.last_active = server.now()
+        self.stalled_since: float | None = None
+        """Since when responses wait for the client without any progress."""
+        server.loop.add_reader(self.fd, self._on_readable)
+
+    # ---- in ------------------------------------------------------------------------------------------------------
+
+    def _on_readable(self) -> None:
+        try:
+            if self._server.overloaded and self._server.hold_back(self):
+                return
+            if self._frame is not None:
+                self._receive_frame(self._frame)
+            else:
+                self._receive_frames()
+        except (BlockingIOError, InterruptedError):
+            pass
+        except (Malformed, OSError) as problem:
+            _log.debug("connection %d from %s ends: %s", self.connection_id, self.host, problem)
+            self.close()
+        except Exception:
+            _log.exception("connection %d from %s ends", self.connection_id, self.host)
+            self.close()
+
+    def _receive_frames(self) -> None:
+        buffer, head = self._server.receive_buffer, self._head
+        held = len(head)
+        if held:
+            buffer[:held] = head
+        count = self._sock.recv_into(buffer[held:] if held else buffer)
+        if not count:
+            self.close()
+            return
+        self.last_active = self._server.now()
+        end = held + count
+        position = 0
+        self._head = b""
+        while end - position >= 4 and not self.closed:
+            (size,) = SIZE.unpack_from(buffer, position)
+            if not 0 < size <= self._server.max_frame_bytes:
+                raise Malformed(f"a frame announces {size} bytes")
+            following = position + 4 + size
+            if following > end:
+                if size >= OWN_MEMORY_FROM_BYTES:
+                    self._begin_frame(size, buffer[position + 4 : end])
+                    return
+                break
+            self._on_frame(bytes(buffer[position + 4 : following]))
+            position = following
+        if position < end:
+            self._head = bytes(buffer[position:end])
+
+    def _begin_frame(self, size: int, received: memoryview) -> None:
+        self._frame = self._server.receive_memory(size)
+        self._frame_filled = len(received)
+        self._frame[: len(received)] = received
+        self._server.partial_bytes += len(received)
+
+    def _receive_frame(self, frame: memoryview) -> None:
+        if self._frame_filled < 2 and len(frame) > self._server.max_other_bytes:
+            count = self._sock.recv_into(frame[self._frame_filled : 2])
+        else:
+            count = self._sock.recv_into(frame[self._frame_filled :])
+        if not count:
+            self.close()
+            return
+        self.last_active = self._server.now()
+        self._frame_filled += count
+        self._server.partial_bytes += count
+        if len(frame) > self._server.max_other_bytes and self._frame_filled >= 2:
+            api_key = int.from_bytes(frame[:2])
+            if api_key != _PRODUCE:
+                raise Malformed(f"{len(frame)} bytes for a request of API {api_key}, which carries no records")
+        if self._frame_filled == len(frame):
+            self._server.partial_bytes -= self._frame_filled
+            self._frame = None
+            self._on_frame(frame)
+
+    def _on_frame(self, frame: bytes | memoryview) -> None:
+        if self._busy or self._queue:
+            self._queue.append(frame)
+            self._queue_bytes += len(frame)
+            if len(self._queue) >= QUEUE_MAX_REQUESTS or self._queue_bytes >= QUEUE_MAX_BYTES:
+                self._pause_input()
+            return
+        self._server.dispatch(self, frame)
+        if self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
+            self._pause_input()
+
+    def context(self, api_version: int, client_id: str | None) -> RequestContext:
+        """Who asks. The same object for the same kind of request."""
+        key = (api_version, client_id)
+        context = self._contexts.get(key)
+        if context is None:
+            if len(self._contexts) > 64:
+                self._contexts.clear()
+            context = self._contexts[key] = RequestContext(
+                client_id=client_id,
+                client_host=self.host,
+                api_version=api_version,
+                connection_id=self.connection_id,
+            )
+        return context
+
+    def hold(self) -> None:
+        """A request is under way that those behind it must wait for."""
+        self._busy = True
+
+    def release(self) -> None:
+        """That request is answered: go on with what came meanwhile."""
+        self._busy = False
+        self.cancel_wait = None
+        self.task = None
+        while self._queue and not self._busy and not self.closed and self.out_bytes <= OUTPUT_MAX_BYTES:
+            frame = self._queue.popleft()
+            self._queue_bytes -= len(frame)
+            try:
+                self._server.dispatch(self, frame)
+            except Malformed as problem:
+                _log.debug("connection %d from %s ends: %s", self.connection_id, self.host, problem)
+                self.close()
+        self._resume_if_clear()
+
+    def _pause_input(self) -> None:
+        if not self._input_paused and not self.closed:
+            self._input_paused = True
+            self._server.loop.remove_reader(self.fd)
+
+    def pause(self) -> None:
+        """Read nothing more until `resume`."""
+        self._pause_input()
+
+    def resume(self) -> None:
+        """Read again, unless there is still a reason of the connection's own not to."""
+        self._resume_if_clear()
+
+    def _resume_if_clear(self) -> None:
+        if (
+            self._input_paused
+            and not self.closed
+            and len(self._queue) < QUEUE_MAX_REQUESTS
+            and self._queue_bytes < QUEUE_MAX_BYTES
+            and self.out_bytes <= OUTPUT_MAX_BYTES
+            and len(self._slots) < MAX_SLOTS
+            and not self._server.draining
+        ):
+            self._input_paused = False
+            self._server.loop.add_reader(self.fd, self._on_readable)
+
+    # ---- out -----------------------------------------------------------------------------------------------------
+
+    def open_slot(self) -> Slot:
+        """The next place in the order of responses."""
+        slot = Slot()
+        self._slots.append(slot)
+        return slot
+
+    def fill(self, slot: Slot, buffers: list[Buffer]) -> None:
+        """A response is ready; it leaves once those before it have."""
+        slot.buffers = buffers
+        slots, out = self._slots, self._out
+        moved = False
+        while slots and slots[0].buffers is not None:
+            ready = slots.popleft().buffers
+            if ready:
+                out.extend(ready)
+                self.out_bytes += sum(map(len, ready))
+                moved = True
+        if moved and not self._writing:
+            self._server.send_soon(self)
+
+    @property
+    def receiving(self) -> bool:
+        """Whether a large frame has not arrived completely."""
+        return self._frame is not None
+
+    def give_up_waiting(self) -> None:
+        """Answer a long poll now, with what there is."""
+        if self.cancel_wait is not None:
+            self.cancel_wait()
+
+    @property
+    def waiting_responses(self) -> int:
+        """Responses that are not sent completely."""
+        return len(self._slots) + bool(self._out)
+
+    def send(self) -> None:
+        """Send what is ready, as far as the socket takes it."""
+        if self.closed:
+            return
+        try:
+            self._send()
+        except (BlockingIOError, InterruptedError):
+            self._wait_writable()
+        except OSError:
+            self.close()
+
+    def _send(self) -> None:
+        out = self._out
+        while out:
+            if len(out) == 1:
+                sent = self._sock.send(out[0])
+            elif self.out_bytes < _JOIN_BELOW_BYTES:
+                joined = b"".join(out)
+                out.clear()
+                out.append(joined)
+                sent = self._sock.send(joined)
+            else:
+                sent = self._sock.sendmsg([out[index] for index in range(min(len(out), _IOV_MAX))])
+            self.out_bytes -= sent
+            self.stalled_since = None
+            while out and sent >= len(out[0]):
+                sent -= len(out.popleft())
+            if sent:
+                out[0] = memoryview(out[0])[sent:]
+                self._wait_writable()
+                return
+        if self._writing:
+            self._writing = False
+            self._server.loop.remove_writer(self.fd)
+        if self._queue and not self._busy:
+            self.release()
+        elif self._input_paused:
+            self._resume_if_clear()
+
+    def _wait_writable(self) -> None:
+        if self.stalled_since is None:
+            self.stalled_since = self._server.now()
+        if not self._writing:
+            self._writing = True
+            self._server.loop.add_writer(self.fd, self.send)
+
+    def close(self) -> None:
+        """End the connection. What it waited for is given up; what it produced is still written."""
+        if self.closed:
+            return
+        self.closed = True
+        loop = self._server.loop
+        if not self._input_paused:
+            loop.remove_reader(self.fd)
+        if self._writing:
+            loop.remove_writer(self.fd)
+        if self._frame is not None:
+            self._server.partial_bytes -= self._frame_filled
+            self._frame = None
+        if self.cancel_wait is not None:
+            self.cancel_wait()
+            self.cancel_wait = None
+        if self.task is not None:
+            self.task.cancel()
+        self._slots.clear()
+        self._out.clear()
+        self._queue.clear()
+        self._sock.close()
+        self._server.forget(self)

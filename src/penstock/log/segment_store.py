@@ -1,0 +1,357 @@
+"""The SQL of segments and of the objects they lie in.
+
+Two rules hold in every transaction here: an object's `live` is the number of segment rows that name it, and an object
+whose last segment goes gets `dead_ms`, from when on nobody can find it. What compaction writes is bound to what it
+was worked out from: a partition moves on only from the offset the caller knows, segments are replaced only if they
+are still there. Otherwise the script raises `Conflict` and nothing happens.
+
+When a commit's answer was lost, the object that the transaction would have inserted says whether it happened.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+from penstock.base.errors import Conflict
+from penstock.metadata.database import Rows, Script
+
+if TYPE_CHECKING:
+    from penstock.log.segments import SegmentRef
+
+NO_LIMIT = 2**31 - 1
+
+SEGMENT_COLUMNS = (
+    "partition_id", "base_offset", "last_offset", "object_id", "object_key", "byte_offset", "byte_length",
+    "record_count", "min_timestamp", "max_timestamp", "offset_index", "time_index", "generation",
+)  # fmt: skip
+_SELECT_SEGMENT = (
+    "SELECT s.partition_id, s.base_offset, s.last_offset, s.object_id, o.key, s.byte_offset, s.byte_length,"
+    " s.record_count, s.min_timestamp, s.max_timestamp, s.offset_index, s.time_index, s.generation"
+    " FROM segment s JOIN object o ON o.object_id = s.object_id"
+)
+_INSERT_SEGMENT = (
+    "INSERT INTO segment (partition_id, last_offset, base_offset, object_id, byte_offset, byte_length, record_count,"
+    " min_timestamp, max_timestamp, time_index, offset_index, generation)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+)
+
+
+class ObjectKind(IntEnum):
+    """What the object table's rows are for."""
+
+    SEGMENTS = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewObject:
+    """An object that was written and is now to be named."""
+
+    object_id: bytes
+    shard_id: int
+    key: str
+    size_bytes: int
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerRow:
+    """A producer's state as stored."""
+
+    producer_id: int
+    epoch: int
+    last_ms: int
+    batches: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """What moves from commit rows into a partition's row."""
+
+    partition_id: int
+    segmented_from: int
+    """What the partition's row must say now."""
+    segmented_to: int
+    head_seq: int
+    size_bytes: int
+    """Bytes that became segments."""
+    first_dirty_ms: int
+    producers: tuple[ProducerRow, ...] = ()
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------
+
+
+def segments_from(partition_id: int, offset: int, limit: int | None) -> Script[Rows]:
+    """Segments that reach an offset, the first first."""
+    return (
+        yield (
+            f"{_SELECT_SEGMENT} WHERE s.partition_id = $1 AND s.last_offset >= $2 ORDER BY s.last_offset LIMIT $3",
+            (partition_id, offset, NO_LIMIT if limit is None else limit),
+        )
+    )
+
+
+def segment_with_timestamp(partition_id: int, offset: int, timestamp: int) -> Script[Rows]:
+    """The first segment that reaches an offset and has records as new as `timestamp`."""
+    return (
+        yield (
+            f"{_SELECT_SEGMENT} WHERE s.partition_id = $1 AND s.last_offset >= $2 AND s.max_timestamp >= $3"
+            " ORDER BY s.last_offset LIMIT 1",
+            (partition_id, offset, timestamp),
+        )
+    )
+
+
+def segment_with_max_timestamp(partition_id: int, base_offset: int) -> Script[Rows]:
+    """The segment with the newest records among those that start at `base_offset` or later; the first, if several."""
+    return (
+        yield (
+            f"{_SELECT_SEGMENT} WHERE s.partition_id = $1 AND s.base_offset >= $2"
+            " ORDER BY s.max_timestamp DESC, s.last_offset LIMIT 1",
+            (partition_id, base_offset),
+        )
+    )
+
+
+def sizes(partition_id: int, offset: int, limit: int) -> Script[Rows]:
+    """base_offset, last_offset, byte_length, min_timestamp, max_timestamp, object's created_ms, from an offset on."""
+    return (
+        yield (
+            "SELECT s.base_offset, s.last_offset, s.byte_length, s.min_timestamp, s.max_timestamp, o.created_ms"
+            " FROM segment s JOIN object o ON o.object_id = s.object_id"
+            " WHERE s.partition_id = $1 AND s.last_offset >= $2 ORDER BY s.last_offset LIMIT $3",
+            (partition_id, offset, limit),
+        )
+    )
+
+
+def small_counts(smaller_than_bytes: int, at_least: int) -> Script[Rows]:
+    """partition_id and number of segments, for partitions with many small ones."""
+    return (
+        yield (
+            "SELECT partition_id, COUNT(*) FROM segment WHERE byte_length < $1 GROUP BY partition_id"
+            " HAVING COUNT(*) >= $2 ORDER BY partition_id",
+            (smaller_than_bytes, at_least),
+        )
+    )
+
+
+def dirty_since(partition_ids: Sequence[int]) -> Script[dict[int, int]]:
+    """When the oldest record that key compaction has not seen was committed, for partitions that have one."""
+    found = {}
+    for partition_id in partition_ids:
+        rows = yield "SELECT first_dirty_ms FROM partition WHERE partition_id = $1", (partition_id,)
+        if rows and rows[0][0] >= 0:
+            found[partition_id] = int(rows[0][0])
+    return found
+
+
+def has_object(object_id: bytes) -> Script[bool]:
+    """Whether the transaction that names an object happened."""
+    rows = yield "SELECT 1 FROM object WHERE object_id = $1", (object_id,)
+    return bool(rows)
+
+
+# ---- the log moves into segments -------------------------------------------------------------------------------
+
+
+def publish(new: NewObject | None, segments: Sequence[SegmentRef], folds: Sequence[Fold]) -> Script[frozenset[int]]:
+    """Name an object's segments and move their partitions on; which partitions did.
+
+    Those of deleted topics do not, and leave no trace.
+    """
+    accepted = set()
+    for fold in sorted(folds, key=lambda fold: fold.partition_id):
+        if (yield from _move_on(fold)):
+            accepted.add(fold.partition_id)
+    named = [segment for segment in segments if segment.partition_id in accepted]
+    if new is not None and named:
+        yield from _insert_object(new, named)
+    return frozenset(accepted)
+
+
+def _move_on(fold: Fold) -> Script[bool]:
+    rows = yield (
+        "UPDATE partition SET segmented_to = $3, head_seq = $4, size_bytes = size_bytes + $5,"
+        " next_offset = CASE WHEN next_offset < $3 THEN $3 ELSE next_offset END,"
+        " first_dirty_ms = CASE WHEN first_dirty_ms < 0 THEN $6 ELSE first_dirty_ms END"
+        " WHERE partition_id = $1 AND segmented_to = $2 RETURNING partition_id",
+        (
+            fold.partition_id, fold.segmented_from, fold.segmented_to, fold.head_seq, fold.size_bytes,
+            fold.first_dirty_ms,
+        ),
+    )  # fmt: skip
+    if not rows:
+        rows = yield "SELECT segmented_to FROM partition WHERE partition_id = $1", (fold.partition_id,)
+        if rows:
+            raise Conflict(f"partition {fold.partition_id} is in segments up to {rows[0][0]}, not {fold.segmented_from}")
+        return False
+    for row in fold.producers:
+        yield (
+            "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches) VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT (partition_id, producer_id) DO UPDATE"
+            " SET epoch = excluded.epoch, last_ms = excluded.last_ms, batches = excluded.batches",
+            (fold.partition_id, row.producer_id, row.epoch, row.last_ms, row.batches),
+        )
+    return True
+
+
+def _insert_object(new: NewObject, segments: Sequence[SegmentRef]) -> Script[None]:
+    yield (
+        "INSERT INTO object (object_id, shard_id, key, size_bytes, kind, live, created_ms)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        (
+            new.object_id, new.shard_id, new.key, new.size_bytes, int(ObjectKind.SEGMENTS), len(segments),
+            new.created_ms,
+        ),
+    )  # fmt: skip
+    for ref in segments:
+        yield (
+            _INSERT_SEGMENT,
+            (
+                ref.partition_id, ref.last_offset, ref.base_offset, ref.object_id, ref.byte_offset, ref.byte_length,
+                ref.record_count, ref.min_timestamp, ref.max_timestamp, ref.time_index, ref.offset_index,
+                ref.generation,
+            ),
+        )  # fmt: skip
+
+
+# ---- segments change -------------------------------------------------------------------------------------------
+
+
+def replace(
+    new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef], now_ms: int
+) -> Script[None]:
+    """Put rewritten segments in the place of others; raise `Conflict` if one of those is not there any more."""
+    for ref in sorted(removed, key=lambda ref: (ref.partition_id, ref.last_offset)):
+        rows = yield (
+            "DELETE FROM segment WHERE partition_id = $1 AND last_offset = $2 AND object_id = $3 AND byte_offset = $4"
+            " RETURNING last_offset",
+            (ref.partition_id, ref.last_offset, ref.object_id, ref.byte_offset),
+        )
+        if not rows:
+            raise Conflict(f"partition {ref.partition_id} has no segment {ref.base_offset}-{ref.last_offset} any more")
+    if new is not None:
+        yield from _insert_object(new, added)
+    grown: Counter[int] = Counter()
+    for ref in added:
+        grown[ref.partition_id] += ref.byte_length
+    for ref in removed:
+        grown[ref.partition_id] -= ref.byte_length
+    for partition_id, size_bytes in sorted(grown.items()):
+        if size_bytes:
+            yield "UPDATE partition SET size_bytes = size_bytes + $2 WHERE partition_id = $1", (partition_id, size_bytes)
+    yield from _release(Counter(ref.object_id for ref in removed), now_ms)
+
+
+def cleaned(partition_id: int, cleaned_to: int, first_dirty_ms: int) -> Script[None]:
+    """Key compaction has seen everything below an offset."""
+    yield (
+        "UPDATE partition SET cleaned_to = $2, first_dirty_ms = $3 WHERE partition_id = $1 AND cleaned_to <= $2",
+        (partition_id, cleaned_to, first_dirty_ms),
+    )
+
+
+def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Script[tuple[int, int]]:
+    """Move the log start forward and remove segments that end below it; how many, and their bytes.
+
+    As many as the limit: there may be more.
+    """
+    yield (
+        "UPDATE partition SET log_start = $2 WHERE partition_id = $1 AND log_start < $2",
+        (partition_id, log_start),
+    )
+    rows = yield from _delete_segments(partition_id, log_start, limit, now_ms)
+    size_bytes = sum(int(row[1]) for row in rows)
+    if size_bytes:
+        yield "UPDATE partition SET size_bytes = size_bytes - $2 WHERE partition_id = $1", (partition_id, size_bytes)
+    return len(rows), size_bytes
+
+
+def _delete_segments(partition_id: int, below: int, limit: int, now_ms: int) -> Script[Rows]:
+    last = yield (
+        "SELECT MAX(last_offset) FROM (SELECT last_offset FROM segment WHERE partition_id = $1 AND last_offset < $2"
+        " ORDER BY last_offset LIMIT $3) AS first",
+        (partition_id, below, limit),
+    )
+    if last[0][0] is None:
+        return []
+    rows = yield (
+        "DELETE FROM segment WHERE partition_id = $1 AND last_offset <= $2 RETURNING object_id, byte_length",
+        (partition_id, last[0][0]),
+    )
+    yield from _release(Counter(bytes(row[0]) for row in rows), now_ms)
+    return rows
+
+
+def _release(counts: Counter[bytes], now_ms: int) -> Script[None]:
+    for object_id, count in sorted(counts.items()):
+        yield (
+            "UPDATE object SET live = live - $2,"
+            " dead_ms = CASE WHEN live = $2 THEN CAST($3 AS BIGINT) ELSE dead_ms END WHERE object_id = $1",
+            (object_id, count, now_ms),
+        )
+
+
+# ---- garbage ---------------------------------------------------------------------------------------------------
+
+
+def deleted_partitions(limit: int) -> Script[list[int]]:
+    """Partitions of deleted topics whose segments are still to be removed and whose commits all are in segments."""
+    rows = yield (
+        "SELECT partition_id FROM topic_deletion ORDER BY partition_id LIMIT $1",
+        (limit,),
+    )
+    return [int(row[0]) for row in rows]
+
+
+def free_deleted(partition_id: int, limit: int, now_ms: int) -> Script[int]:
+    """Remove segments of a deleted partition; how many. Forget the deletion itself once nothing can follow.
+
+    Commits of before the deletion are still to be metered, for which the deletion says whose they were.
+    """
+    rows = yield from _delete_segments(partition_id, 2**63 - 1, limit, now_ms)
+    if not rows:
+        yield "DELETE FROM producer_state WHERE partition_id = $1", (partition_id,)
+        yield (
+            "DELETE FROM topic_deletion WHERE partition_id = $1 AND NOT EXISTS"
+            " (SELECT 1 FROM wal_commit WHERE wal_commit.committed_ms <= topic_deletion.deleted_ms)",
+            (partition_id,),
+        )
+    return len(rows)
+
+
+def dead_objects(dead_before_ms: int, limit: int) -> Script[list[tuple[bytes, str]]]:
+    """Objects that nothing names since before a time: id and key."""
+    rows = yield (
+        "SELECT object_id, key FROM object WHERE dead_ms IS NOT NULL AND dead_ms < $1 AND live = 0"
+        " ORDER BY dead_ms LIMIT $2",
+        (dead_before_ms, limit),
+    )
+    return [(bytes(object_id), key) for object_id, key in rows]
+
+
+def next_death(after_ms: int) -> Script[int | None]:
+    """The earliest `dead_ms` of an object from a time on."""
+    rows = yield "SELECT MIN(dead_ms) FROM object WHERE dead_ms IS NOT NULL AND dead_ms >= $1", (after_ms,)
+    return None if rows[0][0] is None else int(rows[0][0])
+
+
+def forget_objects(object_ids: Iterable[bytes]) -> Script[None]:
+    """Remove the rows of objects whose bytes are deleted."""
+    for object_id in object_ids:
+        yield "DELETE FROM object WHERE object_id = $1 AND live = 0 AND dead_ms IS NOT NULL", (object_id,)
+
+
+def named_objects(object_ids: Sequence[bytes]) -> Script[frozenset[bytes]]:
+    """Which of these objects have a row."""
+    found = set()
+    for object_id in object_ids:
+        rows = yield "SELECT 1 FROM object WHERE object_id = $1", (object_id,)
+        if rows:
+            found.add(object_id)
+    return frozenset(found)

@@ -1,0 +1,250 @@
+"""Segments: where the older batches of a partition lie, and how an offset or a time is found in them.
+
+A segment is a run of a partition's batches inside an object, written by compaction. Its row says which offsets it
+covers; key compaction may have taken batches out, but every offset of the range that still exists is in it, and the
+ranges of a partition's segments do not overlap. Beside the range a row has two sparse indexes over the same points,
+about one for every `INDEX_STEP_BYTES`, always at the start of a batch:
+
+- offset index: per point the offset of the batch, counted from the segment's base, u32; and the batch's position,
+  counted from the segment's first byte, u32;
+- time index: per point the highest timestamp of everything before the point, i64.
+
+The segment's first batch is no point of its own, so small segments have empty indexes. From a point on, readers walk
+from batch header to batch header.
+
+`SegmentIndex` keeps the rows that readers used lately in memory. It is told about every change that this process
+makes; a row it still has is therefore one that the database has, or one that was replaced a moment ago and whose
+object outlives its readers by the grace period of garbage collection.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from struct import Struct
+
+from penstock.log import segment_store
+from penstock.log.model import NO_TIMESTAMP, Partition
+from penstock.metadata.database import Database
+from penstock.storage.wal import Buffer
+from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD
+
+INDEX_STEP_BYTES = 64 * 1024
+MAX_SEGMENT_BYTES = 64 * 1024 * 1024
+MAX_SEGMENT_OFFSETS = 2**31
+"""Offsets of a segment are counted in 32 bits."""
+
+CACHE_BYTES = 16 * 1024 * 1024
+LOADED_AT_ONCE = 8
+_REF_BYTES = 600
+"""Roughly what a row costs in memory beside its indexes."""
+
+_POINT = Struct(">II")
+_TIME = Struct(">q")
+_HOP = Struct(">i11xi8xq")
+"""From a batch's length field on: length, last offset delta, maximum timestamp."""
+_HOP_POSITION = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentRef:
+    """A segment's row."""
+
+    partition_id: int
+    base_offset: int
+    last_offset: int
+    object_id: bytes
+    object_key: str
+    byte_offset: int
+    byte_length: int
+    record_count: int
+    min_timestamp: int
+    """Of the first batches it was put together from; a hint of its age, not a bound."""
+    max_timestamp: int
+    offset_index: bytes = b""
+    time_index: bytes = b""
+    generation: int = 0
+    """How often its records went through key compaction or a merge."""
+
+    @property
+    def byte_end(self) -> int:
+        """Position in the object after the segment's last byte."""
+        return self.byte_offset + self.byte_length
+
+    def position_for(self, offset: int) -> int:
+        """Position in the object of a batch that starts at or before the batch of this offset."""
+        blob, delta = self.offset_index, offset - self.base_offset
+        point = bisect_right(range(len(blob) // 8), delta, key=lambda n: int.from_bytes(blob[n * 8 : n * 8 + 4]))
+        return self.byte_offset if point == 0 else self.byte_offset + _POINT.unpack_from(blob, point * 8 - 8)[1]
+
+    def offset_before(self, timestamp: int) -> int:
+        """An offset of the segment before which every record is older than `timestamp`, as far on as is known."""
+        blob = self.time_index
+        point = bisect_left(range(len(blob) // 8), timestamp, key=lambda n: _TIME.unpack_from(blob, n * 8)[0])
+        if point == 0:
+            return self.base_offset
+        return self.base_offset + int(_POINT.unpack_from(self.offset_index, point * 8 - 8)[0])
+
+
+class SegmentBuilder:
+    """Works out a segment's row while its bytes are put together."""
+
+    __slots__ = (
+        "_last_point", "_points", "_times", "base_offset", "byte_length", "last_offset", "max_timestamp",
+        "min_timestamp", "record_count",
+    )  # fmt: skip
+
+    def __init__(self, base_offset: int) -> None:
+        self.base_offset = base_offset
+        self.last_offset = base_offset - 1
+        self.byte_length = 0
+        self.record_count = 0
+        self.min_timestamp = NO_TIMESTAMP
+        self.max_timestamp = NO_TIMESTAMP
+        self._points = bytearray()
+        self._times = bytearray()
+        self._last_point = 0
+
+    def add(self, first_offset: int, size_bytes: int, max_timestamp: int) -> None:
+        """Account for whole batches that come next. They are small together, or are one batch."""
+        position = self.byte_length
+        if position - self._last_point >= INDEX_STEP_BYTES:
+            self._points += _POINT.pack(first_offset - self.base_offset, position)
+            self._times += _TIME.pack(self.max_timestamp)
+            self._last_point = position
+        self.byte_length = position + size_bytes
+        if max_timestamp > self.max_timestamp:
+            self.max_timestamp = max_timestamp
+
+    def add_batches(self, data: Buffer, first_offset: int) -> None:
+        """Account for batches that come next, by their headers; their offsets are dense."""
+        hop, position, end = _HOP.unpack_from, 0, len(data)
+        while end - position >= HEADER_BYTES:
+            length, delta, max_timestamp = hop(data, position + _HOP_POSITION)
+            size = length + LENGTH_OVERHEAD
+            self.add(first_offset, size, max_timestamp)
+            first_offset += delta + 1
+            position += size
+
+    def cover(self, last_offset: int, record_count: int, min_timestamp: int) -> None:
+        """Note how far the segment reaches now."""
+        self.last_offset = last_offset
+        self.record_count += record_count
+        if min_timestamp >= 0 and (self.min_timestamp < 0 or min_timestamp < self.min_timestamp):
+            self.min_timestamp = min_timestamp
+
+    def finish(
+        self, *, partition_id: int, object_id: bytes, object_key: str, byte_offset: int, generation: int = 0
+    ) -> SegmentRef:
+        """The row."""
+        return SegmentRef(
+            partition_id=partition_id, base_offset=self.base_offset, last_offset=self.last_offset,
+            object_id=object_id, object_key=object_key, byte_offset=byte_offset, byte_length=self.byte_length,
+            record_count=self.record_count, min_timestamp=self.min_timestamp, max_timestamp=self.max_timestamp,
+            offset_index=bytes(self._points), time_index=bytes(self._times), generation=generation,
+        )  # fmt: skip
+
+
+class SegmentIndex:
+    """The segments of all partitions: rows in the database, those used lately in memory. On the loop's thread."""
+
+    def __init__(self, database: Database, *, capacity_bytes: int = CACHE_BYTES) -> None:
+        self._database = database
+        self._capacity_bytes = capacity_bytes
+        self._refs: dict[int, list[SegmentRef]] = {}
+        self._recent: OrderedDict[tuple[int, int], None] = OrderedDict()
+        self._removals = 0
+        self.size_bytes = 0
+
+    def cached(self, partition: Partition, offset: int) -> SegmentRef | None:
+        """The segment that covers an offset, if it is in memory."""
+        refs = self._refs.get(partition.partition_id)
+        if refs is None:
+            return None
+        place = bisect_left(refs, offset, key=_last_offset)
+        if place == len(refs) or refs[place].base_offset > offset:
+            return None
+        ref = refs[place]
+        self._recent.move_to_end((ref.partition_id, ref.last_offset))
+        return ref
+
+    async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
+        """The first segment that reaches an offset; None when there is none that does."""
+        ref = self.cached(partition, offset)
+        if ref is not None:
+            return ref
+        removals, partition_id = self._removals, partition.partition_id
+        found = await self._database.read(lambda: segment_store.segments_from(partition_id, offset, LOADED_AT_ONCE))
+        refs = [ref_of(row) for row in found]
+        if removals == self._removals:
+            # What was read may be older than a removal meanwhile; then it serves this caller and nobody after it.
+            self.add(refs)
+        return refs[0] if refs else None
+
+    async def list(self, partition: Partition) -> list[SegmentRef]:
+        """All segments of a partition, by offset."""
+        partition_id = partition.partition_id
+        rows = await self._database.read(lambda: segment_store.segments_from(partition_id, 0, None))
+        return [ref_of(row) for row in rows]
+
+    def add(self, refs: Iterable[SegmentRef]) -> None:
+        """Keep rows that were read or written."""
+        for ref in refs:
+            key = (ref.partition_id, ref.last_offset)
+            if key in self._recent:
+                continue
+            known = self._refs.setdefault(ref.partition_id, [])
+            known.insert(bisect_left(known, ref.last_offset, key=_last_offset), ref)
+            self._recent[key] = None
+            self.size_bytes += _weight(ref)
+        while self.size_bytes > self._capacity_bytes:
+            partition_id, last_offset = next(iter(self._recent))
+            self._forget(partition_id, last_offset)
+
+    def remove(self, refs: Iterable[SegmentRef]) -> None:
+        """These rows are gone."""
+        self._removals += 1
+        for ref in refs:
+            self._forget(ref.partition_id, ref.last_offset)
+
+    def remove_below(self, partition_id: int, offset: int) -> None:
+        """The partition has no segment below an offset any more."""
+        self._removals += 1
+        for ref in [ref for ref in self._refs.get(partition_id, ()) if ref.last_offset < offset]:
+            self._forget(partition_id, ref.last_offset)
+
+    def drop(self, partition_id: int) -> None:
+        """The partition is gone, or what is known of it is doubtful."""
+        self._removals += 1
+        for ref in list(self._refs.get(partition_id, ())):
+            self._forget(partition_id, ref.last_offset)
+
+    def _forget(self, partition_id: int, last_offset: int) -> None:
+        key = (partition_id, last_offset)
+        if key not in self._recent:
+            return
+        del self._recent[key]
+        refs = self._refs[partition_id]
+        place = bisect_left(refs, last_offset, key=_last_offset)
+        self.size_bytes -= _weight(refs[place])
+        del refs[place]
+        if not refs:
+            del self._refs[partition_id]
+
+
+def _last_offset(ref: SegmentRef) -> int:
+    return ref.last_offset
+
+
+def _weight(ref: SegmentRef) -> int:
+    return _REF_BYTES + len(ref.offset_index) + len(ref.time_index)
+
+
+def ref_of(row: Sequence[object]) -> SegmentRef:
+    """A segment from its row, in the order of `segment_store.SEGMENT_COLUMNS`."""
+    values = dict(zip(segment_store.SEGMENT_COLUMNS, row, strict=True))
+    for name in ("object_id", "offset_index", "time_index"):
+        values[name] = bytes(values[name])  # type: ignore[call-overload]  # a blob of either database
+    return SegmentRef(**values)  # type: ignore[arg-type]  # columns are typed by the schema
