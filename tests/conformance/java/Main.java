@@ -1,0 +1,74 @@
+import java.io.PrintWriter;
+import java.io.StringWriter;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+
+/** Runs every check of the Java clients against one broker; one JSON object per line and check. */
+public final class Main {
+    /** One thing that must hold; it throws if it does not. */
+    interface Check {
+        void run() throws Exception;
+    }
+
+    private static final int CHECK_TIMEOUT_S = 60;
+
+    public static void main(String[] arguments) throws Exception {
+        Kit kit = new Kit(arguments[0]);
+        Map<String, Check> checks = new LinkedHashMap<>();
+        RecordChecks.register(kit, checks);
+        GroupChecks.register(kit, checks);
+        AdminChecks.register(kit, checks);
+        ExecutorService runner = Executors.newCachedThreadPool(task -> {
+            Thread thread = new Thread(task, "check");
+            thread.setDaemon(true);
+            return thread;
+        });
+        checks.forEach((name, check) -> {
+            if (arguments.length > 1 && !name.matches(arguments[1])) {
+                return;
+            }
+            long began = System.nanoTime();
+            String error = failureOf(runner, check);
+            System.out.printf("{\"name\": \"%s\", \"error\": %s, \"seconds\": %.2f}%n",
+                    name, error == null ? "null" : quoted(error), (System.nanoTime() - began) / 1e9);
+        });
+        System.out.flush();
+        System.exit(0);
+    }
+
+    private static String failureOf(ExecutorService runner, Check check) {
+        var running = runner.submit(() -> {
+            check.run();
+            return null;
+        });
+        try {
+            running.get(CHECK_TIMEOUT_S, TimeUnit.SECONDS);
+            return null;
+        } catch (TimeoutException problem) {
+            running.cancel(true);
+            return "not done within " + CHECK_TIMEOUT_S + " s";
+        } catch (ExecutionException | InterruptedException problem) {
+            StringWriter text = new StringWriter();
+            (problem.getCause() == null ? problem : problem.getCause()).printStackTrace(new PrintWriter(text));
+            return text.toString();
+        }
+    }
+
+    private static String quoted(String text) {
+        StringBuilder out = new StringBuilder("\"");
+        for (char character : text.toCharArray()) {
+            switch (character) {
+                case '"' -> out.append("\\\"");
+                case '\\' -> out.append("\\\\");
+                case '\n' -> out.append("\\n");
+                default -> out.append(character < ' ' ? " " : character);
+            }
+        }
+        return out.append('"').toString();
+    }
+}
