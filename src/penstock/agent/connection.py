@@ -16,9 +16,9 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from struct import Struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.base.context import RequestContext
 from penstock.wire.primitives import Buffer, Malformed
@@ -101,7 +101,7 @@ class Connection:
         except (Malformed, OSError) as problem:
             _log.debug("connection %d from %s ends: %s", self.connection_id, self.host, problem)
             self.close()
-        except Exception:
+        except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
             _log.exception("connection %d from %s ends", self.connection_id, self.host)
             self.close()
 
@@ -185,6 +185,15 @@ class Connection:
             )
         return context
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run work that belongs to this connection."""
+        return self._server.loop.create_task(work)
+
+    @property
+    def held(self) -> bool:
+        """Whether a request is under way that those behind it must wait for."""
+        return self._busy
+
     def hold(self) -> None:
         """A request is under way that those behind it must wait for."""
         self._busy = True
@@ -256,11 +265,6 @@ class Connection:
     def receiving(self) -> bool:
         """Whether a large frame has not arrived completely."""
         return self._frame is not None
-
-    def give_up_waiting(self) -> None:
-        """Answer a long poll now, with what there is."""
-        if self.cancel_wait is not None:
-            self.cancel_wait()
 
     @property
     def waiting_responses(self) -> int:

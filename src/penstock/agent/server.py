@@ -179,11 +179,10 @@ class Server:
         for connection in list(self._connections.values()):
             stalled = connection.stalled_since
             silent = now - connection.last_active
-            if stalled is not None and now - stalled > UNREAD_S:
-                connection.close()
-            elif connection.receiving and silent > (STALL_S if starved else self._idle_s):
-                connection.close()
-            elif silent > self._idle_s and not connection.waiting_responses:
+            unread = stalled is not None and now - stalled > UNREAD_S
+            stuck = connection.receiving and silent > (STALL_S if starved else self._idle_s)
+            idle = silent > self._idle_s and not connection.waiting_responses
+            if unread or stuck or idle:
                 connection.close()
         self.make_room()
         if self._connections:
@@ -204,8 +203,8 @@ class Server:
 
     # ---- ending --------------------------------------------------------------------------------------------------
 
-    async def drain(self, grace_s: float) -> None:
-        """Take nothing new, let what is under way be answered for a while, and close."""
+    def stop_listening(self) -> None:
+        """Take no new connection and no new request."""
         self.draining = True
         if self._listener is not None:
             self.loop.remove_reader(self._listener.fileno())
@@ -213,10 +212,13 @@ class Server:
             self._listener = None
         for connection in self._connections.values():
             connection.pause()
-            connection.give_up_waiting()
+
+    async def close(self, grace_s: float) -> None:
+        """Send what is ready, for at most so long, and close every connection: that is how clients are told."""
+        self.stop_listening()
         deadline = self.now() + grace_s
-        while self.now() < deadline and any(connection.waiting_responses for connection in self._connections.values()):
-            await asyncio.sleep(0.01)
+        while self.now() < deadline and any(connection.out_bytes for connection in self._connections.values()):
+            await asyncio.sleep(0.01)  # noqa: ASYNC110  # sockets drain one by one, nothing announces the last
         for connection in list(self._connections.values()):
             connection.close()
         if self._sweeper is not None:

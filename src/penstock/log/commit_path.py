@@ -12,21 +12,40 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
-from penstock.metadata.database import EmbeddedDatabase, Script
+from penstock.metadata.database import Script
 from penstock.storage.wal import WalLocation, WalStore
+
+T = TypeVar("T")
 
 INLINE_MAX_BYTES = 128 * 1024
 _INSERT = (
     "INSERT INTO wal_commit (shard_id, seq, object_id, wal_key, wal_offset, wal_length, committed_ms, agent_id, "
     "entries, bases) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+
+class WriterThread(Protocol):
+    """What is needed of the embedded database: running work beside its connection, in the order of transactions."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or running."""
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        """Run work on the writer's thread as a transaction of its own."""
+
+    def run_inline(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run work now, on the caller's thread, as a transaction of its own. Only while `idle`."""
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script that only reads."""
 
 
 class CommitPath(Protocol):
@@ -48,7 +67,7 @@ class EmbeddedCommitPath:
     def __init__(
         self,
         *,
-        database: EmbeddedDatabase,
+        database: WriterThread,
         wal: WalStore,
         clock: Clock,
         randomness: Randomness,

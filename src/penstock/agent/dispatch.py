@@ -1,0 +1,128 @@
+"""From a frame to its response: reads the header, finds the API, runs the handler, fills the slot.
+
+Produce and Fetch are answered by callbacks, without a task of their own in the common case. Everything else is a
+coroutine that the connection waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from penstock.agent import api_versions
+from penstock.agent.apis import Api
+from penstock.agent.connection import Connection, Slot
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.log.fetch import FetchHandler
+from penstock.log.produce import ProduceHandler, response_of
+from penstock.log.writer import Appended
+from penstock.wire import codec
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.messages.produce import ProduceRequest
+from penstock.wire.primitives import Malformed, Message
+
+_log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """Answers requests of all connections."""
+
+    def __init__(self, *, produce: ProduceHandler, fetch: FetchHandler) -> None:
+        self._produce, self._fetch = produce, fetch
+        self._table: Mapping[int, Api] = {}
+        self.requests = [0] * (max(ApiKey) + 1)
+        """How many requests came, by API key."""
+
+    def serve(self, table: Mapping[int, Api]) -> None:
+        """Answer these APIs from now on."""
+        self._table = table
+
+    def __call__(self, connection: Connection, frame: bytes | memoryview) -> None:
+        """Start answering one frame. Raises `Malformed` when the connection must end."""
+        header = codec.read_request_header(frame, 0)
+        key, version = header.api_key, header.api_version
+        api = self._table.get(key)
+        if api is None or version not in api.versions:
+            if key != ApiKey.API_VERSIONS or api is None:
+                raise Malformed(f"API {key} version {version} is not served")
+            self._reply(connection, connection.open_slot(), key, 0, header.correlation_id,
+                        api_versions.unsupported(self._table))  # fmt: skip
+            return
+        self.requests[key] += 1
+        request = codec.read_request(key, version, frame, header.body)
+        context = connection.context(version, header.client_id)
+        slot = connection.open_slot()
+        if key == ApiKey.PRODUCE:
+            self._produce.handle(
+                context, request, partial(self._produced, connection, slot, version, header.correlation_id, request)
+            )
+        elif key == ApiKey.FETCH:
+            self._start_fetch(connection, slot, context, header.correlation_id, request)
+        elif api.handle is None:
+            response = api_versions.answer(self._table, request, version)
+            self._reply(connection, slot, key, version, header.correlation_id, response)
+        else:
+            connection.hold()
+            connection.task = connection.spawn(
+                self._run(connection, slot, api, context, key, header.correlation_id, request)
+            )
+
+    def _produced(
+        self, connection: Connection, slot: Slot, version: int, correlation_id: int, request: ProduceRequest,
+        results: list[Appended],
+    ) -> None:  # fmt: skip
+        if connection.closed:
+            return
+        if request.acks == 0:
+            if any(result.error for result in results):
+                # Nobody reads an answer; a closed connection is how such a producer learns of a failure.
+                connection.close()
+            else:
+                connection.fill(slot, [])
+            return
+        self._reply(connection, slot, ApiKey.PRODUCE, version, correlation_id, response_of(request, results))
+
+    def _start_fetch(
+        self, connection: Connection, slot: Slot, context: RequestContext, correlation_id: int, request: Any
+    ) -> None:
+        answered = False
+
+        def done(response: Message) -> None:
+            nonlocal answered
+            answered = True
+            if connection.closed:
+                return
+            self._reply(connection, slot, ApiKey.FETCH, context.api_version, correlation_id, response)
+            if connection.held:
+                connection.release()
+
+        cancel = self._fetch.handle(context, request, done)
+        if not answered:
+            connection.hold()
+            connection.cancel_wait = cancel
+
+    async def _run(
+        self, connection: Connection, slot: Slot, api: Api, context: RequestContext, key: int, correlation_id: int,
+        request: Any,
+    ) -> None:  # fmt: skip
+        assert api.handle is not None
+        try:
+            response = await api.handle(context, request)
+        except PlatformError as problem:
+            _log.warning("%s v%d failed: %s", ApiKey(key).name, context.api_version, problem)
+            connection.close()
+        except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
+            _log.exception("%s v%d failed", ApiKey(key).name, context.api_version)
+            connection.close()
+        else:
+            if not connection.closed:
+                self._reply(connection, slot, key, context.api_version, correlation_id, response)
+                connection.release()
+
+    def _reply(
+        self, connection: Connection, slot: Slot, key: int, version: int, correlation_id: int, response: Message
+    ) -> None:
+        connection.fill(slot, codec.encode_response(key, version, correlation_id, response))
