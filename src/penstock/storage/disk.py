@@ -19,7 +19,7 @@ from penstock.base.errors import Unavailable
 from penstock.storage.arena import ALIGNMENT, aligned
 from penstock.storage.wal import Buffer
 
-STAGING_BYTES = 4 * 1024 * 1024
+STAGING_BYTES = 8 * 1024 * 1024
 _VECTORS = 512
 """Buffers per call; the kernel takes 1,024."""
 
@@ -125,9 +125,14 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+def is_full(error: OSError) -> bool:
+    """Whether there was no space left, on the disk or within a quota or limit."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def unavailable(error: OSError, doing: str, path: Path) -> Unavailable:
     """The failure of a write that changed nothing, in a sentence for whoever runs this."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_full(error):
         return Unavailable(f"the disk that holds {path} is full: free some space or shorten the retention of topics")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return Unavailable(f"too many open files while {doing} {path}: raise the limit (ulimit -n)")

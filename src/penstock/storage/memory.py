@@ -1,127 +1,70 @@
-"""Stores that keep everything in memory: for tests, simulations, and brokers that live as long as a test."""
+"""The write-ahead log in memory: for tests, for trying things out, and as the fastest possible yardstick.
+
+Bodies are copied, as a disk would, so that the caller may use its buffers again. Memory is bounded: a full log refuses
+what it cannot keep. Nothing survives the process.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
 
-from penstock.base.clock import Clock
-from penstock.base.errors import Conflict, CorruptData, InvalidRequest, Unavailable
-from penstock.storage.object_store import ObjectInfo, check_key
-from penstock.storage.wal import Buffer, WalLocation
-
-Moment = Literal["before", "after"]
-Fault = Callable[[str, Moment], None]
-"""Called around every change with its name; raises what shall go wrong."""
-
-
-def _no_fault(_operation: str, _moment: Moment) -> None:
-    return
+from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.storage.wal import Buffer, WalLocation, check_range
 
 
 class MemoryWal:
-    """WAL objects in memory, up to a limit. Survives a simulated crash: `recover` forgets what was not committed."""
+    """Objects of the write-ahead log as a dictionary. Every object has a key of its own."""
 
-    def __init__(self, *, max_bytes: int = 256 * 1024 * 1024, fault: Fault = _no_fault) -> None:
-        self.fault = fault
+    def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._objects: dict[WalLocation, bytes] = {}
+        self._objects: dict[str, bytes] = {}
         self._held_bytes = 0
-        self._position = 0
+        self._number = 0
         self._lock = threading.Lock()
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
-        """Keep a copy of the body."""
-        self.fault("append", "before")
-        content = b"".join(body)
-        if not content:
-            raise InvalidRequest("an empty object cannot be written")
+        """Copy one object. Raise `Unavailable` when memory for it would exceed the bound."""
+        size_bytes = sum(memoryview(part).nbytes for part in body)
+        if size_bytes == 0:
+            raise InvalidRequest("an object of the write-ahead log cannot be empty")
         with self._lock:
-            if self._held_bytes + len(content) > self._max_bytes:
+            if self._held_bytes + size_bytes > self._max_bytes:
                 raise Unavailable(
-                    f"back-pressure: {self._held_bytes} bytes in memory are not compacted yet, the limit is "
-                    f"{self._max_bytes}"
+                    f"the write-ahead log in memory holds {self._held_bytes} of at most {self._max_bytes} bytes; "
+                    f"{size_bytes} more do not fit"
                 )
-            location = WalLocation("memory", self._position, len(content))
-            self._position += len(content)
-            self._objects[location] = content
-            self._held_bytes += len(content)
-        self.fault("append", "after")
-        return location
+            self._held_bytes += size_bytes
+            self._number += 1
+            key = f"memory/{self._number:012d}"
+            self._objects[key] = b"".join(body)
+        return WalLocation(key, 0, size_bytes)
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
         """Bytes [start, end) of an object, without a copy."""
-        if not 0 <= start <= end <= location.length:
-            raise InvalidRequest(f"bytes [{start}, {end}) are not in {location}")
-        content = self._objects.get(location)
-        if content is None:
-            raise InvalidRequest(f"{location} was released")
-        return memoryview(content)[start:end]
+        check_range(location, start, end)
+        body = self._objects.get(location.key)
+        if body is None or location.offset + location.length > len(body):
+            raise InvalidRequest(f"the write-ahead log has no object at {location}")
+        return memoryview(body)[location.offset + start : location.offset + end]
 
     def release(self, locations: Iterable[WalLocation]) -> None:
-        """Forget objects. Unknown ones are no error."""
+        """Forget objects; views handed out before stay valid."""
         with self._lock:
             for location in locations:
-                content = self._objects.pop(location, None)
-                if content is not None:
-                    self._held_bytes -= len(content)
+                self._held_bytes -= len(self._objects.pop(location.key, b""))
 
     def recover(self, live: Iterable[WalLocation]) -> None:
-        """Forget everything but these objects."""
-        wanted = set(live)
-        missing = wanted - self._objects.keys()
-        if missing:
-            raise CorruptData(f"{next(iter(missing))} is missing: committed data was in it")
-        self.release([location for location in self._objects if location not in wanted])
+        """Keep exactly these objects. Raise `CorruptData` if one of them is not there, as after a restart."""
+        with self._lock:
+            keys = {location.key for location in live}
+            missing = keys - self._objects.keys()
+            if missing:
+                raise CorruptData(f"{len(missing)} objects of the write-ahead log in memory are gone: {min(missing)}")
+            self._objects = {key: self._objects[key] for key in keys}
+            self._held_bytes = sum(map(len, self._objects.values()))
 
     def close(self) -> None:
-        """Nothing was lent; the objects stay for whoever opens this again."""
-
-
-class MemoryObjectStore:
-    """Objects in a dictionary."""
-
-    def __init__(self, clock: Clock, *, fault: Fault = _no_fault) -> None:
-        self.fault = fault
-        self._clock = clock
-        self._objects: dict[str, tuple[bytes, int]] = {}
-
-    async def put(self, key: str, body: Sequence[Buffer], *, if_absent: bool) -> None:
-        """Keep a copy of the body."""
-        check_key(key)
-        self.fault("put", "before")
-        if if_absent and key in self._objects:
-            raise Conflict(f"{key} exists")
-        self._objects[key] = (b"".join(body), self._clock.now_ms())
-        self.fault("put", "after")
-
-    async def get(self, key: str, *, start: int, end: int) -> memoryview:
-        """Bytes [start, end), without a copy."""
-        check_key(key)
-        self.fault("get", "before")
-        content, _ = self._objects.get(key, (None, 0))
-        if content is None:
-            raise InvalidRequest(f"there is no object {key}")
-        if not 0 <= start <= end <= len(content):
-            raise InvalidRequest(f"bytes [{start}, {end}) are not in {key}, which has {len(content)}")
-        return memoryview(content)[start:end]
-
-    async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Objects whose keys begin with the prefix, in key order."""
-        for key in sorted(key for key in self._objects if key.startswith(prefix)):
-            content, modified_ms = self._objects.get(key, (b"", -1))
-            if modified_ms >= 0:
-                yield ObjectInfo(key=key, size_bytes=len(content), modified_ms=modified_ms)
-
-    async def delete(self, keys: Sequence[str]) -> None:
-        """Forget objects. Absent ones are no error."""
-        for key in keys:
-            check_key(key)
-        self.fault("delete", "before")
-        for key in keys:
-            self._objects.pop(key, None)
-        self.fault("delete", "after")
-
-    async def close(self) -> None:
-        """Nothing was lent."""
+        """Forget everything."""
+        with self._lock:
+            self._objects, self._held_bytes = {}, 0

@@ -1,320 +1,429 @@
-"""The write-ahead log in a ring of recycled local files.
+"""The write-ahead log on a disk: a ring of preallocated slab files that are used again and again.
 
-Objects are appended to the current slab; when it is full the next one takes over. A slab whose objects have all been
-released is renamed to the next number and used again: a location's key therefore never names two things, and a reader
-that comes too late finds nothing instead of something else. Only whole slabs are recycled.
+Each object goes behind the one before, at a 4 KiB boundary, with one `O_DIRECT|O_DSYNC` write: no page cache, no
+journal commit, one device flush. An object never spans slabs; one that is larger than a slab gets a file of its own.
+With durability `process` nothing is synced: small objects go through the page cache, large ones around it.
 
-Nothing is noted on disk beside the bytes themselves. At a start the owner says which objects are alive; the slab with
-the highest number among theirs goes on behind the last of them, and whatever lies there was never committed.
+What keeps objects safe:
 
-A background thread, started by the first append, prepares: it has the next slab ready before the current one is full
-and, for small durable appends, writes zeros ahead of them (see slab.py; large appends grow the file themselves, which
-costs them nothing and saves writing twice). It does nothing while nothing is appended.
+- Only the caller knows what is alive. Write positions after a restart come from the live locations alone; what a
+  crash left behind them is overwritten. Before `recover`, nothing found in the directory is touched.
+- Space is reused by whole slabs, when the last object of one was released. A recycled file gets a new name first, so
+  a location never means two objects, and a read that overlaps a recycling notices that its name is gone.
+- Blocks are written once, with zeros, before the fast path meets them (see slab_file.py). A background thread does it
+  a few MiB ahead and prepares the next slab; it sleeps unless an append wakes it. It claims one piece at a time, always
+  behind everything claimed for objects; an append that runs into the piece being zeroed waits for it, one that finds
+  no zeroed space writes to merely allocated space.
 
-With durability `disk` an append waits for the device; with `process` it is safe against the death of the process.
+The lock guards the bookkeeping and is never held during I/O, so `release` may come from an event loop.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mmap
+import os
+import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
-from penstock.storage.arena import aligned
+from penstock.storage.arena import ALIGNMENT, aligned
 from penstock.storage.descriptors import DescriptorTable
-from penstock.storage.disk import Staging, read_fully, size_of, sync_directory, unavailable
-from penstock.storage.slab import Slab, Sync
-from penstock.storage.wal import Buffer, WalLocation
+from penstock.storage.disk import Staging, is_full, open_direct, size_of, sync_directory, unavailable, write_fully
+from penstock.storage.slab_file import Slab, SlabWriter, allocates_cheaply, create_file, written_extent
+from penstock.storage.wal import Buffer, WalLocation, check_range
 
 SLAB_BYTES = 64 * 1024 * 1024
-MAX_SLABS = 1024
 SPARE_SLABS = 2
-AHEAD_BYTES = 8 * 1024 * 1024
-SMALL_BYTES = 1024 * 1024
-_PREFIX = "slab-"
+ZERO_AHEAD_BYTES = 8 * 1024 * 1024
+ZERO_PIECE_BYTES = 512 * 1024
+LARGE_OBJECT_BYTES = 1024 * 1024
+"""Objects from this size on pay for their own blocks: zeroing ahead of them would write every byte twice."""
+_NAME = re.compile(r"(\d{6,})\.slab")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlabStats:
-    """How full the ring is."""
+    """How full the log is."""
 
     slabs: int
     free_slabs: int
-    live_objects: int
     live_bytes: int
 
 
 class SlabWal:
-    """WAL objects in slabs of one directory, which no other process uses at the same time."""
+    """Objects of the write-ahead log in recycled slab files. One thread appends at a time; the rest is thread-safe."""
 
     def __init__(
-        self, directory: Path, *, durability: Literal["disk", "process"] = "disk", slab_bytes: int = SLAB_BYTES,
-        max_slabs: int = MAX_SLABS,
-    ) -> None:  # fmt: skip
+        self,
+        directory: Path,
+        *,
+        durability: str,
+        slab_bytes: int = SLAB_BYTES,
+        max_slabs: int = 64,
+        direct_io: bool = True,
+    ) -> None:
+        if durability not in ("disk", "process"):
+            raise InvalidRequest(f"durability is either disk or process, not {durability}")
         self._directory = directory
-        self._sync = Sync(durability)
-        self._slab_bytes = aligned(slab_bytes)
+        self._durable = durability == "disk"
+        self._direct_io = direct_io
+        self._slab_bytes = max(ALIGNMENT, aligned(slab_bytes))
         self._max_slabs = max_slabs
         self._staging = Staging()
-        self._reads = DescriptorTable()
-        self._appending = threading.Lock()
-        self._changing = threading.Lock()
-        """Guards what is below; held for moments only."""
-        self._slabs: dict[str, Slab] = {}
-        """The current slab and those with live objects, by key."""
-        self._free: list[Slab] = []
-        self._long_free: set[int] = set()
-        self._current: Slab | None = None
-        self._spare: Slab | None = None
-        self._next_number = 1
+        self._readers = DescriptorTable()
+        self._state = threading.Condition()
         self._preparing = threading.Lock()
-        self._prepare_now = threading.Event()
+        self._slabs: dict[str, Slab] = {}
+        self._free: list[Slab] = []
+        self._current: Slab | None = None
+        self._next: Slab | None = None
+        self._live_bytes = 0
+        self._number = 1
+        self._zeroing: tuple[Slab, int, int] | None = None
+        self._wants_next = False
+        self._next_zero_goal = 0
         self._preparer: threading.Thread | None = None
-        self._zero_ahead = False
-        """Whether the last append was one that zeros ahead of it make faster."""
         self._closed = False
-
-    # ---- start and end ----------------------------------------------------------------------------------------
-
-    def recover(self, live: Iterable[WalLocation]) -> None:
-        """At start: exactly these objects are alive; everything else is free space."""
-        found = {path.name: path for path in self._paths()}
-        for location in live:
-            slab = self._slabs.get(location.key)
-            if slab is None:
-                slab = self._slabs[location.key] = self._found(location.key, found)
-            end = location.offset + location.length
-            if end > slab.written:
-                raise CorruptData(f"{slab.path} is shorter than a committed object in it needs: {slab.written} < {end}")
-            slab.live[location.offset] = location.length
-            slab.position = max(slab.position, aligned(end))
-        for name, path in found.items():
-            if name not in self._slabs:
-                self._free.append(self._slab(path))
-        self._next_number = 1 + max((_number_of(name) or 0 for name in found), default=0)
-        if self._slabs:
-            self._current = max(self._slabs.values(), key=lambda slab: slab.number)
-            try:
-                self._current.open()
-            except OSError as error:
-                raise unavailable(error, "opening", self._current.path) from error
-
-    def _paths(self) -> list[Path]:
-        try:
-            if not self._directory.exists():
-                self._directory.mkdir(parents=True)
-                sync_directory(self._directory.parent)
-            return [path for path in self._directory.iterdir() if _number_of(path.name) is not None]
-        except OSError as error:
-            raise unavailable(error, "opening", self._directory) from error
-
-    def _found(self, key: str, found: dict[str, Path]) -> Slab:
-        if key not in found:
-            raise CorruptData(f"{self._directory / key} is missing: committed data was in it")
-        return self._slab(found[key])
-
-    def _slab(self, path: Path) -> Slab:
-        capacity = self._slab_bytes
-        if path.exists():
-            # Larger where one large object needed it, or where slabs used to be larger.
-            capacity = max(capacity, aligned(path.stat().st_size))
-        return Slab(path, _number_of(path.name) or 0, capacity, self._sync)
-
-    def close(self) -> None:
-        """Release what the operating system lent."""
-        self._closed = True
-        self._prepare_now.set()
-        if self._preparer is not None:
-            self._preparer.join()
-        with self._appending:
-            for slab in (self._current, self._spare):
-                if slab is not None:
-                    slab.seal()
-            self._reads.close()
-
-    # ---- objects ----------------------------------------------------------------------------------------------
+        directory.mkdir(parents=True, exist_ok=True)
+        self._sparse = not allocates_cheaply(directory)
+        self._scan()
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
-        """Write one object; it is durable on return. Raise `Unavailable` when nothing was written."""
-        length = size_of(body)
-        if not length:
-            raise InvalidRequest("an empty object cannot be written")
-        with self._appending:
-            if self._closed:
-                raise Unavailable("the write-ahead log is closed")
-            slab = self._current
-            if slab is None or not slab.fits(length):
-                slab = self._advance(length)
-            try:
-                offset = slab.append(body, length, self._staging)
-            except OSError as error:
-                raise unavailable(error, "writing to", slab.path) from error
-            self._zero_ahead = self._sync is Sync.DISK and length < SMALL_BYTES
-            if self._wants_preparation(slab):
-                self._prepare_soon()
-            return WalLocation(slab.key, offset, length)
+        """Write one object; with durability `disk` it is on the disk on return."""
+        size_bytes = size_of(body)
+        if size_bytes == 0:
+            raise InvalidRequest("an object of the write-ahead log cannot be empty")
+        slab, writer, offset = self._claim(aligned(size_bytes))
+        try:
+            writer.write(body, size_bytes, offset)
+        except OSError as error:
+            self._abandon(slab, offset, full=is_full(error))
+            raise unavailable(error, "writing to", self._directory) from error
+        except BaseException:
+            self._abandon(slab, offset, full=False)
+            raise
+        self._appended(slab, size_bytes)
+        return WalLocation(slab.key, offset, size_bytes)
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
-        """Bytes [start, end) of an object. May run on any thread while another appends."""
-        buffer = bytearray(max(0, end - start))
-        self.read_into(location, start, memoryview(buffer))
-        return memoryview(buffer).toreadonly()
-
-    def read_into(self, location: WalLocation, start: int, buffer: memoryview) -> None:
-        """Fill a buffer with an object's bytes from `start` on."""
-        if start < 0 or start + buffer.nbytes > location.length:
-            raise InvalidRequest(f"bytes [{start}, {start + buffer.nbytes}) are not in {location}")
+        """Bytes [start, end) of an object. Raise `InvalidRequest` if it was released and its space used again."""
+        check_range(location, start, end)
+        slab = self._slabs.get(location.key)
+        if slab is None or location.offset + location.length > slab.size_bytes:
+            raise InvalidRequest(f"the write-ahead log has no object at {location}")
+        path = self._directory / location.key
         try:
-            with self._reads.reading(self._directory / location.key) as fd:
-                complete = read_fully(fd, location.offset + start, buffer)
+            with self._readers.reading(path) as descriptor:
+                data = os.pread(descriptor, end - start, location.offset + start)
         except FileNotFoundError:
-            complete = False
+            data = b""
         except OSError as error:
-            raise unavailable(error, "reading", self._directory / location.key) from error
-        # A slab loses its key before it is written again, so the bytes are the object's if the key is still good.
+            raise unavailable(error, "reading", path) from error
         if location.key not in self._slabs:
-            raise InvalidRequest(f"{location} was released")
-        if not complete:
-            raise CorruptData(f"{location} is not wholly there")
+            raise InvalidRequest(f"the object of the write-ahead log at {location} was released")
+        if len(data) < end - start:
+            raise CorruptData(f"{path} ends before the object at {location}")
+        return memoryview(data)
 
     def release(self, locations: Iterable[WalLocation]) -> None:
-        """These objects are no longer needed; their space may be used again. Unknown ones are no error."""
-        with self._changing:
+        """These objects are no longer needed. A slab without any is used again, or deleted if there are spare ones."""
+        with self._state:
             for location in locations:
                 slab = self._slabs.get(location.key)
-                if slab is None:
-                    continue
-                slab.live.pop(location.offset, None)
-                if not slab.live and slab is not self._current:
-                    self._set_free(slab)
+                if slab is not None and slab.unmark(location.offset):
+                    self._live_bytes -= location.length
+                    self._free_if_empty(slab)
+            surplus = self._take_surplus()
+        self._delete(surplus)
 
-    def trim(self) -> int:
-        """Delete slabs that were free at the last call already, but for a few; how many. Call it now and then."""
-        with self._changing:
-            stale = [slab for slab in self._free if slab.number in self._long_free]
-            surplus = stale[: max(0, len(self._free) - SPARE_SLABS)]
-            self._free = [slab for slab in self._free if slab not in surplus]
-            self._long_free = {slab.number for slab in self._free}
-        for slab in surplus:
-            slab.path.unlink(missing_ok=True)
-        return len(surplus)
+    def recover(self, live: Iterable[WalLocation]) -> None:
+        """Take exactly these objects for alive. Raise `CorruptData` if one of them cannot be there."""
+        with self._state:
+            self._forget_everything()
+            for location in live:
+                self._revive(location)
+            for slab in self._slabs.values():
+                self._free_if_empty(slab)
+            surplus = self._take_surplus()
+            unfinished = [slab for slab in self._slabs.values() if 0 < slab.position < slab.size_bytes]
+        self._delete(surplus)
+        if unfinished:
+            newest = max(unfinished, key=lambda slab: _number_of(slab.path))
+            with _explained("opening", newest.path):
+                newest.writer = self._open_writer(newest.path)
+            newest.sealed = False
+            self._current = newest
 
     def stats(self) -> SlabStats:
-        """How full the ring is."""
-        with self._changing:
-            slabs = list(self._slabs.values())
-            free = len(self._free) + (self._spare is not None)
-            return SlabStats(
-                slabs=len(slabs) + free, free_slabs=free,
-                live_objects=sum(len(slab.live) for slab in slabs),
-                live_bytes=sum(sum(slab.live.copy().values()) for slab in slabs),
-            )  # fmt: skip
+        """How full the log is."""
+        with self._state:
+            return SlabStats(slabs=len(self._slabs), free_slabs=len(self._free), live_bytes=self._live_bytes)
 
-    # ---- the ring ---------------------------------------------------------------------------------------------
+    def close(self) -> None:
+        """Stop the background thread and close every file."""
+        with self._state:
+            self._closed = True
+            self._state.notify_all()
+        if self._preparer is not None:
+            self._preparer.join()
+        with self._state:
+            for slab in (self._current, self._next):
+                if slab is not None:
+                    slab.seal()
+            self._current = self._next = None
+        self._readers.close()
 
-    def _advance(self, length: int) -> Slab:
-        """Make the next slab the current one. With `_appending` held."""
-        following = self._take_spare(length)
-        with self._changing:
-            former, self._current = self._current, following
-            self._slabs[following.key] = following
-            if former is not None:
-                former.seal()
-                if not former.live:
-                    self._set_free(former)
-        return following
+    # Appending
 
-    def _take_spare(self, length: int) -> Slab:
-        with self._preparing:
-            spare, self._spare = self._spare, None
-            if spare is not None and not spare.fits(length):
-                # An object larger than a slab gets a slab of its own size.
-                spare.seal()
-                with self._changing:
-                    self._free.append(spare)
-                spare = None
-            return spare or self._make_slab(length)
-
-    def _set_free(self, slab: Slab) -> None:
-        """With `_changing` held."""
-        del self._slabs[slab.key]
-        self._reads.discard(slab.path)
-        if slab.capacity > self._slab_bytes:
-            slab.path.unlink(missing_ok=True)
+    def _claim(self, span: int) -> tuple[Slab, SlabWriter, int]:
+        """Space for one object. Its first page is marked, so that nobody takes the slab away meanwhile."""
+        if span > self._slab_bytes:
+            slab = self._make(span)
         else:
-            self._free.append(slab)
+            if self._current is None or self._current.position + span > self._current.size_bytes:
+                self._advance()
+            assert self._current is not None
+            slab = self._current
+        assert slab.writer is not None
+        with self._state:
+            offset, end = slab.position, slab.position + span
+            while self._zeroing is not None and self._zeroing[0] is slab and self._zeroing[1] < end:
+                self._state.wait()
+            slab.position = end
+            slab.written_bytes = max(slab.written_bytes, end)
+            slab.mark(offset)
+            return slab, slab.writer, offset
 
-    def _make_slab(self, length: int) -> Slab:
-        """Recycle a free slab or create one, ready for appends and, with `disk`, durably named. With `_preparing`."""
-        with self._changing:
-            fitting = [slab for slab in self._free if aligned(length) <= slab.capacity]
-            recycled = fitting[0] if fitting else None
-            if recycled is not None:
-                self._free.remove(recycled)
-            elif len(self._slabs) >= self._max_slabs:
-                raise Unavailable(
-                    f"back-pressure: all {self._max_slabs} slabs of the write-ahead log hold data that is not "
-                    "compacted yet"
-                )
-            number = self._next_number
-            self._next_number += 1
-        path = self._directory / f"{_PREFIX}{number:010d}"
+    def _appended(self, slab: Slab, size_bytes: int) -> None:
+        with self._state:
+            self._live_bytes += size_bytes
+            if slab is not self._current:
+                slab.seal()
+            elif self._durable:
+                self._wake_preparer(slab, zero=size_bytes < LARGE_OBJECT_BYTES)
+
+    def _abandon(self, slab: Slab, offset: int, *, full: bool) -> None:
+        """Take a claim back. After anything but a full disk the slab is not trusted with more objects."""
+        with self._state:
+            slab.unmark(offset)
+            slab.position = offset
+            if slab is self._current and full:
+                return
+            if slab is self._current:
+                self._current = None
+            slab.seal()
+            self._free_if_empty(slab)
+            surplus = self._take_surplus()
+        self._delete(surplus)
+
+    def _advance(self) -> None:
+        """Go on in the next slab."""
+        self._prepare_next()
+        with self._state:
+            done, self._current, self._next = self._current, self._next, None
+            if done is not None:
+                done.seal()
+                self._free_if_empty(done)
+
+    # Slabs
+
+    def _prepare_next(self) -> None:
+        with self._preparing:
+            if self._next is None:
+                self._next = self._make(self._slab_bytes)
+
+    def _make(self, size_bytes: int) -> Slab:
+        """A slab to write to: a free one under a new name, or a new file."""
+        with self._state:
+            slab, old = self._choose(size_bytes)
         try:
-            if recycled is not None:
-                recycled.path.rename(path)
-            slab = Slab(path, number, max(self._slab_bytes, aligned(length)), self._sync)
-            slab.open()
-            if self._sync is Sync.DISK:
+            if old is None:
+                create_file(slab.path, size_bytes, sparse=self._sparse)
+            else:
+                old.rename(slab.path)
+                self._readers.discard(old)
+            slab.writer = self._open_writer(slab.path)
+            if self._durable:
                 sync_directory(self._directory)
         except OSError as error:
-            raise unavailable(error, "preparing", path) from error
+            self._unmake(slab)
+            raise unavailable(error, "preparing space in", self._directory) from error
         return slab
 
-    # ---- preparation in the background ------------------------------------------------------------------------
+    def _choose(self, size_bytes: int) -> tuple[Slab, Path | None]:
+        if self._closed:
+            raise Unavailable("the write-ahead log is closed")
+        path = self._directory / f"{self._number:06d}.slab"
+        if self._free and size_bytes == self._slab_bytes:
+            slab = self._free.pop()
+            old = slab.path
+            del self._slabs[slab.key]
+            slab.recycle(path)
+        elif len(self._slabs) < self._max_slabs:
+            slab, old = Slab(path, size_bytes), None
+        else:
+            raise Unavailable(
+                f"the write-ahead log is full: all of its {self._max_slabs} slabs in {self._directory} are in use, "
+                "and compaction has not freed one yet"
+            )
+        self._number += 1
+        self._slabs[slab.key] = slab
+        return slab, old
 
-    def _wants_preparation(self, slab: Slab) -> bool:
-        if self._wants_spare(slab):
-            return True
-        return self._zero_ahead and slab.written < slab.capacity and slab.written - slab.position < AHEAD_BYTES // 2
+    def _unmake(self, slab: Slab) -> None:
+        """Drop a slab that could not be made ready. A file that kept its old name is found again at the next start."""
+        with self._state:
+            slab.seal()
+            del self._slabs[slab.key]
+        self._delete([slab])
 
-    def _wants_spare(self, slab: Slab) -> bool:
-        return self._spare is None and slab.capacity - slab.position < self._slab_bytes // 4
+    def _open_writer(self, path: Path) -> SlabWriter:
+        return SlabWriter(path, durable=self._durable, direct_io=self._direct_io, staging=self._staging)
 
-    def _prepare_soon(self) -> None:
-        if self._preparer is None:
-            self._preparer = threading.Thread(target=self._prepare_loop, name="penstock-slab-preparer", daemon=True)
-            self._preparer.start()
-        self._prepare_now.set()
+    def _free_if_empty(self, slab: Slab) -> None:
+        if slab.sealed and slab.live_objects == 0 and slab not in self._free:
+            self._free.append(slab)
 
-    def _prepare_loop(self) -> None:
-        while True:
-            self._prepare_now.wait()
-            self._prepare_now.clear()
-            if self._closed:
-                return
-            # Preparation is only a matter of speed: what fails here fails again where somebody is told.
-            try:
-                self._prepare()
-            except (OSError, Unavailable):
-                continue
+    def _take_surplus(self) -> list[Slab]:
+        """Free slabs that are not worth keeping: more than the spare ones, or of another size."""
+        odd = [slab for slab in self._free if slab.size_bytes != self._slab_bytes]
+        usable = [slab for slab in self._free if slab.size_bytes == self._slab_bytes]
+        self._free, surplus = usable[:SPARE_SLABS], odd + usable[SPARE_SLABS:]
+        for slab in surplus:
+            del self._slabs[slab.key]
+        return surplus
+
+    def _delete(self, slabs: Iterable[Slab]) -> None:
+        for slab in slabs:
+            self._readers.discard(slab.path)
+            # A file that cannot be removed now is free space again at the next start.
+            with contextlib.suppress(OSError):
+                slab.path.unlink(missing_ok=True)
+
+    # Starting
+
+    def _scan(self) -> None:
+        """Know every slab that is there; until `recover` all of them count as in use."""
+        with _explained("reading", self._directory):
+            for path in self._directory.iterdir():
+                if _NAME.fullmatch(path.name):
+                    slab = Slab(path, path.stat().st_size & -ALIGNMENT)
+                    slab.written_bytes = min(slab.size_bytes, written_extent(path) & -ALIGNMENT)
+                    slab.sealed = True
+                    self._slabs[path.name] = slab
+                    self._number = max(self._number, _number_of(path) + 1)
+
+    def _forget_everything(self) -> None:
+        self._current = self._next = None
+        self._free = []
+        self._live_bytes = 0
+        for slab in self._slabs.values():
+            slab.seal()
+            slab.position = slab.live_objects = 0
+            slab.starts = bytearray(len(slab.starts))
+
+    def _revive(self, location: WalLocation) -> None:
+        slab = self._slabs.get(location.key)
+        if slab is None:
+            raise CorruptData(f"{self._directory / location.key} is missing, but objects in it are in use")
+        end = location.offset + aligned(location.length)
+        if location.offset < 0 or location.offset % ALIGNMENT or location.length <= 0 or end > slab.size_bytes:
+            raise CorruptData(f"{slab.path} cannot hold the object at {location}")
+        slab.mark(location.offset)
+        slab.position = max(slab.position, end)
+        self._live_bytes += location.length
+
+    # The background thread
+
+    def _wake_preparer(self, slab: Slab, *, zero: bool) -> None:
+        """Ask for zeroed blocks and for the next slab, if an append has come close to the end of either."""
+        wanted = False
+        if zero and slab.written_bytes < min(slab.position + ZERO_AHEAD_BYTES // 2, slab.size_bytes):
+            slab.zero_goal = min(slab.position + ZERO_AHEAD_BYTES, slab.size_bytes)
+            wanted = True
+        if self._next is None and not self._wants_next and slab.position + ZERO_AHEAD_BYTES > slab.size_bytes:
+            self._wants_next = wanted = True
+            self._next_zero_goal = ZERO_AHEAD_BYTES if zero else 0
+        if wanted and not self._closed:
+            if self._preparer is None:
+                self._preparer = threading.Thread(target=self._prepare, name="slab-preparer", daemon=True)
+                self._preparer.start()
+            self._state.notify_all()
 
     def _prepare(self) -> None:
-        current = self._current
-        if current is None:
-            return
-        if self._zero_ahead:
-            current.prewrite(AHEAD_BYTES)
-        if self._wants_spare(current):
-            with self._preparing:
-                if self._spare is None:
-                    self._spare = self._make_slab(0)
-                    if self._zero_ahead:
-                        self._spare.prewrite(AHEAD_BYTES)
+        while True:
+            with self._state:
+                while not (self._closed or self._wants_next or self._to_zero()):
+                    self._state.wait()
+                if self._closed:
+                    return
+                slab = self._to_zero()
+            if slab is not None:
+                self._zero(slab)
+                continue
+            # What fails here fails again, with an answer, when an append needs the slab.
+            with contextlib.suppress(Unavailable):
+                self._prepare_next()
+            with self._state:
+                self._wants_next = False
+                if self._next is not None:
+                    self._next.zero_goal = min(self._next_zero_goal, self._next.size_bytes)
+
+    def _to_zero(self) -> Slab | None:
+        for slab in (self._current, self._next):
+            if slab is not None and slab.written_bytes < slab.zero_goal:
+                return slab
+        return None
+
+    def _zero(self, slab: Slab) -> None:
+        """Write zeros up to the slab's goal, then let the journal catch up here rather than in an append."""
+        try:
+            descriptor = open_direct(slab.path, os.O_WRONLY) if self._direct_io else None
+            if descriptor is None:
+                descriptor = os.open(slab.path, os.O_WRONLY)
+            try:
+                with mmap.mmap(-1, ZERO_PIECE_BYTES) as zeros, memoryview(zeros) as view:
+                    while self._zero_piece(slab, descriptor, view):
+                        pass
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            # Zeroing only makes appends faster; whatever is wrong will be told to one of them.
+            with self._state:
+                slab.zero_goal = 0
+
+    def _zero_piece(self, slab: Slab, descriptor: int, zeros: memoryview) -> bool:
+        with self._state:
+            start, end = slab.written_bytes, min(slab.written_bytes + ZERO_PIECE_BYTES, slab.zero_goal)
+            if self._closed or slab.sealed or start >= end:
+                return False
+            self._zeroing = (slab, start, end)
+        done = False
+        try:
+            with zeros[: end - start] as piece:
+                write_fully(descriptor, [piece], start)
+            done = True
+        finally:
+            with self._state:
+                self._zeroing = None
+                if done:
+                    slab.written_bytes = max(slab.written_bytes, end)
+                self._state.notify_all()
+        return True
 
 
-def _number_of(name: str) -> int | None:
-    digits = name.removeprefix(_PREFIX)
-    return int(digits) if digits != name and digits.isdecimal() else None
+@contextlib.contextmanager
+def _explained(doing: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unavailable(error, doing, path) from error
+
+
+def _number_of(path: Path) -> int:
+    return int(path.stem)

@@ -1,0 +1,148 @@
+"""One slab: a file of fixed size that is filled with objects from its beginning to its end.
+
+A slab knows three things about its bytes. `position` is where the next object goes. `written_bytes` is how far its
+blocks have been written at least once: the first write to a block that was only allocated makes the file system
+change its extent map, and a durable write then waits for the journal as well. And `starts` marks the pages where live
+objects begin, a byte each, so that releasing an object twice is harmless and needs no table of objects.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock.storage.arena import ALIGNMENT, aligned
+from penstock.storage.disk import Staging, is_aligned, open_direct, write_fully
+from penstock.storage.wal import Buffer
+
+DIRECT_MIN_BYTES = 256 * 1024
+"""Without syncing, the page cache is faster below this size and dearer above."""
+_PADDING = bytes(ALIGNMENT)
+
+
+class SlabWriter:
+    """Descriptors through which one slab is written."""
+
+    def __init__(self, path: Path, *, durable: bool, direct_io: bool, staging: Staging) -> None:
+        flags = os.O_WRONLY | (os.O_DSYNC if durable else 0)
+        self._direct_min_bytes = 0 if durable else DIRECT_MIN_BYTES
+        self._staging = staging
+        self._plain = os.open(path, flags)
+        try:
+            self._direct = open_direct(path, flags) if direct_io else None
+        except OSError:
+            os.close(self._plain)
+            raise
+
+    def write(self, body: Sequence[Buffer], size_bytes: int, offset: int) -> None:
+        """Write an object and fill up its last page."""
+        if self._direct is not None and size_bytes >= self._direct_min_bytes:
+            try:
+                self._write_direct(self._direct, body, offset)
+            except OSError as error:
+                # Some file systems accept the flag and then refuse the write.
+                if error.errno != errno.EINVAL:
+                    raise
+                os.close(self._direct)
+                self._direct = None
+            else:
+                return
+        padding = aligned(size_bytes) - size_bytes
+        # Whole pages, so that the kernel never has to read the rest of a page before it can change a part.
+        write_fully(self._plain, [*body, _PADDING[:padding]] if padding else body, offset)
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        os.close(self._plain)
+        if self._direct is not None:
+            os.close(self._direct)
+            self._direct = None
+
+    def _write_direct(self, descriptor: int, body: Sequence[Buffer], offset: int) -> None:
+        if len(body) == 1 and is_aligned(body[0]):
+            write_fully(descriptor, body, offset)
+        else:
+            self._staging.write(descriptor, body, offset)
+
+
+class Slab:
+    """The state of one slab. Everything here is changed under the owner's lock."""
+
+    __slots__ = (
+        "live_objects", "path", "position", "sealed", "size_bytes", "starts", "writer", "written_bytes", "zero_goal",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self.position = 0
+        self.written_bytes = 0
+        self.zero_goal = 0
+        self.sealed = False
+        self.writer: SlabWriter | None = None
+        self.starts = bytearray(size_bytes // ALIGNMENT)
+        self.live_objects = 0
+
+    @property
+    def key(self) -> str:
+        """The file's name. A recycled file gets a new one, so a key never means two things."""
+        return self.path.name
+
+    def mark(self, offset: int) -> None:
+        """An object begins here."""
+        if not self.starts[offset // ALIGNMENT]:
+            self.starts[offset // ALIGNMENT] = 1
+            self.live_objects += 1
+
+    def unmark(self, offset: int) -> bool:
+        """The object that begins here is no longer needed. False if there is none."""
+        page, rest = divmod(offset, ALIGNMENT)
+        if rest or page >= len(self.starts) or not self.starts[page]:
+            return False
+        self.starts[page] = 0
+        self.live_objects -= 1
+        return True
+
+    def seal(self) -> None:
+        """Nothing more is written here until the slab is recycled."""
+        self.sealed = True
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+    def recycle(self, path: Path) -> None:
+        """Start again under another name; which blocks were written stays true."""
+        self.path = path
+        self.position = self.zero_goal = 0
+        self.sealed = False
+
+
+def create_file(path: Path, size_bytes: int, *, sparse: bool) -> None:
+    """Make a file of a size, with its blocks allocated unless `sparse`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        if sparse or sys.platform != "linux":
+            os.ftruncate(descriptor, size_bytes)
+        else:
+            os.posix_fallocate(descriptor, 0, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def allocates_cheaply(directory: Path) -> bool:
+    """Whether allocating a file takes no time: on a block device, not in memory or over a network."""
+    return os.major(directory.stat().st_dev) != 0
+
+
+def written_extent(path: Path) -> int:
+    """How far a file's blocks were written: up to its first hole or its first merely allocated block."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_HOLE)
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)
