@@ -217,8 +217,11 @@ class Server:
         """Send what is ready, for at most so long, and close every connection: that is how clients are told."""
         self.stop_listening()
         deadline = self.now() + grace_s
-        while self.now() < deadline and any(connection.out_bytes for connection in self._connections.values()):
-            await asyncio.sleep(0.01)  # noqa: ASYNC110  # sockets drain one by one, nothing announces the last
+        # Sockets drain one by one and nothing announces the last, hence the polling.
+        while self.now() < deadline and any(  # noqa: ASYNC110
+            connection.out_bytes for connection in self._connections.values()
+        ):
+            await asyncio.sleep(0.01)
         for connection in list(self._connections.values()):
             connection.close()
         if self._sweeper is not None:

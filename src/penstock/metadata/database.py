@@ -6,12 +6,13 @@ nothing of threads and await nothing, so the same one runs on SQLite's writer th
 SQL is what SQLite (3.35 and later) and PostgreSQL (13 and later) both understand, with `$1`, `$2`, … as placeholders.
 Every implementation passes tests/contract/test_database.py. All of them raise
 
-    Unavailable     nothing happened; retry as is
+    Unavailable     nothing happened (or others kept winning); retry as is
     OutcomeUnknown  the commit may have happened
-    Conflict        a unique key or another constraint refused it, or others kept winning; nothing happened
+    Conflict        a unique key or another constraint refused it; nothing happened
     CorruptData     the database is damaged
 
-and let through what a script raises itself, after undoing everything it did. A script may run several times.
+and let through what a script raises itself, after undoing everything it did. A script may run several times. Rows are
+tuples of int, str, bytes, float and None.
 """
 
 from __future__ import annotations

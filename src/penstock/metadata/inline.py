@@ -11,15 +11,15 @@ the same data.
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.metadata import sqlite_engine as engine
 from penstock.metadata.database import Script
+from penstock.metadata.jobs import Job
 from penstock.metadata.sqlite_engine import Work
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class InlineDatabase:
     def __init__(self, *, faults: FaultHook = no_fault, delay_s: Callable[[], float] | None = None) -> None:
         self.faults, self.delay_s = faults, delay_s
         self._connection = engine.connect(None, durability="process")
-        self._waiting: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
+        self._waiting: deque[Job] = deque()
         self._closed = False
 
     async def open(self) -> None:
@@ -51,7 +51,7 @@ class InlineDatabase:
     async def close(self) -> None:
         """Let what waits run, then refuse everything."""
         while self._waiting:
-            await asyncio.wait([self._waiting[-1][0]])
+            await asyncio.wait([self._waiting[-1].future])
         self._closed = True
 
     def crash(self) -> None:
@@ -79,11 +79,11 @@ class InlineDatabase:
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a script that only reads."""
-        return await self._later(partial(self._read, script))
+        return await self._later(partial(engine.run_script, script=script), is_read=True)
 
     def submit(self, work: Work[T]) -> Awaitable[T]:
         """Run work in a transaction, in its turn."""
-        return self._later(partial(self._write, work))
+        return self._later(work, is_read=False)
 
     def run_inline(self, work: Work[T]) -> T:
         """Run work in a transaction now; only while idle."""
@@ -92,11 +92,11 @@ class InlineDatabase:
             raise RuntimeError("run_inline while others wait: their order would be lost")
         return self._write(work)
 
-    def _later(self, operation: Callable[[], T]) -> asyncio.Future[T]:
+    def _later(self, work: Work[T], *, is_read: bool) -> asyncio.Future[T]:
         self._check_open()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append((future, operation))
+        self._waiting.append(Job(work, future, is_read=is_read))
         # One callback for each that waits; which of them comes first does not matter, they serve the queue in order.
         if self.delay_s is None:
             loop.call_soon(self._run_next)
@@ -107,18 +107,10 @@ class InlineDatabase:
     def _run_next(self) -> None:
         if not self._waiting:
             return  # The process died meanwhile.
-        future, operation = self._waiting.popleft()
-        try:
-            answer = operation()
-        except BaseException as error:
-            if future.done():
-                raise
-            future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            if not future.done():
-                future.set_result(answer)
+        job = self._waiting.popleft()
+        with job:
+            job.answer = self._read(job.work) if job.is_read else self._write(job.work)
+        job.settle()
 
     def _write(self, work: Work[T]) -> T:
         fault = self.faults()
@@ -129,10 +121,10 @@ class InlineDatabase:
             raise OutcomeUnknown("the answer of the commit was lost")
         return answer
 
-    def _read(self, script: Callable[[], Script[T]]) -> T:
+    def _read(self, work: Work[T]) -> T:
         if self.faults() is not None:
             raise Unavailable("the database is away")
-        return engine.run_read(self._connection, script)
+        return engine.run_read(self._connection, work)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -21,40 +21,20 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.metadata import sqlite_engine as engine
 from penstock.metadata.database import Script
+from penstock.metadata.jobs import Job
 from penstock.metadata.sqlite_engine import Work
 
 T = TypeVar("T")
 
 
-class _Job:
-    """Work with the future that waits for it. As a context it keeps what its body raises."""
-
-    __slots__ = ("answer", "error", "future", "is_read", "work")
-
-    def __init__(self, work: Work[Any], future: asyncio.Future[Any], *, is_read: bool) -> None:
-        self.work, self.future, self.is_read = work, future, is_read
-        self.answer: Any = None
-        self.error: BaseException | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        self.error = engine.failure(error) if isinstance(error, sqlite3.Error) else error
-        return True
-
-
-def _run_batch(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+def _run_batch(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
     """Run jobs in order: neighbouring writes share a commit, reads see only what is committed."""
-    writes: list[_Job] = []
+    writes: list[Job] = []
     for job in jobs:
         if not job.is_read:
             writes.append(job)
@@ -62,16 +42,16 @@ def _run_batch(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
         _run_writes(connection, writes)
         writes = []
         with job:
-            job.answer = job.work(connection)
+            job.answer = engine.run_read(connection, job.work)
     _run_writes(connection, writes)
 
 
-def _run_writes(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+def _run_writes(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
     if len(jobs) == 1:
         with jobs[0]:
             jobs[0].answer = engine.run_transaction(connection, jobs[0].work)
         return
-    done: list[_Job] = []
+    done: list[Job] = []
     for job in jobs:
         with job:
             if not connection.in_transaction:
@@ -86,7 +66,7 @@ def _run_writes(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
         _commit(connection, done)
 
 
-def _run_within(connection: sqlite3.Connection, job: _Job) -> None:
+def _run_within(connection: sqlite3.Connection, job: Job) -> None:
     connection.execute("SAVEPOINT job")
     try:
         job.answer = job.work(connection)
@@ -98,31 +78,31 @@ def _run_within(connection: sqlite3.Connection, job: _Job) -> None:
     connection.execute("RELEASE job")
 
 
-def _commit(connection: sqlite3.Connection, jobs: Sequence[_Job]) -> None:
+def _commit(connection: sqlite3.Connection, jobs: Sequence[Job]) -> None:
     try:
         engine.commit(connection)
     except (PlatformError, sqlite3.Error) as error:
         _fail(jobs, error)
 
 
-def _fail(jobs: Sequence[_Job], error: Exception) -> None:
+def _fail(jobs: Sequence[Job], error: Exception) -> None:
     for job in jobs:
-        job.error = type(error)(*error.args)  # One each: every caller adds its own traceback.
+        job.fail(type(error)(*error.args))  # One each: every caller adds its own traceback.
 
 
 class _Worker:
     """A thread with a connection and a queue."""
 
-    def __init__(self, name: str, connection: sqlite3.Connection, deliver: Callable[[Sequence[_Job]], None]) -> None:
+    def __init__(self, name: str, connection: sqlite3.Connection, deliver: Callable[[Sequence[Job]], None]) -> None:
         self.connection = connection
         self._deliver = deliver
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self.put = self._queue.put
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         while (job := self._queue.get()) is not None:
             jobs = [job]
             is_last = self._take_waiting(jobs)
@@ -131,7 +111,7 @@ class _Worker:
             if is_last:
                 return
 
-    def _take_waiting(self, jobs: list[_Job]) -> bool:
+    def _take_waiting(self, jobs: list[Job]) -> bool:
         """Add everything that waits; True when the end of the queue was reached for good."""
         try:
             while (job := self._queue.get_nowait()) is not None:
@@ -197,7 +177,7 @@ class SqliteDatabase:
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a script on a snapshot of everything committed."""
-        return await self._enqueue(self._reader, partial(engine.run_read, script=script), is_read=True)
+        return await self._enqueue(self._reader, partial(engine.run_script, script=script), is_read=True)
 
     def submit(self, work: Work[T]) -> Awaitable[T]:
         """Run work on the writer thread in a transaction, in the order of calls; queued when this returns."""
@@ -216,10 +196,10 @@ class SqliteDatabase:
             raise Unavailable("the database is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         self._open_jobs += 1
-        worker.put(_Job(work, future, is_read=is_read))
+        worker.put(Job(work, future, is_read=is_read))
         return future
 
-    def _deliver(self, jobs: Sequence[_Job]) -> None:
+    def _deliver(self, jobs: Sequence[Job]) -> None:
         """Hand a batch of answers to the loop: one wake-up, on the worker's thread."""
         assert self._loop is not None
         try:
@@ -227,15 +207,10 @@ class SqliteDatabase:
         except RuntimeError:
             assert self._loop.is_closed()  # Nobody is left to be answered.
 
-    def _answer(self, jobs: Sequence[_Job]) -> None:
+    def _answer(self, jobs: Sequence[Job]) -> None:
         self._open_jobs -= len(jobs)
         for job in jobs:
-            if job.future.done():
-                continue  # The caller was cancelled.
-            if job.error is None:
-                job.future.set_result(job.answer)
-            else:
-                job.future.set_exception(job.error)
+            job.settle()
 
 
 def _check_point(connection: sqlite3.Connection) -> None:

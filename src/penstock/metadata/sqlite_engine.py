@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
-from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, Unavailable
 from penstock.metadata.database import Script
 
 T = TypeVar("T")
@@ -94,11 +94,11 @@ def run_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
     return answer
 
 
-def run_read(connection: sqlite3.Connection, script: Callable[[], Script[T]]) -> T:
-    """Run a script on one snapshot; writes in it change nothing."""
+def run_read(connection: sqlite3.Connection, work: Work[T]) -> T:
+    """Run work on one snapshot; what it writes is undone."""
     try:
         connection.execute("BEGIN")
-        return run_script(connection, script)
+        return work(connection)
     except sqlite3.Error as error:
         raise failure(error) from error
     finally:
@@ -124,8 +124,8 @@ def roll_back(connection: sqlite3.Connection) -> None:
         connection.execute("ROLLBACK")
 
 
-def failure(error: sqlite3.Error, what: str = "the database refused") -> PlatformError | sqlite3.Error:
-    """What an error of SQLite asks of the caller. An error that is a bug of ours stays as it is."""
+def failure(error: BaseException, what: str = "the database refused") -> BaseException:
+    """What an error asks of the caller: SQLite's become ours, others (and those that are bugs of ours) stay."""
     match _code(error):
         case sqlite3.SQLITE_FULL:
             return Unavailable(f"{what}: the disk is full; nothing was stored. Free some space and try again")
@@ -142,6 +142,6 @@ def failure(error: sqlite3.Error, what: str = "the database refused") -> Platfor
     return error
 
 
-def _code(error: sqlite3.Error) -> int:
-    """The primary result code; 0 for errors of the Python module itself."""
+def _code(error: BaseException) -> int:
+    """The primary result code; 0 for what does not come from SQLite itself."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF

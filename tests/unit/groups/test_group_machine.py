@@ -5,7 +5,7 @@ from __future__ import annotations
 from group_bench import Bench
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from penstock.groups.encoding import decode, encode
 from penstock.groups.model import GroupState, GroupStored, Leaver
@@ -32,6 +32,21 @@ class GroupMachine(RuleBasedStateMachine):
         self.owners: dict[tuple[int, int], str] = {}
         """(generation, partition) → who was given it."""
         self.replaced: dict[str, str] = {}
+
+    @initialize(dynamic=st.integers(0, 3), instances=st.integers(0, 2), settle=st.booleans())
+    def a_group_that_exists(self, dynamic: int, instances: int, settle: bool) -> None:
+        for instance_id in [None] * dynamic + list(INSTANCES[:instances]):
+            self.joins[self.bench.join(instance_id=instance_id, version=2)] = instance_id
+        self.bench.pass_ms(300)
+        self.learn()
+        if settle and self.bench.group is not None:
+            self.everybody_syncs()
+
+    def everybody_syncs(self) -> None:
+        members = sorted(self.bench.group.members)
+        shares = {m: bytes(p for p in PARTITIONS if p % len(members) == n) for n, m in enumerate(members)}
+        self.bench.sync_all(shares)
+        self.check_owners()
 
     def member(self, data: st.DataObject) -> str:
         members = [] if self.bench.group is None else list(self.bench.group.members)
@@ -109,8 +124,32 @@ class GroupMachine(RuleBasedStateMachine):
     def leave(self, data: st.DataObject) -> None:
         self.bench.leave(self.member(data))
 
-    @rule(delay_ms=st.sampled_from([1, 30, 600, 5_000, 11_000, 61_000, 400_000]))
-    def time_passes(self, delay_ms: int) -> None:
+    @precondition(lambda self: self.followers_that_owe_a_sync())
+    @rule(data=st.data())
+    def follower_syncs_early(self, data: st.DataObject) -> None:
+        member_id = data.draw(st.sampled_from(self.followers_that_owe_a_sync()))
+        self.bench.sync(member_id, self.bench.group.generation)
+
+    @precondition(lambda self: self.bench.asked)
+    @rule(data=st.data())
+    def parked_member_leaves(self, data: st.DataObject) -> None:
+        members = self.bench.group.members.values()
+        parked = [m.member_id for m in members if m.join_waiter is not None or m.sync_waiter is not None]
+        assert self.bench.leave(data.draw(st.sampled_from(parked))) == (ErrorCode.NONE,)
+
+    def followers_that_owe_a_sync(self) -> list[str]:
+        group = self.bench.group
+        if group is None or group.state is not GroupState.COMPLETING_REBALANCE:
+            return []
+        return [m.member_id for m in group.members.values() if m.owes_sync and m.member_id != group.leader]
+
+    @rule(delay_ms=st.sampled_from([1, 30, 30, 30, 600, 600, 9_000, 11_000, 61_000]), alive=st.booleans())
+    def time_passes(self, delay_ms: int, alive: bool) -> None:
+        while alive and delay_ms > 9_000 and self.bench.group is not None:
+            for member_id, member in list(self.bench.group.members.items()):
+                self.bench.heartbeat(member_id, self.bench.group.generation, member.instance_id)
+            self.bench.pass_ms(9_000)
+            delay_ms -= 9_000
         self.bench.pass_ms(delay_ms)
         self.learn()
 
@@ -126,10 +165,7 @@ class GroupMachine(RuleBasedStateMachine):
         self.bench.pass_ms(5_000)
         group = self.bench.group
         if group is not None and group.state is GroupState.COMPLETING_REBALANCE:
-            members = sorted(group.members)
-            shares = {m: bytes(p for p in PARTITIONS if p % len(members) == n) for n, m in enumerate(members)}
-            self.bench.sync_all(shares)
-            self.check_owners()
+            self.everybody_syncs()
         self.learn()
 
     @rule()
@@ -179,6 +215,8 @@ class GroupMachine(RuleBasedStateMachine):
         group = self.bench.group
         members = [] if group is None else list(group.members.values())
         parked = [w for m in members for w in (m.join_waiter, m.sync_waiter) if w is not None]
+        if group is not None and group.state is not GroupState.COMPLETING_REBALANCE:
+            assert not any(m.sync_waiter for m in members), "waits for an assignment nobody is asked for"
         assert sorted(parked) == sorted(self.bench.asked)
         if parked:
             assert self.bench.timers, "nothing would ever end the wait"
@@ -212,4 +250,4 @@ class GroupMachine(RuleBasedStateMachine):
 
 
 TestGroupMachine = GroupMachine.TestCase
-TestGroupMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestGroupMachine.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)

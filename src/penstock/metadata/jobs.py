@@ -1,0 +1,45 @@
+"""A piece of work and the future that waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any
+
+from penstock.metadata.sqlite_engine import Work, failure
+
+
+class Job:
+    """Run `work` in `with job:`; what the body raises is kept as the answer, whatever it is."""
+
+    __slots__ = ("answer", "error", "future", "is_read", "work")
+
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any], *, is_read: bool) -> None:
+        self.work, self.future, self.is_read = work, future, is_read
+        self.answer: Any = None
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if error is not None:
+            self.fail(error)
+        return True
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self.error = failure(error)
+        if self.error is not error:
+            self.error.__cause__ = error
+
+    def settle(self) -> None:
+        """Tell the caller, if it was not cancelled. On the loop's thread."""
+        if self.future.done():
+            return
+        if self.error is None:
+            self.future.set_result(self.answer)
+        else:
+            self.future.set_exception(self.error)

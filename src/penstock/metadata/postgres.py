@@ -1,0 +1,243 @@
+"""PostgreSQL behind the metadata port.
+
+Transactions are SERIALIZABLE: as if each were alone, like on SQLite. The price is that the server may tell one of two
+that met to start over; that happens here, a bounded number of times with random pauses. Reads run on one snapshot.
+
+Commits, reads and background work have connections of their own, so that a slow listing never delays a produce.
+Every call has a time limit. When the connection breaks or the time is up while a commit is under way, nobody can say
+whether it happened: `OutcomeUnknown`. Anywhere else nothing happened: `Unavailable`.
+
+The address contains a password, so no error repeats it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+
+from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, Unavailable
+from penstock.base.randomness import Randomness
+from penstock.metadata.database import Script
+
+if TYPE_CHECKING:
+    Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+T = TypeVar("T")
+
+COMMIT_CONNECTIONS = 4
+"""More committers only queue on the same rows."""
+READ_CONNECTIONS = 4
+BACKGROUND_CONNECTIONS = 2
+
+_CONNECT_TIMEOUT_S = 5
+_COMMIT_TIMEOUT_S = 10
+_READ_TIMEOUT_S = 30
+_BACKGROUND_TIMEOUT_S = 120
+_CLOSE_TIMEOUT_S = 5
+_ATTEMPTS = 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.2
+
+_SERIALIZABLE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+_SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+_START_OVER = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+_BROKEN = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.StatementCompletionUnknownError,
+)
+"""The server is gone or did not answer."""
+_REFUSED = (asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError, asyncpg.ReadOnlySQLTransactionError)
+"""The server answered that it cannot."""
+_CORRUPT = (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)
+
+
+class PostgresDatabase:
+    """A PostgreSQL database, shared by any number of agents."""
+
+    dialect = "postgres"
+
+    def __init__(self, dsn: str, *, randomness: Randomness) -> None:
+        self._dsn, self._randomness = dsn, randomness
+        self._where = describe(dsn)
+        self._pools: dict[str, Pool] = {}
+
+    async def open(self) -> None:
+        """Connect; raises `Unavailable` when that is not possible."""
+        if self._pools:
+            return
+        self._pools = {
+            "commits": self._pool(COMMIT_CONNECTIONS, _COMMIT_TIMEOUT_S),
+            "reads": self._pool(READ_CONNECTIONS, _READ_TIMEOUT_S),
+            "background": self._pool(BACKGROUND_CONNECTIONS, _BACKGROUND_TIMEOUT_S),
+        }
+        try:
+            for pool in self._pools.values():
+                await pool
+            async with self._connection("commits"):
+                pass
+        except BaseException:
+            await self.close()
+            raise
+
+    def _pool(self, size: int, timeout_s: float) -> Pool:
+        try:
+            return asyncpg.create_pool(
+                self._dsn,
+                min_size=0,
+                max_size=size,
+                timeout=_CONNECT_TIMEOUT_S,
+                command_timeout=timeout_s,
+                init=_set_codecs,
+            )
+        except (ValueError, asyncpg.InterfaceError):
+            raise _unreadable() from None  # Their text may quote a piece of the password.
+
+    async def close(self) -> None:
+        """Let running calls finish for a while, then disconnect."""
+        pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            try:
+                await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_S)
+            except (asyncio.TimeoutError, *_BROKEN, asyncpg.InterfaceError):
+                pool.terminate()
+
+    async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
+        """Run a script, all or nothing, as if it were alone."""
+        return await self._run("background" if background else "commits", _SERIALIZABLE, script)
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script on one snapshot."""
+        return await self._run("reads", _SNAPSHOT, script)
+
+    async def _run(self, pool: str, begin: str, script: Callable[[], Script[T]]) -> T:
+        for attempt in range(_ATTEMPTS):
+            try:
+                async with self._connection(pool) as connection:
+                    return await _attempt(connection, begin, script)
+            except _START_OVER:
+                longest_s = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
+                await asyncio.sleep(self._randomness.uniform(0, longest_s))
+        raise Unavailable(f"other transactions won {_ATTEMPTS} times in a row; nothing was stored")
+
+    @asynccontextmanager
+    async def _connection(self, name: str) -> AsyncIterator[Connection]:
+        pool = self._pools.get(name)
+        if pool is None:
+            raise Unavailable("the database is closed")
+        try:
+            connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise Unavailable(f"no connection to {self._where} within {_CONNECT_TIMEOUT_S} s") from None
+        except (asyncpg.ClientConfigurationError, ValueError):
+            raise _unreadable() from None
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unavailable(f"cannot connect to {self._where}: {error}") from error
+        try:
+            yield connection
+        finally:
+            await pool.release(connection)
+
+
+async def _attempt(connection: Connection, begin: str, script: Callable[[], Script[T]]) -> T:
+    try:
+        await connection.execute(begin)
+        answer = await _drive(connection, script)
+    except BaseException as error:
+        await _undo(connection, error)
+        known = _failure(error, connection)
+        if known is error:
+            raise
+        raise known from error
+    try:
+        await connection.execute("COMMIT")
+    except (*_BROKEN, asyncpg.InterfaceError) as error:
+        connection.terminate()
+        raise OutcomeUnknown("the connection was lost during a commit, which may have happened") from error
+    except asyncpg.PostgresError as error:
+        known = _failure(error, connection)
+        if known is error:
+            raise
+        raise known from error
+    return answer
+
+
+async def _drive(connection: Connection, script: Callable[[], Script[T]]) -> T:
+    steps = script()
+    try:
+        sql, args = next(steps)
+        while True:
+            rows = await connection.fetch(sql, *args)
+            sql, args = steps.send([tuple(row) for row in rows])
+    except StopIteration as end:
+        answer: T = end.value
+        return answer
+    finally:
+        steps.close()
+
+
+async def _undo(connection: Connection, error: BaseException) -> None:
+    """Roll back; where the connection may be in the middle of something, drop it, and the server will."""
+    if isinstance(error, (*_BROKEN, asyncpg.InterfaceError)) or not isinstance(error, Exception):
+        connection.terminate()
+        return
+    try:
+        await connection.execute("ROLLBACK")
+    except (*_BROKEN, asyncpg.InterfaceError, asyncpg.PostgresError):
+        connection.terminate()
+
+
+def _failure(error: BaseException, connection: Connection) -> BaseException:
+    """What an error before the end of a commit asks of the caller; one that is a bug of ours stays as it is."""
+    if isinstance(error, _START_OVER):
+        return error
+    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+        return Conflict(str(error))
+    if isinstance(error, _CORRUPT):
+        return CorruptData(f"PostgreSQL reports damaged data: {error}. Restore it from a backup")
+    if isinstance(error, asyncpg.DiskFullError):
+        return Unavailable("the disk of the PostgreSQL server is full; nothing was stored")
+    if isinstance(error, (*_BROKEN, *_REFUSED)):
+        return Unavailable(f"PostgreSQL failed before the commit, nothing was stored: {error or 'no answer in time'}")
+    if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError) and connection.is_closed():
+        return Unavailable("the connection to PostgreSQL was lost before the commit; nothing was stored")
+    return error
+
+
+async def _set_codecs(connection: Connection) -> None:
+    """Sums of integers come as numeric; hand them out as SQLite does."""
+    await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def describe(dsn: str) -> str:
+    """Where an address points to, without its password."""
+    try:
+        parts = urlsplit(dsn)
+        place: Any = parts.hostname or parse_qs(parts.query).get("host", [""])[0] or "localhost"
+        port, name = parts.port, parts.path.lstrip("/")
+    except ValueError:
+        return "PostgreSQL"
+    if "@" in name + place:  # The password contains a slash: what looks like the path is a piece of it.
+        return "PostgreSQL"
+    return f"PostgreSQL at {place}{f':{port}' if port else ''}{f', database {name}' if name else ''}"
+
+
+def _unreadable() -> InvalidRequest:
+    return InvalidRequest(
+        "the address of the database is not readable. It looks like postgresql://user:password@host:5432/database;"
+        " special characters in the password are written as %XX"
+    )
