@@ -6,9 +6,9 @@ from collections.abc import Callable
 from struct import pack
 
 import pytest
-
 from fixtures.raw_client import ConnectionClosed, request_bytes
 from fixtures.wire import Wire, batch
+
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.api_versions import ApiVersionsRequest

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from fixtures.waiting import eventually
 from fixtures.wire import Wire
+
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import join_group, leave_group, offset_commit, offset_delete, offset_fetch, sync_group

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from fixtures.waiting import eventually
 from fixtures.wire import ZERO_ID, Wire
+
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import delete_topics, describe_topic_partitions

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-
 from fixtures.wire import Wire, batch
+
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import delete_records, list_offsets, offset_for_leader_epoch
@@ -37,7 +37,16 @@ def test_end_for_read_committed_is_the_last_stable_offset(wire: Wire, stamped: s
 
 @pytest.mark.parametrize(
     ("time", "offset", "found"),
-    [(0, 0, 100), (100, 0, 100), (101, 1, 300), (200, 1, 300), (300, 1, 300), (301, 3, 500), (401, 3, 500), (501, 5, 600)],
+    [
+        (0, 0, 100),
+        (100, 0, 100),
+        (101, 1, 300),
+        (200, 1, 300),
+        (300, 1, 300),
+        (301, 3, 500),
+        (401, 3, 500),
+        (501, 5, 600),
+    ],
 )
 def test_lowest_offset_with_a_timestamp_at_or_after(
     wire: Wire, stamped: str, time: int, offset: int, found: int

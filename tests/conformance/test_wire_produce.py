@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from fixtures.wire import ZERO_ID, Wire, batch, patched, records_of
+
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
+
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import (
@@ -30,9 +30,7 @@ SET, DELETE, APPEND, SUBTRACT = range(4)
 
 
 def _create(wire: Wire, *topics: Any, version: int = 7, validate_only: bool = False) -> list[Any]:
-    request = create_topics.CreateTopicsRequest(
-        topics=list(topics), timeout_ms=20_000, validate_only=validate_only
-    )
+    request = create_topics.CreateTopicsRequest(topics=list(topics), timeout_ms=20_000, validate_only=validate_only)
     return list(wire.call(ApiKey.CREATE_TOPICS, version, request).topics)
 
 
@@ -203,9 +201,7 @@ def _alter(wire: Wire, name: str, *changes: tuple[str, int, str | None], kind: i
         incremental_alter_configs.AlterableConfig(name=key, config_operation=operation, value=value)
         for key, operation, value in changes
     ]
-    resource = incremental_alter_configs.AlterConfigsResource(
-        resource_type=kind, resource_name=name, configs=configs
-    )
+    resource = incremental_alter_configs.AlterConfigsResource(resource_type=kind, resource_name=name, configs=configs)
     request = incremental_alter_configs.IncrementalAlterConfigsRequest(resources=[resource], validate_only=check)
     return int(wire.call(ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, request).responses[0].error_code)
 

@@ -1,0 +1,207 @@
+"""Kafka's own command-line tools, each as a process of its own, as an operator or a script runs them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures import programs
+from fixtures.waiting import eventually
+
+pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
+
+TOOLS = {
+    "api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
+    "cluster": "org.apache.kafka.tools.ClusterTool",
+    "configs": "kafka.admin.ConfigCommand",
+    "console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
+    "console-producer": "org.apache.kafka.tools.ConsoleProducer",
+    "consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "consumer-perf": "org.apache.kafka.tools.ConsumerPerformance",
+    "delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
+    "end-to-end": "org.apache.kafka.tools.EndToEndLatency",
+    "get-offsets": "org.apache.kafka.tools.GetOffsetShell",
+    "groups": "org.apache.kafka.tools.GroupsCommand",
+    "leader-election": "org.apache.kafka.tools.LeaderElectionCommand",
+    "log-dirs": "org.apache.kafka.tools.LogDirsCommand",
+    "producer-perf": "org.apache.kafka.tools.ProducerPerformance",
+    "reassign": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+    "topics": "org.apache.kafka.tools.TopicCommand",
+    "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
+    "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
+}
+RUN_TIMEOUT_S = 120
+
+Tool = Callable[..., str]
+
+
+@pytest.fixture
+def tool(bootstrap: str) -> Tool:
+    """Runs a tool against the broker; what it printed. It must exit with the expected code."""
+
+    def run(name: str, *words: str, stdin: str = "", code: int = 0) -> str:
+        command = programs.java(TOOLS[name], *words, "--bootstrap-server", bootstrap)
+        return _run(command, stdin, code)
+
+    return run
+
+
+def _run(command: list[str | Path], stdin: str = "", code: int = 0) -> str:
+    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def topic(tool: Tool, fresh_name: Callable[..., str]) -> str:
+    """A topic of two partitions, made by the tool."""
+    name = fresh_name()
+    made = tool("topics", "--create", "--topic", name, "--partitions", "2", "--config", "retention.ms=600000")
+    assert f"Created topic {name}" in made
+    return name
+
+
+def _produce(tool: Tool, topic: str, count: int) -> None:
+    tool("producer-perf", "--topic", topic, "--num-records", str(count), "--record-size", "100", "--throughput", "-1")
+
+
+def _end(tool: Tool, topic: str, time: int = -1) -> int:
+    lines = tool("get-offsets", "--topic", topic, "--time", str(time)).split()
+    return sum(int(line.rsplit(":", 1)[1]) for line in lines if line.startswith(f"{topic}:"))
+
+
+def test_topics(tool: Tool, topic: str) -> None:
+    assert topic in tool("topics", "--list").split()
+    tool("topics", "--alter", "--topic", topic, "--partitions", "3")
+    described = tool("topics", "--describe", "--topic", topic)
+    assert "PartitionCount: 3" in described
+    assert "retention.ms=600000" in described
+    assert "already exists" in tool("topics", "--create", "--topic", topic, code=1)
+    assert topic not in tool("topics", "--describe", "--under-replicated-partitions")
+    tool("topics", "--delete", "--topic", topic)
+    eventually(lambda: topic not in tool("topics", "--list").split(), what="the topic being gone")
+
+
+def test_topic_settings(tool: Tool, topic: str) -> None:
+    of_topic = ("--entity-type", "topics", "--entity-name", topic)
+    tool("configs", "--alter", *of_topic, "--add-config", "retention.ms=5000,cleanup.policy=[compact,delete]")
+    described = tool("configs", "--describe", *of_topic)
+    assert "retention.ms=5000" in described
+    assert "cleanup.policy=compact,delete" in described
+    tool("configs", "--alter", *of_topic, "--delete-config", "retention.ms")
+    assert "retention.ms=" not in tool("configs", "--describe", *of_topic)
+    assert "max.message.bytes=1048588" in tool("configs", "--describe", *of_topic, "--all")
+
+
+def test_broker_settings(tool: Tool) -> None:
+    assert "auto.create.topics.enable=true" in tool("configs", "--describe", "--entity-type", "brokers", "--all")
+
+
+def test_console(tool: Tool, topic: str) -> None:
+    lines = "".join(f"key{number}:value{number}\n" for number in range(10))
+    keyed = ("--reader-property", "parse.key=true", "--reader-property", "key.separator=:")
+    tool("console-producer", "--topic", topic, *keyed, stdin=lines)
+    printed = tool(
+        "console-consumer", "--topic", topic, "--from-beginning", "--max-messages", "10", "--timeout-ms", "30000",
+        "--formatter-property", "print.key=true", "--formatter-property", "key.separator=:",
+    )  # fmt: skip
+    got = [line for line in printed.splitlines() if line.startswith("key")]
+    assert sorted(got) == sorted(lines.split())
+
+
+def test_performance_tools(tool: Tool, topic: str) -> None:
+    _produce(tool, topic, 3000)
+    assert _end(tool, topic) == 3000
+    printed = tool("consumer-perf", "--topic", topic, "--num-records", "3000", "--timeout", "30000")
+    assert printed.strip().splitlines()[-1].split(", ")[4] == "3000"
+
+
+def test_end_to_end_latency(bootstrap: str, fresh_name: Callable[..., str], tool: Tool) -> None:
+    topic = fresh_name()
+    tool("topics", "--create", "--topic", topic)
+    printed = _run(programs.java(TOOLS["end-to-end"], bootstrap, topic, "100", "all", "50"))
+    assert "Percentiles" in printed
+
+
+def test_consumer_groups(tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
+    group = fresh_name("g")
+    _produce(tool, topic, 100)
+    tool("console-consumer", "--topic", topic, "--group", group, "--from-beginning", "--max-messages", "100")
+    assert group in tool("consumer-groups", "--list")
+    assert group in tool("groups", "--list")
+    assert _offsets(tool("consumer-groups", "--describe", "--group", group), group, topic) == (100, 0)
+    assert "Empty" in tool("consumer-groups", "--describe", "--group", group, "--state")
+    tool("consumer-groups", "--reset-offsets", "--group", group, "--topic", topic, "--to-earliest", "--execute")
+    assert _offsets(tool("consumer-groups", "--describe", "--group", group), group, topic) == (0, 100)
+    tool("consumer-groups", "--delete-offsets", "--group", group, "--topic", f"{topic}:0")
+    tool("consumer-groups", "--delete", "--group", group)
+    assert group not in tool("consumer-groups", "--list")
+    assert "does not exist" in tool("consumer-groups", "--describe", "--group", group, code=1)
+
+
+def _offsets(described: str, group: str, topic: str) -> tuple[int, int]:
+    rows = [line.split() for line in described.splitlines() if line.startswith(group)]
+    mine = [row for row in rows if topic in row]
+    columns = [row.index(topic) for row in mine]
+    current = sum(int(row[column + 2]) for row, column in zip(mine, columns, strict=True) if row[column + 2] != "-")
+    lag = sum(int(row[-4]) for row in mine if row[-4] != "-")
+    return current, lag
+
+
+def test_delete_records(tool: Tool, topic: str, tmp_path: Path) -> None:
+    _produce(tool, topic, 200)
+    ends = {partition: _end(tool, f"{topic}") for partition in (0, 1)}
+    assert ends[0] == 200
+    wanted = [{"topic": topic, "partition": partition, "offset": -1} for partition in (0, 1)]
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"partitions": wanted, "version": 1}))
+    assert tool("delete-records", "--offset-json-file", str(plan)).count("low_watermark") == 2
+    assert _end(tool, topic, -2) == 200
+
+
+def test_log_dirs(tool: Tool, topic: str) -> None:
+    _produce(tool, topic, 100)
+    printed = tool("log-dirs", "--describe", "--topic-list", topic)
+    (line,) = [line for line in printed.splitlines() if line.startswith("{")]
+    document: dict[str, Any] = json.loads(line)
+    (broker,) = document["brokers"]
+    found = {entry["partition"] for directory in broker["logDirs"] for entry in directory["partitions"]}
+    assert found == {f"{topic}-0", f"{topic}-1"}
+
+
+def test_leader_election(tool: Tool, topic: str) -> None:
+    printed = tool("leader-election", "--election-type", "preferred", "--topic", topic, "--partition", "0")
+    assert "Valid replica already elected" in printed
+
+
+def test_reassignment(tool: Tool, topic: str, tmp_path: Path) -> None:
+    listed = tool("cluster", "list-endpoints")
+    node = int(listed.strip().splitlines()[-1].split()[0])
+    plan = tmp_path / "plan.json"
+    moves = [{"topic": topic, "partition": number, "replicas": [node]} for number in (0, 1)]
+    plan.write_text(json.dumps({"version": 1, "partitions": moves}))
+    assert "Successfully started" in tool("reassign", "--reassignment-json-file", str(plan), "--execute")
+    verified = tool("reassign", "--reassignment-json-file", str(plan), "--verify")
+    assert verified.count("is completed") == 2
+    assert "No partition reassignments found" in tool("reassign", "--list")
+
+
+def test_verifiable_clients(tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
+    sent = tool("verifiable-producer", "--topic", topic, "--max-messages", "500", "--throughput", "-1")
+    acknowledged = [line for line in sent.splitlines() if '"producer_send_success"' in line]
+    assert len(acknowledged) == 500
+    got = tool("verifiable-consumer", "--topic", topic, "--group-id", fresh_name("g"), "--max-messages", "500")
+    events = [json.loads(line) for line in got.splitlines() if line.startswith("{")]
+    assert sum(event["count"] for event in events if event["name"] == "records_consumed") == 500
+    commits = [event for event in events if event["name"] == "offsets_committed"]
+    assert commits
+    assert all(event["success"] for event in commits)
+
+
+def test_cluster(tool: Tool) -> None:
+    assert "Cluster ID: " in tool("cluster", "cluster-id")
+    assert "Produce(0): 0 to 13 [usable: 13]" in tool("api-versions")
