@@ -1,0 +1,242 @@
+"""One agent, put together: this is the place where everything meets.
+
+`start` opens the data (or memory), brings the state back, and listens; `stop` takes nothing new, finishes what was
+accepted, answers it, and lets go of everything. An agent belongs to the event loop it was started on.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from ipaddress import ip_address
+
+from penstock.agent.apis import Handlers, apis
+from penstock.agent.dispatch import Dispatcher
+from penstock.agent.server import Server
+from penstock.base.clock import Clock, SystemClock
+from penstock.base.context import RequestContext
+from penstock.base.errors import InvalidRequest
+from penstock.base.options import UpOptions
+from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
+from penstock.coordination.leases import Holder
+from penstock.coordination.timers import LoopAlarms
+from penstock.groups.handlers import Endpoint, GroupHandlers
+from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
+from penstock.groups.service import GroupService
+from penstock.groups.settings import GroupSettings
+from penstock.log.admin.cluster import ClusterHandlers
+from penstock.log.admin.configs import ConfigHandlers
+from penstock.log.admin.producers import ProducerHandlers
+from penstock.log.admin.replicas import ReplicaHandlers
+from penstock.log.admin.topics import TopicHandlers
+from penstock.log.brokers import SingleBroker
+from penstock.log.commit_path import EmbeddedCommitPath
+from penstock.log.fetch import FetchHandler
+from penstock.log.fetch_sessions import FetchSessions
+from penstock.log.model import Partition, Topic
+from penstock.log.offsets_api import OffsetHandlers
+from penstock.log.produce import ProduceHandler
+from penstock.log.producer_ids import ProducerIds
+from penstock.log.reader import Reader
+from penstock.log.recovery import load_state
+from penstock.log.registry import Registry
+from penstock.log.segments import SegmentIndex
+from penstock.log.settings import BrokerSettings, LiveSettings
+from penstock.log.timestamps import Timestamps
+from penstock.log.topics import Topics
+from penstock.log.writer import Writer, forget_views
+from penstock.metadata.migrate import migrate
+from penstock.metadata.sqlite import SqliteDatabase
+from penstock.storage.arena import Arena
+from penstock.storage.directory import DataDirectory
+from penstock.storage.local import LocalObjectStore
+from penstock.storage.memory import MemoryObjectStore, MemoryWal
+from penstock.storage.slabs import SlabWal
+from penstock.storage.wal import WalStore
+
+NODE_ID = 1
+TAIL_BYTES = 64 * 1024 * 1024
+"""Memory for recent batches."""
+COLD_BYTES = 32 * 1024 * 1024
+"""Memory for batches read from files."""
+MEMORY_WAL_MAX_BYTES = 1024 * 1024 * 1024
+COLD_THREADS = 4
+STOP_GRACE_S = 2.0
+
+
+class Agent:
+    """The data plane of one process."""
+
+    def __init__(self, options: UpOptions, *, clock: Clock | None = None, randomness: Randomness | None = None) -> None:
+        self.options = options
+        self.clock: Clock = clock or SystemClock()
+        self.randomness: Randomness = randomness or SystemRandomness()
+        self.settings = BrokerSettings.started_with(options.settings)
+        self.registry = Registry()
+        self.kafka_port = 0
+        self.ready = False
+        self._closing = AsyncExitStack()
+        refuse_open_doors(options)
+
+    async def start(self) -> None:
+        """Open, recover, listen. Raises a `PlatformError` with a sentence for the user when that is impossible."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._closing.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """Stop cleanly: nothing acknowledged is lost, and clients are told by the end of their connections."""
+        self.ready = False
+        await self._closing.aclose()
+
+    async def _start(self) -> None:
+        options, clock, randomness = self.options, self.clock, self.randomness
+        wal, objects = await self._open_stores()
+        live = LiveSettings(self.settings)
+        self.topics = Topics(
+            database=self.database, registry=self.registry, settings=live, clock=clock, randomness=randomness,
+            node_id=NODE_ID,
+        )  # fmt: skip
+        self._closing.push_async_callback(self.topics.close)
+        await self.topics.load()
+        seq = await load_state(self.database, self.registry, wal)
+        self.segments = SegmentIndex(self.database)
+        self.reader = Reader(
+            segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=Arena(COLD_BYTES)
+        )
+        self.commit_path = EmbeddedCommitPath(
+            database=self.database, wal=wal, clock=clock, randomness=randomness, seq=seq, agent_id=NODE_ID,
+            inline=options.durability == "process" or options.data_dir is None,
+        )  # fmt: skip
+        self.tail = Arena(TAIL_BYTES, on_recycle=forget_views)
+        self.writer = Writer(arena=self.tail, commit_path=self.commit_path, clock=clock)
+        await self._open_groups()
+        self._listen()
+        self.ready = True
+
+    async def _open_stores(self) -> tuple[WalStore, LocalObjectStore | MemoryObjectStore]:
+        options = self.options
+        self._executor = ThreadPoolExecutor(COLD_THREADS, thread_name_prefix="cold-read")
+        self._closing.callback(self._executor.shutdown)
+        wal: WalStore
+        objects: LocalObjectStore | MemoryObjectStore
+        if options.data_dir is None:
+            self.kafka_cluster_id = uuid_text(new_uuid(self.randomness))
+            self.database = SqliteDatabase(None, durability="process")
+            wal, objects = MemoryWal(MEMORY_WAL_MAX_BYTES), MemoryObjectStore()
+        else:
+            directory = DataDirectory.open(options.data_dir, randomness=self.randomness)
+            self._closing.callback(directory.close)
+            self.kafka_cluster_id = directory.cluster_id
+            self.database = SqliteDatabase(directory.database, durability=options.durability)
+            wal = SlabWal(directory.slabs, durability=options.durability)
+            objects = LocalObjectStore(directory.segments, sync=options.durability == "disk")
+        self.wal, self.objects = wal, objects
+        self._closing.callback(wal.close)
+        await self.database.open()
+        self._closing.push_async_callback(self.database.close)
+        await migrate(self.database, self.clock)
+        return wal, objects
+
+    async def _open_groups(self) -> None:
+        self.groups = GroupService(
+            database=self.database, topics=self.registry, settings=GroupSettings.of(self.settings),
+            holder=Holder(name=f"agent-{NODE_ID}"), clock=self.clock, alarms=LoopAlarms(), randomness=self.randomness,
+        )  # fmt: skip
+        await self.groups.open()
+        self._closing.push_async_callback(self.groups.close)
+        self.topics.listen(_GroupsListener(self.groups))
+
+    def _listen(self) -> None:
+        options, settings = self.options, self.settings
+        self.brokers = SingleBroker(
+            kafka_cluster_id=self.kafka_cluster_id, node_id=NODE_ID, host=options.kafka_host, port=options.kafka_port
+        )
+        sessions = FetchSessions(slots=settings.fetch_session_slots, clock=self.clock, randomness=self.randomness)
+        dispatcher = self.dispatcher = Dispatcher(
+            produce=ProduceHandler(registry=self.registry, writer=self.writer, clock=self.clock),
+            fetch=FetchHandler(
+                registry=self.registry, reader=self.reader, sessions=sessions, max_bytes=settings.fetch_max_bytes
+            ),
+        )
+        dispatcher.serve(apis(self._handlers()))
+        server = self.server = Server(
+            clock=self.clock,
+            dispatch=dispatcher,
+            pending_bytes=lambda: self.writer.pending_bytes,
+            max_frame_bytes=settings.socket_request_max_bytes,
+            max_connections=settings.max_connections,
+            max_connections_per_host=settings.max_connections_per_ip,
+            idle_s=settings.connections_max_idle_ms / 1000,
+        )
+        self.writer.on_drained = server.make_room
+        self._closing.push_async_callback(server.close, STOP_GRACE_S)
+        self._closing.push_async_callback(self.writer.drain)
+        self._closing.callback(server.stop_listening)
+        self.kafka_port = server.listen(options.kafka_host, options.kafka_port)
+        host, port = options.advertised or (options.kafka_host, self.kafka_port)
+        self.brokers.advertise(host, port)
+
+    def _handlers(self) -> Handlers:
+        topics, brokers, registry = self.topics, self.brokers, self.registry
+        timestamps = Timestamps(self.reader, self.segments)
+        return Handlers(
+            cluster=ClusterHandlers(topics, brokers),
+            topics=TopicHandlers(topics, brokers),
+            configs=ConfigHandlers(topics, brokers),
+            replicas=ReplicaHandlers(registry, brokers),
+            producers=ProducerHandlers(registry, ProducerIds(self.database)),
+            offsets=OffsetHandlers(topics, timestamps.offset_for_timestamp),
+            groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
+            group_offsets=GroupOffsetHandlers(self.groups, registry),
+        )
+
+
+class _OneCoordinator:
+    """The only agent coordinates everything."""
+
+    def __init__(self, brokers: SingleBroker) -> None:
+        self._brokers = brokers
+
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
+        (broker,) = self._brokers.alive(context)
+        return Endpoint(broker.node_id, broker.host, broker.port)
+
+
+class _GroupsListener:
+    """Tells groups what became of topics."""
+
+    def __init__(self, groups: GroupService) -> None:
+        self._groups = groups
+
+    async def on_topic_created(self, topic: Topic) -> None:
+        """Nothing to do."""
+
+    async def on_topic_deleted(self, topic: Topic) -> None:
+        """A topic's committed offsets go with it."""
+        await self._groups.forget_topic(topic.cluster_id, topic.topic_id)
+
+    async def on_trimmed(self, partition: Partition) -> None:
+        """Nothing to do."""
+
+
+def refuse_open_doors(options: UpOptions) -> None:
+    """Without credentials, listen on loopback only."""
+    for name, host in (("--kafka", options.kafka_host), ("--http", options.http_host)):
+        if not is_loopback(host):
+            raise InvalidRequest(
+                f"{name} {host} can be reached from other machines, and this release has no credentials to ask for."
+                " Listen on 127.0.0.1 and let clients come through a tunnel or a proxy that authenticates."
+            )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,61 @@
+"""The HTTP side of an agent: is it alive, is it ready, what does it count."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from uvicorn import Config, Server
+
+from penstock.agent.server import listening_socket
+
+
+class _QuietServer(Server):
+    """Uvicorn without signal handlers: the process has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def application(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Starlette:
+    """`/healthz`, `/readyz`, `/metrics`."""
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(_: Request) -> Response:
+        if ready():
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("starting or stopping\n", status_code=503)
+
+    async def show_metrics(_: Request) -> Response:
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", show_metrics),
+        ]
+    )
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
+    """Serve for as long as the context lasts; the port. Raises `Unavailable` when the address is taken."""
+    sock = listening_socket(host, port)
+    config = Config(app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_keep_alive=5)
+    server = _QuietServer(config)
+    task = asyncio.create_task(server.serve(sockets=[sock]))
+    try:
+        yield int(sock.getsockname()[1])
+    finally:
+        server.should_exit = True
+        await task
+        sock.close()
