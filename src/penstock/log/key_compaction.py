@@ -16,7 +16,7 @@ their keys supersede nothing: whether they count is decided by markers that are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -53,8 +53,9 @@ class KeyMap:
         """Take in the next batch."""
         if not _is_opaque(header):
             latest = self._latest
-            for _, _, key, _, _, _, _, offset in _keyed(_spans(batch)):
-                latest[key] = offset
+            for span in _spans(batch) or ():
+                if span.key is not None:
+                    latest[fingerprint(span.key)] = span.offset
         self.end_offset = header.last_offset + 1
 
     def supersedes(self, key: bytes, offset: int) -> bool:
@@ -65,3 +66,114 @@ class KeyMap:
 def fingerprint(key: bytes) -> bytes:
     """The key itself if it is short, else its hash; they differ in length, so they never meet."""
     return key if len(key) < KEY_HASH_BYTES else blake2b(key, digest_size=KEY_HASH_BYTES).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cleaning:
+    """What one pass over a partition goes by."""
+
+    keys: KeyMap
+    now_ms: int
+    delete_retention_ms: int
+    wanted_headers: frozenset[int] = frozenset()
+    """Last offsets of batches whose headers stay when their records go: the last ones of live producers."""
+
+    def wants_header(self, header: BatchHeader) -> bool:
+        """Whether an empty batch stays. The last one of the pass does, so that consumers reach the log's end."""
+        return header.last_offset in self.wanted_headers or header.last_offset + 1 >= self.keys.end_offset
+
+
+def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffer | None:
+    """What is left of one batch: the same object if nothing changes, other bytes, or None."""
+    if _is_opaque(header) or header.base_offset >= cleaning.keys.end_offset:
+        return batch
+    if header.record_count == 0:
+        return batch if cleaning.wants_header(header) else None
+    spans = _spans(batch)
+    if spans is None:
+        return batch
+    horizon = header.delete_horizon_ms
+    expired = horizon is not None and cleaning.now_ms >= horizon
+    supersedes, end_offset = cleaning.keys.supersedes, cleaning.keys.end_offset
+    kept = [
+        span
+        for span in spans
+        if span.offset >= end_offset
+        or (span.key is not None and not supersedes(span.key, span.offset) and not (expired and span.is_tombstone))
+    ]
+    if horizon is None and any(span.is_tombstone for span in kept):
+        horizon = cleaning.now_ms + cleaning.delete_retention_ms
+    if len(kept) == len(spans) and horizon == header.delete_horizon_ms:
+        return batch
+    offsets = {span.offset for span in kept}
+    return filter_batch(
+        batch,
+        lambda span: span.offset in offsets,
+        delete_horizon_ms=horizon,
+        keep_empty=cleaning.wants_header(header),
+        max_bytes=MAX_DECOMPRESSED_BYTES,
+    )
+
+
+def _is_opaque(header: BatchHeader) -> bool:
+    return header.is_control or header.is_transactional
+
+
+def _spans(batch: Buffer) -> list[RecordSpan] | None:
+    """The records of a batch, or None where it cannot be decoded: what is not understood is not thrown away."""
+    try:
+        return scan_batch(batch, max_bytes=MAX_DECOMPRESSED_BYTES)[1]
+    except Malformed:
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """What deciding about a segment needs of it."""
+
+    base_offset: int
+    last_offset: int
+    byte_length: int
+    max_timestamp: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dirt:
+    """How much of a partition compaction could look at now."""
+
+    start_offset: int
+    """Where the dirty part begins."""
+    end_offset: int
+    """Where the part that may be compacted ends."""
+    dirty_bytes: int
+    total_bytes: int
+    is_overdue: bool
+    """Whether `max.compaction.lag.ms` asks for it whatever the ratio."""
+
+    @property
+    def ratio(self) -> float:
+        """The share of dirty bytes."""
+        return self.dirty_bytes / self.total_bytes if self.total_bytes else 0.0
+
+    def is_worth_cleaning(self, config: TopicConfig) -> bool:
+        """Kafka's condition: overdue, or dirtier than the topic allows."""
+        return self.dirty_bytes > 0 and (self.is_overdue or self.ratio > config.min_cleanable_dirty_ratio)
+
+
+def measure(
+    stretches: Sequence[Stretch], config: TopicConfig, *, cleaned_to: int, first_dirty_ms: int, now_ms: int
+) -> Dirt:
+    """Look at a partition's segments, in order, from its log start on."""
+    clean, dirty, start, end = 0, 0, cleaned_to, cleaned_to
+    for stretch in stretches:
+        if stretch.last_offset < cleaned_to:
+            clean += stretch.byte_length
+            continue
+        if config.min_compaction_lag_ms > 0 and stretch.max_timestamp > now_ms - config.min_compaction_lag_ms:
+            break
+        dirty += stretch.byte_length
+        end = stretch.last_offset + 1
+    return Dirt(
+        start_offset=start, end_offset=end, dirty_bytes=dirty, total_bytes=clean + dirty,
+        is_overdue=0 <= first_dirty_ms < now_ms - config.max_compaction_lag_ms,
+    )  # fmt: skip

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
 NO_LIMIT = 2**31 - 1
 
-SEGMENT_COLUMNS = (
-    "partition_id", "base_offset", "last_offset", "object_id", "object_key", "byte_offset", "byte_length",
-    "record_count", "min_timestamp", "max_timestamp", "offset_index", "time_index", "generation",
-)  # fmt: skip
 _SELECT_SEGMENT = (
     "SELECT s.partition_id, s.base_offset, s.last_offset, s.object_id, o.key, s.byte_offset, s.byte_length,"
     " s.record_count, s.min_timestamp, s.max_timestamp, s.offset_index, s.time_index, s.generation"
@@ -188,12 +184,14 @@ def _move_on(fold: Fold) -> Script[bool]:
     if not rows:
         rows = yield "SELECT segmented_to FROM partition WHERE partition_id = $1", (fold.partition_id,)
         if rows:
-            raise Conflict(f"partition {fold.partition_id} is in segments up to {rows[0][0]}, not {fold.segmented_from}")
+            raise Conflict(
+                f"partition {fold.partition_id} is in segments up to {rows[0][0]}, not {fold.segmented_from}"
+            )
         return False
     for row in fold.producers:
         yield (
-            "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches) VALUES ($1, $2, $3, $4, $5)"
-            " ON CONFLICT (partition_id, producer_id) DO UPDATE"
+            "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches)"
+            " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition_id, producer_id) DO UPDATE"
             " SET epoch = excluded.epoch, last_ms = excluded.last_ms, batches = excluded.batches",
             (fold.partition_id, row.producer_id, row.epoch, row.last_ms, row.batches),
         )
@@ -244,7 +242,10 @@ def replace(
         grown[ref.partition_id] -= ref.byte_length
     for partition_id, size_bytes in sorted(grown.items()):
         if size_bytes:
-            yield "UPDATE partition SET size_bytes = size_bytes + $2 WHERE partition_id = $1", (partition_id, size_bytes)
+            yield (
+                "UPDATE partition SET size_bytes = size_bytes + $2 WHERE partition_id = $1",
+                (partition_id, size_bytes),
+            )
     yield from _release(Counter(ref.object_id for ref in removed), now_ms)
 
 
@@ -301,7 +302,7 @@ def _release(counts: Counter[bytes], now_ms: int) -> Script[None]:
 
 
 def deleted_partitions(limit: int) -> Script[list[int]]:
-    """Partitions of deleted topics whose segments are still to be removed and whose commits all are in segments."""
+    """Partitions of deleted topics that may still have segments."""
     rows = yield (
         "SELECT partition_id FROM topic_deletion ORDER BY partition_id LIMIT $1",
         (limit,),
@@ -309,18 +310,19 @@ def deleted_partitions(limit: int) -> Script[list[int]]:
     return [int(row[0]) for row in rows]
 
 
-def free_deleted(partition_id: int, limit: int, now_ms: int) -> Script[int]:
+def free_deleted(partition_id: int, shard_id: int, limit: int, now_ms: int) -> Script[int]:
     """Remove segments of a deleted partition; how many. Forget the deletion itself once nothing can follow.
 
-    Commits of before the deletion are still to be metered, for which the deletion says whose they were.
+    Commits of before the deletion are still to be metered, and for that the deletion says whose they were.
     """
     rows = yield from _delete_segments(partition_id, 2**63 - 1, limit, now_ms)
     if not rows:
         yield "DELETE FROM producer_state WHERE partition_id = $1", (partition_id,)
         yield (
-            "DELETE FROM topic_deletion WHERE partition_id = $1 AND NOT EXISTS"
-            " (SELECT 1 FROM wal_commit WHERE wal_commit.committed_ms <= topic_deletion.deleted_ms)",
-            (partition_id,),
+            "DELETE FROM topic_deletion WHERE partition_id = $1 AND NOT EXISTS (SELECT 1 FROM (SELECT committed_ms"
+            " FROM wal_commit WHERE shard_id = $2 ORDER BY seq LIMIT 1) AS oldest"
+            " WHERE oldest.committed_ms <= topic_deletion.deleted_ms)",
+            (partition_id, shard_id),
         )
     return len(rows)
 

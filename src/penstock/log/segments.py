@@ -1,8 +1,8 @@
 """Segments: where the older batches of a partition lie, and how an offset or a time is found in them.
 
-A segment is a run of a partition's batches inside an object, written by compaction. Its row says which offsets it
-covers; key compaction may have taken batches out, but every offset of the range that still exists is in it, and the
-ranges of a partition's segments do not overlap. Beside the range a row has two sparse indexes over the same points,
+A segment is a run of a partition's batches inside an object, written by compaction. It covers the offsets from its
+first batch's first to its last batch's last; key compaction may have taken batches out from between, and whole ranges
+from between segments, but ranges never overlap. Beside the range a row has two sparse indexes over the same points,
 about one for every `INDEX_STEP_BYTES`, always at the start of a batch:
 
 - offset index: per point the offset of the batch, counted from the segment's base, u32; and the batch's position,
@@ -24,7 +24,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from struct import Struct
+from typing import Any
 
+from penstock.base.errors import CorruptData
 from penstock.log import segment_store
 from penstock.log.model import NO_TIMESTAMP, Partition
 from penstock.metadata.database import Database
@@ -43,9 +45,8 @@ _REF_BYTES = 600
 
 _POINT = Struct(">II")
 _TIME = Struct(">q")
-_HOP = Struct(">i11xi8xq")
-"""From a batch's length field on: length, last offset delta, maximum timestamp."""
-_HOP_POSITION = 8
+_HOP = Struct(">qi11xi8xq")
+"""What is looked at of a batch: base offset, length, last offset delta, maximum timestamp."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,24 +69,23 @@ class SegmentRef:
     generation: int = 0
     """How often its records went through key compaction or a merge."""
 
-    @property
-    def byte_end(self) -> int:
-        """Position in the object after the segment's last byte."""
-        return self.byte_offset + self.byte_length
-
     def position_for(self, offset: int) -> int:
-        """Position in the object of a batch that starts at or before the batch of this offset."""
+        """Position, from the segment's first byte, of a batch that starts at or before the batch of this offset."""
         blob, delta = self.offset_index, offset - self.base_offset
-        point = bisect_right(range(len(blob) // 8), delta, key=lambda n: int.from_bytes(blob[n * 8 : n * 8 + 4]))
-        return self.byte_offset if point == 0 else self.byte_offset + _POINT.unpack_from(blob, point * 8 - 8)[1]
+        point = bisect_right(
+            range(len(blob) // _POINT.size), delta, key=lambda n: int(_POINT.unpack_from(blob, n * _POINT.size)[0])
+        )
+        return int(_POINT.unpack_from(blob, (point - 1) * _POINT.size)[1]) if point else 0
 
     def offset_before(self, timestamp: int) -> int:
         """An offset of the segment before which every record is older than `timestamp`, as far on as is known."""
         blob = self.time_index
-        point = bisect_left(range(len(blob) // 8), timestamp, key=lambda n: _TIME.unpack_from(blob, n * 8)[0])
+        point = bisect_left(
+            range(len(blob) // _TIME.size), timestamp, key=lambda n: int(_TIME.unpack_from(blob, n * _TIME.size)[0])
+        )
         if point == 0:
             return self.base_offset
-        return self.base_offset + int(_POINT.unpack_from(self.offset_index, point * 8 - 8)[0])
+        return self.base_offset + int(_POINT.unpack_from(self.offset_index, (point - 1) * _POINT.size)[0])
 
 
 class SegmentBuilder:
@@ -118,14 +118,15 @@ class SegmentBuilder:
         if max_timestamp > self.max_timestamp:
             self.max_timestamp = max_timestamp
 
-    def add_batches(self, data: Buffer, first_offset: int) -> None:
-        """Account for batches that come next, by their headers; their offsets are dense."""
-        hop, position, end = _HOP.unpack_from, 0, len(data)
-        while end - position >= HEADER_BYTES:
-            length, delta, max_timestamp = hop(data, position + _HOP_POSITION)
+    def add_batches(self, data: Buffer) -> None:
+        """Account for batches that come next, by their headers, which have their final offsets."""
+        hop, position, end, add = _HOP.unpack_from, 0, len(data), self.add
+        while position < end:
+            base_offset, length, _, max_timestamp = hop(data, position)
             size = length + LENGTH_OVERHEAD
-            self.add(first_offset, size, max_timestamp)
-            first_offset += delta + 1
+            if size < HEADER_BYTES or position + size > end:
+                raise CorruptData(f"a batch at offset {base_offset} claims {size} of {end - position} bytes")
+            add(base_offset, size, max_timestamp)
             position += size
 
     def cover(self, last_offset: int, record_count: int, min_timestamp: int) -> None:
@@ -242,9 +243,15 @@ def _weight(ref: SegmentRef) -> int:
     return _REF_BYTES + len(ref.offset_index) + len(ref.time_index)
 
 
-def ref_of(row: Sequence[object]) -> SegmentRef:
-    """A segment from its row, in the order of `segment_store.SEGMENT_COLUMNS`."""
-    values = dict(zip(segment_store.SEGMENT_COLUMNS, row, strict=True))
-    for name in ("object_id", "offset_index", "time_index"):
-        values[name] = bytes(values[name])  # type: ignore[call-overload]  # a blob of either database
-    return SegmentRef(**values)  # type: ignore[arg-type]  # columns are typed by the schema
+def ref_of(row: Sequence[Any]) -> SegmentRef:
+    """A segment from its row, in the order of `segment_store`."""
+    (
+        partition_id, base_offset, last_offset, object_id, object_key, byte_offset, byte_length, record_count,
+        min_timestamp, max_timestamp, offset_index, time_index, generation,
+    ) = row  # fmt: skip
+    return SegmentRef(
+        partition_id=partition_id, base_offset=base_offset, last_offset=last_offset, object_id=bytes(object_id),
+        object_key=object_key, byte_offset=byte_offset, byte_length=byte_length, record_count=record_count,
+        min_timestamp=min_timestamp, max_timestamp=max_timestamp, offset_index=bytes(offset_index),
+        time_index=bytes(time_index), generation=generation,
+    )  # fmt: skip
