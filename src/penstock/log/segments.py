@@ -184,6 +184,18 @@ class SegmentIndex:
             self.add(refs)
         return refs[0] if refs else None
 
+    async def with_timestamp(self, partition: Partition, offset: int, timestamp: int) -> SegmentRef | None:
+        """The first segment that reaches an offset and has records as new as `timestamp`."""
+        partition_id = partition.partition_id
+        rows = await self._database.read(lambda: segment_store.segment_with_timestamp(partition_id, offset, timestamp))
+        return ref_of(rows[0]) if rows else None
+
+    async def with_highest_timestamp(self, partition: Partition, base_offset: int) -> SegmentRef | None:
+        """The segment with the newest records among those that start at `base_offset` or later."""
+        partition_id = partition.partition_id
+        rows = await self._database.read(lambda: segment_store.segment_with_max_timestamp(partition_id, base_offset))
+        return ref_of(rows[0]) if rows else None
+
     async def list(self, partition: Partition) -> list[SegmentRef]:
         """All segments of a partition, by offset."""
         partition_id = partition.partition_id

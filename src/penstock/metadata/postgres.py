@@ -109,7 +109,7 @@ class PostgresDatabase:
         for pool in pools:
             try:
                 await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT_S)
-            except (asyncio.TimeoutError, *_BROKEN, asyncpg.InterfaceError):
+            except (TimeoutError, *_BROKEN, asyncpg.InterfaceError):
                 pool.terminate()
 
     async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
@@ -137,7 +137,7 @@ class PostgresDatabase:
             raise Unavailable("the database is closed")
         try:
             connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Unavailable(f"no connection to {self._where} within {_CONNECT_TIMEOUT_S} s") from None
         except (asyncpg.ClientConfigurationError, ValueError):
             raise _unreadable() from None
@@ -214,7 +214,7 @@ def _failure(error: BaseException, connection: Connection) -> BaseException:
     return error
 
 
-async def _set_codecs(connection: Connection) -> None:
+async def _set_codecs(connection: asyncpg.Connection[asyncpg.Record] | Connection) -> None:
     """Sums of integers come as numeric; hand them out as SQLite does."""
     await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
 

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,16 @@ class Staging:
                     staging[used:end] = bytes(end - used)
                     with staging[:end] as filled:
                         write_fully(fd, [filled], offset)
+
+
+def allocates_cheaply(directory: Path) -> bool:
+    """Whether allocating a file takes no time: on a block device, not in memory or over a network."""
+    return sys.platform == "linux" and os.major(directory.stat().st_dev) != 0
+
+
+def allocate(fd: int, start: int, size_bytes: int) -> None:
+    """Have blocks for a stretch of a file, which grows to hold it."""
+    os.posix_fallocate(fd, start, size_bytes)
 
 
 def sync_directory(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The write-ahead log in memory: for tests, for trying things out, and as the fastest possible yardstick.
+"""The write-ahead log and the object store in memory: for tests, for trying things out, and as a yardstick.
 
 Bodies are copied, as a disk would, so that the caller may use its buffers again. Memory is bounded: a full log refuses
 what it cannot keep. Nothing survives the process.
@@ -7,9 +7,11 @@ what it cannot keep. Nothing survives the process.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from penstock.base.clock import Clock, SystemClock
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
 from penstock.storage.wal import Buffer, WalLocation, check_range
 
 
@@ -68,3 +70,94 @@ class MemoryWal:
         """Forget everything."""
         with self._lock:
             self._objects, self._held_bytes = {}, 0
+
+
+class MemoryObjectStore:
+    """Objects as a dictionary."""
+
+    def __init__(self, *, max_bytes: int = 2**63 - 1, clock: Clock | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._clock: Clock = clock or SystemClock()
+        self._objects: dict[str, tuple[bytes, int]] = {}
+        self._held_bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, key: str, body: Sequence[Buffer]) -> None:
+        """Copy a whole object. Raise `Unavailable` when memory for it would exceed the bound."""
+        check_key(key)
+        data = b"".join(body)
+        with self._lock:
+            before, _ = self._objects.get(key, (b"", 0))
+            held_bytes = self._held_bytes + len(data) - len(before)
+            if held_bytes > self._max_bytes:
+                raise Unavailable(
+                    f"the object store in memory holds {self._held_bytes} of at most {self._max_bytes} bytes; "
+                    f"{len(data)} more do not fit"
+                )
+            self._held_bytes = held_bytes
+            self._objects[key] = (data, self._clock.now_ms())
+
+    def open_writer(self, key: str) -> ObjectWriter:
+        """Collect an object piece by piece."""
+        check_key(key)
+        return _MemoryWriter(self, key)
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill the buffer from `start` on."""
+        if start < 0:
+            raise InvalidRequest(f"an object has no byte {start}")
+        piece = self._body(key)[start : start + buffer.nbytes]
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def size(self, key: str) -> int:
+        """Bytes in an object."""
+        return len(self._body(key))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects whose keys begin with the prefix, in key order."""
+        with self._lock:
+            found = sorted((key, *held) for key, held in self._objects.items() if key.startswith(prefix))
+        for key, data, modified_ms in found:
+            yield ObjectInfo(key=key, size_bytes=len(data), modified_ms=modified_ms)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Forget objects."""
+        for key in keys:
+            check_key(key)
+        with self._lock:
+            for key in keys:
+                self._held_bytes -= len(self._objects.pop(key, (b"", 0))[0])
+
+    def close(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._objects, self._held_bytes = {}, 0
+
+    def _body(self, key: str) -> memoryview:
+        check_key(key)
+        held = self._objects.get(key)
+        if held is None:
+            raise missing(key)
+        return memoryview(held[0])
+
+
+class _MemoryWriter:
+    """The pieces of an object that nobody sees yet."""
+
+    def __init__(self, store: MemoryObjectStore, key: str) -> None:
+        self._store, self._key = store, key
+        self._pieces: list[bytes] = []
+
+    def write(self, buffer: Buffer) -> None:
+        """Copy bytes."""
+        self._pieces.append(bytes(buffer))
+
+    def commit(self) -> None:
+        """Make the object visible."""
+        self._store.put(self._key, self._pieces)
+        self._pieces = []
+
+    def abort(self) -> None:
+        """Forget the pieces."""
+        self._pieces = []

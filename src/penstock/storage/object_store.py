@@ -1,12 +1,16 @@
 """The port of the object store: immutable objects under flat keys, all that is asked of a cloud store.
 
-Every implementation, fakes included, passes tests/contract/test_object_store.py.
+The interface is synchronous and every method may be called from any thread: callers run it on worker threads.
+Objects are immutable; writing a key again is only for repeating a write whose
+outcome was unknown.
+
+Every implementation passes tests/contract/test_object_store.py.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,26 +32,42 @@ class ObjectInfo:
     modified_ms: int
 
 
+class ObjectWriter(Protocol):
+    """An object on its way: invisible until `commit`, gone after `abort`. Used by one thread at a time."""
+
+    def write(self, buffer: Buffer) -> None:
+        """Add bytes. The buffer may be used again on return."""
+
+    def commit(self) -> None:
+        """Make the object visible and durable."""
+
+    def abort(self) -> None:
+        """Forget what was written. Does nothing after `commit` or another `abort`."""
+
+
 class ObjectStore(Protocol):
-    """Where segments lie.
+    """Where segments lie. Methods raise `Unavailable` when nothing happened, `InvalidRequest` for what is not there."""
 
-    Methods raise `Unavailable` when nothing happened. `put` raises `OutcomeUnknown` when the object may exist.
-    """
+    def put(self, key: str, body: Sequence[Buffer]) -> None:
+        """Store a whole object at once; it is durable on return."""
 
-    async def put(self, key: str, body: Sequence[Buffer], *, if_absent: bool) -> None:
-        """Store a whole object durably; raise `Conflict` if `if_absent` and the key exists."""
+    def open_writer(self, key: str) -> ObjectWriter:
+        """Store an object piece by piece, without holding it in memory."""
 
-    async def get(self, key: str, *, start: int, end: int) -> memoryview:
-        """Bytes [start, end); raise `InvalidRequest` if the key or the range is not there."""
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill the buffer with bytes from `start` on; how many there were, fewer only where the object ends."""
 
-    def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
+    def size(self, key: str) -> int:
+        """Bytes in an object."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Objects in key order, for garbage collection. May lag behind a `put`: never a source of truth."""
 
-    async def delete(self, keys: Sequence[str]) -> None:
+    def delete(self, keys: Sequence[str]) -> None:
         """Remove keys. Absent keys are not an error, so a retry is always safe."""
 
-    async def close(self) -> None:
-        """Finish what is under way and let go of everything. Safe to call twice."""
+    def close(self) -> None:
+        """Let go of everything. Safe to call twice."""
 
 
 def check_key(key: str) -> None:
@@ -56,3 +76,8 @@ def check_key(key: str) -> None:
         raise InvalidRequest(f"{key[:80]!r} is not a key: names of letters, digits and _=+@.- separated by slashes")
     if max(map(len, key.split("/"))) > _PART_MAX_CHARACTERS:
         raise InvalidRequest(f"{key[:80]!r} is not a key: a part is longer than {_PART_MAX_CHARACTERS} characters")
+
+
+def missing(key: str) -> InvalidRequest:
+    """The failure of looking for a key that is not there."""
+    return InvalidRequest(f"there is no object {key}")

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.storage.arena import ALIGNMENT, aligned
-from penstock.storage.disk import Staging, is_aligned, open_direct, write_fully
+from penstock.storage.disk import Staging, allocate, is_aligned, open_direct, write_fully
 from penstock.storage.wal import Buffer
 
 DIRECT_MIN_BYTES = 256 * 1024
@@ -124,17 +123,12 @@ def create_file(path: Path, size_bytes: int, *, sparse: bool) -> None:
     """Make a file of a size, with its blocks allocated unless `sparse`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
-        if sparse or sys.platform != "linux":
+        if sparse:
             os.ftruncate(descriptor, size_bytes)
         else:
-            os.posix_fallocate(descriptor, 0, size_bytes)
+            allocate(descriptor, 0, size_bytes)
     finally:
         os.close(descriptor)
-
-
-def allocates_cheaply(directory: Path) -> bool:
-    """Whether allocating a file takes no time: on a block device, not in memory or over a network."""
-    return os.major(directory.stat().st_dev) != 0
 
 
 def written_extent(path: Path) -> int:

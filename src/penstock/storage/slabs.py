@@ -32,8 +32,17 @@ from pathlib import Path
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.storage.arena import ALIGNMENT, aligned
 from penstock.storage.descriptors import DescriptorTable
-from penstock.storage.disk import Staging, is_full, open_direct, size_of, sync_directory, unavailable, write_fully
-from penstock.storage.slab_file import Slab, SlabWriter, allocates_cheaply, create_file, written_extent
+from penstock.storage.disk import (
+    Staging,
+    allocates_cheaply,
+    is_full,
+    open_direct,
+    size_of,
+    sync_directory,
+    unavailable,
+    write_fully,
+)
+from penstock.storage.slab_file import Slab, SlabWriter, create_file, written_extent
 from penstock.storage.wal import Buffer, WalLocation, check_range
 
 SLAB_BYTES = 64 * 1024 * 1024

@@ -1,0 +1,113 @@
+"""Where in a partition a time lies: the look-ups behind ListOffsets by timestamp (KIP-33, KIP-734, KAFKA.md B4).
+
+Records need not be in the order of their timestamps, so a time is found by maxima: segments and spans know the
+highest timestamp they hold, and a segment's time index narrows that down to some 64 KiB. Only the batch that must
+contain the record is decoded.
+"""
+
+from __future__ import annotations
+
+from penstock.log.model import Partition
+from penstock.log.reader import Reader
+from penstock.log.segments import SegmentIndex
+from penstock.wire.records import iter_batches, iter_records
+
+READ_BYTES = 256 * 1024
+
+Found = tuple[int, int]
+"""Offset and timestamp of a record."""
+
+
+class Timestamps:
+    """Finds records by time, in segments first and then in what is newer."""
+
+    def __init__(self, reader: Reader, segments: SegmentIndex) -> None:
+        self._reader, self._segments = reader, segments
+
+    async def offset_for_timestamp(self, partition: Partition, timestamp: int, *, max_only: bool) -> Found | None:
+        """The lowest offset whose record is not older than `timestamp`, with that record's timestamp; None when all
+        are older. With `max_only` the first record with the highest timestamp of all."""
+        if not max_only:
+            return await self._first_since(partition, timestamp)
+        highest = await self._highest(partition)
+        return None if highest < 0 else await self._first_since(partition, highest)
+
+    async def _first_since(self, partition: Partition, timestamp: int) -> Found | None:
+        offset = partition.log_start
+        while True:
+            ref = await self._segments.with_timestamp(partition, offset, timestamp)
+            if ref is None:
+                break
+            found = await self._scan(
+                partition, max(offset, ref.offset_before(timestamp)), ref.last_offset + 1, timestamp
+            )
+            if found is not None:
+                return found
+            # What made the segment's maximum was trimmed or compacted away.
+            offset = ref.last_offset + 1
+        while True:
+            # Looked up again after each wait: compaction may have moved spans into segments meanwhile, whose
+            # records stay where they were, so going on from the same offset is right either way.
+            span = next(
+                (span for span in partition.spans if span.last_offset >= offset and span.max_timestamp >= timestamp),
+                None,
+            )
+            if span is None:
+                return None
+            found = await self._scan(partition, max(offset, span.base_offset), span.last_offset + 1, timestamp)
+            if found is not None:
+                return found
+            offset = span.last_offset + 1
+
+    async def _highest(self, partition: Partition) -> int:
+        """The highest timestamp of any record, -1 if there is none."""
+        start = partition.log_start
+        ref = await self._segments.with_highest_timestamp(partition, start)
+        first = await self._segments.lookup(partition, start)
+        highest = max((span.max_timestamp for span in partition.spans if span.base_offset >= start), default=-1)
+        if ref is not None:
+            highest = max(highest, ref.max_timestamp)
+        # Where the log start cuts through a segment or a span, its maximum may be of a record that is gone.
+        if first is not None and first.base_offset < start and first.max_timestamp > highest:
+            highest = max(highest, await self._highest_within(partition, start, first.last_offset + 1))
+        cut = next((span for span in partition.spans if span.base_offset < start <= span.last_offset), None)
+        if cut is not None and cut.max_timestamp > highest:
+            highest = max(highest, await self._highest_within(partition, start, cut.last_offset + 1))
+        return highest
+
+    async def _highest_within(self, partition: Partition, offset: int, end: int) -> int:
+        highest = -1
+        start = offset
+        while offset < end:
+            views = await self._reader.read_batches(partition, offset, READ_BYTES)
+            before = offset
+            for view in views:
+                for position, header in iter_batches(view):
+                    offset = max(offset, header.last_offset + 1)
+                    if header.max_timestamp > highest and not header.is_control:
+                        batch = view[position : position + header.size_bytes]
+                        times = [record.timestamp for record in iter_records(batch) if record.offset >= start]
+                        highest = max(highest, *times, -1)
+            if offset == before:
+                break
+        return highest
+
+    async def _scan(self, partition: Partition, offset: int, end: int, timestamp: int) -> Found | None:
+        """The first record within [offset, end) that is not older."""
+        floor = offset
+        while offset < end:
+            views = await self._reader.read_batches(partition, offset, READ_BYTES)
+            before = offset
+            for view in views:
+                for position, header in iter_batches(view):
+                    offset = max(offset, header.last_offset + 1)
+                    if header.base_offset >= end:
+                        return None
+                    if header.max_timestamp < timestamp or header.is_control:
+                        continue
+                    for record in iter_records(view[position : position + header.size_bytes], check_offsets=False):
+                        if record.timestamp >= timestamp and record.offset >= floor:
+                            return record.offset, record.timestamp
+            if offset == before:
+                break
+        return None

@@ -1,0 +1,271 @@
+"""The object store in a local directory: a file per object.
+
+An object is written to a temporary file and renamed into place, so it is seen whole or not at all; with `sync` its
+bytes and then its name are on the disk before `commit` returns. Temporary files of a process that died are swept when
+the store is opened, which is safe because a data directory belongs to one process.
+
+Large objects go around the page cache through a recycled staging buffer: fresh pages of the cache would cost several
+times as much as everything else, and push out what readers use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from penstock.base.errors import InvalidRequest, PlatformError
+from penstock.storage.arena import ALIGNMENT
+from penstock.storage.descriptors import DescriptorTable
+from penstock.storage.disk import (
+    allocate,
+    allocates_cheaply,
+    is_aligned,
+    open_direct,
+    sync_directory,
+    unavailable,
+    write_fully,
+)
+from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
+from penstock.storage.wal import Buffer
+
+STAGING_BYTES = 2 * 1024 * 1024
+DIRECT_MIN_BYTES = 256 * 1024
+ALLOCATION_BYTES = 16 * 1024 * 1024
+_IDLE_STAGINGS = 2
+_TEMPORARY = ".tmp"
+
+
+class LocalObjectStore:
+    """Objects as files below one directory, which no other process uses at the same time."""
+
+    def __init__(self, root: Path, *, sync: bool) -> None:
+        self._root = root
+        self._sync = sync
+        self._temporary = root / _TEMPORARY
+        self._numbers = itertools.count(1)
+        self._readers = DescriptorTable()
+        self._stagings: list[mmap.mmap] = []
+        try:
+            self._temporary.mkdir(parents=True, exist_ok=True)
+            self._allocates = allocates_cheaply(root)
+            for leftover in self._temporary.iterdir():
+                leftover.unlink()
+        except OSError as error:
+            raise unavailable(error, "opening", root) from error
+
+    def put(self, key: str, body: Sequence[Buffer]) -> None:
+        """Store a whole object at once."""
+        writer = self.open_writer(key)
+        try:
+            for part in body:
+                writer.write(part)
+            writer.commit()
+        finally:
+            writer.abort()
+
+    def open_writer(self, key: str) -> ObjectWriter:
+        """Store an object piece by piece; memory for one staging buffer is used."""
+        check_key(key)
+        return LocalObjectWriter(self, key, self._temporary / str(next(self._numbers)))
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int:
+        """Fill the buffer from `start` on. A reader that began before a `delete` finishes undisturbed."""
+        path = self._path(key)
+        if start < 0:
+            raise InvalidRequest(f"an object has no byte {start}")
+        with self._explained("reading", key), self._readers.reading(path) as descriptor:
+            done = 0
+            while done < buffer.nbytes:
+                count = os.preadv(descriptor, [buffer[done:]], start + done)
+                if count == 0:
+                    break
+                done += count
+            return done
+
+    def size(self, key: str) -> int:
+        """Bytes in an object."""
+        path = self._path(key)
+        with self._explained("looking at", key):
+            return path.stat().st_size
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Objects whose keys begin with the prefix, in key order."""
+        found: list[str] = []
+        with self._explained("listing", prefix):
+            for folder, folders, names in os.walk(self._root):
+                if _TEMPORARY in folders:
+                    folders.remove(_TEMPORARY)
+                relative = Path(folder).relative_to(self._root).as_posix()
+                inside = "" if relative == "." else f"{relative}/"
+                found.extend(inside + name for name in names if (inside + name).startswith(prefix))
+        for key in sorted(found):
+            try:
+                status = (self._root / key).stat()
+            except FileNotFoundError:
+                continue
+            yield ObjectInfo(key=key, size_bytes=status.st_size, modified_ms=status.st_mtime_ns // 1_000_000)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove files. A file that a power cut brings back is found again by the next listing."""
+        paths = [self._path(key) for key in keys]
+        for key, path in zip(keys, paths, strict=True):
+            self._readers.discard(path)
+            with self._explained("deleting", key), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+
+    def close(self) -> None:
+        """Close files nobody reads and give staging buffers back."""
+        self._readers.close()
+        self._stagings.clear()
+
+    def _path(self, key: str) -> Path:
+        check_key(key)
+        return self._root / key
+
+    def _publish(self, temporary: Path, key: str) -> None:
+        """Give a finished file its name, durably: the directories it lies in are new at most once."""
+        path = self._root / key
+        fresh = [folder for folder in path.parents if folder.is_relative_to(self._root) and not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.rename(path)
+        self._readers.discard(path)
+        if self._sync:
+            for folder in (path.parent, *(folder.parent for folder in fresh)):
+                sync_directory(folder)
+
+    @contextlib.contextmanager
+    def _explained(self, doing: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise missing(key) from None
+        except (NotADirectoryError, IsADirectoryError, FileExistsError):
+            raise InvalidRequest(f"{key} is no object, or lies below one") from None
+        except OSError as error:
+            raise unavailable(error, doing, self._root / key) from error
+
+    def _lend_staging(self) -> mmap.mmap:
+        with contextlib.suppress(IndexError):
+            return self._stagings.pop()
+        return mmap.mmap(-1, STAGING_BYTES)
+
+    def _take_back(self, staging: mmap.mmap) -> None:
+        if len(self._stagings) < _IDLE_STAGINGS:
+            self._stagings.append(staging)
+
+
+class LocalObjectWriter:
+    """A temporary file that becomes an object. Bytes are collected in a staging buffer and leave it when it is full."""
+
+    def __init__(self, store: LocalObjectStore, key: str, path: Path) -> None:
+        self._store, self._key, self._path = store, key, path
+        self._direct: int | None = None
+        self._tries_direct = True
+        self._staging: mmap.mmap | None = None
+        self._staged_bytes = 0
+        self._written_bytes = 0
+        self._allocated_bytes = 0
+        self._open = False
+        with self._explained():
+            self._plain = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        self._open = True
+
+    def write(self, buffer: Buffer) -> None:
+        """Add bytes; aligned memory is written without being copied while nothing is staged."""
+        with memoryview(buffer) as given, given.cast("B") as view, self._explained():
+            if self._staged_bytes == 0 and view.nbytes >= DIRECT_MIN_BYTES and is_aligned(view):
+                self._write_out(view)
+                return
+            if self._staging is None:
+                self._staging = self._store._lend_staging()
+            position = 0
+            while position < view.nbytes:
+                count = min(view.nbytes - position, STAGING_BYTES - self._staged_bytes)
+                self._staging[self._staged_bytes : self._staged_bytes + count] = view[position : position + count]
+                self._staged_bytes += count
+                position += count
+                if self._staged_bytes == STAGING_BYTES:
+                    self._flush()
+
+    def commit(self) -> None:
+        """Write what is staged, sync, and give the file its name."""
+        with self._explained():
+            self._flush()
+            if self._allocated_bytes > self._written_bytes:
+                os.ftruncate(self._plain, self._written_bytes)
+            if self._store._sync:
+                os.fdatasync(self._plain)
+            self._close()
+            self._store._publish(self._path, self._key)
+
+    def abort(self) -> None:
+        """Remove the temporary file."""
+        if self._open:
+            self._close()
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if self._staging is not None and self._staged_bytes:
+            staged_bytes, self._staged_bytes = self._staged_bytes, 0
+            with memoryview(self._staging) as staging, staging[:staged_bytes] as staged:
+                self._write_out(staged)
+
+    def _write_out(self, view: memoryview) -> None:
+        """Write page-aligned memory behind what is there: whole pages directly, the rest through the cache."""
+        whole = view.nbytes & -ALIGNMENT
+        descriptor = self._direct_descriptor() if view.nbytes >= DIRECT_MIN_BYTES else None
+        start = self._written_bytes
+        if descriptor is None:
+            write_fully(self._plain, [view], start)
+        else:
+            self._allocate(start + view.nbytes)
+            with view[:whole] as pages, view[whole:] as rest:
+                write_fully(descriptor, [pages], start)
+                if rest.nbytes:
+                    write_fully(self._plain, [rest], start + whole)
+        self._written_bytes = start + view.nbytes
+
+    def _direct_descriptor(self) -> int | None:
+        if self._written_bytes % ALIGNMENT:
+            return None
+        if self._direct is None and self._tries_direct:
+            self._tries_direct = False
+            self._direct = open_direct(self._path, os.O_WRONLY)
+        return self._direct
+
+    def _allocate(self, end: int) -> None:
+        """Have blocks before they are written: without, every write waits for the file system to find some."""
+        if self._store._allocates and end > self._allocated_bytes:
+            grown = max(end, self._allocated_bytes + ALLOCATION_BYTES)
+            allocate(self._plain, self._allocated_bytes, grown - self._allocated_bytes)
+            self._allocated_bytes = grown
+
+    def _close(self) -> None:
+        self._open = False
+        os.close(self._plain)
+        if self._direct is not None:
+            os.close(self._direct)
+            self._direct = None
+        if self._staging is not None:
+            self._store._take_back(self._staging)
+            self._staging = None
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn a failure into ours and leave no temporary file behind it."""
+        try:
+            yield
+        except (NotADirectoryError, IsADirectoryError, FileExistsError):
+            self.abort()
+            raise InvalidRequest(f"{self._key} cannot be an object: another object is in its way") from None
+        except OSError as error:
+            self.abort()
+            raise unavailable(error, "writing", self._path) from error
+        except PlatformError:
+            self.abort()
+            raise
