@@ -18,7 +18,7 @@ from penstock.base.errors import InvalidRequest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    Buffer = bytes | bytearray | memoryview
+Buffer = bytes | bytearray | memoryview
 
 new = object.__new__
 
