@@ -16,7 +16,7 @@ from cli_session import Session, promised_shape, shape_of
 @pytest.fixture(scope="module")
 def session(request: pytest.FixtureRequest) -> Session:
     named = os.environ.get("PENSTOCK_TEST_BOOTSTRAP")
-    return Session(named or request.getfixturevalue("broker").bootstrap_servers)
+    return Session(named or request.getfixturevalue("broker").bootstrap)
 
 
 @pytest.fixture
