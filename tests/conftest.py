@@ -10,23 +10,13 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import pytest
 from fixtures import toolchains
-from fixtures.server import Server
+from fixtures.server import Broker, Server
 
 SESSION_SERVER: pytest.StashKey[Server] = pytest.StashKey()
 LOG_START: pytest.StashKey[int] = pytest.StashKey()
-
-
-@dataclass(frozen=True)
-class Broker:
-    """The broker under test. `server` is None if it was running before the tests."""
-
-    bootstrap: str
-    is_reference: bool = False
-    server: Server | None = None
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from struct import pack
 
 import pytest
 from fixtures.raw_client import ConnectionClosed, request_bytes
+from fixtures.server import Server
+from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
 
 from penstock.wire.api_keys import ApiKey
@@ -120,6 +123,37 @@ def test_unknown_tagged_fields_are_skipped(connect: Connect) -> None:
     body = b"\x00" + b"\x00\x00" + tags  # topics null, no auto creation, no authorised operations
     client.send_bytes(_frame(pack(">hhih3s", 3, 12, 9, 3, b"raw") + tags + body))
     assert client.receive(ApiKey.METADATA, 12, 9).cluster_id
+
+
+def test_bytes_after_the_last_field_are_ignored(wire: Wire) -> None:
+    """librdkafka writes the null array of "all topics" as four bytes too many in flexible versions."""
+    wire.send_bytes(_frame(pack(">hhih3sx", 3, 13, 9, 3, b"raw") + b"\0\0\0\0\1\0\0"))
+    assert wire.receive(ApiKey.METADATA, 13, 9).brokers
+
+
+def test_the_log_says_why_a_connection_is_closed(tmp_path: Path) -> None:
+    reasons = {
+        pack(">ihhih9sx", 20, 3, 99, 1, 9, b"impatient"): "METADATA v99 is not served (client id 'impatient')",
+        pack(">ihhih9s", 19, 999, 0, 1, 9, b"impatient"): "API 999 v0 is not served (client id 'impatient')",
+        pack(">ihhih3si", 17, 3, 1, 1, 3, b"odd", 2**31 - 1): "(client id 'odd')",
+        pack(">i", -1): "a frame announces -1 bytes",
+    }
+    server = Server(tmp_path)
+    server.start()
+    for sent, reason in reasons.items():
+        printed = server.log_size()
+        with Wire(server.bootstrap) as client:
+            client.send_bytes(sent)
+            assert client.is_closed_by_broker()
+        eventually(lambda printed=printed, reason=reason: reason in server.log_tail(since=printed), what=reason)
+        assert " WARNING penstock.agent.connection: connection " in server.log_tail(since=printed)
+    printed = server.log_size()
+    for _ in range(100):
+        with Wire(server.bootstrap) as client:
+            client.send_bytes(pack(">i", -1))
+            assert client.is_closed_by_broker()
+    assert server.log_tail(since=printed).count("WARNING") < 30, "strangers must not fill the log"
+    server.stop()
 
 
 def test_null_client_id_is_served(connect: Connect) -> None:

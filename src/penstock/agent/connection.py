@@ -98,9 +98,11 @@ class Connection:
                 self._receive_frames()
         except (BlockingIOError, InterruptedError):
             pass
-        except (Malformed, OSError) as problem:
+        except OSError as problem:
             _log.debug("connection %d from %s ends: %s", self.connection_id, self.host, problem)
             self.close()
+        except Malformed as problem:
+            self.refuse(problem)
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
             _log.exception("connection %d from %s ends", self.connection_id, self.host)
             self.close()
@@ -166,9 +168,24 @@ class Connection:
             if len(self._queue) >= QUEUE_MAX_REQUESTS or self._queue_bytes >= QUEUE_MAX_BYTES:
                 self._pause_input()
             return
-        self._server.dispatch(self, frame)
+        self._dispatch(frame)
         if self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
             self._pause_input()
+
+    def _dispatch(self, frame: bytes | memoryview) -> None:
+        try:
+            self._server.dispatch(self, frame)
+        except Malformed as problem:
+            self.refuse(problem)
+        except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
+            _log.exception("connection %d from %s ends", self.connection_id, self.host)
+            self.close()
+
+    def refuse(self, why: object) -> None:
+        """End the connection because of what the client sent, and say so: the client only sees it closed."""
+        if not self.closed:
+            self._server.complaints.warn("connection %d from %s is closed: %s", self.connection_id, self.host, why)
+            self.close()
 
     def context(self, api_version: int, client_id: str | None) -> RequestContext:
         """Who asks. The same object for the same kind of request."""
@@ -206,11 +223,7 @@ class Connection:
         while self._queue and not self._busy and not self.closed and self.out_bytes <= OUTPUT_MAX_BYTES:
             frame = self._queue.popleft()
             self._queue_bytes -= len(frame)
-            try:
-                self._server.dispatch(self, frame)
-            except Malformed as problem:
-                _log.debug("connection %d from %s ends: %s", self.connection_id, self.host, problem)
-                self.close()
+            self._dispatch(frame)
         self._resume_if_clear()
 
     def _pause_input(self) -> None:

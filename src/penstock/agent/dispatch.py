@@ -47,12 +47,15 @@ class Dispatcher:
         api = self._table.get(key)
         if api is None or version not in api.versions:
             if key != ApiKey.API_VERSIONS or api is None:
-                raise Malformed(f"API {key} version {version} is not served")
+                raise Malformed(f"{_name(key)} v{version} is not served (client id {header.client_id!r})")
             self._reply(connection, connection.open_slot(), key, 0, header.correlation_id,
                         api_versions.unsupported(self._table))  # fmt: skip
             return
         self.requests[key] += 1
-        request = codec.read_request(key, version, frame, header.body)
+        try:
+            request = codec.read_request(key, version, frame, header.body)
+        except Malformed as problem:
+            raise Malformed(f"{problem} (client id {header.client_id!r})") from problem
         context = connection.context(version, header.client_id)
         slot = connection.open_slot()
         if key == ApiKey.PRODUCE:
@@ -79,7 +82,7 @@ class Dispatcher:
         if request.acks == 0:
             if any(result.error for result in results):
                 # Nobody reads an answer; a closed connection is how such a producer learns of a failure.
-                connection.close()
+                connection.refuse("it produces without acknowledgements, and what it sent cannot be written")
             else:
                 connection.fill(slot, [])
             return
@@ -126,3 +129,7 @@ class Dispatcher:
         self, connection: Connection, slot: Slot, key: int, version: int, correlation_id: int, response: Message
     ) -> None:
         connection.fill(slot, codec.encode_response(key, version, correlation_id, response))
+
+
+def _name(api_key: int) -> str:
+    return ApiKey(api_key).name if api_key in ApiKey._value2member_map_ else f"API {api_key}"

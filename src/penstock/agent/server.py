@@ -13,6 +13,7 @@ import logging
 import socket
 from collections.abc import Callable
 
+from penstock.agent.complaints import Complaints
 from penstock.agent.connection import Connection
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
@@ -56,6 +57,7 @@ class Server:
         self.partial_bytes = 0
         """Bytes held of large frames that have not arrived completely."""
         self.draining = False
+        self.complaints = Complaints(clock)
         self._arena = Arena(RECEIVE_ARENA_BYTES)
         self._clock, self._pending_bytes = clock, pending_bytes
         self._max_connections, self._max_per_host, self._idle_s = max_connections, max_connections_per_host, idle_s
@@ -102,6 +104,7 @@ class Server:
 
     def _accept(self, sock: socket.socket, host: str) -> None:
         if len(self._connections) >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
+            self.complaints.warn("a connection from %s is refused: there are as many as the settings allow", host)
             sock.close()
             return
         sock.setblocking(False)
@@ -182,7 +185,11 @@ class Server:
             unread = stalled is not None and now - stalled > UNREAD_S
             stuck = connection.receiving and silent > (STALL_S if starved else self._idle_s)
             idle = silent > self._idle_s and not connection.waiting_responses
-            if unread or stuck or idle:
+            if unread:
+                connection.refuse(f"it took nothing of its responses for {UNREAD_S:.0f} s")
+            elif stuck:
+                connection.refuse(f"its request stopped arriving in the middle, {silent:.0f} s ago")
+            elif idle:
                 connection.close()
         self.make_room()
         if self._connections:

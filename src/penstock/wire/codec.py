@@ -4,10 +4,11 @@ The work is done by the generated modules below `penstock.wire.messages`, one pa
 first message of that API passes. Servers read requests and write responses; the other direction lives in
 `messages/client/` and is never imported by a server.
 
-Readers take any buffer and raise `Malformed` for every byte that is not as the protocol says, trailing bytes
-included; strings come out as `str`, small blobs as `bytes`, record data as a `memoryview` of the buffer. Writers
-give a frame as a list of buffers, size prefix included: record data is passed on as it is (small pieces are
-joined with what is around them), so a list of a few buffers goes to `writelines` or `sendmsg`.
+Readers take any buffer and raise `Malformed` for every byte that is not as the protocol says; what follows a
+request's last field is ignored, as Kafka does, because librdkafka sends such bytes. Strings come out as `str`, small
+blobs as `bytes`, record data as a `memoryview` of the buffer. Writers give a frame as a list of buffers, size prefix
+included: record data is passed on as it is (small pieces are joined with what is around them), so a list of a few
+buffers goes to `writelines` or `sendmsg`.
 """
 
 from __future__ import annotations
@@ -118,11 +119,12 @@ def read_request_header(buffer: Buffer, position: int) -> RequestHeader:
 
 
 def read_request(api_key: int, version: int, buffer: Buffer, position: int) -> Any:
-    """Read the body of a request, from `position` to the end of the buffer."""
+    """Read the body of a request, from `position` on. Bytes after its last field are ignored."""
     reader = _read_request.get(api_key << 8 | version)
     if reader is None:
         reader = _load(_read_request, "", "READ_REQUEST", api_key, version)
-    return _read(reader, "request", api_key, version, buffer, position)
+    message, _ = _read(reader, "request", api_key, version, buffer, position)
+    return message
 
 
 def encode_response(api_key: int, version: int, correlation_id: int, message: Message) -> list[Buffer]:
@@ -170,7 +172,10 @@ def read_response(api_key: int, version: int, buffer: Buffer, position: int) -> 
     reader = _read_response.get(api_key << 8 | version)
     if reader is None:
         reader = _load(_read_response, "client.", "READ_RESPONSE", api_key, version)
-    return _read(reader, "response", api_key, version, buffer, position)
+    message, end = _read(reader, "response", api_key, version, buffer, position)
+    if end < len(buffer):
+        raise Malformed(f"{APIS[api_key][0]} response v{version}: the body has {len(buffer) - end} bytes too many")
+    return message
 
 
 def _load(cache: dict[int, Any], folder: str, table: str, api_key: int, version: int) -> Any:
@@ -186,15 +191,14 @@ def _load(cache: dict[int, Any], folder: str, table: str, api_key: int, version:
     return functions[version]
 
 
-def _read(reader: Reader, kind: str, api_key: int, version: int, buffer: Buffer, position: int) -> Any:
+def _read(reader: Reader, kind: str, api_key: int, version: int, buffer: Buffer, position: int) -> tuple[Any, int]:
     try:
         message, end = reader(buffer, position)
     except (*_BAD_BYTES, Malformed) as problem:
         raise Malformed(f"{APIS[api_key][0]} {kind} v{version}: {problem}") from problem
-    if end != len(buffer):
-        what = "is cut short" if end > len(buffer) else f"has {len(buffer) - end} bytes too many"
-        raise Malformed(f"{APIS[api_key][0]} {kind} v{version}: the body {what}")
-    return message
+    if end > len(buffer):
+        raise Malformed(f"{APIS[api_key][0]} {kind} v{version}: the body is cut short")
+    return message, end
 
 
 def _write(writer: Writer, message: Message) -> list[Buffer]:

@@ -72,11 +72,17 @@ def test_a_tag_section_that_runs_over_the_end_is_malformed() -> None:
             codec.read_request(ApiKey.HEARTBEAT, 4, bytes.fromhex(f"0261 00000001 0261 00 {tags}"), 0)
 
 
-def test_trailing_bytes_are_malformed() -> None:
+def test_trailing_bytes_of_a_request_are_ignored_as_kafka_does() -> None:
     (frame,) = codec.encode_request(ApiKey.METADATA, 12, 1, "c", MetadataRequest())
     body = codec.read_request_header(frame, 4).body
+    assert codec.read_request(ApiKey.METADATA, 12, bytes(frame) + b"\0\1\0", body) == MetadataRequest()
+
+
+def test_trailing_bytes_of_a_response_are_malformed() -> None:
+    (frame,) = codec.encode_response(ApiKey.HEARTBEAT, 4, 1, HeartbeatResponse())
+    _, body = codec.read_response_header(ApiKey.HEARTBEAT, 4, frame, 4)
     with pytest.raises(codec.Malformed, match="1 bytes too many"):
-        codec.read_request(ApiKey.METADATA, 12, bytes(frame) + b"\0", body)
+        codec.read_response(ApiKey.HEARTBEAT, 4, bytes(frame) + b"\0", body)
 
 
 def test_record_data_is_handed_through_without_a_copy() -> None:

@@ -1,0 +1,34 @@
+"""Warnings that a stranger can cause: said, but never so often that they fill the log."""
+
+from __future__ import annotations
+
+import logging
+
+from penstock.base.clock import Clock
+
+WINDOW_S = 60.0
+MAX_PER_WINDOW = 20
+_log = logging.getLogger("penstock.agent.connection")
+
+
+class Complaints:
+    """Says the first of each minute and counts the rest, which the next minute's first one is preceded by."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._window_ends = 0.0
+        self._said = 0
+        self._left_out = 0
+
+    def warn(self, text: str, *values: object) -> None:
+        """Log a warning, unless there were too many of late."""
+        now = self._clock.monotonic()
+        if now >= self._window_ends:
+            if self._left_out:
+                _log.warning("%d more warnings about connections were left out", self._left_out)
+            self._window_ends, self._said, self._left_out = now + WINDOW_S, 0, 0
+        if self._said < MAX_PER_WINDOW:
+            self._said += 1
+            _log.warning(text, *values)
+        else:
+            self._left_out += 1
