@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from sim_loop import SimLoop
+from fixtures.sim_loop import SimLoop
 
 from penstock.base.errors import Conflict, Fenced, Unavailable
 from penstock.coordination.model import Decision, Key, Loading, Reply, Timer, Waiter

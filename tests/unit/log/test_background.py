@@ -12,7 +12,7 @@ import pytest
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log.background import Background
-from tests.unit.coordination.sim_loop import SimLoop
+from fixtures.sim_loop import SimLoop
 
 
 class LoopClock:
