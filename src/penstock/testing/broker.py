@@ -1,0 +1,200 @@
+"""A broker in a thread of its own: one agent, one event loop, nothing shared with other brokers of the process.
+
+Whoever starts it waits until it is ready, whoever stops it until the thread has ended, so what a test sees in
+between is a broker as it always is. The modules of the agent are imported by the first start: importing this one
+costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from penstock.base.errors import InvalidRequest, Unavailable
+from penstock.base.options import UpOptions
+
+Setting = str | int | float | bool
+_HOST = "127.0.0.1"
+
+
+class Broker:
+    """A Kafka broker on a free port of 127.0.0.1, for as long as the `with` or `async with` block lasts.
+
+    Without `data_dir` everything is in memory and gone afterwards. With it, the records are there again when another
+    broker is started on the same directory. `durability` is `process` (the default here: an acknowledged record
+    survives this process) or `disk` (it survives a power cut, and every acknowledgement waits for the disk).
+
+    `settings` are Kafka's broker settings by name, such as `{"num.partitions": 3}`. A `port` is only needed where
+    something expects one; a broker that is started again after `stop` listens where it did before.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: str | Path | None = None,
+        durability: str = "process",
+        settings: Mapping[str, Setting] | None = None,
+        port: int = 0,
+    ) -> None:
+        if durability not in ("disk", "process"):
+            raise InvalidRequest(f"durability is either disk or process, not {durability!r}")
+        self._options = UpOptions(
+            data_dir=None if data_dir is None else Path(data_dir),
+            kafka_host=_HOST,
+            kafka_port=port,
+            durability=durability,
+            settings={name: _text(value) for name, value in (settings or {}).items()},
+        )
+        self._port = port
+        self._run: _Run | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What clients connect to: `host:port`."""
+        return f"{self.host}:{self.port}"
+
+    @property
+    def host(self) -> str:
+        """The address listened on."""
+        return _HOST
+
+    @property
+    def port(self) -> int:
+        """The port listened on; raises `InvalidRequest` before the first start, unless one was asked for."""
+        if not self._port:
+            raise InvalidRequest("the broker has no port before it is started: use it in a with block")
+        return self._port
+
+    @property
+    def running(self) -> bool:
+        """Whether it serves."""
+        return self._run is not None
+
+    def start(self) -> Self:
+        """Serve, and return once clients can connect."""
+        run = self._begin()
+        try:
+            self._port = run.ready.result()
+        except BaseException:
+            run.stop()
+            run.join()
+            raise
+        self._run = run
+        return self
+
+    def stop(self) -> None:
+        """Stop as `penstock up` does: what was accepted is finished and answered. Does nothing if it is not running."""
+        if self._run is not None:
+            run, self._run = self._run, None
+            run.stop()
+            run.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        import asyncio
+
+        run = self._begin()
+        try:
+            self._port = await asyncio.shield(asyncio.wrap_future(run.ready))
+        except BaseException:
+            run.stop()
+            run.join()
+            raise
+        self._run = run
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        import asyncio
+
+        if self._run is not None:
+            run, self._run = self._run, None
+            run.stop()
+            await asyncio.wrap_future(run.ended)
+            run.join()
+
+    def _begin(self) -> _Run:
+        if self._run is not None:
+            raise InvalidRequest(f"the broker at {self.bootstrap_servers} is running already")
+        return _Run(replace(self._options, kafka_port=self._port))
+
+
+class _Run:
+    """One life of a broker: the thread, and what it tells."""
+
+    def __init__(self, options: UpOptions) -> None:
+        self._options = options
+        self.ready: Future[int] = Future()
+        """The port, once clients can connect; or why they never will."""
+        self.ended: Future[None] = Future()
+        self._stop: Callable[[], object] | None = None
+        self._stopped = False
+        self._lock = threading.Lock()
+        # A broker that nobody stopped must not keep the process from ending.
+        self._thread = threading.Thread(target=self._main, name="penstock-broker", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask it to end, which it does even if it has not begun yet."""
+        with self._lock:
+            self._stopped = True
+            if self._stop is not None:
+                with contextlib.suppress(RuntimeError):  # The loop has ended already.
+                    self._stop()
+
+    def join(self) -> None:
+        """Wait for the end of the thread. Raises what ended it if that was not `stop`."""
+        self._thread.join()
+        self.ended.result()
+
+    def _main(self) -> None:
+        try:
+            import asyncio
+
+            asyncio.run(self._serve())
+        except BaseException as problem:  # noqa: BLE001  # told to whoever waits for this thread
+            if self.ready.done():
+                self.ended.set_exception(problem)
+            else:
+                self.ready.set_exception(problem)
+                self.ended.set_result(None)
+        else:
+            if not self.ready.done():
+                self.ready.set_exception(Unavailable("the broker was stopped while it started"))
+            self.ended.set_result(None)
+
+    async def _serve(self) -> None:
+        import asyncio
+
+        from penstock.agent.agent import Agent
+
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
+            if self._stopped:
+                return
+        agent = Agent(self._options)
+        await agent.start()
+        try:
+            self.ready.set_result(agent.kafka_port)
+            await stopping.wait()
+        finally:
+            await agent.stop()
+
+
+def _text(value: Setting) -> str:
+    """A setting as Kafka writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

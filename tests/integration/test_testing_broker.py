@@ -1,0 +1,161 @@
+"""The broker for other people's tests: quick, many at once, leaving nothing behind; and its pytest plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from fixtures.wire import Wire, batch
+
+from penstock.base.errors import InvalidRequest, Unavailable
+from penstock.testing import Broker
+
+READY_S = 0.5
+MANY = 20
+MANY_BYTES_EACH = 6 * 1024 * 1024
+
+
+def test_records_go_in_and_come_out() -> None:
+    with Broker() as kafka, Wire(kafka.bootstrap_servers) as wire:
+        wire.create_topic("orders")
+        assert wire.produce("orders", batch(b"one", b"two")).error_code == 0
+        assert [record.value for record in wire.fetch_records("orders")] == [b"one", b"two"]
+
+
+async def test_a_loop_is_not_blocked_by_it() -> None:
+    async with Broker() as first, Broker() as second:
+        assert first.port != second.port
+        _, writer = await asyncio.open_connection(first.host, first.port)
+        writer.close()
+        await writer.wait_closed()
+    assert not first.running
+
+
+def test_it_is_ready_at_once() -> None:
+    with Broker():
+        pass  # The first start of a process imports the program.
+    began = time.monotonic()
+    with Broker():
+        taken_s = time.monotonic() - began
+    assert taken_s < READY_S
+
+
+def test_settings_are_those_of_kafka() -> None:
+    with (
+        Broker(settings={"num.partitions": 3, "auto.create.topics.enable": True}) as kafka,
+        Wire(kafka.bootstrap_servers) as wire,
+    ):
+        wire.metadata(["made"], auto_create=True)
+        assert len(wire.metadata(["made"]).topics[0].partitions) == 3
+    with pytest.raises(InvalidRequest, match=r"num\.partitions"):
+        Broker(settings={"num.partition": 3}).start()
+
+
+def test_many_at_once_in_bounded_memory_leave_nothing_behind() -> None:
+    with Broker():
+        pass
+    process = psutil.Process()
+    threads, files, memory = threading.active_count(), process.num_fds(), process.memory_info().rss
+    brokers = [Broker().start() for _ in range(MANY)]
+    try:
+        for broker in brokers:
+            with Wire(broker.bootstrap_servers) as wire:
+                wire.create_topic("t")
+                assert wire.produce("t", batch(b"x" * 500_000)).base_offset == 0
+        assert process.memory_info().rss - memory < MANY * MANY_BYTES_EACH
+    finally:
+        for broker in brokers:
+            broker.stop()
+    assert threading.active_count() == threads
+    assert process.num_fds() == files
+
+
+@pytest.mark.parametrize("durability", ["process", "disk"])
+def test_a_directory_keeps_what_was_written(tmp_path: Path, durability: str) -> None:
+    broker = Broker(data_dir=tmp_path / "data", durability=durability)
+    with broker, Wire(broker.bootstrap_servers) as wire:
+        port = broker.port
+        wire.create_topic("t")
+        wire.produce("t", batch(b"kept"))
+    with broker, Wire(broker.bootstrap_servers) as wire:
+        assert broker.port == port
+        assert [record.value for record in wire.fetch_records("t")] == [b"kept"]
+    with Broker(data_dir=tmp_path / "data") as other, Wire(other.bootstrap_servers) as wire:
+        assert wire.list_offset("t", -1).offset == 1
+
+
+async def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    with Broker(data_dir=tmp_path) as first:
+        with pytest.raises(Unavailable, match="in use by another process"):
+            Broker(data_dir=tmp_path).start()
+        with pytest.raises(Unavailable, match="already in use"):
+            async with Broker(port=first.port):
+                pass
+        with pytest.raises(InvalidRequest, match="running already"):
+            first.start()
+    assert threading.active_count() == threads
+    with pytest.raises(InvalidRequest, match="disk or process"):
+        Broker(durability="never")
+    with pytest.raises(InvalidRequest, match="with block"):
+        _ = Broker().bootstrap_servers
+
+
+def test_stopping_twice_does_no_harm() -> None:
+    broker = Broker().start()
+    broker.stop()
+    broker.stop()
+    assert not broker.running
+
+
+def test_importing_it_does_not_import_the_program() -> None:
+    code = (
+        "import sys, penstock.testing.pytest_plugin;"
+        "print([name for name in sys.modules if name.startswith(('penstock.agent', 'penstock.log', 'asyncio'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+_MODULE = """
+import socket
+import pytest
+
+@pytest.fixture(scope="session")
+def kafka_broker_settings():
+    return {"num.partitions": 2}
+
+def test_one(kafka_broker):
+    socket.create_connection((kafka_broker.host, kafka_broker.port)).close()
+
+def test_session(kafka_session_broker, kafka_broker):
+    assert kafka_session_broker.bootstrap_servers != kafka_broker.bootstrap_servers
+
+def test_session_again(kafka_session_broker):
+    socket.create_connection((kafka_session_broker.host, kafka_session_broker.port)).close()
+"""
+
+
+def test_pytest_finds_the_fixtures_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "test_program.py").write_text(_MODULE)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:asyncio",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
