@@ -188,14 +188,16 @@ class Writer:
         flush are answered with it.
         """
         shares: list[_Share] = []
-        size = 0
-        while self._dirty and size < FLUSH_MAX_BYTES:
+        size, is_full = 0, False
+        while self._dirty and not is_full and size < FLUSH_MAX_BYTES:
             partition = self._dirty.popleft()
             pending: list[Waiting] = partition.pending
             taken = _fitting(pending, FLUSH_MAX_BYTES - size)
             if taken == len(pending):
                 partition.pending = []
             else:
+                # Its rest is for the next flush: a partition has one share of a flush, whose base is its head.
+                is_full = True
                 partition.pending = pending[taken:]
                 self._dirty.append(partition)
                 pending = pending[:taken]
