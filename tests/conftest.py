@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from fixtures import toolchains
+from fixtures.postgres import PostgresServer, require_postgres
 from fixtures.server import Broker, Server
 
 SESSION_SERVER: pytest.StashKey[Server] = pytest.StashKey()
@@ -63,6 +64,32 @@ def fresh_name() -> Callable[..., str]:
         return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
     return make
+
+
+@pytest.fixture(scope="session")
+def running_postgres() -> Iterator[Callable[[], PostgresServer]]:
+    """One PostgreSQL for the whole session, started by the first test that asks; others are skipped without it."""
+    servers: list[PostgresServer] = []
+
+    def get() -> PostgresServer:
+        programs = require_postgres()
+        if not servers:
+            servers.append(PostgresServer(programs))
+            servers[0].start()
+        return servers[0]
+
+    yield get
+    for server in servers:
+        server.remove()
+
+
+@pytest.fixture
+async def postgres_dsn(running_postgres: Callable[[], PostgresServer]) -> AsyncIterator[str]:
+    """A fresh, empty database."""
+    server, name = running_postgres(), f"t_{uuid.uuid4().hex[:12]}"
+    await server.run(f"CREATE DATABASE {name}")
+    yield server.dsn(name)
+    await server.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.hookimpl(tryfirst=True)
