@@ -71,12 +71,11 @@ class Agent:
         self.options = options
         self.clock: Clock = clock or SystemClock()
         self.randomness: Randomness = randomness or SystemRandomness()
-        self.settings = BrokerSettings.started_with(options.settings)
+        self.settings = checked_settings(options)
         self.registry = Registry()
         self.kafka_port = 0
         self.ready = False
         self._closing = AsyncExitStack()
-        refuse_open_doors(options)
 
     async def start(self) -> None:
         """Open, recover, listen. Raises a `PlatformError` with a sentence for the user when that is impossible."""
@@ -220,6 +219,16 @@ class _GroupsListener:
 
     async def on_trimmed(self, partition: Partition) -> None:
         """Nothing to do."""
+
+
+def checked_settings(options: UpOptions) -> BrokerSettings:
+    """The broker's settings, once nothing is wrong with the options: raise `InvalidRequest` with the cure."""
+    refuse_open_doors(options)
+    if options.metadata_url is not None:
+        raise InvalidRequest(
+            "--metadata is not served by this release: leave it out, and the data directory has it all"
+        )
+    return BrokerSettings.started_with(options.settings)
 
 
 def refuse_open_doors(options: UpOptions) -> None:

@@ -1,4 +1,8 @@
-"""The process behind `penstock up`: one agent, its HTTP side, signals, and what is printed."""
+"""The process behind `penstock up`: one agent, its HTTP side, signals, and what is printed.
+
+The first SIGINT or SIGTERM stops cleanly: what was accepted is finished and answered. The second ends the process at
+once, which loses nothing acknowledged either: it is what a crash is, and the next start recovers from it.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,20 @@ import gc
 import logging
 import os
 import resource
+import shutil
 import signal
 import sys
 
-from penstock.agent.agent import Agent
+from penstock.agent.agent import Agent, checked_settings
 from penstock.base.options import UpOptions
 
-_log = logging.getLogger("penstock")
+FORCED_EXIT_CODE = 1
+DEFAULT_KAFKA_PORT = 9092
+
+
+def check(options: UpOptions) -> None:
+    """Raise `InvalidRequest`, with the cure, when the options are wrong in themselves."""
+    checked_settings(options)
 
 
 def run(options: UpOptions) -> int:
@@ -24,6 +35,7 @@ def run(options: UpOptions) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     raise_file_limit()
     return asyncio.run(_serve(options))
 
@@ -47,7 +59,7 @@ async def _serve(options: UpOptions) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, _on_signal, stopping)
     agent = Agent(options)
     await agent.start()
     try:
@@ -60,19 +72,34 @@ async def _serve(options: UpOptions) -> int:
             settle_memory()
             _announce(agent, options, http_port)
             await stopping.wait()
-            print("stopping: finishing what was accepted", file=sys.stderr)
+            await agent.stop()  # `/readyz` says that it is stopping meanwhile.
     finally:
         await agent.stop()
     return 0
 
 
+def _on_signal(stopping: asyncio.Event) -> None:
+    if stopping.is_set():
+        print("stopped at once: what was not acknowledged is given up", file=sys.stderr, flush=True)
+        os._exit(FORCED_EXIT_CODE)
+    stopping.set()
+    print("stopping: finishing what was accepted; once more to stop at once", file=sys.stderr, flush=True)
+
+
 def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
     where = "memory, gone when this process ends" if options.data_dir is None else str(options.data_dir.absolute())
     promise = {"disk": "acknowledged means fsynced", "process": "acknowledged means handed to the operating system"}
+    program = "penstock" if shutil.which("penstock") else sys.argv[0]
+    kafka = _address(options.kafka_host, agent.kafka_port)
+    there = "" if agent.kafka_port == DEFAULT_KAFKA_PORT else f" -b {kafka}"
     lines = (
-        f"Kafka   {options.kafka_host}:{agent.kafka_port}",
-        f"HTTP    http://{options.http_host}:{http_port}  (/healthz /readyz /metrics)",
+        f"Kafka   {kafka}",
+        f"HTTP    http://{_address(options.http_host, http_port)}  (/healthz /readyz /metrics)",
         f"Data    {where}  ({promise[options.durability]})",
-        "Next    echo hello | penstock produce greetings && penstock consume greetings",
+        f"Next    echo hello | {program} produce greetings{there} && {program} consume greetings{there}",
     )
     print("\n".join(lines), flush=True)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

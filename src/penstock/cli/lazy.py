@@ -38,6 +38,12 @@ class Failure(click.ClickException):
         click.echo(f"{click.style('error:', fg='red', bold=True)} {self.message}", file=file, err=True)
 
 
+class Misuse(Failure):
+    """What was asked for cannot be right; exit code 2."""
+
+    exit_code = 2
+
+
 class ReaderGone(Exception):
     """Whoever read our output has seen enough. Not an OSError, which click would turn into a failure."""
 

@@ -8,14 +8,15 @@ import click
 
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
+from penstock.cli.lazy import Misuse
 from penstock.cli.options import ADDRESS, SETTING, Parsed, settings_of
 from penstock.cli.texts.addresses import Address
 
 
 def parse_metadata_url(text: str) -> str:
-    """Read the place of the metadata."""
+    """Read the place of the metadata. It is never shown: there may be a password in it."""
     if not text.startswith(("postgresql://", "postgres://")):
-        raise InvalidRequest(f"{text!r} is not a place for metadata; write postgresql://USER@HOST/DATABASE")
+        raise InvalidRequest("that is not a place for metadata; write postgresql://USER@HOST/DATABASE")
     return text
 
 
@@ -68,6 +69,10 @@ def up(
         settings=settings_of(settings, "--set"),
         advertised=None if advertise is None else (advertise.host, advertise.port),
     )
-    from penstock.agent.main import run  # The whole agent: nothing else on the command line needs it.
+    from penstock.agent.main import check, run  # The whole agent: nothing else on the command line needs it.
 
+    try:
+        check(options)
+    except InvalidRequest as error:
+        raise Misuse(str(error)) from error
     ctx.exit(run(options))

@@ -1,0 +1,152 @@
+"""What `penstock up` says when it cannot start: one sentence with the cure, the right exit code, nothing damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures.server import Server
+from fixtures.waiting import free_ports
+from fixtures.wire import Wire, batch
+
+from penstock.storage.directory import FORMAT_VERSION
+
+
+def refusal(data_dir: Path, *words: str, kafka: str | None = None, http: str | None = None, code: int = 1) -> str:
+    """The one line that a start ends with."""
+    ports = free_ports(2)
+    command = [sys.executable, "-m", "penstock", "up", "--data-dir", str(data_dir)]
+    command += ["--kafka", kafka or f"127.0.0.1:{ports[0]}", "--http", http or f"127.0.0.1:{ports[1]}", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """A stopped server whose directory has one record in topic `t`."""
+    server = Server(tmp_path)
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        wire.create_topic("t")
+        wire.produce("t", batch(b"kept"))
+    assert server.stop() == 0
+    yield server
+    if server.running:
+        server.kill()
+
+
+def check_kept(server: Server) -> None:
+    with Wire(server.bootstrap) as wire:
+        assert [record.value for record in wire.fetch_records("t")] == [b"kept"]
+
+
+@pytest.mark.parametrize("which", ["kafka", "http"])
+def test_a_port_that_is_taken(server: Server, which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        line = refusal(server.data_dir, **{which: address})
+    assert f"{address} is already in use" in line
+    assert "listen on another port" in line
+    server.start()
+    check_kept(server)
+
+
+def test_a_directory_that_another_process_uses(server: Server) -> None:
+    server.start()
+    line = refusal(server.data_dir)
+    assert f"in use by another process (pid {server.process.pid})" in line
+    check_kept(server)
+    server.kill()
+    server.start()
+    check_kept(server)
+
+
+def test_an_address_that_others_can_reach(data: Path) -> None:
+    for option in ("kafka", "http"):
+        for address in ("0.0.0.0:9092", "[::]:9092", "example.org:9092"):
+            line = refusal(data, code=2, **{option: address})
+            assert f"--{option} {address.rpartition(':')[0].strip('[]')} can be reached from other machines" in line
+    assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("num.partitons=3", "did you mean num.partitions?"),
+        ("num.partitions=many", "Invalid value many for configuration num.partitions"),
+        ("num.partitions=0", "num.partitions"),
+        ("group.max.session.timeout.ms=1", "must not exceed"),
+    ],
+)
+def test_a_setting_that_cannot_be(data: Path, setting: str, complaint: str) -> None:
+    assert complaint in refusal(data, "--set", setting, code=2)
+    assert not data.exists()
+
+
+def test_a_place_for_metadata_is_not_shown(data: Path) -> None:
+    assert "hunter2" not in refusal(data, "--metadata", "postgresql://me:hunter2@db/x", code=2)
+
+
+def test_a_newer_directory(server: Server) -> None:
+    file = server.data_dir / "format"
+    before = file.read_text()
+    file.write_text(json.dumps({**json.loads(before), "version": FORMAT_VERSION + 1}))
+    assert "written by a newer release" in refusal(server.data_dir)
+    file.write_text(before)
+    server.start()
+    check_kept(server)
+
+
+def test_a_newer_database(server: Server) -> None:
+    with sqlite3.connect(server.data_dir / "metadata.db") as database:
+        database.execute("INSERT INTO migration (version, name, applied_ms) VALUES (9999, 'later', 0)")
+    database.close()
+    assert "Upgrade this program" in refusal(server.data_dir)
+    with sqlite3.connect(server.data_dir / "metadata.db") as database:
+        database.execute("DELETE FROM migration WHERE version = 9999")
+    database.close()
+    server.start()
+    check_kept(server)
+
+
+def test_damage_is_named(server: Server) -> None:
+    (server.data_dir / "metadata.db").write_bytes(b"this is no database" * 1000)
+    assert "Restore it from a backup" in refusal(server.data_dir)
+    (server.data_dir / "format").write_text("?")
+    assert "is damaged" in refusal(server.data_dir)
+    (server.data_dir / "format").unlink()
+    assert "has data but no format file" in refusal(server.data_dir)
+
+
+def test_a_lost_slab_is_noticed(server: Server) -> None:
+    for slab in (server.data_dir / "slabs").iterdir():
+        slab.unlink()
+    assert "is missing, but objects in it are in use" in refusal(server.data_dir)
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "is not a directory" in refusal(file / "data")
+    if os.geteuid() == 0:
+        place = Path("/sys/penstock")  # Where even root may not write.
+    else:
+        place = tmp_path / "sealed"
+        place.mkdir(mode=0o500)
+    assert "not writable" in refusal(place)
