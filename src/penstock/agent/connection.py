@@ -21,6 +21,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.context import RequestContext
+from penstock.wire.hot import ProduceShape
 from penstock.wire.primitives import Buffer, Malformed
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Connection:
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_filled", "_head", "_input_paused", "_out", "_queue", "_queue_bytes",
         "_server", "_slots", "_sock", "_writing", "cancel_wait", "closed", "connection_id", "fd", "host",
-        "last_active", "out_bytes", "stalled_since", "task",
+        "last_active", "out_bytes", "produces", "stalled_since", "task",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, host: str, connection_id: int) -> None:
@@ -79,6 +80,8 @@ class Connection:
         self._input_paused = False
         self._contexts: dict[tuple[int, str | None], RequestContext] = {}
         self.closed = False
+        self.produces: ProduceShape | None = None
+        """What its last produce request looked like, if the next one can be read faster for it."""
         self.task: asyncio.Task[None] | None = None
         self.cancel_wait: Callable[[], None] | None = None
         self.last_active = server.now()

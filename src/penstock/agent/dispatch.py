@@ -17,14 +17,40 @@ from penstock.agent.connection import Connection, Slot
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.log.fetch import FetchHandler
-from penstock.log.produce import ProduceHandler, response_of
+from penstock.log.produce import ProduceHandler, refusal_of, response_of
 from penstock.log.writer import Appended
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
+from penstock.wire.hot import ProduceShape, TakenProduce, answer, learn, take
 from penstock.wire.messages.produce import ProduceRequest
 from penstock.wire.primitives import Malformed, Message
 
 _log = logging.getLogger(__name__)
+
+
+class AgainTicket:
+    """A produce request of one partition on its way."""
+
+    __slots__ = ("_connection", "_shape", "_slot", "_taken")
+
+    def __init__(self, connection: Connection, slot: Slot, shape: ProduceShape, taken: TakenProduce) -> None:
+        self._connection, self._slot, self._shape, self._taken = connection, slot, shape, taken
+
+    def settle(self, position: int, result: Appended) -> None:
+        """Answer it."""
+        connection, shape, taken = self._connection, self._shape, self._taken
+        if connection.closed:
+            return
+        error, base_offset, append_time_ms, log_start, _, _ = result
+        if error:
+            key, version = ApiKey.PRODUCE, shape.version
+            response = refusal_of(shape.topic_name, shape.topic_id, taken.partition_index, result)
+            connection.fill(self._slot, codec.encode_response(key, version, taken.correlation_id, response))
+            return
+        connection.fill(
+            self._slot,
+            [answer(shape, taken.correlation_id, taken.partition_index, base_offset, append_time_ms, log_start)],
+        )
 
 
 class Dispatcher:
@@ -42,6 +68,8 @@ class Dispatcher:
 
     def __call__(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Start answering one frame. Raises `Malformed` when the connection must end."""
+        if connection.produces is not None and self._produce_again(connection, connection.produces, frame):
+            return
         header = codec.read_request_header(frame, 0)
         key, version = header.api_key, header.api_version
         api = self._table.get(key)
@@ -59,6 +87,8 @@ class Dispatcher:
         context = connection.context(version, header.client_id)
         slot = connection.open_slot()
         if key == ApiKey.PRODUCE:
+            if type(frame) is bytes:
+                connection.produces = learn(frame)
             self._produce.handle(
                 context, request, partial(self._produced, connection, slot, version, header.correlation_id, request)
             )
@@ -72,6 +102,21 @@ class Dispatcher:
             connection.task = connection.spawn(
                 self._run(connection, slot, api, context, key, header.correlation_id, request)
             )
+
+    def _produce_again(self, connection: Connection, shape: ProduceShape, frame: bytes | memoryview) -> bool:
+        """Start answering a produce request like the connection's last one; False if it is another request."""
+        if type(frame) is not bytes:
+            return False
+        taken = take(shape, frame)
+        if taken is None:
+            return False
+        self.requests[ApiKey.PRODUCE] += 1
+        context = connection.context(shape.version, shape.client_id)
+        self._produce.handle_one(
+            context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
+            AgainTicket(connection, connection.open_slot(), shape, taken),
+        )  # fmt: skip
+        return True
 
     def _produced(
         self, connection: Connection, slot: Slot, version: int, correlation_id: int, request: ProduceRequest,

@@ -9,8 +9,9 @@ from penstock.base.context import RequestContext
 from penstock.log.batches import Accepted, Rejected, inspect
 from penstock.log.model import Partition
 from penstock.log.registry import Registry
-from penstock.log.writer import Appended, Ticket, Writer
+from penstock.log.writer import Appended, Settles, Ticket, Writer
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.hot import ProduceShape
 from penstock.wire.messages.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -56,6 +57,26 @@ class ProduceHandler:
         for position, partition, batch in accepted:
             self._writer.submit(partition, batch, ticket, position)
 
+    def handle_one(
+        self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles
+    ) -> None:
+        """The same for a request of one partition, without transaction, that wants an acknowledgement."""
+        registry = self._registry
+        if shape.version >= TOPIC_IDS_SINCE:
+            topic = registry.by_id(context.cluster_id, shape.topic_id)
+        else:
+            topic = registry.by_name(context.cluster_id, shape.topic_name)
+        if topic is None or not 0 <= index < len(topic.partitions):
+            by_id = topic is None and shape.version >= TOPIC_IDS_SINCE
+            code = ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            ticket.settle(0, Appended(code))
+            return
+        outcome = inspect(records, topic.config, self._clock.now_ms(), version=shape.version, transactional=False)
+        if isinstance(outcome, Rejected):
+            ticket.settle(0, _rejection(outcome))
+        else:
+            self._writer.submit(topic.partitions[index], outcome, ticket, 0)
+
     def _judge(
         self, context: RequestContext, request: ProduceRequest, topic: TopicProduceData, share: PartitionProduceData
     ) -> Appended | tuple[Partition, Accepted]:
@@ -75,8 +96,18 @@ class ProduceHandler:
             return Appended(ErrorCode.INVALID_TXN_STATE, message="transactions are not served by this release")
         outcome = inspect(share.records, known.config, self._clock.now_ms(), version=version, transactional=False)
         if isinstance(outcome, Rejected):
-            return Appended(outcome.error, message=outcome.message, record_errors=outcome.records)
+            return _rejection(outcome)
         return known.partitions[share.index], outcome
+
+
+def _rejection(outcome: Rejected) -> Appended:
+    return Appended(outcome.error, message=outcome.message, record_errors=outcome.records)
+
+
+def refusal_of(topic_name: str, topic_id: bytes, index: int, result: Appended) -> ProduceResponse:
+    """The answer to a request of one partition."""
+    topic = TopicProduceResponse(name=topic_name, topic_id=topic_id, partition_responses=[_share_of(index, result)])
+    return ProduceResponse(responses=[topic])
 
 
 def response_of(request: ProduceRequest, results: list[Appended]) -> ProduceResponse:
@@ -86,20 +117,21 @@ def response_of(request: ProduceRequest, results: list[Appended]) -> ProduceResp
     for topic in request.topic_data:
         answered = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
         for share in topic.partition_data:
-            result = next(remaining)
-            answered.partition_responses.append(
-                PartitionProduceResponse(
-                    index=share.index,
-                    error_code=result.error,
-                    base_offset=result.base_offset,
-                    log_append_time_ms=result.append_time_ms,
-                    log_start_offset=result.log_start,
-                    record_errors=[
-                        BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=message)
-                        for index, message in result.record_errors
-                    ],
-                    error_message=result.message,
-                )
-            )
+            answered.partition_responses.append(_share_of(share.index, next(remaining)))
         response.responses.append(answered)
     return response
+
+
+def _share_of(index: int, result: Appended) -> PartitionProduceResponse:
+    return PartitionProduceResponse(
+        index=index,
+        error_code=result.error,
+        base_offset=result.base_offset,
+        log_append_time_ms=result.append_time_ms,
+        log_start_offset=result.log_start,
+        record_errors=[
+            BatchIndexAndErrorMessage(batch_index=number, batch_index_error_message=message)
+            for number, message in result.record_errors
+        ],
+        error_message=result.message,
+    )

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from struct import Struct
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
@@ -50,6 +50,13 @@ class Appended(NamedTuple):
     record_errors: tuple[tuple[int, str], ...] = ()
 
 
+class Settles(Protocol):
+    """Someone who waits for the answers of one request's partitions."""
+
+    def settle(self, position: int, result: Appended) -> None:
+        """The answer for the partition that was submitted under this position."""
+
+
 class Ticket:
     """A produce request on its way: the answers that are there, and what to do when all are."""
 
@@ -68,7 +75,7 @@ class Ticket:
             self.finish(self.results)  # type: ignore[arg-type]  # None is left nowhere
 
 
-Waiting = tuple[Accepted, Ticket, int]
+Waiting = tuple[Accepted, Settles, int]
 
 
 @dataclass(slots=True)
@@ -78,9 +85,9 @@ class _Share:
     partition: Partition
     base: int
     next_offset: int
-    appended: list[tuple[Accepted, Ticket, int, int]] = field(default_factory=list)
+    appended: list[tuple[Accepted, Settles, int, int]] = field(default_factory=list)
     """Batch, whom to tell, and the offset it got."""
-    repeated: list[tuple[SequenceBatch, Ticket, int]] = field(default_factory=list)
+    repeated: list[tuple[SequenceBatch, Settles, int]] = field(default_factory=list)
     producers: dict[int, ProducerState] = field(default_factory=dict)
     """States of the producers as they will be when this flush is durable."""
     byte_start: int = 0
@@ -118,7 +125,7 @@ class Writer:
         """Called after each flush: room has come back."""
         self.stats = WriterStats()
 
-    def submit(self, partition: Partition, batch: Accepted, ticket: Ticket, position: int) -> None:
+    def submit(self, partition: Partition, batch: Accepted, ticket: Settles, position: int) -> None:
         """Put a batch into its partition's buffer. The ticket is settled when it is durable, or refused."""
         pending = partition.pending
         if not pending:
@@ -268,7 +275,9 @@ class Writer:
             )
         return verdict
 
-    def _answer_unwritten(self, share: _Share, verdict: SequenceBatch | Refusal, ticket: Ticket, position: int) -> None:
+    def _answer_unwritten(
+        self, share: _Share, verdict: SequenceBatch | Refusal, ticket: Settles, position: int
+    ) -> None:
         if isinstance(verdict, Refusal):
             ticket.settle(position, Appended(_REFUSALS[verdict]))
         elif verdict.base_offset < share.base:

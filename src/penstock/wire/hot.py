@@ -1,0 +1,155 @@
+"""The produce request that brokers see most, read and answered without building a message.
+
+A producer that sends small requests sends the same bytes again and again around its records: its client id, its
+settings, the topic. `learn` notes that frame's front once, as bytes; `take` recognises the next one by a single
+comparison and reads the three things that differ. `answer` is the matching response. Everything else (several topics
+or partitions, transactions, versions without compact lengths, refusals) goes through `penstock.wire.codec`, which is
+also what the tests compare these functions with.
+
+Pure functions over buffers, returning flat tuples.
+"""
+
+from __future__ import annotations
+
+from struct import Struct, error
+from typing import NamedTuple
+
+from penstock.wire.primitives import ZERO_UUID
+
+OLDEST_VERSION = 9
+"""The first version with compact lengths."""
+TOPIC_IDS_SINCE = 13
+NEWEST_VERSION = 13
+
+_HEAD = Struct(">hhih")
+_SETTINGS = Struct(">hi")
+_INDEX = Struct(">iB")
+_ID = Struct(">i")
+_SIZE_ID = Struct(">ii")
+_RESULT = Struct(">ihqqq")
+_ENDS = b"\0\0\0"
+"""No tags: of the partition, of the topic, of the request."""
+_AFTER_RESULT = bytes((1, 0, 0, 0, 0, 0, 0, 0, 0))
+"""No record errors, no message, no tags of partition and topic, no throttling, no tags of the response."""
+_ONE = 2
+"""A compact array's length of one."""
+
+
+class ProduceShape(NamedTuple):
+    """What the requests of one producer for one topic have in common."""
+
+    kind: bytes
+    """API key and version."""
+    front: bytes
+    """From the client id to the number of partitions."""
+    start: int
+    """Where the partition's index is."""
+    version: int
+    client_id: str | None
+    acks: int
+    topic_name: str
+    topic_id: bytes
+    answer_front: bytes
+    """The response from its header's tags to the number of partitions."""
+    answer_bytes: int
+    """The response's size as its frame announces it."""
+
+
+class TakenProduce(NamedTuple):
+    """What one request of a shape has of its own. The records are the frame's bytes [start, end)."""
+
+    correlation_id: int
+    partition_index: int
+    start: int
+    end: int
+
+
+def learn(frame: bytes) -> ProduceShape | None:
+    """The shape of a produce request's frame; None where it is not the common one, or not a request at all."""
+    try:
+        shape = _learn(frame)
+    except (error, IndexError, UnicodeDecodeError):
+        return None
+    return shape if shape is not None and take(shape, frame) is not None else None
+
+
+def _learn(frame: bytes) -> ProduceShape | None:
+    key, version, _, length = _HEAD.unpack_from(frame)
+    if key != 0 or not OLDEST_VERSION <= version <= NEWEST_VERSION:
+        return None
+    position = _HEAD.size
+    client_id = None
+    if length >= 0:
+        client_id = str(frame[position : position + length], "utf-8")
+        position += length
+    tags, transactional = frame[position], frame[position + 1]
+    acks, _ = _SETTINGS.unpack_from(frame, position + 2)
+    position += 2 + _SETTINGS.size
+    # An acknowledgement that nobody wants, or that is not one, has an answer of another kind.
+    if tags or transactional or acks not in (1, -1) or frame[position] != _ONE:
+        return None
+    position += 1
+    named_at = position
+    name, topic_id = "", ZERO_UUID
+    if version >= TOPIC_IDS_SINCE:
+        position += 16
+        topic_id = frame[named_at:position]
+    else:
+        size = frame[position] - 1
+        if not 0 <= size < 127:
+            return None
+        position += 1 + size
+        name = str(frame[named_at + 1 : position], "utf-8")
+    named = frame[named_at:position]
+    if frame[position] != _ONE:
+        return None
+    position += 1
+    answer_front = b"".join((b"\0", bytes((_ONE,)), named, bytes((_ONE,))))
+    return ProduceShape(
+        frame[:4], frame[8:position], position, version, client_id, acks, name, topic_id, answer_front,
+        _ID.size + len(answer_front) + _RESULT.size + len(_AFTER_RESULT),
+    )  # fmt: skip
+
+
+def take(shape: ProduceShape, frame: bytes) -> TakenProduce | None:
+    """Read a request of that shape; None if it is of another."""
+    kind, front, position = shape[:3]
+    if not (frame.startswith(kind) and frame.startswith(front, 8)):
+        return None
+    try:
+        index, length = _INDEX.unpack_from(frame, position)
+    except error:
+        return None
+    position += 5
+    if length > 127:
+        # An unsigned varint of up to four bytes: a frame this small cannot hold more.
+        length &= 0x7F
+        shift = 7
+        while True:
+            if position >= len(frame) or shift > 21:
+                return None
+            byte = frame[position]
+            position += 1
+            length |= (byte & 0x7F) << shift
+            if byte < 128:
+                break
+            shift += 7
+    end = position + length - 1
+    if length < 1 or end + 3 != len(frame) or not frame.endswith(_ENDS):
+        return None
+    (correlation_id,) = _ID.unpack_from(frame, 4)
+    return TakenProduce(correlation_id, index, position, end)
+
+
+def answer(
+    shape: ProduceShape, correlation_id: int, index: int, base_offset: int, append_time_ms: int, log_start: int
+) -> bytes:
+    """The whole frame that says that the records were appended."""
+    return b"".join(
+        (
+            _SIZE_ID.pack(shape.answer_bytes, correlation_id),
+            shape.answer_front,
+            _RESULT.pack(index, 0, base_offset, append_time_ms, log_start),
+            _AFTER_RESULT,
+        )
+    )

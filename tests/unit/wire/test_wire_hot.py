@@ -1,0 +1,136 @@
+"""The hand-tuned produce request and response against the ordinary codec: same bytes, same meaning, or not taken."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.wire import codec, hot
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.messages.produce import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+from penstock.wire.primitives import ZERO_UUID, Malformed
+
+VERSIONS = st.integers(hot.OLDEST_VERSION, hot.NEWEST_VERSION)
+TOPIC_ID = bytes(range(16))
+
+
+def frame_of(
+    version: int, *, correlation_id: int = 7, client_id: str | None = "app", acks: int = -1, name: str = "orders",
+    index: int = 0, records: bytes = b"r" * 70, transactional_id: str | None = None, partitions: int = 1,
+) -> bytes:  # fmt: skip
+    shares = [PartitionProduceData(index=index + number, records=records) for number in range(partitions)]
+    by_id = version >= hot.TOPIC_IDS_SINCE
+    topic = TopicProduceData(
+        name="" if by_id else name, topic_id=TOPIC_ID if by_id else ZERO_UUID, partition_data=shares
+    )
+    request = ProduceRequest(transactional_id=transactional_id, acks=acks, timeout_ms=30_000, topic_data=[topic])
+    return b"".join(codec.encode_request(ApiKey.PRODUCE, version, correlation_id, client_id, request))[4:]
+
+
+@given(
+    version=VERSIONS,
+    correlation_id=st.integers(-(2**31), 2**31 - 1),
+    client_id=st.none() | st.text(max_size=20),
+    acks=st.sampled_from((1, -1)),
+    name=st.text("abc.-_", min_size=1, max_size=100),
+    index=st.integers(0, 2**31 - 1),
+    records=st.binary(max_size=300) | st.integers(0, 20_000).map(bytes),
+)
+def test_the_common_request_is_read_as_the_codec_reads_it(
+    version: int, correlation_id: int, client_id: str | None, acks: int, name: str, index: int, records: bytes
+) -> None:
+    shape = hot.learn(frame_of(version, client_id=client_id, acks=acks, name=name))
+    assert shape is not None
+    frame = frame_of(
+        version, correlation_id=correlation_id, client_id=client_id, acks=acks, name=name, index=index, records=records
+    )
+    taken = hot.take(shape, frame)
+    assert taken is not None
+    header = codec.read_request_header(frame, 0)
+    request = codec.read_request(ApiKey.PRODUCE, version, frame, header.body)
+    (topic,) = request.topic_data
+    (share,) = topic.partition_data
+    assert (shape.version, shape.client_id, shape.acks) == (version, header.client_id, request.acks)
+    assert (shape.topic_name, shape.topic_id) == (topic.name, topic.topic_id)
+    assert (taken.correlation_id, taken.partition_index) == (header.correlation_id, share.index)
+    assert frame[taken.start : taken.end] == bytes(share.records)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frame_of(8),
+        frame_of(9, acks=0),
+        frame_of(9, acks=5),
+        frame_of(9, transactional_id="t"),
+        frame_of(9, partitions=2),
+        frame_of(9, name="n" * 200),
+        frame_of(9)[:-1],
+        frame_of(9) + b"\0",
+        b"",
+        b"\0\0",
+    ],
+)
+def test_another_request_is_left_to_the_codec(frame: bytes) -> None:
+    assert hot.learn(frame) is None
+    shape = hot.learn(frame_of(9))
+    assert shape is not None
+    assert hot.take(shape, frame) is None
+
+
+def test_null_records_are_left_to_the_codec() -> None:
+    shape = hot.learn(frame_of(9))
+    whole = frame_of(9, records=b"")
+    assert shape is not None
+    nulled = whole[: shape.start + 4] + b"\0" + whole[shape.start + 5 :]
+    assert hot.take(shape, nulled) is None
+
+
+@given(version=VERSIONS, position=st.integers(0, 200), byte=st.integers(0, 255))
+def test_a_changed_byte_is_never_misread(version: int, position: int, byte: int) -> None:
+    """What is taken means what the codec would have said; where the codec refuses, nothing is taken."""
+    shape = hot.learn(frame_of(version))
+    assert shape is not None
+    changed = bytearray(frame_of(version))
+    changed[position % len(changed)] = byte
+    frame = bytes(changed)
+    taken = hot.take(shape, frame)
+    if taken is None:
+        return
+    try:
+        header = codec.read_request_header(frame, 0)
+        request = codec.read_request(ApiKey.PRODUCE, header.api_version, frame, header.body)
+    except Malformed:
+        pytest.fail("the codec refuses what was taken")
+    (share,) = request.topic_data[0].partition_data
+    assert (taken.correlation_id, taken.partition_index) == (header.correlation_id, share.index)
+    assert frame[taken.start : taken.end] == bytes(share.records)
+
+
+@given(
+    version=VERSIONS,
+    correlation_id=st.integers(-(2**31), 2**31 - 1),
+    index=st.integers(0, 2**31 - 1),
+    base_offset=st.integers(0, 2**63 - 1),
+    append_time_ms=st.integers(-1, 2**62),
+    log_start=st.integers(0, 2**62),
+)
+def test_the_answer_is_what_the_codec_writes(
+    version: int, correlation_id: int, index: int, base_offset: int, append_time_ms: int, log_start: int
+) -> None:
+    shape = hot.learn(frame_of(version))
+    assert shape is not None
+    share = PartitionProduceResponse(
+        index=index, base_offset=base_offset, log_append_time_ms=append_time_ms, log_start_offset=log_start
+    )
+    topic = TopicProduceResponse(name=shape.topic_name, topic_id=shape.topic_id, partition_responses=[share])
+    expected = codec.encode_response(ApiKey.PRODUCE, version, correlation_id, ProduceResponse(responses=[topic]))
+    assert hot.answer(shape, correlation_id, index, base_offset, append_time_ms, log_start) == b"".join(expected)
