@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from penstock.log.model import TopicConfig
+from penstock.log.segments import Stretch
 from penstock.storage.wal import Buffer
 from penstock.wire.primitives import Malformed
 from penstock.wire.records import BatchHeader, RecordSpan, filter_batch, scan_batch
@@ -125,16 +126,6 @@ def _spans(batch: Buffer) -> list[RecordSpan] | None:
         return scan_batch(batch, max_bytes=MAX_DECOMPRESSED_BYTES)[1]
     except Malformed:
         return None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stretch:
-    """What deciding about a segment needs of it."""
-
-    base_offset: int
-    last_offset: int
-    byte_length: int
-    max_timestamp: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

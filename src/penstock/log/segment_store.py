@@ -125,6 +125,17 @@ def sizes(partition_id: int, offset: int, limit: int) -> Script[Rows]:
     )
 
 
+def latest_sizes(partition_id: int, limit: int) -> Script[Rows]:
+    """The same of the partition's last segments, in order."""
+    rows = yield (
+        "SELECT s.base_offset, s.last_offset, s.byte_length, s.min_timestamp, s.max_timestamp, o.created_ms"
+        " FROM segment s JOIN object o ON o.object_id = s.object_id"
+        " WHERE s.partition_id = $1 ORDER BY s.last_offset DESC LIMIT $2",
+        (partition_id, limit),
+    )
+    return list(reversed(rows))
+
+
 def small_counts(smaller_than_bytes: int, at_least: int) -> Script[Rows]:
     """partition_id and number of segments, for partitions with many small ones."""
     return (
@@ -143,6 +154,25 @@ def dirty_since(partition_ids: Sequence[int]) -> Script[dict[int, int]]:
         rows = yield "SELECT first_dirty_ms FROM partition WHERE partition_id = $1", (partition_id,)
         if rows and rows[0][0] >= 0:
             found[partition_id] = int(rows[0][0])
+    return found
+
+
+def stored_size(partition_id: int) -> Script[tuple[int, int] | None]:
+    """Bytes in a partition's segments, and the offset up to which it is in segments."""
+    rows = yield "SELECT size_bytes, segmented_to FROM partition WHERE partition_id = $1", (partition_id,)
+    return (int(rows[0][0]), int(rows[0][1])) if rows else None
+
+
+def reaching_below(log_starts: Sequence[tuple[int, int]]) -> Script[list[int]]:
+    """Which of these partitions, given with their log starts, have segments that end below it."""
+    found = []
+    for partition_id, log_start in log_starts:
+        rows = yield (
+            "SELECT 1 FROM segment WHERE partition_id = $1 AND last_offset < $2 LIMIT 1",
+            (partition_id, log_start),
+        )
+        if rows:
+            found.append(partition_id)
     return found
 
 
@@ -301,11 +331,11 @@ def _release(counts: Counter[bytes], now_ms: int) -> Script[None]:
 # ---- garbage ---------------------------------------------------------------------------------------------------
 
 
-def deleted_partitions(limit: int) -> Script[list[int]]:
-    """Partitions of deleted topics that may still have segments."""
+def deleted_partitions(after: int, limit: int) -> Script[list[int]]:
+    """Partitions of deleted topics that may still have segments, from above an id on."""
     rows = yield (
-        "SELECT partition_id FROM topic_deletion ORDER BY partition_id LIMIT $1",
-        (limit,),
+        "SELECT partition_id FROM topic_deletion WHERE partition_id > $1 ORDER BY partition_id LIMIT $2",
+        (after, limit),
     )
     return [int(row[0]) for row in rows]
 
@@ -357,3 +387,9 @@ def named_objects(object_ids: Sequence[bytes]) -> Script[frozenset[bytes]]:
         if rows:
             found.add(object_id)
     return frozenset(found)
+
+
+def forget_producers(partition_ids: Sequence[int], before_ms: int) -> Script[None]:
+    """Remove the stored states of producers that wrote nothing since a time."""
+    for partition_id in sorted(partition_ids):
+        yield "DELETE FROM producer_state WHERE partition_id = $1 AND last_ms < $2", (partition_id, before_ms)

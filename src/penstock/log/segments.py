@@ -88,6 +88,30 @@ class SegmentRef:
         return self.base_offset + int(_POINT.unpack_from(self.offset_index, (point - 1) * _POINT.size)[0])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """What deciding about a segment needs of it."""
+
+    base_offset: int
+    last_offset: int
+    byte_length: int
+    min_timestamp: int
+    """The hint of its row, or when it was written if there is none."""
+    max_timestamp: int
+    """Of its records, or when it was written if they have none."""
+    created_ms: int = 0
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Stretch:
+        """From a row of `segment_store.sizes`."""
+        base_offset, last_offset, byte_length, min_timestamp, max_timestamp, created_ms = row
+        return cls(
+            base_offset=base_offset, last_offset=last_offset, byte_length=byte_length,
+            min_timestamp=created_ms if min_timestamp < 0 else min_timestamp,
+            max_timestamp=created_ms if max_timestamp < 0 else max_timestamp, created_ms=created_ms,
+        )  # fmt: skip
+
+
 class SegmentBuilder:
     """Works out a segment's row while its bytes are put together."""
 
