@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.metadata.database import Script
@@ -61,6 +62,16 @@ class CommitPath(Protocol):
         """The same without waiting, or None where that would block the caller for long."""
 
 
+@dataclass(slots=True)
+class _Attempt:
+    """A commit on its way: who it is, and where its object lies once that is written."""
+
+    object_id: bytes
+    now_ms: int
+    seq: int
+    location: WalLocation | None = None
+
+
 class EmbeddedCommitPath:
     """Commits of the one process that owns a data directory."""
 
@@ -80,45 +91,82 @@ class EmbeddedCommitPath:
         self._seq = seq
         self._inline = inline
         self._shard_id, self._agent_id = shard_id, agent_id
+        self._unsure: _Attempt | None = None
+        """A commit in line of which is not known whether it happened."""
 
     async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
         """Write the WAL object and its row on the writer thread."""
-        object_id, now_ms, seq = self._randomness.token(16), self._clock.now_ms(), self._seq + 1
-
-        def work(connection: sqlite3.Connection) -> WalLocation:
-            return self._write(connection, body, entries, heads, object_id, now_ms, seq)
-
+        if self._unsure is not None:
+            attempt, self._unsure = self._unsure, None
+            known = await self._look_up(attempt, entries, heads)
+            if known is not None:
+                return known
+        attempt = self._attempt()
         try:
-            location = await self._database.submit(work)
+            location = await self._database.submit(
+                lambda connection: self._write(connection, attempt, body, entries, heads)
+            )
         except OutcomeUnknown as problem:
-            found = await self._find(object_id)
-            if found is None:
+            known = await self._look_up(attempt, entries, heads)
+            if known is None:
                 raise Unavailable("the commit did not happen") from problem
-            location = found
-        self._seq = seq
-        return Commit(seq, object_id, location, now_ms, self._agent_id, entries, heads)
+            return known
+        except (PlatformError, sqlite3.Error) as problem:
+            self._give_up(attempt)
+            raise _explained(problem) from problem
+        return self._done(attempt, location, entries, heads)
 
     def commit_now(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit | None:
-        """Commit on the caller's thread when nothing has to reach a disk and the flush is small."""
-        if not self._inline or len(body) > INLINE_MAX_BYTES or not self._database.idle:
+        """Commit on the caller's thread when nothing has to reach a disk and the flush is small.
+
+        When it cannot tell what became of it, `commit` with the same arguments finds out.
+        """
+        if not self._inline or len(body) > INLINE_MAX_BYTES or not self._database.idle or self._unsure is not None:
             return None
-        object_id, now_ms, seq = self._randomness.token(16), self._clock.now_ms(), self._seq + 1
-        location = self._database.run_inline(
-            lambda connection: self._write(connection, body, entries, heads, object_id, now_ms, seq)
-        )
-        self._seq = seq
-        return Commit(seq, object_id, location, now_ms, self._agent_id, entries, heads)
+        attempt = self._attempt()
+        try:
+            location = self._database.run_inline(
+                lambda connection: self._write(connection, attempt, body, entries, heads)
+            )
+        except OutcomeUnknown:
+            self._unsure = attempt
+            return None
+        except (PlatformError, sqlite3.Error) as problem:
+            self._give_up(attempt)
+            raise _explained(problem) from problem
+        return self._done(attempt, location, entries, heads)
+
+    def _attempt(self) -> _Attempt:
+        return _Attempt(self._randomness.token(16), self._clock.now_ms(), self._seq + 1)
+
+    def _done(
+        self, attempt: _Attempt, location: WalLocation, entries: Sequence[CommitEntry], heads: Sequence[int]
+    ) -> Commit:
+        self._seq = attempt.seq
+        return Commit(attempt.seq, attempt.object_id, location, attempt.now_ms, self._agent_id, entries, heads)
+
+    def _give_up(self, attempt: _Attempt) -> None:
+        """The object, if it was written, has no row and never will: its space is free."""
+        if attempt.location is not None:
+            self._wal.release((attempt.location,))
+
+    async def _look_up(self, attempt: _Attempt, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit | None:
+        location = await self._find(attempt.object_id)
+        if location is None:
+            self._give_up(attempt)
+            return None
+        return self._done(attempt, location, entries, heads)
 
     def _write(
-        self, connection: sqlite3.Connection, body: memoryview, entries: Sequence[CommitEntry],
-        heads: Sequence[int], object_id: bytes, now_ms: int, seq: int,
+        self, connection: sqlite3.Connection, attempt: _Attempt, body: memoryview, entries: Sequence[CommitEntry],
+        heads: Sequence[int],
     ) -> WalLocation:  # fmt: skip
-        location = self._wal.append((body,))
+        location = attempt.location = self._wal.append((body,))
         connection.execute(
             _INSERT,
             (
-                self._shard_id, seq, object_id, location.key, location.offset, location.length, now_ms,
-                self._agent_id, pack_entries(entries), pack_bases(heads),
+                self._shard_id, attempt.seq, attempt.object_id, location.key, location.offset, location.length,
+                attempt.now_ms, self._agent_id, pack_entries(entries), pack_bases(heads),
             ),
         )  # fmt: skip
         return location
@@ -140,3 +188,8 @@ class EmbeddedCommitPath:
             except (OutcomeUnknown, Unavailable):
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, 1.0)
+
+
+def _explained(problem: PlatformError | sqlite3.Error) -> PlatformError:
+    """A failure before which nothing happened: of the kinds SQLite has, those that nobody foresaw are this one."""
+    return problem if isinstance(problem, PlatformError) else Unavailable(f"the database refused: {problem}")

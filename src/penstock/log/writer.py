@@ -25,11 +25,15 @@ from penstock.log.batches import Accepted
 from penstock.log.commit_path import CommitPath
 from penstock.log.commits import Commit, CommitEntry, ProducerBatch, apply_entry
 from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP, Partition, ProducerState, SequenceBatch, Span
-from penstock.log.producers import Refusal, judge, last_sequence, remember
+from penstock.log.producers import Refusal, awaited, judge, last_sequence, remember
 from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
 
 FLUSH_MAX_BYTES = 4 * 1024 * 1024
+COMPLAIN_EVERY_S = 10.0
+"""How often the log says that flushes still fail: producers try again many times a second."""
+AWAITED_MAX = 1_000
+"""How many producers whose first batch failed are remembered in a partition."""
 _PREFIX = Struct(">qii")
 _LENGTH_OVERHEAD = 12
 _REFUSALS = {
@@ -124,6 +128,8 @@ class Writer:
         self.on_drained: Callable[[], None] = lambda: None
         """Called after each flush: room has come back."""
         self.stats = WriterStats()
+        self._failed_in_a_row = 0
+        self._complained_at = 0.0
 
     def submit(self, partition: Partition, batch: Accepted, ticket: Settles, position: int) -> None:
         """Put a batch into its partition's buffer. The ticket is settled when it is durable, or refused."""
@@ -255,7 +261,8 @@ class Writer:
             known = share.partition.producers.get(batch.producer_id)
             if known is not None:
                 state = ProducerState(known.producer_id, known.epoch, known.last_ms, known.batches.copy())
-        verdict = judge(state, batch.producer_epoch, batch.base_sequence, batch.offset_count)
+        known = state or share.partition.awaited.get(batch.producer_id)
+        verdict = judge(known, batch.producer_epoch, batch.base_sequence, batch.offset_count)
         if verdict is None:
             if state is not None:
                 share.producers[batch.producer_id] = state
@@ -290,6 +297,9 @@ class Writer:
     def _succeed(self, shares: list[_Share], body: memoryview, tenants: list[Any], commit: Commit) -> None:
         stats = self.stats
         stats.commits += 1
+        if self._failed_in_a_row:
+            _log.warning("flushes succeed again, after %d that failed", self._failed_in_a_row)
+            self._failed_in_a_row = 0
         for number, share in enumerate(shares):
             partition = share.partition
             moved = commit.bases[number] - share.base
@@ -302,6 +312,9 @@ class Writer:
             span = apply_entry(partition, commit, number, view, None if moved else share.producers)
             if span is not None:
                 tenants.append((partition, span))
+            if partition.awaited:
+                for producer_id in share.producers:
+                    partition.awaited.pop(producer_id, None)
             stats.batches += len(share.appended)
             stats.bytes += share.byte_length
             self.pending_bytes -= share.byte_length
@@ -319,15 +332,30 @@ class Writer:
     def _fail(self, shares: list[_Share], problem: PlatformError) -> None:
         """Nothing was written: say so with an error that makes clients try again."""
         self.stats.failures += 1
-        _log.error("a flush failed, its producers are told to try again: %s", problem)
+        self._failed_in_a_row += 1
+        now = self._clock.monotonic()
+        if self._failed_in_a_row == 1 or now - self._complained_at >= COMPLAIN_EVERY_S:
+            self._complained_at = now
+            _log.error("a flush failed, its producers are told to try again: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
         for share in shares:
             self.pending_bytes -= share.byte_length
+            self._await_again(share)
             for _, ticket, slot, _ in share.appended:
                 ticket.settle(slot, refused)
             for _, ticket, slot in share.repeated:
                 ticket.settle(slot, refused)
         self.on_drained()
+
+    def _await_again(self, share: _Share) -> None:
+        """Let the first batch of a producer that is not known come before those that may be on their way behind it."""
+        partition, now_ms = share.partition, self._clock.now_ms()
+        for batch, _, _, _ in share.appended:
+            producer_id = batch.producer_id
+            if producer_id >= 0 and producer_id not in partition.producers and producer_id not in partition.awaited:
+                partition.awaited[producer_id] = awaited(batch.producer_epoch, batch.base_sequence, now_ms)
+        while len(partition.awaited) > AWAITED_MAX:
+            del partition.awaited[next(iter(partition.awaited))]
 
 
 def forget_views(tenants: list[tuple[Partition, Span]]) -> None:

@@ -21,6 +21,7 @@ The lock guards the bookkeeping and is never held during I/O, so `release` may c
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import re
@@ -33,16 +34,19 @@ from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.storage.arena import ALIGNMENT, aligned
 from penstock.storage.descriptors import DescriptorTable
 from penstock.storage.disk import (
+    O_DIRECT,
     Staging,
     allocates_cheaply,
+    is_aligned,
     is_full,
     open_direct,
+    read_fully,
     size_of,
     sync_directory,
     unavailable,
     write_fully,
 )
-from penstock.storage.slab_file import Slab, SlabWriter, create_file, written_extent
+from penstock.storage.slab_file import DIRECT_MIN_BYTES, Slab, SlabWriter, create_file, written_extent
 from penstock.storage.wal import Buffer, WalLocation, check_range
 
 SLAB_BYTES = 64 * 1024 * 1024
@@ -84,6 +88,8 @@ class SlabWal:
         self._max_slabs = max_slabs
         self._staging = Staging()
         self._readers = DescriptorTable()
+        self._direct_readers = DescriptorTable(flags=os.O_RDONLY | O_DIRECT)
+        self._reads_direct = direct_io and O_DIRECT != 0
         self._state = threading.Condition()
         self._preparing = threading.Lock()
         self._slabs: dict[str, Slab] = {}
@@ -100,6 +106,11 @@ class SlabWal:
         directory.mkdir(parents=True, exist_ok=True)
         self._sparse = not allocates_cheaply(directory)
         self._scan()
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What fits into all the slabs there may be."""
+        return self._max_slabs * self._slab_bytes
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
         """Write one object; with durability `disk` it is on the disk on return."""
@@ -137,6 +148,20 @@ class SlabWal:
         if len(data) < end - start:
             raise CorruptData(f"{path} ends before the object at {location}")
         return memoryview(data)
+
+    def read_many(self, locations: Sequence[WalLocation], buffer: memoryview) -> list[memoryview]:
+        """Read whole objects with their pages, neighbours in one piece. Raise `InvalidRequest` if one was released."""
+        views, position, first = [], 0, 0
+        for count, location in enumerate(locations, 1):
+            following = locations[count] if count < len(locations) else None
+            views.append(buffer[position : position + location.length])
+            position += aligned(location.length)
+            end = location.offset + aligned(location.length)
+            if following is None or (following.key, following.offset) != (location.key, end):
+                start = locations[first].offset
+                self._read_pages(location.key, start, buffer[position - (end - start) : position])
+                first = count
+        return views
 
     def release(self, locations: Iterable[WalLocation]) -> None:
         """These objects are no longer needed. A slab without any is used again, or deleted if there are spare ones."""
@@ -185,6 +210,49 @@ class SlabWal:
                     slab.seal()
             self._current = self._next = None
         self._readers.close()
+        self._direct_readers.close()
+
+    # Reading
+
+    def _read_pages(self, key: str, offset: int, buffer: memoryview) -> None:
+        slab = self._slabs.get(key)
+        if slab is None or offset + buffer.nbytes > slab.size_bytes:
+            raise InvalidRequest(f"the write-ahead log has no objects at {offset} of {key}")
+        path = self._directory / key
+        try:
+            complete = self._read_direct(path, offset, buffer)
+            if complete is None:
+                with self._readers.reading(path) as descriptor:
+                    complete = read_fully(descriptor, offset, buffer)
+        except FileNotFoundError:
+            complete = False
+        except OSError as error:
+            raise unavailable(error, "reading", path) from error
+        if key not in self._slabs:
+            raise InvalidRequest(f"the objects of the write-ahead log in {key} were released")
+        if not complete:
+            raise CorruptData(f"{path} ends before the objects in it do")
+
+    def _read_direct(self, path: Path, offset: int, buffer: memoryview) -> bool | None:
+        """Read around the page cache; whether everything was there, or None where that is not possible.
+
+        Without syncing, small objects went through the page cache and are there still: reading around it would have
+        to write them out first.
+        """
+        if not self._reads_direct or (not self._durable and buffer.nbytes < DIRECT_MIN_BYTES) or not is_aligned(buffer):
+            return None
+        try:
+            with self._direct_readers.reading(path) as descriptor:
+                return read_fully(descriptor, offset, buffer)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+            self._reads_direct = False
+            return None
+
+    def _discard_readers(self, path: Path) -> None:
+        self._readers.discard(path)
+        self._direct_readers.discard(path)
 
     # Appending
 
@@ -254,7 +322,7 @@ class SlabWal:
                 create_file(slab.path, size_bytes, sparse=self._sparse)
             else:
                 old.rename(slab.path)
-                self._readers.discard(old)
+                self._discard_readers(old)
             slab.writer = self._open_writer(slab.path)
             if self._durable:
                 sync_directory(self._directory)
@@ -308,7 +376,7 @@ class SlabWal:
 
     def _delete(self, slabs: Iterable[Slab]) -> None:
         for slab in slabs:
-            self._readers.discard(slab.path)
+            self._discard_readers(slab.path)
             # A file that cannot be removed now is free space again at the next start.
             with contextlib.suppress(OSError):
                 slab.path.unlink(missing_ok=True)
@@ -395,9 +463,10 @@ class SlabWal:
             if descriptor is None:
                 descriptor = os.open(slab.path, os.O_WRONLY)
             try:
-                with mmap.mmap(-1, ZERO_PIECE_BYTES) as zeros, memoryview(zeros) as view:
-                    while self._zero_piece(slab, descriptor, view):
-                        pass
+                # Not closed here: when a write fails, the traceback still holds views of it.
+                zeros = memoryview(mmap.mmap(-1, ZERO_PIECE_BYTES))
+                while self._zero_piece(slab, descriptor, zeros):
+                    pass
                 os.fdatasync(descriptor)
             finally:
                 os.close(descriptor)
