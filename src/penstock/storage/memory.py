@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
-from penstock.storage.wal import Buffer, WalLocation, check_range
+from penstock.storage.wal import Buffer, WalLocation, check_range, pages_of
 
 
 class MemoryWal:
@@ -24,6 +24,11 @@ class MemoryWal:
         self._held_bytes = 0
         self._number = 0
         self._lock = threading.Lock()
+
+    @property
+    def capacity_bytes(self) -> int:
+        """The bound."""
+        return self._max_bytes
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
         """Copy one object. Raise `Unavailable` when memory for it would exceed the bound."""
@@ -49,6 +54,16 @@ class MemoryWal:
         if body is None or location.offset + location.length > len(body):
             raise InvalidRequest(f"the write-ahead log has no object at {location}")
         return memoryview(body)[location.offset + start : location.offset + end]
+
+    def read_many(self, locations: Sequence[WalLocation], buffer: memoryview) -> list[memoryview]:
+        """Copy whole objects into a buffer."""
+        views, position = [], 0
+        for location in locations:
+            view = buffer[position : position + location.length]
+            view[:] = self.read(location, 0, location.length)
+            views.append(view)
+            position += pages_of((location,))
+        return views
 
     def release(self, locations: Iterable[WalLocation]) -> None:
         """Forget objects; views handed out before stay valid."""

@@ -17,6 +17,9 @@ from penstock.base.errors import InvalidRequest
 
 Buffer = bytes | bytearray | memoryview
 
+PAGE_BYTES = 4096
+"""Objects are counted, and on a disk laid out, in pages of this size."""
+
 
 @dataclass(frozen=True, slots=True)
 class WalLocation:
@@ -30,11 +33,21 @@ class WalLocation:
 class WalStore(Protocol):
     """Objects of the write-ahead log."""
 
+    @property
+    def capacity_bytes(self) -> int:
+        """How many bytes of objects can be alive before `append` refuses, roughly."""
+
     def append(self, body: Sequence[Buffer]) -> WalLocation:
         """Write one object; it is durable on return. Raise `Unavailable` when nothing was written."""
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
         """Bytes [start, end) of an object. May run on any thread while another appends."""
+
+    def read_many(self, locations: Sequence[WalLocation], buffer: memoryview) -> list[memoryview]:
+        """Read whole objects, neighbours at once, into memory of `pages_of` bytes; each one's bytes in it, writable.
+
+        Page-aligned memory is read into without the page cache. May run on any thread while another appends.
+        """
 
     def release(self, locations: Iterable[WalLocation]) -> None:
         """These objects are no longer needed; their space may be used again."""
@@ -44,6 +57,11 @@ class WalStore(Protocol):
 
     def close(self) -> None:
         """Release what the operating system lent."""
+
+
+def pages_of(locations: Iterable[WalLocation]) -> int:
+    """Bytes in the pages that objects fill: what they take up, and what reading them takes."""
+    return sum((location.length + PAGE_BYTES - 1) & -PAGE_BYTES for location in locations)
 
 
 def check_range(location: WalLocation, start: int, end: int) -> None:
