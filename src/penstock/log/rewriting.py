@@ -54,6 +54,8 @@ class SegmentChanges:
         self.shard_id = shard_id
         self.on_garbage = on_garbage
         """Called when objects may have lost their last segment."""
+        self.rewriting: set[int] = set()
+        """Partitions whose segments are being rewritten: by one chore at a time."""
         self._executor = executor
         self._doubtful: set[Partition] = set()
         """Partitions whose size in memory may be wrong: the answer of a change was lost."""

@@ -1,0 +1,218 @@
+"""Merging small segments: rows and objects stay few, whatever the traffic.
+
+WAL compaction makes a segment of what a partition got since the last time, which is little where traffic is sparse.
+`plan` finds neighbours to merge, by two rules:
+
+- Neighbours that fit together in one segment and after which comes one that does not are merged for good.
+- At the end of the log, where more is to come, segments are merged once `FAN_IN` of about one size (within a factor of
+  `FAN_IN`) have come together. So a byte is rewritten once per size class, some six times on its way from a 1 KiB
+  segment to a 64 MiB one, and a partition has a few dozen small segments at most.
+
+"Fit together" bounds three things: bytes, offsets (an index counts them in 32 bits), and time, because retention lets
+go of segments as a whole: a merged segment spans at most an eighth of `retention.ms`, and never more than
+`segment.ms`. On compacted topics nothing is merged across the point that key compaction has reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from penstock.base.errors import CorruptData
+from penstock.log import segment_store
+from penstock.log.model import Partition, TopicConfig
+from penstock.log.registry import Registry
+from penstock.log.rewriting import Rewrite, SegmentChanges
+from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
+
+FAN_IN = 8
+SMALLEST_CLASS_BYTES = 4096
+LATEST = 256
+"""How many segments from the end of a partition are looked at."""
+MERGED_AT_ONCE = 64
+RETENTION_SHARE = 8
+
+
+class Run(NamedTuple):
+    """Neighbours to merge: positions [start, end)."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What a merged segment must keep within."""
+
+    max_bytes: int
+    max_span_ms: int
+    cleaned_to: int = 0
+
+    @classmethod
+    def of(cls, partition: Partition) -> Bounds:
+        """Those of a partition's topic."""
+        config: TopicConfig = partition.topic.config
+        span_ms = 2**63 - 1
+        if config.delete:
+            span_ms = config.segment_ms
+            if config.retention_ms >= 0:
+                span_ms = min(span_ms, config.retention_ms // RETENTION_SHARE)
+        if config.compact and config.min_compaction_lag_ms > 0:
+            # New records must not keep old ones out of key compaction for much longer than they have to.
+            span_ms = min(span_ms, config.min_compaction_lag_ms)
+        return cls(
+            max_bytes=min(config.segment_bytes, MAX_SEGMENT_BYTES),
+            max_span_ms=span_ms,
+            cleaned_to=partition.cleaned_to if config.compact else 0,
+        )
+
+
+def plan(stretches: Sequence[Stretch], bounds: Bounds) -> Run | None:
+    """The first neighbours to merge of a partition's last segments, or None."""
+    start = 0
+    while start < len(stretches):
+        end = _fitting(stretches, start, bounds)
+        if end == len(stretches):
+            return _crowd(stretches, start)
+        if end - start > 1:
+            return Run(start, min(end, start + MERGED_AT_ONCE))
+        start = end
+    return None
+
+
+def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
+    """How far a segment that begins here can reach."""
+    first = stretches[start]
+    size, oldest, newest = first.byte_length, first.min_timestamp, first.max_timestamp
+    is_clean = first.last_offset < bounds.cleaned_to
+    end = start + 1
+    while end < len(stretches):
+        following = stretches[end]
+        size += following.byte_length
+        oldest, newest = min(oldest, following.min_timestamp), max(newest, following.max_timestamp)
+        if (
+            size > bounds.max_bytes
+            or newest - oldest > bounds.max_span_ms
+            or following.last_offset - first.base_offset >= MAX_SEGMENT_OFFSETS
+            or (following.last_offset < bounds.cleaned_to) is not is_clean
+        ):
+            break
+        end += 1
+    return end
+
+
+def _crowd(stretches: Sequence[Stretch], start: int) -> Run | None:
+    """Among the last segments, which fit together: neighbours with enough of one size class, and smaller ones."""
+    classes = [_size_class(stretch.byte_length) for stretch in stretches[start:]]
+    for wanted in range(max(classes) + 1):
+        first = 0
+        for is_larger, group in groupby(classes, lambda found: found > wanted):  # noqa: B023
+            found = list(group)
+            if not is_larger and found.count(wanted) >= FAN_IN:
+                return Run(start + first, start + first + min(len(found), MERGED_AT_ONCE))
+            first += len(found)
+    return None
+
+
+def _size_class(byte_length: int) -> int:
+    number, limit = 0, SMALLEST_CLASS_BYTES
+    while byte_length >= limit:
+        number, limit = number + 1, limit * FAN_IN
+    return number
+
+
+class Merging:
+    """The chore. It looks at a partition when that has got some segments since the last look."""
+
+    name = "merging"
+
+    def __init__(self, changes: SegmentChanges, registry: Registry) -> None:
+        self._changes, self._registry = changes, registry
+        self._grown: dict[int, int] = {}
+        """Partitions and how many segments they got since the last look."""
+        self._waiting: dict[int, None] = {}
+        self._is_seeded = False
+        self._rewrite: Rewrite | None = None
+        self.merges = 0
+        self.merged_segments = 0
+        self.merged_bytes = 0
+        self._damaged: set[int] = set()
+
+    @property
+    def backlog(self) -> int:
+        """Partitions to look at."""
+        return len(self._waiting)
+
+    def added(self, partition_ids: Iterable[int]) -> bool:
+        """Partitions got a segment each; whether there is something to look at, so that the chore is to be woken."""
+        for partition_id in partition_ids:
+            count = self._grown.get(partition_id, 0) + 1
+            if count < FAN_IN:
+                self._grown[partition_id] = count
+            else:
+                self._grown.pop(partition_id, None)
+                self._waiting[partition_id] = None
+        return bool(self._waiting)
+
+    async def run(self) -> float | None:
+        """Go on with a merge, or look for the next one."""
+        if self._rewrite is not None:
+            await self._go_on(self._rewrite)
+        elif not self._is_seeded:
+            found = await self._changes.database.read(
+                lambda: segment_store.small_counts(MAX_SEGMENT_BYTES // 8, FAN_IN)
+            )
+            self._waiting.update((int(row[0]), None) for row in found)
+            self._is_seeded = True
+        elif self._waiting:
+            await self._look(next(iter(self._waiting)))
+        return 0.0 if self._waiting or self._rewrite is not None else None
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        if self._rewrite is not None:
+            self._changes.rewriting.discard(self._rewrite.partition.partition_id)
+            self._rewrite.abort()
+            self._rewrite = None
+
+    async def _look(self, partition_id: int) -> None:
+        partition = self._registry.partition(partition_id)
+        del self._waiting[partition_id]
+        if partition is None or partition_id in self._damaged:
+            return
+        if partition_id in self._changes.rewriting:
+            # Key compaction is at it, and merges by the way. The next segment brings it back here.
+            self._grown[partition_id] = FAN_IN - 1
+            return
+        rows = await self._changes.database.read(lambda: segment_store.latest_sizes(partition_id, LATEST))
+        stretches = [Stretch.of(row) for row in rows if row[1] >= partition.log_start]
+        run = plan(stretches, Bounds.of(partition))
+        if run is None:
+            return
+        first, count = stretches[run.start].last_offset, run.end - run.start
+        found = await self._changes.database.read(lambda: segment_store.segments_from(partition_id, first, count))
+        self._changes.rewriting.add(partition_id)
+        self._rewrite = Rewrite(self._changes, partition, [ref_of(row) for row in found], None)
+        self._waiting[partition_id] = None  # There may be more to merge after this.
+
+    async def _go_on(self, rewrite: Rewrite) -> None:
+        try:
+            if rewrite.partition.topic.deleted:
+                rewrite.abort()
+            else:
+                await rewrite.step()
+        except CorruptData:
+            self._damaged.add(rewrite.partition.partition_id)
+            self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+        if rewrite.is_done:
+            self.close()
+            if rewrite.written_bytes and not rewrite.conflicted:
+                self.merges += 1
+                self.merged_segments += len(rewrite.refs)
+                self.merged_bytes += rewrite.written_bytes

@@ -1,0 +1,158 @@
+"""Removing what nobody can read any more: segments below log starts, segments of deleted topics.
+
+Who moved a log start or deleted a topic has made that durable already; readers cannot get there. These chores only
+let go of the rows, a bounded number at each step, and with an object's last row the object becomes garbage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock.base.errors import OutcomeUnknown
+from penstock.log import segment_store
+from penstock.log.model import Partition, Topic
+from penstock.log.registry import Registry
+from penstock.log.rewriting import SegmentChanges
+
+SEGMENTS_AT_ONCE = 100
+PARTITIONS_AT_ONCE = 64
+
+
+class Trimming:
+    """Removes segments that end below their partition's log start. At start it looks at every partition once."""
+
+    name = "trimming"
+
+    def __init__(self, changes: SegmentChanges, registry: Registry, *, wake: Callable[[], None]) -> None:
+        self._changes, self._wake = changes, wake
+        self._unseen = [partition for partition in registry.partitions() if partition.log_start > 0]
+        """Partitions that may have been trimmed before."""
+        self._trimmed: dict[Partition, None] = {}
+        self.removed_segments = 0
+
+    @property
+    def backlog(self) -> int:
+        """Partitions that may have something to remove."""
+        return len(self._unseen) + len(self._trimmed)
+
+    async def on_topic_created(self, topic: Topic) -> None:
+        """Nothing to do."""
+
+    async def on_topic_deleted(self, topic: Topic) -> None:
+        """Nothing to do."""
+
+    async def on_trimmed(self, partition: Partition) -> None:
+        """A log start moved."""
+        self._trimmed[partition] = None
+        self._wake()
+
+    async def run(self) -> float | None:
+        """Remove some segments of one partition, or look which of some partitions have any to remove."""
+        if self._unseen and not self._trimmed:
+            await self._look()
+        elif self._trimmed:
+            await self._trim(next(iter(self._trimmed)))
+        return 0.0 if self._trimmed or self._unseen else None
+
+    async def _look(self) -> None:
+        some = self._unseen[:PARTITIONS_AT_ONCE]
+        starts = [(partition.partition_id, partition.log_start) for partition in some]
+        found = set(await self._changes.database.read(lambda: segment_store.reaching_below(starts)))
+        del self._unseen[: len(some)]
+        self._trimmed.update((partition, None) for partition in some if partition.partition_id in found)
+
+    async def _trim(self, partition: Partition) -> None:
+        # A log start that moves while this waits comes back as another call of `on_trimmed`.
+        del self._trimmed[partition]
+        if partition.topic.deleted:
+            return
+        try:
+            count = await self._changes.drop_below_start(partition, SEGMENTS_AT_ONCE)
+        except BaseException:
+            self._trimmed[partition] = None
+            raise
+        self.removed_segments += count
+        if count == SEGMENTS_AT_ONCE:
+            self._trimmed[partition] = None
+
+
+class TopicRemoval:
+    """Lets go of the segments of deleted topics, and forgets the deletions once nothing can follow any more.
+
+    A deletion stays known while commits of before it are in the write-ahead log; `commits_folded` is to be called
+    when some have left it.
+    """
+
+    name = "topic removal"
+
+    def __init__(self, changes: SegmentChanges, *, wake: Callable[[], None]) -> None:
+        self._changes, self._wake = changes, wake
+        self._cursor = 0
+        self._page: list[int] = []
+        self._left = 0
+        self._again = False
+        """Whether something happened since this pass began that only another one is sure to see."""
+        self.removed_segments = 0
+
+    @property
+    def backlog(self) -> int:
+        """Partitions whose removal has not ended; a guess beyond the next few."""
+        return len(self._page) + self._left
+
+    async def on_topic_created(self, topic: Topic) -> None:
+        """Nothing to do."""
+
+    async def on_topic_deleted(self, topic: Topic) -> None:
+        """More to let go of."""
+        self._again = True
+        self._wake()
+
+    async def on_trimmed(self, partition: Partition) -> None:
+        """Nothing to do."""
+
+    def commits_folded(self) -> None:
+        """Commits left the write-ahead log."""
+        if self._left:
+            self._again = True
+            self._wake()
+
+    async def run(self) -> float | None:
+        """Remove some segments of one partition."""
+        changes = self._changes
+        if not self._page:
+            cursor = self._cursor
+            if cursor == 0:
+                self._again, self._left = False, 0
+            self._page = await changes.database.read(
+                lambda: segment_store.deleted_partitions(cursor, PARTITIONS_AT_ONCE)
+            )
+            if not self._page:
+                self._cursor = 0
+                return 0.0 if self._again else None
+        partition_id = self._page[0]
+        count = await self._free(partition_id)
+        self.removed_segments += count
+        if count:
+            changes.segments.drop(partition_id)
+            changes.on_garbage()
+        else:
+            self._left += await self._is_left(partition_id)
+            self._cursor = partition_id
+            del self._page[0]
+        return 0.0
+
+    async def _free(self, partition_id: int) -> int:
+        changes, now_ms = self._changes, self._changes.clock.now_ms()
+        try:
+            return await changes.database.transaction(
+                lambda: segment_store.free_deleted(partition_id, changes.shard_id, SEGMENTS_AT_ONCE, now_ms),
+                background=True,
+            )
+        except OutcomeUnknown:
+            changes.on_garbage()
+            raise
+
+    async def _is_left(self, partition_id: int) -> bool:
+        return partition_id in await self._changes.database.read(
+            lambda: segment_store.deleted_partitions(partition_id - 1, 1)
+        )

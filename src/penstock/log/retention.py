@@ -1,0 +1,168 @@
+"""Retention (KAFKA.md B13): which records are too old or too many, and the chore that moves log starts over them.
+
+Records leave in whole stretches: a segment, or what one commit added. A stretch is too old when its newest record
+is; a timestamp in the future holds it, and everything after it. Stretches without timestamps are as old as the
+object they are in. By size only segments leave, and only as long as at least `retention.bytes` remain.
+
+Kafka keeps a segment open for up to `segment.ms` and lets go of it as a whole. Here stretches are small, so records
+leave soon after their time, whatever the traffic. What is still in the write-ahead log leaves by moving the log start
+over it, like the rest; its bytes go with the commits they are in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from penstock.base.clock import Clock
+from penstock.log import segment_store
+from penstock.log.model import Partition, Span, TopicConfig
+from penstock.log.registry import Registry
+from penstock.log.segments import Stretch
+from penstock.log.settings import LiveSettings
+from penstock.log.topics import Topics
+from penstock.metadata.database import Database, Rows, Script
+
+PARTITIONS_AT_ONCE = 64
+SEGMENTS_AT_ONCE = 64
+"""How many segments of a partition one look considers. When all of them must go, there is another look at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What retention says about a partition."""
+
+    log_start: int
+    """Everything below it has to go."""
+    is_final: bool = True
+    """Whether all there is was considered."""
+
+
+def judge(
+    partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, *, now_ms: int, complete: bool
+) -> Verdict:
+    """Decide from a partition's first segments, `complete` if there are no more.
+
+    Segments below the log start are on their way out; here they count because the partition's size has them still.
+    """
+    by_age = _too_old(partition, stretches, config, now_ms, complete)
+    by_size = _too_many(partition, stretches, config)
+    mark = max(partition.log_start, by_age, by_size)
+    return Verdict(log_start=mark, is_final=complete or mark <= stretches[-1].last_offset)
+
+
+def _too_old(
+    partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, now_ms: int, complete: bool
+) -> int:
+    mark = partition.log_start
+    if config.retention_ms < 0:
+        return mark
+    oldest_kept_ms = now_ms - config.retention_ms
+    for stretch in stretches:
+        if stretch.last_offset < mark:
+            continue
+        if stretch.max_timestamp >= oldest_kept_ms:
+            return mark
+        mark = stretch.last_offset + 1
+    return _beyond_old_spans(partition.spans, mark, oldest_kept_ms) if complete else mark
+
+
+def _beyond_old_spans(spans: Iterable[Span], mark: int, oldest_kept_ms: int) -> int:
+    for span in spans:
+        if span.last_offset < mark:
+            continue
+        # Records without timestamps wait for a segment, which knows when it was written.
+        if not 0 <= span.max_timestamp < oldest_kept_ms:
+            break
+        mark = span.last_offset + 1
+    return mark
+
+
+def _too_many(partition: Partition, stretches: Sequence[Stretch], config: TopicConfig) -> int:
+    mark = partition.log_start
+    if config.retention_bytes < 0:
+        return mark
+    excess = partition.size_bytes - config.retention_bytes
+    for stretch in stretches:
+        excess -= stretch.byte_length
+        if excess < 0:
+            break
+        mark = max(mark, stretch.last_offset + 1)
+    return mark
+
+
+class Retention:
+    """The chore: goes through all partitions every `log.retention.check.interval.ms`, some at each step."""
+
+    name = "retention"
+
+    def __init__(
+        self, *, database: Database, registry: Registry, topics: Topics, settings: LiveSettings, clock: Clock
+    ) -> None:
+        self._database, self._registry, self._topics, self._settings = database, registry, topics, settings
+        self._clock = clock
+        self._waiting: list[Partition] = []
+        self._next_pass_at = clock.monotonic()
+        self.passes = 0
+        self.moved_starts = 0
+        """How often a log start was moved."""
+
+    @property
+    def backlog(self) -> int:
+        """Partitions that this pass has not looked at."""
+        return len(self._waiting)
+
+    async def run(self) -> float | None:
+        """Look at some partitions."""
+        now = self._clock.monotonic()
+        if not self._waiting:
+            if now < self._next_pass_at:
+                return self._next_pass_at - now
+            self._next_pass_at = now + self._settings.start.retention_check_interval_ms / 1000
+            self._waiting = [partition for partition in self._registry.partitions() if _is_bounded(partition)]
+            self.passes += 1
+        some, self._waiting = self._waiting[:PARTITIONS_AT_ONCE], self._waiting[PARTITIONS_AT_ONCE:]
+        if some:
+            self._waiting += await self._look(some)
+        return 0.0 if self._waiting else max(0.0, self._next_pass_at - self._clock.monotonic())
+
+    async def _look(self, partitions: Sequence[Partition]) -> list[Partition]:
+        """Move log starts where they have to; the partitions that need another look."""
+        partitions = [partition for partition in partitions if _is_bounded(partition)]
+        partition_ids = [partition.partition_id for partition in partitions]
+        found = await self._database.read(lambda: _first_sizes(partition_ids))
+        now_ms = self._clock.now_ms()
+        marks: dict[int, dict[Partition, int]] = {}
+        again = []
+        for partition, rows in zip(partitions, found, strict=True):
+            verdict = judge(
+                partition, [Stretch.of(row) for row in rows], partition.topic.config, now_ms=now_ms,
+                complete=len(rows) < SEGMENTS_AT_ONCE,
+            )  # fmt: skip
+            if verdict.log_start > partition.log_start and not partition.topic.deleted:
+                marks.setdefault(partition.topic.cluster_id, {})[partition] = verdict.log_start
+            if not verdict.is_final:
+                again.append(partition)
+        for cluster_id, moved in marks.items():
+            await self._topics.trim(cluster_id, moved)
+            self.moved_starts += len(moved)
+        return again
+
+
+def _is_bounded(partition: Partition) -> bool:
+    """Whether retention may find something to remove."""
+    config = partition.topic.config
+    return (
+        config.delete
+        and (config.retention_ms >= 0 or config.retention_bytes >= 0)
+        and partition.next_offset > partition.log_start
+        and not partition.topic.deleted
+    )
+
+
+def _first_sizes(partition_ids: Sequence[int]) -> Script[list[Rows]]:
+    found = []
+    for partition_id in partition_ids:
+        rows = yield from segment_store.sizes(partition_id, 0, SEGMENTS_AT_ONCE)
+        found.append(rows)
+    return found
