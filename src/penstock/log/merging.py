@@ -26,6 +26,7 @@ from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.rewriting import Rewrite, SegmentChanges
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
+from penstock.wire.primitives import Malformed
 
 FAN_IN = 8
 SMALLEST_CLASS_BYTES = 4096
@@ -203,7 +204,7 @@ class Merging:
                 rewrite.abort()
             else:
                 await rewrite.step()
-        except CorruptData:
+        except (CorruptData, Malformed):
             self._damaged.add(rewrite.partition.partition_id)
             self.close()
             raise

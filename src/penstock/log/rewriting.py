@@ -29,7 +29,7 @@ from penstock.log.uploads import Upload, Uploads
 from penstock.metadata.database import Database
 from penstock.storage.object_store import ObjectStore, ObjectWriter
 from penstock.storage.wal import Buffer
-from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, BatchHeader, iter_batches, parse_header
+from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, BatchHeader, iter_batches, parse_header, verify_crc
 
 T = TypeVar("T")
 Transform = Callable[[BatchHeader, Buffer], Buffer | None]
@@ -239,6 +239,8 @@ class Rewrite:
         """Write the batches that stay, neighbours together."""
         start = 0
         for position, header in iter_batches(piece):
+            # What is damaged must not get a new, valid checksum.
+            verify_crc(piece, position, header)
             batch = piece[position : position + header.size_bytes]
             left = transform(header, batch)
             if left is batch:

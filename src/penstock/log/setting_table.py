@@ -108,6 +108,10 @@ _BACKGROUND = (
         doc="How long key compaction rests when it found nothing to do.",
     ),
     _setting("log.cleaner.enable", BOOLEAN, "true", "Whether compacted topics are compacted."),
+    _setting(
+        "log.cleaner.dedupe.buffer.size", LONG, "134217728", at_least=1_048_576,
+        doc="How much memory key compaction may take for the keys of one pass; some 200 bytes each.",
+    ),
 )  # fmt: skip
 
 _TOPIC_DEFAULTS = (

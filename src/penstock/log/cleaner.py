@@ -1,0 +1,382 @@
+"""The log cleaner: runs key compaction over the partitions that need it, one after the other.
+
+A pass over a partition first reads its dirty segments and notes the latest offset of each key, until they end or the
+key map is full. Then it rewrites every segment below the map's end, oldest first, as many neighbours together as fit
+into one, and at last notes how far the partition is clean. A full map makes the pass shorter, not wrong: the rest is
+still dirty and another pass follows. A pass that ends early, whatever the reason, has left segments that are all valid
+and is begun anew, so nothing about it has to be stored.
+
+Only segments are cleaned: what is still in the write-ahead log is the active part of the log. The last stable offset
+bounds them as well.
+
+Every `log.cleaner.backoff.ms` the cleaner goes through what is in memory of all partitions. It looks closer, into the
+database, where there are new segments or settings since the last look, or where one of the lags has run out. It works
+half of the time at most, so that clients notice little of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.base.errors import CorruptData, OutcomeUnknown
+from penstock.log import segment_store
+from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, clean_batch, measure
+from penstock.log.model import Partition, TopicConfig
+from penstock.log.registry import Registry
+from penstock.log.rewriting import STEP_PIECES, STEP_S, Rewrite, SegmentChanges, SegmentReader
+from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
+from penstock.log.settings import LiveSettings
+from penstock.metadata.database import Rows, Script
+from penstock.wire.primitives import Malformed
+from penstock.wire.records import iter_batches
+
+KEY_BYTES = 200
+"""What a key costs in a key map, about."""
+PARTITIONS_AT_ONCE = 32
+REFS_AT_ONCE = 64
+GROUP_MAX_SEGMENTS = 1000
+MIN_BACKOFF_MS = 100
+NEVER_MS = 2**63 - 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What was found when a partition was looked at last, and what makes another look worthwhile."""
+
+    segmented_to: int
+    config: TopicConfig
+    again_at_ms: int
+
+
+@dataclass(slots=True)
+class CleanerStats:
+    """Counted since the process started."""
+
+    passes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    mapped_bytes: int = 0
+    uncleanable_partitions: int = 0
+
+
+class Cleaner:
+    """The chore."""
+
+    name = "key compaction"
+
+    def __init__(self, changes: SegmentChanges, registry: Registry, settings: LiveSettings) -> None:
+        start = settings.start
+        self._changes, self._registry = changes, registry
+        self._enabled = start.flag("log.cleaner.enable")
+        self._backoff_s = max(start.cleaner_backoff_ms, MIN_BACKOFF_MS) / 1000
+        self._map_capacity = max(1000, start.whole("log.cleaner.dedupe.buffer.size") // KEY_BYTES)
+        self._looks: dict[int, Look] = {}
+        self._waiting: list[Partition] = []
+        self._found: list[tuple[float, Partition, Dirt]] = []
+        self._next_look_at = changes.clock.monotonic()
+        self._pass: Pass | None = None
+        self._uncleanable: set[int] = set()
+        self.stats = CleanerStats()
+
+    @property
+    def backlog(self) -> int:
+        """Partitions known to need cleaning, and those to look at."""
+        return len(self._waiting) + len(self._found) + (self._pass is not None)
+
+    async def run(self) -> float | None:
+        """Go on with a pass, or look for the partition that needs one most."""
+        if not self._enabled:
+            return None
+        if self._pass is not None:
+            return await self._go_on(self._pass)
+        now = self._changes.clock.monotonic()
+        if not self._waiting and not self._found:
+            if now < self._next_look_at:
+                return self._next_look_at - now
+            self._waiting = self._candidates()
+        if self._waiting:
+            await self._look()
+            return 0.0
+        if self._found:
+            self._begin()
+            return 0.0
+        self._next_look_at = now + self._backoff_s
+        return self._backoff_s
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        if self._pass is not None:
+            self._changes.rewriting.discard(self._pass.partition.partition_id)
+            self._pass.abort()
+            self._pass = None
+
+    # ---- choosing --------------------------------------------------------------------------------------------
+
+    def _candidates(self) -> list[Partition]:
+        now_ms = self._changes.clock.now_ms()
+        found = []
+        for partition in self._registry.partitions():
+            config = partition.topic.config
+            if not config.compact or partition.segmented_to <= max(partition.cleaned_to, partition.log_start):
+                continue
+            if partition.partition_id in self._uncleanable or partition.partition_id in self._changes.rewriting:
+                continue
+            look = self._looks.get(partition.partition_id)
+            if (
+                look is None
+                or look.segmented_to != partition.segmented_to
+                or look.config is not config
+                or look.again_at_ms <= now_ms
+            ):
+                found.append(partition)
+        return found
+
+    async def _look(self) -> None:
+        some, self._waiting = self._waiting[:PARTITIONS_AT_ONCE], self._waiting[PARTITIONS_AT_ONCE:]
+        starts = [(partition.partition_id, partition.log_start) for partition in some]
+        found = await self._changes.database.read(lambda: _all_sizes(starts))
+        now_ms = self._changes.clock.now_ms()
+        for partition, rows in zip(some, found, strict=True):
+            config, stretches = partition.topic.config, [Stretch.of(row) for row in rows]
+            stable = [stretch for stretch in stretches if stretch.last_offset < partition.last_stable_offset]
+            dirt = measure(
+                stable, config, cleaned_to=partition.cleaned_to, first_dirty_ms=partition.first_dirty_ms, now_ms=now_ms
+            )
+            if dirt.is_worth_cleaning(config):
+                self._found.append((dirt.ratio, partition, dirt))
+            else:
+                self._looks[partition.partition_id] = Look(
+                    segmented_to=partition.segmented_to, config=config,
+                    again_at_ms=again_at(stable, config, dirt, partition.first_dirty_ms),
+                )  # fmt: skip
+
+    def _begin(self) -> None:
+        """Take the dirtiest partition. The others are looked at again after it."""
+        ratio, partition, dirt = max(self._found, key=lambda found: (found[2].is_overdue, found[0]))
+        self._found.clear()
+        if partition.partition_id in self._changes.rewriting:
+            return  # Its segments have begun to be merged: they are not what was looked at.
+        self._looks.pop(partition.partition_id, None)
+        self._changes.rewriting.add(partition.partition_id)
+        self._pass = Pass(self._changes, partition, dirt, KeyMap(self._map_capacity))
+        _log.debug("cleaning partition %d, %.0f %% of which is dirty", partition.partition_id, 100 * ratio)
+
+    # ---- working ---------------------------------------------------------------------------------------------
+
+    async def _go_on(self, running: Pass) -> float:
+        clock, partition = self._changes.clock, running.partition
+        began = clock.monotonic()
+        try:
+            if partition.topic.deleted:
+                self.close()
+                return 0.0
+            await running.step()
+        except (CorruptData, Malformed) as problem:
+            self.close()
+            self._uncleanable.add(partition.partition_id)
+            self.stats.uncleanable_partitions = len(self._uncleanable)
+            _log.error(
+                "%s-%d is not compacted any more until the next start: %s",
+                partition.topic.name,
+                partition.index,
+                problem,
+            )
+            return 0.0
+        except BaseException:
+            self.close()
+            raise
+        if running.is_done:
+            self.close()
+            stats = self.stats
+            stats.passes += 1
+            stats.mapped_bytes += running.mapped_bytes
+            stats.read_bytes += running.read_bytes
+            stats.written_bytes += running.written_bytes
+        return clock.monotonic() - began
+
+
+def again_at(stretches: Sequence[Stretch], config: TopicConfig, dirt: Dirt, first_dirty_ms: int) -> int:
+    """When a partition that need not be cleaned now might need it without having got anything new."""
+    times = [NEVER_MS]
+    if dirt.dirty_bytes and first_dirty_ms >= 0:
+        times.append(first_dirty_ms + config.max_compaction_lag_ms + 1)
+    held = next((stretch for stretch in stretches if stretch.last_offset >= dirt.end_offset), None)
+    if held is not None:
+        times.append(held.max_timestamp + config.min_compaction_lag_ms)
+    return min(times)
+
+
+class Pass:
+    """One pass over one partition. Steps run one after the other; `abort` ends it early."""
+
+    def __init__(self, changes: SegmentChanges, partition: Partition, dirt: Dirt, keys: KeyMap) -> None:
+        self.partition = partition
+        self.is_done = False
+        self.mapped_bytes = self.read_bytes = self.written_bytes = 0
+        self._changes, self._dirt, self._keys = changes, dirt, keys
+        self._mapped_to = max(dirt.start_offset, partition.log_start)
+        keys.end_offset = self._mapped_to
+        self._is_mapped = False
+        self._reader: SegmentReader | None = None
+        self._ref: SegmentRef | None = None
+        self._cleaned_to = 0
+        self._rewrite: Rewrite | None = None
+        self._cleaning: Cleaning | None = None
+
+    async def step(self) -> None:
+        """A bounded piece of work."""
+        if not self._is_mapped:
+            await self._map_some()
+        elif self._rewrite is not None:
+            await self._go_on(self._rewrite)
+        else:
+            await self._next_group()
+
+    def abort(self) -> None:
+        """Give up; the segments that were rewritten stay."""
+        if self._rewrite is not None:
+            self._rewrite.abort()
+            self._rewrite = None
+
+    # ---- first: the keys -------------------------------------------------------------------------------------
+
+    async def _map_some(self) -> None:
+        if self._reader is None and not await self._open_next():
+            self._is_mapped = True
+            self.is_done = self.mapped_bytes == 0
+            self._begin_cleaning()
+            return
+        clock = self._changes.clock
+        ends_at = clock.monotonic() + STEP_S
+        for _ in range(STEP_PIECES):
+            if not await self._changes.in_thread(self._map_piece):
+                self._reader = None
+                return
+            if clock.monotonic() >= ends_at:
+                return
+
+    async def _open_next(self) -> bool:
+        """Begin with the next dirty segment; False when there is none or the map is full."""
+        if self._keys.is_full or self._mapped_to >= self._dirt.end_offset:
+            return False
+        partition_id, offset = self.partition.partition_id, self._mapped_to
+        rows = await self._changes.database.read(lambda: segment_store.segments_from(partition_id, offset, 1))
+        ref = ref_of(rows[0]) if rows else None
+        if ref is None or ref.last_offset >= self._dirt.end_offset:
+            # Merged with what came later, or gone: the map covers what it covers.
+            return False
+        self._ref = ref
+        self._reader = SegmentReader(self._changes.objects, ref, position=ref.position_for(offset))
+        return True
+
+    def _map_piece(self) -> bool:
+        """Note the keys of a piece; False when the segment or the room for keys has ended. On a worker thread."""
+        assert self._reader is not None
+        assert self._ref is not None
+        piece = self._reader.read()
+        if piece is None:
+            self._mapped_to = self._ref.last_offset + 1
+            self._keys.end_offset = max(self._keys.end_offset, self._mapped_to)
+            return False
+        self.mapped_bytes += len(piece)
+        for position, header in iter_batches(piece):
+            if header.last_offset < self._mapped_to:
+                continue
+            self._keys.note(header, piece[position : position + header.size_bytes])
+            self._mapped_to = header.last_offset + 1
+            if self._keys.is_full:
+                return False
+        return True
+
+    # ---- then: the segments ----------------------------------------------------------------------------------
+
+    def _begin_cleaning(self) -> None:
+        wanted = frozenset(
+            state.batches[-1].last_offset for state in self.partition.producers.values() if state.batches
+        )
+        self._cleaning = Cleaning(
+            keys=self._keys, now_ms=self._changes.clock.now_ms(), wanted_headers=wanted,
+            delete_retention_ms=self.partition.topic.config.delete_retention_ms,
+        )  # fmt: skip
+
+    async def _next_group(self) -> None:
+        refs = await self._group()
+        if not refs:
+            await self._note_cleaned()
+            self.is_done = True
+            return
+        assert self._cleaning is not None
+        cleaning = self._cleaning
+        self._rewrite = Rewrite(
+            self._changes, self.partition, refs, lambda header, batch: clean_batch(cleaning, header, batch)
+        )
+
+    async def _group(self) -> list[SegmentRef]:
+        """The next segments below the map's end, as many as fit into one."""
+        partition_id, offset = self.partition.partition_id, max(self._cleaned_to, self.partition.log_start)
+        max_bytes = min(self.partition.topic.config.segment_bytes, MAX_SEGMENT_BYTES)
+        group: list[SegmentRef] = []
+        size = 0
+        while True:
+            rows = await self._changes.database.read(
+                lambda offset=offset: segment_store.segments_from(partition_id, offset, REFS_AT_ONCE)  # type: ignore[misc]
+            )
+            for ref in map(ref_of, rows):
+                size += ref.byte_length
+                if ref.base_offset >= self._keys.end_offset or (
+                    group
+                    and (
+                        size > max_bytes
+                        or ref.last_offset - group[0].base_offset >= MAX_SEGMENT_OFFSETS
+                        or len(group) >= GROUP_MAX_SEGMENTS
+                    )
+                ):
+                    return group
+                group.append(ref)
+            if len(rows) < REFS_AT_ONCE:
+                return group
+            offset = group[-1].last_offset + 1
+
+    async def _go_on(self, rewrite: Rewrite) -> None:
+        await rewrite.step()
+        if not rewrite.is_done:
+            return
+        self._rewrite = None
+        self.read_bytes += rewrite.read_bytes
+        self.written_bytes += rewrite.written_bytes
+        if not rewrite.conflicted:
+            self._cleaned_to = rewrite.refs[-1].last_offset + 1
+
+    async def _note_cleaned(self) -> None:
+        partition, cleaned_to = self.partition, self._keys.end_offset
+        if cleaned_to <= partition.cleaned_to:
+            return
+        partition_id = partition.partition_id
+        rows = await self._changes.database.read(lambda: segment_store.sizes(partition_id, cleaned_to, 1))
+        first_dirty_ms = -1
+        if rows:
+            stretch = Stretch.of(rows[0])
+            first_dirty_ms = min(stretch.min_timestamp, stretch.created_ms)
+        elif partition.next_offset > cleaned_to:
+            first_dirty_ms = self._changes.clock.now_ms()
+        try:
+            await self._changes.database.transaction(
+                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True
+            )
+        except OutcomeUnknown:
+            await self._changes.database.transaction(
+                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True
+            )
+        partition.cleaned_to = cleaned_to
+        partition.first_dirty_ms = first_dirty_ms
+
+
+def _all_sizes(starts: Sequence[tuple[int, int]]) -> Script[list[Rows]]:
+    found = []
+    for partition_id, log_start in starts:
+        rows = yield from segment_store.sizes(partition_id, log_start, segment_store.NO_LIMIT)
+        found.append(rows)
+    return found
