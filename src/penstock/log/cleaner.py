@@ -20,7 +20,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from penstock.base.errors import CorruptData, OutcomeUnknown
+from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown
 from penstock.log import segment_store
 from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, clean_batch, measure
 from penstock.log.model import Partition, TopicConfig
@@ -29,7 +29,6 @@ from penstock.log.rewriting import STEP_PIECES, STEP_S, Rewrite, SegmentChanges,
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
 from penstock.log.settings import LiveSettings
 from penstock.metadata.database import Rows, Script
-from penstock.wire.primitives import Malformed
 from penstock.wire.records import iter_batches
 
 KEY_BYTES = 200
@@ -174,7 +173,7 @@ class Cleaner:
                 self.close()
                 return 0.0
             await running.step()
-        except (CorruptData, Malformed) as problem:
+        except (CorruptData, InvalidRequest) as problem:
             self.close()
             self._uncleanable.add(partition.partition_id)
             self.stats.uncleanable_partitions = len(self._uncleanable)

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
-from penstock.base.errors import CorruptData
+from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.rewriting import Rewrite, SegmentChanges
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
-from penstock.wire.primitives import Malformed
 
 FAN_IN = 8
 SMALLEST_CLASS_BYTES = 4096
@@ -204,7 +203,7 @@ class Merging:
                 rewrite.abort()
             else:
                 await rewrite.step()
-        except (CorruptData, Malformed):
+        except (CorruptData, InvalidRequest):
             self._damaged.add(rewrite.partition.partition_id)
             self.close()
             raise

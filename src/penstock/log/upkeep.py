@@ -1,0 +1,109 @@
+"""What the log does for itself once records are in segments, put together.
+
+Retention moves log starts, trimming and topic removal let go of segments, merging and key compaction rewrite them,
+and what all of them leave behind is garbage, collected after a grace period. Each is a chore of its own and is woken
+by what makes work for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+
+from penstock.base.clock import Clock
+from penstock.log.background import Chore
+from penstock.log.cleaner import Cleaner
+from penstock.log.garbage import GRACE_MS, DeadObjects, Orphans
+from penstock.log.merging import Merging
+from penstock.log.producer_expiry import ProducerExpiry
+from penstock.log.registry import Registry
+from penstock.log.removal import TopicRemoval, Trimming
+from penstock.log.retention import Retention
+from penstock.log.rewriting import SegmentChanges
+from penstock.log.segments import SegmentIndex
+from penstock.log.settings import LiveSettings
+from penstock.log.topics import Topics
+from penstock.log.uploads import Uploads
+from penstock.metadata.database import Database
+from penstock.storage.object_store import ObjectStore
+
+
+class Upkeep:
+    """The chores of a loaded registry. Hand `chores` to a `Background`, and its `wake` to `bind`."""
+
+    def __init__(
+        self, *, database: Database, registry: Registry, topics: Topics, segments: SegmentIndex, objects: ObjectStore,
+        uploads: Uploads, settings: LiveSettings, clock: Clock, executor: Executor | None, shard_id: int = 1,
+        grace_ms: int = GRACE_MS,
+    ) -> None:  # fmt: skip
+        self._wake: Callable[[str], None] = _nobody
+        self.changes = changes = SegmentChanges(
+            database=database, segments=segments, objects=objects, uploads=uploads, clock=clock, executor=executor,
+            shard_id=shard_id, on_garbage=lambda: self._wake(DeadObjects.name),
+        )  # fmt: skip
+        self.retention = Retention(database=database, registry=registry, topics=topics, settings=settings, clock=clock)
+        self.trimming = Trimming(changes, registry, wake=lambda: self._wake(Trimming.name))
+        self.topic_removal = TopicRemoval(changes, wake=lambda: self._wake(TopicRemoval.name))
+        self.merging = Merging(changes, registry)
+        self.cleaner = Cleaner(changes, registry, settings)
+        self.dead_objects = DeadObjects(changes, grace_ms=grace_ms)
+        self.orphans = Orphans(changes, grace_ms=grace_ms)
+        self.producer_expiry = ProducerExpiry(database=database, registry=registry, settings=settings, clock=clock)
+        topics.listen(self.trimming)
+        topics.listen(self.topic_removal)
+
+    @property
+    def chores(self) -> Sequence[Chore]:
+        """All of them."""
+        return (
+            self.retention, self.trimming, self.topic_removal, self.merging, self.cleaner, self.dead_objects,
+            self.orphans, self.producer_expiry,
+        )  # fmt: skip
+
+    def bind(self, wake: Callable[[str], None]) -> None:
+        """Say how a chore is woken."""
+        self._wake = wake
+
+    def on_segments(self, partition_ids: Iterable[int]) -> None:
+        """Commits left the write-ahead log; these partitions got a segment each."""
+        if self.merging.added(partition_ids):
+            self._wake(Merging.name)
+        self.topic_removal.commits_folded()
+
+    def close(self) -> None:
+        """Give up what is under way. After the background has stopped."""
+        self.merging.close()
+        self.cleaner.close()
+
+    def counters(self) -> Sequence[tuple[str, str, int]]:
+        """Name, meaning and value of what was counted since the process started."""
+        cleaner, merging = self.cleaner.stats, self.merging
+        return (
+            ("retention_moves", "Log starts moved by retention.", self.retention.moved_starts),
+            (
+                "segments_removed", "Segments removed below log starts and with topics.",
+                self.trimming.removed_segments + self.topic_removal.removed_segments,
+            ),
+            ("merges", "Times small segments became one.", merging.merges),
+            ("merged_segments", "Small segments that became larger ones.", merging.merged_segments),
+            ("merged_bytes", "Bytes rewritten by merging.", merging.merged_bytes),
+            ("cleaner_passes", "Passes of key compaction over a partition.", cleaner.passes),
+            ("cleaner_read_bytes", "Bytes that key compaction went over.", cleaner.read_bytes),
+            ("cleaner_written_bytes", "Bytes that key compaction left.", cleaner.written_bytes),
+            ("cleaner_mapped_bytes", "Bytes that key compaction took keys from.", cleaner.mapped_bytes),
+            (
+                "objects_deleted", "Objects deleted a grace period after their last segment went.",
+                self.dead_objects.deleted_objects,
+            ),
+            ("orphans_deleted", "Objects deleted because nothing ever named them.", self.orphans.deleted_objects),
+            ("producers_expired", "Idempotent producers forgotten.", self.producer_expiry.expired_producers),
+        )  # fmt: skip
+
+    @property
+    def uncleanable_partitions(self) -> int:
+        """Partitions that key compaction gave up on because they are damaged."""
+        return self.cleaner.stats.uncleanable_partitions
+
+
+def _nobody(name: str) -> None:
+    """Before there is a background."""
