@@ -85,11 +85,10 @@ def running_postgres() -> Iterator[Callable[[], PostgresServer]]:
 
 @pytest.fixture
 async def postgres_dsn(running_postgres: Callable[[], PostgresServer]) -> AsyncIterator[str]:
-    """A fresh, empty database."""
-    server, name = running_postgres(), f"t_{uuid.uuid4().hex[:12]}"
-    await server.run(f"CREATE DATABASE {name}")
-    yield server.dsn(name)
-    await server.run(f"DROP DATABASE {name} WITH (FORCE)")
+    """An empty database. It is emptied, not made: dropping one makes the server flush everything it has."""
+    server = running_postgres()
+    yield await server.empty_database()
+    await server.disconnect_everyone()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -33,8 +33,19 @@ class Database(Protocol):
     dialect: str
     """"sqlite" or "postgres"."""
 
-    async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
-        """Run a script, all or nothing, as if it were alone. `background`: others may overtake it."""
+    async def transaction(
+        self, script: Callable[[], Script[T]], *, background: bool = False, locking: bool = False
+    ) -> T:
+        """Run a script, all or nothing, as if it were alone. `background`: others may overtake it.
+
+        `locking`: the script sees to being alone itself. Its first statement updates the row that everybody updates
+        first who touches the same rows; from its second statement on it sees what those before it left. For rows so
+        busy that a transaction which merely notices afterwards that it was not alone would never get through.
+        """
+
+    async def statement(self, sql: str, args: Sequence[Any] = ()) -> Rows:
+        """Run one statement, all or nothing, without asking for more than it takes: where there is a network, one
+        round trip. It is not as if alone: rows are seen as they were when it began, except those it waited for."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a script that only reads, on one snapshot that holds everything committed before."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.metadata import sqlite_engine as engine
-from penstock.metadata.database import Script
+from penstock.metadata.database import Rows, Script
 from penstock.metadata.jobs import Job
 from penstock.metadata.sqlite_engine import Work
 
@@ -73,9 +73,15 @@ class InlineDatabase:
         """Whether nothing waits."""
         return not self._waiting
 
-    async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
+    async def transaction(
+        self, script: Callable[[], Script[T]], *, background: bool = False, locking: bool = False
+    ) -> T:
         """Run a script, all or nothing."""
         return await self.submit(partial(engine.run_script, script=script))
+
+    async def statement(self, sql: str, args: Sequence[Any] = ()) -> Rows:
+        """Run one statement, in its turn."""
+        return await self.submit(partial(engine.run_statement, sql=sql, args=args))
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a script that only reads."""

@@ -2,6 +2,7 @@
 
 Transactions are SERIALIZABLE: as if each were alone, like on SQLite. The price is that the server may tell one of two
 that met to start over; that happens here, a bounded number of times with random pauses. Reads run on one snapshot.
+Single statements, and transactions that lock by themselves, are READ COMMITTED: what they wait for they see afterwards.
 
 Commits, reads and background work have connections of their own, so that a slow listing never delays a produce.
 Every call has a time limit. When the connection breaks or the time is up while a commit is under way, nobody can say
@@ -13,8 +14,9 @@ The address contains a password, so no error repeats it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -22,7 +24,7 @@ import asyncpg
 
 from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
-from penstock.metadata.database import Script
+from penstock.metadata.database import Rows, Script
 
 if TYPE_CHECKING:
     Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -44,6 +46,7 @@ _ATTEMPTS = 20
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.2
 
 _SERIALIZABLE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
+_LOCKING = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _SNAPSHOT = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 _START_OVER = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
@@ -55,10 +58,13 @@ _BROKEN = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.StatementCompletionUnknownError,
+    asyncpg.InternalClientError,
 )
-"""The server is gone or did not answer."""
+"""The server is gone or did not answer. (The last: asyncpg when it is told so between two calls.)"""
 _REFUSED = (asyncpg.InsufficientResourcesError, asyncpg.OperatorInterventionError, asyncpg.ReadOnlySQLTransactionError)
 """The server answered that it cannot."""
+_DUPLICATE = (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError)
+"""`CREATE TABLE IF NOT EXISTS` by two at once."""
 _CORRUPT = (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)
 
 
@@ -99,6 +105,7 @@ class PostgresDatabase:
                 timeout=_CONNECT_TIMEOUT_S,
                 command_timeout=timeout_s,
                 init=_set_codecs,
+                reset=_leave_as_it_is,
             )
         except (ValueError, asyncpg.InterfaceError):
             raise _unreadable() from None  # Their text may quote a piece of the password.
@@ -112,19 +119,26 @@ class PostgresDatabase:
             except (TimeoutError, *_BROKEN, asyncpg.InterfaceError):
                 pool.terminate()
 
-    async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
+    async def transaction(
+        self, script: Callable[[], Script[T]], *, background: bool = False, locking: bool = False
+    ) -> T:
         """Run a script, all or nothing, as if it were alone."""
-        return await self._run("background" if background else "commits", _SERIALIZABLE, script)
+        begin = _LOCKING if locking else _SERIALIZABLE
+        return await self._run("background" if background else "commits", partial(_attempt, begin=begin, script=script))
+
+    async def statement(self, sql: str, args: Sequence[Any] = ()) -> Rows:
+        """Run one statement in one round trip."""
+        return await self._run("commits", partial(_attempt_one, sql=sql, args=args))
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a script on one snapshot."""
-        return await self._run("reads", _SNAPSHOT, script)
+        return await self._run("reads", partial(_attempt, begin=_SNAPSHOT, script=script))
 
-    async def _run(self, pool: str, begin: str, script: Callable[[], Script[T]]) -> T:
+    async def _run(self, pool: str, attempt_on: Callable[[Connection], Awaitable[T]]) -> T:
         for attempt in range(_ATTEMPTS):
             try:
                 async with self._connection(pool) as connection:
-                    return await _attempt(connection, begin, script)
+                    return await attempt_on(connection)
             except _START_OVER:
                 longest_s = min(_FIRST_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)
                 await asyncio.sleep(self._randomness.uniform(0, longest_s))
@@ -162,7 +176,7 @@ async def _attempt(connection: Connection, begin: str, script: Callable[[], Scri
     try:
         await connection.execute("COMMIT")
     except (*_BROKEN, asyncpg.InterfaceError) as error:
-        connection.terminate()
+        _drop(connection)
         raise OutcomeUnknown("the connection was lost during a commit, which may have happened") from error
     except asyncpg.PostgresError as error:
         known = _failure(error, connection)
@@ -170,6 +184,23 @@ async def _attempt(connection: Connection, begin: str, script: Callable[[], Scri
             raise
         raise known from error
     return answer
+
+
+async def _attempt_one(connection: Connection, sql: str, args: Sequence[Any]) -> Rows:
+    try:
+        return [tuple(row) for row in await connection.fetch(sql, *args)]
+    except (*_BROKEN, asyncpg.InterfaceError, asyncio.CancelledError) as error:
+        if isinstance(error, ValueError):
+            raise  # An argument that fits no column.
+        _drop(connection)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+        raise OutcomeUnknown("the connection was lost during a statement, which may have happened") from error
+    except asyncpg.PostgresError as error:
+        known = _failure(error, connection)
+        if known is error:
+            raise
+        raise known from error
 
 
 async def _drive(connection: Connection, script: Callable[[], Script[T]]) -> T:
@@ -189,11 +220,17 @@ async def _drive(connection: Connection, script: Callable[[], Script[T]]) -> T:
 async def _undo(connection: Connection, error: BaseException) -> None:
     """Roll back; where the connection may be in the middle of something, drop it, and the server will."""
     if isinstance(error, (*_BROKEN, asyncpg.InterfaceError)) or not isinstance(error, Exception):
-        connection.terminate()
+        _drop(connection)
         return
     try:
         await connection.execute("ROLLBACK")
     except (*_BROKEN, asyncpg.InterfaceError, asyncpg.PostgresError):
+        _drop(connection)
+
+
+def _drop(connection: Connection) -> None:
+    """Close without a word to the server."""
+    with suppress(asyncpg.InterfaceError):  # It is closed already.
         connection.terminate()
 
 
@@ -201,7 +238,7 @@ def _failure(error: BaseException, connection: Connection) -> BaseException:
     """What an error before the end of a commit asks of the caller; one that is a bug of ours stays as it is."""
     if isinstance(error, _START_OVER):
         return error
-    if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+    if isinstance(error, (asyncpg.IntegrityConstraintViolationError, *_DUPLICATE)):
         return Conflict(str(error))
     if isinstance(error, _CORRUPT):
         return CorruptData(f"PostgreSQL reports damaged data: {error}. Restore it from a backup")
@@ -212,6 +249,10 @@ def _failure(error: BaseException, connection: Connection) -> BaseException:
     if isinstance(error, asyncpg.InterfaceError) and not isinstance(error, ValueError) and connection.is_closed():
         return Unavailable("the connection to PostgreSQL was lost before the commit; nothing was stored")
     return error
+
+
+async def _leave_as_it_is(connection: asyncpg.Connection[asyncpg.Record] | Connection) -> None:
+    """Spare the round trip that resets a session: nothing here changes one."""
 
 
 async def _set_codecs(connection: asyncpg.Connection[asyncpg.Record] | Connection) -> None:

@@ -21,11 +21,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.metadata import sqlite_engine as engine
-from penstock.metadata.database import Script
+from penstock.metadata.database import Rows, Script
 from penstock.metadata.jobs import Job
 from penstock.metadata.sqlite_engine import Work
 
@@ -171,9 +171,15 @@ class SqliteDatabase:
         """Whether nothing is queued or running, and every answer has been handed out."""
         return self._open_jobs == 0
 
-    async def transaction(self, script: Callable[[], Script[T]], *, background: bool = False) -> T:
+    async def transaction(
+        self, script: Callable[[], Script[T]], *, background: bool = False, locking: bool = False
+    ) -> T:
         """Run a script, all or nothing, in the order of calls."""
         return await self.submit(partial(engine.run_script, script=script))
+
+    async def statement(self, sql: str, args: Sequence[Any] = ()) -> Rows:
+        """Run one statement, in its turn."""
+        return await self.submit(partial(engine.run_statement, sql=sql, args=args))
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a script on a snapshot of everything committed."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, Unavailable
-from penstock.metadata.database import Script
+from penstock.metadata.database import Rows, Script
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -77,6 +77,11 @@ def run_script(connection: sqlite3.Connection, script: Callable[[], Script[T]]) 
         return answer
     finally:
         steps.close()
+
+
+def run_statement(connection: sqlite3.Connection, sql: str, args: Sequence[Any]) -> Rows:
+    """Run one statement inside whatever transaction is open."""
+    return connection.execute(translate(sql), args).fetchall()
 
 
 def run_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
