@@ -131,8 +131,8 @@ class Partition:
     """One partition: its offsets, where its recent bytes are, and who waits for more."""
 
     __slots__ = (
-        "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset", "partition_id", "pending", "producers",
-        "segmented_to", "size_bytes", "spans", "topic", "waiters",
+        "awaited", "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset", "partition_id", "pending",
+        "producers", "segmented_to", "size_bytes", "spans", "topic", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -152,6 +152,9 @@ class Partition:
         """Key compaction has seen everything below this offset."""
         self.first_dirty_ms = first_dirty_ms
         self.producers: dict[int, ProducerState] = {}
+        self.awaited: dict[int, ProducerState] = {}
+        """Producers of whom nothing is known but that a flush with their first batches failed: that one must come
+        again before those that were sent behind it. Belongs to the writer."""
         self.spans: list[Span] = []
         """In offset order, without gaps from the first one on."""
         self.waiters: dict[Waiter, None] = {}

@@ -6,10 +6,12 @@ commit wrote are remembered, by `remember`.
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum
 
-from penstock.log.model import ProducerState, SequenceBatch
+from penstock.log.model import NO_PRODUCER_ID, NO_TIMESTAMP, ProducerState, SequenceBatch
 
+NO_SEQUENCE = -1
 SEQUENCES = 2**31
 """Sequence numbers are 31 bits and wrap from 2,147,483,647 to 0."""
 
@@ -48,6 +50,15 @@ def judge(
         if batch.first_sequence == first_sequence and batch.last_sequence == last:
             return batch
     return Refusal.OUT_OF_ORDER
+
+
+def awaited(epoch: int, first_sequence: int, now_ms: int) -> ProducerState:
+    """What is known of a producer whose very first batch was lost on its way into the log: where it must go on.
+
+    Without it, the batches sent behind that one would be those of an unknown producer, and be accepted before it.
+    """
+    before = SequenceBatch(NO_SEQUENCE, (first_sequence - 1) % SEQUENCES, -1, -1, NO_TIMESTAMP)
+    return ProducerState(NO_PRODUCER_ID, epoch, now_ms, deque((before,)))
 
 
 def remember(

@@ -1,0 +1,199 @@
+"""An agent without sockets, threads and files: the parts of `penstock.agent`, put together in the same order.
+
+What differs: the stores and the database are given and survive the agent; memory is small, so that batches leave it;
+requests come as messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fixtures.sim_loop import Host
+
+from penstock.agent.apis import Api, Handlers, apis
+from penstock.base.clock import Clock
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.base.randomness import Randomness
+from penstock.coordination.leases import Holder
+from penstock.coordination.timers import LoopAlarms
+from penstock.groups.handlers import Endpoint, GroupHandlers
+from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
+from penstock.groups.service import GroupService
+from penstock.groups.settings import GroupSettings
+from penstock.log.admin.cluster import ClusterHandlers
+from penstock.log.admin.configs import ConfigHandlers
+from penstock.log.admin.producers import ProducerHandlers
+from penstock.log.admin.replicas import ReplicaHandlers
+from penstock.log.admin.topics import TopicHandlers
+from penstock.log.brokers import SingleBroker
+from penstock.log.commit_path import EmbeddedCommitPath
+from penstock.log.fetch import FetchHandler
+from penstock.log.fetch_sessions import FetchSessions
+from penstock.log.model import Partition, Topic
+from penstock.log.offsets_api import OffsetHandlers
+from penstock.log.produce import ProduceHandler, response_of
+from penstock.log.producer_ids import ProducerIds
+from penstock.log.reader import Reader
+from penstock.log.recovery import load_state
+from penstock.log.registry import Registry
+from penstock.log.segments import SegmentIndex
+from penstock.log.settings import BrokerSettings, LiveSettings
+from penstock.log.timestamps import Timestamps
+from penstock.log.topics import Topics
+from penstock.log.writer import Writer, forget_views
+from penstock.metadata.inline import InlineDatabase
+from penstock.storage.arena import Arena
+from penstock.storage.object_store import ObjectStore
+from penstock.storage.wal import WalStore
+from penstock.wire.api_keys import ApiKey
+
+NODE_ID = 1
+CLUSTER_ID = "penstock-simulation-00"
+TAIL_BYTES = 64 * 1024
+COLD_BYTES = 64 * 1024
+CHUNK_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What an agent finds when it starts."""
+
+    host: Host
+    database: InlineDatabase
+    wal: WalStore
+    objects: ObjectStore
+    clock: Clock
+    randomness: Randomness
+    inline: bool
+    """Whether small flushes are committed in line, as they are with `--durability process`."""
+    settings: dict[str, str]
+
+
+class SimAgent:
+    """One life of an agent."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self.around = around
+        self.host = around.host
+        self.registry = Registry()
+        self.settings = BrokerSettings.started_with(around.settings)
+        self._table: dict[int, Api] = {}
+
+    async def start(self) -> None:
+        """Bring the state back and serve. Raises a `PlatformError` when that is impossible now."""
+        around = self.around
+        self.topics = Topics(
+            database=around.database, registry=self.registry, settings=LiveSettings(self.settings),
+            clock=around.clock, randomness=around.randomness, node_id=NODE_ID,
+        )  # fmt: skip
+        await self.topics.load()
+        seq = await load_state(around.database, self.registry, around.wal)
+        self.segments = SegmentIndex(around.database)
+        self.reader = Reader(
+            segments=self.segments, wal=around.wal, objects=around.objects, executor=None,
+            arena=Arena(COLD_BYTES, chunk_bytes=CHUNK_BYTES),
+        )  # fmt: skip
+        self.commit_path = EmbeddedCommitPath(
+            database=around.database, wal=around.wal, clock=around.clock, randomness=around.randomness, seq=seq,
+            inline=around.inline, agent_id=NODE_ID,
+        )  # fmt: skip
+        self.writer = Writer(
+            arena=Arena(TAIL_BYTES, chunk_bytes=CHUNK_BYTES, on_recycle=forget_views), commit_path=self.commit_path,
+            clock=around.clock,
+        )  # fmt: skip
+        self.groups = GroupService(
+            database=around.database, topics=self.registry, settings=GroupSettings.of(self.settings),
+            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=LoopAlarms(),
+            randomness=around.randomness,
+        )  # fmt: skip
+        await self.groups.open()
+        self.topics.listen(_GroupsListener(self.groups))
+        self._serve()
+
+    def _serve(self) -> None:
+        around = self.around
+        self.produce = ProduceHandler(registry=self.registry, writer=self.writer, clock=around.clock)
+        sessions = FetchSessions(slots=4, clock=around.clock, randomness=around.randomness)
+        self.fetch = FetchHandler(registry=self.registry, reader=self.reader, sessions=sessions)
+        brokers = SingleBroker(kafka_cluster_id=CLUSTER_ID, node_id=NODE_ID, host="agent", port=9092)
+        timestamps = Timestamps(self.reader, self.segments)
+        self._table = dict(
+            apis(
+                Handlers(
+                    cluster=ClusterHandlers(self.topics, brokers),
+                    topics=TopicHandlers(self.topics, brokers),
+                    configs=ConfigHandlers(self.topics, brokers),
+                    replicas=ReplicaHandlers(self.registry, brokers),
+                    producers=ProducerHandlers(self.registry, ProducerIds(around.database)),
+                    offsets=OffsetHandlers(self.topics, timestamps.offset_for_timestamp),
+                    groups=GroupHandlers(self.groups, _OneCoordinator()),
+                    group_offsets=GroupOffsetHandlers(self.groups, self.registry),
+                )
+            )
+        )
+
+    # ---- requests ------------------------------------------------------------------------------------------------
+
+    def handle(
+        self, context: RequestContext, key: int, request: Any, done: Callable[[Any], None]
+    ) -> Callable[[], None] | None:
+        """Begin answering; how to give up."""
+        if key == ApiKey.PRODUCE:
+            self.produce.handle(context, request, lambda results: done(response_of(request, results)))
+            return None
+        if key == ApiKey.FETCH:
+            return self.fetch.handle(context, request, lambda response: done(_with_own_bytes(response)))
+        task = asyncio.get_running_loop().create_task(self._run(context, key, request, done))
+        return lambda: None if task.done() else _cancel(task)
+
+    async def _run(self, context: RequestContext, key: int, request: Any, done: Callable[[Any], None]) -> None:
+        handle = self._table[key].handle
+        assert handle is not None
+        try:
+            response = await handle(context, request)
+        except PlatformError as problem:
+            # The real dispatcher closes the connection; clients learn as much from an answer that is none.
+            response = problem
+        done(response)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+
+
+def _with_own_bytes(response: Any) -> Any:
+    """Copy what an answer shows of the agent's memory, as a socket would."""
+    for topic in response.responses:
+        for partition in topic.partitions:
+            if partition.records:
+                partition.records = b"".join(bytes(piece) for piece in partition.records)
+    return response
+
+
+class _OneCoordinator:
+    """The only agent coordinates everything."""
+
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
+        """Where a group is coordinated."""
+        return Endpoint(NODE_ID, "agent", 9092)
+
+
+class _GroupsListener:
+    """Tells groups what became of topics."""
+
+    def __init__(self, groups: GroupService) -> None:
+        self._groups = groups
+
+    async def on_topic_created(self, topic: Topic) -> None:
+        """Nothing to do."""
+
+    async def on_topic_deleted(self, topic: Topic) -> None:
+        """A topic's committed offsets go with it."""
+        await self._groups.forget_topic(topic.cluster_id, topic.topic_id)
+
+    async def on_trimmed(self, partition: Partition) -> None:
+        """Nothing to do."""

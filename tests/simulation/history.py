@@ -1,0 +1,110 @@
+"""What clients did and saw: the only thing checkers look at, beside what they read at the end.
+
+An operation is invoked, and then it is acknowledged, refused, or nobody knows. What nobody knows stays open until
+the end: it may have happened at any time after it was invoked, or never.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from penstock.wire.error_codes import ErrorCode
+
+
+class Outcome(Enum):
+    """What became of an operation."""
+
+    UNKNOWN = "unknown"
+    ACKNOWLEDGED = "acknowledged"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PartitionKey:
+    """A partition of one topic; a topic that is created again under the same name is another one."""
+
+    topic_id: bytes
+    index: int
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Append:
+    """One batch that a producer wants in the log."""
+
+    partition: PartitionKey
+    data: bytes
+    """The batch as sent."""
+    values: tuple[bytes, ...]
+    """Its records' values, which no other batch has."""
+    keys: tuple[bytes | None, ...]
+    invoked_at: float
+    answered_at: float = float("inf")
+    outcome: Outcome = Outcome.UNKNOWN
+    base_offset: int = -1
+    producer_id: int = -1
+    sequence: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    """One partition's answer to a fetch."""
+
+    partition: PartitionKey
+    fetch_offset: int
+    invoked_at: float
+    answered_at: float
+    error: ErrorCode
+    high_watermark: int
+    log_start: int
+    records: bytes
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OffsetCommit:
+    """A group's offset for one partition."""
+
+    group_id: str
+    partition: PartitionKey
+    offset: int
+    invoked_at: float
+    answered_at: float = float("inf")
+    outcome: Outcome = Outcome.UNKNOWN
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Trim:
+    """A request to remove the records below an offset."""
+
+    partition: PartitionKey
+    offset: int
+    invoked_at: float
+    answered_at: float = float("inf")
+    outcome: Outcome = Outcome.UNKNOWN
+    low_watermark: int = -1
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Deletion:
+    """The end of a topic."""
+
+    topic_id: bytes
+    invoked_at: float
+    answered_at: float = float("inf")
+    outcome: Outcome = Outcome.UNKNOWN
+
+
+@dataclass(slots=True)
+class History:
+    """Everything, in the order of invocation."""
+
+    appends: list[Append] = field(default_factory=list)
+    fetches: list[Fetched] = field(default_factory=list)
+    commits: list[OffsetCommit] = field(default_factory=list)
+    trims: list[Trim] = field(default_factory=list)
+    deletions: list[Deletion] = field(default_factory=list)
+
+    @property
+    def acknowledged(self) -> list[Append]:
+        """The appends that were promised to be durable."""
+        return [append for append in self.appends if append.outcome is Outcome.ACKNOWLEDGED]
