@@ -1,8 +1,9 @@
-"""The database under test: every implementation of the metadata port, migrated."""
+"""The database under test: every implementation of the metadata port, migrated. And a disk that is soon full."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,15 @@ async def database(unopened_database: OpenableDatabase) -> AsyncIterator[Openabl
     await migrate(unopened_database, SystemClock())
     yield unopened_database
     await unopened_database.close()
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB in memory; skipped where this user may not mount one."""
+    place = tmp_path / "tiny"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a file system needs root")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)

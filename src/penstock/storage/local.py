@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import mmap
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from penstock.storage.disk import (
     allocate,
     allocates_cheaply,
     is_aligned,
+    is_full,
     open_direct,
     sync_directory,
     unavailable,
@@ -169,7 +171,7 @@ class LocalObjectWriter:
         self._staged_bytes = 0
         self._written_bytes = 0
         self._allocated_bytes = 0
-        self._open = False
+        self._open = self._finished = False
         with self._explained():
             self._plain = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         self._open = True
@@ -201,13 +203,17 @@ class LocalObjectWriter:
                 os.fdatasync(self._plain)
             self._close()
             self._store._publish(self._path, self._key)
+            self._finished = True
 
     def abort(self) -> None:
         """Remove the temporary file."""
+        if self._finished:
+            return
+        self._finished = True
         if self._open:
             self._close()
-            with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         if self._staging is not None and self._staged_bytes:
@@ -242,7 +248,13 @@ class LocalObjectWriter:
         """Have blocks before they are written: without, every write waits for the file system to find some."""
         if self._store._allocates and end > self._allocated_bytes:
             grown = max(end, self._allocated_bytes + ALLOCATION_BYTES)
-            allocate(self._plain, self._allocated_bytes, grown - self._allocated_bytes)
+            try:
+                allocate(self._plain, self._allocated_bytes, grown - self._allocated_bytes)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                # No room for that much, but perhaps for the object: from here on it is written without.
+                grown = sys.maxsize
             self._allocated_bytes = grown
 
     def _close(self) -> None:
