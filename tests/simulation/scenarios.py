@@ -41,7 +41,9 @@ async def follow(world: World, topic: str, partition: PartitionKey, name: str, s
     consumer = Consumer(world, name, topic, partition)
     while not stop.is_set():
         try:
-            fetched = await consumer.fetch(max_wait_ms=world.workload.choice((0, 50, 500)))
+            fetched = await consumer.fetch(
+                max_wait_ms=world.workload.choice((0, 50, 500)), max_bytes=world.workload.choice((500, 8_000, 64_000))
+            )
         except ConnectionLost:
             continue
         if fetched.error is ErrorCode.OFFSET_OUT_OF_RANGE:

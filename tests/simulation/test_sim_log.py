@@ -27,15 +27,15 @@ async def produce_under_faults(world: World) -> None:
     world.faults = SOME
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as readers:
-        readers.create_task(kill_now_and_then(world, stop, every_s=0.4))
+        readers.create_task(kill_now_and_then(world, stop, every_s=0.3))
         for number, partition in enumerate(partitions):
             readers.create_task(follow(world, "orders", partition, f"consumer-{number}", stop))
         async with asyncio.TaskGroup() as writers:
             for number in range(2):
                 partition = partitions[number]
-                writers.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 20))
-                writers.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 25))
-            writers.create_task(produce_idempotently(world, "orders", partitions[0], "idem-2", 25))
+                writers.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 12))
+                writers.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 18))
+            writers.create_task(produce_idempotently(world, "orders", partitions[0], "idem-2", 18))
         stop.set()
     await world.heal()
     check_log(world, await read_logs(world, "orders", partitions))

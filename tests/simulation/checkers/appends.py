@@ -22,19 +22,19 @@ def _check_partition(appends: Sequence[Append], log: StoredLog) -> None:
     stored = {batch.header.base_offset: batch for batch in log.batches}
     values = Counter(record.value for batch in log.batches for record in batch.records)
     twice = [value for value, count in values.items() if count > 1]
-    assert not twice, f"records appear more than once: {twice[:3]}"
+    assert not twice, f"records appear more than once: {_named(twice)}"
     sent = {value for append in appends for value in append.values}
-    assert not values.keys() - sent, f"records nobody sent: {sorted(values.keys() - sent)[:3]}"
+    assert not values.keys() - sent, f"records nobody sent: {_named(sorted(values.keys() - sent))}"
     for append in appends:
         if append.outcome is Outcome.ACKNOWLEDGED and append.base_offset >= log.log_start:
             batch = stored.get(append.base_offset)
-            assert batch is not None, f"an acknowledged batch is not at {append.base_offset}: {append.values}"
+            assert batch is not None, f"an acknowledged batch is not at {append.base_offset}: {_named(append.values)}"
             assert batch.data[ATTRIBUTES_POSITION:] == append.data[ATTRIBUTES_POSITION:], (
                 "an acknowledged batch changed"
             )
         elif append.outcome is Outcome.REFUSED:
             present = [value for value in append.values if values[value]]
-            assert not present, f"a refused batch is in the log: {present}"
+            assert not present, f"a refused batch is in the log: {_named(present)}"
     check_real_time_order([append for append in appends if append.outcome is Outcome.ACKNOWLEDGED])
 
 
@@ -45,9 +45,16 @@ def check_real_time_order(acknowledged: Sequence[Append]) -> None:
     for append in sorted(acknowledged, key=lambda append: append.invoked_at):
         while by_answer[settled].answered_at < append.invoked_at:
             floor, settled = max(floor, by_answer[settled].base_offset), settled + 1
-        assert append.base_offset > floor, f"{append.values} got offset {append.base_offset} after {floor} was known"
+        assert append.base_offset > floor, (
+            f"{_named(append.values)} got offset {append.base_offset} after {floor} was known"
+        )
 
 
 def acknowledged_of(appends: Iterable[Append], partition: PartitionKey) -> list[Append]:
     """The acknowledged appends to one partition."""
     return [append for append in appends if append.partition == partition and append.outcome is Outcome.ACKNOWLEDGED]
+
+
+def _named(values: Sequence[bytes | None]) -> str:
+    """The first of these records, by their names."""
+    return ", ".join((value or b"").rstrip(b".").decode() for value in values[:3])
