@@ -39,14 +39,15 @@ class Verdict:
 
 
 def judge(
-    partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, *, now_ms: int, complete: bool
-) -> Verdict:
-    """Decide from a partition's first segments, `complete` if there are no more.
+    partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, *, now_ms: int, leaving_bytes: int = 0,
+    complete: bool = True,
+) -> Verdict:  # fmt: skip
+    """Decide from a partition's first segments that reach its log start, `complete` if there are no more.
 
-    Segments below the log start are on their way out; here they count because the partition's size has them still.
+    `leaving_bytes` are in segments below the log start, which the partition's size still counts.
     """
     by_age = _too_old(partition, stretches, config, now_ms, complete)
-    by_size = _too_many(partition, stretches, config)
+    by_size = _too_many(partition, stretches, config, leaving_bytes)
     mark = max(partition.log_start, by_age, by_size)
     return Verdict(log_start=mark, is_final=complete or mark <= stretches[-1].last_offset)
 
@@ -59,8 +60,6 @@ def _too_old(
         return mark
     oldest_kept_ms = now_ms - config.retention_ms
     for stretch in stretches:
-        if stretch.last_offset < mark:
-            continue
         if stretch.max_timestamp >= oldest_kept_ms:
             return mark
         mark = stretch.last_offset + 1
@@ -78,16 +77,16 @@ def _beyond_old_spans(spans: Iterable[Span], mark: int, oldest_kept_ms: int) -> 
     return mark
 
 
-def _too_many(partition: Partition, stretches: Sequence[Stretch], config: TopicConfig) -> int:
+def _too_many(partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, leaving_bytes: int) -> int:
     mark = partition.log_start
     if config.retention_bytes < 0:
         return mark
-    excess = partition.size_bytes - config.retention_bytes
+    excess = partition.size_bytes - leaving_bytes - config.retention_bytes
     for stretch in stretches:
         excess -= stretch.byte_length
         if excess < 0:
             break
-        mark = max(mark, stretch.last_offset + 1)
+        mark = stretch.last_offset + 1
     return mark
 
 
@@ -129,15 +128,15 @@ class Retention:
     async def _look(self, partitions: Sequence[Partition]) -> list[Partition]:
         """Move log starts where they have to; the partitions that need another look."""
         partitions = [partition for partition in partitions if _is_bounded(partition)]
-        partition_ids = [partition.partition_id for partition in partitions]
-        found = await self._database.read(lambda: _first_sizes(partition_ids))
+        starts = [(partition.partition_id, partition.log_start) for partition in partitions]
+        found = await self._database.read(lambda: _first_sizes(starts))
         now_ms = self._clock.now_ms()
         marks: dict[int, dict[Partition, int]] = {}
         again = []
-        for partition, rows in zip(partitions, found, strict=True):
+        for partition, (leaving_bytes, rows) in zip(partitions, found, strict=True):
             verdict = judge(
                 partition, [Stretch.of(row) for row in rows], partition.topic.config, now_ms=now_ms,
-                complete=len(rows) < SEGMENTS_AT_ONCE,
+                leaving_bytes=leaving_bytes, complete=len(rows) < SEGMENTS_AT_ONCE,
             )  # fmt: skip
             if verdict.log_start > partition.log_start and not partition.topic.deleted:
                 marks.setdefault(partition.topic.cluster_id, {})[partition] = verdict.log_start
@@ -160,9 +159,10 @@ def _is_bounded(partition: Partition) -> bool:
     )
 
 
-def _first_sizes(partition_ids: Sequence[int]) -> Script[list[Rows]]:
+def _first_sizes(starts: Sequence[tuple[int, int]]) -> Script[list[tuple[int, Rows]]]:
     found = []
-    for partition_id in partition_ids:
-        rows = yield from segment_store.sizes(partition_id, 0, SEGMENTS_AT_ONCE)
-        found.append(rows)
+    for partition_id, log_start in starts:
+        leaving_bytes = yield from segment_store.bytes_below(partition_id, log_start)
+        rows = yield from segment_store.sizes(partition_id, log_start, SEGMENTS_AT_ONCE)
+        found.append((leaving_bytes, rows))
     return found

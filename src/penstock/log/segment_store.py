@@ -125,6 +125,15 @@ def sizes(partition_id: int, offset: int, limit: int) -> Script[Rows]:
     )
 
 
+def bytes_below(partition_id: int, log_start: int) -> Script[int]:
+    """Bytes of segments that end below the log start."""
+    rows = yield (
+        "SELECT COALESCE(SUM(byte_length), 0) FROM segment WHERE partition_id = $1 AND last_offset < $2",
+        (partition_id, log_start),
+    )
+    return int(rows[0][0])
+
+
 def latest_sizes(partition_id: int, limit: int) -> Script[Rows]:
     """The same of the partition's last segments, in order."""
     rows = yield (
