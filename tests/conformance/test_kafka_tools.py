@@ -140,7 +140,7 @@ def test_consumer_groups(tool: Tool, topic: str, fresh_name: Callable[..., str])
     tool("consumer-groups", "--delete-offsets", "--group", group, "--topic", f"{topic}:0")
     tool("consumer-groups", "--delete", "--group", group)
     assert group not in tool("consumer-groups", "--list")
-    assert "does not exist" in tool("consumer-groups", "--describe", "--group", group, code=1)
+    assert "GroupIdNotFoundException" in tool("consumer-groups", "--describe", "--group", group)
 
 
 def _offsets(described: str, group: str, topic: str) -> tuple[int, int]:

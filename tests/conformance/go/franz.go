@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// franz is what the checks of franz-go share: the broker's address and an admin client.
+type franz struct {
+	bootstrap string
+	admin     *kadm.Client
+}
+
+var background = context.Background()
+
+func franzSuite(bootstrap string) *suite {
+	own := &franz{bootstrap: bootstrap}
+	// Administration reads metadata through a cache, which is to be as old as a check's patience at most.
+	own.admin = kadm.NewClient(own.client(kgo.MetadataMinAge(50 * time.Millisecond)))
+	all := &suite{restart: own.restart}
+	own.registerRecords(all)
+	own.registerGroups(all)
+	own.registerAdmin(all)
+	return all
+}
+
+func (f *franz) client(options ...kgo.Opt) *kgo.Client {
+	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(f.bootstrap)}, options...)...)
+	must(err)
+	return client
+}
+
+func (f *franz) topic(partitions int32, configs map[string]*string) string {
+	name := fresh("franz")
+	created, err := f.admin.CreateTopic(background, partitions, 1, configs, name)
+	must(err)
+	must(created.Err)
+	return name
+}
+
+func send(client *kgo.Client, records ...*kgo.Record) {
+	must(client.ProduceSync(background, records...).FirstErr())
+}
+
+func valuesFor(topic string, partition int32, values ...string) []*kgo.Record {
+	var records []*kgo.Record
+	for _, value := range values {
+		records = append(records, &kgo.Record{Topic: topic, Partition: partition, Value: []byte(value)})
+	}
+	return records
+}
+
+// produce sends values to partition 0, in order.
+func (f *franz) produce(topic string, values ...string) {
+	client := f.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	defer client.Close()
+	send(client, valuesFor(topic, 0, values...)...)
+}
+
+func (f *franz) reader(topic string, partition int32, from kgo.Offset, options ...kgo.Opt) *kgo.Client {
+	where := kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: {partition: from}})
+	return f.client(append(options, where)...)
+}
+
+// take polls until this many records came.
+func take(client *kgo.Client, count int) []*kgo.Record {
+	var records []*kgo.Record
+	ctx, cancel := context.WithTimeout(background, 30*time.Second)
+	defer cancel()
+	for len(records) < count {
+		fetches := client.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			fail("%d of %d records came, then: %v", len(records), count, err)
+		}
+		records = append(records, fetches.Records()...)
+	}
+	same("number of records", count, len(records))
+	return records
+}
+
+func texts(records []*kgo.Record) []string {
+	values := []string{}
+	for _, record := range records {
+		values = append(values, string(record.Value))
+	}
+	return values
+}
+
+func (f *franz) readAll(topic string, partition int32, count int) []*kgo.Record {
+	reader := f.reader(topic, partition, kgo.NewOffset().AtStart())
+	defer reader.Close()
+	return take(reader, count)
+}
+
+func isError(expected *kerr.Error, got error) {
+	if !errors.Is(got, expected) {
+		fail("expected %s, got %v", expected.Message, got)
+	}
+}
+
+func text(value string) *string { return &value }
+
+// restart goes on with the same producer, consumer and group member after the broker was away.
+func (f *franz) restart(restarted func()) {
+	topic, group := f.topic(3, nil), fresh("group")
+	producer := f.client(kgo.DefaultProduceTopic(topic))
+	defer producer.Close()
+	member := f.client(kgo.ConsumerGroup(group), kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	defer member.Close()
+	before, after := numbered(100), numbered(300)[100:]
+	for _, value := range before {
+		send(producer, kgo.StringRecord(value))
+	}
+	same("before the restart", sorted(before), sorted(texts(take(member, 100))))
+	must(member.CommitUncommittedOffsets(background))
+	restarted()
+	for _, value := range after {
+		send(producer, kgo.StringRecord(value))
+	}
+	same("after the restart", sorted(after), sorted(texts(take(member, 200))))
+	must(member.CommitUncommittedOffsets(background))
+	offsets, err := f.admin.FetchOffsets(background, group)
+	must(err)
+	var committed int64
+	offsets.Offsets().Each(func(offset kadm.Offset) { committed += offset.At })
+	same("committed", int64(300), committed)
+}
