@@ -1,0 +1,59 @@
+"""Groups commit offsets while the agent dies: what was acknowledged is what the group finds again."""
+
+from __future__ import annotations
+
+import asyncio
+
+from simulation.checkers.group_offsets import check_committed
+from simulation.clients import Admin, Committer
+from simulation.faults import SOME
+from simulation.history import Outcome, PartitionKey
+from simulation.links import ConnectionLost
+from simulation.scenarios import kill_now_and_then, produce_plainly
+from simulation.seeds import simulate
+from simulation.world import World
+
+GROUPS, COMMITS = 4, 15
+
+
+async def commit_and_look(world: World, committer: Committer) -> None:
+    """Commit rising offsets; what is read in between is at least what was acknowledged last."""
+    acknowledged = -1
+    for offset in range(1, COMMITS + 1):
+        commit = await committer.commit(offset)
+        if commit.outcome is Outcome.ACKNOWLEDGED:
+            acknowledged = offset
+        if world.workload.random() < 0.3:
+            try:
+                found = await committer.fetch()
+            except ConnectionLost:
+                continue
+            mine = [commit for commit in world.history.commits if commit.group_id == committer.group_id]
+            if found is not None:
+                check_committed(mine, found)
+                world.marks.reach("looked up between commits")
+        await asyncio.sleep(world.workload.uniform(0, 0.1))
+    assert acknowledged >= 0, "not one commit was acknowledged"
+
+
+@simulate(
+    reach=("killed", "database: after", "database: crash after", "looked up between commits", "connection cut")
+)  # fmt: skip
+async def test_committed_offsets_survive(world: World) -> None:
+    await world.open()
+    topic_id = await Admin(world, "admin").create_topic("orders", partitions=1)
+    partition = PartitionKey(topic_id, 0)
+    committers = [Committer(world, f"group-{number}", "orders", partition) for number in range(GROUPS)]
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=0.5))
+        async with asyncio.TaskGroup() as work:
+            work.create_task(produce_plainly(world, "orders", partition, "plain", 5))
+            for committer in committers:
+                work.create_task(commit_and_look(world, committer))
+        stop.set()
+    await world.heal()
+    for committer in committers:
+        found = await world.eventually(committer.fetch, "the offset being read")
+        check_committed([commit for commit in world.history.commits if commit.group_id == committer.group_id], found)
