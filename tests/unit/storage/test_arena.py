@@ -1,0 +1,103 @@
+"""Memory that is used again: only when nobody looks at it, oldest first, under one budget."""
+
+from __future__ import annotations
+
+import gc
+
+from penstock.storage.arena import ALIGNMENT, Arena, aligned
+from penstock.storage.disk import is_aligned
+
+PAGE = ALIGNMENT
+CHUNK = 4 * PAGE
+
+
+def arena(chunks: int = 2, **options) -> Arena:
+    return Arena(chunks * CHUNK, chunk_bytes=CHUNK, **options)
+
+
+def test_sizes_are_rounded_up_to_pages() -> None:
+    assert [aligned(size) for size in (0, 1, PAGE - 1, PAGE, PAGE + 1)] == [0, PAGE, PAGE, PAGE, 2 * PAGE]
+
+
+def test_memory_is_aligned_and_no_two_views_overlap() -> None:
+    held = arena(chunks=10)
+    views = [held.reserve(size)[0] for size in (1, 100, PAGE, PAGE + 1, 3 * PAGE, 10 * PAGE)]
+    for number, view in enumerate(views):
+        view[:] = bytes([number]) * len(view)
+    assert [len(view) for view in views] == [1, 100, PAGE, PAGE + 1, 3 * PAGE, 10 * PAGE]
+    assert all(bytes(view) == bytes([number]) * len(view) for number, view in enumerate(views))
+    assert is_aligned(views[2])
+    assert is_aligned(views[4])
+    assert held.size_bytes == 2 * CHUNK + 10 * PAGE + CHUNK or held.size_bytes >= sum(map(len, views))
+
+
+def test_chunks_nobody_looks_at_are_used_again() -> None:
+    held = arena()
+    for _ in range(50):
+        view, _ = held.reserve(PAGE)
+        view[:] = b"x" * PAGE
+        del view
+    assert held.size_bytes <= 2 * CHUNK
+    assert held.pinned_bytes == 0
+
+
+def test_a_reader_keeps_its_bytes_valid() -> None:
+    held = arena()
+    view, _ = held.reserve(PAGE)
+    view[:] = b"k" * PAGE
+    kept = view[10:20]
+    del view
+    for _ in range(30):
+        other, _ = held.reserve(PAGE)
+        other[:] = b"o" * PAGE
+        del other
+    assert bytes(kept) == b"k" * 10
+    assert held.size_bytes <= 3 * CHUNK
+    del kept
+    gc.collect()
+    for _ in range(30):
+        held.reserve(PAGE)
+    assert held.pinned_bytes == 0
+
+
+def test_tenants_are_told_before_their_chunk_is_used_again() -> None:
+    told: list[object] = []
+    views: dict[int, memoryview] = {}
+
+    def leave(tenants: list[object]) -> None:
+        told.extend(tenants)
+        for tenant in tenants:
+            del views[tenant]
+
+    held = arena(on_recycle=leave)
+    for number in range(20):
+        view, chunk = held.reserve(PAGE)
+        views[number] = view
+        chunk.tenants.append(number)
+        del view, chunk
+    assert told == list(range(len(told)))
+    assert len(told) >= 12
+    assert sorted(views) == list(range(len(told), 20))
+    assert held.size_bytes == 2 * CHUNK
+
+
+def test_something_larger_than_the_budget_is_held_alone() -> None:
+    held = arena()
+    view, _ = held.reserve(100 * PAGE)
+    view[-1] = 1
+    assert held.pinned_bytes == 100 * PAGE - 2 * CHUNK
+    del view
+    held.reserve(1)
+    assert held.size_bytes <= 2 * CHUNK
+
+
+def test_dropping_gives_back_what_nobody_looks_at() -> None:
+    held = arena()
+    kept, _ = held.reserve(10)
+    held.reserve(CHUNK)
+    held.drop()
+    assert held.size_bytes == CHUNK
+    kept[:] = b"still mine"
+    again, _ = held.reserve(10)
+    again[:] = b"0123456789"
+    assert bytes(kept) == b"still mine"
