@@ -40,6 +40,7 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/python tools/generate_messages.py --check
 	$(BIN)/python tools/generate_cli_reference.py --check
+	$(BIN)/python tools/generate_reference.py --check
 
 bench: install
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
