@@ -210,6 +210,9 @@ class Poll:
         except PlatformError as problem:
             _log.error("a read of %s-%d failed: %s", partition.topic.name, partition.index, problem)
             answer.data.error_code = read_failure(problem)
+        except Exception:  # noqa: BLE001  # a bug of ours must not keep the client waiting
+            _log.exception("a read of %s-%d failed", partition.topic.name, partition.index)
+            answer.data.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
         else:
             answer.data.records = list(found) or _EMPTY
 

@@ -149,26 +149,33 @@ class Reader:
 
     async def _read_wal(self, partition: Partition, first: Span, offset: int, max_bytes: int) -> list[memoryview]:
         """Consecutive spans straight from WAL objects, given their offsets on the way."""
-        spans: list[tuple[WalLocation, int, int, int]] = []
+        spans: list[tuple[WalLocation, int, int, int, int]] = []
         total = 0
         start = bisect_left(partition.spans, first.last_offset, key=_by_last_offset)
         for span in partition.spans[start:]:
             if span.location is None or span.view is not None or (spans and total + span.byte_length > max_bytes):
                 break
-            spans.append((span.location, span.byte_start, span.byte_length, span.base_offset))
+            spans.append((span.location, span.byte_start, span.byte_length, span.base_offset, span.last_offset))
             total += span.byte_length
         target, _ = self._arena.reserve(total)
 
-        def read() -> None:
+        def read() -> int:
+            """How many bytes are good: what is damaged ends a read, unless it is what was asked for."""
             position = 0
-            for location, byte_start, byte_length, base_offset in spans:
+            for location, byte_start, byte_length, base_offset, last_offset in spans:
                 piece = target[position : position + byte_length]
                 piece[:] = self._wal.read(location, byte_start, byte_start + byte_length)
-                give_offsets(piece, base_offset)
-                position += byte_length
+                good = give_offsets(piece, base_offset, last_offset)
+                position += good
+                if good < byte_length:
+                    break
+            return position
 
-        await self._in_thread(read)
-        return [_cut(target, offset, max_bytes)]
+        good = await self._in_thread(read)
+        found = _cut(target[:good], offset, max_bytes)
+        if not found:
+            raise CorruptData(f"the batch with offset {offset} is damaged in {first.location}")
+        return [found]
 
     async def _read_segment(self, ref: SegmentRef, offset: int, max_bytes: int) -> list[memoryview]:
         start = ref.position_for(offset)
@@ -198,15 +205,24 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
-def give_offsets(batches: memoryview, base_offset: int) -> None:
-    """Patch consecutive batches, as producers sent them, with their offsets in the log."""
+def give_offsets(batches: memoryview, base_offset: int, last_offset: int) -> int:
+    """Patch consecutive batches, as producers sent them, with their offsets in the log, up to the span's last one.
+
+    Returns where the first batch lies that cannot be one, which is the end if all is well. What is inside a batch is
+    its consumers' to check.
+    """
     position, end = 0, len(batches)
-    while position < end:
-        (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(batches, position + _LAST_OFFSET_DELTA_AT)
+    while position + _HEADER_BYTES <= end:
         _, length = _HEAD.unpack_from(batches, position)
+        (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(batches, position + _LAST_OFFSET_DELTA_AT)
+        following = position + length + _LENGTH_OVERHEAD
+        if following < position + _HEADER_BYTES or following > end or not 0 <= last_delta <= last_offset - base_offset:
+            return position
         _PREFIX.pack_into(batches, position, base_offset, length, LEADER_EPOCH)
         base_offset += last_delta + 1
-        position += length + _LENGTH_OVERHEAD
+        position = following
+    # Too few offsets: there is no telling which of the batches is to blame.
+    return position if base_offset == last_offset + 1 else 0
 
 
 def _span_at(partition: Partition, offset: int) -> Span | None:
