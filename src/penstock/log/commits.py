@@ -146,14 +146,13 @@ def apply_entry(
 
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:
     """Note one idempotent batch of a durable entry whose base offset is `base`."""
+    remember(partition.producers, batch.producer_id, batch.epoch, sequence_batch(base, batch), now_ms)
+
+
+def sequence_batch(base: int, batch: ProducerBatch) -> SequenceBatch:
+    """What is remembered of one idempotent batch of an entry whose base offset is `base`."""
     count = batch.last_offset_delta + 1
     first = base + batch.offset_delta
-    remember(
-        partition.producers,
-        batch.producer_id,
-        batch.epoch,
-        SequenceBatch(
-            batch.first_sequence, last_sequence(batch.first_sequence, count), first, first + count - 1, batch.timestamp
-        ),
-        now_ms,
+    return SequenceBatch(
+        batch.first_sequence, last_sequence(batch.first_sequence, count), first, first + count - 1, batch.timestamp
     )

@@ -166,6 +166,13 @@ class Partition:
         """Below it nothing is undecided. Without transactions that is the high watermark."""
         return self.next_offset
 
+    def drop_lost_spans(self) -> None:
+        """Forget the oldest spans as far as they are neither in the WAL nor in memory: segments have their bytes."""
+        spans, lost = self.spans, 0
+        while lost < len(spans) and spans[lost].location is None and spans[lost].view is None:
+            lost += 1
+        del spans[:lost]
+
     def wake(self) -> None:
         """Tell everyone who waits that the partition changed in a way that is not an append."""
         for waiter in list(self.waiters):

@@ -61,6 +61,17 @@ class Settles(Protocol):
         """The answer for the partition that was submitted under this position."""
 
 
+class Room(Protocol):
+    """Knows how full the write-ahead log is."""
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a flush should wait before it takes more."""
+
+    async def wait(self) -> None:
+        """Until there is room again, or for as long as makes sense."""
+
+
 class Ticket:
     """A produce request on its way: the answers that are there, and what to do when all are."""
 
@@ -117,9 +128,11 @@ class Writer:
         arena: Arena,
         commit_path: CommitPath,
         clock: Clock,
-        on_commit: Callable[[int], None] = lambda size_bytes: None,
+        on_commit: Callable[[Commit], None] = lambda commit: None,
+        room: Room | None = None,
     ) -> None:
         self._arena, self._commit_path, self._clock, self._on_commit = arena, commit_path, clock, on_commit
+        self._room = room
         self._dirty: deque[Partition] = deque()
         self._task: asyncio.Task[None] | None = None
         self._scheduled = False
@@ -154,6 +167,9 @@ class Writer:
     def _start(self) -> None:
         self._scheduled = False
         while self._dirty:
+            if self._has_no_room():
+                self._begin([], memoryview(b""), [])
+                return
             shares, body, chunk_spans = self._stage()
             if not shares:
                 continue
@@ -164,10 +180,20 @@ class Writer:
                 self._fail(shares, problem)
                 continue
             if commit is None:
-                self._task = asyncio.get_running_loop().create_task(self._run(shares, body, chunk_spans))
-                self._task.add_done_callback(self._ended)
+                self._begin(shares, body, chunk_spans)
                 return
             self._succeed(shares, body, chunk_spans, commit)
+
+    def _has_no_room(self) -> bool:
+        return self._room is not None and self._room.is_short
+
+    async def _wait_for_room(self) -> None:
+        assert self._room is not None
+        await self._room.wait()
+
+    def _begin(self, shares: list[_Share], body: memoryview, tenants: list[Any]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(shares, body, tenants))
+        self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
@@ -190,6 +216,8 @@ class Writer:
                     self._succeed(shares, body, tenants, commit)
             if not self._dirty:
                 return
+            if self._has_no_room():
+                await self._wait_for_room()
             shares, body, tenants = self._stage()
 
     # ---- decide ----------------------------------------------------------------------------------------------
@@ -326,7 +354,7 @@ class Writer:
                 ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
             for known, ticket, slot in share.repeated:
                 ticket.settle(slot, _repeat(known, partition))
-        self._on_commit(commit.location.length)
+        self._on_commit(commit)
         self.on_drained()
 
     def _fail(self, shares: list[_Share], problem: PlatformError) -> None:

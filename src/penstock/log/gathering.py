@@ -1,0 +1,225 @@
+"""Gathering: the batches of many commits are written into one object, those of each partition side by side.
+
+Bytes that are in memory are written as they are. Others are read back from the WAL, many objects at once, and get
+their offsets. Memory is bounded by the size of a pass; what goes to the store goes there in pieces.
+
+Reading and writing is done on the executor. What is done for every entry or batch is done on the loop, a slice at a
+time, so that nobody waits for long: a thread busy with Python would hold the loop up more than that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from struct import Struct
+
+from penstock.log.model import LEADER_EPOCH, Partition, Span
+from penstock.log.rewriting import SegmentChanges
+from penstock.log.segments import (
+    INDEX_STEP_BYTES,
+    MAX_SEGMENT_BYTES,
+    MAX_SEGMENT_OFFSETS,
+    SegmentBuilder,
+    SegmentRef,
+)
+from penstock.log.uploads import Upload
+from penstock.log.wal_plan import Stretch
+from penstock.storage.arena import Arena
+from penstock.storage.object_store import ObjectWriter
+from penstock.storage.wal import Buffer, WalLocation, WalStore, pages_of
+from penstock.wire.records import LENGTH_OVERHEAD
+
+READ_BYTES = 4 * 1024 * 1024
+WRITE_BYTES = 2 * 1024 * 1024
+SMALL_BYTES = 64 * 1024
+"""Pieces below this size are joined before they are written: each costs more than its copy."""
+SLICE = 128
+"""How many batches, or other small things, are handled before others get their turn on the loop."""
+_HOP = Struct(">qi11xi8xq")
+_PREFIX = Struct(">qii")
+_BASE_TIMESTAMP = Struct(">q")
+_BASE_TIMESTAMP_AT = 27
+
+
+class Gathering:
+    """The object of one pass on its way into the store."""
+
+    def __init__(self, changes: SegmentChanges, wal: WalStore, arena: Arena, upload: Upload) -> None:
+        self._changes, self._wal, self._arena, self._upload = changes, wal, arena, upload
+        self.read_bytes = 0
+        """What had to be read back from the WAL."""
+        self.written_bytes = 0
+        self._writer: ObjectWriter | None = None
+        self._refs: list[SegmentRef] = []
+        self._small: list[Buffer] = []
+        self._small_bytes = 0
+        self._ready: list[Buffer] = []
+        self._ready_bytes = 0
+        self._handled = 0
+
+    async def write(self, stretches: Iterable[Stretch]) -> list[SegmentRef]:
+        """Write the stretches of a pass; the segments they became."""
+        stretches = [stretch for stretch in stretches if stretch.spans and not stretch.partition.topic.deleted]
+        stretches.sort(key=lambda stretch: stretch.partition.partition_id)
+        if not stretches:
+            return []
+        loaded = await self._load(stretches)
+        self._writer = await self._changes.in_thread(lambda: self._changes.objects.open_writer(self._upload.key))
+        try:
+            for stretch in stretches:
+                await self._write_stretch(stretch, loaded)
+            await self._hand_over()
+            await self._changes.in_thread(self._writer.commit)
+        except BaseException:
+            self._writer.abort()
+            raise
+        return self._refs
+
+    async def _load(self, stretches: Iterable[Stretch]) -> dict[WalLocation, memoryview]:
+        """Read the WAL objects that have bytes which are not in memory."""
+        wanted: dict[WalLocation, int] = {}
+        for stretch in stretches:
+            for span, view in zip(stretch.spans, stretch.views, strict=True):
+                if view is None and span.location is not None:
+                    wanted[span.location] = span.seq
+        loaded: dict[WalLocation, memoryview] = {}
+        for locations in _runs(sorted(wanted, key=wanted.__getitem__)):
+            size_bytes = pages_of(locations)
+            buffer, _ = self._arena.reserve(size_bytes)
+            views = await self._changes.in_thread(partial(self._wal.read_many, locations, buffer))
+            loaded.update(zip(locations, views, strict=True))
+            self.read_bytes += size_bytes
+        return loaded
+
+    async def _write_stretch(self, stretch: Stretch, loaded: dict[WalLocation, memoryview]) -> None:
+        builder: SegmentBuilder | None = None
+        start = self.written_bytes
+        for span, view in zip(stretch.spans, stretch.views, strict=True):
+            if builder is not None and not _fits(builder, span):
+                self._end_segment(stretch.partition, builder, start)
+                builder = None
+            if builder is None:
+                builder, start = SegmentBuilder(span.base_offset), self.written_bytes
+            is_patched = view is not None
+            if view is None:
+                assert span.location is not None
+                view = loaded[span.location][span.byte_start : span.byte_start + span.byte_length]
+            self._handled += 1
+            if is_patched and (span.byte_length <= INDEX_STEP_BYTES or span.batch_count == 1):
+                builder.add(span.base_offset, span.byte_length, span.max_timestamp)
+            else:
+                await self._walk(view, None if is_patched else span.base_offset, builder)
+            builder.cover(
+                span.last_offset,
+                span.last_offset - span.base_offset + 1,
+                _BASE_TIMESTAMP.unpack_from(view, _BASE_TIMESTAMP_AT)[0],
+            )
+            await self._append(view)
+        if builder is not None:
+            self._end_segment(stretch.partition, builder, start)
+
+    async def _walk(self, view: memoryview, offset: int | None, builder: SegmentBuilder) -> None:
+        """Go from batch to batch for the index, and give them their offsets unless they have them."""
+        position = 0
+        while position < len(view):
+            position, offset, count = _walk_some(view, position, offset, builder)
+            self._handled += count
+            await self._breathe()
+
+    def _end_segment(self, partition: Partition, builder: SegmentBuilder, start: int) -> None:
+        self._refs.append(
+            builder.finish(
+                partition_id=partition.partition_id, object_id=self._upload.object_id, object_key=self._upload.key,
+                byte_offset=start,
+            )
+        )  # fmt: skip
+
+    async def _append(self, view: memoryview) -> None:
+        size_bytes = len(view)
+        self.written_bytes += size_bytes
+        if size_bytes < SMALL_BYTES:
+            self._small.append(view)
+            self._small_bytes += size_bytes
+            if self._small_bytes >= SMALL_BYTES:
+                self._join()
+        else:
+            self._join()
+            self._ready.append(view)
+            self._ready_bytes += size_bytes
+        if self._ready_bytes >= WRITE_BYTES:
+            await self._hand_over()
+        await self._breathe()
+
+    def _join(self) -> None:
+        if self._small:
+            self._ready.append(self._small[0] if len(self._small) == 1 else b"".join(self._small))
+            self._ready_bytes += self._small_bytes
+            self._small, self._small_bytes = [], 0
+
+    async def _hand_over(self) -> None:
+        """Write what is ready."""
+        self._join()
+        pieces, self._ready, self._ready_bytes = self._ready, [], 0
+        if pieces:
+            await self._changes.in_thread(partial(self._write_pieces, pieces))
+
+    def _write_pieces(self, pieces: Sequence[Buffer]) -> None:
+        assert self._writer is not None
+        for piece in pieces:
+            self._writer.write(piece)
+
+    async def _breathe(self) -> None:
+        if self._handled >= SLICE:
+            self._handled = 0
+            await asyncio.sleep(0)
+
+
+def _walk_some(
+    view: memoryview, position: int, offset: int | None, builder: SegmentBuilder
+) -> tuple[int, int | None, int]:
+    """Index the next batches; where the following one is, its offset if offsets are given, and how many there were."""
+    hop, prefix, add, end, count = _HOP.unpack_from, _PREFIX.pack_into, builder.add, len(view), 0
+    while position < end and count < SLICE:
+        base_offset, length, last_delta, max_timestamp = hop(view, position)
+        if offset is not None:
+            base_offset = offset
+            prefix(view, position, offset, length, LEADER_EPOCH)
+            offset += last_delta + 1
+        add(base_offset, length + LENGTH_OVERHEAD, max_timestamp)
+        position += length + LENGTH_OVERHEAD
+        count += 1
+    return position, offset, count
+
+
+def _fits(builder: SegmentBuilder, span: Span) -> bool:
+    """Whether a span may still be part of a segment."""
+    return (
+        builder.byte_length + span.byte_length <= MAX_SEGMENT_BYTES
+        and span.last_offset - builder.base_offset < MAX_SEGMENT_OFFSETS
+    )
+
+
+def _runs(locations: Sequence[WalLocation]) -> Iterator[list[WalLocation]]:
+    """The same locations in order, in parts that are read at once."""
+    run: list[WalLocation] = []
+    run_bytes = 0
+    for location in locations:
+        size_bytes = pages_of((location,))
+        if run and run_bytes + size_bytes > READ_BYTES:
+            yield run
+            run, run_bytes = [], 0
+        run.append(location)
+        run_bytes += size_bytes
+    if run:
+        yield run
+
+
+async def in_slices(work: Iterator[int]) -> None:
+    """Do work that says how much it did, with turns for others in between."""
+    handled = 0
+    for count in work:
+        handled += count
+        if handled >= SLICE:
+            handled = 0
+            await asyncio.sleep(0)

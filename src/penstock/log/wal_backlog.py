@@ -1,0 +1,117 @@
+"""How much of the log is only in the WAL, when that is too much, and what happens when it is far too much.
+
+The backlog is counted in memory, a few additions per commit. Compaction is woken when it passes a mark, and by the
+first commit after a quiet time, whose age is then what it waits for: no commit has a timer of its own, and without
+commits there is none at all.
+
+When compaction cannot keep up and the WAL comes close to its limit, the writer waits before each flush, at most
+`MAX_WAIT_S`. Producers are slowed down to what compaction manages, as their requests wait with the flush; only when
+the WAL stays full does a flush fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from penstock.base.clock import Clock
+from penstock.log.commits import Commit
+from penstock.log.wal_store import Waiting
+from penstock.storage.wal import PAGE_BYTES
+
+MIB = 1024 * 1024
+MAX_WAIT_S = 10.0
+ROOM_SHARE = 0.75
+"""Which part of the WAL may be in use before the writer waits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompactionPolicy:
+    """When the WAL is compacted, and how much at once."""
+
+    start_bytes: int = 32 * MIB
+    """Less than the tail holds: then compaction takes the bytes from memory and reads nothing."""
+    start_rows: int = 20_000
+    start_entries: int = 100_000
+    """Rows and entries are what a start replays, and entries take memory."""
+    max_age_ms: int = 60_000
+    pass_bytes: int = 64 * MIB
+    pass_rows: int = 20_000
+    pass_changes: int = 2_000
+    """Rows that one transaction writes: for so long commits of producers wait."""
+
+
+class Backlog:
+    """What waits in the WAL for compaction. On the loop's thread."""
+
+    def __init__(
+        self, waiting: Waiting, *, last_seq: int, capacity_bytes: int, clock: Clock,
+        policy: CompactionPolicy | None = None,
+    ) -> None:  # fmt: skip
+        self.policy = policy or CompactionPolicy()
+        self._clock = clock
+        self.last_seq = last_seq
+        """The last commit that is in memory. One after it may be in the database already."""
+        self.rows, self.entries, self.size_bytes = waiting.rows, waiting.entries, waiting.size_bytes
+        self.oldest_ms = waiting.oldest_ms
+        """When the oldest commit was made, or some time before."""
+        self.waits = 0
+        """How often the writer had to wait for room."""
+        self.wake: Callable[[], None] = lambda: None
+        """Called when compaction has something to look at."""
+        self._limit_bytes = int(capacity_bytes * ROOM_SHARE)
+        self._room: asyncio.Future[None] | None = None
+
+    def on_commit(self, commit: Commit) -> None:
+        """A commit was applied."""
+        self.last_seq = commit.seq
+        self.entries += len(commit.entries)
+        self.size_bytes += (commit.location.length + PAGE_BYTES - 1) & -PAGE_BYTES
+        self.rows += 1
+        if self.rows == 1:
+            self.oldest_ms = commit.committed_ms
+            self.wake()
+        elif self._is_large():
+            self.wake()
+
+    def done(self, *, rows: int, entries: int, size_bytes: int, committed_ms: int) -> None:
+        """The oldest commits, up to one made at that time, are in segments and their space is free."""
+        self.rows -= rows
+        self.entries -= entries
+        self.size_bytes -= size_bytes
+        self.oldest_ms = committed_ms
+        if self._room is not None and self.size_bytes <= self._limit_bytes:
+            self._room.set_result(None)
+            self._room = None
+
+    def delay_s(self) -> float | None:
+        """Seconds until it is time to compact: 0 when it is, None when there is nothing to compact."""
+        if not self.rows:
+            return None
+        if self._is_large():
+            return 0.0
+        max_age_ms = self.policy.max_age_ms
+        # The clock may have jumped back: that must not keep commits waiting for longer than a whole age.
+        return min(max(0, self.oldest_ms + max_age_ms - self._clock.now_ms()), max_age_ms) / 1000
+
+    @property
+    def is_short(self) -> bool:
+        """Whether the WAL is so full that the writer should wait."""
+        return self.size_bytes > self._limit_bytes
+
+    async def wait(self) -> None:
+        """Until there is room again, but not for ever."""
+        self.waits += 1
+        self.wake()
+        if self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        await asyncio.wait((self._room,), timeout=MAX_WAIT_S)
+
+    def _is_large(self) -> bool:
+        policy = self.policy
+        return (
+            self.size_bytes >= policy.start_bytes
+            or self.rows >= policy.start_rows
+            or self.entries >= policy.start_entries
+        )

@@ -1,0 +1,202 @@
+"""What a pass of WAL compaction does, worked out from commits: what moves, what is counted, who is remembered.
+
+Pure: no await, no clock, no I/O. A `Plan` takes whole commits, oldest first, until it is as large as one pass may be.
+Per partition it knows the stretch of offsets that becomes segments. The bytes of that stretch are the partition's
+spans, so the plan looks at commits only for what spans do not have: usage and the batches of idempotent producers.
+
+A producer's state is stored as it was at the end of the stretch. In memory it may be ahead, and replaying the commits
+after the floor over a state that is ahead would remember batches twice; so it is put together from the pass's own
+batches and, if those are fewer than are kept, from what memory has of before the stretch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from operator import attrgetter
+
+from penstock.base.errors import CorruptData
+from penstock.log.commits import Commit, CommitEntry, ProducerBatch, sequence_batch
+from penstock.log.model import KEPT_BATCHES, Partition, Span
+from penstock.log.recovery import pack_batches
+from penstock.log.registry import Registry
+from penstock.log.segment_store import Fold, ProducerRow
+from penstock.log.usage import Metric, UsageKey, bucket_of
+from penstock.log.wal_backlog import CompactionPolicy
+from penstock.storage.wal import WalLocation, pages_of
+
+_by_last_offset = attrgetter("last_offset")
+
+
+_Counted = dict[int, list[int]]
+"""Bytes and records by bucket."""
+
+
+@dataclass(slots=True)
+class _Producer:
+    """What the pass has of one producer."""
+
+    epoch: int
+    last_ms: int
+    batches: deque[tuple[int, ProducerBatch]] = field(default_factory=lambda: deque(maxlen=KEPT_BATCHES))
+    """The last ones, each with the base offset of its entry."""
+
+
+@dataclass(slots=True)
+class Stretch:
+    """The part of one partition that a pass moves into segments."""
+
+    partition: Partition
+    base_offset: int
+    end_offset: int
+    head_seq: int
+    first_ms: int
+    byte_length: int = 0
+    counted: _Counted = field(default_factory=dict)
+    producers: dict[int, _Producer] = field(default_factory=dict)
+    taken: list[Span] = field(default_factory=list)
+    """All spans of the stretch."""
+    spans: list[Span] = field(default_factory=list)
+    """Where the bytes are, without those that nobody can read any more."""
+    views: list[memoryview | None] = field(default_factory=list)
+    """Those of the spans when the pass began: they stay valid, while a span may lose its own."""
+
+    def take_spans(self) -> None:
+        """Find the spans and hold on to the bytes that are in memory."""
+        spans, log_start = self.partition.spans, self.partition.log_start
+        first = bisect_left(spans, self.base_offset, key=_by_last_offset)
+        last = bisect_left(spans, self.end_offset, lo=first, key=_by_last_offset)
+        self.taken = spans[first:last]
+        if sum(span.byte_length for span in self.taken) != self.byte_length:
+            raise CorruptData(
+                f"partition {self.partition.partition_id} has other batches from {self.base_offset} to"
+                f" {self.end_offset} in memory than its commits say"
+            )
+        self.spans = self.taken[bisect_left(self.taken, log_start, key=_by_last_offset) :]
+        self.views = [span.view for span in self.spans]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether everything was in segments before."""
+        return self.end_offset == self.base_offset
+
+    @property
+    def skipped_bytes(self) -> int:
+        """Bytes below the log start, which go nowhere."""
+        return self.byte_length - sum(span.byte_length for span in self.spans)
+
+    def fold(self) -> Fold:
+        """What becomes of the partition's row."""
+        return Fold(
+            partition_id=self.partition.partition_id,
+            segmented_from=self.base_offset,
+            segmented_to=self.end_offset,
+            head_seq=self.head_seq,
+            size_bytes=sum(span.byte_length for span in self.spans),
+            first_dirty_ms=self.first_ms,
+            producers=tuple(self._producer_row(producer_id) for producer_id in self.producers),
+        )
+
+    def _producer_row(self, producer_id: int) -> ProducerRow:
+        found = self.producers[producer_id]
+        batches = deque((sequence_batch(base, batch) for base, batch in found.batches), maxlen=KEPT_BATCHES)
+        known = self.partition.producers.get(producer_id)
+        if known is not None and known.epoch == found.epoch:
+            older = [batch for batch in known.batches if batch.last_offset < self.base_offset]
+            batches = deque((*older, *batches), maxlen=KEPT_BATCHES)
+        return ProducerRow(
+            producer_id=producer_id, epoch=found.epoch, last_ms=found.last_ms, batches=pack_batches(batches)
+        )
+
+
+class Plan:
+    """One pass."""
+
+    def __init__(self, registry: Registry, policy: CompactionPolicy, floor: int) -> None:
+        self._registry, self._policy = registry, policy
+        self.floor = self.new_floor = floor
+        self.committed_ms = 0
+        self.entries = 0
+        self.held_bytes = 0
+        """Space in the WAL that becomes free."""
+        self.locations: list[WalLocation] = []
+        self.stretches: dict[int, Stretch] = {}
+        self._changes = 0
+        self._unknown: dict[int, _Counted] = {}
+
+    @property
+    def rows(self) -> int:
+        """How many commits it takes."""
+        return len(self.locations)
+
+    def has_room_for(self, commit: Commit) -> bool:
+        """Whether another commit still belongs to this pass; the first one always does."""
+        policy = self._policy
+        return not self.locations or (
+            self.rows < policy.pass_rows
+            and self._changes < policy.pass_changes
+            and self.held_bytes + commit.location.length <= policy.pass_bytes
+        )
+
+    def add(self, commit: Commit) -> None:
+        """Take the next commit."""
+        bucket_ms, stretches = bucket_of(commit.committed_ms), self.stretches
+        for entry, base in zip(commit.entries, commit.bases, strict=True):
+            stretch = stretches.get(entry.partition_id) or self._begin(entry.partition_id, commit)
+            counted = self._unknown[entry.partition_id] if stretch is None else stretch.counted
+            count = counted.get(bucket_ms)
+            if count is None:
+                count = counted[bucket_ms] = [0, 0]
+            count[0] += entry.byte_length
+            count[1] += entry.offset_count
+            if stretch is not None and base >= stretch.end_offset:
+                self._take(stretch, entry, base, commit)
+        self.new_floor = commit.seq
+        self.committed_ms = commit.committed_ms
+        self.entries += len(commit.entries)
+        self.held_bytes += pages_of((commit.location,))
+        self.locations.append(commit.location)
+
+    def used(self) -> Counter[UsageKey]:
+        """What clusters used."""
+        used: Counter[UsageKey] = Counter()
+        for stretch in self.stretches.values():
+            for key, value in _metrics(stretch.counted):
+                used[UsageKey(stretch.partition.topic.cluster_id, *key)] += value
+        return used
+
+    def used_by_unknown(self) -> dict[int, dict[tuple[int, Metric], int]]:
+        """The same for partitions that this agent does not know."""
+        return {partition_id: dict(_metrics(counted)) for partition_id, counted in self._unknown.items()}
+
+    def _begin(self, partition_id: int, commit: Commit) -> Stretch | None:
+        if partition_id in self._unknown:
+            return None
+        partition = self._registry.partition(partition_id)
+        if partition is None:
+            self._unknown[partition_id] = {}
+            return None
+        start = partition.segmented_to
+        self._changes += 2
+        stretch = self.stretches[partition_id] = Stretch(partition, start, start, commit.seq, commit.committed_ms)
+        return stretch
+
+    def _take(self, stretch: Stretch, entry: CommitEntry, base: int, commit: Commit) -> None:
+        stretch.end_offset = base + entry.offset_count
+        stretch.byte_length += entry.byte_length
+        stretch.head_seq = commit.seq
+        for batch in entry.producer_batches:
+            producer = stretch.producers.get(batch.producer_id)
+            if producer is None or batch.epoch > producer.epoch:
+                self._changes += producer is None
+                producer = stretch.producers[batch.producer_id] = _Producer(batch.epoch, commit.committed_ms)
+            producer.last_ms = commit.committed_ms
+            producer.batches.append((base, batch))
+
+
+def _metrics(counted: _Counted) -> Iterator[tuple[tuple[int, Metric], int]]:
+    for bucket_ms, (size_bytes, records) in counted.items():
+        yield (bucket_ms, Metric.BYTES_IN), size_bytes
+        yield (bucket_ms, Metric.RECORDS_IN), records
