@@ -252,13 +252,31 @@ def test_one_bad_partition_does_not_spoil_the_others(wire: Wire, fresh_name: Cal
     assert [wire.list_offset(name, -1, partition=number).offset for number in range(3)] == [2, 0, 2]
 
 
-def test_wrong_inner_counts_in_a_compressed_batch(wire: Wire, topic: str) -> None:
-    packed = batch(b"one", b"two", compression=Compression.GZIP)
+def _liars() -> tuple[bytes, bytes]:
+    """Compressed batches that are right on the outside: one has fewer records than it says, one cannot be decoded."""
+    packed = batch(b"one", b"two", key=b"k", compression=Compression.GZIP)
     lying = patched(patched(packed, COUNT, ">i", 3), LAST_DELTA, ">i", 2)
-    assert wire.produce(topic, lying).error_code in (INVALID, -1)
-    undecodable = patched(packed, len(packed) - 12, ">q", 0)
-    assert wire.produce(topic, undecodable).error_code in (INVALID, -1)
+    return lying, patched(packed, len(packed) - 12, ">q", 0)
+
+
+def test_wrong_inner_counts_where_the_topic_looks_inside(wire: Wire, fresh_name: Callable[..., str]) -> None:
+    topic = fresh_name()
+    wire.create_topic(topic, configs={"cleanup.policy": "compact"})
+    for data in _liars():
+        assert wire.produce(topic, data).error_code in (INVALID, -1)
     assert wire.list_offset(topic, -1).offset == 0
+
+
+@pytest.mark.differs("batches stay opaque: docs/decisions/0001-batches-stay-opaque.md")
+def test_wrong_inner_counts_are_passed_through(wire: Wire, topic: str) -> None:
+    lying, undecodable = _liars()
+    assert wire.produce(topic, lying).base_offset == 0
+    assert wire.produce(topic, undecodable).base_offset == 3
+    assert wire.list_offset(topic, -1).offset == 5
+    stored = b"".join(bytes(wire.fetch(topic, offset).records) for offset in (0, 3))
+    assert lying[21:] in stored
+    assert undecodable[21:] in stored
+    assert wire.list_offset(topic, _now() - 60_000).offset in (2, 4), "a search by time is not stopped by it"
 
 
 # ---- idempotent producers ------------------------------------------------------------------------------------

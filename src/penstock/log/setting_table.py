@@ -210,6 +210,18 @@ SETTINGS: Mapping[str, ConfigKey] = dict(
 )
 """Every broker-wide setting by name."""
 
+FOREIGN_STATIC = frozenset(
+    {
+        "authorizer.class.name", "broker.id", "broker.rack", "controller.listener.names",
+        "controller.quorum.bootstrap.servers", "controller.quorum.voters", "inter.broker.listener.name", "log.dir",
+        "log.dirs", "metadata.log.dir", "node.id", "offsets.topic.num.partitions", "offsets.topic.replication.factor",
+        "process.roles", "queued.max.requests", "security.inter.broker.protocol", "socket.receive.buffer.bytes",
+        "socket.send.buffer.bytes", "transaction.state.log.num.partitions",
+        "transaction.state.log.replication.factor",
+    }
+)  # fmt: skip
+"""Settings that a broker of Apache Kafka has and will not change while it runs, and that mean nothing here."""
+
 _FIXED_TOPIC_DEFAULTS = {
     "log.retention.minutes", "log.retention.hours", "log.roll.hours", "log.roll.jitter.hours",
 }  # fmt: skip

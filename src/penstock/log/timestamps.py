@@ -10,7 +10,9 @@ from __future__ import annotations
 from penstock.log.model import Partition
 from penstock.log.reader import Reader
 from penstock.log.segments import SegmentIndex
-from penstock.wire.records import iter_batches, iter_records
+from penstock.storage.wal import Buffer
+from penstock.wire.primitives import Malformed
+from penstock.wire.records import BatchHeader, iter_batches, iter_records
 
 READ_BYTES = 256 * 1024
 
@@ -86,7 +88,7 @@ class Timestamps:
                     offset = max(offset, header.last_offset + 1)
                     if header.max_timestamp > highest and not header.is_control:
                         batch = view[position : position + header.size_bytes]
-                        times = [record.timestamp for record in iter_records(batch) if record.offset >= start]
+                        times = [found[1] for found in _times(header, batch) if found[0] >= start]
                         highest = max(highest, *times, -1)
             if offset == before:
                 break
@@ -105,9 +107,17 @@ class Timestamps:
                         return None
                     if header.max_timestamp < timestamp or header.is_control:
                         continue
-                    for record in iter_records(view[position : position + header.size_bytes], check_offsets=False):
-                        if record.timestamp >= timestamp and record.offset >= floor:
-                            return record.offset, record.timestamp
+                    for found in _times(header, view[position : position + header.size_bytes]):
+                        if found[1] >= timestamp and found[0] >= floor:
+                            return found
             if offset == before:
                 break
         return None
+
+
+def _times(header: BatchHeader, batch: Buffer) -> list[Found]:
+    """Offset and timestamp of a batch's records; of one that cannot be decoded, what its header says of the last."""
+    try:
+        return [(record.offset, record.timestamp) for record in iter_records(batch, check_offsets=False)]
+    except Malformed:
+        return [(header.last_offset, header.max_timestamp)]

@@ -11,7 +11,7 @@ from penstock.base.errors import InvalidRequest
 from penstock.log import other_configs, topic_configs
 from penstock.log.config_values import ConfigKey, ConfigResource, ConfigType
 from penstock.log.refusals import Refused
-from penstock.log.setting_table import SETTINGS
+from penstock.log.setting_table import FOREIGN_STATIC, SETTINGS
 from penstock.log.settings import BrokerSettings, check_dynamic
 from penstock.wire.error_codes import ErrorCode
 
@@ -130,6 +130,8 @@ def check_broker(before: Overrides, after: Overrides) -> None:
     for name in before.keys() | after.keys():
         if before.get(name) == after.get(name):
             continue
+        if name in FOREIGN_STATIC:
+            raise Refused(ErrorCode.INVALID_REQUEST, f"Cannot update these configs dynamically: [{name}]")
         if name not in SETTINGS:
             raise Refused(ErrorCode.INVALID_CONFIG, f"Unknown broker configuration {name}")
         if name in after:
