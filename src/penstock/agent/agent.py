@@ -29,6 +29,7 @@ from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
 from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
+from penstock.log.background import Background
 from penstock.log.brokers import SingleBroker
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.fetch import FetchHandler
@@ -44,6 +45,11 @@ from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
+from penstock.log.upkeep import Upkeep
+from penstock.log.uploads import Uploads
+from penstock.log.wal_backlog import Backlog
+from penstock.log.wal_compaction import WalCompaction
+from penstock.log.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
 from penstock.metadata.migrate import migrate
 from penstock.metadata.sqlite import SqliteDatabase
@@ -55,6 +61,7 @@ from penstock.storage.slabs import SlabWal
 from penstock.storage.wal import WalStore
 
 NODE_ID = 1
+SHARD_ID = 1
 TAIL_BYTES = 64 * 1024 * 1024
 """Memory for recent batches."""
 COLD_BYTES = 32 * 1024 * 1024
@@ -110,7 +117,15 @@ class Agent:
             inline=options.durability == "process" or options.data_dir is None,
         )  # fmt: skip
         self.tail = Arena(TAIL_BYTES, on_recycle=forget_views)
-        self.writer = Writer(arena=self.tail, commit_path=self.commit_path, clock=clock)
+        self.backlog = Backlog(
+            await self.database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq, capacity_bytes=wal.capacity_bytes,
+            clock=clock,
+        )  # fmt: skip
+        self.writer = Writer(
+            arena=self.tail, commit_path=self.commit_path, clock=clock, on_commit=self.backlog.on_commit,
+            room=self.backlog,
+        )  # fmt: skip
+        self._open_background(live)
         await self._open_groups()
         self._listen()
         self.ready = True
@@ -138,6 +153,26 @@ class Agent:
         self._closing.push_async_callback(self.database.close)
         await migrate(self.database, self.clock)
         return wal, objects
+
+    def _open_background(self, live: LiveSettings) -> None:
+        executor = ThreadPoolExecutor(1, thread_name_prefix="background")
+        self._closing.callback(executor.shutdown)
+        upkeep = self.upkeep = Upkeep(
+            database=self.database, registry=self.registry, topics=self.topics, segments=self.segments,
+            objects=self.objects, uploads=Uploads(self.randomness), settings=live, clock=self.clock,
+            executor=executor, shard_id=SHARD_ID,
+        )  # fmt: skip
+        self.compaction = WalCompaction(
+            upkeep.changes, wal=self.wal, registry=self.registry, backlog=self.backlog, on_segments=upkeep.on_segments
+        )
+        background = self.background = Background(
+            [self.compaction, *upkeep.chores], clock=self.clock, randomness=self.randomness
+        )
+        self.backlog.wake = background.waker(self.compaction.name)
+        upkeep.bind(background.wake)
+        self._closing.callback(upkeep.close)
+        self._closing.push_async_callback(background.stop)
+        background.start()
 
     async def _open_groups(self) -> None:
         self.groups = GroupService(

@@ -51,6 +51,43 @@ class _AgentCollector:
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
         ):
             yield GaugeMetricFamily(name, text, value)
+        yield from _background(agent)
+
+
+def _background(agent: Agent) -> Iterator[Metric]:
+    compaction, backlog = agent.compaction.stats, agent.backlog
+    for name, text, value in (
+        ("compaction_passes", "Passes of WAL compaction.", compaction.passes),
+        ("compaction_commits", "Commits that moved from the WAL into segments.", compaction.commits),
+        ("compaction_segments", "Segments written by WAL compaction.", compaction.segments),
+        ("compaction_written_bytes", "Bytes written by WAL compaction.", compaction.written_bytes),
+        ("compaction_read_bytes", "Bytes that WAL compaction did not find in memory.", compaction.read_bytes),
+        ("wal_waits", "Flushes that waited because the WAL was almost full.", backlog.waits),
+        *agent.upkeep.counters(),
+    ):
+        yield CounterMetricFamily(f"penstock_{name}", text, value)
+    for name, text, value in (
+        ("wal_bytes", "Bytes of the log that are only in the WAL.", backlog.size_bytes),
+        ("wal_commits", "Commits that are only in the WAL.", backlog.rows),
+        (
+            "uncleanable_partitions", "Partitions that key compaction gave up on because they are damaged.",
+            agent.upkeep.uncleanable_partitions,
+        ),
+    ):  # fmt: skip
+        yield GaugeMetricFamily(f"penstock_{name}", text, value)
+    runs = CounterMetricFamily("penstock_chore_runs", "Steps of background work.", labels=["chore"])
+    failures = CounterMetricFamily("penstock_chore_failures", "Steps that failed.", labels=["chore"])
+    seconds = CounterMetricFamily("penstock_chore_seconds", "Time that steps took.", labels=["chore"])
+    last = GaugeMetricFamily("penstock_chore_last_seconds", "Time that the last step took.", labels=["chore"])
+    waits = GaugeMetricFamily("penstock_chore_backlog", "How much waits, in the chore's own unit.", labels=["chore"])
+    for name, stats in agent.background.stats().items():
+        labels = [name.replace(" ", "_")]
+        runs.add_metric(labels, stats.runs)
+        failures.add_metric(labels, stats.failures)
+        seconds.add_metric(labels, stats.total_duration_s)
+        last.add_metric(labels, stats.last_duration_s)
+        waits.add_metric(labels, stats.backlog)
+    yield from (runs, failures, seconds, last, waits)
 
 
 def exposition(agent: Agent) -> bytes:

@@ -8,11 +8,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
+from fixtures.sim_loop import SimLoop
 
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log.background import Background
-from fixtures.sim_loop import SimLoop
 
 
 class LoopClock:
