@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from fixtures.schema_values import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from schema_values import examples
 
 from penstock.wire.frames import SIZE, FrameReader, frame_size
 from penstock.wire.primitives import Malformed

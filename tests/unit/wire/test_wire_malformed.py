@@ -7,9 +7,9 @@ import tracemalloc
 from random import Random
 
 import pytest
+from fixtures.schema_values import EXHAUSTIVE, Case, Values, cases, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from schema_values import EXHAUSTIVE, Case, Values, cases, examples
 
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey

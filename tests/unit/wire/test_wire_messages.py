@@ -14,9 +14,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from fixtures.schema_values import FACTS, Case, Values, cases, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from schema_values import FACTS, Case, Values, cases, examples
 
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatch as AiokafkaBatch
 from aiokafka.record.default_records import DefaultRecordBatchBuilder as AiokafkaBuilder
+from fixtures.schema_values import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from schema_values import examples
 
 from penstock.base.errors import CorruptData
 from penstock.wire.compression import Compression
