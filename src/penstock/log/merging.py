@@ -4,9 +4,10 @@ WAL compaction makes a segment of what a partition got since the last time, whic
 `plan` finds neighbours to merge, by two rules:
 
 - Neighbours that fit together in one segment and after which comes one that does not are merged for good.
-- At the end of the log, where more is to come, segments are merged once `FAN_IN` of about one size (within a factor of
-  `FAN_IN`) have come together. So a byte is rewritten once per size class, some six times on its way from a 1 KiB
-  segment to a 64 MiB one, and a partition has a few dozen small segments at most.
+- At the end of the log, where more is to come, neighbours are merged once there are `FAN_IN` of them, the small ones
+  first, and none makes up more than half of the result. So a byte's segment at least doubles each time it is
+  rewritten: two to six times in all on its way from 1 KiB to 64 MiB, as tests/unit/log/test_merging.py measures. A
+  partition has a few dozen small segments at most.
 
 "Fit together" bounds three things: bytes, offsets (an index counts them in 32 bits), and time, because retention lets
 go of segments as a whole: a merged segment spans at most an eighth of `retention.ms`, and never more than
@@ -29,6 +30,7 @@ from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretc
 
 FAN_IN = 8
 SMALLEST_CLASS_BYTES = 4096
+"""Segments are compared by size class: up to this, up to `FAN_IN` times this, and so on."""
 LATEST = 256
 """How many segments from the end of a partition are looked at."""
 MERGED_AT_ONCE = 64
@@ -104,15 +106,18 @@ def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
 
 
 def _crowd(stretches: Sequence[Stretch], start: int) -> Run | None:
-    """Among the last segments, which fit together: neighbours with enough of one size class, and smaller ones."""
-    classes = [_size_class(stretch.byte_length) for stretch in stretches[start:]]
+    """Among the last segments, which fit together: enough neighbours of up to some size, none of them dominating."""
+    sizes = [stretch.byte_length for stretch in stretches[start:]]
+    classes = [_size_class(size) for size in sizes]
     for wanted in range(max(classes) + 1):
         first = 0
         for is_larger, group in groupby(classes, lambda found: found > wanted):  # noqa: B023
-            found = list(group)
-            if not is_larger and found.count(wanted) >= FAN_IN:
-                return Run(start + first, start + first + min(len(found), MERGED_AT_ONCE))
-            first += len(found)
+            count = len(list(group))
+            if not is_larger and count >= FAN_IN:
+                taken = sizes[first : first + min(count, MERGED_AT_ONCE)]
+                if sum(taken) >= 2 * max(taken):
+                    return Run(start + first, start + first + len(taken))
+            first += count
     return None
 
 
