@@ -1,4 +1,4 @@
-"""Write docs/reference/protocol.md and docs/reference/settings.md from the tables in the code.
+"""Write docs/reference/{protocol,settings,metrics}.md from the tables in the code.
 
 tools/generate_reference.py            write them
 tools/generate_reference.py --check    fail if what is there is not what would be written
@@ -6,6 +6,7 @@ tools/generate_reference.py --check    fail if what is there is not what would b
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import re
 import sys
@@ -13,7 +14,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_type_hints
 
+from penstock.agent.agent import Agent
 from penstock.agent.apis import Api, Handlers, apis
+from penstock.agent.metrics import exposition
+from penstock.base.options import UpOptions
 from penstock.log.config_values import ConfigKey, ConfigType
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler
@@ -65,6 +69,18 @@ WHY: dict[str, str] = {
     "UPDATE_FEATURES": "Features are those of the release; there is nothing to switch.",
 }  # fmt: skip
 
+METRICS_HEAD = f"""\
+# Metrics
+
+{MARK}
+
+`GET /metrics` of the HTTP address, in Prometheus' text format. Counters count from the start of the process. Beside
+these there are the usual ones of a process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …).
+
+| Name | Type | |
+|---|---|---|
+"""
+
 SETTINGS_HEAD = f"""\
 # Settings
 
@@ -94,7 +110,11 @@ tiers that do not exist here:
 
 
 def main(words: list[str]) -> int:
-    wanted = {REFERENCE / "protocol.md": protocol(), REFERENCE / "settings.md": settings()}
+    wanted = {
+        REFERENCE / "protocol.md": protocol(),
+        REFERENCE / "settings.md": settings(),
+        REFERENCE / "metrics.md": asyncio.run(metrics()),
+    }
     if words == ["--check"]:
         stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
         for path in stale:
@@ -158,6 +178,22 @@ def settings() -> str:
     lines = [SETTINGS_HEAD, BROKER_HEAD, *rows(SETTINGS.values(), acted_on=True), ""]
     lines += [KEPT_HEAD, *kept(SETTINGS.values()), ""]
     lines += [TOPIC_HEAD, *rows(TOPIC_KEYS.values(), acted_on=True), "", KEPT_HEAD, *kept(TOPIC_KEYS.values())]
+    return "\n".join(lines) + "\n"
+
+
+async def metrics() -> str:
+    """The page of metrics, as an agent in memory shows them."""
+    agent = Agent(UpOptions(data_dir=None, kafka_port=0, http_port=0))
+    await agent.start()
+    try:
+        page = exposition(agent).decode()
+    finally:
+        await agent.stop()
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
+    lines = [METRICS_HEAD.rstrip()]
+    for name, text in re.findall(r"^# HELP (\S+) (.*)$", page, re.MULTILINE):
+        if name.startswith("penstock_"):
+            lines.append(f"| `{name}` | {kinds[name]} | {escaped(text)} |")
     return "\n".join(lines) + "\n"
 
 
