@@ -1,0 +1,278 @@
+"""What key compaction keeps: each rule by cases, and random logs against the simplest model there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.log.key_compaction import KEY_HASH_BYTES, Cleaning, KeyMap, clean_batch, fingerprint, measure
+from penstock.log.model import TopicConfig
+from penstock.log.segments import Stretch
+from penstock.wire.compression import Compression
+from penstock.wire.records import (
+    Record,
+    TimestampType,
+    build_batch,
+    iter_batches,
+    iter_records,
+    parse_header,
+    verify_crc,
+)
+
+NOW = 1_000_000
+HOUR = 3_600_000
+
+
+def batch_of(base: int, *keys: str, **options) -> bytes:
+    """A batch of records with these keys; `-` before a key makes it a tombstone, an empty one has none."""
+    records = [
+        Record(
+            base + n, 1000 + n, key.removeprefix("-").encode() if key else None, None if key.startswith("-") else b"v"
+        )
+        for n, key in enumerate(keys)
+    ]
+    return build_batch(records, base_offset=base, last_offset=base + len(keys) - 1, **options)
+
+
+def keys_of(*batches: bytes, capacity: int = 1000) -> KeyMap:
+    keys = KeyMap(capacity)
+    for batch in batches:
+        keys.note(parse_header(batch), batch)
+    return keys
+
+
+def cleaned(batch: bytes, keys: KeyMap, *, now_ms: int = NOW, wanted: frozenset[int] = frozenset()) -> bytes | None:
+    keys.end_offset += 1  # The batch is not the last of the pass.
+    cleaning = Cleaning(keys=keys, now_ms=now_ms, delete_retention_ms=HOUR, wanted_headers=wanted)
+    left = clean_batch(cleaning, parse_header(batch), batch)
+    keys.end_offset -= 1
+    return None if left is None else bytes(left)
+
+
+def found(batch: bytes | None) -> list[tuple[int, str]]:
+    if batch is None:
+        return []
+    verify_crc(batch, 0, parse_header(batch))
+    return [
+        (record.offset, ("-" if record.value is None else "") + (record.key or b"").decode())
+        for record in iter_records(batch)
+    ]
+
+
+def test_the_latest_record_of_a_key_stays() -> None:
+    batch = batch_of(0, "a", "b", "a", "c")
+    keys = keys_of(batch, batch_of(4, "b", "d"))
+    left = cleaned(batch, keys)
+    assert found(left) == [(2, "a"), (3, "c")]
+    header = parse_header(left)
+    assert (header.base_offset, header.last_offset, header.record_count) == (0, 3, 2)
+
+
+def test_a_batch_that_loses_nothing_is_the_same_object() -> None:
+    batch = batch_of(0, "a", "b")
+    keys = keys_of(batch)
+    cleaning = Cleaning(keys=keys, now_ms=NOW, delete_retention_ms=HOUR)
+    assert clean_batch(cleaning, parse_header(batch), batch) is batch
+
+
+def test_a_batch_that_loses_everything_goes_unless_its_header_is_wanted() -> None:
+    batch = batch_of(0, "a", "b", producer_id=7, producer_epoch=1, base_sequence=40)
+    keys = keys_of(batch, batch_of(2, "b", "a", "c"))
+    assert cleaned(batch, keys) is None
+    left = cleaned(batch, keys, wanted=frozenset({1}))
+    header = parse_header(left)
+    assert (header.record_count, header.producer_id, header.last_sequence, header.last_offset) == (0, 7, 41, 1)
+    assert cleaned(left, keys, wanted=frozenset({1})) == left
+    assert cleaned(left, keys) is None, "once the producer has written more, the empty batch goes too"
+
+
+def test_the_last_batch_of_a_pass_keeps_its_header_so_that_consumers_reach_the_end() -> None:
+    batch = batch_of(0, "a")
+    keys = keys_of(batch)
+    keys._latest[b"a"] = 5
+    left = clean_batch(Cleaning(keys=keys, now_ms=NOW, delete_retention_ms=HOUR), parse_header(batch), batch)
+    assert parse_header(left).record_count == 0
+
+
+def test_what_is_beyond_the_map_stays_as_it_is() -> None:
+    keys = keys_of(batch_of(0, "a"), batch_of(1, "b"))
+    batch = batch_of(2, "a", "a")
+    cleaning = Cleaning(keys=keys, now_ms=NOW, delete_retention_ms=HOUR)
+    assert clean_batch(cleaning, parse_header(batch), batch) is batch
+
+
+def test_records_without_a_key_go() -> None:
+    batch = batch_of(0, "a", "", "b")
+    assert found(cleaned(batch, keys_of(batch))) == [(0, "a"), (2, "b")]
+
+
+def test_a_tombstone_is_seen_for_the_retention_time_after_it_was_first_met() -> None:
+    value, tombstone = batch_of(0, "a", "b"), batch_of(2, "-a", "c")
+    keys = keys_of(value, tombstone)
+    assert found(cleaned(value, keys)) == [(1, "b")]
+    left = cleaned(tombstone, keys)
+    assert found(left) == [(2, "-a"), (3, "c")]
+    header = parse_header(left)
+    assert header.delete_horizon_ms == NOW + HOUR
+    assert [record.timestamp for record in iter_records(left)] == [1000, 1001], "times survive the new base"
+    assert header.max_timestamp == 1001
+    assert found(cleaned(left, keys, now_ms=NOW + HOUR - 1)) == [(2, "-a"), (3, "c")]
+    assert parse_header(cleaned(left, keys, now_ms=NOW + 1)).delete_horizon_ms == NOW + HOUR, "set once"
+    assert found(cleaned(left, keys, now_ms=NOW + HOUR)) == [(3, "c")]
+
+
+def test_a_tombstone_that_was_superseded_goes_at_once() -> None:
+    batch = batch_of(0, "-a", "b")
+    left = cleaned(batch, keys_of(batch, batch_of(2, "a")))
+    assert found(left) == [(1, "b")]
+    assert parse_header(left).delete_horizon_ms is None
+
+
+@pytest.mark.parametrize("options", [{"is_transactional": True}, {"is_control": True}])
+def test_transactional_and_control_batches_are_kept_and_supersede_nothing(options) -> None:
+    batch = batch_of(0, "a", producer_id=1, producer_epoch=0, base_sequence=0)
+    opaque = batch_of(1, "a", producer_id=1, producer_epoch=0, base_sequence=1, **options)
+    keys = keys_of(batch, opaque, batch_of(2, "z"))
+    assert found(cleaned(batch, keys)) == [(0, "a")]
+    assert cleaned(opaque, keys) == opaque
+
+
+@pytest.mark.parametrize("codec", list(Compression))
+@pytest.mark.parametrize("clock", list(TimestampType))
+def test_codec_producer_and_timestamps_survive(codec: Compression, clock: TimestampType) -> None:
+    records = [Record(10 + n, 5000 - n, f"k{n % 3}".encode(), b"v" * 50, (("h", b"x"),)) for n in range(9)]
+    batch = build_batch(
+        records, compression=codec, timestamp_type=clock, producer_id=9, producer_epoch=2, base_sequence=30,
+        partition_leader_epoch=0,
+    )  # fmt: skip
+    before, left = parse_header(batch), cleaned(batch, keys_of(batch))
+    after = parse_header(left)
+    same = ("base_offset", "last_offset_delta", "producer_id", "producer_epoch", "base_sequence", "base_timestamp")
+    assert [getattr(after, name) for name in same] == [getattr(before, name) for name in same]
+    assert (after.compression, after.timestamp_type) == (codec, clock)
+    assert list(iter_records(left)) == list(iter_records(batch))[6:]
+    if clock is TimestampType.CREATE_TIME:
+        assert after.max_timestamp == 5000 - 6
+    else:
+        assert after.max_timestamp == before.max_timestamp
+
+
+def test_what_cannot_be_decoded_is_kept() -> None:
+    batch = bytearray(batch_of(0, "a", "b"))
+    batch[61] = 0x7F
+    keys = keys_of(batch_of(0, "x"), batch_of(1, "y"), batch_of(2, "a"))
+    assert cleaned(bytes(batch), keys) == bytes(batch)
+
+
+def test_long_keys_are_told_apart_and_short_ones_are_themselves() -> None:
+    short, long = b"x" * (KEY_HASH_BYTES - 1), b"x" * KEY_HASH_BYTES
+    assert fingerprint(short) == short
+    assert len({fingerprint(long), fingerprint(long + b"y"), fingerprint(b"y" + long), short}) == 4
+    assert fingerprint(fingerprint(long)) != fingerprint(long)
+
+
+KEYS = [f"k{n}" for n in range(6)]
+one_batch = st.lists(st.sampled_from([*KEYS, *(f"-{key}" for key in KEYS), ""]), min_size=1, max_size=6)
+
+
+def lay_out(batches: Sequence[Sequence[str]]) -> list[bytes]:
+    laid, offset = [], 0
+    for number, keys in enumerate(batches):
+        laid.append(batch_of(offset, *keys, compression=Compression(number % 5)))
+        offset += len(keys)
+    return laid
+
+
+def clean_log(log: Sequence[bytes], start: int, capacity: int, now_ms: int) -> tuple[list[bytes], int]:
+    """A pass: map from an offset on while there is room for keys, then clean everything."""
+    keys = KeyMap(capacity)
+    keys.end_offset = start
+    for batch in log:
+        header = parse_header(batch)
+        if header.base_offset >= start and not keys.is_full:
+            keys.note(header, batch)
+    cleaning = Cleaning(keys=keys, now_ms=now_ms, delete_retention_ms=HOUR)
+    left = [clean_batch(cleaning, parse_header(batch), batch) for batch in log]
+    return [bytes(batch) for batch in left if batch is not None], keys.end_offset
+
+
+@settings(deadline=None)
+@given(st.lists(one_batch, min_size=1, max_size=12), st.integers(1, 8), st.integers(0, 2 * HOUR))
+def test_random_logs(batches: list[list[str]], capacity: int, later_ms: int) -> None:
+    """Pass after pass with a map that is too small: what is left is the latest record of each key, in order."""
+    log = lay_out(batches)
+    original = {record.offset: record for batch in log for record in iter_records(batch)}
+    end = max(original) + 1
+    cleaned_to = 0
+    while cleaned_to < end:
+        log, after = clean_log(log, cleaned_to, capacity, NOW)
+        assert after > cleaned_to
+        cleaned_to = after
+        check_cleaned(log, original, cleaned_to, expired=False)
+    assert parse_header(log[-1]).last_offset == end - 1, "a consumer reaches the end"
+    log, _ = clean_log(log, cleaned_to, capacity, NOW + later_ms)
+    check_cleaned(log, original, cleaned_to, expired=later_ms >= HOUR)
+
+
+def check_cleaned(log: Sequence[bytes], original: dict[int, Record], cleaned_to: int, *, expired: bool) -> None:
+    latest: dict[bytes, int] = {}
+    for offset, record in sorted(original.items()):
+        if record.key is not None and offset < cleaned_to:
+            latest[record.key] = offset
+    left = [record for batch in log for record in iter_records(batch)]
+    assert all(original[record.offset] == record for record in left), "a record changed"
+    offsets = [record.offset for record in left]
+    assert offsets == sorted(offsets)
+    expected = {
+        offset
+        for offset, record in original.items()
+        if offset >= cleaned_to
+        or (record.key is not None and latest[record.key] == offset and not (expired and record.value is None))
+    }
+    assert set(offsets) == expected
+    for batch in log:
+        for position, header in iter_batches(batch):
+            verify_crc(batch, position, header)
+
+
+def stretch(base: int, last: int, size: int, newest: int = 0) -> Stretch:
+    return Stretch(base_offset=base, last_offset=last, byte_length=size, min_timestamp=0, max_timestamp=newest)
+
+
+@pytest.mark.parametrize(
+    ("stretches", "cleaned_to", "config", "first_dirty_ms", "expected"),
+    [
+        ([], 0, {}, -1, False),
+        ([stretch(0, 9, 100)], 0, {}, 0, True),  # Everything is dirty.
+        ([stretch(0, 9, 100)], 10, {}, -1, False),
+        ([stretch(0, 9, 100), stretch(10, 19, 100)], 10, {}, 0, False),  # Half: not more than 0.5.
+        ([stretch(0, 9, 100), stretch(10, 19, 101)], 10, {}, 0, True),
+        ([stretch(0, 9, 100), stretch(10, 19, 1)], 10, {"min_cleanable_dirty_ratio": 0.0}, 0, True),
+        ([stretch(0, 9, 100), stretch(10, 19, 100)], 10, {"min_cleanable_dirty_ratio": 1.0}, 0, False),
+        ([stretch(0, 9, 100, NOW)], 0, {"min_compaction_lag_ms": 1}, 0, False),
+        ([stretch(0, 9, 100, NOW - 1)], 0, {"min_compaction_lag_ms": 1}, 0, True),
+        ([stretch(0, 9, 1000), stretch(10, 19, 1)], 10, {"max_compaction_lag_ms": 100}, NOW - 101, True),
+        ([stretch(0, 9, 1000), stretch(10, 19, 1)], 10, {"max_compaction_lag_ms": 100}, NOW - 100, False),
+        (
+            [stretch(0, 9, 1000)],
+            10,
+            {"max_compaction_lag_ms": 100},
+            NOW - 1000,
+            False,
+        ),  # Only the WAL is late.
+    ],
+)
+def test_when_a_partition_is_worth_cleaning(stretches, cleaned_to, config, first_dirty_ms, expected) -> None:
+    config = TopicConfig(compact=True, **config)
+    dirt = measure(stretches, config, cleaned_to=cleaned_to, first_dirty_ms=first_dirty_ms, now_ms=NOW)
+    assert dirt.is_worth_cleaning(config) is expected
+
+
+def test_young_records_end_what_may_be_cleaned() -> None:
+    config = TopicConfig(compact=True, min_compaction_lag_ms=100)
+    stretches = [stretch(0, 9, 10), stretch(10, 19, 10, NOW - 99), stretch(20, 29, 10)]
+    dirt = measure(stretches, config, cleaned_to=0, first_dirty_ms=0, now_ms=NOW)
+    assert (dirt.start_offset, dirt.end_offset, dirt.dirty_bytes) == (0, 10, 10)
