@@ -8,7 +8,12 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
-/** Runs every check of the Java clients against one broker; one JSON object per line and check. */
+/**
+ * Runs every check of the Java clients against one broker; one JSON object per line and check.
+ *
+ * <p>{@code Main BOOTSTRAP [PATTERN]}, or {@code Main BOOTSTRAP --restart} for the one check that needs a broker to
+ * go down and come back: it produces, waits for a line on its standard input, and goes on with the same clients.
+ */
 public final class Main {
     /** One thing that must hold; it throws if it does not. */
     interface Check {
@@ -23,13 +28,17 @@ public final class Main {
         RecordChecks.register(kit, checks);
         GroupChecks.register(kit, checks);
         AdminChecks.register(kit, checks);
+        if (arguments.length > 1 && arguments[1].equals("--restart")) {
+            checks.clear();
+            checks.put("going on after a restart of the broker", () -> Restart.run(kit));
+        }
         ExecutorService runner = Executors.newCachedThreadPool(task -> {
             Thread thread = new Thread(task, "check");
             thread.setDaemon(true);
             return thread;
         });
         checks.forEach((name, check) -> {
-            if (arguments.length > 1 && !name.matches(arguments[1])) {
+            if (arguments.length > 1 && !arguments[1].startsWith("--") && !name.matches(arguments[1])) {
                 return;
             }
             long began = System.nanoTime();
