@@ -1,0 +1,386 @@
+"""The log cleaner over real rows and objects: passes, choices, lags, readers in between, faults and crashes."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, record
+
+from penstock.base.errors import PlatformError
+from penstock.log import cleaner, rewriting
+from penstock.log.key_compaction import KeyMap
+from penstock.log.model import Partition, ProducerState, SequenceBatch
+from penstock.metadata.inline import InlineDatabase
+from penstock.metadata.sqlite import SqliteDatabase
+from penstock.storage.local import LocalObjectStore
+from penstock.wire.records import Record, build_batch, iter_batches
+
+SOON = {"log.cleaner.backoff.ms": "100"}
+
+
+async def compacted(world: UpkeepWorld, **config: object) -> Partition:
+    topic = await world.topic(cleanup_policy="compact", **config)
+    return topic.partitions[0]
+
+
+async def clean(world: UpkeepWorld) -> None:
+    """Give the cleaner its next look, and all the time it wants."""
+    world.clock.time_ms += 15_000
+    chore = world.upkeep.cleaner
+    for _ in range(10_000):
+        if await chore.run() == 15.0 and not chore.backlog:
+            return
+    raise AssertionError("the cleaner does not end")
+
+
+def kept(records: list[Record]) -> list[tuple[int, str, str | None]]:
+    return [
+        (found.offset, (found.key or b"").decode(), None if found.value is None else found.value.decode())
+        for found in records
+    ]
+
+
+async def test_a_pass_leaves_the_latest_value_of_every_key() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    await world.segment(partition, [record("a", 1), record("b", 1)], [record("a", 2)])
+    await world.segment(partition, [record("c", 1), record("b", 2)])
+    await world.segment(partition, [record("d", None)])
+    await clean(world)
+    assert kept(await world.records(partition)) == [(2, "a", "2"), (3, "c", "1"), (4, "b", "2"), (5, "d", None)]
+    assert await world.segment_count(partition) == 1
+    assert partition.cleaned_to == 6
+    assert partition.first_dirty_ms == -1
+    assert await world.rows("SELECT cleaned_to, first_dirty_ms FROM partition") == [(6, -1)]
+    assert partition.next_offset == 6
+    await world.check()
+
+
+async def test_tombstones_are_readable_for_their_time() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world, delete_retention_ms=DAY_MS, min_cleanable_dirty_ratio=0.01)
+    await world.segment(partition, [record("a", 1), record("b", 1)])
+    await world.segment(partition, [record("a", None)])
+    await clean(world)
+    first_met_ms = world.clock.time_ms
+    assert kept(await world.records(partition)) == [(1, "b", "1"), (2, "a", None)]
+    world.clock.time_ms = first_met_ms + DAY_MS - 20_000
+    await world.segment(partition, [record("c", 1)])
+    await clean(world)
+    assert (2, "a", None) in kept(await world.records(partition)), "five seconds too early"
+    await world.segment(partition, [record("c", 2)])
+    await clean(world)
+    assert kept(await world.records(partition)) == [(1, "b", "1"), (4, "c", "2")]
+    await world.check()
+
+
+async def test_what_is_in_the_write_ahead_log_is_not_cleaned() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    await world.segment(partition, [record("a", 1)])
+    world.span(partition, [record("a", 2)])
+    await clean(world)
+    assert kept(await world.records(partition)) == [(0, "a", "1"), (1, "a", "2")]
+    assert partition.first_dirty_ms == world.clock.time_ms, "the next dirty record is as old as this at most"
+
+
+async def test_nothing_happens_below_the_ratio_and_nothing_is_read_twice() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    await world.segment(partition, [record(n) for n in range(10)])
+    await clean(world)
+    await world.segment(partition, [record(0)])
+    await clean(world)
+    assert world.upkeep.cleaner.stats.passes == 1
+    before = dict(world.upkeep.cleaner._looks)
+    assert list(before) == [partition.partition_id]
+    world.clock.time_ms += 15_000
+    assert await world.upkeep.cleaner.run() == 15.0, "a partition that did not change costs no look into the database"
+    await world.topics.alter_topic(partition.topic, lambda texts: {**texts, "min.cleanable.dirty.ratio": "0.01"})
+    await clean(world)
+    assert world.upkeep.cleaner.stats.passes == 2
+
+
+async def test_max_lag_cleans_whatever_the_ratio() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world, max_compaction_lag_ms=60_000, min_cleanable_dirty_ratio=1)
+    await world.segment(partition, [record(n) for n in range(10)])
+    await world.segment(partition, [record(0)])
+    await clean(world)
+    assert world.upkeep.cleaner.stats.passes == 0
+    world.clock.time_ms += 60_000
+    await clean(world)
+    assert await world.offsets(partition) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+
+
+async def test_min_lag_keeps_young_records_apart() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world, min_compaction_lag_ms=60_000)
+    await world.segment(partition, [record("a", 1, START_MS), record("a", 2, START_MS)])
+    await world.segment(partition, [record("a", 3, START_MS + 30_000)])
+    world.clock.time_ms = START_MS + 59_999 - 15_000
+    await clean(world)
+    assert len(await world.records(partition)) == 3
+    world.clock.time_ms += 1
+    await clean(world)
+    assert kept(await world.records(partition)) == [(1, "a", "2"), (2, "a", "3")]
+    world.clock.time_ms += 60_000
+    await world.topics.alter_topic(partition.topic, lambda texts: {**texts, "min.cleanable.dirty.ratio": "0.1"})
+    await clean(world)
+    assert kept(await world.records(partition)) == [(2, "a", "3")]
+
+
+async def test_the_dirtiest_partition_comes_first() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=3, cleanup_policy="compact", min_cleanable_dirty_ratio=0.1)
+    for partition in topic.partitions:
+        await world.segment(partition, [record(n, "x" * 100) for n in range(10)])
+    await clean(world)
+    for index, partition in enumerate(topic.partitions):
+        await world.segment(partition, [record(n, "y" * 100) for n in range(5 + (index == 1) * 5 + index)])
+    world.clock.time_ms += 15_000
+    order = []
+    while await world.upkeep.cleaner.run() != 15.0:
+        running = world.upkeep.cleaner._pass
+        if running is not None and running.partition.index not in order:
+            order.append(running.partition.index)
+    assert order == [1, 2, 0]
+
+
+async def test_a_map_that_is_too_small_takes_several_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await UpkeepWorld().start()
+    world.upkeep.cleaner._map_capacity = 7
+    partition = await compacted(world, min_cleanable_dirty_ratio=0)
+    for number in range(6):
+        await world.segment(partition, *([record(n, number)] for n in range(10)))
+    await clean(world)
+    assert world.upkeep.cleaner.stats.passes > 3
+    assert partition.cleaned_to == 60
+    assert await world.offsets(partition) == list(range(50, 60))
+    await world.check()
+
+
+async def test_the_last_batches_of_producers_keep_their_headers() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    batch = build_batch([record("a")._replace(offset=0)], producer_id=7, producer_epoch=0, base_sequence=3)
+    await world.segment(partition, batch)
+    await world.segment(partition, [record("a")], [record("b")])
+    state = partition.producers[7] = ProducerState(7, 0, START_MS)
+    state.batches.append(SequenceBatch(3, 3, 0, 0, 0))
+    await clean(world)
+    view = (await world.reader.read_batches(partition, 0, 1000))[0]
+    headers = [header for _, header in iter_batches(view)]
+    assert [(header.producer_id, header.record_count) for header in headers] == [(7, 0), (-1, 1), (-1, 1)]
+    del partition.producers[7]
+    await world.segment(partition, [record(n, "x" * 100) for n in range(9)])
+    await clean(world)
+    view = (await world.reader.read_batches(partition, 0, 1000))[0]
+    assert all(header.producer_id == -1 for _, header in iter_batches(view))
+
+
+async def test_everything_may_go_from_a_segment() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world, segment_bytes=1_048_576)
+    await world.segment(partition, [record("a", "x" * 800_000)])
+    await world.segment(partition, [record("a", "y" * 800_000)])
+    await clean(world)
+    assert await world.segment_count(partition) == 1
+    assert await world.offsets(partition) == [1]
+    assert [found.offset for found in await world.records(partition, 0)] == [1], "reading goes on after the gap"
+    await world.check()
+
+
+async def test_compact_and_delete_do_both() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(cleanup_policy="compact,delete", retention_ms=DAY_MS)
+    (partition,) = topic.partitions
+    await world.segment(partition, [record("a", 1, START_MS - 2 * DAY_MS), record("b", 1, START_MS - 2 * DAY_MS)])
+    await world.segment(partition, [record("c", 1, START_MS), record("c", 2, START_MS)])
+    await world.run()
+    await clean(world)
+    assert partition.log_start == 2
+    assert kept(await world.records(partition)) == [(3, "c", "2")]
+    assert partition.log_start == 2, "compaction does not move it"
+    await world.check()
+
+
+async def test_readers_in_the_middle_of_a_pass_see_a_whole_log() -> None:
+    """After every single step, from every position, a consumer sees the latest value of each key, in order."""
+    world = await UpkeepWorld().start()
+    partition = await compacted(world, segment_bytes=1_048_576)
+    pick = random.Random(5)
+    latest: dict[str, int] = {}
+    for _ in range(6):
+        batches = []
+        for _ in range(4):
+            keys = [f"k{pick.randrange(30)}" for _ in range(6)]
+            batches.append([record(key, "v" * 20_000) for key in keys])
+        base = partition.next_offset
+        await world.segment(partition, *batches)
+        latest.update((found.key.decode(), base + n) for n, found in enumerate(r for b in batches for r in b))
+    stale = await world.segments.list(partition)
+    world.clock.time_ms += 15_000
+    while await world.upkeep.cleaner.run() != 15.0:
+        await world.upkeep.dead_objects.run()
+        await world.check()
+        for start in (0, 50, 100):
+            offsets = [found.offset for found in await world.records(partition, start)]
+            assert offsets == sorted(set(offsets))
+            assert {offset for offset in latest.values() if offset >= start} <= set(offsets)
+    for ref in stale:
+        buffer = memoryview(bytearray(ref.byte_length))
+        assert world.objects.read_into(ref.object_key, ref.byte_offset, buffer) == ref.byte_length
+    assert await world.offsets(partition) == sorted(latest.values())
+    world.clock.time_ms += GRACE_MS + 1
+    await world.run()
+    assert await world.offsets(partition) == sorted(latest.values())
+    assert len(world.stored_keys()) == await world.segment_count(partition)
+
+
+async def test_steps_are_bounded_and_hold_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    for number in range(8):
+        await world.segment(partition, *([record((number * 40 + n) % 200, bytes(50_000))] for n in range(40)))
+    biggest = 0
+    read_into = world.objects.read_into
+
+    def watched(key: str, start: int, buffer: memoryview) -> int:
+        nonlocal biggest
+        biggest = max(biggest, buffer.nbytes)
+        return read_into(key, start, buffer)
+
+    monkeypatch.setattr(world.objects, "read_into", watched)
+    world.clock.time_ms += 15_000
+    steps = 0
+    while await world.upkeep.cleaner.run() != 15.0:
+        steps += 1
+    assert biggest <= rewriting.PIECE_BYTES
+    assert steps > 2 * 8 * 2_000_000 / (rewriting.PIECE_BYTES * rewriting.STEP_PIECES)
+    assert len(await world.records(partition)) == 200
+
+
+async def test_a_damaged_partition_is_given_up_and_the_others_go_on() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=2, cleanup_policy="compact")
+    damaged, fine = topic.partitions
+    for partition in (damaged, fine):
+        await world.segment(partition, [record("a", 1)], [record("b", 1)])
+        await world.segment(partition, [record("a", 2)])
+    ref = (await world.segments.list(damaged))[0]
+    body = bytearray(ref.byte_length)
+    world.objects.read_into(ref.object_key, 0, memoryview(body))
+    body[-1] ^= 1
+    world.objects.put(ref.object_key, [body])
+    await clean(world)
+    assert await world.offsets(fine) == [1, 2]
+    assert await world.segment_count(damaged) == 2
+    assert world.upkeep.uncleanable_partitions == 1
+    await clean(world)
+    assert len(world.uploads) == 0
+    assert world.upkeep.changes.rewriting == set()
+    await world.check()
+
+
+async def test_cleaning_can_be_switched_off() -> None:
+    world = await UpkeepWorld(settings={"log.cleaner.enable": "false"}).start()
+    partition = await compacted(world)
+    await world.segment(partition, [record("a", 1)], [record("a", 2)])
+    assert await world.upkeep.cleaner.run() is None
+
+
+def test_the_map_is_as_large_as_the_setting_allows() -> None:
+    assert KeyMap(134_217_728 // cleaner.KEY_BYTES).capacity > 600_000
+
+
+class Model:
+    """What a compacted log has to be: every write, and which of them must, may and must not be read."""
+
+    def __init__(self) -> None:
+        self.writes: list[Record] = []
+
+    def check(self, found: list[Record], log_start: int) -> None:
+        offsets = [read.offset for read in found]
+        assert offsets == sorted(set(offsets)), "not in order, or twice"
+        assert all(read == self.writes[read.offset] for read in found), "a record changed"
+        latest = {written.key: written.offset for written in self.writes}
+        must = {offset for offset in latest.values() if offset >= log_start and self.writes[offset].value is not None}
+        assert must <= set(offsets), "a latest value is gone"
+        # Whoever reads it all ends with the latest values: no deleted value comes back.
+        table = {read.key: read.value for read in found}
+        for key, offset in latest.items():
+            if offset >= log_start:
+                assert table.get(key) == self.writes[offset].value, f"{key!r} ends with an old value"
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_random_histories_with_faults_and_crashes(seed: int) -> None:
+    """Everything at once: writes, trims, merging, cleaning, garbage, a failing database, crashes."""
+    pick = random.Random(seed)
+    world = await UpkeepWorld(database=InlineDatabase(), seed=f"cleaner {seed}").start()
+    partition = await compacted(
+        world, min_cleanable_dirty_ratio=0.1, delete_retention_ms=pick.choice([0, 30_000]), segment_bytes=1_048_576
+    )
+    world.upkeep.cleaner._map_capacity = pick.choice([5, 20, 1000])
+    model = Model()
+    for _ in range(60):
+        await write_some(world, partition, model, pick)
+        if pick.random() < 0.1:
+            await world.topics.trim(1, {partition: pick.randrange(partition.next_offset)})
+        world.database.faults = lambda: pick.choice(["before", "after", *[None] * 6])
+        for _ in range(pick.randrange(30)):
+            world.clock.time_ms += pick.choice([0, 0, 100, 15_000])
+            try:
+                await pick.choice(world.upkeep.chores).run()
+            except PlatformError:
+                continue
+        world.database.faults = lambda: None
+        if pick.random() < 0.15:
+            world = await world.restarted()
+            partition = world.registry.partition(partition.partition_id)
+            world.upkeep.cleaner._map_capacity = pick.choice([5, 20, 1000])
+        model.check(await world.records(partition), partition.log_start)
+    for _ in range(4):
+        world.clock.time_ms += GRACE_MS + 1
+        await world.run()
+    model.check(await world.records(partition), partition.log_start)
+    await world.topics.trim(1, {partition: partition.log_start + 1})
+    await world.run()
+    await world.check()
+    for _ in range(2):
+        world.clock.time_ms += 6 * 3_600_000
+        await world.run()
+    keys = {key for (key,) in await world.rows("SELECT key FROM object WHERE live > 0")}
+    assert world.stored_keys() == keys
+    assert len(world.uploads) == 0
+
+
+async def write_some(world: UpkeepWorld, partition: Partition, model: Model, pick: random.Random) -> None:
+    batches = []
+    for _ in range(pick.randrange(1, 4)):
+        batch = []
+        for _ in range(pick.randrange(1, 6)):
+            value = None if pick.random() < 0.2 else pick.randbytes(pick.randrange(40))
+            batch.append(record(f"k{pick.randrange(25)}", value, world.clock.time_ms))
+        batches.append(batch)
+    for batch in batches:
+        model.writes += [found._replace(offset=len(model.writes) + n) for n, found in enumerate(batch)]
+    await world.segment(partition, *batches)
+
+
+async def test_on_files(tmp_path) -> None:
+    database = SqliteDatabase(tmp_path / "metadata.db", durability="process")
+    objects = LocalObjectStore(tmp_path / "segments", sync=False)
+    world = await UpkeepWorld(database=database, objects=objects).start()
+    try:
+        partition = await compacted(world, min_cleanable_dirty_ratio=0.1)
+        for number in range(20):
+            await world.segment(partition, [record(n % 7, f"{number}-{n}") for n in range(20)])
+            await clean(world)
+        assert len(await world.records(partition)) == 7
+        await world.check()
+    finally:
+        await database.close()
+        objects.close()
