@@ -32,7 +32,7 @@ from penstock.log.wal_backlog import Backlog
 from penstock.log.wal_plan import Plan, Stretch
 from penstock.log.wal_store import Advance
 from penstock.storage.arena import Arena
-from penstock.storage.wal import WalStore
+from penstock.storage.wal import WalLocation, WalStore
 
 ROWS_AT_ONCE = 500
 FORGOTTEN_AT_ONCE = 500
@@ -77,7 +77,11 @@ class WalCompaction:
         self._arena = Arena(backlog.policy.pass_bytes)
         self._unsettled: _Pass | None = None
         """A pass of which is not known whether it happened."""
+        self._unreleased: list[WalLocation] = []
         self._forgets = True
+        """Whether there may be rows that mean nothing any more."""
+        self._untold: set[int] = set()
+        """Partitions that got segments of which nobody was told."""
         self.stats = CompactionStats()
 
     @property
@@ -87,13 +91,11 @@ class WalCompaction:
 
     async def run(self) -> float | None:
         """One pass, if it is time for one."""
-        if self._unsettled is not None:
-            await self._settle(self._unsettled)
-        if self._forgets:
-            await self._forget_commits()
+        await self._tidy_up()
         delay_s = self._queue.delay_s()
         if delay_s == 0:
             await self._compact()
+            await self._tidy_up()
             delay_s = self._queue.delay_s()
         if delay_s is None:
             self._arena.drop()
@@ -101,10 +103,10 @@ class WalCompaction:
 
     async def compact_everything(self) -> None:
         """Move every commit there is, whatever the policy says."""
+        await self._tidy_up()
         while self._queue.rows:
-            if self._unsettled is not None:
-                await self._settle(self._unsettled)
             await self._compact()
+            await self._tidy_up()
 
     async def _compact(self) -> None:
         plan = await self._plan()
@@ -198,25 +200,18 @@ class WalCompaction:
         await in_slices(_letting_go(plan.stretches.values()))
         self._unsettled = None
         self._changes.uploads.end(done.upload)
+        self._unreleased += plan.locations
         self._forgets = True
-        try:
-            for start in range(0, plan.rows, RELEASED_AT_ONCE):
-                locations = plan.locations[start : start + RELEASED_AT_ONCE]
-                await self._changes.in_thread(partial(self._wal.release, locations))
-        finally:
-            self._queue.done(
-                rows=plan.rows, entries=plan.entries, size_bytes=plan.held_bytes, committed_ms=plan.committed_ms
-            )
+        self._queue.done(
+            rows=plan.rows, entries=plan.entries, size_bytes=plan.held_bytes, committed_ms=plan.committed_ms
+        )
         stats = self.stats
         stats.passes += 1
         stats.commits += plan.rows
         stats.segments += len(refs)
         if not refs:
             await self._delete_object(done)
-        try:
-            await self._forget_commits()
-        finally:
-            self._on_segments(sorted({ref.partition_id for ref in refs}))
+        self._untold.update(ref.partition_id for ref in refs)
 
     async def _delete_object(self, done: _Pass) -> None:
         """Remove an object that nothing will ever name. What fails here is left to the orphan sweep."""
@@ -227,8 +222,20 @@ class WalCompaction:
         except PlatformError as problem:
             _log.info("an object that nothing names stays for now: %s", problem)
 
+    async def _tidy_up(self) -> None:
+        """Finish what the last pass left to do, which may be everything if something failed."""
+        if self._unsettled is not None:
+            await self._settle(self._unsettled)
+        while self._unreleased:
+            locations = self._unreleased[:RELEASED_AT_ONCE]
+            await self._changes.in_thread(partial(self._wal.release, locations))
+            del self._unreleased[:RELEASED_AT_ONCE]
+        if self._forgets:
+            await self._forget_commits()
+            told, self._untold = sorted(self._untold), set()
+            self._on_segments(told)
+
     async def _forget_commits(self) -> None:
-        """Delete the rows that mean nothing any more."""
         changes = self._changes
         floor = await changes.database.read(lambda: wal_store.floor_of(changes.shard_id))
         while await changes.database.transaction(
