@@ -16,7 +16,7 @@ their keys supersede nothing: whether they count is decided by markers that are 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -24,7 +24,7 @@ from penstock.log.model import TopicConfig
 from penstock.log.segments import Stretch
 from penstock.storage.wal import Buffer
 from penstock.wire.primitives import Malformed
-from penstock.wire.records import BatchHeader, RecordSpan, filter_batch, scan_batch
+from penstock.wire.records import BatchHeader, RecordSpan, keep_records, scan_batch
 
 KEY_HASH_BYTES = 16
 """Two of 2^32 keys share a hash of this size with a probability of 2^-65."""
@@ -52,16 +52,19 @@ class KeyMap:
 
     def note(self, header: BatchHeader, batch: Buffer) -> None:
         """Take in the next batch."""
-        if not _is_opaque(header):
+        scanned = None if _is_opaque(header) else _scan(batch)
+        if scanned is not None:
             latest = self._latest
-            for span in _spans(batch) or ():
-                if span.key is not None:
-                    latest[fingerprint(span.key)] = span.offset
+            for span in scanned[1]:
+                key = span.key
+                if key is not None:
+                    latest[key if len(key) < KEY_HASH_BYTES else fingerprint(key)] = span.offset
         self.end_offset = header.last_offset + 1
 
-    def supersedes(self, key: bytes, offset: int) -> bool:
-        """Whether the map has a later record of the key."""
-        return self._latest.get(fingerprint(key), -1) > offset
+    @property
+    def latest(self) -> Callable[[bytes, int], int]:
+        """From a key's fingerprint, and what to answer for unknown ones, to the offset of the key's latest record."""
+        return self._latest.get
 
 
 def fingerprint(key: bytes) -> bytes:
@@ -90,40 +93,41 @@ def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffe
         return batch
     if header.record_count == 0:
         return batch if cleaning.wants_header(header) else None
-    spans = _spans(batch)
-    if spans is None:
+    scanned = _scan(batch)
+    if scanned is None:
         return batch
+    data, spans = scanned
     horizon = header.delete_horizon_ms
-    expired = horizon is not None and cleaning.now_ms >= horizon
-    supersedes, end_offset = cleaning.keys.supersedes, cleaning.keys.end_offset
-    kept = [
-        span
-        for span in spans
-        if span.offset >= end_offset
-        or (span.key is not None and not supersedes(span.key, span.offset) and not (expired and span.is_tombstone))
-    ]
+    kept = _kept(cleaning, spans, tombstones_expired=horizon is not None and cleaning.now_ms >= horizon)
     if horizon is None and any(span.is_tombstone for span in kept):
         horizon = cleaning.now_ms + cleaning.delete_retention_ms
     if len(kept) == len(spans) and horizon == header.delete_horizon_ms:
         return batch
-    offsets = {span.offset for span in kept}
-    return filter_batch(
-        batch,
-        lambda span: span.offset in offsets,
-        delete_horizon_ms=horizon,
-        keep_empty=cleaning.wants_header(header),
-        max_bytes=MAX_DECOMPRESSED_BYTES,
-    )
+    return keep_records(batch, data, kept, delete_horizon_ms=horizon, keep_empty=cleaning.wants_header(header))
+
+
+def _kept(cleaning: Cleaning, spans: Sequence[RecordSpan], *, tombstones_expired: bool) -> list[RecordSpan]:
+    latest, end_offset = cleaning.keys.latest, cleaning.keys.end_offset
+    return [
+        span
+        for span in spans
+        if span.offset >= end_offset
+        or (
+            span.key is not None
+            and latest(span.key if len(span.key) < KEY_HASH_BYTES else fingerprint(span.key), -1) <= span.offset
+            and not (tombstones_expired and span.is_tombstone)
+        )
+    ]
 
 
 def _is_opaque(header: BatchHeader) -> bool:
     return header.is_control or header.is_transactional
 
 
-def _spans(batch: Buffer) -> list[RecordSpan] | None:
+def _scan(batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:
     """The records of a batch, or None where it cannot be decoded: what is not understood is not thrown away."""
     try:
-        return scan_batch(batch, max_bytes=MAX_DECOMPRESSED_BYTES)[1]
+        return scan_batch(batch, max_bytes=MAX_DECOMPRESSED_BYTES)
     except Malformed:
         return None
 

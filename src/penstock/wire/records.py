@@ -24,7 +24,7 @@ from penstock.wire.primitives import Malformed
 from penstock.wire.varints import encode_varint, read_varint, read_varlong
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from penstock.wire.primitives import Buffer
 
@@ -398,35 +398,57 @@ def scan_batch(batch: Buffer, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> tup
 
 
 def scan_records(header: BatchHeader, data: bytes) -> list[RecordSpan]:
-    """Find the records of a records section, without looking at their values and headers."""
+    """Find the records of a records section, without looking at their values and headers.
+
+    Varints of one and two bytes, nearly all there are, are read in line: calls would be most of the cost here.
+    """
     appended = header.timestamp_type is TimestampType.LOG_APPEND_TIME
-    base_offset, base_timestamp = header.base_offset, header.base_timestamp
-    spans = []
+    base_offset, base_timestamp, timestamp = header.base_offset, header.base_timestamp, header.max_timestamp
+    spans: list[RecordSpan] = []
+    add, new = spans.append, tuple.__new__
     position, size = 0, len(data)
     try:
         for _ in range(header.record_count):
             start = position
-            length, position = read_varint(data, position)
+            byte = data[position]
+            if byte < 128:
+                length, position = (byte >> 1) ^ -(byte & 1), position + 1
+            elif (second := data[position + 1]) < 128:
+                length, position = (byte & 127 | second << 7) >> 1, position + 2
+                length ^= -(byte & 1)
+            else:
+                length, position = read_varint(data, position)
             end = position + length
             if length < MIN_RECORD_BYTES or end > size:
                 raise Malformed("a record's length does not fit its batch")
-            # One byte is the common case of a delta; calls are most of the cost here.
             byte = data[position + 1]
             if byte < 128:
                 delta, rest = (byte >> 1) ^ -(byte & 1), position + 2
             else:
                 delta, rest = read_varlong(data, position + 1)
-            timestamp = header.max_timestamp if appended else base_timestamp + delta
+            if not appended:
+                timestamp = base_timestamp + delta
             byte = data[rest]
             if byte < 128:
                 delta, position = (byte >> 1) ^ -(byte & 1), rest + 1
             else:
                 delta, position = read_varint(data, rest)
-            key, position = _read_bytes(data, position)
-            value_length, position = read_varint(data, position)
-            if position + max(value_length, 0) > end:
+            byte = data[position]
+            if byte < 128:
+                length, position = (byte >> 1) ^ -(byte & 1), position + 1
+            else:
+                length, position = read_varint(data, position)
+            key = None
+            if length >= 0:
+                key, position = data[position : position + length], position + length
+            byte = data[position]
+            if byte < 128:
+                length, position = (byte >> 1) ^ -(byte & 1), position + 1
+            else:
+                length, position = read_varint(data, position)
+            if position + (length if length > 0 else 0) > end:
                 raise Malformed("a record does not fit its length")
-            spans.append(RecordSpan(base_offset + delta, timestamp, key, value_length < 0, start, rest, end))
+            add(new(RecordSpan, (base_offset + delta, timestamp, key, length < 0, start, rest, end)))
             position = end
     except IndexError as problem:
         raise Malformed(f"a record cannot be decoded: {problem}") from problem
@@ -448,13 +470,25 @@ def filter_batch(
     None if no record is left, unless `keep_empty` asks for the bare header, which remembers a producer's last
     sequence. A delete horizon is stored in the base timestamp, so the records' deltas are rewritten against it.
     """
-    header = parse_header(batch)
     data, spans = scan_batch(batch, max_bytes=max_bytes)
     kept = [span for span in spans if keep(span)]
+    return keep_records(batch, data, kept, delete_horizon_ms=delete_horizon_ms, keep_empty=keep_empty)
+
+
+def keep_records(
+    batch: Buffer,
+    data: bytes,
+    kept: Sequence[RecordSpan],
+    *,
+    delete_horizon_ms: int | None = None,
+    keep_empty: bool = False,
+) -> bytes | None:
+    """What `filter_batch` makes of a batch that has been scanned already: `data` is its records section."""
     if not kept and not keep_empty:
         return None
+    header = parse_header(batch)
     horizon = header.delete_horizon_ms if delete_horizon_ms is None else delete_horizon_ms
-    if len(kept) == len(spans) and horizon == header.delete_horizon_ms:
+    if len(kept) == header.record_count and horizon == header.delete_horizon_ms:
         return bytes(memoryview(batch)[: header.size_bytes])
     if horizon == header.delete_horizon_ms:
         payload = b"".join([data[span.start : span.end] for span in kept])
