@@ -24,7 +24,7 @@ from penstock.log.model import TopicConfig
 from penstock.log.segments import Stretch
 from penstock.storage.wal import Buffer
 from penstock.wire.primitives import Malformed
-from penstock.wire.records import BatchHeader, RecordSpan, keep_records, scan_batch
+from penstock.wire.records import BatchHeader, RecordSpan, keep_records, records_section, scan_records
 
 KEY_HASH_BYTES = 16
 """Two of 2^32 keys share a hash of this size with a probability of 2^-65."""
@@ -52,7 +52,7 @@ class KeyMap:
 
     def note(self, header: BatchHeader, batch: Buffer) -> None:
         """Take in the next batch."""
-        scanned = None if _is_opaque(header) else _scan(batch)
+        scanned = None if _is_opaque(header) else _scan(header, batch)
         if scanned is not None:
             latest = self._latest
             for span in scanned[1]:
@@ -93,7 +93,7 @@ def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffe
         return batch
     if header.record_count == 0:
         return batch if cleaning.wants_header(header) else None
-    scanned = _scan(batch)
+    scanned = _scan(header, batch)
     if scanned is None:
         return batch
     data, spans = scanned
@@ -103,7 +103,7 @@ def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffe
         horizon = cleaning.now_ms + cleaning.delete_retention_ms
     if len(kept) == len(spans) and horizon == header.delete_horizon_ms:
         return batch
-    return keep_records(batch, data, kept, delete_horizon_ms=horizon, keep_empty=cleaning.wants_header(header))
+    return keep_records(header, batch, data, kept, delete_horizon_ms=horizon, keep_empty=cleaning.wants_header(header))
 
 
 def _kept(cleaning: Cleaning, spans: Sequence[RecordSpan], *, tombstones_expired: bool) -> list[RecordSpan]:
@@ -124,10 +124,11 @@ def _is_opaque(header: BatchHeader) -> bool:
     return header.is_control or header.is_transactional
 
 
-def _scan(batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:
+def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:
     """The records of a batch, or None where it cannot be decoded: what is not understood is not thrown away."""
     try:
-        return scan_batch(batch, max_bytes=MAX_DECOMPRESSED_BYTES)
+        data = records_section(batch, header, max_bytes=MAX_DECOMPRESSED_BYTES)
+        return data, scan_records(header, data)
     except Malformed:
         return None
 

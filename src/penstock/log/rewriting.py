@@ -17,6 +17,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from struct import Struct
 from typing import TypeVar
 
 from penstock.base.clock import Clock
@@ -39,6 +40,7 @@ PIECE_BYTES = 256 * 1024
 STEP_PIECES = 8
 STEP_S = 0.1
 """Steps end after so many pieces or so much time, whichever comes first."""
+_LENGTH = Struct(">8xi")
 _log = logging.getLogger(__name__)
 
 
@@ -155,16 +157,19 @@ class SegmentReader:
 
     def _whole_batches(self, piece: memoryview) -> int:
         """Where the last whole batch ends; room is made for the first one if that is not whole."""
-        end = needed = 0
-        while len(piece) - end >= HEADER_BYTES:
-            needed = parse_header(piece, end).size_bytes
-            if end + needed > len(piece):
+        end, size, length_at = 0, len(piece), _LENGTH.unpack_from
+        needed = HEADER_BYTES
+        while size - end >= HEADER_BYTES:
+            needed = length_at(piece, end)[0] + LENGTH_OVERHEAD
+            if needed < HEADER_BYTES:
+                raise CorruptData(f"a batch of {self._ref.object_key} claims a size of {needed} bytes")
+            if end + needed > size:
                 break
             end += needed
         if end == 0:
-            if self._position + max(needed, HEADER_BYTES) > self._ref.byte_length:
+            if self._position + needed > self._ref.byte_length:
                 raise CorruptData(f"a batch of {self._ref.object_key} reaches beyond its segment")
-            self._buffer = memoryview(bytearray(max(needed, HEADER_BYTES)))
+            self._buffer = memoryview(bytearray(needed))
         return end
 
 
@@ -244,32 +249,30 @@ class Rewrite:
             batch = piece[position : position + header.size_bytes]
             left = transform(header, batch)
             if left is batch:
+                self._account(header)
                 continue
             self._changed = True
-            self._write_and_account(piece[start:position])
+            self._write(piece[start:position])
             start = position + header.size_bytes
             if left is not None:
-                self._write_and_account(left)
-        self._write_and_account(piece[start:])
-
-    def _write_and_account(self, batches: Buffer) -> None:
-        if len(batches):
-            self._write(batches)
-            self._account(batches)
+                self._write(left)
+                self._account(parse_header(left))
+        self._write(piece[start:])
 
     def _write(self, data: Buffer) -> None:
+        if not len(data):
+            return
         if self._writer is None:
             assert self._upload is not None
             self._writer = self._changes.objects.open_writer(self._upload.key)
         self._writer.write(data)
         self.written_bytes += len(data)
 
-    def _account(self, batches: Buffer) -> None:
-        for _, header in iter_batches(batches):
-            if self._builder is None:
-                self._builder = SegmentBuilder(header.base_offset)
-            self._builder.add(header.base_offset, header.length + LENGTH_OVERHEAD, header.max_timestamp)
-            self._builder.cover(header.last_offset, header.record_count, NO_TIMESTAMP)
+    def _account(self, header: BatchHeader) -> None:
+        if self._builder is None:
+            self._builder = SegmentBuilder(header.base_offset)
+        self._builder.add(header.base_offset, header.size_bytes, header.max_timestamp)
+        self._builder.cover(header.last_offset, header.record_count, NO_TIMESTAMP)
 
     # ---- the end ---------------------------------------------------------------------------------------------
 

@@ -223,6 +223,8 @@ def records_section(batch: Buffer, header: BatchHeader, *, max_bytes: int = MAX_
     if header.size_bytes > len(batch):
         raise Malformed("a record batch is cut short")
     payload = memoryview(batch)[HEADER_BYTES : header.size_bytes]
+    if not header.attributes & _COMPRESSION_BITS:
+        return bytes(payload)
     return bytes(decompress(payload, header.compression, max_bytes=max_bytes))
 
 
@@ -472,10 +474,13 @@ def filter_batch(
     """
     data, spans = scan_batch(batch, max_bytes=max_bytes)
     kept = [span for span in spans if keep(span)]
-    return keep_records(batch, data, kept, delete_horizon_ms=delete_horizon_ms, keep_empty=keep_empty)
+    return keep_records(
+        parse_header(batch), batch, data, kept, delete_horizon_ms=delete_horizon_ms, keep_empty=keep_empty
+    )
 
 
 def keep_records(
+    header: BatchHeader,
     batch: Buffer,
     data: bytes,
     kept: Sequence[RecordSpan],
@@ -486,7 +491,6 @@ def keep_records(
     """What `filter_batch` makes of a batch that has been scanned already: `data` is its records section."""
     if not kept and not keep_empty:
         return None
-    header = parse_header(batch)
     horizon = header.delete_horizon_ms if delete_horizon_ms is None else delete_horizon_ms
     if len(kept) == header.record_count and horizon == header.delete_horizon_ms:
         return bytes(memoryview(batch)[: header.size_bytes])
