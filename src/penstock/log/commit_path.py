@@ -52,6 +52,9 @@ class WriterThread(Protocol):
 class CommitPath(Protocol):
     """Makes flushes durable, one after the other."""
 
+    is_alone: bool
+    """Whether nobody else appends: then a batch that is out of order by what is known here is out of order."""
+
     async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
         """Store the body and give its entries their offsets; `heads` is where the caller believes they start.
 
@@ -74,6 +77,8 @@ class _Attempt:
 
 class EmbeddedCommitPath:
     """Commits of the one process that owns a data directory."""
+
+    is_alone = True
 
     def __init__(
         self,

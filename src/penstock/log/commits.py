@@ -13,14 +13,14 @@ within the entry u32, maximum timestamp i64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
 
 from penstock.base.errors import CorruptData
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
-from penstock.log.producers import last_sequence, remember
+from penstock.log.producers import Refusal, last_sequence, remember
 from penstock.storage.wal import WalLocation
 
 FORMAT = 1
@@ -52,6 +52,20 @@ class CommitEntry(NamedTuple):
     producer_batches: tuple[ProducerBatch, ...] = ()
 
 
+Unappended = SequenceBatch | Refusal | None
+"""Why a batch is not in the log: it repeats another, it is refused, or (None) its partition does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What was left out of a commit: its entries are stretches of those that were asked for."""
+
+    origins: Sequence[int]
+    """For each entry which of those asked for it comes from."""
+    unappended: Mapping[tuple[int, int], Unappended]
+    """By number of the entry asked for, and of the batch in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Commit:
     """One durable commit, as agents see it."""
@@ -64,6 +78,8 @@ class Commit:
     entries: Sequence[CommitEntry]
     bases: Sequence[int]
     """The base offset of each entry."""
+    rest: Rest | None = None
+    """Set where batches were left out, and only for the agent that made the commit."""
 
 
 def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
@@ -145,7 +161,10 @@ def apply_entry(
 
 
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:
-    """Note one idempotent batch of a durable entry whose base offset is `base`."""
+    """Note one idempotent batch of a durable entry whose base offset is `base`; one that is known changes nothing."""
+    state = partition.producers.get(batch.producer_id)
+    if state is not None and state.batches and base + batch.offset_delta <= state.batches[-1].last_offset:
+        return
     remember(partition.producers, batch.producer_id, batch.epoch, sequence_batch(base, batch), now_ms)
 
 

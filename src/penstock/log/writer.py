@@ -23,9 +23,10 @@ from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
 from penstock.log.batches import Accepted
 from penstock.log.commit_path import CommitPath
-from penstock.log.commits import Commit, CommitEntry, ProducerBatch, apply_entry
+from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest, Unappended, apply_entry
 from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP, Partition, ProducerState, SequenceBatch, Span
 from penstock.log.producers import Refusal, awaited, judge, last_sequence, remember
+from penstock.log.segments import LONG_BYTES, SegmentBuilder
 from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
 
@@ -252,10 +253,12 @@ class Writer:
         body, chunk = self._arena.reserve(aligned(size))
         for share in shares:
             position = share.byte_start
-            for batch, _, _, _ in share.appended:
+            for batch, _, _, offset in share.appended:
                 data = batch.data
                 end = position + len(data)
                 body[position:end] = data
+                # With the offset that it will most likely have, so that what the WAL holds is what a segment holds.
+                _PREFIX.pack_into(body, position, offset, end - position - _LENGTH_OVERHEAD, LEADER_EPOCH)
                 position = end
         return shares, body, chunk.tenants
 
@@ -308,6 +311,8 @@ class Writer:
                 ),
                 now_ms,
             )
+        elif verdict is Refusal.OUT_OF_ORDER and state is not None and not self._commit_path.is_alone:
+            return None  # What is missing may have gone to another agent: the commit path finds out.
         return verdict
 
     def _answer_unwritten(
@@ -328,18 +333,20 @@ class Writer:
         if self._failed_in_a_row:
             _log.warning("flushes succeed again, after %d that failed", self._failed_in_a_row)
             self._failed_in_a_row = 0
+        if commit.rest is not None:
+            self._succeed_in_part(shares, body, tenants, commit, commit.rest)
+            return
         for number, share in enumerate(shares):
             partition = share.partition
             moved = commit.bases[number] - share.base
-            position = share.byte_start
-            for batch, _, _, offset in share.appended:
-                size = len(batch.data)
-                _PREFIX.pack_into(body, position, offset + moved, size - _LENGTH_OVERHEAD, LEADER_EPOCH)
-                position += size
-            view = body[share.byte_start : position]
+            view = body[share.byte_start : share.byte_start + share.byte_length]
+            if moved:
+                _give_moved_offsets(view, share, moved)
             span = apply_entry(partition, commit, number, view, None if moved else share.producers)
             if span is not None:
                 tenants.append((partition, span))
+                if share.byte_length >= LONG_BYTES and not moved:
+                    span.index = _index(share)
             if partition.awaited:
                 for producer_id in share.producers:
                     partition.awaited.pop(producer_id, None)
@@ -353,8 +360,39 @@ class Writer:
             for batch, ticket, slot, offset in share.appended:
                 ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
             for known, ticket, slot in share.repeated:
-                ticket.settle(slot, _repeat(known, partition))
+                ticket.settle(slot, _repeat(known, partition, moved))
         self._on_commit(commit)
+        self.on_drained()
+
+    def _succeed_in_part(
+        self, shares: list[_Share], body: memoryview, tenants: list[Any], commit: Commit, rest: Rest
+    ) -> None:
+        """Some batches were left out: each stretch is applied by itself, each batch gets an answer of its own."""
+        stretches: dict[int, list[int]] = {}
+        for position, origin in enumerate(rest.origins):
+            stretches.setdefault(origin, []).append(position)
+        for number, share in enumerate(shares):
+            partition, own = share.partition, stretches.get(number, [])
+            answers = _answers_in_part(share, number, body, commit, own, rest)
+            for position in own:
+                entry = commit.entries[position]
+                view = body[entry.byte_start : entry.byte_start + entry.byte_length]
+                span = apply_entry(partition, commit, position, view)
+                if span is not None:
+                    tenants.append((partition, span))
+                self.stats.batches += entry.batch_count
+                self.stats.bytes += entry.byte_length
+                for waiter in list(partition.waiters):
+                    waiter.on_append(entry.byte_length)
+            for producer_id in share.producers:
+                partition.awaited.pop(producer_id, None)
+            self.pending_bytes -= share.byte_length
+            for _, ticket, slot, offset in share.appended:
+                ticket.settle(slot, answers[offset])
+            for known, ticket, slot in share.repeated:
+                ticket.settle(slot, answers[known.base_offset])
+        if commit.entries:
+            self._on_commit(commit)
         self.on_drained()
 
     def _fail(self, shares: list[_Share], problem: PlatformError) -> None:
@@ -384,6 +422,23 @@ class Writer:
                 partition.awaited[producer_id] = awaited(batch.producer_epoch, batch.base_sequence, now_ms)
         while len(partition.awaited) > AWAITED_MAX:
             del partition.awaited[next(iter(partition.awaited))]
+
+
+def _give_moved_offsets(view: memoryview, share: _Share, moved: int) -> None:
+    """Others had appended to the partition meanwhile."""
+    position = 0
+    for batch, _, _, offset in share.appended:
+        size = len(batch.data)
+        _PREFIX.pack_into(view, position, offset + moved, size - _LENGTH_OVERHEAD, LEADER_EPOCH)
+        position += size
+
+
+def _index(share: _Share) -> tuple[bytes, bytes]:
+    """The indexes that a segment of these batches has."""
+    builder = SegmentBuilder(share.base)
+    for batch, _, _, offset in share.appended:
+        builder.add(offset, len(batch.data), batch.max_timestamp)
+    return builder.index
 
 
 def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
@@ -442,6 +497,35 @@ def _entries(shares: list[_Share]) -> tuple[list[CommitEntry], list[int]]:
     return entries, [share.base for share in shares]
 
 
-def _repeat(known: SequenceBatch, partition: Partition) -> Appended:
+def _answers_in_part(
+    share: _Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: Rest
+) -> dict[int, Appended]:
+    """The answer to each batch, by the offset it was meant to get. Those that are in the log get theirs written in."""
+    partition, answers, byte_position = share.partition, {}, share.byte_start
+    waiting, left, offset = iter(stretches), 0, 0
+    for count, (batch, _, _, believed) in enumerate(share.appended):
+        size = len(batch.data)
+        if (number, count) in rest.unappended:
+            answers[believed] = _answer_to_unappended(rest.unappended[number, count], partition)
+        else:
+            if not left:
+                position = next(waiting)
+                left, offset = commit.entries[position].batch_count, commit.bases[position]
+            _PREFIX.pack_into(body, byte_position, offset, size - _LENGTH_OVERHEAD, LEADER_EPOCH)
+            answers[believed] = Appended(ErrorCode.NONE, offset, batch.append_time_ms, partition.log_start)
+            left, offset = left - 1, offset + batch.offset_count
+        byte_position += size
+    return answers
+
+
+def _answer_to_unappended(verdict: Unappended, partition: Partition) -> Appended:
+    if verdict is None:
+        return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if isinstance(verdict, Refusal):
+        return Appended(_REFUSALS[verdict])
+    return _repeat(verdict, partition)
+
+
+def _repeat(known: SequenceBatch, partition: Partition, moved: int = 0) -> Appended:
     """The answer to a batch that was appended before: where it is (KAFKA.md B6)."""
-    return Appended(ErrorCode.NONE, known.base_offset, known.timestamp, partition.log_start)
+    return Appended(ErrorCode.NONE, known.base_offset + moved, known.timestamp, partition.log_start)

@@ -13,6 +13,8 @@ from penstock.wire.error_codes import ErrorCode
 class Path:
     """Commits everything at once and keeps it."""
 
+    is_alone = True
+
     def __init__(self) -> None:
         self.commits: list[Commit] = []
 

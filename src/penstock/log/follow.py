@@ -1,0 +1,108 @@
+"""How agents learn of each other's commits: by reading the rows of `wal_commit` after the last one seen.
+
+Commits are applied in the order of their numbers, which have no gaps, whoever made them. An agent's own commit is
+applied by its writer, with the bytes that are in memory, once everything before it is applied: `reach` sees to that.
+Others' are applied here, without bytes; readers find those where the commit says.
+
+`watch` polls, as often as is worthwhile: soon after something was found, seldom while nothing is. One agent that is
+alone need not watch: nobody else commits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from penstock.base.errors import Fenced, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.randomness import Randomness
+from penstock.log.commits import Commit, apply_entry
+from penstock.log.recovery import Reads, commits_after, read_commit
+from penstock.log.registry import Registry
+
+ROWS_AT_ONCE = 500
+POLL_S, SLOW_POLL_S = 0.005, 0.025
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Keeps the registry up to date with commits of other agents. On the loop's thread."""
+
+    def __init__(
+        self, *, database: Reads, registry: Registry, randomness: Randomness, seq: int, shard_id: int = 1,
+        on_commit: Callable[[Commit], None] = lambda commit: None,
+    ) -> None:  # fmt: skip
+        self._database, self._registry, self._randomness = database, registry, randomness
+        self._shard_id, self._on_commit = shard_id, on_commit
+        self._reading = asyncio.Lock()
+        self.seq = seq
+        """The last commit that is applied. The commit path counts its own when their turn has come."""
+        self.own: bytes | None = None
+        """The object of this agent's commit that is under way: not to be applied here."""
+
+    async def reach(self, seq: int) -> None:
+        """Apply every commit up to that one, which has happened.
+
+        Whoever asks has something to say that rests on them: it goes on until the database answers.
+        """
+        delay_s = _FIRST_PAUSE_S
+        while self.seq < seq:
+            try:
+                await self._read(seq)
+            except (Unavailable, OutcomeUnknown) as problem:
+                _log.warning("other agents' commits cannot be read, trying again: %s", problem)
+                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+    async def poll(self) -> int:
+        """Apply what is there; how many commits."""
+        return await self._read(None)
+
+    async def watch(self) -> None:
+        """Poll until cancelled."""
+        delay_s = POLL_S
+        while True:
+            try:
+                found = await self.poll()
+            except Fenced:
+                raise
+            except PlatformError as problem:
+                _log.warning("other agents' commits cannot be read, trying again: %s", problem)
+                found, delay_s = 0, _LONGEST_PAUSE_S / 2
+            delay_s = POLL_S if found else min(2 * delay_s, max(SLOW_POLL_S, delay_s))
+            await asyncio.sleep(delay_s * self._randomness.uniform(0.8, 1.2))
+
+    async def _read(self, through: int | None) -> int:
+        async with self._reading:
+            rows = await self._database.read(partial(commits_after, self._shard_id, self.seq, ROWS_AT_ONCE))
+            count = 0
+            for row in rows:
+                commit = read_commit(row)
+                if commit.object_id == self.own or (through is not None and commit.seq > through):
+                    break
+                self._apply(commit)
+                count += 1
+            if through is not None and self.seq < through and not count:
+                raise self._left_behind()
+            return count
+
+    def _apply(self, commit: Commit) -> None:
+        if commit.seq != self.seq + 1:
+            raise self._left_behind()
+        for position, entry in enumerate(commit.entries):
+            partition = self._registry.partition(entry.partition_id)
+            if partition is None:
+                continue  # Its topic was deleted, or is not known here yet and will be loaded with what it has.
+            apply_entry(partition, commit, position)
+            for waiter in list(partition.waiters):
+                waiter.on_append(entry.byte_length)
+        self.seq = commit.seq
+        self._on_commit(commit)
+
+    def _left_behind(self) -> Fenced:
+        return Fenced(
+            f"the commits after {self.seq} are gone before this agent has seen them: it was away for too long and must"
+            " be started again"
+        )

@@ -1,0 +1,257 @@
+"""Commits of one of several agents, on any database.
+
+The WAL object is written first, on a thread. Then one statement asks the database for everything at once, guarded by
+what this agent believes of the producers (commit_sql.py). Mostly that is all. When a guard fails, the slow path locks
+the shard, reads heads and producers as they are, decides each batch again and appends what is to be appended: some
+batches may turn out to repeat others or to be refused, and the writer is told about each (`Commit.rest`).
+
+Between the writer's decision and the statement others' commits may have been applied here. So what is believed is
+taken down, and every batch judged by it once more, at the moment the commit begins; what changes after that fails the
+guard.
+
+A commit whose answer is lost is looked up before anything else happens. The shard's lock makes the look-up wait for
+one that is still under way; one that has not even begun is kept from happening by an empty commit that takes its
+object id. After that the answer is known for good, and nothing is ever appended twice.
+
+An agent has one commit under way at most: its writer sees to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from penstock.base.clock import Clock
+from penstock.base.errors import Conflict, OutcomeUnknown, Unavailable
+from penstock.base.randomness import Randomness
+from penstock.log.commit_sql import (
+    CommitSql,
+    NewCommit,
+    PostgresCommitSql,
+    ProducerKey,
+    ProducerMove,
+    lock_shard,
+    producer_move,
+    settle,
+)
+from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest, unpack_bases, unpack_entries
+from penstock.log.follow import Follower
+from penstock.log.model import ProducerState
+from penstock.log.producers import judge
+from penstock.log.registry import Registry
+from penstock.log.sorting_out import Sorted, sort_out
+from penstock.metadata.database import Database, Script
+from penstock.storage.wal import WalLocation, WalStore
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Locked:
+    """What the slow path found under the lock, and made of it."""
+
+    last_seq: int
+    states: dict[ProducerKey, ProducerState]
+    asked: set[ProducerKey]
+    left: Sorted
+    seq: int | None = None
+    bases: bytes = b""
+
+
+@dataclass(slots=True)
+class PathStats:
+    """Counted since the process started."""
+
+    slow: int = 0
+    """Commits whose guards failed."""
+    settled: int = 0
+    """Commits that had to be looked up."""
+
+
+class SharedCommitPath:
+    """Commits of this agent, beside others."""
+
+    is_alone = False
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        wal: WalStore,
+        registry: Registry,
+        follower: Follower,
+        clock: Clock,
+        randomness: Randomness,
+        on_thread: Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]],
+        epoch: int,
+        shard_id: int = 1,
+        agent_id: int = 1,
+    ) -> None:
+        self._database, self._wal, self._registry, self._follower = database, wal, registry, follower
+        self._clock, self._randomness, self._on_thread = clock, randomness, on_thread
+        self._epoch, self._shard_id, self._agent_id = epoch, shard_id, agent_id
+        self._sql = PostgresCommitSql() if database.dialect == "postgres" else CommitSql()
+        self._locked: _Locked | None = None
+        self.stats = PathStats()
+
+    def commit_now(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> None:
+        """There is always something to wait for."""
+
+    async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
+        """Write the WAL object, then ask for its offsets."""
+        producers = self._believed(entries)
+        object_id, now_ms = self._randomness.token(16), self._clock.now_ms()
+        location = await self._on_thread(lambda: self._wal.append((body,)))
+        new = NewCommit(
+            shard_id=self._shard_id, epoch=self._epoch, agent_id=self._agent_id, object_id=object_id,
+            location=location, now_ms=now_ms, entries=entries, starts=[0] * len(entries), producers=producers or (),
+        )  # fmt: skip
+        self._follower.own, self._locked = object_id, None
+        try:
+            commit = await self._append(new, body, is_believed=producers is not None)
+        finally:
+            self._follower.own = None
+        return commit
+
+    # ---- what is believed --------------------------------------------------------------------------------------
+
+    def _believed(self, entries: Sequence[CommitEntry]) -> list[ProducerMove] | None:
+        """What becomes of the producers if they are as they are here; None if a batch is not to be appended then."""
+        moves: list[ProducerMove] = []
+        for entry in entries:
+            partition = self._registry.partition(entry.partition_id)
+            if partition is None:
+                return None
+            if not entry.producer_batches:
+                continue
+            by_producer: dict[int, list[ProducerBatch]] = {}
+            for batch in entry.producer_batches:
+                by_producer.setdefault(batch.producer_id, []).append(batch)
+            for producer_id, batches in by_producer.items():
+                state = partition.producers.get(producer_id)
+                if not _are_next(state, batches):
+                    return None
+                moves.append(producer_move((entry.partition_id, producer_id), state, batches))
+        return moves
+
+    # ---- appending -------------------------------------------------------------------------------------------
+
+    async def _append(self, new: NewCommit, body: memoryview, *, is_believed: bool) -> Commit:
+        try:
+            commit = await self._try(new, body, is_believed=is_believed)
+        except OutcomeUnknown:
+            commit = await self._settle(new)
+        except (Unavailable, Conflict):
+            self._wal.release((new.location,))  # No commit names the object, and none ever will.
+            raise
+        if commit.entries:
+            # The writer applies it when this returns, and before anything else runs.
+            await self._follower.reach(commit.seq - 1)
+            self._follower.seq = commit.seq
+        return commit
+
+    async def _try(self, new: NewCommit, body: memoryview, *, is_believed: bool) -> Commit:
+        if is_believed:
+            try:
+                seq, bases = await self._write(new)
+                return self._made(new, seq, unpack_bases(bases))
+            except Conflict as surprise:
+                _log.debug("a commit is decided again: %s", surprise)
+        self.stats.slow += 1
+        return await self._decided(
+            new, await self._database.transaction(partial(self._decide, new, body), locking=True)
+        )
+
+    async def _write(self, new: NewCommit) -> tuple[int, bytes]:
+        if isinstance(self._sql, PostgresCommitSql):
+            sql, args = self._sql.statement(new)
+            return self._sql.answer(new, await self._database.statement(sql, args))
+        return await self._database.transaction(partial(self._sql.write, new), locking=True)
+
+    def _decide(self, new: NewCommit, body: memoryview) -> Script[_Locked]:
+        """The slow path. Everything is read after the lock: what was seen before it may be old."""
+        last_seq = yield from lock_shard(new.shard_id, new.epoch)
+        asked = {
+            (entry.partition_id, batch.producer_id): None for entry in new.entries for batch in entry.producer_batches
+        }
+        heads = yield from self._sql.heads(new.totals())
+        states = yield from self._sql.states(asked)
+        left = sort_out(body, new.entries, heads, states, new.now_ms)
+        locked = self._locked = _Locked(last_seq, states, set(asked), left)
+        if left.entries:
+            decided = replace(new, entries=left.entries, starts=left.starts, producers=left.producers)
+            locked.seq, locked.bases = yield from self._sql.write(decided)
+        return locked
+
+    async def _decided(self, new: NewCommit, locked: _Locked) -> Commit:
+        self._correct(locked)
+        rest = Rest(locked.left.origins, locked.left.unappended)
+        if locked.seq is not None:
+            entries, bases = locked.left.entries, unpack_bases(locked.bases)
+            return self._made(replace(new, entries=entries), locked.seq, bases, rest)
+        # Nothing was appended. What the batches repeat is to be readable when that is answered.
+        self._wal.release((new.location,))
+        await self._follower.reach(locked.last_seq)
+        return self._made(replace(new, entries=()), locked.last_seq, (), rest)
+
+    def _correct(self, locked: _Locked) -> None:
+        """Believe what was read. Commits that are still to be applied add nothing to it that is in it."""
+        for partition_id, producer_id in locked.asked:
+            partition = self._registry.partition(partition_id)
+            if partition is None:
+                continue
+            state = locked.states.get((partition_id, producer_id))
+            if state is None:
+                partition.producers.pop(producer_id, None)
+            else:
+                partition.producers[producer_id] = state
+
+    def _made(self, new: NewCommit, seq: int, bases: Sequence[int], rest: Rest | None = None) -> Commit:
+        return Commit(seq, new.object_id, new.location, new.now_ms, self._agent_id, new.entries, bases, rest)
+
+    # ---- finding out -------------------------------------------------------------------------------------------
+
+    async def _settle(self, new: NewCommit) -> Commit:
+        """Find out what became of a commit. Nothing else can be committed before, so it asks until it knows."""
+        self.stats.settled += 1
+        _log.warning("the answer of a commit was lost; looking it up")
+        seq, packed_entries, packed_bases = await self._until_answered(partial(settle, new))
+        entries, bases = unpack_entries(packed_entries), unpack_bases(packed_bases)
+        if not entries:
+            # The empty commit in its place names the object, so its space is not released here.
+            self._follower.own = None
+            await self._follower.reach(seq)
+            raise Unavailable("the commit did not happen: its answer was lost, and it cannot happen any more")
+        if self._locked is None:
+            return self._made(replace(new, entries=entries), seq, bases)
+        self._locked.seq, self._locked.bases = seq, packed_bases
+        return await self._decided(new, self._locked)
+
+    async def _until_answered(self, script: Callable[[], Script[Any]]) -> Any:
+        delay_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._database.transaction(script, locking=True)
+            except (OutcomeUnknown, Unavailable) as problem:
+                _log.warning("a commit cannot be looked up yet: %s", problem)
+                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+
+def _are_next(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> bool:
+    """Whether batches of one producer are all to be appended, one after the other."""
+    first = batches[0]
+    if judge(state, first.epoch, first.first_sequence, first.last_offset_delta + 1) is not None:
+        return False
+    before = first
+    for batch in batches[1:]:
+        expected = 0 if batch.epoch > before.epoch else before.first_sequence + before.last_offset_delta + 1
+        if batch.epoch < before.epoch or batch.first_sequence != expected % 2**31:
+            return False
+        before = batch
+    return True

@@ -1,0 +1,135 @@
+"""What a commit becomes when some of its batches turn out not to be appended.
+
+An agent decides batches by what it knows, and another agent may know better: a producer that came over from there has
+batches that are repeated here, or a newer epoch. The WAL object is written by then. What is appended of it are the
+stretches between the batches that are not; each stretch is an entry of its own.
+
+Pure. Batches are judged by the one rule there is, against rows that are locked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from struct import unpack_from
+from typing import NamedTuple
+
+from penstock.log.commit_sql import ProducerKey, ProducerMove, producer_move
+from penstock.log.commits import CommitEntry, ProducerBatch, Unappended, sequence_batch
+from penstock.log.model import ProducerState
+from penstock.log.producers import judge, remember
+
+_PREFIX_BYTES = 12
+
+
+class _Piece(NamedTuple):
+    """One batch of an entry, as it lies in the body."""
+
+    number: int
+    start: int
+    length: int
+    offset_count: int
+    max_timestamp: int
+    producer_batch: ProducerBatch | None
+
+
+@dataclass(slots=True)
+class Sorted:
+    """What is left of a commit."""
+
+    entries: list[CommitEntry] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    """Where each entry begins, counted from its partition's head."""
+    origins: list[int] = field(default_factory=list)
+    """Which of the entries given each one comes from."""
+    unappended: dict[tuple[int, int], Unappended] = field(default_factory=dict)
+    """What became of the others: by number of the entry given, and of the batch in it."""
+    producers: list[ProducerMove] = field(default_factory=list)
+
+
+def sort_out(
+    body: memoryview,
+    entries: Sequence[CommitEntry],
+    heads: Mapping[int, int],
+    states: Mapping[ProducerKey, ProducerState],
+    now_ms: int,
+) -> Sorted:
+    """Decide every batch of a commit against the heads and producers as they are."""
+    found = Sorted()
+    for origin, entry in enumerate(entries):
+        head = heads.get(entry.partition_id)
+        pieces = list(_pieces(body, entry))
+        if head is None:
+            found.unappended.update(((origin, piece.number), None) for piece in pieces)
+            continue
+        _sort_out_entry(found, origin, entry, pieces, head, states, now_ms)
+    return found
+
+
+def _sort_out_entry(
+    found: Sorted, origin: int, entry: CommitEntry, pieces: Sequence[_Piece], head: int,
+    states: Mapping[ProducerKey, ProducerState], now_ms: int,
+) -> None:  # fmt: skip
+    known: dict[int, ProducerState] = {}
+    added: dict[int, list[ProducerBatch]] = {}
+    run: list[_Piece] = []
+    start = total = 0
+    for piece in pieces:
+        batch = piece.producer_batch
+        if batch is not None:
+            state = _state(known, (entry.partition_id, batch.producer_id), states)
+            verdict = judge(state, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1)
+            if verdict is not None:
+                found.unappended[origin, piece.number] = verdict
+                _close(found, origin, entry, run, start)
+                run, start = [], total
+                continue
+            moved = batch._replace(offset_delta=total)
+            remember(known, batch.producer_id, batch.epoch, sequence_batch(head, moved), now_ms)
+            added.setdefault(batch.producer_id, []).append(moved)
+        run.append(piece)
+        total += piece.offset_count
+    _close(found, origin, entry, run, start)
+    for producer_id, batches in added.items():
+        key = (entry.partition_id, producer_id)
+        found.producers.append(producer_move(key, states.get(key), batches))
+
+
+def _state(
+    known: dict[int, ProducerState], key: ProducerKey, states: Mapping[ProducerKey, ProducerState]
+) -> ProducerState | None:
+    """The state of a producer after what was judged so far: a copy, for the rows read stay as they are."""
+    producer_id, stored = key[1], states.get(key)
+    if producer_id not in known and stored is not None:
+        known[producer_id] = ProducerState(producer_id, stored.epoch, stored.last_ms, stored.batches.copy())
+    return known.get(producer_id)
+
+
+def _close(found: Sorted, origin: int, entry: CommitEntry, run: Sequence[_Piece], start: int) -> None:
+    """Make an entry of batches that lie side by side."""
+    if not run:
+        return
+    batches, offset = [], 0
+    for piece in run:
+        if piece.producer_batch is not None:
+            batches.append(piece.producer_batch._replace(offset_delta=offset))
+        offset += piece.offset_count
+    found.entries.append(
+        CommitEntry(
+            entry.partition_id, run[0].start, sum(piece.length for piece in run), offset, len(run),
+            max(piece.max_timestamp for piece in run), tuple(batches),
+        )
+    )  # fmt: skip
+    found.starts.append(start)
+    found.origins.append(origin)
+
+
+def _pieces(body: memoryview, entry: CommitEntry) -> Iterator[_Piece]:
+    by_delta = {batch.offset_delta: batch for batch in entry.producer_batches}
+    position, delta = entry.byte_start, 0
+    for number in range(entry.batch_count):
+        length = int(unpack_from(">i", body, position + 8)[0]) + _PREFIX_BYTES
+        count = int(unpack_from(">i", body, position + 23)[0]) + 1
+        (max_timestamp,) = unpack_from(">q", body, position + 35)
+        yield _Piece(number, position, length, count, max_timestamp, by_delta.get(delta))
+        position, delta = position + length, delta + count

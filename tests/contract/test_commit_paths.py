@@ -1,0 +1,624 @@
+"""Commits, whoever makes them and wherever they are kept: dense, in order, once, and known for good."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fixtures.log_world import append, batch, batches_in, registry_of, topic_of, writer_over
+
+from penstock.base.clock import SystemClock
+from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
+from penstock.base.randomness import SeededRandomness
+from penstock.log.commit_path import CommitPath, EmbeddedCommitPath
+from penstock.log.commit_sql import CommitSql, PostgresCommitSql, take_over
+from penstock.log.follow import Follower
+from penstock.log.model import Partition
+from penstock.log.recovery import commits_after, load_state, pack_batches, read_commit
+from penstock.log.registry import Registry
+from penstock.log.shared_commit_path import SharedCommitPath
+from penstock.log.writer import Writer
+from penstock.metadata.inline import InlineDatabase
+from penstock.metadata.migrate import migrate
+from penstock.metadata.postgres import PostgresDatabase
+from penstock.metadata.sqlite import SqliteDatabase
+from penstock.storage.memory import MemoryWal
+from penstock.wire.error_codes import ErrorCode
+
+KINDS = ("embedded-inline", "embedded-file", "shared-inline", "shared-file", "shared-postgres", "shared-postgres-plain")
+PARTITIONS = (1, 2, 3)
+
+
+class Faulty:
+    """A database that can be told to fail before the next commits, or to lose their answers."""
+
+    def __init__(self, database) -> None:
+        self.database, self.faults = database, []
+        self.dialect = database.dialect
+
+    def __getattr__(self, name: str):
+        return getattr(self.database, name)
+
+    async def transaction(self, script, **options):
+        return await self._faulty(lambda: self.database.transaction(script, **options))
+
+    async def statement(self, sql, args=()):
+        return await self._faulty(lambda: self.database.statement(sql, args))
+
+    def submit(self, work):
+        return self._faulty(lambda: self.database.submit(work))
+
+    async def _faulty(self, call):
+        fault = self.faults.pop(0) if self.faults else None
+        if fault == "before":
+            raise Unavailable("the database is away")
+        if fault == "never":
+            raise OutcomeUnknown("nothing happened, but nobody knows")
+        answer = await call()
+        if fault == "after":
+            raise OutcomeUnknown("the answer was lost")
+        return answer
+
+
+@dataclass
+class Agent:
+    """One process: its own memory of the log, over a database and a WAL that all share."""
+
+    database: Faulty
+    registry: Registry
+    path: CommitPath
+    writer: Writer
+    wal: MemoryWal
+    follower: Follower | None = None
+    partitions: dict[int, Partition] = field(default_factory=dict)
+
+
+@dataclass
+class World:
+    """A database, and agents as they are needed."""
+
+    kind: str
+    database: PostgresDatabase | SqliteDatabase | InlineDatabase
+    wal: MemoryWal = field(default_factory=lambda: MemoryWal(1 << 30))
+    agents: int = 0
+    epoch: int = 0
+
+    async def agent(self) -> Agent:
+        """A process that starts: it reads what is there."""
+        self.agents += 1
+        database, registry = Faulty(self.database), registry_of(topic_of(*PARTITIONS))
+        randomness = SeededRandomness(f"agent {self.agents}")
+        for partition in registry.partitions():
+            rows = await self.database.statement(
+                "SELECT next_offset FROM partition WHERE partition_id = $1", (partition.partition_id,)
+            )
+            partition.next_offset = rows[0][0]
+        seq = await load_state(self.database, registry, Kept())
+        follower = None
+        path: CommitPath
+        if self.kind.startswith("embedded"):
+            path = EmbeddedCommitPath(
+                database=database, wal=self.wal, clock=SystemClock(), randomness=randomness, seq=seq, inline=False
+            )
+        else:
+            follower = Follower(database=database, registry=registry, randomness=randomness, seq=seq)
+
+            async def at_once(work):
+                return work()
+
+            path = SharedCommitPath(
+                database=database, wal=self.wal, registry=registry, follower=follower, clock=SystemClock(),
+                randomness=randomness, on_thread=at_once, epoch=self.epoch, agent_id=self.agents,
+            )  # fmt: skip
+            if self.kind.endswith("plain"):
+                path._sql = CommitSql()
+        agent = Agent(database, registry, path, writer_over(path), self.wal, follower)
+        agent.partitions = {partition.partition_id: partition for partition in registry.partitions()}
+        return agent
+
+    async def commits(self) -> list:
+        """All of them, as the database has them."""
+        return [read_commit(row) for row in await self.database.read(lambda: commits_after(1, 0, 10**6))]
+
+    async def log(self, partition_id: int) -> list[tuple[int, int]]:
+        """First offset and mark of every batch of a partition, read from the WAL as the commits say."""
+        found, expected = [], 0
+        for commit in await self.commits():
+            for entry, base in zip(commit.entries, commit.bases, strict=True):
+                if entry.partition_id != partition_id:
+                    continue
+                assert base == expected, f"commit {commit.seq} begins at {base}, not {expected}"
+                end = entry.byte_start + entry.byte_length
+                batches = batches_in(self.wal.read(commit.location, entry.byte_start, end))
+                assert len(batches) == entry.batch_count
+                for _, count, mark in batches:
+                    found.append((expected, mark))
+                    expected += count
+                assert expected == base + entry.offset_count
+        return found
+
+    async def check(self, *agents: Agent) -> None:
+        """What holds at any time: numbers without gaps, heads at the ends, memory and rows in agreement."""
+        commits = await self.commits()
+        assert [commit.seq for commit in commits] == list(range(1, len(commits) + 1))
+        ends = {number: await self.end(number) for number in PARTITIONS}
+        if self.kind.startswith("shared"):
+            rows = await self.database.statement("SELECT partition_id, next_offset FROM partition")
+            assert dict(rows) == ends
+            assert await self.database.statement("SELECT commit_seq FROM shard") == [(len(commits),)]
+        for agent in agents:
+            if agent.follower is not None:
+                await agent.follower.poll()
+            for number, partition in agent.partitions.items():
+                assert partition.next_offset == ends[number]
+                position = 0
+                for span in partition.spans:
+                    assert span.base_offset == position
+                    position = span.last_offset + 1
+                assert position == ends[number]
+        if self.kind.startswith("shared"):
+            await self.check_producers(*agents)
+
+    async def check_producers(self, *agents: Agent) -> None:
+        rows = await self.database.statement("SELECT partition_id, producer_id, epoch, batches FROM producer_state")
+        stored = {(partition_id, producer_id): (epoch, bytes(b)) for partition_id, producer_id, epoch, b in rows}
+        for agent in agents:
+            known = {
+                (number, producer_id): (state.epoch, pack_batches(state.batches))
+                for number, partition in agent.partitions.items()
+                for producer_id, state in partition.producers.items()
+            }
+            assert known == stored
+
+    async def end(self, partition_id: int) -> int:
+        """The next offset, by the commits."""
+        return sum(
+            entry.offset_count
+            for commit in await self.commits()
+            for entry in commit.entries
+            if entry.partition_id == partition_id
+        )
+
+
+class Kept:
+    """A WAL that another agent uses as well: nothing of it is freed at a start."""
+
+    def recover(self, live) -> None:
+        list(live)
+
+
+@pytest.fixture(params=KINDS)
+async def world(request: pytest.FixtureRequest, opened) -> World:
+    return World(request.param, opened, epoch=await opened.transaction(lambda: take_over(1)))
+
+
+@pytest.fixture
+def unopened(request: pytest.FixtureRequest, tmp_path: Path):
+    kind = request.node.callspec.params["world"]
+    if "inline" in kind:
+        return InlineDatabase()
+    if "file" in kind:
+        return SqliteDatabase(tmp_path / "db", durability="process")
+    return PostgresDatabase(request.getfixturevalue("postgres_dsn"), randomness=SeededRandomness("commits"))
+
+
+@pytest.fixture
+async def opened(unopened) -> AsyncIterator:
+    await unopened.open()
+    await migrate(unopened, SystemClock())
+    for partition_id in PARTITIONS:
+        await unopened.statement(
+            "INSERT INTO partition (partition_id, cluster_id, shard_id, topic_id, partition_index)"
+            " VALUES ($1, 1, 1, $2, $3)",
+            (partition_id, b"t" * 16, partition_id - 1),
+        )
+    yield unopened
+    await unopened.close()
+
+
+shared_only = pytest.mark.parametrize("world", [kind for kind in KINDS if kind.startswith("shared")], indirect=True)
+
+
+def batches_of(partition: Partition) -> dict[int, tuple[int, bytes]]:
+    return {key: (state.epoch, pack_batches(state.batches)) for key, state in partition.producers.items()}
+
+
+def idempotent(sequence: int, count: int = 1, *, producer: int = 7, epoch: int = 0, mark: int = 0):
+    return batch(count, producer_id=producer, epoch=epoch, sequence=sequence, mark=mark)
+
+
+# ---- one agent -------------------------------------------------------------------------------------------------
+
+
+async def test_offsets_are_dense_and_numbers_have_no_gaps(world: World) -> None:
+    agent = await world.agent()
+    choices, expected = random.Random(1), {number: [] for number in PARTITIONS}
+    ends = Counter()
+    for turn in range(40):
+        sent = []
+        for _ in range(choices.randrange(1, 6)):
+            number, count = choices.choice(PARTITIONS), choices.randrange(1, 9)
+            sent.append((number, count, turn * 10 + len(sent)))
+        answers = await append(
+            agent.writer, *((agent.partitions[number], batch(count, mark=mark)) for number, count, mark in sent)
+        )
+        for (number, count, mark), answer in zip(sent, answers, strict=True):
+            assert answer.error is ErrorCode.NONE
+            assert answer.base_offset == ends[number]
+            expected[number].append((ends[number], mark))
+            ends[number] += count
+    for number in PARTITIONS:
+        assert await world.log(number) == expected[number]
+    await world.check(agent)
+
+
+async def test_repeated_batches_are_answered_with_the_first(world: World) -> None:
+    agent = await world.agent()
+    (first,) = (agent.partitions[1],)
+    await append(agent.writer, (first, batch(3)))
+    for sequence in range(0, 14, 2):
+        (answer,) = await append(agent.writer, (first, idempotent(sequence, 2, mark=sequence)))
+        assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 3 + sequence)
+    for sequence in range(4, 14, 2):
+        (answer,) = await append(agent.writer, (first, idempotent(sequence, 2)))
+        assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 3 + sequence)
+    for sequence in (2, 3, 15, 100):
+        (answer,) = await append(agent.writer, (first, idempotent(sequence, 2)))
+        assert answer.error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    assert len(await world.log(1)) == 8
+    await world.check(agent)
+
+
+async def test_repeats_within_a_flush_are_answered_with_it(world: World) -> None:
+    agent = await world.agent()
+    first, second = agent.partitions[1], agent.partitions[2]
+    answers = await append(
+        agent.writer, (first, idempotent(0, 5)), (second, idempotent(0, 1)), (first, idempotent(0, 5)),
+        (first, idempotent(5, 2)), (first, idempotent(5, 2)), (first, batch(1)), (first, idempotent(3, 3)),
+    )  # fmt: skip
+    assert [answer.base_offset for answer in answers[:6]] == [0, 0, 0, 5, 5, 7]
+    assert answers[6].error is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    await world.check(agent)
+
+
+async def test_epochs_fence_and_begin_at_zero(world: World) -> None:
+    agent = await world.agent()
+    first = agent.partitions[1]
+
+    async def send(sequence: int, epoch: int) -> ErrorCode:
+        (answer,) = await append(agent.writer, (first, idempotent(sequence, epoch=epoch)))
+        return answer.error
+
+    assert await send(5, 0) is ErrorCode.NONE
+    assert await send(6, 1) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    assert await send(0, 1) is ErrorCode.NONE
+    assert await send(6, 0) is ErrorCode.INVALID_PRODUCER_EPOCH
+    assert await send(1, 1) is ErrorCode.NONE
+    assert await send(2**31 - 1, 1) is ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    assert len(await world.log(1)) == 3
+    await world.check(agent)
+
+
+async def test_sequences_wrap(world: World) -> None:
+    agent = await world.agent()
+    first, last = agent.partitions[1], 2**31 - 1
+    answers = [
+        (await append(agent.writer, (first, idempotent(sequence, count))))[0]
+        for sequence, count in ((last - 1, 1), (last, 3), (2, 1), (last, 3))
+    ]
+    assert [answer.base_offset for answer in answers] == [0, 1, 4, 1]
+    await world.check(agent)
+
+
+async def test_many_producers_and_batches_in_one_commit(world: World) -> None:
+    agent = await world.agent()
+    sent = [
+        (agent.partitions[number], idempotent(turn * 2, 2, producer=producer, mark=turn))
+        for turn in range(9)
+        for producer in range(5)
+        for number in PARTITIONS
+    ]
+    answers = await append(agent.writer, *sent)
+    assert {answer.error for answer in answers} == {ErrorCode.NONE}
+    await world.check(agent)
+    again = await append(agent.writer, *sent[-15:])
+    assert [answer.base_offset for answer in again] == [answer.base_offset for answer in answers[-15:]]
+    await append(agent.writer, *((p, idempotent(18, 1, producer=producer)) for p, producer in ((sent[0][0], 0),)))
+    await world.check(agent)
+
+
+# ---- failures --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "never"])
+async def test_a_commit_whose_answer_is_lost_happened_once_or_never(world: World, fault: str) -> None:
+    agent = await world.agent()
+    first = agent.partitions[1]
+    await append(agent.writer, (first, idempotent(0)))
+    agent.database.faults = [fault]
+    (answer,) = await append(agent.writer, (first, idempotent(1, mark=1)))
+    if fault == "after":
+        assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 1)
+    else:
+        assert answer.error is ErrorCode.KAFKA_STORAGE_ERROR
+    (again,) = await append(agent.writer, (first, idempotent(1, mark=1)))
+    assert (again.error, again.base_offset) == (ErrorCode.NONE, 1)
+    assert [mark for _, mark in await world.log(1)] == [0, 1]
+    await world.check(agent)
+
+
+@shared_only
+async def test_looking_up_is_repeated_until_there_is_an_answer(world: World) -> None:
+    agent = await world.agent()
+    first = agent.partitions[1]
+    for faults, error in (
+        (["after", "before", "never", "after"], ErrorCode.NONE),
+        (["never", "after"], ErrorCode.KAFKA_STORAGE_ERROR),
+    ):
+        agent.database.faults = faults
+        (answer,) = await append(agent.writer, (first, batch(mark=1)))
+        assert answer.error is error
+    assert [mark for _, mark in await world.log(1)] == [1]
+    assert agent.path.stats.settled == 2
+    await world.check(agent)
+
+
+async def test_a_full_wal_refuses_and_nothing_is_lost_of_it(world: World) -> None:
+    world.wal = MemoryWal(20_000)
+    agent = await world.agent()
+    answers = [
+        (await append(agent.writer, (agent.partitions[1], batch(size_bytes=6_000, mark=mark))))[0] for mark in range(5)
+    ]
+    errors = [answer.error for answer in answers]
+    assert errors == [ErrorCode.NONE] * 2 + [ErrorCode.KAFKA_STORAGE_ERROR] * 3
+    assert await world.log(1) == [(0, 0), (1, 1)]
+    await world.check(agent)
+
+
+async def test_failed_commits_give_their_space_back(world: World) -> None:
+    agent = await world.agent()
+    for turn in range(30):
+        agent.database.faults = ["before"]
+        await append(agent.writer, (agent.partitions[1], batch(mark=turn)))
+    assert world.wal._held_bytes == 0
+    assert await world.log(1) == []
+
+
+async def test_a_restart_finds_everything(world: World) -> None:
+    agent = await world.agent()
+    for turn in range(12):
+        await append(
+            agent.writer, (agent.partitions[1], idempotent(turn * 2, 2)), (agent.partitions[2], batch(turn + 1))
+        )
+    again = await world.agent()
+    for number in PARTITIONS:
+        assert again.partitions[number].next_offset == agent.partitions[number].next_offset
+        assert batches_of(again.partitions[number]) == batches_of(agent.partitions[number])
+    (answer,) = await append(again.writer, (again.partitions[1], idempotent(22, 2)))
+    assert answer.base_offset == 22
+    (answer,) = await append(again.writer, (again.partitions[1], idempotent(24, 2)))
+    assert answer.base_offset == 24
+    if again.follower is not None:
+        assert again.path.stats.slow == 0
+    await world.check(again)
+
+
+@shared_only
+async def test_who_was_taken_over_from_writes_no_more(world: World) -> None:
+    agent = await world.agent()
+    await append(agent.writer, (agent.partitions[1], idempotent(0)))
+    world.epoch = await world.database.transaction(lambda: take_over(1))
+    for sent in (batch(), idempotent(1), idempotent(0)):
+        (answer,) = await append(agent.writer, (agent.partitions[1], sent))
+        assert answer.error in (ErrorCode.KAFKA_STORAGE_ERROR, ErrorCode.NONE)
+        assert (answer.error is ErrorCode.NONE) == (sent.base_sequence == 0)
+    with pytest.raises(Fenced):
+        await agent.path.commit(memoryview(b"x" * 100), (), ())
+    assert len(await world.log(1)) == 1
+    successor = await world.agent()
+    (answer,) = await append(successor.writer, (successor.partitions[1], idempotent(1)))
+    assert answer.base_offset == 1
+    await world.check(successor)
+
+
+# ---- several agents --------------------------------------------------------------------------------------------
+
+
+@shared_only
+async def test_others_commits_are_followed_in_order(world: World) -> None:
+    one, other = await world.agent(), await world.agent()
+
+    class Waiter:
+        heard = 0
+
+        def on_append(self, size_bytes: int) -> None:
+            self.heard += size_bytes
+
+    waiter = Waiter()
+    other.partitions[1].waiters[waiter] = None
+    for turn in range(20):
+        await append(one.writer, (one.partitions[1], batch(2, mark=turn)))
+    assert waiter.heard == 0
+    assert await other.follower.poll() == 20
+    assert waiter.heard == 20 * 100
+    (answer,) = await append(one.writer, (one.partitions[1], batch(1)))
+    (answer,) = await append(other.writer, (other.partitions[1], batch(1)))
+    assert answer.base_offset == 41
+    assert one.path.stats.slow == other.path.stats.slow == 0
+    await world.check(one, other)
+
+
+@shared_only
+async def test_a_producer_may_move_between_agents(world: World) -> None:
+    """The agent it comes to knows nothing of it yet."""
+    agents = [await world.agent(), await world.agent()]
+    for turn in range(12):
+        agent = agents[turn % 2]
+        (answer,) = await append(agent.writer, (agent.partitions[1], idempotent(turn * 3, 3, mark=turn)))
+        assert (answer.error, answer.base_offset) == (ErrorCode.NONE, turn * 3)
+    assert agents[1].path.stats.slow > 0
+    await world.check(*agents)
+
+
+@shared_only
+async def test_what_another_agent_has_appended_is_not_appended_again(world: World) -> None:
+    one, other = await world.agent(), await world.agent()
+    for turn in range(3):
+        await append(one.writer, (one.partitions[1], idempotent(turn, mark=turn)), (one.partitions[2], batch()))
+    answers = await append(
+        other.writer, (other.partitions[1], batch(4, mark=10)), (other.partitions[1], idempotent(0, mark=0)),
+        (other.partitions[1], idempotent(1, mark=1)), (other.partitions[1], batch(2, mark=11)),
+        (other.partitions[2], idempotent(0, producer=8)), (other.partitions[1], idempotent(2, mark=2)),
+        (other.partitions[1], idempotent(3, mark=3)), (other.partitions[1], idempotent(0)),
+    )  # fmt: skip
+    assert [answer.error for answer in answers] == [ErrorCode.NONE] * 8
+    assert [answer.base_offset for answer in answers] == [3, 0, 1, 7, 3, 2, 9, 0]
+    assert await world.log(1) == [(0, 0), (1, 1), (2, 2), (3, 10), (7, 11), (9, 3)]
+    assert [bytes(span.view) != b"" for span in other.partitions[1].spans if span.view is not None]
+    in_memory = [found for span in other.partitions[1].spans if span.view for found in batches_in(span.view)]
+    assert in_memory == [(3, 4, 10), (7, 2, 11), (9, 1, 3)]
+    await world.check(one, other)
+
+
+@shared_only
+async def test_a_flush_of_repeats_only_appends_nothing(world: World) -> None:
+    one, other = await world.agent(), await world.agent()
+    await append(one.writer, (one.partitions[1], idempotent(0, 2)))
+    held = world.wal._held_bytes
+    (answer,) = await append(other.writer, (other.partitions[1], idempotent(0, 2)))
+    assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 0)
+    assert other.partitions[1].next_offset == 2
+    assert world.wal._held_bytes == held
+    assert len(await world.commits()) == 1
+    await world.check(one, other)
+
+
+@shared_only
+async def test_a_newer_epoch_elsewhere_fences(world: World) -> None:
+    one, other = await world.agent(), await world.agent()
+    await append(one.writer, (one.partitions[1], idempotent(0)))
+    await other.follower.poll()
+    await append(one.writer, (one.partitions[1], idempotent(0, epoch=1)))
+    answers = await append(
+        other.writer, (other.partitions[1], idempotent(1)), (other.partitions[1], batch()),
+        (other.partitions[1], idempotent(9, producer=9)),
+    )  # fmt: skip
+    assert [answer.error for answer in answers] == [ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.NONE, ErrorCode.NONE]
+    await world.check(one, other)
+
+
+@shared_only
+async def test_a_topic_deleted_elsewhere_is_unknown(world: World) -> None:
+    agent = await world.agent()
+    await append(agent.writer, (agent.partitions[1], batch()), (agent.partitions[3], idempotent(0)))
+    await world.database.statement("DELETE FROM partition WHERE partition_id = 3")
+    answers = await append(
+        agent.writer,
+        (agent.partitions[3], idempotent(1)),
+        (agent.partitions[1], batch()),
+        (agent.partitions[3], batch()),
+    )
+    assert [answer.error for answer in answers] == [
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+    ]  # fmt: skip
+    assert len(await world.log(1)) == 2
+
+
+@shared_only
+@pytest.mark.parametrize("fault", ["after", "never"])
+async def test_a_commit_decided_twice_can_lose_its_answer_too(world: World, fault: str) -> None:
+    one, other = await world.agent(), await world.agent()
+    await append(one.writer, (one.partitions[1], idempotent(0, mark=0)))
+    other.database.faults = [None, fault]
+    answers = await append(
+        other.writer, (other.partitions[1], idempotent(0, mark=0)), (other.partitions[1], idempotent(1, mark=1))
+    )
+    if fault == "after":
+        assert [(answer.error, answer.base_offset) for answer in answers] == [(ErrorCode.NONE, 0), (ErrorCode.NONE, 1)]
+    else:
+        assert {answer.error for answer in answers} == {ErrorCode.KAFKA_STORAGE_ERROR}
+        await append(other.writer, (other.partitions[1], idempotent(1, mark=1)))
+    assert await world.log(1) == [(0, 0), (1, 1)]
+    await world.check(one, other)
+
+
+@shared_only
+async def test_an_agent_that_was_away_too_long_is_told(world: World) -> None:
+    one, other = await world.agent(), await world.agent()
+    for _ in range(3):
+        await append(one.writer, (one.partitions[1], batch()))
+    await world.database.statement("DELETE FROM wal_commit WHERE seq <= 2")
+    with pytest.raises(Fenced, match="started again"):
+        await other.follower.poll()
+
+
+@shared_only
+async def test_agents_that_write_the_same_lose_nothing_and_repeat_nothing(world: World) -> None:
+    """Producers that send each batch to both agents, in any order, beside others of their own; some answers are lost.
+
+    Each batch must be in the log exactly once if anybody said so, and those of a producer in order.
+    """
+    turns = 150 if world.kind.startswith("shared-postgres") else 350
+    agents = [await world.agent(), await world.agent()]
+    followers = [asyncio.ensure_future(agent.follower.watch()) for agent in agents]
+    acknowledged: dict[tuple[int, int], set[int]] = {}
+
+    async def produce(producer: int, number: int, choices: random.Random) -> None:
+        sequence = 0
+        for turn in range(turns):
+            mark = producer * 1_000_000 + turn
+            count = choices.randrange(1, 4)
+            sent = idempotent(sequence, count, producer=producer, mark=mark)
+            while True:
+                asked = choices.sample(agents, choices.choice((1, 2)))
+                answers = await asyncio.gather(
+                    *(append(agent.writer, (agent.partitions[number], sent)) for agent in asked)
+                )
+                good = {answer.base_offset for (answer,) in answers if answer.error is ErrorCode.NONE}
+                errors = {answer.error for (answer,) in answers} - {ErrorCode.NONE}
+                assert errors <= {ErrorCode.KAFKA_STORAGE_ERROR}
+                assert len(good) <= 1
+                if good:
+                    acknowledged.setdefault((number, mark), set()).update(good)
+                    break
+            sequence += count
+
+    async def produce_plainly(agent: Agent, choices: random.Random) -> None:
+        for turn in range(turns):
+            number, mark = choices.choice(PARTITIONS), -1 - turn - (10**6 if agent is agents[0] else 0)
+            if choices.random() < 0.04:
+                agent.database.faults = [choices.choice(("before", "after", "never"))]
+            (answer,) = await append(agent.writer, (agent.partitions[number], batch(2, mark=mark)))
+            if answer.error is ErrorCode.NONE:
+                acknowledged.setdefault((number, mark), set()).add(answer.base_offset)
+
+    work = [produce(producer, number, random.Random(producer * 10 + number))
+            for producer in (7, 8, 9) for number in PARTITIONS]  # fmt: skip
+    work += [produce_plainly(agent, random.Random(id)) for id, agent in enumerate(agents)]
+    await asyncio.wait_for(asyncio.gather(*work), 120)
+    for follower in followers:
+        follower.cancel()
+    await asyncio.gather(*followers, return_exceptions=True)
+    for number in PARTITIONS:
+        log = await world.log(number)
+        marks = [mark for _, mark in log]
+        assert len(marks) == len(set(marks))
+        offsets = {mark: offset for offset, mark in log}
+        for (where, mark), told in acknowledged.items():
+            if where == number:
+                assert told == {offsets[mark]}
+        for producer in (7, 8, 9):
+            own = [mark for mark in marks if mark // 1_000_000 == producer]
+            assert own == [producer * 1_000_000 + turn for turn in range(turns)]
+    assert sum(agent.path.stats.slow for agent in agents) > 10
+    assert sum(agent.path.stats.settled for agent in agents) > 3
+    await world.check(*agents)
+
+
+def test_both_dialects_have_the_same_scripts() -> None:
+    assert set(vars(PostgresCommitSql)) & set(vars(CommitSql)) >= {"write", "heads", "states"}
