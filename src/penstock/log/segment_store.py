@@ -34,6 +34,8 @@ _INSERT_SEGMENT = (
     " min_timestamp, max_timestamp, time_index, offset_index, generation)"
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 )
+_LAST_OFFSET = "SUBSTR({0}.batches, LENGTH({0}.batches) - 15, 8)"
+"""Of the last batch packed: big-endian, so it compares as a number does."""
 
 
 class ObjectKind(IntEnum):
@@ -227,11 +229,13 @@ def _move_on(fold: Fold) -> Script[bool]:
                 f"partition {fold.partition_id} is in segments up to {rows[0][0]}, not {fold.segmented_from}"
             )
         return False
+    # A commit that moves producers itself (several agents) is ahead of what is folded, and stays so.
     for row in fold.producers:
         yield (
             "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches)"
             " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition_id, producer_id) DO UPDATE"
-            " SET epoch = excluded.epoch, last_ms = excluded.last_ms, batches = excluded.batches",
+            " SET epoch = excluded.epoch, last_ms = excluded.last_ms, batches = excluded.batches"
+            f" WHERE {_LAST_OFFSET.format('producer_state')} < {_LAST_OFFSET.format('excluded')}",
             (fold.partition_id, row.producer_id, row.epoch, row.last_ms, row.batches),
         )
     return True

@@ -172,7 +172,7 @@ class WalCompaction:
         self._unsettled = done
         try:
             accepted = await self._changes.database.transaction(
-                lambda: wal_store.advance(done.advance), background=True
+                lambda: wal_store.advance(done.advance), background=True, locking=True
             )
         except OutcomeUnknown:
             await self._settle(done)
