@@ -29,6 +29,7 @@ from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
 from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
+from penstock.log.background import Background
 from penstock.log.brokers import SingleBroker
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.fetch import FetchHandler
@@ -44,6 +45,11 @@ from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
+from penstock.log.upkeep import Upkeep
+from penstock.log.uploads import Uploads
+from penstock.log.wal_backlog import Backlog, CompactionPolicy
+from penstock.log.wal_compaction import WalCompaction
+from penstock.log.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
 from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
@@ -52,10 +58,19 @@ from penstock.storage.wal import WalStore
 from penstock.wire.api_keys import ApiKey
 
 NODE_ID = 1
+SHARD_ID = 1
 CLUSTER_ID = "penstock-simulation-00"
 TAIL_BYTES = 64 * 1024
 COLD_BYTES = 64 * 1024
 CHUNK_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpkeepPlan:
+    """When the background does what."""
+
+    policy: CompactionPolicy
+    grace_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +86,8 @@ class Surroundings:
     inline: bool
     """Whether small flushes are committed in line, as they are with `--durability process`."""
     settings: dict[str, str]
+    upkeep: UpkeepPlan | None
+    """How the background works, or None for an agent without one."""
 
 
 class SimAgent:
@@ -85,9 +102,9 @@ class SimAgent:
 
     async def start(self) -> None:
         """Bring the state back and serve. Raises a `PlatformError` when that is impossible now."""
-        around = self.around
+        around, live = self.around, LiveSettings(self.settings)
         self.topics = Topics(
-            database=around.database, registry=self.registry, settings=LiveSettings(self.settings),
+            database=around.database, registry=self.registry, settings=live,
             clock=around.clock, randomness=around.randomness, node_id=NODE_ID,
         )  # fmt: skip
         await self.topics.load()
@@ -101,10 +118,17 @@ class SimAgent:
             database=around.database, wal=around.wal, clock=around.clock, randomness=around.randomness, seq=seq,
             inline=around.inline, agent_id=NODE_ID,
         )  # fmt: skip
+        self.backlog = Backlog(
+            await around.database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq,
+            capacity_bytes=around.wal.capacity_bytes, clock=around.clock,
+            policy=None if around.upkeep is None else around.upkeep.policy,
+        )  # fmt: skip
         self.writer = Writer(
             arena=Arena(TAIL_BYTES, chunk_bytes=CHUNK_BYTES, on_recycle=forget_views), commit_path=self.commit_path,
-            clock=around.clock,
+            clock=around.clock, on_commit=self.backlog.on_commit, room=self.backlog,
         )  # fmt: skip
+        if around.upkeep is not None:
+            self._open_background(live, around.upkeep)
         self.groups = GroupService(
             database=around.database, topics=self.registry, settings=GroupSettings.of(self.settings),
             holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=LoopAlarms(),
@@ -113,6 +137,24 @@ class SimAgent:
         await self.groups.open()
         self.topics.listen(_GroupsListener(self.groups))
         self._serve()
+
+    def _open_background(self, live: LiveSettings, plan: UpkeepPlan) -> None:
+        around = self.around
+        upkeep = self.upkeep = Upkeep(
+            database=around.database, registry=self.registry, topics=self.topics, segments=self.segments,
+            objects=around.objects, uploads=Uploads(around.randomness), settings=live, clock=around.clock,
+            executor=None, shard_id=SHARD_ID, grace_ms=plan.grace_ms,
+        )  # fmt: skip
+        self.compaction = WalCompaction(
+            upkeep.changes, wal=around.wal, registry=self.registry, backlog=self.backlog,
+            on_segments=upkeep.on_segments,
+        )  # fmt: skip
+        background = self.background = Background(
+            [self.compaction, *upkeep.chores], clock=around.clock, randomness=around.randomness
+        )
+        self.backlog.wake = background.waker(self.compaction.name)
+        upkeep.bind(background.wake)
+        background.start()
 
     def _serve(self) -> None:
         around = self.around

@@ -6,6 +6,7 @@ All of them write down what they ask and what they are told; none of them judges
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from simulation.history import Append, Fetched, OffsetCommit, Outcome, PartitionKey, Trim
@@ -145,17 +146,24 @@ class Producer(Client):
         self.topic = topic
         self._number = 0
 
-    def batch(self, partition: PartitionKey, *, records: int, size: int = 20, key: bytes | None = None, **options: Any):
-        """A new batch of records that nobody else produces, as an operation that has not begun."""
-        now_ms = self.world.clock.now_ms()
-        values, built = [], []
+    def batch(
+        self, partition: PartitionKey, *, records: int, size: int = 20, keys: Sequence[bytes] | None = None,
+        tombstones: float = 0.0, **options: Any,
+    ) -> Append:  # fmt: skip
+        """A new batch of records that nobody else produces, as an operation that has not begun. With keys, some of
+        the records may be tombstones."""
+        now_ms, choose = self.world.clock.now_ms(), self.world.workload
+        built = []
         for offset in range(records):
             self._number += 1
-            values.append(f"{self.name}-{self._number}".encode().ljust(size, b"."))
-            built.append(Record(offset=offset, timestamp=now_ms, key=key, value=values[-1]))
-        data = build_batch(built, **options)
+            key = None if keys is None else choose.choice(keys)
+            value: bytes | None = f"{self.name}-{self._number}".encode().ljust(size, b".")
+            if tombstones and choose.random() < tombstones:
+                value = None
+            built.append(Record(offset=offset, timestamp=now_ms, key=key, value=value))
         append = Append(
-            partition=partition, data=data, values=tuple(values), keys=(key,) * records, invoked_at=self.now(),
+            partition=partition, data=build_batch(built, **options), values=tuple(record.value for record in built),
+            keys=tuple(record.key for record in built), invoked_at=self.now(), timestamp=now_ms,
             producer_id=options.get("producer_id", -1), sequence=options.get("base_sequence", -1),
         )  # fmt: skip
         self.world.history.appends.append(append)
@@ -195,10 +203,14 @@ class IdempotentProducer(Producer):
 
     IN_FLIGHT = 5
 
-    def __init__(self, world: World, name: str, topic: str, partition: PartitionKey) -> None:
+    def __init__(
+        self, world: World, name: str, topic: str, partition: PartitionKey, *, keys: Sequence[bytes] | None = None,
+        tombstones: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(world, name, topic)
         self.partition = partition
         self.producer_id = -1
+        self._keys, self._tombstones = keys, tombstones
         self._sequence = 0
 
     async def open(self) -> None:
@@ -251,7 +263,8 @@ class IdempotentProducer(Producer):
         count = self.world.workload.randint(1, 3)
         append = self.batch(
             self.partition, records=count, size=self.world.workload.choice((20, 20, 300, 3000)),
-            producer_id=self.producer_id, producer_epoch=0, base_sequence=self._sequence,
+            keys=self._keys, tombstones=self._tombstones, producer_id=self.producer_id, producer_epoch=0,
+            base_sequence=self._sequence,
         )  # fmt: skip
         self._sequence += count
         return append

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from simulation.guards import Guards
 from simulation.marks import Marks
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
@@ -100,8 +101,13 @@ class FaultSource:
 class FaultyWal:
     """A write-ahead log that fails. `die` is the end of the process that uses it."""
 
-    def __init__(self, inner: WalStore, source: FaultSource, die: Callable[[], None]) -> None:
-        self._inner, self._source, self._die = inner, source, die
+    def __init__(self, inner: WalStore, source: FaultSource, die: Callable[[], None], guards: Guards) -> None:
+        self._inner, self._source, self._die, self._guards = inner, source, die, guards
+
+    @property
+    def capacity_bytes(self) -> int:
+        """What fits."""
+        return self._inner.capacity_bytes
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
         """Write one object."""
@@ -125,8 +131,16 @@ class FaultyWal:
             raise Unavailable("the log is away")
         return self._inner.read(location, start, end)
 
+    def read_many(self, locations: Sequence[WalLocation], buffer: memoryview) -> list[memoryview]:
+        """Whole objects."""
+        if self._source.read("wal"):
+            raise Unavailable("the log is away")
+        return self._inner.read_many(locations, buffer)
+
     def release(self, locations: Iterable[WalLocation]) -> None:
         """Objects are no longer needed."""
+        locations = list(locations)
+        self._guards.on_release(locations)
         self._inner.release(locations)
 
     def recover(self, live: Iterable[WalLocation]) -> None:
@@ -140,8 +154,8 @@ class FaultyWal:
 class FaultyObjects:
     """An object store that fails."""
 
-    def __init__(self, inner: ObjectStore, source: FaultSource, die: Callable[[], None]) -> None:
-        self._inner, self._source, self._die = inner, source, die
+    def __init__(self, inner: ObjectStore, source: FaultSource, die: Callable[[], None], guards: Guards) -> None:
+        self._inner, self._source, self._die, self._guards = inner, source, die, guards
 
     def _write(self, work: Callable[[], Any]) -> Any:
         kind = self._source.write("objects")
@@ -183,7 +197,12 @@ class FaultyObjects:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove keys."""
-        self._write(lambda: self._inner.delete(keys))
+
+        def work() -> None:
+            self._guards.on_delete(keys)
+            self._inner.delete(keys)
+
+        self._write(work)
 
     def close(self) -> None:
         """The data outlives the process."""

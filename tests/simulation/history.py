@@ -35,9 +35,11 @@ class Append:
     partition: PartitionKey
     data: bytes
     """The batch as sent."""
-    values: tuple[bytes, ...]
-    """Its records' values, which no other batch has."""
+    values: tuple[bytes | None, ...]
+    """Its records' values, which no other batch has; None for tombstones."""
     keys: tuple[bytes | None, ...]
+    timestamp: int
+    """Of all its records."""
     invoked_at: float
     answered_at: float = float("inf")
     outcome: Outcome = Outcome.UNKNOWN

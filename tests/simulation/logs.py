@@ -55,10 +55,20 @@ async def read_log(world: World, topic: str, partition: PartitionKey, *, max_byt
             return None
         return None if fetched.error is ErrorCode.KAFKA_STORAGE_ERROR else fetched
 
-    fetched = await world.eventually(first, "the first fetch")
-    log = StoredLog(partition, fetched.log_start, fetched.high_watermark)
+    while True:
+        fetched = await world.eventually(first, "the first fetch")
+        log = StoredLog(partition, fetched.log_start, fetched.high_watermark)
+        if await _read_on(consumer, log, max_bytes):
+            return log
+        # Retention overtook the reader.
+
+
+async def _read_on(consumer: Consumer, log: StoredLog, max_bytes: int) -> bool:
+    """Read up to the high watermark; False if the log's start went by meanwhile."""
     while consumer.position < log.high_watermark:
         fetched = await consumer.fetch(max_bytes=max_bytes)
+        if fetched.error is ErrorCode.OFFSET_OUT_OF_RANGE:
+            return False
         assert fetched.error is ErrorCode.NONE, f"reading at {consumer.position}: {fetched.error!r}"
         found = list(batches_of(fetched.records))
         if not found:
@@ -67,4 +77,4 @@ async def read_log(world: World, topic: str, partition: PartitionKey, *, max_byt
             break
         log.batches += found
         consumer.position = found[-1].header.last_offset + 1
-    return log
+    return True

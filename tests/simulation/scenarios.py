@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
+from simulation.agents import UpkeepPlan
 from simulation.checkers.appends import check_appends
 from simulation.checkers.fetches import check_fetches
 from simulation.checkers.idempotence import check_idempotence
+from simulation.checkers.objects import check_named, check_no_garbage, check_segments
 from simulation.checkers.offsets import check_commits_dense, check_dense, check_never_reused
 from simulation.checkers.usage import check_usage
 from simulation.checkers.watermarks import check_watermarks
@@ -15,25 +18,36 @@ from simulation.clients import Consumer, IdempotentProducer, Producer
 from simulation.history import PartitionKey
 from simulation.links import ConnectionLost
 from simulation.logs import StoredLog, batches_of, read_log
-from simulation.world import World
+from simulation.world import GRACE_MS, World
 
+from penstock.log.wal_backlog import CompactionPolicy
 from penstock.wire.error_codes import ErrorCode
 
+EAGER = UpkeepPlan(
+    policy=CompactionPolicy(start_bytes=48 * 1024, start_rows=10, max_age_ms=300, pass_rows=12, pass_changes=50),
+    grace_ms=GRACE_MS,
+)  # fmt: skip
+"""A background that finds something to do all the time."""
 
-async def produce_plainly(world: World, topic: str, partition: PartitionKey, name: str, batches: int) -> None:
+
+async def produce_plainly(
+    world: World, topic: str, partition: PartitionKey, name: str, batches: int, *, pause_s: float = 0.02, **keyed: Any
+) -> None:
     """A producer without idempotence."""
     producer = Producer(world, name, topic)
     for _ in range(batches):
         count, size = world.workload.randint(1, 3), world.workload.choice((20, 20, 300, 3000))
-        await producer.append(producer.batch(partition, records=count, size=size))
-        await asyncio.sleep(world.workload.uniform(0, 0.02))
+        await producer.append(producer.batch(partition, records=count, size=size, **keyed))
+        await asyncio.sleep(world.workload.uniform(0, pause_s))
 
 
-async def produce_idempotently(world: World, topic: str, partition: PartitionKey, name: str, batches: int) -> None:
+async def produce_idempotently(
+    world: World, topic: str, partition: PartitionKey, name: str, batches: int, *, pause_s: float = 0.02, **keyed: Any
+) -> None:
     """A producer as Kafka's are by default."""
-    producer = IdempotentProducer(world, name, topic, partition)
+    producer = IdempotentProducer(world, name, topic, partition, **keyed)
     await producer.open()
-    await producer.produce(batches, pause_s=0.02)
+    await producer.produce(batches, pause_s=pause_s)
 
 
 async def follow(world: World, topic: str, partition: PartitionKey, name: str, stop: asyncio.Event) -> None:
@@ -88,3 +102,15 @@ def check_log(world: World, logs: Sequence[StoredLog]) -> None:
     check_fetches(history.fetches)
     check_watermarks(history.fetches, history.appends)
     check_usage(world.database, commits)
+    world.guards.check()
+    check_named(world.database, world.object_store, world.wal_store)
+    check_segments(world.database)
+
+
+async def settle(world: World) -> None:
+    """Let everything that the background still has to do be done; then nothing is left over."""
+    await world.heal()
+    await world.crash()
+    # Sweeps and grace periods: time costs nothing here.
+    await asyncio.sleep(12 * GRACE_MS / 1000)
+    check_no_garbage(world.database, world.object_store, world.wal_store)

@@ -23,12 +23,15 @@ from simulation.marks import Marks
 from simulation.world import World
 
 Scenario = Callable[[World], Awaitable[None]]
+STEP_S = 1e-6
+MAX_STEPS = 200_000
+"""Many times what a run takes: whoever needs more goes round in circles."""
 _FAILED = Path(__file__).with_name("failed_seeds.toml")
 
 
 def run(scenario: Scenario, seed: int) -> World:
     """One run; the world as it was at the end."""
-    loop = SimLoop(seed)
+    loop = SimLoop(seed, step_s=STEP_S)
     worlds: list[World] = []
 
     async def main() -> None:
@@ -41,7 +44,7 @@ def run(scenario: Scenario, seed: int) -> World:
     # What goes wrong is the scenario's doing, and is not news.
     logging.disable(logging.CRITICAL)
     try:
-        loop.run(main())
+        loop.run(main(), max_steps=MAX_STEPS)
     finally:
         logging.disable(logging.NOTSET)
         gc.enable()

@@ -9,12 +9,14 @@ from simulation.clients import Admin
 from simulation.faults import SOME
 from simulation.history import Outcome, PartitionKey
 from simulation.scenarios import (
+    EAGER,
     check_log,
     follow,
     kill_now_and_then,
     produce_idempotently,
     produce_plainly,
     read_logs,
+    settle,
 )
 from simulation.seeds import simulate
 from simulation.world import World
@@ -45,6 +47,7 @@ async def create_and_delete(world: World, admin: Admin, times: int) -> None:
 
 @simulate(reach=("killed", "trim acknowledged", "trim unknown", "topic deleted", "database: after"))
 async def test_trimmed_records_stay_gone(world: World) -> None:
+    world.upkeep = EAGER
     await world.open()
     admin = Admin(world, "admin")
     kept = PartitionKey(await admin.create_topic("orders", partitions=1), 0)
@@ -60,6 +63,10 @@ async def test_trimmed_records_stay_gone(world: World) -> None:
             work.create_task(create_and_delete(world, Admin(world, "deleter"), 2))
         stop.set()
     await world.heal()
+    (log,) = await read_logs(world, "orders", [kept])
+    check_log(world, [log])
+    check_trims(world.history.trims, world.history.fetches, log)
+    await settle(world)
     (log,) = await read_logs(world, "orders", [kept])
     check_log(world, [log])
     check_trims(world.history.trims, world.history.fetches, log)

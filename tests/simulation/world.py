@@ -13,8 +13,9 @@ from contextvars import Context
 from typing import TypeVar
 
 from fixtures.sim_loop import Host, SimLoop
-from simulation.agents import SimAgent, Surroundings
+from simulation.agents import SimAgent, Surroundings, UpkeepPlan
 from simulation.faults import NONE, Faults, FaultSource, FaultyObjects, FaultyWal
+from simulation.guards import Guards
 from simulation.history import History
 from simulation.links import ConnectionLost, Link
 from simulation.marks import Marks
@@ -29,6 +30,8 @@ from penstock.storage.memory import MemoryObjectStore, MemoryWal
 T = TypeVar("T")
 
 START_MS = 1_700_000_000_000
+GRACE_MS = 5_000
+"""How long dead objects live on in this world."""
 
 
 class SimClock:
@@ -60,6 +63,8 @@ class World:
         self.inline = False
         self.wal_store = MemoryWal(256 * 1024 * 1024)
         self.object_store = MemoryObjectStore(clock=self.clock)
+        self.upkeep: UpkeepPlan | None = None
+        self.guards = Guards(lambda: self.database, self.clock, GRACE_MS)
         self.witness = Witness()
         self.agent: SimAgent | None = None
         """The agent that is up, or None while there is none."""
@@ -139,10 +144,10 @@ class World:
         self.kill = die
         return SimAgent(
             Surroundings(
-                host=host, database=database, wal=FaultyWal(self.wal_store, self.source, die),
-                objects=FaultyObjects(self.object_store, self.source, die), clock=clock,
+                host=host, database=database, wal=FaultyWal(self.wal_store, self.source, die, self.guards),
+                objects=FaultyObjects(self.object_store, self.source, die, self.guards), clock=clock,
                 randomness=SeededRandomness(f"{self.seed}:ids:{self._life}"), inline=self.inline,
-                settings=self.settings,
+                settings=self.settings, upkeep=self.upkeep,
             )
         )  # fmt: skip
 

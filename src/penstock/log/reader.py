@@ -8,7 +8,7 @@ batches are returned, from the one that contains the offset, and always at least
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from operator import attrgetter
@@ -25,6 +25,9 @@ T = TypeVar("T")
 COLD_READ_BYTES = 1024 * 1024
 """The most a cold read brings at once, unless a single batch is larger."""
 MAX_COLD_READS = 8
+PINNED_MAX_BYTES = 64 * 1024 * 1024
+"""With more than this beyond the budget held by clients that do not take their answers, cold reads wait."""
+_PINNED_WAIT_S = 0.05
 _ATTEMPTS = 3
 _HEAD = Struct(">qi")
 _LENGTH_OVERHEAD = 12
@@ -32,6 +35,7 @@ _LAST_OFFSET_DELTA = Struct(">i")
 _LAST_OFFSET_DELTA_AT = 23
 _HEADER_BYTES = 61
 _PREFIX = Struct(">qii")
+_by_base_offset = attrgetter("base_offset")
 _by_last_offset = attrgetter("last_offset")
 
 
@@ -122,6 +126,7 @@ class Reader:
                 return []
             try:
                 async with self._slots:
+                    await self._have_memory()
                     found = await self._read_cold(partition, offset, min(max_bytes, COLD_READ_BYTES))
             except InvalidRequest as problem:
                 # What was looked up has been compacted away meanwhile: the next look finds where it went.
@@ -133,18 +138,27 @@ class Reader:
             return found
         return []
 
+    async def _have_memory(self) -> None:
+        """Wait until answers that were read before have been taken. Nothing announces that: views just end."""
+        while self._arena.pinned_bytes > PINNED_MAX_BYTES:
+            self._arena.trim()
+            if self._arena.pinned_bytes > PINNED_MAX_BYTES:
+                await asyncio.sleep(_PINNED_WAIT_S)
+
     async def _read_cold(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:
         span = _span_at(partition, offset)
         if span is not None and span.location is not None:
             return await self._read_wal(partition, span, offset, max_bytes)
         ref = await self._segments.lookup(partition, offset)
         if ref is None or ref.base_offset > offset:
-            # A gap that key compaction or trimming left: reading goes on after it.
-            following = partition.spans[0].base_offset if partition.spans else partition.next_offset
-            after = following if ref is None else min(ref.base_offset, following)
-            if after >= partition.next_offset or after <= offset:
+            # A gap that key compaction or trimming left: reading goes on after it, in memory perhaps.
+            after = _next_base(partition, offset)
+            if ref is not None:
+                after = min(ref.base_offset, after)
+            if after >= partition.next_offset:
                 return []
-            return await self._read_cold(partition, after, max_bytes)
+            found = self.tail(partition, after, max_bytes, at_least_one=True)
+            return await self._read_cold(partition, after, max_bytes) if found is None else found
         return await self._read_segment(ref, offset, max_bytes)
 
     async def _read_wal(self, partition: Partition, first: Span, offset: int, max_bytes: int) -> list[memoryview]:
@@ -231,6 +245,13 @@ def _span_at(partition: Partition, offset: int) -> Span | None:
     if index == len(spans) or spans[index].base_offset > offset:
         return None
     return spans[index]
+
+
+def _next_base(partition: Partition, offset: int) -> int:
+    """Where the first span after an offset begins, or the end of the log."""
+    spans = partition.spans
+    index = bisect_right(spans, offset, key=_by_base_offset)
+    return partition.next_offset if index == len(spans) else spans[index].base_offset
 
 
 def _batches(view: memoryview) -> Iterator[tuple[int, int, int]]:

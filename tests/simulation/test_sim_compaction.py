@@ -1,0 +1,57 @@
+"""The log moves from the write-ahead log into segments, small segments into larger ones, while everything fails."""
+
+from __future__ import annotations
+
+import asyncio
+
+from simulation.clients import Admin
+from simulation.faults import SOME
+from simulation.history import PartitionKey
+from simulation.scenarios import (
+    EAGER,
+    check_log,
+    follow,
+    kill_now_and_then,
+    produce_idempotently,
+    produce_plainly,
+    read_logs,
+    settle,
+)
+from simulation.seeds import simulate
+from simulation.world import World
+
+from penstock.storage.memory import MemoryWal
+
+
+@simulate(
+    reach=(
+        "killed", "connection cut", "database: after", "objects: before", "objects: after", "objects: crash before",
+        "objects: crash after", "objects: read failed", "wal: read failed", "compacted", "merged",
+    )
+)  # fmt: skip
+async def test_compaction_loses_nothing(world: World) -> None:
+    world.upkeep = EAGER
+    world.wal_store = MemoryWal(400 * 1024)
+    await world.open()
+    topic_id = await Admin(world, "admin").create_topic("orders", partitions=2)
+    partitions = [PartitionKey(topic_id, 0), PartitionKey(topic_id, 1)]
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=0.6))
+        for number, partition in enumerate(partitions):
+            background.create_task(follow(world, "orders", partition, f"consumer-{number}", stop))
+        async with asyncio.TaskGroup() as work:
+            for number, partition in enumerate(partitions):
+                work.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 15))
+                work.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 20))
+        stop.set()
+    await world.heal()
+    check_log(world, await read_logs(world, "orders", partitions))
+    await settle(world)
+    assert world.agent is not None
+    check_log(world, await read_logs(world, "orders", partitions))
+    if world.database._connection.execute("SELECT COUNT(*) FROM segment").fetchone()[0]:
+        world.marks.reach("compacted")
+    if world.database._connection.execute("SELECT MAX(generation) FROM segment").fetchone()[0]:
+        world.marks.reach("merged")
