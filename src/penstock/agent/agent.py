@@ -109,9 +109,8 @@ class Agent:
         await self.topics.load()
         seq = await load_state(self.database, self.registry, wal)
         self.segments = SegmentIndex(self.database)
-        self.reader = Reader(
-            segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=Arena(COLD_BYTES)
-        )
+        self.cold = Arena(COLD_BYTES)
+        self.reader = Reader(segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=self.cold)
         self.commit_path = EmbeddedCommitPath(
             database=self.database, wal=wal, clock=clock, randomness=randomness, seq=seq, agent_id=NODE_ID,
             inline=options.durability == "process" or options.data_dir is None,
@@ -200,6 +199,7 @@ class Agent:
             clock=self.clock,
             dispatch=dispatcher,
             pending_bytes=lambda: self.writer.pending_bytes,
+            pinned_bytes=self._pinned_bytes,
             max_frame_bytes=settings.socket_request_max_bytes,
             max_connections=settings.max_connections,
             max_connections_per_host=settings.max_connections_per_ip,
@@ -212,6 +212,12 @@ class Agent:
         self.kafka_port = server.listen(options.kafka_host, options.kafka_port)
         host, port = options.advertised or (options.kafka_host, self.kafka_port)
         self.brokers.advertise(host, port)
+
+    def _pinned_bytes(self) -> int:
+        """Memory beyond the budgets of the tail and of cold reads, which only unread responses keep."""
+        self.tail.trim()
+        self.cold.trim()
+        return self.tail.pinned_bytes + self.cold.pinned_bytes
 
     def _handlers(self) -> Handlers:
         topics, brokers, registry = self.topics, self.brokers, self.registry

@@ -7,7 +7,8 @@ its bytes arrive.
 
 Requests of a connection are answered in the order they came. Produce requests are all under way at once, so that
 pipelining survives the disk; any other request waits for those before it and holds those behind it, as in Kafka.
-A client that does not read its responses is not read from either.
+A client that does not read its responses is not read from either, and behind a request that is held only a little is
+read ahead: what waits in a connection is bounded, and counted with what waits in all others.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ QUEUE_MAX_BYTES = 1024 * 1024
 OUTPUT_MAX_BYTES = 1024 * 1024
 """With more than this unsent, a connection's next request is left in the socket."""
 MAX_SLOTS = 1024
+READ_AHEAD_BYTES = 16 * 1024
+"""How much is read at once behind a request that is not answered yet."""
 _IOV_MAX = 512
 _JOIN_BELOW_BYTES = 64 * 1024
 _PRODUCE = 0
@@ -55,9 +58,9 @@ class Connection:
     """A client. Everything runs on the loop's thread."""
 
     __slots__ = (
-        "_busy", "_contexts", "_frame", "_frame_filled", "_head", "_input_paused", "_out", "_queue", "_queue_bytes",
-        "_server", "_slots", "_sock", "_writing", "cancel_wait", "closed", "connection_id", "fd", "host",
-        "last_active", "out_bytes", "produces", "stalled_since", "task",
+        "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
+        "_out", "_queue", "_queue_bytes", "_server", "_slots", "_sock", "_writing", "cancel_wait", "closed",
+        "connection_id", "fd", "host", "last_active", "out_bytes", "produces", "stalled_since", "task",
     )  # fmt: skip
 
     def __init__(self, server: Server, sock: socket.socket, host: str, connection_id: int) -> None:
@@ -70,6 +73,8 @@ class Connection:
         self._frame: memoryview | None = None
         """A large frame that is being received."""
         self._frame_filled = 0
+        self._frame_since, self._frame_base = 0.0, 0
+        """Since when the frame's bytes have been read without a break, and how many there were then."""
         self._slots: deque[Slot] = deque()
         self._queue: deque[bytes | memoryview] = deque()
         self._queue_bytes = 0
@@ -93,7 +98,7 @@ class Connection:
 
     def _on_readable(self) -> None:
         try:
-            if self._server.overloaded and self._server.hold_back(self):
+            if self._server.holds_back(self):
                 return
             if self._frame is not None:
                 self._receive_frame(self._frame)
@@ -115,7 +120,11 @@ class Connection:
         held = len(head)
         if held:
             buffer[:held] = head
-        count = self._sock.recv_into(buffer[held:] if held else buffer)
+        if self.answering:
+            room = buffer[held : held + READ_AHEAD_BYTES]
+        else:
+            room = buffer[held:] if held else buffer
+        count = self._sock.recv_into(room)
         if not count:
             self.close()
             return
@@ -139,10 +148,16 @@ class Connection:
             self._head = bytes(buffer[position:end])
 
     def _begin_frame(self, size: int, received: memoryview) -> None:
-        self._frame = self._server.receive_memory(size)
+        self._frame = self._server.begin_frame(self, size)
         self._frame_filled = len(received)
         self._frame[: len(received)] = received
         self._server.partial_bytes += len(received)
+        self._note_progress()
+        if self.answering:
+            self._pause_input()
+
+    def _note_progress(self) -> None:
+        self._frame_since, self._frame_base = self._server.now(), self._frame_filled
 
     def _receive_frame(self, frame: memoryview) -> None:
         if self._frame_filled < 2 and len(frame) > self._server.max_other_bytes:
@@ -160,20 +175,31 @@ class Connection:
             if api_key != _PRODUCE:
                 raise Malformed(f"{len(frame)} bytes for a request of API {api_key}, which carries no records")
         if self._frame_filled == len(frame):
-            self._server.partial_bytes -= self._frame_filled
             self._frame = None
+            self._server.end_frame(self, self._frame_filled)
             self._on_frame(frame)
 
     def _on_frame(self, frame: bytes | memoryview) -> None:
-        if self._busy or self._queue:
+        if self.answering or self._is_full:
             self._queue.append(frame)
             self._queue_bytes += len(frame)
-            if len(self._queue) >= QUEUE_MAX_REQUESTS or self._queue_bytes >= QUEUE_MAX_BYTES:
+            self._server.queued_bytes += len(frame)
+            if (
+                len(self._queue) >= QUEUE_MAX_REQUESTS
+                or self._queue_bytes >= QUEUE_MAX_BYTES
+                or self._server.queue_is_full
+                or self._is_full
+            ):
                 self._pause_input()
             return
         self._dispatch(frame)
-        if self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
+        if self._is_full:
             self._pause_input()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether enough responses wait to be sent, or to be known."""
+        return self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS
 
     def _dispatch(self, frame: bytes | memoryview) -> None:
         try:
@@ -214,6 +240,11 @@ class Connection:
         """Whether a request is under way that those behind it must wait for."""
         return self._busy
 
+    @property
+    def answering(self) -> bool:
+        """Whether what arrives now has to wait."""
+        return self._busy or bool(self._queue)
+
     def hold(self) -> None:
         """A request is under way that those behind it must wait for."""
         self._busy = True
@@ -223,9 +254,10 @@ class Connection:
         self._busy = False
         self.cancel_wait = None
         self.task = None
-        while self._queue and not self._busy and not self.closed and self.out_bytes <= OUTPUT_MAX_BYTES:
+        while self._queue and not self._busy and not self.closed and not self._is_full:
             frame = self._queue.popleft()
             self._queue_bytes -= len(frame)
+            self._server.queued_bytes -= len(frame)
             self._dispatch(frame)
         self._resume_if_clear()
 
@@ -240,17 +272,20 @@ class Connection:
 
     def resume(self) -> None:
         """Read again, unless there is still a reason of the connection's own not to."""
+        if self._frame is not None:
+            self._note_progress()
         self._resume_if_clear()
 
     def _resume_if_clear(self) -> None:
         if (
             self._input_paused
             and not self.closed
+            and not self._server.draining
+            and not self._is_full
             and len(self._queue) < QUEUE_MAX_REQUESTS
             and self._queue_bytes < QUEUE_MAX_BYTES
-            and self.out_bytes <= OUTPUT_MAX_BYTES
-            and len(self._slots) < MAX_SLOTS
-            and not self._server.draining
+            and not (self._queue and self._server.queue_is_full)
+            and not (self._frame is not None and self.answering)
         ):
             self._input_paused = False
             self._server.loop.add_reader(self.fd, self._on_readable)
@@ -278,9 +313,16 @@ class Connection:
             self._server.send_soon(self)
 
     @property
-    def receiving(self) -> bool:
-        """Whether a large frame has not arrived completely."""
-        return self._frame is not None
+    def frame_bytes(self) -> int:
+        """The size of the large frame that has not arrived completely; 0 if there is none."""
+        return 0 if self._frame is None else len(self._frame)
+
+    def receives_slower(self, bytes_per_s: float, after_s: float) -> bool:
+        """Whether its frame has come more slowly than that for so long, though it was read all the time."""
+        waited_s = self._server.now() - self._frame_since
+        if self._frame is None or self._input_paused or waited_s < after_s:
+            return False
+        return self._frame_filled - self._frame_base < bytes_per_s * waited_s
 
     @property
     def waiting_responses(self) -> int:
@@ -329,6 +371,7 @@ class Connection:
     def _wait_writable(self) -> None:
         if self.stalled_since is None:
             self.stalled_since = self._server.now()
+            self._server.hurry()
         if not self._writing:
             self._writing = True
             self._server.loop.add_writer(self.fd, self.send)
@@ -344,8 +387,10 @@ class Connection:
         if self._writing:
             loop.remove_writer(self.fd)
         if self._frame is not None:
-            self._server.partial_bytes -= self._frame_filled
             self._frame = None
+            self._server.end_frame(self, self._frame_filled)
+        self._server.queued_bytes -= self._queue_bytes
+        self._queue_bytes = 0
         if self.cancel_wait is not None:
             self.cancel_wait()
             self.cancel_wait = None

@@ -15,6 +15,7 @@ import resource
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 from penstock.agent.agent import Agent, checked_settings
 from penstock.base.options import UpOptions
@@ -89,7 +90,7 @@ def _on_signal(stopping: asyncio.Event) -> None:
 def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
     where = "memory, gone when this process ends" if options.data_dir is None else str(options.data_dir.absolute())
     promise = {"disk": "acknowledged means fsynced", "process": "acknowledged means handed to the operating system"}
-    program = "penstock" if shutil.which("penstock") else sys.argv[0]
+    program = _program()
     kafka = _address(options.kafka_host, agent.kafka_port)
     there = "" if agent.kafka_port == DEFAULT_KAFKA_PORT else f" -b {kafka}"
     lines = (
@@ -103,3 +104,11 @@ def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _program() -> str:
+    """What to type to run this program."""
+    if shutil.which("penstock"):
+        return "penstock"
+    started = Path(sys.argv[0])
+    return f"{sys.executable} -m penstock" if started.name == "__main__.py" else str(started)

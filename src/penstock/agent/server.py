@@ -1,8 +1,9 @@
 """The Kafka listener: accepts connections, shares memory among them, and keeps it bounded.
 
-Bounds: a frame's size, the bytes of frames that have not arrived completely, the bytes that wait for a flush, and
-what a client leaves unread. At each of them reading stops until there is room; who makes no progress while others
-wait for that room is closed.
+Bounds: a frame's size, the bytes of frames that have not arrived completely, the bytes that wait for a flush, the
+requests read ahead, and what clients leave unread. At each of them reading stops until there is room, of those only
+who need that room: while large frames wait for memory, requests that need none are answered. Who takes memory and
+makes no progress while others want it is closed: a frame that trickles, a response that is not read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import mmap
 import socket
 from collections.abc import Callable
 
@@ -17,19 +19,34 @@ from penstock.agent.complaints import Complaints
 from penstock.agent.connection import Connection
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
-from penstock.storage.arena import Arena
+from penstock.storage.arena import CHUNK_BYTES, Arena
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
 RECEIVE_ARENA_BYTES = 24 * 1024 * 1024
-MAX_OTHER_BYTES = 16 * 1024 * 1024
-"""The largest request that carries no records."""
+MAX_OTHER_BYTES = 2 * 1024 * 1024
+"""The largest request that carries no records: 60,000 partitions of a fetch, more than a group may keep in Kafka."""
 PARTIAL_MAX_BYTES = 128 * 1024 * 1024
+"""Beyond this much of incomplete frames, huge ones are received one after the other."""
+PARTIAL_HARD_MAX_BYTES = 192 * 1024 * 1024
+"""Beyond this much, large ones too."""
+HUGE_FRAME_BYTES = 2 * 1024 * 1024
 PENDING_MAX_BYTES = 64 * 1024 * 1024
+QUEUED_MAX_BYTES = 32 * 1024 * 1024
+"""Requests read ahead of all connections; beyond it, each has one piece at most."""
+SLOW_BYTES_PER_S = 128 * 1024
+SLOW_S = 2.0
+"""A frame that comes more slowly than this, for so long, is given up when others wait for memory."""
 STALL_S = 5.0
-"""How long a connection may make no progress while others wait for its memory."""
+"""How long responses may wait for a client that takes nothing, when they hold memory that others need."""
+HARD_STALL_S = 1.0
+"""The same when they hold twice as much."""
 UNREAD_S = 60.0
-"""How long responses may wait for a client that takes nothing."""
+"""How long they may wait otherwise."""
+UNREAD_MAX_BYTES = 128 * 1024 * 1024
+PINNED_MAX_BYTES = 64 * 1024 * 1024
+"""Memory of the log beyond its budget that only unread responses keep."""
 _SWEEP_S = 1.0
+_IDLE_SWEEP_S = 15.0
 _ACCEPT_BATCH = 64
 _log = logging.getLogger(__name__)
 
@@ -45,6 +62,7 @@ class Server:
         clock: Clock,
         dispatch: Dispatch,
         pending_bytes: Callable[[], int],
+        pinned_bytes: Callable[[], int] = lambda: 0,
         max_frame_bytes: int = 100 * 1024 * 1024,
         max_connections: int = 2**31 - 1,
         max_connections_per_host: int = 2**31 - 1,
@@ -59,15 +77,20 @@ class Server:
         self.draining = False
         self.complaints = Complaints(clock)
         self._arena = Arena(RECEIVE_ARENA_BYTES)
-        self._clock, self._pending_bytes = clock, pending_bytes
+        self.queued_bytes = 0
+        """Bytes of requests that wait for those before them."""
+        self._clock, self._pending_bytes, self._pinned_bytes = clock, pending_bytes, pinned_bytes
         self._max_connections, self._max_per_host, self._idle_s = max_connections, max_connections_per_host, idle_s
         self._connections: dict[int, Connection] = {}
         self._per_host: dict[str, int] = {}
         self._held_back: dict[int, Connection] = {}
+        self._receiving: dict[int, Connection] = {}
+        """Those with an incomplete large frame, the oldest first."""
         self._unsent: list[Connection] = []
         self._listener: socket.socket | None = None
         self._last_id = 0
         self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeps_soon = False
         self.accepted = 0
 
     def now(self) -> float:
@@ -116,7 +139,7 @@ class Server:
         self._connections[connection.connection_id] = connection
         self._per_host[host] = self._per_host.get(host, 0) + 1
         if self._sweeper is None:
-            self._sweeper = self.loop.call_later(_SWEEP_S, self._sweep)
+            self._sweep_in(_IDLE_SWEEP_S)
 
     def _pause_accepting(self) -> None:
         listener = self._listener
@@ -142,58 +165,99 @@ class Server:
 
     # ---- memory --------------------------------------------------------------------------------------------------
 
-    def receive_memory(self, size_bytes: int) -> memoryview:
-        """Memory for one large frame."""
+    def begin_frame(self, connection: Connection, size_bytes: int) -> memoryview:
+        """Memory for one large frame. It costs nothing before bytes are there."""
+        self._receiving[connection.connection_id] = connection
+        if size_bytes > CHUNK_BYTES:  # Rare, and given back the moment nobody looks at it.
+            return memoryview(mmap.mmap(-1, size_bytes))
         memory, _ = self._arena.reserve(size_bytes)
         return memory
 
-    @property
-    def overloaded(self) -> bool:
-        """Whether more must not be read for now."""
-        return self.partial_bytes > PARTIAL_MAX_BYTES or self._pending_bytes() > PENDING_MAX_BYTES
+    def end_frame(self, connection: Connection, received_bytes: int) -> None:
+        """The frame is complete, or given up."""
+        del self._receiving[connection.connection_id]
+        self.partial_bytes -= received_bytes
+        self.make_room()
 
-    def hold_back(self, connection: Connection) -> bool:
-        """Stop reading a connection until there is room; False for the one that must go on for room to come back."""
-        if self.partial_bytes > PARTIAL_MAX_BYTES and connection is self._furthest():
+    @property
+    def queue_is_full(self) -> bool:
+        """Whether no more should be read ahead of what is being answered."""
+        return self.queued_bytes > QUEUED_MAX_BYTES
+
+    def holds_back(self, connection: Connection) -> bool:
+        """Stop reading a connection whose bytes would need memory that there is not. It is read again once there is."""
+        if not self._must_wait(connection):
             return False
         connection.pause()
         self._held_back[connection.connection_id] = connection
+        self.hurry()
         return True
 
-    def _furthest(self) -> Connection | None:
-        """The oldest connection with an incomplete frame that is not held back."""
-        for connection in self._connections.values():
-            if connection.connection_id not in self._held_back and connection.receiving:
-                return connection
-        return None
+    def _must_wait(self, connection: Connection) -> bool:
+        if self._pending_bytes() > PENDING_MAX_BYTES:
+            return True
+        frame_bytes = connection.frame_bytes
+        if not frame_bytes:
+            return False
+        limit = PARTIAL_MAX_BYTES if frame_bytes > HUGE_FRAME_BYTES else PARTIAL_HARD_MAX_BYTES
+        # One must go on, or no room would ever come back.
+        return self.partial_bytes > limit and connection is not self._next_receiving()
+
+    def _next_receiving(self) -> Connection | None:
+        return next((connection for connection in self._receiving.values() if not connection.answering), None)
 
     def make_room(self) -> None:
         """Room may have come back: read again where reading was stopped for lack of it."""
-        if self._held_back and not self.overloaded:
-            held, self._held_back = self._held_back, {}
-            for connection in held.values():
+        if self._held_back:
+            for connection in [held for held in self._held_back.values() if not self._must_wait(held)]:
+                del self._held_back[connection.connection_id]
                 connection.resume()
+
+    # ---- sweeping ------------------------------------------------------------------------------------------------
+
+    def hurry(self) -> None:
+        """Something is short: look soon who is to blame."""
+        if not self._sweeps_soon and self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeps_soon = True
+            self._sweep_in(_SWEEP_S)
+
+    def _sweep_in(self, delay_s: float) -> None:
+        self._sweeper = self.loop.call_later(delay_s, self._sweep)
 
     def _sweep(self) -> None:
         """Close who holds up others, who takes no responses, and who has been silent for long."""
         self._sweeper = None
         now = self.now()
+        connections = list(self._connections.values())
+        self._arena.trim()
         starved = self.partial_bytes > PARTIAL_MAX_BYTES
-        for connection in list(self._connections.values()):
+        unread_s = self._patience_s(connections)
+        for connection in connections:
             stalled = connection.stalled_since
             silent = now - connection.last_active
-            unread = stalled is not None and now - stalled > UNREAD_S
-            stuck = connection.receiving and silent > (STALL_S if starved else self._idle_s)
-            idle = silent > self._idle_s and not connection.waiting_responses
-            if unread:
-                connection.refuse(f"it took nothing of its responses for {UNREAD_S:.0f} s")
-            elif stuck:
-                connection.refuse(f"its request stopped arriving in the middle, {silent:.0f} s ago")
-            elif idle:
+            if stalled is not None and now - stalled > unread_s:
+                connection.refuse("it does not read its responses")
+            elif starved and connection.receives_slower(SLOW_BYTES_PER_S, SLOW_S):
+                connection.refuse("its request comes too slowly while others wait for memory")
+            elif silent > self._idle_s and (connection.frame_bytes or not connection.waiting_responses):
                 connection.close()
         self.make_room()
         if self._connections:
-            self._sweeper = self.loop.call_later(_SWEEP_S if starved or self._held_back else 15.0, self._sweep)
+            self._sweeps_soon = bool(
+                self._held_back or any(connection.stalled_since for connection in self._connections.values())
+            )
+            self._sweep_in(_SWEEP_S if self._sweeps_soon else _IDLE_SWEEP_S)
+        else:
+            self._sweeps_soon = False
+
+    def _patience_s(self, connections: list[Connection]) -> float:
+        """How long responses may wait for a client that takes nothing: the less, the more memory such ones hold."""
+        unread = sum(connection.out_bytes for connection in connections if connection.stalled_since is not None)
+        excess = max(unread / UNREAD_MAX_BYTES, self._pinned_bytes() / PINNED_MAX_BYTES)
+        if excess > 2:
+            return HARD_STALL_S
+        return STALL_S if excess > 1 else UNREAD_S
 
     # ---- sending -------------------------------------------------------------------------------------------------
 

@@ -93,6 +93,11 @@ class Arena:
         """How far the arena is over its budget because of readers that have not finished."""
         return max(0, self.size_bytes - self._budget_bytes)
 
+    def trim(self) -> None:
+        """Give back what is over the budget and what nobody looks at: memory that one large frame took, say."""
+        if self.size_bytes > self._budget_bytes:
+            self._evict_until(self._budget_bytes)
+
     def drop(self) -> None:
         """Give back all memory that nobody looks at."""
         self._evict_until(0)
