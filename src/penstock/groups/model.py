@@ -72,6 +72,15 @@ class JoinWindow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionOwner:
+    """A transactional producer as it names itself."""
+
+    transactional_id: str
+    producer_id: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """A classic group. `members` keeps the order of joining."""
 
@@ -136,13 +145,21 @@ class OffsetsCommitted:
 
 
 @dataclass(frozen=True, slots=True)
+class OffsetsPending:
+    """Offsets that are committed when and if a transaction is. Nothing, if the producer does not have it any more."""
+
+    owner: TransactionOwner
+    offsets: Mapping[TopicPartition, Offset]
+
+
+@dataclass(frozen=True, slots=True)
 class OffsetsDeleted:
     """Offsets that are gone."""
 
     partitions: tuple[TopicPartition, ...]
 
 
-Record: TypeAlias = GroupStored | GroupDeleted | OffsetsCommitted | OffsetsDeleted
+Record: TypeAlias = GroupStored | GroupDeleted | OffsetsCommitted | OffsetsPending | OffsetsDeleted
 
 
 class Decision(coordination.Decision[Group, Record]):
@@ -253,6 +270,8 @@ class CommitOffsets:
     offsets: Mapping[TopicPartition, Offset]
     knows_unknown_groups: bool = True
     """v9+: the client understands GROUP_ID_NOT_FOUND."""
+    owner: TransactionOwner | None = None
+    """TxnOffsetCommit: whose transaction the offsets belong to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,11 @@
 """Kafka's APIs of committed offsets, translated to the group service and back.
 
-There are no transactions yet, so no offset is ever pending and `require_stable` is always satisfied.
+Offsets of a transaction that has not ended are pending. Whoever asks for stable ones is told to ask again for those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Protocol
 
 from penstock.base.context import RequestContext
@@ -140,31 +140,40 @@ class OffsetHandlers:
         v10: topic ids. A group that does not exist has committed nothing, which is no error.
         """
         if context.api_version >= 8:
-            return OffsetFetchResponse(groups=[await self._fetch(context, group) for group in request.groups])
+            stable = request.require_stable
+            return OffsetFetchResponse(groups=[await self._fetch(context, group, stable) for group in request.groups])
         topics = None
         if request.topics is not None:
             topics = [
                 OffsetFetchRequestTopics(name=topic.name, partition_indexes=topic.partition_indexes)
                 for topic in request.topics
             ]
-        group = await self._fetch(context, OffsetFetchRequestGroup(group_id=request.group_id, topics=topics))
+        asked = OffsetFetchRequestGroup(group_id=request.group_id, topics=topics)
+        group = await self._fetch(context, asked, request.require_stable)
         return _single_group(group, context.api_version)
 
-    async def _fetch(self, context: RequestContext, request: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup:
+    async def _fetch(
+        self, context: RequestContext, request: OffsetFetchRequestGroup, require_stable: bool
+    ) -> OffsetFetchResponseGroup:
         key: Key = (context.cluster_id, request.group_id)
         response = OffsetFetchResponseGroup(group_id=request.group_id)
         try:
-            offsets = await self._groups.offsets(key)
+            if require_stable:
+                offsets, pending = await self._groups.stable_offsets(key)
+            else:
+                offsets, pending = await self._groups.offsets(key), frozenset[TopicPartition]()
         except PlatformError as error:
             response.error_code = code_of(error)
             response.topics = [
-                _fetched(topic, topic.partition_indexes, None, {}, code_of(error)) for topic in request.topics or ()
+                _fetched(topic, topic.partition_indexes, None, {}, frozenset(), code_of(error))
+                for topic in request.topics or ()
             ]
             return response
-        asked = self._all_topics(context, offsets) if request.topics is None else request.topics
+        everything = dict.fromkeys((*offsets, *pending))
+        asked = self._all_topics(context, everything) if request.topics is None else request.topics
         for topic in asked:
             topic_id, error_code = self._fetched_topic(context, topic)
-            response.topics.append(_fetched(topic, topic.partition_indexes, topic_id, offsets, error_code))
+            response.topics.append(_fetched(topic, topic.partition_indexes, topic_id, offsets, pending, error_code))
         return response
 
     def _fetched_topic(
@@ -244,19 +253,23 @@ def _fetched(
     partitions: Iterable[int],
     topic_id: bytes | None,
     offsets: Mapping[TopicPartition, Offset],
+    pending: Container[TopicPartition],
     error: ErrorCode,
 ) -> OffsetFetchResponseTopics:
     """The offsets of one topic; -1 where nothing was committed."""
     response = OffsetFetchResponseTopics(name=topic.name, topic_id=topic.topic_id)
     for partition in partitions:
         offset = None if topic_id is None else offsets.get((topic_id, partition))
+        is_unstable = topic_id is not None and (topic_id, partition) in pending
+        if is_unstable:
+            offset = None
         response.partitions.append(
             OffsetFetchResponsePartitions(
                 partition_index=partition,
                 committed_offset=-1 if offset is None else offset.committed_offset,
                 committed_leader_epoch=-1 if offset is None else offset.leader_epoch,
                 metadata="" if offset is None else offset.metadata,
-                error_code=error,
+                error_code=ErrorCode.UNSTABLE_OFFSET_COMMIT if is_unstable else error,
             )
         )
     return response

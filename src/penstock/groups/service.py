@@ -157,6 +157,11 @@ class GroupService:
         await self._runner.settled(key)
         return await self._database.read(lambda: store.offsets_of(key))
 
+    async def stable_offsets(self, key: Key) -> tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]:
+        """The same, and for which partitions a transaction that has not ended may change that."""
+        await self._runner.settled(key)
+        return await self._database.read(lambda: store.offsets_and_pending(key))
+
     async def delete_offsets(self, key: Key, request: DeleteOffsets) -> DeleteOffsetsResult:
         """OffsetDelete."""
         return await self._runner.submit(
@@ -227,7 +232,9 @@ class GroupService:
 
     async def _expire_group(self, key: Key) -> int:
         _, revision = await self._runner.peek(key)
-        offsets = await self._database.read(lambda: store.offsets_of(key))
+        offsets, pending = await self._database.read(lambda: store.offsets_and_pending(key))
+        if pending:
+            return 0
         names = self._names(key[0], offsets)
 
         def decide(group: Group | None, waiter: Waiter, now_ms: int) -> Decision:

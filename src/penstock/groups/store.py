@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
@@ -27,12 +28,17 @@ from penstock.groups.model import (
     Offset,
     OffsetsCommitted,
     OffsetsDeleted,
+    OffsetsPending,
     Record,
     TopicPartition,
+    TransactionOwner,
 )
 
 _ROWS_PER_STATEMENT = (32, 8, 1)
 """How many offsets one statement writes: few different statements, so that prepared ones are reused."""
+
+TRANSACTION_ONGOING = 1
+"""What the table of transactions says of an id that has one."""
 
 _SETTLE_DELAYS_MS = (20, 100, 500, 1000)
 """Pauses between attempts to find out whether a transaction happened; the last one repeats."""
@@ -45,6 +51,7 @@ class _Change:
     group: Group | None = None
     deleted: bool = False
     offsets: dict[TopicPartition, Offset | None] = field(default_factory=dict)
+    pending: dict[TransactionOwner, dict[TopicPartition, Offset]] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
         match record:
@@ -53,6 +60,9 @@ class _Change:
             case GroupDeleted():
                 self.group, self.deleted = None, True
                 self.offsets.clear()
+                self.pending.clear()
+            case OffsetsPending(owner=owner, offsets=offsets):
+                self.pending.setdefault(owner, {}).update(offsets)
             case OffsetsCommitted(offsets=offsets):
                 for partition in offsets:
                     self.offsets[partition] = offsets[partition]
@@ -78,6 +88,7 @@ def write(changes: Mapping[Key, _Change]) -> Script[None]:
         change = changes[key]
         if change.deleted:
             yield "DELETE FROM group_offset WHERE cluster_id = $1 AND group_id = $2", key
+            yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", key
             yield "DELETE FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
         if change.group is not None:
             yield _upsert_group(key, change.group)
@@ -90,9 +101,34 @@ def write(changes: Mapping[Key, _Change]) -> Script[None]:
         committed = [(p, offset) for p, offset in sorted(change.offsets.items(), key=_partition) if offset is not None]
         for rows in _chunks(committed):
             yield _upsert_offsets(key, rows)
+        for owner, offsets in change.pending.items():
+            yield from _add_pending(key, owner, offsets)
 
 
-def _partition(item: tuple[TopicPartition, Offset | None]) -> TopicPartition:
+def _add_pending(key: Key, owner: TransactionOwner, offsets: Mapping[TopicPartition, Offset]) -> Script[None]:
+    """Let offsets wait for the end of a transaction, unless it has ended: then they are nobody's any more."""
+    rows = yield (
+        "SELECT 1 FROM txn WHERE cluster_id = $1 AND transactional_id = $2 AND producer_id = $3 AND epoch = $4"
+        " AND state = $5",
+        (key[0], owner.transactional_id, owner.producer_id, owner.epoch, TRANSACTION_ONGOING),
+    )
+    if not rows:
+        return
+    for (topic_id, partition), offset in sorted(offsets.items(), key=_partition):
+        yield (
+            "INSERT INTO txn_offset (cluster_id, producer_id, group_id, topic_id, partition_index, committed_offset,"
+            " leader_epoch, metadata, committed_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+            " ON CONFLICT (cluster_id, producer_id, group_id, topic_id, partition_index) DO UPDATE SET"
+            " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
+            " metadata = excluded.metadata, committed_ms = excluded.committed_ms",
+            (
+                key[0], owner.producer_id, key[1], topic_id, partition, offset.committed_offset, offset.leader_epoch,
+                offset.metadata, offset.committed_ms,
+            ),
+        )  # fmt: skip
+
+
+def _partition(item: tuple[TopicPartition, Any]) -> TopicPartition:
     return item[0]
 
 
@@ -173,8 +209,22 @@ def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
     }
 
 
+def pending_of(key: Key) -> Script[frozenset[TopicPartition]]:
+    """The partitions for which a group has offsets that wait for the end of a transaction."""
+    rows = yield "SELECT topic_id, partition_index FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", key
+    return frozenset((bytes(row[0]), int(row[1])) for row in rows)
+
+
+def offsets_and_pending(key: Key) -> Script[tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]]:
+    """Both, as of one moment."""
+    offsets = yield from offsets_of(key)
+    pending = yield from pending_of(key)
+    return offsets, pending
+
+
 def forget_topic(cluster_id: int, topic_id: bytes) -> Script[None]:
     """Delete all offsets of a topic that is gone. Its id never comes back, so this needs no guard."""
+    yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
     yield "DELETE FROM group_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
 
 

@@ -26,6 +26,7 @@ from penstock.groups.model import (
     Offset,
     OffsetsCommitted,
     OffsetsDeleted,
+    OffsetsPending,
     Record,
     Sync,
     SyncResult,
@@ -209,7 +210,7 @@ def commit_offsets(
     group: Group | None, request: CommitOffsets, waiter: Waiter, now_ms: int, settings: GroupSettings
 ) -> Decision:
     """Store offsets for a member of the present generation, or for somebody outside while the group has no members."""
-    if group is None and request.generation >= 0:
+    if group is None and request.generation >= 0 and request.owner is None:
         # Clients that know no better take a wrong generation for what it is: time to join again.
         unknown = ErrorCode.GROUP_ID_NOT_FOUND if request.knows_unknown_groups else ErrorCode.ILLEGAL_GENERATION
         return answer(group, waiter, unknown)
@@ -221,23 +222,29 @@ def commit_offsets(
             step.session(member)
         if not step.group.stored and request.offsets:
             step.store()
-        if request.offsets:
+        if request.offsets and request.owner is None:
             step.records.append(OffsetsCommitted(request.offsets))
+        elif request.offsets and request.owner is not None:
+            step.records.append(OffsetsPending(request.owner, request.offsets))
     step.reply(waiter, error)
     return step.decision()
 
 
 def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
+    in_transaction = request.owner is not None
     if request.generation < 0 and group.state is GroupState.EMPTY:
         return ErrorCode.NONE
     if request.generation < 0 and not request.member_id and request.instance_id is None:
-        return ErrorCode.UNKNOWN_MEMBER_ID
+        # Producers of before KIP-447 do not know of members.
+        return ErrorCode.NONE if in_transaction else ErrorCode.UNKNOWN_MEMBER_ID
+    if in_transaction and group.state is GroupState.EMPTY and not group.stored and request.generation >= 0:
+        return ErrorCode.ILLEGAL_GENERATION
     error = member_error(group, request.member_id, request.instance_id)
     if error is not ErrorCode.NONE:
         return error
     if request.generation != group.generation:
         return ErrorCode.ILLEGAL_GENERATION
-    completing = group.state is GroupState.COMPLETING_REBALANCE
+    completing = group.state is GroupState.COMPLETING_REBALANCE and not in_transaction
     return ErrorCode.REBALANCE_IN_PROGRESS if completing else ErrorCode.NONE
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from crc32c import crc32c
 
 from penstock.base.errors import PlatformError
+from penstock.log.commits import TRANSACTIONAL
 from penstock.log.model import TopicConfig
 from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
@@ -55,6 +56,14 @@ class Accepted(NamedTuple):
     max_timestamp: int
     append_time_ms: int
     """What the answer says as log append time; -1 when producers set the timestamps."""
+    flags: int = 0
+    """Of batches that belong to transactions; see commits.py, and those below, which are only of interest here."""
+
+
+IMPLICIT, ABORTABLE = 8, 16
+"""Flags of a transactional batch: its producer leaves it to the log to make its partition part of the transaction; its
+producer understands that a transaction can only be aborted."""
+IMPLICIT_SINCE_VERSION, ABORTABLE_SINCE_VERSION = 12, 11
 
 
 class Rejected(NamedTuple):
@@ -102,13 +111,24 @@ def inspect(
         return Rejected(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"compression {codec} cannot be used here")
     if attributes & _TRANSACTIONAL_BIT and not transactional:
         return Rejected(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "a transactional batch without an id")
-    accepted = Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP)
+    flags = 0
+    if attributes & _TRANSACTIONAL_BIT:
+        if producer_id < 0:
+            return Rejected(ErrorCode.INVALID_RECORD, "a transactional batch needs a producer id")
+        flags = _flags(version)
+    accepted = Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP, flags)
     timely = (
         config.timestamp_before_max_ms > now_ms and max_timestamp <= now_ms + config.timestamp_after_max_ms
     ) or config.log_append_time
     if timely and config.plain and not attributes & _APPEND_TIME_BIT:
         return accepted
     return _look_inside(accepted, config, now_ms)
+
+
+def _flags(version: int) -> int:
+    if version >= IMPLICIT_SINCE_VERSION:
+        return TRANSACTIONAL | IMPLICIT | ABORTABLE
+    return TRANSACTIONAL | (ABORTABLE if version >= ABORTABLE_SINCE_VERSION else 0)
 
 
 def _another_batch(data: memoryview | bytes, position: int) -> bool:

@@ -14,6 +14,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
@@ -21,11 +22,15 @@ from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.metadata.database import Script
+from penstock.metadata.sqlite_engine import run_script
 from penstock.storage.wal import WalLocation, WalStore
 
 T = TypeVar("T")
+Change = Callable[[], Script[None]]
+"""A script that writes, and leaves the same behind if it is run again at once."""
 
 INLINE_MAX_BYTES = 128 * 1024
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 _INSERT = (
     "INSERT INTO wal_commit (shard_id, seq, object_id, wal_key, wal_offset, wal_length, committed_ms, agent_id, "
     "entries, bases) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -55,14 +60,25 @@ class CommitPath(Protocol):
     is_alone: bool
     """Whether nobody else appends: then a batch that is out of order by what is known here is out of order."""
 
-    async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
+    async def commit(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+    ) -> Commit:
         """Store the body and give its entries their offsets; `heads` is where the caller believes they start.
 
-        Raises `Unavailable` when nothing happened, `OutcomeUnknown` when even looking it up failed.
+        `change` is what else becomes true by it. Raises `Unavailable` when nothing happened, `OutcomeUnknown` when
+        even looking it up failed.
         """
 
-    def commit_now(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit | None:
+    def commit_now(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+    ) -> Commit | None:
         """The same without waiting, or None where that would block the caller for long."""
+
+    async def change(self, change: Change) -> None:
+        """Make a change true without a commit, in order with commits. Raises `Unavailable` when it did not happen."""
+
+    def change_now(self, change: Change) -> bool:
+        """The same without waiting; False, and nothing happened, where that would block the caller for long."""
 
 
 @dataclass(slots=True)
@@ -98,8 +114,12 @@ class EmbeddedCommitPath:
         self._shard_id, self._agent_id = shard_id, agent_id
         self._unsure: _Attempt | None = None
         """A commit in line of which is not known whether it happened."""
+        self._unsure_change = False
+        """The same of a change, which is tried again next."""
 
-    async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
+    async def commit(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+    ) -> Commit:
         """Write the WAL object and its row on the writer thread."""
         if self._unsure is not None:
             attempt, self._unsure = self._unsure, None
@@ -109,7 +129,7 @@ class EmbeddedCommitPath:
         attempt = self._attempt()
         try:
             location = await self._database.submit(
-                lambda connection: self._write(connection, attempt, body, entries, heads)
+                lambda connection: self._write(connection, attempt, body, entries, heads, change)
             )
         except OutcomeUnknown as problem:
             known = await self._look_up(attempt, entries, heads)
@@ -121,7 +141,9 @@ class EmbeddedCommitPath:
             raise _explained(problem) from problem
         return self._done(attempt, location, entries, heads)
 
-    def commit_now(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit | None:
+    def commit_now(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+    ) -> Commit | None:
         """Commit on the caller's thread when nothing has to reach a disk and the flush is small.
 
         When it cannot tell what became of it, `commit` with the same arguments finds out.
@@ -131,7 +153,7 @@ class EmbeddedCommitPath:
         attempt = self._attempt()
         try:
             location = self._database.run_inline(
-                lambda connection: self._write(connection, attempt, body, entries, heads)
+                lambda connection: self._write(connection, attempt, body, entries, heads, change)
             )
         except OutcomeUnknown:
             self._unsure = attempt
@@ -140,6 +162,35 @@ class EmbeddedCommitPath:
             self._give_up(attempt)
             raise _explained(problem) from problem
         return self._done(attempt, location, entries, heads)
+
+    async def change(self, change: Change) -> None:
+        """Run the script on the writer thread. Running it again does no harm, so that is how it is found out."""
+        unsure, delay_s = self._unsure_change, _FIRST_PAUSE_S
+        self._unsure_change = False
+        while True:
+            try:
+                await self._database.submit(partial(run_script, script=change))
+                return
+            except OutcomeUnknown:
+                unsure = True
+            except (PlatformError, sqlite3.Error) as problem:
+                if not unsure:
+                    raise _explained(problem) from problem
+            await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+            delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+    def change_now(self, change: Change) -> bool:
+        """Run the script on the caller's thread when nothing has to reach a disk."""
+        if not self._inline or not self._database.idle or self._unsure is not None:
+            return False
+        try:
+            self._database.run_inline(partial(run_script, script=change))
+        except OutcomeUnknown:
+            self._unsure_change = True
+            return False
+        except (PlatformError, sqlite3.Error) as problem:
+            raise _explained(problem) from problem
+        return True
 
     def _attempt(self) -> _Attempt:
         return _Attempt(self._randomness.token(16), self._clock.now_ms(), self._seq + 1)
@@ -164,7 +215,7 @@ class EmbeddedCommitPath:
 
     def _write(
         self, connection: sqlite3.Connection, attempt: _Attempt, body: memoryview, entries: Sequence[CommitEntry],
-        heads: Sequence[int],
+        heads: Sequence[int], change: Change | None,
     ) -> WalLocation:  # fmt: skip
         location = attempt.location = self._wal.append((body,))
         connection.execute(
@@ -174,6 +225,8 @@ class EmbeddedCommitPath:
                 attempt.now_ms, self._agent_id, pack_entries(entries), pack_bases(heads),
             ),
         )  # fmt: skip
+        if change is not None:
+            run_script(connection, change)
         return location
 
     async def _find(self, object_id: bytes) -> WalLocation | None:
@@ -186,13 +239,13 @@ class EmbeddedCommitPath:
             rows = yield "SELECT wal_key, wal_offset, wal_length FROM wal_commit WHERE object_id = $1", (object_id,)
             return WalLocation(*rows[0]) if rows else None
 
-        delay_s = 0.02
+        delay_s = _FIRST_PAUSE_S
         while True:
             try:
                 return await self._database.read(script)
             except (OutcomeUnknown, Unavailable):
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s = min(2 * delay_s, 1.0)
+                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
 
 
 def _explained(problem: PlatformError | sqlite3.Error) -> PlatformError:

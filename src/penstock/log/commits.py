@@ -8,7 +8,7 @@ follow each other.
 Layout, big-endian. Blob: format byte, then entries. Entry: partition id i64, byte start u32, byte length u32,
 offset count u32, batch count u32, maximum timestamp i64, producer batch count u16; then as many producer batches:
 producer id i64, epoch i16, first sequence i32, last offset delta u32, offset delta of the batch's first record
-within the entry u32, maximum timestamp i64.
+within the entry u32, maximum timestamp i64; in format 2, which rows with transactions have, flags u8 as well.
 """
 
 from __future__ import annotations
@@ -19,13 +19,25 @@ from struct import Struct
 from typing import NamedTuple
 
 from penstock.base.errors import CorruptData
-from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
-from penstock.log.producers import Refusal, last_sequence, remember
+from penstock.log.model import (
+    AbortedTransaction,
+    OpenTransaction,
+    Partition,
+    ProducerState,
+    SequenceBatch,
+    Span,
+)
+from penstock.log.producers import Refusal, last_sequence, note_marker, remember
 from penstock.storage.wal import WalLocation
 
-FORMAT = 1
+FORMAT, FORMAT_WITH_FLAGS = 1, 2
 _ENTRY = Struct(">qIIIIqH")
 _PRODUCER = Struct(">qhiIIq")
+_PRODUCER_WITH_FLAGS = Struct(">qhiIIqB")
+
+TRANSACTIONAL, CONTROL, ABORT = 1, 2, 4
+STORED_FLAGS = TRANSACTIONAL | CONTROL | ABORT
+"""Flags of a batch: it belongs to a transaction; it is the marker that ends one; the end is an abort."""
 
 
 class ProducerBatch(NamedTuple):
@@ -38,6 +50,7 @@ class ProducerBatch(NamedTuple):
     offset_delta: int
     """Where the batch starts, counted in offsets from the entry's base."""
     timestamp: int
+    flags: int = 0
 
 
 class CommitEntry(NamedTuple):
@@ -84,30 +97,35 @@ class Commit:
 
 def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
     """The `entries` column."""
-    parts = [bytes((FORMAT,))]
+    flagged = any(batch.flags for entry in entries for batch in entry.producer_batches)
+    parts = [bytes((FORMAT_WITH_FLAGS if flagged else FORMAT,))]
     for entry in entries:
         parts.append(_ENTRY.pack(*entry[:-1], len(entry.producer_batches)))
-        parts.extend(_PRODUCER.pack(*batch) for batch in entry.producer_batches)
+        if flagged:
+            parts.extend(_PRODUCER_WITH_FLAGS.pack(*batch) for batch in entry.producer_batches)
+        else:
+            parts.extend(_PRODUCER.pack(*batch[:-1]) for batch in entry.producer_batches)
     return b"".join(parts)
 
 
 def unpack_entries(blob: bytes) -> list[CommitEntry]:
     """Read the `entries` column; raise `CorruptData` on anything that was not packed by us."""
-    if not blob or blob[0] != FORMAT:
+    if not blob or blob[0] not in (FORMAT, FORMAT_WITH_FLAGS):
         raise CorruptData(f"commit row of unknown format {blob[:1]!r}")
+    producer = _PRODUCER if blob[0] == FORMAT else _PRODUCER_WITH_FLAGS
     entries, position, end = [], 1, len(blob)
     while position < end:
         if position + _ENTRY.size > end:
             raise CorruptData("commit row ends inside an entry")
         partition_id, start, length, offsets, count, timestamp, producer_count = _ENTRY.unpack_from(blob, position)
         position += _ENTRY.size
-        if position + producer_count * _PRODUCER.size > end:
+        if position + producer_count * producer.size > end:
             raise CorruptData("commit row ends inside a producer batch")
         batches = tuple(
-            ProducerBatch(*_PRODUCER.unpack_from(blob, position + number * _PRODUCER.size))
+            ProducerBatch(*producer.unpack_from(blob, position + number * producer.size))
             for number in range(producer_count)
         )
-        position += producer_count * _PRODUCER.size
+        position += producer_count * producer.size
         entries.append(CommitEntry(partition_id, start, length, offsets, count, timestamp, batches))
     return entries
 
@@ -137,11 +155,14 @@ def apply_entry(
     position: int,
     view: memoryview | None = None,
     producers: dict[int, ProducerState] | None = None,
+    *,
+    transactional: bool = True,
 ) -> Span | None:
     """Evolve a partition by one entry of a durable commit, and return the span. The only way a head moves forward.
 
     Entries must arrive in commit order; one that is already in segments (a replay over loaded rows) changes nothing.
-    `producers` are the states after this entry where the caller has worked them out already.
+    `producers` are the states after this entry where the caller has worked them out already. Not `transactional`: the
+    caller knows that no batch of the entry begins, continues or ends a transaction.
     """
     entry, base = commit.entries[position], commit.bases[position]
     if base < partition.segmented_to:
@@ -154,14 +175,38 @@ def apply_entry(
         partition.first_dirty_ms = commit.committed_ms
     if producers is not None:
         partition.producers.update(producers)
-    else:
-        for batch in entry.producer_batches:
+    for batch in entry.producer_batches if producers is None or transactional else ():
+        if batch.flags:
+            follow(partition.transactions, partition.aborted, base, batch, commit.committed_ms)
+        if producers is None:
             remember_batch(partition, base, batch, commit.committed_ms)
     return span
 
 
+def follow(
+    open_transactions: dict[int, OpenTransaction], aborted: list[AbortedTransaction], base: int, batch: ProducerBatch,
+    now_ms: int,
+) -> None:  # fmt: skip
+    """Note what a batch with flags does to the transactions of its partition: it begins one, goes on, or ends it.
+
+    What is open stays in the order of first offsets, so that the first one is where the undecided part begins.
+    """
+    offset = base + batch.offset_delta
+    if not batch.flags & CONTROL:
+        if batch.producer_id not in open_transactions:
+            open_transactions[batch.producer_id] = OpenTransaction(offset, now_ms)
+        return
+    ended = open_transactions.pop(batch.producer_id, None)
+    if ended is not None and batch.flags & ABORT:
+        stable = next((one.first_offset for one in open_transactions.values()), offset + 1)
+        aborted.append(AbortedTransaction(batch.producer_id, ended.first_offset, offset, stable))
+
+
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:
     """Note one idempotent batch of a durable entry whose base offset is `base`; one that is known changes nothing."""
+    if batch.flags & CONTROL:
+        note_marker(partition.producers, batch.producer_id, batch.epoch, now_ms)
+        return
     state = partition.producers.get(batch.producer_id)
     if state is not None and state.batches and base + batch.offset_delta <= state.batches[-1].last_offset:
         return

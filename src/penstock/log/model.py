@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from penstock.storage.wal import WalLocation
 
@@ -92,6 +92,24 @@ class ProducerState:
     batches: deque[SequenceBatch] = field(default_factory=lambda: deque(maxlen=KEPT_BATCHES))
 
 
+class OpenTransaction(NamedTuple):
+    """A transaction that has batches in a partition and no end."""
+
+    first_offset: int
+    started_ms: int
+
+
+class AbortedTransaction(NamedTuple):
+    """A transaction whose batches in a partition must not be seen."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    """Where the marker is."""
+    stable_offset: int
+    """The last stable offset after it: whatever is aborted later begins there or after it."""
+
+
 class Span:
     """Batches of one partition that one commit made visible, contiguous in offsets and bytes."""
 
@@ -123,6 +141,9 @@ class Waiter(Protocol):
     def on_append(self, size_bytes: int) -> None:
         """So many bytes became visible. Called on the loop inside a commit: must only note it and schedule."""
 
+    def on_stable(self, size_bytes: int) -> None:
+        """The same for a partition with transactions: how much of that can be read by whom is to be looked up."""
+
     def on_change(self) -> None:
         """The partition changed in another way (deleted, log start moved): answer now."""
 
@@ -131,8 +152,9 @@ class Partition:
     """One partition: its offsets, where its recent bytes are, and who waits for more."""
 
     __slots__ = (
-        "awaited", "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset", "partition_id", "pending",
-        "producers", "segmented_to", "size_bytes", "spans", "topic", "waiters",
+        "aborted", "aborted_from", "awaited", "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset",
+        "partition_id", "pending", "producers", "segmented_to", "segmented_transactions", "size_bytes", "spans",
+        "topic", "transactions", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -155,6 +177,13 @@ class Partition:
         self.awaited: dict[int, ProducerState] = {}
         """Producers of whom nothing is known but that a flush with their first batches failed: that one must come
         again before those that were sent behind it. Belongs to the writer."""
+        self.transactions: dict[int, OpenTransaction] = {}
+        """Those that are open, by producer id, in the order of their first offsets."""
+        self.segmented_transactions: dict[int, OpenTransaction] = {}
+        """Those that were open at `segmented_to`."""
+        self.aborted: list[AbortedTransaction] = []
+        """In the order of their ends. Those that end below `aborted_from` are only in the database."""
+        self.aborted_from = 0
         self.spans: list[Span] = []
         """In offset order, without gaps from the first one on."""
         self.waiters: dict[Waiter, None] = {}
@@ -163,8 +192,10 @@ class Partition:
 
     @property
     def last_stable_offset(self) -> int:
-        """Below it nothing is undecided. Without transactions that is the high watermark."""
-        return self.next_offset
+        """Below it nothing is undecided: the first offset of an open transaction, else the high watermark."""
+        if not self.transactions:
+            return self.next_offset
+        return max(self.log_start, next(iter(self.transactions.values())).first_offset)
 
     def drop_lost_spans(self) -> None:
         """Forget the oldest spans as far as they are neither in the WAL nor in memory: segments have their bytes."""

@@ -7,6 +7,7 @@ commit wrote are remembered, by `remember`.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from enum import Enum
 
 from penstock.log.model import NO_PRODUCER_ID, NO_TIMESTAMP, ProducerState, SequenceBatch
@@ -42,7 +43,8 @@ def judge(
     if epoch > state.epoch:
         return None if first_sequence == 0 else Refusal.OUT_OF_ORDER
     if not state.batches:
-        return None
+        # Of this epoch it has only been seen that it began, by the end of a transaction.
+        return None if first_sequence == 0 else Refusal.OUT_OF_ORDER
     if first_sequence == (state.batches[-1].last_sequence + 1) % SEQUENCES:
         return None
     last = last_sequence(first_sequence, record_count)
@@ -72,9 +74,21 @@ def remember(
     state.batches.append(batch)
 
 
-def expire(producers: dict[int, ProducerState], before_ms: int) -> int:
-    """Forget producers that wrote nothing since `before_ms`; how many."""
-    gone = [producer_id for producer_id, state in producers.items() if state.last_ms < before_ms]
+def note_marker(producers: dict[int, ProducerState], producer_id: int, epoch: int, now_ms: int) -> None:
+    """Note the end of a transaction. If it brings a newer epoch, sequences begin again."""
+    state = producers.get(producer_id)
+    if state is None or epoch > state.epoch:
+        state = producers[producer_id] = ProducerState(producer_id, epoch, now_ms)
+    state.last_ms = now_ms
+
+
+def expire(producers: dict[int, ProducerState], before_ms: int, *, kept: Container[int] = ()) -> int:
+    """Forget producers that wrote nothing since `before_ms`, but not those in `kept`; how many."""
+    gone = [
+        producer_id
+        for producer_id, state in producers.items()
+        if state.last_ms < before_ms and producer_id not in kept
+    ]
     for producer_id in gone:
         del producers[producer_id]
     return len(gone)

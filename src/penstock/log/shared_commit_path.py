@@ -28,6 +28,7 @@ from typing import Any
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
+from penstock.log.commit_path import Change
 from penstock.log.commit_sql import (
     CommitSql,
     NewCommit,
@@ -48,6 +49,7 @@ from penstock.metadata.database import Database, Script
 from penstock.storage.wal import WalLocation, WalStore
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_ALONE = "transactions are not served by several agents"
 _log = logging.getLogger(__name__)
 
 
@@ -99,11 +101,25 @@ class SharedCommitPath:
         self._locked: _Locked | None = None
         self.stats = PathStats()
 
-    def commit_now(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> None:
+    def commit_now(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+    ) -> None:
         """There is always something to wait for."""
 
-    async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
+    def change_now(self, change: Change) -> bool:
+        """There is always something to wait for."""
+        return False
+
+    async def change(self, change: Change) -> None:
+        """Refused, as is a commit with a change: transactions over several agents are not served by this release."""
+        raise Unavailable(_ALONE)
+
+    async def commit(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+    ) -> Commit:
         """Write the WAL object, then ask for its offsets."""
+        if change is not None:
+            raise Unavailable(_ALONE)
         producers = self._believed(entries)
         object_id, now_ms = self._randomness.token(16), self._clock.now_ms()
         location = await self._on_thread(lambda: self._wal.append((body,)))

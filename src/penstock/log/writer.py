@@ -21,9 +21,10 @@ from typing import Any, NamedTuple, Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
-from penstock.log.batches import Accepted
+from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath
-from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest, Unappended, apply_entry
+from penstock.log.commits import CONTROL, STORED_FLAGS, Commit, CommitEntry, ProducerBatch, Rest, Unappended, apply_entry
+from penstock.log.flush import Flush, Passenger, Share, TransactionGuard
 from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP, Partition, ProducerState, SequenceBatch, Span
 from penstock.log.producers import Refusal, awaited, judge, last_sequence, remember
 from penstock.log.segments import LONG_BYTES, SegmentBuilder
@@ -95,22 +96,6 @@ Waiting = tuple[Accepted, Settles, int]
 
 
 @dataclass(slots=True)
-class _Share:
-    """One partition's part of a flush."""
-
-    partition: Partition
-    base: int
-    next_offset: int
-    appended: list[tuple[Accepted, Settles, int, int]] = field(default_factory=list)
-    """Batch, whom to tell, and the offset it got."""
-    repeated: list[tuple[SequenceBatch, Settles, int]] = field(default_factory=list)
-    producers: dict[int, ProducerState] = field(default_factory=dict)
-    """States of the producers as they will be when this flush is durable."""
-    byte_start: int = 0
-    byte_length: int = 0
-
-
-@dataclass(slots=True)
 class WriterStats:
     """Counted since the process started."""
 
@@ -134,7 +119,10 @@ class Writer:
     ) -> None:
         self._arena, self._commit_path, self._clock, self._on_commit = arena, commit_path, clock, on_commit
         self._room = room
+        self.transactions: TransactionGuard | None = None
+        """Who knows about transactions. Without it there are none."""
         self._dirty: deque[Partition] = deque()
+        self._passengers: deque[Passenger] = deque()
         self._task: asyncio.Task[None] | None = None
         self._scheduled = False
         self.pending_bytes = 0
@@ -156,9 +144,16 @@ class Writer:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
 
+    def take_along(self, passenger: Passenger) -> None:
+        """Let a change go with the next flush, which is made for it if there is nothing else to flush."""
+        self._passengers.append(passenger)
+        if not self._scheduled and self._task is None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._start)
+
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
-        while self._scheduled or self._task is not None or self._dirty:
+        while self._scheduled or self._task is not None or self._dirty or self._passengers:
             task = self._task
             if task is None:
                 await asyncio.sleep(0)
@@ -167,23 +162,36 @@ class Writer:
 
     def _start(self) -> None:
         self._scheduled = False
-        while self._dirty:
+        while self._dirty or self._passengers:
             if self._has_no_room():
-                self._begin([], memoryview(b""), [])
+                self._begin(Flush())
                 return
-            shares, body, chunk_spans = self._stage()
-            if not shares:
+            flush = self._stage()
+            if flush.is_empty:
                 continue
-            entries, bases = _entries(shares)
             try:
-                commit = self._commit_path.commit_now(body, entries, bases)
+                is_done = self._flush_now(flush)
             except PlatformError as problem:
-                self._fail(shares, problem)
+                self._fail(flush, problem)
                 continue
-            if commit is None:
-                self._begin(shares, body, chunk_spans)
+            if not is_done:
+                self._begin(flush)
                 return
-            self._succeed(shares, body, chunk_spans, commit)
+
+    def _flush_now(self, flush: Flush) -> bool:
+        """Make a flush durable without waiting, if that is possible."""
+        change = flush.change
+        if not flush.shares:
+            if change is None or not self._commit_path.change_now(change):
+                return False
+            self._land(flush)
+            return True
+        entries, bases = _entries(flush.shares)
+        commit = self._commit_path.commit_now(flush.body, entries, bases, change)
+        if commit is None:
+            return False
+        self._succeed(flush, commit)
+        return True
 
     def _has_no_room(self) -> bool:
         return self._room is not None and self._room.is_short
@@ -192,44 +200,51 @@ class Writer:
         assert self._room is not None
         await self._room.wait()
 
-    def _begin(self, shares: list[_Share], body: memoryview, tenants: list[Any]) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(shares, body, tenants))
+    def _begin(self, flush: Flush) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(flush))
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled():
             task.result()
-        if self._dirty and not self._scheduled:
+        if (self._dirty or self._passengers) and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
 
-    async def _run(self, shares: list[_Share], body: memoryview, tenants: list[Any]) -> None:
+    async def _run(self, flush: Flush) -> None:
         """Flush until nothing waits."""
         while True:
-            if shares:
-                entries, bases = _entries(shares)
+            if not flush.is_empty:
                 try:
-                    commit = await self._commit_path.commit(body, entries, bases)
+                    await self._flush(flush)
                 except PlatformError as problem:
-                    self._fail(shares, problem)
-                else:
-                    self._succeed(shares, body, tenants, commit)
-            if not self._dirty:
+                    self._fail(flush, problem)
+            if not self._dirty and not self._passengers:
                 return
             if self._has_no_room():
                 await self._wait_for_room()
-            shares, body, tenants = self._stage()
+            flush = self._stage()
+
+    async def _flush(self, flush: Flush) -> None:
+        change = flush.change
+        if flush.shares:
+            entries, bases = _entries(flush.shares)
+            self._succeed(flush, await self._commit_path.commit(flush.body, entries, bases, change))
+        elif change is not None:
+            await self._commit_path.change(change)
+            self._land(flush)
 
     # ---- decide ----------------------------------------------------------------------------------------------
 
-    def _stage(self) -> tuple[list[_Share], memoryview, list[Any]]:
+    def _stage(self) -> Flush:
         """Take what waits, decide it, and lay the batches to append out in memory.
 
         What is refused is answered at once: a refusal rests on durable state only. Repeats of batches of this very
         flush are answered with it.
         """
-        shares: list[_Share] = []
+        flush = Flush(self._clock.now_ms())
+        shares = flush.shares
         size, is_full = 0, False
         while self._dirty and not is_full and size < FLUSH_MAX_BYTES:
             partition = self._dirty.popleft()
@@ -243,13 +258,15 @@ class Writer:
                 partition.pending = pending[taken:]
                 self._dirty.append(partition)
                 pending = pending[:taken]
-            share = self._decide(partition, pending)
+            share = self._decide(partition, pending, flush.now_ms)
             if share.appended:
                 share.byte_start = size
                 size += share.byte_length
                 shares.append(share)
+        if self._passengers:
+            size = self._board(flush, size)
         if not shares:
-            return [], memoryview(b""), []
+            return flush
         body, chunk = self._arena.reserve(aligned(size))
         for share in shares:
             position = share.byte_start
@@ -260,19 +277,32 @@ class Writer:
                 # With the offset that it will most likely have, so that what the WAL holds is what a segment holds.
                 _PREFIX.pack_into(body, position, offset, end - position - _LENGTH_OVERHEAD, LEADER_EPOCH)
                 position = end
-        return shares, body, chunk.tenants
+        flush.body, flush.tenants = body, chunk.tenants
+        return flush
 
-    def _decide(self, partition: Partition, pending: list[Waiting]) -> _Share:
-        share = _Share(partition, partition.next_offset, partition.next_offset)
+    def _board(self, flush: Flush, size_before: int) -> int:
+        """Let passengers decide, now that it is known what they go with; the size of the flush with their markers."""
+        waiting, self._passengers = self._passengers, deque()
+        for passenger in waiting:
+            if not passenger.board(flush):
+                self._passengers.append(passenger)
+        size = 0
+        for share in flush.shares:
+            share.byte_start = size
+            size += share.byte_length
+        self.pending_bytes += size - size_before
+        return size
+
+    def _decide(self, partition: Partition, pending: list[Waiting], now_ms: int) -> Share:
+        share = Share(partition, partition.next_offset, partition.next_offset)
         if partition.topic.deleted:
             for batch, ticket, position in pending:
                 self.pending_bytes -= len(batch.data)
                 ticket.settle(position, Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
             return share
-        now_ms = self._clock.now_ms()
         for batch, ticket, position in pending:
             if batch.producer_id >= 0:
-                verdict = self._judge(share, batch, now_ms)
+                verdict = self._transactional_refusal(share, batch) or self._judge(share, batch, now_ms)
                 if verdict is not None:
                     self.pending_bytes -= len(batch.data)
                     self._answer_unwritten(share, verdict, ticket, position)
@@ -285,7 +315,22 @@ class Writer:
                 ticket.settle(position, _repeat(known, partition))
         return share
 
-    def _judge(self, share: _Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | None:
+    def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | None:
+        """Why a batch does not fit the transactions there are."""
+        producer_id, partition = batch.producer_id, share.partition
+        if not batch.flags:
+            if producer_id in partition.transactions or (share.transactional and producer_id in share.transactional):
+                return ErrorCode.INVALID_TXN_STATE
+            return None
+        if self.transactions is None:
+            return ErrorCode.INVALID_TXN_STATE
+        refusal = self.transactions.refusal(partition, batch)
+        if refusal is ErrorCode.NONE and batch.flags & IMPLICIT and batch.base_sequence:
+            if producer_id not in share.producers and producer_id not in partition.producers:
+                return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+        return None if refusal is ErrorCode.NONE else refusal
+
+    def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | None:
         """Judge a batch of an idempotent producer against the log as it will be after this flush."""
         state = share.producers.get(batch.producer_id)
         if state is None:
@@ -295,6 +340,9 @@ class Writer:
         known = state or share.partition.awaited.get(batch.producer_id)
         verdict = judge(known, batch.producer_epoch, batch.base_sequence, batch.offset_count)
         if verdict is None:
+            if batch.flags:
+                share.transactional = share.transactional or {}
+                share.transactional[batch.producer_id] = None
             if state is not None:
                 share.producers[batch.producer_id] = state
             first = share.next_offset
@@ -316,9 +364,11 @@ class Writer:
         return verdict
 
     def _answer_unwritten(
-        self, share: _Share, verdict: SequenceBatch | Refusal, ticket: Settles, position: int
+        self, share: Share, verdict: SequenceBatch | Refusal | ErrorCode, ticket: Settles, position: int
     ) -> None:
-        if isinstance(verdict, Refusal):
+        if isinstance(verdict, ErrorCode):
+            ticket.settle(position, Appended(verdict))
+        elif isinstance(verdict, Refusal):
             ticket.settle(position, Appended(_REFUSALS[verdict]))
         elif verdict.base_offset < share.base:
             ticket.settle(position, _repeat(verdict, share.partition))
@@ -327,12 +377,21 @@ class Writer:
 
     # ---- evolve and answer -----------------------------------------------------------------------------------
 
-    def _succeed(self, shares: list[_Share], body: memoryview, tenants: list[Any], commit: Commit) -> None:
-        stats = self.stats
-        stats.commits += 1
+    def _recovered(self) -> None:
         if self._failed_in_a_row:
             _log.warning("flushes succeed again, after %d that failed", self._failed_in_a_row)
             self._failed_in_a_row = 0
+
+    def _land(self, flush: Flush) -> None:
+        """A flush of passengers alone is durable."""
+        self._recovered()
+        for passenger in flush.passengers:
+            passenger.landed()
+
+    def _succeed(self, flush: Flush, commit: Commit) -> None:
+        stats, shares, body, tenants = self.stats, flush.shares, flush.body, flush.tenants
+        stats.commits += 1
+        self._recovered()
         if commit.rest is not None:
             self._succeed_in_part(shares, body, tenants, commit, commit.rest)
             return
@@ -342,7 +401,13 @@ class Writer:
             view = body[share.byte_start : share.byte_start + share.byte_length]
             if moved:
                 _give_moved_offsets(view, share, moved)
-            span = apply_entry(partition, commit, number, view, None if moved else share.producers)
+            transactional = share.transactional
+            span = apply_entry(
+                partition, commit, number, view, None if moved else share.producers,
+                transactional=transactional is not None,
+            )  # fmt: skip
+            if transactional is not None and self.transactions is not None:
+                self.transactions.began(partition, transactional)
             if span is not None:
                 tenants.append((partition, span))
                 if share.byte_length >= LONG_BYTES and not moved:
@@ -355,17 +420,22 @@ class Writer:
             self.pending_bytes -= share.byte_length
             if partition.waiters:
                 for waiter in list(partition.waiters):
-                    waiter.on_append(share.byte_length)
+                    if partition.transactions or transactional is not None:
+                        waiter.on_stable(share.byte_length)
+                    else:
+                        waiter.on_append(share.byte_length)
             log_start = partition.log_start
             for batch, ticket, slot, offset in share.appended:
                 ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
             for known, ticket, slot in share.repeated:
                 ticket.settle(slot, _repeat(known, partition, moved))
+        for passenger in flush.passengers:
+            passenger.landed()
         self._on_commit(commit)
         self.on_drained()
 
     def _succeed_in_part(
-        self, shares: list[_Share], body: memoryview, tenants: list[Any], commit: Commit, rest: Rest
+        self, shares: list[Share], body: memoryview, tenants: list[Any], commit: Commit, rest: Rest
     ) -> None:
         """Some batches were left out: each stretch is applied by itself, each batch gets an answer of its own."""
         stretches: dict[int, list[int]] = {}
@@ -395,7 +465,7 @@ class Writer:
             self._on_commit(commit)
         self.on_drained()
 
-    def _fail(self, shares: list[_Share], problem: PlatformError) -> None:
+    def _fail(self, flush: Flush, problem: PlatformError) -> None:
         """Nothing was written: say so with an error that makes clients try again."""
         self.stats.failures += 1
         self._failed_in_a_row += 1
@@ -404,27 +474,31 @@ class Writer:
             self._complained_at = now
             _log.error("a flush failed, its producers are told to try again: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
-        for share in shares:
+        for share in flush.shares:
             self.pending_bytes -= share.byte_length
             self._await_again(share)
             for _, ticket, slot, _ in share.appended:
                 ticket.settle(slot, refused)
             for _, ticket, slot in share.repeated:
                 ticket.settle(slot, refused)
+        for passenger in flush.passengers:
+            passenger.failed(problem)
         self.on_drained()
 
-    def _await_again(self, share: _Share) -> None:
+    def _await_again(self, share: Share) -> None:
         """Let the first batch of a producer that is not known come before those that may be on their way behind it."""
         partition, now_ms = share.partition, self._clock.now_ms()
         for batch, _, _, _ in share.appended:
             producer_id = batch.producer_id
+            if batch.flags & CONTROL:
+                continue
             if producer_id >= 0 and producer_id not in partition.producers and producer_id not in partition.awaited:
                 partition.awaited[producer_id] = awaited(batch.producer_epoch, batch.base_sequence, now_ms)
         while len(partition.awaited) > AWAITED_MAX:
             del partition.awaited[next(iter(partition.awaited))]
 
 
-def _give_moved_offsets(view: memoryview, share: _Share, moved: int) -> None:
+def _give_moved_offsets(view: memoryview, share: Share, moved: int) -> None:
     """Others had appended to the partition meanwhile."""
     position = 0
     for batch, _, _, offset in share.appended:
@@ -433,7 +507,7 @@ def _give_moved_offsets(view: memoryview, share: _Share, moved: int) -> None:
         position += size
 
 
-def _index(share: _Share) -> tuple[bytes, bytes]:
+def _index(share: Share) -> tuple[bytes, bytes]:
     """The indexes that a segment of these batches has."""
     builder = SegmentBuilder(share.base)
     for batch, _, _, offset in share.appended:
@@ -468,7 +542,7 @@ def _fitting(pending: list[Waiting], room_bytes: int) -> int:
     return len(pending)
 
 
-def _entries(shares: list[_Share]) -> tuple[list[CommitEntry], list[int]]:
+def _entries(shares: list[Share]) -> tuple[list[CommitEntry], list[int]]:
     entries = []
     for share in shares:
         producer_batches = tuple(
@@ -479,6 +553,7 @@ def _entries(shares: list[_Share]) -> tuple[list[CommitEntry], list[int]]:
                 batch.offset_count - 1,
                 offset - share.base,
                 batch.max_timestamp,
+                batch.flags & STORED_FLAGS,
             )
             for batch, _, _, offset in share.appended
             if batch.producer_id >= 0
@@ -498,7 +573,7 @@ def _entries(shares: list[_Share]) -> tuple[list[CommitEntry], list[int]]:
 
 
 def _answers_in_part(
-    share: _Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: Rest
+    share: Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: Rest
 ) -> dict[int, Appended]:
     """The answer to each batch, by the offset it was meant to get. Those that are in the log get theirs written in."""
     partition, answers, byte_position = share.partition, {}, share.byte_start

@@ -1,0 +1,131 @@
+"""What one flush of the writer consists of: shares of partitions, and passengers.
+
+A *passenger* is a change of something else that must become durable in one transaction with the flush, and in order
+with it: the state of a transaction and the markers that end it. It decides when the flush is put together, on what is
+durable by then and on the batches that are in the flush already. Since the writer has one flush under way at a time,
+there is nothing else it could depend on. A flush may consist of passengers alone; without markers it needs no object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from penstock.base.errors import PlatformError
+from penstock.log.batches import Accepted
+from penstock.log.commit_path import Change
+from penstock.log.markers import marker
+from penstock.log.model import Partition, ProducerState, SequenceBatch
+from penstock.log.producers import note_marker
+from penstock.metadata.database import Script
+from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    from penstock.log.writer import Appended, Settles
+
+
+@dataclass(slots=True)
+class Share:
+    """One partition's part of a flush."""
+
+    partition: Partition
+    base: int
+    next_offset: int
+    appended: list[tuple[Accepted, Settles, int, int]] = field(default_factory=list)
+    """Batch, whom to tell, and the offset it got."""
+    repeated: list[tuple[SequenceBatch, Settles, int]] = field(default_factory=list)
+    producers: dict[int, ProducerState] = field(default_factory=dict)
+    """States of the producers as they will be when this flush is durable."""
+    transactional: dict[int, None] | None = None
+    """Producers with batches or markers of transactions in it, if there are any."""
+    byte_start: int = 0
+    byte_length: int = 0
+
+
+class Passenger(Protocol):
+    """A change that goes with a flush."""
+
+    def board(self, flush: Flush) -> bool:
+        """Decide, and join the flush's passengers unless nothing is to be written; False to wait for the next one."""
+
+    def landed(self) -> None:
+        """The flush is durable, and its batches are applied. Called at once, in the order of boarding."""
+
+    def failed(self, problem: PlatformError) -> None:
+        """Nothing of the flush happened."""
+
+
+class TransactionGuard(Protocol):
+    """Knows which producers may write as part of which transactions."""
+
+    def refusal(self, partition: Partition, batch: Accepted) -> ErrorCode:
+        """Why a transactional batch must not be appended, or NONE."""
+
+    def began(self, partition: Partition, producers: Iterable[int]) -> None:
+        """Producers have durable batches of transactions in a partition. Their transactions may be open or ended."""
+
+
+class _Nobody:
+    """Whom to tell about a marker."""
+
+    def settle(self, position: int, result: Appended) -> None:
+        """Nobody waits."""
+
+
+_NOBODY = _Nobody()
+
+
+@dataclass(slots=True)
+class Flush:
+    """One flush, from its decision to its end."""
+
+    now_ms: int = 0
+    shares: list[Share] = field(default_factory=list)
+    body: memoryview = field(default_factory=lambda: memoryview(b""))
+    tenants: list[Any] = field(default_factory=list)
+    """Of the arena's chunk that the body is in."""
+    passengers: list[Passenger] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    boarded: set[object] = field(default_factory=set)
+    """Whatever passengers have touched: a second one who needs the same takes the next flush."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to make durable."""
+        return not self.shares and not self.changes
+
+    @property
+    def change(self) -> Change | None:
+        """Everything passengers want to be written."""
+        return self._all_changes if self.changes else None
+
+    def _all_changes(self) -> Script[None]:
+        for change in self.changes:
+            yield from change()
+
+    def partitions_of(self, producer_id: int) -> Iterator[Partition]:
+        """Where this flush has batches of a producer's transaction."""
+        for share in self.shares:
+            if share.transactional is not None and producer_id in share.transactional:
+                yield share.partition
+
+    def end_transaction(
+        self, partition: Partition, *, producer_id: int, epoch: int, commit: bool, coordinator_epoch: int
+    ) -> None:
+        """Append the marker that ends a producer's transaction in a partition, behind what the flush has of it."""
+        share = next((share for share in self.shares if share.partition is partition), None)
+        if share is None:
+            share = Share(partition, partition.next_offset, partition.next_offset)
+            self.shares.append(share)
+        batch = marker(
+            producer_id=producer_id, epoch=epoch, commit=commit, coordinator_epoch=coordinator_epoch, now_ms=self.now_ms
+        )
+        share.appended.append((batch, _NOBODY, 0, share.next_offset))
+        share.next_offset += 1
+        share.byte_length += len(batch.data)
+        share.transactional = share.transactional or {}
+        share.transactional[producer_id] = None
+        if producer_id not in share.producers and (known := partition.producers.get(producer_id)) is not None:
+            share.producers[producer_id] = ProducerState(producer_id, known.epoch, known.last_ms, known.batches.copy())
+        note_marker(share.producers, producer_id, epoch, self.now_ms)

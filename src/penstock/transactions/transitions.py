@@ -1,0 +1,203 @@
+"""The rules of the transaction coordinator (KIP-98, KIP-360, KIP-890; KAFKA.md B7).
+
+Pure: no await, no clock, no I/O. A rule gets the state of a transactional id, or None if there is none, and whether
+its producer has open batches in some partition; it says what to store, which transaction to end, and the answer.
+
+Where Kafka first decides to end a transaction, then has markers written, and tells others to wait meanwhile, here all
+of it is one change. So there is no state of preparing, and a new producer does not have to ask twice to abort what
+the old one left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from penstock.coordination.model import Key
+from penstock.transactions.model import (
+    EPOCH_EXHAUSTED,
+    NEVER_MS,
+    NO_EPOCH,
+    NO_PRODUCER_ID,
+    Add,
+    Decision,
+    End,
+    Ending,
+    Init,
+    Producer,
+    Result,
+    Transaction,
+    TransactionState,
+)
+from penstock.wire.error_codes import ErrorCode
+
+_COMPLETE = {True: TransactionState.COMPLETE_COMMIT, False: TransactionState.COMPLETE_ABORT}
+
+
+def refused(error: ErrorCode) -> Decision:
+    """Change nothing."""
+    return Decision(result=Result(error=error))
+
+
+def init(
+    txn: Transaction | None, key: Key, request: Init, now_ms: int, *, has_batches: bool, fresh_id: int | None
+) -> Decision:
+    """Give the id to a new producer, or a new epoch to the one that has it. What the old one left open is aborted."""
+    if txn is None:
+        if fresh_id is None:
+            return Decision(result=Result(), needs_producer_id=True)
+        txn = Transaction(
+            key=key, producer_id=fresh_id, epoch=0, timeout_ms=request.timeout_ms, updated_ms=now_ms
+        )  # fmt: skip
+        return _given(txn)
+    expected = request.expected
+    if expected is not None and not _may_be(txn, expected):
+        return refused(ErrorCode.PRODUCER_FENCED)
+    ending = None
+    if is_ongoing(txn, has_batches=has_batches):
+        if expected is not None and expected.epoch != txn.epoch:
+            return refused(ErrorCode.PRODUCER_FENCED)
+        fence = Producer(txn.producer_id, txn.epoch + 1)
+        ending = Ending(fence, commit=False)
+        txn = replace(_ended(txn, commit=False, now_ms=now_ms), epoch=fence.epoch, last_epoch=NO_EPOCH)
+        expected = None
+    txn = replace(txn, timeout_ms=request.timeout_ms, updated_ms=now_ms)
+    if txn.epoch >= EPOCH_EXHAUSTED and (expected is None or expected.epoch == txn.epoch):
+        if fresh_id is None:
+            return Decision(result=Result(), needs_producer_id=True)
+        knew = expected is not None
+        txn = replace(
+            txn, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id,
+            last_epoch=txn.epoch if knew else NO_EPOCH, state=TransactionState.EMPTY,
+        )  # fmt: skip
+    elif expected is None or expected.epoch == txn.epoch:
+        txn = replace(
+            txn, epoch=txn.epoch + 1, last_epoch=NO_EPOCH if expected is None else expected.epoch,
+            state=TransactionState.EMPTY,
+        )  # fmt: skip
+    elif expected.epoch != txn.last_epoch:
+        return refused(ErrorCode.PRODUCER_FENCED)
+    # Else this is a repetition, whose first answer was lost: the same again.
+    return replace(_given(txn), ending=ending)
+
+
+def _may_be(txn: Transaction, claimed: Producer) -> bool:
+    """Whether whoever claims to be this producer may own the id."""
+    if claimed.producer_id == txn.producer_id:
+        return True
+    return claimed.producer_id == txn.last_producer_id and claimed.epoch >= EPOCH_EXHAUSTED
+
+
+def _given(txn: Transaction) -> Decision:
+    return Decision(result=Result(producer=Producer(txn.producer_id, txn.epoch)), state=txn)
+
+
+def is_ongoing(txn: Transaction, *, has_batches: bool) -> bool:
+    """Whether there is a transaction to end."""
+    return has_batches or txn.state is TransactionState.ONGOING
+
+
+def owner_error(txn: Transaction | None, producer: Producer) -> ErrorCode:
+    """Why a producer may not speak for a transactional id, or NONE."""
+    if txn is None or txn.producer_id != producer.producer_id:
+        return ErrorCode.INVALID_PRODUCER_ID_MAPPING
+    return ErrorCode.NONE if txn.epoch == producer.epoch else ErrorCode.PRODUCER_FENCED
+
+
+def add(txn: Transaction | None, request: Add, now_ms: int, *, has_batches: bool) -> Decision:
+    """Make partitions and groups part of the transaction, which begins if it has not."""
+    error = owner_error(txn, request.producer)
+    if txn is None or error is not ErrorCode.NONE:
+        return refused(error)
+    is_known = request.partitions <= txn.partitions and request.groups <= txn.groups
+    if is_known and txn.state is TransactionState.ONGOING:
+        return refused(ErrorCode.NONE)
+    begins = not is_ongoing(txn, has_batches=has_batches)
+    began_ms = now_ms if begins or txn.started_ms == NEVER_MS else txn.started_ms
+    state = replace(
+        txn, state=TransactionState.ONGOING, partitions=txn.partitions | request.partitions,
+        groups=txn.groups | request.groups, started_ms=began_ms, updated_ms=now_ms,
+    )  # fmt: skip
+    return Decision(result=Result(), state=state)
+
+
+def end(
+    txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool, fresh_id: int | None
+) -> Decision:
+    """Commit or abort. Producers of transaction version 2 go on with the next epoch, or the next producer id."""
+    if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
+        same = txn.state is _COMPLETE[request.commit] and not has_batches
+        return _told(txn) if same else refused(_of_repetition(txn, has_batches=has_batches))
+    error = owner_error(txn, request.producer)
+    if txn is None or error is not ErrorCode.NONE:
+        return refused(error)
+    if not is_ongoing(txn, has_batches=has_batches):
+        return _end_nothing(txn, request, now_ms, fresh_id=fresh_id)
+    if not request.raises_epoch:
+        ending = Ending(request.producer, request.commit)
+        # What a producer knew before it has its epoch does not matter any more once it has used that.
+        state = replace(_ended(txn, commit=request.commit, now_ms=now_ms), last_epoch=NO_EPOCH)
+        return Decision(result=Result(producer=request.producer), state=state, ending=ending)
+    return _end_and_raise(txn, request, now_ms, fresh_id=fresh_id, ends=True)
+
+
+def _is_repetition(txn: Transaction, producer: Producer) -> bool:
+    """Whether a producer names itself as it was before the last transaction ended."""
+    if producer.epoch != txn.last_epoch:
+        return False
+    return producer.producer_id in (txn.producer_id, txn.last_producer_id) and producer != Producer(
+        txn.producer_id, txn.epoch
+    )
+
+
+def _of_repetition(txn: Transaction, *, has_batches: bool) -> ErrorCode:
+    """The producer went on without this request's sender, a zombie. Else that wants the other result: too late."""
+    went_on = is_ongoing(txn, has_batches=has_batches) or txn.state is TransactionState.EMPTY
+    return ErrorCode.PRODUCER_FENCED if went_on else ErrorCode.INVALID_TXN_STATE
+
+
+def _told(txn: Transaction) -> Decision:
+    return Decision(result=Result(producer=Producer(txn.producer_id, txn.epoch)))
+
+
+def _end_nothing(txn: Transaction, request: End, now_ms: int, *, fresh_id: int | None) -> Decision:
+    """There is no transaction. Version 1 may repeat how the last one ended; version 2 may abort, to be sure."""
+    if not request.raises_epoch:
+        same = txn.state is _COMPLETE[request.commit]
+        return _told(txn) if same else refused(ErrorCode.INVALID_TXN_STATE)
+    if request.commit:
+        return refused(ErrorCode.INVALID_TXN_STATE)
+    return _end_and_raise(txn, request, now_ms, fresh_id=fresh_id, ends=False)
+
+
+def _end_and_raise(txn: Transaction, request: End, now_ms: int, *, fresh_id: int | None, ends: bool) -> Decision:
+    state = replace(_ended(txn, commit=request.commit, now_ms=now_ms), last_epoch=txn.epoch)
+    raised = Producer(txn.producer_id, txn.epoch + 1)
+    if raised.epoch > EPOCH_EXHAUSTED:
+        if fresh_id is None:
+            return Decision(result=Result(), needs_producer_id=True)
+        state = replace(state, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id)
+    else:
+        state = replace(state, epoch=raised.epoch, last_producer_id=NO_PRODUCER_ID)
+    result = Result(producer=Producer(state.producer_id, state.epoch))
+    return Decision(result=result, state=state, ending=Ending(raised, request.commit) if ends else None)
+
+
+def _ended(txn: Transaction, *, commit: bool, now_ms: int) -> Transaction:
+    return replace(
+        txn, state=_COMPLETE[commit], partitions=frozenset(), groups=frozenset(), started_ms=NEVER_MS,
+        updated_ms=now_ms,
+    )  # fmt: skip
+
+
+def time_out(txn: Transaction | None, now_ms: int, *, has_batches: bool, began_ms: int) -> Decision:
+    """Abort a transaction that takes too long, and fence its producer."""
+    if txn is None or not is_ongoing(txn, has_batches=has_batches) or now_ms - began_ms < txn.timeout_ms:
+        return refused(ErrorCode.NONE)
+    fence = Producer(txn.producer_id, txn.epoch + 1)
+    state = replace(_ended(txn, commit=False, now_ms=now_ms), epoch=fence.epoch, last_epoch=NO_EPOCH)
+    return Decision(result=Result(), state=state, ending=Ending(fence, commit=False))
+
+
+def may_expire(txn: Transaction, now_ms: int, retention_ms: int, *, has_batches: bool) -> bool:
+    """Whether an id has not been used for so long that it is forgotten."""
+    return not is_ongoing(txn, has_batches=has_batches) and now_ms - txn.updated_ms >= retention_ms
