@@ -362,10 +362,14 @@ def free_deleted(partition_id: int, shard_id: int, limit: int, now_ms: int) -> S
     if not rows:
         yield "DELETE FROM producer_state WHERE partition_id = $1", (partition_id,)
         yield (
-            "DELETE FROM topic_deletion WHERE partition_id = $1 AND NOT EXISTS (SELECT 1 FROM (SELECT committed_ms"
-            " FROM wal_commit WHERE shard_id = $2 AND seq > (SELECT wal_floor FROM shard WHERE shard_id = $2)"
-            " ORDER BY seq LIMIT 1) AS oldest"
-            " WHERE oldest.committed_ms <= topic_deletion.deleted_ms)",
+            "UPDATE topic_deletion SET last_seq = (SELECT COALESCE(MAX(seq), 0) FROM wal_commit WHERE shard_id = $2)"
+            " WHERE partition_id = $1 AND last_seq IS NULL",
+            (partition_id, shard_id),
+        )
+        yield (
+            "DELETE FROM topic_deletion WHERE partition_id = $1 AND NOT EXISTS (SELECT 1 FROM wal_commit"
+            " WHERE shard_id = $2 AND seq <= topic_deletion.last_seq"
+            " AND seq > (SELECT wal_floor FROM shard WHERE shard_id = $2))",
             (partition_id, shard_id),
         )
     return len(rows)
