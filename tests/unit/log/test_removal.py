@@ -257,6 +257,6 @@ async def execute(world: UpkeepWorld, sql: str, *args: object) -> None:
 
 async def put_commit(world: UpkeepWorld, *, seq: int, committed_ms: int) -> None:
     await execute(
-        world, "INSERT INTO wal_commit VALUES (1, $1, $2, 'memory', 0, 1, $3, 1, $4, $5)", seq, bytes(16),
+        world, "INSERT INTO wal_commit VALUES (1, $1, $2, 'memory', 0, 1, $3, 1, $4, $5)", seq, seq.to_bytes(16),
         committed_ms, b"\1", b"",
     )  # fmt: skip
