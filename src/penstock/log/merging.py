@@ -6,8 +6,10 @@ WAL compaction makes a segment of what a partition got since the last time, whic
 - Neighbours that fit together in one segment and after which comes one that does not are merged for good.
 - At the end of the log, where more is to come, neighbours are merged once there are `FAN_IN` of them, the small ones
   first, and none makes up more than half of the result. So a byte's segment at least doubles each time it is
-  rewritten: two to six times in all on its way from 1 KiB to 64 MiB, as tests/unit/log/test_merging.py measures. A
+  rewritten: a few times in all on its way from 1 KiB to `LONG_BYTES`, as tests/unit/log/test_merging.py measures. A
   partition has a few dozen small segments at most.
+
+Segments of `LONG_BYTES` and more are left alone. Where traffic is heavy all are, and nothing is rewritten at all.
 
 "Fit together" bounds three things: bytes, offsets (an index counts them in 32 bits), and time, because retention lets
 go of segments as a whole: a merged segment spans at most an eighth of `retention.ms`, and never more than
@@ -26,7 +28,7 @@ from penstock.log import segment_store
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.rewriting import Rewrite, SegmentChanges
-from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
+from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
 
 FAN_IN = 8
 SMALLEST_CLASS_BYTES = 4096
@@ -51,6 +53,8 @@ class Bounds:
     max_bytes: int
     max_span_ms: int
     cleaned_to: int = 0
+    long_bytes: int = 2**63 - 1
+    """Segments of this size are not merged."""
 
     @classmethod
     def of(cls, partition: Partition) -> Bounds:
@@ -68,6 +72,7 @@ class Bounds:
             max_bytes=min(config.segment_bytes, MAX_SEGMENT_BYTES),
             max_span_ms=span_ms,
             cleaned_to=partition.cleaned_to if config.compact else 0,
+            long_bytes=LONG_BYTES,
         )
 
 
@@ -85,8 +90,10 @@ def plan(stretches: Sequence[Stretch], bounds: Bounds) -> Run | None:
 
 
 def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
-    """How far a segment that begins here can reach."""
+    """How far a segment that begins here can reach. Long ones stay what they are: a row is cheaper than their copy."""
     first = stretches[start]
+    if first.byte_length >= bounds.long_bytes:
+        return start + 1
     size, oldest, newest = first.byte_length, first.min_timestamp, first.max_timestamp
     is_clean = first.last_offset < bounds.cleaned_to
     end = start + 1
@@ -96,6 +103,7 @@ def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
         oldest, newest = min(oldest, following.min_timestamp), max(newest, following.max_timestamp)
         if (
             size > bounds.max_bytes
+            or following.byte_length >= bounds.long_bytes
             or newest - oldest > bounds.max_span_ms
             or following.last_offset - first.base_offset >= MAX_SEGMENT_OFFSETS
             or (following.last_offset < bounds.cleaned_to) is not is_clean
@@ -166,9 +174,7 @@ class Merging:
         if self._rewrite is not None:
             await self._go_on(self._rewrite)
         elif not self._is_seeded:
-            found = await self._changes.database.read(
-                lambda: segment_store.small_counts(MAX_SEGMENT_BYTES // 8, FAN_IN)
-            )
+            found = await self._changes.database.read(lambda: segment_store.small_counts(LONG_BYTES, FAN_IN))
             self._waiting.update((int(row[0]), None) for row in found)
             self._is_seeded = True
         elif self._waiting:

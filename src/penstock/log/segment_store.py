@@ -196,8 +196,10 @@ def has_object(object_id: bytes) -> Script[bool]:
 # ---- the log moves into segments -------------------------------------------------------------------------------
 
 
-def publish(new: NewObject | None, segments: Sequence[SegmentRef], folds: Sequence[Fold]) -> Script[frozenset[int]]:
-    """Name an object's segments and move their partitions on; which partitions did.
+def publish(
+    objects: Sequence[NewObject], segments: Sequence[SegmentRef], folds: Sequence[Fold]
+) -> Script[frozenset[int]]:
+    """Name the segments of objects and move their partitions on; which partitions did.
 
     Those of deleted topics do not, and leave no trace.
     """
@@ -206,8 +208,10 @@ def publish(new: NewObject | None, segments: Sequence[SegmentRef], folds: Sequen
         if (yield from _move_on(fold)):
             accepted.add(fold.partition_id)
     named = [segment for segment in segments if segment.partition_id in accepted]
-    if new is not None and named:
-        yield from _insert_object(new, named)
+    for new in objects:
+        within = [segment for segment in named if segment.object_id == new.object_id]
+        if within:
+            yield from _insert_object(new, within)
     return frozenset(accepted)
 
 
