@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from penstock.agent.agent import Agent, checked_settings
+from penstock.agent.metadata import place_of
 from penstock.base.options import UpOptions
 
 FORCED_EXIT_CODE = 1
@@ -93,10 +94,12 @@ def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
     program = _program()
     kafka = _address(options.kafka_host, agent.kafka_port)
     there = "" if agent.kafka_port == DEFAULT_KAFKA_PORT else f" -b {kafka}"
+    metadata = place_of(options)
     lines = (
         f"Kafka   {kafka}",
         f"HTTP    http://{_address(options.http_host, http_port)}  (/healthz /readyz /metrics)",
         f"Data    {where}  ({promise[options.durability]})",
+        *((f"Meta    {metadata}",) if metadata else ()),
         f"Next    echo hello | {program} produce greetings{there} && {program} consume greetings{there}",
     )
     print("\n".join(lines), flush=True)
