@@ -144,6 +144,43 @@ async def test_merged_records_are_the_same_and_their_indexes_lead_to_them() -> N
     assert await world.records(partition) == before
 
 
+async def test_partitions_with_little_to_merge_share_an_object() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=30)
+    before = {}
+    for number in range(8):
+        for partition in topic.partitions:
+            await world.segment(partition, [record(number, f"{partition.index}-{number}")])
+            before[partition] = await world.records(partition)
+    await world.run()
+    await world.check()
+    assert await world.rows("SELECT COUNT(*) FROM segment") == [(30,)]
+    assert await world.rows("SELECT live FROM object WHERE live > 0") == [(30,)]
+    assert {partition: await world.records(partition) for partition in topic.partitions} == before
+    await world.topics.trim(1, dict.fromkeys(topic.partitions[1:], 8))
+    await world.run()
+    await world.check()
+    world.clock.time_ms += GRACE_MS + 1
+    await world.run()
+    assert len(world.stored_keys()) == 1
+    assert await world.records(topic.partitions[0]) == before[topic.partitions[0]]
+
+
+async def test_what_merges_of_many_partitions_survives_a_conflict_in_one() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=5)
+    for number in range(8):
+        for partition in topic.partitions:
+            await world.segment(partition, [record(number)])
+    await world.upkeep.merging.run()
+    await world.upkeep.merging.run()
+    await world.topics.trim(1, {topic.partitions[3]: 2})
+    await world.run(world.upkeep.trimming)
+    await world.run()
+    await world.check()
+    assert [await world.segment_count(partition) for partition in topic.partitions] == [1, 1, 1, 6, 1]
+
+
 async def test_a_start_finds_partitions_with_many_small_segments() -> None:
     world = await UpkeepWorld().start()
     topic = await world.topic()
