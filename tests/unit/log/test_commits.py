@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_world import NOW_MS, new_topic
+from log_parts import NOW_MS, new_topic
 
 from penstock.base.errors import CorruptData
 from penstock.log.commits import (
