@@ -108,7 +108,7 @@ class Story:
     def stores(self):
         if self.path is None:
             return MemoryWal(2**30), MemoryObjectStore()
-        wal = SlabWal(self.path / "slabs", durability="process", slab_bytes=32 * 1024)
+        wal = SlabWal(self.path / "slabs", durability="process", slab_bytes=24 * 1024)
         return wal, LocalObjectStore(self.path / "segments", sync=False)
 
     def stepped(self, wal, objects):
