@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 ROWS_AT_ONCE = 2_000
 _BATCH = Struct(">iiqqq")
+BATCH_BYTES = _BATCH.size
 
 
 class Reads(Protocol):
