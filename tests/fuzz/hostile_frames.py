@@ -38,7 +38,7 @@ def _insert(frame: bytearray, random: Random) -> None:
 
 
 def _cut(frame: bytearray, random: Random) -> None:
-    del frame[random.randrange(4, len(frame)) :]
+    del frame[random.randrange(5, len(frame) + 1) :]
 
 
 def _double(frame: bytearray, random: Random) -> None:
