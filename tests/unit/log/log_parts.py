@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from penstock.base.errors import PlatformError
 from penstock.log.batches import Accepted, inspect
 from penstock.log.commits import Commit, CommitEntry
-from penstock.log.model import Partition, Topic, TopicConfig
-from penstock.storage.memory import MemoryWal
-from penstock.wire.records import Record, build_batch
+from penstock.log.model import Partition, Span, Topic, TopicConfig
+from penstock.log.reader import Reader
+from penstock.log.segments import SegmentBuilder, SegmentRef
+from penstock.storage.arena import Arena
+from penstock.storage.memory import MemoryObjectStore, MemoryWal
+from penstock.wire.records import Record, build_batch, offset_prefix, parse_header
 
 NOW_MS = 1_700_000_000_000
 
@@ -83,3 +86,76 @@ class FakeCommits:
         commit = Commit(seq, seq.to_bytes(16), self.wal.append((body,)), NOW_MS, 1, tuple(entries), bases)
         self.commits.append(commit)
         return commit
+
+
+class ShelvedSegments:
+    """Segments in lists, as the index finds them in the database."""
+
+    def __init__(self) -> None:
+        self.refs: dict[int, list[SegmentRef]] = {}
+
+    async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
+        return next((ref for ref in self.refs.get(partition.partition_id, ()) if ref.last_offset >= offset), None)
+
+    async def with_timestamp(self, partition: Partition, offset: int, timestamp: int) -> SegmentRef | None:
+        found = (ref for ref in self.refs.get(partition.partition_id, ()) if ref.last_offset >= offset)
+        return next((ref for ref in found if ref.max_timestamp >= timestamp), None)
+
+    async def with_highest_timestamp(self, partition: Partition, base_offset: int) -> SegmentRef | None:
+        found = [ref for ref in self.refs.get(partition.partition_id, ()) if ref.base_offset >= base_offset]
+        return max(found, key=lambda ref: ref.max_timestamp, default=None)
+
+
+class ShelvedLog:
+    """One partition's log, laid out by hand over segments, WAL objects and memory."""
+
+    def __init__(self, partition: Partition, *, cold_bytes: int = 1 << 20) -> None:
+        self.partition = partition
+        self.segments, self.objects, self.wal = ShelvedSegments(), MemoryObjectStore(), MemoryWal(1 << 30)
+        self.reader = Reader(
+            segments=self.segments, wal=self.wal, objects=self.objects, executor=None, arena=Arena(cold_bytes)
+        )
+        self.batches: list[bytes] = []
+        """What is stored, with offsets."""
+
+    def placed(self, data: bytes) -> bytes:
+        """A batch at the end of the log."""
+        partition, header = self.partition, parse_header(data)
+        changed = offset_prefix(partition.next_offset, header.length, 0) + data[16:]
+        partition.next_offset += header.last_offset_delta + 1
+        return changed
+
+    def add_segment(self, *batches: bytes, skip: int = 0) -> SegmentRef:
+        """Batches in a segment of its own, after `skip` offsets that key compaction took away."""
+        partition = self.partition
+        partition.next_offset += skip
+        stored = [self.placed(data) for data in batches]
+        builder = SegmentBuilder(parse_header(stored[0]).base_offset)
+        for data in stored:
+            header = parse_header(data)
+            builder.add(header.base_offset, len(data), header.max_timestamp)
+            builder.cover(header.last_offset, header.record_count, header.base_timestamp)
+        key = f"aa/{len(self.segments.refs.get(partition.partition_id, ())):032x}"
+        ref = builder.finish(
+            partition_id=partition.partition_id, object_id=key.encode()[:16], object_key=key, byte_offset=10
+        )
+        self.objects.put(key, [b"\xff" * 10, *stored, b"\xff" * 10])
+        self.segments.refs.setdefault(partition.partition_id, []).append(ref)
+        partition.segmented_to = partition.next_offset
+        self.batches += stored
+        return ref
+
+    def add_commit(self, *batches: bytes, in_memory: bool) -> Span:
+        """Batches of one commit, in the WAL and perhaps in memory."""
+        partition, base = self.partition, self.partition.next_offset
+        stored = [self.placed(data) for data in batches]
+        body = b"".join(batches)
+        location = self.wal.append((b"\xee" * 7 + body,))
+        times = [parse_header(data).max_timestamp for data in stored]
+        span = Span(
+            base, partition.next_offset - 1, len(self.batches), location, 7, len(body), max(times), len(batches),
+            memoryview(bytearray(b"".join(stored))) if in_memory else None,
+        )  # fmt: skip
+        partition.spans.append(span)
+        self.batches += stored
+        return span
