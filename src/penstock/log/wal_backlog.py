@@ -33,7 +33,7 @@ class CompactionPolicy:
     start_bytes: int = 32 * MIB
     """Less than the tail holds: then compaction takes the bytes from memory and reads nothing."""
     start_rows: int = 20_000
-    start_entries: int = 100_000
+    start_entries: int = 50_000
     """Rows and entries are what a start replays, and entries take memory."""
     max_age_ms: int = 60_000
     pass_bytes: int = 64 * MIB
