@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -48,15 +49,15 @@ from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
 from penstock.log.upkeep import Upkeep
 from penstock.log.uploads import Uploads
-from penstock.log.wal_backlog import Backlog
+from penstock.log.wal_backlog import Backlog, CompactionPolicy
 from penstock.log.wal_compaction import WalCompaction
 from penstock.log.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
-from penstock.storage.arena import Arena
+from penstock.storage.arena import CHUNK_BYTES, Arena
 from penstock.storage.directory import DataDirectory
 from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
-from penstock.storage.slabs import SlabWal
+from penstock.storage.slabs import SLAB_BYTES, SlabWal
 from penstock.storage.wal import WalStore
 
 NODE_ID = 1
@@ -70,11 +71,25 @@ COLD_THREADS = 4
 STOP_GRACE_S = 2.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Sizes of the log that nobody has to choose. Tests make them small, so that what is rare happens often."""
+
+    slab_bytes: int = SLAB_BYTES
+    tail_bytes: int = TAIL_BYTES
+    tail_chunk_bytes: int = CHUNK_BYTES
+    compaction: CompactionPolicy = CompactionPolicy()  # noqa: RUF009  # frozen
+
+
 class Agent:
     """The data plane of one process."""
 
-    def __init__(self, options: UpOptions, *, clock: Clock | None = None, randomness: Randomness | None = None) -> None:
+    def __init__(
+        self, options: UpOptions, *, clock: Clock | None = None, randomness: Randomness | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:  # fmt: skip
         self.options = options
+        self.tuning = tuning or Tuning()
         self.clock: Clock = clock or SystemClock()
         self.randomness: Randomness = randomness or SystemRandomness()
         self.settings = checked_settings(options)
@@ -110,10 +125,11 @@ class Agent:
         self.segments = SegmentIndex(self.database)
         self.cold = Arena(COLD_BYTES)
         self.reader = Reader(segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=self.cold)
-        self.tail = Arena(TAIL_BYTES, on_recycle=forget_views)
+        tuning = self.tuning
+        self.tail = Arena(tuning.tail_bytes, chunk_bytes=tuning.tail_chunk_bytes, on_recycle=forget_views)
         self.backlog = Backlog(
             await self.database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq, capacity_bytes=wal.capacity_bytes,
-            clock=clock,
+            clock=clock, policy=tuning.compaction,
         )  # fmt: skip
         self.commit_path = commit_path_of(
             self.metadata, wal, self.registry, clock=clock, randomness=randomness, seq=seq,
@@ -146,7 +162,7 @@ class Agent:
             self._closing.callback(directory.close)
             self.kafka_cluster_id = directory.cluster_id
             path = directory.database
-            wal = SlabWal(directory.slabs, durability=options.durability)
+            wal = SlabWal(directory.slabs, durability=options.durability, slab_bytes=self.tuning.slab_bytes)
             objects = LocalObjectStore(directory.segments, sync=options.durability == "disk")
         self.wal, self.objects = wal, objects
         self._closing.callback(wal.close)
