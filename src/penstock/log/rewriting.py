@@ -85,7 +85,7 @@ class SegmentChanges:
             while True:
                 try:
                     await self.database.transaction(
-                        lambda: segment_store.replace(new, removed, added, now_ms), background=True
+                        lambda: segment_store.replace(new, removed, added, now_ms), background=True, locking=True
                     )
                 except OutcomeUnknown:
                     if await self._is_there(removed[0]):
@@ -118,7 +118,7 @@ class SegmentChanges:
         partition_id, log_start, now_ms = partition.partition_id, partition.log_start, self.clock.now_ms()
         try:
             count, size_bytes = await self.database.transaction(
-                lambda: segment_store.drop_below(partition_id, log_start, limit, now_ms), background=True
+                lambda: segment_store.drop_below(partition_id, log_start, limit, now_ms), background=True, locking=True
             )
         except OutcomeUnknown:
             self._doubtful.add(partition)
