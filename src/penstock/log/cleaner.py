@@ -370,11 +370,11 @@ class Pass:
             first_dirty_ms = self._changes.clock.now_ms()
         try:
             await self._changes.database.transaction(
-                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True
+                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True, locking=True
             )
         except OutcomeUnknown:
             await self._changes.database.transaction(
-                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True
+                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True, locking=True
             )
         partition.cleaned_to = cleaned_to
         partition.first_dirty_ms = first_dirty_ms

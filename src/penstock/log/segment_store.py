@@ -5,6 +5,8 @@ whose last segment goes gets `dead_ms`, from when on nobody can find it. What co
 was worked out from: a partition moves on only from the offset the caller knows, segments are replaced only if they
 are still there. Otherwise the script raises `Conflict` and nothing happens.
 
+Scripts that change rows of `partition` are to be run as `locking` transactions.
+
 When a commit's answer was lost, the object that the transaction would have inserted says whether it happened.
 """
 
@@ -272,6 +274,8 @@ def replace(
     new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef], now_ms: int
 ) -> Script[None]:
     """Put rewritten segments in the place of others; raise `Conflict` if one of those is not there any more."""
+    for ref in (*removed[:1], *added[:1]):
+        yield from _hold_commits(ref.partition_id)
     for ref in sorted(removed, key=lambda ref: (ref.partition_id, ref.last_offset)):
         rows = yield (
             "DELETE FROM segment WHERE partition_id = $1 AND last_offset = $2 AND object_id = $3 AND byte_offset = $4"
@@ -298,6 +302,7 @@ def replace(
 
 def cleaned(partition_id: int, cleaned_to: int, first_dirty_ms: int) -> Script[None]:
     """Key compaction has seen everything below an offset."""
+    yield from _hold_commits(partition_id)
     yield (
         "UPDATE partition SET cleaned_to = $2, first_dirty_ms = $3 WHERE partition_id = $1 AND cleaned_to <= $2",
         (partition_id, cleaned_to, first_dirty_ms),
@@ -309,6 +314,7 @@ def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Sc
 
     As many as the limit: there may be more.
     """
+    yield from _hold_commits(partition_id)
     yield (
         "UPDATE partition SET log_start = $2 WHERE partition_id = $1 AND log_start < $2",
         (partition_id, log_start),
@@ -318,6 +324,19 @@ def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Sc
     if size_bytes:
         yield "UPDATE partition SET size_bytes = size_bytes - $2 WHERE partition_id = $1", (partition_id, size_bytes)
     return len(rows), size_bytes
+
+
+def _hold_commits(partition_id: int) -> Script[None]:
+    """Let commits of a partition's shard wait until the end of the transaction.
+
+    They change the partition's row all the time. A transaction that changes it as well takes its turn with them, by
+    updating first what they update first; without, it would never end where agents write without a break.
+    """
+    yield (
+        "UPDATE shard SET commit_seq = commit_seq"
+        " WHERE shard_id = (SELECT shard_id FROM partition WHERE partition_id = $1)",
+        (partition_id,),
+    )
 
 
 def _delete_segments(partition_id: int, below: int, limit: int, now_ms: int) -> Script[Rows]:
@@ -377,6 +396,27 @@ def free_deleted(partition_id: int, shard_id: int, limit: int, now_ms: int) -> S
             (partition_id, shard_id),
         )
     return len(rows)
+
+
+def live_bytes(after: bytes, limit: int) -> Script[list[tuple[bytes, int, int]]]:
+    """Objects with segments, in the order of their ids from above one on: id, size, and bytes that segments name."""
+    rows = yield (
+        "SELECT o.object_id, o.size_bytes, (SELECT COALESCE(SUM(s.byte_length), 0) FROM segment s"
+        " WHERE s.object_id = o.object_id) FROM object o WHERE o.object_id > $1 AND o.live > 0"
+        " ORDER BY o.object_id LIMIT $2",
+        (after, limit),
+    )
+    return [(bytes(object_id), int(size_bytes), int(live)) for object_id, size_bytes, live in rows]
+
+
+def segments_in(object_id: bytes, limit: int) -> Script[Rows]:
+    """Segments that lie in an object."""
+    return (
+        yield (
+            f"{_SELECT_SEGMENT} WHERE s.object_id = $1 ORDER BY s.partition_id, s.last_offset LIMIT $2",
+            (object_id, limit),
+        )
+    )
 
 
 def dead_objects(dead_before_ms: int, limit: int) -> Script[list[tuple[bytes, str]]]:
