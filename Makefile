@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-RUN := $(BIN)/python -m pytest
 
 .PHONY: help install up test quick check bench clean
 
@@ -17,7 +16,8 @@ help:
 
 $(STAMP): requirements-dev.txt pyproject.toml
 	@echo "== setting up $(VENV)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
@@ -28,10 +28,11 @@ up: install
 	$(BIN)/penstock up
 
 quick: install
-	$(RUN) -q tests/unit -x
+	$(BIN)/python tools/run_tests.py --quick
 
 test: install
-	$(RUN) tests/unit
+	$(BIN)/python tools/install_toolchains.py
+	$(BIN)/python tools/run_tests.py
 
 check: install
 	$(BIN)/ruff check .

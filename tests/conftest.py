@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 from fixtures import toolchains
@@ -105,6 +107,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if server is not None and report.failed and "broker" in getattr(item, "fixturenames", ()):
         report.sections.append(("broker log", server.log_tail(since=item.stash.get(LOG_START, 0))))
     return report
+
+
+def pytest_sessionfinish() -> None:
+    report = os.environ.get("PENSTOCK_TEST_MISSING")
+    if report:
+        Path(report).write_text(json.dumps(toolchains.missing))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

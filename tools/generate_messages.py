@@ -29,8 +29,8 @@ TARGET = ROOT / "src" / "penstock" / "wire" / "messages"
 DATA_MESSAGES = ("ConsumerProtocolSubscription", "ConsumerProtocolAssignment")
 
 PRIMITIVES = (
-    "EMPTY", "ONE_BYTE", "ZERO_UUID", "Malformed", "Message", "encode_uvarint", "length_error", "length_of", "new",
-    "null_error", "skip_tags", "tag_error", "uvarint",
+    "EMPTY", "ONE_BYTE", "ZERO_UUID", "Malformed", "Message", "crowded", "encode_uvarint", "length_error", "length_of",
+    "new", "null_error", "skip_tags", "tag_error", "uvarint",
 )  # fmt: skip
 
 

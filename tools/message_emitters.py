@@ -122,7 +122,7 @@ class Reader(Emitter):
             size = calcsize(">" + FIXED[item.type])
         else:
             size = 1 if self.flexible else 2
-        self.line(f"if {length}{f' * {size}' if size > 1 else ''} > end - p:")
+        self.line(f"if {length}{f' * {size}' if size > 1 else ''} > end - p or ({length} > 1 and crowded({length})):")
         self.line("    raise length_error()")
         if item.type == "uuid":
             self.line(target.format(f"[bytes(b[i : i + 16]) for i in range(p, p + {length} * 16, 16)]"))

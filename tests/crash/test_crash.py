@@ -19,9 +19,12 @@ from fixtures.server import Server
 from fixtures.waiting import eventually
 from fixtures.wire import Wire
 
-CRASHES = int(os.environ.get("PENSTOCK_CRASHES", "14"))
+CRASHES = int(os.environ.get("PENSTOCK_CRASHES", "10"))
 RESTART_S = 10.0
 """Generous: the machine that runs the tests may be busy. What it takes here is printed."""
+USUAL = ("-m", "penstock")
+SMALL = (str(Path(__file__).with_name("small_log.py")),)
+"""The same with small files and a small tail: compaction runs, and is killed, all the time."""
 DOWN_RARELY = 4
 """Every so many crashes, the process is killed again while it starts."""
 PLACES: list[Place] = [("plain", 0), ("plain", 1), ("plain", 2), ("other", 0), ("other", 1)]
@@ -93,15 +96,23 @@ class Story:
 
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    server = Server(tmp_path, durability=request.param)
+    durability, program = request.param
+    server = Server(tmp_path, durability=durability, program=program)
     yield server
     if server.running:
         server.kill()
 
 
 @pytest.mark.timeout(60 + 20 * CRASHES)
-@pytest.mark.parametrize("server", ["process", "disk"], indirect=True)
-def test_nothing_acknowledged_is_lost(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "server",
+    [("process", USUAL), ("disk", USUAL), ("process", SMALL), ("disk", SMALL)],
+    ids=["process", "disk", "process-small", "disk-small"],
+    indirect=True,
+)
+def test_nothing_acknowledged_is_lost(
+    server: Server, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
     story = Story(server, seed=f"crash/{server.durability}")
     try:
         story.begin()
@@ -122,6 +133,8 @@ def test_nothing_acknowledged_is_lost(server: Server, capsys: pytest.CaptureFixt
                 check_log(place, values, story.producers)
     finally:
         story.leave()
+    if "small" in request.node.callspec.id:
+        assert len(list((server.data_dir / "segments").rglob("*"))) > 20, "compaction has hardly run"
     assert max(story.restarts_s) < RESTART_S
     assert server.stop() == 0
     with capsys.disabled():

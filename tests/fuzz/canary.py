@@ -65,6 +65,7 @@ def healthy(server: Server, *, grows_mib: float, slow_s: float = SLOW_S) -> Iter
     memory.start()
     try:
         yield canary
+        canary.goes_on(5)
     finally:
         grown_mib = memory.stop()
         canary.stop()

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from ipaddress import ip_address
+from pathlib import Path
 
 from penstock.agent.apis import Handlers, apis
 from penstock.agent.dispatch import Dispatcher
+from penstock.agent.metadata import commit_path_of, kind_of, open_metadata
 from penstock.agent.server import Server
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
@@ -31,7 +34,6 @@ from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
 from penstock.log.background import Background
 from penstock.log.brokers import SingleBroker
-from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import FetchSessions
 from penstock.log.model import Partition, Topic
@@ -47,17 +49,15 @@ from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
 from penstock.log.upkeep import Upkeep
 from penstock.log.uploads import Uploads
-from penstock.log.wal_backlog import Backlog
+from penstock.log.wal_backlog import Backlog, CompactionPolicy
 from penstock.log.wal_compaction import WalCompaction
 from penstock.log.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
-from penstock.metadata.migrate import migrate
-from penstock.metadata.sqlite import SqliteDatabase
-from penstock.storage.arena import Arena
+from penstock.storage.arena import CHUNK_BYTES, Arena
 from penstock.storage.directory import DataDirectory
 from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
-from penstock.storage.slabs import SlabWal
+from penstock.storage.slabs import SLAB_BYTES, SlabWal
 from penstock.storage.wal import WalStore
 
 NODE_ID = 1
@@ -71,11 +71,25 @@ COLD_THREADS = 4
 STOP_GRACE_S = 2.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Sizes of the log that nobody has to choose. Tests make them small, so that what is rare happens often."""
+
+    slab_bytes: int = SLAB_BYTES
+    tail_bytes: int = TAIL_BYTES
+    tail_chunk_bytes: int = CHUNK_BYTES
+    compaction: CompactionPolicy = CompactionPolicy()  # noqa: RUF009  # frozen
+
+
 class Agent:
     """The data plane of one process."""
 
-    def __init__(self, options: UpOptions, *, clock: Clock | None = None, randomness: Randomness | None = None) -> None:
+    def __init__(
+        self, options: UpOptions, *, clock: Clock | None = None, randomness: Randomness | None = None,
+        tuning: Tuning | None = None,
+    ) -> None:  # fmt: skip
         self.options = options
+        self.tuning = tuning or Tuning()
         self.clock: Clock = clock or SystemClock()
         self.randomness: Randomness = randomness or SystemRandomness()
         self.settings = checked_settings(options)
@@ -111,14 +125,16 @@ class Agent:
         self.segments = SegmentIndex(self.database)
         self.cold = Arena(COLD_BYTES)
         self.reader = Reader(segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=self.cold)
-        self.commit_path = EmbeddedCommitPath(
-            database=self.database, wal=wal, clock=clock, randomness=randomness, seq=seq, agent_id=NODE_ID,
-            inline=options.durability == "process" or options.data_dir is None,
-        )  # fmt: skip
-        self.tail = Arena(TAIL_BYTES, on_recycle=forget_views)
+        tuning = self.tuning
+        self.tail = Arena(tuning.tail_bytes, chunk_bytes=tuning.tail_chunk_bytes, on_recycle=forget_views)
         self.backlog = Backlog(
             await self.database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq, capacity_bytes=wal.capacity_bytes,
-            clock=clock,
+            clock=clock, policy=tuning.compaction,
+        )  # fmt: skip
+        self.commit_path = commit_path_of(
+            self.metadata, wal, self.registry, clock=clock, randomness=randomness, seq=seq,
+            inline=options.durability == "process" or options.data_dir is None, executor=self._wal_executor,
+            shard_id=SHARD_ID, agent_id=NODE_ID, on_commit=self.backlog.on_commit,
         )  # fmt: skip
         self.writer = Writer(
             arena=self.tail, commit_path=self.commit_path, clock=clock, on_commit=self.backlog.on_commit,
@@ -133,24 +149,28 @@ class Agent:
         options = self.options
         self._executor = ThreadPoolExecutor(COLD_THREADS, thread_name_prefix="cold-read")
         self._closing.callback(self._executor.shutdown)
+        self._wal_executor = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
+        self._closing.callback(self._wal_executor.shutdown)
         wal: WalStore
+        path: Path | None = None
         objects: LocalObjectStore | MemoryObjectStore
         if options.data_dir is None:
             self.kafka_cluster_id = uuid_text(new_uuid(self.randomness))
-            self.database = SqliteDatabase(None, durability="process")
             wal, objects = MemoryWal(MEMORY_WAL_MAX_BYTES), MemoryObjectStore()
         else:
-            directory = DataDirectory.open(options.data_dir, randomness=self.randomness)
+            directory = DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=self.randomness)
             self._closing.callback(directory.close)
             self.kafka_cluster_id = directory.cluster_id
-            self.database = SqliteDatabase(directory.database, durability=options.durability)
-            wal = SlabWal(directory.slabs, durability=options.durability)
+            path = directory.database
+            wal = SlabWal(directory.slabs, durability=options.durability, slab_bytes=self.tuning.slab_bytes)
             objects = LocalObjectStore(directory.segments, sync=options.durability == "disk")
         self.wal, self.objects = wal, objects
         self._closing.callback(wal.close)
-        await self.database.open()
-        self._closing.push_async_callback(self.database.close)
-        await migrate(self.database, self.clock)
+        self.metadata = await open_metadata(
+            options, path, self.kafka_cluster_id, clock=self.clock, randomness=self.randomness, shard_id=SHARD_ID
+        )
+        self._closing.push_async_callback(self.metadata.close)
+        self.database = self.metadata.database
         return wal, objects
 
     def _open_background(self, live: LiveSettings) -> None:
@@ -265,10 +285,6 @@ class _GroupsListener:
 def checked_settings(options: UpOptions) -> BrokerSettings:
     """The broker's settings, once nothing is wrong with the options: raise `InvalidRequest` with the cure."""
     refuse_open_doors(options)
-    if options.metadata_url is not None:
-        raise InvalidRequest(
-            "--metadata is not served by this release: leave it out, and the data directory has it all"
-        )
     return BrokerSettings.started_with(options.settings)
 
 

@@ -17,7 +17,8 @@ import signal
 import sys
 from pathlib import Path
 
-from penstock.agent.agent import Agent, checked_settings
+from penstock.agent.agent import Agent, Tuning, checked_settings
+from penstock.agent.metadata import place_of
 from penstock.base.options import UpOptions
 
 FORCED_EXIT_CODE = 1
@@ -29,7 +30,7 @@ def check(options: UpOptions) -> None:
     checked_settings(options)
 
 
-def run(options: UpOptions) -> int:
+def run(options: UpOptions, tuning: Tuning | None = None) -> int:
     """Run one agent until it is told to stop; its exit code. Raises `PlatformError` when it cannot start."""
     logging.basicConfig(
         level=os.environ.get("PENSTOCK_LOG_LEVEL", "INFO").upper(),
@@ -38,7 +39,7 @@ def run(options: UpOptions) -> int:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     raise_file_limit()
-    return asyncio.run(_serve(options))
+    return asyncio.run(_serve(options, tuning))
 
 
 def raise_file_limit() -> None:
@@ -56,12 +57,12 @@ def settle_memory() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _serve(options: UpOptions) -> int:
+async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_signal, stopping)
-    agent = Agent(options)
+    agent = Agent(options, tuning=tuning)
     await agent.start()
     try:
         # The HTTP stack takes a while to import: clients of Kafka need not wait for it.
@@ -93,10 +94,12 @@ def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
     program = _program()
     kafka = _address(options.kafka_host, agent.kafka_port)
     there = "" if agent.kafka_port == DEFAULT_KAFKA_PORT else f" -b {kafka}"
+    metadata = place_of(options)
     lines = (
         f"Kafka   {kafka}",
         f"HTTP    http://{_address(options.http_host, http_port)}  (/healthz /readyz /metrics)",
         f"Data    {where}  ({promise[options.durability]})",
+        *((f"Meta    {metadata}",) if metadata else ()),
         f"Next    echo hello | {program} produce greetings{there} && {program} consume greetings{there}",
     )
     print("\n".join(lines), flush=True)

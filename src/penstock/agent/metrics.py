@@ -61,6 +61,7 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ("compaction_commits", "Commits that moved from the WAL into segments.", compaction.commits),
         ("compaction_segments", "Segments written by WAL compaction.", compaction.segments),
         ("compaction_written_bytes", "Bytes written by WAL compaction.", compaction.written_bytes),
+        ("compaction_adopted_bytes", "Bytes of WAL files that became objects as they were.", compaction.adopted_bytes),
         ("compaction_read_bytes", "Bytes that WAL compaction did not find in memory.", compaction.read_bytes),
         ("wal_waits", "Flushes that waited because the WAL was almost full.", backlog.waits),
         *agent.upkeep.counters(),

@@ -19,8 +19,8 @@ class UpOptions:
     http_port: int = 8080
     durability: str = "disk"
     """`disk`: acknowledged means fsynced. `process`: acknowledged means handed to the operating system."""
-    metadata_url: str | None = None
-    """`postgresql://…`; None is SQLite in the data directory."""
+    metadata_url: str | None = field(default=None, repr=False)
+    """`postgresql://…`, which may contain a password; None is SQLite in the data directory."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Broker-wide Kafka settings by name, such as `num.partitions`, as text."""
     advertised: tuple[str, int] | None = None

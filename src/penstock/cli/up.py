@@ -36,7 +36,8 @@ def parse_metadata_url(text: str) -> str:
     "metadata_url",
     type=Parsed("URL", parse_metadata_url),
     hidden=True,
-    help="PostgreSQL to keep metadata in.",
+    envvar="PENSTOCK_METADATA",
+    help="PostgreSQL to keep metadata in. A password is better given in PENSTOCK_METADATA.",
 )
 @click.option(
     "--set", "settings", type=SETTING, multiple=True,

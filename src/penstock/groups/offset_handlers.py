@@ -41,6 +41,9 @@ from penstock.wire.messages.offset_fetch import (
     OffsetFetchResponseTopics,
 )
 
+MAX_TIME_MS = 2**63 - 1
+"""What is kept for longer than this is kept for ever."""
+
 
 class Topics(Protocol):
     """What groups need to know of topics."""
@@ -244,7 +247,7 @@ def _offset(partition: OffsetCommitRequestPartition, now_ms: int, retention_ms: 
         leader_epoch=partition.committed_leader_epoch,
         metadata=partition.committed_metadata or "",
         committed_ms=now_ms,
-        expires_ms=None if retention_ms < 0 else now_ms + retention_ms,
+        expires_ms=None if retention_ms < 0 else min(now_ms + retention_ms, MAX_TIME_MS),
     )
 
 

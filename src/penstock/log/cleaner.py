@@ -17,7 +17,7 @@ half of the time at most, so that clients notice little of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown
@@ -25,7 +25,7 @@ from penstock.log import segment_store
 from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, clean_batch, measure
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.rewriting import STEP_PIECES, STEP_S, Rewrite, SegmentChanges, SegmentReader
+from penstock.log.rewriting import STEP_PIECES, STEP_S, Part, Rewrite, SegmentChanges, SegmentReader
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
 from penstock.log.settings import LiveSettings
 from penstock.metadata.database import Rows, Script
@@ -111,6 +111,13 @@ class Cleaner:
             self._changes.rewriting.discard(self._pass.partition.partition_id)
             self._pass.abort()
             self._pass = None
+
+    def forget(self, partition_ids: Iterable[int]) -> None:
+        """These partitions are gone."""
+        for partition_id in partition_ids:
+            self._looks.pop(partition_id, None)
+            self._uncleanable.discard(partition_id)
+        self.stats.uncleanable_partitions = len(self._uncleanable)
 
     # ---- choosing --------------------------------------------------------------------------------------------
 
@@ -310,7 +317,7 @@ class Pass:
         assert self._cleaning is not None
         cleaning = self._cleaning
         self._rewrite = Rewrite(
-            self._changes, self.partition, refs, lambda header, batch: clean_batch(cleaning, header, batch)
+            self._changes, [Part(self.partition, refs)], lambda header, batch: clean_batch(cleaning, header, batch)
         )
 
     async def _group(self) -> list[SegmentRef]:
@@ -347,7 +354,7 @@ class Pass:
         self.read_bytes += rewrite.read_bytes
         self.written_bytes += rewrite.written_bytes
         if not rewrite.conflicted:
-            self._cleaned_to = rewrite.refs[-1].last_offset + 1
+            self._cleaned_to = rewrite.removed[-1].last_offset + 1
 
     async def _note_cleaned(self) -> None:
         partition, cleaned_to = self.partition, self._keys.end_offset
@@ -363,11 +370,11 @@ class Pass:
             first_dirty_ms = self._changes.clock.now_ms()
         try:
             await self._changes.database.transaction(
-                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True
+                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True, locking=True
             )
         except OutcomeUnknown:
             await self._changes.database.transaction(
-                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True
+                lambda: segment_store.cleaned(partition_id, cleaned_to, first_dirty_ms), background=True, locking=True
             )
         partition.cleaned_to = cleaned_to
         partition.first_dirty_ms = first_dirty_ms

@@ -28,7 +28,7 @@ from penstock.base.errors import Conflict, Fenced
 from penstock.log.commits import CommitEntry, ProducerBatch, pack_bases, pack_entries
 from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
 from penstock.log.producers import last_sequence
-from penstock.log.recovery import pack_batches, unpack_batches
+from penstock.log.recovery import BATCH_BYTES, pack_batches, unpack_batches
 from penstock.metadata.database import Script
 from penstock.storage.wal import WalLocation
 
@@ -76,9 +76,7 @@ class NewCommit:
         return totals
 
 
-def producer_move(
-    key: ProducerKey, state: ProducerState | None, batches: Sequence[ProducerBatch]
-) -> ProducerMove:  # fmt: skip
+def producer_move(key: ProducerKey, state: ProducerState | None, batches: Sequence[ProducerBatch]) -> ProducerMove:
     """What becomes of a row in that state when batches, all of which are to be appended, come in that order."""
     partition_id, producer_id = key
     epoch = batches[-1].epoch
@@ -89,7 +87,7 @@ def producer_move(
         known = (state.epoch, packed)
         if state.epoch == epoch:
             room = KEPT_BATCHES - len(added)
-            kept = packed if len(state.batches) <= room else pack_batches(list(state.batches)[-room:] if room else [])
+            kept = packed[-room * BATCH_BYTES :] if room else b""
     return ProducerMove(partition_id, producer_id, known, epoch, kept, added)
 
 

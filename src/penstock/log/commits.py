@@ -136,7 +136,9 @@ def pack_bases(bases: Sequence[int]) -> bytes:
 
 
 def unpack_bases(blob: bytes) -> tuple[int, ...]:
-    """Read the `bases` column."""
+    """Read the `bases` column; raise `CorruptData` on anything that was not packed by us."""
+    if len(blob) % 8:
+        raise CorruptData(f"commit row with {len(blob)} bytes of base offsets")
     return Struct(f">{len(blob) // 8}q").unpack(blob)
 
 

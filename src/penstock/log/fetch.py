@@ -16,7 +16,7 @@ from penstock.base.errors import PlatformError
 from penstock.log.admin.failures import read_failure
 from penstock.log.fetch_sessions import FetchSessions, Session, TopicKey, Wanted
 from penstock.log.model import LEADER_EPOCH, Partition
-from penstock.log.reader import Reader
+from penstock.log.reader import COLD_READ_BYTES, Reader
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
@@ -89,7 +89,8 @@ class FetchHandler:
             limit = min(max(wanted.max_bytes, 0), max(room_bytes, 0))
             found = self.reader.tail(partition, wanted.fetch_offset, limit, at_least_one=first)
             if found is None:
-                answer.cold_bytes = limit if limit or not first else 1
+                # No more is read at once; keeping more room for it would leave others without.
+                answer.cold_bytes = min(limit, COLD_READ_BYTES) if limit or not first else 1
             elif found:
                 answer.size_bytes = sum(map(len, found))
                 data.records = list(found)

@@ -10,7 +10,7 @@ time, so that nobody waits for long: a thread busy with Python would hold the lo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from struct import Struct
 
@@ -24,7 +24,7 @@ from penstock.log.segments import (
     SegmentRef,
 )
 from penstock.log.uploads import Upload
-from penstock.log.wal_plan import Stretch
+from penstock.log.wal_plan import Stretch, is_long
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectWriter
 from penstock.storage.wal import Buffer, WalLocation, WalStore, pages_of
@@ -45,8 +45,12 @@ _BASE_TIMESTAMP_AT = 27
 class Gathering:
     """The object of one pass on its way into the store."""
 
-    def __init__(self, changes: SegmentChanges, wal: WalStore, arena: Arena, upload: Upload) -> None:
+    def __init__(
+        self, changes: SegmentChanges, wal: WalStore, arena: Arena, upload: Upload, adopted: Mapping[str, Upload]
+    ) -> None:
         self._changes, self._wal, self._arena, self._upload = changes, wal, arena, upload
+        self._adopted = adopted
+        """The objects that WAL files became: their long spans are segments already."""
         self.read_bytes = 0
         """What had to be read back from the WAL."""
         self.written_bytes = 0
@@ -62,17 +66,16 @@ class Gathering:
         """Write the stretches of a pass; the segments they became."""
         stretches = [stretch for stretch in stretches if stretch.spans and not stretch.partition.topic.deleted]
         stretches.sort(key=lambda stretch: stretch.partition.partition_id)
-        if not stretches:
-            return []
         loaded = await self._load(stretches)
-        self._writer = await self._changes.in_thread(lambda: self._changes.objects.open_writer(self._upload.key))
         try:
             for stretch in stretches:
                 await self._write_stretch(stretch, loaded)
             await self._hand_over()
-            await self._changes.in_thread(self._writer.commit)
+            if self._writer is not None:
+                await self._changes.in_thread(self._writer.commit)
         except BaseException:
-            self._writer.abort()
+            if self._writer is not None:
+                self._writer.abort()
             raise
         return self._refs
 
@@ -81,7 +84,7 @@ class Gathering:
         wanted: dict[WalLocation, int] = {}
         for stretch in stretches:
             for span, view in zip(stretch.spans, stretch.views, strict=True):
-                if view is None and span.location is not None:
+                if view is None and span.location is not None and not self._is_adopted(span):
                     wanted[span.location] = span.seq
         loaded: dict[WalLocation, memoryview] = {}
         for locations in _runs(sorted(wanted, key=wanted.__getitem__)):
@@ -96,6 +99,12 @@ class Gathering:
         builder: SegmentBuilder | None = None
         start = self.written_bytes
         for span, view in zip(stretch.spans, stretch.views, strict=True):
+            if self._is_adopted(span):
+                if builder is not None:
+                    self._end_segment(stretch.partition, builder, start)
+                    builder = None
+                self._refs.append(self._adopt(stretch.partition, span))
+                continue
             if builder is not None and not _fits(builder, span):
                 self._end_segment(stretch.partition, builder, start)
                 builder = None
@@ -118,6 +127,22 @@ class Gathering:
             await self._append(view)
         if builder is not None:
             self._end_segment(stretch.partition, builder, start)
+
+    def _is_adopted(self, span: Span) -> bool:
+        return is_long(span) and span.location is not None and span.location.key in self._adopted
+
+    def _adopt(self, partition: Partition, span: Span) -> SegmentRef:
+        """A span as a segment, where it is."""
+        assert span.location is not None
+        assert span.index is not None
+        upload = self._adopted[span.location.key]
+        return SegmentRef(
+            partition_id=partition.partition_id, base_offset=span.base_offset, last_offset=span.last_offset,
+            object_id=upload.object_id, object_key=upload.key, byte_offset=span.location.offset + span.byte_start,
+            byte_length=span.byte_length, record_count=span.last_offset - span.base_offset + 1,
+            min_timestamp=span.max_timestamp, max_timestamp=span.max_timestamp, offset_index=span.index[0],
+            time_index=span.index[1],
+        )  # fmt: skip
 
     async def _walk(self, view: memoryview, offset: int | None, builder: SegmentBuilder) -> None:
         """Go from batch to batch for the index, and give them their offsets unless they have them."""
@@ -161,8 +186,11 @@ class Gathering:
         """Write what is ready."""
         self._join()
         pieces, self._ready, self._ready_bytes = self._ready, [], 0
-        if pieces:
-            await self._changes.in_thread(partial(self._write_pieces, pieces))
+        if not pieces:
+            return
+        if self._writer is None:
+            self._writer = await self._changes.in_thread(lambda: self._changes.objects.open_writer(self._upload.key))
+        await self._changes.in_thread(partial(self._write_pieces, pieces))
 
     def _write_pieces(self, pieces: Sequence[Buffer]) -> None:
         assert self._writer is not None

@@ -6,27 +6,32 @@ WAL compaction makes a segment of what a partition got since the last time, whic
 - Neighbours that fit together in one segment and after which comes one that does not are merged for good.
 - At the end of the log, where more is to come, neighbours are merged once there are `FAN_IN` of them, the small ones
   first, and none makes up more than half of the result. So a byte's segment at least doubles each time it is
-  rewritten: two to six times in all on its way from 1 KiB to 64 MiB, as tests/unit/log/test_merging.py measures. A
+  rewritten: a few times in all on its way from 1 KiB to `LONG_BYTES`, as tests/unit/log/test_merging.py measures. A
   partition has a few dozen small segments at most.
+
+Segments of `LONG_BYTES` and more are left alone. Where traffic is heavy all are, and nothing is rewritten at all.
 
 "Fit together" bounds three things: bytes, offsets (an index counts them in 32 bits), and time, because retention lets
 go of segments as a whole: a merged segment spans at most an eighth of `retention.ms`, and never more than
 `segment.ms`. On compacted topics nothing is merged across the point that key compaction has reached.
+
+Where many partitions have sparse traffic, what is merged of them at one time lies in one object, as it did before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from typing import NamedTuple
 
 from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.rewriting import Rewrite, SegmentChanges
-from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
+from penstock.log.rewriting import Part, Rewrite, SegmentChanges
+from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
+from penstock.metadata.database import Rows, Script
 
 FAN_IN = 8
 SMALLEST_CLASS_BYTES = 4096
@@ -35,6 +40,10 @@ LATEST = 256
 """How many segments from the end of a partition are looked at."""
 MERGED_AT_ONCE = 64
 RETENTION_SHARE = 8
+PARTITIONS_AT_ONCE = 64
+SHARED_BYTES = 16 * 1024 * 1024
+SHARED_SEGMENTS = 500
+"""Partitions with little to merge share an object, up to so many bytes and so many old segments."""
 
 
 class Run(NamedTuple):
@@ -51,6 +60,8 @@ class Bounds:
     max_bytes: int
     max_span_ms: int
     cleaned_to: int = 0
+    long_bytes: int = 2**63 - 1
+    """Segments of this size are not merged."""
 
     @classmethod
     def of(cls, partition: Partition) -> Bounds:
@@ -68,6 +79,7 @@ class Bounds:
             max_bytes=min(config.segment_bytes, MAX_SEGMENT_BYTES),
             max_span_ms=span_ms,
             cleaned_to=partition.cleaned_to if config.compact else 0,
+            long_bytes=LONG_BYTES,
         )
 
 
@@ -85,8 +97,10 @@ def plan(stretches: Sequence[Stretch], bounds: Bounds) -> Run | None:
 
 
 def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
-    """How far a segment that begins here can reach."""
+    """How far a segment that begins here can reach. Long ones stay what they are: a row is cheaper than their copy."""
     first = stretches[start]
+    if first.byte_length >= bounds.long_bytes:
+        return start + 1
     size, oldest, newest = first.byte_length, first.min_timestamp, first.max_timestamp
     is_clean = first.last_offset < bounds.cleaned_to
     end = start + 1
@@ -96,6 +110,7 @@ def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
         oldest, newest = min(oldest, following.min_timestamp), max(newest, following.max_timestamp)
         if (
             size > bounds.max_bytes
+            or following.byte_length >= bounds.long_bytes
             or newest - oldest > bounds.max_span_ms
             or following.last_offset - first.base_offset >= MAX_SEGMENT_OFFSETS
             or (following.last_offset < bounds.cleaned_to) is not is_clean
@@ -166,50 +181,81 @@ class Merging:
         if self._rewrite is not None:
             await self._go_on(self._rewrite)
         elif not self._is_seeded:
-            found = await self._changes.database.read(
-                lambda: segment_store.small_counts(MAX_SEGMENT_BYTES // 8, FAN_IN)
-            )
+            found = await self._changes.database.read(lambda: segment_store.small_counts(LONG_BYTES, FAN_IN))
             self._waiting.update((int(row[0]), None) for row in found)
             self._is_seeded = True
         elif self._waiting:
-            await self._look(next(iter(self._waiting)))
+            await self._look()
         return 0.0 if self._waiting or self._rewrite is not None else None
 
     def close(self) -> None:
         """Give up what is under way."""
         if self._rewrite is not None:
-            self._changes.rewriting.discard(self._rewrite.partition.partition_id)
+            for part in self._rewrite.parts:
+                self._changes.rewriting.discard(part.partition.partition_id)
             self._rewrite.abort()
             self._rewrite = None
 
-    async def _look(self, partition_id: int) -> None:
-        partition = self._registry.partition(partition_id)
-        del self._waiting[partition_id]
-        if partition is None or partition_id in self._damaged:
-            return
+    def forget(self, partition_ids: Iterable[int]) -> None:
+        """These partitions are gone."""
+        for partition_id in partition_ids:
+            self._grown.pop(partition_id, None)
+            self._waiting.pop(partition_id, None)
+
+    async def _look(self) -> None:
+        """Choose what some partitions need, as much as fits into one object."""
+        looked_at = list(islice(self._waiting, PARTITIONS_AT_ONCE))
+        partitions = [partition for partition_id in looked_at if (partition := self._mergeable(partition_id))]
+        partition_ids = [partition.partition_id for partition in partitions]
+        found = await self._changes.database.read(lambda: _latest(partition_ids))
+        for partition_id in looked_at:
+            del self._waiting[partition_id]
+        chosen: list[tuple[Partition, Sequence[Stretch]]] = []
+        size_bytes = count = 0
+        for partition, rows in zip(partitions, found, strict=True):
+            stretches = [Stretch.of(row) for row in rows if row[1] >= partition.log_start]
+            run = plan(stretches, Bounds.of(partition))
+            if run is None:
+                continue
+            # Whether there is more to merge after this is seen at another look.
+            self._waiting[partition.partition_id] = None
+            merged = stretches[run.start : run.end]
+            size_bytes += sum(stretch.byte_length for stretch in merged)
+            count += len(merged)
+            if not chosen or (size_bytes <= SHARED_BYTES and count <= SHARED_SEGMENTS):
+                chosen.append((partition, merged))
+        if chosen:
+            await self._begin(chosen)
+
+    def _mergeable(self, partition_id: int) -> Partition | None:
+        if partition_id in self._damaged:
+            return None
         if partition_id in self._changes.rewriting:
             # Key compaction is at it, and merges by the way. The next segment brings it back here.
             self._grown[partition_id] = FAN_IN - 1
-            return
-        rows = await self._changes.database.read(lambda: segment_store.latest_sizes(partition_id, LATEST))
-        stretches = [Stretch.of(row) for row in rows if row[1] >= partition.log_start]
-        run = plan(stretches, Bounds.of(partition))
-        if run is None:
-            return
-        first, count = stretches[run.start].last_offset, run.end - run.start
-        found = await self._changes.database.read(lambda: segment_store.segments_from(partition_id, first, count))
-        self._changes.rewriting.add(partition_id)
-        self._rewrite = Rewrite(self._changes, partition, [ref_of(row) for row in found], None)
-        self._waiting[partition_id] = None  # There may be more to merge after this.
+            return None
+        return self._registry.partition(partition_id)
+
+    async def _begin(self, chosen: Sequence[tuple[Partition, Sequence[Stretch]]]) -> None:
+        ranges = [(partition.partition_id, run[0].last_offset, len(run)) for partition, run in chosen]
+        found = await self._changes.database.read(lambda: _rows(ranges))
+        parts = [
+            Part(partition, [ref_of(row) for row in rows])
+            for (partition, _), rows in zip(chosen, found, strict=True)
+            if rows
+        ]
+        if parts:
+            self._changes.rewriting.update(part.partition.partition_id for part in parts)
+            self._rewrite = Rewrite(self._changes, parts, None)
 
     async def _go_on(self, rewrite: Rewrite) -> None:
         try:
-            if rewrite.partition.topic.deleted:
+            if any(part.partition.topic.deleted for part in rewrite.parts):
                 rewrite.abort()
             else:
                 await rewrite.step()
         except (CorruptData, InvalidRequest):
-            self._damaged.add(rewrite.partition.partition_id)
+            self._damaged.add(rewrite.current.partition_id)
             self.close()
             raise
         except BaseException:
@@ -218,6 +264,22 @@ class Merging:
         if rewrite.is_done:
             self.close()
             if rewrite.written_bytes and not rewrite.conflicted:
-                self.merges += 1
-                self.merged_segments += len(rewrite.refs)
+                self.merges += len(rewrite.parts)
+                self.merged_segments += len(rewrite.removed)
                 self.merged_bytes += rewrite.written_bytes
+
+
+def _latest(partition_ids: Sequence[int]) -> Script[list[Rows]]:
+    found = []
+    for partition_id in partition_ids:
+        rows = yield from segment_store.latest_sizes(partition_id, LATEST)
+        found.append(rows)
+    return found
+
+
+def _rows(ranges: Sequence[tuple[int, int, int]]) -> Script[list[Rows]]:
+    found = []
+    for partition_id, first, count in ranges:
+        rows = yield from segment_store.segments_from(partition_id, first, count)
+        found.append(rows)
+    return found

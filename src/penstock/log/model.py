@@ -114,8 +114,8 @@ class Span:
     """Batches of one partition that one commit made visible, contiguous in offsets and bytes."""
 
     __slots__ = (
-        "base_offset", "batch_count", "byte_length", "byte_start", "last_offset", "location", "max_timestamp",
-        "seq", "view",
+        "base_offset", "batch_count", "byte_length", "byte_start", "index", "last_offset", "location",
+        "max_timestamp", "seq", "view",
     )  # fmt: skip
 
     def __init__(
@@ -131,6 +131,9 @@ class Span:
         self.byte_length = byte_length
         self.max_timestamp = max_timestamp
         self.batch_count = batch_count
+        self.index: tuple[bytes, bytes] | None = None
+        """Offset index and time index, as a segment has them, of a long span whose bytes in the WAL object have their
+        final offsets too: then they can become a segment where they are."""
         self.view = view
         """The bytes in memory with their final offsets, or None when only the WAL object has them."""
 

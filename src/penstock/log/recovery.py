@@ -8,9 +8,12 @@ on the rows since the last compaction, not on the size of the log.
 
 from __future__ import annotations
 
+import gc
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from itertools import starmap
 from struct import Struct
 from typing import Any, Protocol, TypeVar
 
@@ -25,6 +28,7 @@ T = TypeVar("T")
 
 ROWS_AT_ONCE = 2_000
 _BATCH = Struct(">iiqqq")
+BATCH_BYTES = _BATCH.size
 
 
 class Reads(Protocol):
@@ -47,7 +51,7 @@ def unpack_batches(blob: bytes) -> deque[SequenceBatch]:
     """Read the `batches` column of `producer_state`."""
     if len(blob) % _BATCH.size:
         raise CorruptData(f"a producer state has {len(blob)} bytes of batches")
-    return deque((SequenceBatch(*fields) for fields in _BATCH.iter_unpack(blob)), maxlen=KEPT_BATCHES)
+    return deque(starmap(SequenceBatch, _BATCH.iter_unpack(blob)), maxlen=KEPT_BATCHES)
 
 
 async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shard_id: int = 1) -> int:
@@ -55,6 +59,27 @@ async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shar
 
     Call it after `Topics.load` and before anything is appended.
     """
+    with _without_collector():
+        seq, floor = await _load_folded(database, registry, shard_id)
+        last_seq, live = await _replay_rows(database, registry, shard_id, floor)
+    wal.recover(live)
+    return max(seq, last_seq)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """All that is loaded stays. Looking for garbage among it, again and again, takes longer than loading it."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tuple[int, int]:
+    """Take over what compaction has folded into rows: the shard's commit number, and the floor it is folded up to."""
     seq, floor, partitions, producers = await database.read(lambda: _load(shard_id))
     for partition_id, first_dirty_ms in partitions:
         partition = registry.partition(partition_id)
@@ -66,19 +91,23 @@ async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shar
             partition.producers[producer_id] = ProducerState(
                 producer_id, epoch, last_ms, unpack_batches(bytes(batches))
             )
+    return seq, floor
+
+
+async def _replay_rows(
+    database: Reads, registry: Registry, shard_id: int, position: int
+) -> tuple[int, list[WalLocation]]:
+    """Replay what came after the floor: the number of the last commit, and which WAL objects are alive."""
     live: list[WalLocation] = []
-    position = floor
     while True:
         rows = await database.read(partial(commits_after, shard_id, position, ROWS_AT_ONCE))
         for row in rows:
             commit = read_commit(row)
             live.append(commit.location)
             _replay(registry, commit)
+            position = commit.seq
         if len(rows) < ROWS_AT_ONCE:
-            break
-        position = rows[-1][0]
-    wal.recover(live)
-    return max(seq, rows[-1][0]) if rows else max(seq, position)
+            return position, live
 
 
 def _load(shard_id: int) -> Script[tuple[int, int, Rows, Rows]]:
@@ -93,7 +122,7 @@ def _load(shard_id: int) -> Script[tuple[int, int, Rows, Rows]]:
         (shard_id,),
     )
     seq, floor = shard[0] if shard else (0, 0)
-    return seq, floor, partitions, producers
+    return int(seq), int(floor), partitions, producers
 
 
 def commits_after(shard_id: int, seq: int, limit: int) -> Script[Rows]:

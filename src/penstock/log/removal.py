@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from penstock.base.errors import OutcomeUnknown
 from penstock.log import segment_store
-from penstock.log.model import Partition, Topic
+from penstock.log.model import Partition
 from penstock.log.registry import Registry
 from penstock.log.rewriting import SegmentChanges
 
@@ -35,13 +35,7 @@ class Trimming:
         """Partitions that may have something to remove."""
         return len(self._unseen) + len(self._trimmed)
 
-    async def on_topic_created(self, topic: Topic) -> None:
-        """Nothing to do."""
-
-    async def on_topic_deleted(self, topic: Topic) -> None:
-        """Nothing to do."""
-
-    async def on_trimmed(self, partition: Partition) -> None:
+    def trimmed(self, partition: Partition) -> None:
         """A log start moved."""
         self._trimmed[partition] = None
         self._wake()
@@ -62,7 +56,7 @@ class Trimming:
         self._trimmed.update((partition, None) for partition in some if partition.partition_id in found)
 
     async def _trim(self, partition: Partition) -> None:
-        # A log start that moves while this waits comes back as another call of `on_trimmed`.
+        # A log start that moves while this waits comes back as another call of `trimmed`.
         del self._trimmed[partition]
         if partition.topic.deleted:
             return
@@ -99,16 +93,10 @@ class TopicRemoval:
         """Partitions whose removal has not ended; a guess beyond the next few."""
         return len(self._page) + self._left
 
-    async def on_topic_created(self, topic: Topic) -> None:
-        """Nothing to do."""
-
-    async def on_topic_deleted(self, topic: Topic) -> None:
+    def topic_deleted(self) -> None:
         """More to let go of."""
         self._again = True
         self._wake()
-
-    async def on_trimmed(self, partition: Partition) -> None:
-        """Nothing to do."""
 
     def commits_folded(self) -> None:
         """Commits left the write-ahead log."""

@@ -1,11 +1,11 @@
 """Putting segments in the place of others: what merging and key compaction have in common.
 
-A `Rewrite` reads consecutive segments of one partition, oldest first, and writes one segment into a new object: the
-same batches, or what a `Transform` leaves of each. It works in pieces of `PIECE_BYTES`, so memory holds one piece
-(or one batch, if that is larger), and in steps of a few pieces, so that others get their turn. The last step names
-the object and removes the old rows in one transaction, bound to those rows being there still. If they are not, the
-work was for nothing and its object is garbage. Readers that had looked up the old segments finish undisturbed: the
-objects live on for the grace period of garbage collection.
+A `Rewrite` reads consecutive segments of a partition, oldest first, and writes one segment into a new object: the
+same batches, or what a `Transform` leaves of each. Several partitions may share the object. The work is done in pieces
+of `PIECE_BYTES`, so memory holds one piece (or one batch, if that is larger), and in steps of a few pieces, so that
+others get their turn. The last step names the object and removes the old rows in one transaction, bound to those rows
+being there still. If they are not, the work was for nothing and its object is garbage. Readers that had looked up the
+old segments finish undisturbed: the objects live on for the grace period of garbage collection.
 
 `SegmentChanges` is the only way segments change once they are there. It keeps what is in memory in step with the
 database: the index, and the sizes of partitions.
@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from struct import Struct
 from typing import TypeVar
 
@@ -38,6 +40,8 @@ Transform = Callable[[BatchHeader, Buffer], Buffer | None]
 
 PIECE_BYTES = 256 * 1024
 STEP_PIECES = 8
+SMALL_READS = 64
+"""How many small segments are read at once at most."""
 STEP_S = 0.1
 """Steps end after so many pieces or so much time, whichever comes first."""
 _LENGTH = Struct(">8xi")
@@ -70,16 +74,18 @@ class SegmentChanges:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def replace(
-        self, partition: Partition, new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef]
-    ) -> None:
+        self, partitions: Sequence[Partition], new: NewObject | None, removed: Sequence[SegmentRef],
+        added: Sequence[SegmentRef],
+    ) -> None:  # fmt: skip
         """Put segments in the place of others; raise `Conflict` if one of those is not there any more."""
         now_ms = self.clock.now_ms()
-        await self._settle(partition)
+        for partition in partitions:
+            await self._settle(partition)
         try:
             while True:
                 try:
                     await self.database.transaction(
-                        lambda: segment_store.replace(new, removed, added, now_ms), background=True
+                        lambda: segment_store.replace(new, removed, added, now_ms), background=True, locking=True
                     )
                 except OutcomeUnknown:
                     if await self._is_there(removed[0]):
@@ -90,10 +96,16 @@ class SegmentChanges:
                         raise Conflict("the segments went while they were replaced") from None
                 break
         except BaseException:
-            self.segments.drop(partition.partition_id)
+            for partition in partitions:
+                self.segments.drop(partition.partition_id)
             raise
         self.segments.remove(removed)
-        partition.size_bytes += sum(ref.byte_length for ref in added) - sum(ref.byte_length for ref in removed)
+        grown = Counter({ref.partition_id: 0 for ref in removed})
+        for refs, sign in ((added, 1), (removed, -1)):
+            for ref in refs:
+                grown[ref.partition_id] += sign * ref.byte_length
+        for partition in partitions:
+            partition.size_bytes += grown[partition.partition_id]
         self.on_garbage()
 
     async def _is_there(self, ref: SegmentRef) -> bool:
@@ -106,7 +118,7 @@ class SegmentChanges:
         partition_id, log_start, now_ms = partition.partition_id, partition.log_start, self.clock.now_ms()
         try:
             count, size_bytes = await self.database.transaction(
-                lambda: segment_store.drop_below(partition_id, log_start, limit, now_ms), background=True
+                lambda: segment_store.drop_below(partition_id, log_start, limit, now_ms), background=True, locking=True
             )
         except OutcomeUnknown:
             self._doubtful.add(partition)
@@ -173,13 +185,22 @@ class SegmentReader:
         return end
 
 
-class Rewrite:
-    """One segment made of others. Steps run one after the other; `abort` ends it early."""
+@dataclass(slots=True)
+class Part:
+    """Consecutive segments of one partition that become one."""
 
-    def __init__(
-        self, changes: SegmentChanges, partition: Partition, refs: Sequence[SegmentRef], transform: Transform | None
-    ) -> None:
-        self.partition, self.refs = partition, refs
+    partition: Partition
+    refs: Sequence[SegmentRef]
+    builder: SegmentBuilder | None = None
+    """The new segment; None while nothing of it is written."""
+    byte_offset: int = 0
+
+
+class Rewrite:
+    """Segments made of others, in one new object. Steps run one after the other; `abort` ends it early."""
+
+    def __init__(self, changes: SegmentChanges, parts: Sequence[Part], transform: Transform | None) -> None:
+        self.parts = parts
         self.read_bytes = 0
         self.written_bytes = 0
         self.is_done = False
@@ -188,10 +209,20 @@ class Rewrite:
         self._changes, self._transform = changes, transform
         self._upload: Upload | None = None
         self._writer: ObjectWriter | None = None
-        self._builder: SegmentBuilder | None = None
-        self._waiting = list(reversed(refs))
+        self._waiting = [(part, ref) for part in reversed(parts) for ref in reversed(part.refs)]
+        self._part = parts[0]
         self._reader: SegmentReader | None = None
-        self._changed = len(refs) > 1
+        self._changed = any(len(part.refs) > 1 for part in parts)
+
+    @property
+    def removed(self) -> list[SegmentRef]:
+        """All segments that are to be replaced."""
+        return [ref for part in self.parts for ref in part.refs]
+
+    @property
+    def current(self) -> Partition:
+        """The partition that is being read."""
+        return self._part.partition
 
     async def step(self) -> None:
         """Read and write a few pieces; with the last one, replace the segments."""
@@ -200,7 +231,7 @@ class Rewrite:
             self._upload = changes.uploads.begin()
         ends_at = clock.monotonic() + STEP_S
         for _ in range(STEP_PIECES):
-            if not await changes.in_thread(self._copy_piece):
+            if not await changes.in_thread(self._copy_some):
                 await self._finish()
                 return
             if clock.monotonic() >= ends_at:
@@ -218,27 +249,48 @@ class Rewrite:
 
     # ---- pieces: on a worker thread --------------------------------------------------------------------------
 
-    def _copy_piece(self) -> bool:
-        """Copy one piece; False when there was none left."""
+    def _copy_some(self) -> bool:
+        """Copy a piece, or several small segments; False when there was nothing left."""
+        enough = self.read_bytes + PIECE_BYTES // 2
+        for _ in range(SMALL_READS):
+            piece = self._next_piece()
+            if piece is None:
+                return False
+            self.read_bytes += len(piece)
+            if self._transform is None:
+                self._copy(piece)
+            else:
+                self._write_what_is_left(piece, self._transform)
+            if self.read_bytes >= enough:
+                break
+        return True
+
+    def _next_piece(self) -> memoryview | None:
         while True:
             if self._reader is None:
                 if not self._waiting:
-                    return False
-                self._reader = SegmentReader(self._changes.objects, self._waiting.pop())
+                    return None
+                self._part, ref = self._waiting.pop()
+                self._reader = SegmentReader(self._changes.objects, ref)
             piece = self._reader.read()
             if piece is not None:
-                break
+                return piece
             self._reader = None
-        self.read_bytes += len(piece)
-        if self._transform is not None:
-            self._write_what_is_left(piece, self._transform)
-            return True
+
+    def _copy(self, piece: memoryview) -> None:
+        refs = self._part.refs
+        builder = self._builder(refs[0].base_offset)
+        if builder.record_count == 0:
+            builder.cover(refs[-1].last_offset, sum(ref.record_count for ref in refs), NO_TIMESTAMP)
+        builder.add_batches(piece)
         self._write(piece)
-        if self._builder is None:
-            self._builder = SegmentBuilder(self.refs[0].base_offset)
-            self._builder.cover(self.refs[-1].last_offset, sum(ref.record_count for ref in self.refs), NO_TIMESTAMP)
-        self._builder.add_batches(piece)
-        return True
+
+    def _builder(self, base_offset: int) -> SegmentBuilder:
+        """The new segment of the part. It begins here if it has not begun: ask before its first bytes are written."""
+        part = self._part
+        if part.builder is None:
+            part.builder, part.byte_offset = SegmentBuilder(base_offset), self.written_bytes
+        return part.builder
 
     def _write_what_is_left(self, piece: memoryview, transform: Transform) -> None:
         """Write the batches that stay, neighbours together."""
@@ -255,8 +307,8 @@ class Rewrite:
             self._write(piece[start:position])
             start = position + header.size_bytes
             if left is not None:
-                self._write(left)
                 self._account(parse_header(left))
+                self._write(left)
         self._write(piece[start:])
 
     def _write(self, data: Buffer) -> None:
@@ -269,10 +321,9 @@ class Rewrite:
         self.written_bytes += len(data)
 
     def _account(self, header: BatchHeader) -> None:
-        if self._builder is None:
-            self._builder = SegmentBuilder(header.base_offset)
-        self._builder.add(header.base_offset, header.size_bytes, header.max_timestamp)
-        self._builder.cover(header.last_offset, header.record_count, NO_TIMESTAMP)
+        builder = self._builder(header.base_offset)
+        builder.add(header.base_offset, header.size_bytes, header.max_timestamp)
+        builder.cover(header.last_offset, header.record_count, NO_TIMESTAMP)
 
     # ---- the end ---------------------------------------------------------------------------------------------
 
@@ -281,30 +332,26 @@ class Rewrite:
         try:
             if not self._changed:
                 return
-            if self._writer is None or self._builder is None or self._upload is None:
-                await self._changes.replace(self.partition, None, self.refs, ())
+            if self._writer is None or self._upload is None:
+                await self._changes.replace([part.partition for part in self.parts], None, self.removed, ())
             else:
                 await self._changes.in_thread(self._writer.commit)
-                await self._name(self._upload, self._builder)
+                await self._name(self._upload)
         except Conflict as conflict:
             self.conflicted = True
             _log.info("segments changed while they were rewritten: %s", conflict)
         finally:
             self.abort()
 
-    async def _name(self, upload: Upload, builder: SegmentBuilder) -> None:
-        changes, refs = self._changes, self.refs
-        builder.min_timestamp = min((ref.min_timestamp for ref in refs if ref.min_timestamp >= 0), default=NO_TIMESTAMP)
-        ref = builder.finish(
-            partition_id=self.partition.partition_id, object_id=upload.object_id, object_key=upload.key,
-            byte_offset=0, generation=max(ref.generation for ref in refs) + 1,
-        )  # fmt: skip
+    async def _name(self, upload: Upload) -> None:
+        changes = self._changes
+        added = [_row(part, part.builder, upload) for part in self.parts if part.builder is not None]
         new = NewObject(
-            object_id=upload.object_id, shard_id=changes.shard_id, key=upload.key, size_bytes=builder.byte_length,
+            object_id=upload.object_id, shard_id=changes.shard_id, key=upload.key, size_bytes=self.written_bytes,
             created_ms=changes.clock.now_ms(),
         )  # fmt: skip
         try:
-            await changes.replace(self.partition, new, refs, (ref,))
+            await changes.replace([part.partition for part in self.parts], new, self.removed, added)
         except Conflict:
             await self._delete_object(upload)
             raise
@@ -315,3 +362,12 @@ class Rewrite:
             await self._changes.in_thread(lambda: self._changes.objects.delete([upload.key]))
         except PlatformError as problem:
             _log.info("an object that nothing names stays for now: %s", problem)
+
+
+def _row(part: Part, builder: SegmentBuilder, upload: Upload) -> SegmentRef:
+    times = [ref.min_timestamp for ref in part.refs if ref.min_timestamp >= 0]
+    builder.min_timestamp = min(times, default=NO_TIMESTAMP)
+    return builder.finish(
+        partition_id=part.partition.partition_id, object_id=upload.object_id, object_key=upload.key,
+        byte_offset=part.byte_offset, generation=max(ref.generation for ref in part.refs) + 1,
+    )  # fmt: skip

@@ -5,6 +5,8 @@ whose last segment goes gets `dead_ms`, from when on nobody can find it. What co
 was worked out from: a partition moves on only from the offset the caller knows, segments are replaced only if they
 are still there. Otherwise the script raises `Conflict` and nothing happens.
 
+Scripts that change rows of `partition` are to be run as `locking` transactions.
+
 When a commit's answer was lost, the object that the transaction would have inserted says whether it happened.
 """
 
@@ -196,8 +198,10 @@ def has_object(object_id: bytes) -> Script[bool]:
 # ---- the log moves into segments -------------------------------------------------------------------------------
 
 
-def publish(new: NewObject | None, segments: Sequence[SegmentRef], folds: Sequence[Fold]) -> Script[frozenset[int]]:
-    """Name an object's segments and move their partitions on; which partitions did.
+def publish(
+    objects: Sequence[NewObject], segments: Sequence[SegmentRef], folds: Sequence[Fold]
+) -> Script[frozenset[int]]:
+    """Name the segments of objects and move their partitions on; which partitions did.
 
     Those of deleted topics do not, and leave no trace.
     """
@@ -206,8 +210,10 @@ def publish(new: NewObject | None, segments: Sequence[SegmentRef], folds: Sequen
         if (yield from _move_on(fold)):
             accepted.add(fold.partition_id)
     named = [segment for segment in segments if segment.partition_id in accepted]
-    if new is not None and named:
-        yield from _insert_object(new, named)
+    for new in objects:
+        within = [segment for segment in named if segment.object_id == new.object_id]
+        if within:
+            yield from _insert_object(new, within)
     return frozenset(accepted)
 
 
@@ -268,6 +274,8 @@ def replace(
     new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef], now_ms: int
 ) -> Script[None]:
     """Put rewritten segments in the place of others; raise `Conflict` if one of those is not there any more."""
+    for ref in (*removed[:1], *added[:1]):
+        yield from _hold_commits(ref.partition_id)
     for ref in sorted(removed, key=lambda ref: (ref.partition_id, ref.last_offset)):
         rows = yield (
             "DELETE FROM segment WHERE partition_id = $1 AND last_offset = $2 AND object_id = $3 AND byte_offset = $4"
@@ -294,6 +302,7 @@ def replace(
 
 def cleaned(partition_id: int, cleaned_to: int, first_dirty_ms: int) -> Script[None]:
     """Key compaction has seen everything below an offset."""
+    yield from _hold_commits(partition_id)
     yield (
         "UPDATE partition SET cleaned_to = $2, first_dirty_ms = $3 WHERE partition_id = $1 AND cleaned_to <= $2",
         (partition_id, cleaned_to, first_dirty_ms),
@@ -305,6 +314,7 @@ def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Sc
 
     As many as the limit: there may be more.
     """
+    yield from _hold_commits(partition_id)
     yield (
         "UPDATE partition SET log_start = $2 WHERE partition_id = $1 AND log_start < $2",
         (partition_id, log_start),
@@ -314,6 +324,19 @@ def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Sc
     if size_bytes:
         yield "UPDATE partition SET size_bytes = size_bytes - $2 WHERE partition_id = $1", (partition_id, size_bytes)
     return len(rows), size_bytes
+
+
+def _hold_commits(partition_id: int) -> Script[None]:
+    """Let commits of a partition's shard wait until the end of the transaction.
+
+    They change the partition's row all the time. A transaction that changes it as well takes its turn with them, by
+    updating first what they update first; without, it would never end where agents write without a break.
+    """
+    yield (
+        "UPDATE shard SET commit_seq = commit_seq"
+        " WHERE shard_id = (SELECT shard_id FROM partition WHERE partition_id = $1)",
+        (partition_id,),
+    )
 
 
 def _delete_segments(partition_id: int, below: int, limit: int, now_ms: int) -> Script[Rows]:
@@ -362,13 +385,38 @@ def free_deleted(partition_id: int, shard_id: int, limit: int, now_ms: int) -> S
     if not rows:
         yield "DELETE FROM producer_state WHERE partition_id = $1", (partition_id,)
         yield (
-            "DELETE FROM topic_deletion WHERE partition_id = $1 AND NOT EXISTS (SELECT 1 FROM (SELECT committed_ms"
-            " FROM wal_commit WHERE shard_id = $2 AND seq > (SELECT wal_floor FROM shard WHERE shard_id = $2)"
-            " ORDER BY seq LIMIT 1) AS oldest"
-            " WHERE oldest.committed_ms <= topic_deletion.deleted_ms)",
+            "UPDATE topic_deletion SET last_seq = (SELECT COALESCE(MAX(seq), 0) FROM wal_commit WHERE shard_id = $2)"
+            " WHERE partition_id = $1 AND last_seq IS NULL",
+            (partition_id, shard_id),
+        )
+        yield (
+            "DELETE FROM topic_deletion WHERE partition_id = $1 AND NOT EXISTS (SELECT 1 FROM wal_commit"
+            " WHERE shard_id = $2 AND seq <= topic_deletion.last_seq"
+            " AND seq > (SELECT wal_floor FROM shard WHERE shard_id = $2))",
             (partition_id, shard_id),
         )
     return len(rows)
+
+
+def live_bytes(after: bytes, limit: int) -> Script[list[tuple[bytes, int, int]]]:
+    """Objects with segments, in the order of their ids from above one on: id, size, and bytes that segments name."""
+    rows = yield (
+        "SELECT o.object_id, o.size_bytes, (SELECT COALESCE(SUM(s.byte_length), 0) FROM segment s"
+        " WHERE s.object_id = o.object_id) FROM object o WHERE o.object_id > $1 AND o.live > 0"
+        " ORDER BY o.object_id LIMIT $2",
+        (after, limit),
+    )
+    return [(bytes(object_id), int(size_bytes), int(live)) for object_id, size_bytes, live in rows]
+
+
+def segments_in(object_id: bytes, limit: int) -> Script[Rows]:
+    """Segments that lie in an object."""
+    return (
+        yield (
+            f"{_SELECT_SEGMENT} WHERE s.object_id = $1 ORDER BY s.partition_id, s.last_offset LIMIT $2",
+            (object_id, limit),
+        )
+    )
 
 
 def dead_objects(dead_before_ms: int, limit: int) -> Script[list[tuple[bytes, str]]]:

@@ -40,6 +40,8 @@ MAX_SEGMENT_OFFSETS = 2**31
 
 CACHE_BYTES = 16 * 1024 * 1024
 LOADED_AT_ONCE = 8
+LONG_BYTES = 512 * 1024
+"""From this size on a stretch is worth a row of its own: copying it to have fewer rows costs more than the row."""
 _REF_BYTES = 600
 """Roughly what a row costs in memory beside its indexes."""
 
@@ -159,6 +161,11 @@ class SegmentBuilder:
         self.record_count += record_count
         if min_timestamp >= 0 and (self.min_timestamp < 0 or min_timestamp < self.min_timestamp):
             self.min_timestamp = min_timestamp
+
+    @property
+    def index(self) -> tuple[bytes, bytes]:
+        """Offset index and time index of what was accounted for."""
+        return bytes(self._points), bytes(self._times)
 
     def finish(
         self, *, partition_id: int, object_id: bytes, object_key: str, byte_offset: int, generation: int = 0

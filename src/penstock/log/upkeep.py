@@ -15,6 +15,7 @@ from penstock.log.background import Chore
 from penstock.log.cleaner import Cleaner
 from penstock.log.garbage import GRACE_MS, DeadObjects, Orphans
 from penstock.log.merging import Merging
+from penstock.log.model import Partition, Topic
 from penstock.log.producer_expiry import ProducerExpiry
 from penstock.log.registry import Registry
 from penstock.log.removal import TopicRemoval, Trimming
@@ -49,8 +50,7 @@ class Upkeep:
         self.dead_objects = DeadObjects(changes, grace_ms=grace_ms)
         self.orphans = Orphans(changes, grace_ms=grace_ms)
         self.producer_expiry = ProducerExpiry(database=database, registry=registry, settings=settings, clock=clock)
-        topics.listen(self.trimming)
-        topics.listen(self.topic_removal)
+        topics.listen(self)
 
     @property
     def chores(self) -> Sequence[Chore]:
@@ -59,6 +59,20 @@ class Upkeep:
             self.retention, self.trimming, self.topic_removal, self.merging, self.cleaner, self.dead_objects,
             self.orphans, self.producer_expiry,
         )  # fmt: skip
+
+    async def on_topic_created(self, topic: Topic) -> None:
+        """Nothing to do."""
+
+    async def on_topic_deleted(self, topic: Topic) -> None:
+        """A topic's segments go."""
+        partition_ids = [partition.partition_id for partition in topic.partitions]
+        self.merging.forget(partition_ids)
+        self.cleaner.forget(partition_ids)
+        self.topic_removal.topic_deleted()
+
+    async def on_trimmed(self, partition: Partition) -> None:
+        """Segments below a log start go."""
+        self.trimming.trimmed(partition)
 
     def bind(self, wake: Callable[[str], None]) -> None:
         """Say how a chore is woken."""

@@ -33,7 +33,7 @@ class CompactionPolicy:
     start_bytes: int = 32 * MIB
     """Less than the tail holds: then compaction takes the bytes from memory and reads nothing."""
     start_rows: int = 20_000
-    start_entries: int = 100_000
+    start_entries: int = 50_000
     """Rows and entries are what a start replays, and entries take memory."""
     max_age_ms: int = 60_000
     pass_bytes: int = 64 * MIB
@@ -60,6 +60,7 @@ class Backlog:
         """How often the writer had to wait for room."""
         self.wake: Callable[[], None] = lambda: None
         """Called when compaction has something to look at."""
+        self._start_bytes = self.policy.start_bytes
         self._limit_bytes = int(capacity_bytes * ROOM_SHARE)
         self._room: asyncio.Future[None] | None = None
 
@@ -81,9 +82,25 @@ class Backlog:
         self.entries -= entries
         self.size_bytes -= size_bytes
         self.oldest_ms = committed_ms
+        self._start_bytes = self.policy.start_bytes
         if self._room is not None and self.size_bytes <= self._limit_bytes:
             self._room.set_result(None)
             self._room = None
+
+    def hold(self) -> None:
+        """Compaction had a look and leaves it until there is more."""
+        self._start_bytes = self.size_bytes + self.policy.start_bytes
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether commits are too old, too many, or take up too much space, to be left for any reason."""
+        policy = self.policy
+        return (
+            self.is_short
+            or self.rows >= policy.start_rows
+            or self.entries >= policy.start_entries
+            or self._clock.now_ms() - self.oldest_ms >= policy.max_age_ms
+        )
 
     def delay_s(self) -> float | None:
         """Seconds until it is time to compact: 0 when it is, None when there is nothing to compact."""
@@ -111,7 +128,7 @@ class Backlog:
     def _is_large(self) -> bool:
         policy = self.policy
         return (
-            self.size_bytes >= policy.start_bytes
+            self.size_bytes >= self._start_bytes
             or self.rows >= policy.start_rows
             or self.entries >= policy.start_entries
         )

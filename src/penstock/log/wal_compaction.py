@@ -1,13 +1,13 @@
 """WAL compaction: commits of many partitions become segments of single ones.
 
 A pass takes the oldest commits above the shard's WAL floor and writes one object with the batches of each partition
-side by side. Bytes that are still in the tail are taken from there, with their offsets in place; others are read back
-from the WAL, many objects at once, and given their offsets on the way. Then one transaction names the segments, moves
-partitions and the floor on, and counts what was used. Only after it do partitions in memory let go of the WAL, and is
-its space released.
+side by side. Bytes that are still in the tail are taken from there; others are read back from the WAL, many objects at
+once (see gathering.py). Files of the WAL that consist of long stretches become objects as they are (see adoption.py).
+Then one transaction names the segments, moves partitions and the floor on, and counts what was used. Only after it do
+partitions in memory let go of the WAL, and is its space released.
 
-Whatever dies wherever leaves the state before that transaction or the one after it. Before it, the new object is an
-orphan, which the orphan sweep removes; after it, rows up to the floor mean nothing, and a start takes their space in
+Whatever dies wherever leaves the state before that transaction or the one after it. Before it, new objects are
+orphans, which the orphan sweep removes; after it, rows up to the floor mean nothing, and a start takes their space in
 the WAL for free. When the transaction's answer is lost, its outcome is looked up before anything else is done.
 """
 
@@ -21,6 +21,7 @@ from functools import partial
 
 from penstock.base.errors import CorruptData, OutcomeUnknown, PlatformError
 from penstock.log import wal_store
+from penstock.log.adoption import Adoption
 from penstock.log.gathering import SLICE, Gathering, in_slices
 from penstock.log.recovery import commits_after, read_commit
 from penstock.log.registry import Registry
@@ -29,7 +30,7 @@ from penstock.log.segment_store import NewObject
 from penstock.log.segments import SegmentRef
 from penstock.log.uploads import Upload
 from penstock.log.wal_backlog import Backlog
-from penstock.log.wal_plan import Plan, Stretch
+from penstock.log.wal_plan import Plan, Stretch, WalFile
 from penstock.log.wal_store import Advance
 from penstock.storage.arena import Arena
 from penstock.storage.wal import WalLocation, WalStore
@@ -49,17 +50,19 @@ class CompactionStats:
     commits: int = 0
     segments: int = 0
     written_bytes: int = 0
+    adopted_bytes: int = 0
+    """In WAL files that became objects as they were."""
     read_bytes: int = 0
     """What was not in memory any more."""
 
 
 @dataclass(slots=True)
 class _Pass:
-    """A pass whose object is written: what is to be made true in the database, then in memory."""
+    """A pass whose objects are written: what is to be made true in the database, then in memory."""
 
     plan: Plan
     advance: Advance
-    upload: Upload
+    uploads: Sequence[Upload]
 
 
 class WalCompaction:
@@ -69,11 +72,12 @@ class WalCompaction:
 
     def __init__(
         self, changes: SegmentChanges, *, wal: WalStore, registry: Registry, backlog: Backlog,
-        on_segments: Callable[[Iterable[int]], None] = lambda partition_ids: None,
+        on_segments: Callable[[Iterable[int]], None] = lambda partition_ids: None, adoption: Adoption | None = None,
     ) -> None:  # fmt: skip
         self._changes, self._wal, self._registry, self._queue = changes, wal, registry, backlog
         self._on_segments = on_segments
         """Told after each pass which partitions got segments."""
+        self._adoption = adoption or Adoption(changes, wal)
         self._arena = Arena(backlog.policy.pass_bytes)
         self._unsettled: _Pass | None = None
         """A pass of which is not known whether it happened."""
@@ -94,7 +98,7 @@ class WalCompaction:
         await self._tidy_up()
         delay_s = self._queue.delay_s()
         if delay_s == 0:
-            await self._compact()
+            await self._compact(waits=not self._queue.is_urgent)
             await self._tidy_up()
             delay_s = self._queue.delay_s()
         if delay_s is None:
@@ -105,44 +109,91 @@ class WalCompaction:
         """Move every commit there is, whatever the policy says."""
         await self._tidy_up()
         while self._queue.rows:
-            await self._compact()
+            await self._compact(waits=False)
             await self._tidy_up()
 
-    async def _compact(self) -> None:
-        plan = await self._plan()
-        upload = self._changes.uploads.begin()
+    async def _compact(self, *, waits: bool) -> None:
+        """One pass. If it may wait, it leaves a file that could be adopted once it is full."""
+        uploads: list[Upload] = []
         try:
-            gathering = Gathering(self._changes, self._wal, self._arena, upload)
-            refs = await gathering.write(plan.stretches.values())
-            if not gathering.read_bytes:
-                self._arena.drop()
-            self.stats.read_bytes += gathering.read_bytes
-            self.stats.written_bytes += gathering.written_bytes
-            await self._commit(_Pass(plan, self._advance(plan, upload, refs), upload))
+            done = await self._prepare(uploads, waits=waits)
+            if done is None:
+                self._queue.hold()
+                return
+            await self._commit(done)
+        except PlatformError:
+            if self._unsettled is None:
+                await self._delete_objects(uploads)
+            raise
         finally:
             if self._unsettled is None:
-                self._changes.uploads.end(upload)
+                self._end(uploads)
 
     # ---- what is to be done ----------------------------------------------------------------------------------
 
-    async def _plan(self) -> Plan:
+    async def _prepare(self, uploads: list[Upload], *, waits: bool) -> _Pass | None:
+        """Plan a pass and write its objects; None if it had better wait."""
+        plan = await self._plan(self._queue.last_seq)
+        adopted, growing = await self._adopt_files(plan, uploads)
+        if growing is not None and waits:
+            if growing.first_seq <= plan.floor + 1:
+                return None
+            plan = await self._plan(growing.first_seq - 1)
+        uploads.append(upload := self._changes.uploads.begin())
+        by_key = {file.key: (found, size_bytes) for file, found, size_bytes in adopted}
+        gathering = Gathering(
+            self._changes, self._wal, self._arena, upload, {key: found for key, (found, _) in by_key.items()}
+        )
+        refs = await gathering.write(plan.stretches.values())
+        if not gathering.read_bytes:
+            self._arena.drop()
+        stats = self.stats
+        stats.read_bytes += gathering.read_bytes
+        stats.written_bytes += gathering.written_bytes
+        stats.adopted_bytes += sum(size_bytes for _, _, size_bytes in adopted)
+        sizes = [*by_key.values()]
+        if gathering.written_bytes:
+            sizes.append((upload, gathering.written_bytes))
+        else:
+            self._end((upload,))
+            uploads.remove(upload)
+        return _Pass(plan, self._advance(plan, refs, sizes), uploads)
+
+    async def _adopt_files(
+        self, plan: Plan, uploads: list[Upload]
+    ) -> tuple[list[tuple[WalFile, Upload, int]], WalFile | None]:
+        """Let the files that can be objects be some: with their sizes; and the first one that still grows."""
+        adopted: list[tuple[WalFile, Upload, int]] = []
+        for file in self._adoption.candidates(plan.files, plan.stretches.values()):
+            shared = await self._adoption.share(file)
+            if shared is None:
+                return adopted, file
+            uploads.append(upload := self._changes.uploads.begin())
+            size_bytes = await self._adoption.adopt(shared, upload)
+            if size_bytes is None:
+                break
+            adopted.append((file, upload, size_bytes))
+        return adopted, None
+
+    async def _plan(self, last_seq: int) -> Plan:
+        """What a pass over commits up to one of them does."""
         changes, queue = self._changes, self._queue
         floor = await changes.database.read(lambda: wal_store.floor_of(changes.shard_id))
         plan, position = Plan(self._registry, queue.policy, floor), floor
-        while await self._add_commits(plan, position):
+        while await self._add_commits(plan, position, last_seq):
             position = plan.new_floor
         if not plan.rows:
             raise CorruptData(f"there are no commits after {floor}, but {queue.rows} were counted")
         await in_slices(_taking_spans(plan.stretches.values()))
         return plan
 
-    async def _add_commits(self, plan: Plan, position: int) -> bool:
+    async def _add_commits(self, plan: Plan, position: int, last_seq: int) -> bool:
         """Plan the next commits; whether there may be more for this plan."""
-        changes, last_seq, handled = self._changes, self._queue.last_seq, 0
+        changes, handled = self._changes, 0
         rows = await changes.database.read(partial(commits_after, changes.shard_id, position, ROWS_AT_ONCE))
         for row in rows:
             commit = read_commit(row)
-            # What is not in memory yet can wait.
+            # Beyond it there may be commits that are not in memory yet.
             if commit.seq > last_seq or not plan.has_room_for(commit):
                 return False
             plan.add(commit)
@@ -152,17 +203,18 @@ class WalCompaction:
                 await asyncio.sleep(0)
         return len(rows) == ROWS_AT_ONCE
 
-    def _advance(self, plan: Plan, upload: Upload, refs: Sequence[SegmentRef]) -> Advance:
-        changes = self._changes
-        new = None
-        if refs:
-            new = NewObject(
-                object_id=upload.object_id, shard_id=changes.shard_id, key=upload.key,
-                size_bytes=sum(ref.byte_length for ref in refs), created_ms=changes.clock.now_ms(),
-            )  # fmt: skip
+    def _advance(self, plan: Plan, refs: Sequence[SegmentRef], sizes: Iterable[tuple[Upload, int]]) -> Advance:
+        changes, now_ms = self._changes, self._changes.clock.now_ms()
         return Advance(
-            shard_id=changes.shard_id, floor=plan.floor, new_floor=plan.new_floor, new=new, segments=refs,
-            folds=[stretch.fold() for stretch in plan.stretches.values() if not stretch.is_empty],
+            shard_id=changes.shard_id, floor=plan.floor, new_floor=plan.new_floor,
+            objects=[
+                NewObject(
+                    object_id=upload.object_id, shard_id=changes.shard_id, key=upload.key, size_bytes=size_bytes,
+                    created_ms=now_ms,
+                )
+                for upload, size_bytes in sizes
+            ],
+            segments=refs, folds=[stretch.fold() for stretch in plan.stretches.values() if not stretch.is_empty],
             used=plan.used(), used_by_unknown=plan.used_by_unknown(),
         )  # fmt: skip
 
@@ -178,28 +230,27 @@ class WalCompaction:
             await self._settle(done)
         except PlatformError:
             self._unsettled = None
-            await self._delete_object(done)
             raise
         else:
-            await self._adopt(done, accepted)
+            await self._make_true(done, accepted)
 
     async def _settle(self, done: _Pass) -> None:
         """Find out whether a pass happened. While that fails nothing else can be done."""
         accepted = await self._changes.database.read(lambda: wal_store.outcome(done.advance))
         if accepted is not None:
-            await self._adopt(done, accepted)
+            await self._make_true(done, accepted)
             return
         self._unsettled = None
-        self._changes.uploads.end(done.upload)
-        await self._delete_object(done)
+        self._end(done.uploads)
+        await self._delete_objects(done.uploads)
 
-    async def _adopt(self, done: _Pass, accepted: frozenset[int]) -> None:
-        """Make the pass true in memory, then let go of the WAL."""
+    async def _make_true(self, done: _Pass, accepted: frozenset[int]) -> None:
+        """Let memory follow the database."""
         plan, refs = done.plan, [ref for ref in done.advance.segments if ref.partition_id in accepted]
         self._changes.segments.add(refs)
         await in_slices(_letting_go(plan.stretches.values()))
         self._unsettled = None
-        self._changes.uploads.end(done.upload)
+        self._end(done.uploads)
         self._unreleased += plan.locations
         self._forgets = True
         self._queue.done(
@@ -209,18 +260,22 @@ class WalCompaction:
         stats.passes += 1
         stats.commits += plan.rows
         stats.segments += len(refs)
-        if not refs:
-            await self._delete_object(done)
         self._untold.update(ref.partition_id for ref in refs)
+        named = {ref.object_id for ref in refs}
+        await self._delete_objects([upload for upload in done.uploads if upload.object_id not in named])
 
-    async def _delete_object(self, done: _Pass) -> None:
-        """Remove an object that nothing will ever name. What fails here is left to the orphan sweep."""
-        if done.advance.new is None:
-            return
+    def _end(self, uploads: Iterable[Upload]) -> None:
+        for upload in uploads:
+            self._changes.uploads.end(upload)
+
+    async def _delete_objects(self, uploads: Sequence[Upload]) -> None:
+        """Remove objects that nothing will ever name. What fails here is left to the orphan sweep."""
+        keys = [upload.key for upload in uploads]
         try:
-            await self._changes.in_thread(lambda: self._changes.objects.delete([done.upload.key]))
+            if keys:
+                await self._changes.in_thread(lambda: self._changes.objects.delete(keys))
         except PlatformError as problem:
-            _log.info("an object that nothing names stays for now: %s", problem)
+            _log.info("objects that nothing names stay for now: %s", problem)
 
     async def _tidy_up(self) -> None:
         """Finish what the last pass left to do, which may be everything if something failed."""

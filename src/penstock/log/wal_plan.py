@@ -23,6 +23,7 @@ from penstock.log.model import KEPT_BATCHES, Partition, Span
 from penstock.log.recovery import pack_batches
 from penstock.log.registry import Registry
 from penstock.log.segment_store import Fold, ProducerRow
+from penstock.log.segments import LONG_BYTES
 from penstock.log.usage import Metric, UsageKey, bucket_of
 from penstock.log.wal_backlog import CompactionPolicy
 from penstock.storage.wal import WalLocation, pages_of
@@ -42,6 +43,17 @@ class _Producer:
     last_ms: int
     batches: deque[tuple[int, ProducerBatch]] = field(default_factory=lambda: deque(maxlen=KEPT_BATCHES))
     """The last ones, each with the base offset of its entry."""
+
+
+@dataclass(slots=True)
+class WalFile:
+    """What a pass takes from one thing that holds WAL objects."""
+
+    key: str
+    first_seq: int
+    held_bytes: int = 0
+    long_bytes: int = 0
+    """In stretches that could be segments where they are."""
 
 
 @dataclass(slots=True)
@@ -111,6 +123,11 @@ class Stretch:
         )
 
 
+def is_long(span: Span) -> bool:
+    """Whether a span could be a segment of its own where it is in the WAL."""
+    return span.index is not None and span.byte_length >= LONG_BYTES
+
+
 class Plan:
     """One pass."""
 
@@ -122,6 +139,7 @@ class Plan:
         self.held_bytes = 0
         """Space in the WAL that becomes free."""
         self.locations: list[WalLocation] = []
+        self.files: dict[str, WalFile] = {}
         self.stretches: dict[int, Stretch] = {}
         self._changes = 0
         self._unknown: dict[int, _Counted] = {}
@@ -134,11 +152,15 @@ class Plan:
     def has_room_for(self, commit: Commit) -> bool:
         """Whether another commit still belongs to this pass; the first one always does."""
         policy = self._policy
-        return not self.locations or (
-            self.rows < policy.pass_rows
-            and self._changes < policy.pass_changes
-            and self.held_bytes + commit.location.length <= policy.pass_bytes
-        )
+        if not self.locations:
+            return True
+        if self.rows >= policy.pass_rows or self._changes >= policy.pass_changes:
+            return False
+        size_bytes, location = self.held_bytes + commit.location.length, commit.location
+        if location.key == self.locations[-1].key and location.length >= LONG_BYTES * len(commit.entries):
+            # Probably the file becomes an object as it is: take the rest of it.
+            return size_bytes <= 2 * policy.pass_bytes
+        return size_bytes <= policy.pass_bytes
 
     def add(self, commit: Commit) -> None:
         """Take the next commit."""
@@ -158,6 +180,10 @@ class Plan:
         self.entries += len(commit.entries)
         self.held_bytes += pages_of((commit.location,))
         self.locations.append(commit.location)
+        key = commit.location.key
+        if key not in self.files:
+            self.files[key] = WalFile(key, commit.seq)
+        self.files[key].held_bytes += pages_of((commit.location,))
 
     def used(self) -> Counter[UsageKey]:
         """What clusters used."""

@@ -40,7 +40,7 @@ class Advance:
     floor: int
     """What the shard's row must say now."""
     new_floor: int
-    new: NewObject | None
+    objects: Sequence[NewObject]
     segments: Sequence[SegmentRef]
     folds: Sequence[Fold]
     used: Mapping[UsageKey, int]
@@ -79,7 +79,7 @@ def advance(change: Advance) -> Script[frozenset[int]]:
     )
     if not rows:
         raise Conflict(f"the WAL floor of shard {change.shard_id} is not {change.floor} any more")
-    accepted = yield from segment_store.publish(change.new, change.segments, change.folds)
+    accepted = yield from segment_store.publish(change.objects, change.segments, change.folds)
     used = Counter(change.used)
     for partition_id, counts in sorted(change.used_by_unknown.items()):
         cluster_id = yield from _cluster_of_deleted(partition_id)
@@ -111,9 +111,10 @@ def outcome(change: Advance) -> Script[frozenset[int] | None]:
         rows = yield "SELECT segmented_to FROM partition WHERE partition_id = $1", (fold.partition_id,)
         if rows and rows[0][0] >= fold.segmented_to:
             accepted.add(fold.partition_id)
-    if change.new is not None and any(segment.partition_id in accepted for segment in change.segments):
-        named = yield from segment_store.has_object(change.new.object_id)
-        if not named:
+    named = next((segment for segment in change.segments if segment.partition_id in accepted), None)
+    if named is not None:
+        is_ours = yield from segment_store.has_object(named.object_id)
+        if not is_ours:
             raise Conflict("somebody else moved these commits into segments")
     return frozenset(accepted)
 

@@ -1,7 +1,8 @@
 """The data directory: one folder that holds everything, owned by one process at a time.
 
     lock          held with flock for the life of the process; its text is the owner's process id
-    format        JSON: the version of this layout and the cluster id, written once, atomically
+    format        JSON: the version of this layout, the cluster id, and what keeps the metadata if it is not here;
+                  written once, atomically
     slabs/        the write-ahead log
     segments/     compacted data
     metadata.db   topics, groups, commits
@@ -23,6 +24,8 @@ from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
 
 FORMAT_VERSION = 1
+METADATA_HERE = "sqlite"
+_PLACES = {"sqlite": "the directory itself", "postgresql": "PostgreSQL"}
 MIN_FREE_BYTES = 64 * 1024 * 1024
 
 
@@ -36,15 +39,21 @@ class DataDirectory:
         self.cluster_id = cluster_id
 
     @classmethod
-    def open(cls, path: Path, *, randomness: Randomness | None = None) -> DataDirectory:
-        """Create or open a directory and lock it. Raise `Unavailable` with a sentence that says what to do."""
+    def open(
+        cls, path: Path, *, metadata: str = METADATA_HERE, randomness: Randomness | None = None
+    ) -> DataDirectory:  # fmt: skip
+        """Create or open a directory and lock it. Raise `Unavailable` with a sentence that says what to do.
+
+        `metadata` is what keeps the metadata: a directory stays with what it was made for.
+        """
         path = Path(path).absolute()
         with _explained(path):
             path.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(path)
             try:
                 _check_free_space(path)
-                cluster_id = _read_format(path) or _write_format(path, randomness or SystemRandomness())
+                cluster_id = _read_format(path, metadata)
+                cluster_id = cluster_id or _write_format(path, metadata, randomness or SystemRandomness())
                 directory = cls(path, lock, cluster_id)
                 directory.slabs.mkdir(exist_ok=True)
                 directory.segments.mkdir(exist_ok=True)
@@ -105,18 +114,19 @@ def _check_free_space(path: Path) -> None:
         )
 
 
-def _read_format(path: Path) -> str | None:
+def _read_format(path: Path, metadata: str) -> str | None:
     """The cluster id of an existing directory, None for a new one."""
     file = path / "format"
     try:
         text = file.read_bytes()
     except FileNotFoundError:
-        if (path / "metadata.db").exists():
+        if (path / "metadata.db").exists() or (path / "slabs").exists():
             raise CorruptData(f"The data directory {path} has data but no format file. Restore {file}.") from None
         return None
     try:
         stored = json.loads(text)
         version, cluster_id = int(stored["version"]), str(stored["cluster_id"])
+        made_for = str(stored.get("metadata", METADATA_HERE))
     except (ValueError, TypeError, KeyError):
         raise CorruptData(f"The format file {file} is damaged. Restore it from a backup.") from None
     if version > FORMAT_VERSION:
@@ -124,15 +134,24 @@ def _read_format(path: Path) -> str | None:
             f"The data directory {path} was written by a newer release (format {version}; "
             f"this one knows formats up to {FORMAT_VERSION}). Start the newer release, or choose another directory."
         )
+    if made_for != metadata:
+        cure = "Leave --metadata out" if made_for == METADATA_HERE else "Say where that is, with --metadata"
+        raise InvalidRequest(
+            f"The data directory {path} has its metadata in {_PLACES.get(made_for, made_for)}, not in"
+            f" {_PLACES.get(metadata, metadata)}. {cure}, or choose another directory."
+        )
     return cluster_id
 
 
-def _write_format(path: Path, randomness: Randomness) -> str:
+def _write_format(path: Path, metadata: str, randomness: Randomness) -> str:
     """Choose a cluster id and make it durable before anything can name it."""
     cluster_id = uuid_text(new_uuid(randomness))
     temporary = path / "format.tmp"
     with temporary.open("wb") as file:
-        file.write(json.dumps({"version": FORMAT_VERSION, "cluster_id": cluster_id}).encode() + b"\n")
+        stored: dict[str, int | str] = {"version": FORMAT_VERSION, "cluster_id": cluster_id}
+        if metadata != METADATA_HERE:
+            stored["metadata"] = metadata
+        file.write(json.dumps(stored).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path / "format")

@@ -32,7 +32,7 @@ from penstock.storage.disk import (
     write_fully,
 )
 from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
-from penstock.storage.wal import Buffer
+from penstock.storage.wal import Buffer, Shared
 
 STAGING_BYTES = 2 * 1024 * 1024
 DIRECT_MIN_BYTES = 256 * 1024
@@ -73,6 +73,19 @@ class LocalObjectStore:
         """Store an object piece by piece; memory for one staging buffer is used."""
         check_key(key)
         return LocalObjectWriter(self, key, self._temporary / str(next(self._numbers)))
+
+    def adopt(self, key: str, shared: Shared) -> int:
+        """Give a finished file a second name. Whoever has the first one must not write to it any more."""
+        path = self._path(key)
+        if not isinstance(shared, Path):
+            raise InvalidRequest("only files can be adopted")
+        try:
+            with self._named_durably(path):
+                os.link(shared, path)
+            return path.stat().st_size
+        except OSError as error:
+            # Another file system, or one that has no second names.
+            raise InvalidRequest(f"{shared} cannot become an object: {error.strerror}") from error
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
         """Fill the buffer from `start` on. A reader that began before a `delete` finishes undisturbed."""
@@ -129,11 +142,17 @@ class LocalObjectStore:
         return self._root / key
 
     def _publish(self, temporary: Path, key: str) -> None:
-        """Give a finished file its name, durably: the directories it lies in are new at most once."""
+        """Give a finished file its name."""
         path = self._root / key
+        with self._named_durably(path):
+            temporary.rename(path)
+
+    @contextlib.contextmanager
+    def _named_durably(self, path: Path) -> Iterator[None]:
+        """Around giving a file its name: the directories it lies in are new at most once."""
         fresh = [folder for folder in path.parents if folder.is_relative_to(self._root) and not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.rename(path)
+        yield
         self._readers.discard(path)
         if self._sync:
             for folder in (path.parent, *(folder.parent for folder in fresh)):

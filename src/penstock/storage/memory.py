@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
-from penstock.storage.wal import Buffer, WalLocation, check_range, pages_of
+from penstock.storage.wal import Buffer, Shared, WalLocation, check_range, pages_of
 
 
 class MemoryWal:
@@ -65,6 +65,10 @@ class MemoryWal:
             position += pages_of((location,))
         return views
 
+    def share(self, key: str) -> Shared | None:
+        """An object's bytes."""
+        return self._objects.get(key)
+
     def release(self, locations: Iterable[WalLocation]) -> None:
         """Forget objects; views handed out before stay valid."""
         with self._lock:
@@ -116,6 +120,13 @@ class MemoryObjectStore:
         """Collect an object piece by piece."""
         check_key(key)
         return _MemoryWriter(self, key)
+
+    def adopt(self, key: str, shared: Shared) -> int:
+        """Keep an object of the write-ahead log in memory."""
+        if not isinstance(shared, bytes):
+            raise InvalidRequest("a file is not taken into memory")
+        self.put(key, (shared,))
+        return len(shared)
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
         """Fill the buffer from `start` on."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.base.errors import InvalidRequest
-from penstock.storage.wal import Buffer
+from penstock.storage.wal import Buffer, Shared
 
 _PART = r"[A-Za-z0-9_=+@-][A-Za-z0-9_=+@.-]*"
 _KEY = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -53,6 +53,12 @@ class ObjectStore(Protocol):
 
     def open_writer(self, key: str) -> ObjectWriter:
         """Store an object piece by piece, without holding it in memory."""
+
+    def adopt(self, key: str, shared: Shared) -> int:
+        """Store as an object what a log shares, without copying it; its size. It is durable on return.
+
+        Raises `InvalidRequest` where that is impossible: somebody else's memory, another disk.
+        """
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
         """Fill the buffer with bytes from `start` on; how many there were, fewer only where the object ends."""

@@ -71,7 +71,8 @@ class Slab:
     """The state of one slab. Everything here is changed under the owner's lock."""
 
     __slots__ = (
-        "live_objects", "path", "position", "sealed", "size_bytes", "starts", "writer", "written_bytes", "zero_goal",
+        "is_shared", "live_objects", "path", "position", "sealed", "size_bytes", "starts", "writer", "written_bytes",
+        "zero_goal",
     )  # fmt: skip
 
     def __init__(self, path: Path, size_bytes: int) -> None:
@@ -81,6 +82,8 @@ class Slab:
         self.written_bytes = 0
         self.zero_goal = 0
         self.sealed = False
+        self.is_shared = False
+        """Whether somebody else may have the file too: then it is never written again."""
         self.writer: SlabWriter | None = None
         self.starts = bytearray(size_bytes // ALIGNMENT)
         self.live_objects = 0
@@ -89,6 +92,11 @@ class Slab:
     def key(self) -> str:
         """The file's name. A recycled file gets a new one, so a key never means two things."""
         return self.path.name
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there are objects in it, and more could follow."""
+        return 0 < self.position < self.size_bytes
 
     def mark(self, offset: int) -> None:
         """An object begins here."""

@@ -10,6 +10,7 @@ What keeps objects safe:
   crash left behind them is overwritten. Before `recover`, nothing found in the directory is touched.
 - Space is reused by whole slabs, when the last object of one was released. A recycled file gets a new name first, so
   a location never means two objects, and a read that overlaps a recycling notices that its name is gone.
+- A slab whose file was shared, which its number of names tells after a crash too, is removed instead of reused.
 - Blocks are written once, with zeros, before the fast path meets them (see slab_file.py). A background thread does it
   a few MiB ahead and prepares the next slab; it sleeps unless an append wakes it. It claims one piece at a time, always
   behind everything claimed for objects; an append that runs into the piece being zeroed waits for it, one that finds
@@ -47,7 +48,7 @@ from penstock.storage.disk import (
     write_fully,
 )
 from penstock.storage.slab_file import DIRECT_MIN_BYTES, Slab, SlabWriter, create_file, written_extent
-from penstock.storage.wal import Buffer, WalLocation, check_range
+from penstock.storage.wal import Buffer, Shared, WalLocation, check_range
 
 SLAB_BYTES = 64 * 1024 * 1024
 SPARE_SLABS = 2
@@ -163,6 +164,20 @@ class SlabWal:
                 first = count
         return views
 
+    def share(self, key: str) -> Shared | None:
+        """A slab's file, without the space that nothing was put in. It is never used again."""
+        with self._state:
+            slab = self._slabs.get(key)
+            if slab is None or not slab.sealed:
+                return None
+            slab.is_shared = True
+            path, end = slab.path, slab.position
+        try:
+            os.truncate(path, end)
+        except OSError as error:
+            raise unavailable(error, "cutting off the unused end of", path) from error
+        return path
+
     def release(self, locations: Iterable[WalLocation]) -> None:
         """These objects are no longer needed. A slab without any is used again, or deleted if there are spare ones."""
         with self._state:
@@ -183,7 +198,7 @@ class SlabWal:
             for slab in self._slabs.values():
                 self._free_if_empty(slab)
             surplus = self._take_surplus()
-            unfinished = [slab for slab in self._slabs.values() if 0 < slab.position < slab.size_bytes]
+            unfinished = [slab for slab in self._slabs.values() if slab.has_room and not slab.is_shared]
         self._delete(surplus)
         if unfinished:
             newest = max(unfinished, key=lambda slab: _number_of(slab.path))
@@ -366,9 +381,9 @@ class SlabWal:
             self._free.append(slab)
 
     def _take_surplus(self) -> list[Slab]:
-        """Free slabs that are not worth keeping: more than the spare ones, or of another size."""
-        odd = [slab for slab in self._free if slab.size_bytes != self._slab_bytes]
-        usable = [slab for slab in self._free if slab.size_bytes == self._slab_bytes]
+        """Free slabs that are not worth keeping, or must not be used again."""
+        odd = [slab for slab in self._free if slab.is_shared or slab.size_bytes != self._slab_bytes]
+        usable = [slab for slab in self._free if slab not in odd]
         self._free, surplus = usable[:SPARE_SLABS], odd + usable[SPARE_SLABS:]
         for slab in surplus:
             del self._slabs[slab.key]
@@ -388,9 +403,11 @@ class SlabWal:
         with _explained("reading", self._directory):
             for path in self._directory.iterdir():
                 if _NAME.fullmatch(path.name):
-                    slab = Slab(path, path.stat().st_size & -ALIGNMENT)
+                    status = path.stat()
+                    slab = Slab(path, status.st_size & -ALIGNMENT)
                     slab.written_bytes = min(slab.size_bytes, written_extent(path) & -ALIGNMENT)
                     slab.sealed = True
+                    slab.is_shared = status.st_nlink > 1
                     self._slabs[path.name] = slab
                     self._number = max(self._number, _number_of(path) + 1)
 

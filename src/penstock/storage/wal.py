@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from penstock.base.errors import InvalidRequest
@@ -30,6 +31,10 @@ class WalLocation:
     length: int
 
 
+Shared = Path | bytes
+"""Something that holds WAL objects and can become an object of a store as it is: a file, or bytes in memory."""
+
+
 class WalStore(Protocol):
     """Objects of the write-ahead log."""
 
@@ -47,6 +52,12 @@ class WalStore(Protocol):
         """Read whole objects, neighbours at once, into memory of `pages_of` bytes; each one's bytes in it, writable.
 
         Page-aligned memory is read into without the page cache. May run on any thread while another appends.
+        """
+
+    def share(self, key: str) -> Shared | None:
+        """Let somebody have what objects of a key lie in, at their offsets: it will never be written again.
+
+        It stays part of the log until its objects are released. None while objects are still being added to it.
         """
 
     def release(self, locations: Iterable[WalLocation]) -> None:

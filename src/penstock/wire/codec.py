@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import InvalidRequest
 from penstock.wire.messages.index import APIS
-from penstock.wire.primitives import Malformed, Message, skip_tags
+from penstock.wire.primitives import MAX_ELEMENTS, UNLIMITED, Malformed, Message, room, skip_tags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,8 +123,13 @@ def read_request(api_key: int, version: int, buffer: Buffer, position: int) -> A
     reader = _read_request.get(api_key << 8 | version)
     if reader is None:
         reader = _load(_read_request, "", "READ_REQUEST", api_key, version)
-    message, _ = _read(reader, "request", api_key, version, buffer, position)
-    return message
+    if len(buffer) <= MAX_ELEMENTS:  # It cannot have more elements than bytes.
+        return _read(reader, "request", api_key, version, buffer, position)[0]
+    room.left = MAX_ELEMENTS
+    try:
+        return _read(reader, "request", api_key, version, buffer, position)[0]
+    finally:
+        room.left = UNLIMITED
 
 
 def encode_response(api_key: int, version: int, correlation_id: int, message: Message) -> list[Buffer]:

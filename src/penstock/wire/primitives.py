@@ -4,13 +4,15 @@ Readers take a buffer and a position and return the position after what they rea
 slice: a slice beyond the end comes out short, but the position still moves by the announced length, so the
 next index, the next `struct` call or the final comparison with the buffer's end notices. What *is* checked
 on the spot is everything that would allocate or loop before that happens: array lengths against the bytes
-that are left, varints against five bytes. `penstock.wire.codec` turns the rest into `Malformed`.
+that are left, varints against five bytes. An element of two bytes becomes an object of a hundred, so requests are
+also held to a number of elements (`room`). `penstock.wire.codec` turns the rest into `Malformed`.
 
 Writers append small buffers to a list through `w` and hand record data, which is never copied, to `put`.
 """
 
 from __future__ import annotations
 
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import InvalidRequest
@@ -26,6 +28,19 @@ new = object.__new__
 EMPTY: Any = ()
 
 ZERO_UUID = bytes(16)
+
+MAX_ELEMENTS = 100_000
+"""Array elements of one request, all its arrays together: as many partitions as one broker is ever asked about."""
+UNLIMITED = 1 << 62
+
+
+class _Room(local):
+    """How many more array elements this thread may read."""
+
+    left = UNLIMITED
+
+
+room = _Room()
 
 
 class Malformed(InvalidRequest):
@@ -112,6 +127,12 @@ def null_error() -> Malformed:
 
 def length_error() -> Malformed:
     return Malformed("an array announces more elements than the message has bytes for")
+
+
+def crowded(count: int) -> bool:
+    """Whether that many more elements are too many for one request."""
+    room.left -= count
+    return room.left < 0
 
 
 def tag_error() -> Malformed:

@@ -11,7 +11,7 @@ from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, recor
 from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import merging
 from penstock.log.merging import Bounds, Run, plan
-from penstock.log.segments import INDEX_STEP_BYTES, MAX_SEGMENT_BYTES, Stretch
+from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, Stretch
 
 KIB, MIB = 1024, 1024 * 1024
 WIDE = Bounds(max_bytes=64 * MIB, max_span_ms=2**62)
@@ -44,6 +44,9 @@ def log_of(*sizes: int, step_ms: int = 0, offsets: int = 10) -> list[Stretch]:
         (log_of(*[KIB] * 20, step_ms=DAY_MS), replace(WIDE, max_span_ms=DAY_MS), None),
         (log_of(*[KIB] * 10), replace(WIDE, cleaned_to=30), Run(0, 3)),  # Not across what is clean.
         (log_of(*[KIB] * 10), replace(WIDE, cleaned_to=10), Run(1, 10)),
+        (log_of(*[MIB] * 100), replace(WIDE, long_bytes=MIB), None),  # Long enough.
+        (log_of(KIB, MIB, KIB, KIB, MIB, *[KIB] * 8), replace(WIDE, long_bytes=MIB), Run(2, 4)),
+        (log_of(KIB, MIB, KIB, MIB, *[KIB] * 8), replace(WIDE, long_bytes=MIB), Run(4, 12)),
     ],
 )
 def test_plan(stretches, bounds, expected) -> None:
@@ -141,6 +144,43 @@ async def test_merged_records_are_the_same_and_their_indexes_lead_to_them() -> N
     assert await world.records(partition) == before
 
 
+async def test_partitions_with_little_to_merge_share_an_object() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=30)
+    before = {}
+    for number in range(8):
+        for partition in topic.partitions:
+            await world.segment(partition, [record(number, f"{partition.index}-{number}")])
+            before[partition] = await world.records(partition)
+    await world.run()
+    await world.check()
+    assert await world.rows("SELECT COUNT(*) FROM segment") == [(30,)]
+    assert await world.rows("SELECT live FROM object WHERE live > 0") == [(30,)]
+    assert {partition: await world.records(partition) for partition in topic.partitions} == before
+    await world.topics.trim(1, dict.fromkeys(topic.partitions[1:], 8))
+    await world.run()
+    await world.check()
+    world.clock.time_ms += GRACE_MS + 1
+    await world.run()
+    assert len(world.stored_keys()) == 1
+    assert await world.records(topic.partitions[0]) == before[topic.partitions[0]]
+
+
+async def test_what_merges_of_many_partitions_survives_a_conflict_in_one() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=5)
+    for number in range(8):
+        for partition in topic.partitions:
+            await world.segment(partition, [record(number)])
+    await world.upkeep.merging.run()
+    await world.upkeep.merging.run()
+    await world.topics.trim(1, {topic.partitions[3]: 2})
+    await world.run(world.upkeep.trimming)
+    await world.run()
+    await world.check()
+    assert [await world.segment_count(partition) for partition in topic.partitions] == [1, 1, 1, 6, 1]
+
+
 async def test_a_start_finds_partitions_with_many_small_segments() -> None:
     world = await UpkeepWorld().start()
     topic = await world.topic()
@@ -210,7 +250,7 @@ async def test_a_batch_larger_than_a_piece() -> None:
     topic = await world.topic()
     (partition,) = topic.partitions
     for number in range(8):
-        await world.segment(partition, [record(number, bytes(700_000 if number in (2, 4) else 10))])
+        await world.segment(partition, [record(number, bytes(300_000 if number in (2, 4) else 10))])
     before = await world.records(partition)
     await world.run()
     assert await world.segment_count(partition) == 1
@@ -233,7 +273,7 @@ async def test_a_batch_larger_than_a_piece() -> None:
 async def test_bounds_come_from_the_topic(config, expected) -> None:
     world = await UpkeepWorld().start()
     topic = await world.topic(**config)
-    assert Bounds.of(topic.partitions[0]) == expected
+    assert Bounds.of(topic.partitions[0]) == replace(expected, long_bytes=LONG_BYTES)
 
 
 def test_segments_are_at_most_64_mib() -> None:

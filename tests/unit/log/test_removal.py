@@ -95,6 +95,20 @@ async def test_a_deletion_is_remembered_while_commits_of_before_it_are_in_the_wr
     assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(0,)]
 
 
+async def test_a_deletion_is_remembered_even_if_the_clock_has_jumped_back_before_it() -> None:
+    world = await UpkeepWorld().start()
+    topic, _ = await filled(world)
+    await put_commit(world, seq=1, committed_ms=START_MS + 3_600_000)
+    await world.topics.delete(1, [topic])
+    await world.run()
+    assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(1,)]
+    await put_commit(world, seq=2, committed_ms=START_MS)
+    await execute(world, "UPDATE shard SET wal_floor = 1")
+    world.upkeep.on_segments([])
+    await world.run()
+    assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(0,)], "what came later is not waited for"
+
+
 async def test_topics_deleted_during_a_pass_are_found() -> None:
     world = await UpkeepWorld().start()
     first, _ = await filled(world, name="first")
@@ -243,6 +257,6 @@ async def execute(world: UpkeepWorld, sql: str, *args: object) -> None:
 
 async def put_commit(world: UpkeepWorld, *, seq: int, committed_ms: int) -> None:
     await execute(
-        world, "INSERT INTO wal_commit VALUES (1, $1, $2, 'memory', 0, 1, $3, 1, $4, $5)", seq, bytes(16),
+        world, "INSERT INTO wal_commit VALUES (1, $1, $2, 'memory', 0, 1, $3, 1, $4, $5)", seq, seq.to_bytes(16),
         committed_ms, b"\1", b"",
     )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch, batches_in
@@ -307,3 +309,99 @@ async def test_who_follows_is_told(setup):
     await world.compaction.compact_everything()
     assert world.told == [partition.partition_id for partition in topic.partitions[1:]]
     assert len(world.uploads) == 0
+
+
+async def adopting_world(tmp_path, monkeypatch, **options):
+    monkeypatch.setattr("penstock.log.wal_plan.LONG_BYTES", 100_000)
+    monkeypatch.setattr("penstock.log.writer.LONG_BYTES", 100_000)
+    setup = Setup("disk", tmp_path)
+    return setup, await setup.world(adopted_min_bytes=500_000, **options)
+
+
+async def close(world):
+    await world.database.close()
+    world.wal.close()
+    world.objects.close()
+
+
+async def test_files_of_long_stretches_become_objects_as_they_are(tmp_path, monkeypatch):
+    setup, world = await adopting_world(tmp_path, monkeypatch)
+    orders, small = await world.topic("orders", 2), await world.topic("small")
+    for number in range(12):
+        batches = [(partition, batch(2, size_bytes=30_000, mark=number)) for partition in orders.partitions * 5]
+        await world.append(*batches, (small.partitions[0], batch(1, size_bytes=500, mark=number)))
+    before = [*await contents_of(world, orders), *await contents_of(world, small)]
+    slabs = {path.name for path in (tmp_path / "slabs").iterdir()}
+    await world.compaction.compact_everything()
+    stats = world.compaction.stats
+    assert stats.adopted_bytes >= 2_700_000
+    assert stats.written_bytes <= 12 * 500 + 3 * 300_000  # What the file has that was not full.
+    assert stats.read_bytes == 0
+    world.forget_tail()
+    assert [*await contents_of(world, orders), *await contents_of(world, small)] == before
+    refs = await world.segments.list(orders.partitions[0])
+    assert [ref.base_offset for ref in refs] == [0, *(ref.last_offset + 1 for ref in refs[:-1])]
+    for ref in refs[:5]:
+        assert len(ref.offset_index) > 0
+        assert ref.position_for(ref.base_offset + 7) == 90_000
+    # They are not part of the log any more, so nothing is ever written to them.
+    left = {path.name for path in (tmp_path / "slabs").iterdir()}
+    assert len(slabs - left) >= 3
+    assert all((tmp_path / "segments" / ref.object_key).stat().st_nlink == 1 for ref in refs)
+    await world.fill(small.partitions, commits=100, size_bytes=60_000, mark=50)
+    await world.compaction.compact_everything()
+    world = await setup.restarted(world)
+    assert await contents_of(world, world.registry.by_name(1, "orders")) == before[:2]
+    await close(world)
+
+
+async def test_a_growing_file_waits_until_it_is_full_or_too_old(tmp_path, monkeypatch):
+    policy = CompactionPolicy(start_bytes=600_000, pass_bytes=1_000_000, max_age_ms=60_000)
+    _, world = await adopting_world(tmp_path, monkeypatch, policy=policy)
+    (partition,) = (await world.topic("orders")).partitions
+    await world.fill([partition], commits=3, size_bytes=230_000)
+    assert await world.compaction.run() == 60
+    assert (world.compaction.stats.passes, world.backlog.rows) == (0, 3)
+    assert await world.compaction.run() == 60
+    await world.fill([partition], commits=3, size_bytes=230_000)
+    assert await world.compaction.run() == 60
+    assert (world.compaction.stats.passes, world.backlog.rows) == (1, 2)  # Four were in the file that is full.
+    assert world.compaction.stats.written_bytes == 0
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() is None
+    assert (world.compaction.stats.passes, world.backlog.rows) == (2, 0)
+    assert world.compaction.stats.written_bytes == 460_000
+    world.forget_tail()
+    assert [mark for _, _, mark in batches_in(await world.contents(partition))] == [0, 1, 2, 0, 1, 2]
+    await close(world)
+
+
+async def test_where_files_cannot_have_two_names_they_are_copied(tmp_path, monkeypatch):
+    _, world = await adopting_world(tmp_path, monkeypatch)
+    monkeypatch.setattr("penstock.storage.local.os.link", refusing_link)
+    (partition,) = (await world.topic("orders")).partitions
+    await world.fill([partition], commits=12, size_bytes=230_000)
+    before = await world.contents(partition)
+    await world.compaction.compact_everything()
+    assert (world.compaction.stats.adopted_bytes, world.compaction.stats.written_bytes) == (0, len(before))
+    world.forget_tail()
+    assert await world.contents(partition) == before
+    assert len(world.uploads) == 0
+    await close(world)
+
+
+def refusing_link(source, target):
+    raise OSError(errno.EPERM, "this file system has no hard links")
+
+
+async def test_stretches_of_before_a_restart_are_copied(tmp_path, monkeypatch):
+    setup, world = await adopting_world(tmp_path, monkeypatch)
+    await world.topic("orders")
+    await world.fill([world.partition("orders")], commits=12, size_bytes=230_000)
+    before = await world.contents(world.partition("orders"))
+    world = await setup.restarted(world)
+    await world.compaction.compact_everything()
+    assert world.compaction.stats.adopted_bytes == 0
+    world.forget_tail()
+    assert await world.contents(world.partition("orders")) == before
+    await close(world)

@@ -115,3 +115,16 @@ def test_a_disk_that_is_nearly_full_is_refused(tmp_path: Path, monkeypatch: pyte
         DataDirectory.open(tmp_path)
     monkeypatch.undo()
     DataDirectory.open(tmp_path).close()
+
+
+def test_a_directory_stays_with_what_keeps_its_metadata(tmp_path: Path) -> None:
+    DataDirectory.open(tmp_path / "here").close()
+    with pytest.raises(InvalidRequest, match="Leave --metadata out"):
+        DataDirectory.open(tmp_path / "here", metadata="postgresql")
+    DataDirectory.open(tmp_path / "there", metadata="postgresql").close()
+    DataDirectory.open(tmp_path / "there", metadata="postgresql").close()
+    with pytest.raises(InvalidRequest, match="with --metadata"):
+        DataDirectory.open(tmp_path / "there")
+    (tmp_path / "there" / "format").unlink()
+    with pytest.raises(CorruptData, match="no format file"):
+        DataDirectory.open(tmp_path / "there", metadata="postgresql")

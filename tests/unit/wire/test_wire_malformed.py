@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.index import APIS
+from penstock.wire.primitives import MAX_ELEMENTS, encode_uvarint
 
 HUGE = (bytes.fromhex("7fffffff"), bytes.fromhex("ffffffff07"), bytes.fromhex("ffffffff0f"), bytes.fromhex("80000000"))
 
@@ -91,3 +92,14 @@ def test_an_announced_array_costs_nothing_before_its_bytes_are_there(api_key: in
     tracemalloc.stop()
     assert peak < 1_000_000
     assert time.process_time() - started < 1
+
+
+def test_a_request_has_so_many_elements_at_most() -> None:
+    def request(count: int) -> bytes:
+        return encode_uvarint(count + 1) + b"\x02t\x00" * count + bytes(4)
+
+    assert len(codec.read_request(ApiKey.METADATA, 9, request(MAX_ELEMENTS), 0).topics) == MAX_ELEMENTS
+    with pytest.raises(codec.Malformed):
+        codec.read_request(ApiKey.METADATA, 9, request(MAX_ELEMENTS + 1), 0)
+    for _ in range(3):  # Each request starts from nothing.
+        assert len(codec.read_request(ApiKey.METADATA, 9, request(60_000), 0).topics) == 60_000

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -155,7 +156,7 @@ def read_request_v0(b, p):
     p += 14
     if n2 < 0:
         raise null_error()
-    if n2 * 6 > end - p:
+    if n2 * 6 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.v3_and_below_topics = v3
@@ -173,7 +174,7 @@ def read_request_v0(b, p):
         p += 4
         if n6 < 0:
             raise null_error()
-        if n6 * 4 > end - p:
+        if n6 * 4 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         z4.partitions = list(unpack_from(f">{n6}i", b, p))
         p += n6 * 4
@@ -200,7 +201,7 @@ def read_request_v3(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.v3_and_below_topics = v3
@@ -223,7 +224,7 @@ def read_request_v3(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 4 > end - p:
+        if n6 * 4 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         z4.partitions = list(unpack_from(f">{n6}i", b, p))
         p += n6 * 4
@@ -252,7 +253,7 @@ def read_request_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 14 > end - p:
+    if n1 * 14 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.transactions = v2
@@ -275,7 +276,7 @@ def read_request_v4(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -298,7 +299,7 @@ def read_request_v4(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 4 > end - p:
+            if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             z7.partitions = list(unpack_from(f">{n9}i", b, p))
             p += n9 * 4

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -98,7 +99,7 @@ def read_request_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 5 > end - p:
+    if n2 * 5 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.listeners = v3
@@ -154,7 +155,7 @@ def read_request_v1(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 5 > end - p:
+    if n2 * 5 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.listeners = v3

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -134,7 +135,7 @@ def read_request_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 8 > end - p:
+    if n1 * 8 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.entries = v2
@@ -145,7 +146,7 @@ def read_request_v0(b, p):
         p += 4
         if n4 < 0:
             raise null_error()
-        if n4 * 4 > end - p:
+        if n4 * 4 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.entity = v5
@@ -171,7 +172,7 @@ def read_request_v0(b, p):
         p += 4
         if n9 < 0:
             raise null_error()
-        if n9 * 11 > end - p:
+        if n9 * 11 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         v10 = []
         z3.ops = v10
@@ -202,7 +203,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.entries = v2
@@ -216,7 +217,7 @@ def read_request_v1(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 3 > end - p:
+        if n4 * 3 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.entity = v5
@@ -253,7 +254,7 @@ def read_request_v1(b, p):
         if n10 < 1:
             raise null_error()
         n10 -= 1
-        if n10 * 11 > end - p:
+        if n10 * 11 > end - p or (n10 > 1 and crowded(n10)):
             raise length_error()
         v11 = []
         z3.ops = v11

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -126,7 +127,7 @@ def read_request_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -149,7 +150,7 @@ def read_request_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -164,7 +165,7 @@ def read_request_v0(b, p):
                 z7.replicas = None
             else:
                 n8 -= 1
-                if n8 * 4 > end - p:
+                if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 z7.replicas = list(unpack_from(f">{n8}i", b, p))
                 p += n8 * 4
@@ -193,7 +194,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -216,7 +217,7 @@ def read_request_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -231,7 +232,7 @@ def read_request_v1(b, p):
                 z7.replicas = None
             else:
                 n8 -= 1
-                if n8 * 4 > end - p:
+                if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 z7.replicas = list(unpack_from(f">{n8}i", b, p))
                 p += n8 * 4

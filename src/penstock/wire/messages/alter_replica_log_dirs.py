@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -112,7 +113,7 @@ def read_request_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.dirs = v2
@@ -130,7 +131,7 @@ def read_request_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -148,7 +149,7 @@ def read_request_v1(b, p):
             p += 4
             if n9 < 0:
                 raise null_error()
-            if n9 * 4 > end - p:
+            if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             z7.partitions = list(unpack_from(f">{n9}i", b, p))
             p += n9 * 4
@@ -165,7 +166,7 @@ def read_request_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.dirs = v2
@@ -188,7 +189,7 @@ def read_request_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -211,7 +212,7 @@ def read_request_v2(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 4 > end - p:
+            if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             z7.partitions = list(unpack_from(f">{n9}i", b, p))
             p += n9 * 4

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -132,7 +133,7 @@ def read_request_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -155,7 +156,7 @@ def read_request_v0(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 13 > end - p:
+        if n6 * 13 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partitions = v7

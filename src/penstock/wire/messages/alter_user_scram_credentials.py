@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -110,7 +111,7 @@ def read_request_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.deletions = v2
@@ -137,7 +138,7 @@ def read_request_v0(b, p):
     if n6 < 1:
         raise null_error()
     n6 -= 1
-    if n6 * 9 > end - p:
+    if n6 * 9 > end - p or (n6 > 1 and crowded(n6)):
         raise length_error()
     v7 = []
     o.upsertions = v7

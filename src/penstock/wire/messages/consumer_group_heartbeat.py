@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -169,7 +170,7 @@ def read_request_v0(b, p):
         o.subscribed_topic_names = None
     else:
         n5 -= 1
-        if n5 > end - p:
+        if n5 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         o.subscribed_topic_names = v6
@@ -201,7 +202,7 @@ def read_request_v0(b, p):
         o.topic_partitions = None
     else:
         n9 -= 1
-        if n9 * 18 > end - p:
+        if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         v10 = []
         o.topic_partitions = v10
@@ -215,7 +216,7 @@ def read_request_v0(b, p):
             if n12 < 1:
                 raise null_error()
             n12 -= 1
-            if n12 * 4 > end - p:
+            if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             z11.partitions = list(unpack_from(f">{n12}i", b, p))
             p += n12 * 4
@@ -279,7 +280,7 @@ def read_request_v1(b, p):
         o.subscribed_topic_names = None
     else:
         n5 -= 1
-        if n5 > end - p:
+        if n5 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         o.subscribed_topic_names = v6
@@ -321,7 +322,7 @@ def read_request_v1(b, p):
         o.topic_partitions = None
     else:
         n10 -= 1
-        if n10 * 18 > end - p:
+        if n10 * 18 > end - p or (n10 > 1 and crowded(n10)):
             raise length_error()
         v11 = []
         o.topic_partitions = v11
@@ -335,7 +336,7 @@ def read_request_v1(b, p):
             if n13 < 1:
                 raise null_error()
             n13 -= 1
-            if n13 * 4 > end - p:
+            if n13 * 4 > end - p or (n13 > 1 and crowded(n13)):
                 raise length_error()
             z12.partitions = list(unpack_from(f">{n13}i", b, p))
             p += n13 * 4

@@ -9,6 +9,7 @@ from struct import Struct, pack, unpack_from
 from penstock.wire.primitives import (
     EMPTY,
     Message,
+    crowded,
     length_error,
     new,
     null_error,
@@ -88,7 +89,7 @@ def read_assignment_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.assigned_partitions = v2
@@ -106,7 +107,7 @@ def read_assignment_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 4 > end - p:
+        if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         z3.partitions = list(unpack_from(f">{n5}i", b, p))
         p += n5 * 4
@@ -152,7 +153,7 @@ def read_subscription_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -184,7 +185,7 @@ def read_subscription_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -208,7 +209,7 @@ def read_subscription_v1(b, p):
     p += 4
     if n5 < 0:
         raise null_error()
-    if n5 * 6 > end - p:
+    if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.owned_partitions = v6
@@ -226,7 +227,7 @@ def read_subscription_v1(b, p):
         p += 4
         if n9 < 0:
             raise null_error()
-        if n9 * 4 > end - p:
+        if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         z7.partitions = list(unpack_from(f">{n9}i", b, p))
         p += n9 * 4
@@ -241,7 +242,7 @@ def read_subscription_v2(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -265,7 +266,7 @@ def read_subscription_v2(b, p):
     p += 4
     if n5 < 0:
         raise null_error()
-    if n5 * 6 > end - p:
+    if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.owned_partitions = v6
@@ -283,7 +284,7 @@ def read_subscription_v2(b, p):
         p += 4
         if n9 < 0:
             raise null_error()
-        if n9 * 4 > end - p:
+        if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         z7.partitions = list(unpack_from(f">{n9}i", b, p))
         p += n9 * 4
@@ -299,7 +300,7 @@ def read_subscription_v3(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -323,7 +324,7 @@ def read_subscription_v3(b, p):
     p += 4
     if n5 < 0:
         raise null_error()
-    if n5 * 6 > end - p:
+    if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.owned_partitions = v6
@@ -341,7 +342,7 @@ def read_subscription_v3(b, p):
         p += 4
         if n9 < 0:
             raise null_error()
-        if n9 * 4 > end - p:
+        if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         z7.partitions = list(unpack_from(f">{n9}i", b, p))
         p += n9 * 4

@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     EMPTY,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -99,7 +100,7 @@ def read_request_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 10 > end - p:
+    if n1 * 10 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.creations = v2
@@ -142,7 +143,7 @@ def read_request_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 8 > end - p:
+    if n1 * 8 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.creations = v2

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -103,7 +104,7 @@ def read_request_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.renewers = v2
@@ -141,7 +142,7 @@ def read_request_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.renewers = v2
@@ -207,7 +208,7 @@ def read_request_v3(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 3 > end - p:
+    if n3 * 3 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.renewers = v4

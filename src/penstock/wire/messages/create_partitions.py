@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -109,7 +110,7 @@ def read_request_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 10 > end - p:
+    if n1 * 10 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -128,7 +129,7 @@ def read_request_v0(b, p):
         if n5 < 0:
             z3.assignments = None
         else:
-            if n5 * 4 > end - p:
+            if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z3.assignments = v6
@@ -139,7 +140,7 @@ def read_request_v0(b, p):
                 p += 4
                 if n8 < 0:
                     raise null_error()
-                if n8 * 4 > end - p:
+                if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 z7.broker_ids = list(unpack_from(f">{n8}i", b, p))
                 p += n8 * 4
@@ -158,7 +159,7 @@ def read_request_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -182,7 +183,7 @@ def read_request_v2(b, p):
             z3.assignments = None
         else:
             n5 -= 1
-            if n5 * 2 > end - p:
+            if n5 * 2 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z3.assignments = v6
@@ -196,7 +197,7 @@ def read_request_v2(b, p):
                 if n8 < 1:
                     raise null_error()
                 n8 -= 1
-                if n8 * 4 > end - p:
+                if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 z7.broker_ids = list(unpack_from(f">{n8}i", b, p))
                 p += n8 * 4

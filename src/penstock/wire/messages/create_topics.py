@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -165,7 +166,7 @@ def read_request_v2(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 16 > end - p:
+    if n1 * 16 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -183,7 +184,7 @@ def read_request_v2(b, p):
         p += 10
         if n5 < 0:
             raise null_error()
-        if n5 * 8 > end - p:
+        if n5 * 8 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.assignments = v6
@@ -194,7 +195,7 @@ def read_request_v2(b, p):
             p += 8
             if n8 < 0:
                 raise null_error()
-            if n8 * 4 > end - p:
+            if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             z7.broker_ids = list(unpack_from(f">{n8}i", b, p))
             p += n8 * 4
@@ -202,7 +203,7 @@ def read_request_v2(b, p):
         p += 4
         if n9 < 0:
             raise null_error()
-        if n9 * 4 > end - p:
+        if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         v10 = []
         z3.configs = v10
@@ -239,7 +240,7 @@ def read_request_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 10 > end - p:
+    if n1 * 10 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -262,7 +263,7 @@ def read_request_v5(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.assignments = v6
@@ -276,7 +277,7 @@ def read_request_v5(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 4 > end - p:
+            if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             z7.broker_ids = list(unpack_from(f">{n8}i", b, p))
             p += n8 * 4
@@ -291,7 +292,7 @@ def read_request_v5(b, p):
         if n10 < 1:
             raise null_error()
         n10 -= 1
-        if n10 * 3 > end - p:
+        if n10 * 3 > end - p or (n10 > 1 and crowded(n10)):
             raise length_error()
         v11 = []
         z3.configs = v11

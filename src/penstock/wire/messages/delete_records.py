@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -119,7 +120,7 @@ def read_request_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -137,7 +138,7 @@ def read_request_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 12 > end - p:
+        if n5 * 12 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -161,7 +162,7 @@ def read_request_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -184,7 +185,7 @@ def read_request_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 13 > end - p:
+        if n5 * 13 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

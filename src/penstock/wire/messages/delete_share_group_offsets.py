@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -103,7 +104,7 @@ def read_request_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 2 > end - p:
+    if n2 * 2 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -100,7 +101,7 @@ def read_request_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topic_names = v2
@@ -128,7 +129,7 @@ def read_request_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topic_names = v2
@@ -160,7 +161,7 @@ def read_request_v6(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -124,7 +125,7 @@ def read_request_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.components = v2
@@ -161,7 +162,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.components = v2

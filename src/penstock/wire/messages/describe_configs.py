@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -150,7 +151,7 @@ def read_request_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.resources = v2
@@ -169,7 +170,7 @@ def read_request_v1(b, p):
         if n5 < 0:
             z3.configuration_keys = None
         else:
-            if n5 * 2 > end - p:
+            if n5 * 2 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z3.configuration_keys = v6
@@ -193,7 +194,7 @@ def read_request_v3(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.resources = v2
@@ -212,7 +213,7 @@ def read_request_v3(b, p):
         if n5 < 0:
             z3.configuration_keys = None
         else:
-            if n5 * 2 > end - p:
+            if n5 * 2 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z3.configuration_keys = v6
@@ -239,7 +240,7 @@ def read_request_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.resources = v2
@@ -263,7 +264,7 @@ def read_request_v4(b, p):
             z3.configuration_keys = None
         else:
             n5 -= 1
-            if n5 > end - p:
+            if n5 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z3.configuration_keys = v6

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -120,7 +121,7 @@ def read_request_v1(b, p):
     if n1 < 0:
         o.owners = None
     else:
-        if n1 * 4 > end - p:
+        if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.owners = v2
@@ -155,7 +156,7 @@ def read_request_v2(b, p):
         o.owners = None
     else:
         n1 -= 1
-        if n1 * 3 > end - p:
+        if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.owners = v2

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -111,7 +112,7 @@ def read_request_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -133,7 +134,7 @@ def read_request_v3(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -160,7 +161,7 @@ def read_request_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2

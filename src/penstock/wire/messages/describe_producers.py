@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -124,7 +125,7 @@ def read_request_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -147,7 +148,7 @@ def read_request_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 4 > end - p:
+        if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         z3.partition_indexes = list(unpack_from(f">{n5}i", b, p))
         p += n5 * 4

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -145,7 +146,7 @@ def read_request_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -169,7 +170,7 @@ def read_request_v0(b, p):
             z3.topics = None
         else:
             n5 -= 1
-            if n5 * 3 > end - p:
+            if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z3.topics = v6
@@ -192,7 +193,7 @@ def read_request_v0(b, p):
                 if n9 < 1:
                     raise null_error()
                 n9 -= 1
-                if n9 * 4 > end - p:
+                if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                     raise length_error()
                 z7.partitions = list(unpack_from(f">{n9}i", b, p))
                 p += n9 * 4

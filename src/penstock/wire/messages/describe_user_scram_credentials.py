@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -106,7 +107,7 @@ def read_request_v0(b, p):
         o.users = None
     else:
         n1 -= 1
-        if n1 * 2 > end - p:
+        if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.users = v2

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -113,7 +114,7 @@ def read_request_v0(b, p):
     if n1 < 0:
         o.topic_partitions = None
     else:
-        if n1 * 6 > end - p:
+        if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topic_partitions = v2
@@ -131,7 +132,7 @@ def read_request_v0(b, p):
             p += 4
             if n5 < 0:
                 raise null_error()
-            if n5 * 4 > end - p:
+            if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             z3.partitions = list(unpack_from(f">{n5}i", b, p))
             p += n5 * 4
@@ -148,7 +149,7 @@ def read_request_v1(b, p):
     if n1 < 0:
         o.topic_partitions = None
     else:
-        if n1 * 6 > end - p:
+        if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topic_partitions = v2
@@ -166,7 +167,7 @@ def read_request_v1(b, p):
             p += 4
             if n5 < 0:
                 raise null_error()
-            if n5 * 4 > end - p:
+            if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             z3.partitions = list(unpack_from(f">{n5}i", b, p))
             p += n5 * 4
@@ -186,7 +187,7 @@ def read_request_v2(b, p):
         o.topic_partitions = None
     else:
         n1 -= 1
-        if n1 * 3 > end - p:
+        if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topic_partitions = v2
@@ -209,7 +210,7 @@ def read_request_v2(b, p):
             if n5 < 1:
                 raise null_error()
             n5 -= 1
-            if n5 * 4 > end - p:
+            if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             z3.partitions = list(unpack_from(f">{n5}i", b, p))
             p += n5 * 4

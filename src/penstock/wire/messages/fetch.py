@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     length_of,
@@ -304,7 +305,7 @@ def read_request_v4(b, p):
     p += 21
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -323,7 +324,7 @@ def read_request_v4(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 16 > end - p:
+        if n5 * 16 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -353,7 +354,7 @@ def read_request_v5(b, p):
     p += 21
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -372,7 +373,7 @@ def read_request_v5(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 24 > end - p:
+        if n5 * 24 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -398,7 +399,7 @@ def read_request_v7(b, p):
     p += 29
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -417,7 +418,7 @@ def read_request_v7(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 24 > end - p:
+        if n5 * 24 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -434,7 +435,7 @@ def read_request_v7(b, p):
     p += 4
     if n8 < 0:
         raise null_error()
-    if n8 * 6 > end - p:
+    if n8 * 6 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.forgotten_topics_data = v9
@@ -453,7 +454,7 @@ def read_request_v7(b, p):
         p += 4
         if n12 < 0:
             raise null_error()
-        if n12 * 4 > end - p:
+        if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         z10.partitions = list(unpack_from(f">{n12}i", b, p))
         p += n12 * 4
@@ -470,7 +471,7 @@ def read_request_v9(b, p):
     p += 29
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -489,7 +490,7 @@ def read_request_v9(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 28 > end - p:
+        if n5 * 28 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -505,7 +506,7 @@ def read_request_v9(b, p):
     p += 4
     if n8 < 0:
         raise null_error()
-    if n8 * 6 > end - p:
+    if n8 * 6 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.forgotten_topics_data = v9
@@ -524,7 +525,7 @@ def read_request_v9(b, p):
         p += 4
         if n12 < 0:
             raise null_error()
-        if n12 * 4 > end - p:
+        if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         z10.partitions = list(unpack_from(f">{n12}i", b, p))
         p += n12 * 4
@@ -540,7 +541,7 @@ def read_request_v11(b, p):
     p += 29
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -559,7 +560,7 @@ def read_request_v11(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 28 > end - p:
+        if n5 * 28 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -575,7 +576,7 @@ def read_request_v11(b, p):
     p += 4
     if n8 < 0:
         raise null_error()
-    if n8 * 6 > end - p:
+    if n8 * 6 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.forgotten_topics_data = v9
@@ -594,7 +595,7 @@ def read_request_v11(b, p):
         p += 4
         if n12 < 0:
             raise null_error()
-        if n12 * 4 > end - p:
+        if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         z10.partitions = list(unpack_from(f">{n12}i", b, p))
         p += n12 * 4
@@ -644,7 +645,7 @@ def read_request_v12(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -668,7 +669,7 @@ def read_request_v12(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 33 > end - p:
+        if n5 * 33 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -692,7 +693,7 @@ def read_request_v12(b, p):
     if n10 < 1:
         raise null_error()
     n10 -= 1
-    if n10 * 3 > end - p:
+    if n10 * 3 > end - p or (n10 > 1 and crowded(n10)):
         raise length_error()
     v11 = []
     o.forgotten_topics_data = v11
@@ -716,7 +717,7 @@ def read_request_v12(b, p):
         if n14 < 1:
             raise null_error()
         n14 -= 1
-        if n14 * 4 > end - p:
+        if n14 * 4 > end - p or (n14 > 1 and crowded(n14)):
             raise length_error()
         z12.partitions = list(unpack_from(f">{n14}i", b, p))
         p += n14 * 4
@@ -752,7 +753,7 @@ def read_request_v13(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -767,7 +768,7 @@ def read_request_v13(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 33 > end - p:
+        if n4 * 33 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5
@@ -791,7 +792,7 @@ def read_request_v13(b, p):
     if n9 < 1:
         raise null_error()
     n9 -= 1
-    if n9 * 18 > end - p:
+    if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
         raise length_error()
     v10 = []
     o.forgotten_topics_data = v10
@@ -806,7 +807,7 @@ def read_request_v13(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 4 > end - p:
+        if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         z11.partitions = list(unpack_from(f">{n12}i", b, p))
         p += n12 * 4
@@ -874,7 +875,7 @@ def read_request_v15(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -889,7 +890,7 @@ def read_request_v15(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 33 > end - p:
+        if n4 * 33 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5
@@ -913,7 +914,7 @@ def read_request_v15(b, p):
     if n9 < 1:
         raise null_error()
     n9 -= 1
-    if n9 * 18 > end - p:
+    if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
         raise length_error()
     v10 = []
     o.forgotten_topics_data = v10
@@ -928,7 +929,7 @@ def read_request_v15(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 4 > end - p:
+        if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         z11.partitions = list(unpack_from(f">{n12}i", b, p))
         p += n12 * 4
@@ -981,7 +982,7 @@ def read_request_v17(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -996,7 +997,7 @@ def read_request_v17(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 33 > end - p:
+        if n4 * 33 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5
@@ -1020,7 +1021,7 @@ def read_request_v17(b, p):
     if n9 < 1:
         raise null_error()
     n9 -= 1
-    if n9 * 18 > end - p:
+    if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
         raise length_error()
     v10 = []
     o.forgotten_topics_data = v10
@@ -1035,7 +1036,7 @@ def read_request_v17(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 4 > end - p:
+        if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         z11.partitions = list(unpack_from(f">{n12}i", b, p))
         p += n12 * 4
@@ -1091,7 +1092,7 @@ def read_request_v18(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -1106,7 +1107,7 @@ def read_request_v18(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 33 > end - p:
+        if n4 * 33 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5
@@ -1130,7 +1131,7 @@ def read_request_v18(b, p):
     if n9 < 1:
         raise null_error()
     n9 -= 1
-    if n9 * 18 > end - p:
+    if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
         raise length_error()
     v10 = []
     o.forgotten_topics_data = v10
@@ -1145,7 +1146,7 @@ def read_request_v18(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 4 > end - p:
+        if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         z11.partitions = list(unpack_from(f">{n12}i", b, p))
         p += n12 * 4

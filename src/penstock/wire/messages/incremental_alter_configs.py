@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     EMPTY,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -114,7 +115,7 @@ def read_request_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.resources = v2
@@ -132,7 +133,7 @@ def read_request_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 5 > end - p:
+        if n5 * 5 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.configs = v6
@@ -169,7 +170,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.resources = v2
@@ -192,7 +193,7 @@ def read_request_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 4 > end - p:
+        if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.configs = v6

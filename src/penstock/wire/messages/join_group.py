@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -145,7 +146,7 @@ def read_request_v0(b, p):
     p += 4
     if n4 < 0:
         raise null_error()
-    if n4 * 6 > end - p:
+    if n4 * 6 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.protocols = v5
@@ -199,7 +200,7 @@ def read_request_v1(b, p):
     p += 4
     if n4 < 0:
         raise null_error()
-    if n4 * 6 > end - p:
+    if n4 * 6 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.protocols = v5
@@ -260,7 +261,7 @@ def read_request_v5(b, p):
     p += 4
     if n5 < 0:
         raise null_error()
-    if n5 * 6 > end - p:
+    if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.protocols = v6
@@ -332,7 +333,7 @@ def read_request_v6(b, p):
     if n5 < 1:
         raise null_error()
     n5 -= 1
-    if n5 * 3 > end - p:
+    if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.protocols = v6
@@ -415,7 +416,7 @@ def read_request_v8(b, p):
     if n5 < 1:
         raise null_error()
     n5 -= 1
-    if n5 * 3 > end - p:
+    if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.protocols = v6

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -123,7 +124,7 @@ def read_request_v3(b, p):
     p += 4
     if n2 < 0:
         raise null_error()
-    if n2 * 4 > end - p:
+    if n2 * 4 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.members = v3
@@ -169,7 +170,7 @@ def read_request_v4(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.members = v3
@@ -227,7 +228,7 @@ def read_request_v5(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 4 > end - p:
+    if n2 * 4 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.members = v3

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -100,7 +101,7 @@ def read_request_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.states_filter = v2
@@ -131,7 +132,7 @@ def read_request_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.states_filter = v2
@@ -152,7 +153,7 @@ def read_request_v5(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 > end - p:
+    if n4 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.types_filter = v5

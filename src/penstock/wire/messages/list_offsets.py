@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -136,7 +137,7 @@ def read_request_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -154,7 +155,7 @@ def read_request_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 12 > end - p:
+        if n5 * 12 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -175,7 +176,7 @@ def read_request_v2(b, p):
     p += 9
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -193,7 +194,7 @@ def read_request_v2(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 12 > end - p:
+        if n5 * 12 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -214,7 +215,7 @@ def read_request_v4(b, p):
     p += 9
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -232,7 +233,7 @@ def read_request_v4(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 16 > end - p:
+        if n5 * 16 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -255,7 +256,7 @@ def read_request_v6(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -278,7 +279,7 @@ def read_request_v6(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 17 > end - p:
+        if n5 * 17 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -310,7 +311,7 @@ def read_request_v10(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -333,7 +334,7 @@ def read_request_v10(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 17 > end - p:
+        if n5 * 17 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

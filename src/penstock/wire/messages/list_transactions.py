@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -87,7 +88,7 @@ def read_request_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.state_filters = v2
@@ -108,7 +109,7 @@ def read_request_v0(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 8 > end - p:
+    if n4 * 8 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     o.producer_id_filters = list(unpack_from(f">{n4}q", b, p))
     p += n4 * 8
@@ -130,7 +131,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.state_filters = v2
@@ -151,7 +152,7 @@ def read_request_v1(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 8 > end - p:
+    if n4 * 8 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     o.producer_id_filters = list(unpack_from(f">{n4}q", b, p))
     p += n4 * 8
@@ -172,7 +173,7 @@ def read_request_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.state_filters = v2
@@ -193,7 +194,7 @@ def read_request_v2(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 8 > end - p:
+    if n4 * 8 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     o.producer_id_filters = list(unpack_from(f">{n4}q", b, p))
     p += n4 * 8

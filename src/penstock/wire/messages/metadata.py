@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -169,7 +170,7 @@ def read_request_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -198,7 +199,7 @@ def read_request_v1(b, p):
     if n1 < 0:
         o.topics = None
     else:
-        if n1 * 2 > end - p:
+        if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topics = v2
@@ -226,7 +227,7 @@ def read_request_v4(b, p):
     if n1 < 0:
         o.topics = None
     else:
-        if n1 * 2 > end - p:
+        if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topics = v2
@@ -254,7 +255,7 @@ def read_request_v8(b, p):
     if n1 < 0:
         o.topics = None
     else:
-        if n1 * 2 > end - p:
+        if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topics = v2
@@ -285,7 +286,7 @@ def read_request_v9(b, p):
         o.topics = None
     else:
         n1 -= 1
-        if n1 * 2 > end - p:
+        if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topics = v2
@@ -324,7 +325,7 @@ def read_request_v10(b, p):
         o.topics = None
     else:
         n1 -= 1
-        if n1 * 18 > end - p:
+        if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topics = v2
@@ -364,7 +365,7 @@ def read_request_v11(b, p):
         o.topics = None
     else:
         n1 -= 1
-        if n1 * 18 > end - p:
+        if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
             raise length_error()
         v2 = []
         o.topics = v2

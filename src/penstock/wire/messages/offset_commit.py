@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -155,7 +156,7 @@ def read_request_v2(b, p):
     p += 12
     if n3 < 0:
         raise null_error()
-    if n3 * 6 > end - p:
+    if n3 * 6 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -174,7 +175,7 @@ def read_request_v2(b, p):
         p += 4
         if n7 < 0:
             raise null_error()
-        if n7 * 14 > end - p:
+        if n7 * 14 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z5.partitions = v8
@@ -216,7 +217,7 @@ def read_request_v5(b, p):
     p += 4
     if n3 < 0:
         raise null_error()
-    if n3 * 6 > end - p:
+    if n3 * 6 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -235,7 +236,7 @@ def read_request_v5(b, p):
         p += 4
         if n7 < 0:
             raise null_error()
-        if n7 * 14 > end - p:
+        if n7 * 14 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z5.partitions = v8
@@ -277,7 +278,7 @@ def read_request_v6(b, p):
     p += 4
     if n3 < 0:
         raise null_error()
-    if n3 * 6 > end - p:
+    if n3 * 6 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -296,7 +297,7 @@ def read_request_v6(b, p):
         p += 4
         if n7 < 0:
             raise null_error()
-        if n7 * 18 > end - p:
+        if n7 * 18 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z5.partitions = v8
@@ -344,7 +345,7 @@ def read_request_v7(b, p):
     p += 4
     if n4 < 0:
         raise null_error()
-    if n4 * 6 > end - p:
+    if n4 * 6 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.topics = v5
@@ -363,7 +364,7 @@ def read_request_v7(b, p):
         p += 4
         if n8 < 0:
             raise null_error()
-        if n8 * 18 > end - p:
+        if n8 * 18 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z6.partitions = v9
@@ -420,7 +421,7 @@ def read_request_v8(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 3 > end - p:
+    if n4 * 3 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.topics = v5
@@ -444,7 +445,7 @@ def read_request_v8(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 18 > end - p:
+        if n8 * 18 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z6.partitions = v9
@@ -515,7 +516,7 @@ def read_request_v10(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 18 > end - p:
+    if n4 * 18 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.topics = v5
@@ -530,7 +531,7 @@ def read_request_v10(b, p):
         if n7 < 1:
             raise null_error()
         n7 -= 1
-        if n7 * 18 > end - p:
+        if n7 * 18 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z6.partitions = v8

@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     EMPTY,
     Message,
+    crowded,
     length_error,
     new,
     null_error,
@@ -115,7 +116,7 @@ def read_request_v0(b, p):
     p += 4
     if n2 < 0:
         raise null_error()
-    if n2 * 6 > end - p:
+    if n2 * 6 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -133,7 +134,7 @@ def read_request_v0(b, p):
         p += 4
         if n6 < 0:
             raise null_error()
-        if n6 * 4 > end - p:
+        if n6 * 4 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partitions = v7

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -214,7 +215,7 @@ def read_request_v1(b, p):
     p += 4
     if n2 < 0:
         raise null_error()
-    if n2 * 6 > end - p:
+    if n2 * 6 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -232,7 +233,7 @@ def read_request_v1(b, p):
         p += 4
         if n6 < 0:
             raise null_error()
-        if n6 * 4 > end - p:
+        if n6 * 4 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         z4.partition_indexes = list(unpack_from(f">{n6}i", b, p))
         p += n6 * 4
@@ -256,7 +257,7 @@ def read_request_v2(b, p):
     if n2 < 0:
         o.topics = None
     else:
-        if n2 * 6 > end - p:
+        if n2 * 6 > end - p or (n2 > 1 and crowded(n2)):
             raise length_error()
         v3 = []
         o.topics = v3
@@ -274,7 +275,7 @@ def read_request_v2(b, p):
             p += 4
             if n6 < 0:
                 raise null_error()
-            if n6 * 4 > end - p:
+            if n6 * 4 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             z4.partition_indexes = list(unpack_from(f">{n6}i", b, p))
             p += n6 * 4
@@ -303,7 +304,7 @@ def read_request_v6(b, p):
         o.topics = None
     else:
         n2 -= 1
-        if n2 * 3 > end - p:
+        if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
             raise length_error()
         v3 = []
         o.topics = v3
@@ -326,7 +327,7 @@ def read_request_v6(b, p):
             if n6 < 1:
                 raise null_error()
             n6 -= 1
-            if n6 * 4 > end - p:
+            if n6 * 4 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             z4.partition_indexes = list(unpack_from(f">{n6}i", b, p))
             p += n6 * 4
@@ -362,7 +363,7 @@ def read_request_v7(b, p):
         o.topics = None
     else:
         n2 -= 1
-        if n2 * 3 > end - p:
+        if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
             raise length_error()
         v3 = []
         o.topics = v3
@@ -385,7 +386,7 @@ def read_request_v7(b, p):
             if n6 < 1:
                 raise null_error()
             n6 -= 1
-            if n6 * 4 > end - p:
+            if n6 * 4 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             z4.partition_indexes = list(unpack_from(f">{n6}i", b, p))
             p += n6 * 4
@@ -412,7 +413,7 @@ def read_request_v8(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -438,7 +439,7 @@ def read_request_v8(b, p):
             z3.topics = None
         else:
             n5 -= 1
-            if n5 * 3 > end - p:
+            if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z3.topics = v6
@@ -462,7 +463,7 @@ def read_request_v8(b, p):
                 if n9 < 1:
                     raise null_error()
                 n9 -= 1
-                if n9 * 4 > end - p:
+                if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                     raise length_error()
                 z7.partition_indexes = list(unpack_from(f">{n9}i", b, p))
                 p += n9 * 4
@@ -493,7 +494,7 @@ def read_request_v9(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 8 > end - p:
+    if n1 * 8 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -527,7 +528,7 @@ def read_request_v9(b, p):
             z3.topics = None
         else:
             n6 -= 1
-            if n6 * 3 > end - p:
+            if n6 * 3 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             v7 = []
             z3.topics = v7
@@ -551,7 +552,7 @@ def read_request_v9(b, p):
                 if n10 < 1:
                     raise null_error()
                 n10 -= 1
-                if n10 * 4 > end - p:
+                if n10 * 4 > end - p or (n10 > 1 and crowded(n10)):
                     raise length_error()
                 z8.partition_indexes = list(unpack_from(f">{n10}i", b, p))
                 p += n10 * 4
@@ -582,7 +583,7 @@ def read_request_v10(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 8 > end - p:
+    if n1 * 8 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -616,7 +617,7 @@ def read_request_v10(b, p):
             z3.topics = None
         else:
             n6 -= 1
-            if n6 * 18 > end - p:
+            if n6 * 18 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             v7 = []
             z3.topics = v7
@@ -631,7 +632,7 @@ def read_request_v10(b, p):
                 if n9 < 1:
                     raise null_error()
                 n9 -= 1
-                if n9 * 4 > end - p:
+                if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                     raise length_error()
                 z8.partition_indexes = list(unpack_from(f">{n9}i", b, p))
                 p += n9 * 4

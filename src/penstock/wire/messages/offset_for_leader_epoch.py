@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -125,7 +126,7 @@ def read_request_v2(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -143,7 +144,7 @@ def read_request_v2(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 12 > end - p:
+        if n5 * 12 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -162,7 +163,7 @@ def read_request_v3(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -180,7 +181,7 @@ def read_request_v3(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 12 > end - p:
+        if n5 * 12 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -202,7 +203,7 @@ def read_request_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -225,7 +226,7 @@ def read_request_v4(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 13 > end - p:
+        if n5 * 13 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -200,7 +201,7 @@ def read_request_v3(b, p):
     p += 10
     if n2 < 0:
         raise null_error()
-    if n2 * 6 > end - p:
+    if n2 * 6 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topic_data = v3
@@ -219,7 +220,7 @@ def read_request_v3(b, p):
         p += 4
         if n6 < 0:
             raise null_error()
-        if n6 * 8 > end - p:
+        if n6 * 8 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partition_data = v7
@@ -258,7 +259,7 @@ def read_request_v9(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topic_data = v3
@@ -282,7 +283,7 @@ def read_request_v9(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 6 > end - p:
+        if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partition_data = v7
@@ -335,7 +336,7 @@ def read_request_v13(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 18 > end - p:
+    if n2 * 18 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topic_data = v3
@@ -350,7 +351,7 @@ def read_request_v13(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.partition_data = v6

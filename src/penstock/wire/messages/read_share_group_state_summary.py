@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -135,7 +136,7 @@ def read_request_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 18 > end - p:
+    if n2 * 18 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -149,7 +150,7 @@ def read_request_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 9 > end - p:
+        if n5 * 9 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.partitions = v6

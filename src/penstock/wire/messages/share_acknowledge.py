@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -205,7 +206,7 @@ def read_request_v1(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 18 > end - p:
+    if n3 * 18 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -219,7 +220,7 @@ def read_request_v1(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 6 > end - p:
+        if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z5.partitions = v7
@@ -233,7 +234,7 @@ def read_request_v1(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 18 > end - p:
+            if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z8.acknowledgement_batches = v10
@@ -247,7 +248,7 @@ def read_request_v1(b, p):
                 if n12 < 1:
                     raise null_error()
                 n12 -= 1
-                if n12 > end - p:
+                if n12 > end - p or (n12 > 1 and crowded(n12)):
                     raise length_error()
                 z11.acknowledge_types = list(unpack_from(f">{n12}b", b, p))
                 p += n12
@@ -300,7 +301,7 @@ def read_request_v2(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 18 > end - p:
+    if n3 * 18 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -314,7 +315,7 @@ def read_request_v2(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 6 > end - p:
+        if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z5.partitions = v7
@@ -328,7 +329,7 @@ def read_request_v2(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 18 > end - p:
+            if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z8.acknowledgement_batches = v10
@@ -342,7 +343,7 @@ def read_request_v2(b, p):
                 if n12 < 1:
                     raise null_error()
                 n12 -= 1
-                if n12 > end - p:
+                if n12 > end - p or (n12 > 1 and crowded(n12)):
                     raise length_error()
                 z11.acknowledge_types = list(unpack_from(f">{n12}b", b, p))
                 p += n12

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     length_of,
@@ -264,7 +265,7 @@ def read_request_v1(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 18 > end - p:
+    if n3 * 18 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -278,7 +279,7 @@ def read_request_v1(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 6 > end - p:
+        if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z5.partitions = v7
@@ -293,7 +294,7 @@ def read_request_v1(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 18 > end - p:
+            if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z8.acknowledgement_batches = v10
@@ -307,7 +308,7 @@ def read_request_v1(b, p):
                 if n12 < 1:
                     raise null_error()
                 n12 -= 1
-                if n12 > end - p:
+                if n12 > end - p or (n12 > 1 and crowded(n12)):
                     raise length_error()
                 z11.acknowledge_types = list(unpack_from(f">{n12}b", b, p))
                 p += n12
@@ -330,7 +331,7 @@ def read_request_v1(b, p):
     if n16 < 1:
         raise null_error()
     n16 -= 1
-    if n16 * 18 > end - p:
+    if n16 * 18 > end - p or (n16 > 1 and crowded(n16)):
         raise length_error()
     v17 = []
     o.forgotten_topics_data = v17
@@ -344,7 +345,7 @@ def read_request_v1(b, p):
         if n19 < 1:
             raise null_error()
         n19 -= 1
-        if n19 * 4 > end - p:
+        if n19 * 4 > end - p or (n19 > 1 and crowded(n19)):
             raise length_error()
         z18.partitions = list(unpack_from(f">{n19}i", b, p))
         p += n19 * 4
@@ -389,7 +390,7 @@ def read_request_v2(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 18 > end - p:
+    if n3 * 18 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -403,7 +404,7 @@ def read_request_v2(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 6 > end - p:
+        if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z5.partitions = v7
@@ -418,7 +419,7 @@ def read_request_v2(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 18 > end - p:
+            if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z8.acknowledgement_batches = v10
@@ -432,7 +433,7 @@ def read_request_v2(b, p):
                 if n12 < 1:
                     raise null_error()
                 n12 -= 1
-                if n12 > end - p:
+                if n12 > end - p or (n12 > 1 and crowded(n12)):
                     raise length_error()
                 z11.acknowledge_types = list(unpack_from(f">{n12}b", b, p))
                 p += n12
@@ -455,7 +456,7 @@ def read_request_v2(b, p):
     if n16 < 1:
         raise null_error()
     n16 -= 1
-    if n16 * 18 > end - p:
+    if n16 * 18 > end - p or (n16 > 1 and crowded(n16)):
         raise length_error()
     v17 = []
     o.forgotten_topics_data = v17
@@ -469,7 +470,7 @@ def read_request_v2(b, p):
         if n19 < 1:
             raise null_error()
         n19 -= 1
-        if n19 * 4 > end - p:
+        if n19 * 4 > end - p or (n19 > 1 and crowded(n19)):
             raise length_error()
         z18.partitions = list(unpack_from(f">{n19}i", b, p))
         p += n19 * 4

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -144,7 +145,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.group_ids = v2

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -134,7 +135,7 @@ def read_request_v1(b, p):
         o.subscribed_topic_names = None
     else:
         n4 -= 1
-        if n4 > end - p:
+        if n4 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         o.subscribed_topic_names = v5

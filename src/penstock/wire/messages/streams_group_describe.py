@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -330,7 +331,7 @@ def read_request_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.group_ids = v2
@@ -361,7 +362,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.group_ids = v2

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -373,7 +374,7 @@ def read_request_v0(b, p):
         if n7 < 1:
             raise null_error()
         n7 -= 1
-        if n7 * 8 > end - p:
+        if n7 * 8 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z6.subtopologies = v8
@@ -396,7 +397,7 @@ def read_request_v0(b, p):
             if n11 < 1:
                 raise null_error()
             n11 -= 1
-            if n11 > end - p:
+            if n11 > end - p or (n11 > 1 and crowded(n11)):
                 raise length_error()
             v12 = []
             z9.source_topics = v12
@@ -417,7 +418,7 @@ def read_request_v0(b, p):
             if n14 < 1:
                 raise null_error()
             n14 -= 1
-            if n14 > end - p:
+            if n14 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             v15 = []
             z9.source_topic_regex = v15
@@ -438,7 +439,7 @@ def read_request_v0(b, p):
             if n17 < 1:
                 raise null_error()
             n17 -= 1
-            if n17 * 9 > end - p:
+            if n17 * 9 > end - p or (n17 > 1 and crowded(n17)):
                 raise length_error()
             v18 = []
             z9.state_changelog_topics = v18
@@ -461,7 +462,7 @@ def read_request_v0(b, p):
                 if n21 < 1:
                     raise null_error()
                 n21 -= 1
-                if n21 * 3 > end - p:
+                if n21 * 3 > end - p or (n21 > 1 and crowded(n21)):
                     raise length_error()
                 v22 = []
                 z19.topic_configs = v22
@@ -501,7 +502,7 @@ def read_request_v0(b, p):
             if n28 < 1:
                 raise null_error()
             n28 -= 1
-            if n28 > end - p:
+            if n28 > end - p or (n28 > 1 and crowded(n28)):
                 raise length_error()
             v29 = []
             z9.repartition_sink_topics = v29
@@ -522,7 +523,7 @@ def read_request_v0(b, p):
             if n31 < 1:
                 raise null_error()
             n31 -= 1
-            if n31 * 9 > end - p:
+            if n31 * 9 > end - p or (n31 > 1 and crowded(n31)):
                 raise length_error()
             v32 = []
             z9.repartition_source_topics = v32
@@ -545,7 +546,7 @@ def read_request_v0(b, p):
                 if n35 < 1:
                     raise null_error()
                 n35 -= 1
-                if n35 * 3 > end - p:
+                if n35 * 3 > end - p or (n35 > 1 and crowded(n35)):
                     raise length_error()
                 v36 = []
                 z33.topic_configs = v36
@@ -585,7 +586,7 @@ def read_request_v0(b, p):
             if n42 < 1:
                 raise null_error()
             n42 -= 1
-            if n42 * 4 > end - p:
+            if n42 * 4 > end - p or (n42 > 1 and crowded(n42)):
                 raise length_error()
             v43 = []
             z9.copartition_groups = v43
@@ -599,7 +600,7 @@ def read_request_v0(b, p):
                 if n45 < 1:
                     raise null_error()
                 n45 -= 1
-                if n45 * 2 > end - p:
+                if n45 * 2 > end - p or (n45 > 1 and crowded(n45)):
                     raise length_error()
                 z44.source_topics = list(unpack_from(f">{n45}h", b, p))
                 p += n45 * 2
@@ -610,7 +611,7 @@ def read_request_v0(b, p):
                 if n46 < 1:
                     raise null_error()
                 n46 -= 1
-                if n46 * 2 > end - p:
+                if n46 * 2 > end - p or (n46 > 1 and crowded(n46)):
                     raise length_error()
                 z44.source_topic_regex = list(unpack_from(f">{n46}h", b, p))
                 p += n46 * 2
@@ -621,7 +622,7 @@ def read_request_v0(b, p):
                 if n47 < 1:
                     raise null_error()
                 n47 -= 1
-                if n47 * 2 > end - p:
+                if n47 * 2 > end - p or (n47 > 1 and crowded(n47)):
                     raise length_error()
                 z44.repartition_source_topics = list(unpack_from(f">{n47}h", b, p))
                 p += n47 * 2
@@ -645,7 +646,7 @@ def read_request_v0(b, p):
         o.active_tasks = None
     else:
         n51 -= 1
-        if n51 * 3 > end - p:
+        if n51 * 3 > end - p or (n51 > 1 and crowded(n51)):
             raise length_error()
         v52 = []
         o.active_tasks = v52
@@ -668,7 +669,7 @@ def read_request_v0(b, p):
             if n55 < 1:
                 raise null_error()
             n55 -= 1
-            if n55 * 4 > end - p:
+            if n55 * 4 > end - p or (n55 > 1 and crowded(n55)):
                 raise length_error()
             z53.partitions = list(unpack_from(f">{n55}i", b, p))
             p += n55 * 4
@@ -684,7 +685,7 @@ def read_request_v0(b, p):
         o.standby_tasks = None
     else:
         n57 -= 1
-        if n57 * 3 > end - p:
+        if n57 * 3 > end - p or (n57 > 1 and crowded(n57)):
             raise length_error()
         v58 = []
         o.standby_tasks = v58
@@ -707,7 +708,7 @@ def read_request_v0(b, p):
             if n61 < 1:
                 raise null_error()
             n61 -= 1
-            if n61 * 4 > end - p:
+            if n61 * 4 > end - p or (n61 > 1 and crowded(n61)):
                 raise length_error()
             z59.partitions = list(unpack_from(f">{n61}i", b, p))
             p += n61 * 4
@@ -723,7 +724,7 @@ def read_request_v0(b, p):
         o.warmup_tasks = None
     else:
         n63 -= 1
-        if n63 * 3 > end - p:
+        if n63 * 3 > end - p or (n63 > 1 and crowded(n63)):
             raise length_error()
         v64 = []
         o.warmup_tasks = v64
@@ -746,7 +747,7 @@ def read_request_v0(b, p):
             if n67 < 1:
                 raise null_error()
             n67 -= 1
-            if n67 * 4 > end - p:
+            if n67 * 4 > end - p or (n67 > 1 and crowded(n67)):
                 raise length_error()
             z65.partitions = list(unpack_from(f">{n67}i", b, p))
             p += n67 * 4
@@ -792,7 +793,7 @@ def read_request_v0(b, p):
         o.client_tags = None
     else:
         n74 -= 1
-        if n74 * 3 > end - p:
+        if n74 * 3 > end - p or (n74 > 1 and crowded(n74)):
             raise length_error()
         v75 = []
         o.client_tags = v75
@@ -829,7 +830,7 @@ def read_request_v0(b, p):
         o.task_offsets = None
     else:
         n80 -= 1
-        if n80 * 14 > end - p:
+        if n80 * 14 > end - p or (n80 > 1 and crowded(n80)):
             raise length_error()
         v81 = []
         o.task_offsets = v81
@@ -857,7 +858,7 @@ def read_request_v0(b, p):
         o.task_end_offsets = None
     else:
         n85 -= 1
-        if n85 * 14 > end - p:
+        if n85 * 14 > end - p or (n85 > 1 and crowded(n85)):
             raise length_error()
         v86 = []
         o.task_end_offsets = v86

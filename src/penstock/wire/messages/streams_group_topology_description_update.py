@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     EMPTY,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -148,7 +149,7 @@ def read_request_v0(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 3 > end - p:
+    if n4 * 3 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     z3.subtopologies = v5
@@ -171,7 +172,7 @@ def read_request_v0(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 7 > end - p:
+        if n8 * 7 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z6.nodes = v9
@@ -194,7 +195,7 @@ def read_request_v0(b, p):
             if n12 < 1:
                 raise null_error()
             n12 -= 1
-            if n12 > end - p:
+            if n12 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             v13 = []
             z10.source_topics = v13
@@ -225,7 +226,7 @@ def read_request_v0(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 > end - p:
+            if n16 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             v17 = []
             z10.stores = v17
@@ -246,7 +247,7 @@ def read_request_v0(b, p):
             if n19 < 1:
                 raise null_error()
             n19 -= 1
-            if n19 > end - p:
+            if n19 > end - p or (n19 > 1 and crowded(n19)):
                 raise length_error()
             v20 = []
             z10.successors = v20
@@ -275,7 +276,7 @@ def read_request_v0(b, p):
     if n24 < 1:
         raise null_error()
     n24 -= 1
-    if n24 * 15 > end - p:
+    if n24 * 15 > end - p or (n24 > 1 and crowded(n24)):
         raise length_error()
     v25 = []
     z3.global_stores = v25
@@ -300,7 +301,7 @@ def read_request_v0(b, p):
         if n29 < 1:
             raise null_error()
         n29 -= 1
-        if n29 > end - p:
+        if n29 > end - p or (n29 > 1 and crowded(n29)):
             raise length_error()
         v30 = []
         z27.source_topics = v30
@@ -331,7 +332,7 @@ def read_request_v0(b, p):
         if n33 < 1:
             raise null_error()
         n33 -= 1
-        if n33 > end - p:
+        if n33 > end - p or (n33 > 1 and crowded(n33)):
             raise length_error()
         v34 = []
         z27.stores = v34
@@ -352,7 +353,7 @@ def read_request_v0(b, p):
         if n36 < 1:
             raise null_error()
         n36 -= 1
-        if n36 > end - p:
+        if n36 > end - p or (n36 > 1 and crowded(n36)):
             raise length_error()
         v37 = []
         z27.successors = v37
@@ -388,7 +389,7 @@ def read_request_v0(b, p):
         if n42 < 1:
             raise null_error()
         n42 -= 1
-        if n42 > end - p:
+        if n42 > end - p or (n42 > 1 and crowded(n42)):
             raise length_error()
         v43 = []
         z40.source_topics = v43
@@ -419,7 +420,7 @@ def read_request_v0(b, p):
         if n46 < 1:
             raise null_error()
         n46 -= 1
-        if n46 > end - p:
+        if n46 > end - p or (n46 > 1 and crowded(n46)):
             raise length_error()
         v47 = []
         z40.stores = v47
@@ -440,7 +441,7 @@ def read_request_v0(b, p):
         if n49 < 1:
             raise null_error()
         n49 -= 1
-        if n49 > end - p:
+        if n49 > end - p or (n49 > 1 and crowded(n49)):
             raise length_error()
         v50 = []
         z40.successors = v50

@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -108,7 +109,7 @@ def read_request_v0(b, p):
     p += 4
     if n3 < 0:
         raise null_error()
-    if n3 * 6 > end - p:
+    if n3 * 6 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.assignments = v4
@@ -163,7 +164,7 @@ def read_request_v3(b, p):
     p += 4
     if n4 < 0:
         raise null_error()
-    if n4 * 6 > end - p:
+    if n4 * 6 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.assignments = v5
@@ -227,7 +228,7 @@ def read_request_v4(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 3 > end - p:
+    if n4 * 3 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.assignments = v5
@@ -321,7 +322,7 @@ def read_request_v5(b, p):
     if n6 < 1:
         raise null_error()
     n6 -= 1
-    if n6 * 3 > end - p:
+    if n6 * 3 > end - p or (n6 > 1 and crowded(n6)):
         raise length_error()
     v7 = []
     o.assignments = v7

@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -160,7 +161,7 @@ def read_request_v0(b, p):
     p += 14
     if n3 < 0:
         raise null_error()
-    if n3 * 6 > end - p:
+    if n3 * 6 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -179,7 +180,7 @@ def read_request_v0(b, p):
         p += 4
         if n7 < 0:
             raise null_error()
-        if n7 * 14 > end - p:
+        if n7 * 14 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z5.partitions = v8
@@ -222,7 +223,7 @@ def read_request_v2(b, p):
     p += 14
     if n3 < 0:
         raise null_error()
-    if n3 * 6 > end - p:
+    if n3 * 6 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.topics = v4
@@ -241,7 +242,7 @@ def read_request_v2(b, p):
         p += 4
         if n7 < 0:
             raise null_error()
-        if n7 * 18 > end - p:
+        if n7 * 18 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z5.partitions = v8
@@ -306,7 +307,7 @@ def read_request_v3(b, p):
     if n5 < 1:
         raise null_error()
     n5 -= 1
-    if n5 * 3 > end - p:
+    if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.topics = v6
@@ -330,7 +331,7 @@ def read_request_v3(b, p):
         if n9 < 1:
             raise null_error()
         n9 -= 1
-        if n9 * 18 > end - p:
+        if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         v10 = []
         z7.partitions = v10
@@ -409,7 +410,7 @@ def read_request_v6(b, p):
     if n5 < 1:
         raise null_error()
     n5 -= 1
-    if n5 * 18 > end - p:
+    if n5 * 18 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.topics = v6
@@ -424,7 +425,7 @@ def read_request_v6(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 18 > end - p:
+        if n8 * 18 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z7.partitions = v9

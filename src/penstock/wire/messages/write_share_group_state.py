@@ -11,6 +11,7 @@ from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -152,7 +153,7 @@ def read_request_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 18 > end - p:
+    if n2 * 18 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -166,7 +167,7 @@ def read_request_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 22 > end - p:
+        if n5 * 22 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.partitions = v6
@@ -181,7 +182,7 @@ def read_request_v0(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 20 > end - p:
+            if n8 * 20 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.state_batches = v9
@@ -226,7 +227,7 @@ def read_request_v1(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 18 > end - p:
+    if n2 * 18 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -240,7 +241,7 @@ def read_request_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 26 > end - p:
+        if n5 * 26 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.partitions = v6
@@ -254,7 +255,7 @@ def read_request_v1(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 20 > end - p:
+            if n8 * 20 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.state_batches = v9

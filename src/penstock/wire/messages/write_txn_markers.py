@@ -10,6 +10,7 @@ from penstock.wire.primitives import (
     EMPTY,
     ONE_BYTE,
     Message,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -132,7 +133,7 @@ def read_request_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 17 > end - p:
+    if n1 * 17 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.markers = v2
@@ -147,7 +148,7 @@ def read_request_v1(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 3 > end - p:
+        if n4 * 3 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.topics = v5
@@ -170,7 +171,7 @@ def read_request_v1(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 4 > end - p:
+            if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             z6.partition_indexes = list(unpack_from(f">{n8}i", b, p))
             p += n8 * 4
@@ -199,7 +200,7 @@ def read_request_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.markers = v2
@@ -213,7 +214,7 @@ def read_request_v2(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 3 > end - p:
+        if n4 * 3 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.topics = v5
@@ -236,7 +237,7 @@ def read_request_v2(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 4 > end - p:
+            if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             z6.partition_indexes = list(unpack_from(f">{n8}i", b, p))
             p += n8 * 4

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -124,7 +125,7 @@ def read_response_v0(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results_by_topic_v3_and_below = v2
@@ -142,7 +143,7 @@ def read_response_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.results_by_partition = v6
@@ -166,7 +167,7 @@ def read_response_v3(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results_by_topic_v3_and_below = v2
@@ -189,7 +190,7 @@ def read_response_v3(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 7 > end - p:
+        if n5 * 7 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.results_by_partition = v6
@@ -222,7 +223,7 @@ def read_response_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results_by_transaction = v2
@@ -245,7 +246,7 @@ def read_response_v4(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topic_results = v6
@@ -268,7 +269,7 @@ def read_response_v4(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 7 > end - p:
+            if n9 * 7 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.results_by_partition = v10

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -109,7 +110,7 @@ def read_response_v0(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 8 > end - p:
+    if n1 * 8 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.entries = v2
@@ -128,7 +129,7 @@ def read_response_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 4 > end - p:
+        if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.entity = v6
@@ -163,7 +164,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.entries = v2
@@ -187,7 +188,7 @@ def read_response_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.entity = v6

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -103,7 +104,7 @@ def read_response_v0(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -138,7 +139,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2

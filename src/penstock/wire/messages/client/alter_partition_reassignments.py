@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -113,7 +114,7 @@ def read_response_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.responses = v3
@@ -136,7 +137,7 @@ def read_response_v0(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 8 > end - p:
+        if n6 * 8 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partitions = v7
@@ -188,7 +189,7 @@ def read_response_v1(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.responses = v3
@@ -211,7 +212,7 @@ def read_response_v1(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 8 > end - p:
+        if n6 * 8 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partitions = v7

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -90,7 +91,7 @@ def read_response_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -108,7 +109,7 @@ def read_response_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -130,7 +131,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -153,7 +154,7 @@ def read_response_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 7 > end - p:
+        if n5 * 7 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

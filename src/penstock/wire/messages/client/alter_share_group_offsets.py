@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -69,7 +70,7 @@ def read_response_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 19 > end - p:
+    if n2 * 19 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.responses = v3
@@ -92,7 +93,7 @@ def read_response_v0(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 8 > end - p:
+        if n6 * 8 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partitions = v7

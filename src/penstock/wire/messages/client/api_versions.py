@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -82,7 +83,7 @@ def read_response_v0(b, p):
     p += 6
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.api_keys = v2
@@ -105,7 +106,7 @@ def read_response_v1(b, p):
     p += 6
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.api_keys = v2
@@ -134,7 +135,7 @@ def read_tags_api_versions_response_v3(o, b, p):
             if n1 < 1:
                 raise null_error()
             n1 -= 1
-            if n1 * 6 > end - p:
+            if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
                 raise length_error()
             v2 = []
             o.supported_features = v2
@@ -165,7 +166,7 @@ def read_tags_api_versions_response_v3(o, b, p):
             if n6 < 1:
                 raise null_error()
             n6 -= 1
-            if n6 * 6 > end - p:
+            if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             v7 = []
             o.finalized_features = v7
@@ -209,7 +210,7 @@ def read_response_v3(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.api_keys = v2

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -54,7 +55,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 20 > end - p:
+    if n1 * 20 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -105,7 +106,7 @@ def read_response_v0(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 16 > end - p:
+        if n8 * 16 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -167,7 +168,7 @@ def read_response_v0(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 > end - p:
+            if n16 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             v17 = []
             z10.subscribed_topic_names = v17
@@ -200,7 +201,7 @@ def read_response_v0(b, p):
             if n21 < 1:
                 raise null_error()
             n21 -= 1
-            if n21 * 19 > end - p:
+            if n21 * 19 > end - p or (n21 > 1 and crowded(n21)):
                 raise length_error()
             v22 = []
             z20.topic_partitions = v22
@@ -223,7 +224,7 @@ def read_response_v0(b, p):
                 if n25 < 1:
                     raise null_error()
                 n25 -= 1
-                if n25 * 4 > end - p:
+                if n25 * 4 > end - p or (n25 > 1 and crowded(n25)):
                     raise length_error()
                 z23.partitions = list(unpack_from(f">{n25}i", b, p))
                 p += n25 * 4
@@ -244,7 +245,7 @@ def read_response_v0(b, p):
             if n29 < 1:
                 raise null_error()
             n29 -= 1
-            if n29 * 19 > end - p:
+            if n29 * 19 > end - p or (n29 > 1 and crowded(n29)):
                 raise length_error()
             v30 = []
             z28.topic_partitions = v30
@@ -267,7 +268,7 @@ def read_response_v0(b, p):
                 if n33 < 1:
                     raise null_error()
                 n33 -= 1
-                if n33 * 4 > end - p:
+                if n33 * 4 > end - p or (n33 > 1 and crowded(n33)):
                     raise length_error()
                 z31.partitions = list(unpack_from(f">{n33}i", b, p))
                 p += n33 * 4
@@ -304,7 +305,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 20 > end - p:
+    if n1 * 20 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -355,7 +356,7 @@ def read_response_v1(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 17 > end - p:
+        if n8 * 17 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -416,7 +417,7 @@ def read_response_v1(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 > end - p:
+            if n16 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             v17 = []
             z10.subscribed_topic_names = v17
@@ -449,7 +450,7 @@ def read_response_v1(b, p):
             if n21 < 1:
                 raise null_error()
             n21 -= 1
-            if n21 * 19 > end - p:
+            if n21 * 19 > end - p or (n21 > 1 and crowded(n21)):
                 raise length_error()
             v22 = []
             z20.topic_partitions = v22
@@ -472,7 +473,7 @@ def read_response_v1(b, p):
                 if n25 < 1:
                     raise null_error()
                 n25 -= 1
-                if n25 * 4 > end - p:
+                if n25 * 4 > end - p or (n25 > 1 and crowded(n25)):
                     raise length_error()
                 z23.partitions = list(unpack_from(f">{n25}i", b, p))
                 p += n25 * 4
@@ -493,7 +494,7 @@ def read_response_v1(b, p):
             if n29 < 1:
                 raise null_error()
             n29 -= 1
-            if n29 * 19 > end - p:
+            if n29 * 19 > end - p or (n29 > 1 and crowded(n29)):
                 raise length_error()
             v30 = []
             z28.topic_partitions = v30
@@ -516,7 +517,7 @@ def read_response_v1(b, p):
                 if n33 < 1:
                     raise null_error()
                 n33 -= 1
-                if n33 * 4 > end - p:
+                if n33 * 4 > end - p or (n33 > 1 and crowded(n33)):
                     raise length_error()
                 z31.partitions = list(unpack_from(f">{n33}i", b, p))
                 p += n33 * 4

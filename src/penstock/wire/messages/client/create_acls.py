@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -90,7 +91,7 @@ def read_response_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -118,7 +119,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2

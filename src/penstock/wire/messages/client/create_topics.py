@@ -9,6 +9,7 @@ from struct import Struct, pack
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -133,7 +134,7 @@ def read_response_v2(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -189,7 +190,7 @@ def read_response_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -225,7 +226,7 @@ def read_response_v5(b, p):
             z3.configs = None
         else:
             n6 -= 1
-            if n6 * 6 > end - p:
+            if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             v7 = []
             z3.configs = v7
@@ -276,7 +277,7 @@ def read_response_v7(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 28 > end - p:
+    if n1 * 28 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -311,7 +312,7 @@ def read_response_v7(b, p):
             z3.configs = None
         else:
             n6 -= 1
-            if n6 * 6 > end - p:
+            if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
                 raise length_error()
             v7 = []
             z3.configs = v7

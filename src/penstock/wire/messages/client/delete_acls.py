@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -115,7 +116,7 @@ def read_response_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 8 > end - p:
+    if n1 * 8 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.filter_results = v2
@@ -134,7 +135,7 @@ def read_response_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 14 > end - p:
+        if n5 * 14 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.matching_acls = v6
@@ -185,7 +186,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.filter_results = v2
@@ -209,7 +210,7 @@ def read_response_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 11 > end - p:
+        if n5 * 11 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.matching_acls = v6

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -77,7 +78,7 @@ def read_response_v0(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -95,7 +96,7 @@ def read_response_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 14 > end - p:
+        if n5 * 14 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -117,7 +118,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -140,7 +141,7 @@ def read_response_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 15 > end - p:
+        if n5 * 15 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

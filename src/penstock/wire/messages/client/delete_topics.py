@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -80,7 +81,7 @@ def read_response_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -111,7 +112,7 @@ def read_response_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -150,7 +151,7 @@ def read_response_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -198,7 +199,7 @@ def read_response_v6(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 21 > end - p:
+    if n1 * 21 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2

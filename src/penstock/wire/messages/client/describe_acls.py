@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -112,7 +113,7 @@ def read_response_v1(b, p):
     p += 4
     if n2 < 0:
         raise null_error()
-    if n2 * 8 > end - p:
+    if n2 * 8 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.resources = v3
@@ -130,7 +131,7 @@ def read_response_v1(b, p):
         p += 5
         if n6 < 0:
             raise null_error()
-        if n6 * 6 > end - p:
+        if n6 * 6 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.acls = v7
@@ -176,7 +177,7 @@ def read_response_v2(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 5 > end - p:
+    if n2 * 5 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.resources = v3
@@ -199,7 +200,7 @@ def read_response_v2(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 5 > end - p:
+        if n6 * 5 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.acls = v7

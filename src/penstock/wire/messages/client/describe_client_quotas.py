@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -97,7 +98,7 @@ def read_response_v0(b, p):
     if n2 < 0:
         o.entries = None
     else:
-        if n2 * 8 > end - p:
+        if n2 * 8 > end - p or (n2 > 1 and crowded(n2)):
             raise length_error()
         v3 = []
         o.entries = v3
@@ -108,7 +109,7 @@ def read_response_v0(b, p):
             p += 4
             if n5 < 0:
                 raise null_error()
-            if n5 * 4 > end - p:
+            if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z4.entity = v6
@@ -134,7 +135,7 @@ def read_response_v0(b, p):
             p += 4
             if n10 < 0:
                 raise null_error()
-            if n10 * 10 > end - p:
+            if n10 * 10 > end - p or (n10 > 1 and crowded(n10)):
                 raise length_error()
             v11 = []
             z4.values = v11
@@ -174,7 +175,7 @@ def read_response_v1(b, p):
         o.entries = None
     else:
         n2 -= 1
-        if n2 * 3 > end - p:
+        if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
             raise length_error()
         v3 = []
         o.entries = v3
@@ -188,7 +189,7 @@ def read_response_v1(b, p):
             if n5 < 1:
                 raise null_error()
             n5 -= 1
-            if n5 * 3 > end - p:
+            if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
                 raise length_error()
             v6 = []
             z4.entity = v6
@@ -225,7 +226,7 @@ def read_response_v1(b, p):
             if n11 < 1:
                 raise null_error()
             n11 -= 1
-            if n11 * 10 > end - p:
+            if n11 * 10 > end - p or (n11 > 1 and crowded(n11)):
                 raise length_error()
             v12 = []
             z4.values = v12

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    crowded,
     length_error,
     new,
     null_error,
@@ -70,7 +71,7 @@ def read_response_v0(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 11 > end - p:
+    if n3 * 11 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.brokers = v4
@@ -137,7 +138,7 @@ def read_response_v1(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 11 > end - p:
+    if n3 * 11 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.brokers = v4
@@ -204,7 +205,7 @@ def read_response_v2(b, p):
     if n3 < 1:
         raise null_error()
     n3 -= 1
-    if n3 * 12 > end - p:
+    if n3 * 12 > end - p or (n3 > 1 and crowded(n3)):
         raise length_error()
     v4 = []
     o.brokers = v4

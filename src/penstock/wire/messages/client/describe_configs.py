@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -116,7 +117,7 @@ def read_response_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 11 > end - p:
+    if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -142,7 +143,7 @@ def read_response_v1(b, p):
         p += 4
         if n6 < 0:
             raise null_error()
-        if n6 * 11 > end - p:
+        if n6 * 11 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z3.configs = v7
@@ -170,7 +171,7 @@ def read_response_v1(b, p):
             p += 7
             if n11 < 0:
                 raise null_error()
-            if n11 * 5 > end - p:
+            if n11 * 5 > end - p or (n11 > 1 and crowded(n11)):
                 raise length_error()
             v12 = []
             z8.synonyms = v12
@@ -204,7 +205,7 @@ def read_response_v3(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 11 > end - p:
+    if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -230,7 +231,7 @@ def read_response_v3(b, p):
         p += 4
         if n6 < 0:
             raise null_error()
-        if n6 * 14 > end - p:
+        if n6 * 14 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z3.configs = v7
@@ -256,7 +257,7 @@ def read_response_v3(b, p):
             p += 7
             if n11 < 0:
                 raise null_error()
-            if n11 * 5 > end - p:
+            if n11 * 5 > end - p or (n11 > 1 and crowded(n11)):
                 raise length_error()
             v12 = []
             z8.synonyms = v12
@@ -301,7 +302,7 @@ def read_response_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -334,7 +335,7 @@ def read_response_v4(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 9 > end - p:
+        if n6 * 9 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z3.configs = v7
@@ -367,7 +368,7 @@ def read_response_v4(b, p):
             if n11 < 1:
                 raise null_error()
             n11 -= 1
-            if n11 * 4 > end - p:
+            if n11 * 4 > end - p or (n11 > 1 and crowded(n11)):
                 raise length_error()
             v12 = []
             z8.synonyms = v12

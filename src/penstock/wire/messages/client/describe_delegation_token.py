@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -72,7 +73,7 @@ def read_response_v1(b, p):
     p += 6
     if n1 < 0:
         raise null_error()
-    if n1 * 38 > end - p:
+    if n1 * 38 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.tokens = v2
@@ -113,7 +114,7 @@ def read_response_v1(b, p):
         p += 4
         if n8 < 0:
             raise null_error()
-        if n8 * 4 > end - p:
+        if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.renewers = v9
@@ -149,7 +150,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 30 > end - p:
+    if n1 * 30 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.tokens = v2
@@ -201,7 +202,7 @@ def read_response_v2(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 3 > end - p:
+        if n8 * 3 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.renewers = v9
@@ -251,7 +252,7 @@ def read_response_v3(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 32 > end - p:
+    if n1 * 32 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.tokens = v2
@@ -319,7 +320,7 @@ def read_response_v3(b, p):
         if n10 < 1:
             raise null_error()
         n10 -= 1
-        if n10 * 3 > end - p:
+        if n10 * 3 > end - p or (n10 > 1 and crowded(n10)):
             raise length_error()
         v11 = []
         z3.renewers = v11

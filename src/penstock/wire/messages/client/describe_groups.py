@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -77,7 +78,7 @@ def read_response_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 14 > end - p:
+    if n1 * 14 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -118,7 +119,7 @@ def read_response_v0(b, p):
         p += 4
         if n8 < 0:
             raise null_error()
-        if n8 * 14 > end - p:
+        if n8 * 14 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -171,7 +172,7 @@ def read_response_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 14 > end - p:
+    if n1 * 14 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -212,7 +213,7 @@ def read_response_v1(b, p):
         p += 4
         if n8 < 0:
             raise null_error()
-        if n8 * 14 > end - p:
+        if n8 * 14 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -265,7 +266,7 @@ def read_response_v3(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -305,7 +306,7 @@ def read_response_v3(b, p):
         p += 4
         if n8 < 0:
             raise null_error()
-        if n8 * 14 > end - p:
+        if n8 * 14 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -360,7 +361,7 @@ def read_response_v4(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -400,7 +401,7 @@ def read_response_v4(b, p):
         p += 4
         if n8 < 0:
             raise null_error()
-        if n8 * 16 > end - p:
+        if n8 * 16 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -465,7 +466,7 @@ def read_response_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -516,7 +517,7 @@ def read_response_v5(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 7 > end - p:
+        if n8 * 7 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -603,7 +604,7 @@ def read_response_v6(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 13 > end - p:
+    if n1 * 13 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -663,7 +664,7 @@ def read_response_v6(b, p):
         if n9 < 1:
             raise null_error()
         n9 -= 1
-        if n9 * 7 > end - p:
+        if n9 * 7 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         v10 = []
         z3.members = v10

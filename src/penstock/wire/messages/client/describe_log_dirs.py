@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -80,7 +81,7 @@ def read_response_v1(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 8 > end - p:
+    if n1 * 8 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -101,7 +102,7 @@ def read_response_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -119,7 +120,7 @@ def read_response_v1(b, p):
             p += 4
             if n9 < 0:
                 raise null_error()
-            if n9 * 21 > end - p:
+            if n9 * 21 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10
@@ -142,7 +143,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -168,7 +169,7 @@ def read_response_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -191,7 +192,7 @@ def read_response_v2(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 22 > end - p:
+            if n9 * 22 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10
@@ -227,7 +228,7 @@ def read_response_v3(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -253,7 +254,7 @@ def read_response_v3(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -276,7 +277,7 @@ def read_response_v3(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 22 > end - p:
+            if n9 * 22 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10
@@ -312,7 +313,7 @@ def read_response_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 21 > end - p:
+    if n1 * 21 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -336,7 +337,7 @@ def read_response_v4(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -359,7 +360,7 @@ def read_response_v4(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 22 > end - p:
+            if n9 * 22 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10
@@ -395,7 +396,7 @@ def read_response_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 22 > end - p:
+    if n1 * 22 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -418,7 +419,7 @@ def read_response_v5(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -441,7 +442,7 @@ def read_response_v5(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 22 > end - p:
+            if n9 * 22 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -56,7 +57,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -79,7 +80,7 @@ def read_response_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 9 > end - p:
+        if n5 * 9 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -103,7 +104,7 @@ def read_response_v0(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 37 > end - p:
+            if n9 * 37 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.active_producers = v10

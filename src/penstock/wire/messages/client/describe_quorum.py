@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -68,7 +69,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -91,7 +92,7 @@ def read_response_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 25 > end - p:
+        if n5 * 25 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -106,7 +107,7 @@ def read_response_v0(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 13 > end - p:
+            if n8 * 13 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.current_voters = v9
@@ -127,7 +128,7 @@ def read_response_v0(b, p):
             if n12 < 1:
                 raise null_error()
             n12 -= 1
-            if n12 * 13 > end - p:
+            if n12 * 13 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             v13 = []
             z7.observers = v13
@@ -168,7 +169,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -191,7 +192,7 @@ def read_response_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 25 > end - p:
+        if n5 * 25 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -206,7 +207,7 @@ def read_response_v1(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 29 > end - p:
+            if n8 * 29 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.current_voters = v9
@@ -225,7 +226,7 @@ def read_response_v1(b, p):
             if n12 < 1:
                 raise null_error()
             n12 -= 1
-            if n12 * 29 > end - p:
+            if n12 * 29 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             v13 = []
             z7.observers = v13
@@ -272,7 +273,7 @@ def read_response_v2(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -295,7 +296,7 @@ def read_response_v2(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 26 > end - p:
+        if n6 * 26 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partitions = v7
@@ -319,7 +320,7 @@ def read_response_v2(b, p):
             if n10 < 1:
                 raise null_error()
             n10 -= 1
-            if n10 * 45 > end - p:
+            if n10 * 45 > end - p or (n10 > 1 and crowded(n10)):
                 raise length_error()
             v11 = []
             z8.current_voters = v11
@@ -337,7 +338,7 @@ def read_response_v2(b, p):
             if n14 < 1:
                 raise null_error()
             n14 -= 1
-            if n14 * 45 > end - p:
+            if n14 * 45 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             v15 = []
             z8.observers = v15
@@ -363,7 +364,7 @@ def read_response_v2(b, p):
     if n20 < 1:
         raise null_error()
     n20 -= 1
-    if n20 * 6 > end - p:
+    if n20 * 6 > end - p or (n20 > 1 and crowded(n20)):
         raise length_error()
     v21 = []
     o.nodes = v21
@@ -377,7 +378,7 @@ def read_response_v2(b, p):
         if n23 < 1:
             raise null_error()
         n23 -= 1
-        if n23 * 5 > end - p:
+        if n23 * 5 > end - p or (n23 > 1 and crowded(n23)):
             raise length_error()
         v24 = []
         z22.listeners = v24

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -67,7 +68,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -90,7 +91,7 @@ def read_response_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 19 > end - p:
+        if n5 * 19 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -113,7 +114,7 @@ def read_response_v0(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 20 > end - p:
+            if n9 * 20 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10
@@ -170,7 +171,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -193,7 +194,7 @@ def read_response_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 19 > end - p:
+        if n5 * 19 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -216,7 +217,7 @@ def read_response_v1(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 28 > end - p:
+            if n9 * 28 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -69,7 +70,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 26 > end - p:
+    if n1 * 26 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -93,7 +94,7 @@ def read_response_v0(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 20 > end - p:
+        if n5 * 20 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -107,7 +108,7 @@ def read_response_v0(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 4 > end - p:
+            if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             z7.replica_nodes = list(unpack_from(f">{n8}i", b, p))
             p += n8 * 4
@@ -118,7 +119,7 @@ def read_response_v0(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 4 > end - p:
+            if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             z7.isr_nodes = list(unpack_from(f">{n9}i", b, p))
             p += n9 * 4
@@ -130,7 +131,7 @@ def read_response_v0(b, p):
                 z7.eligible_leader_replicas = None
             else:
                 n10 -= 1
-                if n10 * 4 > end - p:
+                if n10 * 4 > end - p or (n10 > 1 and crowded(n10)):
                     raise length_error()
                 z7.eligible_leader_replicas = list(unpack_from(f">{n10}i", b, p))
                 p += n10 * 4
@@ -142,7 +143,7 @@ def read_response_v0(b, p):
                 z7.last_known_elr = None
             else:
                 n11 -= 1
-                if n11 * 4 > end - p:
+                if n11 * 4 > end - p or (n11 > 1 and crowded(n11)):
                     raise length_error()
                 z7.last_known_elr = list(unpack_from(f">{n11}i", b, p))
                 p += n11 * 4
@@ -153,7 +154,7 @@ def read_response_v0(b, p):
             if n12 < 1:
                 raise null_error()
             n12 -= 1
-            if n12 * 4 > end - p:
+            if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             z7.offline_replicas = list(unpack_from(f">{n12}i", b, p))
             p += n12 * 4

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -49,7 +50,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 28 > end - p:
+    if n1 * 28 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.transaction_states = v2
@@ -81,7 +82,7 @@ def read_response_v0(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 3 > end - p:
+        if n6 * 3 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z3.topics = v7
@@ -104,7 +105,7 @@ def read_response_v0(b, p):
             if n10 < 1:
                 raise null_error()
             n10 -= 1
-            if n10 * 4 > end - p:
+            if n10 * 4 > end - p or (n10 > 1 and crowded(n10)):
                 raise length_error()
             z8.partitions = list(unpack_from(f">{n10}i", b, p))
             p += n10 * 4

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -60,7 +61,7 @@ def read_response_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 6 > end - p:
+    if n2 * 6 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.results = v3
@@ -93,7 +94,7 @@ def read_response_v0(b, p):
         if n7 < 1:
             raise null_error()
         n7 -= 1
-        if n7 * 6 > end - p:
+        if n7 * 6 > end - p or (n7 > 1 and crowded(n7)):
             raise length_error()
         v8 = []
         z4.credential_infos = v8

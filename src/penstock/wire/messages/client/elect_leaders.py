@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -100,7 +101,7 @@ def read_response_v0(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.replica_election_results = v2
@@ -118,7 +119,7 @@ def read_response_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 8 > end - p:
+        if n5 * 8 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_result = v6
@@ -143,7 +144,7 @@ def read_response_v1(b, p):
     p += 10
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.replica_election_results = v2
@@ -161,7 +162,7 @@ def read_response_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 8 > end - p:
+        if n5 * 8 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_result = v6
@@ -189,7 +190,7 @@ def read_response_v2(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.replica_election_results = v2
@@ -212,7 +213,7 @@ def read_response_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 8 > end - p:
+        if n5 * 8 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_result = v6

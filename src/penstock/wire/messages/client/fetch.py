@@ -9,6 +9,7 @@ from struct import Struct, pack
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -492,7 +493,7 @@ def read_response_v4(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -511,7 +512,7 @@ def read_response_v4(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 30 > end - p:
+        if n5 * 30 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -528,7 +529,7 @@ def read_response_v4(b, p):
             if n8 < 0:
                 z7.aborted_transactions = None
             else:
-                if n8 * 16 > end - p:
+                if n8 * 16 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 v9 = []
                 z7.aborted_transactions = v9
@@ -559,7 +560,7 @@ def read_response_v5(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -578,7 +579,7 @@ def read_response_v5(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 38 > end - p:
+        if n5 * 38 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -594,7 +595,7 @@ def read_response_v5(b, p):
             if n8 < 0:
                 z7.aborted_transactions = None
             else:
-                if n8 * 16 > end - p:
+                if n8 * 16 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 v9 = []
                 z7.aborted_transactions = v9
@@ -623,7 +624,7 @@ def read_response_v7(b, p):
     p += 14
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -642,7 +643,7 @@ def read_response_v7(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 38 > end - p:
+        if n5 * 38 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -658,7 +659,7 @@ def read_response_v7(b, p):
             if n8 < 0:
                 z7.aborted_transactions = None
             else:
-                if n8 * 16 > end - p:
+                if n8 * 16 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 v9 = []
                 z7.aborted_transactions = v9
@@ -687,7 +688,7 @@ def read_response_v11(b, p):
     p += 14
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -706,7 +707,7 @@ def read_response_v11(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 42 > end - p:
+        if n5 * 42 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -721,7 +722,7 @@ def read_response_v11(b, p):
             if n8 < 0:
                 z7.aborted_transactions = None
             else:
-                if n8 * 16 > end - p:
+                if n8 * 16 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 v9 = []
                 z7.aborted_transactions = v9
@@ -787,7 +788,7 @@ def read_response_v12(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -811,7 +812,7 @@ def read_response_v12(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 37 > end - p:
+        if n5 * 37 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -829,7 +830,7 @@ def read_response_v12(b, p):
                 z7.aborted_transactions = None
             else:
                 n8 -= 1
-                if n8 * 17 > end - p:
+                if n8 * 17 > end - p or (n8 > 1 and crowded(n8)):
                     raise length_error()
                 v9 = []
                 z7.aborted_transactions = v9
@@ -877,7 +878,7 @@ def read_response_v13(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -892,7 +893,7 @@ def read_response_v13(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 37 > end - p:
+        if n4 * 37 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5
@@ -910,7 +911,7 @@ def read_response_v13(b, p):
                 z6.aborted_transactions = None
             else:
                 n7 -= 1
-                if n7 * 17 > end - p:
+                if n7 * 17 > end - p or (n7 > 1 and crowded(n7)):
                     raise length_error()
                 v8 = []
                 z6.aborted_transactions = v8
@@ -961,7 +962,7 @@ def read_tags_fetch_response_v16(o, b, p):
             if n1 < 1:
                 raise null_error()
             n1 -= 1
-            if n1 * 11 > end - p:
+            if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
                 raise length_error()
             v2 = []
             o.node_endpoints = v2
@@ -1010,7 +1011,7 @@ def read_response_v16(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -1025,7 +1026,7 @@ def read_response_v16(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 37 > end - p:
+        if n4 * 37 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5
@@ -1043,7 +1044,7 @@ def read_response_v16(b, p):
                 z6.aborted_transactions = None
             else:
                 n7 -= 1
-                if n7 * 17 > end - p:
+                if n7 * 17 > end - p or (n7 > 1 and crowded(n7)):
                     raise length_error()
                 v8 = []
                 z6.aborted_transactions = v8

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -156,7 +157,7 @@ def read_response_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 14 > end - p:
+    if n1 * 14 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.coordinators = v2

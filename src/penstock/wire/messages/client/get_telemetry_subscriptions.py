@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
+    crowded,
     length_error,
     new,
     null_error,
@@ -37,7 +38,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     o.accepted_compression_types = list(unpack_from(f">{n1}b", b, p))
     p += n1
@@ -48,7 +49,7 @@ def read_response_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 > end - p:
+    if n2 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.requested_metrics = v3

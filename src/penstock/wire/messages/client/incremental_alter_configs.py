@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -107,7 +108,7 @@ def read_response_v0(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 7 > end - p:
+    if n1 * 7 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -142,7 +143,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2

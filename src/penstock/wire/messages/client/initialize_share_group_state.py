@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -61,7 +62,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -75,7 +76,7 @@ def read_response_v0(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 8 > end - p:
+        if n4 * 8 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5

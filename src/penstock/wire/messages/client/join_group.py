@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -241,7 +242,7 @@ def read_response_v0(b, p):
     p += 4
     if n4 < 0:
         raise null_error()
-    if n4 * 6 > end - p:
+    if n4 * 6 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.members = v5
@@ -296,7 +297,7 @@ def read_response_v2(b, p):
     p += 4
     if n4 < 0:
         raise null_error()
-    if n4 * 6 > end - p:
+    if n4 * 6 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.members = v5
@@ -351,7 +352,7 @@ def read_response_v5(b, p):
     p += 4
     if n4 < 0:
         raise null_error()
-    if n4 * 8 > end - p:
+    if n4 * 8 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.members = v5
@@ -422,7 +423,7 @@ def read_response_v6(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 4 > end - p:
+    if n4 * 4 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.members = v5
@@ -517,7 +518,7 @@ def read_response_v7(b, p):
     if n5 < 1:
         raise null_error()
     n5 -= 1
-    if n5 * 4 > end - p:
+    if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.members = v6
@@ -611,7 +612,7 @@ def read_response_v9(b, p):
     if n5 < 1:
         raise null_error()
     n5 -= 1
-    if n5 * 4 > end - p:
+    if n5 * 4 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.members = v6

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -75,7 +76,7 @@ def read_response_v0(b, p):
     p += 6
     if n1 < 0:
         raise null_error()
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -108,7 +109,7 @@ def read_response_v1(b, p):
     p += 10
     if n1 < 0:
         raise null_error()
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -144,7 +145,7 @@ def read_response_v3(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -192,7 +193,7 @@ def read_response_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 4 > end - p:
+    if n1 * 4 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -248,7 +249,7 @@ def read_response_v5(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -141,7 +142,7 @@ def read_response_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -159,7 +160,7 @@ def read_response_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 22 > end - p:
+        if n5 * 22 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -179,7 +180,7 @@ def read_response_v2(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -197,7 +198,7 @@ def read_response_v2(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 22 > end - p:
+        if n5 * 22 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -217,7 +218,7 @@ def read_response_v4(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -235,7 +236,7 @@ def read_response_v4(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 26 > end - p:
+        if n5 * 26 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -257,7 +258,7 @@ def read_response_v6(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -280,7 +281,7 @@ def read_response_v6(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 27 > end - p:
+        if n5 * 27 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

@@ -8,6 +8,7 @@ from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -70,7 +71,7 @@ def read_response_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 3 > end - p:
+    if n2 * 3 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.topics = v3
@@ -93,7 +94,7 @@ def read_response_v0(b, p):
         if n6 < 1:
             raise null_error()
         n6 -= 1
-        if n6 * 8 > end - p:
+        if n6 * 8 > end - p or (n6 > 1 and crowded(n6)):
             raise length_error()
         v7 = []
         z4.partitions = v7
@@ -107,7 +108,7 @@ def read_response_v0(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 4 > end - p:
+            if n9 * 4 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             z8.replicas = list(unpack_from(f">{n9}i", b, p))
             p += n9 * 4
@@ -118,7 +119,7 @@ def read_response_v0(b, p):
             if n10 < 1:
                 raise null_error()
             n10 -= 1
-            if n10 * 4 > end - p:
+            if n10 * 4 > end - p or (n10 > 1 and crowded(n10)):
                 raise length_error()
             z8.adding_replicas = list(unpack_from(f">{n10}i", b, p))
             p += n10 * 4
@@ -129,7 +130,7 @@ def read_response_v0(b, p):
             if n11 < 1:
                 raise null_error()
             n11 -= 1
-            if n11 * 4 > end - p:
+            if n11 * 4 > end - p or (n11 > 1 and crowded(n11)):
                 raise length_error()
             z8.removing_replicas = list(unpack_from(f">{n11}i", b, p))
             p += n11 * 4

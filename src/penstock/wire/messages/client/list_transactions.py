@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -100,7 +101,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 > end - p:
+    if n1 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.unknown_state_filters = v2
@@ -121,7 +122,7 @@ def read_response_v0(b, p):
     if n4 < 1:
         raise null_error()
     n4 -= 1
-    if n4 * 11 > end - p:
+    if n4 * 11 > end - p or (n4 > 1 and crowded(n4)):
         raise length_error()
     v5 = []
     o.transaction_states = v5

@@ -9,6 +9,7 @@ from struct import Struct, unpack_from
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -158,7 +159,7 @@ def read_response_v0(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 10 > end - p:
+    if n1 * 10 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -179,7 +180,7 @@ def read_response_v0(b, p):
     p += 4
     if n5 < 0:
         raise null_error()
-    if n5 * 8 > end - p:
+    if n5 * 8 > end - p or (n5 > 1 and crowded(n5)):
         raise length_error()
     v6 = []
     o.topics = v6
@@ -200,7 +201,7 @@ def read_response_v0(b, p):
         p += 4
         if n9 < 0:
             raise null_error()
-        if n9 * 18 > end - p:
+        if n9 * 18 > end - p or (n9 > 1 and crowded(n9)):
             raise length_error()
         v10 = []
         z7.partitions = v10
@@ -213,7 +214,7 @@ def read_response_v0(b, p):
             p += 14
             if n12 < 0:
                 raise null_error()
-            if n12 * 4 > end - p:
+            if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             z11.replica_nodes = list(unpack_from(f">{n12}i", b, p))
             p += n12 * 4
@@ -221,7 +222,7 @@ def read_response_v0(b, p):
             p += 4
             if n13 < 0:
                 raise null_error()
-            if n13 * 4 > end - p:
+            if n13 * 4 > end - p or (n13 > 1 and crowded(n13)):
                 raise length_error()
             z11.isr_nodes = list(unpack_from(f">{n13}i", b, p))
             p += n13 * 4
@@ -239,7 +240,7 @@ def read_response_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -265,7 +266,7 @@ def read_response_v1(b, p):
     p += 8
     if n6 < 0:
         raise null_error()
-    if n6 * 9 > end - p:
+    if n6 * 9 > end - p or (n6 > 1 and crowded(n6)):
         raise length_error()
     v7 = []
     o.topics = v7
@@ -285,7 +286,7 @@ def read_response_v1(b, p):
         p += 5
         if n10 < 0:
             raise null_error()
-        if n10 * 18 > end - p:
+        if n10 * 18 > end - p or (n10 > 1 and crowded(n10)):
             raise length_error()
         v11 = []
         z8.partitions = v11
@@ -298,7 +299,7 @@ def read_response_v1(b, p):
             p += 14
             if n13 < 0:
                 raise null_error()
-            if n13 * 4 > end - p:
+            if n13 * 4 > end - p or (n13 > 1 and crowded(n13)):
                 raise length_error()
             z12.replica_nodes = list(unpack_from(f">{n13}i", b, p))
             p += n13 * 4
@@ -306,7 +307,7 @@ def read_response_v1(b, p):
             p += 4
             if n14 < 0:
                 raise null_error()
-            if n14 * 4 > end - p:
+            if n14 * 4 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             z12.isr_nodes = list(unpack_from(f">{n14}i", b, p))
             p += n14 * 4
@@ -323,7 +324,7 @@ def read_response_v2(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -357,7 +358,7 @@ def read_response_v2(b, p):
     p += 8
     if n7 < 0:
         raise null_error()
-    if n7 * 9 > end - p:
+    if n7 * 9 > end - p or (n7 > 1 and crowded(n7)):
         raise length_error()
     v8 = []
     o.topics = v8
@@ -377,7 +378,7 @@ def read_response_v2(b, p):
         p += 5
         if n11 < 0:
             raise null_error()
-        if n11 * 18 > end - p:
+        if n11 * 18 > end - p or (n11 > 1 and crowded(n11)):
             raise length_error()
         v12 = []
         z9.partitions = v12
@@ -390,7 +391,7 @@ def read_response_v2(b, p):
             p += 14
             if n14 < 0:
                 raise null_error()
-            if n14 * 4 > end - p:
+            if n14 * 4 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             z13.replica_nodes = list(unpack_from(f">{n14}i", b, p))
             p += n14 * 4
@@ -398,7 +399,7 @@ def read_response_v2(b, p):
             p += 4
             if n15 < 0:
                 raise null_error()
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z13.isr_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -414,7 +415,7 @@ def read_response_v3(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -448,7 +449,7 @@ def read_response_v3(b, p):
     p += 8
     if n7 < 0:
         raise null_error()
-    if n7 * 9 > end - p:
+    if n7 * 9 > end - p or (n7 > 1 and crowded(n7)):
         raise length_error()
     v8 = []
     o.topics = v8
@@ -468,7 +469,7 @@ def read_response_v3(b, p):
         p += 5
         if n11 < 0:
             raise null_error()
-        if n11 * 18 > end - p:
+        if n11 * 18 > end - p or (n11 > 1 and crowded(n11)):
             raise length_error()
         v12 = []
         z9.partitions = v12
@@ -481,7 +482,7 @@ def read_response_v3(b, p):
             p += 14
             if n14 < 0:
                 raise null_error()
-            if n14 * 4 > end - p:
+            if n14 * 4 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             z13.replica_nodes = list(unpack_from(f">{n14}i", b, p))
             p += n14 * 4
@@ -489,7 +490,7 @@ def read_response_v3(b, p):
             p += 4
             if n15 < 0:
                 raise null_error()
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z13.isr_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -505,7 +506,7 @@ def read_response_v5(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -539,7 +540,7 @@ def read_response_v5(b, p):
     p += 8
     if n7 < 0:
         raise null_error()
-    if n7 * 9 > end - p:
+    if n7 * 9 > end - p or (n7 > 1 and crowded(n7)):
         raise length_error()
     v8 = []
     o.topics = v8
@@ -559,7 +560,7 @@ def read_response_v5(b, p):
         p += 5
         if n11 < 0:
             raise null_error()
-        if n11 * 22 > end - p:
+        if n11 * 22 > end - p or (n11 > 1 and crowded(n11)):
             raise length_error()
         v12 = []
         z9.partitions = v12
@@ -571,7 +572,7 @@ def read_response_v5(b, p):
             p += 14
             if n14 < 0:
                 raise null_error()
-            if n14 * 4 > end - p:
+            if n14 * 4 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             z13.replica_nodes = list(unpack_from(f">{n14}i", b, p))
             p += n14 * 4
@@ -579,7 +580,7 @@ def read_response_v5(b, p):
             p += 4
             if n15 < 0:
                 raise null_error()
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z13.isr_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -587,7 +588,7 @@ def read_response_v5(b, p):
             p += 4
             if n16 < 0:
                 raise null_error()
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z13.offline_replicas = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -603,7 +604,7 @@ def read_response_v7(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -637,7 +638,7 @@ def read_response_v7(b, p):
     p += 8
     if n7 < 0:
         raise null_error()
-    if n7 * 9 > end - p:
+    if n7 * 9 > end - p or (n7 > 1 and crowded(n7)):
         raise length_error()
     v8 = []
     o.topics = v8
@@ -657,7 +658,7 @@ def read_response_v7(b, p):
         p += 5
         if n11 < 0:
             raise null_error()
-        if n11 * 26 > end - p:
+        if n11 * 26 > end - p or (n11 > 1 and crowded(n11)):
             raise length_error()
         v12 = []
         z9.partitions = v12
@@ -668,7 +669,7 @@ def read_response_v7(b, p):
             p += 18
             if n14 < 0:
                 raise null_error()
-            if n14 * 4 > end - p:
+            if n14 * 4 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             z13.replica_nodes = list(unpack_from(f">{n14}i", b, p))
             p += n14 * 4
@@ -676,7 +677,7 @@ def read_response_v7(b, p):
             p += 4
             if n15 < 0:
                 raise null_error()
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z13.isr_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -684,7 +685,7 @@ def read_response_v7(b, p):
             p += 4
             if n16 < 0:
                 raise null_error()
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z13.offline_replicas = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -699,7 +700,7 @@ def read_response_v8(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 12 > end - p:
+    if n1 * 12 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -733,7 +734,7 @@ def read_response_v8(b, p):
     p += 8
     if n7 < 0:
         raise null_error()
-    if n7 * 13 > end - p:
+    if n7 * 13 > end - p or (n7 > 1 and crowded(n7)):
         raise length_error()
     v8 = []
     o.topics = v8
@@ -752,7 +753,7 @@ def read_response_v8(b, p):
         p += 5
         if n11 < 0:
             raise null_error()
-        if n11 * 26 > end - p:
+        if n11 * 26 > end - p or (n11 > 1 and crowded(n11)):
             raise length_error()
         v12 = []
         z9.partitions = v12
@@ -763,7 +764,7 @@ def read_response_v8(b, p):
             p += 18
             if n14 < 0:
                 raise null_error()
-            if n14 * 4 > end - p:
+            if n14 * 4 > end - p or (n14 > 1 and crowded(n14)):
                 raise length_error()
             z13.replica_nodes = list(unpack_from(f">{n14}i", b, p))
             p += n14 * 4
@@ -771,7 +772,7 @@ def read_response_v8(b, p):
             p += 4
             if n15 < 0:
                 raise null_error()
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z13.isr_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -779,7 +780,7 @@ def read_response_v8(b, p):
             p += 4
             if n16 < 0:
                 raise null_error()
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z13.offline_replicas = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -801,7 +802,7 @@ def read_response_v9(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 11 > end - p:
+    if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -848,7 +849,7 @@ def read_response_v9(b, p):
     if n8 < 1:
         raise null_error()
     n8 -= 1
-    if n8 * 10 > end - p:
+    if n8 * 10 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.topics = v9
@@ -872,7 +873,7 @@ def read_response_v9(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 18 > end - p:
+        if n12 * 18 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         v13 = []
         z10.partitions = v13
@@ -886,7 +887,7 @@ def read_response_v9(b, p):
             if n15 < 1:
                 raise null_error()
             n15 -= 1
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z14.replica_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -897,7 +898,7 @@ def read_response_v9(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z14.isr_nodes = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -908,7 +909,7 @@ def read_response_v9(b, p):
             if n17 < 1:
                 raise null_error()
             n17 -= 1
-            if n17 * 4 > end - p:
+            if n17 * 4 > end - p or (n17 > 1 and crowded(n17)):
                 raise length_error()
             z14.offline_replicas = list(unpack_from(f">{n17}i", b, p))
             p += n17 * 4
@@ -938,7 +939,7 @@ def read_response_v10(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 11 > end - p:
+    if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -985,7 +986,7 @@ def read_response_v10(b, p):
     if n8 < 1:
         raise null_error()
     n8 -= 1
-    if n8 * 26 > end - p:
+    if n8 * 26 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.topics = v9
@@ -1008,7 +1009,7 @@ def read_response_v10(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 18 > end - p:
+        if n12 * 18 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         v13 = []
         z10.partitions = v13
@@ -1022,7 +1023,7 @@ def read_response_v10(b, p):
             if n15 < 1:
                 raise null_error()
             n15 -= 1
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z14.replica_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -1033,7 +1034,7 @@ def read_response_v10(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z14.isr_nodes = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -1044,7 +1045,7 @@ def read_response_v10(b, p):
             if n17 < 1:
                 raise null_error()
             n17 -= 1
-            if n17 * 4 > end - p:
+            if n17 * 4 > end - p or (n17 > 1 and crowded(n17)):
                 raise length_error()
             z14.offline_replicas = list(unpack_from(f">{n17}i", b, p))
             p += n17 * 4
@@ -1075,7 +1076,7 @@ def read_response_v11(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 11 > end - p:
+    if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -1122,7 +1123,7 @@ def read_response_v11(b, p):
     if n8 < 1:
         raise null_error()
     n8 -= 1
-    if n8 * 26 > end - p:
+    if n8 * 26 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.topics = v9
@@ -1145,7 +1146,7 @@ def read_response_v11(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 18 > end - p:
+        if n12 * 18 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         v13 = []
         z10.partitions = v13
@@ -1159,7 +1160,7 @@ def read_response_v11(b, p):
             if n15 < 1:
                 raise null_error()
             n15 -= 1
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z14.replica_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -1170,7 +1171,7 @@ def read_response_v11(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z14.isr_nodes = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -1181,7 +1182,7 @@ def read_response_v11(b, p):
             if n17 < 1:
                 raise null_error()
             n17 -= 1
-            if n17 * 4 > end - p:
+            if n17 * 4 > end - p or (n17 > 1 and crowded(n17)):
                 raise length_error()
             z14.offline_replicas = list(unpack_from(f">{n17}i", b, p))
             p += n17 * 4
@@ -1212,7 +1213,7 @@ def read_response_v12(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 11 > end - p:
+    if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -1259,7 +1260,7 @@ def read_response_v12(b, p):
     if n8 < 1:
         raise null_error()
     n8 -= 1
-    if n8 * 26 > end - p:
+    if n8 * 26 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.topics = v9
@@ -1283,7 +1284,7 @@ def read_response_v12(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 18 > end - p:
+        if n12 * 18 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         v13 = []
         z10.partitions = v13
@@ -1297,7 +1298,7 @@ def read_response_v12(b, p):
             if n15 < 1:
                 raise null_error()
             n15 -= 1
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z14.replica_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -1308,7 +1309,7 @@ def read_response_v12(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z14.isr_nodes = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -1319,7 +1320,7 @@ def read_response_v12(b, p):
             if n17 < 1:
                 raise null_error()
             n17 -= 1
-            if n17 * 4 > end - p:
+            if n17 * 4 > end - p or (n17 > 1 and crowded(n17)):
                 raise length_error()
             z14.offline_replicas = list(unpack_from(f">{n17}i", b, p))
             p += n17 * 4
@@ -1349,7 +1350,7 @@ def read_response_v13(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 11 > end - p:
+    if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.brokers = v2
@@ -1396,7 +1397,7 @@ def read_response_v13(b, p):
     if n8 < 1:
         raise null_error()
     n8 -= 1
-    if n8 * 26 > end - p:
+    if n8 * 26 > end - p or (n8 > 1 and crowded(n8)):
         raise length_error()
     v9 = []
     o.topics = v9
@@ -1420,7 +1421,7 @@ def read_response_v13(b, p):
         if n12 < 1:
             raise null_error()
         n12 -= 1
-        if n12 * 18 > end - p:
+        if n12 * 18 > end - p or (n12 > 1 and crowded(n12)):
             raise length_error()
         v13 = []
         z10.partitions = v13
@@ -1434,7 +1435,7 @@ def read_response_v13(b, p):
             if n15 < 1:
                 raise null_error()
             n15 -= 1
-            if n15 * 4 > end - p:
+            if n15 * 4 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             z14.replica_nodes = list(unpack_from(f">{n15}i", b, p))
             p += n15 * 4
@@ -1445,7 +1446,7 @@ def read_response_v13(b, p):
             if n16 < 1:
                 raise null_error()
             n16 -= 1
-            if n16 * 4 > end - p:
+            if n16 * 4 > end - p or (n16 > 1 and crowded(n16)):
                 raise length_error()
             z14.isr_nodes = list(unpack_from(f">{n16}i", b, p))
             p += n16 * 4
@@ -1456,7 +1457,7 @@ def read_response_v13(b, p):
             if n17 < 1:
                 raise null_error()
             n17 -= 1
-            if n17 * 4 > end - p:
+            if n17 * 4 > end - p or (n17 > 1 and crowded(n17)):
                 raise length_error()
             z14.offline_replicas = list(unpack_from(f">{n17}i", b, p))
             p += n17 * 4

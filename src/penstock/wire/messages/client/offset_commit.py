@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -274,7 +275,7 @@ def read_response_v2(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -293,7 +294,7 @@ def read_response_v2(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -312,7 +313,7 @@ def read_response_v3(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -331,7 +332,7 @@ def read_response_v3(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -353,7 +354,7 @@ def read_response_v8(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -377,7 +378,7 @@ def read_response_v8(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 7 > end - p:
+        if n5 * 7 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -409,7 +410,7 @@ def read_response_v10(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -424,7 +425,7 @@ def read_response_v10(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 7 > end - p:
+        if n4 * 7 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    crowded,
     length_error,
     new,
     null_error,
@@ -53,7 +54,7 @@ def read_response_v0(b, p):
     p += 10
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -71,7 +72,7 @@ def read_response_v0(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 6 > end - p:
+        if n5 * 6 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

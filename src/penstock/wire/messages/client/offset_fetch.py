@@ -9,6 +9,7 @@ from struct import Struct, pack
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -240,7 +241,7 @@ def read_response_v1(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -258,7 +259,7 @@ def read_response_v1(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 16 > end - p:
+        if n5 * 16 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -288,7 +289,7 @@ def read_response_v2(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -306,7 +307,7 @@ def read_response_v2(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 16 > end - p:
+        if n5 * 16 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -337,7 +338,7 @@ def read_response_v3(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -355,7 +356,7 @@ def read_response_v3(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 16 > end - p:
+        if n5 * 16 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -386,7 +387,7 @@ def read_response_v5(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -404,7 +405,7 @@ def read_response_v5(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 20 > end - p:
+        if n5 * 20 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -437,7 +438,7 @@ def read_response_v6(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -460,7 +461,7 @@ def read_response_v6(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 20 > end - p:
+        if n5 * 20 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -504,7 +505,7 @@ def read_response_v8(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -527,7 +528,7 @@ def read_response_v8(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 3 > end - p:
+        if n5 * 3 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -551,7 +552,7 @@ def read_response_v8(b, p):
             if n9 < 1:
                 raise null_error()
             n9 -= 1
-            if n9 * 20 > end - p:
+            if n9 * 20 > end - p or (n9 > 1 and crowded(n9)):
                 raise length_error()
             v10 = []
             z7.partitions = v10
@@ -599,7 +600,7 @@ def read_response_v10(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 5 > end - p:
+    if n1 * 5 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -622,7 +623,7 @@ def read_response_v10(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 18 > end - p:
+        if n5 * 18 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.topics = v6
@@ -637,7 +638,7 @@ def read_response_v10(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 20 > end - p:
+            if n8 * 20 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.partitions = v9

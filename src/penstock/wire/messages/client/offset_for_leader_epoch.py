@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -97,7 +98,7 @@ def read_response_v2(b, p):
     p += 8
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -115,7 +116,7 @@ def read_response_v2(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 18 > end - p:
+        if n5 * 18 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6
@@ -137,7 +138,7 @@ def read_response_v4(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.topics = v2
@@ -160,7 +161,7 @@ def read_response_v4(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 19 > end - p:
+        if n5 * 19 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partitions = v6

@@ -9,6 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     ONE_BYTE,
     ZERO_UUID,
+    crowded,
     encode_uvarint,
     length_error,
     length_of,
@@ -160,7 +161,7 @@ def read_response_v3(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -179,7 +180,7 @@ def read_response_v3(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 22 > end - p:
+        if n5 * 22 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_responses = v6
@@ -205,7 +206,7 @@ def read_response_v5(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -224,7 +225,7 @@ def read_response_v5(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 30 > end - p:
+        if n5 * 30 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_responses = v6
@@ -249,7 +250,7 @@ def read_response_v8(b, p):
     p += 4
     if n1 < 0:
         raise null_error()
-    if n1 * 6 > end - p:
+    if n1 * 6 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -268,7 +269,7 @@ def read_response_v8(b, p):
         p += 4
         if n5 < 0:
             raise null_error()
-        if n5 * 36 > end - p:
+        if n5 * 36 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_responses = v6
@@ -280,7 +281,7 @@ def read_response_v8(b, p):
             p += 34
             if n8 < 0:
                 raise null_error()
-            if n8 * 6 > end - p:
+            if n8 * 6 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.record_errors = v9
@@ -319,7 +320,7 @@ def read_response_v9(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -343,7 +344,7 @@ def read_response_v9(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 33 > end - p:
+        if n5 * 33 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_responses = v6
@@ -358,7 +359,7 @@ def read_response_v9(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 6 > end - p:
+            if n8 * 6 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.record_errors = v9
@@ -439,7 +440,7 @@ def read_tags_produce_response_v10(o, b, p):
             if n1 < 1:
                 raise null_error()
             n1 -= 1
-            if n1 * 11 > end - p:
+            if n1 * 11 > end - p or (n1 > 1 and crowded(n1)):
                 raise length_error()
             v2 = []
             o.node_endpoints = v2
@@ -487,7 +488,7 @@ def read_response_v10(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 3 > end - p:
+    if n1 * 3 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -511,7 +512,7 @@ def read_response_v10(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 33 > end - p:
+        if n5 * 33 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z3.partition_responses = v6
@@ -526,7 +527,7 @@ def read_response_v10(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 6 > end - p:
+            if n8 * 6 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z7.record_errors = v9
@@ -583,7 +584,7 @@ def read_response_v13(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.responses = v2
@@ -598,7 +599,7 @@ def read_response_v13(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 33 > end - p:
+        if n4 * 33 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partition_responses = v5
@@ -613,7 +614,7 @@ def read_response_v13(b, p):
             if n7 < 1:
                 raise null_error()
             n7 -= 1
-            if n7 * 6 > end - p:
+            if n7 * 6 > end - p or (n7 > 1 and crowded(n7)):
                 raise length_error()
             v8 = []
             z6.record_errors = v8

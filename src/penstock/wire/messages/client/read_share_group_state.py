@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -64,7 +65,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 18 > end - p:
+    if n1 * 18 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.results = v2
@@ -78,7 +79,7 @@ def read_response_v0(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 21 > end - p:
+        if n4 * 21 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.partitions = v5
@@ -102,7 +103,7 @@ def read_response_v0(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 20 > end - p:
+            if n8 * 20 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z6.state_batches = v9

@@ -7,6 +7,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.wire.primitives import (
+    crowded,
     length_error,
     new,
     null_error,
@@ -35,7 +36,7 @@ def read_response_v0(b, p):
     p += 6
     if n1 < 0:
         raise null_error()
-    if n1 * 2 > end - p:
+    if n1 * 2 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.mechanisms = v2

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -167,7 +168,7 @@ def read_response_v1(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 18 > end - p:
+    if n2 * 18 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.responses = v3
@@ -181,7 +182,7 @@ def read_response_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 17 > end - p:
+        if n5 * 17 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.partitions = v6
@@ -219,7 +220,7 @@ def read_response_v1(b, p):
     if n13 < 1:
         raise null_error()
     n13 -= 1
-    if n13 * 11 > end - p:
+    if n13 * 11 > end - p or (n13 > 1 and crowded(n13)):
         raise length_error()
     v14 = []
     o.node_endpoints = v14
@@ -276,7 +277,7 @@ def read_response_v2(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 18 > end - p:
+    if n2 * 18 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.responses = v3
@@ -290,7 +291,7 @@ def read_response_v2(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 17 > end - p:
+        if n5 * 17 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.partitions = v6
@@ -328,7 +329,7 @@ def read_response_v2(b, p):
     if n13 < 1:
         raise null_error()
     n13 -= 1
-    if n13 * 11 > end - p:
+    if n13 * 11 > end - p or (n13 > 1 and crowded(n13)):
         raise length_error()
     v14 = []
     o.node_endpoints = v14

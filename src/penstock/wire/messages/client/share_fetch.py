@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -200,7 +201,7 @@ def read_response_v1(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 18 > end - p:
+    if n2 * 18 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.responses = v3
@@ -214,7 +215,7 @@ def read_response_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 22 > end - p:
+        if n5 * 22 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.partitions = v6
@@ -263,7 +264,7 @@ def read_response_v1(b, p):
             if n13 < 1:
                 raise null_error()
             n13 -= 1
-            if n13 * 19 > end - p:
+            if n13 * 19 > end - p or (n13 > 1 and crowded(n13)):
                 raise length_error()
             v14 = []
             z7.acquired_records = v14
@@ -289,7 +290,7 @@ def read_response_v1(b, p):
     if n19 < 1:
         raise null_error()
     n19 -= 1
-    if n19 * 11 > end - p:
+    if n19 * 11 > end - p or (n19 > 1 and crowded(n19)):
         raise length_error()
     v20 = []
     o.node_endpoints = v20

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -53,7 +54,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 20 > end - p:
+    if n1 * 20 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -104,7 +105,7 @@ def read_response_v1(b, p):
         if n8 < 1:
             raise null_error()
         n8 -= 1
-        if n8 * 12 > end - p:
+        if n8 * 12 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         z3.members = v9
@@ -155,7 +156,7 @@ def read_response_v1(b, p):
             if n15 < 1:
                 raise null_error()
             n15 -= 1
-            if n15 > end - p:
+            if n15 > end - p or (n15 > 1 and crowded(n15)):
                 raise length_error()
             v16 = []
             z10.subscribed_topic_names = v16
@@ -178,7 +179,7 @@ def read_response_v1(b, p):
             if n19 < 1:
                 raise null_error()
             n19 -= 1
-            if n19 * 19 > end - p:
+            if n19 * 19 > end - p or (n19 > 1 and crowded(n19)):
                 raise length_error()
             v20 = []
             z18.topic_partitions = v20
@@ -201,7 +202,7 @@ def read_response_v1(b, p):
                 if n23 < 1:
                     raise null_error()
                 n23 -= 1
-                if n23 * 4 > end - p:
+                if n23 * 4 > end - p or (n23 > 1 and crowded(n23)):
                     raise length_error()
                 z21.partitions = list(unpack_from(f">{n23}i", b, p))
                 p += n23 * 4

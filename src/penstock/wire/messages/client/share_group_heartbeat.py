@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -100,7 +101,7 @@ def read_response_v1(b, p):
         if n5 < 1:
             raise null_error()
         n5 -= 1
-        if n5 * 18 > end - p:
+        if n5 * 18 > end - p or (n5 > 1 and crowded(n5)):
             raise length_error()
         v6 = []
         z4.topic_partitions = v6
@@ -114,7 +115,7 @@ def read_response_v1(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 4 > end - p:
+            if n8 * 4 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             z7.partitions = list(unpack_from(f">{n8}i", b, p))
             p += n8 * 4

@@ -8,6 +8,7 @@ from struct import Struct, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -82,7 +83,7 @@ def read_response_v0(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 20 > end - p:
+    if n1 * 20 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -137,7 +138,7 @@ def read_response_v0(b, p):
                 z8.subtopologies = None
             else:
                 n9 -= 1
-                if n9 * 6 > end - p:
+                if n9 * 6 > end - p or (n9 > 1 and crowded(n9)):
                     raise length_error()
                 v10 = []
                 z8.subtopologies = v10
@@ -160,7 +161,7 @@ def read_response_v0(b, p):
                     if n13 < 1:
                         raise null_error()
                     n13 -= 1
-                    if n13 > end - p:
+                    if n13 > end - p or (n13 > 1 and crowded(n13)):
                         raise length_error()
                     v14 = []
                     z11.source_topics = v14
@@ -181,7 +182,7 @@ def read_response_v0(b, p):
                     if n16 < 1:
                         raise null_error()
                     n16 -= 1
-                    if n16 > end - p:
+                    if n16 > end - p or (n16 > 1 and crowded(n16)):
                         raise length_error()
                     v17 = []
                     z11.repartition_sink_topics = v17
@@ -202,7 +203,7 @@ def read_response_v0(b, p):
                     if n19 < 1:
                         raise null_error()
                     n19 -= 1
-                    if n19 * 9 > end - p:
+                    if n19 * 9 > end - p or (n19 > 1 and crowded(n19)):
                         raise length_error()
                     v20 = []
                     z11.state_changelog_topics = v20
@@ -225,7 +226,7 @@ def read_response_v0(b, p):
                         if n23 < 1:
                             raise null_error()
                         n23 -= 1
-                        if n23 * 3 > end - p:
+                        if n23 * 3 > end - p or (n23 > 1 and crowded(n23)):
                             raise length_error()
                         v24 = []
                         z21.topic_configs = v24
@@ -265,7 +266,7 @@ def read_response_v0(b, p):
                     if n30 < 1:
                         raise null_error()
                     n30 -= 1
-                    if n30 * 9 > end - p:
+                    if n30 * 9 > end - p or (n30 > 1 and crowded(n30)):
                         raise length_error()
                     v31 = []
                     z11.repartition_source_topics = v31
@@ -288,7 +289,7 @@ def read_response_v0(b, p):
                         if n34 < 1:
                             raise null_error()
                         n34 -= 1
-                        if n34 * 3 > end - p:
+                        if n34 * 3 > end - p or (n34 > 1 and crowded(n34)):
                             raise length_error()
                         v35 = []
                         z32.topic_configs = v35
@@ -336,7 +337,7 @@ def read_response_v0(b, p):
         if n43 < 1:
             raise null_error()
         n43 -= 1
-        if n43 * 28 > end - p:
+        if n43 * 28 > end - p or (n43 > 1 and crowded(n43)):
             raise length_error()
         v44 = []
         z3.members = v44
@@ -426,7 +427,7 @@ def read_response_v0(b, p):
             if n56 < 1:
                 raise null_error()
             n56 -= 1
-            if n56 * 3 > end - p:
+            if n56 * 3 > end - p or (n56 > 1 and crowded(n56)):
                 raise length_error()
             v57 = []
             z45.client_tags = v57
@@ -462,7 +463,7 @@ def read_response_v0(b, p):
             if n62 < 1:
                 raise null_error()
             n62 -= 1
-            if n62 * 14 > end - p:
+            if n62 * 14 > end - p or (n62 > 1 and crowded(n62)):
                 raise length_error()
             v63 = []
             z45.task_offsets = v63
@@ -489,7 +490,7 @@ def read_response_v0(b, p):
             if n67 < 1:
                 raise null_error()
             n67 -= 1
-            if n67 * 14 > end - p:
+            if n67 * 14 > end - p or (n67 > 1 and crowded(n67)):
                 raise length_error()
             v68 = []
             z45.task_end_offsets = v68
@@ -518,7 +519,7 @@ def read_response_v0(b, p):
             if n73 < 1:
                 raise null_error()
             n73 -= 1
-            if n73 * 3 > end - p:
+            if n73 * 3 > end - p or (n73 > 1 and crowded(n73)):
                 raise length_error()
             v74 = []
             z72.active_tasks = v74
@@ -541,7 +542,7 @@ def read_response_v0(b, p):
                 if n77 < 1:
                     raise null_error()
                 n77 -= 1
-                if n77 * 4 > end - p:
+                if n77 * 4 > end - p or (n77 > 1 and crowded(n77)):
                     raise length_error()
                 z75.partitions = list(unpack_from(f">{n77}i", b, p))
                 p += n77 * 4
@@ -556,7 +557,7 @@ def read_response_v0(b, p):
             if n79 < 1:
                 raise null_error()
             n79 -= 1
-            if n79 * 3 > end - p:
+            if n79 * 3 > end - p or (n79 > 1 and crowded(n79)):
                 raise length_error()
             v80 = []
             z72.standby_tasks = v80
@@ -579,7 +580,7 @@ def read_response_v0(b, p):
                 if n83 < 1:
                     raise null_error()
                 n83 -= 1
-                if n83 * 4 > end - p:
+                if n83 * 4 > end - p or (n83 > 1 and crowded(n83)):
                     raise length_error()
                 z81.partitions = list(unpack_from(f">{n83}i", b, p))
                 p += n83 * 4
@@ -594,7 +595,7 @@ def read_response_v0(b, p):
             if n85 < 1:
                 raise null_error()
             n85 -= 1
-            if n85 * 3 > end - p:
+            if n85 * 3 > end - p or (n85 > 1 and crowded(n85)):
                 raise length_error()
             v86 = []
             z72.warmup_tasks = v86
@@ -617,7 +618,7 @@ def read_response_v0(b, p):
                 if n89 < 1:
                     raise null_error()
                 n89 -= 1
-                if n89 * 4 > end - p:
+                if n89 * 4 > end - p or (n89 > 1 and crowded(n89)):
                     raise length_error()
                 z87.partitions = list(unpack_from(f">{n89}i", b, p))
                 p += n89 * 4
@@ -638,7 +639,7 @@ def read_response_v0(b, p):
             if n93 < 1:
                 raise null_error()
             n93 -= 1
-            if n93 * 3 > end - p:
+            if n93 * 3 > end - p or (n93 > 1 and crowded(n93)):
                 raise length_error()
             v94 = []
             z92.active_tasks = v94
@@ -661,7 +662,7 @@ def read_response_v0(b, p):
                 if n97 < 1:
                     raise null_error()
                 n97 -= 1
-                if n97 * 4 > end - p:
+                if n97 * 4 > end - p or (n97 > 1 and crowded(n97)):
                     raise length_error()
                 z95.partitions = list(unpack_from(f">{n97}i", b, p))
                 p += n97 * 4
@@ -676,7 +677,7 @@ def read_response_v0(b, p):
             if n99 < 1:
                 raise null_error()
             n99 -= 1
-            if n99 * 3 > end - p:
+            if n99 * 3 > end - p or (n99 > 1 and crowded(n99)):
                 raise length_error()
             v100 = []
             z92.standby_tasks = v100
@@ -699,7 +700,7 @@ def read_response_v0(b, p):
                 if n103 < 1:
                     raise null_error()
                 n103 -= 1
-                if n103 * 4 > end - p:
+                if n103 * 4 > end - p or (n103 > 1 and crowded(n103)):
                     raise length_error()
                 z101.partitions = list(unpack_from(f">{n103}i", b, p))
                 p += n103 * 4
@@ -714,7 +715,7 @@ def read_response_v0(b, p):
             if n105 < 1:
                 raise null_error()
             n105 -= 1
-            if n105 * 3 > end - p:
+            if n105 * 3 > end - p or (n105 > 1 and crowded(n105)):
                 raise length_error()
             v106 = []
             z92.warmup_tasks = v106
@@ -737,7 +738,7 @@ def read_response_v0(b, p):
                 if n109 < 1:
                     raise null_error()
                 n109 -= 1
-                if n109 * 4 > end - p:
+                if n109 * 4 > end - p or (n109 > 1 and crowded(n109)):
                     raise length_error()
                 z107.partitions = list(unpack_from(f">{n109}i", b, p))
                 p += n109 * 4
@@ -774,7 +775,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 23 > end - p:
+    if n1 * 23 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.groups = v2
@@ -826,7 +827,7 @@ def read_response_v1(b, p):
                 z8.subtopologies = None
             else:
                 n9 -= 1
-                if n9 * 6 > end - p:
+                if n9 * 6 > end - p or (n9 > 1 and crowded(n9)):
                     raise length_error()
                 v10 = []
                 z8.subtopologies = v10
@@ -849,7 +850,7 @@ def read_response_v1(b, p):
                     if n13 < 1:
                         raise null_error()
                     n13 -= 1
-                    if n13 > end - p:
+                    if n13 > end - p or (n13 > 1 and crowded(n13)):
                         raise length_error()
                     v14 = []
                     z11.source_topics = v14
@@ -870,7 +871,7 @@ def read_response_v1(b, p):
                     if n16 < 1:
                         raise null_error()
                     n16 -= 1
-                    if n16 > end - p:
+                    if n16 > end - p or (n16 > 1 and crowded(n16)):
                         raise length_error()
                     v17 = []
                     z11.repartition_sink_topics = v17
@@ -891,7 +892,7 @@ def read_response_v1(b, p):
                     if n19 < 1:
                         raise null_error()
                     n19 -= 1
-                    if n19 * 9 > end - p:
+                    if n19 * 9 > end - p or (n19 > 1 and crowded(n19)):
                         raise length_error()
                     v20 = []
                     z11.state_changelog_topics = v20
@@ -914,7 +915,7 @@ def read_response_v1(b, p):
                         if n23 < 1:
                             raise null_error()
                         n23 -= 1
-                        if n23 * 3 > end - p:
+                        if n23 * 3 > end - p or (n23 > 1 and crowded(n23)):
                             raise length_error()
                         v24 = []
                         z21.topic_configs = v24
@@ -954,7 +955,7 @@ def read_response_v1(b, p):
                     if n30 < 1:
                         raise null_error()
                     n30 -= 1
-                    if n30 * 9 > end - p:
+                    if n30 * 9 > end - p or (n30 > 1 and crowded(n30)):
                         raise length_error()
                     v31 = []
                     z11.repartition_source_topics = v31
@@ -977,7 +978,7 @@ def read_response_v1(b, p):
                         if n34 < 1:
                             raise null_error()
                         n34 -= 1
-                        if n34 * 3 > end - p:
+                        if n34 * 3 > end - p or (n34 > 1 and crowded(n34)):
                             raise length_error()
                         v35 = []
                         z32.topic_configs = v35
@@ -1025,7 +1026,7 @@ def read_response_v1(b, p):
         if n43 < 1:
             raise null_error()
         n43 -= 1
-        if n43 * 28 > end - p:
+        if n43 * 28 > end - p or (n43 > 1 and crowded(n43)):
             raise length_error()
         v44 = []
         z3.members = v44
@@ -1115,7 +1116,7 @@ def read_response_v1(b, p):
             if n56 < 1:
                 raise null_error()
             n56 -= 1
-            if n56 * 3 > end - p:
+            if n56 * 3 > end - p or (n56 > 1 and crowded(n56)):
                 raise length_error()
             v57 = []
             z45.client_tags = v57
@@ -1151,7 +1152,7 @@ def read_response_v1(b, p):
             if n62 < 1:
                 raise null_error()
             n62 -= 1
-            if n62 * 14 > end - p:
+            if n62 * 14 > end - p or (n62 > 1 and crowded(n62)):
                 raise length_error()
             v63 = []
             z45.task_offsets = v63
@@ -1178,7 +1179,7 @@ def read_response_v1(b, p):
             if n67 < 1:
                 raise null_error()
             n67 -= 1
-            if n67 * 14 > end - p:
+            if n67 * 14 > end - p or (n67 > 1 and crowded(n67)):
                 raise length_error()
             v68 = []
             z45.task_end_offsets = v68
@@ -1207,7 +1208,7 @@ def read_response_v1(b, p):
             if n73 < 1:
                 raise null_error()
             n73 -= 1
-            if n73 * 3 > end - p:
+            if n73 * 3 > end - p or (n73 > 1 and crowded(n73)):
                 raise length_error()
             v74 = []
             z72.active_tasks = v74
@@ -1230,7 +1231,7 @@ def read_response_v1(b, p):
                 if n77 < 1:
                     raise null_error()
                 n77 -= 1
-                if n77 * 4 > end - p:
+                if n77 * 4 > end - p or (n77 > 1 and crowded(n77)):
                     raise length_error()
                 z75.partitions = list(unpack_from(f">{n77}i", b, p))
                 p += n77 * 4
@@ -1245,7 +1246,7 @@ def read_response_v1(b, p):
             if n79 < 1:
                 raise null_error()
             n79 -= 1
-            if n79 * 3 > end - p:
+            if n79 * 3 > end - p or (n79 > 1 and crowded(n79)):
                 raise length_error()
             v80 = []
             z72.standby_tasks = v80
@@ -1268,7 +1269,7 @@ def read_response_v1(b, p):
                 if n83 < 1:
                     raise null_error()
                 n83 -= 1
-                if n83 * 4 > end - p:
+                if n83 * 4 > end - p or (n83 > 1 and crowded(n83)):
                     raise length_error()
                 z81.partitions = list(unpack_from(f">{n83}i", b, p))
                 p += n83 * 4
@@ -1283,7 +1284,7 @@ def read_response_v1(b, p):
             if n85 < 1:
                 raise null_error()
             n85 -= 1
-            if n85 * 3 > end - p:
+            if n85 * 3 > end - p or (n85 > 1 and crowded(n85)):
                 raise length_error()
             v86 = []
             z72.warmup_tasks = v86
@@ -1306,7 +1307,7 @@ def read_response_v1(b, p):
                 if n89 < 1:
                     raise null_error()
                 n89 -= 1
-                if n89 * 4 > end - p:
+                if n89 * 4 > end - p or (n89 > 1 and crowded(n89)):
                     raise length_error()
                 z87.partitions = list(unpack_from(f">{n89}i", b, p))
                 p += n89 * 4
@@ -1327,7 +1328,7 @@ def read_response_v1(b, p):
             if n93 < 1:
                 raise null_error()
             n93 -= 1
-            if n93 * 3 > end - p:
+            if n93 * 3 > end - p or (n93 > 1 and crowded(n93)):
                 raise length_error()
             v94 = []
             z92.active_tasks = v94
@@ -1350,7 +1351,7 @@ def read_response_v1(b, p):
                 if n97 < 1:
                     raise null_error()
                 n97 -= 1
-                if n97 * 4 > end - p:
+                if n97 * 4 > end - p or (n97 > 1 and crowded(n97)):
                     raise length_error()
                 z95.partitions = list(unpack_from(f">{n97}i", b, p))
                 p += n97 * 4
@@ -1365,7 +1366,7 @@ def read_response_v1(b, p):
             if n99 < 1:
                 raise null_error()
             n99 -= 1
-            if n99 * 3 > end - p:
+            if n99 * 3 > end - p or (n99 > 1 and crowded(n99)):
                 raise length_error()
             v100 = []
             z92.standby_tasks = v100
@@ -1388,7 +1389,7 @@ def read_response_v1(b, p):
                 if n103 < 1:
                     raise null_error()
                 n103 -= 1
-                if n103 * 4 > end - p:
+                if n103 * 4 > end - p or (n103 > 1 and crowded(n103)):
                     raise length_error()
                 z101.partitions = list(unpack_from(f">{n103}i", b, p))
                 p += n103 * 4
@@ -1403,7 +1404,7 @@ def read_response_v1(b, p):
             if n105 < 1:
                 raise null_error()
             n105 -= 1
-            if n105 * 3 > end - p:
+            if n105 * 3 > end - p or (n105 > 1 and crowded(n105)):
                 raise length_error()
             v106 = []
             z92.warmup_tasks = v106
@@ -1426,7 +1427,7 @@ def read_response_v1(b, p):
                 if n109 < 1:
                     raise null_error()
                 n109 -= 1
-                if n109 * 4 > end - p:
+                if n109 * 4 > end - p or (n109 > 1 and crowded(n109)):
                     raise length_error()
                 z107.partitions = list(unpack_from(f">{n109}i", b, p))
                 p += n109 * 4
@@ -1458,7 +1459,7 @@ def read_response_v1(b, p):
             if n115 < 1:
                 raise null_error()
             n115 -= 1
-            if n115 * 3 > end - p:
+            if n115 * 3 > end - p or (n115 > 1 and crowded(n115)):
                 raise length_error()
             v116 = []
             z114.subtopologies = v116
@@ -1481,7 +1482,7 @@ def read_response_v1(b, p):
                 if n119 < 1:
                     raise null_error()
                 n119 -= 1
-                if n119 * 7 > end - p:
+                if n119 * 7 > end - p or (n119 > 1 and crowded(n119)):
                     raise length_error()
                 v120 = []
                 z117.nodes = v120
@@ -1504,7 +1505,7 @@ def read_response_v1(b, p):
                     if n123 < 1:
                         raise null_error()
                     n123 -= 1
-                    if n123 > end - p:
+                    if n123 > end - p or (n123 > 1 and crowded(n123)):
                         raise length_error()
                     v124 = []
                     z121.source_topics = v124
@@ -1535,7 +1536,7 @@ def read_response_v1(b, p):
                     if n127 < 1:
                         raise null_error()
                     n127 -= 1
-                    if n127 > end - p:
+                    if n127 > end - p or (n127 > 1 and crowded(n127)):
                         raise length_error()
                     v128 = []
                     z121.stores = v128
@@ -1556,7 +1557,7 @@ def read_response_v1(b, p):
                     if n130 < 1:
                         raise null_error()
                     n130 -= 1
-                    if n130 > end - p:
+                    if n130 > end - p or (n130 > 1 and crowded(n130)):
                         raise length_error()
                     v131 = []
                     z121.successors = v131
@@ -1585,7 +1586,7 @@ def read_response_v1(b, p):
             if n135 < 1:
                 raise null_error()
             n135 -= 1
-            if n135 * 15 > end - p:
+            if n135 * 15 > end - p or (n135 > 1 and crowded(n135)):
                 raise length_error()
             v136 = []
             z114.global_stores = v136
@@ -1610,7 +1611,7 @@ def read_response_v1(b, p):
                 if n140 < 1:
                     raise null_error()
                 n140 -= 1
-                if n140 > end - p:
+                if n140 > end - p or (n140 > 1 and crowded(n140)):
                     raise length_error()
                 v141 = []
                 z138.source_topics = v141
@@ -1641,7 +1642,7 @@ def read_response_v1(b, p):
                 if n144 < 1:
                     raise null_error()
                 n144 -= 1
-                if n144 > end - p:
+                if n144 > end - p or (n144 > 1 and crowded(n144)):
                     raise length_error()
                 v145 = []
                 z138.stores = v145
@@ -1662,7 +1663,7 @@ def read_response_v1(b, p):
                 if n147 < 1:
                     raise null_error()
                 n147 -= 1
-                if n147 > end - p:
+                if n147 > end - p or (n147 > 1 and crowded(n147)):
                     raise length_error()
                 v148 = []
                 z138.successors = v148
@@ -1698,7 +1699,7 @@ def read_response_v1(b, p):
                 if n153 < 1:
                     raise null_error()
                 n153 -= 1
-                if n153 > end - p:
+                if n153 > end - p or (n153 > 1 and crowded(n153)):
                     raise length_error()
                 v154 = []
                 z151.source_topics = v154
@@ -1729,7 +1730,7 @@ def read_response_v1(b, p):
                 if n157 < 1:
                     raise null_error()
                 n157 -= 1
-                if n157 > end - p:
+                if n157 > end - p or (n157 > 1 and crowded(n157)):
                     raise length_error()
                 v158 = []
                 z151.stores = v158
@@ -1750,7 +1751,7 @@ def read_response_v1(b, p):
                 if n160 < 1:
                     raise null_error()
                 n160 -= 1
-                if n160 > end - p:
+                if n160 > end - p or (n160 > 1 and crowded(n160)):
                     raise length_error()
                 v161 = []
                 z151.successors = v161

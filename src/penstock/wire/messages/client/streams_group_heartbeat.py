@@ -8,6 +8,7 @@ from struct import Struct, pack, unpack_from
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -315,7 +316,7 @@ def read_response_v0(b, p):
         o.status = None
     else:
         n3 -= 1
-        if n3 * 3 > end - p:
+        if n3 * 3 > end - p or (n3 > 1 and crowded(n3)):
             raise length_error()
         v4 = []
         o.status = v4
@@ -343,7 +344,7 @@ def read_response_v0(b, p):
         o.active_tasks = None
     else:
         n8 -= 1
-        if n8 * 3 > end - p:
+        if n8 * 3 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         o.active_tasks = v9
@@ -366,7 +367,7 @@ def read_response_v0(b, p):
             if n12 < 1:
                 raise null_error()
             n12 -= 1
-            if n12 * 4 > end - p:
+            if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             z10.partitions = list(unpack_from(f">{n12}i", b, p))
             p += n12 * 4
@@ -382,7 +383,7 @@ def read_response_v0(b, p):
         o.standby_tasks = None
     else:
         n14 -= 1
-        if n14 * 3 > end - p:
+        if n14 * 3 > end - p or (n14 > 1 and crowded(n14)):
             raise length_error()
         v15 = []
         o.standby_tasks = v15
@@ -405,7 +406,7 @@ def read_response_v0(b, p):
             if n18 < 1:
                 raise null_error()
             n18 -= 1
-            if n18 * 4 > end - p:
+            if n18 * 4 > end - p or (n18 > 1 and crowded(n18)):
                 raise length_error()
             z16.partitions = list(unpack_from(f">{n18}i", b, p))
             p += n18 * 4
@@ -421,7 +422,7 @@ def read_response_v0(b, p):
         o.warmup_tasks = None
     else:
         n20 -= 1
-        if n20 * 3 > end - p:
+        if n20 * 3 > end - p or (n20 > 1 and crowded(n20)):
             raise length_error()
         v21 = []
         o.warmup_tasks = v21
@@ -444,7 +445,7 @@ def read_response_v0(b, p):
             if n24 < 1:
                 raise null_error()
             n24 -= 1
-            if n24 * 4 > end - p:
+            if n24 * 4 > end - p or (n24 > 1 and crowded(n24)):
                 raise length_error()
             z22.partitions = list(unpack_from(f">{n24}i", b, p))
             p += n24 * 4
@@ -460,7 +461,7 @@ def read_response_v0(b, p):
         o.partitions_by_user_endpoint = None
     else:
         n26 -= 1
-        if n26 * 7 > end - p:
+        if n26 * 7 > end - p or (n26 > 1 and crowded(n26)):
             raise length_error()
         v27 = []
         o.partitions_by_user_endpoint = v27
@@ -489,7 +490,7 @@ def read_response_v0(b, p):
             if n32 < 1:
                 raise null_error()
             n32 -= 1
-            if n32 * 3 > end - p:
+            if n32 * 3 > end - p or (n32 > 1 and crowded(n32)):
                 raise length_error()
             v33 = []
             z28.active_partitions = v33
@@ -512,7 +513,7 @@ def read_response_v0(b, p):
                 if n36 < 1:
                     raise null_error()
                 n36 -= 1
-                if n36 * 4 > end - p:
+                if n36 * 4 > end - p or (n36 > 1 and crowded(n36)):
                     raise length_error()
                 z34.partitions = list(unpack_from(f">{n36}i", b, p))
                 p += n36 * 4
@@ -527,7 +528,7 @@ def read_response_v0(b, p):
             if n38 < 1:
                 raise null_error()
             n38 -= 1
-            if n38 * 3 > end - p:
+            if n38 * 3 > end - p or (n38 > 1 and crowded(n38)):
                 raise length_error()
             v39 = []
             z28.standby_partitions = v39
@@ -550,7 +551,7 @@ def read_response_v0(b, p):
                 if n42 < 1:
                     raise null_error()
                 n42 -= 1
-                if n42 * 4 > end - p:
+                if n42 * 4 > end - p or (n42 > 1 and crowded(n42)):
                     raise length_error()
                 z40.partitions = list(unpack_from(f">{n42}i", b, p))
                 p += n42 * 4
@@ -600,7 +601,7 @@ def read_response_v1(b, p):
         o.status = None
     else:
         n3 -= 1
-        if n3 * 3 > end - p:
+        if n3 * 3 > end - p or (n3 > 1 and crowded(n3)):
             raise length_error()
         v4 = []
         o.status = v4
@@ -628,7 +629,7 @@ def read_response_v1(b, p):
         o.active_tasks = None
     else:
         n8 -= 1
-        if n8 * 3 > end - p:
+        if n8 * 3 > end - p or (n8 > 1 and crowded(n8)):
             raise length_error()
         v9 = []
         o.active_tasks = v9
@@ -651,7 +652,7 @@ def read_response_v1(b, p):
             if n12 < 1:
                 raise null_error()
             n12 -= 1
-            if n12 * 4 > end - p:
+            if n12 * 4 > end - p or (n12 > 1 and crowded(n12)):
                 raise length_error()
             z10.partitions = list(unpack_from(f">{n12}i", b, p))
             p += n12 * 4
@@ -667,7 +668,7 @@ def read_response_v1(b, p):
         o.standby_tasks = None
     else:
         n14 -= 1
-        if n14 * 3 > end - p:
+        if n14 * 3 > end - p or (n14 > 1 and crowded(n14)):
             raise length_error()
         v15 = []
         o.standby_tasks = v15
@@ -690,7 +691,7 @@ def read_response_v1(b, p):
             if n18 < 1:
                 raise null_error()
             n18 -= 1
-            if n18 * 4 > end - p:
+            if n18 * 4 > end - p or (n18 > 1 and crowded(n18)):
                 raise length_error()
             z16.partitions = list(unpack_from(f">{n18}i", b, p))
             p += n18 * 4
@@ -706,7 +707,7 @@ def read_response_v1(b, p):
         o.warmup_tasks = None
     else:
         n20 -= 1
-        if n20 * 3 > end - p:
+        if n20 * 3 > end - p or (n20 > 1 and crowded(n20)):
             raise length_error()
         v21 = []
         o.warmup_tasks = v21
@@ -729,7 +730,7 @@ def read_response_v1(b, p):
             if n24 < 1:
                 raise null_error()
             n24 -= 1
-            if n24 * 4 > end - p:
+            if n24 * 4 > end - p or (n24 > 1 and crowded(n24)):
                 raise length_error()
             z22.partitions = list(unpack_from(f">{n24}i", b, p))
             p += n24 * 4
@@ -745,7 +746,7 @@ def read_response_v1(b, p):
         o.partitions_by_user_endpoint = None
     else:
         n26 -= 1
-        if n26 * 7 > end - p:
+        if n26 * 7 > end - p or (n26 > 1 and crowded(n26)):
             raise length_error()
         v27 = []
         o.partitions_by_user_endpoint = v27
@@ -774,7 +775,7 @@ def read_response_v1(b, p):
             if n32 < 1:
                 raise null_error()
             n32 -= 1
-            if n32 * 3 > end - p:
+            if n32 * 3 > end - p or (n32 > 1 and crowded(n32)):
                 raise length_error()
             v33 = []
             z28.active_partitions = v33
@@ -797,7 +798,7 @@ def read_response_v1(b, p):
                 if n36 < 1:
                     raise null_error()
                 n36 -= 1
-                if n36 * 4 > end - p:
+                if n36 * 4 > end - p or (n36 > 1 and crowded(n36)):
                     raise length_error()
                 z34.partitions = list(unpack_from(f">{n36}i", b, p))
                 p += n36 * 4
@@ -812,7 +813,7 @@ def read_response_v1(b, p):
             if n38 < 1:
                 raise null_error()
             n38 -= 1
-            if n38 * 3 > end - p:
+            if n38 * 3 > end - p or (n38 > 1 and crowded(n38)):
                 raise length_error()
             v39 = []
             z28.standby_partitions = v39
@@ -835,7 +836,7 @@ def read_response_v1(b, p):
                 if n42 < 1:
                     raise null_error()
                 n42 -= 1
-                if n42 * 4 > end - p:
+                if n42 * 4 > end - p or (n42 > 1 and crowded(n42)):
                     raise length_error()
                 z40.partitions = list(unpack_from(f">{n42}i", b, p))
                 p += n42 * 4

@@ -8,6 +8,7 @@ from struct import Struct
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -84,7 +85,7 @@ def read_response_v0(b, p):
     if n2 < 1:
         raise null_error()
     n2 -= 1
-    if n2 * 5 > end - p:
+    if n2 * 5 > end - p or (n2 > 1 and crowded(n2)):
         raise length_error()
     v3 = []
     o.results = v3

@@ -8,6 +8,7 @@ from struct import Struct, pack
 
 from penstock.wire.primitives import (
     ONE_BYTE,
+    crowded,
     encode_uvarint,
     length_error,
     new,
@@ -95,7 +96,7 @@ def read_response_v1(b, p):
     if n1 < 1:
         raise null_error()
     n1 -= 1
-    if n1 * 10 > end - p:
+    if n1 * 10 > end - p or (n1 > 1 and crowded(n1)):
         raise length_error()
     v2 = []
     o.markers = v2
@@ -109,7 +110,7 @@ def read_response_v1(b, p):
         if n4 < 1:
             raise null_error()
         n4 -= 1
-        if n4 * 3 > end - p:
+        if n4 * 3 > end - p or (n4 > 1 and crowded(n4)):
             raise length_error()
         v5 = []
         z3.topics = v5
@@ -132,7 +133,7 @@ def read_response_v1(b, p):
             if n8 < 1:
                 raise null_error()
             n8 -= 1
-            if n8 * 7 > end - p:
+            if n8 * 7 > end - p or (n8 > 1 and crowded(n8)):
                 raise length_error()
             v9 = []
             z6.partitions = v9

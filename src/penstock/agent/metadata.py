@@ -1,0 +1,140 @@
+"""Where an agent keeps its metadata, and the way it commits there: all that differs between SQLite and PostgreSQL.
+
+A database on a server outlives data directories and can be reached from many machines, so two things are made sure
+of. It belongs to one data directory, by the cluster id that both have. And taking it begins a new epoch: whatever a
+former process has still under way there will not happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.base.clock import Clock
+from penstock.base.errors import InvalidRequest
+from penstock.base.options import UpOptions
+from penstock.base.randomness import Randomness
+from penstock.log.commit_path import EmbeddedCommitPath
+from penstock.log.commit_sql import take_over
+from penstock.log.commits import Commit
+from penstock.log.follow import Follower
+from penstock.log.registry import Registry
+from penstock.log.shared_commit_path import SharedCommitPath
+from penstock.metadata.database import Script
+from penstock.metadata.migrate import migrate
+from penstock.metadata.sqlite import SqliteDatabase
+from penstock.storage.wal import WalLocation, WalStore
+
+if TYPE_CHECKING:
+    from penstock.metadata.postgres import PostgresDatabase
+
+CLUSTER_ID = 1
+_log = logging.getLogger(__name__)
+
+
+def kind_of(options: UpOptions) -> str:
+    """What keeps the metadata."""
+    return "sqlite" if options.metadata_url is None else "postgresql"
+
+
+def place_of(options: UpOptions) -> str | None:
+    """Where the metadata is if it is not with the data, without the password."""
+    if options.metadata_url is None:
+        return None
+    from penstock.metadata.postgres import describe
+
+    return describe(options.metadata_url)
+
+
+@dataclass(slots=True)
+class Metadata:
+    """The database of an agent, open."""
+
+    database: SqliteDatabase | PostgresDatabase
+    epoch: int = 0
+    """Of the shard, where the database could have had another user before."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+        await self.database.close()
+
+
+async def open_metadata(
+    options: UpOptions, path: Path | None, kafka_cluster_id: str, *, clock: Clock, randomness: Randomness, shard_id: int
+) -> Metadata:
+    """Open the database, bring it to this version, and take it."""
+    opened = Metadata(_database(options, path, randomness))
+    await opened.database.open()
+    try:
+        await migrate(opened.database, clock)
+        place = place_of(options)
+        if place is not None:
+            now_ms = clock.now_ms()
+            opened.epoch = await opened.database.transaction(lambda: _take(kafka_cluster_id, place, now_ms, shard_id))
+            if options.durability == "disk":
+                await _warn_of_losses(opened.database, place)
+    except BaseException:
+        await opened.close()
+        raise
+    return opened
+
+
+def _database(options: UpOptions, path: Path | None, randomness: Randomness) -> SqliteDatabase | PostgresDatabase:
+    if options.metadata_url is None:
+        return SqliteDatabase(path, durability="process" if path is None else options.durability)
+    from penstock.metadata.postgres import PostgresDatabase  # It costs a tenth of a second that most have no use for.
+
+    return PostgresDatabase(options.metadata_url, randomness=randomness)
+
+
+def _take(kafka_cluster_id: str, place: str, now_ms: int, shard_id: int) -> Script[int]:
+    yield (
+        "INSERT INTO cluster (cluster_id, name, shard_id, kafka_id, created_ms) VALUES ($1, 'default', $2, $3, $4)"
+        " ON CONFLICT DO NOTHING",
+        (CLUSTER_ID, shard_id, kafka_cluster_id, now_ms),
+    )
+    rows = yield "SELECT kafka_id FROM cluster WHERE cluster_id = $1", (CLUSTER_ID,)
+    if rows[0][0] != kafka_cluster_id:
+        raise InvalidRequest(
+            f"the metadata in {place} belongs to another data directory (cluster {rows[0][0]}; this one is"
+            f" {kafka_cluster_id}). Start with that directory, or with an empty database"
+        )
+    return (yield from take_over(shard_id))
+
+
+async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: str) -> None:
+    rows = await database.statement(
+        "SELECT name FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit') AND setting = 'off' ORDER BY name"
+    )
+    for (name,) in rows:
+        _log.warning("%s has %s = off: acknowledged records can be lost when its machine fails", place, name)
+
+
+def commit_path_of(
+    metadata: Metadata, wal: WalStore, registry: Registry, *, clock: Clock, randomness: Randomness, seq: int,
+    inline: bool, executor: ThreadPoolExecutor, shard_id: int, agent_id: int, on_commit: Callable[[Commit], None],
+) -> EmbeddedCommitPath | SharedCommitPath:  # fmt: skip
+    """The way of this agent's commits. `on_commit` hears of others' commits."""
+    database = metadata.database
+    if isinstance(database, SqliteDatabase):
+        return EmbeddedCommitPath(
+            database=database, wal=wal, clock=clock, randomness=randomness, seq=seq, inline=inline, shard_id=shard_id,
+            agent_id=agent_id,
+        )  # fmt: skip
+    follower = Follower(
+        database=database, registry=registry, randomness=randomness, seq=seq, shard_id=shard_id, on_commit=on_commit
+    )
+    loop = asyncio.get_running_loop()
+
+    async def on_thread(work: Callable[[], WalLocation]) -> WalLocation:
+        return await loop.run_in_executor(executor, work)
+
+    return SharedCommitPath(
+        database=database, wal=wal, registry=registry, follower=follower, clock=clock, randomness=randomness,
+        on_thread=on_thread, epoch=metadata.epoch, shard_id=shard_id, agent_id=agent_id,
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""Look-ups by time over random logs, against a naive model that decodes everything."""
+
+from __future__ import annotations
+
+import random
+from struct import pack_into
+
+import pytest
+from crc32c import crc32c
+from log_parts import NOW_MS, ShelvedLog, batch, new_topic
+
+from penstock.log.timestamps import Timestamps
+from penstock.wire.compression import Compression
+from penstock.wire.records import TimestampType, iter_records, parse_header
+
+Times = list[tuple[int, int]]
+"""Offset and timestamp of records."""
+
+
+def times_of(log: ShelvedLog) -> Times:
+    """Every record that can be read."""
+    return [
+        (record.offset, record.timestamp)
+        for data in log.batches
+        for record in iter_records(data)
+        if record.offset >= log.partition.log_start
+    ]
+
+
+def first_since(times: Times, timestamp: int) -> tuple[int, int] | None:
+    """The lowest offset that is not older."""
+    return next((found for found in times if found[1] >= timestamp), None)
+
+
+def first_of_highest(times: Times) -> tuple[int, int] | None:
+    """The first record with the highest timestamp."""
+    highest = max((time for _, time in times), default=-1)
+    return None if highest < 0 else first_since(times, highest)
+
+
+def random_log(draw: random.Random) -> ShelvedLog:
+    """Times that go up and down, equal ones, records without; over segments, the WAL and memory."""
+    log = ShelvedLog(new_topic().partitions[0])
+
+    def some() -> list[bytes]:
+        batches = []
+        for _ in range(draw.randint(1, 3)):
+            count = draw.randint(1, 4)
+            times = [draw.choice((-1, *range(NOW_MS, NOW_MS + 12))) for _ in range(count)]
+            kind = draw.choice((TimestampType.CREATE_TIME, TimestampType.CREATE_TIME, TimestampType.LOG_APPEND_TIME))
+            options = {"compression": draw.choice(list(Compression)), "timestamp_type": kind}
+            size = draw.choice((1, 1, 30_000))
+            batches.append(batch(*[b"v" * size] * count, at=times, **options))
+        return batches
+
+    for _ in range(draw.randint(0, 4)):
+        log.add_segment(*some(), skip=draw.choice((0, 0, 2)))
+    in_memory = draw.randint(0, 3)
+    for number in range(draw.randint(0, 3)):
+        log.add_commit(*some(), in_memory=number >= in_memory)
+    if draw.random() < 0.4:
+        log.partition.log_start = draw.randint(0, log.partition.next_offset)
+    return log
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_against_a_naive_model(seed: int) -> None:
+    log = random_log(random.Random(seed))
+    timestamps, times = Timestamps(log.reader, log.segments), times_of(log)
+    for timestamp in (0, *range(NOW_MS - 1, NOW_MS + 14)):
+        found = await timestamps.offset_for_timestamp(log.partition, timestamp, max_only=False)
+        assert found == first_since(times, timestamp), timestamp - NOW_MS
+    assert await timestamps.offset_for_timestamp(log.partition, 0, max_only=True) == first_of_highest(times)
+
+
+async def test_an_empty_log() -> None:
+    log = ShelvedLog(new_topic().partitions[0])
+    timestamps = Timestamps(log.reader, log.segments)
+    assert await timestamps.offset_for_timestamp(log.partition, 0, max_only=False) is None
+    assert await timestamps.offset_for_timestamp(log.partition, 0, max_only=True) is None
+
+
+async def test_a_large_segment_is_not_read_from_its_start() -> None:
+    log = ShelvedLog(new_topic().partitions[0])
+    log.add_segment(*[batch(b"v" * 30_000, at=[NOW_MS + number]) for number in range(60)])
+    reads: list[int] = []
+    read_into = log.objects.read_into
+
+    def counted(key: str, start: int, buffer: memoryview) -> int:
+        reads.append(start)
+        return read_into(key, start, buffer)
+
+    log.objects.read_into = counted  # type: ignore[method-assign]
+    timestamps = Timestamps(log.reader, log.segments)
+    assert await timestamps.offset_for_timestamp(log.partition, NOW_MS + 50, max_only=False) == (50, NOW_MS + 50)
+    assert min(reads) > 40 * 30_000
+
+
+async def test_a_batch_that_cannot_be_decoded_is_one_record() -> None:
+    """Such batches are stored as they came; a search must not fail for ever because of one."""
+    log = ShelvedLog(new_topic().partitions[0])
+    broken = bytearray(batch(b"one", b"two", at=[NOW_MS, NOW_MS + 5], compression=Compression.GZIP))
+    pack_into(">q", broken, 70, -1)
+    pack_into(">I", broken, 17, crc32c(bytes(broken[21:])))
+    log.add_commit(bytes(broken), in_memory=True)
+    log.add_commit(batch(b"three", at=[NOW_MS + 9]), in_memory=True)
+    timestamps = Timestamps(log.reader, log.segments)
+    assert parse_header(broken).max_timestamp == NOW_MS + 5
+    assert await timestamps.offset_for_timestamp(log.partition, NOW_MS, max_only=False) == (1, NOW_MS + 5)
+    assert await timestamps.offset_for_timestamp(log.partition, NOW_MS + 6, max_only=False) == (2, NOW_MS + 9)
+    assert await timestamps.offset_for_timestamp(log.partition, 0, max_only=True) == (2, NOW_MS + 9)
