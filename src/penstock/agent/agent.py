@@ -27,12 +27,13 @@ from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
+from penstock.log.aborted import StoredAborted
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
 from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
-from penstock.log.background import Background
+from penstock.log.background import Background, Chore
 from penstock.log.brokers import SingleBroker
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import FetchSessions
@@ -59,6 +60,10 @@ from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.storage.slabs import SLAB_BYTES, SlabWal
 from penstock.storage.wal import WalStore
+from penstock.transactions.chores import IdExpiry, TimeOuts
+from penstock.transactions.handlers import TransactionHandlers
+from penstock.transactions.offset_handlers import TransactionOffsetHandlers
+from penstock.transactions.service import TransactionService
 
 NODE_ID = 1
 SHARD_ID = 1
@@ -140,10 +145,23 @@ class Agent:
             arena=self.tail, commit_path=self.commit_path, clock=clock, on_commit=self.backlog.on_commit,
             room=self.backlog,
         )  # fmt: skip
+        self.producer_ids = ProducerIds(self.database)
+        self.transactions = self._transactions()
         self._open_background(live)
         await self._open_groups()
+        if self.transactions is not None:
+            await self.transactions.open()
         self._listen()
         self.ready = True
+
+    def _transactions(self) -> TransactionService | None:
+        """Transactions are for whoever is alone with the log: ends of transactions are one change with its commits."""
+        if not self.commit_path.is_alone:
+            return None
+        return TransactionService(
+            database=self.database, registry=self.registry, writer=self.writer, producer_ids=self.producer_ids,
+            clock=self.clock,
+        )  # fmt: skip
 
     async def _open_stores(self) -> tuple[WalStore, LocalObjectStore | MemoryObjectStore]:
         options = self.options
@@ -184,9 +202,13 @@ class Agent:
         self.compaction = WalCompaction(
             upkeep.changes, wal=self.wal, registry=self.registry, backlog=self.backlog, on_segments=upkeep.on_segments
         )
-        background = self.background = Background(
-            [self.compaction, *upkeep.chores], clock=self.clock, randomness=self.randomness
-        )
+        chores: list[Chore] = [self.compaction, *upkeep.chores]
+        if self.transactions is not None:
+            time_outs = TimeOuts(self.transactions, self.settings)
+            chores += [time_outs, IdExpiry(self.transactions, self.settings)]
+        background = self.background = Background(chores, clock=self.clock, randomness=self.randomness)
+        if self.transactions is not None:
+            self.transactions.on_begin = background.waker(time_outs.name)
         self.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)
         self._closing.callback(upkeep.close)
@@ -208,10 +230,16 @@ class Agent:
             kafka_cluster_id=self.kafka_cluster_id, node_id=NODE_ID, host=options.kafka_host, port=options.kafka_port
         )
         sessions = FetchSessions(slots=settings.fetch_session_slots, clock=self.clock, randomness=self.randomness)
+        produce = ProduceHandler(registry=self.registry, writer=self.writer, clock=self.clock)
+        produce.transactional_ids = self.transactions
         dispatcher = self.dispatcher = Dispatcher(
-            produce=ProduceHandler(registry=self.registry, writer=self.writer, clock=self.clock),
+            produce=produce,
             fetch=FetchHandler(
-                registry=self.registry, reader=self.reader, sessions=sessions, max_bytes=settings.fetch_max_bytes
+                registry=self.registry,
+                reader=self.reader,
+                sessions=sessions,
+                max_bytes=settings.fetch_max_bytes,
+                aborted=StoredAborted(self.database),
             ),
         )
         dispatcher.serve(apis(self._handlers()))
@@ -242,15 +270,22 @@ class Agent:
     def _handlers(self) -> Handlers:
         topics, brokers, registry = self.topics, self.brokers, self.registry
         timestamps = Timestamps(self.reader, self.segments)
+        service, producer_ids = self.transactions, self.producer_ids
         return Handlers(
             cluster=ClusterHandlers(topics, brokers),
             topics=TopicHandlers(topics, brokers),
             configs=ConfigHandlers(topics, brokers),
             replicas=ReplicaHandlers(registry, brokers),
-            producers=ProducerHandlers(registry, ProducerIds(self.database)),
+            producers=ProducerHandlers(registry, producer_ids),
             offsets=OffsetHandlers(topics, timestamps.offset_for_timestamp),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
+            transactions=(
+                None if service is None else TransactionHandlers(service, registry, producer_ids, self.settings)
+            ),
+            transaction_offsets=(
+                None if service is None else TransactionOffsetHandlers(service, self.groups, registry)
+            ),
         )
 
 

@@ -8,9 +8,21 @@ from collections.abc import Mapping
 from penstock.agent.apis import Api
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages.api_versions import ApiVersion, ApiVersionsRequest, ApiVersionsResponse
+from penstock.wire.messages.api_versions import (
+    ApiVersion,
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+    FinalizedFeatureKey,
+    SupportedFeatureKey,
+)
 
 SOFTWARE_SINCE = 3
+ZERO_FEATURES_SINCE = 4
+"""Older clients cannot read a feature that may be at level 0 (KAFKA-17011)."""
+FEATURES = {"transaction.version": (0, 2)}
+"""Levels from where to where; the highest is the one in force. It is what tells clients to leave it to the broker which
+partitions and groups belong to a transaction, and to go on with the epoch that EndTxn gives them (KIP-890)."""
+FEATURES_EPOCH, NO_FEATURES = 0, -1
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 
@@ -21,7 +33,20 @@ def answer(table: Mapping[int, Api], request: ApiVersionsRequest, version: int) 
         _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
     ):
         return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
-    return ApiVersionsResponse(api_keys=[_range(key, api) for key, api in sorted(table.items())])
+    features = FEATURES if ApiKey.END_TXN in table else {}
+    return ApiVersionsResponse(
+        api_keys=[_range(key, api) for key, api in sorted(table.items())],
+        supported_features=[
+            SupportedFeatureKey(name=name, min_version=lowest, max_version=level)
+            for name, (lowest, level) in features.items()
+            if lowest or version >= ZERO_FEATURES_SINCE
+        ],
+        finalized_features_epoch=FEATURES_EPOCH if features else NO_FEATURES,
+        finalized_features=[
+            FinalizedFeatureKey(name=name, max_version_level=level, min_version_level=level)
+            for name, (_, level) in features.items()
+        ],
+    )
 
 
 def unsupported(table: Mapping[int, Api]) -> ApiVersionsResponse:

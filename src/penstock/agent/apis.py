@@ -18,6 +18,8 @@ from penstock.log.admin.producers import ProducerHandlers
 from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
 from penstock.log.offsets_api import OffsetHandlers
+from penstock.transactions.handlers import TransactionHandlers
+from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.wire.api_keys import ApiKey
 
 Handle = Callable[[RequestContext, Any], Awaitable[Any]]
@@ -45,17 +47,36 @@ class Handlers:
     offsets: OffsetHandlers
     groups: GroupHandlers
     group_offsets: GroupOffsetHandlers
+    transactions: TransactionHandlers | None = None
+    """None where transactions are not served."""
+    transaction_offsets: TransactionOffsetHandlers | None = None
 
 
 def _up_to(newest: int, *, oldest: int = 0) -> range:
     return range(oldest, newest + 1)
 
 
+def _transaction_apis(handlers: Handlers) -> dict[int, Api]:
+    transactions, offsets = handlers.transactions, handlers.transaction_offsets
+    if transactions is None or offsets is None:
+        return {ApiKey.INIT_PRODUCER_ID: Api(_up_to(5), handlers.producers.init_producer_id)}
+    return {
+        ApiKey.INIT_PRODUCER_ID: Api(_up_to(5), transactions.init_producer_id),
+        ApiKey.ADD_PARTITIONS_TO_TXN: Api(_up_to(5), transactions.add_partitions),
+        ApiKey.ADD_OFFSETS_TO_TXN: Api(_up_to(4), transactions.add_offsets),
+        ApiKey.END_TXN: Api(_up_to(5), transactions.end_txn),
+        ApiKey.WRITE_TXN_MARKERS: Api(_up_to(2, oldest=1), transactions.write_markers),
+        ApiKey.TXN_OFFSET_COMMIT: Api(_up_to(6), offsets.txn_offset_commit),
+        ApiKey.DESCRIBE_TRANSACTIONS: Api(_up_to(0), transactions.describe_transactions),
+        ApiKey.LIST_TRANSACTIONS: Api(_up_to(2), transactions.list_transactions),
+    }
+
+
 def apis(handlers: Handlers) -> Mapping[int, Api]:
     """The table."""
     cluster, topics, configs, replicas = handlers.cluster, handlers.topics, handlers.configs, handlers.replicas
     groups, group_offsets = handlers.groups, handlers.group_offsets
-    return {
+    return _transaction_apis(handlers) | {
         ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
         ApiKey.FETCH: Api(_up_to(18, oldest=4)),
         ApiKey.LIST_OFFSETS: Api(_up_to(11, oldest=1), handlers.offsets.list_offsets),
@@ -73,7 +94,6 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         ApiKey.CREATE_TOPICS: Api(_up_to(7, oldest=2), topics.create_topics),
         ApiKey.DELETE_TOPICS: Api(_up_to(6, oldest=1), topics.delete_topics),
         ApiKey.DELETE_RECORDS: Api(_up_to(2), handlers.offsets.delete_records),
-        ApiKey.INIT_PRODUCER_ID: Api(_up_to(5), handlers.producers.init_producer_id),
         ApiKey.OFFSET_FOR_LEADER_EPOCH: Api(_up_to(4, oldest=2), handlers.offsets.offset_for_leader_epoch),
         ApiKey.DESCRIBE_CONFIGS: Api(_up_to(4, oldest=1), configs.describe_configs),
         ApiKey.ALTER_CONFIGS: Api(_up_to(2), configs.alter_configs),

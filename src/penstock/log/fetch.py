@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.log.aborted import AbortedLookup, NothingAborted, aborted_between, batches_below, end_of
 from penstock.log.admin.failures import read_failure
 from penstock.log.fetch_sessions import FetchSessions, Session, TopicKey, Wanted
 from penstock.log.model import LEADER_EPOCH, Partition
+from penstock.log.model import AbortedTransaction as Aborted
 from penstock.log.reader import COLD_READ_BYTES, Reader
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages.fetch import FetchableTopicResponse, FetchRequest, FetchResponse, PartitionData
+from penstock.wire.messages.fetch import (
+    AbortedTransaction,
+    FetchableTopicResponse,
+    FetchRequest,
+    FetchResponse,
+    PartitionData,
+)
 
 TOPIC_IDS_SINCE = 13
 READ_COMMITTED = 1
@@ -51,9 +59,11 @@ class FetchHandler:
     """Answers Fetch."""
 
     def __init__(
-        self, *, registry: Registry, reader: Reader, sessions: FetchSessions, max_bytes: int = RESPONSE_MAX_BYTES
-    ) -> None:
+        self, *, registry: Registry, reader: Reader, sessions: FetchSessions, max_bytes: int = RESPONSE_MAX_BYTES,
+        aborted: AbortedLookup | None = None,
+    ) -> None:  # fmt: skip
         self.registry, self.reader, self.sessions = registry, reader, sessions
+        self.aborted = aborted or NothingAborted()
         self.max_bytes = min(max_bytes, RESPONSE_MAX_BYTES)
 
     def handle(self, context: RequestContext, request: FetchRequest, done: Done) -> Callable[[], None] | None:
@@ -88,6 +98,8 @@ class FetchHandler:
         if wanted.fetch_offset < end and (room_bytes > 0 or first):
             limit = min(max(wanted.max_bytes, 0), max(room_bytes, 0))
             found = self.reader.tail(partition, wanted.fetch_offset, limit, at_least_one=first)
+            if read_committed and found:
+                found = self._committed(partition, answer, found)
             if found is None:
                 # No more is read at once; keeping more room for it would leave others without.
                 answer.cold_bytes = min(limit, COLD_READ_BYTES) if limit or not first else 1
@@ -95,6 +107,17 @@ class FetchHandler:
                 answer.size_bytes = sum(map(len, found))
                 data.records = list(found)
         return answer
+
+    def _committed(self, partition: Partition, answer: Answer, found: list[memoryview]) -> list[memoryview] | None:
+        """The stable part of what was found, the aborted transactions noted; None if memory does not have them all."""
+        offset, end = answer.wanted.fetch_offset, partition.last_stable_offset
+        if partition.aborted_from > offset:
+            return None
+        if end < partition.next_offset:
+            found = batches_below(found, end)
+        if partition.aborted and found:
+            answer.data.aborted_transactions = _as_message(aborted_between(partition.aborted, offset, end_of(found)))
+        return found
 
     def _resolve(self, cluster_id: int, topic_key: TopicKey, index: int) -> tuple[Partition | None, ErrorCode]:
         if isinstance(topic_key, str):
@@ -150,6 +173,26 @@ class Poll:
         self._needed_bytes -= size_bytes
         if self._needed_bytes <= 0:
             self.on_change()
+
+    def on_stable(self, size_bytes: int) -> None:
+        """More data, or more of it stable: how much there is for this reader is to be looked up."""
+        if not self._read_committed:
+            self.on_append(size_bytes)
+        elif not self._scheduled and self._done is not None:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        """Answer if there is enough, else go on waiting."""
+        self._scheduled = False
+        if self._done is None or not self._waiting:
+            return
+        answers, size, urgent = self._look()
+        if urgent or size >= self._request.min_bytes:
+            self._stop_waiting()
+            self._finish(answers)
+        else:
+            self._needed_bytes = self._request.min_bytes - size
 
     def on_change(self) -> None:
         """Answer now, whatever there is."""
@@ -207,7 +250,12 @@ class Poll:
         partition = answer.partition
         assert partition is not None
         try:
-            found = await self._handler.reader.read_batches(partition, answer.wanted.fetch_offset, answer.cold_bytes)
+            offset, stable = answer.wanted.fetch_offset, partition.last_stable_offset
+            found = await self._handler.reader.read_batches(partition, offset, answer.cold_bytes)
+            if self._read_committed and found:
+                # What was stable before the read is stable; what it read may be more.
+                found = batches_below(found, stable)
+                answer.data.aborted_transactions = await self._aborted(partition, offset, found)
         except PlatformError as problem:
             _log.error("a read of %s-%d failed: %s", partition.topic.name, partition.index, problem)
             answer.data.error_code = read_failure(problem)
@@ -216,6 +264,16 @@ class Poll:
             answer.data.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
         else:
             answer.data.records = list(found) or _EMPTY
+
+    async def _aborted(self, partition: Partition, offset: int, found: list[memoryview]) -> list[AbortedTransaction]:
+        """The aborted transactions among batches that were read."""
+        if not found or not (partition.aborted or partition.aborted_from > offset):
+            return []
+        end = end_of(found)
+        # Memory first: what is dropped from it meanwhile is stored by then.
+        recent = aborted_between(partition.aborted, offset, end)
+        older = await self._handler.aborted.between(partition, offset, end) if partition.aborted_from > offset else ()
+        return _as_message(dict.fromkeys((*older, *recent)))
 
     def _respond(self, answers: list[Answer]) -> None:
         done, self._done = self._done, None
@@ -253,6 +311,10 @@ class Poll:
         wanted.sent_high_watermark = -1 if data.error_code else data.high_watermark
         wanted.sent_log_start = data.log_start_offset
         return changed
+
+
+def _as_message(aborted: Iterable[Aborted]) -> list[AbortedTransaction]:
+    return [AbortedTransaction(producer_id=one.producer_id, first_offset=one.first_offset) for one in aborted]
 
 
 def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:

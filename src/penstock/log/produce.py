@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
@@ -28,11 +29,20 @@ _ACKS = (-1, 0, 1)
 Done = Callable[[list[Appended]], None]
 
 
+class TransactionalIds(Protocol):
+    """Knows which producer has which transactional id."""
+
+    def owns(self, key: tuple[int, str], producer_id: int) -> bool:
+        """Whether a transactional id of a virtual cluster is this producer's."""
+
+
 class ProduceHandler:
     """Answers Produce."""
 
     def __init__(self, *, registry: Registry, writer: Writer, clock: Clock) -> None:
         self._registry, self._writer, self._clock = registry, writer, clock
+        self.transactional_ids: TransactionalIds | None = None
+        """Whose they are. Without it nobody has one."""
 
     def handle(self, context: RequestContext, request: ProduceRequest, done: Done) -> None:
         """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
@@ -92,11 +102,16 @@ class ProduceHandler:
             known = self._registry.by_name(context.cluster_id, topic.name)
         if known is None or not 0 <= share.index < len(known.partitions):
             return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        if request.transactional_id is not None:
-            return Appended(ErrorCode.INVALID_TXN_STATE, message="transactions are not served by this release")
-        outcome = inspect(share.records, known.config, self._clock.now_ms(), version=version, transactional=False)
+        transactional = request.transactional_id is not None
+        outcome = inspect(
+            share.records, known.config, self._clock.now_ms(), version=version, transactional=transactional
+        )
         if isinstance(outcome, Rejected):
             return _rejection(outcome)
+        if outcome.flags:
+            owners, key = self.transactional_ids, (context.cluster_id, request.transactional_id or "")
+            if owners is None or not owners.owns(key, outcome.producer_id):
+                return Appended(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
         return known.partitions[share.index], outcome
 
 

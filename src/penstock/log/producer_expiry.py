@@ -63,4 +63,6 @@ class ProducerExpiry:
         await self._database.transaction(
             lambda: segment_store.forget_producers(partition_ids, before_ms), background=True
         )
-        self.expired_producers += sum(expire(partition.producers, before_ms, kept=partition.transactions) for partition in silent)
+        self.expired_producers += sum(
+            expire(partition.producers, before_ms, kept=partition.transactions) for partition in silent
+        )

@@ -85,9 +85,7 @@ def note_marker(producers: dict[int, ProducerState], producer_id: int, epoch: in
 def expire(producers: dict[int, ProducerState], before_ms: int, *, kept: Container[int] = ()) -> int:
     """Forget producers that wrote nothing since `before_ms`, but not those in `kept`; how many."""
     gone = [
-        producer_id
-        for producer_id, state in producers.items()
-        if state.last_ms < before_ms and producer_id not in kept
+        producer_id for producer_id, state in producers.items() if state.last_ms < before_ms and producer_id not in kept
     ]
     for producer_id in gone:
         del producers[producer_id]

@@ -77,6 +77,14 @@ _LIMITS = (
         doc="After how long without a write an idempotent producer is forgotten by a partition.",
     ),
     _setting(
+        "transaction.max.timeout.ms", INT, "900000", at_least=1,
+        doc="The longest time-out that a transactional producer may ask for.",
+    ),
+    _setting(
+        "transactional.id.expiration.ms", INT, "604800000", at_least=1,
+        doc="After how long without use a transactional id is forgotten.",
+    ),
+    _setting(
         "socket.request.max.bytes", INT, "104857600", at_least=1,
         doc="The largest request; a longer one closes its connection.",
     ),
@@ -99,6 +107,14 @@ _LIMITS = (
 )  # fmt: skip
 
 _BACKGROUND = (
+    _setting(
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms", INT, "10000", at_least=1,
+        doc="How often transactions are looked for that take longer than their producers said.",
+    ),
+    _setting(
+        "transaction.remove.expired.transaction.cleanup.interval.ms", INT, "3600000", at_least=1,
+        doc="How often transactional ids are looked for that may be forgotten.",
+    ),
     _setting(
         "log.retention.check.interval.ms", LONG, "300000", at_least=1,
         doc="How often retention looks for records that may go.",

@@ -159,6 +159,26 @@ class BrokerSettings:
         return self.whole("offset.metadata.max.bytes")
 
     @property
+    def transaction_max_timeout_ms(self) -> int:
+        """The longest time-out a transactional producer may ask for."""
+        return self.whole("transaction.max.timeout.ms")
+
+    @property
+    def transactional_id_expiration_ms(self) -> int:
+        """After how long without use a transactional id is forgotten."""
+        return self.whole("transactional.id.expiration.ms")
+
+    @property
+    def abort_timed_out_interval_ms(self) -> int:
+        """How often transactions are looked for that take too long."""
+        return self.whole("transaction.abort.timed.out.transaction.cleanup.interval.ms")
+
+    @property
+    def remove_expired_ids_interval_ms(self) -> int:
+        """How often transactional ids are looked for that may be forgotten."""
+        return self.whole("transaction.remove.expired.transaction.cleanup.interval.ms")
+
+    @property
     def producer_id_expiration_ms(self) -> int:
         """After how long a silent idempotent producer is forgotten."""
         return self.whole("producer.id.expiration.ms")

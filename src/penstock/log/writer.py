@@ -15,7 +15,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from struct import Struct
 from typing import Any, NamedTuple, Protocol
 
@@ -23,7 +23,16 @@ from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath
-from penstock.log.commits import CONTROL, STORED_FLAGS, Commit, CommitEntry, ProducerBatch, Rest, Unappended, apply_entry
+from penstock.log.commits import (
+    CONTROL,
+    STORED_FLAGS,
+    Commit,
+    CommitEntry,
+    ProducerBatch,
+    Rest,
+    Unappended,
+    apply_entry,
+)
 from penstock.log.flush import Flush, Passenger, Share, TransactionGuard
 from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP, Partition, ProducerState, SequenceBatch, Span
 from penstock.log.producers import Refusal, awaited, judge, last_sequence, remember
@@ -325,10 +334,12 @@ class Writer:
         if self.transactions is None:
             return ErrorCode.INVALID_TXN_STATE
         refusal = self.transactions.refusal(partition, batch)
-        if refusal is ErrorCode.NONE and batch.flags & IMPLICIT and batch.base_sequence:
-            if producer_id not in share.producers and producer_id not in partition.producers:
-                return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
-        return None if refusal is ErrorCode.NONE else refusal
+        if refusal is not ErrorCode.NONE:
+            return refusal
+        is_new = producer_id not in share.producers and producer_id not in partition.producers
+        if is_new and batch.base_sequence and batch.flags & IMPLICIT:
+            return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+        return None
 
     def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | None:
         """Judge a batch of an idempotent producer against the log as it will be after this flush."""

@@ -1,1 +1,1 @@
-"""Transactions: transactional ids, what their producers may write, and how everything of one becomes visible at once."""
+"""Transactions: transactional ids, what their producers may write, and how all of it becomes visible at once."""

@@ -14,7 +14,7 @@ from the partitions, when this is opened and after every flush that touches them
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,6 +36,7 @@ from penstock.transactions.model import (
     End,
     Ending,
     Init,
+    Producer,
     Result,
     Transaction,
     TransactionState,
@@ -70,9 +71,8 @@ class Cell:
     def began_ms(self) -> int:
         """When the ongoing transaction began; -1 if there is none."""
         producer_id = self.txn.producer_id
-        times = [
-            found.started_ms for partition in self.open if (found := partition.transactions.get(producer_id)) is not None
-        ]
+        found = (partition.transactions.get(producer_id) for partition in self.open)
+        times = [one.started_ms for one in found if one is not None]
         if self.txn.started_ms != NEVER_MS:
             times.append(self.txn.started_ms)
         return min(times, default=NEVER_MS)
@@ -160,6 +160,49 @@ class _Forgetting:
         self.answer.set_exception(problem)
 
 
+class _Marker:
+    """Ends a producer's transaction in some partitions because an administrator wants it."""
+
+    def __init__(
+        self, producer: Producer, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int
+    ) -> None:
+        self._producer, self._partitions, self._commit = producer, partitions, commit
+        self._coordinator_epoch = coordinator_epoch
+        self._refusals: dict[Partition, ErrorCode] = {}
+        self.answer: asyncio.Future[dict[Partition, ErrorCode]] = asyncio.get_running_loop().create_future()
+
+    def board(self, flush: Flush) -> bool:
+        """Write the markers that the partitions do not know better than."""
+        marked = 0
+        for partition in self._partitions:
+            known = partition.producers.get(self._producer.producer_id)
+            if partition.topic.deleted:
+                self._refusals[partition] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            elif known is not None and known.epoch > self._producer.epoch:
+                self._refusals[partition] = ErrorCode.INVALID_PRODUCER_EPOCH
+            else:
+                marked += 1
+                flush.end_transaction(
+                    partition, producer_id=self._producer.producer_id, epoch=self._producer.epoch,
+                    commit=self._commit, coordinator_epoch=self._coordinator_epoch,
+                )  # fmt: skip
+        if marked:
+            flush.passengers.append(self)
+        else:
+            self.answer.set_result(self._refusals)
+        return True
+
+    def landed(self) -> None:
+        """The markers are in the log."""
+        if not self.answer.done():
+            self.answer.set_result(self._refusals)
+
+    def failed(self, problem: PlatformError) -> None:
+        """They are not."""
+        if not self.answer.done():
+            self.answer.set_exception(problem)
+
+
 def _write(key: Key, before: Cell | None, decision: Decision) -> Script[None]:
     if decision.state is not None:
         yield from store.put(decision.state)
@@ -233,9 +276,7 @@ class TransactionService:
 
     def write_markers(self, flush: Flush, cell: Cell, ending: Ending) -> None:
         """End the transaction in every partition that it has."""
-        added = (self._registry.partition(partition_id) for partition_id in sorted(cell.txn.partitions))
-        partitions = dict.fromkeys((*cell.open, *(partition for partition in added if partition is not None)))
-        for partition in partitions:
+        for partition in self.partitions_of(cell):
             if not partition.topic.deleted:
                 flush.end_transaction(
                     partition, producer_id=ending.producer.producer_id, epoch=ending.producer.epoch,
@@ -303,7 +344,36 @@ class TransactionService:
                 return decision.result
             fresh_id = await self._producer_ids.take()
 
+    def add_error(self, key: Key, request: Add) -> ErrorCode | None:
+        """What `add` would answer without changing anything; None if it has something to change."""
+        cell = self._cells.get(key)
+        txn, has_batches = (None, False) if cell is None else (cell.txn, bool(cell.open))
+        decision = transitions.add(txn, request, self._clock.now_ms(), has_batches=has_batches)
+        return decision.result.error if decision.state is None else None
+
     # ---- administration --------------------------------------------------------------------------------------
+
+    def verify(self, key: Key, producer: Producer, partitions: Iterable[Partition]) -> ErrorCode:
+        """Whether partitions are part of a producer's transaction."""
+        cell = self._cells.get(key)
+        error = transitions.owner_error(None if cell is None else cell.txn, producer)
+        if cell is None or error is not ErrorCode.NONE:
+            return error
+        known = all(partition in cell.open or partition.partition_id in cell.txn.partitions for partition in partitions)
+        return ErrorCode.NONE if known else ErrorCode.TRANSACTION_ABORTABLE
+
+    def partitions_of(self, cell: Cell) -> list[Partition]:
+        """What the ongoing transaction of an id has been added to or has written to."""
+        added = (self._registry.partition(partition_id) for partition_id in sorted(cell.txn.partitions))
+        return list(dict.fromkeys((*cell.open, *(partition for partition in added if partition is not None))))
+
+    async def write_marker(
+        self, producer: Producer, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int
+    ) -> dict[Partition, ErrorCode]:
+        """End what a producer has open in some partitions, whatever its id's state; which of them refused."""
+        marker = _Marker(producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
+        self._writer.take_along(marker)
+        return await marker.answer
 
     def describe(self, key: Key) -> Cell | None:
         """A transactional id as it is now."""
@@ -329,11 +399,7 @@ class TransactionService:
     async def expire(self, retention_ms: int) -> int:
         """Forget ids that were not used for so long; how many."""
         now_ms = self._clock.now_ms()
-        old = [
-            key
-            for key, cell in self._cells.items()
-            if self.is_unused(cell, now_ms, retention_ms)
-        ]
+        old = [key for key, cell in self._cells.items() if self.is_unused(cell, now_ms, retention_ms)]
         for key in old:
             await self._forget(key, retention_ms)
         return len(old)

@@ -120,9 +120,7 @@ def add(txn: Transaction | None, request: Add, now_ms: int, *, has_batches: bool
     return Decision(result=Result(), state=state)
 
 
-def end(
-    txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool, fresh_id: int | None
-) -> Decision:
+def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool, fresh_id: int | None) -> Decision:
     """Commit or abort. Producers of transaction version 2 go on with the next epoch, or the next producer id."""
     if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
         same = txn.state is _COMPLETE[request.commit] and not has_batches

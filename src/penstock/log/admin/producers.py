@@ -69,17 +69,18 @@ def _refused(code: ErrorCode) -> InitProducerIdResponse:
 def _described(partition: Partition) -> PartitionResponse:
     return PartitionResponse(
         partition_index=partition.index,
-        active_producers=[_producer(state) for state in partition.producers.values()],
+        active_producers=[_producer(partition, state) for state in partition.producers.values()],
     )
 
 
-def _producer(state: ProducerState) -> describe_producers.ProducerState:
+def _producer(partition: Partition, state: ProducerState) -> describe_producers.ProducerState:
+    transaction = partition.transactions.get(state.producer_id)
     newest = state.batches[-1] if state.batches else None
     return describe_producers.ProducerState(
         producer_id=state.producer_id,
         producer_epoch=state.epoch,
         last_sequence=NONE if newest is None else newest.last_sequence,
         last_timestamp=state.last_ms if newest is None else newest.timestamp,
-        coordinator_epoch=NONE,
-        current_txn_start_offset=NONE,
+        coordinator_epoch=NONE if transaction is None else 0,
+        current_txn_start_offset=NONE if transaction is None else transaction.first_offset,
     )

@@ -1,0 +1,108 @@
+"""What readers of committed data must know of a log: where it is stable, and which transactions in it were aborted.
+
+Readers get the batches of aborted transactions with the others, and a list by which they leave them out. Recent
+aborted transactions are in memory with their partition. Once WAL compaction has put them into the database they may be
+dropped from memory, which `Partition.aborted_from` says; then they are looked up, by those who read that far back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import attrgetter
+from struct import Struct
+from typing import Protocol
+
+from penstock.log import aborted_store
+from penstock.log.model import AbortedTransaction, Partition
+from penstock.metadata.database import Database
+
+KEPT_ABORTED = 1_000
+"""How many of a partition's aborted transactions stay in memory when they are in the database as well."""
+_HEAD = Struct(">qi")
+_LENGTH_OVERHEAD = 12
+_LAST_OFFSET_DELTA = Struct(">i")
+_LAST_OFFSET_DELTA_AT = 23
+_by_last_offset = attrgetter("last_offset")
+
+
+class AbortedLookup(Protocol):
+    """Finds aborted transactions that are not in memory."""
+
+    async def between(self, partition: Partition, offset: int, end_offset: int) -> Sequence[AbortedTransaction]:
+        """Those that have batches or their end in a stretch of offsets, as far as segments reach."""
+
+
+class NothingAborted:
+    """For logs without transactions."""
+
+    async def between(self, partition: Partition, offset: int, end_offset: int) -> Sequence[AbortedTransaction]:
+        """None."""
+        return ()
+
+
+class StoredAborted:
+    """Looks them up in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def between(self, partition: Partition, offset: int, end_offset: int) -> Sequence[AbortedTransaction]:
+        """Those that have batches or their end in a stretch of offsets."""
+        partition_id = partition.partition_id
+        rows = await self._database.read(lambda: aborted_store.between(partition_id, offset, end_offset))
+        return [AbortedTransaction(*map(int, row)) for row in rows]
+
+
+def aborted_between(aborted: Sequence[AbortedTransaction], offset: int, end_offset: int) -> list[AbortedTransaction]:
+    """Those that have batches or their end in a stretch of offsets."""
+    found = []
+    for number in range(bisect_left(aborted, offset, key=_by_last_offset), len(aborted)):
+        one = aborted[number]
+        if one.first_offset < end_offset:
+            found.append(one)
+        if one.stable_offset >= end_offset:
+            break
+    return found
+
+
+def forget_aborted(partition: Partition) -> None:
+    """Drop what nobody can ask for any more, and the oldest of what segments' rows have."""
+    aborted = partition.aborted
+    gone = bisect_left(aborted, partition.log_start, key=_by_last_offset)
+    stored = bisect_left(aborted, partition.segmented_to, key=_by_last_offset)
+    surplus = min(len(aborted) - KEPT_ABORTED, stored)
+    if surplus > gone:
+        partition.aborted_from = aborted[surplus - 1].last_offset + 1
+        gone = surplus
+    del aborted[:gone]
+
+
+def batches_below(found: Sequence[memoryview], end_offset: int) -> list[memoryview]:
+    """The batches that lie entirely below an offset; it is where a batch begins."""
+    kept = []
+    for view in found:
+        position, end = 0, len(view)
+        while position < end:
+            base, length = _HEAD.unpack_from(view, position)
+            if base >= end_offset:
+                break
+            position += length + _LENGTH_OVERHEAD
+        if position >= end:
+            kept.append(view)
+            continue
+        if position:
+            kept.append(view[:position])
+        break
+    return kept
+
+
+def end_of(found: Sequence[memoryview]) -> int:
+    """The offset after the last batch."""
+    view, position, following = found[-1], 0, 0
+    while position < len(view):
+        base, length = _HEAD.unpack_from(view, position)
+        (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(view, position + _LAST_OFFSET_DELTA_AT)
+        following = int(base + last_delta + 1)
+        position += length + _LENGTH_OVERHEAD
+    return following

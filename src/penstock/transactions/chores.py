@@ -1,0 +1,51 @@
+"""What happens to transactions without a request: those that take too long are aborted, unused ids are forgotten."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from penstock.transactions.service import TransactionService
+
+
+class Settings(Protocol):
+    """How often, and after how long."""
+
+    @property
+    def abort_timed_out_interval_ms(self) -> int:
+        """`transaction.abort.timed.out.transaction.cleanup.interval.ms`"""
+
+    @property
+    def transactional_id_expiration_ms(self) -> int:
+        """`transactional.id.expiration.ms`"""
+
+    @property
+    def remove_expired_ids_interval_ms(self) -> int:
+        """`transaction.remove.expired.transaction.cleanup.interval.ms`"""
+
+
+class TimeOuts:
+    """The chore that aborts transactions. It rests while there are none."""
+
+    name = "transaction time-outs"
+
+    def __init__(self, service: TransactionService, settings: Settings) -> None:
+        self._service, self._settings = service, settings
+
+    async def run(self) -> float | None:
+        """Look at every transaction."""
+        any_left = await self._service.abort_timed_out()
+        return self._settings.abort_timed_out_interval_ms / 1000 if any_left else None
+
+
+class IdExpiry:
+    """The chore that forgets transactional ids."""
+
+    name = "transactional id expiry"
+
+    def __init__(self, service: TransactionService, settings: Settings) -> None:
+        self._service, self._settings = service, settings
+
+    async def run(self) -> float | None:
+        """Look at every id."""
+        await self._service.expire(self._settings.transactional_id_expiration_ms)
+        return self._settings.remove_expired_ids_interval_ms / 1000

@@ -1,0 +1,326 @@
+"""Kafka's APIs of transactions, translated to the service and back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import Protocol
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.groups.failures import code_of
+from penstock.log.model import Partition
+from penstock.log.producer_ids import ProducerIds
+from penstock.log.registry import Registry
+from penstock.transactions.model import (
+    NO_EPOCH,
+    NO_PRODUCER_ID,
+    STATE_NAMES,
+    Add,
+    End,
+    Init,
+    Producer,
+    Result,
+)
+from penstock.transactions.service import Cell, TransactionService
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import describe_transactions as describing
+from penstock.wire.messages import list_transactions as listing
+from penstock.wire.messages.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
+from penstock.wire.messages.add_partitions_to_txn import (
+    AddPartitionsToTxnPartitionResult,
+    AddPartitionsToTxnRequest,
+    AddPartitionsToTxnResponse,
+    AddPartitionsToTxnResult,
+    AddPartitionsToTxnTopic,
+    AddPartitionsToTxnTopicResult,
+    AddPartitionsToTxnTransaction,
+)
+from penstock.wire.messages.describe_transactions import DescribeTransactionsRequest, DescribeTransactionsResponse
+from penstock.wire.messages.end_txn import EndTxnRequest, EndTxnResponse
+from penstock.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
+from penstock.wire.messages.list_transactions import ListTransactionsRequest, ListTransactionsResponse
+from penstock.wire.messages.write_txn_markers import (
+    WritableTxnMarker,
+    WritableTxnMarkerPartitionResult,
+    WritableTxnMarkerResult,
+    WritableTxnMarkerTopicResult,
+    WriteTxnMarkersRequest,
+    WriteTxnMarkersResponse,
+)
+
+FIRST_EPOCH = 0
+SEVERAL_SINCE = 4
+"""The version of AddPartitionsToTxn that takes several transactions at once."""
+FENCED_SINCE = {"init": 4, "add_partitions": 2, "add_offsets": 2, "end": 2}
+"""The first version of each API whose clients know PRODUCER_FENCED."""
+RAISES_EPOCH_SINCE = 5
+_STATE_NAMES = frozenset({*STATE_NAMES.values(), "PrepareCommit", "PrepareAbort", "Dead", "PrepareEpochFence"})
+
+
+class Settings(Protocol):
+    """What is to be known of the broker's settings."""
+
+    @property
+    def transaction_max_timeout_ms(self) -> int:
+        """The longest time-out a producer may ask for."""
+
+
+class TransactionHandlers:
+    """The transaction APIs. Every method takes who asks and a request, and returns the response."""
+
+    def __init__(
+        self, service: TransactionService, registry: Registry, producer_ids: ProducerIds, settings: Settings
+    ) -> None:
+        self._service, self._registry, self._producer_ids = service, registry, producer_ids
+        self._settings = settings
+
+    async def init_producer_id(self, context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse:
+        """InitProducerId, key 22, v0-5. v2: flexible. v3: a producer may say who it was (KIP-360). v4: PRODUCER_FENCED.
+        v5: transactions of version 2. Idempotent producers get a fresh id each time, whoever they say they are."""
+        try:
+            if request.transactional_id is None:
+                producer_id = await self._producer_ids.take()
+                return InitProducerIdResponse(producer_id=producer_id, producer_epoch=FIRST_EPOCH)
+            if not request.transactional_id:
+                return _not_given(ErrorCode.INVALID_REQUEST)
+            if not 0 < request.transaction_timeout_ms <= self._settings.transaction_max_timeout_ms:
+                return _not_given(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
+            expected = None
+            if request.producer_id != NO_PRODUCER_ID or request.producer_epoch != NO_EPOCH:
+                if request.producer_id == NO_PRODUCER_ID or request.producer_epoch == NO_EPOCH:
+                    return _not_given(ErrorCode.INVALID_REQUEST)
+                expected = Producer(request.producer_id, request.producer_epoch)
+            result = await self._service.init(
+                (context.cluster_id, request.transactional_id),
+                Init(timeout_ms=request.transaction_timeout_ms, expected=expected),
+            )
+        except PlatformError as problem:
+            return _not_given(code_of(problem))
+        if result.error:
+            return _not_given(_known(result.error, context, "init"))
+        return InitProducerIdResponse(producer_id=result.producer.producer_id, producer_epoch=result.producer.epoch)
+
+    # ---- what belongs to a transaction -----------------------------------------------------------------------
+
+    async def add_partitions(
+        self, context: RequestContext, request: AddPartitionsToTxnRequest
+    ) -> AddPartitionsToTxnResponse:
+        """AddPartitionsToTxn, key 24, v0-5. v2: PRODUCER_FENCED. v3: flexible. v4: several transactions, or only
+        asking whether they have the partitions. v5: transactions of version 2 abort on what they do not know."""
+        if context.api_version < SEVERAL_SINCE:
+            one = AddPartitionsToTxnTransaction(
+                transactional_id=request.v3_and_below_transactional_id,
+                producer_id=request.v3_and_below_producer_id,
+                producer_epoch=request.v3_and_below_producer_epoch,
+                topics=request.v3_and_below_topics,
+            )
+            results = await self._add(context, one)
+            return AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results)
+        response = AddPartitionsToTxnResponse()
+        for asked in request.transactions:
+            response.results_by_transaction.append(
+                AddPartitionsToTxnResult(
+                    transactional_id=asked.transactional_id, topic_results=await self._add(context, asked)
+                )
+            )
+        return response
+
+    async def _add(
+        self, context: RequestContext, asked: AddPartitionsToTxnTransaction
+    ) -> list[AddPartitionsToTxnTopicResult]:
+        found = {
+            (topic.name, index): self._partition(context, topic.name, index)
+            for topic in asked.topics
+            for index in topic.partitions
+        }
+        if any(partition is None for partition in found.values()):
+            unknown, others = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.OPERATION_NOT_ATTEMPTED
+            return _per_partition(
+                asked.topics, {where: others if partition else unknown for where, partition in found.items()}
+            )
+        if not asked.transactional_id:
+            return _per_partition(asked.topics, dict.fromkeys(found, ErrorCode.INVALID_REQUEST))
+        key, producer = (context.cluster_id, asked.transactional_id), Producer(asked.producer_id, asked.producer_epoch)
+        partitions = [partition for partition in found.values() if partition is not None]
+        if asked.verify_only:
+            error = self._service.verify(key, producer, partitions)
+        else:
+            ids = frozenset(partition.partition_id for partition in partitions)
+            error = await self._code(self._service.add(key, Add(producer=producer, partitions=ids)))
+        return _per_partition(asked.topics, dict.fromkeys(found, _known(error, context, "add_partitions")))
+
+    async def add_offsets(self, context: RequestContext, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse:
+        """AddOffsetsToTxn, key 25, v0-4. v2: PRODUCER_FENCED. v3: flexible."""
+        if not request.transactional_id or not request.group_id:
+            code = ErrorCode.INVALID_REQUEST if request.group_id else ErrorCode.INVALID_GROUP_ID
+            return AddOffsetsToTxnResponse(error_code=code)
+        producer = Producer(request.producer_id, request.producer_epoch)
+        error = await self._code(
+            self._service.add(
+                (context.cluster_id, request.transactional_id),
+                Add(producer=producer, groups=frozenset((request.group_id,))),
+            )
+        )
+        return AddOffsetsToTxnResponse(error_code=_known(error, context, "add_offsets"))
+
+    async def end_txn(self, context: RequestContext, request: EndTxnRequest) -> EndTxnResponse:
+        """EndTxn, key 26, v0-5. v2: PRODUCER_FENCED. v3: flexible. v5: the producer gets its next epoch (KIP-890)."""
+        if not request.transactional_id:
+            return EndTxnResponse(error_code=ErrorCode.INVALID_REQUEST)
+        end = End(
+            producer=Producer(request.producer_id, request.producer_epoch), commit=request.committed,
+            raises_epoch=context.api_version >= RAISES_EPOCH_SINCE,
+        )  # fmt: skip
+        try:
+            result = await self._service.end((context.cluster_id, request.transactional_id), end)
+        except PlatformError as problem:
+            return EndTxnResponse(error_code=code_of(problem))
+        if result.error:
+            return EndTxnResponse(error_code=_known(result.error, context, "end"))
+        return EndTxnResponse(producer_id=result.producer.producer_id, producer_epoch=result.producer.epoch)
+
+    async def _code(self, answer: Awaitable[Result]) -> ErrorCode:
+        try:
+            return (await answer).error
+        except PlatformError as problem:
+            return code_of(problem)
+
+    # ---- administration --------------------------------------------------------------------------------------
+
+    async def describe_transactions(
+        self, context: RequestContext, request: DescribeTransactionsRequest
+    ) -> DescribeTransactionsResponse:
+        """DescribeTransactions, key 65, v0 (KIP-664)."""
+        return DescribeTransactionsResponse(
+            transaction_states=[self._describe(context, name) for name in request.transactional_ids]
+        )
+
+    def _describe(self, context: RequestContext, transactional_id: str) -> describing.TransactionState:
+        cell = self._service.describe((context.cluster_id, transactional_id))
+        if not transactional_id or cell is None:
+            code = ErrorCode.TRANSACTIONAL_ID_NOT_FOUND if transactional_id else ErrorCode.INVALID_REQUEST
+            return describing.TransactionState(error_code=code, transactional_id=transactional_id)
+        topics: dict[str, list[int]] = {}
+        for partition in self._service.partitions_of(cell):
+            topics.setdefault(partition.topic.name, []).append(partition.index)
+        txn = cell.txn
+        return describing.TransactionState(
+            transactional_id=transactional_id,
+            transaction_state=STATE_NAMES[cell.state],
+            transaction_timeout_ms=txn.timeout_ms,
+            transaction_start_time_ms=cell.began_ms,
+            producer_id=txn.producer_id,
+            producer_epoch=txn.epoch,
+            topics=[
+                describing.TopicData(topic=name, partitions=sorted(indexes)) for name, indexes in sorted(topics.items())
+            ],
+        )
+
+    async def list_transactions(
+        self, context: RequestContext, request: ListTransactionsRequest
+    ) -> ListTransactionsResponse:
+        """ListTransactions, key 66, v0-2 (KIP-664). v1: running for at least so long. v2: a pattern of ids."""
+        pattern = None
+        if request.transactional_id_pattern:
+            try:
+                pattern = re.compile(request.transactional_id_pattern)
+            except re.error:
+                return ListTransactionsResponse(error_code=ErrorCode.INVALID_REGULAR_EXPRESSION)
+        states, now_ms = frozenset(request.state_filters), self._service.now_ms()
+        producer_ids = frozenset(request.producer_id_filters)
+
+        def is_asked(cell: Cell) -> bool:
+            if states and STATE_NAMES[cell.state] not in states:
+                return False
+            if producer_ids and cell.txn.producer_id not in producer_ids:
+                return False
+            if request.duration_filter >= 0 and not (
+                cell.is_ongoing and now_ms - cell.began_ms > request.duration_filter
+            ):
+                return False
+            return pattern is None or pattern.fullmatch(cell.txn.key[1]) is not None
+
+        return ListTransactionsResponse(
+            unknown_state_filters=sorted(states - _STATE_NAMES),
+            transaction_states=[
+                listing.TransactionState(
+                    transactional_id=cell.txn.key[1], producer_id=cell.txn.producer_id,
+                    transaction_state=STATE_NAMES[cell.state],
+                )
+                for cell in sorted(self._service.all(context.cluster_id), key=lambda cell: cell.txn.key)
+                if is_asked(cell)
+            ],
+        )  # fmt: skip
+
+    async def write_markers(self, context: RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse:
+        """WriteTxnMarkers, key 27, v1-2: how an administrator aborts what a producer left open in a partition."""
+        return WriteTxnMarkersResponse(markers=[await self._write_marker(context, asked) for asked in request.markers])
+
+    async def _write_marker(self, context: RequestContext, asked: WritableTxnMarker) -> WritableTxnMarkerResult:
+        found = {
+            (topic.name, index): self._partition(context, topic.name, index)
+            for topic in asked.topics
+            for index in topic.partition_indexes
+        }
+        partitions = [partition for partition in found.values() if partition is not None]
+        refusals: Mapping[Partition, ErrorCode] = {}
+        error = ErrorCode.NONE
+        try:
+            refusals = await self._service.write_marker(
+                Producer(asked.producer_id, asked.producer_epoch), partitions, commit=asked.transaction_result,
+                coordinator_epoch=asked.coordinator_epoch,
+            )  # fmt: skip
+        except PlatformError:
+            error = ErrorCode.KAFKA_STORAGE_ERROR
+
+        def code(partition: Partition | None) -> ErrorCode:
+            if partition is None:
+                return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            return error or refusals.get(partition, ErrorCode.NONE)
+
+        return WritableTxnMarkerResult(
+            producer_id=asked.producer_id,
+            topics=[
+                WritableTxnMarkerTopicResult(
+                    name=topic.name,
+                    partitions=[
+                        WritableTxnMarkerPartitionResult(
+                            partition_index=index, error_code=code(found[topic.name, index])
+                        )
+                        for index in topic.partition_indexes
+                    ],
+                )
+                for topic in asked.topics
+            ],
+        )
+
+    def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:
+        topic = self._registry.by_name(context.cluster_id, name)
+        return topic.partitions[index] if topic is not None and 0 <= index < len(topic.partitions) else None
+
+
+def _not_given(code: ErrorCode) -> InitProducerIdResponse:
+    return InitProducerIdResponse(error_code=code, producer_id=NO_PRODUCER_ID, producer_epoch=NO_EPOCH)
+
+
+def _known(error: ErrorCode, context: RequestContext, api: str) -> ErrorCode:
+    """The error in words that this version knows."""
+    if error is ErrorCode.PRODUCER_FENCED and context.api_version < FENCED_SINCE[api]:
+        return ErrorCode.INVALID_PRODUCER_EPOCH
+    return error
+
+
+def _per_partition(
+    topics: Iterable[AddPartitionsToTxnTopic], errors: Mapping[tuple[str, int], ErrorCode]
+) -> list[AddPartitionsToTxnTopicResult]:
+    return [
+        AddPartitionsToTxnTopicResult(
+            name=topic.name,
+            results_by_partition=[
+                AddPartitionsToTxnPartitionResult(partition_index=index, partition_error_code=errors[topic.name, index])
+                for index in topic.partitions
+            ],
+        )
+        for topic in topics
+    ]
