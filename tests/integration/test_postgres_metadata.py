@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -168,6 +169,39 @@ def test_nothing_is_lost_when_postgres_restarts(server: Server, running_postgres
             load.await_more(1_000)
     check_everything_is_there(server, "t", load)
     assert server.stop() == 0
+
+
+def test_the_wal_moves_into_segments(server: Server, running_postgres: Callable[[], PostgresServer]) -> None:
+    postgres = running_postgres()
+
+    def ask(sql: str) -> int:
+        return int(asyncio.run(postgres.run(sql))[0][0])
+
+    create(server, "t", 4)
+    sender, count = producer(server), 9_000  # A file of the WAL holds less.
+    failed: list[str] = []
+
+    def told(error, _message) -> None:
+        if error is not None:
+            failed.append(str(error))
+
+    for turn in range(2):
+        for number in range(count):
+            value = f"{turn}-{number}-".encode().ljust(10_000, b"x")
+            sender.produce("t", value, key=str(number).encode(), on_delivery=told)
+            sender.poll(0)
+        assert sender.flush(60) == 0
+        eventually(lambda: ask("SELECT COUNT(*) FROM segment") > 0, within_s=30, what="segments")
+        if turn == 0:
+            server.kill()
+            server.start()
+    assert failed == []
+    assert ask("SELECT wal_floor FROM shard") > 0
+    found = consumed(server, "t", "g", 2 * count)
+    assert {value.rstrip("x") for _, _, value in found} == {f"{t}-{n}-" for t in range(2) for n in range(count)}
+    assert len(found) == 2 * count
+    assert server.stop() == 0
+    assert "ERROR" not in server.log_tail(limit=10**7)
 
 
 def test_a_database_has_one_directory_and_a_directory_one_place(

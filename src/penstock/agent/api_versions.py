@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from penstock.agent.apis import Api
+from penstock.base.context import RequestContext
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.api_versions import (
@@ -15,6 +16,9 @@ from penstock.wire.messages.api_versions import (
     FinalizedFeatureKey,
     SupportedFeatureKey,
 )
+
+if TYPE_CHECKING:
+    from penstock.agent.apis import Api
 
 SOFTWARE_SINCE = 3
 ZERO_FEATURES_SINCE = 4
@@ -26,27 +30,36 @@ FEATURES_EPOCH, NO_FEATURES = 0, -1
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 
-def answer(table: Mapping[int, Api], request: ApiVersionsRequest, version: int) -> ApiVersionsResponse:
-    """ApiVersions, key 18, v0-5. v3: flexible, the client names its software. v5: the client names the cluster and
-    node it believes to reach (KIP-1242), which is not held against it: agents are interchangeable."""
-    if version >= SOFTWARE_SINCE and not (
-        _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
-    ):
-        return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
-    features = FEATURES if ApiKey.END_TXN in table else {}
-    return ApiVersionsResponse(
-        api_keys=[_range(key, api) for key, api in sorted(table.items())],
-        supported_features=[
-            SupportedFeatureKey(name=name, min_version=lowest, max_version=level)
-            for name, (lowest, level) in features.items()
-            if lowest or version >= ZERO_FEATURES_SINCE
-        ],
-        finalized_features_epoch=FEATURES_EPOCH if features else NO_FEATURES,
-        finalized_features=[
-            FinalizedFeatureKey(name=name, max_version_level=level, min_version_level=level)
-            for name, (_, level) in features.items()
-        ],
-    )
+class ApiVersionsHandler:
+    """Says what the table serves."""
+
+    def __init__(self, table: Mapping[int, Api], cluster_id: Callable[[RequestContext], str]) -> None:
+        self._table, self._cluster_id = table, cluster_id
+
+    async def api_versions(self, context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
+        """ApiVersions, key 18, v0-5. v3: flexible, the client names its software. v5: the client names the cluster
+        and node it believes to reach (KIP-1242). Another cluster sends it back to its bootstrap servers; another
+        node is not held against it, because agents are interchangeable."""
+        if context.api_version >= SOFTWARE_SINCE and not (
+            _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
+        ):
+            return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
+        if request.cluster_id not in (None, self._cluster_id(context)):
+            return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
+        features = FEATURES if ApiKey.END_TXN in self._table else {}
+        return ApiVersionsResponse(
+            api_keys=[_range(key, api) for key, api in sorted(self._table.items())],
+            supported_features=[
+                SupportedFeatureKey(name=name, min_version=lowest, max_version=level)
+                for name, (lowest, level) in features.items()
+                if lowest or context.api_version >= ZERO_FEATURES_SINCE
+            ],
+            finalized_features_epoch=FEATURES_EPOCH if features else NO_FEATURES,
+            finalized_features=[
+                FinalizedFeatureKey(name=name, max_version_level=level, min_version_level=level)
+                for name, (_, level) in features.items()
+            ],
+        )
 
 
 def unsupported(table: Mapping[int, Api]) -> ApiVersionsResponse:

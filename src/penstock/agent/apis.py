@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.agent.api_versions import ApiVersionsHandler
 from penstock.base.context import RequestContext
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
@@ -27,7 +28,7 @@ Handle = Callable[[RequestContext, Any], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """One API: the versions served, and who answers. Produce, Fetch and ApiVersions are answered by the dispatcher."""
+    """One API: the versions served, and who answers. Produce and Fetch are answered by the dispatcher."""
 
     versions: range
     handle: Handle | None = None
@@ -76,7 +77,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
     """The table."""
     cluster, topics, configs, replicas = handlers.cluster, handlers.topics, handlers.configs, handlers.replicas
     groups, group_offsets = handlers.groups, handlers.group_offsets
-    return _transaction_apis(handlers) | {
+    table = _transaction_apis(handlers) | {
         ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
         ApiKey.FETCH: Api(_up_to(18, oldest=4)),
         ApiKey.LIST_OFFSETS: Api(_up_to(11, oldest=1), handlers.offsets.list_offsets),
@@ -90,7 +91,6 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         ApiKey.SYNC_GROUP: Api(_up_to(5), groups.sync_group),
         ApiKey.DESCRIBE_GROUPS: Api(_up_to(6), groups.describe_groups),
         ApiKey.LIST_GROUPS: Api(_up_to(5), groups.list_groups),
-        ApiKey.API_VERSIONS: Api(_up_to(5)),
         ApiKey.CREATE_TOPICS: Api(_up_to(7, oldest=2), topics.create_topics),
         ApiKey.DELETE_TOPICS: Api(_up_to(6, oldest=1), topics.delete_topics),
         ApiKey.DELETE_RECORDS: Api(_up_to(2), handlers.offsets.delete_records),
@@ -109,3 +109,5 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         ApiKey.DESCRIBE_PRODUCERS: Api(_up_to(0), handlers.producers.describe_producers),
         ApiKey.DESCRIBE_TOPIC_PARTITIONS: Api(_up_to(0), cluster.describe_topic_partitions),
     }
+    table[ApiKey.API_VERSIONS] = Api(_up_to(5), ApiVersionsHandler(table, cluster.kafka_cluster_id).api_versions)
+    return table

@@ -37,6 +37,8 @@ QUEUE_MAX_BYTES = 1024 * 1024
 OUTPUT_MAX_BYTES = 1024 * 1024
 """With more than this unsent, a connection's next request is left in the socket."""
 MAX_SLOTS = 1024
+PENDING_MAX_BYTES = 64 * 1024 * 1024
+"""Accepted bytes that wait for a flush; beyond it, no more are read."""
 READ_AHEAD_BYTES = 16 * 1024
 """How much is read at once behind a request that is not answered yet."""
 _IOV_MAX = 512
@@ -98,7 +100,8 @@ class Connection:
 
     def _on_readable(self) -> None:
         try:
-            if self._server.holds_back(self):
+            server = self._server
+            if (self._frame is not None or server.pending_bytes() > PENDING_MAX_BYTES) and server.holds_back(self):
                 return
             if self._frame is not None:
                 self._receive_frame(self._frame)
@@ -120,7 +123,7 @@ class Connection:
         held = len(head)
         if held:
             buffer[:held] = head
-        if self.answering:
+        if self._busy or self._queue:
             room = buffer[held : held + READ_AHEAD_BYTES]
         else:
             room = buffer[held:] if held else buffer
@@ -152,6 +155,7 @@ class Connection:
         self._frame_filled = len(received)
         self._frame[: len(received)] = received
         self._server.partial_bytes += len(received)
+        self._check_kind(self._frame)
         self._note_progress()
         if self.answering:
             self._pause_input()
@@ -170,17 +174,22 @@ class Connection:
         self.last_active = self._server.now()
         self._frame_filled += count
         self._server.partial_bytes += count
-        if len(frame) > self._server.max_other_bytes and self._frame_filled >= 2:
-            api_key = int.from_bytes(frame[:2])
-            if api_key != _PRODUCE:
-                raise Malformed(f"{len(frame)} bytes for a request of API {api_key}, which carries no records")
+        self._check_kind(frame)
         if self._frame_filled == len(frame):
             self._frame = None
             self._server.end_frame(self, self._frame_filled)
             self._on_frame(frame)
 
+    def _check_kind(self, frame: memoryview) -> None:
+        """Only records make a request really large; another one is refused before it costs memory."""
+        if len(frame) > self._server.max_other_bytes and self._frame_filled >= 2:
+            api_key = int.from_bytes(frame[:2])
+            if api_key != _PRODUCE:
+                raise Malformed(f"{len(frame)} bytes for a request of API {api_key}, which carries no records")
+
     def _on_frame(self, frame: bytes | memoryview) -> None:
-        if self.answering or self._is_full:
+        # The properties in words, for every request passes here.
+        if self._busy or self._queue or self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
             self._queue.append(frame)
             self._queue_bytes += len(frame)
             self._server.queued_bytes += len(frame)
@@ -193,7 +202,7 @@ class Connection:
                 self._pause_input()
             return
         self._dispatch(frame)
-        if self._is_full:
+        if self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
             self._pause_input()
 
     @property

@@ -94,9 +94,6 @@ class Dispatcher:
             )
         elif key == ApiKey.FETCH:
             self._start_fetch(connection, slot, context, header.correlation_id, request)
-        elif api.handle is None:
-            response = api_versions.answer(self._table, request, version)
-            self._reply(connection, slot, key, version, header.correlation_id, response)
         else:
             connection.hold()
             connection.task = connection.spawn(

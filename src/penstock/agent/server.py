@@ -16,7 +16,7 @@ import socket
 from collections.abc import Callable
 
 from penstock.agent.complaints import Complaints
-from penstock.agent.connection import Connection
+from penstock.agent.connection import PENDING_MAX_BYTES, Connection
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
 from penstock.storage.arena import CHUNK_BYTES, Arena
@@ -30,7 +30,6 @@ PARTIAL_MAX_BYTES = 128 * 1024 * 1024
 PARTIAL_HARD_MAX_BYTES = 192 * 1024 * 1024
 """Beyond this much, large ones too."""
 HUGE_FRAME_BYTES = 2 * 1024 * 1024
-PENDING_MAX_BYTES = 64 * 1024 * 1024
 QUEUED_MAX_BYTES = 32 * 1024 * 1024
 """Requests read ahead of all connections; beyond it, each has one piece at most."""
 SLOW_BYTES_PER_S = 128 * 1024
@@ -79,7 +78,7 @@ class Server:
         self._arena = Arena(RECEIVE_ARENA_BYTES)
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
-        self._clock, self._pending_bytes, self._pinned_bytes = clock, pending_bytes, pinned_bytes
+        self._clock, self.pending_bytes, self._pinned_bytes = clock, pending_bytes, pinned_bytes
         self._max_connections, self._max_per_host, self._idle_s = max_connections, max_connections_per_host, idle_s
         self._connections: dict[int, Connection] = {}
         self._per_host: dict[str, int] = {}
@@ -194,7 +193,7 @@ class Server:
         return True
 
     def _must_wait(self, connection: Connection) -> bool:
-        if self._pending_bytes() > PENDING_MAX_BYTES:
+        if self.pending_bytes() > PENDING_MAX_BYTES:
             return True
         frame_bytes = connection.frame_bytes
         if not frame_bytes:

@@ -27,7 +27,7 @@ FORMATS = ("table", "json", "yaml")
 def plain_text(value: Json) -> str:
     """A value as a person reads it, without any unit."""
     match value:
-        case None:
+        case None | "":
             return "-"
         case bool():
             return "yes" if value else "no"

@@ -50,6 +50,7 @@ class ProduceHandler:
         `done` gets one result per partition, in the request's order, when all are durable or refused; it may be
         called before this returns. Every acknowledgement is one of durable records: `acks` 1 and all are the same.
         """
+        _count_repeats_once(request)
         results: list[Appended | None] = []
         accepted = []
         for topic in request.topic_data:
@@ -113,6 +114,23 @@ class ProduceHandler:
             if owners is None or not owners.owns(key, outcome.producer_id):
                 return Appended(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
         return known.partitions[share.index], outcome
+
+
+def _count_repeats_once(request: ProduceRequest) -> None:
+    """A partition that is named more than once is written and answered once, with what came last, as in Kafka."""
+    last: dict[tuple[str, bytes, int], PartitionProduceData] = {}
+    count = 0
+    for topic in request.topic_data:
+        count += len(topic.partition_data)
+        for share in topic.partition_data:
+            last[topic.name, topic.topic_id, share.index] = share
+    if len(last) == count:
+        return
+    topics: dict[tuple[str, bytes], TopicProduceData] = {}
+    for (name, topic_id, _), share in last.items():
+        topic = topics.setdefault((name, topic_id), TopicProduceData(name=name, topic_id=topic_id, partition_data=[]))
+        topic.partition_data.append(share)
+    request.topic_data = list(topics.values())
 
 
 def _rejection(outcome: Rejected) -> Appended:

@@ -18,8 +18,9 @@ from struct import Struct
 from typing import Any, Protocol, TypeVar
 
 from penstock.base.errors import CorruptData
+from penstock.log import aborted_store
 from penstock.log.commits import Commit, apply_entry, unpack_bases, unpack_entries
-from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
+from penstock.log.model import KEPT_BATCHES, OpenTransaction, ProducerState, SequenceBatch
 from penstock.log.registry import Registry
 from penstock.log.topic_store import Rows, Script
 from penstock.storage.wal import WalLocation, WalStore
@@ -80,17 +81,24 @@ def _without_collector() -> Iterator[None]:
 
 async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tuple[int, int]:
     """Take over what compaction has folded into rows: the shard's commit number, and the floor it is folded up to."""
-    seq, floor, partitions, producers = await database.read(lambda: _load(shard_id))
+    seq, floor, partitions, producers, aborted = await database.read(lambda: _load(shard_id))
     for partition_id, first_dirty_ms in partitions:
         partition = registry.partition(partition_id)
         if partition is not None:
             partition.first_dirty_ms = first_dirty_ms
-    for partition_id, producer_id, epoch, last_ms, batches in producers:
+    for partition_id, last_offset in aborted:
+        partition = registry.partition(partition_id)
+        if partition is not None:
+            partition.aborted_from = last_offset + 1
+    for partition_id, producer_id, epoch, last_ms, batches, first_offset, started_ms in producers:
         partition = registry.partition(partition_id)
         if partition is not None:
             partition.producers[producer_id] = ProducerState(
                 producer_id, epoch, last_ms, unpack_batches(bytes(batches))
             )
+            if first_offset >= 0:
+                partition.transactions[producer_id] = OpenTransaction(first_offset, started_ms)
+                partition.segmented_transactions[producer_id] = OpenTransaction(first_offset, started_ms)
     return seq, floor
 
 
@@ -110,19 +118,21 @@ async def _replay_rows(
             return position, live
 
 
-def _load(shard_id: int) -> Script[tuple[int, int, Rows, Rows]]:
+def _load(shard_id: int) -> Script[tuple[int, int, Rows, Rows, Rows]]:
     shard = yield "SELECT commit_seq, wal_floor FROM shard WHERE shard_id = $1", (shard_id,)
     partitions = yield (
         "SELECT partition_id, first_dirty_ms FROM partition WHERE shard_id = $1 AND first_dirty_ms >= 0",
         (shard_id,),
     )
     producers = yield (
-        "SELECT producer_state.partition_id, producer_id, epoch, last_ms, batches FROM producer_state"
-        " JOIN partition ON partition.partition_id = producer_state.partition_id WHERE partition.shard_id = $1",
+        "SELECT producer_state.partition_id, producer_id, epoch, last_ms, batches, txn_first_offset, txn_started_ms"
+        " FROM producer_state JOIN partition ON partition.partition_id = producer_state.partition_id"
+        " WHERE partition.shard_id = $1 ORDER BY txn_first_offset",
         (shard_id,),
     )
     seq, floor = shard[0] if shard else (0, 0)
-    return int(seq), int(floor), partitions, producers
+    aborted = yield from aborted_store.ends(shard_id)
+    return int(seq), int(floor), partitions, producers, aborted
 
 
 def commits_after(shard_id: int, seq: int, limit: int) -> Script[Rows]:

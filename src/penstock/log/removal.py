@@ -19,7 +19,10 @@ PARTITIONS_AT_ONCE = 64
 
 
 class Trimming:
-    """Removes segments that end below their partition's log start. At start it looks at every partition once."""
+    """Removes segments that end below their partition's log start. At start it looks at every partition once.
+
+    It also settles what became of changes whose outcome was unknown.
+    """
 
     name = "trimming"
 
@@ -42,6 +45,7 @@ class Trimming:
 
     async def run(self) -> float | None:
         """Remove some segments of one partition, or look which of some partitions have any to remove."""
+        await self._changes.settle()
         if self._unseen and not self._trimmed:
             await self._look()
         elif self._trimmed:

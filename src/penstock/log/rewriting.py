@@ -25,6 +25,7 @@ from typing import TypeVar
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError
 from penstock.log import segment_store
+from penstock.log.aborted import forget_aborted
 from penstock.log.model import NO_TIMESTAMP, Partition
 from penstock.log.segment_store import NewObject
 from penstock.log.segments import SegmentBuilder, SegmentIndex, SegmentRef
@@ -54,12 +55,15 @@ class SegmentChanges:
     def __init__(
         self, *, database: Database, segments: SegmentIndex, objects: ObjectStore, uploads: Uploads, clock: Clock,
         executor: Executor | None, shard_id: int = 1, on_garbage: Callable[[], None] = lambda: None,
+        on_doubt: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         self.database, self.segments, self.objects, self.uploads = database, segments, objects, uploads
         self.clock = clock
         self.shard_id = shard_id
         self.on_garbage = on_garbage
         """Called when objects may have lost their last segment."""
+        self.on_doubt = on_doubt
+        """Called when `settle` has something to do."""
         self.rewriting: set[int] = set()
         """Partitions whose segments are being rewritten: by one chore at a time."""
         self._executor = executor
@@ -79,8 +83,7 @@ class SegmentChanges:
     ) -> None:  # fmt: skip
         """Put segments in the place of others; raise `Conflict` if one of those is not there any more."""
         now_ms = self.clock.now_ms()
-        for partition in partitions:
-            await self._settle(partition)
+        await self.settle()
         try:
             while True:
                 try:
@@ -96,8 +99,7 @@ class SegmentChanges:
                         raise Conflict("the segments went while they were replaced") from None
                 break
         except BaseException:
-            for partition in partitions:
-                self.segments.drop(partition.partition_id)
+            self._doubt(partitions)
             raise
         self.segments.remove(removed)
         grown = Counter({ref.partition_id: 0 for ref in removed})
@@ -114,34 +116,41 @@ class SegmentChanges:
 
     async def drop_below_start(self, partition: Partition, limit: int) -> int:
         """Remove segments that end below the log start, as many as the limit; how many."""
-        await self._settle(partition)
+        await self.settle()
         partition_id, log_start, now_ms = partition.partition_id, partition.log_start, self.clock.now_ms()
         try:
             count, size_bytes = await self.database.transaction(
                 lambda: segment_store.drop_below(partition_id, log_start, limit, now_ms), background=True, locking=True
             )
         except OutcomeUnknown:
-            self._doubtful.add(partition)
-            self.segments.drop(partition_id)
-            self.on_garbage()
+            self._doubt([partition])
             raise
+        forget_aborted(partition)
         if count:
             self.segments.drop(partition_id)
             partition.size_bytes -= size_bytes
             self.on_garbage()
         return count
 
-    async def _settle(self, partition: Partition) -> None:
-        """Make a doubtful size what the database says."""
-        if partition not in self._doubtful:
-            return
-        stored = await self.database.read(lambda: segment_store.stored_size(partition.partition_id))
-        if stored is not None:
-            size_bytes, segmented_to = stored
-            partition.size_bytes = size_bytes + sum(
-                span.byte_length for span in partition.spans if span.base_offset >= segmented_to
-            )
-        self._doubtful.discard(partition)
+    def _doubt(self, partitions: Sequence[Partition]) -> None:
+        """A change of these failed, and may have happened nevertheless."""
+        for partition in partitions:
+            self.segments.drop(partition.partition_id)
+        self._doubtful.update(partitions)
+        self.on_doubt()
+        self.on_garbage()
+
+    async def settle(self) -> None:
+        """Let the sizes in memory be what the database says, where that is in doubt."""
+        while self._doubtful:
+            partition = next(iter(self._doubtful))
+            stored = await self.database.read(lambda: segment_store.stored_size(partition.partition_id))  # noqa: B023
+            if stored is not None:
+                size_bytes, segmented_to = stored
+                partition.size_bytes = size_bytes + sum(
+                    span.byte_length for span in partition.spans if span.base_offset >= segmented_to
+                )
+            self._doubtful.discard(partition)
 
 
 class SegmentReader:
@@ -212,7 +221,12 @@ class Rewrite:
         self._waiting = [(part, ref) for part in reversed(parts) for ref in reversed(part.refs)]
         self._part = parts[0]
         self._reader: SegmentReader | None = None
-        self._changed = any(len(part.refs) > 1 for part in parts)
+        self._changed = transform is None or any(len(part.refs) > 1 for part in parts)
+
+    @property
+    def partitions(self) -> list[Partition]:
+        """Each once; several parts may be of one partition, in the order of offsets."""
+        return list({part.partition: None for part in self.parts})
 
     @property
     def removed(self) -> list[SegmentRef]:
@@ -333,7 +347,7 @@ class Rewrite:
             if not self._changed:
                 return
             if self._writer is None or self._upload is None:
-                await self._changes.replace([part.partition for part in self.parts], None, self.removed, ())
+                await self._changes.replace(self.partitions, None, self.removed, ())
             else:
                 await self._changes.in_thread(self._writer.commit)
                 await self._name(self._upload)
@@ -351,7 +365,7 @@ class Rewrite:
             created_ms=changes.clock.now_ms(),
         )  # fmt: skip
         try:
-            await changes.replace([part.partition for part in self.parts], new, self.removed, added)
+            await changes.replace(self.partitions, new, self.removed, added)
         except Conflict:
             await self._delete_object(upload)
             raise

@@ -19,6 +19,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from penstock.base.errors import Conflict
+from penstock.log import aborted_store
+from penstock.log.model import AbortedTransaction
 from penstock.metadata.database import Rows, Script
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ class ProducerRow:
     epoch: int
     last_ms: int
     batches: bytes
+    txn_first_offset: int = -1
+    """Where its open transaction begins, or -1."""
+    txn_started_ms: int = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +85,8 @@ class Fold:
     """Bytes that became segments."""
     first_dirty_ms: int
     producers: tuple[ProducerRow, ...] = ()
+    aborted: tuple[AbortedTransaction, ...] = ()
+    """Transactions whose end moved."""
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
@@ -238,12 +245,20 @@ def _move_on(fold: Fold) -> Script[bool]:
     # A commit that moves producers itself (several agents) is ahead of what is folded, and stays so.
     for row in fold.producers:
         yield (
-            "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches)"
-            " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition_id, producer_id) DO UPDATE"
-            " SET epoch = excluded.epoch, last_ms = excluded.last_ms, batches = excluded.batches"
-            f" WHERE {_LAST_OFFSET.format('producer_state')} < {_LAST_OFFSET.format('excluded')}",
-            (fold.partition_id, row.producer_id, row.epoch, row.last_ms, row.batches),
-        )
+            "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches, txn_first_offset,"
+            " txn_started_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)"
+            " ON CONFLICT (partition_id, producer_id) DO UPDATE"
+            " SET epoch = excluded.epoch, last_ms = excluded.last_ms, batches = excluded.batches,"
+            " txn_first_offset = excluded.txn_first_offset, txn_started_ms = excluded.txn_started_ms"
+            f" WHERE {_LAST_OFFSET.format('producer_state')} < {_LAST_OFFSET.format('excluded')}"
+            " OR producer_state.epoch < excluded.epoch"
+            " OR producer_state.txn_first_offset <> excluded.txn_first_offset",
+            (
+                fold.partition_id, row.producer_id, row.epoch, row.last_ms, row.batches, row.txn_first_offset,
+                row.txn_started_ms,
+            ),
+        )  # fmt: skip
+    yield from aborted_store.add(fold.partition_id, fold.aborted)
     return True
 
 
@@ -320,6 +335,7 @@ def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Sc
         (partition_id, log_start),
     )
     rows = yield from _delete_segments(partition_id, log_start, limit, now_ms)
+    yield from aborted_store.forget_below(partition_id, log_start)
     size_bytes = sum(int(row[1]) for row in rows)
     if size_bytes:
         yield "UPDATE partition SET size_bytes = size_bytes - $2 WHERE partition_id = $1", (partition_id, size_bytes)
@@ -384,6 +400,7 @@ def free_deleted(partition_id: int, shard_id: int, limit: int, now_ms: int) -> S
     rows = yield from _delete_segments(partition_id, 2**63 - 1, limit, now_ms)
     if not rows:
         yield "DELETE FROM producer_state WHERE partition_id = $1", (partition_id,)
+        yield "DELETE FROM aborted_txn WHERE partition_id = $1", (partition_id,)
         yield (
             "UPDATE topic_deletion SET last_seq = (SELECT COALESCE(MAX(seq), 0) FROM wal_commit WHERE shard_id = $2)"
             " WHERE partition_id = $1 AND last_seq IS NULL",
@@ -454,4 +471,7 @@ def named_objects(object_ids: Sequence[bytes]) -> Script[frozenset[bytes]]:
 def forget_producers(partition_ids: Sequence[int], before_ms: int) -> Script[None]:
     """Remove the stored states of producers that wrote nothing since a time."""
     for partition_id in sorted(partition_ids):
-        yield "DELETE FROM producer_state WHERE partition_id = $1 AND last_ms < $2", (partition_id, before_ms)
+        yield (
+            "DELETE FROM producer_state WHERE partition_id = $1 AND last_ms < $2 AND txn_first_offset < 0",
+            (partition_id, before_ms),
+        )

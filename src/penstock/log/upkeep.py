@@ -1,8 +1,8 @@
 """What the log does for itself once records are in segments, put together.
 
-Retention moves log starts, trimming and topic removal let go of segments, merging and key compaction rewrite them,
-and what all of them leave behind is garbage, collected after a grace period. Each is a chore of its own and is woken
-by what makes work for it.
+Retention moves log starts, trimming and topic removal let go of segments, merging, key compaction and evacuation
+rewrite them, and what all of them leave behind is garbage, collected after a grace period. Each is a chore of its own
+and is woken by what makes work for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from penstock.base.clock import Clock
 from penstock.log.background import Chore
 from penstock.log.cleaner import Cleaner
+from penstock.log.evacuation import Evacuation
 from penstock.log.garbage import GRACE_MS, DeadObjects, Orphans
 from penstock.log.merging import Merging
 from penstock.log.model import Partition, Topic
@@ -40,13 +41,15 @@ class Upkeep:
         self._wake: Callable[[str], None] = _nobody
         self.changes = changes = SegmentChanges(
             database=database, segments=segments, objects=objects, uploads=uploads, clock=clock, executor=executor,
-            shard_id=shard_id, on_garbage=lambda: self._wake(DeadObjects.name),
+            shard_id=shard_id, on_garbage=self._on_garbage,
+            on_doubt=lambda: self._wake(Trimming.name),
         )  # fmt: skip
         self.retention = Retention(database=database, registry=registry, topics=topics, settings=settings, clock=clock)
         self.trimming = Trimming(changes, registry, wake=lambda: self._wake(Trimming.name))
         self.topic_removal = TopicRemoval(changes, wake=lambda: self._wake(TopicRemoval.name))
         self.merging = Merging(changes, registry)
         self.cleaner = Cleaner(changes, registry, settings)
+        self.evacuation = Evacuation(changes, registry)
         self.dead_objects = DeadObjects(changes, grace_ms=grace_ms)
         self.orphans = Orphans(changes, grace_ms=grace_ms)
         self.producer_expiry = ProducerExpiry(database=database, registry=registry, settings=settings, clock=clock)
@@ -56,8 +59,8 @@ class Upkeep:
     def chores(self) -> Sequence[Chore]:
         """All of them."""
         return (
-            self.retention, self.trimming, self.topic_removal, self.merging, self.cleaner, self.dead_objects,
-            self.orphans, self.producer_expiry,
+            self.retention, self.trimming, self.topic_removal, self.merging, self.cleaner, self.evacuation,
+            self.dead_objects, self.orphans, self.producer_expiry,
         )  # fmt: skip
 
     async def on_topic_created(self, topic: Topic) -> None:
@@ -84,10 +87,16 @@ class Upkeep:
             self._wake(Merging.name)
         self.topic_removal.commits_folded()
 
+    def _on_garbage(self) -> None:
+        self._wake(DeadObjects.name)
+        if self.evacuation.removed():
+            self._wake(Evacuation.name)
+
     def close(self) -> None:
         """Give up what is under way. After the background has stopped."""
         self.merging.close()
         self.cleaner.close()
+        self.evacuation.close()
 
     def counters(self) -> Sequence[tuple[str, str, int]]:
         """Name, meaning and value of what was counted since the process started."""
@@ -105,6 +114,8 @@ class Upkeep:
             ("cleaner_read_bytes", "Bytes that key compaction went over.", cleaner.read_bytes),
             ("cleaner_written_bytes", "Bytes that key compaction left.", cleaner.written_bytes),
             ("cleaner_mapped_bytes", "Bytes that key compaction took keys from.", cleaner.mapped_bytes),
+            ("evacuations", "Times the rest of a mostly dead object was moved.", self.evacuation.moves),
+            ("evacuated_bytes", "Bytes copied out of mostly dead objects.", self.evacuation.copied_bytes),
             (
                 "objects_deleted", "Objects deleted a grace period after their last segment went.",
                 self.dead_objects.deleted_objects,

@@ -21,6 +21,7 @@ from functools import partial
 
 from penstock.base.errors import CorruptData, OutcomeUnknown, PlatformError
 from penstock.log import wal_store
+from penstock.log.aborted import forget_aborted
 from penstock.log.adoption import Adoption
 from penstock.log.gathering import SLICE, Gathering, in_slices
 from penstock.log.recovery import commits_after, read_commit
@@ -315,6 +316,8 @@ def _letting_go(stretches: Iterable[Stretch]) -> Iterator[int]:
         partition = stretch.partition
         partition.segmented_to = max(partition.segmented_to, stretch.end_offset)
         partition.size_bytes -= stretch.skipped_bytes
+        partition.segmented_transactions = stretch.transactions
+        forget_aborted(partition)
         for number, span in enumerate(stretch.taken, 1):
             span.location = None
             if number % SPANS_AT_ONCE == 0:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from penstock.base.errors import CorruptData
-from penstock.log.commits import Commit, CommitEntry, ProducerBatch, sequence_batch
-from penstock.log.model import KEPT_BATCHES, Partition, Span
+from penstock.log.commits import CONTROL, Commit, CommitEntry, ProducerBatch, follow, sequence_batch
+from penstock.log.model import KEPT_BATCHES, AbortedTransaction, OpenTransaction, Partition, Span
 from penstock.log.recovery import pack_batches
 from penstock.log.registry import Registry
 from penstock.log.segment_store import Fold, ProducerRow
@@ -29,6 +29,7 @@ from penstock.log.wal_backlog import CompactionPolicy
 from penstock.storage.wal import WalLocation, pages_of
 
 _by_last_offset = attrgetter("last_offset")
+_NO_TRANSACTION = OpenTransaction(-1, -1)
 
 
 _Counted = dict[int, list[int]]
@@ -68,6 +69,10 @@ class Stretch:
     byte_length: int = 0
     counted: _Counted = field(default_factory=dict)
     producers: dict[int, _Producer] = field(default_factory=dict)
+    transactions: dict[int, OpenTransaction] = field(default_factory=dict)
+    """Those that are open at the end of the stretch."""
+    aborted: list[AbortedTransaction] = field(default_factory=list)
+    """Those that end within it."""
     taken: list[Span] = field(default_factory=list)
     """All spans of the stretch."""
     spans: list[Span] = field(default_factory=list)
@@ -109,6 +114,7 @@ class Stretch:
             size_bytes=sum(span.byte_length for span in self.spans),
             first_dirty_ms=self.first_ms,
             producers=tuple(self._producer_row(producer_id) for producer_id in self.producers),
+            aborted=tuple(self.aborted),
         )
 
     def _producer_row(self, producer_id: int) -> ProducerRow:
@@ -118,9 +124,11 @@ class Stretch:
         if known is not None and known.epoch == found.epoch:
             older = [batch for batch in known.batches if batch.last_offset < self.base_offset]
             batches = deque((*older, *batches), maxlen=KEPT_BATCHES)
+        transaction = self.transactions.get(producer_id, _NO_TRANSACTION)
         return ProducerRow(
-            producer_id=producer_id, epoch=found.epoch, last_ms=found.last_ms, batches=pack_batches(batches)
-        )
+            producer_id=producer_id, epoch=found.epoch, last_ms=found.last_ms, batches=pack_batches(batches),
+            txn_first_offset=transaction.first_offset, txn_started_ms=transaction.started_ms,
+        )  # fmt: skip
 
 
 def is_long(span: Span) -> bool:
@@ -206,7 +214,10 @@ class Plan:
             return None
         start = partition.segmented_to
         self._changes += 2
-        stretch = self.stretches[partition_id] = Stretch(partition, start, start, commit.seq, commit.committed_ms)
+        stretch = self.stretches[partition_id] = Stretch(
+            partition, start, start, commit.seq, commit.committed_ms,
+            transactions=dict(partition.segmented_transactions),
+        )  # fmt: skip
         return stretch
 
     def _take(self, stretch: Stretch, entry: CommitEntry, base: int, commit: Commit) -> None:
@@ -219,7 +230,10 @@ class Plan:
                 self._changes += producer is None
                 producer = stretch.producers[batch.producer_id] = _Producer(batch.epoch, commit.committed_ms)
             producer.last_ms = commit.committed_ms
-            producer.batches.append((base, batch))
+            if batch.flags:
+                follow(stretch.transactions, stretch.aborted, base, batch, commit.committed_ms)
+            if not batch.flags & CONTROL:
+                producer.batches.append((base, batch))
 
 
 def _metrics(counted: _Counted) -> Iterator[tuple[tuple[int, Metric], int]]:

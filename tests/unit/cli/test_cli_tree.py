@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,3 +155,19 @@ def test_nothing_heavy_is_imported_to_start(words: list[str]) -> None:
     )
     loaded = set(result.stderr.split())
     assert not [module for module in HEAVY if module in loaded]
+
+
+def test_it_starts_quickly() -> None:
+    code = (
+        "import sys; from penstock.__main__ import main; sys.argv = ['penstock', '--help']; main();"
+        "print([name for name in ('asyncio', 'rich', 'sqlite3', 'yaml', 'penstock.agent', 'penstock.wire.codec')"
+        " if name in sys.modules], file=sys.stderr)"
+    )
+    taken_s = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert done.stderr.strip() == "[]"
+    assert min(taken_s) < 0.3

@@ -346,8 +346,6 @@ async def test_random_histories_with_faults_and_crashes(seed: int) -> None:
         world.clock.time_ms += GRACE_MS + 1
         await world.run()
     model.check(await world.records(partition), partition.log_start)
-    await world.topics.trim(1, {partition: partition.log_start + 1})
-    await world.run()
     await world.check()
     for _ in range(2):
         world.clock.time_ms += 6 * 3_600_000

@@ -53,6 +53,10 @@ class ClusterHandlers:
         self._registry = topics.registry
         self._brokers = brokers
 
+    def kafka_cluster_id(self, context: RequestContext) -> str:
+        """What clients call the cluster they are at."""
+        return self._brokers.kafka_cluster_id(context.cluster_id)
+
     async def metadata(self, context: RequestContext, request: MetadataRequest) -> MetadataResponse:
         """Metadata, key 3, v0-13. v0: an empty list means all topics, from v1 null does. v4: the client may forbid
         auto-creation. v7: leader epochs. v8: authorized operations. v10: topic ids, v12: asking by them. v13: an

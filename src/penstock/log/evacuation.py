@@ -1,0 +1,121 @@
+"""Freeing the space of objects of which little is still wanted.
+
+An object dies with its last segment. Objects hold segments of many partitions, of which some go early (by retention,
+trimming, key compaction) and some stay for long: a little that stays would keep a lot that is gone. So the live
+segments of an object that is mostly dead are copied into a new one, and the old one is garbage. At least three times
+as much is freed as is copied.
+
+What is left of an object often goes soon by itself, when the rest of its records come of age. Therefore an object is
+emptied only if it was found mostly dead twice, an interval apart. Objects are looked at only while there is something
+to find: after segments were removed.
+"""
+
+from __future__ import annotations
+
+from penstock.base.errors import CorruptData, InvalidRequest
+from penstock.log import segment_store
+from penstock.log.registry import Registry
+from penstock.log.rewriting import Part, Rewrite, SegmentChanges
+from penstock.log.segments import ref_of
+
+INTERVAL_MS = 600_000
+OBJECTS_AT_ONCE = 100
+SEGMENTS_AT_ONCE = 200
+LIVE_SHARE = 4
+"""An object is mostly dead when less than one in so many of its bytes is live."""
+MIN_FREED_BYTES = 1024 * 1024
+
+
+class Evacuation:
+    """The chore."""
+
+    name = "evacuation"
+
+    def __init__(self, changes: SegmentChanges, registry: Registry, *, interval_ms: int = INTERVAL_MS) -> None:
+        self._changes, self._registry, self._interval_s = changes, registry, interval_ms / 1000
+        self._next_scan_at = changes.clock.monotonic() + self._interval_s
+        self._removed = True
+        """Whether segments were removed since the last scan began. At start nobody knows."""
+        self._cursor: bytes | None = None
+        """The last object that this scan has looked at; None between scans."""
+        self._found: set[bytes] = set()
+        self._found_before: set[bytes] = set()
+        self._damaged: set[bytes] = set()
+        self._rewrite: Rewrite | None = None
+        self._source = b""
+        self.moves = 0
+        self.copied_bytes = 0
+
+    def removed(self) -> bool:
+        """Segments were removed; whether the chore sleeps and is to be woken."""
+        is_news, self._removed = not self._removed, True
+        return is_news
+
+    async def run(self) -> float | None:
+        """Go on with an object, or look for the next one."""
+        if self._rewrite is not None:
+            await self._go_on(self._rewrite)
+            return 0.0
+        if self._cursor is None:
+            if not self._removed and not self._found_before:
+                return None
+            wait_s = self._next_scan_at - self._changes.clock.monotonic()
+            if wait_s > 0:
+                return wait_s
+            self._cursor, self._removed, self._found = b"", False, set()
+        if await self._scan(self._cursor):
+            return 0.0
+        self._cursor, self._found_before = None, self._found
+        self._next_scan_at = self._changes.clock.monotonic() + self._interval_s
+        return self._interval_s if self._removed or self._found_before else None
+
+    def close(self) -> None:
+        """Give up what is under way."""
+        if self._rewrite is not None:
+            for part in self._rewrite.parts:
+                self._changes.rewriting.discard(part.partition.partition_id)
+            self._rewrite.abort()
+            self._rewrite = None
+
+    async def _scan(self, cursor: bytes) -> bool:
+        """Look at the next objects, up to one that is to be emptied; False at the end."""
+        rows = await self._changes.database.read(lambda: segment_store.live_bytes(cursor, OBJECTS_AT_ONCE))
+        for object_id, size_bytes, live_bytes in rows:
+            mostly_dead = live_bytes * LIVE_SHARE < size_bytes and size_bytes - live_bytes >= MIN_FREED_BYTES
+            if mostly_dead and object_id not in self._damaged:
+                if object_id in self._found_before and await self._begin(object_id):
+                    # Looked at again after this: it may have more segments than are copied at once.
+                    return True
+                self._found.add(object_id)
+            self._cursor = object_id
+        return len(rows) == OBJECTS_AT_ONCE
+
+    async def _begin(self, object_id: bytes) -> bool:
+        """Take on an object; False if none of its segments can be moved now."""
+        rows = await self._changes.database.read(lambda: segment_store.segments_in(object_id, SEGMENTS_AT_ONCE))
+        rewriting = self._changes.rewriting
+        parts = [
+            Part(partition, [ref])
+            for ref in map(ref_of, rows)
+            if ref.partition_id not in rewriting and (partition := self._registry.partition(ref.partition_id))
+        ]
+        if parts:
+            rewriting.update(part.partition.partition_id for part in parts)
+            self._rewrite, self._source = Rewrite(self._changes, parts, None), object_id
+        return bool(parts)
+
+    async def _go_on(self, rewrite: Rewrite) -> None:
+        try:
+            await rewrite.step()
+        except (CorruptData, InvalidRequest):
+            self._damaged.add(self._source)
+            self.close()
+            raise
+        except BaseException:
+            self.close()
+            raise
+        if rewrite.is_done:
+            self.close()
+            if not rewrite.conflicted:
+                self.moves += 1
+                self.copied_bytes += rewrite.written_bytes
