@@ -17,9 +17,9 @@ from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
+from penstock.metadata.migrate import expand
 
-MACROS = {"I16": "INTEGER", "I32": "INTEGER", "I64": "INTEGER", "TEXT": "TEXT", "BLOB": "BLOB"}
-MIGRATION = Path(next(iter(penstock.metadata.__path__))) / "migrations" / "0002_groups.sql"
+MIGRATIONS = sorted((Path(next(iter(penstock.metadata.__path__))) / "migrations").glob("*.sql"))
 
 ORDERS = bytes([7]) * 16
 PAYMENTS = bytes([9]) * 16
@@ -32,8 +32,8 @@ class SqlScripts:
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
-        sql = MIGRATION.read_text()
-        self._connection.executescript(re.sub(r"\{(\w+)\}", lambda match: MACROS[match[1]], sql))
+        for migration in MIGRATIONS:
+            self._connection.executescript(expand(migration.read_text(), "sqlite"))
         self.faults: list[str] = []
         self.transactions = self.reads = 0
 

@@ -66,7 +66,7 @@ def test_a_good_batch_is_stored_as_it_came(compression: Compression) -> None:
     accepted = judge(data)
     assert isinstance(accepted, Accepted)
     assert bytes(accepted.data) == data
-    assert accepted[1:] == (2, 7, 3, 11, NOW_MS, NO_TIMESTAMP)
+    assert accepted[1:] == (2, 7, 3, 11, NOW_MS, NO_TIMESTAMP, 0)
 
 
 @pytest.mark.parametrize(

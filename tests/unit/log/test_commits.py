@@ -28,7 +28,7 @@ from penstock.wire.records import HEADER_BYTES, MIN_RECORD_BYTES
 I32, I64 = st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1)
 PRODUCER_BATCHES = st.builds(
     ProducerBatch, producer_id=I64, epoch=st.integers(0, 2**15 - 1), first_sequence=I32, last_offset_delta=I32,
-    offset_delta=I32, timestamp=st.integers(-1, 2**63 - 1),
+    offset_delta=I32, timestamp=st.integers(-1, 2**63 - 1), flags=st.sampled_from([0, 0, 1, 3, 7]),
 )  # fmt: skip
 ENTRIES = st.builds(
     CommitEntry, partition_id=I64, byte_start=I32, byte_length=I32, offset_count=I32, batch_count=I32,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +56,8 @@ WRAPPED = sent((TOP - 2, 2), (TOP, 3), (2, 1))
         pytest.param(sent((TOP - 1, 2)), 5, 0, 1, APPEND, id="0 follows 2147483647"),
         pytest.param(sent((TOP - 1, 2)), 5, 1, 1, Refusal.OUT_OF_ORDER, id="1 does not"),
         pytest.param(sent((TOP - 1, 1)), 5, TOP, 1, APPEND, id="2147483647 is a sequence"),
-        pytest.param(ProducerState(1, 5, 0), 5, 77, 1, APPEND, id="known without batches"),
+        pytest.param(ProducerState(1, 5, 0), 5, 0, 1, APPEND, id="the first of an epoch that a marker began"),
+        pytest.param(ProducerState(1, 5, 0), 5, 77, 1, Refusal.OUT_OF_ORDER, id="not the first of that epoch"),
         pytest.param(ProducerState(1, 5, 0), 4, 0, 1, Refusal.FENCED, id="known without batches, older epoch"),
         pytest.param(awaited(5, 3, 0), 5, 3, 2, APPEND, id="the awaited batch"),
         pytest.param(awaited(5, 3, 0), 5, 3, 9, APPEND, id="the awaited batch, cut otherwise"),
@@ -134,15 +133,15 @@ class NaiveLog:
 )
 def test_against_a_naive_model(first: int, steps: list[tuple[int, int]]) -> None:
     """Batches that are new, repeated, cut otherwise or out of order: both logs say the same."""
-    model, producers = NaiveLog(first), {1: ProducerState(1, 0, 0, deque(maxlen=KEPT_BATCHES))}
+    model, producers = NaiveLog(first), dict[int, ProducerState]()
     for back, count in steps:
         known = model.batches[back:][0] if back < 0 and len(model.batches) >= -back else None
         position, size = (known[0], known[1]) if known is not None else (max(0, model.records + back), count)
         if not model.batches:
-            position = 0  # A producer without batches may begin anywhere: that is its beginning.
+            position = 0  # An unknown producer may begin anywhere: that is its beginning.
         expected = model.append(position, size)
         sequence = (first + position) % SEQUENCES
-        verdict = judge(producers[1], 0, sequence, size)
+        verdict = judge(producers.get(1), 0, sequence, size)
         if verdict is None:
             offset = model.records - size
             assert expected == offset

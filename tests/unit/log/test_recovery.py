@@ -168,7 +168,7 @@ async def test_rows_below_the_floor_mean_nothing() -> None:
     await life.execute("UPDATE shard SET wal_floor = 3")
     await life.execute("UPDATE partition SET segmented_to = 3, next_offset = 3, size_bytes = 777")
     await life.execute(
-        "INSERT INTO producer_state VALUES ($1, 9, 0, $2, $3)", partition.partition_id, life.clock.time_ms,
+        "INSERT INTO producer_state VALUES ($1, 9, 0, $2, $3, -1, -1)", partition.partition_id, life.clock.time_ms,
         pack_batches(list(state.batches)[:3]),
     )  # fmt: skip
     life = await life.die()
@@ -187,7 +187,7 @@ async def test_states_ahead_of_the_commits_that_are_left_are_not_taken_back() ->
     for sequence in range(3):
         await append(life.writer, (partition, batch(1, producer_id=9, sequence=sequence)))
     await life.execute(
-        "INSERT INTO producer_state VALUES ($1, 9, 0, $2, $3)", partition.partition_id, life.clock.time_ms,
+        "INSERT INTO producer_state VALUES ($1, 9, 0, $2, $3, -1, -1)", partition.partition_id, life.clock.time_ms,
         pack_batches(partition.producers[9].batches),
     )  # fmt: skip
     life = await life.die()
