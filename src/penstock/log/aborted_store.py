@@ -48,6 +48,12 @@ def ends(shard_id: int) -> Script[Rows]:
     )
 
 
+def forget(partition_id: int, last_offsets: Iterable[int]) -> Script[None]:
+    """Remove some, by where they end."""
+    for last_offset in last_offsets:
+        yield "DELETE FROM aborted_txn WHERE partition_id = $1 AND last_offset = $2", (partition_id, last_offset)
+
+
 def forget_below(partition_id: int, log_start: int) -> Script[None]:
     """Remove those that nobody can read into any more."""
     yield "DELETE FROM aborted_txn WHERE partition_id = $1 AND last_offset < $2", (partition_id, log_start)

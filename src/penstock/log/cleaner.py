@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown
-from penstock.log import segment_store
-from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, clean_batch, measure
+from penstock.log import aborted_store, segment_store
+from penstock.log.aborted import StoredAborted, aborted_between
+from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, Transactions, clean_batch, measure
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.rewriting import STEP_PIECES, STEP_S, Part, Rewrite, SegmentChanges, SegmentReader
@@ -231,10 +232,13 @@ class Pass:
         self._cleaned_to = 0
         self._rewrite: Rewrite | None = None
         self._cleaning: Cleaning | None = None
+        self._has_aborted = False
 
     async def step(self) -> None:
         """A bounded piece of work."""
-        if not self._is_mapped:
+        if not self._has_aborted:
+            await self._find_aborted()
+        elif not self._is_mapped:
             await self._map_some()
         elif self._rewrite is not None:
             await self._go_on(self._rewrite)
@@ -246,6 +250,13 @@ class Pass:
         if self._rewrite is not None:
             self._rewrite.abort()
             self._rewrite = None
+
+    async def _find_aborted(self) -> None:
+        partition, end = self.partition, self._dirt.end_offset
+        recent = aborted_between(partition.aborted, partition.log_start, end)
+        older = await StoredAborted(self._changes.database).between(partition, partition.log_start, end)
+        self._keys.transactions = Transactions(dict.fromkeys((*older, *recent)))
+        self._has_aborted = True
 
     # ---- first: the keys -------------------------------------------------------------------------------------
 
@@ -304,7 +315,8 @@ class Pass:
             state.batches[-1].last_offset for state in self.partition.producers.values() if state.batches
         )
         self._cleaning = Cleaning(
-            keys=self._keys, now_ms=self._changes.clock.now_ms(), wanted_headers=wanted,
+            keys=self._keys, transactions=self._keys.transactions, now_ms=self._changes.clock.now_ms(),
+            wanted_headers=wanted,
             delete_retention_ms=self.partition.topic.config.delete_retention_ms,
         )  # fmt: skip
 
@@ -315,7 +327,8 @@ class Pass:
             self.is_done = True
             return
         assert self._cleaning is not None
-        cleaning = self._cleaning
+        # With a state of its own: if the segments have changed meanwhile, they are gone through again.
+        cleaning = self._under_way = replace(self._cleaning, transactions=self._cleaning.transactions.copy())
         self._rewrite = Rewrite(
             self._changes, [Part(self.partition, refs)], lambda header, batch: clean_batch(cleaning, header, batch)
         )
@@ -354,9 +367,23 @@ class Pass:
         self.read_bytes += rewrite.read_bytes
         self.written_bytes += rewrite.written_bytes
         if not rewrite.conflicted:
+            self._cleaning = self._under_way
             self._cleaned_to = rewrite.removed[-1].last_offset + 1
 
+    async def _forget_aborted(self) -> None:
+        """Take transactions off the list of which nothing is left but the end, not even in memory."""
+        partition = self.partition
+        in_memory = partition.spans[0].base_offset if partition.spans else partition.next_offset
+        expired = self._cleaning.transactions.expired_aborts if self._cleaning is not None else ()
+        gone = sorted(offset for offset in expired if offset < in_memory)
+        if not gone:
+            return
+        partition_id = partition.partition_id
+        await self._changes.database.transaction(lambda: aborted_store.forget(partition_id, gone), background=True)
+        partition.aborted[:] = [one for one in partition.aborted if one.last_offset not in gone]
+
     async def _note_cleaned(self) -> None:
+        await self._forget_aborted()
         partition, cleaned_to = self.partition, self._keys.end_offset
         if cleaned_to <= partition.cleaned_to:
             return

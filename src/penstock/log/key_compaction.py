@@ -10,33 +10,85 @@ That is safe because the map covered the tombstone when the horizon was set: old
 pass, and before it.
 
 Offsets never change. A batch keeps its base and last offset, whatever records it loses, and disappears when it has
-none left, unless its header is still wanted. Control batches and transactional batches are kept as they are, and
-their keys supersede nothing: whether they count is decided by markers that are not looked at here.
+none left, unless its header is still wanted.
+
+Compaction only looks at what is stable, so every transaction in it has ended. Batches of aborted ones go, and their
+keys supersede nothing; those of committed ones are like all others. A marker that has no batch left before it gets a
+delete horizon as well, for readers who are between the two. After that a commit marker goes. An abort marker stays
+until it is off the list of aborted transactions, which `Transactions.expired_aborts` asks for: a reader who was told
+of the transaction must find its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from operator import attrgetter
 
-from penstock.log.model import TopicConfig
+from penstock.log.model import AbortedTransaction, TopicConfig
 from penstock.log.segments import Stretch
 from penstock.storage.wal import Buffer
 from penstock.wire.primitives import Malformed
 from penstock.wire.records import BatchHeader, RecordSpan, keep_records, records_section, scan_records
 
+_by_last_offset = attrgetter("last_offset")
 KEY_HASH_BYTES = 16
 """Two of 2^32 keys share a hash of this size with a probability of 2^-65."""
 MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
 
 
+class Transactions:
+    """The transactions of a partition, as one goes through it from its beginning."""
+
+    __slots__ = ("_aborted", "_ends", "_seen", "expired_aborts")
+
+    def __init__(self, aborted: Iterable[AbortedTransaction] = ()) -> None:
+        self._aborted: dict[int, list[AbortedTransaction]] = {}
+        for one in aborted:
+            self._aborted.setdefault(one.producer_id, []).append(one)
+        self._ends = {one.last_offset for ones in self._aborted.values() for one in ones}
+        self._seen: set[int] = set()
+        """Producers with batches since their last marker."""
+        self.expired_aborts: set[int] = set()
+        """Offsets of markers of aborted transactions that nobody needs to be told of any more."""
+
+    def copy(self) -> Transactions:
+        """The same, to go on from here without changing it."""
+        other = Transactions()
+        other._aborted, other._ends = self._aborted, self._ends
+        other._seen, other.expired_aborts = self._seen.copy(), self.expired_aborts.copy()
+        return other
+
+    def is_aborted(self, header: BatchHeader) -> bool:
+        """Whether a batch belongs to an aborted transaction."""
+        if not header.is_transactional or header.is_control:
+            return False
+        ones = self._aborted.get(header.producer_id)
+        if ones is None:
+            return False
+        at = bisect_left(ones, header.base_offset, key=_by_last_offset)
+        return at < len(ones) and ones[at].first_offset <= header.base_offset
+
+    def note(self, header: BatchHeader) -> None:
+        """A transaction has a batch here."""
+        self._seen.add(header.producer_id)
+
+    def end(self, header: BatchHeader) -> tuple[bool, bool]:
+        """A marker: whether its transaction has a batch before it, and whether it is on the list of aborted ones."""
+        has_batches = header.producer_id in self._seen
+        self._seen.discard(header.producer_id)
+        return has_batches, header.base_offset in self._ends
+
+
 class KeyMap:
     """The latest offset of each key of a stretch of the log."""
 
-    __slots__ = ("_latest", "capacity", "end_offset")
+    __slots__ = ("_latest", "capacity", "end_offset", "transactions")
 
     def __init__(self, capacity: int) -> None:
+        self.transactions = Transactions()
         self._latest: dict[bytes, int] = {}
         self.capacity = capacity
         self.end_offset = 0
@@ -52,7 +104,8 @@ class KeyMap:
 
     def note(self, header: BatchHeader, batch: Buffer) -> None:
         """Take in the next batch."""
-        scanned = None if _is_opaque(header) else _scan(header, batch)
+        is_nothing = header.is_control or self.transactions.is_aborted(header)
+        scanned = None if is_nothing else _scan(header, batch)
         if scanned is not None:
             latest = self._latest
             for span in scanned[1]:
@@ -79,6 +132,7 @@ class Cleaning:
     keys: KeyMap
     now_ms: int
     delete_retention_ms: int
+    transactions: Transactions = field(default_factory=Transactions)
     wanted_headers: frozenset[int] = frozenset()
     """Last offsets of batches whose headers stay when their records go: the last ones of live producers."""
 
@@ -89,14 +143,21 @@ class Cleaning:
 
 def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffer | None:
     """What is left of one batch: the same object if nothing changes, other bytes, or None."""
-    if _is_opaque(header) or header.base_offset >= cleaning.keys.end_offset:
+    if header.base_offset >= cleaning.keys.end_offset:
         return batch
+    if header.is_control:
+        return _clean_marker(cleaning, header, batch)
+    if cleaning.transactions.is_aborted(header):
+        cleaning.transactions.note(header)
+        return keep_records(header, batch, b"", (), keep_empty=cleaning.wants_header(header))
     if header.record_count == 0:
         return batch if cleaning.wants_header(header) else None
     scanned = _scan(header, batch)
     if scanned is None:
         return batch
     data, spans = scanned
+    if header.is_transactional:
+        cleaning.transactions.note(header)
     horizon = header.delete_horizon_ms
     kept = _kept(cleaning, spans, tombstones_expired=horizon is not None and cleaning.now_ms >= horizon)
     if horizon is None and any(span.is_tombstone for span in kept):
@@ -120,8 +181,25 @@ def _kept(cleaning: Cleaning, spans: Sequence[RecordSpan], *, tombstones_expired
     ]
 
 
-def _is_opaque(header: BatchHeader) -> bool:
-    return header.is_control or header.is_transactional
+def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffer | None:
+    has_batches, is_listed = cleaning.transactions.end(header)
+    horizon = header.delete_horizon_ms
+    if has_batches or cleaning.wants_header(header):
+        return batch
+    if horizon is None:
+        scanned = _scan(header, batch)
+        if scanned is None:
+            return batch
+        data, spans = scanned
+        return keep_records(
+            header, batch, data, spans, delete_horizon_ms=cleaning.now_ms + cleaning.delete_retention_ms
+        )
+    if cleaning.now_ms < horizon:
+        return batch
+    if is_listed:
+        cleaning.transactions.expired_aborts.add(header.base_offset)
+        return batch
+    return None
 
 
 def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:

@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.log.key_compaction import KEY_HASH_BYTES, Cleaning, KeyMap, clean_batch, fingerprint, measure
-from penstock.log.model import TopicConfig
+from penstock.log.key_compaction import (
+    KEY_HASH_BYTES,
+    Cleaning,
+    KeyMap,
+    Transactions,
+    clean_batch,
+    fingerprint,
+    measure,
+)
+from penstock.log.markers import marker
+from penstock.log.model import AbortedTransaction, TopicConfig
 from penstock.log.segments import Stretch
 from penstock.wire.compression import Compression
 from penstock.wire.records import (
@@ -18,6 +27,7 @@ from penstock.wire.records import (
     build_batch,
     iter_batches,
     iter_records,
+    offset_prefix,
     parse_header,
     verify_crc,
 )
@@ -131,13 +141,75 @@ def test_a_tombstone_that_was_superseded_goes_at_once() -> None:
     assert parse_header(left).delete_horizon_ms is None
 
 
-@pytest.mark.parametrize("options", [{"is_transactional": True}, {"is_control": True}])
-def test_transactional_and_control_batches_are_kept_and_supersede_nothing(options) -> None:
-    batch = batch_of(0, "a", producer_id=1, producer_epoch=0, base_sequence=0)
-    opaque = batch_of(1, "a", producer_id=1, producer_epoch=0, base_sequence=1, **options)
-    keys = keys_of(batch, opaque, batch_of(2, "z"))
-    assert found(cleaned(batch, keys)) == [(0, "a")]
-    assert cleaned(opaque, keys) == opaque
+def of_transaction(base: int, *keys: str, producer_id: int = 1) -> bytes:
+    """A batch of a transaction."""
+    return batch_of(base, *keys, producer_id=producer_id, producer_epoch=0, base_sequence=base, is_transactional=True)
+
+
+def end_of_transaction(base: int, *, commit: bool, producer_id: int = 1) -> bytes:
+    """A marker."""
+    batch = marker(producer_id=producer_id, epoch=0, commit=commit, coordinator_epoch=0, now_ms=1000)
+    data = bytearray(batch.data)
+    data[:16] = offset_prefix(base, len(data) - 12, 0)
+    return bytes(data)
+
+
+class Log:
+    """Batches of a partition, cleaned again and again."""
+
+    def __init__(self, *batches: bytes, aborted: Sequence[AbortedTransaction] = ()) -> None:
+        self.batches, self.aborted = list(batches), list(aborted)
+
+    def clean(self, now_ms: int) -> list[tuple[int, str]]:
+        """One pass over all of it; what records are left. Markers count as records without name."""
+        keys = KeyMap(1000)
+        keys.transactions = Transactions(self.aborted)
+        for batch in self.batches:
+            keys.note(parse_header(batch), batch)
+        cleaning = Cleaning(keys=keys, transactions=keys.transactions.copy(), now_ms=now_ms, delete_retention_ms=HOUR)
+        left = [clean_batch(cleaning, parse_header(batch), batch) for batch in self.batches]
+        self.batches = [bytes(batch) for batch in left if batch is not None]
+        gone = cleaning.transactions.expired_aborts
+        self.aborted = [one for one in self.aborted if one.last_offset not in gone]
+        return [one for batch in self.batches for one in ([(parse_header(batch).base_offset, "")] if parse_header(
+            batch).is_control else found(batch))]  # fmt: skip
+
+
+def test_committed_batches_are_like_all_others_and_their_marker_goes_after_its_horizon() -> None:
+    log = Log(of_transaction(0, "a"), end_of_transaction(1, commit=True), batch_of(2, "a"), batch_of(3, "z"))
+    assert log.clean(NOW) == [(1, ""), (2, "a"), (3, "z")]
+    assert log.clean(NOW) == [(1, ""), (2, "a"), (3, "z")], "its horizon is set only now"
+    assert log.clean(NOW + HOUR - 1) == [(1, ""), (2, "a"), (3, "z")]
+    assert log.clean(NOW + HOUR) == [(2, "a"), (3, "z")]
+
+
+def test_a_marker_stays_as_long_as_a_record_of_its_transaction() -> None:
+    log = Log(of_transaction(0, "a"), end_of_transaction(1, commit=True), batch_of(2, "z"))
+    for now_ms in (NOW, NOW + HOUR, NOW + 3 * HOUR):
+        assert log.clean(now_ms) == [(0, "a"), (1, ""), (2, "z")]
+
+
+def test_aborted_batches_go_and_supersede_nothing() -> None:
+    log = Log(
+        batch_of(0, "a"), of_transaction(1, "a"), of_transaction(2, "b", producer_id=2),
+        end_of_transaction(3, commit=False), end_of_transaction(4, commit=True, producer_id=2), batch_of(5, "z"),
+        aborted=[AbortedTransaction(1, 1, 3, 2)],
+    )  # fmt: skip
+    assert log.clean(NOW) == [(0, "a"), (2, "b"), (3, ""), (4, ""), (5, "z")]
+    assert log.clean(NOW) == [(0, "a"), (2, "b"), (3, ""), (4, ""), (5, "z")], "its horizon is set only now"
+    assert log.aborted, "readers may still be told of it"
+    assert log.clean(NOW + HOUR) == [(0, "a"), (2, "b"), (3, ""), (4, ""), (5, "z")], "first it leaves the list"
+    assert not log.aborted
+    assert log.clean(NOW + HOUR) == [(0, "a"), (2, "b"), (4, ""), (5, "z")]
+
+
+def test_only_the_aborted_transactions_of_a_producer_go() -> None:
+    log = Log(
+        of_transaction(0, "a"), end_of_transaction(1, commit=True), of_transaction(2, "b"),
+        end_of_transaction(3, commit=False), of_transaction(4, "c"), end_of_transaction(5, commit=True),
+        batch_of(6, "z"), aborted=[AbortedTransaction(1, 2, 3, 4)],
+    )  # fmt: skip
+    assert log.clean(NOW) == [(0, "a"), (1, ""), (3, ""), (4, "c"), (5, ""), (6, "z")]
 
 
 @pytest.mark.parametrize("codec", list(Compression))

@@ -1,0 +1,257 @@
+"""Exactly once, while the process is killed again and again.
+
+A relay reads `in`, writes what it read to `out`, and commits its offsets, all in one transaction each; some it aborts
+and does again. Beside it, writers of transactions over several partitions, which they commit or abort. Whoever reads
+only what is committed sees every record of `in` in `out` once, and of each transaction all or nothing.
+`PENSTOCK_CRASHES` says how often the process is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from fixtures.server import Server
+from fixtures.waiting import eventually
+from fixtures.wire import Wire
+
+CRASHES = int(os.environ.get("PENSTOCK_CRASHES", "10"))
+SMALL = (str(Path(__file__).with_name("small_log.py")),)
+INPUTS, IN_PARTITIONS, OUT_PARTITIONS = 6_000, 2, 3
+QUIET = {"log_level": 0}
+
+
+def transactional(bootstrap: str, name: str) -> Producer:
+    """A producer that has its id, however long that takes."""
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap, "transactional.id": name, "transaction.timeout.ms": 30_000, "linger.ms": 1,
+            "reconnect.backoff.max.ms": 200, **QUIET,
+        }
+    )  # fmt: skip
+    producer.init_transactions(60)
+    return producer
+
+
+def again_while_retriable(action: object, *args: object) -> None:
+    """Call it until it is through, or failed for good."""
+    while True:
+        try:
+            action(*args)  # type: ignore[operator]
+            return
+        except KafkaException as problem:
+            if not problem.args[0].retriable():
+                raise
+
+
+class Worker(threading.Thread):
+    """A client that starts anew whenever something is beyond repair."""
+
+    def __init__(self, bootstrap: str, seed: str) -> None:
+        super().__init__(daemon=True)
+        self.bootstrap, self.chance = bootstrap, random.Random(seed)
+        self.ending = threading.Event()
+        self.restarts = self.committed = self.aborted = 0
+
+    def run(self) -> None:
+        while not self.ending.is_set():
+            try:
+                self.work()
+            except KafkaException:
+                self.restarts += 1
+
+    def work(self) -> None:
+        """Until told to end."""
+        raise NotImplementedError
+
+
+class Relay(Worker):
+    """Consume, transform, produce."""
+
+    def work(self) -> None:
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap, "group.id": "relay", "enable.auto.commit": False,
+                "auto.offset.reset": "earliest", "isolation.level": "read_committed", "session.timeout.ms": 10_000,
+                "reconnect.backoff.max.ms": 200, **QUIET,
+            }
+        )  # fmt: skip
+        try:
+            producer = transactional(self.bootstrap, "relay")
+            consumer.subscribe(["in"])
+            while not self.ending.is_set():
+                self._turn(consumer, producer)
+        finally:
+            consumer.close()
+
+    def _turn(self, consumer: Consumer, producer: Producer) -> None:
+        messages = [found for found in consumer.consume(200, 0.2) if found.error() is None]
+        if not messages:
+            return
+        producer.begin_transaction()
+        try:
+            for message in messages:
+                producer.produce("out", value=message.value(), partition=int(message.value()) % OUT_PARTITIONS)
+            ends: dict[tuple[str, int], int] = {}
+            for message in messages:
+                ends[message.topic(), message.partition()] = message.offset() + 1
+            offsets = [TopicPartition(*place, offset) for place, offset in ends.items()]
+            again_while_retriable(producer.send_offsets_to_transaction, offsets, consumer.consumer_group_metadata(), 30)
+            if self.chance.random() < 0.2:
+                again_while_retriable(producer.abort_transaction, 30)
+                self.aborted += 1
+                self._back(consumer, messages)
+                return
+            again_while_retriable(producer.commit_transaction, 30)
+            self.committed += 1
+        except KafkaException as problem:
+            if not problem.args[0].txn_requires_abort():
+                raise
+            again_while_retriable(producer.abort_transaction, 30)
+            self.aborted += 1
+            self._back(consumer, messages)
+
+    def _back(self, consumer: Consumer, messages: list[object]) -> None:
+        first: dict[tuple[str, int], int] = {}
+        for message in messages:
+            first.setdefault((message.topic(), message.partition()), message.offset())  # type: ignore[attr-defined]
+        for (topic, partition), offset in first.items():
+            consumer.seek(TopicPartition(topic, partition, offset))
+
+
+class Many(Worker):
+    """Transactions of one record in each partition, all with the same number."""
+
+    def __init__(self, bootstrap: str, name: str) -> None:
+        super().__init__(bootstrap, name)
+        self.label, self.number = name, 0
+        self.decided: dict[str, bool] = {}
+        """What became of each transaction, where that is known."""
+
+    def work(self) -> None:
+        producer = transactional(self.bootstrap, self.label)
+        while not self.ending.is_set():
+            self.number += 1
+            value = f"{self.label}/{self.number}"
+            producer.begin_transaction()
+            for partition in range(OUT_PARTITIONS):
+                producer.produce("many", value=value, partition=partition)
+            commit = self.chance.random() < 0.6
+            try:
+                if commit:
+                    again_while_retriable(producer.commit_transaction, 30)
+                    self.decided[value] = True
+                    self.committed += 1
+                    continue
+            except KafkaException as problem:
+                if not problem.args[0].txn_requires_abort():
+                    raise
+            again_while_retriable(producer.abort_transaction, 30)
+            self.decided[value] = False
+            self.aborted += 1
+
+
+def read_committed(bootstrap: str, topic: str) -> dict[int, list[str]]:
+    """Everything a reader of committed data finds, by partition."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap, "group.id": "checker", "enable.auto.commit": False,
+            "isolation.level": "read_committed", "enable.partition.eof": True, **QUIET,
+        }
+    )  # fmt: skip
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(OUT_PARTITIONS)])
+    found: dict[int, list[str]] = {partition: [] for partition in range(OUT_PARTITIONS)}
+    ended: set[int] = set()
+
+    def read() -> bool:
+        for message in consumer.consume(1_000, 0.2):
+            if message.error() is None:
+                found[message.partition()].append(message.value().decode())
+            else:
+                ended.add(message.partition())
+        return len(ended) == OUT_PARTITIONS
+
+    try:
+        eventually(read, within_s=60, what=f"reading {topic}")
+    finally:
+        consumer.close()
+    return found
+
+
+@pytest.fixture(params=["process", "disk"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Server]:
+    """A server with small files, so that transactions are folded into tables while they are open."""
+    one = Server(tmp_path, durability=request.param, program=SMALL)
+    yield one
+    if one.running:
+        one.kill()
+
+
+@pytest.mark.timeout(120 + 20 * CRASHES)
+def test_exactly_once_through_crashes(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        wire.create_topic("in", partitions=IN_PARTITIONS)
+        for name in ("out", "many"):
+            wire.create_topic(name, partitions=OUT_PARTITIONS)
+    source = Producer({"bootstrap.servers": server.bootstrap, "enable.idempotence": True, "linger.ms": 5, **QUIET})
+    workers = [Relay(server.bootstrap, "relay"), Many(server.bootstrap, "one"), Many(server.bootstrap, "two")]
+    for worker in workers:
+        worker.start()
+    chance = random.Random("exactly once")
+    for crash in range(CRASHES):
+        for number in range(crash * INPUTS // CRASHES, (crash + 1) * INPUTS // CRASHES):
+            source.produce("in", value=str(number), partition=number % IN_PARTITIONS)
+            source.poll(0)
+        goal = sum(worker.committed for worker in workers) + chance.choice((1, 5, 20))
+        eventually(lambda goal=goal: sum(one.committed for one in workers) >= goal, within_s=60, what="commits")
+        server.kill()
+        server.start()
+    assert source.flush(60) == 0
+
+    def relayed() -> bool:
+        with Wire(server.bootstrap) as wire:
+            committed = wire.committed("relay", [("in", partition) for partition in range(IN_PARTITIONS)])
+            ends = {place: wire.list_offset(place[0], -1, partition=place[1]).offset for place in committed}
+        return committed == ends
+
+    eventually(relayed, within_s=90, what="everything being relayed")
+    for worker in workers:
+        worker.ending.set()
+    for worker in workers:
+        worker.join(60)
+        assert not worker.is_alive()
+    server.kill()
+    server.start()
+    check(server.bootstrap, workers)
+    assert server.stop() == 0
+    with capsys.disabled():
+        print(
+            f"\n{CRASHES} crashes ({server.durability}): {sum(one.committed for one in workers)} transactions committed,"
+            f" {sum(one.aborted for one in workers)} aborted, {sum(one.restarts for one in workers)} new clients"
+        )
+
+
+def check(bootstrap: str, workers: list[Worker]) -> None:
+    """Once each, and all or nothing."""
+    out = [int(value) for values in read_committed(bootstrap, "out").values() for value in values]
+    counts = Counter(out)
+    assert [number for number, count in counts.items() if count > 1] == []
+    assert set(counts) == set(range(INPUTS))
+    many = read_committed(bootstrap, "many")
+    times = Counter(value for values in many.values() for value in values)
+    assert {value: count for value, count in times.items() if count != OUT_PARTITIONS} == {}
+    for worker in workers:
+        if isinstance(worker, Many):
+            seen = {value for value in times if value.startswith(worker.label + "/")}
+            for value, is_committed in worker.decided.items():
+                assert (value in seen) == is_committed, value
+            for values in many.values():
+                numbers = [int(value.split("/")[1]) for value in values if value.startswith(worker.label + "/")]
+                assert numbers == sorted(numbers)
