@@ -1,0 +1,120 @@
+"""The SQL of transactions, on every database."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from penstock.groups import store as group_store
+from penstock.groups.model import Group, GroupDeleted, GroupStored, Offset, OffsetsCommitted, OffsetsPending
+from penstock.groups.model import TransactionOwner as Owner
+from penstock.log import aborted_store
+from penstock.log.model import AbortedTransaction
+from penstock.transactions import store
+from penstock.transactions.model import Transaction, TransactionState
+
+TOPIC = b"t" * 16
+GROUP = (1, "group")
+OWNER = Owner(transactional_id="orders", producer_id=2**40, epoch=3)
+ORDERS = Transaction(
+    key=(1, "orders"), producer_id=2**40, epoch=3, last_producer_id=4, last_epoch=2, timeout_ms=60_000,
+    state=TransactionState.ONGOING, partitions=frozenset({1, 2**40}), groups=frozenset({"group", "ünï\0code"}),
+    started_ms=5, updated_ms=6,
+)  # fmt: skip
+PLAIN = Transaction(key=(2, "orders"), producer_id=5, epoch=0, timeout_ms=1, updated_ms=0)
+
+
+def offset(value: int, committed_ms: int = 0) -> Offset:
+    return Offset(committed_offset=value, leader_epoch=-1, metadata="", committed_ms=committed_ms)
+
+
+async def write(database: Any, *records: Any) -> None:
+    await database.transaction(lambda: group_store.write(group_store.fold([(GROUP, record) for record in records])))
+
+
+async def committed(database: Any) -> dict[int, int]:
+    found = await database.read(lambda: group_store.offsets_of(GROUP))
+    return {partition: one.committed_offset for (_, partition), one in found.items()}
+
+
+async def test_ids_come_back_as_they_were_stored(database: Any) -> None:
+    for txn in (ORDERS, PLAIN, PLAIN):
+        await database.transaction(partial(store.put, txn))
+    found = await database.read(store.load)
+    assert sorted(found, key=lambda txn: txn.key) == [ORDERS, PLAIN]
+    await database.transaction(lambda: store.forget(ORDERS.key))
+    assert await database.read(store.load) == [PLAIN]
+
+
+async def test_offsets_wait_for_the_end(database: Any) -> None:
+    await database.transaction(lambda: store.put(ORDERS))
+    await write(
+        database, GroupStored(Group(stored=True)), OffsetsCommitted({(TOPIC, 0): offset(1), (TOPIC, 2): offset(9)})
+    )
+    await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(5, 7), (TOPIC, 1): offset(6, 7)}))
+    await write(database, OffsetsPending(OWNER, {(TOPIC, 1): offset(8, 8)}))
+    assert await committed(database) == {0: 1, 2: 9}
+    _, pending = await database.read(lambda: group_store.offsets_and_pending(GROUP))
+    assert pending == {(TOPIC, 0), (TOPIC, 1)}
+    for _ in range(2):
+        await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=True))
+        assert await committed(database) == {0: 5, 1: 8, 2: 9}
+    _, pending = await database.read(lambda: group_store.offsets_and_pending(GROUP))
+    assert pending == frozenset()
+
+
+async def test_aborted_offsets_are_gone(database: Any) -> None:
+    await database.transaction(lambda: store.put(ORDERS))
+    await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(5)}))
+    await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=False))
+    await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=True))
+    assert await committed(database) == {}
+
+
+async def test_what_the_group_committed_itself_meanwhile_stays(database: Any) -> None:
+    await database.transaction(lambda: store.put(ORDERS))
+    await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(5, 100)}))
+    await write(database, OffsetsCommitted({(TOPIC, 0): offset(77, 101)}))
+    await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=True))
+    assert await committed(database) == {0: 77}
+
+
+async def test_only_the_owner_of_an_open_transaction_adds_offsets(database: Any) -> None:
+    await database.transaction(lambda: store.put(PLAIN))
+    stale = Owner(transactional_id="orders", producer_id=2**40, epoch=2)
+    await database.transaction(lambda: store.put(ORDERS))
+    await write(database, OffsetsPending(stale, {(TOPIC, 0): offset(5)}))
+    await write(
+        database, OffsetsPending(Owner(transactional_id="none", producer_id=1, epoch=0), {(TOPIC, 0): offset(5)})
+    )
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+
+
+async def test_pending_offsets_go_with_their_group_and_topic(database: Any) -> None:
+    await database.transaction(lambda: store.put(ORDERS))
+    pending = OffsetsPending(OWNER, {(TOPIC, 0): offset(5)})
+    await write(database, pending)
+    await write(database, GroupDeleted())
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+    await write(database, pending)
+    await database.transaction(lambda: group_store.forget_topic(1, TOPIC))
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+
+
+async def test_aborted_transactions_are_found_by_what_they_overlap(database: Any) -> None:
+    aborted = [
+        AbortedTransaction(1, 0, 4, 2), AbortedTransaction(2, 2, 9, 10), AbortedTransaction(1, 12, 15, 11),
+        AbortedTransaction(3, 11, 20, 21), AbortedTransaction(1, 30, 31, 32),
+    ]  # fmt: skip
+    for _ in range(2):
+        await database.transaction(lambda: aborted_store.add(7, aborted))
+    await database.transaction(lambda: aborted_store.add(8, aborted[:1]))
+    for start in range(34):
+        for end in range(start + 1, 35):
+            rows = await database.read(partial(aborted_store.between, 7, start, end))
+            found = [AbortedTransaction(*map(int, row)) for row in rows]
+            assert found == [one for one in aborted if one.last_offset >= start and one.first_offset < end]
+    await database.transaction(lambda: aborted_store.forget(7, [9]))
+    await database.transaction(lambda: aborted_store.forget_below(7, 15))
+    rows = await database.read(lambda: aborted_store.between(7, 0, 99))
+    assert [int(row[2]) for row in rows] == [15, 20, 31]

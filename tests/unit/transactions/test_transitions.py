@@ -1,0 +1,207 @@
+"""The rules of the transaction coordinator, as tables (KAFKA.md B7)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from penstock.transactions.model import (
+    EPOCH_EXHAUSTED,
+    NEVER_MS,
+    NO_EPOCH,
+    Add,
+    Decision,
+    End,
+    Ending,
+    Init,
+    Producer,
+    Transaction,
+    TransactionState,
+)
+from penstock.transactions.transitions import add, end, init, may_expire, time_out
+from penstock.wire.error_codes import ErrorCode
+
+KEY = (1, "orders")
+NOW = 1_000_000
+E, S = ErrorCode, TransactionState
+ME = Producer(7, 3)
+EMPTY = Transaction(key=KEY, producer_id=7, epoch=3, timeout_ms=60_000, updated_ms=0)
+ONGOING = replace(EMPTY, state=S.ONGOING, partitions=frozenset({1}), groups=frozenset({"g"}), started_ms=5)
+COMMITTED = replace(EMPTY, state=S.COMPLETE_COMMIT)
+ABORTED = replace(EMPTY, state=S.COMPLETE_ABORT)
+RAISED = replace(COMMITTED, epoch=4, last_epoch=3)
+"""Committed by version 2: the producer knows itself as epoch 4, or still as 3."""
+WORN = replace(EMPTY, epoch=EPOCH_EXHAUSTED)
+
+
+def start(
+    txn: Transaction | None, expected: Producer | None = None, *, has_batches: bool = False, fresh_id: int | None = 99
+) -> Decision:
+    """InitProducerId."""
+    request = Init(timeout_ms=1_000, expected=expected)
+    return init(txn, KEY, request, NOW, has_batches=has_batches, fresh_id=fresh_id)
+
+
+def finish(
+    txn: Transaction | None, producer: Producer = ME, *, commit: bool = True, raises: bool = True,
+    has_batches: bool = False, fresh_id: int | None = 99,
+) -> Decision:  # fmt: skip
+    """EndTxn."""
+    request = End(producer=producer, commit=commit, raises_epoch=raises)
+    return end(txn, request, NOW, has_batches=has_batches, fresh_id=fresh_id)
+
+
+@pytest.mark.parametrize(
+    ("txn", "expected", "given"),
+    [
+        pytest.param(None, None, Producer(99, 0), id="a new id"),
+        pytest.param(EMPTY, None, Producer(7, 4), id="a new producer"),
+        pytest.param(EMPTY, ME, Producer(7, 4), id="the same producer"),
+        pytest.param(RAISED, ME, Producer(7, 4), id="a repetition"),
+        pytest.param(WORN, None, Producer(99, 0), id="the epochs are used up"),
+        pytest.param(WORN, Producer(7, EPOCH_EXHAUSTED), Producer(99, 0), id="by its owner"),
+        pytest.param(
+            replace(EMPTY, producer_id=99, epoch=0, last_producer_id=7, last_epoch=EPOCH_EXHAUSTED),
+            Producer(7, EPOCH_EXHAUSTED), Producer(99, 0), id="a repetition of that",
+        ),
+    ],
+)  # fmt: skip
+def test_who_is_given_an_id(txn: Transaction | None, expected: Producer | None, given: Producer) -> None:
+    decision = start(txn, expected)
+    assert decision.result.error is E.NONE
+    assert decision.result.producer == given
+    assert decision.state is not None
+    assert (decision.state.producer_id, decision.state.epoch) == (given.producer_id, given.epoch)
+    assert decision.state.timeout_ms == 1_000
+    assert decision.ending is None
+
+
+@pytest.mark.parametrize("txn", [EMPTY, ONGOING, RAISED])
+@pytest.mark.parametrize("expected", [Producer(7, 1), Producer(8, 3), Producer(8, EPOCH_EXHAUSTED)])
+def test_who_is_not(txn: Transaction, expected: Producer) -> None:
+    decision = start(txn, expected)
+    assert decision.result.error is E.PRODUCER_FENCED
+    assert decision.state is None
+
+
+@pytest.mark.parametrize(("txn", "has_batches"), [(ONGOING, False), (EMPTY, True), (RAISED, True)])
+def test_a_new_producer_aborts_what_is_open(txn: Transaction, has_batches: bool) -> None:
+    decision = start(txn, has_batches=has_batches)
+    assert decision.ending == Ending(Producer(7, txn.epoch + 1), commit=False)
+    assert decision.result.producer == Producer(7, txn.epoch + 2)
+    assert decision.state is not None
+    assert (decision.state.partitions, decision.state.groups) == (frozenset(), frozenset())
+    assert decision.state.started_ms == NEVER_MS
+
+
+def test_an_id_that_is_needed_is_asked_for() -> None:
+    assert start(None, fresh_id=None).needs_producer_id
+    assert start(WORN, fresh_id=None).needs_producer_id
+    assert finish(
+        replace(ONGOING, epoch=EPOCH_EXHAUSTED), Producer(7, EPOCH_EXHAUSTED), fresh_id=None
+    ).needs_producer_id
+
+
+@pytest.mark.parametrize(
+    ("txn", "producer", "error"),
+    [
+        pytest.param(None, ME, E.INVALID_PRODUCER_ID_MAPPING, id="unknown"),
+        pytest.param(EMPTY, Producer(8, 3), E.INVALID_PRODUCER_ID_MAPPING, id="another producer"),
+        pytest.param(EMPTY, Producer(7, 2), E.PRODUCER_FENCED, id="an older epoch"),
+        pytest.param(EMPTY, Producer(7, 4), E.PRODUCER_FENCED, id="a newer epoch"),
+    ],
+)
+def test_who_may_not_speak_for_an_id(txn: Transaction | None, producer: Producer, error: ErrorCode) -> None:
+    assert add(txn, Add(producer=producer), NOW, has_batches=False).result.error is error
+    for raises in (False, True):
+        assert finish(txn, producer, raises=raises).result.error is error
+
+
+def test_adding_begins_a_transaction_and_adds_to_it() -> None:
+    first = add(EMPTY, Add(producer=ME, partitions=frozenset({1})), NOW, has_batches=False).state
+    assert first is not None
+    assert (first.state, first.started_ms, first.partitions) == (S.ONGOING, NOW, frozenset({1}))
+    second = add(first, Add(producer=ME, groups=frozenset({"g"})), NOW + 9, has_batches=False).state
+    assert second is not None
+    assert (second.started_ms, second.partitions, second.groups) == (NOW, frozenset({1}), frozenset({"g"}))
+    again = add(second, Add(producer=ME, groups=frozenset({"g"})), NOW + 10, has_batches=False)
+    assert (again.result.error, again.state) == (E.NONE, None)
+
+
+@pytest.mark.parametrize("commit", [True, False])
+@pytest.mark.parametrize(("txn", "has_batches"), [(ONGOING, False), (ONGOING, True), (EMPTY, True)])
+def test_both_generations_end_a_transaction(txn: Transaction, has_batches: bool, commit: bool) -> None:
+    for raises in (False, True):
+        decision = finish(txn, commit=commit, raises=raises, has_batches=has_batches)
+        after = Producer(7, 4) if raises else ME
+        assert decision.result.producer == after
+        assert decision.ending == Ending(after, commit)
+        assert decision.state is not None
+        assert decision.state.state is (S.COMPLETE_COMMIT if commit else S.COMPLETE_ABORT)
+        assert decision.state.last_epoch == (3 if raises else NO_EPOCH)
+        assert (decision.state.partitions, decision.state.groups) == (frozenset(), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("txn", "commit", "raises", "error"),
+    [
+        pytest.param(EMPTY, True, False, E.INVALID_TXN_STATE, id="v1: commit of nothing"),
+        pytest.param(EMPTY, False, False, E.INVALID_TXN_STATE, id="v1: abort of nothing"),
+        pytest.param(COMMITTED, True, False, E.NONE, id="v1: commit again"),
+        pytest.param(COMMITTED, False, False, E.INVALID_TXN_STATE, id="v1: abort after commit"),
+        pytest.param(ABORTED, False, False, E.NONE, id="v1: abort again"),
+        pytest.param(ABORTED, True, False, E.INVALID_TXN_STATE, id="v1: commit after abort"),
+        pytest.param(EMPTY, True, True, E.INVALID_TXN_STATE, id="v2: commit of nothing"),
+        pytest.param(COMMITTED, True, True, E.INVALID_TXN_STATE, id="v2: commit of nothing after a commit"),
+    ],
+)
+def test_ends_of_nothing(txn: Transaction, commit: bool, raises: bool, error: ErrorCode) -> None:
+    decision = finish(txn, commit=commit, raises=raises)
+    assert decision.result.error is error
+    assert (decision.state, decision.ending) == (None, None)
+
+
+@pytest.mark.parametrize("txn", [EMPTY, COMMITTED, ABORTED])
+def test_version_2_may_abort_to_be_sure(txn: Transaction) -> None:
+    decision = finish(txn, commit=False)
+    assert decision.result.producer == Producer(7, 4)
+    assert decision.ending is None
+    assert decision.state is not None
+    assert decision.state.last_epoch == 3
+
+
+def test_version_2_repeats_an_end() -> None:
+    again = finish(RAISED)
+    assert (again.result.error, again.result.producer, again.state) == (E.NONE, Producer(7, 4), None)
+    assert finish(RAISED, commit=False).result.error is E.INVALID_TXN_STATE
+    # The next transaction has begun, or somebody else has the id: whoever asks is a zombie.
+    assert finish(RAISED, has_batches=True).result.error is E.PRODUCER_FENCED
+    assert finish(replace(RAISED, state=S.EMPTY)).result.error is E.PRODUCER_FENCED
+
+
+def test_the_last_epoch_leads_to_another_producer_id() -> None:
+    last = Producer(7, EPOCH_EXHAUSTED)
+    decision = finish(replace(ONGOING, epoch=EPOCH_EXHAUSTED), last)
+    assert decision.result.producer == Producer(99, 0)
+    assert decision.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=True)
+    assert decision.state is not None
+    again = finish(decision.state, last)
+    assert (again.result.error, again.result.producer) == (E.NONE, Producer(99, 0))
+
+
+def test_a_transaction_times_out() -> None:
+    early = time_out(ONGOING, 60_004, has_batches=True, began_ms=5)
+    assert (early.state, early.ending) == (None, None)
+    late = time_out(ONGOING, 60_005, has_batches=True, began_ms=5)
+    assert late.ending == Ending(Producer(7, 4), commit=False)
+    assert late.state is not None
+    assert (late.state.epoch, late.state.last_epoch) == (4, NO_EPOCH)
+    assert time_out(EMPTY, NOW, has_batches=False, began_ms=0).state is None
+
+
+def test_ids_expire_unless_they_are_used() -> None:
+    assert may_expire(COMMITTED, 1_000, 1_000, has_batches=False)
+    assert not may_expire(COMMITTED, 999, 1_000, has_batches=False)
+    assert not may_expire(ONGOING, 9_999, 1_000, has_batches=False)
+    assert not may_expire(COMMITTED, 9_999, 1_000, has_batches=True)
