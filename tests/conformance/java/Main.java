@@ -28,6 +28,7 @@ public final class Main {
         RecordChecks.register(kit, checks);
         GroupChecks.register(kit, checks);
         AdminChecks.register(kit, checks);
+        TransactionChecks.register(kit, checks);
         if (arguments.length > 1 && arguments[1].equals("--restart")) {
             checks.clear();
             checks.put("going on after a restart of the broker", () -> Restart.run(kit));
