@@ -112,5 +112,5 @@ async def settle(world: World) -> None:
     await world.heal()
     await world.crash()
     # Sweeps and grace periods: time costs nothing here.
-    await asyncio.sleep(12 * GRACE_MS / 1000)
+    await asyncio.sleep(8 * GRACE_MS / 1000)
     check_no_garbage(world.database, world.object_store, world.wal_store)

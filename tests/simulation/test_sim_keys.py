@@ -32,7 +32,7 @@ KEYS = [f"key-{number}".encode() for number in range(6)]
 @simulate(reach=("killed", "database: after", "objects: crash after", "records removed", "tombstone removed"))
 async def test_the_latest_value_of_each_key_stays(world: World) -> None:
     world.upkeep = EAGER
-    world.settings["log.cleaner.backoff.ms"] = "150"
+    world.settings["log.cleaner.backoff.ms"] = "300"
     await world.open()
     topic_id = await Admin(world, "admin").create_topic(
         "table", partitions=1, cleanup_policy="compact", min_cleanable_dirty_ratio="0.05", delete_retention_ms="800"
@@ -44,10 +44,10 @@ async def test_the_latest_value_of_each_key_stays(world: World) -> None:
         background.create_task(kill_now_and_then(world, stop, every_s=1.2))
         background.create_task(follow(world, "table", partition, "consumer", stop))
         async with asyncio.TaskGroup() as work:
-            keyed = {"keys": KEYS, "tombstones": 0.2, "pause_s": 0.25}
-            work.create_task(produce_idempotently(world, "table", partition, "idem-0", 20, **keyed))
-            work.create_task(produce_idempotently(world, "table", partition, "idem-1", 20, **keyed))
-            work.create_task(produce_plainly(world, "table", partition, "plain", 15, **keyed))
+            keyed = {"keys": KEYS, "tombstones": 0.2, "pause_s": 0.2}
+            work.create_task(produce_idempotently(world, "table", partition, "idem-0", 15, **keyed))
+            work.create_task(produce_idempotently(world, "table", partition, "idem-1", 15, **keyed))
+            work.create_task(produce_plainly(world, "table", partition, "plain", 10, **keyed))
         stop.set()
     await world.heal()
     (log,) = await read_logs(world, "table", [partition])

@@ -27,7 +27,7 @@ RETENTION_MS = 1_500
 @simulate(reach=("killed", "database: after", "log start moved", "everything expired"))
 async def test_retention_takes_what_is_due(world: World) -> None:
     world.upkeep = EAGER
-    world.settings["log.retention.check.interval.ms"] = "300"
+    world.settings["log.retention.check.interval.ms"] = "500"
     await world.open()
     admin = Admin(world, "admin")
     timed = PartitionKey(await admin.create_topic("timed", partitions=1, retention_ms=str(RETENTION_MS)), 0)
@@ -40,8 +40,8 @@ async def test_retention_takes_what_is_due(world: World) -> None:
             background.create_task(follow(world, name, partition, f"consumer-{name}", stop))
         async with asyncio.TaskGroup() as work:
             for name, partition in (("timed", timed), ("sized", sized)):
-                work.create_task(produce_idempotently(world, name, partition, f"idem-{name}", 20, pause_s=0.3))
-                work.create_task(produce_plainly(world, name, partition, f"plain-{name}", 15, pause_s=0.3))
+                work.create_task(produce_idempotently(world, name, partition, f"idem-{name}", 12, pause_s=0.3))
+                work.create_task(produce_plainly(world, name, partition, f"plain-{name}", 10, pause_s=0.3))
         stop.set()
     await world.heal()
     logs = [*await read_logs(world, "timed", [timed]), *await read_logs(world, "sized", [sized])]

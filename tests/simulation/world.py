@@ -30,7 +30,7 @@ from penstock.storage.memory import MemoryObjectStore, MemoryWal
 T = TypeVar("T")
 
 START_MS = 1_700_000_000_000
-GRACE_MS = 5_000
+GRACE_MS = 3_000
 """How long dead objects live on in this world."""
 
 
