@@ -154,8 +154,13 @@ class Plan:
         policy = self._policy
         if not self.locations:
             return True
-        if self.rows >= policy.pass_rows or self._changes >= policy.pass_changes:
+        if self.rows >= policy.pass_rows:
             return False
+        if self._changes >= policy.pass_changes:
+            # Commits to partitions that are in the pass already are for free.
+            stretches = self.stretches
+            if any(entry.partition_id not in stretches for entry in commit.entries):
+                return False
         size_bytes, location = self.held_bytes + commit.location.length, commit.location
         if location.key == self.locations[-1].key and location.length >= LONG_BYTES * len(commit.entries):
             # Probably the file becomes an object as it is: take the rest of it.
