@@ -43,14 +43,21 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def fill(wire: Wire) -> int:
-    """Produce until the disk is full; how many records were acknowledged."""
+def fill(wire: Wire, *, refusals: int) -> int:
+    """Produce until the disk is full and was so for a while; how many records were acknowledged.
+
+    Compaction may find some room in between.
+    """
     count = 0
-    while (answer := wire.produce("t", batch(b"%06d" % count * (VALUE_BYTES // 6)))).error_code == 0:
-        assert answer.base_offset == count
-        count += 1
-    assert answer.error_code == ErrorCode.KAFKA_STORAGE_ERROR  # Clients try again.
-    assert "is full" in answer.error_message
+    while refusals:
+        answer = wire.produce("t", batch(b"%06d" % count * (VALUE_BYTES // 6)))
+        if answer.error_code:
+            assert answer.error_code == ErrorCode.KAFKA_STORAGE_ERROR  # Clients try again.
+            assert "full" in answer.error_message
+            refusals -= 1
+        else:
+            assert answer.base_offset == count
+            count += 1
     return count
 
 
@@ -72,14 +79,12 @@ def test_a_disk_that_fills_up_and_empties_again(small_disk: Path) -> None:
     try:
         with Wire(server.bootstrap) as wire, Wire(server.bootstrap) as reader:
             wire.create_topic("t")
-            count = fill(wire)
+            count = fill(wire, refusals=100)
             assert count > 50
             check_records(reader, count)
             assert server.http_status("/healthz") == 200
-            for _ in range(50):
-                assert wire.produce("t", batch(b"x" * VALUE_BYTES)).error_code == ErrorCode.KAFKA_STORAGE_ERROR
             text = server.log_path.read_text()
-            assert text.count("a flush failed") == 1, text
+            assert 1 <= text.count("a flush failed") <= 3 + text.count("flushes succeed again"), text
             assert "Traceback" not in text, text
 
             server.kill()  # A crash on a full disk, and a start without room.
