@@ -18,6 +18,7 @@ from simulation.clients import Consumer, IdempotentProducer, Producer
 from simulation.history import PartitionKey
 from simulation.links import ConnectionLost
 from simulation.logs import StoredLog, batches_of, read_log
+from simulation.places import Place
 from simulation.world import GRACE_MS, World
 
 from penstock.log.wal_backlog import CompactionPolicy
@@ -50,9 +51,11 @@ async def produce_idempotently(
     await producer.produce(batches, pause_s=pause_s)
 
 
-async def follow(world: World, topic: str, partition: PartitionKey, name: str, stop: asyncio.Event) -> None:
+async def follow(
+    world: World, topic: str, partition: PartitionKey, name: str, stop: asyncio.Event, *, place: Place | None = None
+) -> None:
     """A consumer that reads along, from the beginning, and begins anew now and then."""
-    consumer = Consumer(world, name, topic, partition)
+    consumer = Consumer(world, name, topic, partition, place=place)
     while not stop.is_set():
         try:
             fetched = await consumer.fetch(
@@ -82,7 +85,7 @@ async def kill_now_and_then(world: World, stop: asyncio.Event, *, every_s: float
     """Power cuts at moments of nobody's choosing."""
     while not stop.is_set():
         await asyncio.sleep(world.source.between(0.05, 2 * every_s))
-        if world.agent is not None and not stop.is_set():
+        if not stop.is_set() and all(place.agent is not None for place in world.places):
             await world.crash()
 
 

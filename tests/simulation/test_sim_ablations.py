@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import test_sim_log
-from simulation import world as world_module
+from simulation import places
 from simulation.seeds import Scenario, run
 from simulation.world import World
 
@@ -67,7 +67,7 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
-    class LazyWal(world_module.FaultyWal):
+    class LazyWal(places.FaultyWal):
         """Says that an object is stored, and stores it a moment later."""
 
         def append(self, body: Sequence[Buffer]) -> WalLocation:
@@ -77,7 +77,7 @@ def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
             asyncio.get_running_loop().call_later(0.005, objects.__setitem__, location.key, stored)
             return location
 
-    patch.setattr(world_module, "FaultyWal", LazyWal)
+    patch.setattr(places, "FaultyWal", LazyWal)
 
 
 def batches_are_cut(patch: pytest.MonkeyPatch) -> None:
