@@ -17,7 +17,7 @@ import pytest
 from crash_load import MemberLoad, Place, ProducerLoad, check_log, read_all
 from fixtures.server import Server
 from fixtures.waiting import eventually
-from fixtures.wire import Wire
+from fixtures.wire import Wire, batch
 
 CRASHES = int(os.environ.get("PENSTOCK_CRASHES", "10"))
 RESTART_S = 10.0
@@ -158,3 +158,21 @@ def check_group(server: Server, members: list[MemberLoad]) -> None:
         assert member.committed, "nothing was ever committed"
         for place, offset in member.committed.items():
             assert offset <= committed[place] <= member.tried[place], (place, committed[place], offset)
+
+
+def test_a_first_start_cut_short(tmp_path: Path) -> None:
+    """Killed again and again while it makes its directory, it starts from whatever is there."""
+    chance = random.Random("first start")
+    server = Server(tmp_path, durability="disk")
+    for _ in range(10):
+        server.spawn()
+        time.sleep(chance.uniform(0.1, 1.2))  # An instant of the start, not something to wait for.
+        server.kill()
+    server.start()
+    try:
+        with Wire(server.bootstrap) as wire:
+            wire.create_topic("t")
+            assert wire.produce("t", batch(b"first")).base_offset == 0
+        assert server.stop() == 0
+    finally:
+        server.kill()
