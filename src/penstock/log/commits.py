@@ -101,13 +101,13 @@ def unpack_entries(blob: bytes) -> list[CommitEntry]:
             raise CorruptData("commit row ends inside an entry")
         partition_id, start, length, offsets, count, timestamp, producer_count = _ENTRY.unpack_from(blob, position)
         position += _ENTRY.size
-        if position + producer_count * _PRODUCER.size > end:
-            raise CorruptData("commit row ends inside a producer batch")
-        batches = tuple(
-            ProducerBatch(*_PRODUCER.unpack_from(blob, position + number * _PRODUCER.size))
-            for number in range(producer_count)
-        )
-        position += producer_count * _PRODUCER.size
+        batches: tuple[ProducerBatch, ...] = ()
+        if producer_count:
+            following = position + producer_count * _PRODUCER.size
+            if following > end:
+                raise CorruptData("commit row ends inside a producer batch")
+            batches = tuple(map(ProducerBatch._make, _PRODUCER.iter_unpack(blob[position:following])))
+            position = following
         entries.append(CommitEntry(partition_id, start, length, offsets, count, timestamp, batches))
     return entries
 
