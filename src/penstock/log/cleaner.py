@@ -25,7 +25,15 @@ from penstock.log import segment_store
 from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, clean_batch, measure
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.rewriting import STEP_PIECES, STEP_S, Part, Rewrite, SegmentChanges, SegmentReader
+from penstock.log.rewriting import (
+    DECODED_PIECE_BYTES,
+    STEP_BYTES,
+    STEP_S,
+    Part,
+    Rewrite,
+    SegmentChanges,
+    SegmentReader,
+)
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
 from penstock.log.settings import LiveSettings
 from penstock.metadata.database import Rows, Script
@@ -257,7 +265,7 @@ class Pass:
             return
         clock = self._changes.clock
         ends_at = clock.monotonic() + STEP_S
-        for _ in range(STEP_PIECES):
+        for _ in range(STEP_BYTES // DECODED_PIECE_BYTES):
             if not await self._changes.in_thread(self._map_piece):
                 self._reader = None
                 return
@@ -275,7 +283,9 @@ class Pass:
             # Merged with what came later, or gone: the map covers what it covers.
             return False
         self._ref = ref
-        self._reader = SegmentReader(self._changes.objects, ref, position=ref.position_for(offset))
+        self._reader = SegmentReader(
+            self._changes.objects, ref, position=ref.position_for(offset), piece_bytes=DECODED_PIECE_BYTES
+        )
         return True
 
     def _map_piece(self) -> bool:

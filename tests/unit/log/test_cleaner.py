@@ -257,8 +257,8 @@ async def test_steps_are_bounded_and_hold_one_piece(monkeypatch: pytest.MonkeyPa
     steps = 0
     while await world.upkeep.cleaner.run() != 15.0:
         steps += 1
-    assert biggest <= rewriting.PIECE_BYTES
-    assert steps > 2 * 8 * 2_000_000 / (rewriting.PIECE_BYTES * rewriting.STEP_PIECES)
+    assert biggest <= rewriting.DECODED_PIECE_BYTES
+    assert steps > 2 * 8 * 2_000_000 / rewriting.STEP_BYTES
     assert len(await world.records(partition)) == 200
 
 
