@@ -125,6 +125,32 @@ def test_a_limit_that_goes_and_comes(server: Server) -> None:
         check_records(wire, 4)
 
 
+def test_a_stop_while_nothing_can_be_written(small_disk: Path) -> None:
+    server = Server(small_disk / "server", durability="disk")
+    server.log_path = small_disk.parent / "server.log"
+    server.start()
+    try:
+        with Wire(server.bootstrap) as wire:
+            wire.create_topic("t")
+            count = fill(wire, refusals=20)
+            (small_disk / "rest").write_bytes(bytes(_free_bytes(small_disk)))
+            began = time.monotonic()
+            assert server.stop() == 0, server.log_tail()
+            assert time.monotonic() - began < STOP_S
+        assert "Traceback" not in server.log_path.read_text()
+        subprocess.run(["mount", "-o", "remount,size=300m", str(small_disk)], check=True)
+        server.start()
+        with Wire(server.bootstrap) as wire:
+            check_records(wire, count)
+    finally:
+        server.kill()
+
+
+def _free_bytes(place: Path) -> int:
+    found = os.statvfs(place)
+    return found.f_bavail * found.f_frsize
+
+
 class Load(threading.Thread):
     """A producer that goes on until its connection ends, and counts what was acknowledged in order."""
 
