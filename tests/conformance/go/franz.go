@@ -37,10 +37,19 @@ func (f *franz) client(options ...kgo.Opt) *kgo.Client {
 
 func (f *franz) topic(partitions int32, configs map[string]*string) string {
 	name := fresh("franz")
+	f.create(name, partitions, configs)
+	return name
+}
+
+// create makes a topic and waits until the broker says that it is there.
+func (f *franz) create(name string, partitions int32, configs map[string]*string) {
 	created, err := f.admin.CreateTopic(background, partitions, 1, configs, name)
 	must(err)
 	must(created.Err)
-	return name
+	eventually("topic "+name, func() bool {
+		listed, err := f.admin.ListTopics(background, name)
+		return err == nil && listed[name].Err == nil && len(listed[name].Partitions) == int(partitions)
+	})
 }
 
 func send(client *kgo.Client, records ...*kgo.Record) {

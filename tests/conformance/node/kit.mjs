@@ -53,8 +53,20 @@ export class Kit {
   async topic(numPartitions, settings = {}) {
     const topic = fresh('kafkajs')
     const configEntries = Object.entries(settings).map(([name, value]) => ({ name, value }))
-    await this.admin.createTopics({ topics: [{ topic, numPartitions, configEntries }] })
+    await this.create({ topic, numPartitions, configEntries })
     return topic
+  }
+
+  /** Creates topics and waits until the broker says that they are there. */
+  async create(...topics) {
+    await this.admin.createTopics({ topics, waitForLeaders: false })
+    const names = topics.map(({ topic }) => topic)
+    await eventually(`topics ${names}`, () =>
+      this.admin.fetchTopicMetadata({ topics: names }).then(
+        () => true,
+        () => false,
+      ),
+    )
   }
 
   /** Runs `use` with a connected producer. */
