@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown
 from penstock.log import segment_store
 from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, clean_batch, measure
-from penstock.log.model import Partition, TopicConfig
+from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
 from penstock.log.registry import Registry
+from penstock.log.retention import longest_span_ms
 from penstock.log.rewriting import (
     DECODED_PIECE_BYTES,
     STEP_BYTES,
@@ -223,6 +224,33 @@ def again_at(stretches: Sequence[Stretch], config: TopicConfig, dirt: Dirt, firs
     return min(times)
 
 
+class Group:
+    """Neighbours that are cleaned together and become one segment."""
+
+    def __init__(self, config: TopicConfig) -> None:
+        self.refs: list[SegmentRef] = []
+        self._max_bytes = min(config.segment_bytes, MAX_SEGMENT_BYTES)
+        self._max_span_ms = longest_span_ms(config)
+        self._size_bytes = 0
+        self._oldest_ms, self._newest_ms = NEVER_MS, NO_TIMESTAMP
+
+    def takes(self, ref: SegmentRef) -> bool:
+        """Add the next segment if it fits in; the first one always does."""
+        self._size_bytes += ref.byte_length
+        self._newest_ms = max(self._newest_ms, ref.max_timestamp)
+        if ref.min_timestamp >= 0:
+            self._oldest_ms = min(self._oldest_ms, ref.min_timestamp)
+        if self.refs and (
+            self._size_bytes > self._max_bytes
+            or self._newest_ms - self._oldest_ms > self._max_span_ms
+            or ref.last_offset - self.refs[0].base_offset >= MAX_SEGMENT_OFFSETS
+            or len(self.refs) >= GROUP_MAX_SEGMENTS
+        ):
+            return False
+        self.refs.append(ref)
+        return True
+
+
 class Pass:
     """One pass over one partition. Steps run one after the other; `abort` ends it early."""
 
@@ -333,28 +361,17 @@ class Pass:
     async def _group(self) -> list[SegmentRef]:
         """The next segments below the map's end, as many as fit into one."""
         partition_id, offset = self.partition.partition_id, max(self._cleaned_to, self.partition.log_start)
-        max_bytes = min(self.partition.topic.config.segment_bytes, MAX_SEGMENT_BYTES)
-        group: list[SegmentRef] = []
-        size = 0
+        group = Group(self.partition.topic.config)
         while True:
             rows = await self._changes.database.read(
                 lambda offset=offset: segment_store.segments_from(partition_id, offset, REFS_AT_ONCE)  # type: ignore[misc]
             )
             for ref in map(ref_of, rows):
-                size += ref.byte_length
-                if ref.base_offset >= self._keys.end_offset or (
-                    group
-                    and (
-                        size > max_bytes
-                        or ref.last_offset - group[0].base_offset >= MAX_SEGMENT_OFFSETS
-                        or len(group) >= GROUP_MAX_SEGMENTS
-                    )
-                ):
-                    return group
-                group.append(ref)
+                if ref.base_offset >= self._keys.end_offset or not group.takes(ref):
+                    return group.refs
             if len(rows) < REFS_AT_ONCE:
-                return group
-            offset = group[-1].last_offset + 1
+                return group.refs
+            offset = group.refs[-1].last_offset + 1
 
     async def _go_on(self, rewrite: Rewrite) -> None:
         await rewrite.step()

@@ -206,6 +206,21 @@ async def test_compact_and_delete_do_both() -> None:
     await world.check()
 
 
+async def test_compaction_does_not_keep_old_records_from_retention() -> None:
+    """With a record now and then and a pass after each, everything would end in one segment that is never old."""
+    world = await UpkeepWorld().start()
+    topic = await world.topic(cleanup_policy="compact,delete", retention_ms=8 * DAY_MS, min_cleanable_dirty_ratio=0)
+    (partition,) = topic.partitions
+    for day in range(40):
+        world.clock.time_ms = START_MS + day * DAY_MS // 2
+        await world.segment(partition, [record(f"window-{day}", "x", world.clock.time_ms)])
+        await clean(world)
+        await world.run()
+    assert 40 - 2 * 9 - 1 <= partition.log_start <= 40 - 2 * 8
+    assert await world.segment_count(partition) <= 20
+    await world.check()
+
+
 async def test_readers_in_the_middle_of_a_pass_see_a_whole_log() -> None:
     """After every single step, from every position, a consumer sees the latest value of each key, in order."""
     world = await UpkeepWorld().start()
