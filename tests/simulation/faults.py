@@ -81,7 +81,7 @@ class FaultSource:
     def delay_s(self) -> float:
         """How long an operation takes to begin."""
         if self._hit(self.faults.stall, "stall"):
-            return self._random.uniform(1.0, 8.0)
+            return self._random.uniform(0.5, 3.0)
         return self._random.uniform(0.0, 0.004)
 
     def transit_s(self) -> float:

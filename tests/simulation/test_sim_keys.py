@@ -12,6 +12,7 @@ from simulation.checkers.usage import check_usage
 from simulation.checkers.watermarks import check_watermarks
 from simulation.clients import Admin
 from simulation.faults import SOME
+from simulation.guards import SKEW_MS
 from simulation.history import PartitionKey
 from simulation.logs import StoredLog
 from simulation.scenarios import (
@@ -26,6 +27,7 @@ from simulation.scenarios import (
 from simulation.seeds import simulate
 from simulation.world import World
 
+DELETE_RETENTION_MS = 2_000
 KEYS = [f"key-{number}".encode() for number in range(6)]
 
 
@@ -35,7 +37,11 @@ async def test_the_latest_value_of_each_key_stays(world: World) -> None:
     world.settings["log.cleaner.backoff.ms"] = "300"
     await world.open()
     topic_id = await Admin(world, "admin").create_topic(
-        "table", partitions=1, cleanup_policy="compact", min_cleanable_dirty_ratio="0.05", delete_retention_ms="800"
+        "table",
+        partitions=1,
+        cleanup_policy="compact",
+        min_cleanable_dirty_ratio="0.05",
+        delete_retention_ms=str(DELETE_RETENTION_MS),
     )
     partition = PartitionKey(topic_id, 0)
     world.faults = SOME
@@ -66,7 +72,8 @@ def check_table(world: World, log: StoredLog) -> None:
     """Everything that must hold of a compacted log."""
     history, commits = world.history, world.witness.commits(world.database)
     check_commits_dense(commits)
-    check_keys(history.appends, log)
+    kept_since_ms = world.clock.now_ms() - DELETE_RETENTION_MS + SKEW_MS
+    check_keys(history.appends, log, tombstones_kept_since_ms=kept_since_ms)
     check_reads(history.fetches)
     check_fetches(history.fetches, with_gaps=True)
     check_watermarks(history.fetches, history.appends)

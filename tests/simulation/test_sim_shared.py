@@ -36,15 +36,15 @@ async def test_two_agents_make_one_log(world: World) -> None:
     world.faults = replace(SOME, cut=0.02)
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as background:
-        background.create_task(kill_now_and_then(world, stop, every_s=0.4))
+        background.create_task(kill_now_and_then(world, stop, every_s=0.3))
         for place in world.places:
             name = f"consumer-{place.number}"
             background.create_task(follow(world, "orders", partitions[0], name, stop, place=place))
         async with asyncio.TaskGroup() as work:
             for number, partition in enumerate(partitions):
-                work.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 10))
-                work.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 15))
-            work.create_task(produce_idempotently(world, "orders", partitions[0], "idem-2", 15))
+                work.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 8))
+                work.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 10))
+            work.create_task(produce_idempotently(world, "orders", partitions[0], "idem-2", 12))
         stop.set()
     await world.heal()
     await world.eventually(lambda: all_know(world), "agents hearing of each other's last commits")
