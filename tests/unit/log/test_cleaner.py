@@ -331,9 +331,11 @@ class Model:
 
 
 @pytest.mark.parametrize("seed", range(25))
-async def test_random_histories_with_faults_and_crashes(seed: int) -> None:
+async def test_random_histories_with_faults_and_crashes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything at once: writes, trims, merging, cleaning, garbage, a failing database, crashes."""
     pick = random.Random(seed)
+    monkeypatch.setattr(cleaner, "GROUP_MAX_SEGMENTS", pick.choice([1, 1000]))
+    answers = ["before", "after", *[None] * pick.choice([6, 60])]
     world = await UpkeepWorld(database=InlineDatabase(), seed=f"cleaner {seed}").start()
     partition = await compacted(
         world, min_cleanable_dirty_ratio=0.1, delete_retention_ms=pick.choice([0, 30_000]), segment_bytes=1_048_576
@@ -344,8 +346,8 @@ async def test_random_histories_with_faults_and_crashes(seed: int) -> None:
         await write_some(world, partition, model, pick)
         if pick.random() < 0.1:
             await world.topics.trim(1, {partition: pick.randrange(partition.next_offset)})
-        world.database.faults = lambda: pick.choice(["before", "after", *[None] * 6])
-        for _ in range(pick.randrange(30)):
+        world.database.faults = lambda: pick.choice(answers)
+        for _ in range(pick.randrange(80)):
             world.clock.time_ms += pick.choice([0, 0, 100, 15_000])
             try:
                 await pick.choice(world.upkeep.chores).run()
