@@ -8,6 +8,7 @@ import pytest
 from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch, batches_in
 
+from penstock.base.errors import CorruptData
 from penstock.log.segments import INDEX_STEP_BYTES
 from penstock.log.wal_backlog import CompactionPolicy
 from penstock.metadata.inline import InlineDatabase
@@ -404,4 +405,30 @@ async def test_stretches_of_before_a_restart_are_copied(tmp_path, monkeypatch):
     assert world.compaction.stats.adopted_bytes == 0
     world.forget_tail()
     assert await world.contents(world.partition("orders")) == before
+    await close(world)
+
+
+async def test_short_segments_are_read_several_at_once(tmp_path, monkeypatch):
+    _, world = await adopting_world(tmp_path, monkeypatch)
+    (partition,) = (await world.topic("orders")).partitions
+    await world.fill([partition], commits=24, size_bytes=110_000)
+    before = await world.contents(partition)
+    await world.compaction.compact_everything()
+    world.forget_tail()
+    refs = await world.segments.list(partition)
+    assert len(refs) > 15
+    world.segments.add(refs)
+    reads = world.reader.cold_reads
+    assert await world.contents(partition, max_bytes=1_000_000) == before
+    assert world.reader.cold_reads - reads <= 4
+    assert await world.contents(partition, start=4, max_bytes=1_000_000) == before[110_000:]
+    # What is damaged or gone further on does not keep from what is asked for.
+    damaged = next(ref for ref in refs if ref.base_offset == 12)
+    path = tmp_path / "segments" / damaged.object_key
+    good = path.read_bytes()
+    path.write_bytes(good[: damaged.byte_offset] + bytes(61) + good[damaged.byte_offset + 61 :])
+    (found,) = await world.reader.read_batches(partition, 9, 1_000_000)
+    assert bytes(found) == before[330_000:440_000]
+    with pytest.raises(CorruptData):
+        await world.reader.read_batches(partition, 12, 1_000_000)
     await close(world)
