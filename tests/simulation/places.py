@@ -48,12 +48,14 @@ class Place:
         self.links: list[Link] = []
         self.kill: Callable[[], None] = lambda: None
         """Ends the life that is going on, at once."""
+        self.is_retired = False
+        """Whether the life that is going on is the last one here."""
         self._life = 0
 
     async def supervise(self) -> None:
         """Start the agent, again and again."""
         world = self._world
-        while True:
+        while not self.is_retired:
             self._life += 1
             host = Host(f"agent-{self.number}/{self._life}")
             died: asyncio.Future[None] = world.loop.create_future()

@@ -58,10 +58,10 @@ async def _watched(world: World, scenario: Scenario) -> None:
         if not world.supervisors:
             await asyncio.sleep(0)
             continue
-        count = len(world.supervisors)
-        await asyncio.wait({story, *world.supervisors}, return_when=asyncio.FIRST_COMPLETED, timeout=60.0)
-        for supervisor in world.supervisors[:count]:
-            if supervisor.done():
+        await asyncio.wait((story, *world.supervisors), return_when=asyncio.FIRST_COMPLETED, timeout=60.0)
+        for supervisor in [supervisor for supervisor in world.supervisors if supervisor.done()]:
+            world.supervisors.remove(supervisor)
+            if supervisor.exception() is not None:
                 story.cancel()
                 supervisor.result()
     for supervisor in world.supervisors:

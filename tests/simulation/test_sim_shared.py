@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from simulation.checkers.appends import check_appends
 from simulation.checkers.fetches import check_fetches
+from simulation.checkers.group_offsets import check_committed
 from simulation.checkers.idempotence import check_idempotence
 from simulation.checkers.offsets import check_commits_dense, check_dense, check_never_reused
 from simulation.checkers.watermarks import check_rises
-from simulation.clients import Admin
+from simulation.clients import Admin, Committer
 from simulation.faults import SOME
 from simulation.history import PartitionKey
 from simulation.logs import StoredLog, read_log
@@ -57,6 +58,46 @@ async def test_two_agents_make_one_log(world: World) -> None:
             world.marks.reach("decided under the lock")
         if stats.settled:
             world.marks.reach("answer looked up")
+
+
+@simulate(reach=("killed", "database: after", "the one before was still alive", "it was told that it is fenced"))
+async def test_an_agent_that_was_replaced_changes_nothing(world: World) -> None:
+    """A new process takes the database over while the old one is cut off, but alive, and has commits under way."""
+    world.is_shared = True
+    await world.open()
+    topic_id = await Admin(world, "admin").create_topic("orders", partitions=1)
+    partition = PartitionKey(topic_id, 0)
+    committer = Committer(world, "group", "orders", partition)
+    world.faults = SOME
+    async with asyncio.TaskGroup() as work:
+        for number in range(2):
+            work.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 15))
+            work.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 20))
+        work.create_task(commit_offsets(world, committer, 15))
+        await asyncio.sleep(world.workload.uniform(0.02, 0.3))
+        old = await world.take_over()
+        last_seq = len(world.witness.commits(world.database))
+        world.marks.reach("the one before was still alive" if old.agent is not None else "the one before had died")
+        await asyncio.sleep(world.workload.uniform(0, 0.2))
+        for link in old.links:
+            link.lose()
+        await world.crash()
+    await world.heal()
+    commits = world.witness.commits(world.database)
+    late = [commit.seq for commit in commits[last_seq:] if commit.agent_id == old.number and commit.entries]
+    assert not late, f"the agent that was replaced made commits {late}"
+    check_shared_log(world, [await read_log(world, "orders", partition)])
+    found = await world.eventually(committer.fetch, "the offset being read")
+    check_committed(world.history.commits, found)
+    if old.agent is not None and old.agent.writer.stats.failures:
+        world.marks.reach("it was told that it is fenced")
+
+
+async def commit_offsets(world: World, committer: Committer, count: int) -> None:
+    """Commit rising offsets."""
+    for offset in range(1, count + 1):
+        await committer.commit(offset)
+        await asyncio.sleep(world.workload.uniform(0, 0.03))
 
 
 async def all_know(world: World) -> bool | None:

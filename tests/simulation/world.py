@@ -24,6 +24,7 @@ from simulation.marks import Marks
 from simulation.places import Place, SimClock
 from simulation.witness import Witness
 
+from penstock.base.errors import PlatformError
 from penstock.log.commit_sql import take_over
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.migrate import migrate
@@ -83,12 +84,26 @@ class World:
             self.epoch = await self.database.transaction(lambda: take_over(1))
         await self.add_agent()
 
-    async def add_agent(self) -> None:
+    async def add_agent(self, number: int | None = None) -> None:
         """Start an agent at another place."""
-        place = Place(self, len(self.places) + 1)
+        place = Place(self, len(self.places) + 1 if number is None else number)
         self.places.append(place)
         self.supervisors.append(self.loop.create_task(place.supervise()))
         await place.up.wait()
+
+    async def take_over(self) -> Place:
+        """Start another agent in the place of the one there is, which lives on without knowing; that one's place."""
+        (old,) = self.places
+        old.is_retired = True
+        while True:
+            try:
+                self.epoch = await self.database.transaction(lambda: take_over(1))
+                break
+            except PlatformError:
+                await asyncio.sleep(0.01)
+        self.places.clear()
+        await self.add_agent(number=old.number + 1)
+        return old
 
     def new_database(self) -> InlineDatabase:
         """Another process' way to the database."""
@@ -113,13 +128,13 @@ class World:
     async def connect(self, client_id: str, place: Place | None = None) -> Link:
         """A connection to the agent of a place, or of any; waits until there is one."""
         await asyncio.sleep(self.source.transit_s())
-        if place is None:
-            place = self.places[0] if len(self.places) == 1 else self.source.choose(self.places)
-        while place.agent is None:
+        chosen = place or self.source.choose(self.places)
+        while chosen.agent is None:
             await asyncio.sleep(self.source.between(0.01, 0.1))
+            chosen = place or self.source.choose(self.places)
         self._connection_id += 1
-        link = Link(place.agent, self.source, client_id, self._connection_id)
-        place.links.append(link)
+        link = Link(chosen.agent, self.source, client_id, self._connection_id)
+        chosen.links.append(link)
         return link
 
     async def eventually(self, attempt: Callable[[], Awaitable[T | None]], what: str, within_s: float = 600.0) -> T:
