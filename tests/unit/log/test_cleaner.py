@@ -9,6 +9,7 @@ from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, recor
 
 from penstock.base.errors import PlatformError
 from penstock.log import cleaner, rewriting
+from penstock.log.evacuation import Evacuation
 from penstock.log.key_compaction import KeyMap
 from penstock.log.model import Partition, ProducerState, SequenceBatch
 from penstock.metadata.inline import InlineDatabase
@@ -330,22 +331,33 @@ class Model:
                 assert table.get(key) == self.writes[offset].value, f"{key!r} ends with an old value"
 
 
+def make_eager(world: UpkeepWorld, pick: random.Random) -> None:
+    """Let rare things happen often."""
+    upkeep = world.upkeep
+    upkeep.cleaner._map_capacity = pick.choice([5, 20, 1000])
+    upkeep.evacuation = Evacuation(upkeep.changes, world.registry, interval_ms=20_000, min_freed_bytes=1)
+
+
 @pytest.mark.parametrize("seed", range(25))
 async def test_random_histories_with_faults_and_crashes(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything at once: writes, trims, merging, cleaning, garbage, a failing database, crashes."""
+    """Everything at once: writes, trims, merging, cleaning, evacuation, garbage, a failing database, crashes."""
     pick = random.Random(seed)
     monkeypatch.setattr(cleaner, "GROUP_MAX_SEGMENTS", pick.choice([1, 1000]))
     answers = ["before", "after", *[None] * pick.choice([6, 60])]
     world = await UpkeepWorld(database=InlineDatabase(), seed=f"cleaner {seed}").start()
-    partition = await compacted(
-        world, min_cleanable_dirty_ratio=0.1, delete_retention_ms=pick.choice([0, 30_000]), segment_bytes=1_048_576
-    )
-    world.upkeep.cleaner._map_capacity = pick.choice([5, 20, 1000])
-    model = Model()
+    topic = await world.topic(
+        partitions=2, cleanup_policy="compact", min_cleanable_dirty_ratio=0.1,
+        delete_retention_ms=pick.choice([0, 30_000]), segment_bytes=1_048_576,
+    )  # fmt: skip
+    ids = [partition.partition_id for partition in topic.partitions]
+    models = [Model(), Model()]
+    make_eager(world, pick)
     for _ in range(60):
-        await write_some(world, partition, model, pick)
+        partitions = [world.registry.partition(partition_id) for partition_id in ids]
+        await write_some(world, partitions, models, pick)
         if pick.random() < 0.1:
-            await world.topics.trim(1, {partition: pick.randrange(partition.next_offset)})
+            trimmed = pick.choice(partitions)
+            await world.topics.trim(1, {trimmed: pick.randrange(trimmed.next_offset + 1)})
         world.database.faults = lambda: pick.choice(answers)
         for _ in range(pick.randrange(80)):
             world.clock.time_ms += pick.choice([0, 0, 100, 15_000])
@@ -356,13 +368,12 @@ async def test_random_histories_with_faults_and_crashes(seed: int, monkeypatch: 
         world.database.faults = lambda: None
         if pick.random() < 0.15:
             world = await world.restarted()
-            partition = world.registry.partition(partition.partition_id)
-            world.upkeep.cleaner._map_capacity = pick.choice([5, 20, 1000])
-        model.check(await world.records(partition), partition.log_start)
-    for _ in range(4):
+            make_eager(world, pick)
+        await check_models(world, ids, models)
+    for _ in range(6):
         world.clock.time_ms += GRACE_MS + 1
         await world.run()
-    model.check(await world.records(partition), partition.log_start)
+    await check_models(world, ids, models)
     await world.check()
     for _ in range(2):
         world.clock.time_ms += 6 * 3_600_000
@@ -370,19 +381,29 @@ async def test_random_histories_with_faults_and_crashes(seed: int, monkeypatch: 
     keys = {key for (key,) in await world.rows("SELECT key FROM object WHERE live > 0")}
     assert world.stored_keys() == keys
     assert len(world.uploads) == 0
+    assert world.upkeep.changes.rewriting == set()
 
 
-async def write_some(world: UpkeepWorld, partition: Partition, model: Model, pick: random.Random) -> None:
-    batches = []
-    for _ in range(pick.randrange(1, 4)):
-        batch = []
-        for _ in range(pick.randrange(1, 6)):
-            value = None if pick.random() < 0.2 else pick.randbytes(pick.randrange(40))
-            batch.append(record(f"k{pick.randrange(25)}", value, world.clock.time_ms))
-        batches.append(batch)
-    for batch in batches:
-        model.writes += [found._replace(offset=len(model.writes) + n) for n, found in enumerate(batch)]
-    await world.segment(partition, *batches)
+async def check_models(world: UpkeepWorld, ids: list[int], models: list[Model]) -> None:
+    for partition_id, model in zip(ids, models, strict=True):
+        partition = world.registry.partition(partition_id)
+        model.check(await world.records(partition), partition.log_start)
+
+
+async def write_some(world: UpkeepWorld, partitions: list[Partition], models: list[Model], pick: random.Random) -> None:
+    """A segment for one partition, or for each of them in one object."""
+    parts = []
+    for number in pick.choice([(0,), (1,), (0, 1)]):
+        batches, model = [], models[number]
+        for _ in range(pick.randrange(1, 4)):
+            batch = []
+            for _ in range(pick.randrange(1, 6)):
+                value = None if pick.random() < 0.2 else pick.randbytes(pick.randrange(40))
+                batch.append(record(f"k{pick.randrange(25)}", value, world.clock.time_ms))
+            model.writes += [found._replace(offset=len(model.writes) + n) for n, found in enumerate(batch)]
+            batches.append(batch)
+        parts.append((partitions[number], batches))
+    await world.shared_object(*parts)
 
 
 async def test_on_files(tmp_path) -> None:
