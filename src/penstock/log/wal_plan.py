@@ -149,6 +149,15 @@ class Plan:
         """How many commits it takes."""
         return len(self.locations)
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether its segments would be tiny, and nobody waits for them: key compaction works on segments only."""
+        stretches = self.stretches.values()
+        size_bytes = sum(stretch.byte_length for stretch in stretches)
+        return size_bytes < self._policy.sparse_bytes * len(stretches) and not any(
+            stretch.partition.topic.config.compact for stretch in stretches
+        )
+
     def has_room_for(self, commit: Commit) -> bool:
         """Whether another commit still belongs to this pass; the first one always does."""
         policy = self._policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 from fixtures.compaction_world import LogWorld
@@ -278,7 +279,7 @@ async def test_a_batch_larger_than_anything_else(setup):
 
 
 async def test_it_starts_by_size_rows_entries_or_age_and_then_is_silent(setup):
-    policy = CompactionPolicy(start_bytes=100_000, start_rows=20, start_entries=60, max_age_ms=60_000)
+    policy = CompactionPolicy(start_bytes=100_000, start_rows=20, start_entries=60, max_age_ms=60_000, sparse_bytes=0)
     world = await setup.world(policy=policy)
     woken = []
     world.backlog.wake = lambda: woken.append(world.backlog.rows)
@@ -431,4 +432,39 @@ async def test_short_segments_are_read_several_at_once(tmp_path, monkeypatch):
     assert bytes(found) == before[330_000:440_000]
     with pytest.raises(CorruptData):
         await world.reader.read_batches(partition, 12, 1_000_000)
+    await close(world)
+
+
+async def test_little_for_many_partitions_waits_longer(tmp_path):
+    world = await Setup("memory", tmp_path).world()
+    sparse = await world.topic("sparse", 20)
+    await world.fill(sparse.partitions, commits=3)
+    assert await world.compaction.run() == 60
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() == 540
+    assert world.compaction.stats.passes == 0
+    world.clock.time_ms += 500_000
+    assert await world.compaction.run() == 40
+    world.clock.time_ms += 40_000
+    assert await world.compaction.run() is None
+    assert world.compaction.stats.passes == 1
+    # It is not little any more, so it does not wait; and the next little waits again.
+    await world.fill(sparse.partitions, commits=1)
+    await world.fill(sparse.partitions[:5], commits=5, size_bytes=100_000)
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() is None
+    await world.fill(sparse.partitions, commits=1)
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() == 540
+    await close(world)
+
+
+async def test_compacted_topics_do_not_wait_longer(tmp_path):
+    world = await Setup("memory", tmp_path).world()
+    topic = await world.topic("keys", 20)
+    topic.config = replace(topic.config, compact=True)
+    await world.fill(topic.partitions, commits=3)
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() is None
+    assert world.compaction.stats.passes == 1
     await close(world)
