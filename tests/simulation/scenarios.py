@@ -25,7 +25,9 @@ from penstock.log.wal_backlog import CompactionPolicy
 from penstock.wire.error_codes import ErrorCode
 
 EAGER = UpkeepPlan(
-    policy=CompactionPolicy(start_bytes=48 * 1024, start_rows=10, max_age_ms=300, pass_rows=12, pass_changes=50),
+    policy=CompactionPolicy(
+        start_bytes=48 * 1024, start_rows=10, max_age_ms=300, sparse_ages=1, pass_rows=12, pass_changes=50
+    ),
     grace_ms=GRACE_MS,
 )  # fmt: skip
 """A background that finds something to do all the time."""
