@@ -26,7 +26,7 @@ from penstock.wire.error_codes import ErrorCode
 
 EAGER = UpkeepPlan(
     policy=CompactionPolicy(
-        start_bytes=48 * 1024, start_rows=10, max_age_ms=300, sparse_ages=1, pass_rows=12, pass_changes=50
+        start_bytes=48 * 1024, start_rows=4, max_age_ms=200, sparse_ages=1, pass_rows=5, pass_changes=50
     ),
     grace_ms=GRACE_MS,
 )  # fmt: skip
