@@ -2,8 +2,8 @@
 
 Each tier is a pytest process of its own, so that one which cannot even start takes nothing else with it. Progress is
 printed while they run. After everything has run come the end of the output of what failed (the whole is in a log that
-is kept), one line per tier, and what was left out for lack of a toolchain. Directories below tests/ that are not named
-here run last, alone.
+is kept), one line per tier, and what was left out for lack of a toolchain. What is below tests/ and not named here runs
+last, alone.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
-NOT_TIERS = {"fixtures", "__pycache__"}
 
 # Each lane runs beside the other. Long tiers are cut so that both end at about the same time.
 LANES = (
@@ -83,9 +83,11 @@ class Tier:
         return self.process is None or self.process.returncode != 0
 
     def progress(self) -> str:
-        """How far it is, as pytest says."""
-        said = re.findall(r"\[ *(\d+%)\]", self.text())
-        return said[-1] if said else "starting"
+        """How far it is: how many tests have a result, and what share of all that was at the end of the last line."""
+        lines = re.findall(r"^[.FEsSxXuU,]+(?: *\[ *(\d+%)\])?$", self.text(), re.MULTILINE)
+        count = sum(len(line) for line in re.findall(r"^([.FEsSxXuU,]+)", self.text(), re.MULTILINE))
+        shares = [share for share in lines if share]
+        return f"{count} done{f' ({shares[-1]})' if shares else ''}"
 
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -126,10 +128,11 @@ def lanes_of(plan: Sequence[Sequence[str]], scratch: Path) -> list[Lane]:
     return lanes
 
 
-def others() -> list[str]:
-    """Directories that no lane names."""
-    named = {pattern.partition("/")[0] for lane in LANES for pattern in lane} | {*ALONE}
-    return sorted(path.name for path in TESTS.iterdir() if path.is_dir() and path.name not in named | NOT_TIERS)
+def rest(lanes: Sequence[Lane], scratch: Path) -> list[Tier]:
+    """What no lane has: new tiers and files are run without being named here."""
+    planned = {ROOT / path for lane in lanes for tier in lane.waiting for path in tier.paths}
+    files = [path for path in sorted(TESTS.rglob("test_*.py")) if planned.isdisjoint({path, *path.parents})]
+    return [Tier("the rest", [str(path.relative_to(ROOT)) for path in files], scratch)] if files else []
 
 
 def run(lanes: list[Lane], options: Sequence[str]) -> list[Tier]:
@@ -172,6 +175,7 @@ def close(tiers: Sequence[Tier]) -> int:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that what was started is stopped.
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the unit tests only")
     parser.add_argument("options", nargs="*", help="more words for pytest, after --")
@@ -181,8 +185,10 @@ def main() -> int:
     if arguments.quick:
         tiers = run(lanes_of(QUICK, scratch), arguments.options)
     else:
-        tiers = run(lanes_of(LANES, scratch), arguments.options)
-        tiers += run(lanes_of([[*others(), *ALONE]], scratch), arguments.options)
+        beside, alone = lanes_of(LANES, scratch), lanes_of([ALONE], scratch)
+        alone[0].waiting[:0] = rest([*beside, *alone], scratch)
+        tiers = run(beside, arguments.options)
+        tiers += run(alone, arguments.options)
     code = close(tiers)
     if not code:
         shutil.rmtree(scratch)

@@ -44,7 +44,7 @@ def tool(bootstrap: str) -> Tool:
     """Runs a tool against the broker; what it printed. It must exit with the expected code."""
 
     def run(name: str, *words: str, stdin: str = "", code: int = 0) -> str:
-        command = programs.java(TOOLS[name], *words, "--bootstrap-server", bootstrap)
+        command = programs.kafka_tool(TOOLS[name], *words, "--bootstrap-server", bootstrap)
         return _run(command, stdin, code)
 
     return run
@@ -123,7 +123,7 @@ def test_performance_tools(tool: Tool, topic: str) -> None:
 def test_end_to_end_latency(bootstrap: str, fresh_name: Callable[..., str], tool: Tool) -> None:
     topic = fresh_name()
     tool("topics", "--create", "--topic", topic)
-    printed = _run(programs.java(TOOLS["end-to-end"], bootstrap, topic, "100", "all", "50"))
+    printed = _run(programs.kafka_tool(TOOLS["end-to-end"], bootstrap, topic, "100", "all", "50"))
     assert "Percentiles" in printed
 
 

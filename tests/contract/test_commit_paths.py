@@ -603,7 +603,8 @@ async def test_agents_that_write_the_same_lose_nothing_and_repeat_nothing(world:
     await asyncio.wait_for(asyncio.gather(*work), 120)
     for follower in followers:
         follower.cancel()
-    await asyncio.gather(*followers, return_exceptions=True)
+    ends = await asyncio.gather(*followers, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 2
     for number in PARTITIONS:
         log = await world.log(number)
         marks = [mark for _, mark in log]

@@ -174,7 +174,7 @@ async def test_deleted_topics_are_freed_once_their_commits_are_counted(database,
     epoch = await database.transaction(lambda: take_over(1))
     refs = [segment(first, 10 * n, 10 * n + 9, 1, position=100 * n) for n in range(5)]
     await publish(database, [new_object(1)], refs, fold(first, 0, 50, producer(3)))
-    await commit(database, epoch, first + 1, 1)
+    await commit(database, epoch, first + 1, number=1)
     await database.transaction(lambda: topic_store.delete(1, [(TOPIC, "t")], 9))
     assert await database.read(lambda: segment_store.deleted_partitions(0, 10)) == [first, first + 1, first + 2]
     assert await database.read(lambda: segment_store.deleted_partitions(first, 1)) == [first + 1]
@@ -202,10 +202,11 @@ def advance(floor: int, new_floor: int, *, folds: Sequence[Fold] = (), refs=(), 
     )  # fmt: skip
 
 
-async def commit(database, epoch: int, partition_id: int, number: int) -> None:
+async def commit(database, epoch: int, *partition_ids: int, number: int) -> None:
     new = NewCommit(
         shard_id=1, epoch=epoch, agent_id=1, object_id=number.to_bytes(16, "big"), location=WalLocation("k", 0, 5000),
-        now_ms=100 + number, entries=[CommitEntry(partition_id, 0, 5000, 2, 1, 7)], starts=[0],
+        now_ms=100 + number, entries=[CommitEntry(partition_id, 0, 5000, 2, 1, 7) for partition_id in partition_ids],
+        starts=[0] * len(partition_ids),
     )  # fmt: skip
     await database.transaction(lambda: CommitSql().write(new), locking=True)
 
@@ -213,7 +214,7 @@ async def commit(database, epoch: int, partition_id: int, number: int) -> None:
 async def test_the_floor_moves_with_what_is_counted_and_commits_below_are_forgotten(database, first: int) -> None:
     epoch = await database.transaction(lambda: take_over(1))
     for number in range(1, 8):
-        await commit(database, epoch, first, number)
+        await commit(database, epoch, first, number=number)
     waiting = await database.read(lambda: wal_store.waiting(1, 6))
     assert (waiting.rows, waiting.entries, waiting.size_bytes, waiting.oldest_ms) == (6, 6, 6 * 8192, 101)
     used = {UsageKey(1, 3_600_000, Metric.BYTES_IN): 10, UsageKey(1, 0, Metric.RECORDS_IN): 3}
@@ -249,7 +250,7 @@ async def test_upkeep_gets_its_turn_while_commits_never_pause(database, first: i
     async def commit_on(start: int) -> int:
         number = start
         while not done.is_set():
-            await commit(database, epoch, first, number)
+            await commit(database, epoch, first, number=number)
             number += 1
         return number - start
 
@@ -268,7 +269,7 @@ async def test_upkeep_gets_its_turn_while_commits_never_pause(database, first: i
             await database.transaction(
                 lambda s=start: segment_store.cleaned(first, s, 1), background=True, locking=True
             )  # fmt: skip
-            await database.transaction(lambda s=start: topic_store.trim(1, [(first, s + 1)]))
+            await database.transaction(lambda s=start: topic_store.trim(1, [(first, s + 1)]), locking=True)
             await database.transaction(lambda: lock_shard(1, epoch), locking=True)
 
     writers = [asyncio.ensure_future(commit_on(start)) for start in (1, 10**6)]
@@ -279,3 +280,34 @@ async def test_upkeep_gets_its_turn_while_commits_never_pause(database, first: i
     count = sum(await asyncio.gather(*writers))
     assert (await partition_row(database, first))[0] == 100 + 2 * count
     assert await database.statement("SELECT commit_seq FROM shard") == [(count,)]
+
+
+async def test_topics_are_trimmed_and_deleted_while_commits_never_pause(database, first: int) -> None:
+    epoch = await database.transaction(lambda: take_over(1))
+    partitions = (first, first + 1, first + 2)
+    refused = 0
+
+    async def commit_on(start: int) -> None:
+        nonlocal refused
+        for number in range(start, start + 10**6):
+            try:
+                await commit(database, epoch, *partitions, number=number)
+            except Conflict:
+                refused += 1
+                return
+
+    writers = [asyncio.ensure_future(commit_on(start)) for start in (1, 10**6)]
+    for offset in range(1, 6):
+        marks = [(partition_id, offset) for partition_id in partitions]
+        await asyncio.wait_for(
+            database.transaction(lambda m=marks: topic_store.trim(1, m), locking=True), 20
+        )  # fmt: skip
+    answer = await database.transaction(lambda: topic_store.add_partitions(1, 1, TOPIC, 5))
+    assert len(answer) == 5
+    await asyncio.wait_for(
+        database.transaction(lambda: topic_store.delete(1, [(TOPIC, "t")], 9), locking=True), 20
+    )  # fmt: skip
+    await asyncio.wait_for(asyncio.gather(*writers), 20)
+    assert refused == 2
+    assert await database.statement("SELECT COUNT(*) FROM partition") == [(0,)]
+    assert await database.statement("SELECT COUNT(*) FROM topic_deletion") == [(5,)]

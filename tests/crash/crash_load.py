@@ -17,6 +17,8 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
 from fixtures.wire import Wire, records_of
 
+from penstock.wire.records import HEADER_BYTES, parse_header
+
 Place = tuple[str, int]
 """A topic and a partition."""
 
@@ -44,9 +46,12 @@ class Sent:
 class ProducerLoad(threading.Thread):
     """Writes to several partitions until it is stopped, and then until everything is answered."""
 
-    def __init__(self, bootstrap: str, name: str, places: Iterable[Place], *, idempotent: bool, **options: Any) -> None:
+    def __init__(
+        self, bootstrap: str, name: str, places: Iterable[Place], *, idempotent: bool, keys: int = 0, **options: Any
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self.idempotent = idempotent
+        self.keys = keys
         self.places = list(places)
         self.sent: dict[Place, Sent] = defaultdict(Sent)
         self.acknowledged = 0
@@ -72,6 +77,10 @@ class ProducerLoad(threading.Thread):
         """Write no more; join it afterwards."""
         self._stopping.set()
 
+    def key_of(self, number: int) -> bytes | None:
+        """The key of the record of that number."""
+        return b"%d" % (number % self.keys) if self.keys else None
+
     def _write(self, place: Place) -> None:
         number = self.sent[place].count
 
@@ -84,7 +93,11 @@ class ProducerLoad(threading.Thread):
 
         try:
             self._producer.produce(
-                place[0], value_of(self.name, place, number), partition=place[1], on_delivery=answered
+                place[0],
+                value_of(self.name, place, number),
+                key=self.key_of(number),
+                partition=place[1],
+                on_delivery=answered,
             )
         except BufferError:  # The broker is away: the queue is full.
             self._producer.poll(0.05)
@@ -174,6 +187,48 @@ def read_all(wire: Wire, place: Place) -> list[bytes]:
             assert record.offset == len(values), f"{place}: {record.offset} where {len(values)} was due"
             values.append(bytes(record.value or b""))
     return values
+
+
+def check_compacted(wire: Wire, place: Place, producer: ProducerLoad) -> int:
+    """A partition that key compaction works on: what is left is as it was sent, and of every key the latest is there.
+
+    Returns how many records are left.
+    """
+    topic, partition = place
+    sent = producer.sent[place]
+    number_at = {offset: number for number, offset in sent.acknowledged}
+    end = wire.list_offset(topic, -1, partition=partition).offset
+    latest: dict[bytes, int] = {}
+    position = left = 0
+    while position < end:
+        data = wire.fetch(topic, position, partition=partition, partition_max_bytes=4 << 20)
+        assert data.error_code == 0, (place, position, data.error_code)
+        for record in records_of(data.records):
+            if record.offset < position:
+                continue
+            number = number_at[record.offset]
+            assert record.key == producer.key_of(number)
+            assert record.value == value_of(producer.name, place, number), f"{place}: other bytes at {record.offset}"
+            latest[bytes(record.key)] = number
+            left += 1
+        following = end_of(data.records)
+        assert following > position, f"{place}: nothing at {position} of {end}"
+        position = following
+    assert sent.count == len(sent.acknowledged)
+    assert latest == {producer.key_of(number): number for number in range(sent.count)}
+    return left
+
+
+def end_of(data: bytes) -> int:
+    """The offset after the last whole batch; batches may have lost their last records, or all."""
+    position, following = 0, -1
+    while position + HEADER_BYTES <= len(data):
+        header = parse_header(data, position)
+        if position + header.size_bytes > len(data):
+            break
+        following = header.base_offset + header.last_offset_delta + 1
+        position += header.size_bytes
+    return following
 
 
 def check_log(place: Place, values: list[bytes], producers: Iterable[ProducerLoad]) -> None:

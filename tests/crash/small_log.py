@@ -16,7 +16,7 @@ TUNING = Tuning(
     tail_bytes=512 * KIB,
     tail_chunk_bytes=128 * KIB,
     compaction=CompactionPolicy(
-        start_bytes=256 * KIB, start_rows=100, max_age_ms=1_000, pass_bytes=512 * KIB, pass_rows=64
+        start_bytes=256 * KIB, start_rows=100, max_age_ms=1_000, sparse_ages=1, pass_bytes=512 * KIB, pass_rows=64
     ),
 )
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from crash_load import MemberLoad, Place, ProducerLoad, check_log, read_all
+from crash_load import MemberLoad, Place, ProducerLoad, check_compacted, check_log, read_all
 from fixtures.server import Server
 from fixtures.waiting import eventually
-from fixtures.wire import Wire
+from fixtures.wire import Wire, batch
 
 CRASHES = int(os.environ.get("PENSTOCK_CRASHES", "10"))
 RESTART_S = 10.0
@@ -27,6 +27,8 @@ SMALL = (str(Path(__file__).with_name("small_log.py")),)
 """The same with small files and a small tail: compaction runs, and is killed, all the time."""
 DOWN_RARELY = 4
 """Every so many crashes, the process is killed again while it starts."""
+KEYED: Place = ("keyed", 0)
+COMPACTED = {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.01"}
 PLACES: list[Place] = [("plain", 0), ("plain", 1), ("plain", 2), ("other", 0), ("other", 1)]
 
 
@@ -41,12 +43,14 @@ class Story:
         with Wire(server.bootstrap) as wire:
             wire.create_topic("plain", partitions=3)
             wire.create_topic("other", partitions=2)
+            wire.create_topic(KEYED[0], configs=COMPACTED)
         self.producers = [
             ProducerLoad(server.bootstrap, "exact", PLACES, idempotent=True),
             ProducerLoad(server.bootstrap, "packed", PLACES, idempotent=True, **{"compression.type": "zstd"}),
             ProducerLoad(server.bootstrap, "once", PLACES, idempotent=False),
             ProducerLoad(server.bootstrap, "narrow", PLACES[1:3], idempotent=False, **{"max.in.flight": 1}),
         ]
+        self.keyed = ProducerLoad(server.bootstrap, "latest", [KEYED], idempotent=True, keys=40)
         self.members = [MemberLoad(server.bootstrap, "readers", ["plain", "other"]) for _ in range(2)]
 
     @property
@@ -55,7 +59,7 @@ class Story:
 
     def begin(self) -> None:
         """Start the clients; the group is settled before anything breaks."""
-        for thread in (*self.producers, *self.members):
+        for thread in (*self.producers, self.keyed, *self.members):
             thread.start()
         eventually(self._settled, within_s=60, what="both members having their share")
         for member in self.members:
@@ -79,17 +83,17 @@ class Story:
 
     def end(self) -> None:
         """Let the producers finish, then the readers."""
-        for producer in self.producers:
+        for producer in (*self.producers, self.keyed):
             producer.stop()
-        for producer in self.producers:
+        for producer in (*self.producers, self.keyed):
             producer.join(timeout=60)
             assert not producer.is_alive(), f"{producer.name} still waits for answers"
 
     def leave(self) -> None:
         """Stop the members and forget the clients."""
-        for thread in (*self.producers, *self.members):
+        for thread in (*self.producers, self.keyed, *self.members):
             thread.stop()
-        for thread in (*self.producers, *self.members):
+        for thread in (*self.producers, self.keyed, *self.members):
             if thread.is_alive():
                 thread.join(timeout=30)
 
@@ -97,7 +101,8 @@ class Story:
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
     durability, program = request.param
-    server = Server(tmp_path, durability=durability, program=program)
+    settings = {"log.cleaner.backoff.ms": "500"}
+    server = Server(tmp_path, durability=durability, program=program, settings=settings)
     yield server
     if server.running:
         server.kill()
@@ -131,10 +136,12 @@ def test_nothing_acknowledged_is_lost(
                 values = read_all(wire, place)
                 assert len(values) == ends[place]
                 check_log(place, values, story.producers)
+            left = check_compacted(wire, KEYED, story.keyed)
     finally:
         story.leave()
     if "small" in request.node.callspec.id:
         assert len(list((server.data_dir / "segments").rglob("*"))) > 20, "compaction has hardly run"
+        assert left < story.keyed.sent[KEYED].count / 2, "key compaction has hardly run"
     assert max(story.restarts_s) < RESTART_S
     assert server.stop() == 0
     with capsys.disabled():
@@ -158,3 +165,21 @@ def check_group(server: Server, members: list[MemberLoad]) -> None:
         assert member.committed, "nothing was ever committed"
         for place, offset in member.committed.items():
             assert offset <= committed[place] <= member.tried[place], (place, committed[place], offset)
+
+
+def test_a_first_start_cut_short(tmp_path: Path) -> None:
+    """Killed again and again while it makes its directory, it starts from whatever is there."""
+    chance = random.Random("first start")
+    server = Server(tmp_path, durability="disk")
+    for _ in range(10):
+        server.spawn()
+        time.sleep(chance.uniform(0.1, 1.2))  # An instant of the start, not something to wait for.
+        server.kill()
+    server.start()
+    try:
+        with Wire(server.bootstrap) as wire:
+            wire.create_topic("t")
+            assert wire.produce("t", batch(b"first")).base_offset == 0
+        assert server.stop() == 0
+    finally:
+        server.kill()

@@ -17,9 +17,10 @@ from canary import MIB, TOPIC, healthy
 from fixtures.raw_client import request_bytes
 from fixtures.server import Server
 from fixtures.waiting import eventually
-from fixtures.wire import Wire, batch
+from fixtures.wire import Wire, batch, fetch_topic
 
 from penstock.wire.api_keys import ApiKey
+from penstock.wire.messages import fetch
 from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 
@@ -194,3 +195,46 @@ def test_requests_behind_one_that_waits(server: Server, clients: ExitStack) -> N
             with contextlib.suppress(TimeoutError):
                 client.socket.sendall(filler * 50)
         canary.goes_on(100)
+
+
+def test_fetch_sessions_of_everything_and_more(server: Server, clients: ExitStack) -> None:
+    """Sessions that name tens of thousands of partitions, which do not exist, and are given more and more."""
+    with healthy(server, grows_mib=120):
+        for which in range(6):
+            client = clients.enter_context(Wire(server.bootstrap, timeout_s=60))
+            session_id, epoch = 0, 0
+            for turn in range(4):
+                wanted = [
+                    fetch.FetchPartition(partition=turn * 15_000 + number, partition_max_bytes=1)
+                    for number in range(15_000)
+                ]
+                request = fetch.FetchRequest(
+                    max_wait_ms=0, min_bytes=1, max_bytes=MIB, session_id=session_id, session_epoch=epoch,
+                    topics=[fetch_topic(f"nothing-{which}", wanted)],
+                )  # fmt: skip
+                answer = client.call(ApiKey.FETCH, 12, request)
+                session_id, epoch = answer.session_id, epoch + 1
+                if answer.error_code or not session_id:
+                    break
+
+
+def test_writers_that_do_not_wait(server: Server, clients: ExitStack) -> None:
+    """Many clients send large batches as fast as they can and read no answer before the end."""
+    topic, each = "flood", 15
+    values = batch(b"x" * 900_000)
+    with Wire(server.bootstrap) as wire:
+        wire.create_topic(topic, partitions=4)
+
+    def flood(number: int) -> None:
+        with Wire(server.bootstrap, timeout_s=100) as client:
+            for _ in range(each):
+                client.send_produce(topic, values, partition=number % 4)
+            for _ in range(each):
+                answer = client.receive(ApiKey.PRODUCE, 9).responses[0].partition_responses[0]
+                assert answer.error_code == 0
+
+    with healthy(server, grows_mib=350) as canary:
+        in_threads(flood, 40)
+        canary.goes_on(20)
+    with Wire(server.bootstrap) as wire:
+        assert sum(wire.list_offset(topic, -1, partition=number).offset for number in range(4)) == 40 * each

@@ -171,6 +171,21 @@ def test_nothing_is_lost_when_postgres_restarts(server: Server, running_postgres
     assert server.stop() == 0
 
 
+def test_a_stop_does_not_wait_for_a_database_that_is_away(
+    server: Server, running_postgres: Callable[[], PostgresServer]
+) -> None:
+    postgres = running_postgres()
+    create(server, "t", 4)
+    with Load(server, "t") as load:
+        load.await_more(1_000)
+        postgres.stop(immediately=True)
+        assert server.stop() == 0
+        postgres.start()
+        server.start()
+        load.await_more(1_000)
+    check_everything_is_there(server, "t", load)
+
+
 def test_the_wal_moves_into_segments(server: Server, running_postgres: Callable[[], PostgresServer]) -> None:
     postgres = running_postgres()
 

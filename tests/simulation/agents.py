@@ -31,9 +31,10 @@ from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
 from penstock.log.background import Background
 from penstock.log.brokers import SingleBroker
-from penstock.log.commit_path import EmbeddedCommitPath
+from penstock.log.commit_path import CommitPath, EmbeddedCommitPath
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import FetchSessions
+from penstock.log.follow import Follower
 from penstock.log.model import Partition, Topic
 from penstock.log.offsets_api import OffsetHandlers
 from penstock.log.produce import ProduceHandler, response_of
@@ -43,6 +44,7 @@ from penstock.log.recovery import load_state
 from penstock.log.registry import Registry
 from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
+from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
 from penstock.log.upkeep import Upkeep
@@ -54,7 +56,7 @@ from penstock.log.writer import Writer, forget_views
 from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectStore
-from penstock.storage.wal import WalStore
+from penstock.storage.wal import WalLocation, WalStore
 from penstock.wire.api_keys import ApiKey
 
 NODE_ID = 1
@@ -88,6 +90,9 @@ class Surroundings:
     settings: dict[str, str]
     upkeep: UpkeepPlan | None
     """How the background works, or None for an agent without one."""
+    agent_id: int = NODE_ID
+    epoch: int | None = None
+    """Of the shard if other agents commit to it as well, else None."""
 
 
 class SimAgent:
@@ -114,10 +119,7 @@ class SimAgent:
             segments=self.segments, wal=around.wal, objects=around.objects, executor=None,
             arena=Arena(COLD_BYTES, chunk_bytes=CHUNK_BYTES),
         )  # fmt: skip
-        self.commit_path = EmbeddedCommitPath(
-            database=around.database, wal=around.wal, clock=around.clock, randomness=around.randomness, seq=seq,
-            inline=around.inline, agent_id=NODE_ID,
-        )  # fmt: skip
+        self.commit_path = self._path(seq)
         self.backlog = Backlog(
             await around.database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq,
             capacity_bytes=around.wal.capacity_bytes, clock=around.clock,
@@ -129,6 +131,8 @@ class SimAgent:
         )  # fmt: skip
         if around.upkeep is not None:
             self._open_background(live, around.upkeep)
+        if around.epoch is not None:
+            self.watching = asyncio.get_running_loop().create_task(self.follower.watch())
         self.groups = GroupService(
             database=around.database, topics=self.registry, settings=GroupSettings.of(self.settings),
             holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=LoopAlarms(),
@@ -137,6 +141,27 @@ class SimAgent:
         await self.groups.open()
         self.topics.listen(_GroupsListener(self.groups))
         self._serve()
+
+    def _path(self, seq: int) -> CommitPath:
+        around = self.around
+        if around.epoch is None:
+            return EmbeddedCommitPath(
+                database=around.database, wal=around.wal, clock=around.clock, randomness=around.randomness, seq=seq,
+                inline=around.inline, agent_id=around.agent_id,
+            )  # fmt: skip
+        self.follower = Follower(
+            database=around.database, registry=self.registry, randomness=around.randomness, seq=seq
+        )  # fmt: skip
+
+        async def on_thread(work: Callable[[], WalLocation]) -> WalLocation:
+            await asyncio.sleep(0)
+            return work()
+
+        return SharedCommitPath(
+            database=around.database, wal=around.wal, registry=self.registry, follower=self.follower,
+            clock=around.clock, randomness=around.randomness, on_thread=on_thread, epoch=around.epoch,
+            agent_id=around.agent_id,
+        )  # fmt: skip
 
     def _open_background(self, live: LiveSettings, plan: UpkeepPlan) -> None:
         around = self.around

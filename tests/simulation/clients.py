@@ -11,6 +11,7 @@ from typing import Any
 
 from simulation.history import Append, Fetched, OffsetCommit, Outcome, PartitionKey, Trim
 from simulation.links import ConnectionLost, Link
+from simulation.places import Place
 from simulation.world import World
 
 from penstock.base.errors import PlatformError
@@ -34,14 +35,14 @@ TRY_AGAIN = frozenset(
 class Client:
     """A client with one connection, made anew when it ends."""
 
-    def __init__(self, world: World, name: str) -> None:
-        self.world, self.name = world, name
+    def __init__(self, world: World, name: str, *, place: Place | None = None) -> None:
+        self.world, self.name, self.place = world, name, place
         self._link: Link | None = None
 
     async def link(self) -> Link:
         """The connection."""
         if self._link is None or self._link.lost:
-            self._link = await self.world.connect(self.name)
+            self._link = await self.world.connect(self.name, self.place)
         return self._link
 
     async def call(self, key: ApiKey, version: int, request: Any) -> Any:
@@ -288,8 +289,10 @@ class IdempotentProducer(Producer):
 class Consumer(Client):
     """Reads one partition from some offset on, one fetch after the other."""
 
-    def __init__(self, world: World, name: str, topic: str, partition: PartitionKey) -> None:
-        super().__init__(world, name)
+    def __init__(
+        self, world: World, name: str, topic: str, partition: PartitionKey, *, place: Place | None = None
+    ) -> None:
+        super().__init__(world, name, place=place)
         self.topic, self.partition = topic, partition
         self.position = 0
 
@@ -308,7 +311,7 @@ class Consumer(Client):
         fetched = Fetched(
             partition=self.partition, fetch_offset=offset, invoked_at=invoked_at, answered_at=self.now(),
             error=ErrorCode(data.error_code), high_watermark=data.high_watermark, log_start=data.log_start_offset,
-            records=bytes(data.records or b""),
+            records=bytes(data.records or b""), place=0 if self.place is None else self.place.number,
         )  # fmt: skip
         self.world.history.fetches.append(fetched)
         self.world.loop.mark(fetched.records)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from simulation.guards import Guards
 from simulation.marks import Marks
@@ -44,6 +44,7 @@ SOME = Faults(
     before=0.02, after=0.02, crash_before=0.003, crash_after=0.003, reads=0.03, stall=0.01, cut=0.006
 )  # fmt: skip
 
+T = TypeVar("T")
 Kind = Literal["before", "after", "crash before", "crash after"]
 
 
@@ -80,7 +81,7 @@ class FaultSource:
     def delay_s(self) -> float:
         """How long an operation takes to begin."""
         if self._hit(self.faults.stall, "stall"):
-            return self._random.uniform(1.0, 8.0)
+            return self._random.uniform(0.5, 3.0)
         return self._random.uniform(0.0, 0.004)
 
     def transit_s(self) -> float:
@@ -90,6 +91,10 @@ class FaultSource:
     def between(self, low: float, high: float) -> float:
         """Some time."""
         return self._random.uniform(low, high)
+
+    def choose(self, options: Sequence[T]) -> T:
+        """One of them."""
+        return self._random.choice(options)
 
     def _hit(self, share: float, name: str) -> bool:
         if share and self._random.random() < share:
@@ -149,6 +154,15 @@ class FaultyWal:
 
     def close(self) -> None:
         """The data outlives the process."""
+
+
+class SharedWal(FaultyWal):
+    """A write-ahead log that other agents write to as well: a start of one must not free what others have written."""
+
+    def recover(self, live: Iterable[WalLocation]) -> None:
+        """Everything named is there; what is not named may be another agent's, about to be."""
+        for location in live:
+            self._inner.read(location, 0, 0)
 
 
 class FaultyObjects:

@@ -12,7 +12,7 @@ from penstock.base.clock import Clock
 from penstock.metadata.inline import InlineDatabase
 from penstock.storage.wal import WalLocation
 
-SKEW_MS = 1_000
+SKEW_MS = 500
 """By how much the clocks of agents may differ at most."""
 
 

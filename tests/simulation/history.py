@@ -60,6 +60,8 @@ class Fetched:
     high_watermark: int
     log_start: int
     records: bytes
+    place: int = 0
+    """Whose agent answered, where that matters."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

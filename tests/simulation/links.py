@@ -60,7 +60,7 @@ class Link:
         self._client = copy_context()
         self.lost = self._cut = False
         self._outbound: deque[_Request] = deque()
-        self._waiting: set[asyncio.Future[Any]] = set()
+        self._waiting: dict[asyncio.Future[Any], None] = {}
         # The agent's side.
         self._closed = False
         self._queue: deque[_Request] = deque()
@@ -88,8 +88,8 @@ class Link:
         else:
             self._outbound.append(_Request(key, context, body, reply))
             self._loop.call_later(self._source.transit_s(), self._arrive, context=self._agent.host.context)
-        self._waiting.add(reply)
-        reply.add_done_callback(self._waiting.discard)
+        self._waiting[reply] = None
+        reply.add_done_callback(lambda done: self._waiting.pop(done, None))
         return reply
 
     def lose(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from simulation.clients import Consumer
 from simulation.history import Fetched, PartitionKey
+from simulation.places import Place
 from simulation.world import World
 
 from penstock.wire.error_codes import ErrorCode
@@ -42,9 +43,11 @@ def batches_of(records: bytes) -> Iterator[StoredBatch]:
         yield StoredBatch(header, records[position : position + header.size_bytes])
 
 
-async def read_log(world: World, topic: str, partition: PartitionKey, *, max_bytes: int = 64 * 1024) -> StoredLog:
+async def read_log(
+    world: World, topic: str, partition: PartitionKey, *, max_bytes: int = 64 * 1024, place: Place | None = None
+) -> StoredLog:
     """Read everything there is; nothing may go wrong any more."""
-    consumer = Consumer(world, "reader", topic, partition)
+    consumer = Consumer(world, "reader", topic, partition, place=place)
 
     async def first() -> Fetched | None:
         fetched = await consumer.fetch()

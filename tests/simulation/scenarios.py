@@ -18,13 +18,16 @@ from simulation.clients import Consumer, IdempotentProducer, Producer
 from simulation.history import PartitionKey
 from simulation.links import ConnectionLost
 from simulation.logs import StoredLog, batches_of, read_log
+from simulation.places import Place
 from simulation.world import GRACE_MS, World
 
 from penstock.log.wal_backlog import CompactionPolicy
 from penstock.wire.error_codes import ErrorCode
 
 EAGER = UpkeepPlan(
-    policy=CompactionPolicy(start_bytes=48 * 1024, start_rows=10, max_age_ms=300, pass_rows=12, pass_changes=50),
+    policy=CompactionPolicy(
+        start_bytes=48 * 1024, start_rows=4, max_age_ms=200, sparse_ages=1, pass_rows=5, pass_changes=50
+    ),
     grace_ms=GRACE_MS,
 )  # fmt: skip
 """A background that finds something to do all the time."""
@@ -50,9 +53,11 @@ async def produce_idempotently(
     await producer.produce(batches, pause_s=pause_s)
 
 
-async def follow(world: World, topic: str, partition: PartitionKey, name: str, stop: asyncio.Event) -> None:
+async def follow(
+    world: World, topic: str, partition: PartitionKey, name: str, stop: asyncio.Event, *, place: Place | None = None
+) -> None:
     """A consumer that reads along, from the beginning, and begins anew now and then."""
-    consumer = Consumer(world, name, topic, partition)
+    consumer = Consumer(world, name, topic, partition, place=place)
     while not stop.is_set():
         try:
             fetched = await consumer.fetch(
@@ -82,7 +87,7 @@ async def kill_now_and_then(world: World, stop: asyncio.Event, *, every_s: float
     """Power cuts at moments of nobody's choosing."""
     while not stop.is_set():
         await asyncio.sleep(world.source.between(0.05, 2 * every_s))
-        if world.agent is not None and not stop.is_set():
+        if not stop.is_set() and all(place.agent is not None for place in world.places):
             await world.crash()
 
 
@@ -112,5 +117,5 @@ async def settle(world: World) -> None:
     await world.heal()
     await world.crash()
     # Sweeps and grace periods: time costs nothing here.
-    await asyncio.sleep(12 * GRACE_MS / 1000)
+    await asyncio.sleep(8 * GRACE_MS / 1000)
     check_no_garbage(world.database, world.object_store, world.wal_store)

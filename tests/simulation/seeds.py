@@ -55,15 +55,17 @@ async def _watched(world: World, scenario: Scenario) -> None:
     """Run the scenario, unless an agent fails in a way that agents must not."""
     story = asyncio.ensure_future(scenario(world))
     while not story.done():
-        if world.supervisor is None:
+        if not world.supervisors:
             await asyncio.sleep(0)
             continue
-        await asyncio.wait({story, world.supervisor}, return_when=asyncio.FIRST_COMPLETED)
-        if world.supervisor.done():
-            story.cancel()
-            world.supervisor.result()
-    if world.supervisor is not None:
-        world.supervisor.cancel()
+        await asyncio.wait((story, *world.supervisors), return_when=asyncio.FIRST_COMPLETED, timeout=60.0)
+        for supervisor in [supervisor for supervisor in world.supervisors if supervisor.done()]:
+            world.supervisors.remove(supervisor)
+            if supervisor.exception() is not None:
+                story.cancel()
+                supervisor.result()
+    for supervisor in world.supervisors:
+        supervisor.cancel()
     story.result()
 
 

@@ -7,19 +7,43 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
+import test_sim_compaction
+import test_sim_groups
+import test_sim_keys
 import test_sim_log
-from simulation import world as world_module
+import test_sim_retention
+import test_sim_shared
+import test_sim_trim
+from simulation import places
 from simulation.seeds import Scenario, run
 from simulation.world import World
 
-from penstock.log import commits, reader, writer
+from penstock.base.errors import Unavailable
+from penstock.groups import store as groups_store
+from penstock.log import (
+    commit_sql,
+    commits,
+    garbage,
+    key_compaction,
+    reader,
+    retention,
+    topic_store,
+    usage,
+    wal_compaction,
+    wal_plan,
+    wal_store,
+    writer,
+)
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import Commit, CommitEntry
+from penstock.log.follow import Follower
+from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.storage.wal import Buffer, WalLocation
 
-ENOUGH_SEEDS = 60
+ENOUGH_SEEDS = 150
 Ablation = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -67,7 +91,7 @@ def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
-    class LazyWal(world_module.FaultyWal):
+    class LazyWal(places.FaultyWal):
         """Says that an object is stored, and stores it a moment later."""
 
         def append(self, body: Sequence[Buffer]) -> WalLocation:
@@ -77,14 +101,153 @@ def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
             asyncio.get_running_loop().call_later(0.005, objects.__setitem__, location.key, stored)
             return location
 
-    patch.setattr(world_module, "FaultyWal", LazyWal)
+    patch.setattr(places, "FaultyWal", LazyWal)
 
 
 def batches_are_cut(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reader, "_whole_batches", lambda view, max_bytes, *, at_least_one: view[:max_bytes])
 
 
+# ---- the background --------------------------------------------------------------------------------------------
+
+
+def space_is_released_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    commit = wal_compaction.WalCompaction._commit
+
+    async def hasty(self, done):
+        self._wal.release(done.plan.locations)
+        await commit(self, done)
+
+    patch.setattr(wal_compaction.WalCompaction, "_commit", hasty)
+
+
+def what_compaction_did_is_not_looked_up(patch: pytest.MonkeyPatch) -> None:
+    """A lost answer is taken for a failure: the object of the pass is deleted although it may be named."""
+
+    async def hasty(self, done):
+        self._unsettled = None
+        await self._delete_objects(done.uploads)
+
+    patch.setattr(wal_compaction.WalCompaction, "_settle", hasty)
+
+
+def usage_is_counted_twice(patch: pytest.MonkeyPatch) -> None:
+    def twice(shard_id, used):
+        yield from usage.add_usage(shard_id, used)
+        yield from usage.add_usage(shard_id, used)
+
+    patch.setattr(wal_store, "add_usage", twice)
+
+
+def producers_are_not_stored(patch: pytest.MonkeyPatch) -> None:
+    fold = wal_plan.Stretch.fold
+    patch.setattr(wal_plan.Stretch, "fold", lambda self: replace(fold(self), producers=()))
+
+
+def no_sweep_of_orphans(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self):
+        return None
+
+    patch.setattr(garbage.Orphans, "run", nothing)
+
+
+def no_grace_for_readers(patch: pytest.MonkeyPatch) -> None:
+    run_chore = garbage.DeadObjects.run
+
+    async def hasty(self):
+        self._grace_ms = 0
+        return await run_chore(self)
+
+    patch.setattr(garbage.DeadObjects, "run", hasty)
+
+
+def trims_are_not_durable(patch: pytest.MonkeyPatch) -> None:
+    def nothing(cluster_id, marks):
+        yield "SELECT 1", ()
+
+    patch.setattr(topic_store, "trim", nothing)
+
+
+def retention_is_hasty(patch: pytest.MonkeyPatch) -> None:
+    too_old = retention._too_old
+    patch.setattr(
+        retention,
+        "_too_old",
+        lambda partition, stretches, config, now_ms, complete: too_old(
+            partition, stretches, config, now_ms + config.retention_ms, complete
+        ),
+    )
+
+
+def the_latest_value_supersedes_itself(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        key_compaction.KeyMap, "latest", property(lambda self: lambda key, other: self._latest.get(key, other - 1) + 1)
+    )
+
+
+def keys_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(key_compaction.KeyMap, "latest", property(lambda self: lambda key, other: other))
+
+
+def tombstones_go_at_once(patch: pytest.MonkeyPatch) -> None:
+    kept = key_compaction._kept
+    patch.setattr(
+        key_compaction,
+        "_kept",
+        lambda cleaning, spans, *, tombstones_expired: kept(cleaning, spans, tombstones_expired=True),
+    )
+
+
+# ---- groups and several agents ---------------------------------------------------------------------------------
+
+
+def offsets_are_acknowledged_before_they_are_durable(patch: pytest.MonkeyPatch) -> None:
+    write = groups_store.GroupJournal.write
+
+    async def hasty(self, records):
+        task = asyncio.get_running_loop().create_task(write(self, list(records)))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    patch.setattr(groups_store.GroupJournal, "write", hasty)
+
+
+def producers_are_not_guarded(patch: pytest.MonkeyPatch) -> None:
+    """Each agent trusts its own memory of producers, and writes over what others know."""
+
+    def unguarded(move, head, now_ms):
+        yield (
+            "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches)"
+            " VALUES ($1, $2, $3, $4, $5)"
+            " ON CONFLICT (partition_id, producer_id) DO UPDATE SET epoch = excluded.epoch, batches = excluded.batches",
+            (move.partition_id, move.producer_id, move.epoch, now_ms, move.kept),
+        )
+
+    patch.setattr(commit_sql, "_move_producer", unguarded)
+
+
+def no_settling_among_agents(patch: pytest.MonkeyPatch) -> None:
+    async def hasty(self, new):
+        raise Unavailable("nobody looked")
+
+    patch.setattr(SharedCommitPath, "_settle", hasty)
+
+
+def own_commits_are_not_kept_in_order(patch: pytest.MonkeyPatch) -> None:
+    """An agent applies its own commit without those of others before it."""
+
+    async def hasty(self, seq):
+        return None
+
+    patch.setattr(Follower, "reach", hasty)
+
+
 LOG = test_sim_log.test_acknowledged_records_survive.scenario
+COMPACTION = test_sim_compaction.test_compaction_loses_nothing.scenario
+TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
+RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
+KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
+GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
+SHARED = test_sim_shared.test_two_agents_make_one_log.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_look_up_of_lost_answers, LOG),
     (no_judgement_of_producers, LOG),
@@ -94,6 +257,21 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (acknowledged_before_the_commit, LOG),
     (objects_are_not_durable_when_named, LOG),
     (batches_are_cut, LOG),
+    (space_is_released_before_the_commit, COMPACTION),
+    (what_compaction_did_is_not_looked_up, COMPACTION),
+    (usage_is_counted_twice, COMPACTION),
+    (producers_are_not_stored, COMPACTION),
+    (no_sweep_of_orphans, COMPACTION),
+    (no_grace_for_readers, KEYS),
+    (trims_are_not_durable, TRIM),
+    (retention_is_hasty, RETENTION),
+    (the_latest_value_supersedes_itself, KEYS),
+    (keys_are_forgotten, KEYS),
+    (tombstones_go_at_once, KEYS),
+    (offsets_are_acknowledged_before_they_are_durable, GROUPS),
+    (producers_are_not_guarded, SHARED),
+    (no_settling_among_agents, SHARED),
+    (own_commits_are_not_kept_in_order, SHARED),
 ]
 
 

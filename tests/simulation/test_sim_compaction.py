@@ -43,8 +43,8 @@ async def test_compaction_loses_nothing(world: World) -> None:
             background.create_task(follow(world, "orders", partition, f"consumer-{number}", stop))
         async with asyncio.TaskGroup() as work:
             for number, partition in enumerate(partitions):
-                work.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 15))
-                work.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 20))
+                work.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 12))
+                work.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 15))
         stop.set()
     await world.heal()
     check_log(world, await read_logs(world, "orders", partitions))

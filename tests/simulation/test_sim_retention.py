@@ -8,6 +8,7 @@ from simulation.checkers.retention import check_retention
 from simulation.clients import Admin
 from simulation.faults import SOME
 from simulation.history import PartitionKey
+from simulation.places import START_MS
 from simulation.scenarios import (
     EAGER,
     check_log,
@@ -27,7 +28,7 @@ RETENTION_MS = 1_500
 @simulate(reach=("killed", "database: after", "log start moved", "everything expired"))
 async def test_retention_takes_what_is_due(world: World) -> None:
     world.upkeep = EAGER
-    world.settings["log.retention.check.interval.ms"] = "300"
+    world.settings["log.retention.check.interval.ms"] = "500"
     await world.open()
     admin = Admin(world, "admin")
     timed = PartitionKey(await admin.create_topic("timed", partitions=1, retention_ms=str(RETENTION_MS)), 0)
@@ -40,12 +41,15 @@ async def test_retention_takes_what_is_due(world: World) -> None:
             background.create_task(follow(world, name, partition, f"consumer-{name}", stop))
         async with asyncio.TaskGroup() as work:
             for name, partition in (("timed", timed), ("sized", sized)):
-                work.create_task(produce_idempotently(world, name, partition, f"idem-{name}", 20, pause_s=0.3))
-                work.create_task(produce_plainly(world, name, partition, f"plain-{name}", 15, pause_s=0.3))
+                work.create_task(produce_idempotently(world, name, partition, f"idem-{name}", 12, pause_s=0.3))
+                work.create_task(produce_plainly(world, name, partition, f"plain-{name}", 10, pause_s=0.3))
         stop.set()
     await world.heal()
     logs = [*await read_logs(world, "timed", [timed]), *await read_logs(world, "sized", [sized])]
-    check_retention(world.history.appends, logs[0], now_ms=world.clock.now_ms(), retention_ms=RETENTION_MS)
+    check_retention(
+        world.history.appends, world.history.fetches, timed, time_ms=lambda time: START_MS + int(time * 1000),
+        retention_ms=RETENTION_MS,
+    )  # fmt: skip
     check_log(world, logs)
     if any(log.log_start for log in logs):
         world.marks.reach("log start moved")

@@ -14,11 +14,11 @@ from penstock.metadata.inline import InlineDatabase
 
 _TABLE = (
     "CREATE TABLE witness (seq INTEGER, object_id BLOB, committed_ms INTEGER, entries BLOB, bases BLOB,"
-    " shard_id INTEGER)"
+    " agent_id INTEGER)"
 )
 _TRIGGER = (
     "CREATE TRIGGER witness_commits AFTER INSERT ON wal_commit BEGIN INSERT INTO witness"
-    " VALUES (new.seq, new.object_id, new.committed_ms, new.entries, new.bases, new.shard_id); END"
+    " VALUES (new.seq, new.object_id, new.committed_ms, new.entries, new.bases, new.agent_id); END"
 )
 
 
@@ -28,6 +28,7 @@ class WitnessedCommit:
 
     seq: int
     committed_ms: int
+    agent_id: int
     entries: list[CommitEntry]
     bases: tuple[int, ...]
 
@@ -46,8 +47,10 @@ class Witness:
 
     def commits(self, database: InlineDatabase) -> list[WitnessedCommit]:
         """Every commit, in order."""
-        rows = database._connection.execute("SELECT seq, committed_ms, entries, bases FROM witness ORDER BY seq")
+        rows = database._connection.execute(
+            "SELECT seq, committed_ms, agent_id, entries, bases FROM witness ORDER BY seq"
+        )
         return [
-            WitnessedCommit(seq, committed_ms, unpack_entries(entries), unpack_bases(bases))
-            for seq, committed_ms, entries, bases in rows
+            WitnessedCommit(seq, committed_ms, agent_id, unpack_entries(entries), unpack_bases(bases))
+            for seq, committed_ms, agent_id, entries, bases in rows
         ]

@@ -1,7 +1,10 @@
-"""A small world in one event loop: an agent that dies and comes back, stores that survive it, clients, faults.
+"""A small world in one event loop: agents that die and come back, stores that survive them, clients, faults.
 
 Everything random in it comes from streams seeded by the run's seed, one per purpose: schedule (in the loop), faults,
 workload, ids. So a run is a function of its seed, and one more draw of a fault does not change the workload.
+
+Embedded, there is one agent, and the database is its own. Shared, there are several on one database, each with its
+own connection to it, and one write-ahead log.
 """
 
 from __future__ import annotations
@@ -9,44 +12,28 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from contextvars import Context
 from typing import TypeVar
 
-from fixtures.sim_loop import Host, SimLoop
-from simulation.agents import SimAgent, Surroundings, UpkeepPlan
-from simulation.faults import NONE, Faults, FaultSource, FaultyObjects, FaultyWal
+from fixtures.sim_loop import SimLoop
+from simulation.agents import SimAgent, UpkeepPlan
+from simulation.faults import NONE, Faults, FaultSource
 from simulation.guards import Guards
 from simulation.history import History
 from simulation.links import ConnectionLost, Link
 from simulation.marks import Marks
+from simulation.places import Place, SimClock
 from simulation.witness import Witness
 
-from penstock.base.errors import CorruptData, PlatformError
-from penstock.base.randomness import SeededRandomness
+from penstock.base.errors import PlatformError
+from penstock.log.commit_sql import take_over
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.migrate import migrate
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 
 T = TypeVar("T")
 
-START_MS = 1_700_000_000_000
-GRACE_MS = 5_000
+GRACE_MS = 3_000
 """How long dead objects live on in this world."""
-
-
-class SimClock:
-    """A clock of the simulated world, off by a little and drifting."""
-
-    def __init__(self, loop: SimLoop, *, offset_ms: int = 0, drift: float = 0.0) -> None:
-        self._loop, self._offset_ms, self._rate = loop, offset_ms, 1.0 + drift
-
-    def now_ms(self) -> int:
-        """Wall clock."""
-        return START_MS + self._offset_ms + int(self._loop.time() * self._rate * 1000)
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        return self._loop.time() * self._rate
 
 
 class World:
@@ -60,23 +47,20 @@ class World:
         self.clock = SimClock(loop)
         self.history = History()
         self.settings = {"group.initial.rebalance.delay.ms": "0"}
-        self.inline = False
+        self.inline = self.is_shared = False
+        self.epoch: int | None = None
+        """Of the shard, where agents share it."""
         self.wal_store = MemoryWal(256 * 1024 * 1024)
         self.object_store = MemoryObjectStore(clock=self.clock)
         self.upkeep: UpkeepPlan | None = None
+        self.database = InlineDatabase()
+        """What all agents' databases are a view of; for looking into."""
         self.guards = Guards(lambda: self.database, self.clock, GRACE_MS)
         self.witness = Witness()
-        self.agent: SimAgent | None = None
-        """The agent that is up, or None while there is none."""
-        self.on_agent: Callable[[SimAgent], None] = lambda agent: None
-        """Called with each agent before it starts."""
-        self._database: InlineDatabase | None = None
-        self._links: list[Link] = []
+        self.places: list[Place] = []
+        self.supervisors: list[asyncio.Task[None]] = []
+        """They end only when something is wrong with the program."""
         self._connection_id = 0
-        self._life = 0
-        self._up = asyncio.Event()
-        self.supervisor: asyncio.Task[None] | None = None
-        """Ends only when something is wrong with the program."""
 
     @property
     def faults(self) -> Faults:
@@ -87,123 +71,70 @@ class World:
     def faults(self, faults: Faults) -> None:
         self.source.faults = faults
 
-    async def open(self) -> None:
-        """Prepare the stores and start the agent, while nothing goes wrong yet."""
-        database = InlineDatabase()
-        await migrate(database, self.clock)
-        await self.witness.install(database)
-        database.crash()
-        self._database = database
-        self.supervisor = self.loop.create_task(self._supervise())
-        await self._up.wait()
-
-    # ---- lives of the agent ----------------------------------------------------------------------------------------
-
-    async def _supervise(self) -> None:
-        """Start the agent, again and again."""
-        while True:
-            self._life += 1
-            host = Host(f"agent/{self._life}")
-            died: asyncio.Future[None] = self.loop.create_future()
-            agent = self._new_agent(host, died)
-            self.on_agent(agent)
-            if await self._start(agent, died):
-                self.agent = agent
-                self._up.set()
-                await died
-            self._up.clear()
-            self.agent = None
-            for link in self._links:
-                link.lose()
-            self._links.clear()
-            await asyncio.sleep(self.source.between(0.01, 0.5))
-
-    def _new_agent(self, host: Host, died: asyncio.Future[None]) -> SimAgent:
-        assert self._database is not None
-        database = self._database = self._database.reopen()
-
-        def die() -> None:
-            if host.alive:
-                host.alive = False
-                database.crash()
-                # The news reach the rest of the world after what is happening right now.
-                self.loop.call_soon(died.set_result, None, context=self._outside)
-                self.loop.mark(b"died")
-
-        def database_fault() -> str | None:
-            kind = self.source.write("database")
-            if kind in ("crash before", "crash after"):
-                die()
-            return None if kind is None else kind.removeprefix("crash ")
-
-        database.faults = database_fault  # type: ignore[assignment]
-        database.delay_s = self.source.delay_s
-        clock = SimClock(
-            self.loop, offset_ms=int(self.source.between(-200, 200)), drift=self.source.between(-0.01, 0.01)
-        )
-        self.kill = die
-        return SimAgent(
-            Surroundings(
-                host=host, database=database, wal=FaultyWal(self.wal_store, self.source, die, self.guards),
-                objects=FaultyObjects(self.object_store, self.source, die, self.guards), clock=clock,
-                randomness=SeededRandomness(f"{self.seed}:ids:{self._life}"), inline=self.inline,
-                settings=self.settings, upkeep=self.upkeep,
-            )
-        )  # fmt: skip
-
-    async def _start(self, agent: SimAgent, died: asyncio.Future[None]) -> bool:
-        faults = self.faults
-        task = self.loop.create_task(agent.start(), context=agent.host.context.copy())
-        ended = self.loop.create_future()
-        task.add_done_callback(lambda _: ended.done() or ended.set_result(None), context=self._outside)
-        died.add_done_callback(lambda _: ended.done() or ended.set_result(None))
-        await ended
-        if died.done():
-            self.marks.reach("died while starting")
-            return False
-        problem = task.exception()
-        if problem is None:
-            return True
-        if not isinstance(problem, PlatformError) or isinstance(problem, CorruptData) or faults == NONE:
-            raise problem
-        self.marks.reach("start failed")
-        self.kill()
-        return False
-
     @property
-    def _outside(self) -> Context:
-        """The context of what is not on any host."""
-        return Context()
+    def agent(self) -> SimAgent | None:
+        """The agent of the first place, or None while there is none."""
+        return self.places[0].agent
+
+    async def open(self) -> None:
+        """Prepare the stores and start an agent, while nothing goes wrong yet."""
+        await migrate(self.database, self.clock)
+        await self.witness.install(self.database)
+        if self.is_shared:
+            self.epoch = await self.database.transaction(lambda: take_over(1))
+        await self.add_agent()
+
+    async def add_agent(self, number: int | None = None) -> None:
+        """Start an agent at another place."""
+        place = Place(self, len(self.places) + 1 if number is None else number)
+        self.places.append(place)
+        self.supervisors.append(self.loop.create_task(place.supervise()))
+        await place.up.wait()
+
+    async def take_over(self) -> Place:
+        """Start another agent in the place of the one there is, which lives on without knowing; that one's place."""
+        (old,) = self.places
+        old.is_retired = True
+        while True:
+            try:
+                self.epoch = await self.database.transaction(lambda: take_over(1))
+                break
+            except PlatformError:
+                await asyncio.sleep(0.01)
+        self.places.clear()
+        await self.add_agent(number=old.number + 1)
+        return old
+
+    def new_database(self) -> InlineDatabase:
+        """Another process' way to the database."""
+        database = InlineDatabase()
+        database._connection.close()
+        database._connection = self.database._connection
+        return database
 
     async def heal(self) -> None:
-        """From now on nothing goes wrong; wait until the agent is up."""
+        """From now on nothing goes wrong; wait until all agents are up."""
         self.faults = NONE
-        await self._up.wait()
+        for place in self.places:
+            await place.up.wait()
 
     async def crash(self) -> None:
-        """Kill the agent now, wait until the next one is up."""
-        self.marks.reach("killed")
-        self.kill()
-        while self.agent is not None:
-            await asyncio.sleep(0)
-        await self._up.wait()
-
-    @property
-    def database(self) -> InlineDatabase:
-        """The database, for looking into."""
-        assert self._database is not None
-        return self._database
+        """Kill an agent now, wait until the next one is up there."""
+        place = self.places[0] if len(self.places) == 1 else self.workload.choice(self.places)
+        await place.crash()
 
     # ---- for clients -----------------------------------------------------------------------------------------------
 
-    async def connect(self, client_id: str) -> Link:
-        """A connection to the agent; waits until there is one."""
+    async def connect(self, client_id: str, place: Place | None = None) -> Link:
+        """A connection to the agent of a place, or of any; waits until there is one."""
         await asyncio.sleep(self.source.transit_s())
-        while self.agent is None:
+        chosen = place or self.source.choose(self.places)
+        while chosen.agent is None:
             await asyncio.sleep(self.source.between(0.01, 0.1))
+            chosen = place or self.source.choose(self.places)
         self._connection_id += 1
-        link = Link(self.agent, self.source, client_id, self._connection_id)
-        self._links.append(link)
+        link = Link(chosen.agent, self.source, client_id, self._connection_id)
+        chosen.links.append(link)
         return link
 
     async def eventually(self, attempt: Callable[[], Awaitable[T | None]], what: str, within_s: float = 600.0) -> T:

@@ -6,6 +6,8 @@ accepted, answers it, and lets go of everything. An agent belongs to the event l
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -65,6 +67,8 @@ from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.transactions.service import TransactionService
 
+_log = logging.getLogger(__name__)
+
 NODE_ID = 1
 SHARD_ID = 1
 TAIL_BYTES = 64 * 1024 * 1024
@@ -74,6 +78,8 @@ COLD_BYTES = 32 * 1024 * 1024
 MEMORY_WAL_MAX_BYTES = 1024 * 1024 * 1024
 COLD_THREADS = 4
 STOP_GRACE_S = 2.0
+DRAIN_S = 10.0
+"""How long a stop waits for flushes. Only a database that does not answer makes one take that long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,11 +261,19 @@ class Agent:
         )
         self.writer.on_drained = server.make_room
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
-        self._closing.push_async_callback(self.writer.drain)
+        self._closing.push_async_callback(self._drain)
         self._closing.callback(server.stop_listening)
         self.kafka_port = server.listen(options.kafka_host, options.kafka_port)
         host, port = options.advertised or (options.kafka_host, self.kafka_port)
         self.brokers.advertise(host, port)
+
+    async def _drain(self) -> None:
+        """Finish what was accepted. What a lost database keeps from being finished is not acknowledged."""
+        try:
+            await asyncio.wait_for(self.writer.drain(), DRAIN_S)
+        except TimeoutError:
+            _log.warning("stopping although the last flush has no outcome: its producers will try it again")
+            self.writer.abandon()
 
     def _pinned_bytes(self) -> int:
         """Memory beyond the budgets of the tail and of cold reads, which only unread responses keep."""

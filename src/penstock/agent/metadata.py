@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.base.clock import Clock
-from penstock.base.errors import InvalidRequest
+from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness
 from penstock.log.commit_path import EmbeddedCommitPath
@@ -132,7 +132,10 @@ def commit_path_of(
     loop = asyncio.get_running_loop()
 
     async def on_thread(work: Callable[[], WalLocation]) -> WalLocation:
-        return await loop.run_in_executor(executor, work)
+        try:
+            return await loop.run_in_executor(executor, work)
+        except RuntimeError as closed:
+            raise Unavailable("the agent is stopping") from closed
 
     return SharedCommitPath(
         database=database, wal=wal, registry=registry, follower=follower, clock=clock, randomness=randomness,

@@ -14,6 +14,7 @@ import logging
 import mmap
 import socket
 from collections.abc import Callable
+from math import inf
 
 from penstock.agent.complaints import Complaints
 from penstock.agent.connection import PENDING_MAX_BYTES, Connection
@@ -39,8 +40,6 @@ STALL_S = 5.0
 """How long responses may wait for a client that takes nothing, when they hold memory that others need."""
 HARD_STALL_S = 1.0
 """The same when they hold twice as much."""
-UNREAD_S = 60.0
-"""How long they may wait otherwise."""
 UNREAD_MAX_BYTES = 128 * 1024 * 1024
 PINNED_MAX_BYTES = 64 * 1024 * 1024
 """Memory of the log beyond its budget that only unread responses keep."""
@@ -79,7 +78,8 @@ class Server:
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
         self._clock, self.pending_bytes, self._pinned_bytes = clock, pending_bytes, pinned_bytes
-        self._max_connections, self._max_per_host, self._idle_s = max_connections, max_connections_per_host, idle_s
+        self._max_connections, self._max_per_host = max_connections, max_connections_per_host
+        self._idle_s = idle_s if idle_s >= 0 else inf
         self._connections: dict[int, Connection] = {}
         self._per_host: dict[str, int] = {}
         self._held_back: dict[int, Connection] = {}
@@ -251,12 +251,15 @@ class Server:
             self._sweeps_soon = False
 
     def _patience_s(self, connections: list[Connection]) -> float:
-        """How long responses may wait for a client that takes nothing: the less, the more memory such ones hold."""
+        """How long responses may wait for a client that takes nothing: the less, the more memory such ones hold.
+
+        Without need that is as long as a connection may be idle: Java's consumers read nothing between two polls.
+        """
         unread = sum(connection.out_bytes for connection in connections if connection.stalled_since is not None)
         excess = max(unread / UNREAD_MAX_BYTES, self._pinned_bytes() / PINNED_MAX_BYTES)
         if excess > 2:
             return HARD_STALL_S
-        return STALL_S if excess > 1 else UNREAD_S
+        return STALL_S if excess > 1 else self._idle_s
 
     # ---- sending -------------------------------------------------------------------------------------------------
 

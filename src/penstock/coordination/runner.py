@@ -215,18 +215,26 @@ class Runner(Generic[S, R]):
             cells, self._staged = list(self._staged.values()), {}
             for cell in cells:
                 cell.flying = True
-            records = [(cell.key, r) for cell in cells for decision in cell.staged for r in decision.records]
-            try:
-                await self._journal.write(records)
-            except PlatformError as error:
-                self._failed(cells, error)
-            except Exception as bug:
-                _logger.exception("a coordination write failed")
-                self._failed(cells, Unavailable(f"a write failed: {bug}"))
-            else:
-                for cell in cells:
-                    self._landed(cell)
+            await self._commit(cells)
         self._writing = False
+
+    async def _commit(self, cells: list[_Cell[S, R]]) -> None:
+        """One transaction for all of them. What cannot be written is one cell's problem and nobody else's."""
+        records = [(cell.key, r) for cell in cells for decision in cell.staged for r in decision.records]
+        try:
+            await self._journal.write(records)
+        except PlatformError as error:
+            self._failed(cells, error)
+        except Exception as bug:
+            if len(cells) > 1:
+                for cell in cells:
+                    await self._commit([cell])
+                return
+            _logger.exception("a coordination write for %s failed", cells[0].key)
+            self._failed(cells, Unavailable(f"a write failed: {bug}"))
+        else:
+            for cell in cells:
+                self._landed(cell)
 
     def _landed(self, cell: _Cell[S, R]) -> None:
         cell.flying = False

@@ -34,7 +34,10 @@ from penstock.wire.records import (
     with_append_time,
 )
 
-MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
+MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
+MAX_RECORDS = 250_000
+"""A batch whose records are looked at may not become more than this: a megabyte of zstd can be thousand times as much,
+and everybody waits while it is read."""
 _CODEC_BITS = 0x07
 _APPEND_TIME_BIT = 0x08
 _TRANSACTIONAL_BIT = 0x10
@@ -143,6 +146,10 @@ def _another_batch(data: memoryview | bytes, position: int) -> bool:
 def _look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted | Rejected:
     """The rules that need the records."""
     header = parse_header(batch.data)
+    if header.record_count > MAX_RECORDS:
+        return Rejected(
+            ErrorCode.RECORD_LIST_TOO_LARGE, f"the batch has {header.record_count} records, {MAX_RECORDS} are taken"
+        )
     try:
         wrong = _wrong_records(batch.data, header, config, now_ms)
         if wrong is not None:

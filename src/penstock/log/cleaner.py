@@ -24,9 +24,18 @@ from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown
 from penstock.log import aborted_store, segment_store
 from penstock.log.aborted import StoredAborted, aborted_between
 from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, Transactions, clean_batch, measure
-from penstock.log.model import Partition, TopicConfig
+from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.rewriting import STEP_PIECES, STEP_S, Part, Rewrite, SegmentChanges, SegmentReader
+from penstock.log.retention import longest_span_ms
+from penstock.log.rewriting import (
+    DECODED_PIECE_BYTES,
+    STEP_BYTES,
+    STEP_S,
+    Part,
+    Rewrite,
+    SegmentChanges,
+    SegmentReader,
+)
 from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
 from penstock.log.settings import LiveSettings
 from penstock.metadata.database import Rows, Script
@@ -216,6 +225,33 @@ def again_at(stretches: Sequence[Stretch], config: TopicConfig, dirt: Dirt, firs
     return min(times)
 
 
+class Group:
+    """Neighbours that are cleaned together and become one segment."""
+
+    def __init__(self, config: TopicConfig) -> None:
+        self.refs: list[SegmentRef] = []
+        self._max_bytes = min(config.segment_bytes, MAX_SEGMENT_BYTES)
+        self._max_span_ms = longest_span_ms(config)
+        self._size_bytes = 0
+        self._oldest_ms, self._newest_ms = NEVER_MS, NO_TIMESTAMP
+
+    def takes(self, ref: SegmentRef) -> bool:
+        """Add the next segment if it fits in; the first one always does."""
+        self._size_bytes += ref.byte_length
+        self._newest_ms = max(self._newest_ms, ref.max_timestamp)
+        if ref.min_timestamp >= 0:
+            self._oldest_ms = min(self._oldest_ms, ref.min_timestamp)
+        if self.refs and (
+            self._size_bytes > self._max_bytes
+            or self._newest_ms - self._oldest_ms > self._max_span_ms
+            or ref.last_offset - self.refs[0].base_offset >= MAX_SEGMENT_OFFSETS
+            or len(self.refs) >= GROUP_MAX_SEGMENTS
+        ):
+            return False
+        self.refs.append(ref)
+        return True
+
+
 class Pass:
     """One pass over one partition. Steps run one after the other; `abort` ends it early."""
 
@@ -268,7 +304,7 @@ class Pass:
             return
         clock = self._changes.clock
         ends_at = clock.monotonic() + STEP_S
-        for _ in range(STEP_PIECES):
+        for _ in range(STEP_BYTES // DECODED_PIECE_BYTES):
             if not await self._changes.in_thread(self._map_piece):
                 self._reader = None
                 return
@@ -286,7 +322,9 @@ class Pass:
             # Merged with what came later, or gone: the map covers what it covers.
             return False
         self._ref = ref
-        self._reader = SegmentReader(self._changes.objects, ref, position=ref.position_for(offset))
+        self._reader = SegmentReader(
+            self._changes.objects, ref, position=ref.position_for(offset), piece_bytes=DECODED_PIECE_BYTES
+        )
         return True
 
     def _map_piece(self) -> bool:
@@ -336,28 +374,17 @@ class Pass:
     async def _group(self) -> list[SegmentRef]:
         """The next segments below the map's end, as many as fit into one."""
         partition_id, offset = self.partition.partition_id, max(self._cleaned_to, self.partition.log_start)
-        max_bytes = min(self.partition.topic.config.segment_bytes, MAX_SEGMENT_BYTES)
-        group: list[SegmentRef] = []
-        size = 0
+        group = Group(self.partition.topic.config)
         while True:
             rows = await self._changes.database.read(
                 lambda offset=offset: segment_store.segments_from(partition_id, offset, REFS_AT_ONCE)  # type: ignore[misc]
             )
             for ref in map(ref_of, rows):
-                size += ref.byte_length
-                if ref.base_offset >= self._keys.end_offset or (
-                    group
-                    and (
-                        size > max_bytes
-                        or ref.last_offset - group[0].base_offset >= MAX_SEGMENT_OFFSETS
-                        or len(group) >= GROUP_MAX_SEGMENTS
-                    )
-                ):
-                    return group
-                group.append(ref)
+                if ref.base_offset >= self._keys.end_offset or not group.takes(ref):
+                    return group.refs
             if len(rows) < REFS_AT_ONCE:
-                return group
-            offset = group[-1].last_offset + 1
+                return group.refs
+            offset = group.refs[-1].last_offset + 1
 
     async def _go_on(self, rewrite: Rewrite) -> None:
         await rewrite.step()

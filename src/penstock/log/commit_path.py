@@ -5,12 +5,14 @@ only this path moves them. A commit is then the WAL object followed by one row; 
 thread, in the order flushes are submitted, one hop for the two of them. Small flushes that need no disk flush are
 committed in line, without the hop.
 
-If the row may or may not have been written, it is looked up by its object id before anyone is answered.
+If the row may or may not have been written, it is looked up by its object id before anyone is answered. That is so
+after every failure but those that say that nothing happened: only after them is the object's space free again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.metadata.database import Script
@@ -28,7 +30,9 @@ from penstock.storage.wal import WalLocation, WalStore
 T = TypeVar("T")
 Change = Callable[[], Script[None]]
 """A script that writes, and leaves the same behind if it is run again at once."""
+_log = logging.getLogger(__name__)
 
+NOTHING_HAPPENED = (Unavailable, Conflict)
 INLINE_MAX_BYTES = 128 * 1024
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 _INSERT = (
@@ -131,14 +135,15 @@ class EmbeddedCommitPath:
             location = await self._database.submit(
                 lambda connection: self._write(connection, attempt, body, entries, heads, change)
             )
-        except OutcomeUnknown as problem:
+        except NOTHING_HAPPENED:
+            self._give_up(attempt)
+            raise
+        except Exception as problem:
+            _note(problem)
             known = await self._look_up(attempt, entries, heads)
             if known is None:
-                raise Unavailable("the commit did not happen") from problem
+                raise Unavailable(f"the commit did not happen: {problem}") from problem
             return known
-        except (PlatformError, sqlite3.Error) as problem:
-            self._give_up(attempt)
-            raise _explained(problem) from problem
         return self._done(attempt, location, entries, heads)
 
     def commit_now(
@@ -155,12 +160,13 @@ class EmbeddedCommitPath:
             location = self._database.run_inline(
                 lambda connection: self._write(connection, attempt, body, entries, heads, change)
             )
-        except OutcomeUnknown:
+        except NOTHING_HAPPENED:
+            self._give_up(attempt)
+            raise
+        except Exception as problem:  # noqa: BLE001  # noted, and looked up
+            _note(problem)
             self._unsure = attempt
             return None
-        except (PlatformError, sqlite3.Error) as problem:
-            self._give_up(attempt)
-            raise _explained(problem) from problem
         return self._done(attempt, location, entries, heads)
 
     async def change(self, change: Change) -> None:
@@ -171,11 +177,12 @@ class EmbeddedCommitPath:
             try:
                 await self._database.submit(partial(run_script, script=change))
                 return
-            except OutcomeUnknown:
-                unsure = True
-            except (PlatformError, sqlite3.Error) as problem:
+            except NOTHING_HAPPENED:
                 if not unsure:
-                    raise _explained(problem) from problem
+                    raise
+            except Exception as problem:  # noqa: BLE001  # noted, and tried again
+                _note(problem)
+                unsure = True
             await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
             delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
 
@@ -185,11 +192,12 @@ class EmbeddedCommitPath:
             return False
         try:
             self._database.run_inline(partial(run_script, script=change))
-        except OutcomeUnknown:
+        except NOTHING_HAPPENED:
+            raise
+        except Exception as problem:  # noqa: BLE001  # noted, and tried again
+            _note(problem)
             self._unsure_change = True
             return False
-        except (PlatformError, sqlite3.Error) as problem:
-            raise _explained(problem) from problem
         return True
 
     def _attempt(self) -> _Attempt:
@@ -248,6 +256,7 @@ class EmbeddedCommitPath:
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
 
 
-def _explained(problem: PlatformError | sqlite3.Error) -> PlatformError:
-    """A failure before which nothing happened: of the kinds SQLite has, those that nobody foresaw are this one."""
-    return problem if isinstance(problem, PlatformError) else Unavailable(f"the database refused: {problem}")
+def _note(problem: Exception) -> None:
+    """Say so when a commit failed in a way that nobody foresaw."""
+    if not isinstance(problem, PlatformError):
+        _log.error("a commit failed, and is looked up", exc_info=problem)

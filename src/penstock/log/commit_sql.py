@@ -161,12 +161,19 @@ class CommitSql:
 def settle(new: NewCommit) -> Script[tuple[int, bytes, bytes]]:
     """Find out about a commit whose answer was lost, for good: its number, entries and bases.
 
-    If it has not happened, an empty commit takes its place and its object id, so that it cannot happen any more.
+    If it has not happened, an empty commit takes its place and its object id, so that it cannot happen any more. A
+    new epoch has the same effect, but what happened before it did happen.
     """
-    yield from lock_shard(new.shard_id, new.epoch)
+    fenced: Fenced | None = None
+    try:
+        yield from lock_shard(new.shard_id, new.epoch)
+    except Fenced as problem:
+        fenced = problem
     rows = yield "SELECT seq, entries, bases FROM wal_commit WHERE object_id = $1", (new.object_id,)
     if rows:
         return int(rows[0][0]), bytes(rows[0][1]), bytes(rows[0][2])
+    if fenced is not None:
+        raise fenced
     rows = yield (
         "UPDATE shard SET commit_seq = commit_seq + 1 WHERE shard_id = $1 RETURNING commit_seq",
         (new.shard_id,),

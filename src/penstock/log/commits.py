@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from struct import Struct
 from typing import NamedTuple
 
@@ -119,13 +120,13 @@ def unpack_entries(blob: bytes) -> list[CommitEntry]:
             raise CorruptData("commit row ends inside an entry")
         partition_id, start, length, offsets, count, timestamp, producer_count = _ENTRY.unpack_from(blob, position)
         position += _ENTRY.size
-        if position + producer_count * producer.size > end:
-            raise CorruptData("commit row ends inside a producer batch")
-        batches = tuple(
-            ProducerBatch(*producer.unpack_from(blob, position + number * producer.size))
-            for number in range(producer_count)
-        )
-        position += producer_count * producer.size
+        batches: tuple[ProducerBatch, ...] = ()
+        if producer_count:
+            following = position + producer_count * producer.size
+            if following > end:
+                raise CorruptData("commit row ends inside a producer batch")
+            batches = tuple(starmap(ProducerBatch, producer.iter_unpack(blob[position:following])))
+            position = following
         entries.append(CommitEntry(partition_id, start, length, offsets, count, timestamp, batches))
     return entries
 

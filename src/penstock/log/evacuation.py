@@ -31,8 +31,12 @@ class Evacuation:
 
     name = "evacuation"
 
-    def __init__(self, changes: SegmentChanges, registry: Registry, *, interval_ms: int = INTERVAL_MS) -> None:
+    def __init__(
+        self, changes: SegmentChanges, registry: Registry, *, interval_ms: int = INTERVAL_MS,
+        min_freed_bytes: int = MIN_FREED_BYTES,
+    ) -> None:  # fmt: skip
         self._changes, self._registry, self._interval_s = changes, registry, interval_ms / 1000
+        self._min_freed_bytes = min_freed_bytes
         self._next_scan_at = changes.clock.monotonic() + self._interval_s
         self._removed = True
         """Whether segments were removed since the last scan began. At start nobody knows."""
@@ -81,7 +85,7 @@ class Evacuation:
         """Look at the next objects, up to one that is to be emptied; False at the end."""
         rows = await self._changes.database.read(lambda: segment_store.live_bytes(cursor, OBJECTS_AT_ONCE))
         for object_id, size_bytes, live_bytes in rows:
-            mostly_dead = live_bytes * LIVE_SHARE < size_bytes and size_bytes - live_bytes >= MIN_FREED_BYTES
+            mostly_dead = live_bytes * LIVE_SHARE < size_bytes and size_bytes - live_bytes >= self._min_freed_bytes
             if mostly_dead and object_id not in self._damaged:
                 if object_id in self._found_before and await self._begin(object_id):
                     # Looked at again after this: it may have more segments than are copied at once.

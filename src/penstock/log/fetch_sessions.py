@@ -1,7 +1,8 @@
 """Incremental fetch sessions (KIP-227): a consumer names its partitions once, and after that only what changes.
 
 A session is soft state of one agent. Losing it costs its client one full request: it is told 70 and starts anew.
-When all slots are taken by sessions in use, a new one is refused by the id 0, and the client goes on without.
+When all slots are taken by sessions in use, or sessions hold too many partitions, a new one is refused by the id 0,
+and the client goes on without.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ FINAL_EPOCH = -1
 INITIAL_EPOCH = 0
 MIN_EVICTION_MS = 120_000
 """A session that was used within this time is not pushed out for another one, as in Kafka."""
+
+SESSION_MAX_PARTITIONS = 50_000
+ALL_MAX_PARTITIONS = 500_000
+"""Partitions of all sessions together: each takes some 300 bytes here."""
 
 TopicKey = str | bytes
 """A topic's name (versions up to 12) or its id."""
@@ -66,6 +71,7 @@ class FetchSessions:
     def __init__(self, *, slots: int, clock: Clock, randomness: Randomness) -> None:
         self._slots, self._clock, self._randomness = slots, clock, randomness
         self._sessions: OrderedDict[int, Session] = OrderedDict()
+        self._partitions = 0
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -76,14 +82,16 @@ class FetchSessions:
         Raises `Refused` with the top-level error when the session is unknown or out of step.
         """
         if request.session_epoch == FINAL_EPOCH:
-            self._sessions.pop(request.session_id, None)
+            self._drop(request.session_id)
             return None, list(_wanted(request, by_id)), True
         if request.session_epoch == INITIAL_EPOCH:
-            self._sessions.pop(request.session_id, None)
+            self._drop(request.session_id)
             wanted = list(_wanted(request, by_id))
-            session = self._open(by_id) if wanted else None
+            has_room = len(wanted) <= SESSION_MAX_PARTITIONS and self._partitions + len(wanted) <= ALL_MAX_PARTITIONS
+            session = self._open(by_id) if wanted and has_room else None
             if session is not None:
                 session.wanted.update(((want.topic, want.index), want) for want in wanted)
+                self._partitions += len(session.wanted)
             return session, wanted, True
         session = self._continue(request, by_id)
         return session, list(session.wanted.values()), False
@@ -96,7 +104,7 @@ class FetchSessions:
             oldest = next(iter(self._sessions.values()))
             if now_ms - oldest.last_used_ms < MIN_EVICTION_MS:
                 return None
-            del self._sessions[oldest.session_id]
+            self._drop(oldest.session_id)
         while True:
             session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
             if session_id and session_id not in self._sessions:
@@ -115,6 +123,7 @@ class FetchSessions:
         session.epoch = session.epoch % 0x7FFFFFFF + 1
         session.last_used_ms = self._clock.now_ms()
         self._sessions.move_to_end(session.session_id)
+        before = len(session.wanted)
         for topic in request.forgotten_topics_data:
             key: TopicKey = topic.topic_id if by_id else topic.topic
             for index in topic.partitions:
@@ -124,7 +133,16 @@ class FetchSessions:
             if known is not None:
                 want.sent_high_watermark, want.sent_log_start = known.sent_high_watermark, known.sent_log_start
             session.wanted[want.topic, want.index] = want
+        self._partitions += len(session.wanted) - before
+        if len(session.wanted) > SESSION_MAX_PARTITIONS or self._partitions > ALL_MAX_PARTITIONS:
+            self._drop(session.session_id)
+            raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session has too many partitions")
         return session
+
+    def _drop(self, session_id: int) -> None:
+        session = self._sessions.pop(session_id, None)
+        if session is not None:
+            self._partitions -= len(session.wanted)
 
 
 def _wanted(request: FetchRequest, by_id: bool) -> Iterable[Wanted]:

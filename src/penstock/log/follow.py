@@ -80,6 +80,8 @@ class Follower:
             count = 0
             for row in rows:
                 commit = read_commit(row)
+                if commit.seq <= self.seq:
+                    continue  # This agent's own: it ended while the rows were read.
                 if commit.object_id == self.own or (through is not None and commit.seq > through):
                     break
                 self._apply(commit)

@@ -96,37 +96,33 @@ class Gathering:
         return loaded
 
     async def _write_stretch(self, stretch: Stretch, loaded: dict[WalLocation, memoryview]) -> None:
-        builder: SegmentBuilder | None = None
-        start = self.written_bytes
+        segment: _Segment | None = None
         for span, view in zip(stretch.spans, stretch.views, strict=True):
             if self._is_adopted(span):
-                if builder is not None:
-                    self._end_segment(stretch.partition, builder, start)
-                    builder = None
+                self._end(stretch.partition, segment)
+                segment = None
                 self._refs.append(self._adopt(stretch.partition, span))
                 continue
-            if builder is not None and not _fits(builder, span):
-                self._end_segment(stretch.partition, builder, start)
-                builder = None
-            if builder is None:
-                builder, start = SegmentBuilder(span.base_offset), self.written_bytes
             is_patched = view is not None
             if view is None:
                 assert span.location is not None
                 view = loaded[span.location][span.byte_start : span.byte_start + span.byte_length]
-            self._handled += 1
+            if segment is None or not segment.has_room_for(span):
+                self._end(stretch.partition, segment)
+                segment = _Segment(span, self.written_bytes, _BASE_TIMESTAMP.unpack_from(view, _BASE_TIMESTAMP_AT)[0])
+            segment.record_count += span.last_offset - span.base_offset + 1
+            segment.last_offset = span.last_offset
             if is_patched and (span.byte_length <= INDEX_STEP_BYTES or span.batch_count == 1):
-                builder.add(span.base_offset, span.byte_length, span.max_timestamp)
+                segment.builder.add(span.base_offset, span.byte_length, span.max_timestamp)
             else:
-                await self._walk(view, None if is_patched else span.base_offset, builder)
-            builder.cover(
-                span.last_offset,
-                span.last_offset - span.base_offset + 1,
-                _BASE_TIMESTAMP.unpack_from(view, _BASE_TIMESTAMP_AT)[0],
-            )
-            await self._append(view)
-        if builder is not None:
-            self._end_segment(stretch.partition, builder, start)
+                await self._walk(view, None if is_patched else span.base_offset, segment.builder)
+            self._append(view)
+            self._handled += 1
+            if self._ready_bytes >= WRITE_BYTES:
+                await self._hand_over()
+            if self._handled >= SLICE:
+                await self._breathe()
+        self._end(stretch.partition, segment)
 
     def _is_adopted(self, span: Span) -> bool:
         return is_long(span) and span.location is not None and span.location.key in self._adopted
@@ -150,17 +146,22 @@ class Gathering:
         while position < len(view):
             position, offset, count = _walk_some(view, position, offset, builder)
             self._handled += count
-            await self._breathe()
+            if self._handled >= SLICE:
+                await self._breathe()
 
-    def _end_segment(self, partition: Partition, builder: SegmentBuilder, start: int) -> None:
+    def _end(self, partition: Partition, segment: _Segment | None) -> None:
+        if segment is None:
+            return
+        builder = segment.builder
+        builder.cover(segment.last_offset, segment.record_count, segment.min_timestamp)
         self._refs.append(
             builder.finish(
                 partition_id=partition.partition_id, object_id=self._upload.object_id, object_key=self._upload.key,
-                byte_offset=start,
+                byte_offset=segment.byte_offset,
             )
         )  # fmt: skip
 
-    async def _append(self, view: memoryview) -> None:
+    def _append(self, view: memoryview) -> None:
         size_bytes = len(view)
         self.written_bytes += size_bytes
         if size_bytes < SMALL_BYTES:
@@ -172,9 +173,6 @@ class Gathering:
             self._join()
             self._ready.append(view)
             self._ready_bytes += size_bytes
-        if self._ready_bytes >= WRITE_BYTES:
-            await self._hand_over()
-        await self._breathe()
 
     def _join(self) -> None:
         if self._small:
@@ -198,9 +196,29 @@ class Gathering:
             self._writer.write(piece)
 
     async def _breathe(self) -> None:
-        if self._handled >= SLICE:
-            self._handled = 0
-            await asyncio.sleep(0)
+        """Let others have their turn."""
+        self._handled = 0
+        await asyncio.sleep(0)
+
+
+class _Segment:
+    """A segment on its way into the object."""
+
+    __slots__ = ("builder", "byte_offset", "last_offset", "min_timestamp", "record_count")
+
+    def __init__(self, first: Span, byte_offset: int, min_timestamp: int) -> None:
+        self.builder = SegmentBuilder(first.base_offset)
+        self.byte_offset = byte_offset
+        self.last_offset = first.last_offset
+        self.min_timestamp = min_timestamp
+        self.record_count = 0
+
+    def has_room_for(self, span: Span) -> bool:
+        """Whether a span may still be part of it."""
+        return (
+            self.builder.byte_length + span.byte_length <= MAX_SEGMENT_BYTES
+            and span.last_offset - self.builder.base_offset < MAX_SEGMENT_OFFSETS
+        )
 
 
 def _walk_some(
@@ -218,14 +236,6 @@ def _walk_some(
         position += length + LENGTH_OVERHEAD
         count += 1
     return position, offset, count
-
-
-def _fits(builder: SegmentBuilder, span: Span) -> bool:
-    """Whether a span may still be part of a segment."""
-    return (
-        builder.byte_length + span.byte_length <= MAX_SEGMENT_BYTES
-        and span.last_offset - builder.base_offset < MAX_SEGMENT_OFFSETS
-    )
 
 
 def _runs(locations: Sequence[WalLocation]) -> Iterator[list[WalLocation]]:

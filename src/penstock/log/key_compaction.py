@@ -203,12 +203,21 @@ def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buf
 
 
 def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:
-    """The records of a batch, or None where it cannot be decoded: what is not understood is not thrown away."""
+    """The records of a batch, or None where it cannot be decoded: what is not understood is not thrown away.
+
+    Nor where records claim offsets that are not theirs: such a batch must not supersede what came after it.
+    """
     try:
         data = records_section(batch, header, max_bytes=MAX_DECOMPRESSED_BYTES)
-        return data, scan_records(header, data)
+        spans = scan_records(header, data)
     except Malformed:
         return None
+    previous = header.base_offset - 1
+    for span in spans:
+        if span.offset <= previous:
+            return None
+        previous = span.offset
+    return (data, spans) if previous <= header.last_offset else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

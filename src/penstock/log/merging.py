@@ -29,6 +29,7 @@ from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
+from penstock.log.retention import longest_span_ms
 from penstock.log.rewriting import Part, Rewrite, SegmentChanges
 from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
 from penstock.metadata.database import Rows, Script
@@ -39,7 +40,6 @@ SMALLEST_CLASS_BYTES = 4096
 LATEST = 256
 """How many segments from the end of a partition are looked at."""
 MERGED_AT_ONCE = 64
-RETENTION_SHARE = 8
 PARTITIONS_AT_ONCE = 64
 SHARED_BYTES = 16 * 1024 * 1024
 SHARED_SEGMENTS = 500
@@ -67,11 +67,7 @@ class Bounds:
     def of(cls, partition: Partition) -> Bounds:
         """Those of a partition's topic."""
         config: TopicConfig = partition.topic.config
-        span_ms = 2**63 - 1
-        if config.delete:
-            span_ms = config.segment_ms
-            if config.retention_ms >= 0:
-                span_ms = min(span_ms, config.retention_ms // RETENTION_SHARE)
+        span_ms = longest_span_ms(config)
         if config.compact and config.min_compaction_lag_ms > 0:
             # New records must not keep old ones out of key compaction for much longer than they have to.
             span_ms = min(span_ms, config.min_compaction_lag_ms)

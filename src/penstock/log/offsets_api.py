@@ -156,7 +156,7 @@ class OffsetHandlers:
         return result
 
     async def delete_records(self, context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
-        """DeleteRecords, key 21, v0-2. v2: flexible. Compacted topics may be trimmed too, as in Kafka 4.4."""
+        """DeleteRecords, key 21, v0-2. v2: flexible. Topics that are only compacted cannot be trimmed."""
         response = DeleteRecordsResponse()
         marks: dict[Partition, int] = {}
         trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]] = []
@@ -167,6 +167,8 @@ class OffsetHandlers:
                 partition = self._partition(context, topic.name, wanted.partition_index)
                 if partition is None:
                     result.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                elif partition.topic.config.compact and not partition.topic.config.delete:
+                    result.error_code = ErrorCode.POLICY_VIOLATION
                 else:
                     end = partition.next_offset
                     offset = end if wanted.offset == HIGH_WATERMARK else wanted.offset

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from operator import attrgetter
 from struct import Struct
@@ -62,6 +62,9 @@ class SegmentLookup(Protocol):
 
     async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
         """The first stretch whose last offset is not below `offset`."""
+
+    def following(self, partition: Partition, last_offset: int) -> Iterable[SegmentRef]:
+        """Stretches that come right after the one with that last offset, as many as can be told without waiting."""
 
 
 class RangedStore(Protocol):
@@ -159,7 +162,7 @@ class Reader:
                 return []
             found = self.tail(partition, after, max_bytes, at_least_one=True)
             return await self._read_cold(partition, after, max_bytes) if found is None else found
-        return await self._read_segment(ref, offset, max_bytes)
+        return await self._read_segments(partition, ref, offset, max_bytes)
 
     async def _read_wal(self, partition: Partition, first: Span, offset: int, max_bytes: int) -> list[memoryview]:
         """Consecutive spans straight from WAL objects, given their offsets on the way."""
@@ -190,6 +193,46 @@ class Reader:
         if not found:
             raise CorruptData(f"the batch with offset {offset} is damaged in {first.location}")
         return [found]
+
+    async def _read_segments(
+        self, partition: Partition, ref: SegmentRef, offset: int, max_bytes: int
+    ) -> list[memoryview]:
+        """The rest of a segment and those after it, if they are short enough to be read with one hop to a thread."""
+        start = ref.position_for(offset)
+        pieces = [(ref, start, ref.byte_length - start)]
+        total = ref.byte_length - start
+        for following in self._segments.following(partition, ref.last_offset):
+            if total + following.byte_length > max_bytes:
+                break
+            pieces.append((following, 0, following.byte_length))
+            total += following.byte_length
+        if len(pieces) == 1:
+            return await self._read_segment(ref, offset, max_bytes)
+        target, _ = self._arena.reserve(total)
+
+        def read() -> int:
+            """How many bytes there are. What is not there any more ends a read, unless it is what was asked for."""
+            position = 0
+            for number, (piece, first, size) in enumerate(pieces):
+                try:
+                    count = self._objects.read_into(
+                        piece.object_key, piece.byte_offset + first, target[position : position + size]
+                    )
+                except InvalidRequest:
+                    if number:
+                        break
+                    raise
+                if count < size:
+                    raise CorruptData(f"{piece.object_key} ends {size - count} bytes before its segment does")
+                position += size
+            return position
+
+        good = await self._in_thread(read)
+        try:
+            return [_cut(target[:good], offset, max_bytes)]
+        except CorruptData:
+            # If that is in one of the others, this one is served all the same.
+            return await self._read_segment(ref, offset, max_bytes)
 
     async def _read_segment(self, ref: SegmentRef, offset: int, max_bytes: int) -> list[memoryview]:
         start = ref.position_for(offset)

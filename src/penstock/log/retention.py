@@ -26,6 +26,17 @@ from penstock.metadata.database import Database, Rows, Script
 PARTITIONS_AT_ONCE = 64
 SEGMENTS_AT_ONCE = 64
 """How many segments of a partition one look considers. When all of them must go, there is another look at once."""
+RETENTION_SHARE = 8
+FOR_EVER_MS = 2**63 - 1
+
+
+def longest_span_ms(config: TopicConfig) -> int:
+    """How much time one segment may cover, so that retention can let go of the oldest records without the newest."""
+    if not config.delete:
+        return FOR_EVER_MS
+    if config.retention_ms < 0:
+        return config.segment_ms
+    return min(config.segment_ms, config.retention_ms // RETENTION_SHARE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

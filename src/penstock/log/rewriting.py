@@ -2,10 +2,11 @@
 
 A `Rewrite` reads consecutive segments of a partition, oldest first, and writes one segment into a new object: the
 same batches, or what a `Transform` leaves of each. Several partitions may share the object. The work is done in pieces
-of `PIECE_BYTES`, so memory holds one piece (or one batch, if that is larger), and in steps of a few pieces, so that
-others get their turn. The last step names the object and removes the old rows in one transaction, bound to those rows
-being there still. If they are not, the work was for nothing and its object is garbage. Readers that had looked up the
-old segments finish undisturbed: the objects live on for the grace period of garbage collection.
+of `PIECE_BYTES`, or less where batches are decoded, so memory holds one piece (or one batch, if that is larger), and
+in steps of a few pieces, so that others get their turn. The last step names the object and removes the old rows in one
+transaction, bound to those rows being there still. If they are not, the work was for nothing and its object is
+garbage. Readers that had looked up the old segments finish undisturbed: the objects live on for the grace period of
+garbage collection.
 
 `SegmentChanges` is the only way segments change once they are there. It keeps what is in memory in step with the
 database: the index, and the sizes of partitions.
@@ -40,11 +41,13 @@ Transform = Callable[[BatchHeader, Buffer], Buffer | None]
 """From a batch to what is left of it: the same object if nothing changes, other bytes, or None."""
 
 PIECE_BYTES = 256 * 1024
-STEP_PIECES = 8
+DECODED_PIECE_BYTES = 64 * 1024
+"""How much is decoded at once: a millisecond or so of work, for which everybody else in the process waits."""
+STEP_BYTES = 2 * 1024 * 1024
 SMALL_READS = 64
 """How many small segments are read at once at most."""
 STEP_S = 0.1
-"""Steps end after so many pieces or so much time, whichever comes first."""
+"""Steps end after so many bytes or so much time, whichever comes first."""
 _LENGTH = Struct(">8xi")
 _log = logging.getLogger(__name__)
 
@@ -156,9 +159,7 @@ class SegmentChanges:
 class SegmentReader:
     """The whole batches of one segment, in pieces. Used by one thread at a time."""
 
-    def __init__(
-        self, objects: ObjectStore, ref: SegmentRef, *, position: int = 0, piece_bytes: int = PIECE_BYTES
-    ) -> None:
+    def __init__(self, objects: ObjectStore, ref: SegmentRef, *, position: int = 0, piece_bytes: int) -> None:
         self._objects, self._ref, self._position = objects, ref, position
         self._buffer = memoryview(bytearray(min(piece_bytes, max(ref.byte_length - position, HEADER_BYTES))))
 
@@ -216,6 +217,7 @@ class Rewrite:
         self.conflicted = False
         """Whether the segments had changed meanwhile, and nothing was replaced."""
         self._changes, self._transform = changes, transform
+        self._piece_bytes = PIECE_BYTES if transform is None else DECODED_PIECE_BYTES
         self._upload: Upload | None = None
         self._writer: ObjectWriter | None = None
         self._waiting = [(part, ref) for part in reversed(parts) for ref in reversed(part.refs)]
@@ -244,7 +246,7 @@ class Rewrite:
         if self._upload is None:
             self._upload = changes.uploads.begin()
         ends_at = clock.monotonic() + STEP_S
-        for _ in range(STEP_PIECES):
+        for _ in range(STEP_BYTES // self._piece_bytes):
             if not await changes.in_thread(self._copy_some):
                 await self._finish()
                 return
@@ -265,7 +267,7 @@ class Rewrite:
 
     def _copy_some(self) -> bool:
         """Copy a piece, or several small segments; False when there was nothing left."""
-        enough = self.read_bytes + PIECE_BYTES // 2
+        enough = self.read_bytes + self._piece_bytes // 2
         for _ in range(SMALL_READS):
             piece = self._next_piece()
             if piece is None:
@@ -285,7 +287,7 @@ class Rewrite:
                 if not self._waiting:
                     return None
                 self._part, ref = self._waiting.pop()
-                self._reader = SegmentReader(self._changes.objects, ref)
+                self._reader = SegmentReader(self._changes.objects, ref, piece_bytes=self._piece_bytes)
             piece = self._reader.read()
             if piece is not None:
                 return piece

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any
@@ -40,7 +40,7 @@ MAX_SEGMENT_OFFSETS = 2**31
 
 CACHE_BYTES = 16 * 1024 * 1024
 LOADED_AT_ONCE = 8
-LONG_BYTES = 512 * 1024
+LONG_BYTES = 256 * 1024
 """From this size on a stretch is worth a row of its own: copying it to have fewer rows costs more than the row."""
 _REF_BYTES = 600
 """Roughly what a row costs in memory beside its indexes."""
@@ -201,6 +201,16 @@ class SegmentIndex:
         ref = refs[place]
         self._recent.move_to_end((ref.partition_id, ref.last_offset))
         return ref
+
+    def following(self, partition: Partition, last_offset: int) -> Iterator[SegmentRef]:
+        """The segments that come right after the one with that last offset, as far as they are in memory."""
+        refs = self._refs.get(partition.partition_id, [])
+        for place in range(bisect_left(refs, last_offset, key=_last_offset) + 1, len(refs)):
+            ref = refs[place]
+            if ref.base_offset != last_offset + 1:
+                return
+            yield ref
+            last_offset = ref.last_offset
 
     async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
         """The first segment that reaches an offset; None when there is none that does."""

@@ -48,6 +48,7 @@ from penstock.log.sorting_out import Sorted, sort_out
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import WalLocation, WalStore
 
+COMPLAIN_EVERY_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 _ALONE = "transactions are not served by several agents"
 _log = logging.getLogger(__name__)
@@ -249,12 +250,15 @@ class SharedCommitPath:
         return await self._decided(new, self._locked)
 
     async def _until_answered(self, script: Callable[[], Script[Any]]) -> Any:
-        delay_s = _FIRST_PAUSE_S
+        delay_s, complain_at = _FIRST_PAUSE_S, self._clock.monotonic()
         while True:
             try:
                 return await self._database.transaction(script, locking=True)
             except (OutcomeUnknown, Unavailable) as problem:
-                _log.warning("a commit cannot be looked up yet: %s", problem)
+                now = self._clock.monotonic()
+                if now >= complain_at:
+                    _log.warning("a commit cannot be looked up yet, and producers wait for it: %s", problem)
+                    complain_at = now + COMPLAIN_EVERY_S
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
 

@@ -3,6 +3,9 @@
 Every script may run twice, because a commit's answer can be lost: what it finds done by its own first run counts
 as done. Partition ids come from a counter row inside the transaction, so agents that create topics at the same
 time never share one.
+
+`delete` and `trim` change rows that commits change all the time. They are to be run as `locking` transactions: they
+update first what commits update first, the shard's row, and so take their turn.
 """
 
 from __future__ import annotations
@@ -105,7 +108,11 @@ def add_partitions(cluster_id: int, shard_id: int, topic_id: bytes, count: int) 
 
     A topic that has more by now keeps them.
     """
-    topic = yield "SELECT 1 FROM topic WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
+    # An update, so that nobody else deletes the topic until this is done.
+    topic = yield (
+        "UPDATE topic SET name = name WHERE cluster_id = $1 AND topic_id = $2 RETURNING name",
+        (cluster_id, topic_id),
+    )
     if not topic:
         return None
     rows = yield (
@@ -125,6 +132,12 @@ def add_partitions(cluster_id: int, shard_id: int, topic_id: bytes, count: int) 
 
 def delete(cluster_id: int, topics: Sequence[tuple[bytes, str]], now_ms: int) -> Script[None]:
     """Remove topics, given by id and name, and note their partitions for the removal of their objects."""
+    for topic_id, _ in topics:
+        yield (
+            "UPDATE shard SET commit_seq = commit_seq WHERE shard_id IN"
+            " (SELECT shard_id FROM partition WHERE cluster_id = $1 AND topic_id = $2)",
+            (cluster_id, topic_id),
+        )
     for topic_id, name in topics:
         rows = yield "DELETE FROM topic WHERE cluster_id = $1 AND topic_id = $2 RETURNING name", (cluster_id, topic_id)
         if not rows:
@@ -183,6 +196,12 @@ def trim(cluster_id: int, marks: Sequence[tuple[int, int]]) -> Script[None]:
 
     In the order of partition ids, so that agents that trim the same partitions do not wait for each other in a ring.
     """
+    for partition_id, _ in marks[:1]:
+        yield (
+            "UPDATE shard SET commit_seq = commit_seq"
+            " WHERE shard_id = (SELECT shard_id FROM partition WHERE cluster_id = $1 AND partition_id = $2)",
+            (cluster_id, partition_id),
+        )
     for partition_id, offset in sorted(marks):
         yield (
             "UPDATE partition SET log_start = $3 WHERE cluster_id = $1 AND partition_id = $2 AND log_start < $3",

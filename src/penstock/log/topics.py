@@ -40,8 +40,8 @@ Change = Callable[[Overrides], Overrides]
 class Database(Protocol):
     """What is needed of the metadata port."""
 
-    async def transaction(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script, all or nothing."""
+    async def transaction(self, script: Callable[[], Script[T]], *, locking: bool = False) -> T:
+        """Run a script, all or nothing. `locking`: it sees to being alone itself."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
         """Run a script that only reads."""
@@ -306,7 +306,7 @@ class Topics:
             if not forward:
                 return
             pairs = [(partition.partition_id, offset) for partition, offset in forward.items()]
-            await self._durably(lambda: topic_store.trim(cluster_id, pairs))
+            await self._durably(lambda: topic_store.trim(cluster_id, pairs), locking=True)
             for partition, offset in forward.items():
                 partition.log_start = max(partition.log_start, offset)
                 partition.wake()
@@ -327,7 +327,7 @@ class Topics:
                 return
             keys = [(topic.topic_id, topic.name) for topic in present]
             now_ms = self._clock.now_ms()
-            await self._durably(lambda: topic_store.delete(cluster_id, keys, now_ms))
+            await self._durably(lambda: topic_store.delete(cluster_id, keys, now_ms), locking=True)
             for topic in present:
                 topic.deleted = True
                 self.registry.remove(topic)
@@ -411,11 +411,11 @@ class Topics:
 
     # ---- how a change is run --------------------------------------------------------------------------------------
 
-    async def _durably(self, script: Callable[[], Script[T]]) -> T:
+    async def _durably(self, script: Callable[[], Script[T]], *, locking: bool = False) -> T:
         try:
-            return await self._database.transaction(script)
+            return await self._database.transaction(script, locking=locking)
         except OutcomeUnknown:
-            return await self._database.transaction(script)
+            return await self._database.transaction(script, locking=locking)
 
     async def _undivided(self, work: Coroutine[object, object, T]) -> T:
         # A connection that closes cancels its request; durable and in memory must not come apart by that.

@@ -36,6 +36,10 @@ class CompactionPolicy:
     start_entries: int = 50_000
     """Rows and entries are what a start replays, and entries take memory."""
     max_age_ms: int = 60_000
+    sparse_bytes: int = 16 * 1024
+    """Where partitions got less than this on average, segments would be many and tiny: commits may become older."""
+    sparse_ages: int = 10
+    """How many times as old."""
     pass_bytes: int = 64 * MIB
     pass_rows: int = 20_000
     pass_changes: int = 2_000
@@ -61,6 +65,7 @@ class Backlog:
         self.wake: Callable[[], None] = lambda: None
         """Called when compaction has something to look at."""
         self._start_bytes = self.policy.start_bytes
+        self._max_age_ms = self.policy.max_age_ms
         self._limit_bytes = int(capacity_bytes * ROOM_SHARE)
         self._room: asyncio.Future[None] | None = None
 
@@ -83,6 +88,7 @@ class Backlog:
         self.size_bytes -= size_bytes
         self.oldest_ms = committed_ms
         self._start_bytes = self.policy.start_bytes
+        self._max_age_ms = self.policy.max_age_ms
         if self._room is not None and self.size_bytes <= self._limit_bytes:
             self._room.set_result(None)
             self._room = None
@@ -90,6 +96,15 @@ class Backlog:
     def hold(self) -> None:
         """Compaction had a look and leaves it until there is more."""
         self._start_bytes = self.size_bytes + self.policy.start_bytes
+
+    def postpone(self) -> None:
+        """Compaction had a look and found little for many partitions."""
+        self._max_age_ms = self.policy.max_age_ms * self.policy.sparse_ages
+
+    @property
+    def can_be_postponed(self) -> bool:
+        """Whether nothing but the age of commits asks for compaction, and not for the second time."""
+        return not self._is_large() and self._max_age_ms == self.policy.max_age_ms and self.policy.sparse_ages > 1
 
     @property
     def is_urgent(self) -> bool:
@@ -99,7 +114,7 @@ class Backlog:
             self.is_short
             or self.rows >= policy.start_rows
             or self.entries >= policy.start_entries
-            or self._clock.now_ms() - self.oldest_ms >= policy.max_age_ms
+            or self._clock.now_ms() - self.oldest_ms >= self._max_age_ms
         )
 
     def delay_s(self) -> float | None:
@@ -108,7 +123,7 @@ class Backlog:
             return None
         if self._is_large():
             return 0.0
-        max_age_ms = self.policy.max_age_ms
+        max_age_ms = self._max_age_ms
         # The clock may have jumped back: that must not keep commits waiting for longer than a whole age.
         return min(max(0, self.oldest_ms + max_age_ms - self._clock.now_ms()), max_age_ms) / 1000
 

@@ -99,7 +99,7 @@ class WalCompaction:
         await self._tidy_up()
         delay_s = self._queue.delay_s()
         if delay_s == 0:
-            await self._compact(waits=not self._queue.is_urgent)
+            await self._compact(waits=True)
             await self._tidy_up()
             delay_s = self._queue.delay_s()
         if delay_s is None:
@@ -114,12 +114,11 @@ class WalCompaction:
             await self._tidy_up()
 
     async def _compact(self, *, waits: bool) -> None:
-        """One pass. If it may wait, it leaves a file that could be adopted once it is full."""
+        """One pass, if there is nothing to be said for waiting."""
         uploads: list[Upload] = []
         try:
             done = await self._prepare(uploads, waits=waits)
             if done is None:
-                self._queue.hold()
                 return
             await self._commit(done)
         except PlatformError:
@@ -134,10 +133,16 @@ class WalCompaction:
 
     async def _prepare(self, uploads: list[Upload], *, waits: bool) -> _Pass | None:
         """Plan a pass and write its objects; None if it had better wait."""
-        plan = await self._plan(self._queue.last_seq)
+        queue = self._queue
+        plan = await self._plan(queue.last_seq)
+        if waits and queue.can_be_postponed and plan.is_sparse:
+            queue.postpone()
+            return None
         adopted, growing = await self._adopt_files(plan, uploads)
-        if growing is not None and waits:
+        if growing is not None and waits and not queue.is_urgent:
+            # Once it is full it becomes an object without being copied.
             if growing.first_seq <= plan.floor + 1:
+                queue.hold()
                 return None
             plan = await self._plan(growing.first_seq - 1)
         uploads.append(upload := self._changes.uploads.begin())

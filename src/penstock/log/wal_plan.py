@@ -157,13 +157,27 @@ class Plan:
         """How many commits it takes."""
         return len(self.locations)
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether its segments would be tiny, and nobody waits for them: key compaction works on segments only."""
+        stretches = self.stretches.values()
+        size_bytes = sum(stretch.byte_length for stretch in stretches)
+        return size_bytes < self._policy.sparse_bytes * len(stretches) and not any(
+            stretch.partition.topic.config.compact for stretch in stretches
+        )
+
     def has_room_for(self, commit: Commit) -> bool:
         """Whether another commit still belongs to this pass; the first one always does."""
         policy = self._policy
         if not self.locations:
             return True
-        if self.rows >= policy.pass_rows or self._changes >= policy.pass_changes:
+        if self.rows >= policy.pass_rows:
             return False
+        if self._changes >= policy.pass_changes:
+            # Commits to partitions that are in the pass already are for free.
+            stretches = self.stretches
+            if any(entry.partition_id not in stretches for entry in commit.entries):
+                return False
         size_bytes, location = self.held_bytes + commit.location.length, commit.location
         if location.key == self.locations[-1].key and location.length >= LONG_BYTES * len(commit.entries):
             # Probably the file becomes an object as it is: take the rest of it.

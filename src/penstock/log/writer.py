@@ -169,6 +169,12 @@ class Writer:
             else:
                 await asyncio.wait((task,))
 
+    def abandon(self) -> None:
+        """Give up what is not finished. Nobody is told what became of it."""
+        self._dirty.clear()
+        if self._task is not None:
+            self._task.cancel()
+
     def _start(self) -> None:
         self._scheduled = False
         while self._dirty or self._passengers:

@@ -15,6 +15,7 @@ their turn in the writer's queue. Threads sleep in a queue's `get`: idle costs n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -221,4 +222,5 @@ class SqliteDatabase:
 
 def _check_point(connection: sqlite3.Connection) -> None:
     # Another process may be reading, or the disk may be full: the log keeps what could not be moved.
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with contextlib.suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -26,7 +26,10 @@ from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uui
 FORMAT_VERSION = 1
 METADATA_HERE = "sqlite"
 _PLACES = {"sqlite": "the directory itself", "postgresql": "PostgreSQL"}
-MIN_FREE_BYTES = 64 * 1024 * 1024
+MIN_FREE_BYTES = 128 * 1024 * 1024
+"""For a new directory: the first slab and some room beside it."""
+MIN_FREE_TO_GO_ON_BYTES = 16 * 1024 * 1024
+"""For one that has data: enough to change what makes room."""
 
 
 class DataDirectory:
@@ -51,7 +54,7 @@ class DataDirectory:
             path.mkdir(parents=True, exist_ok=True)
             lock = _take_lock(path)
             try:
-                _check_free_space(path)
+                _check_free_space(path, MIN_FREE_TO_GO_ON_BYTES if (path / "format").exists() else MIN_FREE_BYTES)
                 cluster_id = _read_format(path, metadata)
                 cluster_id = cluster_id or _write_format(path, metadata, randomness or SystemRandomness())
                 directory = cls(path, lock, cluster_id)
@@ -104,13 +107,13 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
-def _check_free_space(path: Path) -> None:
+def _check_free_space(path: Path, needed_bytes: int) -> None:
     usage = os.statvfs(path)
     free_bytes = usage.f_bavail * usage.f_frsize
-    if free_bytes < MIN_FREE_BYTES:
+    if free_bytes < needed_bytes:
         raise Unavailable(
             f"The disk of the data directory {path} has only {free_bytes // 2**20} MiB left; "
-            f"at least {MIN_FREE_BYTES // 2**20} MiB are needed. Free some space, or choose another directory."
+            f"at least {needed_bytes // 2**20} MiB are needed. Free some space, or choose another directory."
         )
 
 

@@ -52,6 +52,8 @@ from penstock.storage.wal import Buffer, Shared, WalLocation, check_range
 
 SLAB_BYTES = 64 * 1024 * 1024
 SPARE_SLABS = 2
+RESERVE_BYTES = 32 * 1024 * 1024
+"""Space on the disk that no slab takes."""
 ZERO_AHEAD_BYTES = 8 * 1024 * 1024
 ZERO_PIECE_BYTES = 512 * 1024
 LARGE_OBJECT_BYTES = 1024 * 1024
@@ -334,6 +336,7 @@ class SlabWal:
             slab, old = self._choose(size_bytes)
         try:
             if old is None:
+                self._leave_room(size_bytes)
                 create_file(slab.path, size_bytes, sparse=self._sparse)
             else:
                 old.rename(slab.path)
@@ -345,6 +348,12 @@ class SlabWal:
             self._unmake(slab)
             raise unavailable(error, "preparing space in", self._directory) from error
         return slab
+
+    def _leave_room(self, size_bytes: int) -> None:
+        """Leave the last of the disk to the metadata: a shorter retention, which makes room, has to be written too."""
+        found = os.statvfs(self._directory)
+        if found.f_bavail * found.f_frsize < size_bytes + min(RESERVE_BYTES, self._slab_bytes // 2):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _choose(self, size_bytes: int) -> tuple[Slab, Path | None]:
         if self._closed:

@@ -37,10 +37,19 @@ func (f *franz) client(options ...kgo.Opt) *kgo.Client {
 
 func (f *franz) topic(partitions int32, configs map[string]*string) string {
 	name := fresh("franz")
+	f.create(name, partitions, configs)
+	return name
+}
+
+// create makes a topic and waits until the broker says that it is there.
+func (f *franz) create(name string, partitions int32, configs map[string]*string) {
 	created, err := f.admin.CreateTopic(background, partitions, 1, configs, name)
 	must(err)
 	must(created.Err)
-	return name
+	eventually("topic "+name, func() bool {
+		listed, err := f.admin.ListTopics(background, name)
+		return err == nil && listed[name].Err == nil && len(listed[name].Partitions) == int(partitions)
+	})
 }
 
 func send(client *kgo.Client, records ...*kgo.Record) {
@@ -83,6 +92,22 @@ func take(client *kgo.Client, count int) []*kgo.Record {
 	return records
 }
 
+// takeThroughErrors polls until this many different values came, whatever the client has to tell about its connections.
+func takeThroughErrors(client *kgo.Client, count int) []string {
+	seen, values := map[string]bool{}, []string{}
+	ctx, cancel := context.WithTimeout(background, 40*time.Second)
+	defer cancel()
+	for len(values) < count && ctx.Err() == nil {
+		client.PollFetches(ctx).EachRecord(func(record *kgo.Record) {
+			if value := string(record.Value); !seen[value] {
+				seen[value] = true
+				values = append(values, value)
+			}
+		})
+	}
+	return values
+}
+
 func texts(records []*kgo.Record) []string {
 	values := []string{}
 	for _, record := range records {
@@ -122,11 +147,13 @@ func (f *franz) restart(restarted func()) {
 	for _, value := range after {
 		send(producer, kgo.StringRecord(value))
 	}
-	same("after the restart", sorted(after), sorted(texts(take(member, 200))))
-	must(member.CommitUncommittedOffsets(background))
-	offsets, err := f.admin.FetchOffsets(background, group)
-	must(err)
-	var committed int64
-	offsets.Offsets().Each(func(offset kadm.Offset) { committed += offset.At })
-	same("committed", int64(300), committed)
+	same("after the restart", sorted(after), sorted(takeThroughErrors(member, 200)))
+	// What meets a connection that died meanwhile is told so, and is to try again.
+	eventually("a commit", func() bool { return member.CommitUncommittedOffsets(background) == nil })
+	eventually("the commit being there", func() bool {
+		offsets, err := f.admin.FetchOffsets(background, group)
+		var committed int64
+		offsets.Offsets().Each(func(offset kadm.Offset) { committed += offset.At })
+		return err == nil && committed == 300
+	})
 }

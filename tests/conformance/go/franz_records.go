@@ -236,9 +236,7 @@ func (f *franz) recreatedTopic() {
 func (f *franz) expression() {
 	prefix := fresh("expression")
 	for _, name := range []string{prefix + "-a", prefix + "-b"} {
-		created, err := f.admin.CreateTopic(background, 1, 1, nil, name)
-		must(err)
-		must(created.Err)
+		f.create(name, 1, nil)
 		f.produce(name, name)
 	}
 	reader := f.client(kgo.ConsumeRegex(), kgo.ConsumeTopics("^"+prefix+"-.*"))

@@ -32,6 +32,7 @@ async function restart() {
   await once(process.stdin, 'data')
   for (const value of all.slice(100)) await producer.send({ topic, messages: [{ value }] })
   const seen = () => new Set(values(got))
-  await eventually('every record', () => seen().size >= 300)
+  // A member that comes back under another id waits for its former self to be given up: 30 s, its session.
+  await eventually('every record', () => seen().size >= 300, 60_000)
   same('values', [...seen()].sort(), [...all].sort())
 }

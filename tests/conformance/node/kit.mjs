@@ -6,7 +6,7 @@ import { setTimeout as pause } from 'node:timers/promises'
 import kafkajs from 'kafkajs'
 
 const { Kafka, logLevel } = kafkajs
-const CHECK_TIMEOUT_MS = 60_000
+const CHECK_TIMEOUT_MS = 100_000
 const CHECKS_AT_ONCE = 6
 
 export const fresh = (prefix) => `${prefix}-${randomUUID().slice(0, 13)}`
@@ -25,8 +25,8 @@ export function holds(condition, what) {
   if (!condition) throw new Error(what)
 }
 
-export async function eventually(what, condition) {
-  const deadline = Date.now() + 30_000
+export async function eventually(what, condition, withinMs = 30_000) {
+  const deadline = Date.now() + withinMs
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`${what} did not come true`)
     await pause(20)
@@ -53,8 +53,20 @@ export class Kit {
   async topic(numPartitions, settings = {}) {
     const topic = fresh('kafkajs')
     const configEntries = Object.entries(settings).map(([name, value]) => ({ name, value }))
-    await this.admin.createTopics({ topics: [{ topic, numPartitions, configEntries }] })
+    await this.create({ topic, numPartitions, configEntries })
     return topic
+  }
+
+  /** Creates topics and waits until the broker says that they are there. */
+  async create(...topics) {
+    await this.admin.createTopics({ topics, waitForLeaders: false })
+    const names = topics.map(({ topic }) => topic)
+    await eventually(`topics ${names}`, () =>
+      this.admin.fetchTopicMetadata({ topics: names }).then(
+        () => true,
+        () => false,
+      ),
+    )
   }
 
   /** Runs `use` with a connected producer. */

@@ -175,7 +175,7 @@ async function outOfRange(kit) {
 async function expression(kit) {
   const prefix = fresh('expression')
   const topics = [`${prefix}-a`, `${prefix}-b`]
-  await kit.admin.createTopics({ topics: topics.map((topic) => ({ topic })) })
+  await kit.create(...topics.map((topic) => ({ topic })))
   for (const topic of topics) await kit.produce(topic, [topic])
   same('values', values(await kit.read(new RegExp(`^${prefix}-.*`), 2)).sort(), topics)
 }

@@ -14,14 +14,15 @@ Content = tuple[bytes | None, bytes | None]
 """Key and value."""
 
 
-def check_keys(appends: Sequence[Append], log: StoredLog) -> None:
-    """Compare a compacted log with everything that was appended to it."""
+def check_keys(appends: Sequence[Append], log: StoredLog, *, tombstones_kept_since_ms: int) -> None:
+    """Compare a compacted log with everything that was appended to it. Tombstones from that time on must be there."""
     found = {record.offset: record for batch in log.batches for record in batch.records}
     truth = _acknowledged(appends, log)
     for offset, record in found.items():
         if offset in truth:
             assert (record.key, record.value) == truth[offset], f"the record at {offset} is not the one appended there"
     _check_latest(found, truth)
+    _check_tombstones(appends, found, truth, tombstones_kept_since_ms)
     _check_order(log)
 
 
@@ -46,6 +47,19 @@ def _check_latest(found: Mapping[int, Record], truth: Mapping[int, Content]) -> 
         if gone:
             left = [other for other, record in found.items() if record.key == key]
             assert not left, f"{key!r} was deleted at {offset} and is back at {left}"
+
+
+def _check_tombstones(
+    appends: Sequence[Append], found: Mapping[int, Record], truth: Mapping[int, Content], since_ms: int
+) -> None:
+    latest = {key: offset for offset, (key, _) in sorted(truth.items())}
+    known_end = {record.key: record.offset for record in found.values()}
+    for append in appends:
+        for number, (key, value) in enumerate(zip(append.keys, append.values, strict=True)):
+            offset = append.base_offset + number
+            if value is None and append.timestamp >= since_ms and latest.get(key) == offset:
+                superseded = known_end.get(key, -1) > offset
+                assert superseded or offset in found, f"the tombstone at {offset} went before its time"
 
 
 def _check_order(log: StoredLog) -> None:

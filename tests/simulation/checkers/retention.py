@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from simulation.checkers.appends import acknowledged_of
 from simulation.guards import SKEW_MS
-from simulation.history import Append, Outcome
-from simulation.logs import StoredLog
+from simulation.history import Append, Fetched, PartitionKey
+
+from penstock.wire.error_codes import ErrorCode
 
 
-def check_retention(appends: Sequence[Append], log: StoredLog, *, now_ms: int, retention_ms: int) -> None:
-    """Nothing younger than the topic's retention is gone."""
-    for append in appends:
-        if append.partition != log.partition or append.outcome is not Outcome.ACKNOWLEDGED:
+def check_retention(
+    appends: Sequence[Append], fetches: Sequence[Fetched], partition: PartitionKey, *,
+    time_ms: Callable[[float], int], retention_ms: int,
+) -> None:  # fmt: skip
+    """Whenever a consumer was told where the log starts, nothing younger than the retention was gone."""
+    acknowledged = acknowledged_of(appends, partition)
+    for fetched in fetches:
+        if fetched.partition != partition or fetched.error is not ErrorCode.NONE:
             continue
-        young = append.timestamp > now_ms - retention_ms + SKEW_MS
-        assert not young or append.base_offset >= log.log_start, (
-            f"the batch at {append.base_offset} is {now_ms - append.timestamp} ms old and gone"
-        )
+        young_ms = time_ms(fetched.answered_at) - retention_ms + SKEW_MS
+        for append in acknowledged:
+            assert append.timestamp < young_ms or append.base_offset >= fetched.log_start, (
+                f"the log starts at {fetched.log_start}, and the batch at {append.base_offset} is still young"
+            )

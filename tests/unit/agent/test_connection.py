@@ -347,15 +347,29 @@ async def test_the_silent_are_closed(setup: Setup) -> None:
     await idle.close()
 
 
-async def test_who_does_not_read_is_closed(setup: Setup) -> None:
+async def test_the_silent_may_stay_where_that_is_wanted() -> None:
+    patient = Setup(idle_s=-0.001)
+    patient.connect()
+    patient.clock.time_s += 1_000_000
+    patient.server._sweep()
+    assert patient.server.connection_count == 1
+    await patient.close()
+
+
+@pytest.mark.parametrize(("limit", "after_s"), [(8 * MIB, 600), (3 * MIB, 5), (1 * MIB, 1)])
+async def test_who_does_not_read_is_closed(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, limit: int, after_s: float
+) -> None:
+    """The sooner, the more memory such clients hold."""
+    monkeypatch.setattr("penstock.agent.server.UNREAD_MAX_BYTES", limit)
     client, connection = setup.connect()
     setup.desk.reply_bytes = 4 * MIB
     await client.send(request(ECHO))
     await turns(5)
-    setup.clock.time_s += 59
+    setup.clock.time_s += after_s - 0.5
     setup.server._sweep()
     assert not connection.closed
-    setup.clock.time_s += 2
+    setup.clock.time_s += 1
     setup.server._sweep()
     assert connection.closed
 

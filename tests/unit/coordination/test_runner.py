@@ -71,6 +71,9 @@ class TallyRules:
         return Decision(state=state, timers=(Timer("bell", 1_000),) if state.number >= 100 else ())
 
 
+UNWRITABLE = 666
+
+
 @dataclass
 class FakeJournal:
     """Numbers in a dictionary, and what goes wrong with the next writes."""
@@ -96,6 +99,8 @@ class FakeJournal:
     async def write(self, records: Iterable[tuple[Key, Added]]) -> None:
         batch = list(records)
         await asyncio.sleep(self.write_s)
+        if any(record.amount == UNWRITABLE for _, record in batch):
+            raise OverflowError("no such number in the database")
         fault = self.faults.pop(0) if self.faults else None
         if fault is not None:
             raise fault
@@ -203,6 +208,22 @@ def test_failed_write_changes_nothing_and_tells_everybody(fault: Exception) -> N
         assert all(type(outcome) is expected for outcome in outcomes)
         assert await runner.submit(A, look, int) == 0
         assert await runner.submit(A, add(1), int) == 1
+
+    simulated(scenario)
+
+
+def test_what_cannot_be_written_fails_nobody_else() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        first = asyncio.ensure_future(runner.submit(A, add(1), int))
+        while not journal.loads:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.005)  # Its transaction runs now, the others will share the next one.
+        others = [asyncio.ensure_future(runner.submit((1, f"k{n}"), add(1), int)) for n in range(5)]
+        poison = asyncio.ensure_future(runner.submit(B, add(UNWRITABLE), int))
+        assert await asyncio.gather(first, *others) == [1] * 6
+        with pytest.raises(Unavailable):
+            await poison
+        assert await runner.submit(B, add(2), int) == 2
 
     simulated(scenario)
 

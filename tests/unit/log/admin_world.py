@@ -37,6 +37,7 @@ SCHEMA = """
 CREATE TABLE topic (cluster_id INTEGER NOT NULL, topic_id BLOB NOT NULL, name TEXT NOT NULL,
   replication_factor INTEGER NOT NULL, created_ms INTEGER NOT NULL,
   PRIMARY KEY (cluster_id, topic_id), UNIQUE (cluster_id, name));
+CREATE TABLE shard (shard_id INTEGER PRIMARY KEY, commit_seq INTEGER NOT NULL);
 CREATE TABLE partition (partition_id INTEGER PRIMARY KEY, cluster_id INTEGER NOT NULL, shard_id INTEGER NOT NULL,
   topic_id BLOB NOT NULL, partition_index INTEGER NOT NULL, next_offset INTEGER NOT NULL DEFAULT 0,
   log_start INTEGER NOT NULL DEFAULT 0, segmented_to INTEGER NOT NULL DEFAULT 0,
@@ -67,7 +68,7 @@ class MemoryDatabase:
         self.lose_answers = 0
         self.down = False
 
-    async def transaction(self, script):
+    async def transaction(self, script, *, locking: bool = False):
         if self.down:
             raise Unavailable("the database is away")
         self.connection.execute("BEGIN")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from penstock.base.errors import PlatformError
 from penstock.log.batches import Accepted, inspect
@@ -96,6 +96,12 @@ class ShelvedSegments:
 
     async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
         return next((ref for ref in self.refs.get(partition.partition_id, ()) if ref.last_offset >= offset), None)
+
+    def following(self, partition: Partition, last_offset: int) -> Iterator[SegmentRef]:
+        for ref in self.refs.get(partition.partition_id, ()):
+            if ref.base_offset == last_offset + 1:
+                yield ref
+                last_offset = ref.last_offset
 
     async def with_timestamp(self, partition: Partition, offset: int, timestamp: int) -> SegmentRef | None:
         found = (ref for ref in self.refs.get(partition.partition_id, ()) if ref.last_offset >= offset)

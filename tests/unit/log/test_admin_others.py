@@ -295,11 +295,14 @@ async def test_delete_records(version: int) -> None:
     assert (await world.restarted()).registry.by_name(1, "orders").partitions[0].log_start == 10
 
 
-async def test_delete_records_of_a_compacted_topic_is_allowed() -> None:
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("compact", (0, ErrorCode.POLICY_VIOLATION, -1)), ("compact,delete", (0, 0, 2))]
+)
+async def test_delete_records_where_compaction_alone_removes(policy: str, expected: tuple[int, int, int]) -> None:
     world = World()
-    topic = await world.topic("state", overrides={"cleanup.policy": "compact"})
+    topic = await world.topic("state", overrides={"cleanup.policy": policy})
     topic.partitions[0].next_offset = 5
-    assert await cut(world, (0, 2), name="state") == [(0, 0, 2)]
+    assert await cut(world, (0, 2), name="state") == [expected]
 
 
 async def test_delete_records_tells_clients_to_try_again_while_the_database_is_away() -> None:

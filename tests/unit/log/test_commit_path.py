@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -91,3 +91,25 @@ async def test_a_refusal_before_anything_happened(world: World) -> None:
     with pytest.raises(Unavailable):
         await world.path.commit(BODY, ENTRIES, [0])
     assert (await world.path.commit(BODY, ENTRIES, [0])).seq == 1
+
+
+@pytest.mark.parametrize("happened", [False, True])
+async def test_a_failure_that_nobody_foresaw_is_looked_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, happened: bool
+) -> None:
+    submit = world.database.submit
+
+    async def broken(work: Any) -> Any:
+        if happened:
+            await submit(work)
+        raise MemoryError
+
+    monkeypatch.setattr(world.database, "submit", broken)
+    if happened:
+        assert (await world.path.commit(BODY, ENTRIES, [0])).seq == 1
+    else:
+        with pytest.raises(Unavailable, match="did not happen"):
+            await world.path.commit(BODY, ENTRIES, [0])
+    monkeypatch.undo()
+    assert (await world.path.commit(BODY, ENTRIES, [1])).seq == 1 + happened
+    assert await world.rows() == 1 + happened

@@ -239,6 +239,16 @@ def test_what_cannot_be_decoded_is_kept() -> None:
     assert cleaned(bytes(batch), keys) == bytes(batch)
 
 
+@pytest.mark.parametrize("offsets", [(0, 0), (1, 0), (0, 2), (0, 9)])
+def test_records_with_offsets_that_are_not_theirs_supersede_nothing(offsets) -> None:
+    records = [Record(offset, 0, b"a", b"lies") for offset in offsets]
+    lying = build_batch(records, base_offset=0, last_offset=1)
+    honest = batch_of(2, "a", "b")
+    keys = keys_of(lying, honest)
+    assert cleaned(lying, keys) == lying
+    assert cleaned(honest, keys) == honest
+
+
 def test_long_keys_are_told_apart_and_short_ones_are_themselves() -> None:
     short, long = b"x" * (KEY_HASH_BYTES - 1), b"x" * KEY_HASH_BYTES
     assert fingerprint(short) == short

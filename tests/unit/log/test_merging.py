@@ -245,7 +245,8 @@ async def test_damaged_segments_are_left_as_they_are() -> None:
     assert len(world.uploads) == 0
 
 
-async def test_a_batch_larger_than_a_piece() -> None:
+async def test_a_batch_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merging, "LONG_BYTES", 2**40)
     world = await UpkeepWorld().start()
     topic = await world.topic()
     (partition,) = topic.partitions

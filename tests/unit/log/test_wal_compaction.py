@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 
 import pytest
 from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch, batches_in
 
+from penstock.base.errors import CorruptData
 from penstock.log.segments import INDEX_STEP_BYTES
 from penstock.log.wal_backlog import CompactionPolicy
 from penstock.metadata.inline import InlineDatabase
@@ -277,7 +279,7 @@ async def test_a_batch_larger_than_anything_else(setup):
 
 
 async def test_it_starts_by_size_rows_entries_or_age_and_then_is_silent(setup):
-    policy = CompactionPolicy(start_bytes=100_000, start_rows=20, start_entries=60, max_age_ms=60_000)
+    policy = CompactionPolicy(start_bytes=100_000, start_rows=20, start_entries=60, max_age_ms=60_000, sparse_bytes=0)
     world = await setup.world(policy=policy)
     woken = []
     world.backlog.wake = lambda: woken.append(world.backlog.rows)
@@ -404,4 +406,65 @@ async def test_stretches_of_before_a_restart_are_copied(tmp_path, monkeypatch):
     assert world.compaction.stats.adopted_bytes == 0
     world.forget_tail()
     assert await world.contents(world.partition("orders")) == before
+    await close(world)
+
+
+async def test_short_segments_are_read_several_at_once(tmp_path, monkeypatch):
+    _, world = await adopting_world(tmp_path, monkeypatch)
+    (partition,) = (await world.topic("orders")).partitions
+    await world.fill([partition], commits=24, size_bytes=110_000)
+    before = await world.contents(partition)
+    await world.compaction.compact_everything()
+    world.forget_tail()
+    refs = await world.segments.list(partition)
+    assert len(refs) > 15
+    world.segments.add(refs)
+    reads = world.reader.cold_reads
+    assert await world.contents(partition, max_bytes=1_000_000) == before
+    assert world.reader.cold_reads - reads <= 4
+    assert await world.contents(partition, start=4, max_bytes=1_000_000) == before[110_000:]
+    # What is damaged or gone further on does not keep from what is asked for.
+    damaged = next(ref for ref in refs if ref.base_offset == 12)
+    path = tmp_path / "segments" / damaged.object_key
+    good = path.read_bytes()
+    path.write_bytes(good[: damaged.byte_offset] + bytes(61) + good[damaged.byte_offset + 61 :])
+    (found,) = await world.reader.read_batches(partition, 9, 1_000_000)
+    assert bytes(found) == before[330_000:440_000]
+    with pytest.raises(CorruptData):
+        await world.reader.read_batches(partition, 12, 1_000_000)
+    await close(world)
+
+
+async def test_little_for_many_partitions_waits_longer(tmp_path):
+    world = await Setup("memory", tmp_path).world()
+    sparse = await world.topic("sparse", 20)
+    await world.fill(sparse.partitions, commits=3)
+    assert await world.compaction.run() == 60
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() == 540
+    assert world.compaction.stats.passes == 0
+    world.clock.time_ms += 500_000
+    assert await world.compaction.run() == 40
+    world.clock.time_ms += 40_000
+    assert await world.compaction.run() is None
+    assert world.compaction.stats.passes == 1
+    # It is not little any more, so it does not wait; and the next little waits again.
+    await world.fill(sparse.partitions, commits=1)
+    await world.fill(sparse.partitions[:5], commits=5, size_bytes=100_000)
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() is None
+    await world.fill(sparse.partitions, commits=1)
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() == 540
+    await close(world)
+
+
+async def test_compacted_topics_do_not_wait_longer(tmp_path):
+    world = await Setup("memory", tmp_path).world()
+    topic = await world.topic("keys", 20)
+    topic.config = replace(topic.config, compact=True)
+    await world.fill(topic.partitions, commits=3)
+    world.clock.time_ms += 60_000
+    assert await world.compaction.run() is None
+    assert world.compaction.stats.passes == 1
     await close(world)

@@ -1,0 +1,137 @@
+"""Where an agent lives: one life after the other, over stores that outlive them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+from fixtures.sim_loop import Host, SimLoop
+from simulation.agents import SimAgent, Surroundings
+from simulation.faults import NONE, FaultyObjects, FaultyWal, SharedWal
+from simulation.links import Link
+
+from penstock.base.errors import CorruptData, PlatformError
+from penstock.base.randomness import SeededRandomness
+from penstock.metadata.inline import InlineDatabase
+
+if TYPE_CHECKING:
+    from simulation.world import World
+
+START_MS = 1_700_000_000_000
+
+
+class SimClock:
+    """A clock of the simulated world, off by a little and drifting."""
+
+    def __init__(self, loop: SimLoop, *, offset_ms: int = 0, drift: float = 0.0) -> None:
+        self._loop, self._offset_ms, self._rate = loop, offset_ms, 1.0 + drift
+
+    def now_ms(self) -> int:
+        """Wall clock."""
+        return START_MS + self._offset_ms + int(self._loop.time() * self._rate * 1000)
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self._loop.time() * self._rate
+
+
+class Place:
+    """One of the machines that run agents."""
+
+    def __init__(self, world: World, number: int) -> None:
+        self._world, self.number = world, number
+        self.agent: SimAgent | None = None
+        """The agent that is up, or None while there is none."""
+        self.up = asyncio.Event()
+        self.links: list[Link] = []
+        self.kill: Callable[[], None] = lambda: None
+        """Ends the life that is going on, at once."""
+        self.is_retired = False
+        """Whether the life that is going on is the last one here."""
+        self._life = 0
+
+    async def supervise(self) -> None:
+        """Start the agent, again and again."""
+        world = self._world
+        while not self.is_retired:
+            self._life += 1
+            host = Host(f"agent-{self.number}/{self._life}")
+            died: asyncio.Future[None] = world.loop.create_future()
+            agent = self._new_agent(host, died)
+            if await self._start(agent, died):
+                self.agent = agent
+                self.up.set()
+                await died
+            self.up.clear()
+            self.agent = None
+            for link in self.links:
+                link.lose()
+            self.links.clear()
+            await asyncio.sleep(world.source.between(0.01, 0.5))
+
+    async def crash(self) -> None:
+        """Kill the agent now, wait until the next one is up."""
+        self._world.marks.reach("killed")
+        self.kill()
+        while self.agent is not None:
+            await asyncio.sleep(0)
+        await self.up.wait()
+
+    def _new_agent(self, host: Host, died: asyncio.Future[None]) -> SimAgent:
+        world, source = self._world, self._world.source
+        database = world.new_database()
+
+        def die() -> None:
+            if host.alive:
+                host.alive = False
+                database.crash()
+                # The news reach the rest of the world after what is happening right now.
+                world.loop.call_soon(died.set_result, None, context=Context())
+                world.loop.mark(host.name.encode())
+
+        def database_fault() -> str | None:
+            kind = source.write("database")
+            if kind in ("crash before", "crash after"):
+                die()
+            return None if kind is None else kind.removeprefix("crash ")
+
+        database.faults = database_fault  # type: ignore[assignment]
+        database.delay_s = source.delay_s
+        self.kill = die
+        wal = (SharedWal if world.is_shared else FaultyWal)(world.wal_store, source, die, world.guards)
+        clock = SimClock(
+            world.loop, offset_ms=int(source.between(-200, 200)), drift=source.between(-0.01, 0.01)
+        )  # fmt: skip
+        return SimAgent(self._surroundings(host, database, wal, clock, die))
+
+    def _surroundings(
+        self, host: Host, database: InlineDatabase, wal: FaultyWal, clock: SimClock, die: Callable[[], None]
+    ) -> Surroundings:
+        world = self._world
+        return Surroundings(
+            host=host, database=database, wal=wal, clock=clock,
+            objects=FaultyObjects(world.object_store, world.source, die, world.guards),
+            randomness=SeededRandomness(f"{world.seed}:ids:{host.name}"), inline=world.inline,
+            settings=world.settings, upkeep=world.upkeep, agent_id=self.number, epoch=world.epoch,
+        )  # fmt: skip
+
+    async def _start(self, agent: SimAgent, died: asyncio.Future[None]) -> bool:
+        world, faults = self._world, self._world.faults
+        task = world.loop.create_task(agent.start(), context=agent.host.context.copy())
+        ended = world.loop.create_future()
+        task.add_done_callback(lambda _: ended.done() or ended.set_result(None), context=Context())
+        died.add_done_callback(lambda _: ended.done() or ended.set_result(None))
+        await ended
+        if died.done():
+            world.marks.reach("died while starting")
+            return False
+        problem = task.exception()
+        if problem is None:
+            return True
+        if not isinstance(problem, PlatformError) or isinstance(problem, CorruptData) or faults == NONE:
+            raise problem
+        world.marks.reach("start failed")
+        self.kill()
+        return False

@@ -1,0 +1,47 @@
+"""Fetch sessions hold a bounded number of partitions, whatever clients name."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.base.clock import SystemClock
+from penstock.base.randomness import SeededRandomness
+from penstock.log import fetch_sessions
+from penstock.log.fetch_sessions import FetchSessions
+from penstock.log.refusals import Refused
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+
+
+def request(partitions: range, *, session_id: int = 0, epoch: int = 0) -> FetchRequest:
+    wanted = [FetchPartition(partition=number) for number in partitions]
+    return FetchRequest(session_id=session_id, session_epoch=epoch, topics=[FetchTopic(topic="t", partitions=wanted)])
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> FetchSessions:
+    monkeypatch.setattr(fetch_sessions, "SESSION_MAX_PARTITIONS", 10)
+    monkeypatch.setattr(fetch_sessions, "ALL_MAX_PARTITIONS", 25)
+    return FetchSessions(slots=100, clock=SystemClock(), randomness=SeededRandomness("sessions"))
+
+
+def test_one_that_is_too_large_is_not_opened(sessions: FetchSessions) -> None:
+    session, wanted, full = sessions.begin(request(range(11)), by_id=False)
+    assert (session, len(wanted), full) == (None, 11, True)
+
+
+def test_one_that_grows_too_large_is_dropped(sessions: FetchSessions) -> None:
+    session, _, _ = sessions.begin(request(range(8)), by_id=False)
+    assert session is not None
+    with pytest.raises(Refused) as refused:
+        sessions.begin(request(range(8, 16), session_id=session.session_id, epoch=1), by_id=False)
+    assert refused.value.code is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+    assert len(sessions) == 0
+
+
+def test_room_comes_back_with_the_end_of_a_session(sessions: FetchSessions) -> None:
+    opened = [sessions.begin(request(range(10)), by_id=False)[0] for _ in range(3)]
+    assert [session is not None for session in opened] == [True, True, False]
+    assert opened[0] is not None
+    sessions.begin(request(range(0), session_id=opened[0].session_id, epoch=-1), by_id=False)
+    assert sessions.begin(request(range(10)), by_id=False)[0] is not None
