@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from penstock.agent.agent import Agent
 from penstock.agent.apis import Api, Handlers, apis
@@ -47,16 +47,12 @@ These are not advertised, so clients that ask first know; the others find their 
 |---:|---|---|
 """
 
-TRANSACTIONS = "Transactions are not served yet; `transactional.id` is refused."
 SECURITY = "There are no credentials yet, which is why an agent listens on loopback only."
 GROUPS = "Of the group protocols only the classic one is served yet; clients that ask for another say so at once."
 QUOTAS = "There are no quotas yet."
 CLUSTER = "A matter between Kafka's own brokers and controllers, which do not exist here."
 LATER = "Not served yet."
 WHY: dict[str, str] = {
-    "ADD_PARTITIONS_TO_TXN": TRANSACTIONS, "ADD_OFFSETS_TO_TXN": TRANSACTIONS, "END_TXN": TRANSACTIONS,
-    "TXN_OFFSET_COMMIT": TRANSACTIONS, "WRITE_TXN_MARKERS": TRANSACTIONS, "DESCRIBE_TRANSACTIONS": TRANSACTIONS,
-    "LIST_TRANSACTIONS": TRANSACTIONS,
     "SASL_HANDSHAKE": SECURITY, "SASL_AUTHENTICATE": SECURITY, "DESCRIBE_ACLS": SECURITY, "CREATE_ACLS": SECURITY,
     "DELETE_ACLS": SECURITY, "CREATE_DELEGATION_TOKEN": SECURITY, "RENEW_DELEGATION_TOKEN": SECURITY,
     "EXPIRE_DELEGATION_TOKEN": SECURITY, "DESCRIBE_DELEGATION_TOKEN": SECURITY,
@@ -109,6 +105,11 @@ tiers that do not exist here:
 """
 
 
+def _kind(hint: Any) -> Any:
+    """The class, of an optional one too."""
+    return get_args(hint)[0] if get_args(hint) else hint
+
+
 def main(words: list[str]) -> int:
     wanted = {
         REFERENCE / "protocol.md": protocol(),
@@ -143,7 +144,7 @@ def protocol() -> str:
 def served() -> dict[int, Api]:
     """The table, with handlers that nobody will call."""
     hints = get_type_hints(Handlers)
-    return dict(apis(Handlers(**{name: object.__new__(kind) for name, kind in hints.items()})))
+    return dict(apis(Handlers(**{name: object.__new__(_kind(hint)) for name, hint in hints.items()})))
 
 
 def title(key: int) -> str:

@@ -191,7 +191,7 @@ class TransactionHandlers:
     async def describe_transactions(
         self, context: RequestContext, request: DescribeTransactionsRequest
     ) -> DescribeTransactionsResponse:
-        """DescribeTransactions, key 65, v0 (KIP-664)."""
+        """DescribeTransactions, key 65, v0 (KIP-664): who has an id, and what its transaction has written to."""
         return DescribeTransactionsResponse(
             transaction_states=[self._describe(context, name) for name in request.transactional_ids]
         )
@@ -220,7 +220,7 @@ class TransactionHandlers:
     async def list_transactions(
         self, context: RequestContext, request: ListTransactionsRequest
     ) -> ListTransactionsResponse:
-        """ListTransactions, key 66, v0-2 (KIP-664). v1: running for at least so long. v2: a pattern of ids."""
+        """ListTransactions, key 66, v0-2. By state and producer (KIP-664). v1: running for at least so long. v2: a pattern of ids."""
         pattern = None
         if request.transactional_id_pattern:
             try:
