@@ -109,12 +109,6 @@ def test_an_empty_transactional_id(wire: Wire) -> None:
 
 
 @pytest.mark.differs("transactions are not served yet")
-def test_a_transactional_producer_is_refused_at_once(wire: Wire, fresh_name: Name) -> None:
-    request = init_producer_id.InitProducerIdRequest(transactional_id=fresh_name(), transaction_timeout_ms=60_000)
-    answer = wire.call(ApiKey.INIT_PRODUCER_ID, 4, request)
-    assert (answer.error_code, answer.producer_id) == (ErrorCode.UNSUPPORTED_VERSION, -1)
-
-
 # ---- Fetch -------------------------------------------------------------------------------------------------------
 
 

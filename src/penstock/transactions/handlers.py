@@ -220,7 +220,8 @@ class TransactionHandlers:
     async def list_transactions(
         self, context: RequestContext, request: ListTransactionsRequest
     ) -> ListTransactionsResponse:
-        """ListTransactions, key 66, v0-2. By state and producer (KIP-664). v1: running for at least so long. v2: a pattern of ids."""
+        """ListTransactions, key 66, v0-2. Filtered by state and producer (KIP-664). v1: by how long they run. v2: by a
+        pattern of ids."""
         pattern = None
         if request.transactional_id_pattern:
             try:
