@@ -108,7 +108,6 @@ def test_an_empty_transactional_id(wire: Wire) -> None:
     assert wire.call(ApiKey.INIT_PRODUCER_ID, 4, request).error_code == ErrorCode.INVALID_REQUEST
 
 
-@pytest.mark.differs("transactions are not served yet")
 # ---- Fetch -------------------------------------------------------------------------------------------------------
 
 
