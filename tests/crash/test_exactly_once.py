@@ -17,9 +17,20 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from fixtures.raw_client import ConnectionClosed
 from fixtures.server import Server
 from fixtures.waiting import eventually
-from fixtures.wire import Wire
+from fixtures.wire import Wire, batch
+
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.end_txn import EndTxnRequest
+from penstock.wire.messages.init_producer_id import InitProducerIdRequest
+from penstock.wire.messages.txn_offset_commit import (
+    TxnOffsetCommitRequest,
+    TxnOffsetCommitRequestPartition,
+    TxnOffsetCommitRequestTopic,
+)
 
 CRASHES = int(os.environ.get("PENSTOCK_CRASHES", "10"))
 SMALL = (str(Path(__file__).with_name("small_log.py")),)
@@ -32,7 +43,8 @@ def transactional(bootstrap: str, name: str) -> Producer:
     producer = Producer(
         {
             "bootstrap.servers": bootstrap, "transactional.id": name, "transaction.timeout.ms": 20_000, "linger.ms": 1,
-            "reconnect.backoff.max.ms": 200, **QUIET,
+            "reconnect.backoff.max.ms": 200,
+            **QUIET,
         }
     )  # fmt: skip
     producer.init_transactions(60)
@@ -63,8 +75,9 @@ class Worker(threading.Thread):
         while not self.ending.is_set():
             try:
                 self.work()
-            except KafkaException:
+            except (KafkaException, ConnectionClosed, OSError, Refused):
                 self.restarts += 1
+                self.ending.wait(0.05)
 
     def work(self) -> None:
         """Until told to end."""
@@ -72,58 +85,66 @@ class Worker(threading.Thread):
 
 
 class Relay(Worker):
-    """Consume, transform, produce."""
+    """Consume, transform, produce: request by request, as clients of version 2 do it."""
 
     def work(self) -> None:
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self.bootstrap, "group.id": "relay", "enable.auto.commit": False,
-                "auto.offset.reset": "earliest", "isolation.level": "read_committed", "session.timeout.ms": 10_000,
-                "reconnect.backoff.max.ms": 200, **QUIET,
-            }
-        )  # fmt: skip
-        try:
-            producer = transactional(self.bootstrap, "relay")
-            consumer.subscribe(["in"])
+        with Wire(self.bootstrap, timeout_s=10) as wire:
+            ids = {topic.name: bytes(topic.topic_id) for topic in wire.metadata(["in", "out"]).topics}
+            self.start_anew(wire)
+            places = [("in", partition) for partition in range(IN_PARTITIONS)]
+            offsets = {index: max(offset, 0) for (_, index), offset in wire.committed("relay", places).items()}
             while not self.ending.is_set():
-                self._turn(consumer, producer)
-        finally:
-            consumer.close()
+                for partition in range(IN_PARTITIONS):
+                    offsets[partition] = self.relay(wire, ids, partition, offsets[partition])
 
-    def _turn(self, consumer: Consumer, producer: Producer) -> None:
-        messages = [found for found in consumer.consume(200, 0.2) if found.error() is None]
-        if not messages:
-            return
-        producer.begin_transaction()
-        try:
-            for message in messages:
-                producer.produce("out", value=message.value(), partition=int(message.value()) % OUT_PARTITIONS)
-            ends: dict[tuple[str, int], int] = {}
-            for message in messages:
-                ends[message.topic(), message.partition()] = message.offset() + 1
-            offsets = [TopicPartition(*place, offset) for place, offset in ends.items()]
-            # Once only: librdkafka may wait for ever for a connection to the group's coordinator that it has.
-            producer.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), 5)
-            if self.chance.random() < 0.2:
-                again_while_retriable(producer.abort_transaction, 30)
-                self.aborted += 1
-                self._back(consumer, messages)
-                return
-            again_while_retriable(producer.commit_transaction, 30)
-            self.committed += 1
-        except KafkaException as problem:
-            if not problem.args[0].txn_requires_abort():
-                raise
-            again_while_retriable(producer.abort_transaction, 30)
-            self.aborted += 1
-            self._back(consumer, messages)
+    def start_anew(self, wire: Wire) -> None:
+        """Get the id. What was left open is aborted by that, so offsets are stable afterwards."""
+        request = InitProducerIdRequest(transactional_id="relay", transaction_timeout_ms=20_000)
+        answer = wire.call(ApiKey.INIT_PRODUCER_ID, 5, request)
+        expect(answer.error_code)
+        self.producer, self.sequences = (answer.producer_id, answer.producer_epoch), [0] * OUT_PARTITIONS
 
-    def _back(self, consumer: Consumer, messages: list[object]) -> None:
-        first: dict[tuple[str, int], int] = {}
-        for message in messages:
-            first.setdefault((message.topic(), message.partition()), message.offset())  # type: ignore[attr-defined]
-        for (topic, partition), offset in first.items():
-            consumer.seek(TopicPartition(topic, partition, offset))
+    def relay(self, wire: Wire, ids: dict[str, bytes], partition: int, offset: int) -> int:
+        """One transaction; where to go on."""
+        records = wire.fetch_records("in", offset, partition=partition, max_wait_ms=100, isolation_level=1)[:100]
+        if not records:
+            return offset
+        values = [bytes(record.value or b"") for record in records]
+        producer_id, epoch = self.producer
+        for out in range(OUT_PARTITIONS):
+            share = [value for value in values if int(value) % OUT_PARTITIONS == out]
+            if share:
+                data = batch(
+                    *share, producer_id=producer_id, producer_epoch=epoch, base_sequence=self.sequences[out],
+                    is_transactional=True,
+                )  # fmt: skip
+                expect(wire.produce(ids["out"], data, partition=out, transactional_id="relay").error_code)
+                self.sequences[out] += len(share)
+        following = int(records[-1].offset) + 1
+        place = TxnOffsetCommitRequestPartition(partition_index=partition, committed_offset=following)
+        topic = TxnOffsetCommitRequestTopic(name="in", partitions=[place])
+        request = TxnOffsetCommitRequest(
+            transactional_id="relay", group_id="relay", producer_id=producer_id, producer_epoch=epoch, topics=[topic]
+        )
+        expect(wire.call(ApiKey.TXN_OFFSET_COMMIT, 5, request).topics[0].partitions[0].error_code)
+        commit = self.chance.random() < 0.8
+        end = EndTxnRequest(transactional_id="relay", producer_id=producer_id, producer_epoch=epoch, committed=commit)
+        answer = wire.call(ApiKey.END_TXN, 5, end)
+        expect(answer.error_code)
+        self.producer, self.sequences = (answer.producer_id, answer.producer_epoch), [0] * OUT_PARTITIONS
+        self.committed += commit
+        self.aborted += not commit
+        return following if commit else offset
+
+
+class Refused(Exception):
+    """An answer that makes the relay start anew."""
+
+
+def expect(error_code: int) -> None:
+    """Go on only without error."""
+    if error_code:
+        raise Refused(ErrorCode(error_code).name)
 
 
 class Many(Worker):

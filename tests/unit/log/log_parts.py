@@ -71,10 +71,14 @@ class FakeCommits:
         self.moved = 0
         """By how much other agents have moved heads meanwhile."""
 
-    def commit_now(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit | None:
+    def commit_now(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: object = None
+    ) -> Commit | None:
         return self._commit(body, entries, heads) if self.inline else None
 
-    async def commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
+    async def commit(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: object = None
+    ) -> Commit:
         return self._commit(body, entries, heads)
 
     def _commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:

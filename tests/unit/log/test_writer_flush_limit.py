@@ -18,12 +18,12 @@ class Path:
     def __init__(self) -> None:
         self.commits: list[Commit] = []
 
-    def commit_now(self, body, entries, heads) -> Commit:
+    def commit_now(self, body, entries, heads, change=None) -> Commit:
         location = WalLocation(str(len(self.commits)), 0, len(body))
         self.commits.append(Commit(len(self.commits) + 1, b"", location, 0, 1, entries, tuple(heads)))
         return self.commits[-1]
 
-    async def commit(self, body, entries, heads) -> Commit:
+    async def commit(self, body, entries, heads, change=None) -> Commit:
         raise AssertionError("everything is committed at once")
 
 
