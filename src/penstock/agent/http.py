@@ -16,11 +16,25 @@ from penstock.agent.server import listening_socket
 
 
 class _QuietServer(Server):
-    """Uvicorn without signal handlers: the process has its own."""
+    """Uvicorn without signal handlers, the process has its own, and without its ten ticks a second: idle is idle."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        """Uvicorn's ticks renew the date header, which is not sent, and look whether to stop."""
+        await self.on_tick(0)
+        await self._stopping.wait()
+
+    def stop(self) -> None:
+        """Finish what is being answered, and end."""
+        self.should_exit = True
+        self._stopping.set()
 
 
 def application(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Starlette:
@@ -50,12 +64,15 @@ def application(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Star
 async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
     """Serve for as long as the context lasts; the port. Raises `Unavailable` when the address is taken."""
     sock = listening_socket(host, port)
-    config = Config(app, lifespan="off", log_config=None, access_log=False, server_header=False, timeout_keep_alive=5)
+    config = Config(
+        app, lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,
+        timeout_keep_alive=5,
+    )  # fmt: skip
     server = _QuietServer(config)
     task = asyncio.create_task(server.serve(sockets=[sock]))
     try:
         yield int(sock.getsockname()[1])
     finally:
-        server.should_exit = True
+        server.stop()
         await task
         sock.close()

@@ -263,7 +263,10 @@ class Poll:
             _log.exception("a read of %s-%d failed", partition.topic.name, partition.index)
             answer.data.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
         else:
-            answer.data.records = list(found) or _EMPTY
+            data = answer.data
+            data.records = list(found) or _EMPTY
+            # What was read may have been appended since the first look: marks are never below the records beside them.
+            data.high_watermark, data.last_stable_offset = partition.next_offset, partition.last_stable_offset
 
     async def _aborted(self, partition: Partition, offset: int, found: list[memoryview]) -> list[AbortedTransaction]:
         """The aborted transactions among batches that were read."""

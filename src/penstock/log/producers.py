@@ -22,6 +22,8 @@ class Refusal(Enum):
 
     OUT_OF_ORDER = "out of order"
     FENCED = "fenced"
+    TOO_EARLY = "too early"
+    """One sent before it failed and has to come again first, unless another agent has it: to be tried again."""
 
 
 def last_sequence(first_sequence: int, record_count: int) -> int:

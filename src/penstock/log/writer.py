@@ -50,6 +50,7 @@ _LENGTH_OVERHEAD = 12
 _REFUSALS = {
     Refusal.OUT_OF_ORDER: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
     Refusal.FENCED: ErrorCode.INVALID_PRODUCER_EPOCH,
+    Refusal.TOO_EARLY: ErrorCode.KAFKA_STORAGE_ERROR,
 }
 _log = logging.getLogger(__name__)
 
@@ -376,8 +377,11 @@ class Writer:
                 ),
                 now_ms,
             )
-        elif verdict is Refusal.OUT_OF_ORDER and state is not None and not self._commit_path.is_alone:
-            return None  # What is missing may have gone to another agent: the commit path finds out.
+        elif verdict is Refusal.OUT_OF_ORDER:
+            if state is None:
+                return Refusal.TOO_EARLY
+            if not self._commit_path.is_alone:
+                return None  # What is missing may have gone to another agent: the commit path finds out.
         return verdict
 
     def _answer_unwritten(

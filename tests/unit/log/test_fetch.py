@@ -335,6 +335,18 @@ async def test_a_failed_read_is_one_partitions_error(failure: Exception, error: 
     assert [(data.error_code, size_of(data)) for data in poll.partitions] == [(error, 0), (NONE, len(ONE))]
 
 
+async def test_marks_are_not_below_what_was_appended_during_a_cold_read() -> None:
+    world = World()
+    partition = world.orders.partitions[0]
+    world.log.add_commit(ONE, in_memory=False)
+    poll = world.start(asking((0, 0)))
+    world.log.add_commit(ONE, in_memory=False)
+    await poll.wait()
+    (data,) = poll.partitions
+    assert size_of(data) == 2 * len(ONE)
+    assert data.high_watermark == data.last_stable_offset == partition.next_offset == 2
+
+
 async def test_giving_up_a_cold_read() -> None:
     world = World()
     world.log.add_commit(ONE, in_memory=False)
