@@ -74,21 +74,26 @@ class _Nobody:
 
 
 _NOBODY = _Nobody()
+_NOTHING = memoryview(b"")
 
 
 @dataclass(slots=True)
 class Flush:
     """One flush, from its decision to its end."""
 
-    now_ms: int = 0
-    shares: list[Share] = field(default_factory=list)
-    body: memoryview = field(default_factory=lambda: memoryview(b""))
-    tenants: list[Any] = field(default_factory=list)
+    now_ms: int
+    shares: list[Share]
+    body: memoryview = _NOTHING
+    tenants: list[Any] | None = None
     """Of the arena's chunk that the body is in."""
-    passengers: list[Passenger] = field(default_factory=list)
-    changes: list[Change] = field(default_factory=list)
-    boarded: set[object] = field(default_factory=set)
+    passengers: list[Passenger] | None = None
+    changes: list[Change] | None = None
+    boarded: set[object] | None = None
     """Whatever passengers have touched: a second one who needs the same takes the next flush."""
+
+    def let_board(self) -> None:
+        """There are passengers."""
+        self.passengers, self.changes, self.boarded = [], [], set()
 
     @property
     def is_empty(self) -> bool:
@@ -100,8 +105,23 @@ class Flush:
         """Everything passengers want to be written."""
         return self._all_changes if self.changes else None
 
+    def has_boarded(self, key: object) -> bool:
+        """Whether a passenger of this flush has touched something."""
+        return self.boarded is not None and key in self.boarded
+
+    def join(self, passenger: Passenger, change: Change | None, key: object = None) -> None:
+        """Take a passenger in, with what it wants to be written and what nobody else may touch now."""
+        assert self.passengers is not None
+        assert self.changes is not None
+        assert self.boarded is not None
+        self.passengers.append(passenger)
+        if change is not None:
+            self.changes.append(change)
+        if key is not None:
+            self.boarded.add(key)
+
     def _all_changes(self) -> Script[None]:
-        for change in self.changes:
+        for change in self.changes or ():
             yield from change()
 
     def partitions_of(self, producer_id: int) -> Iterator[Partition]:

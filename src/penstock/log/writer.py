@@ -180,7 +180,7 @@ class Writer:
         self._scheduled = False
         while self._dirty or self._passengers:
             if self._has_no_room():
-                self._begin(Flush())
+                self._begin(Flush(0, []))
                 return
             flush = self._stage()
             if flush.is_empty:
@@ -259,8 +259,8 @@ class Writer:
         What is refused is answered at once: a refusal rests on durable state only. Repeats of batches of this very
         flush are answered with it.
         """
-        flush = Flush(self._clock.now_ms())
-        shares = flush.shares
+        shares: list[Share] = []
+        flush = Flush(self._clock.now_ms(), shares)
         size, is_full = 0, False
         while self._dirty and not is_full and size < FLUSH_MAX_BYTES:
             partition = self._dirty.popleft()
@@ -298,6 +298,7 @@ class Writer:
 
     def _board(self, flush: Flush, size_before: int) -> int:
         """Let passengers decide, now that it is known what they go with; the size of the flush with their markers."""
+        flush.let_board()
         waiting, self._passengers = self._passengers, deque()
         for passenger in waiting:
             if not passenger.board(flush):
@@ -406,11 +407,11 @@ class Writer:
     def _land(self, flush: Flush) -> None:
         """A flush of passengers alone is durable."""
         self._recovered()
-        for passenger in flush.passengers:
+        for passenger in flush.passengers or ():
             passenger.landed()
 
     def _succeed(self, flush: Flush, commit: Commit) -> None:
-        stats, shares, body, tenants = self.stats, flush.shares, flush.body, flush.tenants
+        stats, shares, body, tenants = self.stats, flush.shares, flush.body, flush.tenants or []
         stats.commits += 1
         self._recovered()
         if commit.rest is not None:
@@ -450,7 +451,7 @@ class Writer:
                 ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
             for known, ticket, slot in share.repeated:
                 ticket.settle(slot, _repeat(known, partition, moved))
-        for passenger in flush.passengers:
+        for passenger in flush.passengers or ():
             passenger.landed()
         self._on_commit(commit)
         self.on_drained()
@@ -502,7 +503,7 @@ class Writer:
                 ticket.settle(slot, refused)
             for _, ticket, slot in share.repeated:
                 ticket.settle(slot, refused)
-        for passenger in flush.passengers:
+        for passenger in flush.passengers or ():
             passenger.failed(problem)
         self.on_drained()
 

@@ -89,7 +89,7 @@ class _Request:
 
     def board(self, flush: Flush) -> bool:
         """Decide on the state in force and on what the flush has of the producer."""
-        if self._key in flush.boarded:
+        if flush.has_boarded(self._key):
             return False
         service, cell = self._service, self._service.cell(self._key)
         in_flush = [] if cell is None else list(flush.partitions_of(cell.txn.producer_id))
@@ -103,9 +103,7 @@ class _Request:
             self._settle(decision)
             return True
         self._decision = decision
-        flush.boarded.add(self._key)
-        flush.passengers.append(self)
-        flush.changes.append(partial(_write, self._key, cell, decision))
+        flush.join(self, partial(_write, self._key, cell, decision), self._key)
         if decision.ending is not None and seen is not None:
             service.write_markers(flush, seen, decision.ending)
         return True
@@ -137,7 +135,7 @@ class _Forgetting:
 
     def board(self, flush: Flush) -> bool:
         """See whether it is still unused."""
-        if self._key in flush.boarded:
+        if flush.has_boarded(self._key):
             return False
         cell = self._service.cell(self._key)
         if cell is None or any(flush.partitions_of(cell.txn.producer_id)) or not self._service.is_unused(
@@ -145,9 +143,7 @@ class _Forgetting:
         ):  # fmt: skip
             self.answer.set_result(None)
             return True
-        flush.boarded.add(self._key)
-        flush.passengers.append(self)
-        flush.changes.append(lambda: store.forget(self._key))
+        flush.join(self, lambda: store.forget(self._key), self._key)
         return True
 
     def landed(self) -> None:
@@ -187,7 +183,7 @@ class _Marker:
                     commit=self._commit, coordinator_epoch=self._coordinator_epoch,
                 )  # fmt: skip
         if marked:
-            flush.passengers.append(self)
+            flush.join(self, None)
         else:
             self.answer.set_result(self._refusals)
         return True
