@@ -84,7 +84,7 @@ class Flush:
     now_ms: int
     shares: list[Share]
     body: memoryview = _NOTHING
-    tenants: list[Any] | None = None
+    tenants: list[Any] = field(default_factory=list)
     """Of the arena's chunk that the body is in."""
     passengers: list[Passenger] | None = None
     changes: list[Change] | None = None

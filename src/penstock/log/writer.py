@@ -411,7 +411,7 @@ class Writer:
             passenger.landed()
 
     def _succeed(self, flush: Flush, commit: Commit) -> None:
-        stats, shares, body, tenants = self.stats, flush.shares, flush.body, flush.tenants or []
+        stats, shares, body, tenants = self.stats, flush.shares, flush.body, flush.tenants
         stats.commits += 1
         self._recovered()
         if commit.rest is not None:
