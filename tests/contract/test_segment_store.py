@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from penstock.base.errors import Conflict
-from penstock.log import segment_store, topic_store, wal_store
+from penstock.log import segment_store, topic_store
 from penstock.log.commit_sql import CommitSql, NewCommit, lock_shard, take_over
 from penstock.log.commits import CommitEntry
 from penstock.log.model import SequenceBatch
@@ -16,8 +16,9 @@ from penstock.log.recovery import commits_after, pack_batches
 from penstock.log.segment_store import Fold, NewObject, ProducerRow
 from penstock.log.segments import SegmentRef, ref_of
 from penstock.log.topic_store import TopicRow
+from penstock.log.upkeep import wal_store
+from penstock.log.upkeep.wal_store import Advance
 from penstock.log.usage import Metric, UsageKey
-from penstock.log.wal_store import Advance
 from penstock.storage.wal import WalLocation
 
 TOPIC = b"t" * 16

@@ -29,7 +29,6 @@ from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
 from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
-from penstock.log.background import Background
 from penstock.log.brokers import SingleBroker
 from penstock.log.commit_path import CommitPath, EmbeddedCommitPath
 from penstock.log.fetch import FetchHandler
@@ -47,11 +46,12 @@ from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
-from penstock.log.upkeep import Upkeep
-from penstock.log.uploads import Uploads
-from penstock.log.wal_backlog import Backlog, CompactionPolicy
-from penstock.log.wal_compaction import WalCompaction
-from penstock.log.wal_store import waiting
+from penstock.log.upkeep.background import Background
+from penstock.log.upkeep.chores import Upkeep
+from penstock.log.upkeep.uploads import Uploads
+from penstock.log.upkeep.wal_backlog import Backlog, CompactionPolicy
+from penstock.log.upkeep.wal_compaction import WalCompaction
+from penstock.log.upkeep.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
 from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena

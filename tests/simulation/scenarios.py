@@ -21,7 +21,7 @@ from simulation.logs import StoredLog, batches_of, read_log
 from simulation.places import Place
 from simulation.world import GRACE_MS, World
 
-from penstock.log.wal_backlog import CompactionPolicy
+from penstock.log.upkeep.wal_backlog import CompactionPolicy
 from penstock.wire.error_codes import ErrorCode
 
 EAGER = UpkeepPlan(

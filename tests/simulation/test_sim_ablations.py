@@ -23,24 +23,12 @@ from simulation.world import World
 
 from penstock.base.errors import Unavailable
 from penstock.groups import store as groups_store
-from penstock.log import (
-    commit_sql,
-    commits,
-    garbage,
-    key_compaction,
-    reader,
-    retention,
-    topic_store,
-    usage,
-    wal_compaction,
-    wal_plan,
-    wal_store,
-    writer,
-)
+from penstock.log import commit_sql, commits, reader, topic_store, usage, writer
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import Commit, CommitEntry
 from penstock.log.follow import Follower
 from penstock.log.shared_commit_path import SharedCommitPath
+from penstock.log.upkeep import garbage, key_compaction, retention, wal_compaction, wal_plan, wal_store
 from penstock.storage.wal import Buffer, WalLocation
 
 ENOUGH_SEEDS = 150

@@ -35,7 +35,6 @@ from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
 from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
-from penstock.log.background import Background, Chore
 from penstock.log.brokers import SingleBroker
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import FetchSessions
@@ -50,11 +49,12 @@ from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
-from penstock.log.upkeep import Upkeep
-from penstock.log.uploads import Uploads
-from penstock.log.wal_backlog import Backlog, CompactionPolicy
-from penstock.log.wal_compaction import WalCompaction
-from penstock.log.wal_store import waiting
+from penstock.log.upkeep.background import Background, Chore
+from penstock.log.upkeep.chores import Upkeep
+from penstock.log.upkeep.uploads import Uploads
+from penstock.log.upkeep.wal_backlog import Backlog, CompactionPolicy
+from penstock.log.upkeep.wal_compaction import WalCompaction
+from penstock.log.upkeep.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
 from penstock.storage.arena import CHUNK_BYTES, Arena
 from penstock.storage.directory import DataDirectory

@@ -12,7 +12,7 @@ from fixtures.sim_loop import SimLoop
 
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.log.background import Background
+from penstock.log.upkeep.background import Background
 
 
 class LoopClock:

@@ -8,10 +8,10 @@ import pytest
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, record
 
 from penstock.base.errors import PlatformError
-from penstock.log import cleaner, rewriting
-from penstock.log.evacuation import Evacuation
-from penstock.log.key_compaction import KeyMap
 from penstock.log.model import Partition, ProducerState, SequenceBatch
+from penstock.log.upkeep import cleaner, rewriting
+from penstock.log.upkeep.evacuation import Evacuation
+from penstock.log.upkeep.key_compaction import KeyMap
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore

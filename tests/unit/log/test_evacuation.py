@@ -8,7 +8,7 @@ import pytest
 from fixtures.upkeep_world import GRACE_MS, UpkeepWorld, record
 
 from penstock.base.errors import CorruptData, InvalidRequest, PlatformError
-from penstock.log.evacuation import INTERVAL_MS, SEGMENTS_AT_ONCE
+from penstock.log.upkeep.evacuation import INTERVAL_MS, SEGMENTS_AT_ONCE
 from penstock.metadata.inline import InlineDatabase
 
 BIG = bytes(3_000_000)

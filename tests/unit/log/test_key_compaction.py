@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.log.key_compaction import (
+from penstock.log.markers import marker
+from penstock.log.model import AbortedTransaction, TopicConfig
+from penstock.log.segments import Stretch
+from penstock.log.upkeep.key_compaction import (
     KEY_HASH_BYTES,
     Cleaning,
     KeyMap,
@@ -17,9 +20,6 @@ from penstock.log.key_compaction import (
     fingerprint,
     measure,
 )
-from penstock.log.markers import marker
-from penstock.log.model import AbortedTransaction, TopicConfig
-from penstock.log.segments import Stretch
 from penstock.wire.compression import Compression
 from penstock.wire.records import (
     Record,

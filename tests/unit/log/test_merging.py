@@ -9,9 +9,9 @@ import pytest
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, record
 
 from penstock.base.errors import CorruptData, InvalidRequest
-from penstock.log import merging
-from penstock.log.merging import Bounds, Run, plan
 from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, Stretch
+from penstock.log.upkeep import merging
+from penstock.log.upkeep.merging import Bounds, Run, plan
 
 KIB, MIB = 1024, 1024 * 1024
 WIDE = Bounds(max_bytes=64 * MIB, max_span_ms=2**62)

@@ -8,9 +8,9 @@ import pytest
 from fixtures.upkeep_world import GRACE_MS, START_MS, UpkeepWorld, record
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
-from penstock.log import removal
 from penstock.log.model import ProducerState
-from penstock.log.uploads import object_id_of, object_key
+from penstock.log.upkeep import removal
+from penstock.log.upkeep.uploads import object_id_of, object_key
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore

@@ -6,8 +6,8 @@ import pytest
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, record
 
 from penstock.log.model import Partition, Span, Topic, TopicConfig
-from penstock.log.retention import judge
 from penstock.log.segments import Stretch
+from penstock.log.upkeep.retention import judge
 
 NOW = 1_000_000
 

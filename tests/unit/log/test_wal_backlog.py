@@ -8,8 +8,8 @@ from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch
 from fixtures.sim_loop import SimLoop
 
-from penstock.log.background import Background
-from penstock.log.wal_backlog import MAX_WAIT_S, CompactionPolicy
+from penstock.log.upkeep.background import Background
+from penstock.log.upkeep.wal_backlog import MAX_WAIT_S, CompactionPolicy
 from penstock.metadata.inline import InlineDatabase
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.wire.error_codes import ErrorCode

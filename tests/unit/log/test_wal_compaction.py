@@ -11,7 +11,7 @@ from fixtures.log_world import batch, batches_in
 
 from penstock.base.errors import CorruptData
 from penstock.log.segments import INDEX_STEP_BYTES
-from penstock.log.wal_backlog import CompactionPolicy
+from penstock.log.upkeep.wal_backlog import CompactionPolicy
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore
@@ -253,7 +253,7 @@ async def test_what_is_below_the_log_start_is_not_written(setup):
 
 
 async def test_passes_are_bounded_and_segments_are_cut(setup, monkeypatch):
-    monkeypatch.setattr("penstock.log.gathering.MAX_SEGMENT_BYTES", 500_000)
+    monkeypatch.setattr("penstock.log.upkeep.gathering.MAX_SEGMENT_BYTES", 500_000)
     world = await setup.world(policy=CompactionPolicy(pass_bytes=2_000_000))
     (partition,) = (await world.topic("orders")).partitions
     await world.fill([partition], commits=30, size_bytes=150_000)
@@ -314,7 +314,7 @@ async def test_who_follows_is_told(setup):
 
 
 async def adopting_world(tmp_path, monkeypatch, **options):
-    monkeypatch.setattr("penstock.log.wal_plan.LONG_BYTES", 100_000)
+    monkeypatch.setattr("penstock.log.upkeep.wal_plan.LONG_BYTES", 100_000)
     monkeypatch.setattr("penstock.log.writer.LONG_BYTES", 100_000)
     setup = Setup("disk", tmp_path)
     return setup, await setup.world(adopted_min_bytes=500_000, **options)

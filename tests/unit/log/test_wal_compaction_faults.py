@@ -10,7 +10,7 @@ from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch, batches_in
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
-from penstock.log.wal_backlog import CompactionPolicy
+from penstock.log.upkeep.wal_backlog import CompactionPolicy
 from penstock.metadata.inline import InlineDatabase
 from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
@@ -207,7 +207,7 @@ def path_of(request, tmp_path, monkeypatch):
     """A directory for each story, or None where nothing is adopted."""
     if request.param == "copied":
         return lambda: None
-    monkeypatch.setattr("penstock.log.wal_plan.LONG_BYTES", 2_500)
+    monkeypatch.setattr("penstock.log.upkeep.wal_plan.LONG_BYTES", 2_500)
     monkeypatch.setattr("penstock.log.writer.LONG_BYTES", 2_500)
     numbers = itertools.count()
     return lambda: tmp_path / str(next(numbers))

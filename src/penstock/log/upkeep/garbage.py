@@ -17,8 +17,8 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from penstock.log import segment_store
-from penstock.log.rewriting import SegmentChanges
-from penstock.log.uploads import object_id_of
+from penstock.log.upkeep.rewriting import SegmentChanges
+from penstock.log.upkeep.uploads import object_id_of
 from penstock.storage.object_store import ObjectInfo
 
 GRACE_MS = 60_000

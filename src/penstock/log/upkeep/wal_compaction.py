@@ -20,19 +20,19 @@ from dataclasses import dataclass
 from functools import partial
 
 from penstock.base.errors import CorruptData, OutcomeUnknown, PlatformError
-from penstock.log import wal_store
 from penstock.log.aborted import forget_aborted
-from penstock.log.adoption import Adoption
-from penstock.log.gathering import SLICE, Gathering, in_slices
 from penstock.log.recovery import commits_after, read_commit
 from penstock.log.registry import Registry
-from penstock.log.rewriting import SegmentChanges
 from penstock.log.segment_store import NewObject
 from penstock.log.segments import SegmentRef
-from penstock.log.uploads import Upload
-from penstock.log.wal_backlog import Backlog
-from penstock.log.wal_plan import Plan, Stretch, WalFile
-from penstock.log.wal_store import Advance
+from penstock.log.upkeep import wal_store
+from penstock.log.upkeep.adoption import Adoption
+from penstock.log.upkeep.gathering import SLICE, Gathering, in_slices
+from penstock.log.upkeep.rewriting import SegmentChanges
+from penstock.log.upkeep.uploads import Upload
+from penstock.log.upkeep.wal_backlog import Backlog
+from penstock.log.upkeep.wal_plan import Plan, Stretch, WalFile
+from penstock.log.upkeep.wal_store import Advance
 from penstock.storage.arena import Arena
 from penstock.storage.wal import WalLocation, WalStore
 

@@ -15,9 +15,9 @@ import logging
 from collections.abc import Iterable
 
 from penstock.base.errors import InvalidRequest
-from penstock.log.rewriting import SegmentChanges
-from penstock.log.uploads import Upload
-from penstock.log.wal_plan import Stretch, WalFile, is_long
+from penstock.log.upkeep.rewriting import SegmentChanges
+from penstock.log.upkeep.uploads import Upload
+from penstock.log.upkeep.wal_plan import Stretch, WalFile, is_long
 from penstock.storage.wal import Shared, WalStore
 
 MIN_BYTES = 8 * 1024 * 1024

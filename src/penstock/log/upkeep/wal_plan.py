@@ -24,8 +24,8 @@ from penstock.log.recovery import pack_batches
 from penstock.log.registry import Registry
 from penstock.log.segment_store import Fold, ProducerRow
 from penstock.log.segments import LONG_BYTES
+from penstock.log.upkeep.wal_backlog import CompactionPolicy
 from penstock.log.usage import Metric, UsageKey, bucket_of
-from penstock.log.wal_backlog import CompactionPolicy
 from penstock.storage.wal import WalLocation, pages_of
 
 _by_last_offset = attrgetter("last_offset")

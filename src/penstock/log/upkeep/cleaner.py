@@ -23,11 +23,13 @@ from dataclasses import dataclass, replace
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown
 from penstock.log import aborted_store, segment_store
 from penstock.log.aborted import StoredAborted, aborted_between
-from penstock.log.key_compaction import Cleaning, Dirt, KeyMap, Transactions, clean_batch, measure
 from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.retention import longest_span_ms
-from penstock.log.rewriting import (
+from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
+from penstock.log.settings import LiveSettings
+from penstock.log.upkeep.key_compaction import Cleaning, Dirt, KeyMap, Transactions, clean_batch, measure
+from penstock.log.upkeep.retention import longest_span_ms
+from penstock.log.upkeep.rewriting import (
     DECODED_PIECE_BYTES,
     STEP_BYTES,
     STEP_S,
@@ -36,8 +38,6 @@ from penstock.log.rewriting import (
     SegmentChanges,
     SegmentReader,
 )
-from penstock.log.segments import MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, SegmentRef, Stretch, ref_of
-from penstock.log.settings import LiveSettings
 from penstock.metadata.database import Rows, Script
 from penstock.wire.records import iter_batches
 

@@ -15,7 +15,6 @@ from functools import partial
 from struct import Struct
 
 from penstock.log.model import LEADER_EPOCH, Partition, Span
-from penstock.log.rewriting import SegmentChanges
 from penstock.log.segments import (
     INDEX_STEP_BYTES,
     MAX_SEGMENT_BYTES,
@@ -23,8 +22,9 @@ from penstock.log.segments import (
     SegmentBuilder,
     SegmentRef,
 )
-from penstock.log.uploads import Upload
-from penstock.log.wal_plan import Stretch, is_long
+from penstock.log.upkeep.rewriting import SegmentChanges
+from penstock.log.upkeep.uploads import Upload
+from penstock.log.upkeep.wal_plan import Stretch, is_long
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectWriter
 from penstock.storage.wal import Buffer, WalLocation, WalStore, pages_of

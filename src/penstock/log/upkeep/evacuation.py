@@ -15,8 +15,8 @@ from __future__ import annotations
 from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.registry import Registry
-from penstock.log.rewriting import Part, Rewrite, SegmentChanges
 from penstock.log.segments import ref_of
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges
 
 INTERVAL_MS = 600_000
 OBJECTS_AT_ONCE = 100

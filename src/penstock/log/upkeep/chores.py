@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 
 from penstock.base.clock import Clock
-from penstock.log.background import Chore
-from penstock.log.cleaner import Cleaner
-from penstock.log.evacuation import Evacuation
-from penstock.log.garbage import GRACE_MS, DeadObjects, Orphans
-from penstock.log.merging import Merging
 from penstock.log.model import Partition, Topic
-from penstock.log.producer_expiry import ProducerExpiry
 from penstock.log.registry import Registry
-from penstock.log.removal import TopicRemoval, Trimming
-from penstock.log.retention import Retention
-from penstock.log.rewriting import SegmentChanges
 from penstock.log.segments import SegmentIndex
 from penstock.log.settings import LiveSettings
 from penstock.log.topics import Topics
-from penstock.log.uploads import Uploads
+from penstock.log.upkeep.background import Chore
+from penstock.log.upkeep.cleaner import Cleaner
+from penstock.log.upkeep.evacuation import Evacuation
+from penstock.log.upkeep.garbage import GRACE_MS, DeadObjects, Orphans
+from penstock.log.upkeep.merging import Merging
+from penstock.log.upkeep.producer_expiry import ProducerExpiry
+from penstock.log.upkeep.removal import TopicRemoval, Trimming
+from penstock.log.upkeep.retention import Retention
+from penstock.log.upkeep.rewriting import SegmentChanges
+from penstock.log.upkeep.uploads import Uploads
 from penstock.metadata.database import Database
 from penstock.storage.object_store import ObjectStore
 

@@ -12,7 +12,7 @@ from penstock.base.errors import OutcomeUnknown
 from penstock.log import segment_store
 from penstock.log.model import Partition
 from penstock.log.registry import Registry
-from penstock.log.rewriting import SegmentChanges
+from penstock.log.upkeep.rewriting import SegmentChanges
 
 SEGMENTS_AT_ONCE = 100
 PARTITIONS_AT_ONCE = 64

@@ -30,7 +30,7 @@ from penstock.log.aborted import forget_aborted
 from penstock.log.model import NO_TIMESTAMP, Partition
 from penstock.log.segment_store import NewObject
 from penstock.log.segments import SegmentBuilder, SegmentIndex, SegmentRef
-from penstock.log.uploads import Upload, Uploads
+from penstock.log.upkeep.uploads import Upload, Uploads
 from penstock.metadata.database import Database
 from penstock.storage.object_store import ObjectStore, ObjectWriter
 from penstock.storage.wal import Buffer

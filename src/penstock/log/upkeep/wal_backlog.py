@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from penstock.base.clock import Clock
 from penstock.log.commits import Commit
-from penstock.log.wal_store import Waiting
+from penstock.log.upkeep.wal_store import Waiting
 from penstock.storage.wal import PAGE_BYTES
 
 MIB = 1024 * 1024

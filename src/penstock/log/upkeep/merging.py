@@ -29,9 +29,9 @@ from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
-from penstock.log.retention import longest_span_ms
-from penstock.log.rewriting import Part, Rewrite, SegmentChanges
 from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
+from penstock.log.upkeep.retention import longest_span_ms
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges
 from penstock.metadata.database import Rows, Script
 
 FAN_IN = 8
