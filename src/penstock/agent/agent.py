@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 from penstock.agent.apis import Handlers, apis
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.metadata import commit_path_of, kind_of, open_metadata
+from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
@@ -107,6 +109,8 @@ class Agent:
         self.registry = Registry()
         self.kafka_port = 0
         self.ready = False
+        self.on_broken: Callable[[], None] = lambda: None
+        """Called when a bug has stopped the writer: stop the agent, and start another."""
         self._closing = AsyncExitStack()
 
     async def start(self) -> None:
@@ -206,9 +210,10 @@ class Agent:
             executor=executor, shard_id=SHARD_ID,
         )  # fmt: skip
         self.compaction = WalCompaction(
-            upkeep.changes, wal=self.wal, registry=self.registry, backlog=self.backlog, on_segments=upkeep.on_segments
+            upkeep.changes, wal=self.wal, registry=self.registry, backlog=self.backlog, on_segments=self._on_segments
         )
-        chores: list[Chore] = [self.compaction, *upkeep.chores]
+        rest = Rest(activity=self._activity, held_bytes=lambda: self.tail.size_bytes, drop=self._drop_memory)
+        chores: list[Chore] = [self.compaction, *upkeep.chores, rest]
         if self.transactions is not None:
             time_outs = TimeOuts(self.transactions, self.settings)
             chores += [time_outs, IdExpiry(self.transactions, self.settings)]
@@ -220,6 +225,19 @@ class Agent:
         self._closing.callback(upkeep.close)
         self._closing.push_async_callback(background.stop)
         background.start()
+
+    def _on_segments(self, partition_ids: Iterable[int]) -> None:
+        self.upkeep.on_segments(partition_ids)
+        self.background.wake(Rest.name)
+
+    def _activity(self) -> int:
+        """Changes with everything that is written or read from files."""
+        return self.writer.stats.bytes + self.reader.cold_bytes
+
+    def _drop_memory(self) -> None:
+        self.tail.drop()
+        self.cold.drop()
+        self.server.drop_memory()
 
     async def _open_groups(self) -> None:
         self.groups = GroupService(
@@ -260,12 +278,17 @@ class Agent:
             idle_s=settings.connections_max_idle_ms / 1000,
         )
         self.writer.on_drained = server.make_room
+        self.writer.on_broken = self._on_writer_broken
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
         self._closing.push_async_callback(self._drain)
         self._closing.callback(server.stop_listening)
         self.kafka_port = server.listen(options.kafka_host, options.kafka_port)
         host, port = options.advertised or (options.kafka_host, self.kafka_port)
         self.brokers.advertise(host, port)
+
+    def _on_writer_broken(self) -> None:
+        self.ready = False
+        self.on_broken()
 
     async def _drain(self) -> None:
         """Finish what was accepted. What a lost database keeps from being finished is not acknowledged."""

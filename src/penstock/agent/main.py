@@ -63,6 +63,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_signal, stopping)
     agent = Agent(options, tuning=tuning)
+    agent.on_broken = stopping.set
     await agent.start()
     try:
         # The HTTP stack takes a while to import: clients of Kafka need not wait for it.
@@ -77,7 +78,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
             await agent.stop()  # `/readyz` says that it is stopping meanwhile.
     finally:
         await agent.stop()
-    return 0
+    return 1 if agent.writer.broken else 0
 
 
 def _on_signal(stopping: asyncio.Event) -> None:

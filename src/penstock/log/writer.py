@@ -139,6 +139,9 @@ class Writer:
         """Accepted and not yet durable; what back-pressure looks at."""
         self.on_drained: Callable[[], None] = lambda: None
         """Called after each flush: room has come back."""
+        self.on_broken: Callable[[], None] = lambda: None
+        """Called when a bug of ours has interrupted a flush."""
+        self.broken = False
         self.stats = WriterStats()
         self._failed_in_a_row = 0
         self._complained_at = 0.0
@@ -163,7 +166,7 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
-        while self._scheduled or self._task is not None or self._dirty or self._passengers:
+        while not self.broken and (self._scheduled or self._task is not None or self._dirty or self._passengers):
             task = self._task
             if task is None:
                 await asyncio.sleep(0)
@@ -176,8 +179,21 @@ class Writer:
         if self._task is not None:
             self._task.cancel()
 
+    def _break(self, bug: BaseException) -> None:
+        """Do nothing more. What is in memory may be half changed, so nobody is answered from it: the process is to
+        end, and its next start finds what is durable."""
+        _log.critical("a flush met a bug; this agent has to be started again", exc_info=bug)
+        self.broken = self._scheduled = True
+        self.on_broken()
+
     def _start(self) -> None:
         self._scheduled = False
+        try:
+            self._flush_what_waits()
+        except Exception as bug:  # noqa: BLE001  # whatever it is, its flush is neither durable nor refused
+            self._break(bug)
+
+    def _flush_what_waits(self) -> None:
         while self._dirty or self._passengers:
             if self._has_no_room():
                 self._begin(Flush(0, []))
@@ -222,9 +238,10 @@ class Writer:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
-        if not task.cancelled():
-            task.result()
-        if (self._dirty or self._passengers) and not self._scheduled:
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None:
+            self._break(bug)
+        elif (self._dirty or self._passengers) and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
 

@@ -268,3 +268,36 @@ async def test_spans_that_are_nowhere_else_go_with_their_memory(partition: Parti
     assert partition.spans[0].base_offset > 0
     offsets = [span.base_offset for span in partition.spans]
     assert offsets == list(range(offsets[0], 16)), "without gaps from the first one on"
+
+
+# ---- bugs ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_bug_in_a_flush_stops_the_writer_and_is_told(commits: FakeCommits, partition: Partition) -> None:
+    """Neither durable nor refused: nobody is answered, nothing follows, and stopping does not wait for it."""
+    writer = writer_over(commits)
+    told: list[bool] = []
+    writer.on_broken = lambda: told.append(writer.broken)
+    answers: list[list[Appended]] = []
+    partition.waiters[_Buggy()] = None
+    writer.submit(partition, batch(mark=1), Ticket([None], answers.append), 0)
+    await asyncio.wait_for(writer.drain(), 5)
+    writer.submit(partition, batch(mark=2), Ticket([None], answers.append), 0)
+    await asyncio.wait_for(writer.drain(), 5)
+    await asyncio.sleep(0)
+    assert told == [True]
+    assert answers == []
+    assert len(commits.commits) == 1
+
+
+class _Buggy:
+    """A waiter that is wrong."""
+
+    def on_append(self, size_bytes: int) -> None:
+        raise RuntimeError("a bug")
+
+    def on_stable(self, size_bytes: int) -> None:
+        raise RuntimeError("a bug")
+
+    def on_change(self) -> None:
+        raise RuntimeError("a bug")

@@ -1,0 +1,41 @@
+"""Giving memory back when nothing happens.
+
+Arenas keep what they once took, because fresh pages are dear. After a minute in which nothing was written or read from
+files, that is memory for nobody: recent batches are in segments by then, and are read from there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+REST_S = 60.0
+
+
+class Rest:
+    """The chore. Wake it when something has been done; it stays awake until it has given back what that took."""
+
+    name = "memory"
+
+    def __init__(self, *, activity: Callable[[], int], held_bytes: Callable[[], int], drop: Callable[[], None]) -> None:
+        self._activity, self._held_bytes, self._drop = activity, held_bytes, drop
+        self._seen = -1
+
+    async def run(self) -> float | None:
+        """Look whether anything happened since the last look."""
+        if not self._held_bytes():
+            return None
+        activity = self._activity()
+        if activity != self._seen:
+            self._seen = activity
+            return REST_S
+        self._drop()
+        trim_heap()
+        return None
+
+
+def trim_heap() -> None:
+    """Let the C library give free memory back to the system, where it can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
