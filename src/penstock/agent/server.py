@@ -172,6 +172,10 @@ class Server:
         memory, _ = self._arena.reserve(size_bytes)
         return memory
 
+    def drop_memory(self) -> None:
+        """Give back memory of frames that were received."""
+        self._arena.drop()
+
     def end_frame(self, connection: Connection, received_bytes: int) -> None:
         """The frame is complete, or given up."""
         del self._receiving[connection.connection_id]
