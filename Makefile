@@ -15,11 +15,12 @@ help:
 	@echo "make install  only set up (.venv)"
 
 $(STAMP): requirements-dev.txt pyproject.toml
-	@echo "== setting up $(VENV)"
+	@echo "== setting up $(VENV): what requirements-dev.txt pins, a minute or so"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
 		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q src/penstock
 	@touch $@
 
 install: $(STAMP)
