@@ -11,7 +11,7 @@ from typing import Any
 import kafka
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from confluent_kafka import Consumer, Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from fixtures import programs
 from fixtures.server import Server
 
@@ -83,6 +83,53 @@ def test_librdkafka(interrupted: tuple[str, Callable[[], None]], fresh_name: Cal
     _read(poll, seen, 300)
     consumer.close()
     assert seen == set(VALUES)
+
+
+def test_transactions_of_librdkafka(
+    interrupted: tuple[str, Callable[[], None]], fresh_name: Callable[..., str]
+) -> None:
+    """A relay with offsets in its transactions. By default, librdkafka 2.16 gives up all the brokers it knows when
+    none answers, and then waits for ever for the group's coordinator that it had (its issue 5511)."""
+    bootstrap, restart = interrupted
+    source, target, common = fresh_name(), fresh_name(), {"bootstrap.servers": bootstrap}
+    feeder = Producer(common)
+    relay = Producer(common | {"transactional.id": source, "metadata.recovery.strategy": "none", "linger.ms": 0})
+    relay.init_transactions(WAIT_S)
+    group = {"group.id": source, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+    consumer = Consumer(common | group)
+    consumer.subscribe([source])
+
+    def move(values: list[bytes]) -> None:
+        for value in values:
+            feeder.produce(source, value)
+        assert feeder.flush(WAIT_S) == 0
+        moved: set[bytes] = set()
+        deadline = time.monotonic() + WAIT_S
+        while len(moved) < len(values) and time.monotonic() < deadline:
+            messages = [one for one in consumer.consume(25, 0.2) if one.error() is None]
+            if not messages:
+                continue
+            relay.begin_transaction()
+            for message in messages:
+                relay.produce(target, message.value())
+            offsets = [TopicPartition(source, 0, messages[-1].offset() + 1)]
+            relay.send_offsets_to_transaction(offsets, consumer.consumer_group_metadata(), WAIT_S)
+            relay.commit_transaction(WAIT_S)
+            moved.update(message.value() for message in messages)
+        assert moved == set(values)
+
+    move(VALUES[:100])
+    restart()
+    move(VALUES[100:])
+    consumer.close()
+    reader = Consumer(common | {"group.id": "unused", "isolation.level": "read_committed"})
+    reader.assign([TopicPartition(target, 0, 0)])
+    relayed: list[bytes] = []
+    deadline = time.monotonic() + WAIT_S
+    while len(relayed) < len(VALUES) and time.monotonic() < deadline:
+        relayed += [one.value() for one in reader.consume(100, 0.2) if one.error() is None]
+    reader.close()
+    assert sorted(relayed) == sorted(VALUES)
 
 
 def test_kafka_python(interrupted: tuple[str, Callable[[], None]], fresh_name: Callable[..., str]) -> None:
