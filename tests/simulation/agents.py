@@ -24,6 +24,7 @@ from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
+from penstock.log.aborted import StoredAborted
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
@@ -46,7 +47,7 @@ from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
-from penstock.log.upkeep.background import Background
+from penstock.log.upkeep.background import Background, Chore
 from penstock.log.upkeep.chores import Upkeep
 from penstock.log.upkeep.uploads import Uploads
 from penstock.log.upkeep.wal_backlog import Backlog, CompactionPolicy
@@ -57,6 +58,10 @@ from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectStore
 from penstock.storage.wal import WalLocation, WalStore
+from penstock.transactions.chores import IdExpiry, TimeOuts
+from penstock.transactions.handlers import TransactionHandlers
+from penstock.transactions.offset_handlers import TransactionOffsetHandlers
+from penstock.transactions.service import TransactionService
 from penstock.wire.api_keys import ApiKey
 
 NODE_ID = 1
@@ -129,6 +134,10 @@ class SimAgent:
             arena=Arena(TAIL_BYTES, chunk_bytes=CHUNK_BYTES, on_recycle=forget_views), commit_path=self.commit_path,
             clock=around.clock, on_commit=self.backlog.on_commit, room=self.backlog,
         )  # fmt: skip
+        self.producer_ids = ProducerIds(around.database)
+        self.transactions = self._transactions()
+        if self.transactions is not None:
+            await self.transactions.open()
         if around.upkeep is not None:
             self._open_background(live, around.upkeep)
         if around.epoch is not None:
@@ -163,6 +172,15 @@ class SimAgent:
             agent_id=around.agent_id,
         )  # fmt: skip
 
+    def _transactions(self) -> TransactionService | None:
+        if not self.commit_path.is_alone:
+            return None
+        around = self.around
+        return TransactionService(
+            database=around.database, registry=self.registry, writer=self.writer, producer_ids=self.producer_ids,
+            clock=around.clock,
+        )  # fmt: skip
+
     def _open_background(self, live: LiveSettings, plan: UpkeepPlan) -> None:
         around = self.around
         upkeep = self.upkeep = Upkeep(
@@ -174,9 +192,13 @@ class SimAgent:
             upkeep.changes, wal=around.wal, registry=self.registry, backlog=self.backlog,
             on_segments=upkeep.on_segments,
         )  # fmt: skip
-        background = self.background = Background(
-            [self.compaction, *upkeep.chores], clock=around.clock, randomness=around.randomness
-        )
+        chores: list[Chore] = [self.compaction, *upkeep.chores]
+        if self.transactions is not None:
+            time_outs = TimeOuts(self.transactions, self.settings)
+            chores += [time_outs, IdExpiry(self.transactions, self.settings)]
+        background = self.background = Background(chores, clock=around.clock, randomness=around.randomness)
+        if self.transactions is not None:
+            self.transactions.on_begin = background.waker(time_outs.name)
         self.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)
         background.start()
@@ -184,8 +206,11 @@ class SimAgent:
     def _serve(self) -> None:
         around = self.around
         self.produce = ProduceHandler(registry=self.registry, writer=self.writer, clock=around.clock)
+        self.produce.transactional_ids = service = self.transactions
         sessions = FetchSessions(slots=4, clock=around.clock, randomness=around.randomness)
-        self.fetch = FetchHandler(registry=self.registry, reader=self.reader, sessions=sessions)
+        self.fetch = FetchHandler(
+            registry=self.registry, reader=self.reader, sessions=sessions, aborted=StoredAborted(around.database)
+        )
         brokers = SingleBroker(kafka_cluster_id=CLUSTER_ID, node_id=NODE_ID, host="agent", port=9092)
         timestamps = Timestamps(self.reader, self.segments)
         self._table = dict(
@@ -195,10 +220,18 @@ class SimAgent:
                     topics=TopicHandlers(self.topics, brokers),
                     configs=ConfigHandlers(self.topics, brokers),
                     replicas=ReplicaHandlers(self.registry, brokers),
-                    producers=ProducerHandlers(self.registry, ProducerIds(around.database)),
+                    producers=ProducerHandlers(self.registry, self.producer_ids),
                     offsets=OffsetHandlers(self.topics, timestamps.offset_for_timestamp),
                     groups=GroupHandlers(self.groups, _OneCoordinator()),
                     group_offsets=GroupOffsetHandlers(self.groups, self.registry),
+                    transactions=(
+                        None
+                        if service is None
+                        else TransactionHandlers(service, self.registry, self.producer_ids, self.settings)
+                    ),
+                    transaction_offsets=(
+                        None if service is None else TransactionOffsetHandlers(service, self.groups, self.registry)
+                    ),
                 )
             )
         )

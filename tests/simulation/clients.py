@@ -295,6 +295,7 @@ class Consumer(Client):
         super().__init__(world, name, place=place)
         self.topic, self.partition = topic, partition
         self.position = 0
+        self.read_committed = False
 
     async def fetch(self, *, max_wait_ms: int = 0, max_bytes: int = 64 * 1024) -> Fetched:
         """One fetch from the position on."""
@@ -304,6 +305,7 @@ class Consumer(Client):
         )  # fmt: skip
         request = fetch.FetchRequest(
             max_wait_ms=max_wait_ms, min_bytes=1, max_bytes=max_bytes, session_id=0, session_epoch=-1,
+            isolation_level=int(self.read_committed),
             topics=[fetch.FetchTopic(topic_id=self.partition.topic_id, partitions=[wanted])],
         )  # fmt: skip
         response = await self.call(ApiKey.FETCH, 13, request)
@@ -312,6 +314,8 @@ class Consumer(Client):
             partition=self.partition, fetch_offset=offset, invoked_at=invoked_at, answered_at=self.now(),
             error=ErrorCode(data.error_code), high_watermark=data.high_watermark, log_start=data.log_start_offset,
             records=bytes(data.records or b""), place=0 if self.place is None else self.place.number,
+            read_committed=self.read_committed, last_stable_offset=data.last_stable_offset,
+            aborted=tuple((one.producer_id, one.first_offset) for one in data.aborted_transactions or ()),
         )  # fmt: skip
         self.world.history.fetches.append(fetched)
         self.world.loop.mark(fetched.records)

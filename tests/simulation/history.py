@@ -62,6 +62,10 @@ class Fetched:
     records: bytes
     place: int = 0
     """Whose agent answered, where that matters."""
+    read_committed: bool = False
+    last_stable_offset: int = -1
+    aborted: tuple[tuple[int, int], ...] = ()
+    """Producer id and first offset of the transactions that a reader of committed data leaves out."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -74,6 +78,32 @@ class OffsetCommit:
     invoked_at: float
     answered_at: float = float("inf")
     outcome: Outcome = Outcome.UNKNOWN
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Transaction:
+    """What a producer wants to become visible at once, or never."""
+
+    transactional_id: str
+    number: int
+    """Counted by its producer. It is the offset that goes with it, too."""
+    appends: list[Append] = field(default_factory=list)
+    sends_offsets: bool = False
+    wants_commit: bool = False
+    """Whether its end was asked for, and is to be a commit."""
+    outcome: Outcome = Outcome.UNKNOWN
+    """Of the request to end it."""
+    answered_at: float = float("inf")
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class OffsetSeen:
+    """What was found in one look at the offsets of a producer's group."""
+
+    transactional_id: str
+    offsets: tuple[int, ...]
+    """By partition; -1 where there is none."""
+    invoked_at: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -107,6 +137,8 @@ class History:
     commits: list[OffsetCommit] = field(default_factory=list)
     trims: list[Trim] = field(default_factory=list)
     deletions: list[Deletion] = field(default_factory=list)
+    transactions: list[Transaction] = field(default_factory=list)
+    offsets_seen: list[OffsetSeen] = field(default_factory=list)
 
     @property
     def acknowledged(self) -> list[Append]:

@@ -23,8 +23,8 @@ class StoredBatch:
 
     @property
     def records(self) -> list[Record]:
-        """Its records, with their offsets."""
-        return list(iter_records(self.data))
+        """Its records, with their offsets. A marker has none that anybody sent."""
+        return [] if self.header.is_control else list(iter_records(self.data))
 
 
 @dataclass(slots=True)

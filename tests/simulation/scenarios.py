@@ -54,10 +54,12 @@ async def produce_idempotently(
 
 
 async def follow(
-    world: World, topic: str, partition: PartitionKey, name: str, stop: asyncio.Event, *, place: Place | None = None
-) -> None:
+    world: World, topic: str, partition: PartitionKey, name: str, stop: asyncio.Event, *, place: Place | None = None,
+    read_committed: bool = False,
+) -> None:  # fmt: skip
     """A consumer that reads along, from the beginning, and begins anew now and then."""
     consumer = Consumer(world, name, topic, partition, place=place)
+    consumer.read_committed = read_committed
     while not stop.is_set():
         try:
             fetched = await consumer.fetch(

@@ -1,0 +1,118 @@
+"""Transactions of both generations, their readers and their groups, while everything fails and the log is compacted."""
+
+from __future__ import annotations
+
+import asyncio
+
+from simulation.checkers.transactions import check_stable, check_transactions
+from simulation.clients import Admin, Consumer
+from simulation.faults import SOME
+from simulation.history import Fetched, PartitionKey
+from simulation.links import ConnectionLost
+from simulation.logs import batches_of
+from simulation.scenarios import EAGER, check_log, follow, kill_now_and_then, produce_plainly, read_logs, settle
+from simulation.seeds import simulate
+from simulation.transactors import TransactionalProducer
+from simulation.world import World
+
+from penstock.log import aborted
+
+PARTITIONS, TRANSACTIONS = 2, 5
+
+
+async def watch_offsets(producer: TransactionalProducer, stop: asyncio.Event) -> None:
+    """Look at what a producer's group has, again and again."""
+    while not stop.is_set():
+        await asyncio.sleep(producer.world.workload.uniform(0.02, 0.3))
+        try:
+            await producer.look_at_offsets()
+        except ConnectionLost:
+            continue
+
+
+async def read_committed(world: World, partition: PartitionKey) -> list[Fetched]:
+    """Everything that readers of committed data get, once nothing is open any more."""
+    consumer = Consumer(world, "reader of what is committed", "orders", partition)
+    consumer.read_committed = True
+
+    async def all_decided() -> bool | None:
+        fetched = await consumer.fetch()
+        return True if not fetched.error and fetched.last_stable_offset == fetched.high_watermark else None
+
+    await world.eventually(all_decided, "the end of all transactions")
+    answers: list[Fetched] = []
+    while not answers or consumer.position < answers[-1].last_stable_offset:
+        fetched = await consumer.fetch(max_bytes=world.workload.choice((2_000, 64_000)))
+        assert not fetched.error, fetched.error
+        assert fetched.records or consumer.position == fetched.last_stable_offset, "nothing more can be read"
+        answers.append(fetched)
+        for batch in batches_of(fetched.records):
+            consumer.position = batch.header.last_offset + 1
+    return answers
+
+
+async def transact_under_faults(world: World) -> None:
+    """A producer of each generation, one that leaves, readers of both kinds."""
+    world.upkeep = EAGER
+    await world.open()
+    topic_id = await Admin(world, "admin").create_topic("orders", partitions=PARTITIONS)
+    partitions = [PartitionKey(topic_id, index) for index in range(PARTITIONS)]
+    producers = [
+        TransactionalProducer(world, f"txn-{version}", "orders", partitions, version=version) for version in (1, 2)
+    ]
+    gone = TransactionalProducer(
+        world, "gone", "orders", partitions, version=world.workload.choice((1, 2))
+    )  # fmt: skip
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=0.5))
+        for number, partition in enumerate(partitions):
+            name = f"consumer-{number}"
+            background.create_task(follow(world, "orders", partition, name, stop, read_committed=number == 0))
+        for producer in producers:
+            background.create_task(watch_offsets(producer, stop))
+        async with asyncio.TaskGroup() as work:
+            for producer in producers:
+                work.create_task(producer.run(TRANSACTIONS))
+            work.create_task(gone.leave_open())
+            work.create_task(produce_plainly(world, "orders", partitions[0], "plain", 6))
+        stop.set()
+    await world.heal()
+    await check(world, partitions, producers)
+    await settle(world)
+    await check(world, partitions, producers)
+    if any(fetched.aborted for fetched in world.history.fetches):
+        world.marks.reach("aborted batches read")
+    if world.database._connection.execute("SELECT COUNT(*) FROM aborted_txn").fetchone()[0]:
+        world.marks.reach("aborted transactions stored")
+
+
+async def check(world: World, partitions: list[PartitionKey], producers: list[TransactionalProducer]) -> None:
+    """Everything that must hold when all is over."""
+    final = [fetched for partition in partitions for fetched in await read_committed(world, partition)]
+    check_log(world, await read_logs(world, "orders", partitions))
+    check_stable(world.history.fetches)
+    groups = [await world.eventually(producer.look_at_offsets, "the offsets being read") for producer in producers]
+    check_transactions(world.history, final, groups)
+
+
+@simulate(
+    reach=(
+        "killed", "connection cut", "database: before", "database: after", "database: crash before",
+        "database: crash after", "application restarted", "epoch raised by its producer",
+        "end of a transaction not known", "aborted batches read", "aborted transactions stored",
+    )
+)  # fmt: skip
+async def test_transactions_are_all_or_nothing(world: World) -> None:
+    kept, aborted.KEPT_ABORTED = aborted.KEPT_ABORTED, 2
+    try:
+        await transact_under_faults(world)
+    finally:
+        aborted.KEPT_ABORTED = kept
+
+
+@simulate(seeds=50, reach=("killed", "database: after", "aborted batches read"))
+async def test_transactions_are_all_or_nothing_inline_commits(world: World) -> None:
+    world.inline = True
+    await transact_under_faults(world)
