@@ -26,6 +26,7 @@ func franzSuite(bootstrap string) *suite {
 	own.registerRecords(all)
 	own.registerGroups(all)
 	own.registerAdmin(all)
+	own.registerTransactions(all)
 	return all
 }
 

@@ -24,6 +24,7 @@ func saramaSuite(bootstrap string) *suite {
 	own.registerRecords(all)
 	own.registerGroups(all)
 	own.registerAdmin(all)
+	own.registerTransactions(all)
 	return all
 }
 

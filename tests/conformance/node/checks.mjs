@@ -9,6 +9,7 @@ import adminChecks from './admin.mjs'
 import groupChecks from './groups.mjs'
 import { Kit, eventually, fresh, messages, numbered, report, run, same, values } from './kit.mjs'
 import recordChecks from './records.mjs'
+import transactionChecks from './transactions.mjs'
 
 const [bootstrap, pattern = ''] = process.argv.slice(2)
 const kit = new Kit(bootstrap)
@@ -16,7 +17,8 @@ await kit.admin.connect()
 if (pattern === '--restart') {
   await report('going on after a restart of the broker', restart)
 } else {
-  await run({ ...recordChecks(kit), ...groupChecks(kit), ...adminChecks(kit) }, pattern)
+  const checks = { ...recordChecks(kit), ...groupChecks(kit), ...adminChecks(kit), ...transactionChecks(kit) }
+  await run(checks, pattern)
 }
 process.exit(0)
 
