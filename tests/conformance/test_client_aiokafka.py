@@ -338,3 +338,49 @@ async def test_cluster(admin: AIOKafkaAdminClient) -> None:
     cluster = await admin.describe_cluster()
     assert cluster["controller_id"] in [broker["node_id"] for broker in cluster["brokers"]]
     assert cluster["cluster_id"]
+
+
+# ---- transactions ------------------------------------------------------------------------------------------------
+
+
+async def test_transactions_commit_and_abort(
+    bootstrap: str, topic: str, consume: Callable[..., Any], fresh_name: Name
+) -> None:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=fresh_name("txn")) as producer:
+        for turn in range(5):
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"%d" % turn, partition=0)
+            await (producer.commit_transaction() if turn % 2 == 0 else producer.abort_transaction())
+    assert await read(consume, topic, 3, isolation_level="read_committed") == [b"0", b"2", b"4"]
+    assert await read(consume, topic, 5) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_offsets_go_with_the_transaction(
+    bootstrap: str, admin: AIOKafkaAdminClient, topic: str, fresh_name: Name
+) -> None:
+    group, part = fresh_name("g"), TopicPartition(topic, 0)
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=fresh_name("txn")) as producer:
+        for commit in (False, True):
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"x", partition=0)
+            await producer.send_offsets_to_transaction({part: 5}, group)
+            await (producer.commit_transaction() if commit else producer.abort_transaction())
+            found = (await admin.list_consumer_group_offsets(group)).get(part)
+            assert (found.offset if found else -1) == (5 if commit else -1)
+
+
+async def test_a_second_producer_fences_the_first(
+    bootstrap: str, topic: str, consume: Callable[..., Any], fresh_name: Name
+) -> None:
+    name = fresh_name("txn")
+    first = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=name)
+    await first.start()
+    await first.begin_transaction()
+    await first.send_and_wait(topic, b"lost", partition=0)
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=name) as second:
+        with pytest.raises(errors.ProducerFenced):
+            await first.commit_transaction()
+        async with second.transaction():
+            await second.send_and_wait(topic, b"kept", partition=0)
+    await first.stop()
+    assert await read(consume, topic, 1, isolation_level="read_committed") == [b"kept"]

@@ -430,3 +430,70 @@ def test_replicas(admin: KafkaAdminClient, topic: str) -> None:
         elected.replica_election_results[0].partition_result[0].error_code == kafka.errors.ElectionNotNeededError.errno
     )
     assert admin.list_partition_reassignments() == {}
+
+
+# ---- transactions ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def transactional(bootstrap: str) -> Iterator[Callable[[str], KafkaProducer]]:
+    """Makes producers that have their transactional id, closed after the test."""
+    opened: list[KafkaProducer] = []
+
+    def make(name: str) -> KafkaProducer:
+        opened.append(KafkaProducer(bootstrap_servers=bootstrap, transactional_id=name))
+        opened[-1].init_transactions()
+        return opened[-1]
+
+    yield make
+    for producer in opened:
+        producer.close(timeout=1)
+
+
+def test_transactions_commit_and_abort(
+    transactional: Callable[[str], KafkaProducer], topic: str, consume: Callable[..., KafkaConsumer], fresh_name: Name
+) -> None:
+    producer = transactional(fresh_name("txn"))
+    for turn in range(5):
+        producer.begin_transaction()
+        producer.send(topic, b"%d" % turn, partition=0).get(WAIT_S)
+        if turn % 2 == 0:
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
+    committed = assigned(consume(isolation_level="read_committed"), topic)
+    assert values(take(committed, 3)) == [b"0", b"2", b"4"]
+    everything = assigned(consume(isolation_level="read_uncommitted"), topic)
+    assert values(take(everything, 5)) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_offsets_go_with_the_transaction(
+    transactional: Callable[[str], KafkaProducer], admin: KafkaAdminClient, topic: str, fresh_name: Name
+) -> None:
+    group, part, producer = fresh_name("g"), TopicPartition(topic, 0), transactional(fresh_name("txn"))
+    for commit in (False, True):
+        producer.begin_transaction()
+        producer.send(topic, b"x", partition=0).get(WAIT_S)
+        producer.send_offsets_to_transaction({part: OffsetAndMetadata(5, "", -1)}, group)
+        if commit:
+            producer.commit_transaction()
+        else:
+            producer.abort_transaction()
+        assert (part in admin.list_group_offsets(group)[group]) is commit
+    assert admin.list_group_offsets(group)[group][part].offset == 5
+
+
+def test_a_second_producer_fences_the_first(
+    transactional: Callable[[str], KafkaProducer], topic: str, consume: Callable[..., KafkaConsumer], fresh_name: Name
+) -> None:
+    name = fresh_name("txn")
+    first = transactional(name)
+    first.begin_transaction()
+    first.send(topic, b"lost", partition=0).get(WAIT_S)
+    second = transactional(name)
+    with pytest.raises(kafka.errors.ProducerFencedError):
+        first.commit_transaction()
+    second.begin_transaction()
+    second.send(topic, b"kept", partition=0).get(WAIT_S)
+    second.commit_transaction()
+    assert values(take(assigned(consume(isolation_level="read_committed"), topic), 1)) == [b"kept"]
