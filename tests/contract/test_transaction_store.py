@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -77,6 +78,19 @@ async def test_what_the_group_committed_itself_meanwhile_stays(database: Any) ->
     await write(database, OffsetsCommitted({(TOPIC, 0): offset(77, 101)}))
     await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=True))
     assert await committed(database) == {0: 77}
+
+
+async def test_the_newest_offset_counts_though_the_clock_went_back(database: Any) -> None:
+    other = replace(ORDERS, key=(1, "payments"), producer_id=7)
+    others = Owner(transactional_id="payments", producer_id=7, epoch=3)
+    for txn in (ORDERS, other):
+        await database.transaction(partial(store.put, txn))
+    await write(database, OffsetsCommitted({(TOPIC, 0): offset(1, 1_000), (TOPIC, 1): offset(1, 1_000)}))
+    await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(2, 600), (TOPIC, 1): offset(2, 1_000)}))
+    await write(database, OffsetsPending(others, {(TOPIC, 0): offset(3, 500)}))
+    for producer_id in (7, OWNER.producer_id):
+        await database.transaction(partial(store.end_offsets, 1, producer_id, commit=True))
+    assert await committed(database) == {0: 3, 1: 2}
 
 
 async def test_only_the_owner_of_an_open_transaction_adds_offsets(database: Any) -> None:

@@ -115,6 +115,16 @@ def _add_pending(key: Key, owner: TransactionOwner, offsets: Mapping[TopicPartit
     if not rows:
         return
     for (topic_id, partition), offset in sorted(offsets.items(), key=_partition):
+        # When transactions end, the newest of several offsets is the one with the latest time. Clocks may go back.
+        latest = yield (
+            "SELECT MAX(committed_ms) FROM (SELECT committed_ms FROM group_offset"
+            " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4"
+            " UNION ALL SELECT committed_ms FROM txn_offset WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3"
+            " AND partition_index = $4 AND producer_id <> $5) AS earlier",
+            (*key, topic_id, partition, owner.producer_id),
+        )
+        earlier_ms = latest[0][0]
+        committed_ms = offset.committed_ms if earlier_ms is None else max(offset.committed_ms, int(earlier_ms) + 1)
         yield (
             "INSERT INTO txn_offset (cluster_id, producer_id, group_id, topic_id, partition_index, committed_offset,"
             " leader_epoch, metadata, committed_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -123,7 +133,7 @@ def _add_pending(key: Key, owner: TransactionOwner, offsets: Mapping[TopicPartit
             " metadata = excluded.metadata, committed_ms = excluded.committed_ms",
             (
                 key[0], owner.producer_id, key[1], topic_id, partition, offset.committed_offset, offset.leader_epoch,
-                offset.metadata, offset.committed_ms,
+                offset.metadata, committed_ms,
             ),
         )  # fmt: skip
 

@@ -88,7 +88,7 @@ def end_offsets(cluster_id: int, producer_id: int, *, commit: bool) -> Script[No
             " ON CONFLICT (cluster_id, group_id, topic_id, partition_index) DO UPDATE SET"
             " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
             " metadata = excluded.metadata, committed_ms = excluded.committed_ms, expires_ms = excluded.expires_ms"
-            " WHERE group_offset.committed_ms <= excluded.committed_ms",
+            " WHERE group_offset.committed_ms < excluded.committed_ms",
             (cluster_id, producer_id),
         )
     yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND producer_id = $2", (cluster_id, producer_id)
