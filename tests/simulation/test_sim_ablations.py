@@ -16,6 +16,7 @@ import test_sim_keys
 import test_sim_log
 import test_sim_retention
 import test_sim_shared
+import test_sim_transactions
 import test_sim_trim
 from simulation import places
 from simulation.seeds import Scenario, run
@@ -23,13 +24,17 @@ from simulation.world import World
 
 from penstock.base.errors import Unavailable
 from penstock.groups import store as groups_store
-from penstock.log import commit_sql, commits, reader, topic_store, usage, writer
+from penstock.log import commit_sql, commits, fetch, model, reader, recovery, topic_store, usage, writer
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import Commit, CommitEntry
 from penstock.log.follow import Follower
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.upkeep import garbage, key_compaction, retention, wal_compaction, wal_plan, wal_store
 from penstock.storage.wal import Buffer, WalLocation
+from penstock.transactions import service as transaction_service
+from penstock.transactions import store as transaction_store
+from penstock.transactions.service import TransactionService
+from penstock.wire.error_codes import ErrorCode
 
 ENOUGH_SEEDS = 150
 Ablation = Callable[[pytest.MonkeyPatch], None]
@@ -57,8 +62,8 @@ def producers_are_not_recovered(patch: pytest.MonkeyPatch) -> None:
 def high_watermark_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     decide = writer.Writer._decide
 
-    def hasty(self, partition, pending):
-        share = decide(self, partition, pending)
+    def hasty(self, partition, pending, now_ms):
+        share = decide(self, partition, pending, now_ms)
         partition.next_offset = share.next_offset
         return share
 
@@ -67,11 +72,11 @@ def high_watermark_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     async def hasty(
-        self: EmbeddedCommitPath, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]
+        self: EmbeddedCommitPath, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: object
     ) -> Commit:
         attempt = self._attempt()
         self._database.submit(
-            lambda connection: self._write(connection, attempt, body, entries, heads)
+            lambda connection: self._write(connection, attempt, body, entries, heads, change)
         ).add_done_callback(lambda done: done.exception())
         return self._done(attempt, WalLocation("memory/000000000000", 0, len(body)), entries, heads)
 
@@ -229,12 +234,81 @@ def own_commits_are_not_kept_in_order(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Follower, "reach", hasty)
 
 
+# ---- transactions ----------------------------------------------------------------------------------------------
+
+
+def everything_is_stable(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(model.Partition, "last_stable_offset", property(lambda self: self.next_offset))
+
+
+def aborts_have_no_markers(patch: pytest.MonkeyPatch) -> None:
+    write_markers = TransactionService.write_markers
+
+    def only_commits(self, flush, cell, ending):
+        if ending.commit:
+            write_markers(self, flush, cell, ending)
+
+    patch.setattr(TransactionService, "write_markers", only_commits)
+
+
+def offsets_do_not_wait_for_the_end(patch: pytest.MonkeyPatch) -> None:
+    def at_once(key, owner, offsets):
+        yield groups_store._upsert_offsets(key, sorted(offsets.items(), key=groups_store._partition))
+
+    patch.setattr(groups_store, "_add_pending", at_once)
+
+
+def offsets_are_committed_after_the_records(patch: pytest.MonkeyPatch) -> None:
+    """Not in the transaction that writes the markers, but in another one after it."""
+
+    def only_state(key, before, decision):
+        if decision.state is not None:
+            yield from transaction_store.put(decision.state)
+
+    adopt = TransactionService.adopt
+
+    def and_offsets(self, key, decision):
+        before = self.cell(key)
+        producer_id = None if before is None else before.txn.producer_id
+        adopt(self, key, decision)
+        if decision.ending is not None and producer_id is not None:
+            ending = self._database.transaction(
+                lambda: transaction_store.end_offsets(key[0], producer_id, commit=decision.ending.commit)
+            )
+            task = asyncio.get_running_loop().create_task(ending)
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    patch.setattr(transaction_service, "_write", only_state)
+    patch.setattr(TransactionService, "adopt", and_offsets)
+
+
+def batches_of_ended_transactions_are_appended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TransactionService, "refusal", lambda *args: ErrorCode.NONE)
+
+
+def readers_are_not_told_what_was_aborted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(fetch, "aborted_between", lambda *args: [])
+
+
+def aborts_are_not_stored(patch: pytest.MonkeyPatch) -> None:
+    fold = wal_plan.Stretch.fold
+    patch.setattr(wal_plan.Stretch, "fold", lambda self: replace(fold(self), aborted=()))
+
+
+def open_transactions_are_not_recovered(patch: pytest.MonkeyPatch) -> None:
+    """After a start, those that began below the floor of the log are taken for ended."""
+    patch.setattr(
+        recovery, "OpenTransaction", lambda first_offset, started_ms: model.OpenTransaction(2**62, started_ms)
+    )
+
+
 LOG = test_sim_log.test_acknowledged_records_survive.scenario
 COMPACTION = test_sim_compaction.test_compaction_loses_nothing.scenario
 TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
 RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
 KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
+TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
 SHARED = test_sim_shared.test_two_agents_make_one_log.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_look_up_of_lost_answers, LOG),
@@ -257,6 +331,14 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (keys_are_forgotten, KEYS),
     (tombstones_go_at_once, KEYS),
     (offsets_are_acknowledged_before_they_are_durable, GROUPS),
+    (everything_is_stable, TRANSACTIONS),
+    (aborts_have_no_markers, TRANSACTIONS),
+    (offsets_do_not_wait_for_the_end, TRANSACTIONS),
+    (offsets_are_committed_after_the_records, TRANSACTIONS),
+    (batches_of_ended_transactions_are_appended, TRANSACTIONS),
+    (readers_are_not_told_what_was_aborted, TRANSACTIONS),
+    (aborts_are_not_stored, TRANSACTIONS),
+    (open_transactions_are_not_recovered, TRANSACTIONS),
     (producers_are_not_guarded, SHARED),
     (no_settling_among_agents, SHARED),
     (own_commits_are_not_kept_in_order, SHARED),
