@@ -30,6 +30,7 @@ from penstock.log.writer import Writer
 from penstock.metadata.database import Database, Script
 from penstock.transactions import store, transitions
 from penstock.transactions.model import (
+    EPOCH_MAX,
     NEVER_MS,
     Add,
     Decision,
@@ -141,7 +142,8 @@ class _Forgetting:
         if cell is None or any(flush.partitions_of(cell.txn.producer_id)) or not self._service.is_unused(
             cell, flush.now_ms, self._retention_ms
         ):  # fmt: skip
-            self.answer.set_result(None)
+            if not self.answer.done():
+                self.answer.set_result(None)
             return True
         flush.join(self, lambda: store.forget(self._key), self._key)
         return True
@@ -149,11 +151,13 @@ class _Forgetting:
     def landed(self) -> None:
         """It is forgotten."""
         self._service.drop(self._key)
-        self.answer.set_result(None)
+        if not self.answer.done():
+            self.answer.set_result(None)
 
     def failed(self, problem: PlatformError) -> None:
         """It did not happen."""
-        self.answer.set_exception(problem)
+        if not self.answer.done():
+            self.answer.set_exception(problem)
 
 
 class _Marker:
@@ -184,7 +188,7 @@ class _Marker:
                 )  # fmt: skip
         if marked:
             flush.join(self, None)
-        else:
+        elif not self.answer.done():
             self.answer.set_result(self._refusals)
         return True
 
@@ -241,7 +245,7 @@ class TransactionService:
         cell = self._by_producer.get(batch.producer_id)
         if cell is None:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
-        if cell.txn.epoch != batch.producer_epoch:
+        if cell.txn.epoch != batch.producer_epoch or batch.producer_epoch == EPOCH_MAX:
             return ErrorCode.INVALID_PRODUCER_EPOCH
         if batch.flags & IMPLICIT or partition.partition_id in cell.txn.partitions:
             return ErrorCode.NONE

@@ -15,6 +15,7 @@ from dataclasses import replace
 from penstock.coordination.model import Key
 from penstock.transactions.model import (
     EPOCH_EXHAUSTED,
+    EPOCH_MAX,
     NEVER_MS,
     NO_EPOCH,
     NO_PRODUCER_ID,
@@ -100,7 +101,9 @@ def owner_error(txn: Transaction | None, producer: Producer) -> ErrorCode:
     """Why a producer may not speak for a transactional id, or NONE."""
     if txn is None or txn.producer_id != producer.producer_id:
         return ErrorCode.INVALID_PRODUCER_ID_MAPPING
-    return ErrorCode.NONE if txn.epoch == producer.epoch else ErrorCode.PRODUCER_FENCED
+    # The last epoch is nobody's: it can only fence, since there is none to fence it with.
+    is_owner = txn.epoch == producer.epoch and producer.epoch != EPOCH_MAX
+    return ErrorCode.NONE if is_owner else ErrorCode.PRODUCER_FENCED
 
 
 def add(txn: Transaction | None, request: Add, now_ms: int, *, has_batches: bool) -> Decision:

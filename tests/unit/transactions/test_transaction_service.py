@@ -1,0 +1,79 @@
+"""The coordinator as a passenger of the writer: what it does where nobody waits for it any more."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+from fixtures.log_world import topic_of
+
+from penstock.base.clock import SystemClock
+from penstock.base.randomness import SeededRandomness
+from penstock.log.batches import Accepted
+from penstock.log.commit_path import EmbeddedCommitPath
+from penstock.log.commits import TRANSACTIONAL
+from penstock.log.producer_ids import ProducerIds
+from penstock.log.registry import Registry
+from penstock.log.writer import Writer
+from penstock.metadata.inline import InlineDatabase
+from penstock.metadata.migrate import migrate
+from penstock.storage.arena import Arena
+from penstock.storage.memory import MemoryWal
+from penstock.transactions import store
+from penstock.transactions.model import EPOCH_MAX, Add, End, Init, Producer, Transaction
+from penstock.transactions.service import TransactionService
+from penstock.wire.error_codes import ErrorCode
+
+KEY = (1, "orders")
+
+
+class World:
+    def __init__(self) -> None:
+        self.database = InlineDatabase()
+        path = EmbeddedCommitPath(
+            database=self.database, wal=MemoryWal(1 << 20), clock=SystemClock(), randomness=SeededRandomness("txn"),
+            seq=0, inline=False,
+        )  # fmt: skip
+        self.writer = Writer(arena=Arena(1 << 20), commit_path=path, clock=SystemClock())
+        self.service = TransactionService(
+            database=self.database, registry=Registry(), writer=self.writer, producer_ids=ProducerIds(self.database),
+            clock=SystemClock(),
+        )  # fmt: skip
+
+
+@pytest.fixture
+async def world() -> World:
+    world = World()
+    await migrate(world.database, SystemClock())
+    return world
+
+
+async def test_who_waits_may_go(world: World) -> None:
+    await world.service.open()
+    first = await world.service.init(KEY, Init(timeout_ms=1_000))
+    for doing in (world.service.expire(0), world.service.init((1, "other"), Init(timeout_ms=1_000))):
+        task = asyncio.ensure_future(doing)
+        while not world.database._waiting:
+            await asyncio.sleep(0)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await world.writer.drain()
+    assert not world.writer.broken
+    again = await world.service.init(KEY, Init(timeout_ms=1_000))
+    assert again.producer.producer_id > first.producer.producer_id, "the id was not forgotten"
+
+
+async def test_the_epoch_that_fences_the_last_one_is_nobodys(world: World) -> None:
+    fenced = Transaction(key=KEY, producer_id=7, epoch=EPOCH_MAX, timeout_ms=1_000, updated_ms=0)
+    await world.database.transaction(lambda: store.put(fenced))
+    await world.service.open()
+    zombie = Producer(7, EPOCH_MAX)
+    partition = topic_of(1).partitions[0]
+    batch = Accepted(b"", 1, 7, EPOCH_MAX, 0, 0, -1, TRANSACTIONAL)
+    assert world.service.refusal(partition, batch) is ErrorCode.INVALID_PRODUCER_EPOCH
+    added = await world.service.add(KEY, Add(producer=zombie, partitions=frozenset({1})))
+    ended = await world.service.end(KEY, End(producer=zombie, commit=False, raises_epoch=True))
+    assert (added.error, ended.error) == (ErrorCode.PRODUCER_FENCED, ErrorCode.PRODUCER_FENCED)
+    assert (await world.service.init(KEY, Init(timeout_ms=1_000))).producer.epoch == 0
