@@ -70,12 +70,14 @@ async function settings(kit) {
 async function recordsDeleted(kit) {
   const topic = await kit.topic(1)
   await kit.produce(topic, numbered(10))
-  await kit.admin.fetchTopicOffsets(topic) // The call after it only knows leaders that were looked up before.
-  await kit.admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '4' }] })
-  same('values', values(await kit.read(topic, 6)), numbered(10).slice(4))
-  await kit.admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '-1' }] })
-  const [ends] = await kit.admin.fetchTopicOffsets(topic)
-  same('ends', [ends.low, ends.high], ['10', '10'])
+  await kit.administering(async (admin) => {
+    await admin.fetchTopicOffsets(topic) // The call after it only knows leaders that were looked up before.
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '4' }] })
+    same('values', values(await kit.read(topic, 6)), numbered(10).slice(4))
+    await admin.deleteTopicRecords({ topic, partitions: [{ partition: 0, offset: '-1' }] })
+    const [ends] = await admin.fetchTopicOffsets(topic)
+    same('ends', [ends.low, ends.high], ['10', '10'])
+  })
 }
 
 async function offsetsListed(kit) {
@@ -83,11 +85,13 @@ async function offsetsListed(kit) {
   const start = 1_700_000_000_000
   const messages = numbered(10).map((value, number) => ({ value, timestamp: String(start + number * 1000) }))
   await kit.producing({}, (producer) => producer.send({ topic, messages }))
-  const [ends] = await kit.admin.fetchTopicOffsets(topic)
-  same('ends', [ends.offset, ends.low, ends.high], ['10', '0', '10'])
-  const at = async (time) => (await kit.admin.fetchTopicOffsetsByTimestamp(topic, time))[0].offset
-  same('at a time', await at(start + 4500), '5')
-  same('past the end', await at(start + 1_000_000), '10')
+  await kit.administering(async (admin) => {
+    const [ends] = await admin.fetchTopicOffsets(topic)
+    same('ends', [ends.offset, ends.low, ends.high], ['10', '0', '10'])
+    const at = async (time) => (await admin.fetchTopicOffsetsByTimestamp(topic, time))[0].offset
+    same('at a time', await at(start + 4500), '5')
+    same('past the end', await at(start + 1_000_000), '10')
+  })
 }
 
 async function cluster(kit) {

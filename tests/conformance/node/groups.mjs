@@ -78,17 +78,19 @@ async function byHand(kit) {
 async function offsets(kit) {
   const [topic, groupId] = [await kit.topic(1), fresh('group')]
   await kit.produce(topic, numbered(10))
-  const committed = async () => {
-    const [of] = await kit.admin.fetchOffsets({ groupId, topics: [topic] })
-    return of.partitions[0].offset
-  }
-  same('nothing', await committed(), '-1')
-  await kit.admin.setOffsets({ groupId, topic, partitions: [{ partition: 0, offset: '7' }] })
-  same('set', await committed(), '7')
-  await kit.admin.resetOffsets({ groupId, topic, earliest: true })
-  same('earliest', await committed(), '-2') // KafkaJS commits the special offset itself.
-  const resolved = await kit.admin.fetchOffsets({ groupId, topics: [topic], resolveOffsets: true })
-  same('resolved', resolved[0].partitions[0].offset, '0')
+  await kit.administering(async (admin) => {
+    const committed = async () => {
+      const [of] = await admin.fetchOffsets({ groupId, topics: [topic] })
+      return of.partitions[0].offset
+    }
+    same('nothing', await committed(), '-1')
+    await admin.setOffsets({ groupId, topic, partitions: [{ partition: 0, offset: '7' }] })
+    same('set', await committed(), '7')
+    await admin.resetOffsets({ groupId, topic, earliest: true })
+    same('earliest', await committed(), '-2') // KafkaJS commits the special offset itself.
+    const resolved = await admin.fetchOffsets({ groupId, topics: [topic], resolveOffsets: true })
+    same('resolved', resolved[0].partitions[0].offset, '0')
+  })
 }
 
 async function described(kit) {

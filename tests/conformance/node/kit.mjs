@@ -69,6 +69,20 @@ export class Kit {
     )
   }
 
+  /**
+   * Runs `use` with an admin client of its own. Calls that look up leaders need one: what a client of kafkajs knows of a
+   * topic is gone for a moment when another call of the same client asks about another topic.
+   */
+  async administering(use) {
+    const admin = this.kafka.admin()
+    await admin.connect()
+    try {
+      return await use(admin)
+    } finally {
+      await admin.disconnect()
+    }
+  }
+
   /** Runs `use` with a connected producer. */
   async producing(options, use) {
     const producer = this.kafka.producer(options)
