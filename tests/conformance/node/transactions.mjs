@@ -30,23 +30,22 @@ async function relay(kit) {
   const groupId = fresh('group')
   await kit.produce(source, ['1', '2', '3'])
   const taken = values(await kit.read(source, 3))
-  const admin = kit.kafka.admin() // One that others use as well forgets topics while they look up theirs.
-  await admin.connect()
-  const committed = async () => {
-    const [{ partitions }] = await admin.fetchOffsets({ groupId, topics: [source] })
-    return partitions[0].offset
-  }
-  await kit.producing(transactional(), async (producer) => {
-    for (const commit of [false, true]) {
-      const transaction = await producer.transaction()
-      await transaction.send({ topic: target, messages: messages(taken.map((value) => `${value}!`)) })
-      const topics = [{ topic: source, partitions: [{ partition: 0, offset: '3' }] }]
-      await transaction.sendOffsets({ consumerGroupId: groupId, topics })
-      await (commit ? transaction.commit() : transaction.abort())
-      same('offset', await committed(), commit ? '3' : '-1')
+  await kit.administering(async (admin) => {
+    const committed = async () => {
+      const [{ partitions }] = await admin.fetchOffsets({ groupId, topics: [source] })
+      return partitions[0].offset
     }
+    await kit.producing(transactional(), async (producer) => {
+      for (const commit of [false, true]) {
+        const transaction = await producer.transaction()
+        await transaction.send({ topic: target, messages: messages(taken.map((value) => `${value}!`)) })
+        const topics = [{ topic: source, partitions: [{ partition: 0, offset: '3' }] }]
+        await transaction.sendOffsets({ consumerGroupId: groupId, topics })
+        await (commit ? transaction.commit() : transaction.abort())
+        same('offset', await committed(), commit ? '3' : '-1')
+      }
+    })
   })
-  await admin.disconnect()
   same('relayed', values(await kit.read(target, 3)), ['1!', '2!', '3!'])
 }
 
