@@ -140,6 +140,10 @@ class History:
     transactions: list[Transaction] = field(default_factory=list)
     offsets_seen: list[OffsetSeen] = field(default_factory=list)
 
+    def transactions_of(self, transactional_id: str) -> list[Transaction]:
+        """Those of one producer."""
+        return [one for one in self.transactions if one.transactional_id == transactional_id]
+
     @property
     def acknowledged(self) -> list[Append]:
         """The appends that were promised to be durable."""

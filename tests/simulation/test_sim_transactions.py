@@ -17,7 +17,7 @@ from simulation.world import World
 
 from penstock.log import aborted
 
-PARTITIONS, TRANSACTIONS = 2, 5
+PARTITIONS, TRANSACTIONS = 2, 4
 
 
 async def watch_offsets(producer: TransactionalProducer, stop: asyncio.Event) -> None:
@@ -102,6 +102,7 @@ async def check(world: World, partitions: list[PartitionKey], producers: list[Tr
         "killed", "connection cut", "database: before", "database: after", "database: crash before",
         "database: crash after", "application restarted", "epoch raised by its producer",
         "end of a transaction not known", "aborted batches read", "aborted transactions stored",
+        "zombie refused",
     )
 )  # fmt: skip
 async def test_transactions_are_all_or_nothing(world: World) -> None:
@@ -112,7 +113,7 @@ async def test_transactions_are_all_or_nothing(world: World) -> None:
         aborted.KEPT_ABORTED = kept
 
 
-@simulate(seeds=50, reach=("killed", "database: after", "aborted batches read"))
+@simulate(seeds=30, reach=("killed", "database: after", "aborted batches read"))
 async def test_transactions_are_all_or_nothing_inline_commits(world: World) -> None:
     world.inline = True
     await transact_under_faults(world)

@@ -53,9 +53,43 @@ class TransactionalProducer(Producer):
             try:
                 await self._transact()
             except _GaveUp:
-                self.world.marks.reach("application restarted")
-                await self.init(knows_itself=False)
+                await self._restart()
             await asyncio.sleep(self.world.workload.uniform(0, 0.05))
+
+    async def _restart(self) -> None:
+        """The application is restarted. Its former self may not have noticed that."""
+        self.world.marks.reach("application restarted")
+        transaction = self.world.history.transactions_of(self.name)[-1]
+        goes_on = all(append.outcome is Outcome.ACKNOWLEDGED for append in transaction.appends)
+        async with asyncio.TaskGroup() as both:
+            if goes_on and self.world.workload.random() < 0.7:
+                both.create_task(self._zombie().haunt(transaction))
+            both.create_task(self.init(knows_itself=False))
+
+    def _zombie(self) -> TransactionalProducer:
+        """Somebody else with the same epoch."""
+        zombie = TransactionalProducer(self.world, self.name, self.topic, self.partitions, version=self.version)
+        zombie._producer_id, zombie._epoch, zombie._sequences = self._producer_id, self._epoch, dict(self._sequences)
+        # Its records are others than its successor's.
+        zombie._number = 1_000_000 * self._transactions
+        return zombie
+
+    async def haunt(self, transaction: Transaction) -> None:
+        """Go on with a transaction and commit it, knowing nothing of a successor, who may be fenced off or not yet."""
+        choose, link = self.world.workload, await self.link()
+        await asyncio.sleep(choose.choice((0, choose.uniform(0, 0.1))))
+        append = self._next(transaction, choose.choice(self.partitions))
+        sent = link.send(ApiKey.PRODUCE, self._produce_version, self.request(append))
+        try:
+            if self.settle(append, await self.reply(link, sent)) is ErrorCode.INVALID_PRODUCER_EPOCH:
+                self.world.marks.reach("zombie refused")
+            if choose.random() < 0.5:
+                # Maybe its end was asked for before it was restarted.
+                transaction.wants_commit = True
+                request = self._end_request(commit=True)
+                await self.call(ApiKey.END_TXN, 4 if self.version == 1 else 5, request)
+        except ConnectionLost:
+            return
 
     async def leave_open(self) -> None:
         """Begin a transaction and be gone for good: only time ends it, maybe before it has really begun."""
@@ -136,19 +170,25 @@ class TransactionalProducer(Producer):
 
     async def _produce(self, transaction: Transaction, partition: PartitionKey, batches: int) -> None:
         for _ in range(batches):
-            count, size = self.world.workload.randint(1, 3), self.world.workload.choice((20, 20, 300, 3000))
-            append = self.batch(
-                partition, records=count, size=size, producer_id=self._producer_id, producer_epoch=self._epoch,
-                base_sequence=self._sequences.get(partition, 0), is_transactional=True,
-            )  # fmt: skip
-            self._sequences[partition] = self._sequences.get(partition, 0) + count
-            transaction.appends.append(append)
+            append = self._next(transaction, partition)
             await self._insist(lambda append=append: self._attempt(append), "a batch", may_give_up=True)  # type: ignore[misc]
 
+    def _next(self, transaction: Transaction, partition: PartitionKey) -> Append:
+        count, size = self.world.workload.randint(1, 3), self.world.workload.choice((20, 20, 300, 3000))
+        append = self.batch(
+            partition, records=count, size=size, producer_id=self._producer_id, producer_epoch=self._epoch,
+            base_sequence=self._sequences.get(partition, 0), is_transactional=True,
+        )  # fmt: skip
+        self._sequences[partition] = self._sequences.get(partition, 0) + count
+        transaction.appends.append(append)
+        return append
+
+    @property
+    def _produce_version(self) -> int:
+        return 9 if self.version == 1 else 12
+
     async def _attempt(self, append: Append) -> ErrorCode:
-        return self.settle(
-            append, await self.call(ApiKey.PRODUCE, 9 if self.version == 1 else 12, self.request(append))
-        )
+        return self.settle(append, await self.call(ApiKey.PRODUCE, self._produce_version, self.request(append)))
 
     def request(self, append: Append) -> produce.ProduceRequest:
         """The request for a batch."""
@@ -188,9 +228,7 @@ class TransactionalProducer(Producer):
         await self._insist(attempt, "sending offsets")
 
     async def _end(self, transaction: Transaction, *, commit: bool) -> None:
-        request = EndTxnRequest(
-            transactional_id=self.name, producer_id=self._producer_id, producer_epoch=self._epoch, committed=commit
-        )
+        request = self._end_request(commit=commit)
         transaction.wants_commit = commit
         answer: Any = None
 
@@ -208,6 +246,11 @@ class TransactionalProducer(Producer):
         if self.version == 2:
             assert answer.producer_epoch > self._epoch or answer.producer_id != self._producer_id
             self._adopt(answer.producer_id, answer.producer_epoch)
+
+    def _end_request(self, *, commit: bool) -> EndTxnRequest:
+        return EndTxnRequest(
+            transactional_id=self.name, producer_id=self._producer_id, producer_epoch=self._epoch, committed=commit
+        )
 
     # ---- trying again --------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ def check_transactions(history: History, final: Iterable[Fetched], groups: Itera
     _check_plain(history, visible)
     _check_readers(history, visible)
     for seen in groups:
-        mine = [one for one in history.transactions if one.transactional_id == seen.transactional_id]
+        mine = history.transactions_of(seen.transactional_id)
         last = max((one.number for one in mine if one.sends_offsets and one in committed), default=-1)
         assert set(seen.offsets) == {last}, f"{seen.transactional_id} is at {seen.offsets}, committed is {last}"
     _check_offsets(history, committed)
@@ -97,7 +97,7 @@ def _check_readers(history: History, visible: set[bytes | None]) -> None:
 def _check_offsets(history: History, committed: set[Transaction]) -> None:
     """Each look at a group finds a committed transaction's offset, and no older one than was known to be."""
     for seen in history.offsets_seen:
-        mine = [one for one in history.transactions if one.transactional_id == seen.transactional_id]
+        mine = history.transactions_of(seen.transactional_id)
         possible = {-1, *(one.number for one in mine if one.sends_offsets and one in committed)}
         assert len(set(seen.offsets)) == 1, f"{seen.transactional_id}: offsets of several transactions {seen.offsets}"
         found = seen.offsets[0]
