@@ -302,6 +302,30 @@ def open_transactions_are_not_recovered(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+def keys_of_aborted_batches_count(patch: pytest.MonkeyPatch) -> None:
+    note = key_compaction.KeyMap.note
+
+    def note_all(self, header, batch):
+        known, self.transactions = self.transactions, key_compaction.Transactions()
+        note(self, header, batch)
+        self.transactions = known
+
+    patch.setattr(key_compaction.KeyMap, "note", note_all)
+
+
+def markers_go_before_their_batches(patch: pytest.MonkeyPatch) -> None:
+    """The ends of aborted transactions are removed, and the list of them is shortened, while batches are left."""
+
+    def at_once(cleaning, header, batch):
+        _, is_listed = cleaning.transactions.end(header)
+        if is_listed:
+            cleaning.transactions.expired_aborts.add(header.base_offset)
+        return batch if cleaning.wants_header(header) else None
+
+    patch.setattr(key_compaction, "_clean_marker", at_once)
+    patch.setattr(key_compaction.Transactions, "is_aborted", lambda self, header: False)
+
+
 LOG = test_sim_log.test_acknowledged_records_survive.scenario
 COMPACTION = test_sim_compaction.test_compaction_loses_nothing.scenario
 TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
@@ -309,6 +333,7 @@ RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
 KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
 TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
+COMPACTED = test_sim_transactions.test_transactions_in_a_compacted_topic.scenario
 SHARED = test_sim_shared.test_two_agents_make_one_log.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_look_up_of_lost_answers, LOG),
@@ -339,6 +364,8 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (readers_are_not_told_what_was_aborted, TRANSACTIONS),
     (aborts_are_not_stored, TRANSACTIONS),
     (open_transactions_are_not_recovered, TRANSACTIONS),
+    (keys_of_aborted_batches_count, COMPACTED),
+    (markers_go_before_their_batches, COMPACTED),
     (producers_are_not_guarded, SHARED),
     (no_settling_among_agents, SHARED),
     (own_commits_are_not_kept_in_order, SHARED),

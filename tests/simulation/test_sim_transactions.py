@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from simulation.checkers.transactions import check_stable, check_transactions
+from simulation.checkers.fetches import check_fetches
+from simulation.checkers.transactions import check_latest, check_stable, check_transactions
 from simulation.clients import Admin, Consumer
 from simulation.faults import SOME
-from simulation.history import Fetched, PartitionKey
+from simulation.history import Fetched, Outcome, PartitionKey
 from simulation.links import ConnectionLost
 from simulation.logs import batches_of
 from simulation.scenarios import EAGER, check_log, follow, kill_now_and_then, produce_plainly, read_logs, settle
@@ -30,7 +31,7 @@ async def watch_offsets(producer: TransactionalProducer, stop: asyncio.Event) ->
             continue
 
 
-async def read_committed(world: World, partition: PartitionKey) -> list[Fetched]:
+async def read_committed(world: World, partition: PartitionKey, *, compacted: bool = False) -> list[Fetched]:
     """Everything that readers of committed data get, once nothing is open any more."""
     consumer = Consumer(world, "reader of what is committed", "orders", partition)
     consumer.read_committed = True
@@ -44,8 +45,11 @@ async def read_committed(world: World, partition: PartitionKey) -> list[Fetched]
     while not answers or consumer.position < answers[-1].last_stable_offset:
         fetched = await consumer.fetch(max_bytes=world.workload.choice((2_000, 64_000)))
         assert not fetched.error, fetched.error
-        assert fetched.records or consumer.position == fetched.last_stable_offset, "nothing more can be read"
+        is_end = compacted or consumer.position == fetched.last_stable_offset
+        assert fetched.records or is_end, "nothing more can be read"
         answers.append(fetched)
+        if compacted and not fetched.records:
+            break
         for batch in batches_of(fetched.records):
             consumer.position = batch.header.last_offset + 1
     return answers
@@ -113,7 +117,47 @@ async def test_transactions_are_all_or_nothing(world: World) -> None:
         aborted.KEPT_ABORTED = kept
 
 
-@simulate(seeds=30, reach=("killed", "database: after", "aborted batches read"))
+@simulate(seeds=20, reach=("killed", "database: after", "aborted batches read"))
 async def test_transactions_are_all_or_nothing_inline_commits(world: World) -> None:
     world.inline = True
     await transact_under_faults(world)
+
+
+@simulate(seeds=30, reach=("killed", "database: after", "cleaned", "markers removed"))
+async def test_transactions_in_a_compacted_topic(world: World) -> None:
+    world.upkeep = EAGER
+    world.settings["log.cleaner.backoff.ms"] = "300"
+    await world.open()
+    topic_id = await Admin(world, "admin").create_topic(
+        "orders", partitions=1, cleanup_policy="compact", min_cleanable_dirty_ratio="0.05", delete_retention_ms="1000"
+    )
+    partition = PartitionKey(topic_id, 0)
+    producers = [
+        TransactionalProducer(world, f"txn-{version}", "orders", [partition], version=version) for version in (1, 2)
+    ]
+    for producer in producers:
+        producer.keys = [f"key-{number}".encode() for number in range(6)]
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=1.0))
+        background.create_task(follow(world, "orders", partition, "consumer", stop, read_committed=True))
+        async with asyncio.TaskGroup() as work:
+            for producer in producers:
+                work.create_task(producer.run(10))
+        stop.set()
+    await settle(world)
+    final = await read_committed(world, partition, compacted=True)
+    check_latest(world.history, final)
+    check_stable(world.history.fetches)
+    check_fetches(world.history.fetches, with_gaps=True)
+    (log,) = await read_logs(world, "orders", [partition])
+    markers = sum(batch.header.is_control for batch in log.batches)
+    ends = sum(one.outcome is Outcome.ACKNOWLEDGED and bool(one.appends) for one in world.history.transactions)
+    if markers < ends:
+        world.marks.reach("markers removed")
+    assert world.agent is not None
+    topic = world.agent.registry.by_name(1, "orders")
+    assert topic is not None
+    if topic.partitions[0].cleaned_to:
+        world.marks.reach("cleaned")

@@ -40,6 +40,8 @@ class TransactionalProducer(Producer):
     ) -> None:  # fmt: skip
         super().__init__(world, name, topic)
         self.partitions, self.version = partitions, version
+        self.keys: Sequence[bytes] | None = None
+        """Of its records, if they have any."""
         self.group_id = f"group-of-{name}"
         self._producer_id = self._epoch = -1
         self._sequences: dict[PartitionKey, int] = {}
@@ -70,6 +72,7 @@ class TransactionalProducer(Producer):
         """Somebody else with the same epoch."""
         zombie = TransactionalProducer(self.world, self.name, self.topic, self.partitions, version=self.version)
         zombie._producer_id, zombie._epoch, zombie._sequences = self._producer_id, self._epoch, dict(self._sequences)
+        zombie.keys = self.keys
         # Its records are others than its successor's.
         zombie._number = 1_000_000 * self._transactions
         return zombie
@@ -177,7 +180,7 @@ class TransactionalProducer(Producer):
         count, size = self.world.workload.randint(1, 3), self.world.workload.choice((20, 20, 300, 3000))
         append = self.batch(
             partition, records=count, size=size, producer_id=self._producer_id, producer_epoch=self._epoch,
-            base_sequence=self._sequences.get(partition, 0), is_transactional=True,
+            base_sequence=self._sequences.get(partition, 0), is_transactional=True, keys=self.keys,
         )  # fmt: skip
         self._sequences[partition] = self._sequences.get(partition, 0) + count
         transaction.appends.append(append)

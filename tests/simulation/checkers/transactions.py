@@ -43,6 +43,28 @@ def visible_values(fetched: Fetched) -> Iterator[bytes | None]:
             yield from (record.value for record in batch.records)
 
 
+def check_latest(history: History, final: Iterable[Fetched]) -> None:
+    """In a compacted topic, which has one partition: of each key, readers find what was committed last."""
+    found: dict[bytes | None, int] = {}
+    owners = {
+        value: one for one in history.transactions for append in one.appends for value in append.values
+    }  # fmt: skip
+    for fetched in final:
+        visible = set(visible_values(fetched))
+        for batch in batches_of(fetched.records):
+            for record in batch.records:
+                if record.value in visible:
+                    owner = owners[record.value]
+                    assert owner.wants_commit, f"{owner.transactional_id} {owner.number} was not committed"
+                    found[record.key] = record.offset
+    for transaction in history.transactions:
+        if transaction.wants_commit and transaction.outcome is Outcome.ACKNOWLEDGED:
+            for append in transaction.appends:
+                for number, key in enumerate(append.keys):
+                    latest, offset = found.get(key, -1), append.base_offset + number
+                    assert latest >= offset, f"of {key!r} there is {latest}, and {offset} was committed"
+
+
 def check_stable(fetches: Sequence[Fetched]) -> None:
     """What is stable stays so, and readers of committed data get nothing else."""
     for partition in sorted({fetched.partition for fetched in fetches}):
