@@ -176,6 +176,7 @@ class Writer:
     def abandon(self) -> None:
         """Give up what is not finished. Nobody is told what became of it."""
         self._dirty.clear()
+        self._passengers.clear()
         if self._task is not None:
             self._task.cancel()
 

@@ -65,6 +65,20 @@ async def test_who_waits_may_go(world: World) -> None:
     assert again.producer.producer_id > first.producer.producer_id, "the id was not forgotten"
 
 
+async def test_nothing_begins_after_the_writer_was_abandoned(world: World) -> None:
+    await world.service.open()
+    await world.service.init(KEY, Init(timeout_ms=1_000))
+    world.database.delay_s = lambda: 3_600.0
+    waiting = [asyncio.ensure_future(world.service.init(KEY, Init(timeout_ms=1_000))) for _ in range(2)]
+    while not world.database._waiting:
+        await asyncio.sleep(0)
+    world.writer.abandon()
+    await asyncio.wait_for(world.writer.drain(), 5)
+    for request in waiting:
+        request.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
 async def test_the_epoch_that_fences_the_last_one_is_nobodys(world: World) -> None:
     fenced = Transaction(key=KEY, producer_id=7, epoch=EPOCH_MAX, timeout_ms=1_000, updated_ms=0)
     await world.database.transaction(lambda: store.put(fenced))
