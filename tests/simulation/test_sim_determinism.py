@@ -24,6 +24,7 @@ def trace(module: str, scenario: str, hash_seed: str) -> str:
     [
         ("test_sim_log", "test_acknowledged_records_survive"),
         ("test_sim_log", "test_acknowledged_records_survive_inline_commits"),
+        ("test_sim_transactions", "test_transactions_are_all_or_nothing"),
     ],
 )
 def test_a_seed_decides_everything(module: str, scenario: str) -> None:
