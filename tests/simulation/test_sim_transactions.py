@@ -86,6 +86,7 @@ async def transact_under_faults(world: World) -> None:
     await check(world, partitions, producers)
     await settle(world)
     await check(world, partitions, producers)
+    check_log(world, await read_logs(world, "orders", partitions))
     if any(fetched.aborted for fetched in world.history.fetches):
         world.marks.reach("aborted batches read")
     if world.database._connection.execute("SELECT COUNT(*) FROM aborted_txn").fetchone()[0]:
@@ -93,9 +94,8 @@ async def transact_under_faults(world: World) -> None:
 
 
 async def check(world: World, partitions: list[PartitionKey], producers: list[TransactionalProducer]) -> None:
-    """Everything that must hold when all is over."""
+    """What must hold of transactions when all is over."""
     final = [fetched for partition in partitions for fetched in await read_committed(world, partition)]
-    check_log(world, await read_logs(world, "orders", partitions))
     check_stable(world.history.fetches)
     groups = [await world.eventually(producer.look_at_offsets, "the offsets being read") for producer in producers]
     check_transactions(world.history, final, groups)
