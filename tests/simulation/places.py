@@ -61,6 +61,12 @@ class Place:
             died: asyncio.Future[None] = world.loop.create_future()
             agent = self._new_agent(host, died)
             if await self._start(agent, died):
+                agent.writer.on_broken = lambda died=died: (
+                    died.done()
+                    or died.set_exception(  # type: ignore[misc]
+                        AssertionError("the writer met a bug")
+                    )
+                )
                 self.agent = agent
                 self.up.set()
                 await died
