@@ -72,21 +72,29 @@ class ProduceHandler:
         self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles
     ) -> None:
         """The same for a request of one partition, without transaction, that wants an acknowledgement."""
-        registry = self._registry
-        if shape.version >= TOPIC_IDS_SINCE:
-            topic = registry.by_id(context.cluster_id, shape.topic_id)
-        else:
-            topic = registry.by_name(context.cluster_id, shape.topic_name)
-        if topic is None or not 0 <= index < len(topic.partitions):
-            by_id = topic is None and shape.version >= TOPIC_IDS_SINCE
-            code = ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            ticket.settle(0, Appended(code))
+        version = shape.version
+        partition = self._find(context.cluster_id, version, shape.topic_name, shape.topic_id, index)
+        if isinstance(partition, ErrorCode):
+            ticket.settle(0, Appended(partition))
             return
-        outcome = inspect(records, topic.config, self._clock.now_ms(), version=shape.version, transactional=False)
+        config = partition.topic.config
+        outcome = inspect(records, config, self._clock.now_ms(), version=version, transactional=False)
         if isinstance(outcome, Rejected):
             ticket.settle(0, _rejection(outcome))
         else:
-            self._writer.submit(topic.partitions[index], outcome, ticket, 0)
+            self._writer.submit(partition, outcome, ticket, 0)
+
+    def _find(self, cluster_id: int, version: int, name: str, topic_id: bytes, index: int) -> Partition | ErrorCode:
+        """The partition that a request of that version names, or why there is none."""
+        if version >= TOPIC_IDS_SINCE:
+            topic = self._registry.by_id(cluster_id, topic_id)
+            if topic is None:
+                return ErrorCode.UNKNOWN_TOPIC_ID
+        else:
+            topic = self._registry.by_name(cluster_id, name)
+        if topic is None or not 0 <= index < len(topic.partitions):
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return topic.partitions[index]
 
     def _judge(
         self, context: RequestContext, request: ProduceRequest, topic: TopicProduceData, share: PartitionProduceData
@@ -95,25 +103,18 @@ class ProduceHandler:
         version = context.api_version
         if request.acks not in _ACKS:
             return Appended(ErrorCode.INVALID_REQUIRED_ACKS)
-        if version >= TOPIC_IDS_SINCE:
-            known = self._registry.by_id(context.cluster_id, topic.topic_id)
-            if known is None:
-                return Appended(ErrorCode.UNKNOWN_TOPIC_ID)
-        else:
-            known = self._registry.by_name(context.cluster_id, topic.name)
-        if known is None or not 0 <= share.index < len(known.partitions):
-            return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        transactional = request.transactional_id is not None
-        outcome = inspect(
-            share.records, known.config, self._clock.now_ms(), version=version, transactional=transactional
-        )
+        partition = self._find(context.cluster_id, version, topic.name, topic.topic_id, share.index)
+        if isinstance(partition, ErrorCode):
+            return Appended(partition)
+        transactional, config = request.transactional_id is not None, partition.topic.config
+        outcome = inspect(share.records, config, self._clock.now_ms(), version=version, transactional=transactional)
         if isinstance(outcome, Rejected):
             return _rejection(outcome)
         if outcome.flags:
             owners, key = self.transactional_ids, (context.cluster_id, request.transactional_id or "")
             if owners is None or not owners.owns(key, outcome.producer_id):
                 return Appended(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
-        return known.partitions[share.index], outcome
+        return partition, outcome
 
 
 def _count_repeats_once(request: ProduceRequest) -> None:

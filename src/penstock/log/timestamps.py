@@ -78,41 +78,38 @@ class Timestamps:
         return highest
 
     async def _highest_within(self, partition: Partition, offset: int, end: int) -> int:
-        highest = -1
-        start = offset
+        highest, start = -1, offset
         while offset < end:
-            views = await self._reader.read_batches(partition, offset, READ_BYTES)
-            before = offset
-            for view in views:
-                for position, header in iter_batches(view):
-                    offset = max(offset, header.last_offset + 1)
-                    if header.max_timestamp > highest and not header.is_control:
-                        batch = view[position : position + header.size_bytes]
-                        times = [found[1] for found in _times(header, batch) if found[0] >= start]
-                        highest = max(highest, *times, -1)
-            if offset == before:
-                break
+            batches, offset = await self._read(partition, offset, end)
+            for header, batch in batches:
+                if header.max_timestamp > highest:
+                    highest = max(highest, *(found[1] for found in _times(header, batch) if found[0] >= start), -1)
         return highest
 
     async def _scan(self, partition: Partition, offset: int, end: int, timestamp: int) -> Found | None:
         """The first record within [offset, end) that is not older."""
         floor = offset
         while offset < end:
-            views = await self._reader.read_batches(partition, offset, READ_BYTES)
-            before = offset
-            for view in views:
-                for position, header in iter_batches(view):
-                    offset = max(offset, header.last_offset + 1)
-                    if header.base_offset >= end:
-                        return None
-                    if header.max_timestamp < timestamp or header.is_control:
-                        continue
-                    for found in _times(header, view[position : position + header.size_bytes]):
+            batches, offset = await self._read(partition, offset, end)
+            for header, batch in batches:
+                if header.max_timestamp >= timestamp:
+                    for found in _times(header, batch):
                         if found[1] >= timestamp and found[0] >= floor:
                             return found
-            if offset == before:
-                break
         return None
+
+    async def _read(self, partition: Partition, offset: int, end: int) -> tuple[list[tuple[BatchHeader, Buffer]], int]:
+        """The next batches within [offset, end), control batches left out, and where to go on: `end` when done."""
+        batches: list[tuple[BatchHeader, Buffer]] = []
+        following = offset
+        for view in await self._reader.read_batches(partition, offset, READ_BYTES):
+            for position, header in iter_batches(view):
+                if header.base_offset >= end:
+                    return batches, end
+                following = max(following, header.last_offset + 1)
+                if not header.is_control:
+                    batches.append((header, view[position : position + header.size_bytes]))
+        return batches, following if following > offset else end
 
 
 def _times(header: BatchHeader, batch: Buffer) -> list[Found]:
