@@ -22,6 +22,7 @@ from pathlib import Path
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
+from penstock.storage.disk import sync_directory
 
 FORMAT_VERSION = 1
 METADATA_HERE = "sqlite"
@@ -60,7 +61,7 @@ class DataDirectory:
                 directory = cls(path, lock, cluster_id)
                 directory.slabs.mkdir(exist_ok=True)
                 directory.segments.mkdir(exist_ok=True)
-                _sync_directory(path)
+                sync_directory(path)
             except BaseException:
                 os.close(lock)
                 raise
@@ -159,11 +160,3 @@ def _write_format(path: Path, metadata: str, randomness: Randomness) -> str:
         os.fsync(file.fileno())
     temporary.rename(path / "format")
     return cluster_id
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
