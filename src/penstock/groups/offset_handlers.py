@@ -6,19 +6,17 @@ Offsets of a transaction that has not ended are pending. Whoever asks for stable
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.coordination.model import Key
+from penstock.groups.asked_offsets import Topics, sort_out
 from penstock.groups.failures import code_of
 from penstock.groups.model import CommitOffsets, DeleteOffsets, Offset, TopicPartition
 from penstock.groups.service import GroupService
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.offset_commit import (
     OffsetCommitRequest,
-    OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic,
     OffsetCommitResponse,
     OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,
@@ -41,21 +39,9 @@ from penstock.wire.messages.offset_fetch import (
     OffsetFetchResponseTopics,
 )
 
+TOPIC_IDS_SINCE = 10
 MAX_TIME_MS = 2**63 - 1
 """What is kept for longer than this is kept for ever."""
-
-
-class Topics(Protocol):
-    """What groups need to know of topics."""
-
-    def topic_id(self, cluster_id: int, name: str) -> bytes | None:
-        """The id of the topic of that name, or None."""
-
-    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
-        """The name of the topic with that id, or None."""
-
-    def partition_count(self, cluster_id: int, topic_id: bytes) -> int | None:
-        """How many partitions the topic with that id has, or None when there is no such topic."""
 
 
 class OffsetHandlers:
@@ -70,19 +56,14 @@ class OffsetHandlers:
         v2-4: the client says how long offsets are kept. v6: leader epochs. v7: static members. v9: 69 for an unknown
         group. v10: topic ids.
         """
-        now_ms = self._groups.now_ms()
-        errors: dict[tuple[int, int], ErrorCode] = {}
-        offsets: dict[TopicPartition, Offset] = {}
-        for t, topic in enumerate(request.topics):
-            topic_id = self._committed_topic(context, topic)
-            for p, partition in enumerate(topic.partitions):
-                error = self._commit_error(context, topic_id, partition)
-                errors[t, p] = error
-                if error is ErrorCode.NONE and topic_id is not None:
-                    offsets[topic_id, partition.partition_index] = _offset(partition, now_ms, request.retention_time_ms)
-        if offsets:
-            failure = await self._commit(context, request, offsets)
-            errors = {where: failure if error is ErrorCode.NONE else error for where, error in errors.items()}
+        now_ms, retention_ms = self._groups.now_ms(), request.retention_time_ms
+        asked = sort_out(
+            self._topics, context.cluster_id, request.topics, by_id=context.api_version >= TOPIC_IDS_SINCE,
+            metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=now_ms,
+            expires_ms=None if retention_ms < 0 else min(now_ms + retention_ms, MAX_TIME_MS),
+        )  # fmt: skip
+        if asked.offsets:
+            asked.committed(await self._commit(context, request, asked.offsets))
         return OffsetCommitResponse(
             topics=[
                 OffsetCommitResponseTopic(
@@ -90,7 +71,7 @@ class OffsetHandlers:
                     topic_id=topic.topic_id,
                     partitions=[
                         OffsetCommitResponsePartition(
-                            partition_index=partition.partition_index, error_code=errors[t, p]
+                            partition_index=partition.partition_index, error_code=asked.errors[t, p]
                         )
                         for p, partition in enumerate(topic.partitions)
                     ],
@@ -98,25 +79,6 @@ class OffsetHandlers:
                 for t, topic in enumerate(request.topics)
             ]
         )
-
-    def _committed_topic(self, context: RequestContext, topic: OffsetCommitRequestTopic) -> bytes | None:
-        if context.api_version >= 10:
-            known = self._topics.topic_name(context.cluster_id, bytes(topic.topic_id)) is not None
-            return bytes(topic.topic_id) if known else None
-        return self._topics.topic_id(context.cluster_id, topic.name)
-
-    def _commit_error(
-        self, context: RequestContext, topic_id: bytes | None, partition: OffsetCommitRequestPartition
-    ) -> ErrorCode:
-        if topic_id is None:
-            by_id = context.api_version >= 10
-            return ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        count = self._topics.partition_count(context.cluster_id, topic_id) or 0
-        if not 0 <= partition.partition_index < count:
-            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        if len(partition.committed_metadata or "") > self._groups.settings.offset_metadata_max_size:
-            return ErrorCode.OFFSET_METADATA_TOO_LARGE
-        return ErrorCode.NONE
 
     async def _commit(
         self,
@@ -239,16 +201,6 @@ class OffsetHandlers:
                 for topic in request.topics
             ]
         )
-
-
-def _offset(partition: OffsetCommitRequestPartition, now_ms: int, retention_ms: int) -> Offset:
-    return Offset(
-        committed_offset=partition.committed_offset,
-        leader_epoch=partition.committed_leader_epoch,
-        metadata=partition.committed_metadata or "",
-        committed_ms=now_ms,
-        expires_ms=None if retention_ms < 0 else min(now_ms + retention_ms, MAX_TIME_MS),
-    )
 
 
 def _fetched(

@@ -1,0 +1,83 @@
+"""What a request asks to commit, partition by partition: which offsets can be, and why the others cannot.
+
+OffsetCommit and TxnOffsetCommit ask in the same way and are refused in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from penstock.groups.model import Offset, TopicPartition
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
+from penstock.wire.messages.txn_offset_commit import TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic
+
+AskedTopic = OffsetCommitRequestTopic | TxnOffsetCommitRequestTopic
+AskedPartition = OffsetCommitRequestPartition | TxnOffsetCommitRequestPartition
+
+
+class Topics(Protocol):
+    """What groups need to know of topics."""
+
+    def topic_id(self, cluster_id: int, name: str) -> bytes | None:
+        """The id of the topic of that name, or None."""
+
+    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
+        """The name of the topic with that id, or None."""
+
+    def partition_count(self, cluster_id: int, topic_id: bytes) -> int | None:
+        """How many partitions the topic with that id has, or None when there is no such topic."""
+
+
+@dataclass(slots=True)
+class AskedOffsets:
+    """A request, sorted out. Partitions go by their place in it: the topic's and their own."""
+
+    offsets: dict[TopicPartition, Offset] = field(default_factory=dict)
+    errors: dict[tuple[int, int], ErrorCode] = field(default_factory=dict)
+
+    def committed(self, outcome: ErrorCode) -> None:
+        """Note what became of those that could be committed."""
+        self.errors = {where: error or outcome for where, error in self.errors.items()}
+
+
+def sort_out(
+    topics: Topics, cluster_id: int, asked: Sequence[AskedTopic], *, by_id: bool, metadata_max_size: int, now_ms: int,
+    expires_ms: int | None = None,
+) -> AskedOffsets:  # fmt: skip
+    """Find the topics and judge each partition."""
+    found = AskedOffsets()
+    for t, topic in enumerate(asked):
+        topic_id = _topic_id(topics, cluster_id, topic, by_id=by_id)
+        count = None if topic_id is None else topics.partition_count(cluster_id, topic_id) or 0
+        partitions: Sequence[AskedPartition] = topic.partitions
+        for p, partition in enumerate(partitions):
+            found.errors[t, p] = error = _error(count, partition, metadata_max_size, by_id=by_id)
+            if error is ErrorCode.NONE and topic_id is not None:
+                found.offsets[topic_id, partition.partition_index] = Offset(
+                    committed_offset=partition.committed_offset,
+                    leader_epoch=partition.committed_leader_epoch,
+                    metadata=partition.committed_metadata or "",
+                    committed_ms=now_ms,
+                    expires_ms=expires_ms,
+                )
+    return found
+
+
+def _topic_id(topics: Topics, cluster_id: int, topic: AskedTopic, *, by_id: bool) -> bytes | None:
+    if not by_id:
+        return topics.topic_id(cluster_id, topic.name)
+    topic_id = bytes(topic.topic_id)
+    return None if topics.topic_name(cluster_id, topic_id) is None else topic_id
+
+
+def _error(count: int | None, partition: AskedPartition, metadata_max_size: int, *, by_id: bool) -> ErrorCode:
+    if count is None:
+        return ErrorCode.UNKNOWN_TOPIC_ID if by_id else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if not 0 <= partition.partition_index < count:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if len(partition.committed_metadata or "") > metadata_max_size:
+        return ErrorCode.OFFSET_METADATA_TOO_LARGE
+    return ErrorCode.NONE
