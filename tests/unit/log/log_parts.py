@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from fixtures.clocks import START_MS
+
 from penstock.base.errors import PlatformError
 from penstock.log.batches import Accepted, inspect
 from penstock.log.commits import Commit, CommitEntry
@@ -14,20 +16,7 @@ from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.wire.records import Record, build_batch, offset_prefix, parse_header
 
-NOW_MS = 1_700_000_000_000
-
-
-class StillClock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.time_ms = NOW_MS
-
-    def now_ms(self) -> int:
-        return self.time_ms
-
-    def monotonic(self) -> float:
-        return self.time_ms / 1000
+NOW_MS = START_MS
 
 
 def new_topic(name: str = "orders", *, partitions: int = 1, first_id: int = 1, **config: object) -> Topic:

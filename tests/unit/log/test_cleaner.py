@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, record
+from fixtures.clocks import START_MS
+from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
 
 from penstock.base.errors import PlatformError
 from penstock.log.model import Partition, ProducerState, SequenceBatch

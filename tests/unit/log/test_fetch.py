@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from log_parts import ShelvedLog, StillClock, batch, new_topic
+from fixtures.clocks import ManualClock
+from log_parts import ShelvedLog, batch, new_topic
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import CorruptData, Unavailable
@@ -29,7 +30,7 @@ class World:
     """A fetch handler over two topics: `orders` with three partitions, and `other` with one."""
 
     def __init__(self, *, slots: int = 2) -> None:
-        self.clock = StillClock()
+        self.clock = ManualClock()
         self.orders, self.other = new_topic(partitions=3), new_topic("other", first_id=10)
         self.registry = Registry()
         self.registry.add(self.orders)

@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass, replace
 
 import pytest
-from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, record
+from fixtures.clocks import START_MS
+from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
 
 from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, Stretch

@@ -6,8 +6,8 @@ import random
 from functools import partial
 
 import pytest
+from fixtures.clocks import ManualClock
 from fixtures.log_world import append, batch
-from log_parts import StillClock
 
 from penstock.base.errors import CorruptData
 from penstock.base.randomness import SeededRandomness
@@ -30,7 +30,7 @@ class Life:
     """One process over stores that outlive it."""
 
     def __init__(self, database: InlineDatabase, wal: MemoryWal) -> None:
-        self.database, self.wal, self.clock = database, wal, StillClock()
+        self.database, self.wal, self.clock = database, wal, ManualClock()
         self.registry = Registry()
         self.topics = Topics(
             database=database, registry=self.registry, settings=LiveSettings(BrokerSettings()), clock=self.clock,

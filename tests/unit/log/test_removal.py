@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from fixtures.upkeep_world import GRACE_MS, START_MS, UpkeepWorld, record
+from fixtures.clocks import START_MS
+from fixtures.upkeep_world import GRACE_MS, UpkeepWorld, record
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.log.model import ProducerState

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fixtures.upkeep_world import DAY_MS, GRACE_MS, START_MS, UpkeepWorld, record
+from fixtures.clocks import START_MS
+from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
 
 from penstock.log.model import Partition, Span, Topic, TopicConfig
 from penstock.log.segments import Stretch

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from fixtures.clocks import ManualClock
 from fixtures.log_world import append, batch, batches_in, topic_of
-from log_parts import FakeCommits, StillClock
+from log_parts import FakeCommits
 
 from penstock.base.errors import Unavailable
 from penstock.log.model import Partition
@@ -20,7 +21,7 @@ AWAY = Unavailable("the disk is away")
 
 
 def writer_over(commits: FakeCommits, **options) -> Writer:
-    return Writer(arena=Arena(1 << 22, on_recycle=forget_views), commit_path=commits, clock=StillClock(), **options)
+    return Writer(arena=Arena(1 << 22, on_recycle=forget_views), commit_path=commits, clock=ManualClock(), **options)
 
 
 def own(sequence: int, count: int = 1, *, producer_id: int = 7, epoch: int = 0, mark: int = 0):
@@ -242,7 +243,7 @@ async def test_the_row_says_what_producers_sent(partition: Partition) -> None:
 async def test_memory_is_used_again_when_nobody_looks(partition: Partition) -> None:
     commits = FakeCommits()
     arena = Arena(64 * 1024, chunk_bytes=16 * 1024, on_recycle=forget_views)
-    writer = Writer(arena=arena, commit_path=commits, clock=StillClock())
+    writer = Writer(arena=arena, commit_path=commits, clock=ManualClock())
     for mark in range(20):
         await append(writer, (partition, batch(size_bytes=6_000, mark=mark)))
     in_memory = [span.view is not None for span in partition.spans]
@@ -257,7 +258,7 @@ async def test_memory_is_used_again_when_nobody_looks(partition: Partition) -> N
 async def test_spans_that_are_nowhere_else_go_with_their_memory(partition: Partition) -> None:
     commits = FakeCommits()
     writer = Writer(
-        arena=Arena(64 * 1024, chunk_bytes=16 * 1024, on_recycle=forget_views), commit_path=commits, clock=StillClock()
+        arena=Arena(64 * 1024, chunk_bytes=16 * 1024, on_recycle=forget_views), commit_path=commits, clock=ManualClock()
     )
     for _ in range(8):
         await append(writer, (partition, batch(size_bytes=6_000)))
