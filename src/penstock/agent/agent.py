@@ -12,17 +12,16 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from penstock.agent.apis import Handlers, apis
 from penstock.agent.dispatch import Dispatcher
+from penstock.agent.listeners import listeners_of
 from penstock.agent.metadata import commit_path_of, kind_of, open_metadata
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
-from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
 from penstock.coordination.leases import Holder
@@ -108,6 +107,9 @@ class Agent:
         self.settings = checked_settings(options)
         self.registry = Registry()
         self.kafka_port = 0
+        """The port of the first listener."""
+        self.ports: dict[str, int] = {}
+        """The ports of all listeners, by name."""
         self.ready = False
         self.on_broken: Callable[[], None] = lambda: None
         """Called when a bug has stopped the writer: stop the agent, and start another."""
@@ -282,9 +284,11 @@ class Agent:
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
         self._closing.push_async_callback(self._drain)
         self._closing.callback(server.stop_listening)
-        self.kafka_port = server.listen(options.kafka_host, options.kafka_port)
-        host, port = options.advertised or (options.kafka_host, self.kafka_port)
-        self.brokers.advertise(host, port)
+        for listener in listeners_of(options):
+            port = self.ports[listener.name] = server.listen(listener)
+            host, advertised_port = listener.advertised or (listener.host, port)
+            self.brokers.advertise(host, advertised_port, listener.name)
+        self.kafka_port = next(iter(self.ports.values()))
 
     def _on_writer_broken(self) -> None:
         self.ready = False
@@ -356,25 +360,5 @@ class _GroupsListener:
 
 def checked_settings(options: UpOptions) -> BrokerSettings:
     """The broker's settings, once nothing is wrong with the options: raise `InvalidRequest` with the cure."""
-    refuse_open_doors(options)
+    listeners_of(options)
     return BrokerSettings.started_with(options.settings)
-
-
-def refuse_open_doors(options: UpOptions) -> None:
-    """Without credentials, listen on loopback only."""
-    for name, host in (("--kafka", options.kafka_host), ("--http", options.http_host)):
-        if not is_loopback(host):
-            raise InvalidRequest(
-                f"{name} {host} can be reached from other machines, and this release has no credentials to ask for."
-                " Listen on 127.0.0.1 and let clients come through a tunnel or a proxy that authenticates."
-            )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address stays on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

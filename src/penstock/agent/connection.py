@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable, Coroutine
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.wire.hot import ProduceShape
 from penstock.wire.primitives import Buffer, Malformed
 
 if TYPE_CHECKING:
+    from penstock.agent.listeners import Listener
     from penstock.agent.server import Server
+    from penstock.identity.model import Identity
 
 SIZE = Struct(">i")
 _SIZE_AND_KEY = Struct(">ih")
@@ -47,6 +48,25 @@ _PRODUCE = 0
 _log = logging.getLogger(__name__)
 
 
+class Stream(Protocol):
+    """What a connection needs of a socket. One that would have to wait raises `BlockingIOError`, as sockets do."""
+
+    def fileno(self) -> int:
+        """Its file descriptor."""
+
+    def recv_into(self, buffer: memoryview, /) -> int:
+        """Receive what is there, as far as it fits; 0 at the end."""
+
+    def send(self, data: Buffer, /) -> int:
+        """Send as much as can be; how much that was."""
+
+    def sendmsg(self, buffers: list[Buffer], /) -> int:
+        """Send as much of the buffers as can be; how much that was."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
 class Slot:
     """The place of one response in the order of a connection."""
 
@@ -61,15 +81,24 @@ class Connection:
 
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
-        "_out", "_queue", "_queue_bytes", "_server", "_slots", "_sock", "_writing", "cancel_wait", "closed",
-        "connection_id", "fd", "host", "last_active", "out_bytes", "produces", "stalled_since", "task",
+        "_out", "_queue", "_queue_bytes", "_server", "_slots", "_sock", "_writing", "answer", "cancel_wait", "closed",
+        "connection_id", "fd", "host", "identity", "last_active", "listener", "max_frame_bytes", "out_bytes",
+        "produces", "stalled_since", "task",
     )  # fmt: skip
 
-    def __init__(self, server: Server, sock: socket.socket, host: str, connection_id: int) -> None:
+    def __init__(
+        self, server: Server, sock: Stream, host: str, connection_id: int, listener: Listener, identity: Identity
+    ) -> None:
         self._server, self._sock = server, sock
         self.fd = sock.fileno()
         self.host = host
         self.connection_id = connection_id
+        self.listener = listener
+        self.identity = identity
+        """Whose connection it is; nobody's before that is proven."""
+        self.answer = server.dispatch
+        """Takes its requests: one who checks credentials, until they are proven and while they end."""
+        self.max_frame_bytes = server.max_frame_bytes
         self._head = b""
         """The beginning of a small frame whose rest has not come."""
         self._frame: memoryview | None = None
@@ -137,7 +166,7 @@ class Connection:
         self._head = b""
         while end - position >= 4 and not self.closed:
             (size,) = SIZE.unpack_from(buffer, position)
-            if not 0 < size <= self._server.max_frame_bytes:
+            if not 0 < size <= self.max_frame_bytes:
                 raise Malformed(f"a frame announces {size} bytes")
             following = position + 4 + size
             if following > end:
@@ -212,7 +241,7 @@ class Connection:
 
     def _dispatch(self, frame: bytes | memoryview) -> None:
         try:
-            self._server.dispatch(self, frame)
+            self.answer(self, frame)
         except Malformed as problem:
             self.refuse(problem)
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
@@ -232,13 +261,24 @@ class Connection:
         if context is None:
             if len(self._contexts) > 64:
                 self._contexts.clear()
+            identity, listener = self.identity, self.listener
             context = self._contexts[key] = RequestContext(
+                cluster_id=identity.cluster_id,
+                principal=identity.principal,
                 client_id=client_id,
                 client_host=self.host,
+                listener_name=listener.name,
+                security_protocol=listener.protocol,
+                token_authenticated=identity.token_authenticated,
                 api_version=api_version,
                 connection_id=self.connection_id,
             )
         return context
+
+    def belongs_to(self, identity: Identity) -> None:
+        """It is proven whose connection this is."""
+        self.identity = identity
+        self._contexts.clear()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work that belongs to this connection."""

@@ -1,4 +1,4 @@
-"""The Kafka listener: accepts connections, shares memory among them, and keeps it bounded.
+"""The Kafka listeners: accepts connections, shares memory among them, and keeps it bounded.
 
 Bounds: a frame's size, the bytes of frames that have not arrived completely, the bytes that wait for a flush, the
 requests read ahead, and what clients leave unread. At each of them reading stops until there is room, of those only
@@ -17,9 +17,11 @@ from collections.abc import Callable
 from math import inf
 
 from penstock.agent.complaints import Complaints
-from penstock.agent.connection import PENDING_MAX_BYTES, Connection
+from penstock.agent.connection import PENDING_MAX_BYTES, Connection, Stream
+from penstock.agent.listeners import Listener
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
+from penstock.identity.model import NOBODY, Identity
 from penstock.storage.arena import CHUNK_BYTES, Arena
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
@@ -52,13 +54,14 @@ Dispatch = Callable[[Connection, "bytes | memoryview"], None]
 
 
 class Server:
-    """One listening socket and its connections."""
+    """Listening sockets and their connections."""
 
     def __init__(
         self,
         *,
         clock: Clock,
         dispatch: Dispatch,
+        admit: Callable[[Connection], None] = lambda connection: None,
         pending_bytes: Callable[[], int],
         pinned_bytes: Callable[[], int] = lambda: 0,
         max_frame_bytes: int = 100 * 1024 * 1024,
@@ -68,6 +71,7 @@ class Server:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.dispatch = dispatch
+        self._admit = admit
         self.max_frame_bytes, self.max_other_bytes = max_frame_bytes, min(MAX_OTHER_BYTES, max_frame_bytes)
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
         self.partial_bytes = 0
@@ -86,7 +90,8 @@ class Server:
         self._receiving: dict[int, Connection] = {}
         """Those with an incomplete large frame, the oldest first."""
         self._unsent: list[Connection] = []
-        self._listener: socket.socket | None = None
+        self._listening: dict[int, tuple[Listener, socket.socket]] = {}
+        """Listeners by file descriptor."""
         self._last_id = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_soon = False
@@ -103,18 +108,18 @@ class Server:
 
     # ---- listening -----------------------------------------------------------------------------------------------
 
-    def listen(self, host: str, port: int) -> int:
+    def listen(self, listener: Listener) -> int:
         """Take the address and start accepting; the port, which was chosen by the system if 0 was asked for."""
-        self._listener = listening_socket(host, port)
-        self._listener.listen(1024)
-        self.loop.add_reader(self._listener.fileno(), self._on_connection)
-        return int(self._listener.getsockname()[1])
+        sock = listening_socket(listener.host, listener.port)
+        sock.listen(1024)
+        self._listening[sock.fileno()] = listener, sock
+        self.loop.add_reader(sock.fileno(), self._on_connection, listener, sock)
+        return int(sock.getsockname()[1])
 
-    def _on_connection(self) -> None:
-        assert self._listener is not None
+    def _on_connection(self, listener: Listener, listening: socket.socket) -> None:
         for _ in range(_ACCEPT_BATCH):
             try:
-                sock, address = self._listener.accept()
+                sock, address = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as problem:
@@ -122,9 +127,9 @@ class Server:
                 _log.error("a connection could not be accepted: %s", problem)
                 self._pause_accepting()
                 return
-            self._accept(sock, str(address[0]))
+            self._accept(sock, str(address[0]), listener)
 
-    def _accept(self, sock: socket.socket, host: str) -> None:
+    def _accept(self, sock: socket.socket, host: str, listener: Listener) -> None:
         if len(self._connections) >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
             self.complaints.warn("a connection from %s is refused: there are as many as the settings allow", host)
             sock.close()
@@ -134,22 +139,24 @@ class Server:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._last_id += 1
         self.accepted += 1
-        connection = Connection(self, sock, host, self._last_id)
-        self._connections[connection.connection_id] = connection
-        self._per_host[host] = self._per_host.get(host, 0) + 1
+        self._connect(sock, host, self._last_id, listener, NOBODY)
         if self._sweeper is None:
             self._sweep_in(_IDLE_SWEEP_S)
 
+    def _connect(self, sock: Stream, host: str, number: int, listener: Listener, identity: Identity) -> None:
+        connection = Connection(self, sock, host, number, listener, identity)
+        self._connections[number] = connection
+        self._per_host[host] = self._per_host.get(host, 0) + 1
+        self._admit(connection)
+
     def _pause_accepting(self) -> None:
-        listener = self._listener
-        if listener is None:
-            return
-        self.loop.remove_reader(listener.fileno())
+        for number in self._listening:
+            self.loop.remove_reader(number)
         self.loop.call_later(0.2, self._resume_accepting)
 
     def _resume_accepting(self) -> None:
-        if self._listener is not None:
-            self.loop.add_reader(self._listener.fileno(), self._on_connection)
+        for number, (listener, sock) in self._listening.items():
+            self.loop.add_reader(number, self._on_connection, listener, sock)
 
     def forget(self, connection: Connection) -> None:
         """A connection ended."""
@@ -283,10 +290,10 @@ class Server:
     def stop_listening(self) -> None:
         """Take no new connection and no new request."""
         self.draining = True
-        if self._listener is not None:
-            self.loop.remove_reader(self._listener.fileno())
-            self._listener.close()
-            self._listener = None
+        for number, (_, sock) in self._listening.items():
+            self.loop.remove_reader(number)
+            sock.close()
+        self._listening.clear()
         for connection in self._connections.values():
             connection.pause()
 

@@ -20,5 +20,8 @@ class RequestContext:
     client_id: str | None = None
     client_host: str = "127.0.0.1"
     listener_name: str = "PLAINTEXT"
+    security_protocol: str = "PLAINTEXT"
+    token_authenticated: bool = False
+    """Whether a delegation token is what proved the principal."""
     api_version: int = 0
     connection_id: int = 0

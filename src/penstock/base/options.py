@@ -8,6 +8,56 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOptions:
+    """What a listener shows of itself over TLS, and what it asks of clients."""
+
+    certificate: Path
+    """PEM: the server's certificate, followed by those that lead to its authority."""
+    key: Path | None = None
+    """PEM: the private key; None when it is in the file of the certificate."""
+    key_password_file: Path | None = None
+    """A file whose first line decrypts the private key."""
+    client_ca: Path | None = None
+    """PEM: the authorities whose client certificates are accepted."""
+    client_auth: str = "none"
+    """Kafka's `ssl.client.auth`: `none`, `requested` or `required`."""
+    principal_mapping_rules: str = "DEFAULT"
+    """Kafka's `ssl.principal.mapping.rules`: how a distinguished name becomes a principal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OAuthOptions:
+    """Whose tokens are accepted as OAUTHBEARER."""
+
+    issuer: str
+    """The `iss` of tokens; its OpenID configuration says where its keys are."""
+    audience: str
+    """One of a token's `aud` must be this."""
+    jwks_url: str | None = None
+    """Where the issuer's keys are; None asks its OpenID configuration."""
+    principal_claim: str = "sub"
+    """The claim that names the principal."""
+    ca: Path | None = None
+    """PEM: the authorities that the issuer's own certificate is checked with; None is the system's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerOptions:
+    """One address that Kafka clients connect to."""
+
+    name: str = "PLAINTEXT"
+    host: str = "127.0.0.1"
+    port: int = 9092
+    protocol: str = "PLAINTEXT"
+    """Kafka's security protocol: `PLAINTEXT`, `SSL`, `SASL_PLAINTEXT` or `SASL_SSL`."""
+    advertised: tuple[str, int] | None = None
+    """What clients are told to connect to; None is the address listened on."""
+    mechanisms: tuple[str, ...] = ()
+    """The SASL mechanisms that are offered; none given is the default of the program."""
+    tls: TlsOptions | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpOptions:
     """How to run one agent."""
 
@@ -25,3 +75,7 @@ class UpOptions:
     """Broker-wide Kafka settings by name, such as `num.partitions`, as text."""
     advertised: tuple[str, int] | None = None
     """What clients are told to connect to; None is the address listened on."""
+    listeners: tuple[ListenerOptions, ...] = ()
+    """Where Kafka clients connect; none given is one without credentials at `kafka_host` and `kafka_port`."""
+    oauth: OAuthOptions | None = None
+    """Whose tokens OAUTHBEARER accepts."""

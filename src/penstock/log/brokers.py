@@ -45,15 +45,20 @@ class Brokers(Protocol):
 
 
 class SingleBroker:
-    """The only agent of an embedded deployment."""
+    """The only agent of an embedded deployment. It has an address per listener; a caller is told that of its own."""
 
     def __init__(self, *, kafka_cluster_id: str, node_id: int, host: str, port: int, rack: str | None = None) -> None:
         self._kafka_cluster_id = kafka_cluster_id
         self._broker = Broker(node_id=node_id, host=host, port=port, rack=rack)
+        self._by_listener: dict[str, Broker] = {}
 
-    def advertise(self, host: str, port: int) -> None:
-        """Tell clients another address from now on: the one a listener got."""
-        self._broker = Broker(node_id=self._broker.node_id, host=host, port=port, rack=self._broker.rack)
+    def advertise(self, host: str, port: int, listener_name: str | None = None) -> None:
+        """Tell clients another address from now on: the one a listener got. Without a name, those of any other."""
+        broker = Broker(node_id=self._broker.node_id, host=host, port=port, rack=self._broker.rack)
+        if listener_name is None:
+            self._broker = broker
+        else:
+            self._by_listener[listener_name] = broker
 
     @property
     def node_id(self) -> int:
@@ -66,7 +71,7 @@ class SingleBroker:
 
     def alive(self, context: RequestContext) -> Sequence[Broker]:
         """The one broker."""
-        return (self._broker,)
+        return (self._by_listener.get(context.listener_name, self._broker),)
 
     def controller_id(self, context: RequestContext) -> int:
         """The one broker."""

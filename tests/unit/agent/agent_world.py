@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from struct import pack
 
 from penstock.agent.connection import Connection, Slot
+from penstock.agent.listeners import Listener
 from penstock.agent.server import Server
 from penstock.wire.primitives import Malformed
 
@@ -144,7 +145,7 @@ class Setup:
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
-        self.server._accept(theirs, host)
+        self.server._accept(theirs, host, Listener())
         client = Client(ours)
         self.clients.append(client)
         connections: Sequence[Connection] = list(self.server._connections.values())

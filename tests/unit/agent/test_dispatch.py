@@ -14,6 +14,7 @@ from fixtures.wire import batch
 
 from penstock.agent.agent import Agent
 from penstock.agent.apis import Api
+from penstock.agent.listeners import Listener
 from penstock.base.options import UpOptions
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
@@ -36,7 +37,7 @@ class Wired:
 
     def connect(self) -> Client:
         ours, theirs = socket.socketpair()
-        self.agent.server._accept(theirs, "10.0.0.1")
+        self.agent.server._accept(theirs, "10.0.0.1", Listener())
         self._clients.append(Client(ours))
         return self._clients[-1]
 

@@ -1,0 +1,154 @@
+"""Where Kafka clients connect, under which name, and what is asked of them there.
+
+Nothing that can be reached from another machine is served without credentials, and no password crosses a network in
+clear text: a process that was told to do either does not start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from penstock.base.errors import InvalidRequest
+from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
+
+PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER")
+"""The SASL mechanisms there are, the best of those with passwords first: clients without an opinion take the first."""
+_SECRET_ITSELF_IS_SENT = frozenset({"PLAIN", "OAUTHBEARER"})
+_CLIENT_AUTH = ("none", "requested", "required")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """One address and the rules of those who connect to it."""
+
+    name: str = "PLAINTEXT"
+    protocol: str = "PLAINTEXT"
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertised: tuple[str, int] | None = None
+    mechanisms: tuple[str, ...] = ()
+    tls: TlsOptions | None = None
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether clients have to speak TLS."""
+        return self.protocol in ("SSL", "SASL_SSL")
+
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether clients have to prove who they are before anything else."""
+        return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+
+def listeners_of(options: UpOptions) -> tuple[Listener, ...]:
+    """The listeners that were asked for. Raises `InvalidRequest`, with the cure, when they contradict or are unsafe."""
+    given = options.listeners or (
+        ListenerOptions(host=options.kafka_host, port=options.kafka_port, advertised=options.advertised),
+    )
+    _check_together(given)
+    if not is_loopback(options.http_host):
+        raise InvalidRequest(
+            f"--http {options.http_host} can be reached from other machines, and what is there asks nobody who they"
+            " are. Listen on 127.0.0.1 and let others come through a proxy that authenticates."
+        )
+    return tuple(_listener(listener, options) for listener in given)
+
+
+def _check_together(given: Sequence[ListenerOptions]) -> None:
+    for name, count in Counter(listener.name for listener in given).items():
+        if count > 1:
+            raise InvalidRequest(f"there are {count} listeners named {name}: each needs a name of its own")
+    for (host, port), count in Counter((listener.host, listener.port) for listener in given).items():
+        if count > 1 and port:
+            raise InvalidRequest(f"{count} listeners want {host}:{port}: each needs an address of its own")
+
+
+def _listener(given: ListenerOptions, options: UpOptions) -> Listener:
+    if given.protocol not in PROTOCOLS:
+        raise InvalidRequest(f"{given.protocol!r} is no security protocol; there are {', '.join(PROTOCOLS)}")
+    if given.protocol != "PLAINTEXT":
+        raise InvalidRequest(f"{given.protocol} is not served by this release")
+    mechanisms: tuple[str, ...] = ()
+    if given.protocol.startswith("SASL"):
+        mechanisms = given.mechanisms or _default_mechanisms(given, options)
+    elif given.mechanisms:
+        raise InvalidRequest(f"listener {given.name} has SASL mechanisms, but its protocol is {given.protocol}")
+    listener = Listener(
+        name=given.name, protocol=given.protocol, host=given.host, port=given.port, advertised=given.advertised,
+        mechanisms=mechanisms, tls=given.tls if given.protocol.endswith("SSL") else None,
+    )  # fmt: skip
+    _check_mechanisms(listener, options)
+    _check_tls(listener)
+    if not is_loopback(given.host):
+        _refuse_open_door(listener)
+    return listener
+
+
+def _default_mechanisms(given: ListenerOptions, options: UpOptions) -> tuple[str, ...]:
+    safe = given.protocol == "SASL_SSL" or is_loopback(given.host)
+    return tuple(
+        mechanism
+        for mechanism in MECHANISMS
+        if (safe or mechanism not in _SECRET_ITSELF_IS_SENT) and (mechanism != "OAUTHBEARER" or options.oauth)
+    )
+
+
+def _check_mechanisms(listener: Listener, options: UpOptions) -> None:
+    for mechanism in listener.mechanisms:
+        if mechanism not in MECHANISMS:
+            raise InvalidRequest(f"{mechanism!r} is no SASL mechanism; there are {', '.join(MECHANISMS)}")
+    if "OAUTHBEARER" in listener.mechanisms and options.oauth is None:
+        raise InvalidRequest(
+            f"listener {listener.name} offers OAUTHBEARER, but nothing says whose tokens to accept: add oauth with"
+            " issuer and audience to the configuration file"
+        )
+
+
+def _check_tls(listener: Listener) -> None:
+    tls = listener.tls
+    if not listener.uses_tls:
+        return
+    if tls is None:
+        raise InvalidRequest(
+            f"listener {listener.name} speaks TLS and needs a certificate: see --tls-cert and --tls-key"
+        )
+    if tls.client_auth not in _CLIENT_AUTH:
+        raise InvalidRequest(f"client-auth is one of {', '.join(_CLIENT_AUTH)}, not {tls.client_auth!r}")
+    if tls.client_auth != "none" and tls.client_ca is None:
+        raise InvalidRequest(
+            f"listener {listener.name} asks clients for certificates and needs client-ca: who may have signed them"
+        )
+
+
+def _refuse_open_door(listener: Listener) -> None:
+    reached = f"listener {listener.name} at {listener.host} can be reached from other machines"
+    if listener.protocol == "PLAINTEXT":
+        raise InvalidRequest(
+            f"{reached} and asks for no credentials. Listen on 127.0.0.1, or use SASL_SSL:"
+            f" --listener SASL_SSL://{listener.host}:{listener.port} --tls-cert FILE --tls-key FILE"
+        )
+    if listener.protocol == "SSL" and listener.tls is not None and listener.tls.client_auth != "required":
+        raise InvalidRequest(
+            f"{reached} and asks for no credentials. Require certificates of clients (client-auth: required), or use"
+            " SASL_SSL"
+        )
+    sent = sorted(_SECRET_ITSELF_IS_SENT.intersection(listener.mechanisms))
+    if listener.protocol == "SASL_PLAINTEXT" and sent:
+        raise InvalidRequest(
+            f"{reached} without TLS, where {' and '.join(sent)} would show the secret to everybody on the way. Use"
+            " SASL_SSL, or offer SCRAM-SHA-512 only"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
