@@ -23,7 +23,7 @@ from penstock.groups.model import (
     TopicPartition,
     with_members,
 )
-from penstock.groups.store import GroupJournal
+from penstock.groups.store import GroupJournal, StoredGroup
 
 A, B, ELSEWHERE = (1, "a"), (1, "b"), (2, "a")
 T1, T2 = bytes([1]) * 16, bytes(range(240, 256))
@@ -78,7 +78,7 @@ async def test_groups_come_back_as_they_were(database) -> None:
     second = journal(database)
     assert list(await second.open()) == [(A, stable("m2"))]  # Nobody watches over a group without members.
     listed = await database.read(lambda: store.list_groups(1))
-    assert listed == [("a", "connect", True), ("b", "", False)]
+    assert listed == [StoredGroup("a", "classic", "connect", True), StoredGroup("b", "classic", "", False)]
     assert await database.read(lambda: store.list_groups(2)) == []
 
 

@@ -1,11 +1,10 @@
-"""How a group is stored: a compact binary form of its durable parts. Version 1, big-endian:
+"""How a classic group is stored: a compact binary form of its durable parts (`packing`). Version 1:
 
     group    uint8 version, uint8 state (0 Empty, 1 CompletingRebalance, 2 Stable), int32 generation, int64 since_ms,
-             text protocol_type, text protocol_name, text leader, int32 count, members
+             text protocol_type, text protocol_name, text leader, list of members
     member   text member_id, text instance_id, text client_id, text client_host, int32 rebalance_timeout_ms,
-             int32 session_timeout_ms, blob assignment, int32 count, protocols
+             int32 session_timeout_ms, blob assignment, list of protocols
     protocol text name, blob metadata
-    text     int32 length in bytes (-1: null), UTF-8;   blob the same without null
 
 Members are in the order of joining. What can be computed (static members, subscribed topics) is not stored, nor what is
 soft. No group is stored while it prepares a rebalance: after a restart it goes on in the generation before.
@@ -14,15 +13,14 @@ soft. No group is stored while it prepares a rebalance: after a restart it goes 
 from __future__ import annotations
 
 from dataclasses import replace
-from struct import Struct, error
+from struct import Struct
 
-from penstock.base.errors import CorruptData
 from penstock.groups.model import Group, GroupState, Member, with_members
+from penstock.groups.packing import Unpacker, pack_blob, pack_count, pack_text, unpacked
 from penstock.groups.subscriptions import subscribed_topics
 
 _VERSION = 1
 _HEAD = Struct(">BBiq")
-_INT32 = Struct(">i")
 _TIMEOUTS = Struct(">ii")
 _STATES = (GroupState.EMPTY, GroupState.COMPLETING_REBALANCE, GroupState.STABLE)
 
@@ -30,35 +28,31 @@ _STATES = (GroupState.EMPTY, GroupState.COMPLETING_REBALANCE, GroupState.STABLE)
 def encode(group: Group) -> bytes:
     """The durable parts of a group."""
     parts = [_HEAD.pack(_VERSION, _STATES.index(group.state), group.generation, group.since_ms)]
-    parts += (_text(text) for text in (group.protocol_type, group.protocol_name, group.leader))
-    parts.append(_INT32.pack(len(group.members)))
+    parts += (pack_text(text) for text in (group.protocol_type, group.protocol_name, group.leader))
+    parts.append(pack_count(len(group.members)))
     for member in group.members.values():
         names = (member.member_id, member.instance_id, member.client_id, member.client_host)
-        parts += (_text(name) for name in names)
+        parts += (pack_text(name) for name in names)
         parts.append(_TIMEOUTS.pack(member.rebalance_timeout_ms, member.session_timeout_ms))
-        parts.append(_blob(member.assignment))
-        parts.append(_INT32.pack(len(member.protocols)))
+        parts.append(pack_blob(member.assignment))
+        parts.append(pack_count(len(member.protocols)))
         for name, metadata in member.protocols:
-            parts += (_text(name), _blob(metadata))
+            parts += (pack_text(name), pack_blob(metadata))
     return b"".join(parts)
 
 
 def decode(stored: bytes) -> Group:
     """The group that was stored. Raises `CorruptData`."""
-    try:
-        group = _read_group(_Reader(stored))
-    except (error, ValueError, IndexError) as problem:
-        raise CorruptData(f"a stored group cannot be read: {problem}") from problem
+    group = unpacked(stored, _read_group)
     return replace(group, subscribed=subscribed_topics(group))
 
 
-def _read_group(reader: _Reader) -> Group:
-    version, state, generation, since_ms = reader.fixed(_HEAD)
+def _read_group(unpacker: Unpacker) -> Group:
+    version, state, generation, since_ms = unpacker.fixed(_HEAD)
     if version != _VERSION:
         raise ValueError(f"version {version} is unknown")
-    protocol_type, protocol_name, leader = reader.text(), reader.text(), reader.text()
-    by_id, instances = with_members([_read_member(reader) for _ in range(reader.count())])
-    reader.end()
+    protocol_type, protocol_name, leader = unpacker.text(), unpacker.text(), unpacker.text()
+    by_id, instances = with_members([_read_member(unpacker) for _ in range(unpacker.count())])
     return Group(
         state=_STATES[state],
         generation=generation,
@@ -72,12 +66,12 @@ def _read_group(reader: _Reader) -> Group:
     )
 
 
-def _read_member(reader: _Reader) -> Member:
-    member_id, instance_id = reader.text() or "", reader.text()
-    client_id, client_host = reader.text() or "", reader.text() or ""
-    rebalance_timeout_ms, session_timeout_ms = reader.fixed(_TIMEOUTS)
-    assignment = reader.blob() or b""
-    protocols = tuple((reader.text() or "", reader.blob() or b"") for _ in range(reader.count()))
+def _read_member(unpacker: Unpacker) -> Member:
+    member_id, instance_id = unpacker.text() or "", unpacker.text()
+    client_id, client_host = unpacker.text() or "", unpacker.text() or ""
+    rebalance_timeout_ms, session_timeout_ms = unpacker.fixed(_TIMEOUTS)
+    assignment = unpacker.blob() or b""
+    protocols = tuple((unpacker.text() or "", unpacker.blob() or b"") for _ in range(unpacker.count()))
     return Member(
         member_id=member_id,
         instance_id=instance_id,
@@ -88,48 +82,3 @@ def _read_member(reader: _Reader) -> Member:
         protocols=protocols,
         assignment=assignment,
     )
-
-
-def _text(text: str | None) -> bytes:
-    return _INT32.pack(-1) if text is None else _blob(text.encode())
-
-
-def _blob(blob: bytes) -> bytes:
-    return _INT32.pack(len(blob)) + blob
-
-
-class _Reader:
-    """Reads stored bytes from the front; never past their end."""
-
-    __slots__ = ("_position", "_stored")
-
-    def __init__(self, stored: bytes) -> None:
-        self._stored, self._position = bytes(stored), 0
-
-    def fixed(self, layout: Struct) -> tuple[int, ...]:
-        values: tuple[int, ...] = layout.unpack_from(self._stored, self._position)
-        self._position += layout.size
-        return values
-
-    def count(self) -> int:
-        (count,) = self.fixed(_INT32)
-        if not 0 <= count <= len(self._stored):
-            raise ValueError(f"impossible count {count}")
-        return count
-
-    def blob(self) -> bytes | None:
-        (size,) = self.fixed(_INT32)
-        if size == -1:
-            return None
-        start, self._position = self._position, self._position + size
-        if size < 0 or self._position > len(self._stored):
-            raise ValueError(f"impossible length {size}")
-        return self._stored[start : self._position]
-
-    def text(self) -> str | None:
-        blob = self.blob()
-        return None if blob is None else blob.decode()
-
-    def end(self) -> None:
-        if self._position != len(self._stored):
-            raise ValueError("bytes are left over")

@@ -34,8 +34,6 @@ _ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
 _NOT_ASKED = -(1 << 31)
 """`authorized_operations` of a response that was not to name them."""
 
-_CLASSIC = "classic"
-
 _KEY_TYPES = (0, 1)
 """Coordinators there are: of groups, of transactions. Share groups (2) have none yet."""
 
@@ -229,7 +227,7 @@ class GroupHandlers:
             group = await self._groups.describe((context.cluster_id, group_id))
         except PlatformError as error:
             return DescribedGroup(group_id=group_id, error_code=code_of(error))
-        if group is not None:
+        if isinstance(group, Group):
             return _described(group_id, group)
         if context.api_version < 6:
             return DescribedGroup(group_id=group_id, group_state="Dead")
@@ -237,7 +235,7 @@ class GroupHandlers:
             group_id=group_id,
             group_state="Dead",
             error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-            error_message=f"Group {group_id} not found.",
+            error_message=f"Group {group_id} {'not found' if group is None else 'is not a classic group'}.",
         )
 
     async def list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
@@ -253,11 +251,11 @@ class GroupHandlers:
                 ListedGroup(
                     group_id=group.group_id,
                     protocol_type=group.protocol_type,
-                    group_state=group.state.value,
-                    group_type=_CLASSIC,
+                    group_state=group.state,
+                    group_type=group.kind,
                 )
                 for group in groups
-                if (not states or group.state.value.lower() in states) and (not types or _CLASSIC in types)
+                if (not states or group.state.lower() in states) and (not types or group.kind in types)
             ]
         )
 

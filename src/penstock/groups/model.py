@@ -1,5 +1,8 @@
 """Classic groups: frozen state, the requests rules are asked, what they answer, and the records they make durable.
 
+A group id names one group, of one kind: classic, or of a protocol in which the broker assigns (`penstock.groups.kinds`
+lists them). What all kinds have in common is `AnyGroup`; what becomes durable of them are the same records.
+
 Durable parts of a group are its members with their protocols and assignments, its generation, leader and protocol.
 Soft parts die with the process and are rebuilt by clients' retries: who is parked in a join or a sync (`join_waiter`,
 `sync_waiter`), ids given out to members that have not come back (`pending`), and how a rebalance is going. A group that
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from penstock.coordination import model as coordination
 from penstock.coordination.model import Waiter
@@ -22,6 +25,42 @@ CONSUMER = "consumer"
 
 TopicPartition = tuple[bytes, int]
 """(topic id, partition index)"""
+
+
+class AnyGroup(Protocol):
+    """A group of some kind."""
+
+    @property
+    def kind(self) -> str:
+        """What ListGroups calls the kind, in lower case."""
+
+    @property
+    def protocol_type(self) -> str | None:
+        """What its members speak among each other."""
+
+    @property
+    def members(self) -> Mapping[str, Any]:
+        """Members by id."""
+
+    @property
+    def shown_state(self) -> str:
+        """Where it is in its life, as clients are shown."""
+
+    @property
+    def empty_since_ms(self) -> int | None:
+        """Since when it has no members; None while it has."""
+
+
+class AnyMember(Protocol):
+    """A member of a group whose members are stored one by one."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of its group."""
+
+    @property
+    def member_id(self) -> str:
+        """Its id."""
 
 
 class GroupState(Enum):
@@ -84,6 +123,8 @@ class TransactionOwner:
 class Group:
     """A classic group. `members` keeps the order of joining."""
 
+    kind: ClassVar[str] = "classic"
+
     state: GroupState = GroupState.EMPTY
     generation: int = 0
     protocol_type: str | None = None
@@ -109,6 +150,16 @@ class Group:
         """The rebalance that is prepared makes the first generation with members."""
         return self.window is not None
 
+    @property
+    def shown_state(self) -> str:
+        """The state as clients are shown."""
+        return self.state.value
+
+    @property
+    def empty_since_ms(self) -> int | None:
+        """Since when it has no members."""
+        return self.since_ms if self.state is GroupState.EMPTY else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offset:
@@ -127,9 +178,28 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class GroupStored:
-    """The group is this from now on."""
+    """The group is this from now on. Of kinds whose members are stored one by one: all of it but the members."""
 
-    group: Group
+    group: AnyGroup
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStored:
+    """A member, new or changed."""
+
+    member: AnyMember
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRemoved:
+    """A member that is gone."""
+
+    member_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MembersCleared:
+    """All members that were stored one by one are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +229,20 @@ class OffsetsDeleted:
     partitions: tuple[TopicPartition, ...]
 
 
-Record: TypeAlias = GroupStored | GroupDeleted | OffsetsCommitted | OffsetsPending | OffsetsDeleted
+Record: TypeAlias = (
+    GroupStored
+    | MemberStored
+    | MemberRemoved
+    | MembersCleared
+    | GroupDeleted
+    | OffsetsCommitted
+    | OffsetsPending
+    | OffsetsDeleted
+)
 
 
-class Decision(coordination.Decision[Group, Record]):
-    """What a rule wants to happen to a group."""
+class Decision(coordination.Decision[AnyGroup, Record]):
+    """What a rule wants to happen to a group. A rule of one kind may leave behind a group of another."""
 
     __slots__ = ()
 

@@ -1,6 +1,6 @@
-"""Classic groups as a service: each operation hands a rule to the coordination runner and waits for its answer.
+"""Groups as a service: each operation hands a rule to the coordination runner and waits for its answer.
 
-All the rules are in `transitions` and `join`, all the SQL in `store`. What is added here: ids for new members, reading
+All the rules are behind `rules`, all the SQL in `store`. What is added here: ids for new members, reading
 offsets from the database, listing, and the sweep of offsets that nobody needs.
 """
 
@@ -17,14 +17,13 @@ from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Waiter
 from penstock.coordination.runner import Runner
 from penstock.coordination.timers import Alarms
-from penstock.groups import store, transitions
-from penstock.groups.join import join
+from penstock.groups import store
 from penstock.groups.model import (
+    AnyGroup,
     CommitOffsets,
     Decision,
     DeleteOffsets,
     DeleteOffsetsResult,
-    Group,
     GroupState,
     Heartbeat,
     Join,
@@ -37,6 +36,7 @@ from penstock.groups.model import (
     SyncResult,
     TopicPartition,
 )
+from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings
 from penstock.wire.error_codes import ErrorCode
 
@@ -55,23 +55,9 @@ class ListedGroup:
     """A group in a list."""
 
     group_id: str
+    kind: str
     protocol_type: str
-    state: GroupState
-
-
-class _Rules:
-    """What happens to groups without a request."""
-
-    def __init__(self, settings: GroupSettings) -> None:
-        self._settings = settings
-
-    def expired(self, key: Key, state: Group | None, timer: str, now_ms: int) -> Decision:
-        """A timer of a group fired."""
-        return transitions.expired(state, timer, now_ms, self._settings)
-
-    def restored(self, state: Group, now_ms: int) -> Decision:
-        """A group was read back."""
-        return transitions.restored(state, now_ms, self._settings)
+    state: str
 
 
 class GroupService:
@@ -91,9 +77,8 @@ class GroupService:
         self._database, self._topics, self.settings = database, topics, settings
         self._clock, self._randomness = clock, randomness
         journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms)
-        self._runner: Runner[Group, Record] = Runner(
-            journal=journal, rules=_Rules(settings), clock=clock, alarms=alarms
-        )
+        self._rules = GroupRules(settings)
+        self._runner: Runner[AnyGroup, Record] = Runner(journal=journal, rules=self._rules, clock=clock, alarms=alarms)
 
     async def open(self) -> None:
         """Take over the slots and resume groups with members. Until then every request raises `Loading`."""
@@ -117,29 +102,25 @@ class GroupService:
     async def join(self, key: Key, request: Join) -> JoinResult:
         """JoinGroup; returns when the rebalance completes."""
         return await self._runner.submit(
-            key, lambda group, waiter, now_ms: join(group, request, waiter, now_ms, self.settings), JoinResult
+            key, lambda group, waiter, now_ms: self._rules.join(key, group, request, waiter, now_ms), JoinResult
         )
 
     async def sync(self, key: Key, request: Sync) -> SyncResult:
         """SyncGroup; returns when the leader has assigned."""
         return await self._runner.submit(
-            key,
-            lambda group, waiter, now_ms: transitions.sync(group, request, waiter, now_ms, self.settings),
-            SyncResult,
+            key, lambda group, waiter, now_ms: self._rules.sync(key, group, request, waiter, now_ms), SyncResult
         )
 
     async def heartbeat(self, key: Key, request: Heartbeat) -> ErrorCode:
         """Heartbeat."""
         return await self._runner.submit(
-            key, lambda group, waiter, _: transitions.heartbeat(group, request, waiter), ErrorCode
+            key, lambda group, waiter, _: self._rules.heartbeat(key, group, request, waiter), ErrorCode
         )
 
     async def leave(self, key: Key, leavers: Sequence[Leaver]) -> LeaveResult:
         """LeaveGroup."""
         return await self._runner.submit(
-            key,
-            lambda group, waiter, now_ms: transitions.leave(group, leavers, waiter, now_ms, self.settings),
-            LeaveResult,
+            key, lambda group, waiter, now_ms: self._rules.leave(key, group, leavers, waiter, now_ms), LeaveResult
         )
 
     # --- Offsets ---
@@ -148,7 +129,7 @@ class GroupService:
         """OffsetCommit."""
         return await self._runner.submit(
             key,
-            lambda group, waiter, now_ms: transitions.commit_offsets(group, request, waiter, now_ms, self.settings),
+            lambda group, waiter, now_ms: self._rules.commit_offsets(key, group, request, waiter, now_ms),
             ErrorCode,
         )
 
@@ -165,7 +146,7 @@ class GroupService:
     async def delete_offsets(self, key: Key, request: DeleteOffsets) -> DeleteOffsetsResult:
         """OffsetDelete."""
         return await self._runner.submit(
-            key, lambda group, waiter, _: transitions.delete_offsets(group, request, waiter), DeleteOffsetsResult
+            key, lambda group, waiter, _: self._rules.delete_offsets(group, request, waiter), DeleteOffsetsResult
         )
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
@@ -174,7 +155,7 @@ class GroupService:
 
     # --- Administration ---
 
-    async def describe(self, key: Key) -> Group | None:
+    async def describe(self, key: Key) -> AnyGroup | None:
         """A group as it is now."""
         group, _ = await self._runner.peek(key)
         return group
@@ -183,12 +164,13 @@ class GroupService:
         """Every group of a virtual cluster, by id."""
         self._runner.require_open()
         listed = {
-            group_id: ListedGroup(
-                group_id=group_id,
-                protocol_type=protocol_type,
-                state=GroupState.STABLE if has_members else GroupState.EMPTY,
+            stored.group_id: ListedGroup(
+                group_id=stored.group_id,
+                kind=stored.kind,
+                protocol_type=stored.protocol_type,
+                state=(GroupState.STABLE if stored.has_members else GroupState.EMPTY).value,
             )
-            for group_id, protocol_type, has_members in await self._database.read(lambda: store.list_groups(cluster_id))
+            for stored in await self._database.read(lambda: store.list_groups(cluster_id))
         }
         for (owner, group_id), group in self._runner.states():
             if owner != cluster_id:
@@ -196,15 +178,16 @@ class GroupService:
             listed.pop(group_id, None)
             if group is not None:
                 listed[group_id] = ListedGroup(
-                    group_id=group_id, protocol_type=group.protocol_type or "", state=group.state
+                    group_id=group_id,
+                    kind=group.kind,
+                    protocol_type=group.protocol_type or "",
+                    state=group.shown_state,
                 )
         return [listed[group_id] for group_id in sorted(listed)]
 
     async def delete(self, key: Key) -> ErrorCode:
         """DeleteGroups, one group."""
-        return await self._runner.submit(
-            key, lambda group, waiter, _: transitions.delete_group(group, waiter), ErrorCode
-        )
+        return await self._runner.submit(key, lambda group, waiter, _: self._rules.delete(group, waiter), ErrorCode)
 
     # --- Expiry ---
 
@@ -237,8 +220,8 @@ class GroupService:
             return 0
         names = self._names(key[0], offsets)
 
-        def decide(group: Group | None, waiter: Waiter, now_ms: int) -> Decision:
-            return transitions.expire_offsets(group, offsets, names, waiter, now_ms, self.settings)
+        def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> Decision:
+            return self._rules.expire_offsets(group, offsets, names, waiter, now_ms)
 
         try:
             # The revision makes sure that no offset was committed since they were read.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
@@ -19,12 +19,15 @@ from penstock.coordination import leases
 from penstock.coordination.leases import Database, Holder, Script
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms, pause
-from penstock.groups.encoding import decode, encode
+from penstock.groups.kinds import KINDS
 from penstock.groups.model import (
-    Group,
+    AnyGroup,
+    AnyMember,
     GroupDeleted,
-    GroupState,
     GroupStored,
+    MemberRemoved,
+    MembersCleared,
+    MemberStored,
     Offset,
     OffsetsCommitted,
     OffsetsDeleted,
@@ -34,8 +37,10 @@ from penstock.groups.model import (
     TransactionOwner,
 )
 
+T = TypeVar("T")
+
 _ROWS_PER_STATEMENT = (32, 8, 1)
-"""How many offsets one statement writes: few different statements, so that prepared ones are reused."""
+"""How many offsets or members one statement writes: few different statements, so that prepared ones are reused."""
 
 TRANSACTION_ONGOING = 1
 """What the table of transactions says of an id that has one."""
@@ -48,8 +53,10 @@ _SETTLE_DELAYS_MS = (20, 100, 500, 1000)
 class _Change:
     """All that a batch of records does to one group, in the end."""
 
-    group: Group | None = None
+    group: AnyGroup | None = None
     deleted: bool = False
+    cleared: bool = False
+    members: dict[str, AnyMember | None] = field(default_factory=dict)
     offsets: dict[TopicPartition, Offset | None] = field(default_factory=dict)
     pending: dict[TransactionOwner, dict[TopicPartition, Offset]] = field(default_factory=dict)
 
@@ -57,8 +64,16 @@ class _Change:
         match record:
             case GroupStored(group=group):
                 self.group = group
+            case MemberStored(member=member):
+                self.members[member.member_id] = member
+            case MemberRemoved(member_id=member_id):
+                self.members[member_id] = None
+            case MembersCleared():
+                self.cleared = True
+                self.members.clear()
             case GroupDeleted():
-                self.group, self.deleted = None, True
+                self.group, self.deleted, self.cleared = None, True, True
+                self.members.clear()
                 self.offsets.clear()
                 self.pending.clear()
             case OffsetsPending(owner=owner, offsets=offsets):
@@ -90,8 +105,11 @@ def write(changes: Mapping[Key, _Change]) -> Script[None]:
             yield "DELETE FROM group_offset WHERE cluster_id = $1 AND group_id = $2", key
             yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", key
             yield "DELETE FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
+        if change.cleared:
+            yield "DELETE FROM group_member WHERE cluster_id = $1 AND group_id = $2", key
         if change.group is not None:
             yield _upsert_group(key, change.group)
+        yield from _write_members(key, change.members)
         for topic_id, partition in sorted(p for p, offset in change.offsets.items() if offset is None):
             yield (
                 "DELETE FROM group_offset"
@@ -142,19 +160,38 @@ def _partition(item: tuple[TopicPartition, Any]) -> TopicPartition:
     return item[0]
 
 
-def _upsert_group(key: Key, group: Group) -> tuple[str, Sequence[object]]:
-    empty_since_ms = group.since_ms if group.state is GroupState.EMPTY else None
-    columns = (slot_of(key), group.protocol_type or "", len(group.members), empty_since_ms, encode(group))
+def _upsert_group(key: Key, group: AnyGroup) -> tuple[str, Sequence[object]]:
+    state = KINDS[group.kind].encode(group)
+    columns = (slot_of(key), group.protocol_type or "", len(group.members), group.empty_since_ms, state, group.kind)
     return (
-        "INSERT INTO group_ (cluster_id, group_id, slot, protocol_type, member_count, empty_since_ms, state)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (cluster_id, group_id) DO UPDATE SET slot = excluded.slot,"
-        " protocol_type = excluded.protocol_type, member_count = excluded.member_count,"
-        " empty_since_ms = excluded.empty_since_ms, state = excluded.state",
+        "INSERT INTO group_ (cluster_id, group_id, slot, protocol_type, member_count, empty_since_ms, state, kind)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (cluster_id, group_id) DO UPDATE SET"
+        " slot = excluded.slot, protocol_type = excluded.protocol_type, member_count = excluded.member_count,"
+        " empty_since_ms = excluded.empty_since_ms, state = excluded.state, kind = excluded.kind",
         (*key, *columns),
     )
 
 
-def _chunks(rows: list[tuple[TopicPartition, Offset]]) -> Iterator[list[tuple[TopicPartition, Offset]]]:
+def _write_members(key: Key, members: Mapping[str, AnyMember | None]) -> Script[None]:
+    for member_id in sorted(member_id for member_id, member in members.items() if member is None):
+        yield (
+            "DELETE FROM group_member WHERE cluster_id = $1 AND group_id = $2 AND member_id = $3",
+            (*key, member_id),
+        )
+    stored = [members[member_id] for member_id in sorted(members)]
+    for rows in _chunks([member for member in stored if member is not None]):
+        values, args = [], list[object](key)
+        for member in rows:
+            values.append(f"($1, $2, ${len(args) + 1}, ${len(args) + 2})")
+            args += (member.member_id, KINDS[member.kind].encode_member(member))
+        yield (
+            f"INSERT INTO group_member (cluster_id, group_id, member_id, state) VALUES {', '.join(values)}"
+            " ON CONFLICT (cluster_id, group_id, member_id) DO UPDATE SET state = excluded.state",
+            args,
+        )
+
+
+def _chunks(rows: list[T]) -> Iterator[list[T]]:
     start = 0
     while start < len(rows):
         size = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
@@ -178,26 +215,52 @@ def _upsert_offsets(key: Key, rows: list[tuple[TopicPartition, Offset]]) -> tupl
     )
 
 
-def load_group(key: Key) -> Script[Group | None]:
+def load_group(key: Key) -> Script[AnyGroup | None]:
     """One group."""
-    rows = yield "SELECT state FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
-    return decode(rows[0][0]) if rows else None
+    rows = yield "SELECT kind, state FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
+    if not rows:
+        return None
+    kind = KINDS[str(rows[0][0])]
+    members: list[bytes] = []
+    if kind.stores_members:
+        stored = yield "SELECT state FROM group_member WHERE cluster_id = $1 AND group_id = $2 ORDER BY member_id", key
+        members = [bytes(row[0]) for row in stored]
+    return kind.decode(bytes(rows[0][1]), members)
 
 
-def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, Group]]]:
+def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, AnyGroup]]]:
     """The groups of some slots that have members."""
     wanted = frozenset(slots)
-    rows = yield "SELECT slot, cluster_id, group_id, state FROM group_ WHERE member_count > 0", ()
-    return [((int(row[1]), str(row[2])), decode(row[3])) for row in rows if int(row[0]) in wanted]
+    rows = yield "SELECT slot, cluster_id, group_id, kind, state FROM group_ WHERE member_count > 0", ()
+    stored = yield "SELECT cluster_id, group_id, state FROM group_member ORDER BY cluster_id, group_id, member_id", ()
+    members: dict[Key, list[bytes]] = {}
+    for cluster_id, group_id, state in stored:
+        members.setdefault((int(cluster_id), str(group_id)), []).append(bytes(state))
+    groups = []
+    for slot, cluster_id, group_id, kind, state in rows:
+        key = (int(cluster_id), str(group_id))
+        if int(slot) in wanted:
+            groups.append((key, KINDS[str(kind)].decode(bytes(state), members.get(key, ()))))
+    return groups
 
 
-def list_groups(cluster_id: int) -> Script[list[tuple[str, str, bool]]]:
-    """(group id, protocol type, has members) of every stored group, by id."""
+@dataclass(frozen=True, slots=True)
+class StoredGroup:
+    """What a list says of a group that is not in memory."""
+
+    group_id: str
+    kind: str
+    protocol_type: str
+    has_members: bool
+
+
+def list_groups(cluster_id: int) -> Script[list[StoredGroup]]:
+    """Every stored group, by id."""
     rows = yield (
-        "SELECT group_id, protocol_type, member_count FROM group_ WHERE cluster_id = $1 ORDER BY group_id",
+        "SELECT group_id, kind, protocol_type, member_count FROM group_ WHERE cluster_id = $1 ORDER BY group_id",
         (cluster_id,),
     )
-    return [(str(row[0]), str(row[1]), int(row[2]) > 0) for row in rows]
+    return [StoredGroup(str(row[0]), str(row[1]), str(row[2]), int(row[3]) > 0) for row in rows]
 
 
 def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
@@ -264,7 +327,7 @@ class GroupJournal:
         self._epochs: dict[int, int] = {}
         self._write_number = 0
 
-    async def open(self) -> Sequence[tuple[Key, Group]]:
+    async def open(self) -> Sequence[tuple[Key, AnyGroup]]:
         """Take the slots; return the groups that have sessions to watch."""
         now_ms = self._clock.now_ms()
         self._epochs = await self._database.transaction(
@@ -272,7 +335,7 @@ class GroupJournal:
         )
         return await self._database.read(lambda: groups_with_members(self._epochs))
 
-    async def load(self, key: Key) -> Group | None:
+    async def load(self, key: Key) -> AnyGroup | None:
         """Read one group, if its slot is ours."""
         leases.check([slot_of(key)], self._epochs)
         return await self._database.read(lambda: load_group(key))

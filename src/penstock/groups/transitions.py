@@ -13,6 +13,7 @@ from dataclasses import replace
 from penstock.coordination.model import Reply, Timer, Waiter
 from penstock.groups.model import (
     CONSUMER,
+    AnyGroup,
     CommitOffsets,
     Decision,
     DeleteOffsets,
@@ -50,7 +51,7 @@ from penstock.wire.error_codes import ErrorCode
 _GENERATIONS = (GroupState.STABLE, GroupState.COMPLETING_REBALANCE)
 
 
-def answer(group: Group | None, waiter: Waiter, value: object) -> Decision:
+def answer(group: AnyGroup | None, waiter: Waiter, value: object) -> Decision:
     """Change nothing and answer at once."""
     return Decision(state=group, replies=(Reply(waiter, value),))
 
@@ -261,11 +262,11 @@ def delete_offsets(group: Group | None, request: DeleteOffsets, waiter: Waiter) 
     return Decision(state=group, records=records, replies=(Reply(waiter, result),))
 
 
-def delete_group(group: Group | None, waiter: Waiter) -> Decision:
-    """Forget a group that has no members, and its offsets."""
+def delete_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
+    """Forget a group of any kind that has no members, and its offsets."""
     if group is None:
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
-    if group.state is not GroupState.EMPTY:
+    if group.empty_since_ms is None:
         return answer(group, waiter, ErrorCode.NON_EMPTY_GROUP)
     return Decision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, ErrorCode.NONE),))
 

@@ -1,0 +1,41 @@
+"""The kinds of groups there are, and how each is stored.
+
+A group's row holds all of a group that is not a member. Members of classic groups come and go together, so they are
+part of that row. In the protocols in which the broker assigns, each member goes its own way: it has a row of its own,
+so that a heartbeat of one of a thousand members writes one small row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.base.errors import CorruptData
+from penstock.groups import encoding
+from penstock.groups.model import AnyGroup, Group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """How groups of one kind are stored."""
+
+    encode: Callable[[Any], bytes]
+    """The group, without members that have rows of their own."""
+    decode: Callable[[bytes, Sequence[bytes]], AnyGroup]
+    """The group, from its row and those of its members. Raises `CorruptData`."""
+    encode_member: Callable[[Any], bytes] = bytes
+    """One member, where members have rows of their own."""
+    stores_members: bool = True
+
+
+def _classic(stored: bytes, members: Sequence[bytes]) -> AnyGroup:
+    if members:
+        raise CorruptData("a classic group has members that are stored one by one")
+    return encoding.decode(stored)
+
+
+KINDS: Mapping[str, Kind] = {
+    Group.kind: Kind(encode=encoding.encode, decode=_classic, stores_members=False),
+}
+"""By the name that clients see, in lower case."""
