@@ -17,6 +17,7 @@ from typing import Any, get_args, get_type_hints
 from penstock.agent.agent import Agent
 from penstock.agent.apis import Api, Handlers, apis
 from penstock.agent.metrics import exposition
+from penstock.agent.unserved import NOT_SERVED
 from penstock.base.options import UpOptions
 from penstock.log.config_values import ConfigKey, ConfigType
 from penstock.log.fetch import FetchHandler
@@ -46,24 +47,6 @@ These are not advertised, so clients that ask first know; the others find their 
 | Key | API | Why |
 |---:|---|---|
 """
-
-SECURITY = "There are no credentials yet, which is why an agent listens on loopback only."
-GROUPS = "Of the group protocols only the classic one is served yet; clients that ask for another say so at once."
-QUOTAS = "There are no quotas yet."
-CLUSTER = "A matter between Kafka's own brokers and controllers, which do not exist here."
-LATER = "Not served yet."
-WHY: dict[str, str] = {
-    "SASL_HANDSHAKE": SECURITY, "SASL_AUTHENTICATE": SECURITY, "DESCRIBE_ACLS": SECURITY, "CREATE_ACLS": SECURITY,
-    "DELETE_ACLS": SECURITY, "CREATE_DELEGATION_TOKEN": SECURITY, "RENEW_DELEGATION_TOKEN": SECURITY,
-    "EXPIRE_DELEGATION_TOKEN": SECURITY, "DESCRIBE_DELEGATION_TOKEN": SECURITY,
-    "DESCRIBE_USER_SCRAM_CREDENTIALS": SECURITY, "ALTER_USER_SCRAM_CREDENTIALS": SECURITY,
-    "DESCRIBE_CLIENT_QUOTAS": QUOTAS, "ALTER_CLIENT_QUOTAS": QUOTAS,
-    "CONSUMER_GROUP_HEARTBEAT": GROUPS, "CONSUMER_GROUP_DESCRIBE": GROUPS,
-    "ALTER_REPLICA_LOG_DIRS": "Replicas are not kept in directories that could be chosen.",
-    "UNREGISTER_BROKER": CLUSTER, "DESCRIBE_QUORUM": CLUSTER, "ADD_RAFT_VOTER": CLUSTER, "REMOVE_RAFT_VOTER": CLUSTER,
-    "UNREGISTER_CONTROLLER": CLUSTER,
-    "UPDATE_FEATURES": "Features are those of the release; there is nothing to switch.",
-}  # fmt: skip
 
 METRICS_HEAD = f"""\
 # Metrics
@@ -137,7 +120,7 @@ def protocol() -> str:
             f" {notes(key, api)} |"
         )
     missing = [key for key in ApiKey if key not in table and codec.versions(key)]
-    lines += ["", MISSING_HEAD.rstrip(), *(f"| {key} | {title(key)} | {why(key)} |" for key in missing)]
+    lines += ["", MISSING_HEAD.rstrip(), *(f"| {key} | {title(key)} | {escaped(NOT_SERVED[key])} |" for key in missing)]
     return "\n".join(lines) + "\n"
 
 
@@ -164,14 +147,6 @@ def notes(key: int, api: Api) -> str:
     handle = {ApiKey.PRODUCE: ProduceHandler.handle, ApiKey.FETCH: FetchHandler.handle}.get(ApiKey(key), api.handle)
     text = " ".join((inspect.getdoc(handle) or "").split()) if handle else ""
     return escaped(re.sub(r"^\w+, key \d+, v[\d-]+[.:]?\s*", "", text))
-
-
-def why(key: ApiKey) -> str:
-    if key.name in WHY:
-        return WHY[key.name]
-    if "SHARE" in key.name or "STREAMS" in key.name:
-        return GROUPS
-    return LATER
 
 
 def settings() -> str:

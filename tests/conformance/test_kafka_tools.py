@@ -16,6 +16,7 @@ pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
 
 TOOLS = {
     "api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
+    "client-metrics": "org.apache.kafka.tools.ClientMetricsCommand",
     "cluster": "org.apache.kafka.tools.ClusterTool",
     "configs": "kafka.admin.ConfigCommand",
     "console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
@@ -24,16 +25,20 @@ TOOLS = {
     "consumer-perf": "org.apache.kafka.tools.ConsumerPerformance",
     "delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
     "end-to-end": "org.apache.kafka.tools.EndToEndLatency",
+    "features": "org.apache.kafka.tools.FeatureCommand",
     "get-offsets": "org.apache.kafka.tools.GetOffsetShell",
     "groups": "org.apache.kafka.tools.GroupsCommand",
     "leader-election": "org.apache.kafka.tools.LeaderElectionCommand",
     "log-dirs": "org.apache.kafka.tools.LogDirsCommand",
+    "metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
     "producer-perf": "org.apache.kafka.tools.ProducerPerformance",
     "reassign": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
     "topics": "org.apache.kafka.tools.TopicCommand",
     "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
     "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
 }
+BROKER_FIRST = ("features", "metadata-quorum")
+"""They want to know where the broker is before anything else."""
 RUN_TIMEOUT_S = 120
 
 Tool = Callable[..., str]
@@ -44,7 +49,9 @@ def tool(bootstrap: str) -> Tool:
     """Runs a tool against the broker; what it printed. It must exit with the expected code."""
 
     def run(name: str, *words: str, stdin: str = "", code: int = 0) -> str:
-        command = programs.kafka_tool(TOOLS[name], *words, "--bootstrap-server", bootstrap)
+        where = ("--bootstrap-server", bootstrap)
+        words = (*where, *words) if name in BROKER_FIRST else (*words, *where)
+        command = programs.kafka_tool(TOOLS[name], *words)
         return _run(command, stdin, code)
 
     return run
@@ -205,3 +212,30 @@ def test_verifiable_clients(tool: Tool, topic: str, fresh_name: Callable[..., st
 def test_cluster(tool: Tool) -> None:
     assert "Cluster ID: " in tool("cluster", "cluster-id")
     assert "Produce(0): 0 to 13 [usable: 13]" in tool("api-versions")
+
+
+def test_features(tool: Tool) -> None:
+    described = tool("features", "describe")
+    assert "Feature: transaction.version" in described
+    assert "FinalizedVersionLevel: 2" in described
+    assert "transaction.version" in tool("features", "upgrade", "--feature", "transaction.version=2")
+    assert "Could not" in tool("features", "downgrade", "--feature", "transaction.version=1", code=1)
+
+
+def test_metadata_quorum(tool: Tool) -> None:
+    status = tool("metadata-quorum", "describe", "--status")
+    assert "LeaderId:" in status
+    assert "MaxFollowerLag:" in status
+    replication = tool("metadata-quorum", "describe", "--replication")
+    assert replication.count("Leader") >= 1
+
+
+def test_client_metrics(tool: Tool, fresh_name: Callable[..., str]) -> None:
+    name = fresh_name("metrics")
+    tool("client-metrics", "--alter", "--name", name, "--metrics", "org.apache.kafka.", "--interval", "10000")
+    assert name in tool("client-metrics", "--list").split()
+    described = tool("client-metrics", "--describe", "--name", name)
+    assert "interval.ms=10000" in described
+    assert "metrics=org.apache.kafka." in described
+    tool("client-metrics", "--delete", "--name", name)
+    assert name not in tool("client-metrics", "--list").split()

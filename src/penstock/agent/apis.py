@@ -1,6 +1,7 @@
 """Every Kafka API this agent answers, with its versions. ApiVersions, the reference and the tests read this table.
 
-What is not in the table is not advertised, and a request for it closes the connection, as in Kafka.
+What is not in the table is not advertised, and a request for it closes the connection, as in Kafka;
+`penstock.agent.unserved` says why it is not there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.agent.api_versions import ApiVersionsHandler
+from penstock.agent.features import FeatureHandlers
 from penstock.base.context import RequestContext
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
@@ -97,6 +99,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         ApiKey.OFFSET_FOR_LEADER_EPOCH: Api(_up_to(4, oldest=2), handlers.offsets.offset_for_leader_epoch),
         ApiKey.DESCRIBE_CONFIGS: Api(_up_to(4, oldest=1), configs.describe_configs),
         ApiKey.ALTER_CONFIGS: Api(_up_to(2), configs.alter_configs),
+        ApiKey.ALTER_REPLICA_LOG_DIRS: Api(_up_to(2, oldest=1), replicas.alter_replica_log_dirs),
         ApiKey.DESCRIBE_LOG_DIRS: Api(_up_to(5, oldest=1), replicas.describe_log_dirs),
         ApiKey.CREATE_PARTITIONS: Api(_up_to(3), topics.create_partitions),
         ApiKey.DELETE_GROUPS: Api(_up_to(3), groups.delete_groups),
@@ -105,8 +108,11 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         ApiKey.ALTER_PARTITION_REASSIGNMENTS: Api(_up_to(1), replicas.alter_partition_reassignments),
         ApiKey.LIST_PARTITION_REASSIGNMENTS: Api(_up_to(0), replicas.list_partition_reassignments),
         ApiKey.OFFSET_DELETE: Api(_up_to(0), group_offsets.offset_delete),
+        ApiKey.DESCRIBE_QUORUM: Api(_up_to(2), replicas.describe_quorum),
+        ApiKey.UPDATE_FEATURES: Api(_up_to(2), FeatureHandlers().update_features),
         ApiKey.DESCRIBE_CLUSTER: Api(_up_to(2), cluster.describe_cluster),
         ApiKey.DESCRIBE_PRODUCERS: Api(_up_to(0), handlers.producers.describe_producers),
+        ApiKey.LIST_CONFIG_RESOURCES: Api(_up_to(1), configs.list_config_resources),
         ApiKey.DESCRIBE_TOPIC_PARTITIONS: Api(_up_to(0), cluster.describe_topic_partitions),
     }
     table[ApiKey.API_VERSIONS] = Api(_up_to(5), ApiVersionsHandler(table, cluster.kafka_cluster_id).api_versions)

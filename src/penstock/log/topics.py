@@ -365,6 +365,13 @@ class Topics:
         """What was set for a broker (`""` is all of them), a group or a client metrics subscription."""
         return self._other_configs.get((cluster_id, kind, name), {})
 
+    def configured(self, cluster_id: int, kind: ConfigResource) -> list[str]:
+        """The names for which something is set, of groups or of client metrics subscriptions."""
+        return sorted(
+            name for (owner, of_kind, name), overrides in self._other_configs.items()
+            if owner == cluster_id and of_kind == kind and overrides
+        )  # fmt: skip
+
     async def alter_broker(self, cluster_id: int, name: str, change: Change, *, validate_only: bool = False) -> None:
         """Change the dynamic settings of all brokers (`""`) or of one, and with them the defaults of topics."""
         await self._undivided(self._alter_broker(cluster_id, name, change, validate_only))

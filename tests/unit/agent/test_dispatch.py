@@ -15,6 +15,7 @@ from fixtures.wire import batch
 from penstock.agent.agent import Agent
 from penstock.agent.apis import Api
 from penstock.agent.listeners import Listener
+from penstock.agent.unserved import NOT_SERVED
 from penstock.base.options import UpOptions
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
@@ -101,6 +102,13 @@ async def test_the_codec_knows_what_the_table_serves(wired: Wired) -> None:
         assert known.start <= api.versions.start < api.versions.stop <= known.stop, ApiKey(key).name
         if api.advertised_from is not None:
             assert api.advertised_from <= api.versions.start
+
+
+async def test_what_is_not_served_is_explained(wired: Wired) -> None:
+    """Of the APIs that clients can ask Apache Kafka's brokers for."""
+    assert not NOT_SERVED.keys() & wired.table.keys(), "served, and yet explained away"
+    unexplained = [key.name for key in ApiKey if codec.versions(key) and key not in wired.table.keys() | NOT_SERVED]
+    assert not unexplained
 
 
 async def test_every_version_of_every_api_can_be_read_and_written(wired: Wired) -> None:

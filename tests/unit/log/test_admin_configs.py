@@ -10,6 +10,7 @@ from admin_world import World, ask
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_configs, incremental_alter_configs
 from penstock.wire.messages.describe_configs import DescribeConfigsRequest, DescribeConfigsResource
+from penstock.wire.messages.list_config_resources import ListConfigResourcesRequest
 
 TOPIC, BROKER, LOGGER, CLIENT_METRICS, GROUP = 2, 4, 8, 16, 32
 SET, DELETE, APPEND, SUBTRACT = 0, 1, 2, 3
@@ -307,3 +308,34 @@ async def test_log_levels_are_shown_and_changed(noisy: logging.Logger) -> None:
 )
 async def test_log_levels_that_cannot_be(change: tuple[str, int, str | None], code: int) -> None:
     assert await edit(World(), LOGGER, "1", change) == code
+
+
+# ---- what there is --------------------------------------------------------------------------------------------------
+
+
+async def listed(world: World, version: int, *kinds: int) -> list[tuple[int, str]] | int:
+    request = ListConfigResourcesRequest(resource_types=list(kinds))
+    response = await ask(world.config_api.list_config_resources, request, version)
+    found = [(resource.resource_type, resource.resource_name) for resource in response.config_resources]
+    return response.error_code or found
+
+
+async def test_resources_of_every_type_are_listed() -> None:
+    world = World()
+    await world.topic("orders")
+    for kind, name, key in ((GROUP, "g2", "share.session.timeout.ms"), (GROUP, "g1", "share.session.timeout.ms")):
+        await edit(world, kind, name, (key, SET, "50000"))
+    await edit(world, CLIENT_METRICS, "sub", ("interval.ms", SET, "1000"))
+    await edit(world, CLIENT_METRICS, "gone", ("interval.ms", SET, "1000"))
+    await edit(world, CLIENT_METRICS, "gone", ("interval.ms", DELETE, None))
+    assert await listed(world, 0) == [(CLIENT_METRICS, "sub")]
+    assert await listed(world, 1, GROUP, CLIENT_METRICS) == [(GROUP, "g1"), (GROUP, "g2"), (CLIENT_METRICS, "sub")]
+    assert sorted(await listed(world, 1)) == [
+        (TOPIC, "orders"), (BROKER, "1"), (LOGGER, "1"), (CLIENT_METRICS, "sub"), (GROUP, "g1"), (GROUP, "g2"),
+    ]  # fmt: skip
+    assert await listed(await world.restarted(), 0) == [(CLIENT_METRICS, "sub")]
+
+
+@pytest.mark.parametrize("kind", [0, 3, 64, -1])
+async def test_there_are_no_resources_of_other_types(kind: int) -> None:
+    assert await listed(World(), 1, TOPIC, kind) == ErrorCode.UNSUPPORTED_VERSION

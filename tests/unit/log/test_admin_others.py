@@ -15,8 +15,18 @@ from penstock.wire.messages.alter_partition_reassignments import (
     ReassignablePartition,
     ReassignableTopic,
 )
+from penstock.wire.messages.alter_replica_log_dirs import (
+    AlterReplicaLogDir,
+    AlterReplicaLogDirsRequest,
+    AlterReplicaLogDirTopic,
+)
 from penstock.wire.messages.delete_records import DeleteRecordsPartition, DeleteRecordsRequest, DeleteRecordsTopic
 from penstock.wire.messages.describe_log_dirs import DescribableLogDirTopic, DescribeLogDirsRequest
+from penstock.wire.messages.describe_quorum import (
+    DescribeQuorumRequest,
+    DescribeQuorumRequestPartitionData,
+    DescribeQuorumRequestTopicData,
+)
 from penstock.wire.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest
 from penstock.wire.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
@@ -53,6 +63,49 @@ async def test_one_log_directory_holds_everything(version: int) -> None:
     )
     (result,) = (await ask(world.replica_api.describe_log_dirs, asked, version)).results
     assert [(t.name, [p.partition_index for p in t.partitions]) for t in result.topics] == [("orders", [1])]
+
+
+@pytest.mark.parametrize("version", [1, 2])
+async def test_replicas_can_only_be_moved_to_where_they_are(version: int) -> None:
+    world = World()
+    await world.topic("orders", 2)
+    (directory,) = (await ask(world.replica_api.describe_log_dirs, DescribeLogDirsRequest(topics=None), 1)).results
+    request = AlterReplicaLogDirsRequest(
+        dirs=[
+            AlterReplicaLogDir(
+                path=directory.log_dir, topics=[AlterReplicaLogDirTopic(name="orders", partitions=[0, 2])]
+            ),
+            AlterReplicaLogDir(path="/disk2", topics=[AlterReplicaLogDirTopic(name="orders", partitions=[1])]),
+        ]
+    )
+    (topic,) = (await ask(world.replica_api.alter_replica_log_dirs, request, version)).results
+    assert topic.topic_name == "orders"
+    assert [(p.partition_index, p.error_code) for p in topic.partitions] == [
+        (0, ErrorCode.NONE),
+        (2, ErrorCode.REPLICA_NOT_AVAILABLE),
+        (1, ErrorCode.LOG_DIR_NOT_FOUND),
+    ]
+
+
+@pytest.mark.parametrize("version", range(3))
+async def test_the_quorum_is_the_agent_that_administers(version: int) -> None:
+    world = World()
+    asked = [
+        DescribeQuorumRequestTopicData(
+            topic_name=name, partitions=[DescribeQuorumRequestPartitionData(partition_index=index)]
+        )
+        for name, index in (("__cluster_metadata", 0), ("__cluster_metadata", 1), ("orders", 0))
+    ]
+    response = await ask(world.replica_api.describe_quorum, DescribeQuorumRequest(topics=asked), version)
+    assert response.error_code == 0
+    ((metadata,), (second,), (other,)) = [topic.partitions for topic in response.topics]
+    assert (metadata.error_code, metadata.leader_id, metadata.leader_epoch) == (0, 1, 0)
+    assert [voter.replica_id for voter in metadata.current_voters] == [1]
+    assert metadata.observers == []
+    assert second.error_code == other.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if version >= 2:
+        (node,) = response.nodes
+        assert (node.node_id, [(one.host, one.port) for one in node.listeners]) == (1, [("localhost", 9092)])
 
 
 @pytest.mark.parametrize("version", range(3))

@@ -1,4 +1,5 @@
-"""Configuration shown and changed: DescribeConfigs, AlterConfigs, IncrementalAlterConfigs."""
+"""Configuration listed, shown and changed: ListConfigResources, DescribeConfigs, AlterConfigs,
+IncrementalAlterConfigs."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from penstock.log.model import Topic
 from penstock.log.refusals import Refused
 from penstock.log.topics import Topics, unknown_topic
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages import alter_configs, incremental_alter_configs
+from penstock.wire.messages import alter_configs, incremental_alter_configs, list_config_resources
 from penstock.wire.messages.describe_configs import (
     DescribeConfigsRequest,
     DescribeConfigsResource,
@@ -30,6 +31,9 @@ from penstock.wire.messages.describe_configs import (
 
 Change = Callable[[Overrides], Overrides]
 
+TYPES_SINCE = 1
+"""Before, ListConfigResources listed client metrics subscriptions only."""
+
 
 class ConfigHandlers:
     """Kafka's configuration APIs over `Topics`, which keeps all configuration."""
@@ -37,6 +41,36 @@ class ConfigHandlers:
     def __init__(self, topics: Topics, brokers: Brokers) -> None:
         self._topics = topics
         self._brokers = brokers
+
+    # ---- listed ---------------------------------------------------------------------------------------------------
+
+    async def list_config_resources(
+        self, context: RequestContext, request: list_config_resources.ListConfigResourcesRequest
+    ) -> list_config_resources.ListConfigResourcesResponse:
+        """ListConfigResources, key 74, v0-1. v0: client metrics subscriptions (KIP-1000). v1: resources of any type,
+        all of them if none is named (KIP-1142); a group is listed once something is configured for it."""
+        listable = [kind for kind in ConfigResource if kind is not ConfigResource.UNKNOWN]
+        if context.api_version < TYPES_SINCE:
+            listable = [ConfigResource.CLIENT_METRICS]
+        if any(number not in listable for number in request.resource_types):
+            return list_config_resources.ListConfigResourcesResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
+        kinds = dict.fromkeys(ConfigResource(number) for number in request.resource_types) or listable
+        return list_config_resources.ListConfigResourcesResponse(
+            config_resources=[
+                list_config_resources.ConfigResource(resource_name=name, resource_type=kind)
+                for kind in kinds
+                for name in self._resources(context, kind)
+            ]
+        )
+
+    def _resources(self, context: RequestContext, kind: ConfigResource) -> list[str]:
+        match kind:
+            case ConfigResource.TOPIC:
+                return [topic.name for topic in self._topics.registry.all(context.cluster_id)]
+            case ConfigResource.BROKER | ConfigResource.BROKER_LOGGER:
+                return [str(broker.node_id) for broker in self._brokers.alive(context)]
+            case _:
+                return self._topics.configured(context.cluster_id, kind)
 
     # ---- shown ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Replicas and disks, as a system with one logical replica has them: log directories, elections, reassignments.
+"""Replicas and disks, as a system with one logical replica has them: log directories, elections, reassignments, the
+quorum of metadata.
 
 Every partition is always led, by whichever live agent is asked; an election is never needed, a reassignment is done
 when it is accepted. What cannot be true is refused as Kafka refuses it.
@@ -9,7 +10,7 @@ from __future__ import annotations
 from penstock.base.context import RequestContext
 from penstock.log.admin.topics import check_replicas
 from penstock.log.brokers import Brokers, replica_nodes
-from penstock.log.model import Partition
+from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
@@ -20,12 +21,27 @@ from penstock.wire.messages.alter_partition_reassignments import (
     ReassignablePartitionResponse,
     ReassignableTopicResponse,
 )
+from penstock.wire.messages.alter_replica_log_dirs import (
+    AlterReplicaLogDirPartitionResult,
+    AlterReplicaLogDirsRequest,
+    AlterReplicaLogDirsResponse,
+    AlterReplicaLogDirTopicResult,
+)
 from penstock.wire.messages.describe_log_dirs import (
     DescribeLogDirsPartition,
     DescribeLogDirsRequest,
     DescribeLogDirsResponse,
     DescribeLogDirsResult,
     DescribeLogDirsTopic,
+)
+from penstock.wire.messages.describe_quorum import (
+    DescribeQuorumRequest,
+    DescribeQuorumResponse,
+    DescribeQuorumResponsePartitionData,
+    DescribeQuorumResponseTopicData,
+    Listener,
+    Node,
+    ReplicaState,
 )
 from penstock.wire.messages.elect_leaders import (
     ElectLeadersRequest,
@@ -40,6 +56,9 @@ from penstock.wire.messages.list_partition_reassignments import (
 
 ELECTION_TYPES = (0, 1)
 """Preferred and unclean."""
+METADATA_PARTITION = ("__cluster_metadata", 0)
+"""The partition that Kafka's controllers agree on."""
+NODES_SINCE = 2
 NOT_HOSTED = "This server does not host this topic-partition."
 
 
@@ -69,6 +88,56 @@ class ReplicaHandlers:
             if partitions:
                 topics.append(DescribeLogDirsTopic(name=topic.name, partitions=partitions))
         return DescribeLogDirsResponse(results=[DescribeLogDirsResult(log_dir=self._log_dir, topics=topics)])
+
+    async def alter_replica_log_dirs(
+        self, context: RequestContext, request: AlterReplicaLogDirsRequest
+    ) -> AlterReplicaLogDirsResponse:
+        """AlterReplicaLogDirs, key 34, v1-2. v2: flexible. There is one directory, where everything is already; any
+        other is refused by 57, and a partition that is not there by 9."""
+        results: dict[str, AlterReplicaLogDirTopicResult] = {}
+        for directory in request.dirs:
+            for topic in directory.topics:
+                result = results.setdefault(topic.name, AlterReplicaLogDirTopicResult(topic_name=topic.name))
+                for index in topic.partitions:
+                    code = ErrorCode.NONE
+                    if directory.path != self._log_dir:
+                        code = ErrorCode.LOG_DIR_NOT_FOUND
+                    elif self._partition(context, topic.name, index) is None:
+                        code = ErrorCode.REPLICA_NOT_AVAILABLE
+                    result.partitions.append(AlterReplicaLogDirPartitionResult(partition_index=index, error_code=code))
+        return AlterReplicaLogDirsResponse(results=list(results.values()))
+
+    async def describe_quorum(self, context: RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse:
+        """DescribeQuorum, key 55, v0-2. v1: when replicas were last heard of. v2: messages, addresses of voters. There
+        is no log of metadata and no quorum. The answer is that of a cluster whose one voter, the agent that takes
+        administrative requests, leads and has everything; other agents are observers."""
+        response = DescribeQuorumResponse(error_message=None)
+        leader = self._brokers.controller_id(context)
+        alive = self._brokers.alive(context)
+        for topic in request.topics:
+            partitions = []
+            for wanted in topic.partitions:
+                found = DescribeQuorumResponsePartitionData(partition_index=wanted.partition_index, error_message=None)
+                if (topic.topic_name, wanted.partition_index) == METADATA_PARTITION:
+                    found.leader_id, found.leader_epoch = leader, LEADER_EPOCH
+                    found.current_voters = [ReplicaState(replica_id=leader)]
+                    found.observers = [
+                        ReplicaState(replica_id=broker.node_id) for broker in alive if broker.node_id != leader
+                    ]
+                else:
+                    found.error_code, found.error_message = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, NOT_HOSTED
+                partitions.append(found)
+            response.topics.append(DescribeQuorumResponseTopicData(topic_name=topic.topic_name, partitions=partitions))
+        if context.api_version >= NODES_SINCE:
+            response.nodes = [
+                Node(
+                    node_id=broker.node_id,
+                    listeners=[Listener(name=context.listener_name, host=broker.host, port=broker.port)],
+                )
+                for broker in alive
+                if broker.node_id == leader
+            ]
+        return response
 
     async def elect_leaders(self, context: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse:
         """ElectLeaders, key 43, v0-2. v1: unclean elections, an error for the whole answer. v2: flexible."""

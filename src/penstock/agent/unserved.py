@@ -1,0 +1,68 @@
+"""Why an API of Apache Kafka's brokers is not served: the reference page is made from this table.
+
+A test sees to it that every API is either in the table of `penstock.agent.apis` or explained here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.wire.api_keys import ApiKey
+
+_SECURITY = "There are no credentials yet, which is why an agent listens on loopback only."
+_GROUPS = "Of the group protocols only the classic one is served yet; clients that ask for another say so at once."
+_TELEMETRY = "Not served yet."
+_SHARE_STATE = (
+    "How Apache Kafka's brokers keep the state of share groups in a topic, and tell each other. Here that state is in"
+    " the database; no client asks for it."
+)
+_VOTERS = (
+    "There is no quorum of controllers whose voters could be changed: metadata is in a database, which replicates"
+    " itself or does not."
+)
+_MEMBERS = (
+    "A broker is a live agent. One that has gone is no member any more by itself, and one that lives cannot be declared"
+    " gone."
+)
+
+NOT_SERVED: Mapping[ApiKey, str] = {
+    ApiKey.SASL_HANDSHAKE: _SECURITY,
+    ApiKey.SASL_AUTHENTICATE: _SECURITY,
+    ApiKey.DESCRIBE_ACLS: _SECURITY,
+    ApiKey.CREATE_ACLS: _SECURITY,
+    ApiKey.DELETE_ACLS: _SECURITY,
+    ApiKey.CREATE_DELEGATION_TOKEN: _SECURITY,
+    ApiKey.RENEW_DELEGATION_TOKEN: _SECURITY,
+    ApiKey.EXPIRE_DELEGATION_TOKEN: _SECURITY,
+    ApiKey.DESCRIBE_DELEGATION_TOKEN: _SECURITY,
+    ApiKey.DESCRIBE_CLIENT_QUOTAS: "There are no quotas yet.",
+    ApiKey.ALTER_CLIENT_QUOTAS: "There are no quotas yet.",
+    ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: _SECURITY,
+    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: _SECURITY,
+    ApiKey.UNREGISTER_BROKER: _MEMBERS,
+    ApiKey.CONSUMER_GROUP_HEARTBEAT: _GROUPS,
+    ApiKey.CONSUMER_GROUP_DESCRIBE: _GROUPS,
+    ApiKey.GET_TELEMETRY_SUBSCRIPTIONS: _TELEMETRY,
+    ApiKey.PUSH_TELEMETRY: _TELEMETRY,
+    ApiKey.SHARE_GROUP_HEARTBEAT: _GROUPS,
+    ApiKey.SHARE_GROUP_DESCRIBE: _GROUPS,
+    ApiKey.SHARE_FETCH: _GROUPS,
+    ApiKey.SHARE_ACKNOWLEDGE: _GROUPS,
+    ApiKey.ADD_RAFT_VOTER: _VOTERS,
+    ApiKey.REMOVE_RAFT_VOTER: _VOTERS,
+    ApiKey.INITIALIZE_SHARE_GROUP_STATE: _SHARE_STATE,
+    ApiKey.READ_SHARE_GROUP_STATE: _SHARE_STATE,
+    ApiKey.WRITE_SHARE_GROUP_STATE: _SHARE_STATE,
+    ApiKey.DELETE_SHARE_GROUP_STATE: _SHARE_STATE,
+    ApiKey.READ_SHARE_GROUP_STATE_SUMMARY: _SHARE_STATE,
+    ApiKey.STREAMS_GROUP_HEARTBEAT: _GROUPS,
+    ApiKey.STREAMS_GROUP_DESCRIBE: _GROUPS,
+    ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: _GROUPS,
+    ApiKey.ALTER_SHARE_GROUP_OFFSETS: _GROUPS,
+    ApiKey.DELETE_SHARE_GROUP_OFFSETS: _GROUPS,
+    ApiKey.STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE: (
+        "Descriptions of topologies are for a plugin that keeps them (KIP-1331). There is none, and without one Apache"
+        " Kafka asks no client for them either."
+    ),
+    ApiKey.UNREGISTER_CONTROLLER: _MEMBERS,
+}
