@@ -239,3 +239,22 @@ def test_client_metrics(tool: Tool, fresh_name: Callable[..., str]) -> None:
     assert "metrics=org.apache.kafka." in described
     tool("client-metrics", "--delete", "--name", name)
     assert name not in tool("client-metrics", "--list").split()
+
+
+def test_quotas(tool: Tool, fresh_name: Callable[..., str]) -> None:
+    user, client = fresh_name("u"), fresh_name("c")
+    pair = ("--entity-type", "users", "--entity-name", user, "--entity-type", "clients", "--entity-name", client)
+    tool("configs", "--alter", *pair, "--add-config", "producer_byte_rate=1048576,request_percentage=12.5")
+    described = tool("configs", "--describe", *pair)
+    assert "producer_byte_rate=1048576.0" in described
+    assert "request_percentage=12.5" in described
+    tool("configs", "--alter", *pair, "--delete-config", "producer_byte_rate,request_percentage")
+    assert "producer_byte_rate" not in tool("configs", "--describe", *pair)
+    for default in ("clients", "ips"):
+        of_all = ("--entity-type", default, "--entity-default")
+        key = "consumer_byte_rate" if default == "clients" else "connection_creation_rate"
+        tool("configs", "--alter", *of_all, "--add-config", f"{key}=1000000000")
+        assert f"{key}=1.0E9" in tool("configs", "--describe", *of_all)
+        tool("configs", "--alter", *of_all, "--delete-config", key)
+    refused = tool("configs", "--alter", *pair, "--add-config", "producer_byte_rate=-1", code=1)
+    assert "must be greater than 0" in refused

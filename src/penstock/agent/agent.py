@@ -57,6 +57,10 @@ from penstock.log.upkeep.wal_backlog import Backlog, CompactionPolicy
 from penstock.log.upkeep.wal_compaction import WalCompaction
 from penstock.log.upkeep.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
+from penstock.quotas.handlers import QuotaHandlers
+from penstock.quotas.service import Quotas
+from penstock.quotas.settings import QuotaSettings
+from penstock.quotas.throttles import Throttles
 from penstock.storage.arena import CHUNK_BYTES, Arena
 from penstock.storage.directory import DataDirectory
 from penstock.storage.local import LocalObjectStore
@@ -161,6 +165,7 @@ class Agent:
         self.transactions = self._transactions()
         self._open_background(live)
         await self._open_groups()
+        await self._open_quotas()
         if self.transactions is not None:
             await self.transactions.open()
         self._listen()
@@ -250,6 +255,18 @@ class Agent:
         self._closing.push_async_callback(self.groups.close)
         self.topics.listen(_GroupsListener(self.groups))
 
+    async def _open_quotas(self) -> None:
+        self.throttles = Throttles(clock=self.clock, settings=QuotaSettings.of(self.settings))
+        self.quotas = Quotas(database=self.database, throttles=self.throttles)
+        await self.quotas.load()
+        self._closing.push_async_callback(self.quotas.close)
+
+    def _enforce_quotas(self) -> None:
+        """Ask about limits while there are any, and not otherwise."""
+        throttles = self.throttles
+        self.dispatcher.throttles = throttles if throttles.limits_clients else None
+        self.fetch.quota = throttles if throttles.limits_clients else None
+
     def _listen(self) -> None:
         options, settings = self.options, self.settings
         self.brokers = SingleBroker(
@@ -258,20 +275,18 @@ class Agent:
         sessions = FetchSessions(slots=settings.fetch_session_slots, clock=self.clock, randomness=self.randomness)
         produce = ProduceHandler(registry=self.registry, writer=self.writer, clock=self.clock)
         produce.transactional_ids = self.transactions
-        dispatcher = self.dispatcher = Dispatcher(
-            produce=produce,
-            fetch=FetchHandler(
-                registry=self.registry,
-                reader=self.reader,
-                sessions=sessions,
-                max_bytes=settings.fetch_max_bytes,
-                aborted=StoredAborted(self.database),
-            ),
-        )
+        self.fetch = FetchHandler(
+            registry=self.registry, reader=self.reader, sessions=sessions, max_bytes=settings.fetch_max_bytes,
+            aborted=StoredAborted(self.database),
+        )  # fmt: skip
+        dispatcher = self.dispatcher = Dispatcher(produce=produce, fetch=self.fetch, clock=self.clock)
+        self.quotas.on_change = self._enforce_quotas
+        self._enforce_quotas()
         dispatcher.serve(apis(self._handlers()))
         server = self.server = Server(
             clock=self.clock,
             dispatch=dispatcher,
+            throttled_ms=self.throttles.on_connection,
             pending_bytes=lambda: self.writer.pending_bytes,
             pinned_bytes=self._pinned_bytes,
             max_frame_bytes=settings.socket_request_max_bytes,
@@ -313,11 +328,12 @@ class Agent:
         timestamps = Timestamps(self.reader, self.segments)
         service, producer_ids = self.transactions, self.producer_ids
         return Handlers(
-            cluster=ClusterHandlers(topics, brokers),
-            topics=TopicHandlers(topics, brokers),
+            cluster=ClusterHandlers(topics, brokers, self.throttles),
+            topics=TopicHandlers(topics, brokers, self.throttles),
             configs=ConfigHandlers(topics, brokers),
             replicas=ReplicaHandlers(registry, brokers),
             producers=ProducerHandlers(registry, producer_ids),
+            quotas=QuotaHandlers(self.quotas),
             offsets=OffsetHandlers(topics, timestamps.offset_for_timestamp),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),

@@ -6,7 +6,7 @@ What is not in the table is not advertised, and a request for it closes the conn
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ from penstock.log.admin.producers import ProducerHandlers
 from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
 from penstock.log.offsets_api import OffsetHandlers
+from penstock.quotas.handlers import QuotaHandlers
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.wire.api_keys import ApiKey
 
-Handle = Callable[[RequestContext, Any], Awaitable[Any]]
+Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Handlers:
     offsets: OffsetHandlers
     groups: GroupHandlers
     group_offsets: GroupOffsetHandlers
+    quotas: QuotaHandlers | None = None
     transactions: TransactionHandlers | None = None
     """None where transactions are not served."""
     transaction_offsets: TransactionOffsetHandlers | None = None
@@ -75,45 +77,59 @@ def _transaction_apis(handlers: Handlers) -> dict[int, Api]:
     }
 
 
+def _quota_apis(handlers: Handlers) -> dict[int, Api]:
+    quotas = handlers.quotas
+    if quotas is None:
+        return {}
+    return {
+        ApiKey.DESCRIBE_CLIENT_QUOTAS: Api(_up_to(1), quotas.describe_client_quotas),
+        ApiKey.ALTER_CLIENT_QUOTAS: Api(_up_to(1), quotas.alter_client_quotas),
+    }
+
+
 def apis(handlers: Handlers) -> Mapping[int, Api]:
     """The table."""
     cluster, topics, configs, replicas = handlers.cluster, handlers.topics, handlers.configs, handlers.replicas
     groups, group_offsets = handlers.groups, handlers.group_offsets
-    table = _transaction_apis(handlers) | {
-        ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
-        ApiKey.FETCH: Api(_up_to(18, oldest=4)),
-        ApiKey.LIST_OFFSETS: Api(_up_to(11, oldest=1), handlers.offsets.list_offsets),
-        ApiKey.METADATA: Api(_up_to(13), cluster.metadata),
-        ApiKey.OFFSET_COMMIT: Api(_up_to(10, oldest=2), group_offsets.offset_commit),
-        ApiKey.OFFSET_FETCH: Api(_up_to(10, oldest=1), group_offsets.offset_fetch),
-        ApiKey.FIND_COORDINATOR: Api(_up_to(6), groups.find_coordinator),
-        ApiKey.JOIN_GROUP: Api(_up_to(9), groups.join_group),
-        ApiKey.HEARTBEAT: Api(_up_to(4), groups.heartbeat),
-        ApiKey.LEAVE_GROUP: Api(_up_to(5), groups.leave_group),
-        ApiKey.SYNC_GROUP: Api(_up_to(5), groups.sync_group),
-        ApiKey.DESCRIBE_GROUPS: Api(_up_to(6), groups.describe_groups),
-        ApiKey.LIST_GROUPS: Api(_up_to(5), groups.list_groups),
-        ApiKey.CREATE_TOPICS: Api(_up_to(7, oldest=2), topics.create_topics),
-        ApiKey.DELETE_TOPICS: Api(_up_to(6, oldest=1), topics.delete_topics),
-        ApiKey.DELETE_RECORDS: Api(_up_to(2), handlers.offsets.delete_records),
-        ApiKey.OFFSET_FOR_LEADER_EPOCH: Api(_up_to(4, oldest=2), handlers.offsets.offset_for_leader_epoch),
-        ApiKey.DESCRIBE_CONFIGS: Api(_up_to(4, oldest=1), configs.describe_configs),
-        ApiKey.ALTER_CONFIGS: Api(_up_to(2), configs.alter_configs),
-        ApiKey.ALTER_REPLICA_LOG_DIRS: Api(_up_to(2, oldest=1), replicas.alter_replica_log_dirs),
-        ApiKey.DESCRIBE_LOG_DIRS: Api(_up_to(5, oldest=1), replicas.describe_log_dirs),
-        ApiKey.CREATE_PARTITIONS: Api(_up_to(3), topics.create_partitions),
-        ApiKey.DELETE_GROUPS: Api(_up_to(3), groups.delete_groups),
-        ApiKey.ELECT_LEADERS: Api(_up_to(2), replicas.elect_leaders),
-        ApiKey.INCREMENTAL_ALTER_CONFIGS: Api(_up_to(1), configs.incremental_alter_configs),
-        ApiKey.ALTER_PARTITION_REASSIGNMENTS: Api(_up_to(1), replicas.alter_partition_reassignments),
-        ApiKey.LIST_PARTITION_REASSIGNMENTS: Api(_up_to(0), replicas.list_partition_reassignments),
-        ApiKey.OFFSET_DELETE: Api(_up_to(0), group_offsets.offset_delete),
-        ApiKey.DESCRIBE_QUORUM: Api(_up_to(2), replicas.describe_quorum),
-        ApiKey.UPDATE_FEATURES: Api(_up_to(2), FeatureHandlers().update_features),
-        ApiKey.DESCRIBE_CLUSTER: Api(_up_to(2), cluster.describe_cluster),
-        ApiKey.DESCRIBE_PRODUCERS: Api(_up_to(0), handlers.producers.describe_producers),
-        ApiKey.LIST_CONFIG_RESOURCES: Api(_up_to(1), configs.list_config_resources),
-        ApiKey.DESCRIBE_TOPIC_PARTITIONS: Api(_up_to(0), cluster.describe_topic_partitions),
-    }
+    table = (
+        _transaction_apis(handlers)
+        | _quota_apis(handlers)
+        | {
+            ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
+            ApiKey.FETCH: Api(_up_to(18, oldest=4)),
+            ApiKey.LIST_OFFSETS: Api(_up_to(11, oldest=1), handlers.offsets.list_offsets),
+            ApiKey.METADATA: Api(_up_to(13), cluster.metadata),
+            ApiKey.OFFSET_COMMIT: Api(_up_to(10, oldest=2), group_offsets.offset_commit),
+            ApiKey.OFFSET_FETCH: Api(_up_to(10, oldest=1), group_offsets.offset_fetch),
+            ApiKey.FIND_COORDINATOR: Api(_up_to(6), groups.find_coordinator),
+            ApiKey.JOIN_GROUP: Api(_up_to(9), groups.join_group),
+            ApiKey.HEARTBEAT: Api(_up_to(4), groups.heartbeat),
+            ApiKey.LEAVE_GROUP: Api(_up_to(5), groups.leave_group),
+            ApiKey.SYNC_GROUP: Api(_up_to(5), groups.sync_group),
+            ApiKey.DESCRIBE_GROUPS: Api(_up_to(6), groups.describe_groups),
+            ApiKey.LIST_GROUPS: Api(_up_to(5), groups.list_groups),
+            ApiKey.CREATE_TOPICS: Api(_up_to(7, oldest=2), topics.create_topics),
+            ApiKey.DELETE_TOPICS: Api(_up_to(6, oldest=1), topics.delete_topics),
+            ApiKey.DELETE_RECORDS: Api(_up_to(2), handlers.offsets.delete_records),
+            ApiKey.OFFSET_FOR_LEADER_EPOCH: Api(_up_to(4, oldest=2), handlers.offsets.offset_for_leader_epoch),
+            ApiKey.DESCRIBE_CONFIGS: Api(_up_to(4, oldest=1), configs.describe_configs),
+            ApiKey.ALTER_CONFIGS: Api(_up_to(2), configs.alter_configs),
+            ApiKey.ALTER_REPLICA_LOG_DIRS: Api(_up_to(2, oldest=1), replicas.alter_replica_log_dirs),
+            ApiKey.DESCRIBE_LOG_DIRS: Api(_up_to(5, oldest=1), replicas.describe_log_dirs),
+            ApiKey.CREATE_PARTITIONS: Api(_up_to(3), topics.create_partitions),
+            ApiKey.DELETE_GROUPS: Api(_up_to(3), groups.delete_groups),
+            ApiKey.ELECT_LEADERS: Api(_up_to(2), replicas.elect_leaders),
+            ApiKey.INCREMENTAL_ALTER_CONFIGS: Api(_up_to(1), configs.incremental_alter_configs),
+            ApiKey.ALTER_PARTITION_REASSIGNMENTS: Api(_up_to(1), replicas.alter_partition_reassignments),
+            ApiKey.LIST_PARTITION_REASSIGNMENTS: Api(_up_to(0), replicas.list_partition_reassignments),
+            ApiKey.OFFSET_DELETE: Api(_up_to(0), group_offsets.offset_delete),
+            ApiKey.DESCRIBE_QUORUM: Api(_up_to(2), replicas.describe_quorum),
+            ApiKey.UPDATE_FEATURES: Api(_up_to(2), FeatureHandlers().update_features),
+            ApiKey.DESCRIBE_CLUSTER: Api(_up_to(2), cluster.describe_cluster),
+            ApiKey.DESCRIBE_PRODUCERS: Api(_up_to(0), handlers.producers.describe_producers),
+            ApiKey.LIST_CONFIG_RESOURCES: Api(_up_to(1), configs.list_config_resources),
+            ApiKey.DESCRIBE_TOPIC_PARTITIONS: Api(_up_to(0), cluster.describe_topic_partitions),
+        }
+    )
     table[ApiKey.API_VERSIONS] = Api(_up_to(5), ApiVersionsHandler(table, cluster.kafka_cluster_id).api_versions)
     return table

@@ -7,6 +7,9 @@ its bytes arrive.
 
 Requests of a connection are answered in the order they came. Produce requests are all under way at once, so that
 pipelining survives the disk; any other request waits for those before it and holds those behind it, as in Kafka.
+A client that is over a quota is muted: it is told how long, and until then nothing is read from it and nothing that was
+read ahead is begun, while what it is owed is sent. One timer ends that.
+
 A client that does not read its responses is not read from either, and behind a request that is held only a little is
 read ahead: what waits in a connection is bounded, and counted with what waits in all others.
 """
@@ -45,6 +48,8 @@ READ_AHEAD_BYTES = 16 * 1024
 _IOV_MAX = 512
 _JOIN_BELOW_BYTES = 64 * 1024
 _PRODUCE = 0
+_HELD, _MUTED = 1, 2
+"""Why requests have to wait."""
 _log = logging.getLogger(__name__)
 
 
@@ -81,9 +86,9 @@ class Connection:
 
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
-        "_out", "_queue", "_queue_bytes", "_server", "_slots", "_sock", "_writing", "answer", "cancel_wait", "closed",
-        "connection_id", "fd", "host", "identity", "last_active", "listener", "max_frame_bytes", "out_bytes",
-        "produces", "stalled_since", "task",
+        "_muted_until", "_out", "_queue", "_queue_bytes", "_server", "_slots", "_sock", "_writing", "answer",
+        "cancel_wait", "closed", "connection_id", "fd", "host", "identity", "last_active", "listener",
+        "max_frame_bytes", "out_bytes", "produces", "stalled_since", "task", "throttle_ms",
     )  # fmt: skip
 
     def __init__(
@@ -109,7 +114,11 @@ class Connection:
         self._slots: deque[Slot] = deque()
         self._queue: deque[bytes | memoryview] = deque()
         self._queue_bytes = 0
-        self._busy = False
+        self._busy = 0
+        """Why nothing that arrives is begun: one word, because every request asks."""
+        self._muted_until: asyncio.TimerHandle | None = None
+        self.throttle_ms = 0
+        """What the next response to a produce request says about waiting."""
         self._out: deque[Buffer] = deque()
         self.out_bytes = 0
         self._writing = False
@@ -287,28 +296,53 @@ class Connection:
     @property
     def held(self) -> bool:
         """Whether a request is under way that those behind it must wait for."""
-        return self._busy
+        return bool(self._busy & _HELD)
 
     @property
     def answering(self) -> bool:
         """Whether what arrives now has to wait."""
-        return self._busy or bool(self._queue)
+        return bool(self._busy or self._queue)
 
     def hold(self) -> None:
         """A request is under way that those behind it must wait for."""
-        self._busy = True
+        self._busy |= _HELD
 
     def release(self) -> None:
         """That request is answered: go on with what came meanwhile."""
-        self._busy = False
+        self._busy &= ~_HELD
         self.cancel_wait = None
         self.task = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what was read ahead, as far as that may be, and read on."""
         while self._queue and not self._busy and not self.closed and not self._is_full:
             frame = self._queue.popleft()
             self._queue_bytes -= len(frame)
             self._server.queued_bytes -= len(frame)
             self._dispatch(frame)
         self._resume_if_clear()
+
+    def mute(self, throttle_ms: int) -> None:
+        """Begin and read nothing more for so long; what is under way is answered."""
+        if self.closed:
+            return
+        loop = self._server.loop
+        until = loop.time() + throttle_ms / 1000
+        if self._muted_until is not None:
+            if self._muted_until.when() >= until:
+                return
+            self._muted_until.cancel()
+        self._muted_until = loop.call_at(until, self._unmute)
+        self._busy |= _MUTED
+        self._pause_input()
+
+    def _unmute(self) -> None:
+        self._muted_until = None
+        self._busy &= ~_MUTED
+        if self._frame is not None:
+            self._note_progress()
+        self._go_on()
 
     def _pause_input(self) -> None:
         if not self._input_paused and not self.closed:
@@ -329,6 +363,7 @@ class Connection:
         if (
             self._input_paused
             and not self.closed
+            and not self._busy & _MUTED
             and not self._server.draining
             and not self._is_full
             and len(self._queue) < QUEUE_MAX_REQUESTS
@@ -413,7 +448,7 @@ class Connection:
             self._writing = False
             self._server.loop.remove_writer(self.fd)
         if self._queue and not self._busy:
-            self.release()
+            self._go_on()
         elif self._input_paused:
             self._resume_if_clear()
 
@@ -435,6 +470,9 @@ class Connection:
             loop.remove_reader(self.fd)
         if self._writing:
             loop.remove_writer(self.fd)
+        if self._muted_until is not None:
+            self._muted_until.cancel()
+            self._muted_until = None
         if self._frame is not None:
             self._frame = None
             self._server.end_frame(self, self._frame_filled)

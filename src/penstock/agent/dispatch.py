@@ -2,6 +2,9 @@
 
 Produce and Fetch are answered by callbacks, without a task of their own in the common case. Everything else is a
 coroutine that the connection waits for.
+
+Where somebody has limits, `throttles` is there: what a produce request carries is counted when it arrives, everything
+else when it is answered. Over a limit a connection is muted at once, and its next response says for how long.
 """
 
 from __future__ import annotations
@@ -14,11 +17,14 @@ from typing import Any
 from penstock.agent import api_versions
 from penstock.agent.apis import Api
 from penstock.agent.connection import Connection, Slot
+from penstock.agent.throttling import Stopwatch, throttle, timed
+from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler, refusal_of, response_of
 from penstock.log.writer import Appended
+from penstock.quotas.throttles import Throttles
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.hot import ProduceShape, TakenProduce, answer, learn, take
@@ -42,22 +48,33 @@ class AgainTicket:
         if connection.closed:
             return
         error, base_offset, append_time_ms, log_start, _, _ = result
+        throttle_ms = connection.throttle_ms
+        if throttle_ms:
+            connection.throttle_ms = 0
         if error:
             key, version = ApiKey.PRODUCE, shape.version
             response = refusal_of(shape.topic_name, shape.topic_id, taken.partition_index, result)
+            response.throttle_time_ms = throttle_ms
             connection.fill(self._slot, codec.encode_response(key, version, taken.correlation_id, response))
             return
         connection.fill(
             self._slot,
-            [answer(shape, taken.correlation_id, taken.partition_index, base_offset, append_time_ms, log_start)],
-        )
+            [
+                answer(
+                    shape, taken.correlation_id, taken.partition_index, base_offset, append_time_ms, log_start,
+                    throttle_ms,
+                )
+            ],
+        )  # fmt: skip
 
 
 class Dispatcher:
     """Answers requests of all connections."""
 
-    def __init__(self, *, produce: ProduceHandler, fetch: FetchHandler) -> None:
-        self._produce, self._fetch = produce, fetch
+    def __init__(self, *, produce: ProduceHandler, fetch: FetchHandler, clock: Clock) -> None:
+        self._produce, self._fetch, self._clock = produce, fetch, clock
+        self.throttles: Throttles | None = None
+        """Who limits clients, while any has a limit."""
         self._table: Mapping[int, Api] = {}
         self.requests = [0] * (max(ApiKey) + 1)
         """How many requests came, by API key."""
@@ -89,9 +106,14 @@ class Dispatcher:
         if key == ApiKey.PRODUCE:
             if type(frame) is bytes:
                 connection.produces = learn(frame)
+            stopwatch = None
+            if self.throttles is not None:
+                stopwatch = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
             self._produce.handle(
                 context, request, partial(self._produced, connection, slot, version, header.correlation_id, request)
             )
+            if stopwatch is not None:
+                self._count_time(stopwatch)
         elif key == ApiKey.FETCH:
             self._start_fetch(connection, slot, context, header.correlation_id, request)
         else:
@@ -109,11 +131,41 @@ class Dispatcher:
             return False
         self.requests[ApiKey.PRODUCE] += 1
         context = connection.context(shape.version, shape.client_id)
+        stopwatch = None
+        if self.throttles is not None:
+            stopwatch = self._count_produce(connection, context, len(frame), tell=True)
         self._produce.handle_one(
             context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
             AgainTicket(connection, connection.open_slot(), shape, taken),
         )  # fmt: skip
+        if stopwatch is not None:
+            self._count_time(stopwatch)
         return True
+
+    def _count_produce(
+        self, connection: Connection, context: RequestContext, size_bytes: int, *, tell: bool
+    ) -> Stopwatch | None:
+        """A produce request arrived: mute its connection if that was too much. The time it takes counts for the next
+        one, because it is not known before this one is on its way."""
+        assert self.throttles is not None
+        client = self.throttles.client(context)
+        throttle_ms = self.throttles.on_produce(client, size_bytes)
+        if throttle_ms:
+            connection.mute(throttle_ms)
+            if tell:
+                connection.throttle_ms = max(connection.throttle_ms, throttle_ms)
+        return None if client.time is None else Stopwatch(client, self._clock)
+
+    def _count_time(self, stopwatch: Stopwatch) -> None:
+        if self.throttles is not None:
+            self.throttles.count_time(stopwatch.client, stopwatch.spent_s())
+
+    def _stopwatch(self, context: RequestContext) -> Stopwatch | None:
+        """Measures a request, if how long it takes matters."""
+        if self.throttles is None:
+            return None
+        client = self.throttles.client(context)
+        return None if client.time is None else Stopwatch(client, self._clock)
 
     def _produced(
         self, connection: Connection, slot: Slot, version: int, correlation_id: int, request: ProduceRequest,
@@ -128,24 +180,32 @@ class Dispatcher:
             else:
                 connection.fill(slot, [])
             return
-        self._reply(connection, slot, ApiKey.PRODUCE, version, correlation_id, response_of(request, results))
+        response = response_of(request, results)
+        response.throttle_time_ms, connection.throttle_ms = connection.throttle_ms, 0
+        self._reply(connection, slot, ApiKey.PRODUCE, version, correlation_id, response)
 
     def _start_fetch(
         self, connection: Connection, slot: Slot, context: RequestContext, correlation_id: int, request: Any
     ) -> None:
         answered = False
+        stopwatch = self._stopwatch(context)
 
         def done(response: Message) -> None:
             nonlocal answered
             answered = True
             if connection.closed:
                 return
+            if self.throttles is not None:
+                time_ms = 0 if stopwatch is None else self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
+                throttle(connection, response, time_ms)
             self._reply(connection, slot, ApiKey.FETCH, context.api_version, correlation_id, response)
             if connection.held:
                 connection.release()
 
         cancel = self._fetch.handle(context, request, done)
         if not answered:
+            if stopwatch is not None:
+                stopwatch.pause()
             connection.hold()
             connection.cancel_wait = cancel
 
@@ -154,8 +214,12 @@ class Dispatcher:
         request: Any,
     ) -> None:  # fmt: skip
         assert api.handle is not None
+        stopwatch = self._stopwatch(context)
         try:
-            response = await api.handle(context, request)
+            if stopwatch is None:
+                response = await api.handle(context, request)
+            else:
+                response = await timed(api.handle(context, request), stopwatch)
         except PlatformError as problem:
             _log.warning("%s v%d failed: %s", ApiKey(key).name, context.api_version, problem)
             connection.close()
@@ -164,6 +228,9 @@ class Dispatcher:
             connection.close()
         else:
             if not connection.closed:
+                if self.throttles is not None:
+                    time_ms = 0 if stopwatch is None else self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
+                    throttle(connection, response, time_ms)
                 self._reply(connection, slot, key, context.api_version, correlation_id, response)
                 connection.release()
 

@@ -45,6 +45,9 @@ HARD_STALL_S = 1.0
 UNREAD_MAX_BYTES = 128 * 1024 * 1024
 PINNED_MAX_BYTES = 64 * 1024 * 1024
 """Memory of the log beyond its budget that only unread responses keep."""
+TURNED_AWAY_MAX = 1024
+"""How many connections over their address's quota are kept until they are closed."""
+FIRST_SHORTAGE_MS, SHORTAGE_MAX_MS = 20, 1000
 _SWEEP_S = 1.0
 _IDLE_SWEEP_S = 15.0
 _ACCEPT_BATCH = 64
@@ -62,6 +65,7 @@ class Server:
         clock: Clock,
         dispatch: Dispatch,
         admit: Callable[[Connection], None] = lambda connection: None,
+        throttled_ms: Callable[[str], int] = lambda address: 0,
         pending_bytes: Callable[[], int],
         pinned_bytes: Callable[[], int] = lambda: 0,
         max_frame_bytes: int = 100 * 1024 * 1024,
@@ -72,6 +76,13 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self.dispatch = dispatch
         self._admit = admit
+        self._throttled_ms = throttled_ms
+        """For how long an address has to wait before it may connect."""
+        self._turned_away: dict[socket.socket, asyncio.TimerHandle] = {}
+        """Those who connected too often, until they are told."""
+        self._short_since: float | None = None
+        self._short_ms = FIRST_SHORTAGE_MS
+        """How long it took the last time until there was room for what waits for a flush."""
         self.max_frame_bytes, self.max_other_bytes = max_frame_bytes, min(MAX_OTHER_BYTES, max_frame_bytes)
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
         self.partial_bytes = 0
@@ -134,6 +145,10 @@ class Server:
             self.complaints.warn("a connection from %s is refused: there are as many as the settings allow", host)
             sock.close()
             return
+        throttled_ms = self._throttled_ms(host)
+        if throttled_ms:
+            self._turn_away(sock, throttled_ms)
+            return
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -148,6 +163,17 @@ class Server:
         self._connections[number] = connection
         self._per_host[host] = self._per_host.get(host, 0) + 1
         self._admit(connection)
+
+    def _turn_away(self, sock: socket.socket, after_ms: int) -> None:
+        """Close a connection that came too soon, but not at once: its client would be back at once. As in Kafka."""
+        if len(self._turned_away) >= TURNED_AWAY_MAX:
+            sock.close()
+            return
+        self._turned_away[sock] = self.loop.call_later(after_ms / 1000, self._close_turned_away, sock)
+
+    def _close_turned_away(self, sock: socket.socket) -> None:
+        del self._turned_away[sock]
+        sock.close()
 
     def _pause_accepting(self) -> None:
         for number in self._listening:
@@ -200,6 +226,11 @@ class Server:
             return False
         connection.pause()
         self._held_back[connection.connection_id] = connection
+        if self.pending_bytes() > PENDING_MAX_BYTES:
+            # Its next response says so; for how long is a guess from the last time.
+            connection.throttle_ms = max(connection.throttle_ms, self._short_ms)
+            if self._short_since is None:
+                self._short_since = self.now()
         self.hurry()
         return True
 
@@ -218,6 +249,9 @@ class Server:
 
     def make_room(self) -> None:
         """Room may have come back: read again where reading was stopped for lack of it."""
+        if self._short_since is not None and self.pending_bytes() <= PENDING_MAX_BYTES:
+            self._short_ms = max(1, min(round((self.now() - self._short_since) * 1000), SHORTAGE_MAX_MS))
+            self._short_since = None
         if self._held_back:
             for connection in [held for held in self._held_back.values() if not self._must_wait(held)]:
                 del self._held_back[connection.connection_id]
@@ -308,6 +342,10 @@ class Server:
             await asyncio.sleep(0.01)
         for connection in list(self._connections.values()):
             connection.close()
+        for sock, timer in self._turned_away.items():
+            timer.cancel()
+            sock.close()
+        self._turned_away.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
 

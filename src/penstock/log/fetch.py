@@ -18,6 +18,7 @@ from penstock.log.admin.failures import read_failure
 from penstock.log.fetch_sessions import FetchSessions, Session, TopicKey, Wanted
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.model import AbortedTransaction as Aborted
+from penstock.log.quota import FetchQuota
 from penstock.log.reader import COLD_READ_BYTES, Reader
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
@@ -64,6 +65,8 @@ class FetchHandler:
     ) -> None:  # fmt: skip
         self.registry, self.reader, self.sessions = registry, reader, sessions
         self.aborted = aborted or NothingAborted()
+        self.quota: FetchQuota | None = None
+        """Who limits how much is read, where anybody does."""
         self.max_bytes = min(max_bytes, RESPONSE_MAX_BYTES)
 
     def handle(self, context: RequestContext, request: FetchRequest, done: Done) -> Callable[[], None] | None:
@@ -77,7 +80,7 @@ class FetchHandler:
         except Refused as refused:
             done(FetchResponse(error_code=refused.code))
             return None
-        poll = Poll(self, context.cluster_id, request, session, wanted, full, done)
+        poll = Poll(self, context, request, session, wanted, full, done)
         return poll.start()
 
     def look(self, cluster_id: int, wanted: Wanted, room_bytes: int, *, read_committed: bool, first: bool) -> Answer:
@@ -135,18 +138,24 @@ class Poll:
     """One fetch until it is answered. A `Waiter` of its partitions while it waits."""
 
     __slots__ = (
-        "_cluster_id", "_done", "_full", "_handler", "_needed_bytes", "_read_committed", "_request", "_scheduled",
-        "_session", "_task", "_timer", "_waiting", "_wanted",
+        "_context", "_done", "_full", "_handler", "_max_bytes", "_min_bytes", "_needed_bytes", "_read_committed",
+        "_request", "_scheduled", "_session", "_task", "_timer", "_waiting", "_wanted",
     )  # fmt: skip
 
     def __init__(
-        self, handler: FetchHandler, cluster_id: int, request: FetchRequest, session: Session | None,
+        self, handler: FetchHandler, context: RequestContext, request: FetchRequest, session: Session | None,
         wanted: Sequence[Wanted], full: bool, done: Done,
     ) -> None:  # fmt: skip
-        self._handler, self._cluster_id, self._request, self._session = handler, cluster_id, request, session
+        self._handler, self._context, self._request, self._session = handler, context, request, session
         self._wanted, self._full = wanted, full
         self._done: Done | None = done
         self._read_committed = request.isolation_level == READ_COMMITTED
+        self._max_bytes, self._min_bytes = min(request.max_bytes, handler.max_bytes), request.min_bytes
+        if handler.quota is not None:
+            room_bytes = handler.quota.fetch_room(context)
+            if room_bytes is not None:
+                self._max_bytes = min(self._max_bytes, room_bytes)
+                self._min_bytes = min(self._min_bytes, self._max_bytes)
         self._waiting: list[Partition] = []
         self._needed_bytes = 0
         self._scheduled = False
@@ -157,10 +166,10 @@ class Poll:
         """Answer now if that is possible, else wait."""
         answers, size, urgent = self._look()
         request = self._request
-        if urgent or size >= request.min_bytes or request.max_wait_ms <= 0 or not self._wanted:
+        if urgent or size >= self._min_bytes or request.max_wait_ms <= 0 or not self._wanted:
             self._finish(answers)
             return None if self._done is None else self.cancel
-        self._needed_bytes = request.min_bytes - size
+        self._needed_bytes = self._min_bytes - size
         self._waiting = [answer.partition for answer in answers if answer.partition is not None]
         for partition in self._waiting:
             partition.waiters[self] = None
@@ -188,11 +197,11 @@ class Poll:
         if self._done is None or not self._waiting:
             return
         answers, size, urgent = self._look()
-        if urgent or size >= self._request.min_bytes:
+        if urgent or size >= self._min_bytes:
             self._stop_waiting()
             self._finish(answers)
         else:
-            self._needed_bytes = self._request.min_bytes - size
+            self._needed_bytes = self._min_bytes - size
 
     def on_change(self) -> None:
         """Answer now, whatever there is."""
@@ -224,10 +233,10 @@ class Poll:
     def _look(self) -> tuple[list[Answer], int, bool]:
         """Look at every partition: what they have, how many bytes, and whether there is a reason not to wait."""
         handler, read_committed = self._handler, self._read_committed
-        room = min(self._request.max_bytes, handler.max_bytes)
+        cluster_id, room = self._context.cluster_id, self._max_bytes
         answers, size, urgent = [], 0, False
         for wanted in self._wanted:
-            answer = handler.look(self._cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0)
+            answer = handler.look(cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0)
             if answer.data.error_code or answer.cold_bytes:
                 urgent = True
             size += answer.cold_bytes or answer.size_bytes
@@ -282,7 +291,13 @@ class Poll:
         done, self._done = self._done, None
         if done is None:
             return
-        response = FetchResponse(session_id=0 if self._session is None else self._session.session_id)
+        throttle_ms, allowed = self._charge(answers)
+        if not allowed:
+            done(self._throttled(throttle_ms))
+            return
+        response = FetchResponse(
+            throttle_time_ms=throttle_ms, session_id=0 if self._session is None else self._session.session_id
+        )
         topics = response.responses
         last: TopicKey | None = None
         for answer in answers:
@@ -300,6 +315,24 @@ class Poll:
             topics[-1].partitions.append(answer.data)
         done(response)
 
+    def _charge(self, answers: list[Answer]) -> tuple[int, bool]:
+        """How long the client is to wait for what it gets, and whether it gets it now."""
+        quota = self._handler.quota
+        if quota is None:
+            return 0, True
+        # Records and nothing else: what is around them is small, and costs a client that reads nothing nothing.
+        return quota.on_fetch(self._context, sum(_record_bytes(answer.data) for answer in answers))
+
+    def _throttled(self, throttle_ms: int) -> FetchResponse:
+        """An empty answer. A session that would begin with it does not; one that goes on has told nothing new."""
+        session_id = 0
+        if self._session is not None:
+            if self._full:
+                self._handler.sessions.drop(self._session.session_id)
+            else:
+                session_id = self._session.session_id
+        return FetchResponse(throttle_time_ms=throttle_ms, session_id=session_id)
+
     def _changed(self, answer: Answer) -> bool:
         """Whether a session's client has something to learn of a partition; notes what it is told."""
         wanted, data = answer.wanted, answer.data
@@ -314,6 +347,11 @@ class Poll:
         wanted.sent_high_watermark = -1 if data.error_code else data.high_watermark
         wanted.sent_log_start = data.log_start_offset
         return changed
+
+
+def _record_bytes(data: PartitionData) -> int:
+    """How long the records of a partition's answer are together; a list of pieces, unless there are none."""
+    return sum(map(len, data.records)) if isinstance(data.records, list) else len(data.records or _EMPTY)
 
 
 def _as_message(aborted: Iterable[Aborted]) -> list[AbortedTransaction]:

@@ -82,10 +82,10 @@ class FetchSessions:
         Raises `Refused` with the top-level error when the session is unknown or out of step.
         """
         if request.session_epoch == FINAL_EPOCH:
-            self._drop(request.session_id)
+            self.drop(request.session_id)
             return None, list(_wanted(request, by_id)), True
         if request.session_epoch == INITIAL_EPOCH:
-            self._drop(request.session_id)
+            self.drop(request.session_id)
             wanted = list(_wanted(request, by_id))
             has_room = len(wanted) <= SESSION_MAX_PARTITIONS and self._partitions + len(wanted) <= ALL_MAX_PARTITIONS
             session = self._open(by_id) if wanted and has_room else None
@@ -104,7 +104,7 @@ class FetchSessions:
             oldest = next(iter(self._sessions.values()))
             if now_ms - oldest.last_used_ms < MIN_EVICTION_MS:
                 return None
-            self._drop(oldest.session_id)
+            self.drop(oldest.session_id)
         while True:
             session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
             if session_id and session_id not in self._sessions:
@@ -135,11 +135,12 @@ class FetchSessions:
             session.wanted[want.topic, want.index] = want
         self._partitions += len(session.wanted) - before
         if len(session.wanted) > SESSION_MAX_PARTITIONS or self._partitions > ALL_MAX_PARTITIONS:
-            self._drop(session.session_id)
+            self.drop(session.session_id)
             raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session has too many partitions")
         return session
 
-    def _drop(self, session_id: int) -> None:
+    def drop(self, session_id: int) -> None:
+        """Forget a session; one that is not there is no error."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
             self._partitions -= len(session.wanted)

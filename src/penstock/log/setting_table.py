@@ -106,6 +106,21 @@ _LIMITS = (
     ),
 )  # fmt: skip
 
+_QUOTAS = (
+    _setting("quota.window.num", INT, "11", "How many samples client quotas are averaged over.", at_least=1),
+    _setting(
+        "quota.window.size.seconds", INT, "1", at_least=1, doc="How long each sample of client quotas is.",
+    ),
+    _setting(
+        "controller.quota.window.num", INT, "11", at_least=1,
+        doc="How many samples' worth of changes may be made at once under a quota for changes.",
+    ),
+    _setting(
+        "controller.quota.window.size.seconds", INT, "1", at_least=1,
+        doc="How long each sample of quotas for changes is.",
+    ),
+)  # fmt: skip
+
 _BACKGROUND = (
     _setting(
         "transaction.abort.timed.out.transaction.cleanup.interval.ms", INT, "10000", at_least=1,
@@ -222,7 +237,7 @@ _KEPT_ONLY = (
 )  # fmt: skip
 
 SETTINGS: Mapping[str, ConfigKey] = dict(
-    sorted(table((*_TOPICS, *_GROUPS, *_LIMITS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)).items())
+    sorted(table((*_TOPICS, *_GROUPS, *_LIMITS, *_QUOTAS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)).items())
 )
 """Every broker-wide setting by name."""
 

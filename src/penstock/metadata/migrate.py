@@ -27,11 +27,11 @@ _HOT_ON_POSTGRES = (
 MACROS: Mapping[str, Mapping[str, str]] = {
     "sqlite": {
         "ID": "INTEGER", "I16": "INTEGER", "I32": "INTEGER", "I64": "INTEGER", "TEXT": "TEXT", "BLOB": "BLOB",
-        "HOT": "", "NOROWID": "WITHOUT ROWID",
+        "F64": "REAL", "HOT": "", "NOROWID": "WITHOUT ROWID",
     },
     "postgres": {
         "ID": "BIGINT", "I16": "SMALLINT", "I32": "INTEGER", "I64": "BIGINT", "TEXT": "TEXT", "BLOB": "BYTEA",
-        "HOT": _HOT_ON_POSTGRES, "NOROWID": "",
+        "F64": "DOUBLE PRECISION", "HOT": _HOT_ON_POSTGRES, "NOROWID": "",
     },
 }  # fmt: skip
 

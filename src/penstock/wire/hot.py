@@ -31,6 +31,8 @@ _ENDS = b"\0\0\0"
 """No tags: of the partition, of the topic, of the request."""
 _AFTER_RESULT = bytes((1, 0, 0, 0, 0, 0, 0, 0, 0))
 """No record errors, no message, no tags of partition and topic, no throttling, no tags of the response."""
+_THROTTLED = Struct(">4sIB")
+"""The same with throttling."""
 _ONE = 2
 """A compact array's length of one."""
 
@@ -142,14 +144,15 @@ def take(shape: ProduceShape, frame: bytes) -> TakenProduce | None:
 
 
 def answer(
-    shape: ProduceShape, correlation_id: int, index: int, base_offset: int, append_time_ms: int, log_start: int
-) -> bytes:
+    shape: ProduceShape, correlation_id: int, index: int, base_offset: int, append_time_ms: int, log_start: int,
+    throttle_ms: int = 0,
+) -> bytes:  # fmt: skip
     """The whole frame that says that the records were appended."""
     return b"".join(
         (
             _SIZE_ID.pack(shape.answer_bytes, correlation_id),
             shape.answer_front,
             _RESULT.pack(index, 0, base_offset, append_time_ms, log_start),
-            _AFTER_RESULT,
+            _THROTTLED.pack(_AFTER_RESULT[:4], throttle_ms, 0) if throttle_ms else _AFTER_RESULT,
         )
     )

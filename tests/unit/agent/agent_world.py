@@ -142,14 +142,19 @@ class Setup:
 
     def connect(self, host: str = "10.0.0.1") -> tuple[Client, Connection]:
         """A client, and the server's side of it."""
+        client = self.knock(host)
+        connections: Sequence[Connection] = list(self.server._connections.values())
+        return client, connections[-1]
+
+    def knock(self, host: str = "10.0.0.1") -> Client:
+        """A client, whether it is let in or not."""
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 * 1024)
         self.server._accept(theirs, host, Listener())
         client = Client(ours)
         self.clients.append(client)
-        connections: Sequence[Connection] = list(self.server._connections.values())
-        return client, connections[-1]
+        return client
 
     async def close(self) -> None:
         """End everything; nothing may be left over."""

@@ -122,15 +122,19 @@ def test_a_changed_byte_is_never_misread(version: int, position: int, byte: int)
     base_offset=st.integers(0, 2**63 - 1),
     append_time_ms=st.integers(-1, 2**62),
     log_start=st.integers(0, 2**62),
+    throttle_ms=st.just(0) | st.integers(0, 2**31 - 1),
 )
 def test_the_answer_is_what_the_codec_writes(
-    version: int, correlation_id: int, index: int, base_offset: int, append_time_ms: int, log_start: int
-) -> None:
+    version: int, correlation_id: int, index: int, base_offset: int, append_time_ms: int, log_start: int,
+    throttle_ms: int,
+) -> None:  # fmt: skip
     shape = hot.learn(frame_of(version))
     assert shape is not None
     share = PartitionProduceResponse(
         index=index, base_offset=base_offset, log_append_time_ms=append_time_ms, log_start_offset=log_start
     )
     topic = TopicProduceResponse(name=shape.topic_name, topic_id=shape.topic_id, partition_responses=[share])
-    expected = codec.encode_response(ApiKey.PRODUCE, version, correlation_id, ProduceResponse(responses=[topic]))
-    assert hot.answer(shape, correlation_id, index, base_offset, append_time_ms, log_start) == b"".join(expected)
+    response = ProduceResponse(responses=[topic], throttle_time_ms=throttle_ms)
+    expected = codec.encode_response(ApiKey.PRODUCE, version, correlation_id, response)
+    found = hot.answer(shape, correlation_id, index, base_offset, append_time_ms, log_start, throttle_ms)
+    assert found == b"".join(expected)

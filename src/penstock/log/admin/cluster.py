@@ -9,6 +9,7 @@ from penstock.base.errors import PlatformError
 from penstock.log import topic_names
 from penstock.log.brokers import Broker, Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition, Topic
+from penstock.log.quota import MutationQuota, NoQuota
 from penstock.log.refusals import Refused
 from penstock.log.topics import Topics
 from penstock.wire.error_codes import ErrorCode
@@ -48,10 +49,11 @@ ZERO_UUID = bytes(16)
 class ClusterHandlers:
     """Kafka's views of brokers, topics and partitions."""
 
-    def __init__(self, topics: Topics, brokers: Brokers) -> None:
+    def __init__(self, topics: Topics, brokers: Brokers, quota: MutationQuota | None = None) -> None:
         self._topics = topics
         self._registry = topics.registry
         self._brokers = brokers
+        self._quota = quota or NoQuota()
 
     def kafka_cluster_id(self, context: RequestContext) -> str:
         """What clients call the cluster they are at."""
@@ -118,7 +120,9 @@ class ClusterHandlers:
         return list(answers.values())
 
     async def _create(self, context: RequestContext, names: Sequence[str]) -> dict[str, Topic | MetadataResponseTopic]:
+        count = self._topics.settings.of(context.cluster_id).num_partitions
         try:
+            self._quota.allowance(context, strict=True).spend(count * len(names))
             made = await self._topics.ensure(context.cluster_id, names)
         except PlatformError:
             # Known topics must stay visible when nothing can be created; clients ask again after this code.

@@ -11,6 +11,7 @@ from penstock.log.admin.config_entries import topic_entries
 from penstock.log.admin.failures import admin_failure
 from penstock.log.brokers import Brokers
 from penstock.log.model import Topic
+from penstock.log.quota import MutationQuota, NoQuota
 from penstock.log.refusals import Refused
 from penstock.log.topics import NewTopic, Topics, unknown_topic
 from penstock.wire.error_codes import ErrorCode
@@ -39,19 +40,24 @@ ZERO_UUID = bytes(16)
 OPEN = -1
 """What a client sends for a number it leaves to the broker."""
 METADATA_TOPIC = "__cluster_metadata"
+CREATE_THROTTLED_SINCE, GROW_THROTTLED_SINCE, DELETE_THROTTLED_SINCE = 6, 3, 5
+"""The versions whose clients know THROTTLING_QUOTA_EXCEEDED."""
 
 
 class TopicHandlers:
     """Kafka's topic administration over `Topics`."""
 
-    def __init__(self, topics: Topics, brokers: Brokers) -> None:
+    def __init__(self, topics: Topics, brokers: Brokers, quota: MutationQuota | None = None) -> None:
         self._topics = topics
         self._registry = topics.registry
         self._brokers = brokers
+        self._quota = quota or NoQuota()
 
     async def create_topics(self, context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:
         """CreateTopics, key 19, v2-7. v4: partitions and replication factor may be left open. v5: the answer holds
-        both and the configuration (KIP-525). v7: topic ids. Any replication factor is taken and shown again."""
+        both and the configuration (KIP-525). v6: may be refused for a quota (KIP-599). v7: topic ids. Any replication
+        factor is taken and shown again."""
+        allowance = self._quota.allowance(context, strict=context.api_version >= CREATE_THROTTLED_SINCE)
         seen = Counter(topic.name for topic in request.topics)
         results: dict[str, CreatableTopicResult] = {}
         wanted: list[NewTopic] = []
@@ -62,8 +68,8 @@ class TopicHandlers:
                 continue
             try:
                 new = self._wanted(context, topic)
-                if request.validate_only:
-                    self._topics.check_new(context.cluster_id, new)
+                self._topics.check_new(context.cluster_id, new)
+                allowance.spend(self._topics.counts(context.cluster_id, new)[0])
             except Refused as error:
                 results[topic.name] = _not_created(topic.name, error)
                 continue
@@ -71,7 +77,9 @@ class TopicHandlers:
             wanted.append(new)
         if not request.validate_only and wanted:
             await self._create(context, wanted, results)
-        return CreateTopicsResponse(topics=list(results.values()))
+        return CreateTopicsResponse(
+            throttle_time_ms=allowance.throttle_time_ms(), topics=list(results.values())
+        )  # fmt: skip
 
     async def _create(
         self, context: RequestContext, wanted: Sequence[NewTopic], results: dict[str, CreatableTopicResult]
@@ -151,7 +159,8 @@ class TopicHandlers:
     async def create_partitions(
         self, context: RequestContext, request: CreatePartitionsRequest
     ) -> CreatePartitionsResponse:
-        """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be throttled (KIP-599)."""
+        """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be refused for a quota (KIP-599)."""
+        allowance = self._quota.allowance(context, strict=context.api_version >= GROW_THROTTLED_SINCE)
         seen = Counter(topic.name for topic in request.topics)
         results: dict[str, CreatePartitionsTopicResult] = {}
         for wanted in request.topics:
@@ -160,11 +169,12 @@ class TopicHandlers:
                 if seen[wanted.name] > 1:
                     raise Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
                 topic = self._growing(context, wanted)
+                allowance.spend(wanted.count - len(topic.partitions))
                 if not request.validate_only:
                     await self._topics.add_partitions(topic, wanted.count)
             except PlatformError as error:
                 result.error_code, result.error_message = admin_failure(error)
-        return CreatePartitionsResponse(results=list(results.values()))
+        return CreatePartitionsResponse(throttle_time_ms=allowance.throttle_time_ms(), results=list(results.values()))
 
     def _growing(self, context: RequestContext, wanted: CreatePartitionsTopic) -> Topic:
         topic = self._registry.by_name(context.cluster_id, wanted.name)
@@ -183,7 +193,9 @@ class TopicHandlers:
         return topic
 
     async def delete_topics(self, context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
-        """DeleteTopics, key 20, v1-6. v4: flexible. v5: error messages. v6: by topic id as well (KIP-516)."""
+        """DeleteTopics, key 20, v1-6. v4: flexible. v5: error messages, may be refused for a quota (KIP-599). v6: by
+        topic id as well (KIP-516)."""
+        allowance = self._quota.allowance(context, strict=context.api_version >= DELETE_THROTTLED_SINCE)
         wanted = request.topics or [DeleteTopicState(name=name) for name in request.topic_names]
         if not self._topics.settings.of(context.cluster_id).delete_topics:
             code = ErrorCode.INVALID_REQUEST if context.api_version < 3 else ErrorCode.TOPIC_DELETION_DISABLED
@@ -197,6 +209,8 @@ class TopicHandlers:
             try:
                 _check_target(state, names, ids)
                 topic = self._target(context, state)
+                if topic not in going:
+                    allowance.spend(len(topic.partitions))
             except Refused as refusal:
                 responses.append(_not_deleted(state, refusal))
                 continue
@@ -207,7 +221,9 @@ class TopicHandlers:
         except PlatformError as error:
             for result in going.values():
                 result.error_code, result.error_message = admin_failure(error)
-        return DeleteTopicsResponse(responses=responses + list(going.values()))
+        return DeleteTopicsResponse(
+            throttle_time_ms=allowance.throttle_time_ms(), responses=responses + list(going.values())
+        )
 
     def _target(self, context: RequestContext, state: DeleteTopicState) -> Topic:
         if state.name is not None:

@@ -1,0 +1,117 @@
+"""How much was done lately: Kafka's sliding windows and its token bucket. Pure; the time is an argument.
+
+A `Rate` is what Kafka calls a sampled rate: amounts in samples of one window each, the oldest of which are forgotten.
+With the usual eleven samples of a second it is the average over the last ten to eleven seconds, so a burst of ten
+seconds' worth passes, and then the average is kept. A `TokenBucket` (KIP-599) holds as much as a whole stretch of
+windows allows and fills up all the time, so that one large change does not have to be forgotten before the next.
+
+A meter that was not used for a whole stretch of windows is as good as a new one, so nothing is lost by dropping it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+MAX_THROTTLE_MS = 15 * 60 * 1000
+"""Nobody is made to wait for longer at once, however small a limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Windows:
+    """How long is remembered."""
+
+    samples: int = 11
+    window_ms: int = 1000
+
+    @property
+    def stretch_ms(self) -> int:
+        """All samples together."""
+        return self.samples * self.window_ms
+
+
+class Rate:
+    """Amounts over a sliding window."""
+
+    __slots__ = ("_samples", "_total", "_windows")
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+        self._samples: deque[list[float]] = deque()
+        """[when it began, when something was last added, how much]; the oldest first."""
+        self._total = 0.0
+
+    def record(self, amount: float, now_ms: int) -> None:
+        """Add an amount, or take one back."""
+        samples = self._samples
+        if samples and now_ms - samples[-1][0] < self._windows.window_ms:
+            sample = samples[-1]
+            sample[1] = now_ms
+            sample[2] += amount
+        else:
+            samples.append([now_ms, now_ms, amount])
+        self._total += amount
+
+    def excess_ms(self, limit: float, now_ms: int) -> int:
+        """How long nothing may be added until the average is at the limit, in units a second; 0 if it is now."""
+        self._forget(now_ms)
+        if not self._samples:
+            return 0
+        span_ms = self._span_ms(now_ms)
+        excess = self._total - limit * span_ms / 1000
+        return 0 if excess <= 0 else min(round(excess / limit * 1000), MAX_THROTTLE_MS)
+
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether it is as good as new."""
+        self._forget(now_ms)
+        return not self._samples
+
+    def _forget(self, now_ms: int) -> None:
+        samples, stretch_ms = self._samples, self._windows.stretch_ms
+        while samples and now_ms - samples[0][1] >= stretch_ms:
+            self._total -= samples.popleft()[2]
+        if not samples:
+            self._total = 0.0  # Whatever rounding has left.
+
+    def _span_ms(self, now_ms: int) -> int:
+        """The time that the amounts are divided by: as if the windows before the first sample had been empty."""
+        window_ms = self._windows.window_ms
+        elapsed_ms = int(now_ms - self._samples[0][0])
+        missing = self._windows.samples - 1 - elapsed_ms // window_ms
+        return max(elapsed_ms + max(missing, 0) * window_ms, 1)
+
+
+class TokenBucket:
+    """Credits that come back at the rate of a limit."""
+
+    __slots__ = ("_at_ms", "_tokens", "_windows")
+
+    def __init__(self, windows: Windows) -> None:
+        self._windows = windows
+        self._tokens = 0.0
+        self._at_ms: int | None = None
+
+    def record(self, amount: float, limit: float, now_ms: int) -> None:
+        """Take credits, even more than there are."""
+        self._refill(limit, now_ms)
+        self._tokens = min(self._tokens - amount, self._burst(limit))
+
+    def excess_ms(self, limit: float, now_ms: int) -> int:
+        """How long until no credits are owed; 0 if none are."""
+        self._refill(limit, now_ms)
+        return 0 if self._tokens >= 0 else min(round(-self._tokens / limit * 1000), MAX_THROTTLE_MS)
+
+    def is_idle(self, now_ms: int) -> bool:
+        """Whether it is as good as new: full."""
+        # What is owed takes longer to come back than a stretch of windows.
+        return self._at_ms is None or (self._tokens >= 0 and now_ms - self._at_ms >= self._windows.stretch_ms)
+
+    def _refill(self, limit: float, now_ms: int) -> None:
+        if self._at_ms is None:
+            self._tokens = self._burst(limit)
+        else:
+            self._tokens = min(self._tokens + limit * (now_ms - self._at_ms) / 1000, self._burst(limit))
+        self._at_ms = now_ms
+
+    def _burst(self, limit: float) -> float:
+        return limit * self._windows.stretch_ms / 1000

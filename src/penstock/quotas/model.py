@@ -1,0 +1,136 @@
+"""Quotas as they are kept: entities, the limits they have, and the order in which they count. Pure.
+
+An entity is a user, a client id, both together, or an address; each may be the default of its kind, which counts for
+everyone who has no quota of their own. For a client the most specific entity that has a limit counts (KIP-55):
+
+    user and client id, user and default client, user,
+    default user and client id, default user and default client, default user,
+    client id, default client
+
+What counts also decides who shares: a limit of a user is one for all of that user's clients together, a limit of a
+client id one for all users under that id, and a limit of a pair is the pair's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+USER, CLIENT_ID, IP = "user", "client-id", "ip"
+DEFAULT = None
+"""The name of a default entity."""
+
+Entity = tuple[tuple[str, str | None], ...]
+"""What has limits: pairs of type and name, sorted by type."""
+Limits = Mapping[str, float]
+"""An entity's limits by quota key."""
+Table = Mapping[Entity, Limits]
+"""All limits of a virtual cluster. Never changed, only replaced."""
+
+
+class QuotaKey(StrEnum):
+    """What is limited."""
+
+    PRODUCER_BYTE_RATE = "producer_byte_rate"
+    CONSUMER_BYTE_RATE = "consumer_byte_rate"
+    REQUEST_PERCENTAGE = "request_percentage"
+    CONTROLLER_MUTATION_RATE = "controller_mutation_rate"
+    CONNECTION_CREATION_RATE = "connection_creation_rate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRule:
+    """Which values a key takes."""
+
+    whole: bool
+    maximum: float
+    doc: str
+
+
+CLIENT_KEYS: Mapping[str, KeyRule] = {
+    QuotaKey.PRODUCER_BYTE_RATE: KeyRule(whole=True, maximum=2**63 - 1, doc="Bytes of produce requests a second."),
+    QuotaKey.CONSUMER_BYTE_RATE: KeyRule(whole=True, maximum=2**63 - 1, doc="Bytes fetched a second."),
+    QuotaKey.REQUEST_PERCENTAGE: KeyRule(
+        whole=False, maximum=float("inf"), doc="Time of an agent spent on requests; 100 is all of it."
+    ),
+    QuotaKey.CONTROLLER_MUTATION_RATE: KeyRule(
+        whole=False, maximum=float("inf"), doc="Partitions created and deleted a second."
+    ),
+}
+"""Of users and clients."""
+ADDRESS_KEYS: Mapping[str, KeyRule] = {
+    QuotaKey.CONNECTION_CREATION_RATE: KeyRule(whole=True, maximum=2**31 - 1, doc="Connections made a second."),
+}
+"""Of addresses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaChanged:
+    """A record: a limit is this from now on; None takes it away."""
+
+    entity: Entity
+    key: str
+    value: float | None
+
+
+class Limit(NamedTuple):
+    """What counts for one client: how much, and with whom it is shared."""
+
+    value: float
+    user: str
+    """Empty where all users share."""
+    client_id: str
+    """Empty where all clients share."""
+
+
+def entity(*, user: str | None = "", client_id: str | None = "", ip: str | None = "") -> Entity:
+    """The entity with these names; None is a default, an empty name none at all."""
+    names = ((CLIENT_ID, client_id), (IP, ip), (USER, user))
+    return tuple((kind, name) for kind, name in names if name != "")
+
+
+def limit_of(table: Table, key: str, user: str, client_id: str | None) -> Limit | None:
+    """The limit that counts for a client, or None. One without an id has that of the default client."""
+    client = client_id or DEFAULT
+    tag = client_id or ""
+    for who, shared_by in (
+        (entity(user=user, client_id=client), (user, tag)),
+        (entity(user=user, client_id=DEFAULT), (user, tag)),
+        (entity(user=user), (user, "")),
+        (entity(user=DEFAULT, client_id=client), (user, tag)),
+        (entity(user=DEFAULT, client_id=DEFAULT), (user, tag)),
+        (entity(user=DEFAULT), (user, "")),
+        (entity(client_id=client), ("", tag)),
+        (entity(client_id=DEFAULT), ("", tag)),
+    ):
+        value = table.get(who, {}).get(key)
+        if value is not None:
+            return Limit(value, *shared_by)
+    return None
+
+
+def connection_rate_of(table: Table, address: str) -> float | None:
+    """How many connections a second may come from an address; None for any number."""
+    for who in (entity(ip=address), entity(ip=DEFAULT)):
+        value = table.get(who, {}).get(QuotaKey.CONNECTION_CREATION_RATE)
+        if value is not None:
+            return value
+    return None
+
+
+def evolve(table: Table, records: tuple[QuotaChanged, ...]) -> Table:
+    """Apply durable records. The only function that makes a new table."""
+    after: dict[Entity, Limits] = dict(table)
+    for record in records:
+        limits = dict(after.get(record.entity, {}))
+        if record.value is None:
+            limits.pop(record.key, None)
+        else:
+            limits[record.key] = record.value
+        if limits:
+            after[record.entity] = limits
+        else:
+            after.pop(record.entity, None)
+    return after

@@ -1,0 +1,87 @@
+"""The quotas of all virtual clusters: kept in the database, held in memory, in force at once.
+
+A change is decided on the current table, made durable, applied, and only then answered; changes run one after the
+other. A caller who goes away stops none of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+from penstock.base.errors import OutcomeUnknown
+from penstock.log.refusals import Refused
+from penstock.metadata.database import Script
+from penstock.quotas import store, transitions
+from penstock.quotas.model import Table, evolve
+from penstock.quotas.throttles import Throttles
+from penstock.quotas.transitions import Change
+
+T = TypeVar("T")
+
+
+class Database(Protocol):
+    """What is needed of the metadata port."""
+
+    async def transaction(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script, all or nothing."""
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script that only reads."""
+
+
+class Quotas:
+    """The only writer of quotas."""
+
+    def __init__(self, *, database: Database, throttles: Throttles) -> None:
+        self._database, self._throttles = database, throttles
+        self._tables: dict[int, Table] = {}
+        self._lock = asyncio.Lock()
+        self._running: set[asyncio.Future[Any]] = set()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after the limits of some virtual cluster have changed."""
+
+    async def load(self) -> None:
+        """Put what is stored in force."""
+        for cluster_id, table in (await self._database.read(store.load)).items():
+            self._put(cluster_id, table)
+
+    async def close(self) -> None:
+        """Wait for the changes that are under way; their callers may be gone."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def table(self, cluster_id: int) -> Table:
+        """All limits of a virtual cluster."""
+        return self._tables.get(cluster_id, {})
+
+    @property
+    def counts(self) -> Mapping[int, int]:
+        """How many entities have limits, by virtual cluster."""
+        return {cluster_id: len(table) for cluster_id, table in self._tables.items()}
+
+    async def alter(
+        self, cluster_id: int, changes: Sequence[Change], *, validate_only: bool = False
+    ) -> Sequence[Refused | None]:
+        """Change limits; for each change why not, or None."""
+        task = asyncio.ensure_future(self._alter(cluster_id, changes, validate_only))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _alter(self, cluster_id: int, changes: Sequence[Change], validate_only: bool) -> Sequence[Refused | None]:
+        async with self._lock:
+            table = self.table(cluster_id)
+            decision = transitions.alter(table, changes)
+            if decision.records and not validate_only:
+                try:
+                    await self._database.transaction(lambda: store.write(cluster_id, decision.records))
+                except OutcomeUnknown:
+                    await self._database.transaction(lambda: store.write(cluster_id, decision.records))
+                self._put(cluster_id, evolve(table, decision.records))
+            return decision.refusals
+
+    def _put(self, cluster_id: int, table: Table) -> None:
+        self._tables[cluster_id] = table
+        self._throttles.replace(cluster_id, table)
+        self.on_change()

@@ -1,0 +1,31 @@
+"""Settings of quotas, under Kafka's names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.log.settings import BrokerSettings
+from penstock.quotas.meters import Windows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaSettings:
+    """How long is remembered."""
+
+    windows: Windows = Windows()  # noqa: RUF009  # frozen
+    """`quota.window.num`, `quota.window.size.seconds`"""
+    mutation_windows: Windows = Windows()  # noqa: RUF009  # frozen
+    """`controller.quota.window.num`, `controller.quota.window.size.seconds`"""
+
+    @classmethod
+    def of(cls, broker: BrokerSettings) -> QuotaSettings:
+        """What the settings of a broker say about quotas."""
+        return cls(
+            windows=Windows(
+                samples=broker.whole("quota.window.num"), window_ms=broker.whole("quota.window.size.seconds") * 1000
+            ),
+            mutation_windows=Windows(
+                samples=broker.whole("controller.quota.window.num"),
+                window_ms=broker.whole("controller.quota.window.size.seconds") * 1000,
+            ),
+        )

@@ -1,0 +1,249 @@
+"""What clients have done lately, compared with their limits: how long each is made to wait.
+
+Nothing is measured for whom no limit counts. `Clients` remembers which limits count for whom, so that a request costs
+one look-up; the meters themselves are shared by everybody who shares a limit, and outlive a change of it. Those that
+nobody used for a whole stretch of windows are dropped when there are many, which changes nothing. No timer runs.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock.base.clock import Clock
+from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
+from penstock.log.quota import UNLIMITED, Allowance
+from penstock.log.refusals import Refused
+from penstock.quotas.meters import MAX_THROTTLE_MS, Rate, TokenBucket
+from penstock.quotas.model import QuotaKey, Table, connection_rate_of, limit_of
+from penstock.quotas.settings import QuotaSettings
+from penstock.quotas.transitions import canonical_address
+from penstock.wire.error_codes import ErrorCode
+
+KEPT_MIN = 1024
+"""How many meters, or clients, are kept before it is looked for some to drop."""
+_PRINCIPAL_TYPE: Final = "User:"
+
+
+class Meter:
+    """A rate that somebody may not exceed."""
+
+    __slots__ = ("limit", "rate")
+
+    def __init__(self, rate: Rate, limit: float) -> None:
+        self.rate, self.limit = rate, limit
+
+    def charge(self, amount: float, now_ms: int) -> int:
+        """Count an amount; how long to wait for it."""
+        self.rate.record(amount, now_ms)
+        return self.rate.excess_ms(self.limit, now_ms)
+
+
+class Client:
+    """The meters that count for one client; None where there is no limit."""
+
+    __slots__ = ("bucket", "fetch", "mutations", "produce", "time")
+
+    def __init__(self) -> None:
+        self.produce: Meter | None = None
+        self.fetch: Meter | None = None
+        self.time: Meter | None = None
+        self.bucket: TokenBucket | None = None
+        self.mutations = 0.0
+        """The limit of the bucket."""
+
+
+class Throttles:
+    """The measures of one agent's clients."""
+
+    def __init__(self, *, clock: Clock, settings: QuotaSettings) -> None:
+        self._clock, self._settings = clock, settings
+        self._tables: dict[int, Table] = {}
+        self._clients: dict[tuple[int, str, str | None], Client] = {}
+        self._rates: dict[tuple[str, int, str, str], Rate] = {}
+        self._buckets: dict[tuple[int, str, str], TokenBucket] = {}
+        self._keep = KEPT_MIN
+        self.limits_clients = False
+        """Whether any client, user or default has a limit."""
+        self.limits_addresses = False
+        self.throttled: dict[str, int] = dict.fromkeys(QuotaKey, 0)
+        """How often somebody was made to wait, by what was limited."""
+
+    def replace(self, cluster_id: int, table: Table) -> None:
+        """From now on these limits count in a virtual cluster."""
+        self._tables[cluster_id] = table
+        self._clients.clear()
+        keys = {key for each in self._tables.values() for limits in each.values() for key in limits}
+        self.limits_addresses = QuotaKey.CONNECTION_CREATION_RATE in keys
+        self.limits_clients = bool(keys - {QuotaKey.CONNECTION_CREATION_RATE})
+
+    # ---- requests -------------------------------------------------------------------------------------------------
+
+    def on_produce(self, client: Client, size_bytes: int) -> int:
+        """A produce request arrived; for how many milliseconds nothing more is to be read from its connection."""
+        throttle_ms = 0
+        if client.produce is not None:
+            throttle_ms = self._noted(QuotaKey.PRODUCER_BYTE_RATE, client.produce.charge(size_bytes, self._now_ms()))
+        return throttle_ms if client.time is None else max(throttle_ms, self.on_time(client, 0.0))
+
+    def on_time(self, client: Client, spent_s: float) -> int:
+        """A client's request took so long; for how many milliseconds to wait."""
+        meter = client.time
+        if meter is None:
+            return 0
+        # One window at most, as in Kafka: time is not a debt that has to be paid back.
+        throttle_ms = min(meter.charge(spent_s * 100, self._now_ms()), self._settings.windows.window_ms)
+        return self._noted(QuotaKey.REQUEST_PERCENTAGE, throttle_ms)
+
+    def count_time(self, client: Client, spent_s: float) -> None:
+        """A client's request took so long, which counts for the next one."""
+        if client.time is not None:
+            client.time.rate.record(spent_s * 100, self._now_ms())
+
+    def fetch_room(self, context: RequestContext) -> int | None:
+        """How many bytes a fetch can be answered with that are not bound to be too many; None for any number."""
+        meter = self.client(context).fetch
+        if meter is None:
+            return None
+        windows = self._settings.windows
+        return int(meter.limit * (windows.samples - 1) * windows.window_ms / 1000)
+
+    def on_fetch(self, context: RequestContext, size_bytes: int) -> tuple[int, bool]:
+        """A fetch would be answered with so much: for how long to wait, and whether the answer may go all the same.
+
+        What is too much is not sent, and not counted, as in Kafka. But what is too much by itself, a single batch
+        larger than a small limit allows for all windows together, is sent when nothing else was, and paid for after:
+        Kafka's consumers would not get past it.
+        """
+        meter = self.client(context).fetch
+        if meter is None or not size_bytes:
+            return 0, True
+        now_ms = self._now_ms()
+        alone = meter.rate.is_idle(now_ms)
+        throttle_ms = self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, now_ms))
+        if throttle_ms and not alone:
+            meter.rate.record(-size_bytes, now_ms)
+        return throttle_ms, alone or not throttle_ms
+
+    def allowance(self, context: RequestContext, *, strict: bool) -> Allowance:
+        """How much a client may change with one request."""
+        client = self.client(context)
+        if client.bucket is None:
+            return UNLIMITED
+        return _Mutations(self, client.bucket, client.mutations, strict=strict)
+
+    def client(self, context: RequestContext) -> Client:
+        """What counts for whoever sent a request."""
+        key = (context.cluster_id, context.principal, context.client_id)
+        client = self._clients.get(key)
+        if client is None:
+            if len(self._clients) >= KEPT_MIN:
+                self._clients.clear()  # Found again when they are needed.
+            client = self._clients[key] = self._find(*key)
+        return client
+
+    def _find(self, cluster_id: int, principal: str, client_id: str | None) -> Client:
+        client, table = Client(), self._tables.get(cluster_id)
+        if not table:
+            return client
+        user = principal.removeprefix(_PRINCIPAL_TYPE)
+        client.produce = self._meter(table, QuotaKey.PRODUCER_BYTE_RATE, cluster_id, user, client_id)
+        client.fetch = self._meter(table, QuotaKey.CONSUMER_BYTE_RATE, cluster_id, user, client_id)
+        client.time = self._meter(table, QuotaKey.REQUEST_PERCENTAGE, cluster_id, user, client_id)
+        limit = limit_of(table, QuotaKey.CONTROLLER_MUTATION_RATE, user, client_id)
+        if limit is not None:
+            self._make_room()
+            key = (cluster_id, limit.user, limit.client_id)
+            client.bucket = self._buckets.setdefault(key, TokenBucket(self._settings.mutation_windows))
+            client.mutations = limit.value
+        return client
+
+    def _meter(self, table: Table, key: str, cluster_id: int, user: str, client_id: str | None) -> Meter | None:
+        limit = limit_of(table, key, user, client_id)
+        if limit is None:
+            return None
+        return Meter(self._rate((key, cluster_id, limit.user, limit.client_id)), limit.value)
+
+    def _rate(self, key: tuple[str, int, str, str]) -> Rate:
+        rate = self._rates.get(key)
+        if rate is None:
+            self._make_room()
+            rate = self._rates[key] = Rate(self._settings.windows)
+        return rate
+
+    def _make_room(self) -> None:
+        """Drop meters that are as good as new, when there are many."""
+        if len(self._rates) + len(self._buckets) < self._keep:
+            return
+        now_ms = self._now_ms()
+        self._clients.clear()
+        self._rates = {key: rate for key, rate in self._rates.items() if not rate.is_idle(now_ms)}
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.is_idle(now_ms)}
+        self._keep = max(KEPT_MIN, 2 * (len(self._rates) + len(self._buckets)))
+
+    # ---- connections ----------------------------------------------------------------------------------------------
+
+    def on_connection(self, address: str, cluster_id: int = DEFAULT_CLUSTER_ID) -> int:
+        """An address connects; for how long to let it wait before it is refused, 0 if it may.
+
+        Whose a connection is turns out later: addresses are limited by the deployment's own cluster.
+        """
+        table = self._tables.get(cluster_id)
+        if not table or not self.limits_addresses:
+            return 0
+        try:
+            address = canonical_address(address)
+        except Refused:
+            return 0  # Not over a network.
+        limit = connection_rate_of(table, address)
+        if limit is None:
+            return 0
+        now_ms = self._now_ms()
+        rate = self._rate((QuotaKey.CONNECTION_CREATION_RATE, cluster_id, address, ""))
+        rate.record(1, now_ms)
+        throttle_ms = min(rate.excess_ms(limit, now_ms), self._settings.windows.window_ms)
+        if throttle_ms:
+            rate.record(-1, now_ms)
+        return self._noted(QuotaKey.CONNECTION_CREATION_RATE, throttle_ms)
+
+    # ---- what there is --------------------------------------------------------------------------------------------
+
+    @property
+    def meter_count(self) -> int:
+        """How many meters there are."""
+        return len(self._rates) + len(self._buckets)
+
+    def _noted(self, key: str, throttle_ms: int) -> int:
+        if throttle_ms:
+            self.throttled[key] += 1
+        return throttle_ms
+
+    def _now_ms(self) -> int:
+        return int(self._clock.monotonic() * 1000)
+
+
+class _Mutations:
+    """What one request may change.
+
+    Strict: nothing any more once credits are owed, and whoever owes some is told by an error how long to wait. Else:
+    anything, and the wait comes after; for versions of requests that do not know that error.
+    """
+
+    def __init__(self, throttles: Throttles, bucket: TokenBucket, limit: float, *, strict: bool) -> None:
+        self._throttles, self._bucket, self._limit, self._strict = throttles, bucket, limit, strict
+        self._until_ms = 0
+
+    def spend(self, partitions: int) -> None:
+        """Change so many partitions; raise `Refused` if that is not allowed now."""
+        now_ms = self._throttles._now_ms()
+        owed_ms = self._bucket.excess_ms(self._limit, now_ms) if self._strict else 0
+        if owed_ms:
+            self._until_ms = now_ms + owed_ms
+            raise Refused(ErrorCode.THROTTLING_QUOTA_EXCEEDED, "The throttling quota has been exceeded.")
+        self._bucket.record(partitions, self._limit, now_ms)
+        if not self._strict:
+            self._until_ms = now_ms + self._bucket.excess_ms(self._limit, now_ms)
+
+    def throttle_time_ms(self) -> int:
+        """How long is left to wait."""
+        left_ms = max(0, min(self._until_ms - self._throttles._now_ms(), MAX_THROTTLE_MS))
+        return self._throttles._noted(QuotaKey.CONTROLLER_MUTATION_RATE, left_ms)

@@ -1,0 +1,194 @@
+"""Rules of changing and finding quotas, in the order and with the codes of Kafka's controller. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock.log.refusals import Refused
+from penstock.quotas.model import (
+    ADDRESS_KEYS,
+    CLIENT_ID,
+    CLIENT_KEYS,
+    IP,
+    USER,
+    Entity,
+    KeyRule,
+    Limits,
+    QuotaChanged,
+    Table,
+)
+from penstock.wire.error_codes import ErrorCode
+
+MAX_RECORDS = 10_000
+"""What one request may change, as in Kafka's controller."""
+MAX_ENTITIES = 100_000
+"""How many entities of a virtual cluster may have limits: they are all held in memory."""
+MAX_NAME_LENGTH = 512
+_WHOLE_ENOUGH = 1e-6
+
+EXACT, DEFAULT_ONLY, ANY = 0, 1, 2
+"""Match types of a filter."""
+
+Pairs = Sequence[tuple[str, str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What somebody wants for one entity: pairs of type and name as they came, and (key, value or None) each."""
+
+    entity: Pairs
+    limits: Sequence[tuple[str, float | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to make durable, and what to answer for each change once it is."""
+
+    records: tuple[QuotaChanged, ...] = ()
+    refusals: Sequence[Refused | None] = ()
+
+
+def alter(table: Table, changes: Sequence[Change]) -> Decision:
+    """Decide what a request changes. An entity that is refused stops no other."""
+    records: list[QuotaChanged] = []
+    refusals: list[Refused | None] = []
+    seen: set[Entity] = set()
+    for change in changes:
+        try:
+            found = _altered(table, change, seen)
+            if len(records) + len(found) > MAX_RECORDS:
+                raise Refused(ErrorCode.POLICY_VIOLATION, f"One request may change {MAX_RECORDS} limits at most.")
+        except Refused as refusal:
+            refusals.append(refusal)
+        else:
+            refusals.append(None)
+            records += found
+    added = {record.entity for record in records if record.value is not None} - table.keys()
+    if len(table) + len(added) > MAX_ENTITIES:
+        full = Refused(ErrorCode.POLICY_VIOLATION, f"{MAX_ENTITIES} entities have limits already.")
+        return Decision(refusals=[refusal or full for refusal in refusals])
+    return Decision(records=tuple(records), refusals=refusals)
+
+
+def _altered(table: Table, change: Change, seen: set[Entity]) -> list[QuotaChanged]:
+    wanted: dict[str, float | None] = {}
+    for key, value in change.limits:
+        if key in wanted:
+            raise _invalid(f"Duplicate quota key {key}")
+        wanted[key] = value
+    who, rules = checked_entity(change.entity)
+    if who in seen:
+        raise _invalid("Ignoring duplicate entity")
+    seen.add(who)
+    before: Limits = table.get(who, {})
+    records = []
+    for key, value in wanted.items():
+        if value is not None:
+            _check_value(rules, key, value)
+        if before.get(key) != value:
+            records.append(QuotaChanged(entity=who, key=key, value=value))
+    return records
+
+
+def checked_entity(pairs: Pairs) -> tuple[Entity, Mapping[str, KeyRule]]:
+    """An entity as it is kept, and the keys it may have; raise `Refused` unless there can be one."""
+    if not pairs:
+        raise _invalid("Invalid empty client quota entity")
+    names: dict[str, str | None] = {}
+    for kind, name in pairs:
+        if kind in names:
+            raise _invalid(f"Invalid client quota entity, duplicate entity entry {kind}")
+        if kind not in (USER, CLIENT_ID, IP):
+            raise _invalid(f"Unhandled client quota entity type: {kind}")
+        if name == "":
+            raise _invalid(f"Empty {kind} not supported")
+        if name is not None and len(name) > MAX_NAME_LENGTH:
+            raise _invalid(f"The name of a {kind} may be {MAX_NAME_LENGTH} characters long at most")
+        names[kind] = name
+    if IP not in names:
+        return tuple(sorted(names.items())), CLIENT_KEYS
+    if len(names) > 1:
+        raise _invalid("Invalid quota entity combination, IP entity should not be combined with User or ClientId")
+    address = names[IP]
+    return ((IP, None if address is None else canonical_address(address)),), ADDRESS_KEYS
+
+
+def canonical_address(text: str) -> str:
+    """An address in the form in which connections show it. Names of hosts are not looked up."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise _invalid(f"{text} is not a valid IP address.") from error
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _check_value(rules: Mapping[str, KeyRule], key: str, value: float) -> None:
+    rule = rules.get(key)
+    if rule is None:
+        raise _invalid(f"Invalid configuration key {key}")
+    if not value > 0:  # Nor anything that is not a number.
+        raise _invalid(f"Quota {key} must be greater than 0")
+    if value > rule.maximum:
+        raise _invalid(f"Proposed value for {key} is too large.")
+    if rule.whole and value % 1.0 > _WHOLE_ENOUGH:
+        raise _invalid(f"{key} cannot be a fractional value.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which entities are asked for."""
+
+    exactly: Mapping[str, str | None] = field(default_factory=dict)
+    any_of: frozenset[str] = frozenset()
+    strict: bool = False
+
+    def matches(self, who: Entity) -> bool:
+        """Whether an entity is one of them."""
+        names = dict(who)
+        if self.strict and len(names) != len(self.exactly) + len(self.any_of):
+            return False
+        return all(kind in names and names[kind] == name for kind, name in self.exactly.items()) and all(
+            kind in names for kind in self.any_of
+        )
+
+
+def checked_filter(components: Iterable[tuple[str, int, str | None]], *, strict: bool) -> Filter:
+    """A filter of (type, match type, name) components; raise `Refused` for one that makes no sense."""
+    exactly: dict[str, str | None] = {}
+    any_of: set[str] = set()
+    for kind, match_type, name in components:
+        if not kind:
+            raise _invalid("Invalid empty entity type.")
+        if kind in exactly or kind in any_of:
+            raise _invalid(f"Entity type {kind} cannot appear more than once in the filter.")
+        if kind not in (USER, CLIENT_ID, IP):
+            raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"Unsupported entity type {kind}")
+        match match_type:
+            case 0:  # EXACT
+                if name is None:
+                    raise _invalid("Request specified MATCH_TYPE_EXACT, but set match string to null.")
+                exactly[kind] = name
+            case 1:  # DEFAULT_ONLY
+                if name is not None:
+                    raise _invalid("Request specified MATCH_TYPE_DEFAULT, but also specified a match string.")
+                exactly[kind] = None
+            case 2:  # ANY
+                if name is not None:
+                    raise _invalid("Request specified MATCH_TYPE_SPECIFIED, but also specified a match string.")
+                any_of.add(kind)
+            case _:
+                raise _invalid(f"Unknown match type {match_type}")
+    asked = exactly.keys() | any_of
+    if IP in asked and len(asked) > 1:
+        raise _invalid(
+            "Invalid entity filter component combination. IP filter component should not be used with user or clientId"
+            " filter component."
+        )
+    return Filter(exactly=exactly, any_of=frozenset(any_of), strict=strict)
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(ErrorCode.INVALID_REQUEST, message)

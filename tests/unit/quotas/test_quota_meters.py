@@ -1,0 +1,149 @@
+"""Sliding windows and token buckets, compared with slow ones that remember everything."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.quotas.meters import MAX_THROTTLE_MS, Rate, TokenBucket, Windows
+
+ELEVEN = Windows(samples=11, window_ms=1000)
+
+
+class SlowRate:
+    """Kafka's sampled rate, read literally: a ring of one sample more than are counted, the old ones cleared."""
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+        self.samples: list[list[float]] = []
+        self.current = 0
+
+    def record(self, amount: float, now: int) -> None:
+        if not self.samples:
+            self.samples.append([now, now, 0.0])
+        sample = self.samples[self.current]
+        if now - sample[0] >= self.windows.window_ms:
+            self.current = (self.current + 1) % (self.windows.samples + 1)
+            if self.current >= len(self.samples):
+                self.samples.append([now, now, 0.0])
+            else:
+                self.samples[self.current] = [now, now, 0.0]
+            sample = self.samples[self.current]
+        sample[1], sample[2] = now, sample[2] + amount
+
+    def excess_ms(self, limit: float, now: int) -> float:
+        for sample in self.samples:
+            if now - sample[1] >= self.windows.samples * self.windows.window_ms:
+                sample[:] = [now, now, 0.0]
+        elapsed = now - min((sample[0] for sample in self.samples), default=now)
+        full = elapsed // self.windows.window_ms
+        if full < self.windows.samples - 1:
+            elapsed += (self.windows.samples - 1 - full) * self.windows.window_ms
+        elapsed = max(elapsed, 1)
+        rate = sum(sample[2] for sample in self.samples) / elapsed * 1000
+        return max(0.0, (rate - limit) / limit * elapsed)
+
+
+@given(
+    events=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 5000)), max_size=60),
+    windows=st.builds(Windows, samples=st.integers(1, 12), window_ms=st.sampled_from([500, 1000, 3000])),
+    limit=st.integers(1, 2000),
+)
+def test_a_rate_is_kafkas_rate(events, windows: Windows, limit: int) -> None:
+    rate, slow, now = Rate(windows), SlowRate(windows), 1_000_000
+    for pause, amount in events:
+        now += pause
+        rate.record(amount, now)
+        slow.record(amount, now)
+        assert rate.excess_ms(limit, now) == pytest.approx(min(slow.excess_ms(limit, now), MAX_THROTTLE_MS), abs=1)
+
+
+def test_a_burst_passes_at_once_and_then_the_rate_is_kept() -> None:
+    rate, now, sent, burst = Rate(ELEVEN), 0, 0, 0
+    while now < 120_000:
+        rate.record(100, now)
+        sent += 100
+        wait_ms = rate.excess_ms(1000, now)
+        burst = burst or (sent if wait_ms else 0)
+        now += max(wait_ms, 1)
+    assert 10_000 <= burst <= 11_000
+    assert 1000 * 120 * 0.97 <= sent <= 1000 * (120 + 11)
+
+
+def test_waiting_as_long_as_told_is_enough() -> None:
+    rate = Rate(ELEVEN)
+    rate.record(10_500, 5_000)
+    wait_ms = rate.excess_ms(1_000, 5_000)
+    assert wait_ms == 500
+    assert rate.excess_ms(1_000, 5_000 + wait_ms) == 0
+    assert rate.excess_ms(1_000, 5_000 + wait_ms - 100) == 100
+
+
+def test_what_is_taken_back_was_never_there() -> None:
+    rate = Rate(ELEVEN)
+    rate.record(50_000, 0)
+    rate.record(-50_000, 0)
+    assert rate.excess_ms(1, 0) == 0
+
+
+def test_a_rate_is_as_good_as_new_after_all_its_windows() -> None:
+    rate = Rate(ELEVEN)
+    assert rate.is_idle(0)
+    rate.record(7, 500)
+    assert not rate.is_idle(11_499)
+    assert rate.is_idle(11_500)
+
+
+def test_nobody_waits_for_ever() -> None:
+    rate, bucket = Rate(ELEVEN), TokenBucket(ELEVEN)
+    rate.record(10**12, 0)
+    bucket.record(10**12, 1, 0)
+    assert rate.excess_ms(1, 0) == bucket.excess_ms(1, 0) == MAX_THROTTLE_MS
+
+
+# ---- token bucket ---------------------------------------------------------------------------------------------------
+
+
+def test_a_bucket_starts_full_may_be_overdrawn_and_fills_up() -> None:
+    bucket = TokenBucket(ELEVEN)
+    assert bucket.excess_ms(5, 0) == 0
+    bucket.record(55, 5, 0)  # All of it: 5 a second, for eleven seconds.
+    assert bucket.excess_ms(5, 0) == 0
+    bucket.record(10, 5, 0)
+    assert bucket.excess_ms(5, 0) == 2_000
+    assert bucket.excess_ms(5, 1_500) == 500
+    assert bucket.excess_ms(5, 2_000) == 0
+    assert not bucket.is_idle(2_000)
+    assert bucket.excess_ms(5, 60_000) == 0
+    bucket.record(55, 5, 60_000)
+    bucket.record(1, 5, 60_000)
+    assert bucket.excess_ms(5, 60_000) == 200  # It held no more than it can.
+
+
+def test_a_burst_that_kip_599_reckons_with() -> None:
+    """560 mutations at 5 a second over 100 seconds: 12 seconds, not the 100 that a sampled rate would take."""
+    bucket = TokenBucket(Windows(samples=100, window_ms=1000))
+    bucket.record(560, 5, 0)
+    assert bucket.excess_ms(5, 0) == 12_000
+
+
+def test_a_bucket_nobody_owes_is_as_good_as_new_once_full() -> None:
+    bucket = TokenBucket(ELEVEN)
+    assert bucket.is_idle(0)
+    bucket.record(60, 5, 0)
+    assert not bucket.is_idle(11_000)
+    assert bucket.excess_ms(5, 11_000) == 0
+    assert bucket.is_idle(22_000)
+
+
+@given(spends=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 200)), max_size=60), limit=st.integers(1, 100))
+def test_no_more_is_spent_than_came_in(spends, limit: int) -> None:
+    """Strictly: who owes spends nothing. Over any time that is the bucket, what came in, and one overdraft."""
+    bucket, now, spent, largest = TokenBucket(ELEVEN), 0, 0, 0
+    for pause, amount in spends:
+        now += pause
+        if not bucket.excess_ms(limit, now):
+            bucket.record(amount, limit, now)
+            spent, largest = spent + amount, max(largest, amount)
+    assert spent <= limit * (11 + now / 1000) + largest + 1

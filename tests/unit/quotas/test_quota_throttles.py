@@ -1,0 +1,214 @@
+"""Who waits for how long, by a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+from fixtures.clocks import ManualClock
+
+from penstock.base.context import RequestContext
+from penstock.log.quota import UNLIMITED
+from penstock.log.refusals import Refused
+from penstock.quotas import throttles as module
+from penstock.quotas.meters import Windows
+from penstock.quotas.model import Entity, QuotaKey, entity
+from penstock.quotas.settings import QuotaSettings
+from penstock.quotas.throttles import Throttles
+from penstock.wire.error_codes import ErrorCode
+
+
+class World:
+    """Limits, a clock, and clients who do things."""
+
+    def __init__(self, limits: dict[Entity, dict[str, float]]) -> None:
+        self.clock = ManualClock()
+        self.throttles = Throttles(clock=self.clock, settings=QuotaSettings())
+        self.throttles.replace(1, limits)
+
+    def produce(self, size: int, user: str = "alice", client_id: str | None = "app", cluster_id: int = 1) -> int:
+        return self.throttles.on_produce(self.throttles.client(who(user, client_id, cluster_id)), size)
+
+    def spend_time(self, spent_s: float, client_id: str = "app") -> int:
+        return self.throttles.on_time(self.throttles.client(who("alice", client_id)), spent_s)
+
+    def fetch(self, size: int) -> tuple[int, bool]:
+        return self.throttles.on_fetch(who("alice"), size)
+
+
+def who(user: str, client_id: str | None = "app", cluster_id: int = 1) -> RequestContext:
+    return RequestContext(cluster_id=cluster_id, principal=f"User:{user}", client_id=client_id)
+
+
+def limits(**values: float) -> dict[str, float]:
+    return values
+
+
+def test_nobody_is_measured_for_whom_no_limit_counts() -> None:
+    world = World({entity(user="bob"): limits(producer_byte_rate=1)})
+    assert world.produce(10**9) == 0
+    assert world.throttles.meter_count == 0
+    assert world.throttles.limits_clients
+    world.throttles.replace(1, {})
+    assert not world.throttles.limits_clients
+
+
+def test_a_producer_waits_for_what_is_too_much() -> None:
+    world = World({entity(user="alice"): limits(producer_byte_rate=1000)})
+    assert world.produce(10_000) == 0
+    assert world.produce(500) == 500
+    world.clock.time_ms += 500
+    assert world.produce(100) == 100
+    assert world.throttles.throttled[QuotaKey.PRODUCER_BYTE_RATE] == 2
+
+
+def test_clients_of_a_user_share_the_users_limit_and_pairs_have_their_own() -> None:
+    shared = World({entity(user="alice"): limits(producer_byte_rate=1000)})
+    assert shared.produce(10_000, client_id="one") == 0
+    assert shared.produce(1_000, client_id="two") == 1_000
+    own = World({entity(user=None, client_id=None): limits(producer_byte_rate=1000)})
+    assert own.produce(10_000, client_id="one") == 0
+    assert own.produce(10_000, client_id="two") == own.produce(10_000, user="bob", client_id="one") == 0
+    of_clients = World({entity(client_id=None): limits(producer_byte_rate=1000)})
+    assert of_clients.produce(10_000) == 0
+    assert of_clients.produce(1_000, user="bob") == 1_000
+
+
+def test_virtual_clusters_share_nothing() -> None:
+    world = World({entity(user=None): limits(producer_byte_rate=1000)})
+    assert world.produce(10**6, cluster_id=2) == 0
+    world.throttles.replace(2, {entity(user=None): limits(producer_byte_rate=1000)})
+    assert world.produce(10_500) == 500
+    assert world.produce(10_000, cluster_id=2) == 0
+
+
+def test_a_changed_limit_counts_at_once_for_what_was_measured_before() -> None:
+    world = World({entity(user="alice"): limits(producer_byte_rate=1000)})
+    assert world.produce(10_500) == 500
+    world.throttles.replace(1, {entity(user="alice"): limits(producer_byte_rate=2000)})
+    assert world.produce(0) == 0
+    world.throttles.replace(1, {entity(user="alice"): limits(producer_byte_rate=500)})
+    assert world.produce(0) == 11_000
+
+
+# ---- time -----------------------------------------------------------------------------------------------------------
+
+
+def test_time_is_a_percentage_and_nobody_waits_longer_than_a_window_for_it() -> None:
+    world = World({entity(client_id="app"): limits(request_percentage=10)})
+    assert world.spend_time(1.0) == 0  # A tenth of ten seconds.
+    assert world.spend_time(0.05) == 500
+    assert world.spend_time(5.0) == 1_000
+    assert world.spend_time(5.0, client_id="another") == 0
+
+
+def test_the_time_of_a_produce_request_counts_for_the_next_one() -> None:
+    world = World({entity(client_id="app"): limits(request_percentage=10)})
+    client = world.throttles.client(who("alice"))
+    assert world.produce(1) == 0
+    world.throttles.count_time(client, 1.05)
+    assert world.produce(1) == 500
+
+
+# ---- fetch ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_too_much_is_not_sent_and_not_counted() -> None:
+    world = World({entity(user="alice"): limits(consumer_byte_rate=1000)})
+    assert world.throttles.fetch_room(who("alice")) == 10_000
+    assert world.throttles.fetch_room(who("bob")) is None
+    assert world.fetch(9_000) == (0, True)
+    assert world.fetch(2_000) == (1_000, False)
+    assert world.fetch(1_000) == (0, True)
+
+
+def test_a_batch_larger_than_a_small_limit_ever_allows_is_sent_and_paid_for() -> None:
+    world = World({entity(user="alice"): limits(consumer_byte_rate=1000)})
+    assert world.fetch(50_000) == (40_000, True)
+    world.clock.time_ms += 10_000
+    throttle_ms, allowed = world.fetch(1)
+    assert throttle_ms > 0
+    assert not allowed
+
+
+# ---- changes --------------------------------------------------------------------------------------------------------
+
+MUTATIONS = {entity(user="alice"): limits(controller_mutation_rate=5)}
+"""A bucket of 55."""
+
+
+def test_strictly_nothing_is_changed_while_credits_are_owed() -> None:
+    world = World(MUTATIONS)
+    first = world.throttles.allowance(who("alice"), strict=True)
+    first.spend(60)
+    assert first.throttle_time_ms() == 0
+    for _ in range(2):
+        with pytest.raises(Refused) as refusal:
+            first.spend(1)
+        assert refusal.value.code is ErrorCode.THROTTLING_QUOTA_EXCEEDED
+    assert first.throttle_time_ms() == 1_000
+    world.clock.time_ms += 400
+    assert first.throttle_time_ms() == 600
+    world.clock.time_ms += 600
+    second = world.throttles.allowance(who("alice"), strict=True)
+    second.spend(1)
+    assert second.throttle_time_ms() == 0
+
+
+def test_clients_that_do_not_know_the_error_wait_afterwards() -> None:
+    world = World(MUTATIONS)
+    allowance = world.throttles.allowance(who("alice"), strict=False)
+    allowance.spend(60)
+    assert allowance.throttle_time_ms() == 1_000
+    allowance.spend(5)
+    assert allowance.throttle_time_ms() == 2_000
+
+
+def test_without_a_limit_anything_may_be_changed() -> None:
+    assert World(MUTATIONS).throttles.allowance(who("bob"), strict=True) is UNLIMITED
+
+
+# ---- connections ----------------------------------------------------------------------------------------------------
+
+
+def test_connections_beyond_the_rate_of_an_address_are_turned_away() -> None:
+    world = World({entity(ip="10.0.0.1"): limits(connection_creation_rate=2)})
+    waits = [world.throttles.on_connection("10.0.0.1") for _ in range(22)]
+    assert waits[:20] == [0] * 20
+    assert waits[20:] == [500, 500]
+    assert world.throttles.on_connection("10.0.0.2") == 0
+    assert world.throttles.on_connection("::ffff:10.0.0.1") == 500
+    assert world.throttles.on_connection("") == 0
+
+
+def test_every_address_has_the_default_for_itself() -> None:
+    world = World({entity(ip=None): limits(connection_creation_rate=1)})
+    for number in range(3):
+        assert [world.throttles.on_connection(f"10.0.0.{number}") for _ in range(10)] == [0] * 10
+    assert world.throttles.on_connection("10.0.0.1") == 1_000
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_meters_nobody_uses_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_MIN", 16)
+    world = World({entity(client_id=None): limits(producer_byte_rate=1000, controller_mutation_rate=1)})
+    world.throttles._keep = 16
+    for number in range(1_000):
+        world.clock.time_ms += 1_000
+        assert world.produce(1, client_id=f"client-{number}") == 0
+        assert world.throttles.meter_count <= 64
+        assert len(world.throttles._clients) <= 16
+
+
+def test_a_debt_is_not_forgotten_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_MIN", 16)
+    world = World({entity(client_id=None): limits(producer_byte_rate=1000)})
+    world.throttles._keep = 16
+    world.produce(20_000, client_id="debtor")
+    for number in range(200):
+        world.produce(1, client_id=f"client-{number}")
+    assert world.produce(0, client_id="debtor") == 10_000
+
+
+def test_settings_are_kafkas() -> None:
+    assert QuotaSettings().windows == Windows(samples=11, window_ms=1000)
