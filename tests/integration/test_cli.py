@@ -275,6 +275,39 @@ def test_a_group_with_a_member(session: Session, topic: str) -> None:
     session.run("group", "delete", group, "--yes")
 
 
+def test_quotas(session: Session) -> None:
+    pair = ("--user", "alice", "--client-id", "app")
+    (row,) = session.json("quota", "set", *pair, "producer_byte_rate=1MiB", "request_percentage=12.5")
+    assert row == {
+        "user": "alice", "client_id": "app", "ip": None, "producer_byte_rate": 1048576.0, "consumer_byte_rate": None,
+        "request_percentage": 12.5, "controller_mutation_rate": None, "connection_creation_rate": None,
+    }  # fmt: skip
+    (default,) = session.json("quota", "set", "--default-ip", "connection_creation_rate=1000")
+    assert (default["ip"], default["user"]) == ("<default>", None)
+    assert session.json("quota", "list", "--user", "alice") == [row]
+    assert session.json("quota", "list") == [row, default]
+    (tried,) = session.json("quota", "set", "--user", "bob", "--dry-run", "consumer_byte_rate=5")
+    assert tried["consumer_byte_rate"] == 5
+    assert session.json("quota", "list", "--user", "bob") == []
+    assert session.json("quota", "unset", *pair, "request_percentage", "-y")["removed"] == ["request_percentage"]
+    assert session.json("quota", "unset", *pair, "-y")["removed"] == ["producer_byte_rate"]
+    assert session.json("quota", "unset", *pair, "-y")["removed"] == []
+    assert "alice" in session.run("quota", "set", "--user", "alice", "producer_byte_rate=5").output
+    session.run("quota", "unset", "--user", "alice", "-y")
+    session.run("quota", "unset", "--default-ip", "-y")
+    assert "nobody is limited" in session.run("quota", "list").output
+    for wrong, why in (
+        (("set", "producer_byte_rate=5"), "whose quota"),
+        (("set", "--user", "a", "no_such_key=5"), "cannot be limited"),
+        (("set", "--user", "a", "request_percentage=lots"), "not a number"),
+        (("set", "--user", "a", "--ip", "1.2.3.4", "producer_byte_rate=5"), "an address has quotas of its own"),
+        (("set", "--user", "a", "--default-user", "producer_byte_rate=5"), "two quotas"),
+    ):
+        assert why in session.run("quota", *wrong, code=2).output
+    refused = session.run("quota", "set", "--ip", "nowhere", "connection_creation_rate=5", code=1).output
+    assert "not a valid IP" in refused
+
+
 def test_cluster_info(session: Session) -> None:
     found = session.json("cluster", "info")
     promised = promised_shape("cluster", "info")

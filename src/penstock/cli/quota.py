@@ -1,0 +1,176 @@
+"""`penstock quota`: how much users, clients and addresses may do."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.base.errors import InvalidRequest
+from penstock.cli.lazy import Lazy, LazyGroup
+from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, yes_option
+from penstock.cli.output import Column, Json, Listing, Notice, Result, Row, number
+from penstock.cli.texts.quantities import parse_size
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+    from penstock.cli.kafka.quotas import Entity, Quota
+
+KEYS = (
+    "producer_byte_rate", "consumer_byte_rate", "request_percentage", "controller_mutation_rate",
+    "connection_creation_rate",
+)  # fmt: skip
+_TYPES = {"user": "user", "client_id": "client-id", "ip": "ip"}
+"""Our names of the types of entities, and Kafka's."""
+DEFAULT = "<default>"
+_SHAPE = "JSON: [{user, client_id, ip, " + ", ".join(KEYS) + "}]. A default is shown as <default>."
+
+
+@click.group(
+    cls=LazyGroup,
+    sections={
+        "Commands": {
+            "list": Lazy("quota:list_quotas", "List quotas."),
+            "set": Lazy("quota:set_quota", "Limit a user, a client or an address."),
+            "unset": Lazy("quota:unset_quota", "Take limits away."),
+        }
+    },
+)
+def quota() -> None:
+    """Quotas: how much users, clients and addresses may do.
+
+    Of the quotas that match a client the most specific one counts: user and client id, user, client id; a name before
+    a default. Limits: producer_byte_rate and consumer_byte_rate (bytes a second), request_percentage (of one agent's
+    time), controller_mutation_rate (partitions made and deleted a second), connection_creation_rate (a second, of an
+    address).
+    """
+
+
+def parse_limit(text: str) -> tuple[str, float]:
+    """Read `key=value`; rates of bytes may have a unit."""
+    key, value = parse_setting(text)
+    if key not in KEYS:
+        raise InvalidRequest(f"{key!r} cannot be limited; there are {', '.join(KEYS)}")
+    if key.endswith("_byte_rate"):
+        return key, float(parse_size(value))
+    try:
+        return key, float(value)
+    except ValueError:
+        raise InvalidRequest(f"{value!r} is not a number") from None
+
+
+LIMIT = Parsed("KEY=VALUE", parse_limit)
+
+
+def entity_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--user`, `--client-id`, `--ip` and their defaults; the function gets an `entity`."""
+
+    @functools.wraps(function)
+    def gathered(*args: Any, **kwargs: Any) -> Any:
+        entity: dict[str, str | None] = {}
+        for ours, theirs in _TYPES.items():
+            name, default = kwargs.pop(ours), kwargs.pop(f"default_{ours}")
+            option = f"--{ours.replace('_', '-')}"
+            if name is not None and default:
+                raise click.UsageError(f"{option} and --default{option[1:]} are two quotas; set one after the other")
+            if name == "":
+                raise click.UsageError(f"{option} needs a name")
+            if name is not None or default:
+                entity[theirs] = name
+        if "ip" in entity and len(entity) > 1:
+            raise click.UsageError("an address has quotas of its own, whoever connects from it")
+        return function(*args, entity=entity, **kwargs)
+
+    for option, names in (
+        ("--ip", "addresses"), ("--client-id", "client ids"), ("--user", "users"),
+    ):  # fmt: skip
+        gathered = click.option(
+            f"--default{option[1:]}", is_flag=True, help=f"All {names} without a quota of their own."
+        )(gathered)
+        gathered = click.option(option, metavar="NAME", help=f"One of the {names}.")(gathered)
+    return gathered
+
+
+@click.command("list", epilog=_SHAPE)
+@entity_options
+@asks_cluster
+def list_quotas(client: Client, entity: Entity) -> Result:
+    """List quotas.
+
+    All of them, or those of the users, clients or addresses that are given.
+    """
+    from penstock.cli.kafka.quotas import quotas
+
+    return _listing([_row(found) for found in quotas(client, entity, strict=False)])
+
+
+@click.command("set", epilog=_SHAPE)
+@click.argument("limits", type=LIMIT, nargs=-1, required=True)
+@entity_options
+@dry_run_option
+@asks_cluster
+def set_quota(client: Client, entity: Entity, limits: Sequence[tuple[str, float]], dry_run: bool) -> Result:
+    """Limit a user, a client or an address.
+
+    \b
+    penstock quota set --user alice producer_byte_rate=10MiB consumer_byte_rate=50MiB
+    penstock quota set --default-client-id request_percentage=25
+    """
+    from penstock.cli.kafka.quotas import Quota, alter_quota, quotas
+
+    _require(entity)
+    wanted = dict(limits)
+    if len(wanted) < len(limits):
+        raise click.UsageError("a limit is given twice")
+    alter_quota(client, entity, wanted, dry_run=dry_run)
+    if dry_run:
+        return _listing([_row(Quota(entity=entity, limits=wanted))])
+    return _listing([_row(found) for found in quotas(client, entity, strict=True)])
+
+
+@click.command("unset", epilog="JSON: {user, client_id, ip, removed}.")
+@click.argument("keys", metavar="[KEY]...", type=click.Choice(KEYS), nargs=-1)
+@entity_options
+@yes_option
+@dry_run_option
+@asks_cluster
+def unset_quota(client: Client, entity: Entity, keys: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
+    """Take limits of a user, a client or an address away: these, or all of them."""
+    from penstock.cli.kafka.quotas import alter_quota, quotas
+
+    _require(entity)
+    present = [key for found in quotas(client, entity, strict=True) for key in found.limits]
+    going = [key for key in present if key in keys or not keys]
+    if going and not dry_run:
+        confirm(f"Take {', '.join(going)} away?", yes=yes)
+        alter_quota(client, entity, dict.fromkeys(going), dry_run=False)
+    removed = ", ".join(going) or "nothing"
+    return Notice(
+        document={**_names(entity), "removed": going},
+        sentence=f"{'would take' if dry_run else 'took'} away {removed}",
+    )
+
+
+def _require(entity: Entity) -> None:
+    if not entity:
+        raise click.UsageError("whose quota? Give --user, --client-id, --ip, or a default of these.")
+
+
+def _names(entity: Mapping[str, str | None]) -> dict[str, Json]:
+    return {
+        ours: (DEFAULT if entity[theirs] is None else entity[theirs]) if theirs in entity else None
+        for ours, theirs in _TYPES.items()
+    }
+
+
+def _row(found: Quota) -> Row:
+    return {**_names(found.entity), **{key: found.limits.get(key) for key in KEYS}}
+
+
+def _listing(rows: list[Row]) -> Listing:
+    # What nobody has is no column for people.
+    used = [key for key in (*_TYPES, *KEYS) if any(row[key] is not None for row in rows)]
+    columns = [number(key) if key in KEYS else Column(key) for key in used]
+    return Listing(rows=rows, columns=columns, empty="No quotas: nobody is limited.")
