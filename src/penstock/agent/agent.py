@@ -16,10 +16,12 @@ from pathlib import Path
 
 from penstock.agent.apis import Handlers, apis
 from penstock.agent.dispatch import Dispatcher
+from penstock.agent.gate import Gate
 from penstock.agent.listeners import listeners_of
 from penstock.agent.metadata import commit_path_of, kind_of, open_metadata
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
+from penstock.agent.tls import ServerTls
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
 from penstock.base.options import UpOptions
@@ -30,6 +32,10 @@ from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
+from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
+from penstock.identity.handlers import IdentityHandlers
+from penstock.identity.penalties import Penalties
+from penstock.identity.service import Identities
 from penstock.log.aborted import StoredAborted
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
@@ -162,6 +168,7 @@ class Agent:
             room=self.backlog,
         )  # fmt: skip
         self.producer_ids = ProducerIds(self.database)
+        self.identities = Identities(database=self.database, clock=self.clock, randomness=self.randomness)
         self.transactions = self._transactions()
         self._open_background(live)
         await self._open_groups()
@@ -283,10 +290,12 @@ class Agent:
         self.quotas.on_change = self._enforce_quotas
         self._enforce_quotas()
         dispatcher.serve(apis(self._handlers()))
+        self.gate = self._gate(dispatcher)
         server = self.server = Server(
             clock=self.clock,
             dispatch=dispatcher,
             throttled_ms=self.throttles.on_connection,
+            admit=self.gate.admit,
             pending_bytes=lambda: self.writer.pending_bytes,
             pinned_bytes=self._pinned_bytes,
             max_frame_bytes=settings.socket_request_max_bytes,
@@ -300,10 +309,31 @@ class Agent:
         self._closing.push_async_callback(self._drain)
         self._closing.callback(server.stop_listening)
         for listener in listeners_of(options):
-            port = self.ports[listener.name] = server.listen(listener)
+            tls = ServerTls(listener.tls, self.clock) if listener.tls is not None else None
+            port = self.ports[listener.name] = server.listen(listener, tls)
             host, advertised_port = listener.advertised or (listener.host, port)
             self.brokers.advertise(host, advertised_port, listener.name)
         self.kafka_port = next(iter(self.ports.values()))
+
+    def _gate(self, dispatch: Dispatcher) -> Gate:
+        settings, clock = self.settings, self.clock
+        checks = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password-check")
+        self._closing.callback(checks.shutdown)
+        loop = asyncio.get_running_loop()
+
+        async def on_thread(check: Callable[[], bool]) -> bool:
+            return await loop.run_in_executor(checks, check)
+
+        return Gate(
+            authenticator=Authenticator(
+                database=self.database, clock=clock, randomness=self.randomness, on_thread=on_thread
+            ),
+            dispatch=dispatch,
+            clock=clock,
+            penalties=Penalties(clock, settings.whole("connection.failed.authentication.delay.ms") / 1000),
+            max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
+            max_session_ms=settings.whole("connections.max.reauth.ms"),
+        )
 
     def _on_writer_broken(self) -> None:
         self.ready = False
@@ -335,6 +365,7 @@ class Agent:
             producers=ProducerHandlers(registry, producer_ids),
             quotas=QuotaHandlers(self.quotas),
             offsets=OffsetHandlers(topics, timestamps.offset_for_timestamp),
+            identities=IdentityHandlers(self.identities),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
             transactions=(

@@ -15,6 +15,7 @@ from penstock.agent.features import FeatureHandlers
 from penstock.base.context import RequestContext
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
+from penstock.identity.handlers import IdentityHandlers
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
@@ -49,6 +50,7 @@ class Handlers:
     replicas: ReplicaHandlers
     producers: ProducerHandlers
     offsets: OffsetHandlers
+    identities: IdentityHandlers
     groups: GroupHandlers
     group_offsets: GroupOffsetHandlers
     quotas: QuotaHandlers | None = None
@@ -87,6 +89,16 @@ def _quota_apis(handlers: Handlers) -> dict[int, Api]:
     }
 
 
+def _identity_apis(identities: IdentityHandlers) -> dict[int, Api]:
+    """SASL is spoken at the gate; what comes here of it comes from somebody who has passed it, or need not."""
+    return {
+        ApiKey.SASL_HANDSHAKE: Api(_up_to(1), identities.sasl_handshake),
+        ApiKey.SASL_AUTHENTICATE: Api(_up_to(2), identities.sasl_authenticate),
+        ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: Api(_up_to(0), identities.describe_scram),
+        ApiKey.ALTER_USER_SCRAM_CREDENTIALS: Api(_up_to(0), identities.alter_scram),
+    }
+
+
 def apis(handlers: Handlers) -> Mapping[int, Api]:
     """The table."""
     cluster, topics, configs, replicas = handlers.cluster, handlers.topics, handlers.configs, handlers.replicas
@@ -94,6 +106,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
     table = (
         _transaction_apis(handlers)
         | _quota_apis(handlers)
+        | _identity_apis(handlers.identities)
         | {
             ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
             ApiKey.FETCH: Api(_up_to(18, oldest=4)),

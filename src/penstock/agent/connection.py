@@ -23,11 +23,13 @@ from collections.abc import Callable, Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol
 
+from penstock.agent.tls import TlsStream
 from penstock.base.context import RequestContext
 from penstock.wire.hot import ProduceShape
 from penstock.wire.primitives import Buffer, Malformed
 
 if TYPE_CHECKING:
+    from penstock.agent.gate import Login
     from penstock.agent.listeners import Listener
     from penstock.agent.server import Server
     from penstock.identity.model import Identity
@@ -86,9 +88,10 @@ class Connection:
 
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
-        "_muted_until", "_out", "_queue", "_queue_bytes", "_server", "_slots", "_sock", "_writing", "answer",
-        "cancel_wait", "closed", "connection_id", "fd", "host", "identity", "last_active", "listener",
-        "max_frame_bytes", "out_bytes", "produces", "stalled_since", "task", "throttle_ms",
+        "_muted_until", "_out", "_pending", "_queue", "_queue_bytes", "_reader", "_server", "_slots", "_sock",
+        "_writing", "answer", "cancel_wait", "closed", "connection_id", "fd", "host", "identity", "last_active",
+        "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "produces", "stalled_since", "task",
+        "throttle_ms",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +106,10 @@ class Connection:
         """Whose connection it is; nobody's before that is proven."""
         self.answer = server.dispatch
         """Takes its requests: one who checks credentials, until they are proven and while they end."""
+        self.login: Login | None = None
+        """How far the proof has come, on a listener that asks for one."""
+        self.must_log_in_by: float | None = None
+        """When it is closed if that is not proven by then."""
         self.max_frame_bytes = server.max_frame_bytes
         self._head = b""
         """The beginning of a small frame whose rest has not come."""
@@ -132,7 +139,11 @@ class Connection:
         self.last_active = server.now()
         self.stalled_since: float | None = None
         """Since when responses wait for the client without any progress."""
-        server.loop.add_reader(self.fd, self._on_readable)
+        self._pending = sock.pending if isinstance(sock, TlsStream) else None
+        self._reader = self._on_readable if self._pending is None else self._on_tls_readable
+        server.loop.add_reader(self.fd, self._reader)
+        if self._pending is not None:
+            server.loop.call_soon(self._reader)
 
     # ---- in ------------------------------------------------------------------------------------------------------
 
@@ -155,6 +166,13 @@ class Connection:
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
             _log.exception("connection %d from %s ends", self.connection_id, self.host)
             self.close()
+
+    def _on_tls_readable(self) -> None:
+        if self.closed or self._input_paused:
+            return
+        self._on_readable()
+        if not self.closed and not self._input_paused and self._pending is not None and self._pending():
+            self._server.loop.call_soon(self._on_tls_readable)
 
     def _receive_frames(self) -> None:
         buffer, head = self._server.receive_buffer, self._head
@@ -285,9 +303,11 @@ class Connection:
         return context
 
     def belongs_to(self, identity: Identity) -> None:
-        """It is proven whose connection this is."""
+        """It is proven whose connection this is: it may send what anybody may."""
         self.identity = identity
         self._contexts.clear()
+        self.max_frame_bytes = self._server.max_frame_bytes
+        self.must_log_in_by = None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work that belongs to this connection."""
@@ -372,7 +392,9 @@ class Connection:
             and not (self._frame is not None and self.answering)
         ):
             self._input_paused = False
-            self._server.loop.add_reader(self.fd, self._on_readable)
+            self._server.loop.add_reader(self.fd, self._reader)
+            if self._pending is not None:
+                self._server.loop.call_soon(self._reader)
 
     # ---- out -----------------------------------------------------------------------------------------------------
 

@@ -70,8 +70,6 @@ def _check_together(given: Sequence[ListenerOptions]) -> None:
 def _listener(given: ListenerOptions, options: UpOptions) -> Listener:
     if given.protocol not in PROTOCOLS:
         raise InvalidRequest(f"{given.protocol!r} is no security protocol; there are {', '.join(PROTOCOLS)}")
-    if given.protocol != "PLAINTEXT":
-        raise InvalidRequest(f"{given.protocol} is not served by this release")
     mechanisms: tuple[str, ...] = ()
     if given.protocol.startswith("SASL"):
         mechanisms = given.mechanisms or _default_mechanisms(given, options)

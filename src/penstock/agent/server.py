@@ -15,12 +15,15 @@ import mmap
 import socket
 from collections.abc import Callable
 from math import inf
+from typing import NamedTuple
 
 from penstock.agent.complaints import Complaints
 from penstock.agent.connection import PENDING_MAX_BYTES, Connection, Stream
 from penstock.agent.listeners import Listener
+from penstock.agent.tls import Handshake, ServerTls, TlsStream
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
+from penstock.identity.failures import Denied
 from penstock.identity.model import NOBODY, Identity
 from penstock.storage.arena import CHUNK_BYTES, Arena
 
@@ -54,6 +57,12 @@ _ACCEPT_BATCH = 64
 _log = logging.getLogger(__name__)
 
 Dispatch = Callable[[Connection, "bytes | memoryview"], None]
+
+
+class _Listening(NamedTuple):
+    listener: Listener
+    sock: socket.socket
+    tls: ServerTls | None
 
 
 class Server:
@@ -101,8 +110,9 @@ class Server:
         self._receiving: dict[int, Connection] = {}
         """Those with an incomplete large frame, the oldest first."""
         self._unsent: list[Connection] = []
-        self._listening: dict[int, tuple[Listener, socket.socket]] = {}
-        """Listeners by file descriptor."""
+        self._listening: dict[int, _Listening] = {}
+        """By file descriptor."""
+        self._handshakes: set[Handshake] = set()
         self._last_id = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_soon = False
@@ -115,22 +125,22 @@ class Server:
     @property
     def connection_count(self) -> int:
         """Connections there are now."""
-        return len(self._connections)
+        return len(self._connections) + len(self._handshakes)
 
     # ---- listening -----------------------------------------------------------------------------------------------
 
-    def listen(self, listener: Listener) -> int:
+    def listen(self, listener: Listener, tls: ServerTls | None = None) -> int:
         """Take the address and start accepting; the port, which was chosen by the system if 0 was asked for."""
         sock = listening_socket(listener.host, listener.port)
         sock.listen(1024)
-        self._listening[sock.fileno()] = listener, sock
-        self.loop.add_reader(sock.fileno(), self._on_connection, listener, sock)
+        self._listening[sock.fileno()] = _Listening(listener, sock, tls)
+        self.loop.add_reader(sock.fileno(), self._on_connection, self._listening[sock.fileno()])
         return int(sock.getsockname()[1])
 
-    def _on_connection(self, listener: Listener, listening: socket.socket) -> None:
+    def _on_connection(self, listening: _Listening) -> None:
         for _ in range(_ACCEPT_BATCH):
             try:
-                sock, address = listening.accept()
+                sock, address = listening.sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as problem:
@@ -138,10 +148,10 @@ class Server:
                 _log.error("a connection could not be accepted: %s", problem)
                 self._pause_accepting()
                 return
-            self._accept(sock, str(address[0]), listener)
+            self._accept(sock, str(address[0]), listening.listener, listening.tls)
 
-    def _accept(self, sock: socket.socket, host: str, listener: Listener) -> None:
-        if len(self._connections) >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
+    def _accept(self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None) -> None:
+        if self.connection_count >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
             self.complaints.warn("a connection from %s is refused: there are as many as the settings allow", host)
             sock.close()
             return
@@ -152,17 +162,43 @@ class Server:
         sock.setblocking(False)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._last_id += 1
         self.accepted += 1
-        self._connect(sock, host, self._last_id, listener, NOBODY)
+        self._per_host[host] = self._per_host.get(host, 0) + 1
+        if tls is None:
+            self._connect(sock, host, listener, NOBODY)
+        else:
+            self._shake_hands(sock, host, listener, tls)
+
+    def _connect(self, sock: Stream, host: str, listener: Listener, identity: Identity) -> None:
+        self._last_id += 1
+        connection = Connection(self, sock, host, self._last_id, listener, identity)
+        self._connections[connection.connection_id] = connection
+        self._admit(connection)
         if self._sweeper is None:
             self._sweep_in(_IDLE_SWEEP_S)
 
-    def _connect(self, sock: Stream, host: str, number: int, listener: Listener, identity: Identity) -> None:
-        connection = Connection(self, sock, host, number, listener, identity)
-        self._connections[number] = connection
-        self._per_host[host] = self._per_host.get(host, 0) + 1
-        self._admit(connection)
+    def _shake_hands(self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls) -> None:
+        def done(handshake: Handshake, problem: str | None) -> None:
+            self._handshakes.discard(handshake)
+            if problem is None:
+                try:
+                    identity = NOBODY if listener.uses_sasl else tls.identity_of(handshake.sock)
+                except Denied as denied:
+                    problem = str(denied)
+                    handshake.sock.close()
+                else:
+                    self._connect(TlsStream(handshake.sock), host, listener, identity)
+                    return
+            self._forget_host(host)
+            self.complaints.warn("a connection from %s does not get to speak TLS: %s", host, problem)
+
+        try:
+            wrapped = tls.wrap(sock)
+        except OSError:  # The client has gone already.
+            sock.close()
+            self._forget_host(host)
+            return
+        self._handshakes.add(Handshake(wrapped, self.loop, done))
 
     def _turn_away(self, sock: socket.socket, after_ms: int) -> None:
         """Close a connection that came too soon, but not at once: its client would be back at once. As in Kafka."""
@@ -181,19 +217,22 @@ class Server:
         self.loop.call_later(0.2, self._resume_accepting)
 
     def _resume_accepting(self) -> None:
-        for number, (listener, sock) in self._listening.items():
-            self.loop.add_reader(number, self._on_connection, listener, sock)
+        for number, listening in self._listening.items():
+            self.loop.add_reader(number, self._on_connection, listening)
 
     def forget(self, connection: Connection) -> None:
         """A connection ended."""
         if self._connections.pop(connection.connection_id, None) is None:
             return
         self._held_back.pop(connection.connection_id, None)
-        left = self._per_host[connection.host] - 1
+        self._forget_host(connection.host)
+
+    def _forget_host(self, host: str) -> None:
+        left = self._per_host[host] - 1
         if left:
-            self._per_host[connection.host] = left
+            self._per_host[host] = left
         else:
-            del self._per_host[connection.host]
+            del self._per_host[host]
 
     # ---- memory --------------------------------------------------------------------------------------------------
 
@@ -280,7 +319,9 @@ class Server:
         for connection in connections:
             stalled = connection.stalled_since
             silent = now - connection.last_active
-            if stalled is not None and now - stalled > unread_s:
+            if connection.must_log_in_by is not None and now > connection.must_log_in_by:
+                connection.refuse("it has not authenticated in time")
+            elif stalled is not None and now - stalled > unread_s:
                 connection.refuse("it does not read its responses")
             elif starved and connection.receives_slower(SLOW_BYTES_PER_S, SLOW_S):
                 connection.refuse("its request comes too slowly while others wait for memory")
@@ -324,10 +365,12 @@ class Server:
     def stop_listening(self) -> None:
         """Take no new connection and no new request."""
         self.draining = True
-        for number, (_, sock) in self._listening.items():
+        for number, listening in self._listening.items():
             self.loop.remove_reader(number)
-            sock.close()
+            listening.sock.close()
         self._listening.clear()
+        for handshake in list(self._handshakes):
+            handshake.end("the broker stops")
         for connection in self._connections.values():
             connection.pause()
 

@@ -104,6 +104,18 @@ _LIMITS = (
         "connections.max.idle.ms", LONG, "600000",
         doc="After how long without a request a connection is closed; negative never closes one.",
     ),
+    _setting(
+        "connections.max.reauth.ms", LONG, "0", at_least=0,
+        doc="How long a SASL session lasts before its client has to authenticate again (KIP-368); 0 is for good.",
+    ),
+    _setting(
+        "connection.failed.authentication.delay.ms", INT, "100", at_least=0,
+        doc="How long a failed authentication waits for its answer. It grows while one address goes on failing.",
+    ),
+    _setting(
+        "sasl.server.max.receive.size", INT, "524288", at_least=1024,
+        doc="The largest request of a connection that has not authenticated yet.",
+    ),
 )  # fmt: skip
 
 _QUOTAS = (

@@ -1,0 +1,301 @@
+"""The gate of listeners that ask for SASL: nothing is served before it is proven who asks.
+
+Until then a connection may ask which versions there are, name a mechanism, and exchange messages of that mechanism,
+wrapped in SaslAuthenticate or, after a handshake of version 0, as they are. Anything else ends it, as in Kafka. Who
+has proven who they are is answered by the dispatcher directly; only a session that ends by itself (KIP-368) has its
+requests looked at, and may be prolonged on the same connection by the same principal and mechanism.
+
+A failure is answered after a while and then ends the connection. What is logged names the address and what was
+claimed, never what was sent as a proof.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from penstock.agent.connection import SIZE, Connection, Slot
+from penstock.base.clock import Clock
+from penstock.base.errors import PlatformError
+from penstock.identity.authenticator import Authenticator, Exchange
+from penstock.identity.failures import Denied, InvalidCredentials
+from penstock.identity.model import Identity
+from penstock.identity.penalties import Penalties
+from penstock.wire import codec
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.sasl_authenticate import SaslAuthenticateResponse
+from penstock.wire.messages.sasl_handshake import SaslHandshakeResponse
+from penstock.wire.primitives import Buffer, Malformed
+
+HANDSHAKE_VERSIONS = range(2)
+AUTHENTICATE_VERSIONS = range(3)
+WRAPPED_SINCE = 1
+"""From this version of SaslHandshake on, messages are wrapped in SaslAuthenticate."""
+LOGIN_S = 30.0
+"""How long a connection may take to prove itself."""
+REAUTHENTICATION_PAUSE_S = 1.0
+MAX_VERSION_REQUESTS = 4
+_log = logging.getLogger(__name__)
+
+Dispatch = Callable[[Connection, "bytes | memoryview"], None]
+
+
+class Stage(Enum):
+    """What is expected next."""
+
+    HANDSHAKE = auto()
+    TOKEN = auto()
+    DONE = auto()
+
+
+@dataclass(slots=True)
+class Login:
+    """How far a connection has come."""
+
+    stage: Stage = Stage.HANDSHAKE
+    version_requests: int = 0
+    mechanism: str = ""
+    is_wrapped: bool = False
+    exchange: Exchange | None = None
+    prolongs: bool = False
+    """Whether it belongs to somebody already, and only proves so again."""
+    spoilt: str | None = None
+    """Why the next message fails whatever it is."""
+    ends_s: float | None = None
+    """When the session ends, by the monotonic clock."""
+    prolonged_s: float | None = None
+    """When it was last begun to prove it again."""
+
+
+@dataclass(slots=True)
+class GateStats:
+    """What happened at the gate."""
+
+    succeeded: int = 0
+    failed: int = 0
+    prolonged: int = 0
+    expired: int = 0
+
+
+class Gate:
+    """Lets connections in."""
+
+    def __init__(
+        self, *, authenticator: Authenticator, dispatch: Dispatch, clock: Clock, penalties: Penalties,
+        max_receive_bytes: int, max_session_ms: int,
+    ) -> None:  # fmt: skip
+        self._authenticator, self._dispatch, self._clock = authenticator, dispatch, clock
+        self._penalties = penalties
+        self._max_receive_bytes, self._max_session_ms = max_receive_bytes, max_session_ms
+        self.stats = GateStats()
+
+    def admit(self, connection: Connection) -> None:
+        """A connection begins."""
+        if connection.listener.uses_sasl:
+            connection.login = Login()
+            connection.answer = self._before
+            connection.max_frame_bytes = self._max_receive_bytes
+            connection.must_log_in_by = self._clock.monotonic() + LOGIN_S
+
+    # ---- requests ------------------------------------------------------------------------------------------------
+
+    def _before(self, connection: Connection, frame: bytes | memoryview) -> None:
+        """Take a frame of somebody who has not proven anything yet. Raises `Malformed` to end the connection."""
+        login = connection.login
+        assert login is not None
+        if login.stage is Stage.TOKEN and not login.is_wrapped:
+            self._begin_step(connection, login, bytes(frame), _Raw())
+            return
+        header = codec.read_request_header(frame, 0)
+        key, version = header.api_key, header.api_version
+        if login.stage is Stage.TOKEN:
+            if key != ApiKey.SASL_AUTHENTICATE or version not in AUTHENTICATE_VERSIONS:
+                raise Malformed(f"API {key} v{version} is asked for in the middle of authentication")
+            request = codec.read_request(key, version, frame, header.body)
+            self._begin_step(connection, login, bytes(request.auth_bytes), _Wrapped(version, header.correlation_id))
+        elif key == ApiKey.API_VERSIONS and login.version_requests < MAX_VERSION_REQUESTS and not login.prolongs:
+            login.version_requests += 1
+            self._dispatch(connection, frame)
+        elif key == ApiKey.SASL_HANDSHAKE and version in HANDSHAKE_VERSIONS:
+            request = codec.read_request(key, version, frame, header.body)
+            self._shake_hands(connection, login, version, header.correlation_id, str(request.mechanism))
+        else:
+            raise Malformed(f"API {key} v{version} is asked for before authentication")
+
+    def _during(self, connection: Connection, frame: bytes | memoryview) -> None:
+        """Take a frame of a session that ends by itself."""
+        login = connection.login
+        assert login is not None
+        now = self._clock.monotonic()
+        if int.from_bytes(frame[:2]) == ApiKey.SASL_HANDSHAKE and self._may_prolong(login, now):
+            login.stage, login.prolongs, login.prolonged_s = Stage.HANDSHAKE, True, now
+            connection.produces = None
+            connection.answer = self._before
+            connection.must_log_in_by = now + LOGIN_S
+            self._before(connection, frame)
+        elif login.ends_s is not None and now > login.ends_s:
+            self.stats.expired += 1
+            raise Malformed("its session has ended, and it did not authenticate again")
+        else:
+            self._dispatch(connection, frame)
+
+    def _may_prolong(self, login: Login, now: float) -> bool:
+        return login.prolonged_s is None or now - login.prolonged_s >= REAUTHENTICATION_PAUSE_S
+
+    def _shake_hands(
+        self, connection: Connection, login: Login, version: int, correlation_id: int, mechanism: str
+    ) -> None:
+        offered = connection.listener.mechanisms
+        response = SaslHandshakeResponse(mechanisms=list(offered))
+        login.is_wrapped = login.is_wrapped or version >= WRAPPED_SINCE
+        if mechanism not in offered:
+            response.error_code = ErrorCode.UNSUPPORTED_SASL_MECHANISM
+            answer = codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
+            slot = connection.open_slot()
+            self._wait(connection, self._fail(connection, slot, answer, f"mechanism {mechanism[:64]!r} is not offered"))
+            return
+        if login.prolongs and mechanism != login.mechanism:
+            login.spoilt = (
+                f"SASL mechanism '{mechanism}' requested by client is not supported for re-authentication of mechanism"
+                f" '{login.mechanism}'"
+            )
+        else:
+            login.mechanism = mechanism
+            login.exchange = self._authenticator.begin(mechanism, connection.identity.cluster_id)
+        login.stage = Stage.TOKEN
+        connection.fill(
+            connection.open_slot(), codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
+        )
+
+    # ---- proofs --------------------------------------------------------------------------------------------------
+
+    def _begin_step(self, connection: Connection, login: Login, token: bytes, wrapping: Wrapping) -> None:
+        self._wait(connection, self._step(connection, login, connection.open_slot(), token, wrapping))
+
+    def _wait(self, connection: Connection, work: Any) -> None:
+        connection.hold()
+        connection.task = connection.spawn(work)
+
+    async def _step(
+        self, connection: Connection, login: Login, slot: Slot, token: bytes, wrapping: Wrapping
+    ) -> None:  # fmt: skip
+        try:
+            if login.spoilt is not None:
+                raise Denied(login.spoilt)
+            assert login.exchange is not None
+            step = await login.exchange.step(token)
+            if step.identity is not None:
+                _check_same(login, connection.identity, step.identity)
+        except Denied as denied:
+            reason = self._told(login, denied)
+            await self._fail(connection, slot, wrapping.failure(reason), f"{login.mechanism}: {denied}")
+        except PlatformError as problem:
+            # The client tries again on another connection: nothing was found out about its credentials.
+            _log.warning("a client could not be authenticated: %s", problem)
+            connection.close()
+        except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
+            _log.exception("authentication failed")
+            connection.close()
+        else:
+            if not connection.closed:
+                lifetime_ms = 0 if step.identity is None else self._let_in(connection, login, step.identity)
+                connection.fill(slot, wrapping.success(step.token, lifetime_ms))
+                connection.release()
+
+    def _told(self, login: Login, denied: Denied) -> str:
+        if isinstance(denied, InvalidCredentials):
+            what = "re-authentication" if login.prolongs else "authentication"
+            return (
+                f"Authentication failed during {what} due to invalid credentials with SASL mechanism {login.mechanism}"
+            )
+        return str(denied)
+
+    def _let_in(self, connection: Connection, login: Login, identity: Identity) -> int:
+        """It is proven whose connection this is; how long that holds, in ms, 0 for as long as it lasts."""
+        self._penalties.succeeded(connection.host)
+        if login.prolongs:
+            self.stats.prolonged += 1
+        else:
+            self.stats.succeeded += 1
+        login.stage, login.exchange, login.prolongs = Stage.DONE, None, False
+        connection.belongs_to(identity)
+        lifetime_ms = self._lifetime_ms(identity)
+        if lifetime_ms is None:
+            connection.answer = self._dispatch
+            return 0
+        login.ends_s = self._clock.monotonic() + lifetime_ms / 1000
+        connection.answer = self._during
+        return lifetime_ms
+
+    def _lifetime_ms(self, identity: Identity) -> int | None:
+        limits = []
+        if self._max_session_ms > 0:
+            limits.append(self._max_session_ms)
+        if identity.expires_ms is not None:
+            limits.append(max(0, identity.expires_ms - self._clock.now_ms()))
+        return min(limits) if limits else None
+
+    # ---- failures ------------------------------------------------------------------------------------------------
+
+    async def _fail(self, connection: Connection, slot: Slot, answer: list[Buffer] | None, why: str) -> None:
+        self.stats.failed += 1
+        host = connection.host
+        delay_s = self._penalties.begin(host)
+        try:
+            if delay_s is not None:
+                connection.pause()
+                await asyncio.sleep(delay_s)
+                if answer is not None and not connection.closed:
+                    connection.fill(slot, answer)
+                    connection.send()
+        finally:
+            self._penalties.end(host)
+        connection.refuse(f"it is not authenticated: {why}")
+
+
+class _Raw:
+    """Messages as they are, each after its size."""
+
+    def success(self, token: bytes, lifetime_ms: int) -> list[Buffer]:
+        return [SIZE.pack(len(token)), token] if token else [SIZE.pack(0)]
+
+    def failure(self, reason: str) -> list[Buffer] | None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrapped:
+    """Messages in SaslAuthenticate."""
+
+    version: int
+    correlation_id: int
+
+    def success(self, token: bytes, lifetime_ms: int) -> list[Buffer]:
+        response = SaslAuthenticateResponse(error_message=None, auth_bytes=token, session_lifetime_ms=lifetime_ms)
+        return self._encoded(response)
+
+    def failure(self, reason: str) -> list[Buffer]:
+        code = ErrorCode.SASL_AUTHENTICATION_FAILED
+        return self._encoded(SaslAuthenticateResponse(error_code=code, error_message=reason))
+
+    def _encoded(self, response: SaslAuthenticateResponse) -> list[Buffer]:
+        return codec.encode_response(ApiKey.SASL_AUTHENTICATE, self.version, self.correlation_id, response)
+
+
+Wrapping = _Raw | _Wrapped
+
+
+def _check_same(login: Login, before: Identity, now: Identity) -> None:
+    if login.prolongs and (before.principal, before.cluster_id) != (now.principal, now.cluster_id):
+        raise Denied(
+            f"Cannot change principals during re-authentication from {_kafka_text(before)}: {_kafka_text(now)}"
+        )
+
+
+def _kafka_text(identity: Identity) -> str:
+    return identity.principal.replace(":", ".", 1)

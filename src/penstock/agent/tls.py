@@ -1,0 +1,268 @@
+"""TLS on a listener: the context and its certificates, the handshake, and a socket's surface over it.
+
+A connection reads and writes a `TlsStream` as it does a socket, so the plain path knows nothing of TLS. OpenSSL
+decrypts into the connection's own memory and encrypts out of it; the only copies are the cipher's. It sends at most
+one record per call, 16 KiB, so small buffers are joined up to that size and large ones are left alone.
+
+Certificates are looked at again when somebody connects, at most once a second: files that have changed are taken for
+new connections, those that exist keep what they have, and files that cannot be used are complained about while the
+former ones stay in use. No timer and no signal is needed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from penstock.base.clock import Clock
+from penstock.base.errors import InvalidRequest
+from penstock.base.options import TlsOptions
+from penstock.identity.distinguished_name import distinguished_name
+from penstock.identity.model import NOBODY, Identity, user
+from penstock.identity.principal_mapping import mapped, parse_rules
+from penstock.wire.primitives import Buffer
+
+RECORD_BYTES = 16 * 1024
+HANDSHAKE_S = 15.0
+_RELOAD_S = 1.0
+_CLIENT_AUTH = {"none": ssl.CERT_NONE, "requested": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_log = logging.getLogger(__name__)
+
+
+class ServerTls:
+    """What a listener shows of itself, and whom it sees in clients' certificates."""
+
+    def __init__(self, options: TlsOptions, clock: Clock) -> None:
+        self._options, self._clock = options, clock
+        self._rules = parse_rules(options.principal_mapping_rules)
+        self._seen = self._stamps()
+        self._context = context_of(options)
+        self._looked_s = clock.monotonic()
+        self.reloads = 0
+
+    def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
+        """A socket whose handshake has yet to be made."""
+        self._look_again()
+        return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def identity_of(self, sock: ssl.SSLSocket) -> Identity:
+        """Whom the client's certificate names; nobody if there is none. Raises `Denied` if no rule knows the name."""
+        certificate = sock.getpeercert()
+        if not certificate:
+            return NOBODY
+        return Identity(principal=user(mapped(self._rules, distinguished_name(certificate["subject"]))))
+
+    def _look_again(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._looked_s < _RELOAD_S:
+            return
+        self._looked_s = now
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return
+        self._seen = stamps
+        try:
+            self._context = context_of(self._options)
+        except InvalidRequest as problem:
+            _log.error("the former certificate stays in use: %s", problem)
+        else:
+            self.reloads += 1
+            _log.info("the certificate in %s was read again", self._options.certificate)
+
+    def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
+        options = self._options
+        return tuple(_stamp(path) for path in (options.certificate, options.key, options.client_ca))
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def context_of(options: TlsOptions) -> ssl.SSLContext:
+    """A context with these files. Raises `InvalidRequest` with the file that is at fault; never shows what is in it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Tickets would be unasked-for bytes after the handshake, and Kafka's clients resume nothing with them.
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    context.num_tickets = 0
+    for path in (options.certificate, options.key, options.client_ca):
+        if path is not None and not path.is_file():
+            raise InvalidRequest(f"there is no file {path}")
+    try:
+        context.load_cert_chain(options.certificate, options.key, lambda: _password(options))
+    except OSError as problem:
+        key = options.key or options.certificate
+        raise InvalidRequest(
+            f"the certificate in {options.certificate} with the key in {key} cannot be used: {_cause(problem)}"
+        ) from problem
+    context.verify_mode = _CLIENT_AUTH[options.client_auth]
+    if options.client_ca is not None:
+        try:
+            context.load_verify_locations(options.client_ca)
+        except OSError as problem:
+            raise InvalidRequest(
+                f"the authorities in {options.client_ca} cannot be read: {_cause(problem)}"
+            ) from problem
+    return context
+
+
+def _password(options: TlsOptions) -> str:
+    path = options.key_password_file
+    if path is None:
+        raise InvalidRequest(f"the key in {options.key or options.certificate} is encrypted: say where its password is")
+    try:
+        return path.read_text("utf-8").splitlines()[0]
+    except (OSError, UnicodeDecodeError, IndexError) as problem:
+        raise InvalidRequest(f"no password can be read in {path}") from problem
+
+
+def _cause(problem: OSError) -> str:
+    reason = getattr(problem, "reason", None) or problem.strerror or "it is not PEM"
+    return str(reason).replace("_", " ").lower()
+
+
+def _in_records(buffers: Iterable[Buffer]) -> Iterator[Buffer]:
+    """The same bytes in pieces that fill records: small buffers joined, large ones as they are."""
+    small, size = list[Buffer](), 0
+    for buffer in buffers:
+        rest = memoryview(buffer)
+        if size or len(rest) < RECORD_BYTES:
+            taken = rest[: RECORD_BYTES - size]
+            small.append(taken)
+            size += len(taken)
+            if size == RECORD_BYTES:
+                yield b"".join(small)
+                small, size = [], 0
+            rest = rest[len(taken) :]
+        whole = len(rest) - len(rest) % RECORD_BYTES
+        if whole:
+            yield rest[:whole]
+        if whole < len(rest):
+            small, size = [rest[whole:]], len(rest) - whole
+    if small:
+        yield b"".join(small)
+
+
+class Handshake:
+    """A connection that is not established yet. It ends by itself if the client takes too long."""
+
+    def __init__(
+        self, sock: ssl.SSLSocket, loop: asyncio.AbstractEventLoop, done: Callable[[Handshake, str | None], None]
+    ) -> None:
+        self.sock = sock
+        self._loop, self._done = loop, done
+        self._fd = sock.fileno()
+        self._writing = False
+        self._timer = loop.call_later(HANDSHAKE_S, self.end, "the handshake takes too long")
+        loop.add_reader(self._fd, self._go_on)
+
+    def _go_on(self) -> None:
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._wait_writable(False)
+        except ssl.SSLWantWriteError:
+            self._wait_writable(True)
+        except ssl.SSLCertVerificationError as problem:
+            self.end(f"its certificate is refused: {problem.verify_message}")
+        except OSError as problem:
+            self.end(_cause(problem))
+        else:
+            self.end(None)
+
+    def _wait_writable(self, wanted: bool) -> None:
+        if wanted and not self._writing:
+            self._loop.add_writer(self._fd, self._go_on)
+        elif self._writing and not wanted:
+            self._loop.remove_writer(self._fd)
+        self._writing = wanted
+
+    def end(self, problem: str | None) -> None:
+        """Let go of the socket, which is closed if there was a problem."""
+        self._timer.cancel()
+        self._loop.remove_reader(self._fd)
+        self._wait_writable(False)
+        if problem is not None:
+            self.sock.close()
+        self._done(self, problem)
+
+
+class TlsStream:
+    """An established TLS connection, as a socket."""
+
+    __slots__ = ("_sock", "pending")
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._sock = sock
+        self.pending: Callable[[], int] = sock.pending
+        """How many bytes are decrypted that nobody has taken. The file descriptor does not tell of them."""
+
+    def fileno(self) -> int:
+        """Its file descriptor."""
+        return self._sock.fileno()
+
+    def recv_into(self, room: memoryview, /) -> int:
+        """Receive what is there, as far as it fits; 0 at the end."""
+        read, size, filled = self._sock.recv_into, len(room), 0
+        try:
+            while filled < size:
+                count = read(room[filled:] if filled else room)
+                if not count:
+                    break
+                filled += count
+        except _WOULD_BLOCK:
+            if not filled:
+                raise BlockingIOError from None
+        return filled
+
+    def send(self, data: Buffer, /) -> int:
+        """Send as much as can be; how much that was."""
+        write, size = self._sock.send, len(data)
+        if size <= RECORD_BYTES:
+            try:
+                return write(data)
+            except _WOULD_BLOCK:
+                raise BlockingIOError from None
+        view, sent = memoryview(data), 0
+        try:
+            while sent < size:
+                # What OpenSSL could not send it keeps, and wants to be given again: the connection does.
+                sent += write(view[sent : sent + RECORD_BYTES])
+        except _WOULD_BLOCK:
+            if not sent:
+                raise BlockingIOError from None
+        return sent
+
+    def sendmsg(self, buffers: list[Buffer], /) -> int:
+        """Send as much of the buffers as can be; how much that was."""
+        sent = 0
+        for piece in _in_records(buffers):
+            try:
+                count = self.send(piece)
+            except BlockingIOError:
+                if not sent:
+                    raise
+                break
+            sent += count
+            if count < len(piece):
+                break
+        return sent
+
+    def close(self) -> None:
+        """Say goodbye if that is possible at once, and hang up."""
+        with contextlib.suppress(OSError, ValueError):
+            self._sock.unwrap()
+        self._sock.close()

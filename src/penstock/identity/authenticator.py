@@ -1,0 +1,162 @@
+"""Proving who somebody is: one exchange of messages per SASL mechanism.
+
+Credentials are looked up in the database each time, so one that was revoked proves nothing from that moment on, on
+every agent. What computes for milliseconds runs on a thread, few at a time: a flood of guesses is queued there and
+holds up nobody who is already connected.
+
+A user's password is kept as SCRAM keys only; PLAIN is checked against these. An API key is an id that PLAIN takes as
+a name. Both may be sent by PLAIN, and a key decides which virtual cluster its connection is in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.base.clock import Clock
+from penstock.base.randomness import Randomness, uuid_text
+from penstock.identity import oauthbearer, plain, scram, store
+from penstock.identity.accounts import looks_like_key
+from penstock.identity.failures import Denied, InvalidCredentials
+from penstock.identity.model import Identity, user
+from penstock.identity.scram import Credential, Mechanism
+from penstock.metadata.database import Database
+
+CHECKS_AT_ONCE = 2
+"""How many passwords are computed at the same time; the others wait."""
+MAX_WAITING_CHECKS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What to answer, and who it is if that is settled."""
+
+    token: bytes
+    identity: Identity | None = None
+
+
+class Exchange(Protocol):
+    """One attempt to prove something."""
+
+    async def step(self, token: bytes) -> Step:
+        """Take the client's next message. Raises `Denied`, after which the exchange is over."""
+
+
+class BearerTokens(Protocol):
+    """Who knows which tokens are good."""
+
+    async def identity_of(self, token: str, cluster_id: int) -> Identity:
+        """Whom a token names. Raises `InvalidCredentials`."""
+
+
+OnThread = Callable[[Callable[[], bool]], Awaitable[bool]]
+"""Runs what computes for a while beside the loop."""
+
+
+class Authenticator:
+    """Knows the mechanisms."""
+
+    def __init__(
+        self, *, database: Database, clock: Clock, randomness: Randomness, on_thread: OnThread,
+        bearer_tokens: BearerTokens | None = None,
+    ) -> None:  # fmt: skip
+        self._database, self._clock, self._randomness = database, clock, randomness
+        self._on_thread, self._bearer_tokens = on_thread, bearer_tokens
+        self._decoy_secret = randomness.token(32)
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
+        self._waiting = 0
+
+    def begin(self, mechanism: str, cluster_id: int) -> Exchange:
+        """A new exchange. `cluster_id` is where names are looked up that do not say so themselves."""
+        if mechanism == "PLAIN":
+            return _Plain(self, cluster_id)
+        if mechanism == "OAUTHBEARER":
+            assert self._bearer_tokens is not None, "a listener offers OAUTHBEARER without an issuer"
+            return _Bearer(self._bearer_tokens, cluster_id)
+        return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id)
+
+    async def password_identity(self, name: str, password: str, cluster_id: int) -> Identity:
+        """Whom a name and a password prove. Raises `Denied`."""
+        if looks_like_key(name):
+            key = await self._database.read(lambda: store.key_by_id(name))
+            if key is not None:
+                if not key.has_secret(password) or key.has_expired(self._clock.now_ms()):
+                    raise plain.wrong_password()
+                return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
+        found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
+        credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
+        if not await self._is_password(credential, password.encode("utf-8")) or not found:
+            raise plain.wrong_password()
+        return Identity(principal=user(name), cluster_id=cluster_id)
+
+    async def _is_password(self, credential: Credential, password: bytes) -> bool:
+        if self._waiting >= MAX_WAITING_CHECKS:
+            raise Denied("Authentication failed: too many are being authenticated")
+        self._waiting += 1
+        try:
+            async with self._checks:
+                return await self._on_thread(lambda: scram.has_password(credential, password))
+        finally:
+            self._waiting -= 1
+
+    async def scram_credential(self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int) -> Credential:
+        """What a name is checked with; something that nobody fulfils if there is no such name."""
+        if not first.is_token:
+            for credential in await self._database.read(lambda: store.credentials_of(cluster_id, first.name)):
+                if credential.mechanism is mechanism:
+                    return credential
+        return scram.decoy(mechanism, first.name, self._decoy_secret)
+
+    def nonce(self) -> str:
+        """Something that was never used before."""
+        return uuid_text(self._randomness.token(24))
+
+
+class _Plain:
+    def __init__(self, authenticator: Authenticator, cluster_id: int) -> None:
+        self._authenticator, self._cluster_id = authenticator, cluster_id
+
+    async def step(self, token: bytes) -> Step:
+        login = plain.read_login(token)
+        identity = await self._authenticator.password_identity(login.name, login.password, self._cluster_id)
+        return Step(token=b"", identity=identity)
+
+
+class _Scram:
+    def __init__(self, authenticator: Authenticator, mechanism: Mechanism, cluster_id: int) -> None:
+        self._authenticator, self._mechanism, self._cluster_id = authenticator, mechanism, cluster_id
+        self._exchange: scram.Exchange | None = None
+        self._identity: Identity | None = None
+
+    async def step(self, token: bytes) -> Step:
+        if self._exchange is not None:
+            return Step(token=self._exchange.finish(token), identity=self._identity)
+        first = scram.read_client_first(token)
+        credential = await self._authenticator.scram_credential(self._mechanism, first, self._cluster_id)
+        self._exchange = scram.Exchange(first, credential, self._authenticator.nonce())
+        self._identity = Identity(principal=user(first.name), cluster_id=self._cluster_id)
+        return Step(token=self._exchange.challenge)
+
+
+class _Bearer:
+    def __init__(self, tokens: BearerTokens, cluster_id: int) -> None:
+        self._tokens, self._cluster_id = tokens, cluster_id
+        self._has_failed = False
+
+    async def step(self, token: bytes) -> Step:
+        if self._has_failed:
+            # RFC 7628: the client acknowledges the description of its failure; whatever it sends, it is over.
+            raise Denied(oauthbearer.INVALID_TOKEN)
+        login = oauthbearer.read_login(token)
+        try:
+            identity = await self._tokens.identity_of(login.token, self._cluster_id)
+        except InvalidCredentials:
+            self._has_failed = True
+            return Step(token=oauthbearer.INVALID_TOKEN.encode("ascii"))
+        if login.authorization_id and user(login.authorization_id) != identity.principal:
+            raise Denied(
+                "Authentication failed: Client requested an authorization id that is not the token's principal"
+            )
+        return Step(token=b"", identity=identity)

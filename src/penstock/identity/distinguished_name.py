@@ -1,0 +1,63 @@
+"""The distinguished name of a certificate as Java writes it, which is what Kafka's ACLs and mapping rules hold. Pure.
+
+RFC 2253: from the most specific part to the least, known attributes by their short names, others by object identifier
+and encoded value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+_SHORT = {
+    "commonName": "CN", "countryName": "C", "localityName": "L", "stateOrProvinceName": "ST", "organizationName": "O",
+    "organizationalUnitName": "OU", "streetAddress": "STREET", "domainComponent": "DC", "userId": "UID",
+}  # fmt: skip
+_IA5, _PRINTABLE, _UTF8 = 0x16, 0x13, 0x0C
+_ENCODED = {
+    "emailAddress": ("1.2.840.113549.1.9.1", _IA5),
+    "serialNumber": ("2.5.4.5", _PRINTABLE),
+    "dnQualifier": ("2.5.4.46", _PRINTABLE),
+    "surname": ("2.5.4.4", _UTF8),
+    "givenName": ("2.5.4.42", _UTF8),
+    "title": ("2.5.4.12", _UTF8),
+    "initials": ("2.5.4.43", _UTF8),
+    "pseudonym": ("2.5.4.65", _UTF8),
+    "generationQualifier": ("2.5.4.44", _UTF8),
+    "organizationIdentifier": ("2.5.4.97", _UTF8),
+}
+_SPECIAL = ',+"\\<>;'
+
+
+def distinguished_name(subject: Any) -> str:
+    """The text of a subject as `SSLSocket.getpeercert` gives it: parts, each of them pairs of attribute and value."""
+    return ",".join("+".join(_part(name, value) for name, value in pairs) for pairs in reversed(_pairs(subject)))
+
+
+def _pairs(subject: Iterable[Iterable[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
+    return [list(part) for part in subject]
+
+
+def _part(name: str, value: str) -> str:
+    if name in _SHORT:
+        return f"{_SHORT[name]}={_escaped(value)}"
+    identifier, tag = _ENCODED.get(name, (name, _UTF8))
+    encoded = value.encode("utf-8")
+    return f"{identifier}=#{bytes([tag]).hex()}{_length(len(encoded)).hex()}{encoded.hex()}"
+
+
+def _escaped(value: str) -> str:
+    text = "".join("\\" + char if char in _SPECIAL else char for char in value)
+    if text.startswith(("#", " ")):
+        text = "\\" + text
+    if text.endswith(" ") and len(value) > 1:
+        text = text[:-1] + "\\ "
+    return text
+
+
+def _length(size: int) -> bytes:
+    """A length in DER."""
+    if size < 0x80:
+        return bytes([size])
+    digits = size.to_bytes((size.bit_length() + 7) // 8)
+    return bytes([0x80 | len(digits)]) + digits

@@ -1,0 +1,156 @@
+"""Kafka's APIs of credentials. SASL itself is spoken at the gate, before requests come here."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
+from penstock.identity import scram
+from penstock.identity.scram import Credential, Mechanism
+from penstock.identity.service import CredentialChange, Identities
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.alter_user_scram_credentials import (
+    AlterUserScramCredentialsRequest,
+    AlterUserScramCredentialsResponse,
+    AlterUserScramCredentialsResult,
+    ScramCredentialDeletion,
+    ScramCredentialUpsertion,
+)
+from penstock.wire.messages.describe_user_scram_credentials import (
+    CredentialInfo,
+    DescribeUserScramCredentialsRequest,
+    DescribeUserScramCredentialsResponse,
+    DescribeUserScramCredentialsResult,
+)
+from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
+from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
+
+MAX_USER_NAME_CHARS = 512
+Complaint = tuple[ErrorCode, str]
+Alteration = ScramCredentialDeletion | ScramCredentialUpsertion
+_FAILURES = {
+    Conflict: ErrorCode.REQUEST_TIMED_OUT, OutcomeUnknown: ErrorCode.REQUEST_TIMED_OUT,
+    Unavailable: ErrorCode.REQUEST_TIMED_OUT,
+}  # fmt: skip
+"""What a database that cannot do it now is called, so that clients try again."""
+
+
+class IdentityHandlers:
+    """Kafka's credential APIs over `Identities`."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+
+    async def sasl_handshake(self, context: RequestContext, request: SaslHandshakeRequest) -> SaslHandshakeResponse:
+        """SaslHandshake, key 17, v0-1, where there is nothing to authenticate, or nothing any more."""
+        return SaslHandshakeResponse(error_code=ErrorCode.ILLEGAL_SASL_STATE)
+
+    async def sasl_authenticate(
+        self, context: RequestContext, request: SaslAuthenticateRequest
+    ) -> SaslAuthenticateResponse:
+        """SaslAuthenticate, key 36, v0-2, where no exchange is under way."""
+        return SaslAuthenticateResponse(
+            error_code=ErrorCode.ILLEGAL_SASL_STATE,
+            error_message="SaslAuthenticate request received after successful authentication",
+        )
+
+    async def describe_scram(
+        self, context: RequestContext, request: DescribeUserScramCredentialsRequest
+    ) -> DescribeUserScramCredentialsResponse:
+        """DescribeUserScramCredentials, key 50, v0 (KIP-554): who can be proven how, never by what."""
+        users = await self._identities.mechanisms(context.cluster_id)
+        asked = Counter(user.name for user in request.users) if request.users else Counter(users.keys())
+        response = DescribeUserScramCredentialsResponse(error_message=None)
+        for name, times in asked.items():
+            result = DescribeUserScramCredentialsResult(user=name, error_message=None)
+            if times > 1:
+                result.error_code = ErrorCode.DUPLICATE_RESOURCE
+                result.error_message = (
+                    f"Cannot describe SCRAM credentials for the same user twice in a single request: {name}"
+                )
+            elif name not in users:
+                result.error_code = ErrorCode.RESOURCE_NOT_FOUND
+                result.error_message = f"Attempt to describe a user credential that does not exist: {name}"
+            else:
+                result.credential_infos = [
+                    CredentialInfo(mechanism=int(mechanism), iterations=iterations)
+                    for mechanism, iterations in users[name]
+                ]
+            response.results.append(result)
+        return response
+
+    async def alter_scram(
+        self, context: RequestContext, request: AlterUserScramCredentialsRequest
+    ) -> AlterUserScramCredentialsResponse:
+        """AlterUserScramCredentials, key 51, v0 (KIP-554). The password comes salted and hashed; of that, too, only
+        what proves it is kept. What can be done is done together, or not at all."""
+        alterations: list[ScramCredentialDeletion | ScramCredentialUpsertion] = [
+            *request.deletions,
+            *request.upsertions,
+        ]
+        counts = Counter(alteration.name for alteration in alterations)
+        existing = await self._identities.mechanisms(context.cluster_id)
+        complaints: dict[str, Complaint | None] = {}
+        changes = []
+        for alteration in alterations:
+            name = alteration.name
+            complaint = _complaint(alteration, existing.get(name, ()))
+            if complaint is None and counts[name] > 1:
+                duplicate = "A user credential cannot be altered twice in the same request"
+                complaint = ErrorCode.DUPLICATE_RESOURCE, duplicate
+            complaints[name] = complaints.get(name) or complaint
+            if complaint is None:
+                changes.append(_change(alteration))
+        try:
+            await self._identities.change_credentials(
+                context.cluster_id, [change for change in changes if complaints[change.user] is None]
+            )
+        except PlatformError as error:
+            code = (
+                ErrorCode.REQUEST_TIMED_OUT
+                if isinstance(error, OutcomeUnknown)
+                else ErrorCode.COORDINATOR_NOT_AVAILABLE
+            )
+            complaints = {name: complaint or (code, str(error)) for name, complaint in complaints.items()}
+        return AlterUserScramCredentialsResponse(
+            results=[
+                AlterUserScramCredentialsResult(
+                    user=name,
+                    error_code=complaint[0] if complaint else ErrorCode.NONE,
+                    error_message=complaint[1] if complaint else None,
+                )
+                for name, complaint in complaints.items()
+            ]
+        )
+
+
+def _complaint(
+    alteration: Alteration, existing: object
+) -> Complaint | None:  # fmt: skip
+    name = alteration.name
+    if not name:
+        return ErrorCode.UNACCEPTABLE_CREDENTIAL, "Username must not be empty"
+    if "\0" in name or len(name) > MAX_USER_NAME_CHARS:
+        return ErrorCode.UNACCEPTABLE_CREDENTIAL, f"Username must have at most {MAX_USER_NAME_CHARS} characters"
+    if alteration.mechanism not in Mechanism._value2member_map_:
+        return ErrorCode.UNSUPPORTED_SASL_MECHANISM, "Unknown SCRAM mechanism"
+    if isinstance(alteration, ScramCredentialDeletion):
+        known = isinstance(existing, list) and alteration.mechanism in {int(mechanism) for mechanism, _ in existing}
+        if not known:
+            return ErrorCode.RESOURCE_NOT_FOUND, "Attempt to delete a user credential that does not exist"
+        return None
+    if alteration.iterations < scram.MIN_ITERATIONS:
+        return ErrorCode.UNACCEPTABLE_CREDENTIAL, "Too few iterations"
+    if alteration.iterations > scram.MAX_ITERATIONS:
+        return ErrorCode.UNACCEPTABLE_CREDENTIAL, "Too many iterations"
+    return None
+
+
+def _change(alteration: Alteration) -> CredentialChange:
+    mechanism = Mechanism(alteration.mechanism)
+    credential: Credential | None = None
+    if isinstance(alteration, ScramCredentialUpsertion):
+        salted, salt = bytes(alteration.salted_password), bytes(alteration.salt)
+        credential = scram.credential_of(mechanism, salted, salt, alteration.iterations)
+    return CredentialChange(user=alteration.name, mechanism=mechanism, credential=credential)

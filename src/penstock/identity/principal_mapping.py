@@ -1,0 +1,93 @@
+"""Kafka's `ssl.principal.mapping.rules`: how the distinguished name of a certificate becomes a principal. Pure.
+
+A list of `DEFAULT` and `RULE:pattern/replacement/[LU]`, of which the first that matches the whole name counts; `$1`
+stands for a group of the pattern, L and U change the case of the result. `DEFAULT` is the name as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from penstock.base.errors import InvalidRequest
+from penstock.identity.failures import Denied
+
+_RULE = re.compile(
+    r"\s*(?:(?P<default>DEFAULT)|RULE:(?P<pattern>(?:\\.|[^\\/])*)/(?P<replacement>(?:\\.|[^\\/])*)/(?P<case>[LU]?))"
+    r"\s*(?:,\s*|$)"
+)
+_REPLACEMENT = re.compile(r"\\(?P<escaped>.)|\$(?P<group>\d+)|(?P<text>[^\\$]+|\$)", re.DOTALL)
+MAX_NAME_CHARS = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule; no pattern is `DEFAULT`."""
+
+    pattern: re.Pattern[str] | None = None
+    replacement: str = ""
+    case: str = ""
+
+    def apply(self, name: str) -> str | None:
+        """What it makes of a name; None if it does not match."""
+        if self.pattern is None:
+            return name
+        match = self.pattern.fullmatch(name)
+        if match is None:
+            return None
+        result = _expanded(self.replacement, match)
+        return result.lower() if self.case == "L" else result.upper() if self.case == "U" else result
+
+
+def parse_rules(text: str) -> tuple[Rule, ...]:
+    """Read a list of rules. Raises `InvalidRequest`."""
+    rules, position = [], 0
+    text = text.strip()
+    while position < len(text):
+        match = _RULE.match(text, position)
+        if match is None:
+            raise InvalidRequest(f"principal mapping rules: cannot read {text[position:]!r}")
+        if match["default"]:
+            rules.append(Rule())
+        else:
+            try:
+                pattern = re.compile(match["pattern"])
+            except re.error as error:
+                raise InvalidRequest(f"principal mapping rules: {match['pattern']!r}: {error}") from error
+            rules.append(Rule(pattern=pattern, replacement=match["replacement"], case=match["case"]))
+        position = match.end()
+    return tuple(rules) or (Rule(),)
+
+
+def mapped(rules: Sequence[Rule], name: str) -> str:
+    """The principal's name. Raises `Denied` when no rule matches, as Kafka refuses such a connection."""
+    if len(name) > MAX_NAME_CHARS:
+        raise Denied("the distinguished name is too long")
+    for rule in rules:
+        found = rule.apply(name)
+        if found is not None:
+            return found
+    raise Denied(f"no principal mapping rule applies to {name!r}")
+
+
+def _expanded(replacement: str, match: re.Match[str]) -> str:
+    """Java's replacement syntax. A group that the pattern does not have is taken as it is written, as Kafka does."""
+    parts = []
+    for piece in _REPLACEMENT.finditer(replacement):
+        if piece["escaped"] is not None:
+            parts.append(piece["escaped"])
+        elif piece["group"] is None:
+            parts.append(piece["text"])
+        else:
+            parts.append(_group(piece["group"], match))
+    return "".join(parts)
+
+
+def _group(digits: str, match: re.Match[str]) -> str:
+    groups = match.re.groups
+    # `$12` is group 1 followed by a 2 where there are fewer than twelve groups.
+    for length in range(len(digits), 0, -1):
+        if int(digits[:length]) <= groups:
+            return (match[int(digits[:length])] or "") + digits[length:]
+    return f"${digits}"

@@ -1,0 +1,125 @@
+"""What proves whom: users' passwords, service accounts, API keys. All changes go through here.
+
+Nothing is kept in memory: the database is asked whenever something has to be known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from penstock.base.clock import Clock
+from penstock.base.errors import InvalidRequest
+from penstock.base.randomness import Randomness
+from penstock.identity import accounts, scram, store
+from penstock.identity.accounts import ApiKey, NewApiKey, ServiceAccount
+from penstock.identity.scram import Credential, Mechanism
+from penstock.metadata.database import Database, Script
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialChange:
+    """Set what proves a user by one mechanism, or, without a credential, forget it."""
+
+    user: str
+    mechanism: Mechanism
+    credential: Credential | None
+
+
+class Identities:
+    """The identities of all virtual clusters."""
+
+    def __init__(self, *, database: Database, clock: Clock, randomness: Randomness) -> None:
+        self._database, self._clock, self._randomness = database, clock, randomness
+
+    # ---- users ---------------------------------------------------------------------------------------------------
+
+    async def mechanisms(self, cluster_id: int) -> Mapping[str, Sequence[tuple[Mechanism, int]]]:
+        """Every user with the mechanisms it can be proven by, and their iterations."""
+        users: dict[str, list[tuple[Mechanism, int]]] = {}
+        for name, mechanism, iterations in await self._database.read(lambda: store.all_mechanisms(cluster_id)):
+            users.setdefault(name, []).append((mechanism, iterations))
+        return users
+
+    async def change_credentials(self, cluster_id: int, changes: Sequence[CredentialChange]) -> None:
+        """Make all of these changes or none."""
+        now_ms = self._clock.now_ms()
+
+        def script() -> Script[None]:
+            for change in changes:
+                if change.credential is None:
+                    yield from store.forget_credential(cluster_id, change.user, change.mechanism)
+                else:
+                    yield from store.put_credential(cluster_id, change.user, change.credential, now_ms)
+
+        if changes:
+            await self._database.transaction(script)
+
+    async def set_password(self, cluster_id: int, user: str, password: str) -> None:
+        """Let a user be proven by a password, with every mechanism."""
+        if not user or "\0" in user or not password or "\0" in password:
+            raise InvalidRequest("a user has a name and a password, without NUL characters")
+        changes = []
+        for mechanism in Mechanism:
+            salt = self._randomness.token(16)
+            salted = scram.salted_password(mechanism, password.encode("utf-8"), salt, scram.DEFAULT_ITERATIONS)
+            credential = scram.credential_of(mechanism, salted, salt, scram.DEFAULT_ITERATIONS)
+            changes.append(CredentialChange(user=user, mechanism=mechanism, credential=credential))
+        await self.change_credentials(cluster_id, changes)
+
+    async def anybody(self) -> bool:
+        """Whether anybody could authenticate with something that is kept here."""
+        return await self._database.read(store.has_credentials)
+
+    # ---- service accounts ----------------------------------------------------------------------------------------
+
+    async def service_accounts(self, cluster_id: int) -> list[tuple[ServiceAccount, list[ApiKey]]]:
+        """Every service account with its keys."""
+
+        def script() -> Script[tuple[list[ServiceAccount], list[ApiKey]]]:
+            found = yield from store.accounts(cluster_id)
+            return found, (yield from store.keys(cluster_id))
+
+        found, keys = await self._database.read(script)
+        return [(account, [key for key in keys if key.owner == account.name]) for account in found]
+
+    async def create_account(self, cluster_id: int, name: str, description: str) -> bool:
+        """Make a service account; False if there is one of that name. Raises `InvalidRequest`."""
+        accounts.check_name(name)
+        accounts.check_description(description)
+        account = ServiceAccount(
+            cluster_id=cluster_id, name=name, description=description, created_ms=self._clock.now_ms()
+        )
+        return await self._database.transaction(lambda: store.put_account(account))
+
+    async def delete_account(self, cluster_id: int, name: str) -> bool:
+        """Remove a service account with its keys; False if there is none. Raises `InvalidRequest`."""
+        accounts.check_name(name)
+        return await self._database.transaction(lambda: store.forget_account(cluster_id, name))
+
+    async def create_key(self, cluster_id: int, owner: str, description: str, lifetime_ms: int) -> NewApiKey | None:
+        """Make a key for a service account; None if there is none. A lifetime of -1 is for good."""
+        accounts.check_name(owner)
+        accounts.check_description(description)
+        if lifetime_ms == 0 or lifetime_ms < -1:
+            raise InvalidRequest("an API key lives for at least a millisecond, or -1 for good")
+        now_ms = self._clock.now_ms()
+        made = accounts.make_key(
+            cluster_id, owner, description, now_ms=now_ms, expires_ms=None if lifetime_ms < 0 else now_ms + lifetime_ms,
+            randomness=self._randomness,
+        )  # fmt: skip
+
+        def script() -> Script[bool]:
+            if not (yield from store.has_account(cluster_id, owner)):
+                return False
+            if (yield from store.count_keys(cluster_id, owner)) >= accounts.MAX_KEYS_PER_ACCOUNT:
+                raise InvalidRequest(f"{owner} has {accounts.MAX_KEYS_PER_ACCOUNT} keys already: delete one first")
+            yield from store.put_key(made.key)
+            return True
+
+        return made if await self._database.transaction(script) else None
+
+    async def delete_keys(self, cluster_id: int, key_ids: Sequence[str]) -> set[str]:
+        """Remove keys; which of them there were."""
+        known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
+        return await self._database.transaction(lambda: store.forget_keys(cluster_id, known))
