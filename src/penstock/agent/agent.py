@@ -115,6 +115,7 @@ class Agent:
         self.clock: Clock = clock or SystemClock()
         self.randomness: Randomness = randomness or SystemRandomness()
         self.settings = checked_settings(options)
+        self.listeners = listeners_of(options)
         self.registry = Registry()
         self.kafka_port = 0
         """The port of the first listener."""
@@ -308,7 +309,7 @@ class Agent:
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
         self._closing.push_async_callback(self._drain)
         self._closing.callback(server.stop_listening)
-        for listener in listeners_of(options):
+        for listener in self.listeners:
             tls = ServerTls(listener.tls, self.clock) if listener.tls is not None else None
             port = self.ports[listener.name] = server.listen(listener, tls)
             host, advertised_port = listener.advertised or (listener.host, port)

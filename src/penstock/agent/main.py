@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from penstock.agent.agent import Agent, Tuning, checked_settings
+from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
 from penstock.base.options import UpOptions
 
@@ -73,7 +74,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
         app = application(lambda: agent.ready, lambda: exposition(agent))
         async with serving(app, options.http_host, options.http_port) as http_port:
             settle_memory()
-            _announce(agent, options, http_port)
+            await _announce(agent, options, http_port)
             await stopping.wait()
             await agent.stop()  # `/readyz` says that it is stopping meanwhile.
     finally:
@@ -89,21 +90,43 @@ def _on_signal(stopping: asyncio.Event) -> None:
     print("stopping: finishing what was accepted; once more to stop at once", file=sys.stderr, flush=True)
 
 
-def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
+async def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
     where = "memory, gone when this process ends" if options.data_dir is None else str(options.data_dir.absolute())
     promise = {"disk": "acknowledged means fsynced", "process": "acknowledged means handed to the operating system"}
     program = _program()
-    kafka = _address(options.kafka_host, agent.kafka_port)
+    first = agent.listeners[0]
+    kafka = _address(first.host, agent.kafka_port)
     there = "" if agent.kafka_port == DEFAULT_KAFKA_PORT else f" -b {kafka}"
     metadata = place_of(options)
+    if first.protocol != "PLAINTEXT":
+        there += " --client-config FILE"
     lines = (
-        f"Kafka   {kafka}",
+        *(
+            f"Kafka   {_address(listener.host, agent.ports[listener.name])}{_manner(listener)}"
+            for listener in agent.listeners
+        ),
         f"HTTP    http://{_address(options.http_host, http_port)}  (/healthz /readyz /metrics)",
         f"Data    {where}  ({promise[options.durability]})",
         *((f"Meta    {metadata}",) if metadata else ()),
+        *((await _who_may_come(agent, options, program)) or ()),
         f"Next    echo hello | {program} produce greetings{there} && {program} consume greetings{there}",
     )
     print("\n".join(lines), flush=True)
+
+
+def _manner(listener: Listener) -> str:
+    """How one connects there, unless it is the plain way."""
+    if listener.protocol == "PLAINTEXT":
+        return ""
+    return f"  ({' '.join((listener.protocol, *listener.mechanisms))})"
+
+
+async def _who_may_come(agent: Agent, options: UpOptions, program: str) -> tuple[str, ...]:
+    """What to do where credentials are asked for and nobody has any."""
+    asked = any(set(listener.mechanisms) - {"OAUTHBEARER"} for listener in agent.listeners)
+    if not asked or options.data_dir is None or await agent.identities.anybody():
+        return ()
+    return (f"Users   none yet. Stop, then: {program} user create NAME --data-dir {options.data_dir}",)
 
 
 def _address(host: str, port: int) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from penstock.wire.api_keys import ApiKey
 
-_SECURITY = "There are no credentials yet, which is why an agent listens on loopback only."
+_SECURITY = "Not served yet."
 _GROUPS = "Of the group protocols only the classic one is served yet; clients that ask for another say so at once."
 _TELEMETRY = "Not served yet."
 _SHARE_STATE = (
@@ -26,8 +26,6 @@ _MEMBERS = (
 )
 
 NOT_SERVED: Mapping[ApiKey, str] = {
-    ApiKey.SASL_HANDSHAKE: _SECURITY,
-    ApiKey.SASL_AUTHENTICATE: _SECURITY,
     ApiKey.DESCRIBE_ACLS: _SECURITY,
     ApiKey.CREATE_ACLS: _SECURITY,
     ApiKey.DELETE_ACLS: _SECURITY,
@@ -35,8 +33,6 @@ NOT_SERVED: Mapping[ApiKey, str] = {
     ApiKey.RENEW_DELEGATION_TOKEN: _SECURITY,
     ApiKey.EXPIRE_DELEGATION_TOKEN: _SECURITY,
     ApiKey.DESCRIBE_DELEGATION_TOKEN: _SECURITY,
-    ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: _SECURITY,
-    ApiKey.ALTER_USER_SCRAM_CREDENTIALS: _SECURITY,
     ApiKey.UNREGISTER_BROKER: _MEMBERS,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: _GROUPS,
     ApiKey.CONSUMER_GROUP_DESCRIBE: _GROUPS,

@@ -35,14 +35,13 @@ def complete_groups(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 def _ask(ctx: click.Context, incomplete: str, what: str) -> list[str]:
     from penstock.base.errors import PlatformError
-    from penstock.cli.kafka.client import Client
     from penstock.cli.kafka.groups import list_groups
-    from penstock.cli.options import ADDRESSES, DEFAULT_BOOTSTRAP
+    from penstock.cli.options import ADDRESSES, DEFAULT_BOOTSTRAP, open_client
 
     # Whoever presses Tab gets names at once or nothing; never an error in the middle of a line.
     try:
         bootstrap = ADDRESSES.convert(ctx.params.get("bootstrap") or DEFAULT_BOOTSTRAP, None, ctx)
-        with Client(bootstrap, timeout_s=1.0) as client:
+        with open_client(bootstrap, ctx.params.get("client_config"), 1.0) as client:
             if what == "topics":
                 names = [topic.name for topic in client.metadata(None).topics.values()]
             else:

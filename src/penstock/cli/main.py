@@ -33,6 +33,9 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
             "quota": Lazy("quota:quota", "Quotas: how much users, clients and addresses may do."),
             "cluster": Lazy("cluster:cluster", "What a cluster consists of."),
         },
+        "Access": {
+            "user": Lazy("user:user", "Users and their passwords."),
+        },
         "This program": {
             "version": Lazy("version:version", "Print versions."),
             "completion": Lazy("completion:completion", "Print a shell completion script."),

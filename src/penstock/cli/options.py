@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -76,21 +78,39 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--bootstrap` and `--timeout`; the function gets a `client` that connects when first used."""
+    """`--bootstrap`, `--client-config` and `--timeout`; the function gets a `client` that connects when first used."""
 
     @click.option(
         "-b", "--bootstrap", type=ADDRESSES, default=DEFAULT_BOOTSTRAP, envvar="PENSTOCK_BOOTSTRAP", show_envvar=True,
         help="Where the cluster is.",
     )  # fmt: skip
+    @click.option(
+        "--client-config", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+        envvar="PENSTOCK_CLIENT_CONFIG", show_envvar=True,
+        help="How to connect, as in client.properties: security.protocol, sasl.username, ssl.ca.location, …",
+    )  # fmt: skip
     @click.option("--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up.")
     @functools.wraps(function)
-    def with_client(*args: Any, bootstrap: Sequence[Address], timeout_ms: int, **kwargs: Any) -> Any:
-        from penstock.cli.kafka.client import Client
-
-        with Client(bootstrap, timeout_s=timeout_ms / 1_000) as client:
+    def with_client(
+        *args: Any, bootstrap: Sequence[Address], client_config: Path | None, timeout_ms: int, **kwargs: Any
+    ) -> Any:
+        with open_client(bootstrap, client_config, timeout_ms / 1_000) as client:
             return function(client, *args, **kwargs)
 
     return with_client
+
+
+def open_client(bootstrap: Sequence[Address], client_config: Path | None, timeout_s: float) -> Client:
+    """A client as the options, the file they name and the environment say."""
+    from penstock.cli.kafka.client import Client
+    from penstock.cli.kafka.security import read_config
+
+    config = read_config(client_config, os.environ)
+    ctx = click.get_current_context(silent=True)
+    source = ctx.get_parameter_source("bootstrap") if ctx is not None else None
+    if config.bootstrap is not None and source is click.core.ParameterSource.DEFAULT:
+        bootstrap = parse_addresses(config.bootstrap)
+    return Client(bootstrap, timeout_s=timeout_s, security=config.security)
 
 
 def asks_cluster(function: Callable[..., Result]) -> Callable[..., None]:

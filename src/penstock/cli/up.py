@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from penstock.base.errors import InvalidRequest
-from penstock.base.options import UpOptions
+from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
 from penstock.cli.lazy import Misuse
 from penstock.cli.options import ADDRESS, SETTING, Parsed, settings_of
 from penstock.cli.texts.addresses import Address
+from penstock.cli.texts.listeners import SecurityConfig, parse_advertised, parse_listener, read_security
+
+LISTENER = Parsed("[NAME=]PROTOCOL://HOST:PORT", parse_listener)
+ADVERTISED = Parsed("[NAME=]HOST:PORT", parse_advertised)
+FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 def parse_metadata_url(text: str) -> str:
@@ -43,7 +50,18 @@ def parse_metadata_url(text: str) -> str:
     "--set", "settings", type=SETTING, multiple=True,
     help="A broker-wide Kafka setting, such as num.partitions=3. May be repeated.",
 )  # fmt: skip
-@click.option("--advertise", type=ADDRESS, help="What clients are told.  [default: the address of --kafka]")
+@click.option(
+    "--advertise", type=ADVERTISED, multiple=True,
+    help="What clients of a listener are told.  [default: the address listened on]",
+)  # fmt: skip
+@click.option(
+    "--listener", "listeners", type=LISTENER, multiple=True,
+    help="Where clients connect instead of --kafka, such as SASL_SSL://0.0.0.0:9093. May be repeated.",
+)  # fmt: skip
+@click.option("--tls-cert", type=FILE, help="The certificate of listeners with TLS, with those it rests on (PEM).")
+@click.option("--tls-key", type=FILE, help="Its private key (PEM).  [default: in the file of --tls-cert]")
+@click.option("--tls-client-ca", type=FILE, help="Require client certificates, signed by one of these (PEM).")
+@click.option("--config", type=FILE, help="Listeners, TLS and OAuth in a YAML file.")
 @click.pass_context
 def up(
     ctx: click.Context,
@@ -53,23 +71,39 @@ def up(
     durability: str,
     metadata_url: str | None,
     settings: tuple[tuple[str, str], ...],
-    advertise: Address | None,
+    advertise: tuple[tuple[str | None, tuple[str, int]], ...],
+    listeners: tuple[ListenerOptions, ...],
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_client_ca: Path | None,
+    config: Path | None,
 ) -> None:
     """Run Penstock on this machine.
 
     One process, data in one directory. Stops cleanly on Ctrl-C. Anything that speaks Kafka can connect.
     """
-    options = UpOptions(
-        data_dir=data_dir,
-        kafka_host=kafka.host,
-        kafka_port=kafka.port,
-        http_host=http.host,
-        http_port=http.port,
-        durability=durability,
-        metadata_url=metadata_url,
-        settings=settings_of(settings, "--set"),
-        advertised=None if advertise is None else (advertise.host, advertise.port),
-    )
+    try:
+        security = read_security(config) if config is not None else SecurityConfig()
+        tls = _tls(security.tls, tls_cert, tls_key, tls_client_ca)
+        is_asked_for = ctx.get_parameter_source("kafka") is not click.core.ParameterSource.DEFAULT
+        given = [*security.listeners, *listeners]
+        if is_asked_for or not given:
+            given.insert(0, ListenerOptions(host=kafka.host, port=kafka.port))
+        given = [replace(listener, tls=listener.tls or tls) for listener in given]
+        options = UpOptions(
+            data_dir=data_dir,
+            kafka_host=kafka.host,
+            kafka_port=kafka.port,
+            http_host=http.host,
+            http_port=http.port,
+            durability=durability,
+            metadata_url=metadata_url,
+            settings=settings_of(settings, "--set"),
+            listeners=_advertised(given, advertise),
+            oauth=security.oauth,
+        )
+    except InvalidRequest as error:
+        raise Misuse(str(error)) from error
     from penstock.agent.main import check, run  # The whole agent: nothing else on the command line needs it.
 
     try:
@@ -77,3 +111,33 @@ def up(
     except InvalidRequest as error:
         raise Misuse(str(error)) from error
     ctx.exit(run(options))
+
+
+def _tls(
+    configured: TlsOptions | None, cert: Path | None, key: Path | None, client_ca: Path | None
+) -> TlsOptions | None:
+    """What the options say, over what the file says."""
+    if cert is not None:
+        auth = "required" if client_ca is not None else "none"
+        return TlsOptions(certificate=cert, key=key, client_ca=client_ca, client_auth=auth)
+    if key is not None or client_ca is not None:
+        raise InvalidRequest("--tls-key and --tls-client-ca belong to a certificate: add --tls-cert")
+    return configured
+
+
+def _advertised(
+    listeners: Sequence[ListenerOptions], advertise: Sequence[tuple[str | None, tuple[str, int]]]
+) -> tuple[ListenerOptions, ...]:
+    """Listeners with what their clients are told."""
+    by_name = {listener.name: listener for listener in listeners}
+    for name, address in advertise:
+        if name is None and len(by_name) > 1:
+            raise InvalidRequest(
+                f"--advertise needs to say for which listener: --advertise NAME={address[0]}:{address[1]}"
+            )
+        if name is not None and name not in by_name:
+            raise InvalidRequest(f"--advertise names a listener {name!r}; there are {', '.join(by_name)}")
+        chosen = name if name is not None else next(iter(by_name))
+        by_name[chosen] = replace(by_name[chosen], advertised=address)
+    # Two of one name are complained about where all of them are checked.
+    return tuple(by_name.get(listener.name, listener) for listener in listeners)

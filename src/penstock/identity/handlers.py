@@ -43,13 +43,13 @@ class IdentityHandlers:
         self._identities = identities
 
     async def sasl_handshake(self, context: RequestContext, request: SaslHandshakeRequest) -> SaslHandshakeResponse:
-        """SaslHandshake, key 17, v0-1, where there is nothing to authenticate, or nothing any more."""
+        """SaslHandshake, key 17, v0-1: spoken before anything else; refused where there is nothing to authenticate, or not any more."""
         return SaslHandshakeResponse(error_code=ErrorCode.ILLEGAL_SASL_STATE)
 
     async def sasl_authenticate(
         self, context: RequestContext, request: SaslAuthenticateRequest
     ) -> SaslAuthenticateResponse:
-        """SaslAuthenticate, key 36, v0-2, where no exchange is under way."""
+        """SaslAuthenticate, key 36, v0-2: v1: how long the session lasts (KIP-368). Refused where no exchange is under way."""
         return SaslAuthenticateResponse(
             error_code=ErrorCode.ILLEGAL_SASL_STATE,
             error_message="SaslAuthenticate request received after successful authentication",
@@ -58,7 +58,7 @@ class IdentityHandlers:
     async def describe_scram(
         self, context: RequestContext, request: DescribeUserScramCredentialsRequest
     ) -> DescribeUserScramCredentialsResponse:
-        """DescribeUserScramCredentials, key 50, v0 (KIP-554): who can be proven how, never by what."""
+        """DescribeUserScramCredentials, key 50, v0: KIP-554. Who can be proven how, never by what."""
         users = await self._identities.mechanisms(context.cluster_id)
         asked = Counter(user.name for user in request.users) if request.users else Counter(users.keys())
         response = DescribeUserScramCredentialsResponse(error_message=None)
@@ -83,7 +83,7 @@ class IdentityHandlers:
     async def alter_scram(
         self, context: RequestContext, request: AlterUserScramCredentialsRequest
     ) -> AlterUserScramCredentialsResponse:
-        """AlterUserScramCredentials, key 51, v0 (KIP-554). The password comes salted and hashed; of that, too, only
+        """AlterUserScramCredentials, key 51, v0: KIP-554. The password comes salted and hashed; of that, too, only
         what proves it is kept. What can be done is done together, or not at all."""
         alterations: list[ScramCredentialDeletion | ScramCredentialUpsertion] = [
             *request.deletions,

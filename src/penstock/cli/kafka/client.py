@@ -16,6 +16,7 @@ from penstock.base.clock import Clock, SystemClock
 from penstock.base.randomness import uuid_text
 from penstock.cli.kafka.connection import Answer, Connection
 from penstock.cli.kafka.failures import BrokerError, ConnectionLost, Unreachable, check
+from penstock.cli.kafka.security import PLAINTEXT, Security
 from penstock.cli.texts.addresses import Address
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import Message
@@ -116,10 +117,11 @@ class Client:
         timeout_s: float = 30.0,
         client_id: str = "penstock-cli",
         clock: Clock | None = None,
+        security: Security = PLAINTEXT,
     ) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.timeout_s = timeout_s
-        self._bootstrap, self._client_id = tuple(bootstrap), client_id
+        self._bootstrap, self._client_id, self._security = tuple(bootstrap), client_id, security
         self._any: Connection | None = None
         self._by_node: dict[int, Connection] = {}
         self._brokers: Mapping[int, Broker] = {}
@@ -139,7 +141,10 @@ class Client:
 
     def another(self) -> Client:
         """A client like this one with connections of its own, for another thread."""
-        return Client(self._bootstrap, timeout_s=self.timeout_s, client_id=self._client_id, clock=self.clock)
+        return Client(
+            self._bootstrap, timeout_s=self.timeout_s, client_id=self._client_id, clock=self.clock,
+            security=self._security,
+        )  # fmt: skip
 
     def anyone(self) -> Connection:
         """A connection to whichever node answers."""
@@ -206,7 +211,9 @@ class Client:
         return connection
 
     def _connect(self, address: Address) -> Connection:
-        return Connection(address, client_id=self._client_id, clock=self.clock, timeout_s=self.timeout_s)
+        return Connection(
+            address, client_id=self._client_id, clock=self.clock, timeout_s=self.timeout_s, security=self._security
+        )
 
     def _bootstrap_connection(self) -> Connection:
         failures: list[str] = []

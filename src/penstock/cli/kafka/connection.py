@@ -12,7 +12,10 @@ from collections import deque
 from typing import TypeVar
 
 from penstock.base.clock import Clock
-from penstock.cli.kafka.failures import ConnectionLost, Unreachable, Unsupported, check, reason
+from penstock.base.randomness import SystemRandomness, uuid_text
+from penstock.cli.kafka.failures import AuthenticationFailed, ConnectionLost, Unreachable, Unsupported, check, reason
+from penstock.cli.kafka.sasl import messages
+from penstock.cli.kafka.security import PLAINTEXT, Security
 from penstock.cli.texts.addresses import Address
 from penstock.version import __version__
 from penstock.wire import codec
@@ -20,6 +23,8 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.frames import SIZE_BYTES, frame_size
 from penstock.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
+from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
+from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
 
 Answer = TypeVar("Answer", bound=codec.Message)
 
@@ -37,14 +42,19 @@ _CONNECT_S = 5.0
 class Connection:
     """A connected socket and what its other end speaks."""
 
-    def __init__(self, address: Address, *, client_id: str, clock: Clock, timeout_s: float) -> None:
+    def __init__(
+        self, address: Address, *, client_id: str, clock: Clock, timeout_s: float, security: Security = PLAINTEXT
+    ) -> None:
         self.address = address
+        self._security = security
         self._client_id, self._clock, self._timeout_s = client_id, clock, timeout_s
         self._correlation_id = 0
         self._waiting: deque[tuple[ApiKey, int, int]] = deque()
         self._socket = self._connect()
         self.features: ApiVersionsResponse = self._negotiate()
         self._ranges = {api.api_key: (api.min_version, api.max_version) for api in self.features.api_keys}
+        if security.uses_sasl:
+            self._log_in()
 
     def version_of(self, api_key: ApiKey) -> int:
         """The newest version both sides speak."""
@@ -89,9 +99,33 @@ class Connection:
         try:
             made = socket.create_connection(self.address, timeout=min(_CONNECT_S, self._timeout_s))
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._security.uses_tls:
+                made = self._security.context().wrap_socket(made, server_hostname=self.address.host)
         except OSError as error:
             raise Unreachable(f"cannot reach {self.address}: {reason(error)}") from error
         return made
+
+    def _log_in(self) -> None:
+        """Prove who we are. The password itself only travels where the configuration says PLAIN."""
+        mechanism = self._security.mechanism
+        shaken = self.call(ApiKey.SASL_HANDSHAKE, SaslHandshakeRequest(mechanism=mechanism), SaslHandshakeResponse)
+        if shaken.error_code == ErrorCode.ILLEGAL_SASL_STATE:
+            raise AuthenticationFailed(f"{self.address} asks for no credentials there: leave security.protocol out")
+        if shaken.error_code:
+            offered = ", ".join(shaken.mechanisms) or "none"
+            raise AuthenticationFailed(f"{self.address} does not offer {mechanism}; it offers {offered}")
+        exchange = messages(self._security, uuid_text(SystemRandomness().token(24)))
+        token = next(exchange)
+        while True:
+            request = SaslAuthenticateRequest(auth_bytes=token)
+            answer = self.call(ApiKey.SASL_AUTHENTICATE, request, SaslAuthenticateResponse)
+            if answer.error_code:
+                what = answer.error_message or "the credentials are not accepted"
+                raise AuthenticationFailed(f"{self.address} refuses {self._security.user or 'the token'}: {what}")
+            try:
+                token = exchange.send(bytes(answer.auth_bytes))
+            except StopIteration:
+                return
 
     def _negotiate(self) -> ApiVersionsResponse:
         try:
@@ -152,9 +186,14 @@ class Connection:
             except OSError as error:
                 raise self._lost(error) from error
             if count == 0:
-                raise ConnectionLost(f"{self.address} closed the connection. Is it a Kafka broker, without TLS?")
+                raise ConnectionLost(f"{self.address} closed the connection. {self._suspicion()}")
             filled += count
         return buffer
+
+    def _suspicion(self) -> str:
+        if self._security.uses_sasl or self._security.uses_tls:
+            return f"Is it a listener of protocol {self._security.protocol}?"
+        return "Is it a Kafka broker, without TLS and credentials? If not, say how to connect: --client-config"
 
     def _lost(self, error: OSError) -> ConnectionLost:
         return ConnectionLost(f"lost {self.address}: {reason(error)}")

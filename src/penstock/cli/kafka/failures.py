@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from collections.abc import Mapping
 
 from penstock.base.errors import PlatformError
@@ -103,6 +104,10 @@ class ConnectionLost(PlatformError):
     """A connection ended, or stayed silent, before an answer. Whether the request was done is not known."""
 
 
+class AuthenticationFailed(PlatformError):
+    """The cluster does not believe who we are, or we do not believe it."""
+
+
 class Unsupported(PlatformError):
     """The broker does not speak a version that we speak."""
 
@@ -111,6 +116,10 @@ def reason(error: OSError) -> str:
     """Why a connection failed, in words."""
     if isinstance(error, socket.gaierror):
         return "the name cannot be resolved"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, ssl.SSLError):
+        return f"it does not speak TLS with us ({(error.reason or 'unknown').replace('_', ' ').lower()})"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     match error.errno:

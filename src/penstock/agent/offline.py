@@ -1,0 +1,41 @@
+"""What is done to a data directory while no agent runs on it: let somebody in who can then let in others."""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.agent.agent import SHARD_ID
+from penstock.agent.metadata import kind_of, open_metadata
+from penstock.base.clock import SystemClock
+from penstock.base.context import DEFAULT_CLUSTER_ID
+from penstock.base.errors import InvalidRequest
+from penstock.base.options import UpOptions
+from penstock.base.randomness import SystemRandomness
+from penstock.identity.service import Identities
+from penstock.storage.directory import DataDirectory
+
+
+def set_password(options: UpOptions, user: str, password: str, *, replace: bool) -> None:
+    """Let a user in with this password. Raises `InvalidRequest` if there is such a user and `replace` is not said."""
+    asyncio.run(_set_password(options, user, password, replace=replace))
+
+
+async def _set_password(options: UpOptions, user: str, password: str, *, replace: bool) -> None:
+    clock, randomness = SystemClock(), SystemRandomness()
+    assert options.data_dir is not None
+    directory = DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
+    try:
+        metadata = await open_metadata(
+            options, directory.database, directory.cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
+        )
+        try:
+            identities = Identities(database=metadata.database, clock=clock, randomness=randomness)
+            if not replace and user in await identities.mechanisms(DEFAULT_CLUSTER_ID):
+                raise InvalidRequest(
+                    f"user {user!r} exists already. To give it another password: penstock user password"
+                )
+            await identities.set_password(DEFAULT_CLUSTER_ID, user, password)
+        finally:
+            await metadata.close()
+    finally:
+        directory.close()

@@ -1,0 +1,212 @@
+"""`penstock user`: who may connect with a name and a password.
+
+The first user is made in the data directory while nothing runs there; all others over the network by those who may.
+A password is typed, read from standard input, or made up, and then written to a file that only its owner can read.
+It is never an argument.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.cli.lazy import Lazy, LazyGroup, Misuse
+from penstock.cli.options import (
+    Parsed,
+    asks_cluster,
+    client_options,
+    confirm,
+    dry_run_option,
+    output_option,
+    yes_option,
+)
+from penstock.cli.output import Column, Listing, Notice, Result, Row, emit
+from penstock.cli.up import parse_metadata_url
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+
+
+@click.group(
+    cls=LazyGroup,
+    sections={
+        "Commands": {
+            "list": Lazy("user:list_users", "List users and how they can prove who they are."),
+            "create": Lazy("user:create", "Make a user."),
+            "password": Lazy("user:change_password", "Give a user another password."),
+            "delete": Lazy("user:delete", "Delete users: they can no longer connect."),
+        }
+    },
+)
+def user() -> None:
+    """Users and their passwords."""
+
+
+@click.command("list", epilog="JSON: [{user, mechanisms, iterations}].")
+@asks_cluster
+def list_users(client: Client) -> Result:
+    """List users and how they can prove who they are."""
+    from penstock.cli.kafka.users import describe_users
+
+    rows: list[Row] = [
+        {"user": found.name, "mechanisms": list(found.mechanisms), "iterations": list(found.iterations)}
+        for found in describe_users(client)
+    ]
+    columns = [Column("user"), Column("mechanisms"), Column("iterations")]
+    return Listing(rows=rows, columns=columns, empty="No users yet. Make one: penstock user create NAME")
+
+
+def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
+    """Options of commands that set a password, here or in a data directory that nothing runs on."""
+
+    @click.option(
+        "--data-dir", type=click.Path(file_okay=False, path_type=Path),
+        help="Do it in this data directory, on which no penstock is running.",
+    )  # fmt: skip
+    @click.option(
+        "--metadata", "metadata_url", type=Parsed("URL", parse_metadata_url), hidden=True, envvar="PENSTOCK_METADATA",
+        help="PostgreSQL that has the metadata of --data-dir.",
+    )  # fmt: skip
+    @click.option(
+        "--write", "target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+        help="Make up a password and write FILE with it, for --client-config and Kafka's --command-config.",
+    )  # fmt: skip
+    @dry_run_option
+    @client_options
+    @output_option
+    @functools.wraps(function)
+    def body(client: Client, output_format: str, **kwargs: Any) -> None:
+        emit(function(client, **kwargs), output_format)
+
+    return body
+
+
+@click.command(epilog="JSON: {user, created, file}.")
+@click.argument("name", metavar="NAME")
+@takes_password
+def create(
+    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, dry_run: bool
+) -> Result:
+    """Make a user.
+
+    The password is typed, or read from standard input, or made up and written to a file (--write). The first user
+    is made with --data-dir, before `penstock up` is started.
+    """
+    from penstock.base.errors import InvalidRequest
+    from penstock.cli.kafka.users import describe_users
+
+    if data_dir is None and any(found.name == name for found in describe_users(client, [name])):
+        raise InvalidRequest(f"user {name!r} exists already. To give it another password: penstock user password")
+    if not dry_run:
+        _set(client, name, data_dir, metadata_url, target, replace=False)
+    document: Row = {"user": name, "created": not dry_run, "file": None if target is None else str(target)}
+    if dry_run:
+        return Notice(document=document, sentence=f"Would create user {name}.")
+    return Notice(document=document, sentence=f"Created user {name}.{_written(target)}")
+
+
+@click.command("password", epilog="JSON: {user, changed, file}.")
+@click.argument("name", metavar="NAME")
+@takes_password
+def change_password(
+    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, dry_run: bool
+) -> Result:
+    """Give a user another password.
+
+    Connections that were made with the former one go on. With --data-dir it is also the way back in when nobody
+    knows a password any more.
+    """
+    from penstock.base.errors import InvalidRequest
+    from penstock.cli.kafka.users import describe_users
+
+    if data_dir is None and not any(found.name == name for found in describe_users(client, [name])):
+        raise InvalidRequest(f"there is no user {name!r}. To make it: penstock user create")
+    if not dry_run:
+        _set(client, name, data_dir, metadata_url, target, replace=True)
+    document: Row = {"user": name, "changed": not dry_run, "file": None if target is None else str(target)}
+    if dry_run:
+        return Notice(document=document, sentence=f"Would give user {name} another password.")
+    return Notice(document=document, sentence=f"User {name} has another password.{_written(target)}")
+
+
+@click.command(epilog="JSON: [{user, deleted}].")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@yes_option
+@dry_run_option
+@asks_cluster
+def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
+    """Delete users: they can no longer connect."""
+    from penstock.base.errors import InvalidRequest
+    from penstock.cli.kafka.users import delete_users, describe_users
+
+    wanted = tuple(dict.fromkeys(names))
+    found = {one.name: one for one in describe_users(client, wanted)}
+    for name in wanted:
+        if name not in found:
+            raise InvalidRequest(f"there is no user {name!r}. See: penstock user list")
+    if not dry_run:
+        confirm(f"Delete {', '.join(wanted)}?", yes=yes)
+        delete_users(client, [found[name] for name in wanted])
+    rows: list[Row] = [{"user": name, "deleted": not dry_run} for name in wanted]
+    return Listing(rows=rows, columns=[Column("user"), Column("deleted")], empty="")
+
+
+def _set(
+    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, *, replace: bool
+) -> None:  # fmt: skip
+    if target is not None and target.exists():
+        raise Misuse(f"{target} exists already: choose another file, or remove it")
+    password = _made_up() if target is not None else _asked(name)
+    if data_dir is not None:
+        from penstock.agent.offline import set_password as set_offline
+        from penstock.base.options import UpOptions
+
+        set_offline(UpOptions(data_dir=data_dir, metadata_url=metadata_url), name, password, replace=replace)
+    else:
+        from penstock.cli.kafka.users import set_password
+
+        set_password(client, name, password)
+    if target is not None:
+        _write(target, [("sasl.mechanism", "SCRAM-SHA-512"), *_login(name, password)])
+
+
+def _asked(name: str) -> str:
+    if sys.stdin.isatty():
+        return str(click.prompt(f"Password of {name}", hide_input=True, confirmation_prompt=True, err=True))
+    password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise Misuse("no password came on standard input. To have one made up: --write FILE")
+    return password
+
+
+def _made_up() -> str:
+    import base64
+
+    from penstock.base.randomness import SystemRandomness
+
+    return base64.urlsafe_b64encode(SystemRandomness().token(24)).decode("ascii")
+
+
+def _login(name: str, password: str) -> Sequence[tuple[str, str]]:
+    module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return [("sasl.jaas.config", f'{module} required username="{quoted}" password="{password}";')]
+
+
+def _write(target: Path, properties: Sequence[tuple[str, str]]) -> None:
+    """A file that only its owner can read from its first byte on."""
+    lines = ["# How to connect. Add ssl.truststore.type=PEM and ssl.truststore.location if the authority is your own."]
+    lines += ["security.protocol=SASL_SSL", *(f"{name}={value}" for name, value in properties)]
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def _written(target: Path | None) -> str:
+    return "" if target is None else f" How to connect is in {target}; nobody else can read it."

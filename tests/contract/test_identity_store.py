@@ -1,0 +1,123 @@
+"""The SQL of identities, on every database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fixtures.clocks import START_MS, ManualClock
+
+from penstock.base.errors import InvalidRequest
+from penstock.base.randomness import SeededRandomness
+from penstock.identity import store
+from penstock.identity.accounts import MAX_KEYS_PER_ACCOUNT, ServiceAccount, looks_like_key
+from penstock.identity.scram import Credential, Mechanism
+from penstock.identity.service import CredentialChange, Identities
+
+ONE = Credential(
+    mechanism=Mechanism.SCRAM_SHA_256, iterations=4096, salt=b"s\0lt", stored_key=b"\0" * 32, server_key=b"\xff" * 32
+)
+OTHER = replace(ONE, mechanism=Mechanism.SCRAM_SHA_512, iterations=8192, salt=b"other")
+
+
+@pytest.fixture
+def identities(database: Any) -> Identities:
+    return Identities(database=database, clock=ManualClock(), randomness=SeededRandomness("identities"))
+
+
+async def put(database: Any, cluster_id: int, user: str, credential: Credential) -> None:
+    await database.transaction(lambda: store.put_credential(cluster_id, user, credential, START_MS))
+
+
+async def credentials(database: Any, cluster_id: int, user: str) -> list[Credential]:
+    return await database.read(lambda: store.credentials_of(cluster_id, user))
+
+
+async def test_credentials(database: Any) -> None:
+    assert not await database.read(store.has_credentials)
+    await put(database, 1, "älice", ONE)
+    await put(database, 1, "älice", OTHER)
+    await put(database, 2, "älice", ONE)
+    assert await credentials(database, 1, "älice") == [ONE, OTHER]
+    changed = replace(ONE, salt=b"new")
+    await put(database, 1, "älice", changed)
+    assert await credentials(database, 1, "älice") == [changed, OTHER]
+    assert await database.read(lambda: store.all_mechanisms(1)) == [
+        ("älice", Mechanism.SCRAM_SHA_256, 4096), ("älice", Mechanism.SCRAM_SHA_512, 8192),
+    ]  # fmt: skip
+    for _ in range(2):
+        await database.transaction(lambda: store.forget_credential(1, "älice", Mechanism.SCRAM_SHA_512))
+    assert await credentials(database, 1, "älice") == [changed]
+    assert await credentials(database, 2, "älice") == [ONE]
+    assert await credentials(database, 1, "bob") == []
+    assert await database.read(store.has_credentials)
+
+
+async def test_changes_of_credentials_are_one(identities: Identities, database: Any) -> None:
+    await identities.set_password(1, "alice", "a password")
+    assert set(await identities.mechanisms(1)) == {"alice"}
+    await identities.change_credentials(
+        1,
+        [
+            CredentialChange(user="alice", mechanism=Mechanism.SCRAM_SHA_256, credential=None),
+            CredentialChange(user="bob", mechanism=Mechanism.SCRAM_SHA_256, credential=ONE),
+        ],
+    )
+    assert await identities.mechanisms(1) == {
+        "alice": [(Mechanism.SCRAM_SHA_512, 8192)], "bob": [(Mechanism.SCRAM_SHA_256, 4096)],
+    }  # fmt: skip
+    await identities.change_credentials(1, [])
+    for name, password in (("", "x"), ("a\0", "x"), ("a", ""), ("a", "x\0")):
+        with pytest.raises(InvalidRequest):
+            await identities.set_password(1, name, password)
+
+
+async def test_service_accounts(database: Any) -> None:
+    account = ServiceAccount(cluster_id=1, name="billing", description="ünï", created_ms=5)
+    assert await database.transaction(lambda: store.put_account(account))
+    assert not await database.transaction(lambda: store.put_account(replace(account, description="other")))
+    assert await database.read(lambda: store.accounts(1)) == [account]
+    assert await database.read(lambda: store.accounts(2)) == []
+    assert await database.read(lambda: store.has_account(1, "billing"))
+    assert not await database.read(lambda: store.has_account(2, "billing"))
+    assert await database.transaction(lambda: store.forget_account(1, "billing"))
+    assert not await database.transaction(lambda: store.forget_account(1, "billing"))
+
+
+async def test_api_keys(identities: Identities, database: Any) -> None:
+    assert await identities.create_account(1, "billing", "")
+    assert await identities.create_key(1, "nobody", "", -1) is None
+    made = await identities.create_key(1, "billing", "first", 1000)
+    assert made is not None
+    assert looks_like_key(made.key.key_id)
+    assert await database.read(lambda: store.key_by_id(made.key.key_id)) == made.key
+    assert made.key.has_secret(made.secret)
+    assert not made.key.has_secret(made.secret + "x")
+    assert (made.key.has_expired(START_MS + 999), made.key.has_expired(START_MS + 1000)) == (False, True)
+    assert made.secret not in repr(made)
+    assert await database.read(lambda: store.key_by_id("PK" + "A" * 16)) is None
+    [(account, keys)] = await identities.service_accounts(1)
+    assert (account.name, keys) == ("billing", [made.key])
+    assert await identities.delete_keys(2, [made.key.key_id]) == set(), "a key of another cluster"
+    assert await identities.delete_keys(1, [made.key.key_id, "PK" + "A" * 16, "odd\0"]) == {made.key.key_id}
+    other = await identities.create_key(1, "billing", "", -1)
+    assert other is not None
+    assert await identities.delete_account(1, "billing")
+    assert await database.read(lambda: store.key_by_id(other.key.key_id)) is None
+
+
+async def test_what_is_refused(identities: Identities) -> None:
+    for name in ("", "-x", "a b", "x" * 129, "a\0"):
+        with pytest.raises(InvalidRequest):
+            await identities.create_account(1, name, "")
+    with pytest.raises(InvalidRequest):
+        await identities.create_account(1, "a", "x" * 513)
+    await identities.create_account(1, "a", "")
+    for lifetime_ms in (0, -2):
+        with pytest.raises(InvalidRequest):
+            await identities.create_key(1, "a", "", lifetime_ms)
+    for _ in range(MAX_KEYS_PER_ACCOUNT):
+        await identities.create_key(1, "a", "", -1)
+    with pytest.raises(InvalidRequest, match="keys already"):
+        await identities.create_key(1, "a", "", -1)

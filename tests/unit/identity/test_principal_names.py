@@ -1,0 +1,67 @@
+"""From a certificate's subject to a principal: Java's text of it, and Kafka's mapping rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.base.errors import InvalidRequest
+from penstock.identity.distinguished_name import distinguished_name
+from penstock.identity.failures import Denied
+from penstock.identity.principal_mapping import mapped, parse_rules
+
+DUKE = "CN=Duke,OU=ServiceUsers,O=Org,C=US"
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ((), ""),
+        (((("countryName", "US"),), (("organizationName", "Org"),), (("commonName", "Duke"),)), "CN=Duke,O=Org,C=US"),
+        (((("organizationName", "Penstock, Inc."),),), r"O=Penstock\, Inc."),
+        (((("commonName", '#a+b"c\\d<e>f;g'),),), r'CN=\#a\+b\"c\\d\<e\>f\;g'),
+        (((("commonName", " x "),),), r"CN=\ x\ "),
+        (((("commonName", " "),),), r"CN=\ "),
+        (((("commonName", "a"), ("userId", "b")),), "CN=a+UID=b"),
+        (((("emailAddress", "a@b"),), (("commonName", "c"),)), "CN=c,1.2.840.113549.1.9.1=#1603614062"),
+        (((("emailAddress", "a" * 130),),), "1.2.840.113549.1.9.1=#168182" + "61" * 130),
+        (((("1.2.3.4", "é"),),), "1.2.3.4=#0c02c3a9"),
+    ],
+)  # fmt: skip
+def test_distinguished_names(subject: object, text: str) -> None:
+    assert distinguished_name(subject) == text
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "principal"),
+    [
+        ("DEFAULT", DUKE, DUKE),
+        ("", DUKE, DUKE),
+        ("RULE:^CN=(.*?),OU=ServiceUsers.*$/$1/", DUKE, "Duke"),
+        ("RULE:^CN=(.*?),OU=ServiceUsers.*$/$1/L", DUKE, "duke"),
+        ("RULE:^CN=(.*?),OU=(.*?),O=(.*?),C=(.*?)$/$1@$2/U", DUKE, "DUKE@SERVICEUSERS"),
+        ("RULE:^CN=none$/x/, RULE:^CN=(.*?),.*$/$1/ , DEFAULT", DUKE, "Duke"),
+        ("RULE:^CN=none$/x/,DEFAULT", DUKE, DUKE),
+        ("RULE:^CN=(\\w+),(.*)$/$1\\/$9/", DUKE, "Duke/$9"),
+        ("RULE:^CN=(\\w+).*$/$12/", DUKE, "Duke2"),
+        ("RULE:.*/all/", DUKE, "all"),
+        ("RULE:CN=Duke/no/,DEFAULT", DUKE, DUKE),  # The whole name has to match.
+        ("RULE:^CN=([^,]+),(.*)$/\\$1/", DUKE, "$1"),
+    ],
+)
+def test_rules(rules: str, name: str, principal: str) -> None:
+    assert mapped(parse_rules(rules), name) == principal
+
+
+def test_no_rule() -> None:
+    with pytest.raises(Denied, match="no principal mapping rule"):
+        mapped(parse_rules("RULE:^CN=none$/x/"), DUKE)
+    with pytest.raises(Denied, match="too long"):
+        mapped(parse_rules("DEFAULT"), "x" * 5000)
+
+
+@pytest.mark.parametrize(
+    "rules", ["default", "DEFAULT/L", "RULE:CN", "RULE:CN/", "RULE:CN/$1", "RULE:(/$1/", "RULE:a/b/X"]
+)
+def test_rules_that_cannot_be_read(rules: str) -> None:
+    with pytest.raises(InvalidRequest, match="principal mapping rules"):
+        parse_rules(rules)
