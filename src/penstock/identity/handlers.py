@@ -43,13 +43,15 @@ class IdentityHandlers:
         self._identities = identities
 
     async def sasl_handshake(self, context: RequestContext, request: SaslHandshakeRequest) -> SaslHandshakeResponse:
-        """SaslHandshake, key 17, v0-1: spoken before anything else; refused where there is nothing to authenticate, or not any more."""
+        """SaslHandshake, key 17, v0-1: v0: what follows are bare tokens. v1: SaslAuthenticate follows. Refused where
+        nobody has to authenticate, or not any more."""
         return SaslHandshakeResponse(error_code=ErrorCode.ILLEGAL_SASL_STATE)
 
     async def sasl_authenticate(
         self, context: RequestContext, request: SaslAuthenticateRequest
     ) -> SaslAuthenticateResponse:
-        """SaslAuthenticate, key 36, v0-2: v1: how long the session lasts (KIP-368). Refused where no exchange is under way."""
+        """SaslAuthenticate, key 36, v0-2: v1: how long the session lasts (KIP-368). v2: flexible. Refused where no
+        exchange is under way."""
         return SaslAuthenticateResponse(
             error_code=ErrorCode.ILLEGAL_SASL_STATE,
             error_message="SaslAuthenticate request received after successful authentication",
