@@ -122,7 +122,7 @@ def test_nobody_else_notices(server: Server) -> None:
 
 def test_a_consumer_is_held_to_its_rate(server: Server) -> None:
     create(server, "read")
-    filler = Producer({"bootstrap.servers": server.bootstrap, "client.id": "filler"})
+    filler = Producer({"bootstrap.servers": server.bootstrap, "client.id": "filler", "batch.size": 20_000})
     for _ in range(RATE * (SETTLE_S + MEASURE_S + 8) // len(VALUE)):
         filler.produce("read", VALUE)
         filler.poll(0)
@@ -151,6 +151,6 @@ def test_a_consumer_is_held_to_its_rate(server: Server) -> None:
         rate = read(MEASURE_S)
     finally:
         consumer.close()
-    # What would be too much is not sent, so the windows are used up at once, and then wait until they are forgotten,
-    # one window later than they were paid for: of four, a quarter less than the limit. With Kafka's eleven, a tenth.
-    assert 0.65 * RATE <= rate <= 1.1 * RATE
+    # What would be too much is not sent, so what is allowed is read at once and then waits to be forgotten, which takes
+    # up to one window longer: with four of them, up to a quarter less than the limit.
+    assert 0.7 * RATE <= rate <= 1.1 * RATE

@@ -137,7 +137,10 @@ def set_quota(client: Client, entity: Entity, limits: Sequence[tuple[str, float]
 @dry_run_option
 @asks_cluster
 def unset_quota(client: Client, entity: Entity, keys: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Take limits of a user, a client or an address away: these, or all of them."""
+    """Take limits away.
+
+    Of a user, a client or an address: the ones that are named, or all it has.
+    """
     from penstock.cli.kafka.quotas import alter_quota, quotas
 
     _require(entity)
