@@ -58,7 +58,7 @@ async def test_offsets_wait_for_the_end(database: Any) -> None:
     _, pending = await database.read(lambda: group_store.offsets_and_pending(GROUP))
     assert pending == {(TOPIC, 0), (TOPIC, 1)}
     for _ in range(2):
-        await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=True))
+        await database.transaction(lambda: store.end_offsets([(1, OWNER.producer_id, True)]))
         assert await committed(database) == {0: 5, 1: 8, 2: 9}
     _, pending = await database.read(lambda: group_store.offsets_and_pending(GROUP))
     assert pending == frozenset()
@@ -67,8 +67,8 @@ async def test_offsets_wait_for_the_end(database: Any) -> None:
 async def test_aborted_offsets_are_gone(database: Any) -> None:
     await database.transaction(lambda: store.put(ORDERS))
     await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(5)}))
-    await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=False))
-    await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=True))
+    await database.transaction(lambda: store.end_offsets([(1, OWNER.producer_id, False)]))
+    await database.transaction(lambda: store.end_offsets([(1, OWNER.producer_id, True)]))
     assert await committed(database) == {}
 
 
@@ -76,7 +76,7 @@ async def test_what_the_group_committed_itself_meanwhile_stays(database: Any) ->
     await database.transaction(lambda: store.put(ORDERS))
     await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(5, 100)}))
     await write(database, OffsetsCommitted({(TOPIC, 0): offset(77, 101)}))
-    await database.transaction(lambda: store.end_offsets(1, OWNER.producer_id, commit=True))
+    await database.transaction(lambda: store.end_offsets([(1, OWNER.producer_id, True)]))
     assert await committed(database) == {0: 77}
 
 
@@ -89,7 +89,7 @@ async def test_the_newest_offset_counts_though_the_clock_went_back(database: Any
     await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(2, 600), (TOPIC, 1): offset(2, 1_000)}))
     await write(database, OffsetsPending(others, {(TOPIC, 0): offset(3, 500)}))
     for producer_id in (7, OWNER.producer_id):
-        await database.transaction(partial(store.end_offsets, 1, producer_id, commit=True))
+        await database.transaction(partial(store.end_offsets, [(1, producer_id, True)]))
     assert await committed(database) == {0: 3, 1: 2}
 
 

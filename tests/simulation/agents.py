@@ -62,6 +62,7 @@ from penstock.transactions.chores import IdExpiry, TimeOuts
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.transactions.service import TransactionService
+from penstock.transactions.slots import LeasedSlots
 from penstock.wire.api_keys import ApiKey
 
 NODE_ID = 1
@@ -136,8 +137,7 @@ class SimAgent:
         )  # fmt: skip
         self.producer_ids = ProducerIds(around.database)
         self.transactions = self._transactions()
-        if self.transactions is not None:
-            await self.transactions.open()
+        await self.transactions.open()
         if around.upkeep is not None:
             self._open_background(live, around.upkeep)
         if around.epoch is not None:
@@ -149,6 +149,7 @@ class SimAgent:
         )  # fmt: skip
         await self.groups.open()
         self.topics.listen(_GroupsListener(self.groups))
+        self.topics.before_deletion = self.transactions.keep_open
         self._serve()
 
     def _path(self, seq: int) -> CommitPath:
@@ -172,14 +173,17 @@ class SimAgent:
             agent_id=around.agent_id,
         )  # fmt: skip
 
-    def _transactions(self) -> TransactionService | None:
+    def _transactions(self) -> TransactionService:
+        around, slots = self.around, None
         if not self.commit_path.is_alone:
-            return None
-        around = self.around
-        return TransactionService(
+            slots = LeasedSlots(around.database, holder=Holder(name=f"agent-{around.agent_id}"), clock=around.clock)
+        service = TransactionService(
             database=around.database, registry=self.registry, writer=self.writer, producer_ids=self.producer_ids,
-            clock=around.clock,
+            clock=around.clock, slots=slots,
         )  # fmt: skip
+        if slots is not None:
+            self.follower.on_transactions = service.began
+        return service
 
     def _open_background(self, live: LiveSettings, plan: UpkeepPlan) -> None:
         around = self.around
@@ -193,12 +197,10 @@ class SimAgent:
             on_segments=upkeep.on_segments,
         )  # fmt: skip
         chores: list[Chore] = [self.compaction, *upkeep.chores]
-        if self.transactions is not None:
-            time_outs = TimeOuts(self.transactions, self.settings)
-            chores += [time_outs, IdExpiry(self.transactions, self.settings)]
+        time_outs = TimeOuts(self.transactions, self.settings)
+        chores += [time_outs, IdExpiry(self.transactions, self.settings)]
         background = self.background = Background(chores, clock=around.clock, randomness=around.randomness)
-        if self.transactions is not None:
-            self.transactions.on_begin = background.waker(time_outs.name)
+        self.transactions.on_begin = background.waker(time_outs.name)
         self.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)
         background.start()
@@ -220,18 +222,12 @@ class SimAgent:
                     topics=TopicHandlers(self.topics, brokers),
                     configs=ConfigHandlers(self.topics, brokers),
                     replicas=ReplicaHandlers(self.registry, brokers),
-                    producers=ProducerHandlers(self.registry, self.producer_ids),
+                    producers=ProducerHandlers(self.registry),
                     offsets=OffsetHandlers(self.topics, timestamps.offset_for_timestamp),
                     groups=GroupHandlers(self.groups, _OneCoordinator()),
                     group_offsets=GroupOffsetHandlers(self.groups, self.registry),
-                    transactions=(
-                        None
-                        if service is None
-                        else TransactionHandlers(service, self.registry, self.producer_ids, self.settings)
-                    ),
-                    transaction_offsets=(
-                        None if service is None else TransactionOffsetHandlers(service, self.groups, self.registry)
-                    ),
+                    transactions=TransactionHandlers(service, self.registry, self.producer_ids, self.settings),
+                    transaction_offsets=TransactionOffsetHandlers(service, self.groups, self.registry),
                 )
             )
         )

@@ -45,6 +45,11 @@ class Client:
             self._link = await self.world.connect(self.name, self.place)
         return self._link
 
+    def give_up(self) -> None:
+        """Leave the connection; the next one may be to another agent."""
+        if self._link is not None:
+            self._link.lose()
+
     async def call(self, key: ApiKey, version: int, request: Any) -> Any:
         """Ask and wait. Raises `ConnectionLost`, and gives the connection up when nothing is heard for long."""
         link = await self.link()

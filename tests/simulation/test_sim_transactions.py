@@ -10,11 +10,12 @@ from simulation.clients import Admin, Consumer
 from simulation.faults import SOME
 from simulation.history import Fetched, Outcome, PartitionKey
 from simulation.links import ConnectionLost
-from simulation.logs import batches_of
+from simulation.logs import batches_of, read_log
 from simulation.scenarios import EAGER, check_log, follow, kill_now_and_then, produce_plainly, read_logs, settle
 from simulation.seeds import simulate
-from simulation.transactors import TransactionalProducer
+from simulation.transactors import SHORT_MS, TransactionalProducer
 from simulation.world import World
+from test_sim_shared import all_know, check_shared_log
 
 from penstock.log import aborted
 
@@ -84,7 +85,10 @@ async def transact_under_faults(world: World) -> None:
         stop.set()
     await world.heal()
     await check(world, partitions, producers)
-    await settle(world)
+    if world.is_shared:
+        await world.crash()  # Log objects of other agents are left alone, so some garbage stays.
+    else:
+        await settle(world)
     await check(world, partitions, producers)
     check_log(world, await read_logs(world, "orders", partitions))
     if any(fetched.aborted for fetched in world.history.fetches):
@@ -93,10 +97,81 @@ async def transact_under_faults(world: World) -> None:
         world.marks.reach("aborted transactions stored")
 
 
+@simulate(
+    seeds=100,
+    reach=(
+        "killed", "database: after", "decided under the lock", "answer looked up", "decided again",
+        "another coordinator", "zombie refused", "application restarted", "aborted batches read",
+    ),
+)  # fmt: skip
+async def test_transactions_over_two_agents(world: World) -> None:
+    """Batches go to either agent, and whoever starts takes all ids from the other, who goes on without knowing."""
+    world.is_shared = True
+    await world.open()
+    topic_id = await Admin(world, "admin").create_topic("orders", partitions=PARTITIONS)
+    partitions = [PartitionKey(topic_id, index) for index in range(PARTITIONS)]
+    await world.add_agent()
+    producers = [
+        TransactionalProducer(world, f"txn-{version}", "orders", partitions, version=version) for version in (1, 2)
+    ]
+    gone = TransactionalProducer(world, "gone", "orders", partitions, version=world.workload.choice((1, 2)))
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=0.4))
+        for place in world.places:
+            name = f"consumer-{place.number}"
+            background.create_task(follow(world, "orders", partitions[0], name, stop, place=place, read_committed=True))
+        for producer in producers:
+            background.create_task(watch_offsets(producer, stop))
+        async with asyncio.TaskGroup() as work:
+            for producer in producers:
+                work.create_task(producer.run(TRANSACTIONS))
+            work.create_task(gone.leave_open())
+            work.create_task(produce_plainly(world, "orders", partitions[0], "plain", 6))
+        stop.set()
+    await world.heal()
+    await abort_what_is_left(world)
+    await world.eventually(lambda: all_know(world), "agents hearing of each other's last commits")
+    await check(world, partitions, producers)
+    for place in world.places:
+        check_shared_log(world, [await read_log(world, "orders", partition, place=place) for partition in partitions])
+        assert place.agent is not None
+        stats = place.agent.commit_path.stats
+        for mark, count in (
+            ("decided under the lock", stats.slow), ("answer looked up", stats.settled),
+            ("decided again", stats.outdated),
+        ):  # fmt: skip
+            if count:
+                world.marks.reach(mark)
+    if any(fetched.aborted for fetched in world.history.fetches):
+        world.marks.reach("aborted batches read")
+
+
+async def abort_what_is_left(world: World) -> None:
+    """Here nothing works in the background: look at transactions that may have timed out."""
+    await asyncio.sleep(SHORT_MS / 1000 + 1)
+    for place in world.places:
+        assert place.agent is not None
+        await place.agent.transactions.abort_timed_out()
+
+
+@simulate(seeds=60, reach=("killed", "database: after", "aborted batches read", "aborted transactions stored"))
+async def test_transactions_of_one_agent_that_may_not_be_alone(world: World) -> None:
+    """As with metadata in PostgreSQL: commits as of several agents, by one, whose log is compacted."""
+    world.is_shared = True
+    kept, aborted.KEPT_ABORTED = aborted.KEPT_ABORTED, 2
+    try:
+        await transact_under_faults(world)
+    finally:
+        aborted.KEPT_ABORTED = kept
+
+
 async def check(world: World, partitions: list[PartitionKey], producers: list[TransactionalProducer]) -> None:
     """What must hold of transactions when all is over."""
     final = [fetched for partition in partitions for fetched in await read_committed(world, partition)]
-    check_stable(world.history.fetches)
+    for place in {fetched.place for fetched in world.history.fetches}:
+        check_stable([fetched for fetched in world.history.fetches if fetched.place == place])
     groups = [await world.eventually(producer.look_at_offsets, "the offsets being read") for producer in producers]
     check_transactions(world.history, final, groups)
 

@@ -3,6 +3,9 @@
 Version 1 (before KIP-890) makes partitions and groups part of a transaction by requests, and keeps its epoch. Version 2
 leaves that to the log, and gets a new epoch with the end of each transaction. Either may give up in the middle, as an
 application does that is restarted: then its successor takes the id over.
+
+Where there are several agents, batches go to any of them, for each partition over a connection of its own, and
+coordinators are looked for until one says that it is the one.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from simulation.clients import TRY_AGAIN, Producer
+from simulation.clients import TRY_AGAIN, Client, Producer
 from simulation.history import Append, OffsetSeen, Outcome, PartitionKey, Transaction
 from simulation.links import ConnectionLost
 from simulation.world import World
@@ -47,6 +50,11 @@ class TransactionalProducer(Producer):
         self._sequences: dict[PartitionKey, int] = {}
         self._transactions = 0
         self._may_time_out = False
+        self._group: Client = self
+        self._logs: dict[PartitionKey, Client] = dict.fromkeys(partitions, self)
+        if world.is_shared:
+            self._group = Client(world, f"{name}-offsets")
+            self._logs = {partition: Client(world, f"{name}-{partition.index}") for partition in partitions}
 
     async def run(self, transactions: int) -> None:
         """So many transactions, one after the other."""
@@ -117,7 +125,7 @@ class TransactionalProducer(Producer):
 
         async def attempt() -> Any:
             response = await self.call(ApiKey.INIT_PRODUCER_ID, 4 if self.version == 1 else 5, request)
-            return response if self._is_done(response.error_code, "init") else None
+            return response if self._is_done(response.error_code, "init", self) else None
 
         given = await self.world.eventually(attempt, "getting an epoch")
         self._adopt(given.producer_id, given.producer_epoch)
@@ -151,6 +159,10 @@ class TransactionalProducer(Producer):
 
     def _new(self) -> Transaction:
         self._transactions += 1
+        if self.world.is_shared and self.world.workload.random() < 0.3:
+            # Leaders change.
+            for client in self._logs.values():
+                client.give_up()
         transaction = Transaction(transactional_id=self.name, number=self._transactions)
         self.world.history.transactions.append(transaction)
         return transaction
@@ -191,7 +203,8 @@ class TransactionalProducer(Producer):
         return 9 if self.version == 1 else 12
 
     async def _attempt(self, append: Append) -> ErrorCode:
-        return self.settle(append, await self.call(ApiKey.PRODUCE, self._produce_version, self.request(append)))
+        log = self._logs[append.partition]
+        return self.settle(append, await log.call(ApiKey.PRODUCE, self._produce_version, self.request(append)))
 
     def request(self, append: Append) -> produce.ProduceRequest:
         """The request for a batch."""
@@ -225,10 +238,10 @@ class TransactionalProducer(Producer):
         )  # fmt: skip
 
         async def attempt() -> ErrorCode:
-            response = await self.call(ApiKey.TXN_OFFSET_COMMIT, 3 if self.version == 1 else 5, request)
+            response = await self._group.call(ApiKey.TXN_OFFSET_COMMIT, 3 if self.version == 1 else 5, request)
             return ErrorCode(max(one.error_code for one in response.topics[0].partitions))
 
-        await self._insist(attempt, "sending offsets")
+        await self._insist(attempt, "sending offsets", self._group)
 
     async def _end(self, transaction: Transaction, *, commit: bool) -> None:
         request = self._end_request(commit=commit)
@@ -258,12 +271,13 @@ class TransactionalProducer(Producer):
     # ---- trying again --------------------------------------------------------------------------------------------
 
     async def _insist(
-        self, attempt: Callable[[], Awaitable[ErrorCode]], what: str, *, may_give_up: bool = False
-    ) -> None:
+        self, attempt: Callable[[], Awaitable[ErrorCode]], what: str, asking: Client | None = None, *,
+        may_give_up: bool = False,
+    ) -> None:  # fmt: skip
         """Try until it is done, or the application is restarted."""
         while True:
             try:
-                if self._is_done(await attempt(), what):
+                if self._is_done(await attempt(), what, asking or self):
                     return
             except ConnectionLost:
                 pass
@@ -271,9 +285,12 @@ class TransactionalProducer(Producer):
                 raise _GaveUp
             await asyncio.sleep(self.world.source.between(0.005, 0.1))
 
-    def _is_done(self, code: int, what: str) -> bool:
+    def _is_done(self, code: int, what: str, asked: Client) -> bool:
         """Whether it succeeded; False to try again. Only time can have fenced this producer: there is no other."""
         error = ErrorCode(code)
+        if error is ErrorCode.NOT_COORDINATOR:
+            self.world.marks.reach("another coordinator")
+            asked.give_up()
         if self._may_time_out and error is ErrorCode.INVALID_PRODUCER_EPOCH:
             raise _GaveUp
         assert error is ErrorCode.NONE or error in TRY_AGAIN, f"{self.name}: {error!r} at {what}"
@@ -297,8 +314,10 @@ class TransactionalProducer(Producer):
                 )
             ],
         )
-        response = await self.call(ApiKey.OFFSET_FETCH, 7, request)
+        response = await self._group.call(ApiKey.OFFSET_FETCH, 7, request)
         found = response.topics[0].partitions
+        if response.error_code == ErrorCode.NOT_COORDINATOR:
+            self._group.give_up()
         if response.error_code or any(one.error_code for one in found):
             return None
         seen = OffsetSeen(

@@ -54,6 +54,7 @@ from penstock.log.recovery import load_state
 from penstock.log.registry import Registry
 from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
+from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
 from penstock.log.upkeep.background import Background, Chore
@@ -77,6 +78,7 @@ from penstock.transactions.chores import IdExpiry, TimeOuts
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.transactions.service import TransactionService
+from penstock.transactions.slots import AllSlots, LeasedSlots, Slots
 
 _log = logging.getLogger(__name__)
 
@@ -174,19 +176,21 @@ class Agent:
         self._open_background(live)
         await self._open_groups()
         await self._open_quotas()
-        if self.transactions is not None:
-            await self.transactions.open()
+        await self.transactions.open()
         self._listen()
         self.ready = True
 
-    def _transactions(self) -> TransactionService | None:
-        """Transactions are for whoever is alone with the log: ends of transactions are one change with its commits."""
+    def _transactions(self) -> TransactionService:
+        slots: Slots = AllSlots()
         if not self.commit_path.is_alone:
-            return None
-        return TransactionService(
+            slots = LeasedSlots(self.database, holder=Holder(name=f"agent-{NODE_ID}"), clock=self.clock)
+        service = TransactionService(
             database=self.database, registry=self.registry, writer=self.writer, producer_ids=self.producer_ids,
-            clock=self.clock,
+            clock=self.clock, slots=slots,
         )  # fmt: skip
+        if isinstance(self.commit_path, SharedCommitPath):
+            self.commit_path.follower.on_transactions = service.began
+        return service
 
     async def _open_stores(self) -> tuple[WalStore, LocalObjectStore | MemoryObjectStore]:
         options = self.options
@@ -229,12 +233,10 @@ class Agent:
         )
         rest = Rest(activity=self._activity, held_bytes=lambda: self.tail.size_bytes, drop=self._drop_memory)
         chores: list[Chore] = [self.compaction, *upkeep.chores, rest]
-        if self.transactions is not None:
-            time_outs = TimeOuts(self.transactions, self.settings)
-            chores += [time_outs, IdExpiry(self.transactions, self.settings)]
+        time_outs = TimeOuts(self.transactions, self.settings)
+        chores += [time_outs, IdExpiry(self.transactions, self.settings)]
         background = self.background = Background(chores, clock=self.clock, randomness=self.randomness)
-        if self.transactions is not None:
-            self.transactions.on_begin = background.waker(time_outs.name)
+        self.transactions.on_begin = background.waker(time_outs.name)
         self.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)
         self._closing.callback(upkeep.close)
@@ -262,6 +264,7 @@ class Agent:
         await self.groups.open()
         self._closing.push_async_callback(self.groups.close)
         self.topics.listen(_GroupsListener(self.groups))
+        self.topics.before_deletion = self.transactions.keep_open
 
     async def _open_quotas(self) -> None:
         self.throttles = Throttles(clock=self.clock, settings=QuotaSettings.of(self.settings))
@@ -363,18 +366,14 @@ class Agent:
             topics=TopicHandlers(topics, brokers, self.throttles),
             configs=ConfigHandlers(topics, brokers),
             replicas=ReplicaHandlers(registry, brokers),
-            producers=ProducerHandlers(registry, producer_ids),
+            producers=ProducerHandlers(registry),
             quotas=QuotaHandlers(self.quotas),
             offsets=OffsetHandlers(topics, timestamps.offset_for_timestamp),
             identities=IdentityHandlers(self.identities),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
-            transactions=(
-                None if service is None else TransactionHandlers(service, registry, producer_ids, self.settings)
-            ),
-            transaction_offsets=(
-                None if service is None else TransactionOffsetHandlers(service, self.groups, registry)
-            ),
+            transactions=TransactionHandlers(service, registry, producer_ids, self.settings),
+            transaction_offsets=TransactionOffsetHandlers(service, self.groups, registry),
         )
 
 

@@ -53,10 +53,9 @@ class Handlers:
     identities: IdentityHandlers
     groups: GroupHandlers
     group_offsets: GroupOffsetHandlers
+    transactions: TransactionHandlers
+    transaction_offsets: TransactionOffsetHandlers
     quotas: QuotaHandlers | None = None
-    transactions: TransactionHandlers | None = None
-    """None where transactions are not served."""
-    transaction_offsets: TransactionOffsetHandlers | None = None
 
 
 def _up_to(newest: int, *, oldest: int = 0) -> range:
@@ -65,8 +64,6 @@ def _up_to(newest: int, *, oldest: int = 0) -> range:
 
 def _transaction_apis(handlers: Handlers) -> dict[int, Api]:
     transactions, offsets = handlers.transactions, handlers.transaction_offsets
-    if transactions is None or offsets is None:
-        return {ApiKey.INIT_PRODUCER_ID: Api(_up_to(5), handlers.producers.init_producer_id)}
     return {
         ApiKey.INIT_PRODUCER_ID: Api(_up_to(5), transactions.init_producer_id),
         ApiKey.ADD_PARTITIONS_TO_TXN: Api(_up_to(5), transactions.add_partitions),

@@ -11,6 +11,7 @@ the row lock makes that read wait for a commit still under way.
 
 All slots taken together get the same epoch, so that one statement guards a transaction over many slots. Slots are
 shared by all virtual clusters of a deployment, under cluster id 0; a large cluster may get slots of its own one day.
+Coordinators of transactions have slots apart from those of groups, because their writes are parts of others.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ Script = Generator[tuple[str, Sequence[Any]], Rows, T]
 
 SHARED_SLOTS = 0
 """The cluster id of slots that all virtual clusters share."""
+TRANSACTION_SLOTS = -1
+"""The same of the slots that coordinators of transactions take."""
 
 
 class Database(Protocol):
@@ -61,9 +64,9 @@ class Holder:
         return None if self.lease_ms is None else now_ms + self.lease_ms
 
 
-def take(holder: Holder, *, now_ms: int, force: bool) -> Script[dict[int, int]]:
+def take(holder: Holder, *, now_ms: int, force: bool, whose: int = SHARED_SLOTS) -> Script[dict[int, int]]:
     """Take every slot that is free, ran out, or is ours already; all of them by force. Returns slot → epoch."""
-    rows = yield "SELECT COALESCE(MAX(epoch), 0) FROM lease WHERE cluster_id = $1", (SHARED_SLOTS,)
+    rows = yield "SELECT COALESCE(MAX(epoch), 0) FROM lease WHERE cluster_id = $1", (whose,)
     epoch = int(rows[0][0]) + 1
     guard = "" if force else " WHERE lease.holder = excluded.holder OR lease.expires_ms <= $6"
     taken: dict[int, int] = {}
@@ -73,7 +76,7 @@ def take(holder: Holder, *, now_ms: int, force: bool) -> Script[dict[int, int]]:
             " VALUES ($1, $2, $3, $4, 0, $5)"
             " ON CONFLICT (cluster_id, slot) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,"
             f" write_number = 0, expires_ms = excluded.expires_ms{guard} RETURNING epoch",
-            (SHARED_SLOTS, slot, holder.name, epoch, holder.expires_ms(now_ms), *(() if force else (now_ms,))),
+            (whose, slot, holder.name, epoch, holder.expires_ms(now_ms), *(() if force else (now_ms,))),
         )
         if rows:
             taken[slot] = int(rows[0][0])
@@ -81,7 +84,12 @@ def take(holder: Holder, *, now_ms: int, force: bool) -> Script[dict[int, int]]:
 
 
 def guard(
-    slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int, expires_ms: int | None
+    slots: Iterable[int],
+    epochs: Mapping[int, int],
+    *,
+    write_number: int,
+    expires_ms: int | None,
+    whose: int = SHARED_SLOTS,
 ) -> Script[None]:
     """The first steps of a coordinator's transaction. Raises `SlotsLost` when some are not ours any more."""
     for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
@@ -89,7 +97,7 @@ def guard(
         rows = yield (
             "UPDATE lease SET write_number = $1, expires_ms = $2 WHERE cluster_id = $3 AND epoch = $4"
             f" AND slot IN ({marks}) RETURNING slot",
-            (write_number, expires_ms, SHARED_SLOTS, epoch, *wanted),
+            (write_number, expires_ms, whose, epoch, *wanted),
         )
         if len(rows) != len(wanted):
             raise SlotsLost(set(wanted) - {int(row[0]) for row in rows})

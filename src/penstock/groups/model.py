@@ -117,6 +117,8 @@ class TransactionOwner:
     transactional_id: str
     producer_id: int
     epoch: int
+    begins: bool = False
+    """Whether sending offsets makes their group part of the transaction, or begins one (KIP-890)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ transaction whose answer was lost has happened.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -59,6 +59,8 @@ class _Change:
     members: dict[str, AnyMember | None] = field(default_factory=dict)
     offsets: dict[TopicPartition, Offset | None] = field(default_factory=dict)
     pending: dict[TransactionOwner, dict[TopicPartition, Offset]] = field(default_factory=dict)
+    overtaken: set[tuple[TransactionOwner, TopicPartition]] = field(default_factory=set)
+    """Of those that are pending: the group has committed others after them."""
 
     def add(self, record: Record) -> None:
         match record:
@@ -76,11 +78,14 @@ class _Change:
                 self.members.clear()
                 self.offsets.clear()
                 self.pending.clear()
+                self.overtaken.clear()
             case OffsetsPending(owner=owner, offsets=offsets):
                 self.pending.setdefault(owner, {}).update(offsets)
+                self.overtaken.difference_update((owner, partition) for partition in offsets)
             case OffsetsCommitted(offsets=offsets):
                 for partition in offsets:
                     self.offsets[partition] = offsets[partition]
+                    self.overtaken.update((owner, partition) for owner, own in self.pending.items() if partition in own)
             case OffsetsDeleted(partitions=partitions):
                 for partition in partitions:
                     self.offsets[partition] = None
@@ -97,8 +102,13 @@ def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
 # --- Scripts -------------------------------------------------------------------------------------------------------
 
 
-def write(changes: Mapping[Key, _Change]) -> Script[None]:
-    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle."""
+def write(changes: Mapping[Key, _Change], *, may_be_pending: Container[Key] = ()) -> Script[None]:
+    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle.
+
+    `may_be_pending`: groups that may have offsets of transactions. Those that they commit themselves overtake them.
+    """
+    owners = {(key[0], owner): None for key in sorted(changes) for owner in changes[key].pending}
+    open_owners = yield from _hold_open(owners)
     for key in sorted(changes):
         change = changes[key]
         if change.deleted:
@@ -119,19 +129,49 @@ def write(changes: Mapping[Key, _Change]) -> Script[None]:
         committed = [(p, offset) for p, offset in sorted(change.offsets.items(), key=_partition) if offset is not None]
         for rows in _chunks(committed):
             yield _upsert_offsets(key, rows)
+        if committed and key in may_be_pending:
+            yield from _overtake(key, [partition for partition, _ in committed])
         for owner, offsets in change.pending.items():
-            yield from _add_pending(key, owner, offsets)
+            if (key[0], owner) in open_owners:
+                yield from _add_pending(key, owner, offsets, change.overtaken)
 
 
-def _add_pending(key: Key, owner: TransactionOwner, offsets: Mapping[TopicPartition, Offset]) -> Script[None]:
-    """Let offsets wait for the end of a transaction, unless it has ended: then they are nobody's any more."""
-    rows = yield (
-        "SELECT 1 FROM txn WHERE cluster_id = $1 AND transactional_id = $2 AND producer_id = $3 AND epoch = $4"
-        " AND state = $5",
-        (key[0], owner.transactional_id, owner.producer_id, owner.epoch, TRANSACTION_ONGOING),
-    )
-    if not rows:
-        return
+def _hold_open(owners: Iterable[tuple[int, TransactionOwner]]) -> Script[set[tuple[int, TransactionOwner]]]:
+    """Which transactions have not ended. Those that have may not get more offsets; the others cannot end meanwhile."""
+    found = set()
+    for cluster_id, owner in sorted(owners, key=_by_owner):
+        rows = yield (
+            "UPDATE txn SET epoch = epoch WHERE cluster_id = $1 AND transactional_id = $2 AND producer_id = $3"
+            " AND epoch = $4 AND (state = $5 OR $6 = 1) RETURNING 1",
+            (
+                cluster_id, owner.transactional_id, owner.producer_id, owner.epoch, TRANSACTION_ONGOING,
+                int(owner.begins),
+            ),
+        )  # fmt: skip
+        if rows:
+            found.add((cluster_id, owner))
+    return found
+
+
+def _by_owner(one: tuple[int, TransactionOwner]) -> tuple[int, str, int, int, bool]:
+    cluster_id, owner = one
+    return cluster_id, owner.transactional_id, owner.producer_id, owner.epoch, owner.begins
+
+
+def _overtake(key: Key, partitions: Iterable[TopicPartition]) -> Script[None]:
+    for topic_id, partition in partitions:
+        yield (
+            "UPDATE txn_offset SET is_overtaken = 1"
+            " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
+            (*key, topic_id, partition),
+        )
+
+
+def _add_pending(
+    key: Key, owner: TransactionOwner, offsets: Mapping[TopicPartition, Offset],
+    overtaken: Container[tuple[TransactionOwner, TopicPartition]],
+) -> Script[None]:  # fmt: skip
+    """Let offsets wait for the end of a transaction."""
     for (topic_id, partition), offset in sorted(offsets.items(), key=_partition):
         # When transactions end, the newest of several offsets is the one with the latest time. Clocks may go back.
         latest = yield (
@@ -145,13 +185,13 @@ def _add_pending(key: Key, owner: TransactionOwner, offsets: Mapping[TopicPartit
         committed_ms = offset.committed_ms if earlier_ms is None else max(offset.committed_ms, int(earlier_ms) + 1)
         yield (
             "INSERT INTO txn_offset (cluster_id, producer_id, group_id, topic_id, partition_index, committed_offset,"
-            " leader_epoch, metadata, committed_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+            " leader_epoch, metadata, committed_ms, is_overtaken) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
             " ON CONFLICT (cluster_id, producer_id, group_id, topic_id, partition_index) DO UPDATE SET"
             " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
-            " metadata = excluded.metadata, committed_ms = excluded.committed_ms",
+            " metadata = excluded.metadata, committed_ms = excluded.committed_ms, is_overtaken = excluded.is_overtaken",
             (
                 key[0], owner.producer_id, key[1], topic_id, partition, offset.committed_offset, offset.leader_epoch,
-                offset.metadata, committed_ms,
+                offset.metadata, committed_ms, int((owner, (topic_id, partition)) in overtaken),
             ),
         )  # fmt: skip
 
@@ -288,6 +328,13 @@ def pending_of(key: Key) -> Script[frozenset[TopicPartition]]:
     return frozenset((bytes(row[0]), int(row[1])) for row in rows)
 
 
+def groups_with_pending(slots: Container[int]) -> Script[set[Key]]:
+    """The groups of some slots that have such offsets."""
+    rows = yield "SELECT DISTINCT cluster_id, group_id FROM txn_offset", ()
+    keys = {(int(row[0]), str(row[1])) for row in rows}
+    return {key for key in keys if slot_of(key) in slots}
+
+
 def offsets_and_pending(key: Key) -> Script[tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]]:
     """Both, as of one moment."""
     offsets = yield from offsets_of(key)
@@ -326,6 +373,8 @@ class GroupJournal:
         self._force_leases = force_leases
         self._epochs: dict[int, int] = {}
         self._write_number = 0
+        self._pending: set[Key] = set()
+        """Groups that have had offsets of transactions."""
 
     async def open(self) -> Sequence[tuple[Key, AnyGroup]]:
         """Take the slots; return the groups that have sessions to watch."""
@@ -333,6 +382,7 @@ class GroupJournal:
         self._epochs = await self._database.transaction(
             lambda: leases.take(self._holder, now_ms=now_ms, force=self._force_leases)
         )
+        self._pending = await self._database.read(lambda: groups_with_pending(self._epochs))
         return await self._database.read(lambda: groups_with_members(self._epochs))
 
     async def load(self, key: Key) -> AnyGroup | None:
@@ -343,13 +393,14 @@ class GroupJournal:
     async def write(self, records: Iterable[tuple[Key, Record]]) -> None:
         """One guarded transaction. Returns or raises only when it is known what happened."""
         changes = fold(records)
+        self._pending.update(key for key, change in changes.items() if change.pending)
         slots = sorted({slot_of(key) for key in changes})
         self._write_number += 1
         number, expires_ms = self._write_number, self._holder.expires_ms(self._clock.now_ms())
 
         def script() -> Script[None]:
             yield from leases.guard(slots, self._epochs, write_number=number, expires_ms=expires_ms)
-            yield from write(changes)
+            yield from write(changes, may_be_pending=self._pending)
 
         try:
             await self._database.transaction(script)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
@@ -28,9 +28,24 @@ from penstock.metadata.sqlite_engine import run_script
 from penstock.storage.wal import WalLocation, WalStore
 
 T = TypeVar("T")
-Change = Callable[[], Script[None]]
-"""A script that writes, and leaves the same behind if it is run again at once."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What becomes true with a flush beside its batches."""
+
+    script: Callable[[], Script[None]]
+    """It writes, and leaves the same behind if it is run again at once. Raises `Outdated` when it may not any more."""
+    producers: Collection[int] = ()
+    """It was decided on all batches of these producers' transactions..."""
+    seen: int = 0
+    """...up to this commit. Where others commit as well, there must be none after it."""
+
+
+class Outdated(Conflict):
+    """Nothing happened, because what was decided rests on what is not so any more. Decide again."""
+
 
 NOTHING_HAPPENED = (Unavailable, Conflict)
 INLINE_MAX_BYTES = 128 * 1024
@@ -63,6 +78,17 @@ class CommitPath(Protocol):
 
     is_alone: bool
     """Whether nobody else appends: then a batch that is out of order by what is known here is out of order."""
+
+    @property
+    def has_company(self) -> bool:
+        """Whether others have committed while this process was running."""
+
+    @property
+    def seen(self) -> int:
+        """The last commit that is applied here; of no interest to who is alone."""
+
+    async def catch_up(self) -> None:
+        """Apply every commit that had happened when this was called."""
 
     async def commit(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
@@ -99,6 +125,8 @@ class EmbeddedCommitPath:
     """Commits of the one process that owns a data directory."""
 
     is_alone = True
+    has_company = False
+    seen = 0
 
     def __init__(
         self,
@@ -120,6 +148,9 @@ class EmbeddedCommitPath:
         """A commit in line of which is not known whether it happened."""
         self._unsure_change = False
         """The same of a change, which is tried again next."""
+
+    async def catch_up(self) -> None:
+        """Nobody else commits."""
 
     async def commit(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
@@ -175,7 +206,7 @@ class EmbeddedCommitPath:
         self._unsure_change = False
         while True:
             try:
-                await self._database.submit(partial(run_script, script=change))
+                await self._database.submit(partial(run_script, script=change.script))
                 return
             except NOTHING_HAPPENED:
                 if not unsure:
@@ -191,7 +222,7 @@ class EmbeddedCommitPath:
         if not self._inline or not self._database.idle or self._unsure is not None:
             return False
         try:
-            self._database.run_inline(partial(run_script, script=change))
+            self._database.run_inline(partial(run_script, script=change.script))
         except NOTHING_HAPPENED:
             raise
         except Exception as problem:  # noqa: BLE001  # noted, and tried again
@@ -234,7 +265,7 @@ class EmbeddedCommitPath:
             ),
         )  # fmt: skip
         if change is not None:
-            run_script(connection, change)
+            run_script(connection, change.script)
         return location
 
     async def _find(self, object_id: bytes) -> WalLocation | None:

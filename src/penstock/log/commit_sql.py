@@ -8,6 +8,11 @@ they are what the agent believed when it decided; otherwise the whole commit is 
 The offsets that a producer's row remembers depend on the head, which is known only inside; so the row is put together
 there: the packed batches that stay, then the new ones with the head added.
 
+Batches of transactions are guarded by the row of the transactional id that their producer has: it must have the batch's
+epoch and, where the client says which partitions belong to a transaction, name the partition. Whoever changes such a
+row has updated the shard's row first, too. So a commit that happens before the end of a transaction belongs to it, and
+one that would come after it is refused.
+
 `epoch` fences: when another process has taken over the WAL that the objects of commits lie in, a commit of the former
 owner that is still on its way finds another epoch in the shard's row, and nothing happens.
 
@@ -25,7 +30,7 @@ from struct import Struct
 from typing import Any, NamedTuple
 
 from penstock.base.errors import Conflict, Fenced
-from penstock.log.commits import CommitEntry, ProducerBatch, pack_bases, pack_entries
+from penstock.log.commits import CONTROL, CommitEntry, ProducerBatch, pack_bases, pack_entries
 from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
 from penstock.log.producers import last_sequence
 from penstock.log.recovery import BATCH_BYTES, pack_batches, unpack_batches
@@ -53,6 +58,22 @@ class ProducerMove(NamedTuple):
     """New ones; their `offset_delta` counts from the partition's head."""
 
 
+class Membership(NamedTuple):
+    """What a batch of a transaction asks of the row of its producer's transactional id."""
+
+    producer_id: int
+    epoch: int
+    partition_id: int | None
+    """The partition that must have been added to the transaction; None: the batch itself adds it."""
+
+
+class Owner(NamedTuple):
+    """What such a row says."""
+
+    epoch: int
+    partitions: frozenset[int]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCommit:
     """A commit to be made."""
@@ -67,6 +88,7 @@ class NewCommit:
     starts: Sequence[int]
     """Where each entry begins, counted from its partition's head: 0, unless the partition has an entry before it."""
     producers: Sequence[ProducerMove] = ()
+    members: Sequence[Membership] = ()
 
     def totals(self) -> dict[int, int]:
         """How far each partition's head moves."""
@@ -79,8 +101,9 @@ class NewCommit:
 def producer_move(key: ProducerKey, state: ProducerState | None, batches: Sequence[ProducerBatch]) -> ProducerMove:
     """What becomes of a row in that state when batches, all of which are to be appended, come in that order."""
     partition_id, producer_id = key
-    epoch = batches[-1].epoch
-    added = [batch for batch in batches if batch.epoch == epoch][-KEPT_BATCHES:]
+    epoch = max(batch.epoch for batch in batches)
+    # The ends of transactions are not remembered, only the epoch that they bring.
+    added = [batch for batch in batches if batch.epoch == epoch and not batch.flags & CONTROL][-KEPT_BATCHES:]
     known, kept = None, b""
     if state is not None:
         packed = pack_batches(state.batches)
@@ -130,6 +153,11 @@ class CommitSql:
             heads[partition_id] = int(rows[0][0]) - total
         for move in new.producers:
             yield from _move_producer(move, heads[move.partition_id], new.now_ms)
+        if new.members:
+            owners = yield from self.owners({member.producer_id for member in new.members})
+            for member in new.members:
+                if not is_member(owners.get(member.producer_id), member):
+                    raise Conflict(f"producer {member.producer_id} has no such transaction")
         bases = pack_bases(
             [heads[entry.partition_id] + start for entry, start in zip(new.entries, new.starts, strict=True)]
         )
@@ -156,6 +184,21 @@ class CommitSql:
             )
             states.update(_states(rows))
         return states
+
+    def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, Owner]]:
+        """What the rows of producers' transactional ids say, as far as there are any."""
+        owners: dict[int, Owner] = {}
+        for producer_id in sorted(producer_ids):
+            rows = yield "SELECT producer_id, epoch, partitions FROM txn WHERE producer_id = $1", (producer_id,)
+            owners.update(_owners(rows))
+        return owners
+
+
+def is_member(owner: Owner | None, member: Membership) -> bool:
+    """Whether a batch may be appended, by its producer's row."""
+    if owner is None or owner.epoch != member.epoch:
+        return False
+    return member.partition_id is None or member.partition_id in owner.partitions
 
 
 def settle(new: NewCommit) -> Script[tuple[int, bytes, bytes]]:
@@ -230,6 +273,13 @@ def _states(rows: Iterable[Sequence[Any]]) -> Mapping[ProducerKey, ProducerState
     }
 
 
+def _owners(rows: Iterable[Sequence[Any]]) -> dict[int, Owner]:
+    return {
+        int(row[0]): Owner(int(row[1]), frozenset(Struct(f">{len(row[2]) // 8}q").unpack(bytes(row[2]))))
+        for row in rows
+    }
+
+
 def _fenced(shard_id: int) -> Fenced:
     return Fenced(f"another process has taken over the log of shard {shard_id}; this one must not write any more")
 
@@ -250,14 +300,14 @@ WITH head AS (
 
 _PRODUCERS = """, producer AS (
     SELECT p.partition_id, p.producer_id, p.known_epoch, p.known, p.epoch,
-        p.kept || string_agg(
+        p.kept || COALESCE(string_agg(
             b.sequences || int8send(moved.base + b.first) || int8send(moved.base + b.last) || b.stamp,
             ''::bytea ORDER BY b.n
-        ) AS batches
+        ), ''::bytea) AS batches
     FROM unnest($15::bigint[], $16::bigint[], $17::int[], $18::bytea[], $19::int[], $20::bytea[])
         WITH ORDINALITY AS p (partition_id, producer_id, known_epoch, known, epoch, kept, n)
     JOIN moved ON moved.partition_id = p.partition_id
-    JOIN unnest($21::bigint[], $22::bytea[], $23::bigint[], $24::bigint[], $25::bytea[])
+    LEFT JOIN unnest($21::bigint[], $22::bytea[], $23::bigint[], $24::bigint[], $25::bytea[])
         WITH ORDINALITY AS b (producer_n, sequences, first, last, stamp, n) ON b.producer_n = p.n
     GROUP BY p.n, p.partition_id, p.producer_id, p.known_epoch, p.known, p.epoch, p.kept
 ), known AS (
@@ -270,6 +320,13 @@ _PRODUCERS = """, producer AS (
     INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches)
     SELECT partition_id, producer_id, epoch, $7::bigint, batches FROM producer WHERE known_epoch IS NULL
     ON CONFLICT DO NOTHING RETURNING 1
+)"""
+
+_MEMBERS = """, member AS (
+    SELECT 1 FROM unnest($26::bigint[], $27::int[], $28::bigint[]) AS m (producer_id, epoch, partition_id)
+    JOIN txn ON txn.producer_id = m.producer_id AND txn.epoch = m.epoch CROSS JOIN head
+    WHERE m.partition_id IS NULL OR position(int8send(m.partition_id) IN txn.partitions) % 8 = 1
+    FOR SHARE OF txn
 )"""
 
 _ROW = """
@@ -288,6 +345,10 @@ _GUARD = " AND (SELECT count(*) FROM known) + (SELECT count(*) FROM fresh) = $14
 
 _COMMIT = _HEADS + _ROW.format(guard="")
 _COMMIT_IDEMPOTENT = _HEADS + _PRODUCERS + _ROW.format(guard=_GUARD)
+_COMMIT_TRANSACTIONAL = (
+    _HEADS + _PRODUCERS + _MEMBERS + _ROW.format(guard=_GUARD + " AND (SELECT count(*) FROM member) = $29::int")
+)
+"""Locking the rows of transactional ids makes them be looked at as they are once the shard's row is locked."""
 
 
 class PostgresCommitSql(CommitSql):
@@ -327,7 +388,15 @@ class PostgresCommitSql(CommitSql):
             [batch.offset_delta + batch.last_offset_delta for _, batch in batches],
             [_TIMESTAMP.pack(batch.timestamp) for _, batch in batches],
         ]
-        return _COMMIT_IDEMPOTENT, args
+        if not new.members:
+            return _COMMIT_IDEMPOTENT, args
+        args += [
+            [member.producer_id for member in new.members],
+            [member.epoch for member in new.members],
+            [member.partition_id for member in new.members],
+            len(new.members),
+        ]
+        return _COMMIT_TRANSACTIONAL, args
 
     def answer(self, new: NewCommit, rows: Sequence[Sequence[Any]]) -> tuple[int, bytes]:
         """What the statement said."""
@@ -355,3 +424,11 @@ class PostgresCommitSql(CommitSql):
             ([key[0] for key in wanted], [key[1] for key in wanted]),
         )
         return dict(_states(rows))
+
+    def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, Owner]]:
+        """What the rows of producers' transactional ids say, in one statement."""
+        rows = yield (
+            "SELECT producer_id, epoch, partitions FROM txn WHERE producer_id = ANY($1::bigint[])",
+            (sorted(producer_ids),),
+        )
+        return _owners(rows)

@@ -30,6 +30,7 @@ from penstock.log.model import (
 )
 from penstock.log.producers import Refusal, last_sequence, note_marker, remember
 from penstock.storage.wal import WalLocation
+from penstock.wire.error_codes import ErrorCode
 
 FORMAT, FORMAT_WITH_FLAGS = 1, 2
 _ENTRY = Struct(">qIIIIqH")
@@ -52,6 +53,7 @@ class ProducerBatch(NamedTuple):
     """Where the batch starts, counted in offsets from the entry's base."""
     timestamp: int
     flags: int = 0
+    """Those of `STORED_FLAGS` are stored; of others the path that makes the commit may have a use."""
 
 
 class CommitEntry(NamedTuple):
@@ -66,8 +68,9 @@ class CommitEntry(NamedTuple):
     producer_batches: tuple[ProducerBatch, ...] = ()
 
 
-Unappended = SequenceBatch | Refusal | None
-"""Why a batch is not in the log: it repeats another, it is refused, or (None) its partition does not exist."""
+Unappended = SequenceBatch | Refusal | ErrorCode | None
+"""Why a batch is not in the log: it repeats another, it is refused (by an error code: it fits no transaction), or
+(None) its partition does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,9 @@ def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
     for entry in entries:
         parts.append(_ENTRY.pack(*entry[:-1], len(entry.producer_batches)))
         if flagged:
-            parts.extend(_PRODUCER_WITH_FLAGS.pack(*batch) for batch in entry.producer_batches)
+            parts.extend(
+                _PRODUCER_WITH_FLAGS.pack(*batch[:-1], batch.flags & STORED_FLAGS) for batch in entry.producer_batches
+            )
         else:
             parts.extend(_PRODUCER.pack(*batch[:-1]) for batch in entry.producer_batches)
     return b"".join(parts)
@@ -186,6 +191,18 @@ def apply_entry(
     return span
 
 
+def wake(partition: Partition, entry: CommitEntry) -> None:
+    """Tell those who wait for a partition's data what an entry has brought."""
+    if not partition.waiters:
+        return
+    is_plain = not partition.transactions and not any(batch.flags for batch in entry.producer_batches)
+    for waiter in list(partition.waiters):
+        if is_plain:
+            waiter.on_append(entry.byte_length)
+        else:
+            waiter.on_stable(entry.byte_length)
+
+
 def follow(
     open_transactions: dict[int, OpenTransaction], aborted: list[AbortedTransaction], base: int, batch: ProducerBatch,
     now_ms: int,
@@ -211,8 +228,10 @@ def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms
         note_marker(partition.producers, batch.producer_id, batch.epoch, now_ms)
         return
     state = partition.producers.get(batch.producer_id)
-    if state is not None and state.batches and base + batch.offset_delta <= state.batches[-1].last_offset:
-        return
+    if state is not None and (
+        batch.epoch < state.epoch or (state.batches and base + batch.offset_delta <= state.batches[-1].last_offset)
+    ):
+        return  # Where commits move the stored states, those that are read are ahead of the commits that are replayed.
     remember(partition.producers, batch.producer_id, batch.epoch, sequence_batch(base, batch), now_ms)
 
 

@@ -4,17 +4,21 @@ A *passenger* is a change of something else that must become durable in one tran
 with it: the state of a transaction and the markers that end it. It decides when the flush is put together, on what is
 durable by then and on the batches that are in the flush already. Since the writer has one flush under way at a time,
 there is nothing else it could depend on. A flush may consist of passengers alone; without markers it needs no object.
+
+Where several agents commit, what is durable by then may be more than is known here. So a passenger names the producers
+whose batches its decision rests on; if there are more of those, nothing of the flush happens and all of it is decided
+again (`Outdated`). What passengers of one kind write is gathered, so that it takes few statements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from penstock.base.errors import PlatformError
 from penstock.log.batches import Accepted
-from penstock.log.commit_path import Change
+from penstock.log.commit_path import Change, Outdated
 from penstock.log.markers import marker
 from penstock.log.model import Partition, ProducerState, SequenceBatch
 from penstock.log.producers import note_marker
@@ -56,11 +60,24 @@ class Passenger(Protocol):
         """Nothing of the flush happened."""
 
 
+class Gathering(Protocol):
+    """What all passengers of one kind in a flush write."""
+
+    def script(self) -> Script[None]:
+        """Write it; the same as in `Change`."""
+
+
+Gathered = TypeVar("Gathered", bound=Gathering)
+
+
 class TransactionGuard(Protocol):
     """Knows which producers may write as part of which transactions."""
 
     def refusal(self, partition: Partition, batch: Accepted) -> ErrorCode:
-        """Why a transactional batch must not be appended, or NONE."""
+        """Why a transactional batch must not be appended, or NONE if it may be, as far as that is known here."""
+
+    def on_outdated(self, problem: Outdated) -> None:
+        """A flush is decided again, and this is why."""
 
     def began(self, partition: Partition, producers: Iterable[int]) -> None:
         """Producers have durable batches of transactions in a partition. Their transactions may be open or ended."""
@@ -83,46 +100,60 @@ class Flush:
 
     now_ms: int
     shares: list[Share]
+    seen: int = 0
+    """The last commit of others that it was decided on."""
     body: memoryview = _NOTHING
     tenants: list[Any] = field(default_factory=list)
     """Of the arena's chunk that the body is in."""
     passengers: list[Passenger] | None = None
-    changes: list[Change] | None = None
+    gathered: dict[type[Gathering], Gathering] | None = None
+    producers: set[int] | None = None
+    """On whose batches passengers' decisions rest."""
     boarded: set[object] | None = None
     """Whatever passengers have touched: a second one who needs the same takes the next flush."""
 
     def let_board(self) -> None:
         """There are passengers."""
-        self.passengers, self.changes, self.boarded = [], [], set()
+        self.passengers, self.gathered, self.producers, self.boarded = [], {}, set(), set()
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to make durable."""
-        return not self.shares and not self.changes
+        return not self.shares and not self.gathered
 
     @property
     def change(self) -> Change | None:
         """Everything passengers want to be written."""
-        return self._all_changes if self.changes else None
+        if not self.passengers:
+            return None
+        return Change(script=self._write_all, producers=self.producers or (), seen=self.seen)
 
     def has_boarded(self, key: object) -> bool:
         """Whether a passenger of this flush has touched something."""
         return self.boarded is not None and key in self.boarded
 
-    def join(self, passenger: Passenger, change: Change | None, key: object = None) -> None:
-        """Take a passenger in, with what it wants to be written and what nobody else may touch now."""
+    def join(self, passenger: Passenger, *, producers: Iterable[int] = (), key: object = None) -> None:
+        """Take a passenger in, with those on whose batches it rests and what nobody else may touch now."""
         assert self.passengers is not None
-        assert self.changes is not None
+        assert self.producers is not None
         assert self.boarded is not None
         self.passengers.append(passenger)
-        if change is not None:
-            self.changes.append(change)
+        self.producers.update(producers)
         if key is not None:
             self.boarded.add(key)
 
-    def _all_changes(self) -> Script[None]:
-        for change in self.changes or ():
-            yield from change()
+    def gather(self, kind: type[Gathered], make: Callable[[], Gathered]) -> Gathered:
+        """What passengers of a kind write; made for the first of them."""
+        assert self.gathered is not None
+        found = self.gathered.get(kind)
+        if found is None:
+            found = self.gathered[kind] = make()
+        assert isinstance(found, kind)
+        return found
+
+    def _write_all(self) -> Script[None]:
+        for gathering in (self.gathered or {}).values():
+            yield from gathering.script()
 
     def partitions_of(self, producer_id: int) -> Iterator[Partition]:
         """Where this flush has batches of a producer's transaction."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from penstock.base.errors import Fenced, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
-from penstock.log.commits import Commit, apply_entry
+from penstock.log.commits import Commit, apply_entry, wake
+from penstock.log.model import Partition
 from penstock.log.recovery import Reads, commits_after, read_commit
 from penstock.log.registry import Registry
 
@@ -39,6 +40,10 @@ class Follower:
         self._reading = asyncio.Lock()
         self.seq = seq
         """The last commit that is applied. The commit path counts its own when their turn has come."""
+        self.on_transactions: Callable[[Partition, Iterable[int]], None] = lambda partition, producers: None
+        """Called when batches or ends of producers' transactions were applied to a partition."""
+        self.has_company = False
+        """Whether another agent's commit was ever met."""
         self.own: bytes | None = None
         """The object of this agent's commit that is under way: not to be applied here."""
 
@@ -55,6 +60,12 @@ class Follower:
                 _log.warning("other agents' commits cannot be read, trying again: %s", problem)
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+    async def catch_up(self, seq: int) -> None:
+        """The same where this agent's own commit may be on the way: its writer applies that in its turn."""
+        while self.seq < seq:
+            if not await self.poll() and self.seq < seq:
+                await asyncio.sleep(POLL_S)
 
     async def poll(self) -> int:
         """Apply what is there; how many commits."""
@@ -98,9 +109,10 @@ class Follower:
             if partition is None:
                 continue  # Its topic was deleted, or is not known here yet and will be loaded with what it has.
             apply_entry(partition, commit, position)
-            for waiter in list(partition.waiters):
-                waiter.on_append(entry.byte_length)
-        self.seq = commit.seq
+            wake(partition, entry)
+            if producers := [batch.producer_id for batch in entry.producer_batches if batch.flags]:
+                self.on_transactions(partition, producers)
+        self.seq, self.has_company = commit.seq, True
         self._on_commit(commit)
 
     def _left_behind(self) -> Fenced:

@@ -32,8 +32,8 @@ Done = Callable[[list[Appended]], None]
 class TransactionalIds(Protocol):
     """Knows which producer has which transactional id."""
 
-    def owns(self, key: tuple[int, str], producer_id: int) -> bool:
-        """Whether a transactional id of a virtual cluster is this producer's."""
+    def ownership(self, key: tuple[int, str], producer_id: int) -> ErrorCode:
+        """Why a transactional id of a virtual cluster is not this producer's, or NONE."""
 
 
 class ProduceHandler:
@@ -112,8 +112,11 @@ class ProduceHandler:
             return _rejection(outcome)
         if outcome.flags:
             owners, key = self.transactional_ids, (context.cluster_id, request.transactional_id or "")
-            if owners is None or not owners.owns(key, outcome.producer_id):
-                return Appended(ErrorCode.INVALID_PRODUCER_ID_MAPPING)
+            error = (
+                ErrorCode.INVALID_PRODUCER_ID_MAPPING if owners is None else owners.ownership(key, outcome.producer_id)
+            )
+            if error is not ErrorCode.NONE:
+                return Appended(error)
         return partition, outcome
 
 

@@ -40,6 +40,22 @@ _INSERT_SEGMENT = (
 )
 _LAST_OFFSET = "SUBSTR({0}.batches, LENGTH({0}.batches) - 15, 8)"
 """Of the last batch packed: big-endian, so it compares as a number does."""
+_IS_AHEAD = (
+    "producer_state.epoch > excluded.epoch OR (producer_state.epoch = excluded.epoch"
+    " AND (LENGTH(excluded.batches) = 0 OR (LENGTH(producer_state.batches) > 0"
+    f" AND {_LAST_OFFSET.format('producer_state')} >= {_LAST_OFFSET.format('excluded')})))"
+)
+_FOLD_PRODUCER = (
+    "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches, txn_first_offset,"
+    " txn_started_ms) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (partition_id, producer_id) DO UPDATE SET"
+    f" epoch = CASE WHEN {_IS_AHEAD} THEN producer_state.epoch ELSE excluded.epoch END,"
+    f" batches = CASE WHEN {_IS_AHEAD} THEN producer_state.batches ELSE excluded.batches END,"
+    f" last_ms = CASE WHEN {_IS_AHEAD} THEN producer_state.last_ms ELSE excluded.last_ms END,"
+    " txn_first_offset = excluded.txn_first_offset, txn_started_ms = excluded.txn_started_ms"
+    f" WHERE NOT ({_IS_AHEAD}) OR producer_state.txn_first_offset <> excluded.txn_first_offset"
+)
+"""A commit that moves producers itself (several agents) is ahead of what is folded, and stays so. Transactions, though,
+are stored as they were at the end of the segments."""
 
 
 class ObjectKind(IntEnum):
@@ -242,17 +258,9 @@ def _move_on(fold: Fold) -> Script[bool]:
                 f"partition {fold.partition_id} is in segments up to {rows[0][0]}, not {fold.segmented_from}"
             )
         return False
-    # A commit that moves producers itself (several agents) is ahead of what is folded, and stays so.
     for row in fold.producers:
         yield (
-            "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches, txn_first_offset,"
-            " txn_started_ms) VALUES ($1, $2, $3, $4, $5, $6, $7)"
-            " ON CONFLICT (partition_id, producer_id) DO UPDATE"
-            " SET epoch = excluded.epoch, last_ms = excluded.last_ms, batches = excluded.batches,"
-            " txn_first_offset = excluded.txn_first_offset, txn_started_ms = excluded.txn_started_ms"
-            f" WHERE {_LAST_OFFSET.format('producer_state')} < {_LAST_OFFSET.format('excluded')}"
-            " OR producer_state.epoch < excluded.epoch"
-            " OR producer_state.txn_first_offset <> excluded.txn_first_offset",
+            _FOLD_PRODUCER,
             (
                 fold.partition_id, row.producer_id, row.epoch, row.last_ms, row.batches, row.txn_first_offset,
                 row.txn_started_ms,

@@ -13,6 +13,10 @@ A commit whose answer is lost is looked up before anything else happens. The sha
 one that is still under way; one that has not even begun is kept from happening by an empty commit that takes its
 object id. After that the answer is known for good, and nothing is ever appended twice.
 
+What passengers of a flush write is part of the commit's transaction, which then takes several round trips. Commits that
+happened after the passengers decided are looked through first: if they have batches of a transaction that a passenger
+ends, markers would be missing, and so nothing happens and the writer decides again (`Outdated`).
+
 An agent has one commit under way at most: its writer sees to that.
 """
 
@@ -20,7 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -28,9 +32,10 @@ from typing import Any
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
-from penstock.log.commit_path import Change
+from penstock.log.commit_path import Change, Outdated
 from penstock.log.commit_sql import (
     CommitSql,
+    Membership,
     NewCommit,
     PostgresCommitSql,
     ProducerKey,
@@ -39,18 +44,26 @@ from penstock.log.commit_sql import (
     producer_move,
     settle,
 )
-from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest, unpack_bases, unpack_entries
+from penstock.log.commits import (
+    CONTROL,
+    Commit,
+    CommitEntry,
+    ProducerBatch,
+    Rest,
+    sequence_batch,
+    unpack_bases,
+    unpack_entries,
+)
 from penstock.log.follow import Follower
 from penstock.log.model import ProducerState
-from penstock.log.producers import judge
+from penstock.log.producers import judge, note_marker, remember
 from penstock.log.registry import Registry
-from penstock.log.sorting_out import Sorted, sort_out
+from penstock.log.sorting_out import Sorted, begins_late, membership, sort_out
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import WalLocation, WalStore
 
 COMPLAIN_EVERY_S = 10.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
-_ALONE = "transactions are not served by several agents"
 _log = logging.getLogger(__name__)
 
 
@@ -64,6 +77,8 @@ class _Locked:
     left: Sorted
     seq: int | None = None
     bases: bytes = b""
+    are_gone: Collection[int] = ()
+    """Partitions whose topics turned out to be deleted, where that keeps the flush from being made."""
 
 
 @dataclass(slots=True)
@@ -74,6 +89,8 @@ class PathStats:
     """Commits whose guards failed."""
     settled: int = 0
     """Commits that had to be looked up."""
+    outdated: int = 0
+    """Flushes that were decided again."""
 
 
 class SharedCommitPath:
@@ -95,7 +112,7 @@ class SharedCommitPath:
         shard_id: int = 1,
         agent_id: int = 1,
     ) -> None:
-        self._database, self._wal, self._registry, self._follower = database, wal, registry, follower
+        self._database, self._wal, self._registry, self.follower = database, wal, registry, follower
         self._clock, self._randomness, self._on_thread = clock, randomness, on_thread
         self._epoch, self._shard_id, self._agent_id = epoch, shard_id, agent_id
         self._sql = PostgresCommitSql() if database.dialect == "postgres" else CommitSql()
@@ -111,28 +128,92 @@ class SharedCommitPath:
         """There is always something to wait for."""
         return False
 
+    @property
+    def has_company(self) -> bool:
+        """Whether others have committed while this agent was running."""
+        return self.follower.has_company
+
+    @property
+    def seen(self) -> int:
+        """The last commit that is applied here."""
+        return self.follower.seq
+
+    async def catch_up(self) -> None:
+        """Ask for the number of the last commit, and apply what is missing up to it."""
+        rows = await self._database.statement("SELECT commit_seq FROM shard WHERE shard_id = $1", (self._shard_id,))
+        await self.follower.catch_up(int(rows[0][0]))
+
     async def change(self, change: Change) -> None:
-        """Refused, as is a commit with a change: transactions over several agents are not served by this release."""
-        raise Unavailable(_ALONE)
+        """Let a change happen in the order of commits. If its answer is lost it is made again, which does no harm."""
+        unsure, delay_s = False, _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._database.transaction(partial(self._change, change), locking=True)
+                return
+            except Outdated:
+                await self._know_more()
+                raise
+            except OutcomeUnknown:
+                unsure = True
+            except (Unavailable, Conflict):
+                if not unsure:
+                    raise
+            await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+            delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+    def _change(self, change: Change) -> Script[None]:
+        last_seq = yield from lock_shard(self._shard_id, self._epoch)
+        yield from self._along(change, last_seq + 1)
+
+    def _along(self, change: Change | None, seq: int) -> Script[None]:
+        """What else is written by a commit of that number, unless it rests on less than all that came before it."""
+        if change is None:
+            return
+        if change.producers and seq > change.seen + 1:
+            rows = yield (
+                "SELECT entries FROM wal_commit WHERE shard_id = $1 AND seq > $2 AND seq < $3",
+                (self._shard_id, change.seen, seq),
+            )
+            if len(rows) != seq - change.seen - 1 or any(
+                batch.flags and batch.producer_id in change.producers
+                for row in rows
+                for entry in unpack_entries(bytes(row[0]))
+                for batch in entry.producer_batches
+            ):
+                raise Outdated("a transaction has batches that were not known when its end was decided")
+        yield from change.script()
+
+    async def _know_more(self) -> None:
+        """Before a flush is decided again."""
+        self.stats.outdated += 1
+        try:
+            await self.catch_up()
+        except (Unavailable, OutcomeUnknown) as problem:
+            _log.debug("what others have committed is not known yet: %s", problem)
 
     async def commit(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
     ) -> Commit:
         """Write the WAL object, then ask for its offsets."""
-        if change is not None:
-            raise Unavailable(_ALONE)
-        producers = self._believed(entries)
+        producers, members = self._believed(entries), _memberships(entries)
         object_id, now_ms = self._randomness.token(16), self._clock.now_ms()
         location = await self._on_thread(lambda: self._wal.append((body,)))
         new = NewCommit(
             shard_id=self._shard_id, epoch=self._epoch, agent_id=self._agent_id, object_id=object_id,
             location=location, now_ms=now_ms, entries=entries, starts=[0] * len(entries), producers=producers or (),
+            members=members,
         )  # fmt: skip
-        self._follower.own, self._locked = object_id, None
+        self.follower.own, self._locked = object_id, None
         try:
-            commit = await self._append(new, body, is_believed=producers is not None)
+            commit = await self._append(new, body, change, is_believed=producers is not None)
+        except Outdated:
+            self.follower.own = None
+            if self._locked is not None:
+                self._correct(self._locked)
+            await self._know_more()
+            raise
         finally:
-            self._follower.own = None
+            self.follower.own = None
         return commit
 
     # ---- what is believed --------------------------------------------------------------------------------------
@@ -158,9 +239,9 @@ class SharedCommitPath:
 
     # ---- appending -------------------------------------------------------------------------------------------
 
-    async def _append(self, new: NewCommit, body: memoryview, *, is_believed: bool) -> Commit:
+    async def _append(self, new: NewCommit, body: memoryview, change: Change | None, *, is_believed: bool) -> Commit:
         try:
-            commit = await self._try(new, body, is_believed=is_believed)
+            commit = await self._try(new, body, change, is_believed=is_believed)
         except OutcomeUnknown:
             commit = await self._settle(new)
         except (Unavailable, Conflict):
@@ -168,29 +249,36 @@ class SharedCommitPath:
             raise
         if commit.entries:
             # The writer applies it when this returns, and before anything else runs.
-            await self._follower.reach(commit.seq - 1)
-            self._follower.seq = commit.seq
+            await self.follower.reach(commit.seq - 1)
+            self.follower.seq = commit.seq
         return commit
 
-    async def _try(self, new: NewCommit, body: memoryview, *, is_believed: bool) -> Commit:
+    async def _try(self, new: NewCommit, body: memoryview, change: Change | None, *, is_believed: bool) -> Commit:
         if is_believed:
             try:
-                seq, bases = await self._write(new)
+                seq, bases = await self._write(new, change)
                 return self._made(new, seq, unpack_bases(bases))
+            except Outdated:
+                raise
             except Conflict as surprise:
                 _log.debug("a commit is decided again: %s", surprise)
         self.stats.slow += 1
         return await self._decided(
-            new, await self._database.transaction(partial(self._decide, new, body), locking=True)
+            new, await self._database.transaction(partial(self._decide, new, body, change), locking=True)
         )
 
-    async def _write(self, new: NewCommit) -> tuple[int, bytes]:
-        if isinstance(self._sql, PostgresCommitSql):
+    async def _write(self, new: NewCommit, change: Change | None) -> tuple[int, bytes]:
+        if change is None and isinstance(self._sql, PostgresCommitSql):
             sql, args = self._sql.statement(new)
             return self._sql.answer(new, await self._database.statement(sql, args))
-        return await self._database.transaction(partial(self._sql.write, new), locking=True)
+        return await self._database.transaction(partial(self._write_all, new, change), locking=True)
 
-    def _decide(self, new: NewCommit, body: memoryview) -> Script[_Locked]:
+    def _write_all(self, new: NewCommit, change: Change | None) -> Script[tuple[int, bytes]]:
+        seq, bases = yield from self._sql.write(new)
+        yield from self._along(change, seq)
+        return seq, bases
+
+    def _decide(self, new: NewCommit, body: memoryview, change: Change | None) -> Script[_Locked]:
         """The slow path. Everything is read after the lock: what was seen before it may be old."""
         last_seq = yield from lock_shard(new.shard_id, new.epoch)
         asked = {
@@ -198,11 +286,21 @@ class SharedCommitPath:
         }
         heads = yield from self._sql.heads(new.totals())
         states = yield from self._sql.states(asked)
-        left = sort_out(body, new.entries, heads, states, new.now_ms)
+        owners = {}
+        if new.members:
+            owners = yield from self._sql.owners({member.producer_id for member in new.members})
+        left = sort_out(body, new.entries, heads, states, new.now_ms, owners)
         locked = self._locked = _Locked(last_seq, states, set(asked), left)
+        if change is not None and (left.has_lost_markers or not left.entries):
+            # Whether a change happened that goes with a commit is told by the commit's row: without one it must not.
+            locked.are_gone = {entry.partition_id for entry in new.entries} - heads.keys()
+            raise Outdated("what was decided of transactions does not fit the partitions any more")
         if left.entries:
-            decided = replace(new, entries=left.entries, starts=left.starts, producers=left.producers)
+            decided = replace(
+                new, entries=left.entries, starts=left.starts, producers=left.producers, members=list(left.members)
+            )
             locked.seq, locked.bases = yield from self._sql.write(decided)
+            yield from self._along(change, locked.seq)
         return locked
 
     async def _decided(self, new: NewCommit, locked: _Locked) -> Commit:
@@ -213,11 +311,15 @@ class SharedCommitPath:
             return self._made(replace(new, entries=entries), locked.seq, bases, rest)
         # Nothing was appended. What the batches repeat is to be readable when that is answered.
         self._wal.release((new.location,))
-        await self._follower.reach(locked.last_seq)
+        await self.follower.reach(locked.last_seq)
         return self._made(replace(new, entries=()), locked.last_seq, (), rest)
 
     def _correct(self, locked: _Locked) -> None:
         """Believe what was read. Commits that are still to be applied add nothing to it that is in it."""
+        for partition_id in locked.are_gone:
+            partition = self._registry.partition(partition_id)
+            if partition is not None:
+                partition.topic.deleted = True
         for partition_id, producer_id in locked.asked:
             partition = self._registry.partition(partition_id)
             if partition is None:
@@ -241,8 +343,8 @@ class SharedCommitPath:
         entries, bases = unpack_entries(packed_entries), unpack_bases(packed_bases)
         if not entries:
             # The empty commit in its place names the object, so its space is not released here.
-            self._follower.own = None
-            await self._follower.reach(seq)
+            self.follower.own = None
+            await self.follower.reach(seq)
             raise Unavailable("the commit did not happen: its answer was lost, and it cannot happen any more")
         if self._locked is None:
             return self._made(replace(new, entries=entries), seq, bases)
@@ -263,9 +365,21 @@ class SharedCommitPath:
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
 
 
+def _memberships(entries: Sequence[CommitEntry]) -> list[Membership]:
+    """What batches of transactions ask of their producers' transactional ids."""
+    found: dict[Membership, None] = {}
+    for entry in entries:
+        for batch in entry.producer_batches:
+            if batch.flags and (member := membership(entry.partition_id, batch)) is not None:
+                found[member] = None
+    return list(found)
+
+
 def _are_next(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> bool:
     """Whether batches of one producer are all to be appended, one after the other."""
     first = batches[0]
+    if any(batch.flags for batch in batches):
+        return _are_next_in_transactions(state, batches)
     if judge(state, first.epoch, first.first_sequence, first.last_offset_delta + 1) is not None:
         return False
     before = first
@@ -274,4 +388,25 @@ def _are_next(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> 
         if batch.epoch < before.epoch or batch.first_sequence != expected % 2**31:
             return False
         before = batch
+    return True
+
+
+def _are_next_in_transactions(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> bool:
+    """The same where some of them end transactions."""
+    known: dict[int, ProducerState] = {}
+    producer_id = batches[0].producer_id
+    if state is not None:
+        known[producer_id] = ProducerState(producer_id, state.epoch, state.last_ms, state.batches.copy())
+    for batch in batches:
+        before = known.get(producer_id)
+        if batch.flags & CONTROL:
+            if before is not None and batch.epoch < before.epoch:
+                return False
+            note_marker(known, producer_id, batch.epoch, 0)
+        elif (before is None and begins_late(batch)) or (
+            judge(before, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1) is not None
+        ):
+            return False
+        else:
+            remember(known, producer_id, batch.epoch, sequence_batch(0, batch), 0)
     return True

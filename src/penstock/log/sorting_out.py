@@ -4,7 +4,8 @@ An agent decides batches by what it knows, and another agent may know better: a 
 batches that are repeated here, or a newer epoch. The WAL object is written by then. What is appended of it are the
 stretches between the batches that are not; each stretch is an entry of its own.
 
-Pure. Batches are judged by the one rule there is, against rows that are locked.
+Pure. Batches are judged by the one rule there is, against rows that are locked. Those that belong to transactions must
+fit them as well.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import NamedTuple
 
-from penstock.log.commit_sql import ProducerKey, ProducerMove, producer_move
-from penstock.log.commits import CommitEntry, ProducerBatch, Unappended, sequence_batch
+from penstock.log.batches import ABORTABLE, IMPLICIT
+from penstock.log.commit_sql import Membership, Owner, ProducerKey, ProducerMove, is_member, producer_move
+from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch, Unappended, sequence_batch
 from penstock.log.model import ProducerState
-from penstock.log.producers import judge, remember
+from penstock.log.producers import Refusal, judge, note_marker, remember
+from penstock.wire.error_codes import ErrorCode
 
 _PREFIX_BYTES = 12
 
@@ -45,6 +48,21 @@ class Sorted:
     unappended: dict[tuple[int, int], Unappended] = field(default_factory=dict)
     """What became of the others: by number of the entry given, and of the batch in it."""
     producers: list[ProducerMove] = field(default_factory=list)
+    members: dict[Membership, None] = field(default_factory=dict)
+    has_lost_markers: bool = False
+    """Whether the end of a transaction is among what is not appended although its partition exists."""
+
+
+def membership(partition_id: int, batch: ProducerBatch) -> Membership | None:
+    """What a batch asks of its producer's transactional id; None if it belongs to no transaction, or ends one."""
+    if not batch.flags & TRANSACTIONAL or batch.flags & CONTROL:
+        return None
+    return Membership(batch.producer_id, batch.epoch, None if batch.flags & IMPLICIT else partition_id)
+
+
+def begins_late(batch: ProducerBatch) -> bool:
+    """Whether a batch cannot be its producer's first in a partition, because that one adds the partition."""
+    return bool(batch.flags & IMPLICIT) and batch.first_sequence > 0
 
 
 def sort_out(
@@ -53,8 +71,9 @@ def sort_out(
     heads: Mapping[int, int],
     states: Mapping[ProducerKey, ProducerState],
     now_ms: int,
+    owners: Mapping[int, Owner] | None = None,
 ) -> Sorted:
-    """Decide every batch of a commit against the heads and producers as they are."""
+    """Decide every batch of a commit against the heads, producers and transactional ids as they are."""
     found = Sorted()
     for origin, entry in enumerate(entries):
         head = heads.get(entry.partition_id)
@@ -62,13 +81,13 @@ def sort_out(
         if head is None:
             found.unappended.update(((origin, piece.number), None) for piece in pieces)
             continue
-        _sort_out_entry(found, origin, entry, pieces, head, states, now_ms)
+        _sort_out_entry(found, origin, entry, pieces, head, states, owners or {}, now_ms)
     return found
 
 
 def _sort_out_entry(
     found: Sorted, origin: int, entry: CommitEntry, pieces: Sequence[_Piece], head: int,
-    states: Mapping[ProducerKey, ProducerState], now_ms: int,
+    states: Mapping[ProducerKey, ProducerState], owners: Mapping[int, Owner], now_ms: int,
 ) -> None:  # fmt: skip
     known: dict[int, ProducerState] = {}
     added: dict[int, list[ProducerBatch]] = {}
@@ -78,14 +97,21 @@ def _sort_out_entry(
         batch = piece.producer_batch
         if batch is not None:
             state = _state(known, (entry.partition_id, batch.producer_id), states)
-            verdict = judge(state, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1)
+            member = membership(entry.partition_id, batch)
+            verdict = _verdict(state, batch, member, owners)
             if verdict is not None:
                 found.unappended[origin, piece.number] = verdict
+                found.has_lost_markers |= bool(batch.flags & CONTROL)
                 _close(found, origin, entry, run, start)
                 run, start = [], total
                 continue
             moved = batch._replace(offset_delta=total)
-            remember(known, batch.producer_id, batch.epoch, sequence_batch(head, moved), now_ms)
+            if batch.flags & CONTROL:
+                note_marker(known, batch.producer_id, batch.epoch, now_ms)
+            else:
+                remember(known, batch.producer_id, batch.epoch, sequence_batch(head, moved), now_ms)
+            if member is not None:
+                found.members[member] = None
             added.setdefault(batch.producer_id, []).append(moved)
         run.append(piece)
         total += piece.offset_count
@@ -93,6 +119,24 @@ def _sort_out_entry(
     for producer_id, batches in added.items():
         key = (entry.partition_id, producer_id)
         found.producers.append(producer_move(key, states.get(key), batches))
+
+
+def _verdict(
+    state: ProducerState | None, batch: ProducerBatch, member: Membership | None, owners: Mapping[int, Owner]
+) -> Unappended:
+    if batch.flags & CONTROL:
+        return Refusal.FENCED if state is not None and batch.epoch < state.epoch else None
+    if member is not None:
+        owner = owners.get(batch.producer_id)
+        if owner is None:
+            return ErrorCode.INVALID_PRODUCER_ID_MAPPING
+        if owner.epoch != batch.epoch:
+            return ErrorCode.INVALID_PRODUCER_EPOCH
+        if not is_member(owner, member):
+            return ErrorCode.TRANSACTION_ABORTABLE if batch.flags & ABORTABLE else ErrorCode.INVALID_TXN_STATE
+        if state is None and begins_late(batch):
+            return Refusal.OUT_OF_ORDER
+    return judge(state, batch.epoch, batch.first_sequence, batch.last_offset_delta + 1)
 
 
 def _state(

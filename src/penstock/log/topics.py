@@ -11,7 +11,7 @@ When a commit's answer is lost the script runs again: all scripts of `topic_stor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -86,6 +86,8 @@ class Topics:
         self._node_id = node_id
         self._lock = asyncio.Lock()
         self._listeners: list[TopicListener] = []
+        self.before_deletion: Callable[[Topic], Awaitable[None]] = _nothing_to_do
+        """Called before a topic is deleted, which waits for it, and does not happen if it fails."""
         self._running: set[asyncio.Future[Any]] = set()
         self._other_configs: dict[tuple[int, int, str], Overrides] = {}
         self._resolved_with = settings.start
@@ -325,6 +327,8 @@ class Topics:
             present = [topic for topic in topics if not topic.deleted]
             if not present:
                 return
+            for topic in present:
+                await self.before_deletion(topic)
             keys = [(topic.topic_id, topic.name) for topic in present]
             now_ms = self._clock.now_ms()
             await self._durably(lambda: topic_store.delete(cluster_id, keys, now_ms), locking=True)
@@ -430,6 +434,10 @@ class Topics:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
+
+
+async def _nothing_to_do(topic: Topic) -> None:
+    pass
 
 
 def unknown_topic(name: str) -> Refused:

@@ -6,7 +6,8 @@ bandwidth. Batches are copied once, grouped by partition, into page-aligned memo
 then stays as the tail that consumers read.
 
 The order of a flush is: decide (which batches are appended, which repeat earlier ones, which are refused), write and
-commit, and only then evolve the partitions, wake those who wait and answer. A flush that fails changes nothing.
+commit, and only then evolve the partitions, wake those who wait and answer. A flush that fails changes nothing. One
+that rested on what was not so any more is put back into the buffers, and decided again.
 """
 
 from __future__ import annotations
@@ -17,21 +18,21 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from struct import Struct
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
 from penstock.log.batches import IMPLICIT, Accepted
-from penstock.log.commit_path import CommitPath
+from penstock.log.commit_path import CommitPath, Outdated
 from penstock.log.commits import (
     CONTROL,
-    STORED_FLAGS,
     Commit,
     CommitEntry,
     ProducerBatch,
     Rest,
     Unappended,
     apply_entry,
+    wake,
 )
 from penstock.log.flush import Flush, Passenger, Share, TransactionGuard
 from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP, Partition, ProducerState, SequenceBatch, Span
@@ -164,6 +165,16 @@ class Writer:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._start)
 
+    @property
+    def has_company(self) -> bool:
+        """Whether others have appended while this process was running."""
+        return self._commit_path.has_company
+
+    async def catch_up(self) -> None:
+        """Know every commit that had happened when this was called, whoever made it."""
+        if not self._commit_path.is_alone:
+            await self._commit_path.catch_up()
+
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
         while not self.broken and (self._scheduled or self._task is not None or self._dirty or self._passengers):
@@ -204,6 +215,9 @@ class Writer:
                 continue
             try:
                 is_done = self._flush_now(flush)
+            except Outdated as problem:
+                self._put_back(flush, problem)
+                continue
             except PlatformError as problem:
                 self._fail(flush, problem)
                 continue
@@ -252,6 +266,8 @@ class Writer:
             if not flush.is_empty:
                 try:
                     await self._flush(flush)
+                except Outdated as problem:
+                    self._put_back(flush, problem)
                 except PlatformError as problem:
                     self._fail(flush, problem)
             if not self._dirty and not self._passengers:
@@ -278,7 +294,7 @@ class Writer:
         flush are answered with it.
         """
         shares: list[Share] = []
-        flush = Flush(self._clock.now_ms(), shares)
+        flush = Flush(self._clock.now_ms(), shares, self._commit_path.seen)
         size, is_full = 0, False
         while self._dirty and not is_full and size < FLUSH_MAX_BYTES:
             partition = self._dirty.popleft()
@@ -363,7 +379,7 @@ class Writer:
         if refusal is not ErrorCode.NONE:
             return refusal
         is_new = producer_id not in share.producers and producer_id not in partition.producers
-        if is_new and batch.base_sequence and batch.flags & IMPLICIT:
+        if is_new and batch.base_sequence and batch.flags & IMPLICIT and self._commit_path.is_alone:
             return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
         return None
 
@@ -433,7 +449,7 @@ class Writer:
         stats.commits += 1
         self._recovered()
         if commit.rest is not None:
-            self._succeed_in_part(shares, body, tenants, commit, commit.rest)
+            self._succeed_in_part(flush, commit, commit.rest)
             return
         for number, share in enumerate(shares):
             partition = share.partition
@@ -474,26 +490,18 @@ class Writer:
         self._on_commit(commit)
         self.on_drained()
 
-    def _succeed_in_part(
-        self, shares: list[Share], body: memoryview, tenants: list[Any], commit: Commit, rest: Rest
-    ) -> None:
+    def _succeed_in_part(self, flush: Flush, commit: Commit, rest: Rest) -> None:
         """Some batches were left out: each stretch is applied by itself, each batch gets an answer of its own."""
         stretches: dict[int, list[int]] = {}
         for position, origin in enumerate(rest.origins):
             stretches.setdefault(origin, []).append(position)
-        for number, share in enumerate(shares):
+        for number, share in enumerate(flush.shares):
             partition, own = share.partition, stretches.get(number, [])
-            answers = _answers_in_part(share, number, body, commit, own, rest)
+            answers = _answers_in_part(share, number, flush.body, commit, own, rest)
             for position in own:
-                entry = commit.entries[position]
-                view = body[entry.byte_start : entry.byte_start + entry.byte_length]
-                span = apply_entry(partition, commit, position, view)
-                if span is not None:
-                    tenants.append((partition, span))
-                self.stats.batches += entry.batch_count
-                self.stats.bytes += entry.byte_length
-                for waiter in list(partition.waiters):
-                    waiter.on_append(entry.byte_length)
+                self._apply_stretch(flush, commit, position, partition)
+            if share.transactional is not None and self.transactions is not None:
+                self.transactions.began(partition, share.transactional)
             for producer_id in share.producers:
                 partition.awaited.pop(producer_id, None)
             self.pending_bytes -= share.byte_length
@@ -501,9 +509,42 @@ class Writer:
                 ticket.settle(slot, answers[offset])
             for known, ticket, slot in share.repeated:
                 ticket.settle(slot, answers[known.base_offset])
+        for passenger in flush.passengers or ():
+            passenger.landed()
         if commit.entries:
             self._on_commit(commit)
         self.on_drained()
+
+    def _apply_stretch(self, flush: Flush, commit: Commit, position: int, partition: Partition) -> None:
+        entry = commit.entries[position]
+        view = flush.body[entry.byte_start : entry.byte_start + entry.byte_length]
+        span = apply_entry(partition, commit, position, view)
+        if span is not None:
+            flush.tenants.append((partition, span))
+        self.stats.batches += entry.batch_count
+        self.stats.bytes += entry.byte_length
+        wake(partition, entry)
+
+    def _put_back(self, flush: Flush, problem: Outdated) -> None:
+        """Nothing was written, and everything is to be decided again: by now more is known."""
+        _log.debug("a flush is decided again: %s", problem)
+        refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message="what this batch repeats is not in the log yet")
+        for share in flush.shares:
+            partition = share.partition
+            self.pending_bytes -= share.byte_length
+            again: list[Waiting] = []
+            for batch, ticket, slot, _ in share.appended:
+                if not batch.flags & CONTROL:
+                    again.append((batch, ticket, slot))
+                    self.pending_bytes += len(batch.data)
+            if again and not partition.pending:
+                self._dirty.append(partition)
+            partition.pending = again + partition.pending
+            for _, ticket, slot in share.repeated:
+                ticket.settle(slot, refused)
+        self._passengers.extendleft(reversed(flush.passengers or ()))
+        if self.transactions is not None:
+            self.transactions.on_outdated(problem)
 
     def _fail(self, flush: Flush, problem: PlatformError) -> None:
         """Nothing was written: say so with an error that makes clients try again."""
@@ -593,7 +634,7 @@ def _entries(shares: list[Share]) -> tuple[list[CommitEntry], list[int]]:
                 batch.offset_count - 1,
                 offset - share.base,
                 batch.max_timestamp,
-                batch.flags & STORED_FLAGS,
+                batch.flags,
             )
             for batch, _, _, offset in share.appended
             if batch.producer_id >= 0
@@ -636,6 +677,8 @@ def _answers_in_part(
 def _answer_to_unappended(verdict: Unappended, partition: Partition) -> Appended:
     if verdict is None:
         return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if isinstance(verdict, ErrorCode):
+        return Appended(verdict)
     if isinstance(verdict, Refusal):
         return Appended(_REFUSALS[verdict])
     return _repeat(verdict, partition)

@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
+from penstock.base.errors import OutcomeUnknown, Unavailable
+
 T = TypeVar("T")
 Statement = tuple[str, Sequence[Any]]
 """SQL and its arguments: int, str, bytes (any buffer), float or None."""
@@ -52,3 +54,18 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Finish what was begun and let go of everything."""
+
+
+async def read_by_statement(database: Database, script: Script[T]) -> T:
+    """Run a script that reads with a single statement, in one round trip. It sees everything committed before."""
+    sql, args = next(script)
+    try:
+        rows = await database.statement(sql, args)
+    except OutcomeUnknown as problem:
+        raise Unavailable("the answer to a question was lost") from problem
+    try:
+        script.send(rows)
+    except StopIteration as end:
+        answer: T = end.value
+        return answer
+    raise RuntimeError("the script has more than one statement")

@@ -8,10 +8,12 @@ from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.coordination.model import Key
 from penstock.groups.failures import code_of
 from penstock.log.model import Partition
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
+from penstock.transactions.cells import Cell
 from penstock.transactions.model import (
     NO_EPOCH,
     NO_PRODUCER_ID,
@@ -22,7 +24,7 @@ from penstock.transactions.model import (
     Producer,
     Result,
 )
-from penstock.transactions.service import Cell, TransactionService
+from penstock.transactions.service import TransactionService
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import describe_transactions as describing
 from penstock.wire.messages import list_transactions as listing
@@ -144,11 +146,18 @@ class TransactionHandlers:
         key, producer = (context.cluster_id, asked.transactional_id), Producer(asked.producer_id, asked.producer_epoch)
         partitions = [partition for partition in found.values() if partition is not None]
         if asked.verify_only:
-            error = self._service.verify(key, producer, partitions)
+            error = self._verify(key, producer, partitions)
         else:
             ids = frozenset(partition.partition_id for partition in partitions)
             error = await self._code(self._service.add(key, Add(producer=producer, partitions=ids)))
         return _per_partition(asked.topics, dict.fromkeys(found, _known(error, context, "add_partitions")))
+
+    def _verify(self, key: Key, producer: Producer, partitions: Iterable[Partition]) -> ErrorCode:
+        try:
+            self._service.require(key)
+        except PlatformError as problem:
+            return code_of(problem)
+        return self._service.verify(key, producer, partitions)
 
     async def add_offsets(self, context: RequestContext, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse:
         """AddOffsetsToTxn, key 25, v0-4. v2: PRODUCER_FENCED. v3: flexible."""
@@ -197,7 +206,12 @@ class TransactionHandlers:
         )
 
     def _describe(self, context: RequestContext, transactional_id: str) -> describing.TransactionState:
-        cell = self._service.describe((context.cluster_id, transactional_id))
+        key = (context.cluster_id, transactional_id)
+        try:
+            self._service.require(key)
+        except PlatformError as problem:
+            return describing.TransactionState(error_code=code_of(problem), transactional_id=transactional_id)
+        cell = self._service.cell(key)
         if not transactional_id or cell is None:
             code = ErrorCode.TRANSACTIONAL_ID_NOT_FOUND if transactional_id else ErrorCode.INVALID_REQUEST
             return describing.TransactionState(error_code=code, transactional_id=transactional_id)

@@ -1,8 +1,8 @@
 """TxnOffsetCommit: offsets that become committed when a transaction does.
 
-First the group is made part of the transaction, durably; then the group's coordinator judges the member and stores
-the offsets as pending, in order with everything else that happens to the group. They are stored only if the producer
-still has that transaction.
+The group's coordinator judges the member and stores the offsets as pending, in order with everything else that happens
+to the group, and only if the producer still has that transaction. That they are there makes the group part of it:
+nothing else is written. Clients before KIP-890 have added the group by a request of its own.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class TransactionOffsetHandlers:
                     transactional_id=request.transactional_id,
                     producer_id=request.producer_id,
                     epoch=request.producer_epoch,
+                    begins=context.api_version >= IMPLICIT_SINCE,
                 ),
             )
             return await self._groups.commit_offsets((context.cluster_id, request.group_id), asked)
@@ -83,12 +84,14 @@ class TransactionOffsetHandlers:
 
     async def _join(self, context: RequestContext, request: TxnOffsetCommitRequest) -> ErrorCode:
         """Make the group part of the transaction, or see whether it is."""
-        key, groups = (context.cluster_id, request.transactional_id), frozenset((request.group_id,))
-        add = Add(producer=Producer(request.producer_id, request.producer_epoch), groups=groups)
-        error = self._service.add_error(key, add)
-        if error is None and context.api_version < IMPLICIT_SINCE:
+        key = (context.cluster_id, request.transactional_id)
+        producer = Producer(request.producer_id, request.producer_epoch)
+        if context.api_version >= IMPLICIT_SINCE:
+            error = await self._service.offsets_come(key, producer, request.group_id)
+        else:
+            add = Add(producer=producer, groups=frozenset((request.group_id,)))
+            known = await self._service.add_error(key, add)
             abortable = context.api_version >= ABORTABLE_SINCE
-            return ErrorCode.TRANSACTION_ABORTABLE if abortable else ErrorCode.INVALID_TXN_STATE
-        if error is None:
-            error = (await self._service.add(key, add)).error
+            missing = ErrorCode.TRANSACTION_ABORTABLE if abortable else ErrorCode.INVALID_TXN_STATE
+            error = missing if known is None else known
         return ErrorCode.INVALID_PRODUCER_EPOCH if error is ErrorCode.PRODUCER_FENCED else error

@@ -1,34 +1,39 @@
 """The transaction coordinator of this process.
 
 All the rules are in `transitions`, all the SQL in `store`. What is added here is when they run: every request becomes
-a passenger of one of the writer's flushes. It is decided when that flush is put together, on the state in force and
-on the batches that go with it; what it changes, the markers it writes and the offsets it commits become durable in the
-flush's own transaction; then the state is in force and the request is answered. So nothing ever comes between the
-decision to end a transaction and its markers, and no batch of an ended transaction can come after them: the writer
-asks `refusal` about every transactional batch while it puts a flush together.
+a passenger of one of the writer's flushes (`passengers`). It is decided when that flush is put together, on the state
+in force and on the batches that go with it; what it changes, the markers it writes and the offsets it commits become
+durable in the flush's own transaction; then the state is in force and the request is answered. So nothing ever comes
+between the decision to end a transaction and its markers, and no batch of an ended transaction can come after them: the
+writer asks `refusal` about every transactional batch while it puts a flush together.
 
-Every transactional id is in memory, as is, per producer, in which partitions it has open batches. The latter is read
-from the partitions, when this is opened and after every flush that touches them.
+Every transactional id that this process coordinates is in memory, as is, per producer, what it has written: in which
+partitions it has open batches, which groups have offsets of it. The former is read from the partitions, when this is
+opened and after every flush that touches them; the latter is noted before offsets are stored.
+
+Where several agents append to the same partitions (`Slots.is_shared`), what is in memory may be old. Then nothing is
+refused by it that another agent may know better: batches are judged by the commit itself, a decision that rests on too
+few of them is taken back by it (`log/flush.py`), and an end of nothing is looked into before it is refused.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
 
 from penstock.base.clock import Clock
-from penstock.base.errors import PlatformError
+from penstock.base.errors import Fenced
 from penstock.coordination.model import Key, Loading
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
+from penstock.log.commit_path import Outdated
 from penstock.log.flush import Flush
-from penstock.log.model import Partition
+from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
-from penstock.metadata.database import Database, Script
+from penstock.metadata.database import Database, read_by_statement
 from penstock.transactions import store, transitions
+from penstock.transactions.cells import Cell
+from penstock.transactions.elsewhere import Elsewhere
 from penstock.transactions.model import (
     EPOCH_MAX,
     NEVER_MS,
@@ -42,192 +47,42 @@ from penstock.transactions.model import (
     Transaction,
     TransactionState,
 )
+from penstock.transactions.passengers import Decide, Forgetting, Marker, Request
+from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
 COORDINATOR_EPOCH = 0
 """Markers carry the epoch of whoever coordinates; here nobody ever takes over without the log itself."""
-
-_Decide = Callable[["Cell | None", int, int | None], Decision]
-
-
-@dataclass(slots=True)
-class Cell:
-    """One transactional id: what is stored of it, and where its producer has open batches."""
-
-    txn: Transaction
-    open: dict[Partition, None]
-    """Its partitions, as their logs say."""
-
-    @property
-    def is_ongoing(self) -> bool:
-        """Whether there is a transaction to end."""
-        return transitions.is_ongoing(self.txn, has_batches=bool(self.open))
-
-    @property
-    def state(self) -> TransactionState:
-        """Where the id is, its partitions' logs included."""
-        return TransactionState.ONGOING if self.open else self.txn.state
-
-    @property
-    def began_ms(self) -> int:
-        """When the ongoing transaction began; -1 if there is none."""
-        producer_id = self.txn.producer_id
-        found = (partition.transactions.get(producer_id) for partition in self.open)
-        times = [one.started_ms for one in found if one is not None]
-        if self.txn.started_ms != NEVER_MS:
-            times.append(self.txn.started_ms)
-        return min(times, default=NEVER_MS)
-
-
-class _Request:
-    """A request on its way: a passenger of the writer's flushes."""
-
-    __slots__ = ("_decide", "_decision", "_fresh_id", "_key", "_service", "answer")
-
-    def __init__(self, service: TransactionService, key: Key, decide: _Decide, fresh_id: int | None) -> None:
-        self._service, self._key, self._decide, self._fresh_id = service, key, decide, fresh_id
-        self.answer: asyncio.Future[Decision] = asyncio.get_running_loop().create_future()
-
-    def board(self, flush: Flush) -> bool:
-        """Decide on the state in force and on what the flush has of the producer."""
-        if flush.has_boarded(self._key):
-            return False
-        service, cell = self._service, self._service.cell(self._key)
-        in_flush = [] if cell is None else list(flush.partitions_of(cell.txn.producer_id))
-        try:
-            seen = cell if cell is None or not in_flush else Cell(cell.txn, cell.open | dict.fromkeys(in_flush))
-            decision = self._decide(seen, flush.now_ms, self._fresh_id)
-        except Exception as bug:  # noqa: BLE001  # this request's problem and nobody else's: nothing of it happened
-            self._settle(bug)
-            return True
-        if decision.state is None:
-            self._settle(decision)
-            return True
-        self._decision = decision
-        flush.join(self, partial(_write, self._key, cell, decision), self._key)
-        if decision.ending is not None and seen is not None:
-            service.write_markers(flush, seen, decision.ending)
-        return True
-
-    def landed(self) -> None:
-        """It is durable: from now on it is in force."""
-        self._service.adopt(self._key, self._decision)
-        self._settle(self._decision)
-
-    def failed(self, problem: PlatformError) -> None:
-        """It did not happen."""
-        self._settle(problem)
-
-    def _settle(self, result: Decision | Exception) -> None:
-        if self.answer.done():
-            return
-        if isinstance(result, Decision):
-            self.answer.set_result(result)
-        else:
-            self.answer.set_exception(result)
-
-
-class _Forgetting:
-    """Forgets a transactional id, if it is still unused."""
-
-    def __init__(self, service: TransactionService, key: Key, retention_ms: int) -> None:
-        self._service, self._key, self._retention_ms = service, key, retention_ms
-        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def board(self, flush: Flush) -> bool:
-        """See whether it is still unused."""
-        if flush.has_boarded(self._key):
-            return False
-        cell = self._service.cell(self._key)
-        if cell is None or any(flush.partitions_of(cell.txn.producer_id)) or not self._service.is_unused(
-            cell, flush.now_ms, self._retention_ms
-        ):  # fmt: skip
-            if not self.answer.done():
-                self.answer.set_result(None)
-            return True
-        flush.join(self, lambda: store.forget(self._key), self._key)
-        return True
-
-    def landed(self) -> None:
-        """It is forgotten."""
-        self._service.drop(self._key)
-        if not self.answer.done():
-            self.answer.set_result(None)
-
-    def failed(self, problem: PlatformError) -> None:
-        """It did not happen."""
-        if not self.answer.done():
-            self.answer.set_exception(problem)
-
-
-class _Marker:
-    """Ends a producer's transaction in some partitions because an administrator wants it."""
-
-    def __init__(
-        self, producer: Producer, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int
-    ) -> None:
-        self._producer, self._partitions, self._commit = producer, partitions, commit
-        self._coordinator_epoch = coordinator_epoch
-        self._refusals: dict[Partition, ErrorCode] = {}
-        self.answer: asyncio.Future[dict[Partition, ErrorCode]] = asyncio.get_running_loop().create_future()
-
-    def board(self, flush: Flush) -> bool:
-        """Write the markers that the partitions do not know better than."""
-        marked = 0
-        for partition in self._partitions:
-            known = partition.producers.get(self._producer.producer_id)
-            if partition.topic.deleted:
-                self._refusals[partition] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            elif known is not None and known.epoch > self._producer.epoch:
-                self._refusals[partition] = ErrorCode.INVALID_PRODUCER_EPOCH
-            else:
-                marked += 1
-                flush.end_transaction(
-                    partition, producer_id=self._producer.producer_id, epoch=self._producer.epoch,
-                    commit=self._commit, coordinator_epoch=self._coordinator_epoch,
-                )  # fmt: skip
-        if marked:
-            flush.join(self, None)
-        elif not self.answer.done():
-            self.answer.set_result(self._refusals)
-        return True
-
-    def landed(self) -> None:
-        """The markers are in the log."""
-        if not self.answer.done():
-            self.answer.set_result(self._refusals)
-
-    def failed(self, problem: PlatformError) -> None:
-        """They are not."""
-        if not self.answer.done():
-            self.answer.set_exception(problem)
-
-
-def _write(key: Key, before: Cell | None, decision: Decision) -> Script[None]:
-    if decision.state is not None:
-        yield from store.put(decision.state)
-    if decision.ending is not None and before is not None and before.txn.groups:
-        yield from store.end_offsets(key[0], before.txn.producer_id, commit=decision.ending.commit)
 
 
 class TransactionService:
     """Transactional ids and their transactions."""
 
     def __init__(
-        self, *, database: Database, registry: Registry, writer: Writer, producer_ids: ProducerIds, clock: Clock
-    ) -> None:
+        self, *, database: Database, registry: Registry, writer: Writer, producer_ids: ProducerIds, clock: Clock,
+        slots: Slots | None = None,
+    ) -> None:  # fmt: skip
         self._database, self._registry, self._writer = database, registry, writer
         self._producer_ids, self._clock = producer_ids, clock
+        self.slots: Slots = slots or AllSlots()
         self._cells: dict[Key, Cell] = {}
         self._by_producer: dict[int, Cell] = {}
+        self._elsewhere = Elsewhere(database)
         self._open = False
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there may be a transaction that can time out."""
 
     async def open(self) -> None:
         """Read the ids, and find in the partitions what their producers have open. Until then requests raise."""
+        await self.slots.take()
+        await self._writer.catch_up()
         for txn in await self._database.read(store.load):
-            self._put(txn)
+            if self.slots.has(txn.key):
+                self._put(txn)
+        for producer_id, group_id, since_ms in await self._database.read(store.load_pending):
+            if (cell := self._by_producer.get(producer_id)) is not None:
+                cell.pending[group_id] = since_ms
+                self.on_begin()
         for partition in self._registry.partitions():
             if partition.transactions:
                 self.began(partition, list(partition.transactions))
@@ -241,8 +96,13 @@ class TransactionService:
     # ---- what the writer asks and tells ----------------------------------------------------------------------
 
     def refusal(self, partition: Partition, batch: Accepted) -> ErrorCode:
-        """Why a transactional batch must not be appended, or NONE."""
+        """Why a transactional batch must not be appended, or NONE if it may be, as far as that is known here."""
         cell = self._by_producer.get(batch.producer_id)
+        if self.slots.is_shared:
+            # Epochs only rise. For the rest, somebody else may coordinate the id by now.
+            is_old = cell is not None and batch.producer_epoch < cell.txn.epoch
+            fenced = is_old or batch.producer_epoch == EPOCH_MAX
+            return ErrorCode.INVALID_PRODUCER_EPOCH if fenced else ErrorCode.NONE
         if cell is None:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
         if cell.txn.epoch != batch.producer_epoch or batch.producer_epoch == EPOCH_MAX:
@@ -263,10 +123,20 @@ class TransactionService:
                 cell.open[partition] = None
                 self.on_begin()
 
-    def owns(self, key: Key, producer_id: int) -> bool:
-        """Whether a transactional id is this producer's."""
+    def on_outdated(self, problem: Outdated) -> None:
+        """A flush is decided again. If slots are lost, so is what was known of their ids."""
+        if self.slots.lose(problem):
+            for key in [key for key in self._cells if not self.slots.has(key)]:
+                self.drop(key)
+
+    def ownership(self, key: Key, producer_id: int) -> ErrorCode:
+        """Why a transactional id is not this producer's, or NONE."""
         cell = self._cells.get(key)
-        return cell is not None and cell.txn.producer_id == producer_id
+        if cell is not None and cell.txn.producer_id == producer_id:
+            return ErrorCode.NONE
+        if not self.slots.is_shared:
+            return ErrorCode.INVALID_PRODUCER_ID_MAPPING
+        return self._elsewhere.ownership(key, producer_id)
 
     # ---- what passengers do ----------------------------------------------------------------------------------
 
@@ -290,6 +160,7 @@ class TransactionService:
         if decision.ending is not None:
             # All of them have their markers, or their topics are deleted.
             self._cells[key].open = {}
+            self._cells[key].pending = {}
 
     def _put(self, txn: Transaction) -> None:
         cell = self._cells.get(txn.key)
@@ -297,7 +168,7 @@ class TransactionService:
             cell = self._cells[txn.key] = Cell(txn, {})
         elif cell.txn.producer_id != txn.producer_id:
             del self._by_producer[cell.txn.producer_id]
-            cell.open = {}
+            cell.open, cell.pending = {}, {}
         cell.txn = txn
         self._by_producer[txn.producer_id] = cell
         if txn.state is TransactionState.ONGOING:
@@ -309,7 +180,7 @@ class TransactionService:
         """InitProducerId."""
 
         def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
-            txn, has_batches = (None, False) if cell is None else (cell.txn, bool(cell.open))
+            txn, has_batches = (None, False) if cell is None else (cell.txn, cell.has_writes)
             return transitions.init(txn, key, request, now_ms, has_batches=has_batches, fresh_id=fresh_id)
 
         return await self._submit(key, decide)
@@ -318,7 +189,7 @@ class TransactionService:
         """AddPartitionsToTxn, AddOffsetsToTxn."""
 
         def decide(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
-            txn, has_batches = (None, False) if cell is None else (cell.txn, bool(cell.open))
+            txn, has_batches = (None, False) if cell is None else (cell.txn, cell.has_writes)
             return transitions.add(txn, request, now_ms, has_batches=has_batches)
 
         return await self._submit(key, decide)
@@ -327,29 +198,71 @@ class TransactionService:
         """EndTxn."""
 
         def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
-            txn, has_batches = (None, False) if cell is None else (cell.txn, bool(cell.open))
+            txn, has_batches = (None, False) if cell is None else (cell.txn, cell.has_writes)
             return transitions.end(txn, request, now_ms, has_batches=has_batches, fresh_id=fresh_id)
 
+        if self.slots.is_shared:
+            await self._look_around(key)
         return await self._submit(key, decide)
 
-    async def _submit(self, key: Key, decide: _Decide) -> Result:
+    async def _look_around(self, key: Key) -> None:
+        """Before a transaction is ended: know what other agents have of it, if they may have anything."""
+        cell = self._cells.get(key)
+        if cell is None or (cell.is_ongoing and not self._writer.has_company):
+            return
+        await self._writer.catch_up()
+        if not cell.is_ongoing:
+            await self._find_pending(cell)
+
+    async def _find_pending(self, cell: Cell) -> None:
+        producer_id, epoch = cell.txn.producer_id, cell.txn.epoch
+        pending = await read_by_statement(self._database, store.load_pending_of(cell.txn.key[0], producer_id))
+        if (cell.txn.producer_id, cell.txn.epoch) == (producer_id, epoch):
+            cell.pending.update(pending)
+
+    def require(self, key: Key) -> None:
+        """Raise what a request is told about an id that cannot be answered here, or not yet."""
         if not self._open:
             raise Loading("the coordinator is reading its state")
+        if not self.slots.has(key):
+            raise Fenced("this id has another coordinator")
+
+    async def _submit(self, key: Key, decide: Decide) -> Result:
+        self.require(key)
         fresh_id = None
         while True:
-            request = _Request(self, key, decide, fresh_id)
+            request = Request(self, key, decide, fresh_id)
             self._writer.take_along(request)
             decision = await request.answer
             if not decision.needs_producer_id:
                 return decision.result
             fresh_id = await self._producer_ids.take()
 
-    def add_error(self, key: Key, request: Add) -> ErrorCode | None:
+    async def offsets_come(self, key: Key, producer: Producer, group_id: str) -> ErrorCode:
+        """A producer is about to send offsets of a group, which makes them part of its transaction, or begins one.
+
+        It has begun even if they turn out to be refused.
+        """
+        cell = self._cells.get(key)
+        txn = await self._known(key, cell)
+        error = transitions.owner_error(txn, producer)
+        if cell is not None and error is ErrorCode.NONE and group_id not in cell.pending:
+            cell.pending[group_id] = self._clock.now_ms()
+            self.on_begin()
+        return error
+
+    async def add_error(self, key: Key, request: Add) -> ErrorCode | None:
         """What `add` would answer without changing anything; None if it has something to change."""
         cell = self._cells.get(key)
-        txn, has_batches = (None, False) if cell is None else (cell.txn, bool(cell.open))
+        txn, has_batches = await self._known(key, cell), cell is not None and cell.has_writes
         decision = transitions.add(txn, request, self._clock.now_ms(), has_batches=has_batches)
         return decision.result.error if decision.state is None else None
+
+    async def _known(self, key: Key, cell: Cell | None) -> Transaction | None:
+        """An id as it is. Where several agents coordinate, another one may have changed it."""
+        if self.slots.is_shared:
+            return await read_by_statement(self._database, store.load_one(key))
+        return None if cell is None else cell.txn
 
     # ---- administration --------------------------------------------------------------------------------------
 
@@ -371,13 +284,9 @@ class TransactionService:
         self, producer: Producer, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int
     ) -> dict[Partition, ErrorCode]:
         """End what a producer has open in some partitions, whatever its id's state; which of them refused."""
-        marker = _Marker(producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
+        marker = Marker(self, producer, partitions, commit=commit, coordinator_epoch=coordinator_epoch)
         self._writer.take_along(marker)
         return await marker.answer
-
-    def describe(self, key: Key) -> Cell | None:
-        """A transactional id as it is now."""
-        return self._cells.get(key)
 
     def all(self, cluster_id: int) -> Iterator[Cell]:
         """Every transactional id of a virtual cluster."""
@@ -393,25 +302,41 @@ class TransactionService:
                 continue
             left = True
             if cell.began_ms != NEVER_MS and now_ms - cell.began_ms >= cell.txn.timeout_ms:
-                await self._submit(key, _time_out)
+                try:
+                    await self._submit(key, _time_out)
+                except Fenced:
+                    continue  # Whoever coordinates it now sees to that.
         return left
+
+    async def keep_open(self, topic: Topic) -> None:
+        """A topic is deleted: remember the transactions that have written to it, whose logs will not say so any more.
+
+        They can be ended as if nothing had happened, also after a start, as with Apache Kafka.
+        """
+        partitions = frozenset(topic.partitions)
+        for key, cell in list(self._cells.items()):
+            if cell.txn.state is not TransactionState.ONGOING and not partitions.isdisjoint(cell.open):
+                await self._submit(key, _keep_open)
 
     async def expire(self, retention_ms: int) -> int:
         """Forget ids that were not used for so long; how many."""
         now_ms = self._clock.now_ms()
         old = [key for key, cell in self._cells.items() if self.is_unused(cell, now_ms, retention_ms)]
         for key in old:
-            await self._forget(key, retention_ms)
+            try:
+                await self._forget(key, retention_ms)
+            except Fenced:
+                continue
         return len(old)
 
     async def _forget(self, key: Key, retention_ms: int) -> None:
-        forgetting = _Forgetting(self, key, retention_ms)
+        forgetting = Forgetting(self, key, retention_ms)
         self._writer.take_along(forgetting)
         await forgetting.answer
 
     def is_unused(self, cell: Cell, now_ms: int, retention_ms: int) -> bool:
         """Whether an id was not used for so long."""
-        return transitions.may_expire(cell.txn, now_ms, retention_ms, has_batches=bool(cell.open))
+        return transitions.may_expire(cell.txn, now_ms, retention_ms, has_batches=cell.has_writes)
 
     def drop(self, key: Key) -> None:
         """An id is forgotten."""
@@ -423,4 +348,10 @@ def _time_out(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
     began_ms = NEVER_MS if cell is None else cell.began_ms
     if cell is None or began_ms == NEVER_MS:
         return transitions.refused(ErrorCode.NONE)
-    return transitions.time_out(cell.txn, now_ms, has_batches=bool(cell.open), began_ms=began_ms)
+    return transitions.time_out(cell.txn, now_ms, has_batches=cell.has_writes, began_ms=began_ms)
+
+
+def _keep_open(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
+    if cell is None or not cell.open:
+        return transitions.refused(ErrorCode.NONE)
+    return transitions.keep_open(cell.txn, now_ms, began_ms=cell.began_ms)

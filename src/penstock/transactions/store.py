@@ -7,8 +7,9 @@ a group that was deleted meanwhile are gone, as the group's own are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
+from typing import Any, TypeVar
 
 from penstock.coordination.model import Key
 from penstock.metadata.database import Script
@@ -18,7 +19,14 @@ _COLUMNS = (
     "cluster_id, transactional_id, producer_id, epoch, last_producer_id, last_epoch, timeout_ms, state, partitions,"
     " group_ids, started_ms, updated_ms"
 )
+_COLUMN_COUNT = 12
 _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", ")[2:])
+_ROWS_PER_STATEMENT = (32, 8, 1)
+"""How many rows one statement writes: few different statements, so that prepared ones are reused."""
+
+T = TypeVar("T")
+Ended = tuple[int, int, bool]
+"""Cluster id and producer id of a transaction that ends, and whether by a commit."""
 
 
 def pack_partitions(partitions: Iterable[int]) -> bytes:
@@ -45,28 +53,64 @@ def unpack_groups(text: str) -> frozenset[str]:
 def load() -> Script[list[Transaction]]:
     """Every transactional id."""
     rows = yield f"SELECT {_COLUMNS} FROM txn", ()
-    return [
-        Transaction(
-            key=(int(row[0]), str(row[1])), producer_id=int(row[2]), epoch=int(row[3]), last_producer_id=int(row[4]),
-            last_epoch=int(row[5]), timeout_ms=int(row[6]), state=TransactionState(row[7]),
-            partitions=unpack_partitions(bytes(row[8])), groups=unpack_groups(str(row[9])),
-            started_ms=int(row[10]), updated_ms=int(row[11]),
-        )
-        for row in rows
-    ]  # fmt: skip
+    return [_transaction(row) for row in rows]
 
 
-def put(txn: Transaction) -> Script[None]:
-    """Store a transactional id as it is now."""
-    marks = ", ".join(f"${number}" for number in range(1, 13))
-    yield (
-        f"INSERT INTO txn ({_COLUMNS}) VALUES ({marks})"
-        f" ON CONFLICT (cluster_id, transactional_id) DO UPDATE SET {_UPDATES}",
-        (
-            *txn.key, txn.producer_id, txn.epoch, txn.last_producer_id, txn.last_epoch, txn.timeout_ms, int(txn.state),
-            pack_partitions(txn.partitions), pack_groups(txn.groups), txn.started_ms, txn.updated_ms,
-        ),
+def load_one(key: Key) -> Script[Transaction | None]:
+    """One transactional id, or None."""
+    rows = yield f"SELECT {_COLUMNS} FROM txn WHERE cluster_id = $1 AND transactional_id = $2", key
+    return _transaction(rows[0]) if rows else None
+
+
+def _transaction(row: Sequence[Any]) -> Transaction:
+    return Transaction(
+        key=(int(row[0]), str(row[1])), producer_id=int(row[2]), epoch=int(row[3]), last_producer_id=int(row[4]),
+        last_epoch=int(row[5]), timeout_ms=int(row[6]), state=TransactionState(row[7]),
+        partitions=unpack_partitions(bytes(row[8])), groups=unpack_groups(str(row[9])),
+        started_ms=int(row[10]), updated_ms=int(row[11]),
     )  # fmt: skip
+
+
+def load_pending() -> Script[list[tuple[int, str, int]]]:
+    """Producer id, group id and since when, of transactions with offsets that wait for their end."""
+    rows = yield "SELECT producer_id, group_id, MIN(committed_ms) FROM txn_offset GROUP BY producer_id, group_id", ()
+    return [(int(row[0]), str(row[1]), int(row[2])) for row in rows]
+
+
+def load_pending_of(cluster_id: int, producer_id: int) -> Script[dict[str, int]]:
+    """The same of one producer: groups, and since when."""
+    rows = yield (
+        "SELECT group_id, MIN(committed_ms) FROM txn_offset WHERE cluster_id = $1 AND producer_id = $2"
+        " GROUP BY group_id",
+        (cluster_id, producer_id),
+    )
+    return {str(row[0]): int(row[1]) for row in rows}
+
+
+def put(*txns: Transaction) -> Script[None]:
+    """Store transactional ids as they are now."""
+    for some in _chunks(txns):
+        values, args = [], list[object]()
+        for txn in some:
+            values.append("(" + ", ".join(f"${len(args) + n}" for n in range(1, _COLUMN_COUNT + 1)) + ")")
+            args += (
+                *txn.key, txn.producer_id, txn.epoch, txn.last_producer_id, txn.last_epoch, txn.timeout_ms,
+                int(txn.state), pack_partitions(txn.partitions), pack_groups(txn.groups), txn.started_ms,
+                txn.updated_ms,
+            )  # fmt: skip
+        yield (
+            f"INSERT INTO txn ({_COLUMNS}) VALUES {', '.join(values)}"
+            f" ON CONFLICT (cluster_id, transactional_id) DO UPDATE SET {_UPDATES}",
+            args,
+        )
+
+
+def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    start = 0
+    while start < len(rows):
+        size = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
+        yield rows[start : start + size]
+        start += size
 
 
 def forget(key: Key) -> Script[None]:
@@ -74,21 +118,28 @@ def forget(key: Key) -> Script[None]:
     yield "DELETE FROM txn WHERE cluster_id = $1 AND transactional_id = $2", key
 
 
-def end_offsets(cluster_id: int, producer_id: int, *, commit: bool) -> Script[None]:
-    """The offsets of a producer's transaction become committed, or are gone.
+def end_offsets(ended: Iterable[Ended]) -> Script[None]:
+    """The offsets of producers' transactions become committed, or are gone. Store their ids first: that keeps others
+    from adding more.
 
     One that the group committed itself while this one was waiting is newer, and stays.
     """
-    if commit:
-        yield (
-            "INSERT INTO group_offset (cluster_id, group_id, topic_id, partition_index, committed_offset, leader_epoch,"
-            " metadata, committed_ms, expires_ms) SELECT cluster_id, group_id, topic_id, partition_index,"
-            " committed_offset, leader_epoch, metadata, committed_ms, CAST(NULL AS BIGINT) FROM txn_offset"
-            " WHERE cluster_id = $1 AND producer_id = $2"
-            " ON CONFLICT (cluster_id, group_id, topic_id, partition_index) DO UPDATE SET"
-            " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
-            " metadata = excluded.metadata, committed_ms = excluded.committed_ms, expires_ms = excluded.expires_ms"
-            " WHERE group_offset.committed_ms < excluded.committed_ms",
-            (cluster_id, producer_id),
-        )
-    yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND producer_id = $2", (cluster_id, producer_id)
+    for cluster_id, producer_id, commit in ended:
+        if commit:
+            yield from _commit_offsets(cluster_id, producer_id)
+        yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND producer_id = $2", (cluster_id, producer_id)
+
+
+def _commit_offsets(cluster_id: int, producer_id: int) -> Script[None]:
+    yield (
+        "INSERT INTO group_offset (cluster_id, group_id, topic_id, partition_index, committed_offset, leader_epoch,"
+        " metadata, committed_ms, expires_ms) SELECT cluster_id, group_id, topic_id, partition_index,"
+        " committed_offset, leader_epoch, metadata, committed_ms, CAST(NULL AS BIGINT) FROM txn_offset"
+        " WHERE cluster_id = $1 AND producer_id = $2 AND is_overtaken = 0"
+        " ORDER BY group_id, topic_id, partition_index"
+        " ON CONFLICT (cluster_id, group_id, topic_id, partition_index) DO UPDATE SET"
+        " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
+        " metadata = excluded.metadata, committed_ms = excluded.committed_ms, expires_ms = excluded.expires_ms"
+        " WHERE group_offset.committed_ms < excluded.committed_ms",
+        (cluster_id, producer_id),
+    )

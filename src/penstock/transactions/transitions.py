@@ -199,6 +199,14 @@ def time_out(txn: Transaction | None, now_ms: int, *, has_batches: bool, began_m
     return Decision(result=Result(), state=state, ending=Ending(fence, commit=False))
 
 
+def keep_open(txn: Transaction, now_ms: int, *, began_ms: int) -> Decision:
+    """Remember that there is a transaction, which until now only its partitions' logs said."""
+    if txn.state is TransactionState.ONGOING:
+        return refused(ErrorCode.NONE)
+    state = replace(txn, state=TransactionState.ONGOING, started_ms=began_ms, updated_ms=now_ms)
+    return Decision(result=Result(), state=state)
+
+
 def may_expire(txn: Transaction, now_ms: int, retention_ms: int, *, has_batches: bool) -> bool:
     """Whether an id has not been used for so long that it is forgotten."""
     return not is_ongoing(txn, has_batches=has_batches) and now_ms - txn.updated_ms >= retention_ms

@@ -168,7 +168,8 @@ class World:
         self.topic_api = TopicHandlers(self.topics, self.brokers)
         self.config_api = ConfigHandlers(self.topics, self.brokers)
         self.replica_api = ReplicaHandlers(self.registry, self.brokers)
-        self.producer_api = ProducerHandlers(self.registry, ProducerIds(self.database))
+        self.producer_ids = ProducerIds(self.database)
+        self.producer_api = ProducerHandlers(self.registry)
         self.offset_api = OffsetHandlers(self.topics, self.times)
 
     async def topic(self, name: str, partitions: int = 1, **options: object) -> Topic:

@@ -28,7 +28,6 @@ from penstock.wire.messages.describe_quorum import (
     DescribeQuorumRequestTopicData,
 )
 from penstock.wire.messages.elect_leaders import ElectLeadersRequest, TopicPartitions
-from penstock.wire.messages.init_producer_id import InitProducerIdRequest
 from penstock.wire.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from penstock.wire.messages.list_partition_reassignments import (
     ListPartitionReassignmentsRequest,
@@ -156,50 +155,26 @@ async def test_reassignments_are_over_at_once(index: int, replicas: list | None,
 # ---- producers ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("version", range(6))
-async def test_every_idempotent_producer_gets_an_id_of_its_own(version: int) -> None:
+async def test_no_producer_id_is_given_twice() -> None:
     world = World()
-    request = InitProducerIdRequest(transactional_id=None)
-    ids = []
-    for _ in range(3):
-        response = await ask(world.producer_api.init_producer_id, request, version)
-        assert (response.error_code, response.producer_epoch) == (0, 0)
-        ids.append(response.producer_id)
-    again = await world.restarted()
-    ids.append((await ask(again.producer_api.init_producer_id, request, version)).producer_id)
+    ids = [await world.producer_ids.take() for _ in range(3)]
+    ids.append(await (await world.restarted()).producer_ids.take())
     assert len(set(ids)) == 4
     assert min(ids) >= 0
 
 
 async def test_a_block_of_producer_ids_costs_one_transaction() -> None:
     world = World()
-    request = InitProducerIdRequest(transactional_id=None)
-    ids = [(await ask(world.producer_api.init_producer_id, request, 4)).producer_id for _ in range(2500)]
+    ids = [await world.producer_ids.take() for _ in range(2500)]
     assert len(set(ids)) == 2500
     assert world.database.rows("SELECT value FROM counter WHERE name = 'producer'") == [(3000,)]
-
-
-@pytest.mark.parametrize(("transactional_id", "code"), [("", 42), ("tx", 35)])
-async def test_transactional_ids_are_not_served_yet(transactional_id: str, code: int) -> None:
-    request = InitProducerIdRequest(transactional_id=transactional_id, transaction_timeout_ms=1000)
-    response = await ask(World().producer_api.init_producer_id, request, 4)
-    assert (response.error_code, response.producer_id, response.producer_epoch) == (code, -1, -1)
-
-
-async def test_a_producer_is_told_to_ask_again_while_the_database_is_away() -> None:
-    world = World()
-    world.database.down = True
-    response = await ask(world.producer_api.init_producer_id, InitProducerIdRequest(transactional_id=None), 4)
-    assert response.error_code == ErrorCode.COORDINATOR_NOT_AVAILABLE
 
 
 async def test_a_lost_answer_does_not_give_an_id_twice() -> None:
     world = World()
     world.database.lose_answers = 1
-    request = InitProducerIdRequest(transactional_id=None)
-    first = (await ask(world.producer_api.init_producer_id, request, 4)).producer_id
-    other = (await ask((await world.restarted()).producer_api.init_producer_id, request, 4)).producer_id
-    assert first != other
+    first = await world.producer_ids.take()
+    assert first != await (await world.restarted()).producer_ids.take()
 
 
 async def test_producers_of_a_partition_are_described() -> None:

@@ -1,11 +1,9 @@
-"""Idempotent producers, from a client's side: InitProducerId, DescribeProducers."""
+"""What partitions remember of their producers, from a client's side."""
 
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import PlatformError
 from penstock.log.model import Partition, ProducerState
-from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import describe_producers
@@ -15,31 +13,15 @@ from penstock.wire.messages.describe_producers import (
     PartitionResponse,
     TopicResponse,
 )
-from penstock.wire.messages.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
-FIRST_EPOCH = 0
 NONE = -1
 
 
 class ProducerHandlers:
-    """Kafka's APIs about producer ids and what partitions remember of them."""
+    """Kafka's API about it."""
 
-    def __init__(self, registry: Registry, producer_ids: ProducerIds) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._producer_ids = producer_ids
-
-    async def init_producer_id(self, context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse:
-        """InitProducerId, key 22, v0-5. v2: flexible. v3: a producer may say who it was (KIP-360). v5: transactions
-        of version 2. Idempotent producers get a fresh id each time; there are no transactions yet."""
-        if request.transactional_id is None:
-            try:
-                producer_id = await self._producer_ids.take()
-            except PlatformError:
-                # Clients ask again after this code.
-                return _refused(ErrorCode.COORDINATOR_NOT_AVAILABLE)
-            return InitProducerIdResponse(producer_id=producer_id, producer_epoch=FIRST_EPOCH)
-        empty = not request.transactional_id
-        return _refused(ErrorCode.INVALID_REQUEST if empty else ErrorCode.UNSUPPORTED_VERSION)
 
     async def describe_producers(
         self, context: RequestContext, request: DescribeProducersRequest
@@ -60,10 +42,6 @@ class ProducerHandlers:
             ]  # fmt: skip
             response.topics.append(TopicResponse(name=wanted.name, partitions=results))
         return response
-
-
-def _refused(code: ErrorCode) -> InitProducerIdResponse:
-    return InitProducerIdResponse(error_code=code, producer_id=NONE, producer_epoch=NONE)
 
 
 def _described(partition: Partition) -> PartitionResponse:

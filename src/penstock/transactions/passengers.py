@@ -1,0 +1,211 @@
+"""Requests of transactions on their way: passengers of the writer's flushes.
+
+Each decides when a flush is put together, on the state in force and on the batches that go with it. What all of them
+write in one flush is gathered: the proof that the ids are this process' to change, then the ids, then what becomes of
+offsets. Ids come first, because whoever adds offsets to a transaction holds its id's row meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from penstock.base.errors import Fenced, PlatformError
+from penstock.coordination.model import Key
+from penstock.log.flush import Flush
+from penstock.log.model import Partition
+from penstock.metadata.database import Script
+from penstock.transactions import store
+from penstock.transactions.cells import Cell
+from penstock.transactions.model import Decision, Producer, Transaction
+from penstock.transactions.slots import Slots
+from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    from penstock.transactions.service import TransactionService
+
+Decide = Callable[["Cell | None", int, "int | None"], Decision]
+T = TypeVar("T")
+
+
+class Writes:
+    """What passengers of one flush write."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self.states: dict[Key, Transaction | None] = {}
+        """Ids as they are to be stored; None: to be forgotten."""
+        self.ended: list[store.Ended] = []
+        self.proven: set[Key] = set()
+        """What must be this process' to decide, be it changed or not."""
+
+    def script(self) -> Script[None]:
+        """All of it, in an order that others keep too."""
+        keys = sorted(self.states)
+        yield from self._slots.guard(self.proven)
+        yield from store.put(*(state for key in keys if (state := self.states[key]) is not None))
+        for key in keys:
+            if self.states[key] is None:
+                yield from store.forget(key)
+        yield from store.end_offsets(sorted(self.ended))
+
+
+class _Passenger(Generic[T]):
+    """Something that waits for the outcome of a flush."""
+
+    def __init__(self, service: TransactionService, key: Key) -> None:
+        self._service, self._key = service, key
+        self.answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+    def _writes(self, flush: Flush) -> Writes:
+        return flush.gather(Writes, lambda: Writes(self._service.slots))
+
+    def _answer(self, result: T) -> None:
+        if not self.answer.done():
+            self.answer.set_result(result)
+
+    def _is_lost(self) -> bool:
+        """Whether somebody else coordinates the id by now."""
+        if self._service.slots.has(self._key):
+            return False
+        self._fail(Fenced("this id has another coordinator"))
+        return True
+
+    def _fail(self, problem: Exception) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(problem)
+
+    def failed(self, problem: PlatformError) -> None:
+        """It did not happen."""
+        self._fail(problem)
+
+
+class Request(_Passenger[Decision]):
+    """A request that a rule decides."""
+
+    def __init__(self, service: TransactionService, key: Key, decide: Decide, fresh_id: int | None) -> None:
+        super().__init__(service, key)
+        self._decide, self._fresh_id = decide, fresh_id
+
+    def board(self, flush: Flush) -> bool:
+        """Decide on the state in force and on what the flush has of the producer."""
+        if flush.has_boarded(self._key):
+            return False
+        if self._is_lost():
+            return True
+        service, cell = self._service, self._service.cell(self._key)
+        in_flush = [] if cell is None else list(flush.partitions_of(cell.txn.producer_id))
+        seen = cell
+        if cell is not None and in_flush:
+            seen = Cell(cell.txn, cell.open | dict.fromkeys(in_flush), cell.pending)
+        try:
+            decision = self._decide(seen, flush.now_ms, self._fresh_id)
+        except Exception as bug:  # noqa: BLE001  # this request's problem and nobody else's: nothing of it happened
+            self._fail(bug)
+            return True
+        if decision.state is None and not service.slots.is_shared:
+            self._answer(decision)
+            return True
+        self._decision = decision
+        producers = () if cell is None else (cell.txn.producer_id,)
+        flush.join(self, producers=producers, key=self._key)
+        writes = self._writes(flush)
+        writes.proven.add(self._key)
+        if decision.state is None:
+            return True  # A refusal, too, must be this coordinator's to give.
+        writes.states[self._key] = decision.state
+        if cell is not None and seen is not None:
+            if decision.ending is not None:
+                service.write_markers(flush, seen, decision.ending)
+            may_have_offsets = cell.txn.groups or cell.pending or service.slots.is_shared
+            if may_have_offsets and _is_other(cell.txn, decision):
+                # Offsets that were sent through another agent are not known here. If there was no transaction by what
+                # is known, whoever sent them has not been told yet that they are there.
+                commit = decision.ending is not None and decision.ending.commit
+                writes.ended.append((self._key[0], cell.txn.producer_id, commit))
+        return True
+
+    def landed(self) -> None:
+        """It is durable: from now on it is in force."""
+        self._service.adopt(self._key, self._decision)
+        self._answer(self._decision)
+
+
+def _is_other(before: Transaction, decision: Decision) -> bool:
+    """Whether from now on what the producer sends as it did belongs to another transaction, or is refused."""
+    after = decision.state
+    return (
+        decision.ending is not None
+        or after is None
+        or (before.producer_id, before.epoch) != (after.producer_id, after.epoch)
+    )
+
+
+class Forgetting(_Passenger[None]):
+    """Forgets a transactional id, if it is still unused."""
+
+    def __init__(self, service: TransactionService, key: Key, retention_ms: int) -> None:
+        super().__init__(service, key)
+        self._retention_ms = retention_ms
+
+    def board(self, flush: Flush) -> bool:
+        """See whether it is still unused."""
+        if flush.has_boarded(self._key):
+            return False
+        if self._is_lost():
+            return True
+        cell = self._service.cell(self._key)
+        if cell is None or any(flush.partitions_of(cell.txn.producer_id)) or not self._service.is_unused(
+            cell, flush.now_ms, self._retention_ms
+        ):  # fmt: skip
+            self._answer(None)
+            return True
+        flush.join(self, producers=(cell.txn.producer_id,), key=self._key)
+        writes = self._writes(flush)
+        writes.proven.add(self._key)
+        writes.states[self._key] = None
+        return True
+
+    def landed(self) -> None:
+        """It is forgotten."""
+        self._service.drop(self._key)
+        self._answer(None)
+
+
+class Marker(_Passenger["dict[Partition, ErrorCode]"]):
+    """Ends a producer's transaction in some partitions because an administrator wants it."""
+
+    def __init__(
+        self, service: TransactionService, producer: Producer, partitions: Sequence[Partition], *, commit: bool,
+        coordinator_epoch: int,
+    ) -> None:  # fmt: skip
+        super().__init__(service, (0, ""))
+        self._producer, self._partitions, self._commit = producer, partitions, commit
+        self._coordinator_epoch = coordinator_epoch
+        self._refusals: dict[Partition, ErrorCode] = {}
+
+    def board(self, flush: Flush) -> bool:
+        """Write the markers that the partitions do not know better than."""
+        marked = 0
+        for partition in self._partitions:
+            known = partition.producers.get(self._producer.producer_id)
+            if partition.topic.deleted:
+                self._refusals[partition] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            elif known is not None and known.epoch > self._producer.epoch:
+                self._refusals[partition] = ErrorCode.INVALID_PRODUCER_EPOCH
+            else:
+                marked += 1
+                flush.end_transaction(
+                    partition, producer_id=self._producer.producer_id, epoch=self._producer.epoch,
+                    commit=self._commit, coordinator_epoch=self._coordinator_epoch,
+                )  # fmt: skip
+        if marked:
+            flush.join(self)
+        else:
+            self._answer(self._refusals)
+        return True
+
+    def landed(self) -> None:
+        """The markers are in the log."""
+        self._answer(self._refusals)
