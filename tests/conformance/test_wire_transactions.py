@@ -286,7 +286,11 @@ def test_batches_that_do_not_fit_the_transaction(producer: Producer, topic: str,
     again = Producer(wire, producer.name, producer.id, producer.epoch, 0)
     assert again.send(topic_id, b"a").base_offset == 0
     stranger = Producer(wire, producer.name, producer.id + 77, 0, 0)
-    assert stranger.send(topic_id, b"x").error_code == E.INVALID_PRODUCER_ID_MAPPING
+    # Where the database knows better than the agent, the first answer is to try again.
+    answers = [stranger.send(topic_id, b"x").error_code]
+    while answers[-1] == E.NOT_LEADER_OR_FOLLOWER:
+        answers.append(stranger.send(topic_id, b"x").error_code)
+    assert answers[-1] == E.INVALID_PRODUCER_ID_MAPPING
 
 
 def test_version_2_begins_each_epoch_at_sequence_0(producer: Producer, topic_id: bytes) -> None:

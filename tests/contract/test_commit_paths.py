@@ -15,8 +15,10 @@ from fixtures.log_world import append, batch, batches_in, registry_of, topic_of,
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
+from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath, EmbeddedCommitPath
 from penstock.log.commit_sql import CommitSql, PostgresCommitSql, take_over
+from penstock.log.commits import TRANSACTIONAL
 from penstock.log.follow import Follower
 from penstock.log.model import Partition
 from penstock.log.recovery import commits_after, load_state, pack_batches, read_commit
@@ -28,6 +30,8 @@ from penstock.metadata.migrate import migrate
 from penstock.metadata.postgres import PostgresDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.memory import MemoryWal
+from penstock.transactions import store as transaction_store
+from penstock.transactions.model import Transaction
 from penstock.wire.error_codes import ErrorCode
 
 KINDS = ("embedded-inline", "embedded-file", "shared-inline", "shared-file", "shared-postgres", "shared-postgres-plain")
@@ -619,6 +623,172 @@ async def test_agents_that_write_the_same_lose_nothing_and_repeat_nothing(world:
     assert sum(agent.path.stats.slow for agent in agents) > 10
     assert sum(agent.path.stats.settled for agent in agents) > 3
     await world.check(*agents)
+
+
+# ---- transactions ----------------------------------------------------------------------------------------------
+
+
+class Guard:
+    """Lets everything through that the commit path may refuse, and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.outdated: list[Exception] = []
+
+    def refusal(self, partition: Partition, sent: Accepted) -> ErrorCode:
+        return ErrorCode.NONE
+
+    def began(self, partition: Partition, producers) -> None:
+        assert list(producers)
+
+    def on_outdated(self, problem: Exception) -> None:
+        self.outdated.append(problem)
+
+
+class Note:
+    """What passengers write in these tests: a producer's next epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: dict[int, int] = {}
+
+    def script(self):
+        for producer_id, epoch in self.epochs.items():
+            yield "UPDATE txn SET epoch = $1, partitions = $2 WHERE producer_id = $3", (epoch, b"", producer_id)
+
+
+class Ender:
+    """A passenger that ends a producer's transaction where its agent knows it to be open."""
+
+    def __init__(self, agent: Agent, producer: int, epoch: int) -> None:
+        self.agent, self.producer, self.epoch = agent, producer, epoch
+        self.boarded = 0
+        self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def board(self, flush) -> bool:
+        self.boarded += 1
+        in_flush = list(flush.partitions_of(self.producer))
+        for partition in self.agent.partitions.values():
+            if self.producer in partition.transactions or partition in in_flush:
+                flush.end_transaction(
+                    partition, producer_id=self.producer, epoch=self.epoch, commit=False, coordinator_epoch=0
+                )
+        flush.join(self, producers=(self.producer,))
+        flush.gather(Note, Note).epochs[self.producer] = self.epoch
+        return True
+
+    def landed(self) -> None:
+        self.answer.set_result(True)
+
+    def failed(self, problem: Exception) -> None:
+        self.answer.set_exception(problem)
+
+
+def transactional(sequence: int, *, epoch: int = 0, implicit: bool = True, mark: int = 0) -> Accepted:
+    flags = TRANSACTIONAL | ABORTABLE | (IMPLICIT if implicit else 0)
+    return batch(1, producer_id=7, epoch=epoch, sequence=sequence, mark=mark)._replace(flags=flags)
+
+
+async def with_transactions(world: World, agents: int = 2) -> list[Agent]:
+    """Agents, and an id that producer 7 has."""
+    txn = Transaction(key=(1, "orders"), producer_id=7, epoch=0, timeout_ms=1, updated_ms=0, partitions=frozenset({2}))
+    await world.database.transaction(lambda: transaction_store.put(txn))
+    started = [await world.agent() for _ in range(agents)]
+    for agent in started:
+        agent.writer.transactions = Guard()
+    return started
+
+
+async def end(agent: Agent, epoch: int) -> Ender:
+    ender = Ender(agent, 7, epoch)
+    agent.writer.take_along(ender)
+    assert await ender.answer
+    return ender
+
+
+@shared_only
+async def test_only_batches_that_fit_their_transaction_are_appended(world: World) -> None:
+    (agent,) = await with_transactions(world, 1)
+    answers = await append(
+        agent.writer, (agent.partitions[1], transactional(0)), (agent.partitions[2], transactional(0, implicit=False)),
+        (agent.partitions[3], transactional(0, implicit=False)),
+    )  # fmt: skip
+    assert [answer.error for answer in answers] == [
+        ErrorCode.NONE, ErrorCode.NONE, ErrorCode.TRANSACTION_ABORTABLE,
+    ]  # fmt: skip
+    answers = await append(
+        agent.writer, (agent.partitions[1], transactional(0, epoch=1)), (agent.partitions[3], transactional(4)),
+        (agent.partitions[2], batch(1, producer_id=8, sequence=0)._replace(flags=TRANSACTIONAL | IMPLICIT)),
+        (agent.partitions[2], batch()),
+    )  # fmt: skip
+    assert [answer.error for answer in answers] == [
+        ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, ErrorCode.INVALID_PRODUCER_ID_MAPPING,
+        ErrorCode.NONE,
+    ]  # fmt: skip
+    assert agent.path.stats.slow == 2
+    await world.check(agent)
+
+
+@shared_only
+async def test_the_end_of_a_transaction_has_its_markers_everywhere(world: World) -> None:
+    one, other = await with_transactions(world)
+    await append(one.writer, (one.partitions[1], transactional(0)))
+    await append(other.writer, (other.partitions[2], transactional(0)))  # Which the one does not know.
+    ender = await end(one, 1)
+    assert ender.boarded == 2
+    assert len(one.writer.transactions.outdated) == 1
+    await other.follower.poll()
+    for agent in (one, other):
+        assert [len(agent.partitions[number].transactions) for number in PARTITIONS] == [0, 0, 0]
+        assert [len(agent.partitions[number].aborted) for number in PARTITIONS] == [1, 1, 0]
+    assert [partition.next_offset for partition in other.partitions.values()] == [2, 2, 0]
+    await world.check(one, other)
+    # Others' commits that have nothing of the transaction do not matter.
+    await append(one.writer, (one.partitions[1], transactional(0, epoch=1)))
+    await append(other.writer, (other.partitions[3], batch()))
+    assert (await end(one, 2)).boarded == 1
+    await world.check(one, other)
+
+
+@shared_only
+async def test_no_batch_follows_the_end_of_its_transaction(world: World) -> None:
+    one, other = await with_transactions(world)
+    await append(other.writer, (other.partitions[1], transactional(0)))
+    await end(one, 1)
+    sent = [(other.partitions[1], transactional(1)), (other.partitions[2], transactional(0))]
+    answers = await append(other.writer, *sent, (other.partitions[3], batch()))
+    assert [answer.error for answer in answers] == [
+        ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.NONE,
+    ]  # fmt: skip
+    (answer,) = await append(other.writer, (other.partitions[1], transactional(0, epoch=1)))
+    assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 2)
+    await world.check(one, other)
+
+
+@shared_only
+@pytest.mark.parametrize("fault", ["before", "after", "never"])
+@pytest.mark.parametrize("has_batches", [True, False])
+async def test_an_end_whose_answer_is_lost_happened_once_or_never(world: World, fault: str, has_batches: bool) -> None:
+    (agent,) = await with_transactions(world, 1)
+    if has_batches:
+        await append(agent.writer, (agent.partitions[1], transactional(0)))
+    agent.database.faults = [fault]
+    if fault == "before" or (fault == "never" and has_batches):
+        with pytest.raises(Unavailable):
+            await end(agent, 1)
+    await end(agent, 1)
+    assert await world.database.statement("SELECT epoch FROM txn") == [(1,)]
+    assert await world.end(1) == 2 * has_batches
+    await world.check(agent)
+
+
+@shared_only
+async def test_a_restart_finds_open_transactions(world: World) -> None:
+    (agent,) = await with_transactions(world, 1)
+    await append(agent.writer, (agent.partitions[1], transactional(0)), (agent.partitions[2], transactional(0)))
+    await end(agent, 1)
+    await append(agent.writer, (agent.partitions[1], transactional(0, epoch=1)))
+    again = await world.agent()
+    assert [list(again.partitions[number].transactions) for number in PARTITIONS] == [[7], [], []]
+    await world.check(agent, again)
 
 
 def test_both_dialects_have_the_same_scripts() -> None:

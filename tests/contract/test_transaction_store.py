@@ -6,6 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from fixtures.clocks import ManualClock
+
+from penstock.coordination.leases import Holder
+from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store as group_store
 from penstock.groups.model import Group, GroupDeleted, GroupStored, Offset, OffsetsCommitted, OffsetsPending
 from penstock.groups.model import TransactionOwner as Owner
@@ -91,6 +95,36 @@ async def test_the_newest_offset_counts_though_the_clock_went_back(database: Any
     for producer_id in (7, OWNER.producer_id):
         await database.transaction(partial(store.end_offsets, [(1, producer_id, True)]))
     assert await committed(database) == {0: 3, 1: 2}
+
+
+async def test_what_the_group_commits_itself_stays_though_the_clock_went_back(database: Any) -> None:
+    await database.transaction(lambda: store.put(ORDERS))
+    journal = group_store.GroupJournal(
+        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+    )  # fmt: skip
+    await journal.open()
+    pending = [OffsetsPending(OWNER, {(TOPIC, number): offset(5, 100)}) for number in range(4)]
+    own = [OffsetsCommitted({(TOPIC, number): offset(77, 50)}) for number in range(4)]
+    await journal.write([(GROUP, pending[0]), (GROUP, pending[1]), (GROUP, own[2]), (GROUP, pending[2])])
+    again = group_store.GroupJournal(
+        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+    )  # fmt: skip
+    await again.open()
+    await again.write([(GROUP, own[0])])
+    await again.write([(GROUP, pending[3]), (GROUP, own[3])])
+    await again.write([(GROUP, own[1])])
+    await again.write([(GROUP, pending[1])])
+    await database.transaction(lambda: store.end_offsets([(1, OWNER.producer_id, True)]))
+    assert await committed(database) == {0: 77, 1: 5, 2: 5, 3: 77}
+
+
+async def test_offsets_may_begin_a_transaction(database: Any) -> None:
+    await database.transaction(lambda: store.put(replace(ORDERS, state=TransactionState.EMPTY)))
+    await write(database, OffsetsPending(OWNER, {(TOPIC, 0): offset(5)}))
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+    await write(database, OffsetsPending(replace(OWNER, begins=True), {(TOPIC, 0): offset(5)}))
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == {(TOPIC, 0)}
+    assert await database.read(store.load_pending) == [(OWNER.producer_id, "group", 0)]
 
 
 async def test_only_the_owner_of_an_open_transaction_adds_offsets(database: Any) -> None:

@@ -24,16 +24,27 @@ from simulation.world import World
 
 from penstock.base.errors import Unavailable
 from penstock.groups import store as groups_store
-from penstock.log import commit_sql, commits, fetch, model, reader, recovery, topic_store, usage, writer
+from penstock.log import (
+    commit_sql,
+    commits,
+    fetch,
+    model,
+    reader,
+    recovery,
+    shared_commit_path,
+    topic_store,
+    usage,
+    writer,
+)
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import Commit, CommitEntry
 from penstock.log.follow import Follower
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.upkeep import garbage, key_compaction, retention, wal_compaction, wal_plan, wal_store
 from penstock.storage.wal import Buffer, WalLocation
-from penstock.transactions import service as transaction_service
 from penstock.transactions import store as transaction_store
 from penstock.transactions.service import TransactionService
+from penstock.transactions.slots import LeasedSlots
 from penstock.wire.error_codes import ErrorCode
 
 ENOUGH_SEEDS = 150
@@ -252,7 +263,7 @@ def aborts_have_no_markers(patch: pytest.MonkeyPatch) -> None:
 
 
 def offsets_do_not_wait_for_the_end(patch: pytest.MonkeyPatch) -> None:
-    def at_once(key, owner, offsets):
+    def at_once(key, owner, offsets, overtaken):
         yield groups_store._upsert_offsets(key, sorted(offsets.items(), key=groups_store._partition))
 
     patch.setattr(groups_store, "_add_pending", at_once)
@@ -261,9 +272,10 @@ def offsets_do_not_wait_for_the_end(patch: pytest.MonkeyPatch) -> None:
 def offsets_are_committed_after_the_records(patch: pytest.MonkeyPatch) -> None:
     """Not in the transaction that writes the markers, but in another one after it."""
 
-    def only_state(key, before, decision):
-        if decision.state is not None:
-            yield from transaction_store.put(decision.state)
+    end_offsets = transaction_store.end_offsets
+
+    def nothing(ended):
+        yield from ()
 
     adopt = TransactionService.adopt
 
@@ -272,13 +284,11 @@ def offsets_are_committed_after_the_records(patch: pytest.MonkeyPatch) -> None:
         producer_id = None if before is None else before.txn.producer_id
         adopt(self, key, decision)
         if decision.ending is not None and producer_id is not None:
-            ending = self._database.transaction(
-                lambda: transaction_store.end_offsets(key[0], producer_id, commit=decision.ending.commit)
-            )
+            ending = self._database.transaction(lambda: end_offsets([(key[0], producer_id, decision.ending.commit)]))
             task = asyncio.get_running_loop().create_task(ending)
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    patch.setattr(transaction_service, "_write", only_state)
+    patch.setattr(transaction_store, "end_offsets", nothing)
     patch.setattr(TransactionService, "adopt", and_offsets)
 
 
@@ -326,6 +336,37 @@ def markers_go_before_their_batches(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(key_compaction.Transactions, "is_aborted", lambda self, header: False)
 
 
+# ---- transactions over several agents --------------------------------------------------------------------------
+
+
+def coordinators_are_not_fenced(patch: pytest.MonkeyPatch) -> None:
+    """Whoever has lost its leases goes on as before."""
+
+    def no_guard(self, keys):
+        yield from ()
+
+    patch.setattr(LeasedSlots, "guard", no_guard)
+
+
+def ends_do_not_look_at_what_was_not_seen(patch: pytest.MonkeyPatch) -> None:
+    """Markers go where the coordinator knows batches, and it does not hear of all of them in time."""
+
+    def blind(self, change, seq):
+        if change is not None:
+            yield from change.script()
+
+    async def nothing(self):
+        return None
+
+    patch.setattr(SharedCommitPath, "_along", blind)
+    patch.setattr(SharedCommitPath, "catch_up", nothing)
+
+
+def commits_do_not_look_at_transactions(patch: pytest.MonkeyPatch) -> None:
+    """Other agents' batches are appended whatever has become of their transaction."""
+    patch.setattr(shared_commit_path, "_memberships", lambda entries: [])
+
+
 LOG = test_sim_log.test_acknowledged_records_survive.scenario
 COMPACTION = test_sim_compaction.test_compaction_loses_nothing.scenario
 TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
@@ -335,6 +376,7 @@ GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
 TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
 COMPACTED = test_sim_transactions.test_transactions_in_a_compacted_topic.scenario
 SHARED = test_sim_shared.test_two_agents_make_one_log.scenario
+OVER_TWO = test_sim_transactions.test_transactions_over_two_agents.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_look_up_of_lost_answers, LOG),
     (no_judgement_of_producers, LOG),
@@ -369,6 +411,9 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (producers_are_not_guarded, SHARED),
     (no_settling_among_agents, SHARED),
     (own_commits_are_not_kept_in_order, SHARED),
+    (coordinators_are_not_fenced, OVER_TWO),
+    (ends_do_not_look_at_what_was_not_seen, OVER_TWO),
+    (commits_do_not_look_at_transactions, OVER_TWO),
 ]
 
 
