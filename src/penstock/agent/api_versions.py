@@ -23,9 +23,17 @@ if TYPE_CHECKING:
 SOFTWARE_SINCE = 3
 ZERO_FEATURES_SINCE = 4
 """Older clients cannot read a feature that may be at level 0 (KAFKA-17011)."""
-FEATURES = {"transaction.version": (0, 2)}
-"""Levels from where to where; the highest is the one in force. It is what tells clients to leave it to the broker which
-partitions and groups belong to a transaction, and to go on with the epoch that EndTxn gives them (KIP-890)."""
+FEATURES = {
+    "group.version": (0, 1, ApiKey.CONSUMER_GROUP_HEARTBEAT),
+    "share.version": (0, 1, ApiKey.SHARE_GROUP_HEARTBEAT),
+    "streams.version": (0, 1, ApiKey.STREAMS_GROUP_HEARTBEAT),
+    "transaction.version": (0, 2, ApiKey.END_TXN),
+}
+"""Levels from where to where, of which the highest is the one in force, and an API that is served where the feature is
+there. `transaction.version` tells clients to leave it to the broker which partitions and groups belong to a
+transaction, and to go on with the epoch that EndTxn gives them (KIP-890). Apache Kafka 4.4 has three more:
+`metadata.version`, `kraft.version` and `eligible.leader.replicas.version` are formats of its own metadata and
+replication."""
 FEATURES_EPOCH, NO_FEATURES = 0, -1
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
@@ -46,7 +54,7 @@ class ApiVersionsHandler:
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         if request.cluster_id not in (None, self._cluster_id(context)):
             return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
-        features = FEATURES if ApiKey.END_TXN in self._table else {}
+        features = features_of(self._table)
         return ApiVersionsResponse(
             api_keys=[_range(key, api) for key, api in sorted(self._table.items())],
             supported_features=[
@@ -60,6 +68,11 @@ class ApiVersionsHandler:
                 for name, (_, level) in features.items()
             ],
         )
+
+
+def features_of(table: Mapping[int, Api]) -> dict[str, tuple[int, int]]:
+    """The features whose APIs are served, with their levels."""
+    return {name: (lowest, level) for name, (lowest, level, key) in FEATURES.items() if key in table}
 
 
 def unsupported(table: Mapping[int, Api]) -> ApiVersionsResponse:

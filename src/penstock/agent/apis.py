@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.agent.api_versions import ApiVersionsHandler
+from penstock.agent.api_versions import ApiVersionsHandler, features_of
 from penstock.agent.features import FeatureHandlers
 from penstock.base.context import RequestContext
 from penstock.groups.handlers import GroupHandlers
@@ -100,7 +100,8 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
     """The table."""
     cluster, topics, configs, replicas = handlers.cluster, handlers.topics, handlers.configs, handlers.replicas
     groups, group_offsets = handlers.groups, handlers.group_offsets
-    table = (
+    table: dict[int, Api] = {}
+    table |= (
         _transaction_apis(handlers)
         | _quota_apis(handlers)
         | _identity_apis(handlers.identities)
@@ -134,7 +135,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
             ApiKey.LIST_PARTITION_REASSIGNMENTS: Api(_up_to(0), replicas.list_partition_reassignments),
             ApiKey.OFFSET_DELETE: Api(_up_to(0), group_offsets.offset_delete),
             ApiKey.DESCRIBE_QUORUM: Api(_up_to(2), replicas.describe_quorum),
-            ApiKey.UPDATE_FEATURES: Api(_up_to(2), FeatureHandlers().update_features),
+            ApiKey.UPDATE_FEATURES: Api(_up_to(2), FeatureHandlers(lambda: features_of(table)).update_features),
             ApiKey.DESCRIBE_CLUSTER: Api(_up_to(2), cluster.describe_cluster),
             ApiKey.DESCRIBE_PRODUCERS: Api(_up_to(0), handlers.producers.describe_producers),
             ApiKey.LIST_CONFIG_RESOURCES: Api(_up_to(1), configs.list_config_resources),

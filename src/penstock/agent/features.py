@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.agent.api_versions import FEATURES
+from collections.abc import Callable, Mapping
+
 from penstock.base.context import RequestContext
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.update_features import (
@@ -22,11 +23,15 @@ RESULTS_UNTIL = 1
 class FeatureHandlers:
     """Kafka's API for the levels of features."""
 
+    def __init__(self, features: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        self._features = features
+
     async def update_features(self, context: RequestContext, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse:
         """UpdateFeatures, key 57, v0-2. v1: types of changes, trying only. v2: one result for all features. A level
         that is in force already is accepted; any other is refused by 95, because levels come with releases."""
+        features = self._features()
         for update in request.feature_updates:
-            complaint = _complaint(update, context.api_version)
+            complaint = _complaint(update, context.api_version, features)
             if complaint is not None:
                 return UpdateFeaturesResponse(
                     error_code=ErrorCode.INVALID_UPDATE_VERSION,
@@ -41,7 +46,7 @@ class FeatureHandlers:
         )
 
 
-def _complaint(update: FeatureUpdateKey, version: int) -> str | None:
+def _complaint(update: FeatureUpdateKey, version: int, features: Mapping[str, tuple[int, int]]) -> str | None:
     """Why a feature cannot be brought to a level, in Kafka's order; None where it is there."""
     kind, level = update.upgrade_type, update.max_version_level
     if version < TYPES_SINCE:
@@ -50,9 +55,9 @@ def _complaint(update: FeatureUpdateKey, version: int) -> str | None:
         return "The controller does not support the given upgrade type."
     if level < 0:
         return "A feature version cannot be less than 0."
-    if update.feature not in FEATURES:
+    if update.feature not in features:
         return "There is no such feature."
-    lowest, current = FEATURES[update.feature]
+    lowest, current = features[update.feature]
     if not lowest <= level <= current:
         return f"Levels {lowest} to {current} are supported."
     if level < current and kind == UPGRADE:

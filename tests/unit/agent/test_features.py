@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.agent.api_versions import FEATURES
+from penstock.agent.api_versions import FEATURES, features_of
 from penstock.agent.features import SAFE_DOWNGRADE, UNSAFE_DOWNGRADE, UPGRADE, FeatureHandlers
 from penstock.base.context import RequestContext
 from penstock.wire.error_codes import ErrorCode
@@ -16,7 +16,8 @@ NOW = FEATURES[NAME][1]
 
 async def update(version: int, **asked: object):
     request = UpdateFeaturesRequest(feature_updates=[FeatureUpdateKey(**{"feature": NAME, **asked})])
-    return await FeatureHandlers().update_features(RequestContext(api_version=version), request)
+    features = FeatureHandlers(lambda: features_of({key: None for _, _, key in FEATURES.values()}))
+    return await features.update_features(RequestContext(api_version=version), request)
 
 
 @pytest.mark.parametrize("version", range(3))
