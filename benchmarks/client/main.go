@@ -20,17 +20,19 @@ type figures map[string]any
 type mode func(ctx context.Context, o options, m *marks) (figures, error)
 
 var modes = map[string]mode{
-	"connections": runConnections,
-	"consume":     runConsume,
-	"delete":      runDelete,
-	"fanout":      runFanout,
-	"latency":     runLatency,
-	"members":     runMembers,
-	"produce":     runProduce,
-	"ready":       runReady,
-	"smallreq":    runSmallRequests,
-	"sparse":      runSparse,
-	"topics":      runTopics,
+	"connections":  runConnections,
+	"consume":      runConsume,
+	"delete":       runDelete,
+	"fanout":       runFanout,
+	"latency":      runLatency,
+	"members":      runMembers,
+	"produce":      runProduce,
+	"ready":        runReady,
+	"relay":        runRelay,
+	"smallreq":     runSmallRequests,
+	"sparse":       runSparse,
+	"topics":       runTopics,
+	"transactions": runTransactions,
 }
 
 func modeNames() string {

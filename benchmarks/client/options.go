@@ -8,26 +8,27 @@ import (
 
 // options are the same for every mode; each mode's file says which it reads.
 type options struct {
-	mode       string
-	broker     string
-	topic      string
-	partitions int
-	topics     int
-	size       int
-	rate       float64
-	records    int64
-	duration   time.Duration
-	warmup     time.Duration
-	timeout    time.Duration
-	linger     time.Duration
-	batchBytes int
-	producers  int
-	inflight   int
-	groups     int
-	members    int
-	count      int
-	since      int64
-	attended   bool
+	mode         string
+	broker       string
+	topic        string
+	partitions   int
+	topics       int
+	size         int
+	rate         float64
+	records      int64
+	duration     time.Duration
+	warmup       time.Duration
+	timeout      time.Duration
+	linger       time.Duration
+	batchBytes   int
+	batchRecords int
+	producers    int
+	inflight     int
+	groups       int
+	members      int
+	count        int
+	since        int64
+	attended     bool
 }
 
 func parseOptions(args []string) (options, error) {
@@ -46,6 +47,7 @@ func parseOptions(args []string) (options, error) {
 	f.DurationVar(&o.timeout, "timeout", 5*time.Minute, "give up after this long in all")
 	f.DurationVar(&o.linger, "linger", 5*time.Millisecond, "how long a producer waits to fill a batch")
 	f.IntVar(&o.batchBytes, "batch-bytes", 16384, "largest batch of a producer")
+	f.IntVar(&o.batchRecords, "batch-records", 10, "records of a transaction in -mode transactions, at most as many in -mode relay")
 	f.IntVar(&o.producers, "producers", 1, "producer clients, or connections in -mode smallreq and connections")
 	f.IntVar(&o.inflight, "inflight", 1, "requests in flight per connection in -mode smallreq")
 	f.IntVar(&o.groups, "groups", 8, "consumer groups in -mode fanout")

@@ -11,6 +11,7 @@ from .lifecycle import IDLE, RECOVERY, START
 from .producing import ONE_RECORD_1, ONE_RECORD_64, PRODUCE_1M, PRODUCE_16K
 from .sparse import SPARSE
 from .topics import TOPICS
+from .transactions import RELAY, TRANSACTIONS_1, TRANSACTIONS_10, TRANSACTIONS_100
 
 ROWS: tuple[Row, ...] = (
     PRODUCE_16K,
@@ -22,6 +23,10 @@ ROWS: tuple[Row, ...] = (
     END_TO_END_1K,
     END_TO_END_10K,
     FANOUT,
+    TRANSACTIONS_1,
+    TRANSACTIONS_10,
+    TRANSACTIONS_100,
+    RELAY,
     TOPICS,
     JOIN,
     START,
