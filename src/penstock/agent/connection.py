@@ -150,6 +150,10 @@ class Connection:
     def _on_readable(self) -> None:
         try:
             server = self._server
+            if self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
+                # Only now that something has come: most clients send nothing before they have their large response.
+                self._pause_input()
+                return
             if (self._frame is not None or server.pending_bytes() > PENDING_MAX_BYTES) and server.holds_back(self):
                 return
             if self._frame is not None:
@@ -258,8 +262,6 @@ class Connection:
                 self._pause_input()
             return
         self._dispatch(frame)
-        if self.out_bytes > OUTPUT_MAX_BYTES or len(self._slots) >= MAX_SLOTS:
-            self._pause_input()
 
     @property
     def _is_full(self) -> bool:

@@ -92,8 +92,10 @@ class FetchHandler:
         if partition is not None:
             error = _refusal(partition, wanted)
         if partition is None or error is not ErrorCode.NONE:
+            wanted.partition = None
             data.error_code, data.high_watermark, data.log_start_offset = error, -1, -1
             return Answer(wanted, partition, data)
+        wanted.partition = partition
         end = partition.last_stable_offset if read_committed else partition.next_offset
         data.high_watermark, data.last_stable_offset = partition.next_offset, partition.last_stable_offset
         data.log_start_offset = partition.log_start
@@ -170,7 +172,7 @@ class Poll:
             self._finish(answers)
             return None if self._done is None else self.cancel
         self._needed_bytes = self._min_bytes - size
-        self._waiting = [answer.partition for answer in answers if answer.partition is not None]
+        self._waiting = [wanted.partition for wanted in self._wanted if wanted.partition is not None]
         for partition in self._waiting:
             partition.waiters[self] = None
         loop = asyncio.get_running_loop()
@@ -231,11 +233,16 @@ class Poll:
             self._finish(answers)
 
     def _look(self) -> tuple[list[Answer], int, bool]:
-        """Look at every partition: what they have, how many bytes, and whether there is a reason not to wait."""
-        handler, read_committed = self._handler, self._read_committed
+        """Look at every partition: what they have, how many bytes, and whether there is a reason not to wait.
+
+        What a session's client knows everything of is only glanced at: most partitions of most fetches are like that.
+        """
+        handler, read_committed, has_session = self._handler, self._read_committed, self._session is not None
         cluster_id, room = self._context.cluster_id, self._max_bytes
         answers, size, urgent = [], 0, False
         for wanted in self._wanted:
+            if has_session and wanted.is_quiet:
+                continue
             answer = handler.look(cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0)
             if answer.data.error_code or answer.cold_bytes:
                 urgent = True
@@ -295,13 +302,12 @@ class Poll:
         if not allowed:
             done(self._throttled(throttle_ms))
             return
-        response = FetchResponse(
-            throttle_time_ms=throttle_ms, session_id=0 if self._session is None else self._session.session_id
-        )
+        session = self._session
+        response = FetchResponse(throttle_time_ms=throttle_ms, session_id=0 if session is None else session.session_id)
         topics = response.responses
         last: TopicKey | None = None
         for answer in answers:
-            if self._session is not None and not self._changed(answer):
+            if session is not None and not self._changed(answer):
                 continue
             key = answer.wanted.topic
             if key != last or not topics:
@@ -313,6 +319,8 @@ class Poll:
                 topics.append(topic)
                 last = key
             topics[-1].partitions.append(answer.data)
+            if session is not None and answer.data.records:
+                session.served(answer.wanted)
         done(response)
 
     def _charge(self, answers: list[Answer]) -> tuple[int, bool]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from penstock.base.clock import Clock
 from penstock.base.randomness import Randomness
+from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.fetch import FetchRequest
@@ -34,8 +35,8 @@ class Wanted:
     """One partition of a fetch, and what its session has told the client about it."""
 
     __slots__ = (
-        "current_leader_epoch", "fetch_offset", "index", "last_fetched_epoch", "max_bytes", "sent_high_watermark",
-        "sent_log_start", "topic",
+        "current_leader_epoch", "fetch_offset", "index", "last_fetched_epoch", "max_bytes", "partition",
+        "sent_high_watermark", "sent_log_start", "topic",
     )  # fmt: skip
 
     def __init__(
@@ -48,8 +49,21 @@ class Wanted:
         self.max_bytes = max_bytes
         self.current_leader_epoch = current_leader_epoch
         self.last_fetched_epoch = last_fetched_epoch
+        self.partition: Partition | None = None
+        """What it was found to be the last time it was looked at, if nothing was wrong with asking for it."""
         self.sent_high_watermark = -1
         self.sent_log_start = -1
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it was found before and there is neither a record nor anything else of it that its client has not."""
+        partition = self.partition
+        return (
+            partition is not None
+            and self.fetch_offset == partition.next_offset == self.sent_high_watermark
+            and self.sent_log_start == partition.log_start
+            and not partition.topic.deleted
+        )
 
 
 class Session:
@@ -63,6 +77,12 @@ class Session:
         self.epoch = 1
         self.last_used_ms = now_ms
         self.wanted: OrderedDict[tuple[TopicKey, int], Wanted] = OrderedDict()
+
+    def served(self, want: Wanted) -> None:
+        """Records of it were sent: the others come first the next time, or it would leave them without for ever."""
+        key = (want.topic, want.index)
+        if key in self.wanted:
+            self.wanted.move_to_end(key)
 
 
 class FetchSessions:
@@ -132,6 +152,11 @@ class FetchSessions:
             known = session.wanted.get((want.topic, want.index))
             if known is not None:
                 want.sent_high_watermark, want.sent_log_start = known.sent_high_watermark, known.sent_log_start
+                if (
+                    want.current_leader_epoch == known.current_leader_epoch
+                    and want.last_fetched_epoch == known.last_fetched_epoch
+                ):
+                    want.partition = known.partition
             session.wanted[want.topic, want.index] = want
         self._partitions += len(session.wanted) - before
         if len(session.wanted) > SESSION_MAX_PARTITIONS or self._partitions > ALL_MAX_PARTITIONS:

@@ -385,6 +385,47 @@ async def test_a_session_tells_what_changed() -> None:
     assert (data.partition_index, data.high_watermark, data.log_start_offset) == (0, 7, 7)
 
 
+async def test_a_session_notices_what_becomes_of_a_partition_that_was_quiet() -> None:
+    world = World()
+    second = world.orders.partitions[1]
+    session_id = opened(world, (0, 0), (1, 0), (2, 0))
+    assert world.start(asking(session_id=session_id, session_epoch=1)).answer.responses == []
+    second.log_start = second.next_offset = 5
+    world.orders.deleted = True
+    world.registry.remove(world.orders)
+    answer = world.start(asking(session_id=session_id, session_epoch=2)).answer
+    (found,) = answer.responses
+    assert [(data.partition_index, data.error_code) for data in found.partitions] == [
+        (index, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION) for index in range(3)
+    ]
+    world.orders.deleted = False
+    world.registry.add(world.orders)
+    answer = world.start(asking(session_id=session_id, session_epoch=3)).answer
+    assert [data.error_code for data in answer.responses[0].partitions] == [NONE, RANGE, NONE]
+
+
+async def test_a_session_notices_that_its_client_knows_another_epoch_now() -> None:
+    world = World()
+    session_id = opened(world, (0, 0))
+    request = asking((0, 0), session_id=session_id, session_epoch=1, current_leader_epoch=3)
+    (data,) = world.start(request).partitions
+    assert data.error_code == ErrorCode.UNKNOWN_LEADER_EPOCH
+
+
+async def test_partitions_of_a_session_take_turns() -> None:
+    world = World()
+    for partition in world.orders.partitions:
+        world.append(partition, ONE, ONE)
+    session_id = opened(world, (0, 2), (1, 2), (2, 2))
+    room = {"session_id": session_id, "max_bytes": 2 * len(ONE), "partition_max_bytes": 2 * len(ONE)}
+    request = asking((0, 0), (1, 0), (2, 0), session_epoch=1, **room)
+    served = [data.partition_index for data in world.start(request).partitions if data.records]
+    for epoch in (2, 3, 4):
+        answer = world.start(asking(session_epoch=epoch, **room))
+        served += [data.partition_index for data in answer.partitions if data.records]
+    assert served == [0, 1, 2, 0]
+
+
 async def test_a_session_wakes_for_partitions_it_was_not_asked_about_again() -> None:
     world = World()
     session_id = opened(world, (0, 0), (1, 0))
