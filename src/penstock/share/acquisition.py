@@ -1,0 +1,216 @@
+"""Which records a member gets. Pure.
+
+First what is available again, in the order of the log, then what is new. Two modes:
+
+- *batches*: a batch that is begun is given whole, so a member may get more records than it asked for; what comes from
+  one batch is decided upon together later, which is cheap.
+- *exact*: not one more.
+
+Records that come near the limit of deliveries are given alone and in ever smaller parts of what they were first
+delivered with: one record that kills its consumers must not take its neighbours with it (KIP-1206 and its kin).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from penstock.share.model import (
+    ACQUIRED,
+    ARCHIVED,
+    AVAILABLE,
+    NOBODY,
+    Acquire,
+    AcquiredRange,
+    Batch,
+    Fetched,
+    Limits,
+    Run,
+    SharePartition,
+)
+from penstock.share.runs import archived, changed
+
+_LEAST_SUSPECT_DELIVERIES = 2
+
+
+def acquired_of(
+    partition: SharePartition, asked: Acquire, fetched: Fetched, limits: Limits, expires_ms: int
+) -> tuple[list[Run], int, list[AcquiredRange]]:
+    """The runs and the next offset after an acquisition, and what was acquired."""
+    runs, batches = list(partition.runs), fetched.batches
+    nothing: tuple[list[Run], int, list[AcquiredRange]] = (runs, partition.next_offset, [])
+    if asked.max_records <= 0 or not batches or batches[-1].last < partition.start_offset:
+        return nothing
+    most, end = min(asked.max_records, limits.max_locks - partition.in_flight), batches[-1].last
+    if most <= 0:
+        # No more may be in flight than is, but part of that may be available.
+        most, end = min(asked.max_records, partition.next_offset - fetched.fetch_offset), partition.next_offset - 1
+        end = min(end, batches[-1].last)
+        if most <= 0:
+            return nothing
+    if batches[0].first > fetched.fetch_offset:
+        # What was available there has been compacted away.
+        runs = changed(runs, [(fetched.fetch_offset, batches[0].first - 1)], _no_longer_there)
+    taking = _Taking(asked, limits, most, expires_ms)
+    runs = taking.again(runs, batches[0].first, end)
+    next_offset = partition.next_offset
+    if taking.open and end >= next_offset:
+        first = max(next_offset, batches[0].first)
+        if first > next_offset:
+            runs.append(Run(next_offset, first - 1, ARCHIVED, 0, NOBODY, 0, (next_offset, first - 1)))
+        runs += taking.new(first, end, batches)
+        next_offset = runs[-1].last + 1
+    if not fetched.aborted:
+        return runs, next_offset, taking.ranges
+    unseen, seen = _sorted_out(taking.ranges, fetched.aborted)
+    return changed(runs, unseen, lambda run, _: archived(run)), next_offset, seen
+
+
+class _Taking:
+    """One acquisition under way."""
+
+    __slots__ = ("_asked", "_expires_ms", "_limits", "_most", "_suspect_at", "_taken", "open", "ranges")
+
+    def __init__(self, asked: Acquire, limits: Limits, most: int, expires_ms: int) -> None:
+        self._asked, self._limits, self._most, self._expires_ms = asked, limits, most, expires_ms
+        self._suspect_at = max(_LEAST_SUSPECT_DELIVERIES, -(-limits.max_deliveries // 2))
+        self._taken = 0
+        self.open = True
+        """Whether more may be taken."""
+        self.ranges: list[AcquiredRange] = []
+
+    def again(self, runs: Sequence[Run], first: int, last: int) -> list[Run]:
+        """Take what is available within two offsets."""
+        suspects = {
+            run.batch
+            for run in runs
+            if run.state is AVAILABLE and run.deliveries >= self._suspect_at and run.last >= first and run.first <= last
+        }
+        result: list[Run] = []
+        batch: tuple[int, int] | None = None
+        for run in runs:
+            start, end = max(run.first, first), min(run.last, last)
+            if run.state is not AVAILABLE or start > end or not self.open:
+                result.append(run)
+                continue
+            if run.batch != batch:
+                self._enter(run.batch in suspects, was_suspect=batch in suspects)
+                batch = run.batch
+            count = self._room_for(run, end - start + 1, suspect=batch in suspects) if self.open else 0
+            result += self._split(run, start, count)
+        if batch in suspects and self._taken:
+            self.open = False
+        return result
+
+    def _enter(self, suspect: bool, *, was_suspect: bool) -> None:
+        """Another batch comes: does it?"""
+        full = self._taken >= self._most
+        if full or (self._taken and (suspect or was_suspect)):
+            self.open = False
+
+    def _room_for(self, run: Run, count: int, *, suspect: bool) -> int:
+        """How much of a run is taken."""
+        if self._asked.exact:
+            count = min(count, self._most - self._taken)
+        if not suspect:
+            return count
+        most, deliveries = self._limits.max_deliveries, run.deliveries
+        last_chance = most > _LEAST_SUSPECT_DELIVERIES and deliveries >= most - 1
+        if last_chance:
+            # Alone: if it fails now it fails for good, and nothing may go down with it.
+            count = 0 if self._taken else min(count, 1)
+            self.open = False
+        elif deliveries >= self._suspect_at:
+            size = run.batch[1] - run.batch[0] + 1
+            part = max(1, size >> (deliveries - self._suspect_at + 1))
+            if self._taken + count >= part:
+                count = max(0, part - self._taken)
+                self.open = False
+        return count
+
+    def _split(self, run: Run, start: int, count: int) -> Iterator[Run]:
+        if count <= 0:
+            yield run
+            return
+        if start > run.first:
+            yield run._replace(last=start - 1)
+        end = start + count - 1
+        yield self._take(run._replace(first=start, last=end, deliveries=run.deliveries + 1))
+        if end < run.last:
+            yield run._replace(first=end + 1)
+
+    def _take(self, run: Run) -> Run:
+        self._taken += run.last - run.first + 1
+        if self._asked.exact and self._taken >= self._most:
+            self.open = False
+        ranges = self.ranges
+        if ranges and ranges[-1].last + 1 == run.first and ranges[-1].deliveries == run.deliveries > 1:
+            ranges[-1] = ranges[-1]._replace(last=run.last)
+        else:
+            ranges.append(AcquiredRange(run.first, run.last, run.deliveries))
+        return run._replace(state=ACQUIRED, member=self._asked.member, expires_ms=self._expires_ms)
+
+    def new(self, first: int, last: int, batches: Sequence[Batch]) -> list[Run]:
+        """Take what was never delivered, from where that begins; what is left out of a begun batch is available."""
+        room = self._most - self._taken
+        if room <= 0:
+            return []
+        end = last if last - first < room else min(last, _end_of_batch(batches, first + room - 1))
+        if self._asked.exact:
+            taken_to = min(end, first + room - 1)
+            run = Run(first, taken_to, AVAILABLE, 1, NOBODY, 0, (first, end))
+            runs = [self._take(run)]
+            if taken_to < end:
+                runs.append(Run(taken_to + 1, end, AVAILABLE, 0, NOBODY, 0, (first, end)))
+            return runs
+        return [
+            self._take(Run(*part, AVAILABLE, 1, NOBODY, 0, part))
+            for part in _parts(first, end, batches, self._asked.batch_size)
+        ]
+
+
+def _no_longer_there(run: Run, _: tuple[int, ...]) -> Run:
+    return archived(run) if run.state is AVAILABLE else run
+
+
+def _end_of_batch(batches: Sequence[Batch], offset: int) -> int:
+    """The end of the batch with an offset; of one between batches: that."""
+    for batch in batches:
+        if batch.last >= offset:
+            return batch.last if batch.first <= offset else offset
+    return offset
+
+
+def _parts(first: int, last: int, batches: Sequence[Batch], size: int) -> Iterator[tuple[int, int]]:
+    """A stretch cut where batches begin, in parts of at least so many offsets."""
+    if last - first + 1 > size:
+        for batch in batches:
+            if batch.first > last:
+                break
+            if batch.first - first >= max(size, 1):
+                yield first, batch.first - 1
+                first = batch.first
+    yield first, last
+
+
+def _sorted_out(
+    ranges: Sequence[AcquiredRange], aborted: Sequence[Batch]
+) -> tuple[list[tuple[int, int]], list[AcquiredRange]]:
+    """What must not be seen of what was just acquired, and the rest of it."""
+    unseen: list[tuple[int, int]] = []
+    seen: list[AcquiredRange] = []
+    index = 0
+    for taken in ranges:
+        at = taken.first
+        while index < len(aborted) and aborted[index].first <= taken.last:
+            start, end = max(aborted[index].first, at), min(aborted[index].last, taken.last)
+            if start <= end:
+                unseen.append((start, end))
+                if start > at:
+                    seen.append(taken._replace(first=at, last=start - 1))
+                at = end + 1
+            if aborted[index].last > taken.last:
+                break
+            index += 1
+        if at <= taken.last:
+            seen.append(taken._replace(first=at))
+    return unseen, seen

@@ -1,0 +1,57 @@
+"""How a share partition is stored. Version 1, big-endian:
+
+    partition  uint8 version, int64 next_offset, int32 count, runs
+    run        int64 length, uint8 state, int16 deliveries, int64 first and int64 length of the batch it came in
+
+Runs follow each other from the start offset, which has a column of its own, as has the state epoch. What is acquired is
+stored as available and not counted: a lock does not outlive the process that gave it.
+"""
+
+from __future__ import annotations
+
+from struct import Struct, error
+
+from penstock.base.errors import CorruptData
+from penstock.share.model import ACQUIRED, AVAILABLE, NOBODY, RecordState, Run, SharePartition
+from penstock.share.runs import joined
+
+_VERSION = 1
+_HEAD = Struct(">Bqi")
+_RUN = Struct(">qBhqq")
+
+
+def encode(partition: SharePartition) -> bytes:
+    """The durable parts of what is in flight."""
+    runs = joined(map(_unlocked, partition.runs))
+    parts = [_HEAD.pack(_VERSION, partition.next_offset, len(runs))]
+    parts += (
+        _RUN.pack(run.last - run.first + 1, run.state, run.deliveries, run.batch[0], run.batch[1] - run.batch[0] + 1)
+        for run in runs
+    )
+    return b"".join(parts)
+
+
+def decode(stored: bytes, *, start_offset: int, state_epoch: int) -> SharePartition:
+    """The partition that was stored. Raises `CorruptData`."""
+    try:
+        version, next_offset, count = _HEAD.unpack_from(stored, 0)
+        if version != _VERSION:
+            raise ValueError(f"version {version} is unknown")
+        if len(stored) != _HEAD.size + count * _RUN.size:
+            raise ValueError(f"{count} runs do not fit {len(stored)} bytes")
+        runs, first = [], start_offset
+        for length, state, deliveries, batch_first, batch_length in _RUN.iter_unpack(stored[_HEAD.size :]):
+            batch = (batch_first, batch_first + batch_length - 1)
+            runs.append(Run(first, first + length - 1, RecordState(state), deliveries, NOBODY, 0, batch))
+            first += length
+        if first != next_offset:
+            raise ValueError(f"the runs end at {first}, not {next_offset}")
+    except (error, ValueError) as problem:
+        raise CorruptData(f"a stored share partition cannot be read: {problem}") from problem
+    return SharePartition(start_offset=start_offset, next_offset=next_offset, runs=tuple(runs), state_epoch=state_epoch)
+
+
+def _unlocked(run: Run) -> Run:
+    if run.state is not ACQUIRED:
+        return run
+    return run._replace(state=AVAILABLE, deliveries=run.deliveries - 1, member=NOBODY, expires_ms=0)

@@ -1,0 +1,71 @@
+"""Runs of offsets: splitting them, changing pieces, joining what has become alike. Pure.
+
+Every function takes runs in ascending order and returns runs in ascending order that cover the same offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from penstock.share.model import ARCHIVED, AVAILABLE, NOBODY, Run
+
+S = TypeVar("S", bound=tuple[int, ...])
+
+
+def archived(run: Run) -> Run:
+    """A run that will not be delivered again."""
+    return run._replace(state=ARCHIVED, member=NOBODY, expires_ms=0)
+
+
+def let_go(run: Run, max_deliveries: int) -> Run:
+    """An acquired run that its member does not have any more: for others, unless they were tried often enough."""
+    if run.deliveries >= max_deliveries:
+        return archived(run)
+    return run._replace(state=AVAILABLE, member=NOBODY, expires_ms=0)
+
+
+def changed(runs: Iterable[Run], stretches: Sequence[S], change: Callable[[Run, S], Run]) -> list[Run]:
+    """Runs with a change made to whatever lies within stretches, in one pass over both.
+
+    Stretches begin with their first and last offset; they ascend and do not overlap.
+    """
+    result: list[Run] = []
+    index = 0
+    for run in runs:
+        at = run.first
+        while index < len(stretches) and stretches[index][0] <= run.last:
+            stretch = stretches[index]
+            start, end = max(stretch[0], at), min(stretch[1], run.last)
+            if start <= end:
+                if start > at:
+                    result.append(run._replace(first=at, last=start - 1))
+                result.append(change(run._replace(first=start, last=end), stretch))
+                at = end + 1
+            if stretch[1] > run.last:
+                break
+            index += 1
+        if at <= run.last:
+            result.append(run._replace(first=at))
+    return result
+
+
+def joined(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Neighbours that are alike as one run. What is done with is alike, however it came to that."""
+    result: list[Run] = []
+    for run in runs:
+        if result:
+            before = result[-1]
+            if before[2:] == run[2:] or (before.state is run.state and run.terminal):
+                result[-1] = before._replace(last=run.last)
+                continue
+        result.append(run)
+    return tuple(result)
+
+
+def from_offset(runs: Sequence[Run], offset: int) -> list[Run]:
+    """Runs without what lies before an offset."""
+    kept = [run for run in runs if run.last >= offset]
+    if kept and kept[0].first < offset:
+        kept[0] = kept[0]._replace(first=offset)
+    return kept

@@ -1,0 +1,243 @@
+"""The rules of a share partition. Pure: no await, no clock, no I/O.
+
+    available ──acquire──► acquired ──accept──────────────► acknowledged
+        ▲                     │ ├────reject, gap──────────► archived
+        │                     │ └────renew──► acquired, with a new lock
+        └──release, time-out──┘ ... or archived, after the last delivery that is allowed
+
+The start offset moves over what is acknowledged or archived as soon as nothing before it is still open.
+
+What a member acquires is not made durable: if the process dies the records are simply available again, and their
+delivery was not counted. Whatever ends an acquisition is, before its answer leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from penstock.coordination.model import Key, Reply, Timer, Waiter
+from penstock.share.acquisition import acquired_of
+from penstock.share.model import (
+    ACKNOWLEDGED,
+    ACQUIRED,
+    AVAILABLE,
+    NOBODY,
+    Acknowledged,
+    Acknowledgement,
+    AcknowledgeType,
+    Acquire,
+    Acquired,
+    Decision,
+    Deleted,
+    Fetched,
+    Limits,
+    Run,
+    SharePartition,
+    Stored,
+)
+from penstock.share.runs import archived, changed, from_offset, joined, let_go
+from penstock.wire.error_codes import ErrorCode
+
+LOCKS = "locks"
+"""The timer of the lock that ends first."""
+
+_ACCEPT, _RELEASE, _RENEW = AcknowledgeType.ACCEPT, AcknowledgeType.RELEASE, AcknowledgeType.RENEW
+
+
+def next_fetch_offset(partition: SharePartition) -> int:
+    """Where the next records for somebody are: what is available again comes before what is new."""
+    return next((run.first for run in partition.runs if run.state is AVAILABLE), partition.next_offset)
+
+
+def has_room(partition: SharePartition, limits: Limits) -> bool:
+    """Whether anything may be acquired at all."""
+    return partition.in_flight < limits.max_locks or any(run.state is AVAILABLE for run in partition.runs)
+
+
+class _NotYours(Exception):
+    """A member speaks of records that it does not have."""
+
+
+# --- Decisions -----------------------------------------------------------------------------------------------------
+
+
+def initialise(partition: SharePartition | None, start_offset: int, waiter: Waiter) -> Decision:
+    """Begin to read a partition; if that was done before, nothing changes. Answers with the partition.
+
+    That is durable from the beginning: a group that starts at the end of the log starts there once.
+    """
+    if partition is not None:
+        return Decision(state=partition, replies=(Reply(waiter, partition),))
+    new = SharePartition(start_offset=start_offset, next_offset=start_offset)
+    return Decision(state=new, records=(Stored(new),), replies=(Reply(waiter, new),))
+
+
+def acquire(
+    partition: SharePartition, asked: Acquire, fetched: Fetched, limits: Limits, waiter: Waiter, now_ms: int
+) -> Decision:
+    """Lock records for a member, as many as it asks for and the log has."""
+    partition = trimmed(partition, fetched.log_start)
+    runs, next_offset, ranges = acquired_of(partition, asked, fetched, limits, now_ms + limits.lock_ms)
+    after = _settled(partition, runs, next_offset)
+    return Decision(state=after, replies=(Reply(waiter, Acquired(tuple(ranges))),), timers=_timers(after, now_ms))
+
+
+def acknowledge(
+    partition: SharePartition | None, member: str, given: Sequence[Acknowledgement], limits: Limits, waiter: Waiter,
+    now_ms: int,
+) -> Decision:  # fmt: skip
+    """What a member says of records it has; all of it or nothing. Nothing is said of what lies before the start."""
+    if partition is None:
+        return _refused(partition, waiter, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, None)
+    said = [stretch for one in given if one.last >= partition.start_offset for stretch in _stretches(one)]
+    renewed_ms = now_ms + limits.lock_ms
+
+    def change(run: Run, stretch: Stretch) -> Run:
+        if run.state is not ACQUIRED:
+            raise _NotYours("The offset cannot be acknowledged. The offset is not acquired.")
+        if run.member != member:
+            raise _NotYours("Member is not the owner of offset")
+        kind = stretch[2]
+        if kind == _ACCEPT:
+            return run._replace(state=ACKNOWLEDGED, member=NOBODY, expires_ms=0)
+        if kind == _RELEASE:
+            return let_go(run, limits.max_deliveries)
+        if kind == _RENEW:
+            return run._replace(expires_ms=renewed_ms)
+        return archived(run)
+
+    if not limits.renewable and any(kind == _RENEW for _, _, kind in said):
+        message = "Renewing acquisition locks is not enabled for the group."
+        return _refused(partition, waiter, ErrorCode.INVALID_RECORD_STATE, message)
+    wrong = _impossible(partition, said)
+    if wrong is not None:
+        return _refused(partition, waiter, *wrong)
+    try:
+        runs = changed(partition.runs, said, change)
+    except _NotYours as refusal:
+        return _refused(partition, waiter, ErrorCode.INVALID_RECORD_STATE, str(refusal))
+    return _moved_on(partition, runs, now_ms, Reply(waiter, Acknowledged()))
+
+
+def release(partition: SharePartition | None, member: str, limits: Limits, waiter: Waiter, now_ms: int) -> Decision:
+    """A member's session ended: others may have what it has."""
+    reply = Reply(waiter, Acknowledged())
+    if partition is None or not any(run.member == member for run in partition.runs):
+        return Decision(state=partition, replies=(reply,))
+    runs = [let_go(run, limits.max_deliveries) if run.member == member else run for run in partition.runs]
+    return _moved_on(partition, runs, now_ms, reply)
+
+
+def expired(partition: SharePartition | None, limits: Limits, now_ms: int) -> Decision:
+    """The timer of locks fired."""
+    if partition is None:
+        return Decision(state=None)
+    runs = [
+        let_go(run, limits.max_deliveries) if run.state is ACQUIRED and run.expires_ms <= now_ms else run
+        for run in partition.runs
+    ]
+    return _moved_on(partition, runs, now_ms)
+
+
+def reset(partition: SharePartition | None, start_offset: int, waiter: Waiter) -> Decision:
+    """An administrator says where a group without members goes on."""
+    epoch = 0 if partition is None else partition.state_epoch + 1
+    new = SharePartition(start_offset=start_offset, next_offset=start_offset, state_epoch=epoch)
+    reply = Reply(waiter, Acknowledged())
+    return Decision(state=new, records=(Stored(new),), replies=(reply,), timers=(Timer(LOCKS, None),))
+
+
+def forget(partition: SharePartition | None, waiter: Waiter) -> Decision:
+    """The group is not to know the partition any more."""
+    reply = Reply(waiter, Acknowledged())
+    if partition is None:
+        return Decision(state=None, replies=(reply,))
+    return Decision(state=None, records=(Deleted(),), replies=(reply,), timers=(Timer(LOCKS, None),))
+
+
+class Rules:
+    """What happens to share partitions without a request."""
+
+    def __init__(self, limits_of: Callable[[Key], Limits]) -> None:
+        self._limits_of = limits_of
+
+    def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
+        """A lock ran out."""
+        return expired(state, self._limits_of(key), now_ms)
+
+    def restored(self, state: SharePartition, now_ms: int) -> Decision:
+        """A partition was read back: nobody has a lock."""
+        return Decision(state=state)
+
+
+# --- What decisions are made of -------------------------------------------------------------------------------------
+
+
+def trimmed(partition: SharePartition, log_start: int) -> SharePartition:
+    """The partition of a log that begins at an offset: what was before is nobody's concern any more."""
+    if log_start <= partition.start_offset:
+        return partition
+    next_offset = max(partition.next_offset, log_start)
+    return _settled(replace(partition, start_offset=log_start), from_offset(partition.runs, log_start), next_offset)
+
+
+def _settled(partition: SharePartition, runs: Sequence[Run], next_offset: int) -> SharePartition:
+    """The partition with other runs, begun after those at its front that are done with."""
+    done = 0
+    while done < len(runs) and runs[done].terminal:
+        done += 1
+    start_offset = runs[done].first if done < len(runs) else next_offset
+    return replace(partition, start_offset=start_offset, next_offset=next_offset, runs=joined(runs[done:]))
+
+
+def _moved_on(partition: SharePartition, runs: Sequence[Run], now_ms: int, *replies: Reply) -> Decision:
+    """Runs changed; that is durable before anybody learns of it, if there is more to it than renewed locks."""
+    after = _settled(partition, runs, partition.next_offset)
+    durable = after.start_offset != partition.start_offset or _fates(after) != _fates(partition)
+    records = (Stored(after),) if durable else ()
+    return Decision(state=after, records=records, replies=replies, timers=_timers(after, now_ms))
+
+
+def _fates(partition: SharePartition) -> list[tuple[object, ...]]:
+    return [run[:4] for run in partition.runs]
+
+
+def _timers(partition: SharePartition, now_ms: int) -> tuple[Timer, ...]:
+    first_ms = min((run.expires_ms for run in partition.runs if run.state is ACQUIRED), default=None)
+    return (Timer(LOCKS, None if first_ms is None else first_ms - now_ms),)
+
+
+def _refused(partition: SharePartition | None, waiter: Waiter, error: ErrorCode, message: str | None) -> Decision:
+    return Decision(state=partition, replies=(Reply(waiter, Acknowledged(error, message)),))
+
+
+Stretch = tuple[int, int, int]
+"""First offset, last offset, what is said of them."""
+
+
+def _stretches(given: Acknowledgement) -> Iterator[Stretch]:
+    """One stretch for each series of the same type."""
+    if len(given.types) == 1:
+        yield given.first, given.last, given.types[0]
+        return
+    first, kind = given.first, given.types[0]
+    for offset, other in enumerate(given.types, given.first):
+        if other != kind:
+            yield first, offset - 1, kind
+            first, kind = offset, other
+    yield first, given.last, kind
+
+
+def _impossible(partition: SharePartition, said: Sequence[Stretch]) -> tuple[ErrorCode, str] | None:
+    """Why offsets cannot be spoken of at all."""
+    before = -1
+    for first, last, _ in said:
+        if not partition.runs:
+            return ErrorCode.INVALID_RECORD_STATE, "Batch record not found. No record is in flight."
+        if last >= partition.next_offset:
+            return ErrorCode.INVALID_REQUEST, "Batch record not found. The request is past the records in flight."
+        if first <= before:
+            return ErrorCode.INVALID_RECORD_STATE, "The offset cannot be acknowledged twice."
+        before = last
+    return None
