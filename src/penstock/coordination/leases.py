@@ -31,6 +31,8 @@ SHARED_SLOTS = 0
 """The cluster id of slots that all virtual clusters share."""
 TRANSACTION_SLOTS = -1
 """The same of the slots that coordinators of transactions take."""
+SHARE_SLOTS = -2
+"""The same of the slots of share partitions."""
 
 
 class Database(Protocol):
@@ -103,12 +105,14 @@ def guard(
             raise SlotsLost(set(wanted) - {int(row[0]) for row in rows})
 
 
-def happened(slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int) -> Script[bool]:
+def happened(
+    slots: Iterable[int], epochs: Mapping[int, int], *, write_number: int, whose: int = SHARED_SLOTS
+) -> Script[bool]:
     """Whether the transaction with that number was committed. Run it as a transaction: it waits for the row locks."""
     for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
         rows = yield (
             "UPDATE lease SET epoch = epoch WHERE cluster_id = $1 AND epoch = $2 AND slot = $3 RETURNING write_number",
-            (SHARED_SLOTS, epoch, wanted[0]),
+            (whose, epoch, wanted[0]),
         )
         if not rows:
             raise SlotsLost(wanted[:1])

@@ -3,8 +3,8 @@
 Offsets are not kept in memory. Commits go through the journal, guarded by the slot's epoch and in order with everything
 else that happens to the group; reads of offsets go straight to the database.
 
-Every script may run twice, because a conflict makes the port run it again; `GroupJournal` finds out itself whether a
-transaction whose answer was lost has happened.
+Every script may run twice, because a conflict makes the port run it again; whether a transaction whose answer was lost
+has happened is found out by `GuardedWrites`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown, Unavailable
-from penstock.coordination import leases
+from penstock.coordination.guarded import GuardedWrites
 from penstock.coordination.leases import Database, Holder, Script
 from penstock.coordination.model import Key, slot_of
-from penstock.coordination.timers import Alarms, pause
+from penstock.coordination.timers import Alarms
 from penstock.groups.kinds import KINDS
 from penstock.groups.model import (
     AnyGroup,
@@ -44,9 +43,6 @@ _ROWS_PER_STATEMENT = (32, 8, 1)
 
 TRANSACTION_ONGOING = 1
 """What the table of transactions says of an id that has one."""
-
-_SETTLE_DELAYS_MS = (20, 100, 500, 1000)
-"""Pauses between attempts to find out whether a transaction happened; the last one repeats."""
 
 
 @dataclass(slots=True)
@@ -369,60 +365,24 @@ class GroupJournal:
     def __init__(
         self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True
     ) -> None:
-        self._database, self._holder, self._clock, self._alarms = database, holder, clock, alarms
-        self._force_leases = force_leases
-        self._epochs: dict[int, int] = {}
-        self._write_number = 0
+        self._database = database
+        self._writes = GuardedWrites(database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases)
         self._pending: set[Key] = set()
         """Groups that have had offsets of transactions."""
 
     async def open(self) -> Sequence[tuple[Key, AnyGroup]]:
         """Take the slots; return the groups that have sessions to watch."""
-        now_ms = self._clock.now_ms()
-        self._epochs = await self._database.transaction(
-            lambda: leases.take(self._holder, now_ms=now_ms, force=self._force_leases)
-        )
-        self._pending = await self._database.read(lambda: groups_with_pending(self._epochs))
-        return await self._database.read(lambda: groups_with_members(self._epochs))
+        slots = await self._writes.open()
+        self._pending = await self._database.read(lambda: groups_with_pending(slots))
+        return await self._database.read(lambda: groups_with_members(slots))
 
     async def load(self, key: Key) -> AnyGroup | None:
         """Read one group, if its slot is ours."""
-        leases.check([slot_of(key)], self._epochs)
+        self._writes.check(key)
         return await self._database.read(lambda: load_group(key))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> None:
         """One guarded transaction. Returns or raises only when it is known what happened."""
         changes = fold(records)
         self._pending.update(key for key, change in changes.items() if change.pending)
-        slots = sorted({slot_of(key) for key in changes})
-        self._write_number += 1
-        number, expires_ms = self._write_number, self._holder.expires_ms(self._clock.now_ms())
-
-        def script() -> Script[None]:
-            yield from leases.guard(slots, self._epochs, write_number=number, expires_ms=expires_ms)
-            yield from write(changes, may_be_pending=self._pending)
-
-        try:
-            await self._database.transaction(script)
-        except OutcomeUnknown as error:
-            if not await self._happened(slots, number):
-                raise Unavailable("the transaction did not happen") from error
-        except leases.SlotsLost as lost:
-            self._lose(lost)
-            raise
-
-    def _lose(self, lost: leases.SlotsLost) -> None:
-        """From now on whoever asks for a group of these slots is sent to its new coordinator."""
-        for slot in lost.slots:
-            self._epochs.pop(slot, None)
-
-    async def _happened(self, slots: Sequence[int], number: int) -> bool:
-        attempt = 0
-        while True:
-            try:
-                return await self._database.transaction(
-                    lambda: leases.happened(slots, self._epochs, write_number=number)
-                )
-            except (Unavailable, OutcomeUnknown):
-                await pause(self._alarms, _SETTLE_DELAYS_MS[min(attempt, len(_SETTLE_DELAYS_MS) - 1)])
-                attempt += 1
+        await self._writes.write(changes, lambda: write(changes, may_be_pending=self._pending))
