@@ -150,6 +150,13 @@ class Runner(Generic[S, R]):
         cell = self._cells.get(key)
         return peeked.state, cell.revision if cell is not None else 0
 
+    def current(self, key: Key) -> tuple[bool, S | None]:
+        """The state under a key, if it is in memory and nothing is on its way that would change it: (True, state)."""
+        cell = self._cells.get(key)
+        if cell is None or not cell.loaded or cell.flying or cell.staged or cell.mailbox:
+            return False, None
+        return True, cell.state
+
     def states(self) -> Iterator[tuple[Key, S | None]]:
         """Every state in memory, as in force now."""
         return ((key, cell.state) for key, cell in list(self._cells.items()) if cell.loaded)

@@ -5,6 +5,7 @@ There are no ACLs yet, so `authorized_operations` names all there are when asked
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
@@ -34,8 +35,10 @@ _ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
 _NOT_ASKED = -(1 << 31)
 """`authorized_operations` of a response that was not to name them."""
 
-_KEY_TYPES = (0, 1)
-"""Coordinators there are: of groups, of transactions. Share groups (2) have none yet."""
+_KEY_TYPES = (0, 1, 2)
+"""Coordinators there are: of groups, of transactions, of share partitions."""
+_SHARE_PARTITION = 2
+_SHARE_PARTITION_NAME = re.compile(r".+:[A-Za-z0-9_-]{22}:[0-9]{1,10}", re.DOTALL)
 
 
 class Endpoint(NamedTuple):
@@ -64,7 +67,8 @@ class GroupHandlers:
     async def find_coordinator(
         self, context: RequestContext, request: FindCoordinatorRequest
     ) -> FindCoordinatorResponse:
-        """FindCoordinator, key 10, v0-6. v1: key type. v4: several keys (KIP-699). v6: share groups, refused here."""
+        """FindCoordinator, key 10, v0-6. v1: key type. v4: several keys (KIP-699). v6: share partitions, which are
+        named GROUP:TOPIC_ID:PARTITION."""
         batched = context.api_version >= 4
         keys = request.coordinator_keys if batched else [request.key]
         found = [self._find(context, request.key_type, key) for key in keys]
@@ -87,6 +91,14 @@ class GroupHandlers:
                 port=-1,
                 error_code=ErrorCode.INVALID_REQUEST,
                 error_message=f"There is no coordinator of type {key_type}.",
+            )
+        if key_type == _SHARE_PARTITION and not _SHARE_PARTITION_NAME.fullmatch(key):
+            return Coordinator(
+                key=key,
+                node_id=-1,
+                port=-1,
+                error_code=ErrorCode.INVALID_REQUEST,
+                error_message="A share partition is named GROUP:TOPIC_ID:PARTITION.",
             )
         endpoint = self._coordinators.coordinator(context, key_type, key)
         return Coordinator(

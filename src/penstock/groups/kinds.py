@@ -14,6 +14,8 @@ from typing import Any
 from penstock.base.errors import CorruptData
 from penstock.groups import encoding
 from penstock.groups.model import AnyGroup, Group
+from penstock.groups.share import encoding as share_encoding
+from penstock.groups.share.model import ShareGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,5 +39,8 @@ def _classic(stored: bytes, members: Sequence[bytes]) -> AnyGroup:
 
 KINDS: Mapping[str, Kind] = {
     Group.kind: Kind(encode=encoding.encode, decode=_classic, stores_members=False),
+    ShareGroup.kind: Kind(
+        encode=share_encoding.encode, decode=share_encoding.decode, encode_member=share_encoding.encode_member
+    ),
 }
 """By the name that clients see, in lower case."""

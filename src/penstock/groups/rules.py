@@ -29,6 +29,8 @@ from penstock.groups.model import (
     TopicPartition,
 )
 from penstock.groups.settings import GroupSettings
+from penstock.groups.share import membership as share
+from penstock.groups.share.model import ShareGroup
 from penstock.groups.transitions import answer
 from penstock.wire.error_codes import ErrorCode
 
@@ -47,12 +49,16 @@ class GroupRules:
             return Decision(state=None)
         if isinstance(state, Group):
             return transitions.expired(state, timer, now_ms, self._settings)
+        if isinstance(state, ShareGroup):
+            return share.expired(state, timer, now_ms)
         return Decision(state=state)
 
     def restored(self, state: AnyGroup, now_ms: int) -> Decision:
         """A group was read back."""
         if isinstance(state, Group):
             return transitions.restored(state, now_ms, self._settings)
+        if isinstance(state, ShareGroup):
+            return share.restored(state, self._settings.share)
         return Decision(state=state)
 
     # --- Members that speak the classic protocol ---

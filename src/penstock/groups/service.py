@@ -6,9 +6,9 @@ offsets from the database, listing, and the sweep of offsets that nobody needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict
@@ -40,6 +40,8 @@ from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings
 from penstock.wire.error_codes import ErrorCode
 
+T = TypeVar("T")
+
 _SWEEP_PAGE = 100
 
 
@@ -48,6 +50,10 @@ class TopicNames(Protocol):
 
     def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
         """The name of the topic with that id, or None."""
+
+
+async def _nothing(key: Key) -> None:
+    """What happens when nobody wants to know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +84,8 @@ class GroupService:
         self._clock, self._randomness = clock, randomness
         journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms)
         self._rules = GroupRules(settings)
+        self.on_deleted: Callable[[Key], Awaitable[None]] = _nothing
+        """Told of every group that was deleted, once that is durable."""
         self._runner: Runner[AnyGroup, Record] = Runner(journal=journal, rules=self._rules, clock=clock, alarms=alarms)
 
     async def open(self) -> None:
@@ -96,6 +104,10 @@ class GroupService:
         """An id for a member that has none: its client id or instance id, and a UUID."""
         text = new_uuid(self._randomness).hex()
         return f"{prefix}-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    async def apply(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], Decision], answer: type[T]) -> T:
+        """Apply a rule that only one kind of group has."""
+        return await self._runner.submit(key, rule, answer)
 
     # --- Members ---
 
@@ -160,6 +172,10 @@ class GroupService:
         group, _ = await self._runner.peek(key)
         return group
 
+    def in_memory(self) -> list[tuple[Key, AnyGroup | None]]:
+        """Every group in memory, as in force now: all that have members are."""
+        return list(self._runner.states())
+
     async def list_groups(self, cluster_id: int) -> list[ListedGroup]:
         """Every group of a virtual cluster, by id."""
         self._runner.require_open()
@@ -187,7 +203,10 @@ class GroupService:
 
     async def delete(self, key: Key) -> ErrorCode:
         """DeleteGroups, one group."""
-        return await self._runner.submit(key, lambda group, waiter, _: self._rules.delete(group, waiter), ErrorCode)
+        error = await self._runner.submit(key, lambda group, waiter, _: self._rules.delete(group, waiter), ErrorCode)
+        if error is ErrorCode.NONE:
+            await self.on_deleted(key)
+        return error
 
     # --- Expiry ---
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from penstock.groups.share.model import ShareGroupSettings
 from penstock.log.settings import BrokerSettings
 
 
@@ -32,6 +33,8 @@ class GroupSettings:
     join_window_max_ms: int = 3_000
     """With a delay of 0: the longest that a first generation is held up by arriving members."""
 
+    share: ShareGroupSettings = field(default_factory=ShareGroupSettings)
+
     @classmethod
     def of(cls, broker: BrokerSettings) -> GroupSettings:
         """What the settings of a broker say about groups."""
@@ -42,4 +45,5 @@ class GroupSettings:
             initial_rebalance_delay_ms=broker.group_initial_rebalance_delay_ms,
             offset_metadata_max_size=broker.offset_metadata_max_bytes,
             offsets_retention_ms=broker.offsets_retention_ms,
+            share=ShareGroupSettings.of(broker),
         )

@@ -110,6 +110,8 @@ def write(changes: Mapping[Key, _Change], *, may_be_pending: Container[Key] = ()
         if change.deleted:
             yield "DELETE FROM group_offset WHERE cluster_id = $1 AND group_id = $2", key
             yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", key
+            # What a share group was doing goes with it, so that another of its name does not go on there.
+            yield "DELETE FROM share_partition WHERE cluster_id = $1 AND group_id = $2", key
             yield "DELETE FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
         if change.cleared:
             yield "DELETE FROM group_member WHERE cluster_id = $1 AND group_id = $2", key

@@ -28,6 +28,25 @@ def _setting(
     )  # fmt: skip
 
 
+def _range_of(
+    name: str, default: int, bounds: tuple[int, int], least: int, most: int, *, doc: str
+) -> tuple[ConfigKey, ...]:
+    """A setting that groups may have their own value of, and what they may set it to."""
+    low, high = bounds
+    kind, _, rest = name.removeprefix("group.").partition(".")
+    return (
+        _setting(name, INT, str(default), doc, at_least=low, at_most=high),
+        _setting(
+            f"group.{kind}.min.{rest}", INT, str(least), f"The least {kind}.{rest} of a group.", at_least=low,
+            at_most=high,
+        ),
+        _setting(
+            f"group.{kind}.max.{rest}", INT, str(most), f"The most {kind}.{rest} of a group.", at_least=low,
+            at_most=high,
+        ),
+    )  # fmt: skip
+
+
 _TOPICS = (
     _setting("num.partitions", INT, "1", "How many partitions a topic gets when its creator does not say.", at_least=1),
     _setting(
@@ -57,6 +76,35 @@ _GROUPS = (
         doc="The longest session time-out a member of a classic group may ask for.",
     ),
     _setting("group.max.size", INT, str(INT_MAX), "How many members a classic group may have.", at_least=1),
+    *_range_of(
+        "group.share.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
+        doc="After how long without a heartbeat a member of a share group is taken out of it.",
+    ),
+    *_range_of(
+        "group.share.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
+        doc="How often a member of a share group sends a heartbeat while nothing changes.",
+    ),
+    *_range_of(
+        "group.share.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000,
+        doc="How long after an assignment a share group gets the next one at the earliest.",
+    ),
+    *_range_of(
+        "group.share.record.lock.duration.ms", 30_000, (1_000, 3_600_000), 15_000, 60_000,
+        doc="How long a record stays with the member of a share group that acquired it.",
+    ),
+    *_range_of(
+        "group.share.delivery.count.limit", 5, (2, 25), 2, 10,
+        doc="How often a record is delivered by a share group before it is given up.",
+    ),
+    *_range_of(
+        "group.share.partition.max.record.locks", 2_000, (100, 10_000), 100, 4_000,
+        doc="How many records of a partition may be in flight in a share group.",
+    ),
+    _setting("group.share.max.size", INT, "200", "How many members a share group may have.", at_least=1, at_most=1_000),
+    _setting(
+        "group.share.max.share.sessions", INT, "2000", at_least=1,
+        doc="How many share sessions are held at once.",
+    ),
     _setting(
         "offsets.retention.minutes", INT, "10080", at_least=1,
         doc="How long the offsets of a group without members are kept.",

@@ -20,6 +20,11 @@ from penstock.log.config_values import ConfigKey, ConfigSource, ConfigValue
 from penstock.log.config_values import unknown as unknown_name
 from penstock.log.setting_table import DYNAMIC, SETTINGS
 
+_SHARE_RANGES = (
+    "session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms", "record.lock.duration.ms",
+    "delivery.count.limit", "partition.max.record.locks",
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True)
 class SettingValue:
@@ -77,6 +82,16 @@ class BrokerSettings:
     def _consistent(self) -> None:
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
             raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
+        for name in _SHARE_RANGES:
+            least, value, most = (self.whole(f"group.share.{limit}{name}") for limit in ("min.", "", "max."))
+            if not least <= value <= most:
+                raise InvalidRequest(
+                    f"group.share.{name} must be between group.share.min.{name} and group.share.max.{name}"
+                )
+        if self.whole("group.share.heartbeat.interval.ms") >= self.whole("group.share.session.timeout.ms"):
+            raise InvalidRequest("group.share.heartbeat.interval.ms must be less than group.share.session.timeout.ms")
+        if self.whole("group.share.max.share.sessions") < self.whole("group.share.max.size"):
+            raise InvalidRequest("group.share.max.share.sessions must not be less than group.share.max.size")
         if self.whole("log.cleaner.min.compaction.lag.ms") > self.whole("log.cleaner.max.compaction.lag.ms"):
             raise InvalidRequest("log.cleaner.min.compaction.lag.ms must not exceed log.cleaner.max.compaction.lag.ms")
 

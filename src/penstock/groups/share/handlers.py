@@ -1,0 +1,133 @@
+"""ShareGroupHeartbeat and ShareGroupDescribe: translation, no rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.coordination.model import Loading
+from penstock.groups.failures import code_of
+from penstock.groups.share.model import JOINS, LEAVES, Heartbeat, Partitions, ShareGroup, ShareMember
+from penstock.groups.share.service import ShareGroups
+from penstock.log.registry import Registry
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import share_group_describe as messages
+from penstock.wire.messages import share_group_heartbeat as wire
+
+ASSIGNOR = "simple"
+_ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
+"""Read, Delete, Describe, DescribeConfigs, AlterConfigs."""
+
+
+class ShareGroupHandlers:
+    """The APIs of share groups' members. Every method takes who asks and a request, and returns the response."""
+
+    def __init__(self, groups: ShareGroups, registry: Registry) -> None:
+        self._groups, self._registry = groups, registry
+
+    async def heartbeat(
+        self, context: RequestContext, request: wire.ShareGroupHeartbeatRequest
+    ) -> wire.ShareGroupHeartbeatResponse:
+        """ShareGroupHeartbeat, key 76, v1."""
+        complaint = _complaint(request)
+        if complaint is not None:
+            return wire.ShareGroupHeartbeatResponse(error_code=ErrorCode.INVALID_REQUEST, error_message=complaint)
+        names = request.subscribed_topic_names
+        asked = Heartbeat(
+            member_id=request.member_id,
+            epoch=request.member_epoch,
+            rack_id=request.rack_id,
+            topics=None if names is None else frozenset(names),
+            client_id=context.client_id or "",
+            client_host=f"/{context.client_host}",
+        )
+        try:
+            result = await self._groups.heartbeat((context.cluster_id, request.group_id), asked)
+        except PlatformError as failure:
+            return wire.ShareGroupHeartbeatResponse(error_code=code_of(failure), error_message=str(failure))
+        if result.error is not ErrorCode.NONE:
+            return wire.ShareGroupHeartbeatResponse(error_code=result.error, error_message=result.message)
+        return wire.ShareGroupHeartbeatResponse(
+            member_id=result.member_id,
+            member_epoch=result.epoch,
+            heartbeat_interval_ms=result.interval_ms,
+            assignment=None if result.assigned is None else _assignment(result.assigned),
+        )
+
+    async def describe(
+        self, context: RequestContext, request: messages.ShareGroupDescribeRequest
+    ) -> messages.ShareGroupDescribeResponse:
+        """ShareGroupDescribe, key 77, v1."""
+        groups = []
+        for group_id in request.group_ids:
+            described = await self._described(context, group_id)
+            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
+                described.authorized_operations = _ALL_GROUP_OPERATIONS
+            groups.append(described)
+        return messages.ShareGroupDescribeResponse(groups=groups)
+
+    async def _described(self, context: RequestContext, group_id: str) -> messages.DescribedGroup:
+        if not group_id:
+            return messages.DescribedGroup(group_id="", error_code=ErrorCode.INVALID_GROUP_ID)
+        try:
+            group = await self._groups.find((context.cluster_id, group_id))
+        except Loading as failure:
+            return messages.DescribedGroup(group_id=group_id, error_code=code_of(failure))
+        except PlatformError as failure:
+            return messages.DescribedGroup(group_id=group_id, error_code=code_of(failure), error_message=str(failure))
+        if group is None:
+            return messages.DescribedGroup(
+                group_id=group_id,
+                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
+                error_message=f"Group {group_id} not found.",
+            )
+        return self._shown(context.cluster_id, group_id, group)
+
+    def _shown(self, cluster_id: int, group_id: str, group: ShareGroup) -> messages.DescribedGroup:
+        return messages.DescribedGroup(
+            group_id=group_id,
+            group_state=group.shown_state,
+            group_epoch=group.epoch,
+            assignment_epoch=group.target_epoch,
+            assignor_name=ASSIGNOR,
+            members=[self._member(cluster_id, member) for member in group.members.values()],
+        )
+
+    def _member(self, cluster_id: int, member: ShareMember) -> messages.Member:
+        assigned = [
+            messages.TopicPartitions(topic_id=topic_id, topic_name=name, partitions=sorted(partitions))
+            for topic_id, partitions in member.assigned.items()
+            if (name := self._registry.topic_name(cluster_id, topic_id)) is not None
+        ]
+        return messages.Member(
+            member_id=member.member_id,
+            rack_id=member.rack_id,
+            member_epoch=member.epoch,
+            client_id=member.client_id,
+            client_host=member.client_host,
+            subscribed_topic_names=sorted(member.topics),
+            assignment=messages.Assignment(topic_partitions=assigned),
+        )
+
+
+def _complaint(request: wire.ShareGroupHeartbeatRequest) -> str | None:
+    """Why a request means nothing, in Kafka's order and words."""
+    if not request.member_id.strip():
+        return "MemberId can't be empty."
+    if not request.group_id.strip():
+        return "GroupId can't be empty."
+    if request.rack_id is not None and not request.rack_id.strip():
+        return "RackId can't be empty."
+    if request.member_epoch == JOINS and not request.subscribed_topic_names:
+        return "SubscribedTopicNames must be set in first request."
+    return "MemberEpoch is invalid." if request.member_epoch < LEAVES else None
+
+
+def _assignment(assigned: Partitions) -> wire.Assignment:
+    return wire.Assignment(topic_partitions=list(_topic_partitions(assigned)))
+
+
+def _topic_partitions(assigned: Partitions) -> Iterable[wire.TopicPartitions]:
+    for topic_id, partitions in assigned.items():
+        yield wire.TopicPartitions(topic_id=topic_id, partitions=sorted(partitions))

@@ -1,0 +1,239 @@
+"""The rules of share groups. Pure: no await, no clock, no I/O.
+
+A heartbeat may change what its member subscribes, which raises the group's epoch; if the target is older than that, and
+was not computed just now, it is computed anew; and the member takes over its part of it. A heartbeat that changes
+nothing writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from penstock.coordination.model import Reply, Timer, Waiter
+from penstock.groups.model import AnyGroup, Decision, GroupStored, MemberRemoved, MemberStored
+from penstock.groups.share import assignor
+from penstock.groups.share.model import (
+    JOINS,
+    LEAVES,
+    Heartbeat,
+    HeartbeatResult,
+    KnownTopic,
+    Partitions,
+    ShareGroup,
+    ShareGroupSettings,
+    ShareMember,
+)
+from penstock.wire.error_codes import ErrorCode
+
+_SESSION = "session/"
+
+TopicCounts = Callable[[str], tuple[bytes, int] | None]
+"""Id and number of partitions of the topic of a name."""
+
+
+def heartbeat(
+    group: AnyGroup | None, request: Heartbeat, topics: TopicCounts, settings: ShareGroupSettings, waiter: Waiter,
+    now_ms: int,
+) -> Decision:  # fmt: skip
+    """Join, stay or leave."""
+    wrong = _wrong(group, request, settings)
+    if wrong is not None:
+        return Decision(state=group, replies=(Reply(waiter, wrong),))
+    before = group if isinstance(group, ShareGroup) else ShareGroup()
+    if request.epoch == LEAVES:
+        result = HeartbeatResult(member_id=request.member_id, epoch=LEAVES)
+        return _without(before, request.member_id, now_ms, Reply(waiter, result))
+    known = before.members.get(request.member_id)
+    member = _updated(known, request)
+    changed = known is None or known.topics != member.topics
+    after = replace(before, members={**before.members, member.member_id: member}, empty_since_ms=None)
+    after = _known_topics(after, topics)
+    if changed or after.topics != before.topics:
+        after = replace(after, epoch=before.epoch + 1)
+    after = _assigned_anew(after, topics, settings, now_ms)
+    member = _told(after.members[member.member_id], after, topics, changed=changed)
+    after = replace(after, members={**after.members, member.member_id: member})
+    tell = request.epoch == JOINS or request.topics is not None or known is None or known.assigned != member.assigned
+    result = HeartbeatResult(
+        member_id=member.member_id,
+        epoch=member.epoch,
+        interval_ms=_interval_ms(after, settings, now_ms),
+        assigned=member.assigned if tell else None,
+    )
+    return Decision(
+        state=after if _records(before, after) else group,
+        records=_records(before, after),
+        replies=(Reply(waiter, result),),
+        timers=(Timer(f"{_SESSION}{member.member_id}", settings.session_timeout_ms),),
+    )
+
+
+def expired(group: ShareGroup, timer: str, now_ms: int) -> Decision:
+    """A member was not heard of for too long."""
+    member_id = timer.removeprefix(_SESSION)
+    if member_id not in group.members:
+        return Decision(state=group)
+    return _without(group, member_id, now_ms)
+
+
+def restored(group: ShareGroup, settings: ShareGroupSettings) -> Decision:
+    """A group was read back: its members have a full session to be heard of."""
+    return Decision(
+        state=group,
+        timers=tuple(Timer(f"{_SESSION}{member_id}", settings.session_timeout_ms) for member_id in group.members),
+    )
+
+
+def empty(group: AnyGroup | None, topics: Mapping[bytes, int], waiter: Waiter, now_ms: int) -> Decision:
+    """An administrator is about to set offsets of topics: the group must be a share group without members. One that
+    does not exist is created. Answers with an error code and what to say of it."""
+    if group is not None and not isinstance(group, ShareGroup):
+        return Decision(state=group, replies=(Reply(waiter, _not_a_share_group()),))
+    before = group or ShareGroup(empty_since_ms=now_ms)
+    if before.members:
+        result = HeartbeatResult(error=ErrorCode.NON_EMPTY_GROUP, message="The group is not empty.")
+        return Decision(state=group, replies=(Reply(waiter, result),))
+    known = {topic_id: KnownTopic(count, count) for topic_id, count in topics.items() if topic_id not in before.topics}
+    after = replace(before, topics={**before.topics, **known})
+    records = (GroupStored(after),) if after != group else ()
+    return Decision(state=after, records=records, replies=(Reply(waiter, HeartbeatResult()),))
+
+
+def forget_topics(
+    group: AnyGroup | None, topic_ids: frozenset[bytes], waiter: Waiter, *, must_be_empty: bool = True
+) -> Decision:
+    """The group is not to know topics any more."""
+    if not isinstance(group, ShareGroup):
+        return Decision(state=group, replies=(Reply(waiter, _not_a_share_group()),))
+    if must_be_empty and group.members:
+        result = HeartbeatResult(error=ErrorCode.NON_EMPTY_GROUP, message="The group is not empty.")
+        return Decision(state=group, replies=(Reply(waiter, result),))
+    if topic_ids.isdisjoint(group.topics):
+        return Decision(state=group, replies=(Reply(waiter, HeartbeatResult()),))
+    topics = {topic_id: known for topic_id, known in group.topics.items() if topic_id not in topic_ids}
+    # Members are assigned what is left when they are next heard of.
+    after = replace(group, topics=topics, epoch=group.epoch + 1 if group.members else group.epoch)
+    return Decision(state=after, records=(GroupStored(after),), replies=(Reply(waiter, HeartbeatResult()),))
+
+
+# --- Parts ---------------------------------------------------------------------------------------------------------
+
+
+def _not_a_share_group() -> HeartbeatResult:
+    return HeartbeatResult(error=ErrorCode.GROUP_ID_NOT_FOUND, message="There is no share group of that id.")
+
+
+def _wrong(group: AnyGroup | None, request: Heartbeat, settings: ShareGroupSettings) -> HeartbeatResult | None:
+    """Why a request cannot be granted, in Kafka's order."""
+    if not isinstance(group, ShareGroup) and (group is not None or request.epoch != JOINS):
+        return _not_a_share_group()
+    members: Mapping[str, ShareMember] = group.members if isinstance(group, ShareGroup) else {}
+    member = members.get(request.member_id)
+    if request.epoch != LEAVES and member is None and len(members) >= settings.max_size:
+        message = f"The share group has reached its maximum capacity of {settings.max_size} members."
+        return HeartbeatResult(error=ErrorCode.GROUP_MAX_SIZE_REACHED, message=message)
+    if member is None:
+        if request.epoch == JOINS:
+            return None
+        message = f"Member {request.member_id} is not a member of the group."
+        return HeartbeatResult(error=ErrorCode.UNKNOWN_MEMBER_ID, message=message)
+    if request.epoch in (JOINS, LEAVES, member.epoch, member.previous_epoch):
+        return None
+    return HeartbeatResult(
+        error=ErrorCode.FENCED_MEMBER_EPOCH,
+        message=f"The member is at epoch {member.epoch}, not {request.epoch}. It must rejoin.",
+    )
+
+
+def _updated(known: ShareMember | None, request: Heartbeat) -> ShareMember:
+    member = known or ShareMember(member_id=request.member_id)
+    return replace(
+        member,
+        rack_id=member.rack_id if request.rack_id is None else request.rack_id,
+        topics=member.topics if request.topics is None else request.topics,
+        client_id=request.client_id,
+        client_host=request.client_host,
+    )
+
+
+def _known_topics(group: ShareGroup, topics: TopicCounts) -> ShareGroup:
+    """The group with what is subscribed and exists now, beside what it knew."""
+    known = dict(group.topics)
+    for name in {name for member in group.members.values() for name in member.topics}:
+        found = topics(name)
+        if found is not None:
+            topic_id, count = found
+            before = known.get(topic_id)
+            if before is None:
+                known[topic_id] = KnownTopic(count, count)
+            elif before.partition_count != count:
+                known[topic_id] = before._replace(partition_count=count)
+    return group if known == group.topics else replace(group, topics=known)
+
+
+def _subscribed(member: ShareMember, topics: TopicCounts) -> frozenset[bytes]:
+    return frozenset(found[0] for found in map(topics, member.topics) if found is not None)
+
+
+def _assigned_anew(group: ShareGroup, topics: TopicCounts, settings: ShareGroupSettings, now_ms: int) -> ShareGroup:
+    """The group with a target of its epoch, unless the last one was computed just now."""
+    if group.target_epoch >= group.epoch or _too_soon_ms(group, settings, now_ms) > 0:
+        return group
+    subscriptions = {member_id: _subscribed(member, topics) for member_id, member in group.members.items()}
+    counts = {topic_id: known.partition_count for topic_id, known in group.topics.items()}
+    targets = assignor.assigned(
+        subscriptions, counts, {member_id: member.target for member_id, member in group.members.items()}
+    )
+    members = {
+        member_id: member if member.target == targets[member_id] else replace(member, target=targets[member_id])
+        for member_id, member in group.members.items()
+    }
+    return replace(group, members=members, target_epoch=group.epoch, assigned_ms=now_ms)
+
+
+def _too_soon_ms(group: ShareGroup, settings: ShareGroupSettings, now_ms: int) -> int:
+    return group.assigned_ms + settings.assignment_interval_ms - now_ms if group.assigned_ms else 0
+
+
+def _interval_ms(group: ShareGroup, settings: ShareGroupSettings, now_ms: int) -> int:
+    """When the member is to be heard of again: sooner than usual if it will have something to hear."""
+    if group.target_epoch >= group.epoch:
+        return settings.heartbeat_interval_ms
+    return min(max(_too_soon_ms(group, settings, now_ms), 1), settings.heartbeat_interval_ms)
+
+
+def _told(member: ShareMember, group: ShareGroup, topics: TopicCounts, *, changed: bool) -> ShareMember:
+    """The member with its part of the target, as far as it still subscribes that."""
+    if member.epoch == group.target_epoch and not changed:
+        return member
+    subscribed = _subscribed(member, topics)
+    assigned: Partitions = {topic_id: found for topic_id, found in member.target.items() if topic_id in subscribed}
+    if member.epoch == group.target_epoch:
+        return replace(member, assigned=assigned)
+    return replace(member, assigned=assigned, epoch=group.target_epoch, previous_epoch=member.epoch)
+
+
+def _without(group: ShareGroup, member_id: str, now_ms: int, *replies: Reply) -> Decision:
+    """The group without a member; the others hear of a new assignment with their next heartbeats."""
+    members = {key: member for key, member in group.members.items() if key != member_id}
+    epoch = group.epoch + 1
+    after = replace(group, members=members, epoch=epoch)
+    if not members:
+        # The next member to come need not wait for the assignment of one that has gone.
+        after = replace(after, target_epoch=epoch, assigned_ms=0, empty_since_ms=now_ms)
+    return Decision(
+        state=after,
+        records=(MemberRemoved(member_id), GroupStored(after)),
+        replies=replies,
+        timers=(Timer(f"{_SESSION}{member_id}", None),),
+    )
+
+
+def _records(before: ShareGroup, after: ShareGroup) -> tuple[GroupStored | MemberStored, ...]:
+    """What is to be made durable of a heartbeat."""
+    members = [
+        MemberStored(member) for member_id, member in after.members.items() if before.members.get(member_id) != member
+    ]
+    same = replace(after, members={}) == replace(before, members={}) and before.members.keys() == after.members.keys()
+    return (*members,) if same else (GroupStored(after), *members)

@@ -1,0 +1,134 @@
+"""Share groups: frozen state, the requests rules are asked, and what they answer.
+
+Several members may read one partition, so an assignment needs no hand-over: a member has its target as soon as it hears
+of it. The epoch of a group rises with every change that calls for another assignment; the *target* has the epoch it was
+computed for, and a member that of the target it was told.
+
+Everything here is durable but the time-outs. `topics` are those that members subscribe and that exist; it is kept when
+nobody is left, because it says which partitions the group knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, NamedTuple
+
+from penstock.log.settings import BrokerSettings
+from penstock.wire.error_codes import ErrorCode
+
+KIND = "share"
+
+JOINS, LEAVES = 0, -1
+"""What member epochs in requests mean that no member can have."""
+
+Partitions = Mapping[bytes, frozenset[int]]
+"""Partition indexes by topic id; no topic without any."""
+
+
+class KnownTopic(NamedTuple):
+    """A topic that the group reads, or has read."""
+
+    first_count: int
+    """How many partitions it had when the group came to know it. Those that came later are read from their beginning,
+    whatever the group's configuration says: nobody wants to miss what a new partition was made for."""
+    partition_count: int
+    """How many it had when its members were last assigned partitions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareMember:
+    """A member of a share group."""
+
+    kind: ClassVar[str] = KIND
+
+    member_id: str
+    rack_id: str | None = None
+    client_id: str = ""
+    client_host: str = ""
+    topics: frozenset[str] = frozenset()
+    epoch: int = 0
+    previous_epoch: int = -1
+    """The epoch before, which the member may still be in if an answer was lost."""
+    assigned: Partitions = field(default_factory=dict)
+    target: Partitions = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareGroup:
+    """A share group."""
+
+    kind: ClassVar[str] = KIND
+
+    epoch: int = 0
+    target_epoch: int = 0
+    assigned_ms: int = 0
+    """When the target was computed; 0: so that the next one may be computed at once."""
+    members: Mapping[str, ShareMember] = field(default_factory=dict)
+    topics: Mapping[bytes, KnownTopic] = field(default_factory=dict)
+    empty_since_ms: int | None = None
+
+    @property
+    def protocol_type(self) -> str:
+        """What ListGroups shows."""
+        return KIND
+
+    @property
+    def shown_state(self) -> str:
+        """The state as clients are shown."""
+        return "Stable" if self.members else "Empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """ShareGroupHeartbeat. None is what did not change."""
+
+    member_id: str
+    epoch: int
+    rack_id: str | None = None
+    topics: frozenset[str] | None = None
+    client_id: str = ""
+    client_host: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatResult:
+    """What a heartbeat is answered."""
+
+    error: ErrorCode = ErrorCode.NONE
+    message: str | None = None
+    member_id: str | None = None
+    epoch: int = 0
+    interval_ms: int = 0
+    assigned: Partitions | None = None
+    """None: as it was."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareGroupSettings:
+    """What a share group's members go by."""
+
+    session_timeout_ms: int = 45_000
+    """`share.session.timeout.ms`"""
+    heartbeat_interval_ms: int = 5_000
+    """`share.heartbeat.interval.ms`"""
+    assignment_interval_ms: int = 1_000
+    """`share.assignment.interval.ms`"""
+    max_size: int = 200
+    """`group.share.max.size`"""
+
+    def of_group(self, overrides: Mapping[str, str]) -> ShareGroupSettings:
+        """The same for a group with configuration of its own."""
+        keys = ("session_timeout_ms", "heartbeat_interval_ms", "assignment_interval_ms")
+        mine = {key: overrides.get(f"share.{key.replace('_', '.')}") for key in keys}
+        return replace(self, **{key: int(text) for key, text in mine.items() if text is not None})
+
+    @classmethod
+    def of(cls, broker: BrokerSettings) -> ShareGroupSettings:
+        """What the settings of a broker say."""
+        return cls(
+            session_timeout_ms=broker.whole("group.share.session.timeout.ms"),
+            heartbeat_interval_ms=broker.whole("group.share.heartbeat.interval.ms"),
+            assignment_interval_ms=broker.whole("group.share.assignment.interval.ms"),
+            max_size=broker.whole("group.share.max.size"),
+        )

@@ -1,0 +1,96 @@
+"""Share groups as a service: each operation hands a rule to the coordinator of groups and waits for its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from penstock.coordination.model import Key
+from penstock.groups.service import GroupService
+from penstock.groups.share import membership
+from penstock.groups.share.model import Heartbeat, HeartbeatResult, ShareGroup, ShareGroupSettings
+from penstock.log.config_values import ConfigResource
+from penstock.log.refusals import Refused
+from penstock.log.registry import Registry
+from penstock.wire.error_codes import ErrorCode
+
+
+class GroupConfigs(Protocol):
+    """Where the configuration of groups is."""
+
+    def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Mapping[str, str]:
+        """What was set for a resource."""
+
+
+class ShareGroups:
+    """The share groups among the groups of this process."""
+
+    def __init__(self, groups: GroupService, registry: Registry, configs: GroupConfigs) -> None:
+        self._groups, self._registry, self._configs = groups, registry, configs
+
+    async def heartbeat(self, key: Key, request: Heartbeat) -> HeartbeatResult:
+        """ShareGroupHeartbeat."""
+        settings, topics = self.settings_of(key), self._topics(key[0])
+        return await self._groups.apply(
+            key,
+            lambda group, waiter, now_ms: membership.heartbeat(group, request, topics, settings, waiter, now_ms),
+            HeartbeatResult,
+        )
+
+    async def find(self, key: Key) -> ShareGroup | None:
+        """A share group as it is now."""
+        group = await self._groups.describe(key)
+        return group if isinstance(group, ShareGroup) else None
+
+    async def first_offset(self, key: Key, topic_id: bytes, index: int) -> int | None:
+        """Where a group begins in a partition that it has not read yet; None: where its configuration says.
+
+        Raises `Refused`, with Kafka's code, when no member of the group subscribes the topic.
+        """
+        group = await self.find(key)
+        known = None if group is None else group.topics.get(topic_id)
+        if known is None:
+            message = "The partition is not one that the share group reads."
+            raise Refused(ErrorCode.UNKNOWN_SERVER_ERROR, message)
+        return None if index < known.first_count else 0
+
+    async def require_empty(self, key: Key, topics: Mapping[bytes, int]) -> None:
+        """Make sure that a share group has no members and knows topics, so that offsets in these may be set."""
+        _raise(
+            await self._groups.apply(
+                key, lambda group, waiter, now_ms: membership.empty(group, topics, waiter, now_ms), HeartbeatResult
+            )
+        )
+
+    async def forget_topics(self, key: Key, topic_ids: Iterable[bytes], *, must_be_empty: bool = True) -> None:
+        """Let a group know nothing of topics any more."""
+        wanted = frozenset(topic_ids)
+        _raise(
+            await self._groups.apply(
+                key,
+                lambda group, waiter, _: membership.forget_topics(group, wanted, waiter, must_be_empty=must_be_empty),
+                HeartbeatResult,
+            )
+        )
+
+    async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
+        """A topic was deleted: members of groups that read it are assigned what is left."""
+        for key, group in self._groups.in_memory():
+            if key[0] == cluster_id and isinstance(group, ShareGroup) and topic_id in group.topics:
+                await self.forget_topics(key, (topic_id,), must_be_empty=False)
+
+    def settings_of(self, key: Key) -> ShareGroupSettings:
+        """What the members of a group go by."""
+        return self._groups.settings.share.of_group(self._configs.overrides(key[0], ConfigResource.GROUP, key[1]))
+
+    def _topics(self, cluster_id: int) -> membership.TopicCounts:
+        def find(name: str) -> tuple[bytes, int] | None:
+            topic = self._registry.by_name(cluster_id, name)
+            return None if topic is None else (topic.topic_id, len(topic.partitions))
+
+        return find
+
+
+def _raise(result: HeartbeatResult) -> None:
+    if result.error is not ErrorCode.NONE:
+        raise Refused(result.error, result.message or result.error.name)

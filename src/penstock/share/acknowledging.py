@@ -1,0 +1,112 @@
+"""Acknowledgements as requests bring them, alone (ShareAcknowledge) or with the next fetch: checked, then handed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from penstock.base.errors import Fenced, PlatformError
+from penstock.log.refusals import Refused
+from penstock.log.registry import Registry
+from penstock.share.model import Acknowledged, Acknowledgement, AcknowledgeType
+from penstock.share.service import SharePartitions
+from penstock.share.sessions import SessionKey, TopicPartition
+from penstock.share.store import PartitionName
+from penstock.wire.error_codes import ErrorCode
+
+MAX_MEMBER_ID = 36
+"""Members choose their ids; those are UUIDs."""
+RENEW_SINCE = 2
+
+
+class WireBatch(Protocol):
+    """What the messages of both requests have in common."""
+
+    first_offset: int
+    last_offset: int
+    acknowledge_types: list[int]
+
+
+class Outcome(NamedTuple):
+    """What became of what was said of a partition."""
+
+    error: ErrorCode = ErrorCode.NONE
+    message: str | None = None
+
+
+Said = Mapping[TopicPartition, Sequence[WireBatch]]
+
+
+class Acknowledging:
+    """Takes what members say to the partitions they say it of."""
+
+    def __init__(self, registry: Registry, partitions: SharePartitions) -> None:
+        self._registry, self._partitions = registry, partitions
+
+    async def acknowledge(
+        self, key: SessionKey, said: Said, *, version: int, is_renewal: bool
+    ) -> dict[TopicPartition, Outcome]:
+        """What became of each; returns once what counts is durable."""
+        outcomes: dict[TopicPartition, Outcome] = {}
+        good: list[tuple[TopicPartition, list[Acknowledgement]]] = []
+        for partition, batches in said.items():
+            error = self._wrong(key, partition, batches, version, is_renewal)
+            if error is not ErrorCode.NONE or not batches:
+                outcomes[partition] = Outcome(error)
+            else:
+                given = [Acknowledgement(one.first_offset, one.last_offset, one.acknowledge_types) for one in batches]
+                good.append((partition, given))
+        if len(good) == 1:
+            outcomes[good[0][0]] = await self._one(key, *good[0])
+        elif good:
+            # Together, so that they are durable together.
+            done = await asyncio.gather(*(self._one(key, partition, given) for partition, given in good))
+            outcomes.update(zip((partition for partition, _ in good), done, strict=True))
+        return outcomes
+
+    async def _one(self, key: SessionKey, partition: TopicPartition, given: Sequence[Acknowledgement]) -> Outcome:
+        name = PartitionName(key.cluster_id, key.group_id, *partition)
+        try:
+            answer: Acknowledged = await self._partitions.acknowledge(name, key.member_id, given)
+        except PlatformError as failure:
+            return Outcome(acknowledge_failure(failure), str(failure))
+        return Outcome(answer.error, answer.message)
+
+    def _wrong(
+        self, key: SessionKey, partition: TopicPartition, batches: Sequence[WireBatch], version: int, is_renewal: bool
+    ) -> ErrorCode:
+        topic = self._registry.by_id(key.cluster_id, partition.topic_id)
+        if topic is None:
+            return ErrorCode.UNKNOWN_TOPIC_ID
+        highest = AcknowledgeType.RENEW if version >= RENEW_SINCE else AcknowledgeType.REJECT
+        before = -1
+        for batch in batches:
+            types = batch.acknowledge_types
+            size = batch.last_offset - batch.first_offset + 1
+            if size <= 0 or batch.first_offset < before or not types or len(types) not in (1, size):
+                return ErrorCode.INVALID_REQUEST
+            if not all(0 <= kind <= highest for kind in types):
+                return ErrorCode.INVALID_REQUEST
+            if AcknowledgeType.RENEW in types and not is_renewal:
+                return ErrorCode.INVALID_REQUEST
+            before = batch.last_offset
+        if not 0 <= partition.partition_index < len(topic.partitions):
+            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return ErrorCode.NONE
+
+
+def session_key(cluster_id: int, group_id: str | None, member_id: str | None) -> SessionKey:
+    """Whose request it is. Raises `Refused`."""
+    if group_id is None:
+        raise Refused(ErrorCode.INVALID_REQUEST, "Invalid group id in the request.")
+    if not member_id or len(member_id) > MAX_MEMBER_ID:
+        raise Refused(ErrorCode.INVALID_REQUEST, "Invalid member id in the request.")
+    return SessionKey(cluster_id, group_id, member_id)
+
+
+def acknowledge_failure(error: PlatformError) -> ErrorCode:
+    """What a member is told when what it said could not be made durable."""
+    if isinstance(error, Refused):
+        return error.code
+    return ErrorCode.NOT_LEADER_OR_FOLLOWER if isinstance(error, Fenced) else ErrorCode.COORDINATOR_NOT_AVAILABLE

@@ -1,0 +1,358 @@
+"""ShareFetch: what a member said of records it had, then new ones for it, at once or when there are some.
+
+A fetch goes round the partitions of its session, beginning with another one each time, and takes what it gets until it
+has enough records. Each partition has the same part of the bytes. If there is nothing to take, the fetch waits: for
+appends, for records that become available again, or for its time to pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import CorruptData, Fenced, PlatformError
+from penstock.log.fetch import MAX_WAIT_MS, RESPONSE_MAX_BYTES
+from penstock.log.model import Partition
+from penstock.log.refusals import Refused
+from penstock.log.registry import Registry
+from penstock.share.acknowledging import Acknowledging, Outcome, Said, session_key
+from penstock.share.model import Acquire
+from penstock.share.service import NOTHING, SharePartitions, StartAt, Taken
+from penstock.share.sessions import (
+    FINAL_EPOCH,
+    INITIAL_EPOCH,
+    Session,
+    SessionKey,
+    ShareSessions,
+    TopicPartition,
+)
+from penstock.share.settings import ShareConfigs
+from penstock.share.store import PartitionName
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.share_fetch import (
+    AcquiredRecords,
+    PartitionData,
+    ShareFetchableTopicResponse,
+    ShareFetchRequest,
+    ShareFetchResponse,
+)
+
+RENEWALS_SINCE = 2
+_EXACT = 1
+"""Kafka's acquire mode `record_limit`."""
+_EMPTY = b""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """One partition of a fetch."""
+
+    partition: TopicPartition
+    name: PartitionName
+    log: Partition | None
+    error: ErrorCode = ErrorCode.NONE
+    message: str | None = None
+    taken: Taken = NOTHING
+
+
+class ShareFetchHandler:
+    """Answers ShareFetch."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        partitions: SharePartitions,
+        sessions: ShareSessions,
+        configs: ShareConfigs,
+        start_at: StartAt,
+        max_bytes: int = RESPONSE_MAX_BYTES,
+    ) -> None:
+        self._registry, self._partitions, self._sessions, self._configs = registry, partitions, sessions, configs
+        self._start_at, self._max_bytes = start_at, min(max_bytes, RESPONSE_MAX_BYTES)
+        self._acknowledging = Acknowledging(registry, partitions)
+
+    async def share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
+        """ShareFetch, key 78, v1-2. v2: acquire modes (KIP-1206), renewals (KIP-1222)."""
+        said = _said(request)
+        try:
+            key = session_key(context.cluster_id, request.group_id, request.member_id)
+            _check_renewal(context.api_version, request)
+            session = self._session(key, context.connection_id, request, bool(said))
+        except Refused as refused:
+            if refused.code is ErrorCode.SHARE_SESSION_LIMIT_REACHED:
+                # There may be room soon; a client that is told at once asks again at once.
+                await asyncio.sleep(min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000)
+            return ShareFetchResponse(error_code=refused.code, error_message=refused.message)
+        outcomes = await self._acknowledging.acknowledge(
+            key, said, version=context.api_version, is_renewal=request.is_renew_ack
+        )
+        wanted = []
+        if session is not None and not (context.api_version >= RENEWALS_SINCE and request.is_renew_ack):
+            wanted = self._wanted(key, session, request.share_session_epoch)
+            await self._fetch(key, wanted, request)
+        if request.share_session_epoch == FINAL_EPOCH:
+            await self.close_session(key)
+        return ShareFetchResponse(
+            acquisition_lock_timeout_ms=self._configs.of(key.cluster_id, key.group_id).limits.lock_ms,
+            responses=_responses(session, request.share_session_epoch, wanted, outcomes),
+        )
+
+    async def close_session(self, key: SessionKey) -> None:
+        """A member ends its session: what it has is for others."""
+        session = self._sessions.close(key)
+        if session is not None:
+            await self.release(session)
+
+    async def release(self, session: Session) -> None:
+        """Give back what a member of a session that is closed had."""
+        key = session.key
+        for partition in session.partitions:
+            try:
+                await self._partitions.release(PartitionName(key.cluster_id, key.group_id, *partition), key.member_id)
+            except PlatformError as failure:
+                _log.warning("a lock of share group %s waits for its time-out: %s", key.group_id, failure)
+
+    # --- Sessions ---
+
+    def _session(self, key: SessionKey, connection_id: int, request: ShareFetchRequest, speaks: bool) -> Session | None:
+        """The session of a request; None when it is its last one."""
+        epoch = request.share_session_epoch
+        named = [
+            TopicPartition(topic.topic_id, partition.partition_index)
+            for topic in request.topics
+            for partition in topic.partitions
+        ]
+        if epoch == FINAL_EPOCH:
+            self._sessions.require(key)
+            return None
+        if epoch == INITIAL_EPOCH:
+            if speaks:
+                raise Refused(ErrorCode.INVALID_REQUEST, "The first request of a share session cannot acknowledge.")
+            return self._sessions.open(key, connection_id, named)
+        session = self._sessions.go_on(key, epoch)
+        forgotten = (
+            TopicPartition(topic.topic_id, index)
+            for topic in request.forgotten_topics_data
+            for index in topic.partitions
+        )
+        self._sessions.change(session, named, forgotten)
+        return session
+
+    def _wanted(self, key: SessionKey, session: Session, epoch: int) -> list[_Wanted]:
+        """The partitions of a session, beginning with another one in each epoch."""
+        wanted = []
+        for partition in session.partitions:
+            one = _Wanted(partition, PartitionName(key.cluster_id, key.group_id, *partition), None)
+            topic = self._registry.by_id(key.cluster_id, partition.topic_id)
+            if topic is None:
+                one.error = ErrorCode.UNKNOWN_TOPIC_ID
+            elif not 0 <= partition.partition_index < len(topic.partitions):
+                one.error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            else:
+                one.log = topic.partitions[partition.partition_index]
+            wanted.append(one)
+        at = epoch % len(wanted) if wanted else 0
+        return wanted[at:] + wanted[:at]
+
+    # --- Fetching ---
+
+    async def _fetch(self, key: SessionKey, wanted: Sequence[_Wanted], request: ShareFetchRequest) -> None:
+        """Take what there is, or wait for it."""
+        readable = [one for one in wanted if one.log is not None]
+        if not readable or request.max_records <= 0 or request.max_bytes <= 0:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000
+        patient = request.max_wait_ms > 0
+        if (self._ready(readable, request) or not patient) and await self._round(key, readable, request):
+            return
+        if not patient:
+            return
+        bell = _Bell()
+        names = [one.name for one in readable]
+        self._partitions.watch(names, bell.ring)
+        for one in readable:
+            assert one.log is not None
+            one.log.waiters[bell] = None
+        try:
+            while not await self._next_round(key, readable, request, bell, deadline):
+                pass
+        finally:
+            self._partitions.unwatch(names, bell.ring)
+            for one in readable:
+                assert one.log is not None
+                one.log.waiters.pop(bell, None)
+
+    async def _next_round(
+        self, key: SessionKey, readable: Sequence[_Wanted], request: ShareFetchRequest, bell: _Bell, deadline: float
+    ) -> bool:
+        """Wait until there is something, then take it. Whether the fetch is done."""
+        loop = asyncio.get_running_loop()
+        bell.listen()
+        late = loop.time() >= deadline
+        if not late and not self._ready(readable, request):
+            alarm = loop.call_at(deadline, bell.ring)
+            try:
+                await bell.rung()
+            finally:
+                alarm.cancel()
+            late = loop.time() >= deadline
+            if not late and not self._ready(readable, request):
+                return False
+        return await self._round(key, readable, request) or late
+
+    def _ready(self, readable: Iterable[_Wanted], request: ShareFetchRequest) -> bool:
+        """Whether a round may bring as much as the fetch waits for."""
+        needed = min(request.min_bytes, self._max_bytes)
+        for one in readable:
+            assert one.log is not None
+            found = self._partitions.ready_bytes(one.name, one.log)
+            needed -= found
+            if found and needed <= 0:
+                return True
+        return False
+
+    async def _round(self, key: SessionKey, readable: Sequence[_Wanted], request: ShareFetchRequest) -> bool:
+        """Take from each partition in turn. Whether there is anything to tell."""
+        room = request.max_records
+        max_bytes = max(1, min(request.max_bytes, self._max_bytes) // len(readable))
+        exact = request.share_acquire_mode == _EXACT
+        told = False
+        for one in readable:
+            if room <= 0:
+                break
+            asked = Acquire(key.member_id, room, request.batch_size, exact)
+            await self._take(one, asked, max_bytes)
+            room -= one.taken.count
+            told = told or bool(one.taken.ranges) or one.error is not ErrorCode.NONE
+        return told
+
+    async def _take(self, one: _Wanted, asked: Acquire, max_bytes: int) -> None:
+        assert one.log is not None
+        if one.log.topic.deleted:
+            one.error = ErrorCode.UNKNOWN_TOPIC_ID
+            return
+        try:
+            one.taken = await self._partitions.take(one.name, one.log, asked, max_bytes, self._start_at)
+        except PlatformError as failure:
+            one.error, one.message = _fetch_failure(failure), str(failure)
+            if not isinstance(failure, Refused):
+                _log.warning("share group %s cannot read: %s", one.name.group_id, failure)
+
+
+class _Bell:
+    """Wakes a fetch that waits. A `Waiter` of its partitions' logs."""
+
+    __slots__ = ("_woken",)
+
+    def __init__(self) -> None:
+        self._woken: asyncio.Future[None] | None = None
+
+    def listen(self) -> None:
+        """Note what happens from now on."""
+        self._woken = asyncio.get_running_loop().create_future()
+
+    async def rung(self) -> None:
+        """Return once something has happened."""
+        assert self._woken is not None
+        await self._woken
+
+    def ring(self) -> None:
+        """Something happened."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
+
+    def on_append(self, size_bytes: int) -> None:
+        """There is more in the log."""
+        self.ring()
+
+    def on_stable(self, size_bytes: int) -> None:
+        """There is more in the log, or more of it is stable."""
+        self.ring()
+
+    def on_change(self) -> None:
+        """The log changed in another way."""
+        self.ring()
+
+
+def _said(request: ShareFetchRequest) -> Said:
+    return {
+        TopicPartition(topic.topic_id, partition.partition_index): partition.acknowledgement_batches
+        for topic in request.topics
+        for partition in topic.partitions
+        if partition.acknowledgement_batches
+    }
+
+
+def _check_renewal(version: int, request: ShareFetchRequest) -> None:
+    if version < RENEWALS_SINCE or not request.is_renew_ack:
+        return
+    fields = {
+        "maxBytes": request.max_bytes,
+        "minBytes": request.min_bytes,
+        "maxRecords": request.max_records,
+        "maxWaitMs": request.max_wait_ms,
+    }
+    wrong = [f"{name} must be set to 0" for name, value in fields.items() if value]
+    if wrong:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"{', '.join(wrong)}, if isRenewAck is true.")
+
+
+def _fetch_failure(error: PlatformError) -> ErrorCode:
+    """What a member is told of a partition that cannot be read now: of what its client knows, the nearest."""
+    if isinstance(error, Refused):
+        return error.code
+    if isinstance(error, Fenced):
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER
+    return ErrorCode.UNKNOWN_SERVER_ERROR if isinstance(error, CorruptData) else ErrorCode.KAFKA_STORAGE_ERROR
+
+
+def _responses(
+    session: Session | None, epoch: int, wanted: Iterable[_Wanted], outcomes: Mapping[TopicPartition, Outcome]
+) -> list[ShareFetchableTopicResponse]:
+    """What there is to tell of each partition: in the first answer of a session of all, later of those with news."""
+    unsaid = dict(outcomes)
+    topics: dict[bytes, ShareFetchableTopicResponse] = {}
+    for one in wanted:
+        outcome = unsaid.pop(one.partition, None)
+        news = one.taken.ranges or one.error is not ErrorCode.NONE or outcome is not None
+        if session is not None and epoch != INITIAL_EPOCH:
+            news = news or session.partitions.get(one.partition, False)
+            if one.partition in session.partitions:
+                session.partitions[one.partition] = one.error is not ErrorCode.NONE
+        if news or epoch == INITIAL_EPOCH:
+            _tell(topics, one.partition, _data(one), outcome)
+    for partition, outcome in unsaid.items():
+        _tell(topics, partition, PartitionData(partition_index=partition.partition_index, records=_EMPTY), outcome)
+    return list(topics.values())
+
+
+def _data(one: _Wanted) -> PartitionData:
+    taken = one.taken
+    return PartitionData(
+        partition_index=one.partition.partition_index,
+        error_code=one.error,
+        error_message=one.message,
+        records=list(taken.records) or _EMPTY,
+        acquired_records=[
+            AcquiredRecords(first_offset=first, last_offset=last, delivery_count=deliveries)
+            for first, last, deliveries in taken.ranges
+        ],
+    )
+
+
+def _tell(
+    topics: dict[bytes, ShareFetchableTopicResponse], partition: TopicPartition, data: PartitionData,
+    outcome: Outcome | None,
+) -> None:  # fmt: skip
+    if outcome is not None:
+        data.acknowledge_error_code, data.acknowledge_error_message = outcome.error, outcome.message
+    topic = topics.get(partition.topic_id)
+    if topic is None:
+        topic = topics[partition.topic_id] = ShareFetchableTopicResponse(topic_id=partition.topic_id)
+    topic.partitions.append(data)

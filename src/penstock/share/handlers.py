@@ -1,0 +1,272 @@
+"""ShareAcknowledge, and the APIs by which administrators see and set where share groups are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.groups.failures import code_of
+from penstock.groups.share.service import ShareGroups
+from penstock.log.model import LEADER_EPOCH, Topic
+from penstock.log.refusals import Refused
+from penstock.log.registry import Registry
+from penstock.share.acknowledging import Acknowledging, Outcome, session_key
+from penstock.share.fetch import ShareFetchHandler
+from penstock.share.service import SharePartitions
+from penstock.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, ShareSessions, TopicPartition
+from penstock.share.settings import ShareConfigs
+from penstock.share.store import PartitionName, Summary
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import alter_share_group_offsets as alter
+from penstock.wire.messages import delete_share_group_offsets as delete
+from penstock.wire.messages import describe_share_group_offsets as describe
+from penstock.wire.messages.share_acknowledge import (
+    PartitionData,
+    ShareAcknowledgeRequest,
+    ShareAcknowledgeResponse,
+    ShareAcknowledgeTopicResponse,
+)
+
+_NONE = -1
+_ZERO_UUID = bytes(16)
+
+
+class ShareHandlers:
+    """Everything of share groups but their membership."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        groups: ShareGroups,
+        partitions: SharePartitions,
+        sessions: ShareSessions,
+        configs: ShareConfigs,
+        fetch: ShareFetchHandler,
+    ) -> None:
+        self._registry, self._groups, self._partitions = registry, groups, partitions
+        self._sessions, self._configs, self._fetch = sessions, configs, fetch
+        self._acknowledging = Acknowledging(registry, partitions)
+        self._releases: set[asyncio.Task[None]] = set()
+        self.share_fetch = fetch.share_fetch
+
+    # --- Acknowledging ---
+
+    async def share_acknowledge(
+        self, context: RequestContext, request: ShareAcknowledgeRequest
+    ) -> ShareAcknowledgeResponse:
+        """ShareAcknowledge, key 79, v1-2. v2: renewals, and how long a lock lasts (KIP-1222)."""
+        epoch = request.share_session_epoch
+        try:
+            key = session_key(context.cluster_id, request.group_id, request.member_id)
+            if epoch == INITIAL_EPOCH:
+                raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "A share session begins with a fetch.")
+            if epoch == FINAL_EPOCH:
+                self._sessions.require(key)
+            else:
+                self._sessions.go_on(key, epoch)
+        except Refused as refused:
+            return ShareAcknowledgeResponse(error_code=refused.code, error_message=refused.message)
+        said = {
+            TopicPartition(topic.topic_id, partition.partition_index): partition.acknowledgement_batches
+            for topic in request.topics
+            for partition in topic.partitions
+        }
+        outcomes = await self._acknowledging.acknowledge(
+            key, said, version=context.api_version, is_renewal=request.is_renew_ack
+        )
+        if epoch == FINAL_EPOCH:
+            await self._fetch.close_session(key)
+        return ShareAcknowledgeResponse(
+            acquisition_lock_timeout_ms=self._configs.of(key.cluster_id, key.group_id).limits.lock_ms,
+            responses=_acknowledged(outcomes),
+        )
+
+    # --- Administration ---
+
+    async def describe_offsets(
+        self, context: RequestContext, request: describe.DescribeShareGroupOffsetsRequest
+    ) -> describe.DescribeShareGroupOffsetsResponse:
+        """DescribeShareGroupOffsets, key 90, v0-1. v1: lag (KIP-1226)."""
+        groups = []
+        for asked in request.groups:
+            try:
+                groups.append(await self._described(context.cluster_id, asked))
+            except PlatformError as failure:
+                groups.append(
+                    describe.DescribeShareGroupOffsetsResponseGroup(
+                        group_id=asked.group_id, error_code=_code(failure), error_message=str(failure)
+                    )
+                )
+        return describe.DescribeShareGroupOffsetsResponse(groups=groups)
+
+    async def _described(
+        self, cluster_id: int, asked: describe.DescribeShareGroupOffsetsRequestGroup
+    ) -> describe.DescribeShareGroupOffsetsResponseGroup:
+        summaries = await self._partitions.summaries(cluster_id, asked.group_id)
+        wanted: dict[str, Sequence[int]] = {}
+        if asked.topics is None:
+            group = await self._groups.find((cluster_id, asked.group_id))
+            for topic_id, known in () if group is None else group.topics.items():
+                name = self._registry.topic_name(cluster_id, topic_id)
+                if name is not None:
+                    wanted[name] = range(known.partition_count)
+        else:
+            wanted = {topic.topic_name: topic.partitions for topic in asked.topics}
+        return describe.DescribeShareGroupOffsetsResponseGroup(
+            group_id=asked.group_id,
+            topics=[self._described_topic(cluster_id, name, indexes, summaries) for name, indexes in wanted.items()],
+        )
+
+    def _described_topic(
+        self, cluster_id: int, name: str, indexes: Sequence[int], summaries: Mapping[tuple[bytes, int], Summary]
+    ) -> describe.DescribeShareGroupOffsetsResponseTopic:
+        topic = self._registry.by_name(cluster_id, name)
+        return describe.DescribeShareGroupOffsetsResponseTopic(
+            topic_name=name,
+            topic_id=_ZERO_UUID if topic is None else topic.topic_id,
+            partitions=[
+                _unknown_offset(index)
+                if topic is None or not 0 <= index < len(topic.partitions)
+                else _offset(topic, index, summaries.get((topic.topic_id, index)))
+                for index in indexes
+            ],
+        )
+
+    async def alter_offsets(
+        self, context: RequestContext, request: alter.AlterShareGroupOffsetsRequest
+    ) -> alter.AlterShareGroupOffsetsResponse:
+        """AlterShareGroupOffsets, key 91, v0: of groups without members."""
+        cluster_id, group_id = context.cluster_id, request.group_id
+        topics = {topic.topic_name: self._registry.by_name(cluster_id, topic.topic_name) for topic in request.topics}
+        offsets = {
+            PartitionName(cluster_id, group_id, topic.topic_id, partition.partition_index): partition.start_offset
+            for asked in request.topics
+            if (topic := topics[asked.topic_name]) is not None
+            for partition in asked.partitions
+            if 0 <= partition.partition_index < len(topic.partitions)
+        }
+        try:
+            if not group_id:
+                raise Refused(ErrorCode.INVALID_GROUP_ID, "The group id must not be empty.")
+            known = {topic.topic_id: len(topic.partitions) for topic in topics.values() if topic is not None}
+            await self._groups.require_empty((cluster_id, group_id), known)
+            await self._partitions.reset(offsets)
+        except PlatformError as failure:
+            return alter.AlterShareGroupOffsetsResponse(error_code=_code(failure), error_message=str(failure))
+        return alter.AlterShareGroupOffsetsResponse(
+            responses=[_altered(asked, topics[asked.topic_name]) for asked in request.topics]
+        )
+
+    async def delete_offsets(
+        self, context: RequestContext, request: delete.DeleteShareGroupOffsetsRequest
+    ) -> delete.DeleteShareGroupOffsetsResponse:
+        """DeleteShareGroupOffsets, key 92, v0: of groups without members."""
+        cluster_id, group_id = context.cluster_id, request.group_id
+        try:
+            if not group_id:
+                raise Refused(ErrorCode.INVALID_GROUP_ID, "The group id must not be empty.")
+            # A group that is not there, or not empty, is told so before anything is lost.
+            await self._groups.forget_topics((cluster_id, group_id), ())
+            group = await self._groups.find((cluster_id, group_id))
+            known = {} if group is None else group.topics
+            responses, found = [], []
+            for asked in request.topics:
+                topic = self._registry.by_name(cluster_id, asked.topic_name)
+                if topic is not None and topic.topic_id in known:
+                    found.append(topic)
+                    responses.append(_deleted(asked.topic_name, topic.topic_id, ErrorCode.NONE, None))
+                else:
+                    complaint = "There is no offset information to delete." if topic is not None else "Unknown topic."
+                    responses.append(
+                        _deleted(asked.topic_name, _ZERO_UUID, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, complaint)
+                    )
+            await self._forget(cluster_id, group_id, found)
+        except PlatformError as failure:
+            return delete.DeleteShareGroupOffsetsResponse(error_code=_code(failure), error_message=str(failure))
+        return delete.DeleteShareGroupOffsetsResponse(responses=responses)
+
+    async def _forget(self, cluster_id: int, group_id: str, topics: Sequence[Topic]) -> None:
+        names = (
+            PartitionName(cluster_id, group_id, topic.topic_id, partition.index)
+            for topic in topics
+            for partition in topic.partitions
+        )
+        await self._partitions.forget(names)
+        await self._groups.forget_topics((cluster_id, group_id), [topic.topic_id for topic in topics])
+
+    # --- What else happens ---
+
+    def on_connection_closed(self, connection_id: int) -> None:
+        """A client is gone: what its sessions had is for others."""
+        for session in self._sessions.close_connection(connection_id):
+            task = asyncio.get_running_loop().create_task(self._fetch.release(session))
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+
+
+def _code(failure: PlatformError) -> ErrorCode:
+    return failure.code if isinstance(failure, Refused) else code_of(failure)
+
+
+def _acknowledged(outcomes: Mapping[TopicPartition, Outcome]) -> list[ShareAcknowledgeTopicResponse]:
+    topics: dict[bytes, ShareAcknowledgeTopicResponse] = {}
+    for partition, outcome in outcomes.items():
+        topic = topics.setdefault(partition.topic_id, ShareAcknowledgeTopicResponse(topic_id=partition.topic_id))
+        topic.partitions.append(
+            PartitionData(
+                partition_index=partition.partition_index, error_code=outcome.error, error_message=outcome.message
+            )
+        )
+    return list(topics.values())
+
+
+def _unknown_offset(index: int) -> describe.DescribeShareGroupOffsetsResponsePartition:
+    return describe.DescribeShareGroupOffsetsResponsePartition(
+        partition_index=index,
+        start_offset=_NONE,
+        lag=_NONE,
+        error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        error_message="This server does not host this topic-partition.",
+    )
+
+
+def _offset(topic: Topic, index: int, summary: Summary | None) -> describe.DescribeShareGroupOffsetsResponsePartition:
+    """Where a group is in a partition; -1 if it has not begun to read it."""
+    if summary is None:
+        return describe.DescribeShareGroupOffsetsResponsePartition(
+            partition_index=index, start_offset=_NONE, leader_epoch=LEADER_EPOCH, lag=_NONE
+        )
+    lag = topic.partitions[index].next_offset - summary.start_offset - summary.delivery_complete
+    return describe.DescribeShareGroupOffsetsResponsePartition(
+        partition_index=index, start_offset=summary.start_offset, leader_epoch=LEADER_EPOCH, lag=max(lag, 0)
+    )
+
+
+def _altered(
+    asked: alter.AlterShareGroupOffsetsRequestTopic, topic: Topic | None
+) -> alter.AlterShareGroupOffsetsResponseTopic:
+    def result(index: int) -> alter.AlterShareGroupOffsetsResponsePartition:
+        if topic is not None and 0 <= index < len(topic.partitions):
+            return alter.AlterShareGroupOffsetsResponsePartition(partition_index=index)
+        return alter.AlterShareGroupOffsetsResponsePartition(
+            partition_index=index,
+            error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+            error_message="This server does not host this topic-partition.",
+        )
+
+    return alter.AlterShareGroupOffsetsResponseTopic(
+        topic_name=asked.topic_name,
+        topic_id=_ZERO_UUID if topic is None else topic.topic_id,
+        partitions=[result(partition.partition_index) for partition in asked.partitions],
+    )
+
+
+def _deleted(
+    name: str, topic_id: bytes, error: ErrorCode, message: str | None
+) -> delete.DeleteShareGroupOffsetsResponseTopic:
+    return delete.DeleteShareGroupOffsetsResponseTopic(
+        topic_name=name, topic_id=topic_id, error_code=error, error_message=message
+    )

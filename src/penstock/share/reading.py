@@ -1,0 +1,87 @@
+"""What the log has for a share partition: batches by their headers, and which of them were aborted. Pure.
+
+Records are not looked at. Of the bytes that were found, those leave that hold what was acquired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from struct import Struct
+from typing import NamedTuple
+
+from penstock.log.model import AbortedTransaction
+from penstock.share.model import AcquiredRange, Batch
+
+_HEAD = Struct(">qi11xHi")
+"""Base offset, length, attributes, last offset delta."""
+_LENGTH_OVERHEAD = 12
+_HEADER_BYTES = 61
+_PRODUCER_ID = Struct(">q")
+_PRODUCER_ID_AT = 43
+_TRANSACTIONAL, _CONTROL = 0x10, 0x20
+
+
+class Found(NamedTuple):
+    """Batches and where they are."""
+
+    batches: list[Batch]
+    places: list[tuple[int, int, int]]
+    """Of each batch: which view, from where, to where."""
+    views: Sequence[memoryview]
+
+
+def scan(views: Sequence[memoryview], offset: int, count: int) -> Found:
+    """The batches from the one with an offset on, until they have so many offsets."""
+    batches: list[Batch] = []
+    places: list[tuple[int, int, int]] = []
+    enough = offset + count
+    for number, view in enumerate(views):
+        position, end = 0, len(view)
+        while position + _HEADER_BYTES <= end:
+            base, length, _, last_delta = _HEAD.unpack_from(view, position)
+            following = position + length + _LENGTH_OVERHEAD
+            if following > end:
+                break
+            last = base + last_delta
+            if last >= offset:
+                batches.append(Batch(base, last))
+                places.append((number, position, following))
+                if last + 1 >= enough:
+                    return Found(batches, places, views)
+            position = following
+    return Found(batches, places, views)
+
+
+def aborted_batches(found: Found, aborted: Iterable[AbortedTransaction]) -> list[Batch]:
+    """Those that belong to aborted transactions."""
+    by_producer: dict[int, list[AbortedTransaction]] = {}
+    for transaction in aborted:
+        by_producer.setdefault(transaction.producer_id, []).append(transaction)
+    if not by_producer:
+        return []
+    unseen: list[Batch] = []
+    for batch, (number, position, _) in zip(found.batches, found.places, strict=True):
+        view = found.views[number]
+        _, _, attributes, _ = _HEAD.unpack_from(view, position)
+        if not attributes & _TRANSACTIONAL or attributes & _CONTROL:
+            continue
+        (producer_id,) = _PRODUCER_ID.unpack_from(view, position + _PRODUCER_ID_AT)
+        if any(t.first_offset <= batch.first <= t.last_offset for t in by_producer.get(producer_id, ())):
+            unseen.append(batch)
+    return unseen
+
+
+def bytes_of(found: Found, ranges: Sequence[AcquiredRange]) -> list[memoryview]:
+    """The batches from the first to the last that something was acquired of."""
+    first, last = ranges[0].first, ranges[-1].last
+    pieces: list[list[int]] = []
+    for batch, (number, start, end) in zip(found.batches, found.places, strict=True):
+        if batch.last < first:
+            continue
+        if batch.first > last:
+            break
+        if pieces and pieces[-1][0] == number and pieces[-1][2] == start:
+            pieces[-1][2] = end
+        else:
+            pieces.append([number, start, end])
+    return [found.views[number][start:end] for number, start, end in pieces]

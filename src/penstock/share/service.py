@@ -1,0 +1,361 @@
+"""Share partitions as a service: what members take, and what they say of it.
+
+Every operation hands a rule to the coordination runner. To take records, the rule must know what the log has from the
+partition's next offset on. While that is in memory, looking at it is part of the decision; otherwise it is read first,
+by one taker of a partition at a time, and the decision is made on what was read.
+
+Who waits for records *watches* its partitions: it is told when something becomes available again. What is new it hears
+from the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.base.clock import Clock
+from penstock.coordination.leases import Database, Holder
+from penstock.coordination.model import Key, Reply, Waiter
+from penstock.coordination.runner import Runner
+from penstock.coordination.timers import Alarms
+from penstock.log.aborted import AbortedLookup, aborted_between, batches_below, end_of
+from penstock.log.model import AbortedTransaction, Partition
+from penstock.log.reader import COLD_READ_BYTES, Reader
+from penstock.share import store, transitions
+from penstock.share.model import (
+    Acknowledged,
+    Acknowledgement,
+    Acquire,
+    Acquired,
+    AcquiredRange,
+    Decision,
+    Fetched,
+    Limits,
+    Record,
+    SharePartition,
+)
+from penstock.share.reading import Found, aborted_batches, bytes_of, scan
+from penstock.share.settings import ShareConfig, ShareConfigs
+from penstock.share.store import PartitionName, Summary
+
+_ATTEMPTS = 4
+"""How often a taker looks again because somebody else was faster. Then it gets nothing, and comes again."""
+
+
+class OffsetForTimestamp(Protocol):
+    """How the log finds a record by its time."""
+
+    async def __call__(self, partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:
+        """The lowest offset whose record is not older than `timestamp`, with that record's timestamp."""
+
+
+StartAt = Callable[[PartitionName], Awaitable[int | None]]
+"""Where a group begins that has not read a partition yet, None if its configuration says so. May raise what the member
+is to be told instead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Records that a member took, and their bytes."""
+
+    ranges: tuple[AcquiredRange, ...] = ()
+    records: Sequence[memoryview] = ()
+
+    @property
+    def count(self) -> int:
+        """How many offsets."""
+        return sum(taken.last - taken.first + 1 for taken in self.ranges)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes."""
+        return sum(map(len, self.records))
+
+
+NOTHING = Taken()
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """The group has not begun to read the partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Cold:
+    """What comes next is not in memory."""
+
+    offset: int
+    count: int
+
+
+class SharePartitions:
+    """Every share partition of this process."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        reader: Reader,
+        aborted: AbortedLookup,
+        configs: ShareConfigs,
+        offset_for_timestamp: OffsetForTimestamp,
+        holder: Holder,
+        clock: Clock,
+        alarms: Alarms,
+    ) -> None:
+        self._database, self._reader, self._aborted, self._configs = database, reader, aborted, configs
+        self._offset_for_timestamp, self._clock = offset_for_timestamp, clock
+        journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms)
+        self._runner: Runner[SharePartition, Record] = Runner(
+            journal=journal, rules=_WakingRules(self._limits_of, self.wake), clock=clock, alarms=alarms
+        )
+        self._watchers: dict[Key, dict[Callable[[], None], None]] = {}
+        self._readers: dict[Key, asyncio.Lock] = {}
+
+    async def open(self) -> None:
+        """Take over the slots."""
+        await self._runner.open()
+
+    async def close(self) -> None:
+        """Finish what was accepted and let everybody go who waits."""
+        await self._runner.close()
+
+    def _limits_of(self, key: Key) -> Limits:
+        return self._configs.of(key[0], PartitionName.of(key).group_id).limits
+
+    # --- Those who wait ---
+
+    def watch(self, names: Iterable[PartitionName], awake: Callable[[], None]) -> None:
+        """Call back whenever something of these partitions may have become available."""
+        for name in names:
+            self._watchers.setdefault(name.key, {})[awake] = None
+
+    def unwatch(self, names: Iterable[PartitionName], awake: Callable[[], None]) -> None:
+        """Stop that."""
+        for name in names:
+            watchers = self._watchers.get(name.key)
+            if watchers is not None:
+                watchers.pop(awake, None)
+                if not watchers:
+                    del self._watchers[name.key]
+
+    def wake(self, key: Key) -> None:
+        """Something may have become available."""
+        for awake in list(self._watchers.get(key, ())):
+            awake()
+
+    # --- What members say ---
+
+    async def acknowledge(self, name: PartitionName, member: str, given: Sequence[Acknowledgement]) -> Acknowledged:
+        """Accept, release, reject or renew. Returns once that is durable."""
+        key, limits = name.key, self._configs.of(name.cluster_id, name.group_id).limits
+        answer = await self._runner.submit(
+            key,
+            lambda partition, waiter, now_ms: transitions.acknowledge(partition, member, given, limits, waiter, now_ms),
+            Acknowledged,
+        )
+        self.wake(key)
+        return answer
+
+    async def release(self, name: PartitionName, member: str) -> None:
+        """A member is gone: what it has is for others."""
+        key, limits = name.key, self._configs.of(name.cluster_id, name.group_id).limits
+        await self._runner.submit(
+            key,
+            lambda partition, waiter, now_ms: transitions.release(partition, member, limits, waiter, now_ms),
+            Acknowledged,
+        )
+        self.wake(key)
+
+    # --- What members take ---
+
+    def ready_bytes(self, name: PartitionName, log: Partition) -> int:
+        """How much there is to take, roughly; at least 1 if that is not known, 0 if there is nothing."""
+        known, partition = self._runner.current(name.key)
+        if not known or partition is None:
+            return 1
+        config = self._configs.of(name.cluster_id, name.group_id)
+        if not transitions.has_room(partition, config.limits):
+            return 0
+        offset = max(transitions.next_fetch_offset(partition), log.log_start)
+        end = log.last_stable_offset if config.read_committed else log.next_offset
+        if offset >= end:
+            return 0
+        found = self._reader.tail(log, offset, COLD_READ_BYTES, at_least_one=True)
+        return COLD_READ_BYTES if found is None else sum(map(len, found))
+
+    async def take(
+        self, name: PartitionName, log: Partition, asked: Acquire, max_bytes: int, start_at: StartAt
+    ) -> Taken:
+        """Lock records for a member."""
+        key, config = name.key, self._configs.of(name.cluster_id, name.group_id)
+        for _ in range(_ATTEMPTS):
+            found: list[Found] = []
+            answer = await self._runner.submit(
+                key,
+                lambda partition, waiter, now_ms, found=found: self._decide(  # type: ignore[misc]
+                    partition, log, asked, max_bytes, config, found, waiter, now_ms
+                ),
+                object,
+            )
+            match answer:
+                case Acquired():
+                    return _taken(answer, found)
+                case _Unknown():
+                    await self._begin(name, log, config, await start_at(name))
+                case _Cold():
+                    taken = await self._take_cold(name, log, asked, answer, config)
+                    if taken is not None:
+                        return taken
+        return NOTHING
+
+    def _decide(
+        self,
+        partition: SharePartition | None,
+        log: Partition,
+        asked: Acquire,
+        max_bytes: int,
+        config: ShareConfig,
+        found: list[Found],
+        waiter: Waiter,
+        now_ms: int,
+    ) -> Decision:
+        """Acquire, if what there is to acquire is known."""
+        if partition is None:
+            return Decision(state=None, replies=(Reply(waiter, _Unknown()),))
+        partition = transitions.trimmed(partition, log.log_start)
+        offset = transitions.next_fetch_offset(partition)
+        end = log.last_stable_offset if config.read_committed else log.next_offset
+        if offset >= end or not transitions.has_room(partition, config.limits):
+            return Decision(state=partition, replies=(Reply(waiter, Acquired()),))
+        count = max(partition.next_offset - offset, 0) + asked.max_records
+        views = self._reader.tail(log, offset, max_bytes, at_least_one=True)
+        if views is None or (config.read_committed and log.aborted_from > offset):
+            return Decision(state=partition, replies=(Reply(waiter, _Cold(offset, count)),))
+        fetched = self._fetched(log, offset, count, views, end, config, (), found)
+        return transitions.acquire(partition, asked, fetched, config.limits, waiter, now_ms)
+
+    def _fetched(
+        self,
+        log: Partition,
+        offset: int,
+        count: int,
+        views: Sequence[memoryview],
+        end: int,
+        config: ShareConfig,
+        older: Sequence[AbortedTransaction],
+        found: list[Found],
+    ) -> Fetched:
+        """What a rule must know of what was found in the log, and `found` for later."""
+        if config.read_committed:
+            views = batches_below(views, end)
+        scanned = scan(views, offset, count)
+        found[:] = [scanned]
+        unseen = []
+        if config.read_committed and scanned.batches and (older or log.aborted):
+            recent = aborted_between(log.aborted, offset, scanned.batches[-1].last + 1)
+            unseen = aborted_batches(scanned, dict.fromkeys((*older, *recent)))
+        return Fetched(offset, log.log_start, scanned.batches, unseen)
+
+    async def _take_cold(
+        self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig
+    ) -> Taken | None:
+        """Read, then acquire of what was read; None if the partition has moved on meanwhile."""
+        lock = self._readers.setdefault(name.key, asyncio.Lock())
+        if lock.locked():
+            # Somebody reads the same. What is left of it will be in nobody's hands: look again then.
+            async with lock:
+                return None
+        async with lock:
+            offset, end = cold.offset, log.last_stable_offset if config.read_committed else log.next_offset
+            views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
+            older: Sequence[AbortedTransaction] = ()
+            if config.read_committed and views and log.aborted_from > offset:
+                older = await self._aborted.between(log, offset, end_of(views))
+            found: list[Found] = []
+
+            def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
+                if partition is None or offset > partition.next_offset:
+                    return Decision(state=partition, replies=(Reply(waiter, cold),))
+                fetched = self._fetched(log, offset, cold.count, views, end, config, older, found)
+                return transitions.acquire(partition, asked, fetched, config.limits, waiter, now_ms)
+
+            try:
+                answer = await self._runner.submit(name.key, decide, object)
+            finally:
+                self._readers.pop(name.key, None)
+        return _taken(answer, found) if isinstance(answer, Acquired) and (answer.ranges or not views) else None
+
+    async def _begin(self, name: PartitionName, log: Partition, config: ShareConfig, start_at: int | None) -> None:
+        """Let a group begin to read a partition."""
+        offset = await self._reset_offset(log, config) if start_at is None else start_at
+        await self._runner.submit(
+            name.key,
+            lambda partition, waiter, _: transitions.initialise(partition, offset, waiter),
+            SharePartition,
+        )
+
+    async def _reset_offset(self, log: Partition, config: ShareConfig) -> int:
+        if config.starts_before_ms is not None:
+            since_ms = max(0, self._clock.now_ms() - config.starts_before_ms)
+            found = await self._offset_for_timestamp(log, since_ms, max_only=False)
+            return log.next_offset if found is None else found[0]
+        return log.log_start if config.starts_earliest else log.next_offset
+
+    # --- Administration ---
+
+    async def summaries(self, cluster_id: int, group_id: str) -> Mapping[tuple[bytes, int], Summary]:
+        """Every partition that a group has begun to read."""
+        return await self._database.read(lambda: store.summaries(cluster_id, group_id))
+
+    async def reset(self, offsets: Mapping[PartitionName, int]) -> None:
+        """Let a group without members go on elsewhere."""
+        await asyncio.gather(*(self._reset(name, offset) for name, offset in offsets.items()))
+
+    async def _reset(self, name: PartitionName, offset: int) -> None:
+        await self._runner.submit(
+            name.key, lambda partition, waiter, _: transitions.reset(partition, offset, waiter), Acknowledged
+        )
+
+    async def forget(self, names: Iterable[PartitionName]) -> None:
+        """Let groups know nothing of partitions any more."""
+        await asyncio.gather(*map(self._forget, names))
+
+    async def _forget(self, name: PartitionName) -> None:
+        await self._runner.submit(
+            name.key, lambda partition, waiter, _: transitions.forget(partition, waiter), Acknowledged
+        )
+        self.wake(name.key)
+
+    async def forget_group(self, cluster_id: int, group_id: str) -> None:
+        """A group was deleted."""
+        found = await self.summaries(cluster_id, group_id)
+        await self.forget(PartitionName(cluster_id, group_id, topic_id, index) for topic_id, index in found)
+
+    async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
+        """A topic was deleted."""
+        await self.forget(await self._database.read(lambda: store.of_topic(cluster_id, topic_id)))
+
+
+class _WakingRules(transitions.Rules):
+    """The rules, and a word to those who wait when locks ran out."""
+
+    def __init__(self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None]) -> None:
+        super().__init__(limits_of)
+        self._wake = wake
+
+    def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
+        """A lock ran out."""
+        decision = super().expired(key, state, timer, now_ms)
+        if decision.records:
+            # Whoever looks from now on is decided after this, and answered when this is durable.
+            asyncio.get_running_loop().call_soon(self._wake, key)
+        return decision
+
+
+def _taken(acquired: Acquired, found: Sequence[Found]) -> Taken:
+    if not acquired.ranges:
+        return NOTHING
+    return Taken(acquired.ranges, bytes_of(found[0], acquired.ranges))

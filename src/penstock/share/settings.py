@@ -1,0 +1,93 @@
+"""What a share group goes by: its own configuration, else the broker's, within the broker's bounds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.log.config_values import ConfigResource
+from penstock.log.settings import BrokerSettings
+from penstock.share.model import Limits
+
+_DURATION = re.compile(
+    r"by_duration:P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
+)
+_READ_COMMITTED = "read_committed"
+
+
+class GroupConfigs(Protocol):
+    """Where the configuration of groups is."""
+
+    def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Mapping[str, str]:
+        """What was set for a resource."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShareConfig:
+    """The settings of one share group."""
+
+    limits: Limits = Limits()  # noqa: RUF009  # frozen
+    read_committed: bool = False
+    """`share.isolation.level`"""
+    starts_earliest: bool = False
+    """`share.auto.offset.reset` is `earliest`."""
+    starts_before_ms: int | None = None
+    """`share.auto.offset.reset` is a duration, this long."""
+
+
+class ShareConfigs:
+    """The settings of every share group, read once each time they change."""
+
+    def __init__(self, configs: GroupConfigs, broker: BrokerSettings) -> None:
+        self._configs, self._broker = configs, broker
+        self._known: dict[tuple[int, str], tuple[Mapping[str, str], ShareConfig]] = {}
+
+    def of(self, cluster_id: int, group_id: str) -> ShareConfig:
+        """The settings of a group, whether it exists or not."""
+        overrides = self._configs.overrides(cluster_id, ConfigResource.GROUP, group_id)
+        if not overrides:
+            return self._default
+        known = self._known.get((cluster_id, group_id))
+        if known is None or known[0] is not overrides:
+            # Overrides are replaced when they change, so the same object means the same settings.
+            known = self._known[cluster_id, group_id] = overrides, share_config(overrides, self._broker)
+        return known[1]
+
+    @property
+    def _default(self) -> ShareConfig:
+        known = self._known.get((0, ""))
+        if known is None:
+            known = self._known[0, ""] = {}, share_config({}, self._broker)
+        return known[1]
+
+
+def share_config(overrides: Mapping[str, str], broker: BrokerSettings) -> ShareConfig:
+    """The settings of a group with some configuration of its own."""
+
+    def number(name: str) -> int:
+        value = int(overrides[f"share.{name}"]) if f"share.{name}" in overrides else broker.whole(f"group.share.{name}")
+        return min(max(value, broker.whole(f"group.share.min.{name}")), broker.whole(f"group.share.max.{name}"))
+
+    reset = overrides.get("share.auto.offset.reset", "latest")
+    return ShareConfig(
+        limits=Limits(
+            max_deliveries=number("delivery.count.limit"),
+            lock_ms=number("record.lock.duration.ms"),
+            max_locks=number("partition.max.record.locks"),
+            renewable=overrides.get("share.renew.acknowledge.enable", "true").lower() == "true",
+        ),
+        read_committed=overrides.get("share.isolation.level") == _READ_COMMITTED,
+        starts_earliest=reset == "earliest",
+        starts_before_ms=duration_ms(reset),
+    )
+
+
+def duration_ms(reset: str) -> int | None:
+    """How long before now a group starts, if it says so."""
+    found = _DURATION.fullmatch(reset)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (float(found[part] or 0) for part in ("days", "hours", "minutes", "seconds"))
+    return int((((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000)
