@@ -32,6 +32,8 @@ from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
+from penstock.groups.share.handlers import ShareGroupHandlers
+from penstock.groups.share.service import ShareGroups
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
 from penstock.identity.handlers import IdentityHandlers
 from penstock.identity.penalties import Penalties
@@ -68,6 +70,11 @@ from penstock.quotas.handlers import QuotaHandlers
 from penstock.quotas.service import Quotas
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Throttles
+from penstock.share.fetch import ShareFetchHandler
+from penstock.share.handlers import ShareHandlers
+from penstock.share.service import SharePartitions
+from penstock.share.sessions import ShareSessions
+from penstock.share.settings import ShareConfigs
 from penstock.storage.arena import CHUNK_BYTES, Arena
 from penstock.storage.directory import DataDirectory
 from penstock.storage.local import LocalObjectStore
@@ -156,6 +163,7 @@ class Agent:
         self.cold = Arena(COLD_BYTES)
         self.reader = Reader(segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=self.cold)
         tuning = self.tuning
+        self.timestamps = Timestamps(self.reader, self.segments)
         self.tail = Arena(tuning.tail_bytes, chunk_bytes=tuning.tail_chunk_bytes, on_recycle=forget_views)
         self.backlog = Backlog(
             await self.database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq, capacity_bytes=wal.capacity_bytes,
@@ -263,8 +271,29 @@ class Agent:
         )  # fmt: skip
         await self.groups.open()
         self._closing.push_async_callback(self.groups.close)
-        self.topics.listen(_GroupsListener(self.groups))
+        self.share_groups = ShareGroups(self.groups, self.registry, self.topics)
+        self.share_configs = ShareConfigs(self.topics, self.settings)
+        self.share_partitions = SharePartitions(
+            database=self.database, reader=self.reader, aborted=StoredAborted(self.database),
+            configs=self.share_configs, offset_for_timestamp=self.timestamps.offset_for_timestamp,
+            holder=Holder(name=f"agent-{NODE_ID}"), clock=self.clock, alarms=LoopAlarms(),
+        )  # fmt: skip
+        await self.share_partitions.open()
+        self._closing.push_async_callback(self.share_partitions.close)
+        self.groups.on_deleted = self.share_partitions.forget_group
+        self.topics.listen(_GroupsListener(self.groups, self.share_groups, self.share_partitions))
         self.topics.before_deletion = self.transactions.keep_open
+
+    def _share_handlers(self) -> ShareHandlers:
+        sessions = ShareSessions(self.settings.whole("group.share.max.share.sessions"))
+        fetch = ShareFetchHandler(
+            registry=self.registry, partitions=self.share_partitions, sessions=sessions, configs=self.share_configs,
+            groups=self.share_groups, max_bytes=self.settings.fetch_max_bytes,
+        )  # fmt: skip
+        return ShareHandlers(
+            registry=self.registry, groups=self.share_groups, partitions=self.share_partitions, sessions=sessions,
+            configs=self.share_configs, fetch=fetch,
+        )  # fmt: skip
 
     async def _open_quotas(self) -> None:
         self.throttles = Throttles(clock=self.clock, settings=QuotaSettings.of(self.settings))
@@ -293,7 +322,8 @@ class Agent:
         dispatcher = self.dispatcher = Dispatcher(produce=produce, fetch=self.fetch, clock=self.clock)
         self.quotas.on_change = self._enforce_quotas
         self._enforce_quotas()
-        dispatcher.serve(apis(self._handlers()))
+        handlers = self._handlers()
+        dispatcher.serve(apis(handlers))
         self.gate = self._gate(dispatcher)
         server = self.server = Server(
             clock=self.clock,
@@ -307,6 +337,8 @@ class Agent:
             max_connections_per_host=settings.max_connections_per_ip,
             idle_s=settings.connections_max_idle_ms / 1000,
         )
+        if handlers.share is not None:
+            server.on_closed = handlers.share.on_connection_closed
         self.writer.on_drained = server.make_room
         self.writer.on_broken = self._on_writer_broken
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
@@ -359,7 +391,6 @@ class Agent:
 
     def _handlers(self) -> Handlers:
         topics, brokers, registry = self.topics, self.brokers, self.registry
-        timestamps = Timestamps(self.reader, self.segments)
         service, producer_ids = self.transactions, self.producer_ids
         return Handlers(
             cluster=ClusterHandlers(topics, brokers, self.throttles),
@@ -368,10 +399,12 @@ class Agent:
             replicas=ReplicaHandlers(registry, brokers),
             producers=ProducerHandlers(registry),
             quotas=QuotaHandlers(self.quotas),
-            offsets=OffsetHandlers(topics, timestamps.offset_for_timestamp),
+            offsets=OffsetHandlers(topics, self.timestamps.offset_for_timestamp),
             identities=IdentityHandlers(self.identities),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
+            share_groups=ShareGroupHandlers(self.share_groups, registry),
+            share=self._share_handlers(),
             transactions=TransactionHandlers(service, registry, producer_ids, self.settings),
             transaction_offsets=TransactionOffsetHandlers(service, self.groups, registry),
         )
@@ -391,8 +424,8 @@ class _OneCoordinator:
 class _GroupsListener:
     """Tells groups what became of topics."""
 
-    def __init__(self, groups: GroupService) -> None:
-        self._groups = groups
+    def __init__(self, groups: GroupService, share: ShareGroups, partitions: SharePartitions) -> None:
+        self._groups, self._share, self._partitions = groups, share, partitions
 
     async def on_topic_created(self, topic: Topic) -> None:
         """Nothing to do."""
@@ -400,6 +433,8 @@ class _GroupsListener:
     async def on_topic_deleted(self, topic: Topic) -> None:
         """A topic's committed offsets go with it."""
         await self._groups.forget_topic(topic.cluster_id, topic.topic_id)
+        await self._partitions.forget_topic(topic.cluster_id, topic.topic_id)
+        await self._share.forget_topic(topic.cluster_id, topic.topic_id)
 
     async def on_trimmed(self, partition: Partition) -> None:
         """Nothing to do."""

@@ -15,6 +15,7 @@ from penstock.agent.features import FeatureHandlers
 from penstock.base.context import RequestContext
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
+from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.identity.handlers import IdentityHandlers
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
@@ -23,6 +24,7 @@ from penstock.log.admin.replicas import ReplicaHandlers
 from penstock.log.admin.topics import TopicHandlers
 from penstock.log.offsets_api import OffsetHandlers
 from penstock.quotas.handlers import QuotaHandlers
+from penstock.share.handlers import ShareHandlers
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.wire.api_keys import ApiKey
@@ -56,6 +58,9 @@ class Handlers:
     transactions: TransactionHandlers
     transaction_offsets: TransactionOffsetHandlers
     quotas: QuotaHandlers | None = None
+    share_groups: ShareGroupHandlers | None = None
+    share: ShareHandlers | None = None
+    """None where share groups are not served; both or neither."""
 
 
 def _up_to(newest: int, *, oldest: int = 0) -> range:
@@ -73,6 +78,21 @@ def _transaction_apis(handlers: Handlers) -> dict[int, Api]:
         ApiKey.TXN_OFFSET_COMMIT: Api(_up_to(6), offsets.txn_offset_commit),
         ApiKey.DESCRIBE_TRANSACTIONS: Api(_up_to(0), transactions.describe_transactions),
         ApiKey.LIST_TRANSACTIONS: Api(_up_to(2), transactions.list_transactions),
+    }
+
+
+def _share_apis(handlers: Handlers) -> dict[int, Api]:
+    groups, share = handlers.share_groups, handlers.share
+    if groups is None or share is None:
+        return {}
+    return {
+        ApiKey.SHARE_GROUP_HEARTBEAT: Api(_up_to(1, oldest=1), groups.heartbeat),
+        ApiKey.SHARE_GROUP_DESCRIBE: Api(_up_to(1, oldest=1), groups.describe),
+        ApiKey.SHARE_FETCH: Api(_up_to(2, oldest=1), share.share_fetch),
+        ApiKey.SHARE_ACKNOWLEDGE: Api(_up_to(2, oldest=1), share.share_acknowledge),
+        ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: Api(_up_to(1), share.describe_offsets),
+        ApiKey.ALTER_SHARE_GROUP_OFFSETS: Api(_up_to(0), share.alter_offsets),
+        ApiKey.DELETE_SHARE_GROUP_OFFSETS: Api(_up_to(0), share.delete_offsets),
     }
 
 
@@ -104,6 +124,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
     table |= (
         _transaction_apis(handlers)
         | _quota_apis(handlers)
+        | _share_apis(handlers)
         | _identity_apis(handlers.identities)
         | {
             ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),

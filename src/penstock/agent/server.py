@@ -117,6 +117,8 @@ class Server:
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_soon = False
         self.accepted = 0
+        self.on_closed: Callable[[int], None] = lambda connection_id: None
+        """Told of every connection that ended."""
 
     def now(self) -> float:
         """Seconds, for time-outs."""
@@ -224,6 +226,7 @@ class Server:
         """A connection ended."""
         if self._connections.pop(connection.connection_id, None) is None:
             return
+        self.on_closed(connection.connection_id)
         self._held_back.pop(connection.connection_id, None)
         self._forget_host(connection.host)
 

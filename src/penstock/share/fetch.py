@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import CorruptData, Fenced, PlatformError
+from penstock.groups.share.service import ShareGroups
 from penstock.log.fetch import MAX_WAIT_MS, RESPONSE_MAX_BYTES
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.share.acknowledging import Acknowledging, Outcome, Said, session_key
 from penstock.share.model import Acquire
-from penstock.share.service import NOTHING, SharePartitions, StartAt, Taken
+from penstock.share.service import NOTHING, SharePartitions, Taken
 from penstock.share.sessions import (
     FINAL_EPOCH,
     INITIAL_EPOCH,
@@ -69,11 +70,11 @@ class ShareFetchHandler:
         partitions: SharePartitions,
         sessions: ShareSessions,
         configs: ShareConfigs,
-        start_at: StartAt,
+        groups: ShareGroups,
         max_bytes: int = RESPONSE_MAX_BYTES,
     ) -> None:
         self._registry, self._partitions, self._sessions, self._configs = registry, partitions, sessions, configs
-        self._start_at, self._max_bytes = start_at, min(max_bytes, RESPONSE_MAX_BYTES)
+        self._groups, self._max_bytes = groups, min(max_bytes, RESPONSE_MAX_BYTES)
         self._acknowledging = Acknowledging(registry, partitions)
 
     async def share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
@@ -231,6 +232,9 @@ class ShareFetchHandler:
             room -= one.taken.count
             told = told or bool(one.taken.ranges) or one.error is not ErrorCode.NONE
         return told
+
+    async def _start_at(self, name: PartitionName) -> int | None:
+        return await self._groups.first_offset((name.cluster_id, name.group_id), name.topic_id, name.partition_index)
 
     async def _take(self, one: _Wanted, asked: Acquire, max_bytes: int) -> None:
         assert one.log is not None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from penstock.log.model import AbortedTransaction
 from penstock.share.model import AcquiredRange, Batch
 
-_HEAD = Struct(">qi11xHi")
+_HEAD = Struct(">qi9xHi")
 """Base offset, length, attributes, last offset delta."""
 _LENGTH_OVERHEAD = 12
 _HEADER_BYTES = 61

@@ -329,8 +329,9 @@ class SharePartitions:
         )
         self.wake(name.key)
 
-    async def forget_group(self, cluster_id: int, group_id: str) -> None:
+    async def forget_group(self, key: Key) -> None:
         """A group was deleted."""
+        cluster_id, group_id = key
         found = await self.summaries(cluster_id, group_id)
         await self.forget(PartitionName(cluster_id, group_id, topic_id, index) for topic_id, index in found)
 
