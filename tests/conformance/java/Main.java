@@ -28,10 +28,15 @@ public final class Main {
         RecordChecks.register(kit, checks);
         GroupChecks.register(kit, checks);
         AdminChecks.register(kit, checks);
+        ShareChecks.register(kit, checks);
         TransactionChecks.register(kit, checks);
         if (arguments.length > 1 && arguments[1].equals("--restart")) {
             checks.clear();
             checks.put("going on after a restart of the broker", () -> Restart.run(kit));
+        }
+        if (arguments.length > 1 && arguments[1].equals("--share-restart")) {
+            checks.clear();
+            checks.put("a share consumer goes on after a restart of the broker", () -> ShareChecks.restart(kit));
         }
         ExecutorService runner = Executors.newCachedThreadPool(task -> {
             Thread thread = new Thread(task, "check");
