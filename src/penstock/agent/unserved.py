@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from penstock.wire.api_keys import ApiKey
 
 _SECURITY = "Not served yet."
-_GROUPS = "Of the group protocols only the classic one is served yet; clients that ask for another say so at once."
+_GROUPS = "Not served yet; clients that ask for this group protocol say so at once."
 _TELEMETRY = "Not served yet."
 _SHARE_STATE = (
     "How Apache Kafka's brokers keep the state of share groups in a topic, and tell each other. Here that state is in"

@@ -28,6 +28,7 @@ from penstock.wire.messages.share_acknowledge import (
     ShareAcknowledgeResponse,
     ShareAcknowledgeTopicResponse,
 )
+from penstock.wire.messages.share_fetch import ShareFetchRequest, ShareFetchResponse
 
 _NONE = -1
 _ZERO_UUID = bytes(16)
@@ -50,9 +51,12 @@ class ShareHandlers:
         self._sessions, self._configs, self._fetch = sessions, configs, fetch
         self._acknowledging = Acknowledging(registry, partitions)
         self._releases: set[asyncio.Task[None]] = set()
-        self.share_fetch = fetch.share_fetch
 
-    # --- Acknowledging ---
+    # --- Records ---
+
+    async def share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
+        """ShareFetch, key 78, v1-2. v2: acquire modes (KIP-1206), renewals (KIP-1222)."""
+        return await self._fetch.share_fetch(context, request)
 
     async def share_acknowledge(
         self, context: RequestContext, request: ShareAcknowledgeRequest

@@ -187,6 +187,10 @@ final class ShareChecks {
             }
         })).toList();
         threads.forEach(Thread::start);
+        Kit.eventually("everybody to be assigned the partition", () -> {
+            var members = kit.admin.describeShareGroups(List.of(group)).all().get().get(group).members();
+            return members.stream().filter(one -> !one.assignment().topicPartitions().isEmpty()).count() == 3;
+        });
         try (var producer = kit.producer("linger.ms", "1", "batch.size", "1000")) {
             for (String value : numbers(0, count)) {
                 producer.send(new ProducerRecord<>(topic, value));
