@@ -59,9 +59,7 @@ class GuardedWrites:
         number, expires_ms = self._write_number, self._holder.expires_ms(self._clock.now_ms())
 
         def script() -> Script[None]:
-            yield from leases.guard(
-                slots, self._epochs, write_number=number, expires_ms=expires_ms, whose=self._whose
-            )
+            yield from leases.guard(slots, self._epochs, write_number=number, expires_ms=expires_ms, whose=self._whose)
             yield from changes()
 
         try:
