@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from penstock.agent.agent import Agent
+from penstock.agent.api_versions import FIRST_OWN_API
 from penstock.agent.apis import Api, Handlers, apis
 from penstock.agent.metrics import exposition
 from penstock.agent.unserved import NOT_SERVED
@@ -116,8 +117,7 @@ def protocol() -> str:
     lines = [PROTOCOL_HEAD, "| Key | API | Served | Kafka | Notes |", "|---:|---|---|---|---|"]
     for key, api in sorted(table.items()):
         lines.append(
-            f"| {key} | {title(key)} | {span(api.versions)}{advertised(api)} | {span(codec.versions(key))} |"
-            f" {notes(key, api)} |"
+            f"| {key} | {title(key)} | {span(api.versions)}{advertised(api)} | {kafkas(key)} | {notes(key, api)} |"
         )
     missing = [key for key in ApiKey if key not in table and codec.versions(key)]
     lines += ["", MISSING_HEAD.rstrip(), *(f"| {key} | {title(key)} | {escaped(NOT_SERVED[key])} |" for key in missing)]
@@ -136,6 +136,11 @@ def title(key: int) -> str:
 
 def span(versions: range) -> str:
     return f"{versions.start}-{versions.stop - 1}" if len(versions) > 1 else f"{versions.start}"
+
+
+def kafkas(key: int) -> str:
+    """Kafka's versions; a dash for an API of ours, which only our command line is told of."""
+    return span(codec.versions(key)) if key < FIRST_OWN_API else "-"
 
 
 def advertised(api: Api) -> str:

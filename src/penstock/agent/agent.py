@@ -22,6 +22,7 @@ from penstock.agent.metadata import commit_path_of, kind_of, open_metadata
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.agent.tls import ServerTls
+from penstock.agent.web import Web
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
 from penstock.base.options import UpOptions
@@ -34,8 +35,10 @@ from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.groups.share.service import ShareGroups
+from penstock.identity.account_handlers import AccountHandlers
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
 from penstock.identity.handlers import IdentityHandlers
+from penstock.identity.issuer import Issuer
 from penstock.identity.penalties import Penalties
 from penstock.identity.service import Identities
 from penstock.log.aborted import StoredAborted
@@ -360,9 +363,16 @@ class Agent:
         async def on_thread(check: Callable[[], bool]) -> bool:
             return await loop.run_in_executor(checks, check)
 
+        issuer = None
+        if self.options.oauth is not None:
+            issuer = Issuer(self.options.oauth, fetch=Web(checks, self.options.oauth.ca).get, clock=clock)
         return Gate(
             authenticator=Authenticator(
-                database=self.database, clock=clock, randomness=self.randomness, on_thread=on_thread
+                database=self.database,
+                clock=clock,
+                randomness=self.randomness,
+                on_thread=on_thread,
+                bearer_tokens=issuer,
             ),
             dispatch=dispatch,
             clock=clock,
@@ -401,6 +411,7 @@ class Agent:
             quotas=QuotaHandlers(self.quotas),
             offsets=OffsetHandlers(topics, self.timestamps.offset_for_timestamp),
             identities=IdentityHandlers(self.identities),
+            accounts=AccountHandlers(self.identities),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
             share_groups=ShareGroupHandlers(self.share_groups, registry),

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from penstock.agent.apis import Api
 
 SOFTWARE_SINCE = 3
+OWN_SOFTWARE = "penstock"
+FIRST_OWN_API = 10_000
+"""APIs from here on are not Kafka's. Other clients are not told of them, and cannot stumble over them."""
 ZERO_FEATURES_SINCE = 4
 """Older clients cannot read a feature that may be at level 0 (KAFKA-17011)."""
 FEATURES = {
@@ -56,7 +59,11 @@ class ApiVersionsHandler:
             return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
         features = features_of(self._table)
         return ApiVersionsResponse(
-            api_keys=[_range(key, api) for key, api in sorted(self._table.items())],
+            api_keys=[
+                _range(key, api)
+                for key, api in sorted(self._table.items())
+                if key < FIRST_OWN_API or request.client_software_name == OWN_SOFTWARE
+            ],
             supported_features=[
                 SupportedFeatureKey(name=name, min_version=lowest, max_version=level)
                 for name, (lowest, level) in features.items()

@@ -16,6 +16,7 @@ from penstock.base.context import RequestContext
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.share.handlers import ShareGroupHandlers
+from penstock.identity.account_handlers import AccountHandlers
 from penstock.identity.handlers import IdentityHandlers
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
@@ -53,6 +54,7 @@ class Handlers:
     producers: ProducerHandlers
     offsets: OffsetHandlers
     identities: IdentityHandlers
+    accounts: AccountHandlers
     groups: GroupHandlers
     group_offsets: GroupOffsetHandlers
     transactions: TransactionHandlers
@@ -106,13 +108,17 @@ def _quota_apis(handlers: Handlers) -> dict[int, Api]:
     }
 
 
-def _identity_apis(identities: IdentityHandlers) -> dict[int, Api]:
+def _identity_apis(identities: IdentityHandlers, accounts: AccountHandlers) -> dict[int, Api]:
     """SASL is spoken at the gate; what comes here of it comes from somebody who has passed it, or need not."""
     return {
         ApiKey.SASL_HANDSHAKE: Api(_up_to(1), identities.sasl_handshake),
         ApiKey.SASL_AUTHENTICATE: Api(_up_to(2), identities.sasl_authenticate),
         ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: Api(_up_to(0), identities.describe_scram),
         ApiKey.ALTER_USER_SCRAM_CREDENTIALS: Api(_up_to(0), identities.alter_scram),
+        ApiKey.DESCRIBE_SERVICE_ACCOUNTS: Api(_up_to(0), accounts.describe_accounts),
+        ApiKey.ALTER_SERVICE_ACCOUNTS: Api(_up_to(0), accounts.alter_accounts),
+        ApiKey.CREATE_API_KEY: Api(_up_to(0), accounts.create_key),
+        ApiKey.DELETE_API_KEYS: Api(_up_to(0), accounts.delete_keys),
     }
 
 
@@ -125,7 +131,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         _transaction_apis(handlers)
         | _quota_apis(handlers)
         | _share_apis(handlers)
-        | _identity_apis(handlers.identities)
+        | _identity_apis(handlers.identities, handlers.accounts)
         | {
             ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
             ApiKey.FETCH: Api(_up_to(18, oldest=4)),

@@ -76,7 +76,7 @@ class Dispatcher:
         self.throttles: Throttles | None = None
         """Who limits clients, while any has a limit."""
         self._table: Mapping[int, Api] = {}
-        self.requests = [0] * (max(ApiKey) + 1)
+        self.requests = dict.fromkeys(map(int, ApiKey), 0)
         """How many requests came, by API key."""
 
     def serve(self, table: Mapping[int, Api]) -> None:

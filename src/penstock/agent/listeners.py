@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from penstock.base.errors import InvalidRequest
-from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
+from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER")
@@ -50,6 +51,8 @@ def listeners_of(options: UpOptions) -> tuple[Listener, ...]:
         ListenerOptions(host=options.kafka_host, port=options.kafka_port, advertised=options.advertised),
     )
     _check_together(given)
+    if options.oauth is not None:
+        _check_oauth(options.oauth)
     if not is_loopback(options.http_host):
         raise InvalidRequest(
             f"--http {options.http_host} can be reached from other machines, and what is there asks nobody who they"
@@ -120,6 +123,13 @@ def _check_tls(listener: Listener) -> None:
         raise InvalidRequest(
             f"listener {listener.name} asks clients for certificates and needs client-ca: who may have signed them"
         )
+
+
+def _check_oauth(oauth: OAuthOptions) -> None:
+    for url in (oauth.issuer, oauth.jwks_url):
+        parts = urlsplit(url or oauth.issuer)
+        if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+            raise InvalidRequest(f"the issuer of tokens has to be asked over TLS: https://…, not {url}")
 
 
 def _refuse_open_door(listener: Listener) -> None:

@@ -28,7 +28,7 @@ class _AgentCollector:
         info.add_metric([__version__], 1)
         yield info
         requests = CounterMetricFamily("penstock_requests", "Requests by Kafka API.", labels=["api"])
-        for key, count in enumerate(agent.dispatcher.requests):
+        for key, count in agent.dispatcher.requests.items():
             if count:
                 requests.add_metric([ApiKey(key).name.lower()], count)
         yield requests

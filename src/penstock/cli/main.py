@@ -35,6 +35,10 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
         },
         "Access": {
             "user": Lazy("user:user", "Users and their passwords."),
+            "service-account": Lazy(
+                "service_account:service_account", "Service accounts: programs that act in their own name."
+            ),
+            "api-key": Lazy("api_key:api_key", "API keys of service accounts."),
         },
         "This program": {
             "version": Lazy("version:version", "Print versions."),

@@ -8,9 +8,8 @@ It is never an argument.
 from __future__ import annotations
 
 import functools
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,7 @@ from penstock.cli.options import (
     yes_option,
 )
 from penstock.cli.output import Column, Listing, Notice, Result, Row, emit
+from penstock.cli.texts.properties import write_login
 from penstock.cli.up import parse_metadata_url
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _set(
 
         set_password(client, name, password)
     if target is not None:
-        _write(target, [("sasl.mechanism", "SCRAM-SHA-512"), *_login(name, password)])
+        write_login(target, "SCRAM-SHA-512", name, password)
 
 
 def _asked(name: str) -> str:
@@ -191,21 +191,6 @@ def _made_up() -> str:
     from penstock.base.randomness import SystemRandomness
 
     return base64.urlsafe_b64encode(SystemRandomness().token(24)).decode("ascii")
-
-
-def _login(name: str, password: str) -> Sequence[tuple[str, str]]:
-    module = "org.apache.kafka.common.security.scram.ScramLoginModule"
-    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-    return [("sasl.jaas.config", f'{module} required username="{quoted}" password="{password}";')]
-
-
-def _write(target: Path, properties: Sequence[tuple[str, str]]) -> None:
-    """A file that only its owner can read from its first byte on."""
-    lines = ["# How to connect. Add ssl.truststore.type=PEM and ssl.truststore.location if the authority is your own."]
-    lines += ["security.protocol=SASL_SSL", *(f"{name}={value}" for name, value in properties)]
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
 
 
 def _written(target: Path | None) -> str:

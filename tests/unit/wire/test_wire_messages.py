@@ -44,6 +44,7 @@ RENAMED = {
 }
 
 CORRELATION_ID = 77
+FIRST_OWN_API = 10_000
 
 
 def encode(case: Case, message: Message) -> tuple[bytes, int]:
@@ -83,7 +84,7 @@ def test_a_message_reads_back_as_it_was_written(api_key: int, seed: int) -> None
 @given(seed=st.integers(0, 2**48))
 def test_bytes_are_those_of_an_independent_implementation(api_key: int, seed: int) -> None:
     for case in cases(api_key):
-        if (case.api_key, case.version) in NOT_IN_KIO:
+        if (case.api_key, case.version) in NOT_IN_KIO or case.api_key >= FIRST_OWN_API:
             continue
         message = Values(case.facts, case.name, case.version, Random(seed), tame=True).message()
         frame, body = encode(case, message)
@@ -135,7 +136,7 @@ def test_kio_lacks_only_what_is_listed() -> None:
                 import_module(f"kio.schema.{name}.v{version}")
             except ModuleNotFoundError:
                 missing.add((api_key, version))
-    assert missing == NOT_IN_KIO
+    assert {pair for pair in missing if pair[0] < FIRST_OWN_API} == NOT_IN_KIO
 
 
 @pytest.mark.parametrize("stem", ["subscription", "assignment"])

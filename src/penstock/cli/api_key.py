@@ -1,0 +1,121 @@
+"""`penstock api-key`: what service accounts connect with, by SASL PLAIN over TLS.
+
+The secret of a key is shown once, or written to a file that only its owner can read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.cli.lazy import Lazy, LazyGroup, Misuse
+from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, yes_option
+from penstock.cli.output import Column, Listing, Notice, Result, Row
+from penstock.cli.texts.times import iso
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+
+
+@click.group(
+    "api-key",
+    cls=LazyGroup,
+    sections={
+        "Commands": {
+            "list": Lazy("api_key:list_keys", "List API keys, without their secrets."),
+            "create": Lazy("api_key:create", "Make an API key for a service account."),
+            "delete": Lazy("api_key:delete", "Delete API keys: nobody can connect with them any more."),
+        }
+    },
+)
+def api_key() -> None:
+    """API keys of service accounts."""
+
+
+@click.command("list", epilog="JSON: [{key, service_account, description, created_at, expires_at}].")
+@click.option("--owner", "owners", metavar="NAME", multiple=True, help="Only keys of this service account.")
+@asks_cluster
+def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
+    """List API keys, without their secrets."""
+    from penstock.cli.kafka.accounts import describe_accounts
+
+    rows: list[Row] = [
+        {
+            "key": key.key_id,
+            "service_account": key.owner,
+            "description": key.description,
+            "created_at": iso(key.created_ms),
+            "expires_at": None if key.expires_ms is None else iso(key.expires_ms),
+        }
+        for account in describe_accounts(client, owners or None)
+        for key in account.keys
+    ]
+    columns = [
+        Column("key"), Column("service_account", "owner"), Column("created_at", "created"),
+        Column("expires_at", "expires"), Column("description"),
+    ]  # fmt: skip
+    return Listing(rows=rows, columns=columns, empty="No API keys yet. Make one: penstock api-key create OWNER")
+
+
+@click.command(epilog="JSON: {key, secret, service_account, expires_at, file}. secret: null if it is in a file.")
+@click.argument("owner", metavar="SERVICE_ACCOUNT")
+@click.option("--description", default="", help="What it is for.")
+@click.option("--lifetime", "lifetime_ms", type=DURATION_MS, help="After how long it ends.  [default: never]")
+@click.option(
+    "--write", "target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+    help="Write FILE with it, for --client-config and Kafka's --command-config, and show nothing.",
+)  # fmt: skip
+@dry_run_option
+@asks_cluster
+def create(
+    client: Client, owner: str, description: str, lifetime_ms: int | None, target: Path | None, dry_run: bool
+) -> Result:  # fmt: skip
+    """Make an API key for a service account.
+
+    The secret is in the answer and nowhere else: it cannot be shown again.
+    """
+    from penstock.cli.kafka.accounts import create_key
+    from penstock.cli.texts.properties import write_login
+
+    document: dict[str, str | None]
+    if target is not None and target.exists():
+        raise Misuse(f"{target} exists already: choose another file, or remove it")
+    if dry_run:
+        document = {"key": None, "secret": None, "service_account": owner, "expires_at": None, "file": None}
+        return Notice(document=document, sentence=f"Would create an API key for {owner}.")
+    made = create_key(client, owner, description, lifetime_ms)
+    if target is not None:
+        write_login(target, "PLAIN", made.key_id, made.secret)
+    document = {
+        "key": made.key_id,
+        "secret": None if target is not None else made.secret,
+        "service_account": owner,
+        "expires_at": None if made.expires_ms is None else iso(made.expires_ms),
+        "file": None if target is None else str(target),
+    }
+    shown = f"How to connect is in {target}; nobody else can read it." if target else f"Its secret: {made.secret}"
+    return Notice(document=document, sentence=f"Created API key {made.key_id} for {owner}. {shown}")
+
+
+@click.command(epilog="JSON: [{key, deleted}].")
+@click.argument("key_ids", metavar="KEY...", nargs=-1, required=True)
+@yes_option
+@dry_run_option
+@asks_cluster
+def delete(client: Client, key_ids: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
+    """Delete API keys: nobody can connect with them any more."""
+    from penstock.base.errors import InvalidRequest
+    from penstock.cli.kafka.accounts import delete_keys, describe_accounts
+
+    wanted = tuple(dict.fromkeys(key_ids))
+    known = {key.key_id for account in describe_accounts(client) for key in account.keys}
+    for key_id in wanted:
+        if key_id not in known:
+            raise InvalidRequest(f"there is no API key {key_id!r}. See: penstock api-key list")
+    if not dry_run:
+        confirm(f"Delete {', '.join(wanted)}?", yes=yes)
+        delete_keys(client, wanted)
+    rows: list[Row] = [{"key": key_id, "deleted": not dry_run} for key_id in wanted]
+    return Listing(rows=rows, columns=[Column("key"), Column("deleted")], empty="")

@@ -1,0 +1,138 @@
+"""Service accounts and API keys over the Kafka protocol. These APIs are ours: Kafka has none for it.
+
+They are spoken on the connections that everything else is, so whoever may administer a cluster can do so by the same
+credentials and over the same TLS. Only our own command line is told of them.
+"""
+
+from __future__ import annotations
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
+from penstock.identity.accounts import ApiKey, ServiceAccount
+from penstock.identity.service import Identities
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.alter_service_accounts import (
+    AlterServiceAccountsRequest,
+    AlterServiceAccountsResponse,
+    AlterServiceAccountsResult,
+)
+from penstock.wire.messages.create_api_key import CreateApiKeyRequest, CreateApiKeyResponse
+from penstock.wire.messages.delete_api_keys import DeleteApiKeysRequest, DeleteApiKeysResponse, DeleteApiKeysResult
+from penstock.wire.messages.describe_service_accounts import (
+    DescribedApiKey,
+    DescribedServiceAccount,
+    DescribeServiceAccountsRequest,
+    DescribeServiceAccountsResponse,
+)
+
+Complaint = tuple[ErrorCode, str | None]
+FINE: Complaint = ErrorCode.NONE, None
+
+
+class AccountHandlers:
+    """Our APIs over `Identities`."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+
+    async def describe_accounts(
+        self, context: RequestContext, request: DescribeServiceAccountsRequest
+    ) -> DescribeServiceAccountsResponse:
+        """DescribeServiceAccounts, key 10000, v0: all of them or those of these names, with their keys; no secrets."""
+        found = await self._identities.service_accounts(context.cluster_id)
+        names = None if request.names is None else set(request.names)
+        return DescribeServiceAccountsResponse(
+            error_message=None,
+            accounts=[_described(account, keys) for account, keys in found if names is None or account.name in names],
+        )
+
+    async def alter_accounts(
+        self, context: RequestContext, request: AlterServiceAccountsRequest
+    ) -> AlterServiceAccountsResponse:
+        """AlterServiceAccounts, key 10001, v0: makes and removes accounts one by one. Keys go with their account."""
+        response = AlterServiceAccountsResponse()
+        for creation in request.creations:
+            complaint = await self._create(context.cluster_id, creation.name, creation.description)
+            response.results.append(_result(creation.name, complaint))
+        for name in request.deletions:
+            response.results.append(_result(name, await self._delete(context.cluster_id, name)))
+        return response
+
+    async def _create(self, cluster_id: int, name: str, description: str) -> Complaint:
+        try:
+            if await self._identities.create_account(cluster_id, name, description):
+                return FINE
+        except PlatformError as error:
+            return _complaint(error)
+        return ErrorCode.DUPLICATE_RESOURCE, f"service account {name} exists already"
+
+    async def _delete(self, cluster_id: int, name: str) -> Complaint:
+        try:
+            if await self._identities.delete_account(cluster_id, name):
+                return FINE
+        except PlatformError as error:
+            return _complaint(error)
+        return ErrorCode.RESOURCE_NOT_FOUND, f"there is no service account {name}"
+
+    async def create_key(self, context: RequestContext, request: CreateApiKeyRequest) -> CreateApiKeyResponse:
+        """CreateApiKey, key 10002, v0: a key for a service account. The answer is the only place its secret is in."""
+        try:
+            made = await self._identities.create_key(
+                context.cluster_id, request.owner, request.description, request.lifetime_ms
+            )
+        except PlatformError as error:
+            code, message = _complaint(error)
+            return CreateApiKeyResponse(error_code=code, error_message=message)
+        if made is None:
+            return CreateApiKeyResponse(
+                error_code=ErrorCode.RESOURCE_NOT_FOUND, error_message=f"there is no service account {request.owner}"
+            )
+        expires_ms = made.key.expires_ms
+        return CreateApiKeyResponse(
+            error_message=None, key_id=made.key.key_id, secret=made.secret,
+            expires_ms=-1 if expires_ms is None else expires_ms,
+        )  # fmt: skip
+
+    async def delete_keys(self, context: RequestContext, request: DeleteApiKeysRequest) -> DeleteApiKeysResponse:
+        """DeleteApiKeys, key 10003, v0: nobody can connect with them any more."""
+        response = DeleteApiKeysResponse()
+        try:
+            gone = await self._identities.delete_keys(context.cluster_id, request.key_ids)
+        except PlatformError as error:
+            code, message = _complaint(error)
+            response.results = [
+                DeleteApiKeysResult(key_id=key_id, error_code=code, error_message=message) for key_id in request.key_ids
+            ]
+            return response
+        for key_id in request.key_ids:
+            result = DeleteApiKeysResult(key_id=key_id, error_message=None)
+            if key_id not in gone:
+                result.error_code, result.error_message = ErrorCode.RESOURCE_NOT_FOUND, f"there is no API key {key_id}"
+            response.results.append(result)
+        return response
+
+
+def _described(account: ServiceAccount, keys: list[ApiKey]) -> DescribedServiceAccount:
+    return DescribedServiceAccount(
+        name=account.name,
+        description=account.description,
+        created_ms=account.created_ms,
+        keys=[
+            DescribedApiKey(
+                key_id=key.key_id, description=key.description, created_ms=key.created_ms,
+                expires_ms=-1 if key.expires_ms is None else key.expires_ms,
+            )
+            for key in keys
+        ],
+    )  # fmt: skip
+
+
+def _result(name: str, complaint: Complaint) -> AlterServiceAccountsResult:
+    return AlterServiceAccountsResult(name=name, error_code=complaint[0], error_message=complaint[1])
+
+
+def _complaint(error: PlatformError) -> Complaint:
+    if isinstance(error, InvalidRequest):
+        return ErrorCode.INVALID_REQUEST, str(error)
+    # A key that was made although nobody heard of it helps nobody, and is seen in the list.
+    return (ErrorCode.NOT_CONTROLLER if isinstance(error, Unavailable) else ErrorCode.UNKNOWN_SERVER_ERROR), str(error)

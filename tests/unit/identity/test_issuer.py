@@ -1,0 +1,190 @@
+"""Tokens: which are good, whom they name, and how often their issuer is asked for its keys."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from fixtures.clocks import START_MS, ManualClock
+from joserfc import jwt
+from joserfc.jwk import ECKey, OctKey, RSAKey
+
+from penstock.base.errors import Unavailable
+from penstock.base.options import OAuthOptions
+from penstock.identity.failures import InvalidCredentials
+from penstock.identity.issuer import GIVE_UP_S, MAX_KEYS, REFRESH_S, RETRY_S, Issuer, read_keys
+
+ISSUER, AUDIENCE = "https://login.example.com/realm", "kafka"
+NOW_S = START_MS // 1000
+RSA = RSAKey.generate_key(2048, {"kid": "rsa"})
+EC = ECKey.generate_key("P-256", {"kid": "ec"})
+OTHER = RSAKey.generate_key(2048, {"kid": "rsa"})
+
+
+def claims(**changed: Any) -> dict[str, Any]:
+    base = {"iss": ISSUER, "aud": AUDIENCE, "sub": "billing", "exp": NOW_S + 600, "iat": NOW_S}
+    return {name: value for name, value in {**base, **changed}.items() if value is not None}
+
+
+def signed(key: Any = RSA, algorithm: str = "RS256", header: Any = None, **changed: Any) -> str:
+    head = {"alg": algorithm, "kid": key.kid} | (header or {})
+    algorithms = [algorithm]
+    return jwt.encode({k: v for k, v in head.items() if v is not None}, claims(**changed), key, algorithms=algorithms)
+
+
+class World:
+    """An issuer's web site."""
+
+    def __init__(self, *keys: Any, jwks_url: str | None = None) -> None:
+        self.clock = ManualClock()
+        self.keys = list(keys or (RSA, EC))
+        self.asked: list[str] = []
+        self.is_down = False
+        self.configuration: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": "https://login.example.com/keys"}
+        options = OAuthOptions(issuer=ISSUER, audience=AUDIENCE, jwks_url=jwks_url)
+        self.issuer = Issuer(options, fetch=self._fetch, clock=self.clock)
+
+    async def _fetch(self, url: str) -> bytes:
+        self.asked.append(url)
+        await asyncio.sleep(0)
+        if self.is_down:
+            raise Unavailable("down")
+        if url.endswith("/.well-known/openid-configuration"):
+            return json.dumps(self.configuration).encode()
+        return json.dumps({"keys": [key.as_dict(private=False) for key in self.keys]}).encode()
+
+    async def principal(self, token: str) -> str:
+        return (await self.issuer.identity_of(token, 7)).principal
+
+    def pass_s(self, seconds: float) -> None:
+        self.clock.time_ms += int(seconds * 1000)
+
+
+async def test_a_good_token() -> None:
+    world = World()
+    identity = await world.issuer.identity_of(signed(), 7)
+    assert (identity.principal, identity.cluster_id) == ("User:billing", 7)
+    assert identity.expires_ms == (NOW_S + 600) * 1000
+    assert await world.principal(signed(EC, "ES256", aud=["other", AUDIENCE])) == "User:billing"
+    assert await world.principal(signed(RSA, "PS512")) == "User:billing"
+    assert world.asked == [ISSUER + "/.well-known/openid-configuration", "https://login.example.com/keys"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"iss": None}, {"iss": ISSUER + "/"}, {"aud": None}, {"aud": "other"}, {"aud": ["other"]}, {"exp": None},
+        {"exp": NOW_S - 31}, {"exp": "soon"}, {"exp": True}, {"exp": -1}, {"nbf": NOW_S + 31}, {"iat": NOW_S + 31},
+        {"sub": None}, {"sub": ""}, {"sub": 5}, {"sub": "a\nb"}, {"sub": "x" * 256},
+    ],
+)  # fmt: skip
+async def test_claims_that_do_not_do(changed: dict[str, Any]) -> None:
+    with pytest.raises(InvalidCredentials):
+        await World().principal(signed(**changed))
+
+
+async def test_clocks_may_differ_a_little() -> None:
+    world = World()
+    for changed in ({"exp": NOW_S - 29}, {"nbf": NOW_S + 29}):
+        assert await world.principal(signed(**changed)) == "User:billing"
+
+
+async def test_signatures_that_do_not_do() -> None:
+    world = World()
+    good = signed()
+    head, body, signature = good.split(".")
+    secret = OctKey.import_key("x" * 64, {"kid": "rsa"})
+    forged = [
+        signed(OTHER),
+        f"{head}.{body}.",
+        f"{head}.{body}",
+        f"{head}.{body[:-2]}AA.{signature}",
+        signed(secret, "HS256"),
+        signed(EC, "ES256", {"kid": "rsa"}),
+        "eyJhbGciOiJub25lIn0." + body + ".",
+        "eyJhbGciOiJub25lIiwia2lkIjoicnNhIn0." + body + ".",
+        "", ".", "..", "a.b.c", "é", "x" * 20_000, "W10.e30.x", head,
+    ]  # fmt: skip
+    for token in forged:
+        with pytest.raises(InvalidCredentials):
+            await world.principal(token)
+    assert await world.principal(good) == "User:billing"
+
+
+async def test_a_key_that_is_not_known_is_asked_for_but_not_all_the_time() -> None:
+    world = World(RSA, jwks_url="https://login.example.com/direct")
+    assert await world.principal(signed()) == "User:billing"
+    for _ in range(20):
+        with pytest.raises(InvalidCredentials):
+            await world.principal(signed(EC, "ES256"))
+    assert len(world.asked) == 1
+    world.keys = [EC]  # The issuer has another key now.
+    world.pass_s(RETRY_S + 1)
+    assert await world.principal(signed(EC, "ES256")) == "User:billing"
+    assert len(world.asked) == 2
+    with pytest.raises(InvalidCredentials):
+        await world.principal(signed())
+    assert len(world.asked) == 2
+
+
+async def test_many_at_once_ask_once() -> None:
+    world = World()
+    await asyncio.gather(*(world.principal(signed()) for _ in range(50)))
+    assert len(world.asked) == 2
+
+
+async def test_an_issuer_that_is_down() -> None:
+    world = World()
+    world.is_down = True
+    with pytest.raises(Unavailable):
+        await world.principal(signed())
+    world.is_down = False
+    with pytest.raises(Unavailable):
+        await world.principal(signed())
+    world.pass_s(RETRY_S + 1)
+    assert await world.principal(signed()) == "User:billing"
+    world.is_down = True
+    world.pass_s(REFRESH_S + 1)
+    later = {"exp": NOW_S + 10**6}
+    assert await world.principal(signed(**later)) == "User:billing"
+    world.pass_s(GIVE_UP_S)
+    with pytest.raises(Unavailable):
+        await world.principal(signed(**later))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"issuer": "https://evil.example.com"}, {"jwks_uri": None}, {"jwks_uri": "http://login.example.com/keys"}],
+)
+async def test_a_configuration_that_is_not_believed(changed: dict[str, Any]) -> None:
+    world = World()
+    world.configuration |= changed
+    with pytest.raises(Unavailable):
+        await world.principal(signed())
+
+
+async def test_a_token_without_a_key_id() -> None:
+    bare = signed(header={"kid": None})
+    assert await World(RSA).principal(bare) == "User:billing"
+    with pytest.raises(InvalidCredentials):
+        await World(RSA, EC).principal(bare)
+
+
+def test_sets_of_keys() -> None:
+    public = RSA.as_dict(private=False)
+    noise = [
+        None,
+        5,
+        {},
+        {"kty": "oct", "k": "AAAA", "kid": "oct"},
+        {"kty": "RSA"},
+        {**public, "use": "enc", "kid": "e"},
+    ]
+    assert set(read_keys(json.dumps({"keys": [*noise, public]}).encode())) == {"rsa"}
+    many = [{**public, "kid": str(number)} for number in range(MAX_KEYS + 50)]
+    assert len(read_keys(json.dumps({"keys": many}).encode())) == MAX_KEYS
+    for document in (b"", b"[]", b"{}", b'{"keys": 5}', b'{"keys": []}', b"[" * 100_000):
+        with pytest.raises(Unavailable):
+            read_keys(document)
