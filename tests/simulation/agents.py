@@ -40,13 +40,16 @@ from penstock.log.offsets_api import OffsetHandlers
 from penstock.log.produce import ProduceHandler, response_of
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.reader import Reader
+from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import load_state
 from penstock.log.registry import Registry
+from penstock.log.roll_forward import roll_forward
 from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
+from penstock.log.trailing_rows import TrailingRows
 from penstock.log.upkeep.background import Background, Chore
 from penstock.log.upkeep.chores import Upkeep
 from penstock.log.upkeep.uploads import Uploads
@@ -118,6 +121,8 @@ class SimAgent:
             database=around.database, registry=self.registry, settings=live,
             clock=around.clock, randomness=around.randomness, node_id=NODE_ID,
         )  # fmt: skip
+        if around.epoch is None:
+            self._life = await roll_forward(around.database, around.wal)
         await self.topics.load()
         seq = await load_state(around.database, self.registry, around.wal)
         self.segments = SegmentIndex(around.database)
@@ -154,18 +159,25 @@ class SimAgent:
 
     def _path(self, seq: int) -> CommitPath:
         around = self.around
-        if around.epoch is None:
-            return EmbeddedCommitPath(
-                database=around.database, wal=around.wal, clock=around.clock, randomness=around.randomness, seq=seq,
-                inline=around.inline, agent_id=around.agent_id,
-            )  # fmt: skip
-        self.follower = Follower(
-            database=around.database, registry=self.registry, randomness=around.randomness, seq=seq
-        )  # fmt: skip
 
         async def on_thread(work: Callable[[], WalLocation]) -> WalLocation:
             await asyncio.sleep(0)
             return work()
+
+        if around.epoch is None:
+            rows = TrailingRows(around.database, around.randomness)
+            through_database = EmbeddedCommitPath(
+                database=around.database, wal=around.wal, clock=around.clock, randomness=around.randomness, seq=seq,
+                inline=around.inline, agent_id=around.agent_id, rows=rows,
+            )  # fmt: skip
+            return RecordFirstCommitPath(
+                through_database, rows, metadata=around.database, wal=around.wal, clock=around.clock,
+                randomness=around.randomness, on_thread=on_thread, life=self._life, inline=around.inline,
+                agent_id=around.agent_id,
+            )  # fmt: skip
+        self.follower = Follower(
+            database=around.database, registry=self.registry, randomness=around.randomness, seq=seq
+        )  # fmt: skip
 
         return SharedCommitPath(
             database=around.database, wal=around.wal, registry=self.registry, follower=self.follower,
@@ -190,7 +202,7 @@ class SimAgent:
         upkeep = self.upkeep = Upkeep(
             database=around.database, registry=self.registry, topics=self.topics, segments=self.segments,
             objects=around.objects, uploads=Uploads(around.randomness), settings=live, clock=around.clock,
-            executor=None, shard_id=SHARD_ID, grace_ms=plan.grace_ms,
+            executor=None, shard_id=SHARD_ID, grace_ms=plan.grace_ms, store_rows=self.commit_path.store_rows,
         )  # fmt: skip
         self.compaction = WalCompaction(
             upkeep.changes, wal=around.wal, registry=self.registry, backlog=self.backlog,

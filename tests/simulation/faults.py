@@ -148,6 +148,16 @@ class FaultyWal:
         self._guards.on_release(locations)
         self._inner.release(locations)
 
+    def places(self) -> list[str]:
+        """Where objects may lie. It fails for the many reads that follow: a start must have a chance."""
+        if self._source.read("wal"):
+            raise Unavailable("the log is away")
+        return self._inner.places()
+
+    def look(self, key: str, offset: int, size_bytes: int) -> memoryview:
+        """Bytes of a place."""
+        return self._inner.look(key, offset, size_bytes)
+
     def recover(self, live: Iterable[WalLocation]) -> None:
         """Exactly these objects are alive."""
         self._inner.recover(live)

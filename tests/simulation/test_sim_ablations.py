@@ -31,6 +31,7 @@ from penstock.log import (
     model,
     reader,
     recovery,
+    roll_forward,
     shared_commit_path,
     topic_store,
     usage,
@@ -39,6 +40,7 @@ from penstock.log import (
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import Commit, CommitEntry
 from penstock.log.follow import Follower
+from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.upkeep import garbage, key_compaction, retention, wal_compaction, wal_plan, wal_store
 from penstock.storage.wal import Buffer, WalLocation
@@ -83,15 +85,28 @@ def high_watermark_before_the_commit(patch: pytest.MonkeyPatch) -> None:
 
 def acknowledged_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     async def hasty(
-        self: EmbeddedCommitPath, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: object
-    ) -> Commit:
-        attempt = self._attempt()
-        self._database.submit(
-            lambda connection: self._write(connection, attempt, body, entries, heads, change)
-        ).add_done_callback(lambda done: done.exception())
-        return self._done(attempt, WalLocation("memory/000000000000", 0, len(body)), entries, heads)
+        self: RecordFirstCommitPath, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int],
+        change: object,
+    ) -> Commit:  # fmt: skip
+        row = self._record(body, entries, heads)
+        asyncio.get_running_loop().create_task(self._on_thread(lambda: self._append(body))).add_done_callback(
+            lambda done: done.exception()
+        )
+        return self._done(row, WalLocation("memory/000000000000", 0, len(body)), entries, heads)
 
-    patch.setattr(EmbeddedCommitPath, "commit", hasty)
+    patch.setattr(RecordFirstCommitPath, "commit", hasty)
+    patch.setattr(RecordFirstCommitPath, "commit_now", lambda *args: None)
+
+
+def failed_writes_are_not_made_void(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: RecordFirstCommitPath) -> None:
+        self._failed = False
+
+    patch.setattr(RecordFirstCommitPath, "_void", nothing)
+
+
+def records_are_not_rolled_forward(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(roll_forward, "found_rows", lambda *args, **options: [])
 
 
 def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
@@ -378,12 +393,14 @@ COMPACTED = test_sim_transactions.test_transactions_in_a_compacted_topic.scenari
 SHARED = test_sim_shared.test_two_agents_make_one_log.scenario
 OVER_TWO = test_sim_transactions.test_transactions_over_two_agents.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
-    (no_look_up_of_lost_answers, LOG),
+    (no_look_up_of_lost_answers, TRANSACTIONS),
     (no_judgement_of_producers, LOG),
     (no_waiting_for_the_first_batch, LOG),
     (producers_are_not_recovered, LOG),
     (high_watermark_before_the_commit, LOG),
     (acknowledged_before_the_commit, LOG),
+    (failed_writes_are_not_made_void, LOG),
+    (records_are_not_rolled_forward, LOG),
     (objects_are_not_durable_when_named, LOG),
     (batches_are_cut, LOG),
     (space_is_released_before_the_commit, COMPACTION),

@@ -7,6 +7,7 @@ accepted, answers it, and lets go of everything. An agent belongs to the event l
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,14 @@ from penstock.agent.apis import Handlers, apis
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.gate import Gate
 from penstock.agent.listeners import listeners_of
-from penstock.agent.metadata import commit_path_of, kind_of, open_metadata
+from penstock.agent.metadata import bring_in_commits, commit_path_of, kind_of, open_metadata
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.agent.tls import ServerTls
 from penstock.agent.web import Web
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
+from penstock.base.errors import Unavailable
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
 from penstock.coordination.leases import Holder
@@ -103,6 +105,8 @@ COLD_THREADS = 4
 STOP_GRACE_S = 2.0
 DRAIN_S = 10.0
 """How long a stop waits for flushes. Only a database that does not answer makes one take that long."""
+STORE_ROWS_S = 1.0
+"""How long it then waits for the database to have what was committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +164,7 @@ class Agent:
             node_id=NODE_ID,
         )  # fmt: skip
         self._closing.push_async_callback(self.topics.close)
+        await bring_in_commits(self.metadata, wal, shard_id=SHARD_ID)
         await self.topics.load()
         seq = await load_state(self.database, self.registry, wal)
         self.segments = SegmentIndex(self.database)
@@ -177,6 +182,7 @@ class Agent:
             inline=options.durability == "process" or options.data_dir is None, executor=self._wal_executor,
             shard_id=SHARD_ID, agent_id=NODE_ID, on_commit=self.backlog.on_commit,
         )  # fmt: skip
+        self._closing.callback(self.commit_path.close)
         self.writer = Writer(
             arena=self.tail, commit_path=self.commit_path, clock=clock, on_commit=self.backlog.on_commit,
             room=self.backlog,
@@ -237,7 +243,7 @@ class Agent:
         upkeep = self.upkeep = Upkeep(
             database=self.database, registry=self.registry, topics=self.topics, segments=self.segments,
             objects=self.objects, uploads=Uploads(self.randomness), settings=live, clock=self.clock,
-            executor=executor, shard_id=SHARD_ID,
+            executor=executor, shard_id=SHARD_ID, store_rows=self.commit_path.store_rows,
         )  # fmt: skip
         self.compaction = WalCompaction(
             upkeep.changes, wal=self.wal, registry=self.registry, backlog=self.backlog, on_segments=self._on_segments
@@ -392,6 +398,9 @@ class Agent:
         except TimeoutError:
             _log.warning("stopping although the last flush has no outcome: its producers will try it again")
             self.writer.abandon()
+        # The next start would do it as well.
+        with contextlib.suppress(TimeoutError, Unavailable):
+            await asyncio.wait_for(self.commit_path.store_rows(), STORE_ROWS_S)
 
     def _pinned_bytes(self) -> int:
         """Memory beyond the budgets of the tail and of cold reads, which only unread responses keep."""

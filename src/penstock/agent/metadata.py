@@ -23,8 +23,11 @@ from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commit_sql import take_over
 from penstock.log.commits import Commit
 from penstock.log.follow import Follower
+from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.registry import Registry
+from penstock.log.roll_forward import roll_forward
 from penstock.log.shared_commit_path import SharedCommitPath
+from penstock.log.trailing_rows import TrailingRows
 from penstock.metadata.database import Script
 from penstock.metadata.migrate import migrate
 from penstock.metadata.sqlite import SqliteDatabase
@@ -58,6 +61,8 @@ class Metadata:
     database: SqliteDatabase | PostgresDatabase
     epoch: int = 0
     """Of the shard, where the database could have had another user before."""
+    life: int = 0
+    """Which start this is, where commits are made by their WAL objects."""
 
     async def close(self) -> None:
         """Let go of it."""
@@ -115,21 +120,18 @@ async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: st
         _log.warning("%s has %s = off: acknowledged records can be lost when its machine fails", place, name)
 
 
+async def bring_in_commits(metadata: Metadata, wal: WalStore, *, shard_id: int) -> None:
+    """Let the database have everything that was committed, before anything is read from it."""
+    if isinstance(metadata.database, SqliteDatabase):
+        metadata.life = await roll_forward(metadata.database, wal, shard_id=shard_id)
+
+
 def commit_path_of(
     metadata: Metadata, wal: WalStore, registry: Registry, *, clock: Clock, randomness: Randomness, seq: int,
     inline: bool, executor: ThreadPoolExecutor, shard_id: int, agent_id: int, on_commit: Callable[[Commit], None],
-) -> EmbeddedCommitPath | SharedCommitPath:  # fmt: skip
+) -> RecordFirstCommitPath | SharedCommitPath:  # fmt: skip
     """The way of this agent's commits. `on_commit` hears of others' commits."""
-    database = metadata.database
-    if isinstance(database, SqliteDatabase):
-        return EmbeddedCommitPath(
-            database=database, wal=wal, clock=clock, randomness=randomness, seq=seq, inline=inline, shard_id=shard_id,
-            agent_id=agent_id,
-        )  # fmt: skip
-    follower = Follower(
-        database=database, registry=registry, randomness=randomness, seq=seq, shard_id=shard_id, on_commit=on_commit
-    )
-    loop = asyncio.get_running_loop()
+    database, loop = metadata.database, asyncio.get_running_loop()
 
     async def on_thread(work: Callable[[], WalLocation]) -> WalLocation:
         try:
@@ -137,6 +139,19 @@ def commit_path_of(
         except RuntimeError as closed:
             raise Unavailable("the agent is stopping") from closed
 
+    if isinstance(database, SqliteDatabase):
+        rows = TrailingRows(database, randomness)
+        through_database = EmbeddedCommitPath(
+            database=database, wal=wal, clock=clock, randomness=randomness, seq=seq, inline=inline, shard_id=shard_id,
+            agent_id=agent_id, rows=rows,
+        )  # fmt: skip
+        return RecordFirstCommitPath(
+            through_database, rows, metadata=database, wal=wal, clock=clock, randomness=randomness, on_thread=on_thread,
+            life=metadata.life, inline=inline, shard_id=shard_id, agent_id=agent_id,
+        )  # fmt: skip
+    follower = Follower(
+        database=database, registry=registry, randomness=randomness, seq=seq, shard_id=shard_id, on_commit=on_commit
+    )
     return SharedCommitPath(
         database=database, wal=wal, registry=registry, follower=follower, clock=clock, randomness=randomness,
         on_thread=on_thread, epoch=metadata.epoch, shard_id=shard_id, agent_id=agent_id,

@@ -1,9 +1,10 @@
-"""How a flush becomes durable and ordered: the port the writer commits through, and its embedded implementation.
+"""How a flush becomes durable and ordered: the port the writer commits through, and the way through the database.
 
 Embedded, one process owns the data, so offsets are known before anything is written: the heads are in memory and
 only this path moves them. A commit is then the WAL object followed by one row; both happen on the database's writer
 thread, in the order flushes are submitted, one hop for the two of them. Small flushes that need no disk flush are
-committed in line, without the hop.
+committed in line, without the hop. Most flushes need not come this way (see record_first.py): it is for those that
+change something else as well, and for when something has gone wrong.
 
 If the row may or may not have been written, it is looked up by its object id before anyone is answered. That is so
 after every failure but those that say that nothing happened: only after them is the object's space free again.
@@ -23,6 +24,7 @@ from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
+from penstock.log.trailing_rows import CommitRow, TrailingRows, insert_rows
 from penstock.metadata.database import Script
 from penstock.metadata.sqlite_engine import run_script
 from penstock.storage.wal import WalLocation, WalStore
@@ -76,6 +78,15 @@ class WriterThread(Protocol):
 class CommitPath(Protocol):
     """Makes flushes durable, one after the other."""
 
+    def record_bytes(self, entries: int, batches: int) -> int:
+        """How much room at the front of a body belongs to the path."""
+
+    async def store_rows(self) -> int:
+        """Until the database has a row for every commit so far; the last one that it is known to have."""
+
+    def close(self) -> None:
+        """Do nothing more."""
+
     is_alone: bool
     """Whether nobody else appends: then a batch that is out of order by what is known here is out of order."""
 
@@ -118,6 +129,8 @@ class _Attempt:
     object_id: bytes
     now_ms: int
     seq: int
+    rows: Sequence[CommitRow] = ()
+    """Those of earlier commits that it takes along."""
     location: WalLocation | None = None
 
 
@@ -139,9 +152,12 @@ class EmbeddedCommitPath:
         inline: bool,
         shard_id: int = 1,
         agent_id: int = 1,
+        rows: TrailingRows | None = None,
     ) -> None:
         self._database, self._wal, self._clock, self._randomness = database, wal, clock, randomness
-        self._seq = seq
+        self._rows = rows or TrailingRows(database, randomness)
+        self.seq = seq
+        """The last commit's."""
         self._inline = inline
         self._shard_id, self._agent_id = shard_id, agent_id
         self._unsure: _Attempt | None = None
@@ -151,6 +167,18 @@ class EmbeddedCommitPath:
 
     async def catch_up(self) -> None:
         """Nobody else commits."""
+
+    def record_bytes(self, entries: int, batches: int) -> int:
+        """None: the database says what was committed."""
+        return 0
+
+    async def store_rows(self) -> int:
+        """Until the database has a row for every commit so far; the last one that it is known to have."""
+        await self._rows.store()
+        return self.seq - len(self._rows.waiting())
+
+    def close(self) -> None:
+        """Nothing of its own is under way."""
 
     async def commit(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
@@ -206,7 +234,9 @@ class EmbeddedCommitPath:
         self._unsure_change = False
         while True:
             try:
-                await self._database.submit(partial(run_script, script=change.script))
+                rows = self._rows.waiting()
+                await self._database.submit(partial(_write_change, rows=rows, script=change.script))
+                self._note_written(rows)
                 return
             except NOTHING_HAPPENED:
                 if not unsure:
@@ -222,7 +252,9 @@ class EmbeddedCommitPath:
         if not self._inline or not self._database.idle or self._unsure is not None:
             return False
         try:
-            self._database.run_inline(partial(run_script, script=change.script))
+            rows = self._rows.waiting()
+            self._database.run_inline(partial(_write_change, rows=rows, script=change.script))
+            self._note_written(rows)
         except NOTHING_HAPPENED:
             raise
         except Exception as problem:  # noqa: BLE001  # noted, and tried again
@@ -231,14 +263,24 @@ class EmbeddedCommitPath:
             return False
         return True
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether `commit` has to find out first what became of the last commit in line."""
+        return self._unsure is not None
+
     def _attempt(self) -> _Attempt:
-        return _Attempt(self._randomness.token(16), self._clock.now_ms(), self._seq + 1)
+        return _Attempt(self._randomness.token(16), self._clock.now_ms(), self.seq + 1, self._rows.waiting())
 
     def _done(
         self, attempt: _Attempt, location: WalLocation, entries: Sequence[CommitEntry], heads: Sequence[int]
     ) -> Commit:
-        self._seq = attempt.seq
+        self.seq = attempt.seq
+        self._note_written(attempt.rows)
         return Commit(attempt.seq, attempt.object_id, location, attempt.now_ms, self._agent_id, entries, heads)
+
+    def _note_written(self, rows: Sequence[CommitRow]) -> None:
+        if rows:
+            self._rows.has(rows[-1].seq)
 
     def _give_up(self, attempt: _Attempt) -> None:
         """The object, if it was written, has no row and never will: its space is free."""
@@ -257,6 +299,7 @@ class EmbeddedCommitPath:
         heads: Sequence[int], change: Change | None,
     ) -> WalLocation:  # fmt: skip
         location = attempt.location = self._wal.append((body,))
+        insert_rows(connection, attempt.rows)
         connection.execute(
             _INSERT,
             (
@@ -285,6 +328,13 @@ class EmbeddedCommitPath:
             except (OutcomeUnknown, Unavailable):
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+
+def _write_change(
+    connection: sqlite3.Connection, rows: Sequence[CommitRow], script: Callable[[], Script[None]]
+) -> None:
+    insert_rows(connection, rows)
+    run_script(connection, script)
 
 
 def _note(problem: Exception) -> None:

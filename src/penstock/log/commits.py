@@ -114,6 +114,11 @@ def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
     return b"".join(parts)
 
 
+def packed_bytes_max(entries: int, batches: int) -> int:
+    """The size of both columns for so many entries with so many batches, at most."""
+    return 1 + entries * (_ENTRY.size + 8) + batches * _PRODUCER_WITH_FLAGS.size
+
+
 def unpack_entries(blob: bytes) -> list[CommitEntry]:
     """Read the `entries` column; raise `CorruptData` on anything that was not packed by us."""
     if not blob or blob[0] not in (FORMAT, FORMAT_WITH_FLAGS):

@@ -317,8 +317,10 @@ class Writer:
             size = self._board(flush, size)
         if not shares:
             return flush
-        body, chunk = self._arena.reserve(aligned(size))
+        front = self._commit_path.record_bytes(len(shares), sum(len(share.appended) for share in shares))
+        body, chunk = self._arena.reserve(aligned(front + size))
         for share in shares:
+            share.byte_start += front
             position = share.byte_start
             for batch, _, _, offset in share.appended:
                 data = batch.data

@@ -75,6 +75,14 @@ class MemoryWal:
             for location in locations:
                 self._held_bytes -= len(self._objects.pop(location.key, b""))
 
+    def places(self) -> list[str]:
+        """The keys: each has one object, at its beginning."""
+        return list(self._objects)
+
+    def look(self, key: str, offset: int, size_bytes: int) -> memoryview:
+        """Bytes of an object."""
+        return memoryview(self._objects.get(key, b""))[offset : offset + size_bytes]
+
     def recover(self, live: Iterable[WalLocation]) -> None:
         """Keep exactly these objects. Raise `CorruptData` if one of them is not there, as after a restart."""
         with self._lock:

@@ -31,7 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, Unavailable
 from penstock.storage.arena import ALIGNMENT, aligned
 from penstock.storage.descriptors import DescriptorTable
 from penstock.storage.disk import (
@@ -125,7 +125,10 @@ class SlabWal:
             writer.write(body, size_bytes, offset)
         except OSError as error:
             self._abandon(slab, offset, full=is_full(error))
-            raise unavailable(error, "writing to", self._directory) from error
+            failure = unavailable(error, "writing to", self._directory)
+            if is_full(error):
+                raise failure from error  # The end of the object is not there, whatever its beginning is.
+            raise OutcomeUnknown(f"{failure}; whether it was written is not known") from error
         except BaseException:
             self._abandon(slab, offset, full=False)
             raise
@@ -190,6 +193,19 @@ class SlabWal:
                     self._free_if_empty(slab)
             surplus = self._take_surplus()
         self._delete(surplus)
+
+    def places(self) -> list[str]:
+        """The files."""
+        return list(self._slabs)
+
+    def look(self, key: str, offset: int, size_bytes: int) -> memoryview:
+        """Bytes of a file."""
+        path = self._directory / key
+        try:
+            with self._readers.reading(path) as descriptor:
+                return memoryview(os.pread(descriptor, size_bytes, offset))
+        except OSError as error:
+            raise unavailable(error, "reading", path) from error
 
     def recover(self, live: Iterable[WalLocation]) -> None:
         """Take exactly these objects for alive. Raise `CorruptData` if one of them cannot be there."""

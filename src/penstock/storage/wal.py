@@ -43,7 +43,7 @@ class WalStore(Protocol):
         """How many bytes of objects can be alive before `append` refuses, roughly."""
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
-        """Write one object; it is durable on return. Raise `Unavailable` when nothing was written."""
+        """Write one object; it is durable on return. Raise `Unavailable` when it was not written, not to its end."""
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
         """Bytes [start, end) of an object. May run on any thread while another appends."""
@@ -62,6 +62,12 @@ class WalStore(Protocol):
 
     def release(self, locations: Iterable[WalLocation]) -> None:
         """These objects are no longer needed; their space may be used again."""
+
+    def places(self) -> list[str]:
+        """Before `recover`: keys of everything that objects may lie in, whether or not they are alive."""
+
+    def look(self, key: str, offset: int, size_bytes: int) -> memoryview:
+        """Before `recover`: bytes at some page of a place, whatever they are; fewer where it ends."""
 
     def recover(self, live: Iterable[WalLocation]) -> None:
         """At start: exactly these objects are alive; everything else is free space."""

@@ -60,6 +60,12 @@ class FakeCommits:
         self.moved = 0
         """By how much other agents have moved heads meanwhile."""
 
+    def record_bytes(self, entries: int, batches: int) -> int:
+        return 0
+
+    async def store_rows(self) -> int:
+        return len(self.commits)
+
     def commit_now(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: object = None
     ) -> Commit | None:

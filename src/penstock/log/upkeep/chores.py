@@ -24,7 +24,7 @@ from penstock.log.upkeep.merging import Merging
 from penstock.log.upkeep.producer_expiry import ProducerExpiry
 from penstock.log.upkeep.removal import TopicRemoval, Trimming
 from penstock.log.upkeep.retention import Retention
-from penstock.log.upkeep.rewriting import SegmentChanges
+from penstock.log.upkeep.rewriting import SegmentChanges, StoreRows
 from penstock.log.upkeep.uploads import Uploads
 from penstock.metadata.database import Database
 from penstock.storage.object_store import ObjectStore
@@ -36,13 +36,13 @@ class Upkeep:
     def __init__(
         self, *, database: Database, registry: Registry, topics: Topics, segments: SegmentIndex, objects: ObjectStore,
         uploads: Uploads, settings: LiveSettings, clock: Clock, executor: Executor | None, shard_id: int = 1,
-        grace_ms: int = GRACE_MS,
+        grace_ms: int = GRACE_MS, store_rows: StoreRows | None = None,
     ) -> None:  # fmt: skip
         self._wake: Callable[[str], None] = _nobody
         self.changes = changes = SegmentChanges(
             database=database, segments=segments, objects=objects, uploads=uploads, clock=clock, executor=executor,
             shard_id=shard_id, on_garbage=self._on_garbage,
-            on_doubt=lambda: self._wake(Trimming.name),
+            on_doubt=lambda: self._wake(Trimming.name), store_rows=store_rows,
         )  # fmt: skip
         self.retention = Retention(database=database, registry=registry, topics=topics, settings=settings, clock=clock)
         self.trimming = Trimming(changes, registry, wake=lambda: self._wake(Trimming.name))

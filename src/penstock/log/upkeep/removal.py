@@ -135,6 +135,7 @@ class TopicRemoval:
 
     async def _free(self, partition_id: int) -> int:
         changes, now_ms = self._changes, self._changes.clock.now_ms()
+        await changes.store_rows()
         try:
             return await changes.database.transaction(
                 lambda: segment_store.free_deleted(partition_id, changes.shard_id, SEGMENTS_AT_ONCE, now_ms),

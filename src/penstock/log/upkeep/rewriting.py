@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from struct import Struct
@@ -37,6 +37,7 @@ from penstock.storage.wal import Buffer
 from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, BatchHeader, iter_batches, parse_header, verify_crc
 
 T = TypeVar("T")
+StoreRows = Callable[[], Awaitable[int]]
 Transform = Callable[[BatchHeader, Buffer], Buffer | None]
 """From a batch to what is left of it: the same object if nothing changes, other bytes, or None."""
 
@@ -49,6 +50,7 @@ SMALL_READS = 64
 STEP_S = 0.1
 """Steps end after so many bytes or so much time, whichever comes first."""
 _LENGTH = Struct(">8xi")
+_ALL = 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
@@ -58,7 +60,7 @@ class SegmentChanges:
     def __init__(
         self, *, database: Database, segments: SegmentIndex, objects: ObjectStore, uploads: Uploads, clock: Clock,
         executor: Executor | None, shard_id: int = 1, on_garbage: Callable[[], None] = lambda: None,
-        on_doubt: Callable[[], None] = lambda: None,
+        on_doubt: Callable[[], None] = lambda: None, store_rows: StoreRows | None = None,
     ) -> None:  # fmt: skip
         self.database, self.segments, self.objects, self.uploads = database, segments, objects, uploads
         self.clock = clock
@@ -67,11 +69,19 @@ class SegmentChanges:
         """Called when objects may have lost their last segment."""
         self.on_doubt = on_doubt
         """Called when `settle` has something to do."""
+        self._store_rows = store_rows
         self.rewriting: set[int] = set()
         """Partitions whose segments are being rewritten: by one chore at a time."""
         self._executor = executor
         self._doubtful: set[Partition] = set()
         """Partitions whose size in memory may be wrong: the answer of a change was lost."""
+
+    async def store_rows(self) -> int:
+        """Until the database has a row for every commit so far; the last one that it is known to have.
+
+        Whoever reads or counts commits there asks first.
+        """
+        return _ALL if self._store_rows is None else await self._store_rows()
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work that waits for storage where it stops nobody."""

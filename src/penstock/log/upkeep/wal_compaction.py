@@ -134,7 +134,8 @@ class WalCompaction:
     async def _prepare(self, uploads: list[Upload], *, waits: bool) -> _Pass | None:
         """Plan a pass and write its objects; None if it had better wait."""
         queue = self._queue
-        plan = await self._plan(queue.last_seq)
+        stored_seq = await self._changes.store_rows()
+        plan = await self._plan(min(queue.last_seq, stored_seq))
         if waits and queue.can_be_postponed and plan.is_sparse:
             queue.postpone()
             return None

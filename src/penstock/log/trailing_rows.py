@@ -1,0 +1,165 @@
+"""Rows of commits that are durable without them: kept here until the database has them, many in one transaction.
+
+What the database has is always a beginning of the commit log. So every attempt writes all rows that are not known to
+be there, oldest first, and a row that is there already is left as it is: after a lost answer nobody has to find out
+what happened.
+
+A timer is set by the first row that waits, and by nothing else. Memory is bounded: when `is_full`, commits have to go
+through the database, and take the rows that wait along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from itertools import chain, islice
+from typing import NamedTuple, Protocol, TypeVar
+
+from penstock.base.errors import PlatformError, Unavailable
+from penstock.base.randomness import Randomness
+
+T = TypeVar("T")
+APPLY_AFTER_S = 0.2
+APPLY_FROM_ROWS = 512
+AT_ONCE_ROWS = 2_048
+MAX_ROWS = 16_384
+MAX_BYTES = 32 * 1024 * 1024
+"""Of WAL objects: what a start may have to read and check."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
+_STATEMENT_ROWS = (64, 8, 1)
+"""Rows in one statement: for each statement the writer thread gives up the interpreter, and has to get it back."""
+_log = logging.getLogger(__name__)
+
+
+class CommitRow(NamedTuple):
+    """A row of `wal_commit`."""
+
+    shard_id: int
+    seq: int
+    object_id: bytes
+    wal_key: str
+    wal_offset: int
+    wal_length: int
+    committed_ms: int
+    agent_id: int
+    entries: bytes
+    bases: bytes
+
+
+def _insert(rows: int) -> str:
+    columns = ", ".join(CommitRow._fields)
+    values = ", ".join(["(" + ", ".join("?" * len(CommitRow._fields)) + ")"] * rows)
+    return f"INSERT INTO wal_commit ({columns}) VALUES {values} ON CONFLICT (shard_id, seq) DO NOTHING"
+
+
+_INSERTS = [(rows, _insert(rows)) for rows in _STATEMENT_ROWS]
+
+
+def insert_rows(connection: sqlite3.Connection, rows: Sequence[CommitRow]) -> None:
+    """Write rows that may be there already, inside whatever transaction is open."""
+    position = 0
+    for size, statement in _INSERTS:
+        while len(rows) - position >= size:
+            connection.execute(statement, list(chain.from_iterable(rows[position : position + size])))
+            position += size
+
+
+class Submits(Protocol):
+    """What is needed of the embedded database."""
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
+        """Run work on the writer's thread as a transaction of its own."""
+
+
+class TrailingRows:
+    """The rows that the database does not have yet. On the loop's thread."""
+
+    def __init__(self, database: Submits, randomness: Randomness) -> None:
+        self._database, self._randomness = database, randomness
+        self._rows: deque[CommitRow] = deque()
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more should be added."""
+        return len(self._rows) >= MAX_ROWS or self._bytes >= MAX_BYTES
+
+    def add(self, row: CommitRow) -> None:
+        """Keep the row of the newest commit."""
+        self._rows.append(row)
+        self._bytes += row.wal_length
+        if self._task is not None:
+            return
+        if len(self._rows) >= APPLY_FROM_ROWS:
+            self._start()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(APPLY_AFTER_S, self._start)
+
+    def waiting(self) -> Sequence[CommitRow]:
+        """All of them, for a transaction that takes them along."""
+        return tuple(self._rows)
+
+    def has(self, seq: int) -> None:
+        """The database has everything up to a commit."""
+        rows = self._rows
+        while rows and rows[0].seq <= seq:
+            self._bytes -= rows.popleft().wal_length
+
+    async def store(self) -> None:
+        """Until the database has everything that is here now."""
+        last_seq = self._rows[-1].seq if self._rows else -1
+        while self._rows and self._rows[0].seq <= last_seq:
+            self._start()
+            task = self._task
+            assert task is not None
+            await asyncio.wait((task,))
+            if task.cancelled() or task.exception() is not None:
+                raise Unavailable("the database does not get what was committed")
+
+    def close(self) -> None:
+        """Leave what waits to the next start."""
+        self._rows.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is None and self._rows:
+            self._task = asyncio.get_running_loop().create_task(self._apply())
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is not None:
+            # A bug of ours. The rows are safe where they are, and a start brings them in.
+            _log.critical("rows of commits cannot be written", exc_info=task.exception())
+        elif self._rows:
+            self._timer = asyncio.get_running_loop().call_later(APPLY_AFTER_S, self._start)
+
+    async def _apply(self) -> None:
+        """Write what waits, until little is left."""
+        delay_s, failed = _FIRST_PAUSE_S, False
+        while self._rows:
+            rows = list(islice(self._rows, AT_ONCE_ROWS))
+            try:
+                await self._database.submit(partial(insert_rows, rows=rows))
+            except PlatformError as problem:
+                if not failed:
+                    _log.error("rows of commits wait, as the database cannot take them: %s", problem)
+                failed = True
+                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+                continue
+            self.has(rows[-1].seq)
+            if len(self._rows) < APPLY_FROM_ROWS:
+                return

@@ -1,0 +1,128 @@
+"""The commit record: what stands at the front of a WAL object and says what the object commits.
+
+An agent that owns its data directory needs no database to make a flush durable: the object says itself which batches
+it adds to which partitions, and one write makes both durable. The row of `wal_commit` follows later, many at a time
+(see trailing_rows.py), and a start brings those rows in that had not followed yet (see roll_forward.py).
+
+A record of kind `COMMITS` counts from the moment it is on the disk. One of kind `REFERRED` only takes up its place:
+its object counts if the database has a row for it, and never otherwise.
+
+Whether an object was written completely needs no checksum over it: the record has one of its own, and each batch has
+its producer's. It is asked of the last object only: one with a successor was complete when that was written. `life` is
+the number of the start that wrote the record, so that what an earlier one left behind in recycled space is never taken
+for a successor of what is known.
+
+Layout, big-endian: magic, format u8, kind u8, reserved u16, object bytes u32, entries bytes u32, bases bytes u32,
+life i64, sequence i64, committed ms i64, object id, agent i32, shard i32, CRC-32C u32 of everything else in the
+record; then the two columns of the row as they are (see commits.py).
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import NamedTuple
+
+from crc32c import crc32c
+
+from penstock.base.errors import CorruptData
+from penstock.log.commits import CommitEntry, packed_bytes_max, unpack_bases, unpack_entries
+from penstock.log.model import LEADER_EPOCH
+from penstock.storage.wal import Buffer
+from penstock.wire.primitives import Malformed
+from penstock.wire.records import MAGIC, iter_batches, verify_crc
+
+COMMITS, REFERRED = 1, 2
+_MAGIC, _FORMAT = b"PWAL", 1
+_HEAD = Struct(">4sBBHIIIqqq16sii")
+_CRC = Struct(">I")
+HEAD_BYTES = _HEAD.size + _CRC.size
+
+
+class RecordHead(NamedTuple):
+    """The front of a commit record. Nothing of it has been checked but that it could be one."""
+
+    kind: int
+    object_bytes: int
+    entries_bytes: int
+    bases_bytes: int
+    life: int
+    seq: int
+    committed_ms: int
+    object_id: bytes
+    agent_id: int
+    shard_id: int
+
+    @property
+    def record_bytes(self) -> int:
+        """Size of the whole record."""
+        return HEAD_BYTES + self.entries_bytes + self.bases_bytes
+
+
+class CommitRecord(NamedTuple):
+    """A commit as its object tells it: what its row is to say."""
+
+    head: RecordHead
+    entries: bytes
+    bases: bytes
+
+
+def record_bytes_max(entries: int, batches: int) -> int:
+    """How much room a record needs for so many entries with so many batches, at most."""
+    return HEAD_BYTES + packed_bytes_max(entries, batches)
+
+
+def write_record(body: memoryview, head: RecordHead, entries: bytes, bases: bytes) -> None:
+    """Put a record at the front of an object."""
+    front = _HEAD.pack(
+        _MAGIC, _FORMAT, head.kind, 0, head.object_bytes, len(entries), len(bases), head.life, head.seq,
+        head.committed_ms, head.object_id, head.agent_id, head.shard_id,
+    )  # fmt: skip
+    crc = crc32c(bases, crc32c(entries, crc32c(front)))
+    record = b"".join((front, _CRC.pack(crc), entries, bases))
+    body[: len(record)] = record
+
+
+def read_head(data: Buffer) -> RecordHead | None:
+    """The front of a record; None if there is none."""
+    if len(data) < HEAD_BYTES:
+        return None
+    magic, version, kind, _, object_bytes, entries_bytes, bases_bytes, *rest = _HEAD.unpack_from(data)
+    if magic != _MAGIC or version != _FORMAT or object_bytes < HEAD_BYTES + entries_bytes + bases_bytes:
+        return None
+    return RecordHead(kind, object_bytes, entries_bytes, bases_bytes, *rest)
+
+
+def read_record(body: memoryview) -> CommitRecord | None:
+    """The record of kind `COMMITS` at the front of an object; None if there is none, or not all of it."""
+    head = read_head(body)
+    if head is None or head.kind != COMMITS or len(body) < head.record_bytes:
+        return None
+    at = HEAD_BYTES + head.entries_bytes
+    entries, bases = bytes(body[HEAD_BYTES:at]), bytes(body[at : head.record_bytes])
+    (expected,) = _CRC.unpack_from(body, _HEAD.size)
+    if crc32c(bases, crc32c(entries, crc32c(body[: _HEAD.size]))) != expected:
+        return None
+    return CommitRecord(head, entries, bases)
+
+
+def is_whole(record: CommitRecord, body: memoryview) -> bool:
+    """Whether an object has every batch that its record names."""
+    if len(body) < record.head.object_bytes:
+        return False
+    try:
+        named = zip(unpack_entries(record.entries), unpack_bases(record.bases), strict=True)
+        return all(_has_entry(body, entry, base) for entry, base in named)
+    except (CorruptData, Malformed, ValueError):
+        return False
+
+
+def _has_entry(body: memoryview, entry: CommitEntry, base: int) -> bool:
+    """Whether exactly the entry's batches are where it says."""
+    view = body[entry.byte_start : entry.byte_start + entry.byte_length]
+    offset, count = base, 0
+    for position, header in iter_batches(view):
+        if (header.base_offset, header.partition_leader_epoch, header.magic) != (offset, LEADER_EPOCH, MAGIC):
+            return False
+        verify_crc(view, position, header)
+        offset, count = header.last_offset + 1, count + 1
+    return len(view) == entry.byte_length and count == entry.batch_count and offset == base + entry.offset_count

@@ -1,0 +1,249 @@
+"""Commits by their objects alone: their rows follow, a start brings in those that had not, failures leave nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from fixtures.clocks import ManualClock
+from fixtures.log_world import append, batch, batches_in, topic_of
+
+from penstock.base.errors import OutcomeUnknown
+from penstock.base.randomness import SeededRandomness
+from penstock.log import trailing_rows
+from penstock.log.commit_path import Change, EmbeddedCommitPath
+from penstock.log.record_first import RecordFirstCommitPath
+from penstock.log.recovery import commits_after, load_state
+from penstock.log.registry import Registry
+from penstock.log.roll_forward import roll_forward
+from penstock.log.trailing_rows import TrailingRows
+from penstock.log.writer import Writer
+from penstock.metadata.inline import InlineDatabase
+from penstock.metadata.migrate import migrate
+from penstock.storage.arena import Arena
+from penstock.storage.slabs import SlabWal
+from penstock.storage.wal import Buffer, WalLocation
+from penstock.wire.error_codes import ErrorCode
+
+Fault = Literal["before", "after"]
+
+
+class World:
+    """Lives of one log over slabs and a database, both of which fail as told."""
+
+    def __init__(self, directory: Path, *, inline: bool) -> None:
+        self.directory, self.inline = directory, inline
+        self.planned: list[Fault | None] = []
+        self.database = InlineDatabase(faults=lambda: self.planned.pop(0) if self.planned else None)
+        self.clock, self.randomness = ManualClock(), SeededRandomness("record first")
+        self.after_write: Callable[[], None] = lambda: None
+        """Called after each write, whose answer it may lose."""
+
+    async def start(self) -> None:
+        self.wal = SlabWal(self.directory, durability="process", slab_bytes=64 * 1024)
+        self.registry = Registry()
+        self.topic = topic_of(1, 2)
+        self.registry.add(self.topic)
+        life = await roll_forward(self.database, self.wal)
+        seq = await load_state(self.database, self.registry, self.wal)
+        write = self.wal.append
+
+        def appending(body: Sequence[Buffer]) -> WalLocation:
+            location = write(body)
+            self.after_write()
+            return location
+
+        self.wal.append = appending  # type: ignore[method-assign]
+        self.rows = TrailingRows(self.database, self.randomness)
+        through_database = EmbeddedCommitPath(
+            database=self.database, wal=self.wal, clock=self.clock, randomness=self.randomness, seq=seq,
+            inline=self.inline, rows=self.rows,
+        )  # fmt: skip
+
+        async def at_once(work: Callable[[], WalLocation]) -> WalLocation:
+            return work()
+
+        self.path = RecordFirstCommitPath(
+            through_database, self.rows, metadata=self.database, wal=self.wal, clock=self.clock,
+            randomness=self.randomness, on_thread=at_once, life=life, inline=self.inline,
+        )  # fmt: skip
+        self.writer = Writer(arena=Arena(1 << 22), commit_path=self.path, clock=self.clock)
+
+    async def restart(self) -> None:
+        """The process is killed here and started again."""
+        self.database.crash()
+        self.database = self.database.reopen()
+        self.wal.close()
+        await self.start()
+
+    async def append(self, *sequences: int, partition: int = 0) -> list[Any]:
+        target = self.topic.partitions[partition]
+        batches = [(target, batch(2, producer_id=7, epoch=0, sequence=sequence)) for sequence in sequences]
+        return [(answer.error, answer.base_offset) for answer in await append(self.writer, *batches)]
+
+    async def stored(self) -> int:
+        """How many commits have rows."""
+        return len(await self.database.read(lambda: commits_after(1, 0, 10**6)))
+
+
+@pytest.fixture(params=[True, False], ids=["in line", "awaited"])
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    world = World(tmp_path, inline=request.param)
+    await migrate(world.database, world.clock)
+    await world.start()
+    yield world
+    await world.path.store_rows()
+    world.wal.close()
+
+
+GOOD = ErrorCode.NONE
+
+
+async def test_rows_follow_by_themselves(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trailing_rows, "APPLY_AFTER_S", 0.01)
+    assert await world.append(0) == [(GOOD, 0)]
+    assert await world.append(2) == [(GOOD, 2)]
+    assert not world.rows.is_full
+
+    async with asyncio.timeout(10):
+        while await world.stored() < 2:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_start_brings_in_what_had_no_rows(world: World) -> None:
+    for number in range(5):
+        await world.append(2 * number)
+        await world.append(2 * number, partition=1)
+    assert await world.stored() == 0
+    await world.restart()
+    assert await world.stored() == 10
+    assert [partition.next_offset for partition in world.topic.partitions] == [10, 10]
+    span = world.topic.partitions[0].spans[-1]
+    data = world.wal.read(span.location, span.byte_start, span.byte_start + span.byte_length)
+    assert [found[:2] for found in batches_in(data)] == [(8, 2)]
+    # Producers are known too: a repeat is answered, not appended.
+    assert await world.append(8) == [(GOOD, 8)]
+    assert await world.append(10) == [(GOOD, 10)]
+    await world.restart()
+    assert await world.stored() == 11
+
+
+async def test_catching_up_writes_every_row(world: World) -> None:
+    await world.append(0)
+    await world.append(2)
+    world.planned = ["before", "after"]
+    assert await world.path.store_rows() == 2
+    assert await world.stored() == 2
+    await world.restart()
+    assert await world.append(4) == [(GOOD, 4)]
+
+
+async def test_a_change_takes_the_rows_along(world: World) -> None:
+    def script():
+        yield "INSERT INTO counter (name, value) VALUES ('a', 1)", ()
+
+    await world.append(0)
+    await world.path.change(Change(script=script))
+    assert await world.stored() == 1
+    assert await world.append(2) == [(GOOD, 2)]
+
+
+async def test_what_failed_does_not_come_back(world: World) -> None:
+    """The record is on the disk, the answer is not; nobody may find it in the log after it was refused."""
+    await world.append(0)
+
+    def fail() -> None:
+        raise OutcomeUnknown("the answer was lost")
+
+    world.after_write = fail
+    ((error, _),) = await world.append(2)
+    assert error is ErrorCode.KAFKA_STORAGE_ERROR
+    await world.restart()
+    assert world.topic.partitions[0].next_offset == 2
+    world.after_write = lambda: None
+    assert await world.append(2) == [(GOOD, 2)]
+    await world.restart()
+    assert world.topic.partitions[0].next_offset == 4
+
+
+async def test_a_bug_in_a_write_is_a_refusal(world: World) -> None:
+    def fail() -> None:
+        raise MemoryError
+
+    world.after_write = fail
+    ((error, _),) = await world.append(0)
+    assert error is ErrorCode.KAFKA_STORAGE_ERROR
+    world.after_write = lambda: None
+    assert await world.append(0) == [(GOOD, 0)]
+    assert await world.path.store_rows() == 1
+
+
+async def test_an_object_that_is_cut_short_ends_the_log(world: World) -> None:
+    await world.append(0)
+    await world.append(2)
+    span = world.topic.partitions[0].spans[-1]
+    with (world.directory / span.location.key).open("r+b") as file:
+        file.seek(span.location.offset + span.byte_start + span.byte_length - 20)
+        file.write(b"what was here before")
+    await world.restart()
+    assert world.topic.partitions[0].next_offset == 2
+    assert await world.append(2) == [(GOOD, 2)]
+
+
+async def test_rows_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the database takes nothing, commits wait for it in the end."""
+    monkeypatch.setattr(trailing_rows, "MAX_ROWS", 3)
+    for number in range(3):
+        await world.append(2 * number)
+    assert world.rows.is_full
+    world.planned = ["before"]
+    ((error, _),) = await world.append(6)
+    assert error is ErrorCode.KAFKA_STORAGE_ERROR
+    assert await world.append(6) == [(GOOD, 6)]
+    assert await world.stored() == 4
+    assert not world.rows.is_full
+
+
+async def test_slabs_are_followed_in_the_order_of_their_use(world: World) -> None:
+    """Several slabs, some used again, and lives that began in the middle of one."""
+    sequence = 0
+    for life in range(4):
+        for _ in range(12):
+            data = batch(2, producer_id=7, epoch=0, sequence=sequence, size_bytes=9_000)
+            (answer,) = await append(world.writer, (world.topic.partitions[0], data))
+            assert (answer.error, answer.base_offset) == (GOOD, sequence)
+            sequence += 2
+            if sequence % 14 == 0:
+                await world.path.store_rows()
+        await world.restart()
+        assert world.topic.partitions[0].next_offset == sequence, life
+
+
+async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
+    world = World(tmp_path, inline=False)
+    await migrate(world.database, world.clock)
+    await world.start()
+    await world.append(0)
+    assert world.path._write_s == 0
+
+    def slow() -> None:
+        world.clock.time_ms += 100
+
+    world.after_write = slow
+    await world.append(2)
+    assert world.path._write_s > 0
+    on_thread: list[int] = []
+    through_thread = world.path._on_thread
+
+    async def counting(work: Callable[[], WalLocation]) -> WalLocation:
+        on_thread.append(1)
+        return await through_thread(work)
+
+    world.path._on_thread = counting
+    await world.append(4)
+    assert on_thread
+    await world.path.store_rows()
+    world.wal.close()
