@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.agent.apis import Handlers, apis
+from penstock.agent.client_metrics import check_destination, open_sink
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.gate import Gate
 from penstock.agent.listeners import listeners_of
@@ -86,6 +87,8 @@ from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.storage.slabs import SLAB_BYTES, SlabWal
 from penstock.storage.wal import WalStore
+from penstock.telemetry.handlers import TelemetryHandlers
+from penstock.telemetry.sinks import Sink
 from penstock.transactions.chores import IdExpiry, TimeOuts
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
@@ -193,6 +196,7 @@ class Agent:
         self._open_background(live)
         await self._open_groups()
         await self._open_quotas()
+        self._open_telemetry()
         await self.transactions.open()
         self._listen()
         self.ready = True
@@ -310,6 +314,15 @@ class Agent:
         await self.quotas.load()
         self._closing.push_async_callback(self.quotas.close)
 
+    def _open_telemetry(self) -> None:
+        self.client_metrics: Sink | None = open_sink(self.options.client_metrics, self.clock, self._closing)
+        self.telemetry: TelemetryHandlers | None = None
+        if self.client_metrics is not None:
+            self.telemetry = TelemetryHandlers(
+                self.topics, self.client_metrics, clock=self.clock, randomness=self.randomness,
+                max_bytes=self.settings.whole("telemetry.max.bytes"), broker_id=NODE_ID,
+            )  # fmt: skip
+
     def _enforce_quotas(self) -> None:
         """Ask about limits while there are any, and not otherwise."""
         throttles = self.throttles
@@ -418,6 +431,7 @@ class Agent:
             replicas=ReplicaHandlers(registry, brokers),
             producers=ProducerHandlers(registry),
             quotas=QuotaHandlers(self.quotas),
+            telemetry=self.telemetry,
             offsets=OffsetHandlers(topics, self.timestamps.offset_for_timestamp),
             identities=IdentityHandlers(self.identities),
             accounts=AccountHandlers(self.identities),
@@ -463,4 +477,5 @@ class _GroupsListener:
 def checked_settings(options: UpOptions) -> BrokerSettings:
     """The broker's settings, once nothing is wrong with the options: raise `InvalidRequest` with the cure."""
     listeners_of(options)
+    check_destination(options.client_metrics)
     return BrokerSettings.started_with(options.settings)

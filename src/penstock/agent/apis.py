@@ -26,6 +26,7 @@ from penstock.log.admin.topics import TopicHandlers
 from penstock.log.offsets_api import OffsetHandlers
 from penstock.quotas.handlers import QuotaHandlers
 from penstock.share.handlers import ShareHandlers
+from penstock.telemetry.handlers import TelemetryHandlers
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.wire.api_keys import ApiKey
@@ -60,6 +61,8 @@ class Handlers:
     transactions: TransactionHandlers
     transaction_offsets: TransactionOffsetHandlers
     quotas: QuotaHandlers | None = None
+    telemetry: TelemetryHandlers | None = None
+    """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
     share_groups: ShareGroupHandlers | None = None
     share: ShareHandlers | None = None
     """None where share groups are not served; both or neither."""
@@ -122,6 +125,16 @@ def _identity_apis(identities: IdentityHandlers, accounts: AccountHandlers) -> d
     }
 
 
+def _telemetry_apis(handlers: Handlers) -> dict[int, Api]:
+    telemetry = handlers.telemetry
+    if telemetry is None:
+        return {}
+    return {
+        ApiKey.GET_TELEMETRY_SUBSCRIPTIONS: Api(_up_to(0), telemetry.get_telemetry_subscriptions),
+        ApiKey.PUSH_TELEMETRY: Api(_up_to(0), telemetry.push_telemetry),
+    }
+
+
 def apis(handlers: Handlers) -> Mapping[int, Api]:
     """The table."""
     cluster, topics, configs, replicas = handlers.cluster, handlers.topics, handlers.configs, handlers.replicas
@@ -130,6 +143,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
     table |= (
         _transaction_apis(handlers)
         | _quota_apis(handlers)
+        | _telemetry_apis(handlers)
         | _share_apis(handlers)
         | _identity_apis(handlers.identities, handlers.accounts)
         | {

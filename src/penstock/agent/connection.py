@@ -90,8 +90,8 @@ class Connection:
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
         "_muted_until", "_out", "_pending", "_queue", "_queue_bytes", "_reader", "_server", "_slots", "_sock",
         "_writing", "answer", "cancel_wait", "closed", "connection_id", "fd", "host", "identity", "last_active",
-        "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "produces", "stalled_since", "task",
-        "throttle_ms",
+        "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port", "produces", "software",
+        "stalled_since", "task", "throttle_ms",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +100,10 @@ class Connection:
         self._server, self._sock = server, sock
         self.fd = sock.fileno()
         self.host = host
+        self.port = 0
+        """The client's; 0 where it has none."""
+        self.software: tuple[str, str] | None = None
+        """Name and version of the client's program, if it said so."""
         self.connection_id = connection_id
         self.listener = listener
         self.identity = identity
@@ -291,11 +295,15 @@ class Connection:
             if len(self._contexts) > 64:
                 self._contexts.clear()
             identity, listener = self.identity, self.listener
+            software_name, software_version = self.software or (None, None)
             context = self._contexts[key] = RequestContext(
                 cluster_id=identity.cluster_id,
                 principal=identity.principal,
                 client_id=client_id,
                 client_host=self.host,
+                client_port=self.port,
+                client_software_name=software_name,
+                client_software_version=software_version,
                 listener_name=listener.name,
                 security_protocol=listener.protocol,
                 token_authenticated=identity.token_authenticated,
@@ -310,6 +318,11 @@ class Connection:
         self._contexts.clear()
         self.max_frame_bytes = self._server.max_frame_bytes
         self.must_log_in_by = None
+
+    def introduce(self, software_name: str, software_version: str) -> None:
+        """The client says what program it is."""
+        self.software = software_name, software_version
+        self._contexts.clear()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work that belongs to this connection."""

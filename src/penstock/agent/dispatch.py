@@ -101,6 +101,8 @@ class Dispatcher:
             request = codec.read_request(key, version, frame, header.body)
         except Malformed as problem:
             raise Malformed(f"{problem} (client id {header.client_id!r})") from problem
+        if key == ApiKey.API_VERSIONS and request.client_software_name:
+            connection.introduce(request.client_software_name, request.client_software_version)
         context = connection.context(version, header.client_id)
         slot = connection.open_slot()
         if key == ApiKey.PRODUCE:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 
 from penstock.agent.agent import Agent
+from penstock.telemetry.sinks import MetricsPage
 from penstock.version import __version__
 from penstock.wire.api_keys import ApiKey
 
@@ -51,7 +52,41 @@ class _AgentCollector:
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
         ):
             yield GaugeMetricFamily(name, text, value)
+        yield from _limits(agent)
         yield from _background(agent)
+        yield from _of_clients(agent)
+
+
+def _limits(agent: Agent) -> Iterator[Metric]:
+    throttled = CounterMetricFamily(
+        "penstock_throttled", "How often a client was made to wait, by the quota it exceeded.", labels=["quota"]
+    )
+    for key, count in agent.throttles.throttled.items():
+        throttled.add_metric([key], count)
+    yield throttled
+    entities = sum(agent.quotas.counts.values())
+    yield GaugeMetricFamily("penstock_quota_entities", "Users, clients and addresses that have quotas.", entities)
+    yield GaugeMetricFamily("penstock_quota_meters", "What is measured for them now.", agent.throttles.meter_count)
+
+
+def _of_clients(agent: Agent) -> Iterator[Metric]:
+    telemetry, sink = agent.telemetry, agent.client_metrics
+    for name, text, value in (
+        ("pushes", "Pushes of metrics by clients.", telemetry.pushes if telemetry else 0),
+        ("refusals", "Pushes that were refused.", telemetry.refusals if telemetry else 0),
+        ("dropped", "Pushes, or numbers of them, that were not handed on.", sink.dropped if sink else 0),
+    ):
+        yield CounterMetricFamily(f"penstock_client_metrics_{name}", text, value)
+    if isinstance(sink, MetricsPage):
+        families: dict[str, Metric] = {}
+        for series in sink.series():
+            # A prefix of their own, because clients choose the rest.
+            name = f"client_{series.name}"
+            family = families.get(name)
+            if family is None:
+                family = families[name] = Metric(name, "Pushed by clients.", "unknown" if series.is_sum else "gauge")
+            family.add_sample(name, dict(series.labels), series.value)
+        yield from families.values()
 
 
 def _background(agent: Agent) -> Iterator[Metric]:

@@ -150,9 +150,11 @@ class Server:
                 _log.error("a connection could not be accepted: %s", problem)
                 self._pause_accepting()
                 return
-            self._accept(sock, str(address[0]), listening.listener, listening.tls)
+            self._accept(sock, str(address[0]), listening.listener, listening.tls, int(address[1]))
 
-    def _accept(self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None) -> None:
+    def _accept(
+        self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None, port: int = 0
+    ) -> None:
         if self.connection_count >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
             self.complaints.warn("a connection from %s is refused: there are as many as the settings allow", host)
             sock.close()
@@ -167,19 +169,20 @@ class Server:
         self.accepted += 1
         self._per_host[host] = self._per_host.get(host, 0) + 1
         if tls is None:
-            self._connect(sock, host, listener, NOBODY)
+            self._connect(sock, host, listener, NOBODY, port)
         else:
-            self._shake_hands(sock, host, listener, tls)
+            self._shake_hands(sock, host, listener, tls, port)
 
-    def _connect(self, sock: Stream, host: str, listener: Listener, identity: Identity) -> None:
+    def _connect(self, sock: Stream, host: str, listener: Listener, identity: Identity, port: int) -> None:
         self._last_id += 1
         connection = Connection(self, sock, host, self._last_id, listener, identity)
+        connection.port = port
         self._connections[connection.connection_id] = connection
         self._admit(connection)
         if self._sweeper is None:
             self._sweep_in(_IDLE_SWEEP_S)
 
-    def _shake_hands(self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls) -> None:
+    def _shake_hands(self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls, port: int) -> None:
         def done(handshake: Handshake, problem: str | None) -> None:
             self._handshakes.discard(handshake)
             if problem is None:
@@ -189,7 +192,7 @@ class Server:
                     problem = str(denied)
                     handshake.sock.close()
                 else:
-                    self._connect(TlsStream(handshake.sock), host, listener, identity)
+                    self._connect(TlsStream(handshake.sock), host, listener, identity, port)
                     return
             self._forget_host(host)
             self.complaints.warn("a connection from %s does not get to speak TLS: %s", host, problem)

@@ -11,7 +11,6 @@ from penstock.wire.api_keys import ApiKey
 
 _SECURITY = "Not served yet."
 _GROUPS = "Not served yet; clients that ask for this group protocol say so at once."
-_TELEMETRY = "Not served yet."
 _SHARE_STATE = (
     "How Apache Kafka's brokers keep the state of share groups in a topic, and tell each other. Here that state is in"
     " the database; no client asks for it."
@@ -36,8 +35,6 @@ NOT_SERVED: Mapping[ApiKey, str] = {
     ApiKey.UNREGISTER_BROKER: _MEMBERS,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: _GROUPS,
     ApiKey.CONSUMER_GROUP_DESCRIBE: _GROUPS,
-    ApiKey.GET_TELEMETRY_SUBSCRIPTIONS: _TELEMETRY,
-    ApiKey.PUSH_TELEMETRY: _TELEMETRY,
     ApiKey.ADD_RAFT_VOTER: _VOTERS,
     ApiKey.REMOVE_RAFT_VOTER: _VOTERS,
     ApiKey.INITIALIZE_SHARE_GROUP_STATE: _SHARE_STATE,

@@ -19,6 +19,10 @@ class RequestContext:
     principal: str = ANONYMOUS
     client_id: str | None = None
     client_host: str = "127.0.0.1"
+    client_port: int = 0
+    client_software_name: str | None = None
+    """What the client said of itself when it asked which versions there are."""
+    client_software_version: str | None = None
     listener_name: str = "PLAINTEXT"
     security_protocol: str = "PLAINTEXT"
     token_authenticated: bool = False

@@ -79,3 +79,6 @@ class UpOptions:
     """Where Kafka clients connect; none given is one without credentials at `kafka_host` and `kafka_port`."""
     oauth: OAuthOptions | None = None
     """Whose tokens OAUTHBEARER accepts."""
+    client_metrics: str | None = field(default=None, repr=False)
+    """Where metrics that clients push go: the URL of an OTLP receiver, which may contain a password, or `prometheus`
+    for the page of this agent's own; None does not ask for any."""

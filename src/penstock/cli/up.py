@@ -61,6 +61,14 @@ def parse_metadata_url(text: str) -> str:
 @click.option("--tls-cert", type=FILE, help="The certificate of listeners with TLS, with those it rests on (PEM).")
 @click.option("--tls-key", type=FILE, help="Its private key (PEM).  [default: in the file of --tls-cert]")
 @click.option("--tls-client-ca", type=FILE, help="Require client certificates, signed by one of these (PEM).")
+@click.option(
+    "--client-metrics",
+    metavar="URL",
+    envvar="PENSTOCK_CLIENT_METRICS",
+    show_envvar=True,
+    help="Take metrics that clients push, and send them to this OTLP receiver (http://HOST:4318/v1/metrics), or show"
+    " them on /metrics (prometheus).",
+)
 @click.option("--config", type=FILE, help="Listeners, TLS and OAuth in a YAML file.")
 @click.pass_context
 def up(
@@ -76,6 +84,7 @@ def up(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    client_metrics: str | None,
     config: Path | None,
 ) -> None:
     """Run Penstock on this machine.
@@ -101,6 +110,7 @@ def up(
             settings=settings_of(settings, "--set"),
             listeners=_advertised(given, advertise),
             oauth=security.oauth,
+            client_metrics=client_metrics,
         )
     except InvalidRequest as error:
         raise Misuse(str(error)) from error

@@ -166,6 +166,13 @@ _LIMITS = (
     ),
 )  # fmt: skip
 
+_TELEMETRY = (
+    _setting(
+        "telemetry.max.bytes", INT, "1048576", at_least=1,
+        doc="How many bytes of metrics a client may push at once, compressed as they come.",
+    ),
+)  # fmt: skip
+
 _QUOTAS = (
     _setting("quota.window.num", INT, "11", "How many samples client quotas are averaged over.", at_least=1),
     _setting(
@@ -297,7 +304,11 @@ _KEPT_ONLY = (
 )  # fmt: skip
 
 SETTINGS: Mapping[str, ConfigKey] = dict(
-    sorted(table((*_TOPICS, *_GROUPS, *_LIMITS, *_QUOTAS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)).items())
+    sorted(
+        table(
+            (*_TOPICS, *_GROUPS, *_LIMITS, *_TELEMETRY, *_QUOTAS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)
+        ).items()
+    )
 )
 """Every broker-wide setting by name."""
 

@@ -70,7 +70,7 @@ class Wired:
 
 @pytest.fixture
 async def wired() -> AsyncIterator[Wired]:
-    agent = Agent(UpOptions(data_dir=None, kafka_port=0, http_port=0))
+    agent = Agent(UpOptions(data_dir=None, kafka_port=0, http_port=0, client_metrics="prometheus"))
     await agent.start()
     wired = Wired(agent)
     yield wired

@@ -1,0 +1,87 @@
+"""Where metrics of clients go, as `penstock up --client-metrics` says: over HTTP to an OTLP receiver, or onto the page.
+
+Requests to a receiver run on a thread of their own: it may be slow, or not there. Its address may hold a password,
+which is sent as what it is for and shown nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from urllib.error import HTTPError
+from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+from penstock.base.clock import Clock
+from penstock.base.errors import InvalidRequest
+from penstock.telemetry.sinks import MetricsPage, OtlpForwarder, Sink
+
+ON_THE_PAGE = "prometheus"
+TIMEOUT_S = 5.0
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """What is meant for one receiver goes to no other."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def check_destination(text: str | None) -> None:
+    """Raise `InvalidRequest` unless metrics could go there."""
+    if text is None or text == ON_THE_PAGE:
+        return
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise InvalidRequest(
+            "--client-metrics takes the URL of an OTLP receiver, such as http://127.0.0.1:4318/v1/metrics, or"
+            f" {ON_THE_PAGE}"
+        )
+
+
+def open_sink(text: str | None, clock: Clock, closing: AsyncExitStack) -> Sink | None:
+    """The destination, open until `closing` is; None where nobody wants any metrics."""
+    if text is None:
+        return None
+    if text == ON_THE_PAGE:
+        return MetricsPage(clock)
+    executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics")
+    closing.callback(executor.shutdown, wait=False)
+    receiver = _Receiver(urlsplit(text), executor)
+    forwarder = OtlpForwarder(receiver.post, clock)
+    closing.push_async_callback(forwarder.close)
+    return forwarder
+
+
+class _Receiver:
+    """One OTLP receiver over HTTP."""
+
+    def __init__(self, url: SplitResult, executor: ThreadPoolExecutor) -> None:
+        self._executor = executor
+        self._headers = {"Content-Type": "application/x-protobuf"}
+        if url.username is not None:
+            secret = f"{unquote(url.username)}:{unquote(url.password or '')}"
+            self._headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode("ascii")
+        self._url = url._replace(netloc=url.netloc.rpartition("@")[2], path=url.path or "/v1/metrics").geturl()
+        self._opener = build_opener(_NoRedirects())
+
+    async def post(self, body: bytes) -> None:
+        """Send metrics; raise `OSError` when they were not taken."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._post, body)
+
+    def _post(self, body: bytes) -> None:
+        request = Request(self._url, data=body, headers=self._headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as response:
+                response.read(1)
+        except HTTPError as refusal:
+            with refusal:
+                raise OSError(f"the receiver answered {refusal.code} {refusal.reason}") from None
+        except ValueError as problem:
+            raise OSError(f"the receiver did not answer in HTTP: {problem}") from None

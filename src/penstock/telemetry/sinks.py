@@ -1,0 +1,152 @@
+"""Where clients' metrics go: to a receiver that speaks OTLP, or onto this agent's own page of metrics.
+
+Neither can hold anybody up. What a receiver does not take in time is dropped and counted, and so is what there is no
+room for on the page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from penstock.base.clock import Clock
+from penstock.telemetry.otlp import labelled, points
+from penstock.wire.primitives import Buffer
+
+WAITING_MAX_BYTES = 16 * 1024 * 1024
+POST_MAX_BYTES = 4 * 1024 * 1024
+SERIES_MAX = 10_000
+SERIES_MAX_PER_CLIENT = 1_000
+COMPLAIN_EVERY_S = 60.0
+_NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]|^(?=[0-9])|^$")
+_log = logging.getLogger(__name__)
+
+
+class Sink(Protocol):
+    """Takes metrics of clients."""
+
+    deltas: bool
+    """Whether counters should come as what was added since the last push."""
+    dropped: int
+    """How many pushes, or numbers, were not handed on."""
+
+    def take(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> None:
+        """Metrics of a client, which are old after so long; raise `Malformed` if they are none."""
+
+
+class OtlpForwarder:
+    """Sends metrics on, as many as there are at once. Runs only while there are any."""
+
+    deltas = True
+
+    def __init__(self, post: Callable[[bytes], Awaitable[None]], clock: Clock) -> None:
+        self._post, self._clock = post, clock
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._task: asyncio.Task[None] | None = None
+        self._complained_s: float | None = None
+        self.dropped = 0
+
+    def take(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> None:
+        """Metrics to be sent."""
+        ready = labelled(payload, labels)
+        if self._waiting_bytes + len(ready) > WAITING_MAX_BYTES:
+            self.dropped += 1
+            return
+        self._waiting.append(ready)
+        self._waiting_bytes += len(ready)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            pieces = [self._waiting.popleft()]
+            size = len(pieces[0])
+            while self._waiting and size + len(self._waiting[0]) <= POST_MAX_BYTES:
+                pieces.append(self._waiting.popleft())
+                size += len(pieces[-1])
+            try:
+                await self._post(b"".join(pieces))  # Lists of resources, one after the other, are one list.
+            except OSError as problem:
+                self.dropped += len(pieces)
+                self._complain(problem)
+            finally:
+                self._waiting_bytes -= size
+
+    def _complain(self, problem: OSError) -> None:
+        now_s = self._clock.monotonic()
+        if self._complained_s is None or now_s - self._complained_s >= COMPLAIN_EVERY_S:
+            self._complained_s = now_s
+            _log.warning("metrics of clients could not be sent on: %s", problem)
+
+    async def close(self) -> None:
+        """Give up what was not sent."""
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _plain(name: str) -> str:
+    """A name as Prometheus allows it."""
+    plain = _NOT_IN_NAMES.sub("_", name)
+    return f"x{plain}" if plain.startswith("__") else plain  # Names like that are Prometheus' own.
+
+
+class Series(NamedTuple):
+    """One number on the page."""
+
+    name: str
+    is_sum: bool
+    labels: Mapping[str, str]
+    value: float
+
+
+class MetricsPage:
+    """The latest numbers of clients, until they are old."""
+
+    deltas = False
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._clients: OrderedDict[str, tuple[float, list[Series]]] = OrderedDict()
+        """When a client's numbers are old, and the numbers."""
+        self._count = 0
+        self.dropped = 0
+
+    def take(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> None:
+        """Numbers in place of the client's last ones."""
+        found: dict[tuple[str, tuple[tuple[str, str], ...]], Series] = {}
+        for point in points(payload):
+            if len(found) >= SERIES_MAX_PER_CLIENT:
+                self.dropped += 1
+                continue
+            own = {_plain(name): text for name, text in point.attributes}
+            name = _plain(point.name)
+            found[name, point.attributes] = Series(name, point.is_sum, {**own, **labels}, point.value)
+        self._forget(client)
+        self._forget_old()
+        room = SERIES_MAX - self._count
+        series = list(found.values())[:room]
+        self.dropped += len(found) - len(series)
+        self._clients[client] = self._clock.monotonic() + expires_s, series
+        self._count += len(series)
+
+    def series(self) -> Iterator[Series]:
+        """Every number that is not old."""
+        self._forget_old()
+        for _, series in self._clients.values():
+            yield from series
+
+    def _forget(self, client: str) -> None:
+        _, series = self._clients.pop(client, (0.0, []))
+        self._count -= len(series)
+
+    def _forget_old(self) -> None:
+        now_s = self._clock.monotonic()
+        for client in [client for client, (until_s, _) in self._clients.items() if until_s <= now_s]:
+            self._forget(client)

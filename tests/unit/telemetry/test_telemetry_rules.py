@@ -1,0 +1,143 @@
+"""Client telemetry: who is asked for what, who comes too early, and what becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.base.randomness import uuid_text
+from penstock.telemetry import transitions
+from penstock.telemetry.model import Client, Instance, subscribed
+from penstock.wire.error_codes import ErrorCode
+
+ID = bytes(range(16))
+CLIENT = Client(
+    instance_id=ID, client_id="orders-app", software_name="apache-kafka-java", software_version="4.3.1",
+    address="10.0.0.7", port=54321,
+)  # fmt: skip
+LATER = 1_000_000
+
+
+def asked(*subscriptions: dict[str, str], client: Client = CLIENT):
+    return subscribed(client, subscriptions)
+
+
+def test_nobody_is_asked_for_anything_without_a_subscription() -> None:
+    found = asked()
+    assert (found.metrics, found.interval_ms) == ((), 300_000)
+
+
+def test_subscriptions_add_up() -> None:
+    found = asked(
+        {"metrics": "a.,b.", "interval.ms": "60000"}, {"metrics": "b.,c."}, {"metrics": "z.", "match": "client_id=no"}
+    )
+    assert (found.metrics, found.interval_ms) == (("a.", "b.", "c."), 60_000)
+    assert asked({"metrics": "a."}, {"metrics": "*"}).metrics == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("match", "matches"),
+    [
+        ("", True),
+        ("client_id=orders-.*", True),
+        ("client_id=orders", False),
+        ("client_software_name=apache-kafka-java,client_software_version=4\\..*", True),
+        ("client_software_name=apache-kafka-java,client_software_version=3\\..*", False),
+        (f"client_instance_id={uuid_text(ID)}", True),
+        ("client_source_address=10\\.0\\.0\\..*,client_source_port=54321", True),
+    ],
+)
+def test_a_subscription_chooses_its_clients(match: str, matches: bool) -> None:
+    assert bool(asked({"metrics": "a.", "match": match}).metrics) is matches
+
+
+def test_what_a_client_does_not_say_matches_nothing() -> None:
+    silent = Client(instance_id=ID)
+    assert asked({"metrics": "a.", "match": "client_software_name=.*"}, client=silent).metrics == ()
+
+
+def test_the_subscription_id_changes_with_what_is_asked_for_and_by_whom() -> None:
+    other = replace(CLIENT, instance_id=bytes(16))
+    found = {
+        asked({"metrics": "a."}).subscription_id, asked({"metrics": "b."}).subscription_id,
+        asked({"metrics": "a.", "interval.ms": "1000"}).subscription_id,
+        asked({"metrics": "a."}, client=other).subscription_id,
+    }  # fmt: skip
+    assert len(found) == 4
+    assert all(-(2**31) <= number < 2**31 for number in found)
+    assert asked({"metrics": "a."}).subscription_id == asked({"metrics": "a."}, {"metrics": "a."}).subscription_id
+
+
+# ---- asking and pushing ---------------------------------------------------------------------------------------------
+
+WANTED = asked({"metrics": "a.", "interval.ms": "1000"})
+NEW = transitions.current(None, WANTED)
+
+
+def push(instance: Instance, now_ms: int, **options: object) -> tuple[Instance, ErrorCode]:
+    return transitions.push(
+        instance, now_ms,
+        **{
+            "subscription_id": WANTED.subscription_id, "compression": 4, "size_bytes": 10, "max_bytes": 100,
+            "terminating": False, **options,
+        },
+    )  # fmt: skip
+
+
+def test_once_per_interval() -> None:
+    instance, error = transitions.get(NEW, LATER)
+    assert error is ErrorCode.NONE
+    assert transitions.get(instance, LATER + 999) == (instance, ErrorCode.THROTTLING_QUOTA_EXCEEDED)
+    assert transitions.get(instance, LATER + 1000)[1] is ErrorCode.NONE
+    # The first push comes as soon as the client likes, because clients spread theirs.
+    instance, error = push(instance, LATER + 1)
+    assert error is ErrorCode.NONE
+    assert push(instance, LATER + 1000)[1] is ErrorCode.THROTTLING_QUOTA_EXCEEDED
+    assert push(instance, LATER + 1001)[1] is ErrorCode.NONE
+
+
+def test_who_goes_may_push_at_once_but_only_once() -> None:
+    instance, _ = push(NEW, LATER)
+    instance, error = push(instance, LATER + 1, terminating=True)
+    assert error is ErrorCode.NONE
+    assert push(instance, LATER + 5_000)[1] is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ({"subscription_id": WANTED.subscription_id + 1}, ErrorCode.UNKNOWN_SUBSCRIPTION_ID),
+        ({"compression": 5}, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE),
+        ({"compression": -1}, ErrorCode.UNSUPPORTED_COMPRESSION_TYPE),
+        ({"compression": 0}, ErrorCode.NONE),
+        ({"size_bytes": 101}, ErrorCode.TELEMETRY_TOO_LARGE),
+    ],
+)
+def test_pushes_that_are_refused(options: dict[str, object], code: ErrorCode) -> None:
+    instance, error = push(NEW, LATER, **options)
+    assert error is code
+    again = transitions.get(instance, LATER + 1)[1]
+    may_ask = code in transitions.ASK_AGAIN
+    assert again is (ErrorCode.NONE if may_ask else ErrorCode.THROTTLING_QUOTA_EXCEEDED)
+
+
+def test_who_is_asked_for_something_else_begins_anew() -> None:
+    instance, _ = transitions.get(NEW, LATER)
+    assert transitions.current(instance, WANTED) is instance
+    other = asked({"metrics": "b.", "interval.ms": "1000"})
+    renewed = transitions.current(instance, other)
+    assert push(renewed, LATER + 1)[1] is ErrorCode.UNKNOWN_SUBSCRIPTION_ID
+    assert transitions.get(renewed, LATER + 1)[1] is ErrorCode.NONE
+
+
+@given(pauses=st.lists(st.integers(0, 3_000), max_size=30))
+def test_nobody_pushes_more_often_than_once_per_interval(pauses: list[int]) -> None:
+    instance, now, accepted = NEW, LATER, 0
+    for pause in pauses:
+        now += pause
+        instance, error = push(instance, now)
+        accepted += error is ErrorCode.NONE
+    assert accepted <= 1 + (now - LATER) // 1000
