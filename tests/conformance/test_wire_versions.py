@@ -38,6 +38,7 @@ MINIMAL: Mapping[ApiKey, Mapping[str, Any]] = {
     ApiKey.INIT_PRODUCER_ID: {"transactional_id": None, "transaction_timeout_ms": 60_000},
     ApiKey.PRODUCE: {"acks": -1, "timeout_ms": 1000},
     ApiKey.FETCH: {"max_wait_ms": 0, "session_epoch": -1},
+    ApiKey.DESCRIBE_ACLS: {"resource_type_filter": 1, "operation": 1, "permission_type": 1},
 }
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.agent.apis import Handlers, apis
+from penstock.agent.apis import Api, Handlers, apis, guarded
 from penstock.agent.client_metrics import check_destination, open_sink
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.gate import Gate
@@ -25,6 +25,11 @@ from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.agent.tls import ServerTls
 from penstock.agent.web import Web
+from penstock.authorization.authorizer import Authorizer
+from penstock.authorization.guards.table import Guards
+from penstock.authorization.handlers import AclHandlers
+from penstock.authorization.service import AclService
+from penstock.authorization.settings import AuthorizationSettings
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
 from penstock.base.errors import Unavailable
@@ -194,6 +199,7 @@ class Agent:
         self.identities = Identities(database=self.database, clock=self.clock, randomness=self.randomness)
         self.transactions = self._transactions()
         self._open_background(live)
+        await self._open_authorization()
         await self._open_groups()
         await self._open_quotas()
         self._open_telemetry()
@@ -277,6 +283,17 @@ class Agent:
         self.cold.drop()
         self.server.drop_memory()
 
+    async def _open_authorization(self) -> None:
+        settings = AuthorizationSettings.of(self.settings, asks_for_credentials=False)
+        self.acls = AclService(self.database)
+        await self.acls.open()
+        self.authorizer: Authorizer | None = None
+        if settings.is_on:
+            self.authorizer = Authorizer(
+                self.acls, super_users=settings.super_users, allow_everyone=settings.allow_everyone
+            )
+            self.acls.listen(self.authorizer.forget)
+
     async def _open_groups(self) -> None:
         self.groups = GroupService(
             database=self.database, topics=self.registry, settings=GroupSettings.of(self.settings),
@@ -345,7 +362,7 @@ class Agent:
         self.quotas.on_change = self._enforce_quotas
         self._enforce_quotas()
         handlers = self._handlers()
-        dispatcher.serve(apis(handlers))
+        dispatcher.serve(self._guarded(apis(handlers), produce))
         self.gate = self._gate(dispatcher)
         server = self.server = Server(
             clock=self.clock,
@@ -372,6 +389,15 @@ class Agent:
             host, advertised_port = listener.advertised or (listener.host, port)
             self.brokers.advertise(host, advertised_port, listener.name)
         self.kafka_port = next(iter(self.ports.values()))
+
+    def _guarded(self, table: Mapping[int, Api], produce: ProduceHandler) -> Mapping[int, Api]:
+        """The table, behind guards if not everybody who can connect may do everything."""
+        if self.authorizer is None:
+            return table
+        produce.authorizer = self.fetch.authorizer = self.authorizer
+        return guarded(
+            table, Guards(authorizer=self.authorizer, topics=self.registry, settings=self.topics.settings.of)
+        )
 
     def _gate(self, dispatch: Dispatcher) -> Gate:
         settings, clock = self.settings, self.clock
@@ -432,6 +458,7 @@ class Agent:
             producers=ProducerHandlers(registry),
             quotas=QuotaHandlers(self.quotas),
             telemetry=self.telemetry,
+            acls=AclHandlers(self.acls if self.authorizer is not None else None),
             offsets=OffsetHandlers(topics, self.timestamps.offset_for_timestamp),
             identities=IdentityHandlers(self.identities),
             accounts=AccountHandlers(self.identities),

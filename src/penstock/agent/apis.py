@@ -7,11 +7,13 @@ What is not in the table is not advertised, and a request for it closes the conn
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.agent.api_versions import ApiVersionsHandler, features_of
 from penstock.agent.features import FeatureHandlers
+from penstock.authorization.guards.table import OWN, Guards
+from penstock.authorization.handlers import AclHandlers
 from penstock.base.context import RequestContext
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
@@ -63,6 +65,7 @@ class Handlers:
     quotas: QuotaHandlers | None = None
     telemetry: TelemetryHandlers | None = None
     """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
+    acls: AclHandlers = field(default_factory=lambda: AclHandlers(None))
     share_groups: ShareGroupHandlers | None = None
     share: ShareHandlers | None = None
     """None where share groups are not served; both or neither."""
@@ -164,6 +167,9 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
             ApiKey.DELETE_TOPICS: Api(_up_to(6, oldest=1), topics.delete_topics),
             ApiKey.DELETE_RECORDS: Api(_up_to(2), handlers.offsets.delete_records),
             ApiKey.OFFSET_FOR_LEADER_EPOCH: Api(_up_to(4, oldest=2), handlers.offsets.offset_for_leader_epoch),
+            ApiKey.DESCRIBE_ACLS: Api(_up_to(3, oldest=1), handlers.acls.describe_acls),
+            ApiKey.CREATE_ACLS: Api(_up_to(3, oldest=1), handlers.acls.create_acls),
+            ApiKey.DELETE_ACLS: Api(_up_to(3, oldest=1), handlers.acls.delete_acls),
             ApiKey.DESCRIBE_CONFIGS: Api(_up_to(4, oldest=1), configs.describe_configs),
             ApiKey.ALTER_CONFIGS: Api(_up_to(2), configs.alter_configs),
             ApiKey.ALTER_REPLICA_LOG_DIRS: Api(_up_to(2, oldest=1), replicas.alter_replica_log_dirs),
@@ -185,3 +191,11 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
     )
     table[ApiKey.API_VERSIONS] = Api(_up_to(5), ApiVersionsHandler(table, cluster.kafka_cluster_id).api_versions)
     return table
+
+
+def guarded(table: Mapping[int, Api], guards: Guards) -> Mapping[int, Api]:
+    """The same table for callers who are not trusted. Produce and Fetch see to themselves."""
+    return {
+        key: api if key in OWN or api.handle is None else replace(api, handle=guards.guarded(key, api.handle))
+        for key, api in table.items()
+    }

@@ -44,6 +44,11 @@ class Listener:
         """Whether clients have to prove who they are before anything else."""
         return self.protocol in ("SASL_PLAINTEXT", "SASL_SSL")
 
+    @property
+    def asks_for_credentials(self) -> bool:
+        """Whether clients prove who they are here."""
+        return self.uses_sasl or (self.uses_tls and self.tls is not None and self.tls.client_auth != "none")
+
 
 def listeners_of(options: UpOptions) -> tuple[Listener, ...]:
     """The listeners that were asked for. Raises `InvalidRequest`, with the cure, when they contradict or are unsafe."""

@@ -128,6 +128,11 @@ def inspect(
     return _look_inside(accepted, config, now_ms)
 
 
+def is_transactional(data: memoryview | bytes | None) -> bool:
+    """Whether what a request brings for one partition says that it belongs to a transaction."""
+    return data is not None and len(data) >= HEADER_BYTES and bool(HEADER.unpack_from(data)[5] & _TRANSACTIONAL_BIT)
+
+
 def _flags(version: int) -> int:
     if version >= IMPLICIT_SINCE_VERSION:
         return TRANSACTIONAL | IMPLICIT | ABORTABLE

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
+from penstock.authorization.authorizer import CLUSTER_ACTION, READ_TOPIC, Authorizer
+from penstock.base.acls import CLUSTER_NAME
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.log.aborted import AbortedLookup, NothingAborted, aborted_between, batches_below, end_of
@@ -22,6 +25,7 @@ from penstock.log.quota import FetchQuota
 from penstock.log.reader import COLD_READ_BYTES, Reader
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
+from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.fetch import (
     AbortedTransaction,
@@ -39,7 +43,11 @@ RESPONSE_MAX_BYTES = 8 * 1024 * 1024
 _EMPTY = b""
 _log = logging.getLogger(__name__)
 
+_FETCH = int(ApiKey.FETCH)
+
 Done = Callable[[FetchResponse], None]
+MayRead = Callable[[str], bool]
+"""Whether the caller may read the topic of that name."""
 
 
 class Answer:
@@ -68,6 +76,8 @@ class FetchHandler:
         self.quota: FetchQuota | None = None
         """Who limits how much is read, where anybody does."""
         self.max_bytes = min(max_bytes, RESPONSE_MAX_BYTES)
+        self.authorizer: Authorizer | None = None
+        """Whom to ask for permission. Without it everybody may read everything."""
 
     def handle(self, context: RequestContext, request: FetchRequest, done: Done) -> Callable[[], None] | None:
         """Fetch, key 1, v4-18. v7: sessions. v12: flexible, epochs. v13: topic ids. v15: replica state as a tag.
@@ -80,15 +90,31 @@ class FetchHandler:
         except Refused as refused:
             done(FetchResponse(error_code=refused.code))
             return None
-        poll = Poll(self, context, request, session, wanted, full, done)
+        if session is not None and self.authorizer is not None:
+            session.allow(self.authorizer.version)
+        poll = Poll(self, context, request, session, wanted, full, done, self._permission(context, request))
         return poll.start()
 
-    def look(self, cluster_id: int, wanted: Wanted, room_bytes: int, *, read_committed: bool, first: bool) -> Answer:
+    def _permission(self, context: RequestContext, request: FetchRequest) -> MayRead | None:
+        """Decides which topics may be read; None where all may. Brokers may read everything or nothing."""
+        authorizer = self.authorizer
+        if authorizer is None:
+            return None
+        replica = request.replica_state
+        if request.replica_id >= 0 or (replica is not None and replica.replica_id >= 0):
+            is_broker = authorizer.allows(context, _FETCH, CLUSTER_ACTION, CLUSTER_NAME)
+            return lambda name: is_broker
+        return partial(authorizer.allows, context, _FETCH, READ_TOPIC)
+
+    def look(
+        self, cluster_id: int, wanted: Wanted, room_bytes: int, *, read_committed: bool, first: bool,
+        may_read: MayRead | None = None,
+    ) -> Answer:  # fmt: skip
         """What one partition has for a fetch, from memory."""
         data = PartitionData(
             partition_index=wanted.index, records=_EMPTY, aborted_transactions=[] if read_committed else None
         )
-        partition, error = self._resolve(cluster_id, wanted.topic, wanted.index)
+        partition, error = self._resolve(cluster_id, wanted.topic, wanted.index, may_read)
         if partition is not None:
             error = _refusal(partition, wanted)
         if partition is None or error is not ErrorCode.NONE:
@@ -124,13 +150,20 @@ class FetchHandler:
             answer.data.aborted_transactions = _as_message(aborted_between(partition.aborted, offset, end_of(found)))
         return found
 
-    def _resolve(self, cluster_id: int, topic_key: TopicKey, index: int) -> tuple[Partition | None, ErrorCode]:
+    def _resolve(
+        self, cluster_id: int, topic_key: TopicKey, index: int, may_read: MayRead | None
+    ) -> tuple[Partition | None, ErrorCode]:
         if isinstance(topic_key, str):
-            topic = self.registry.by_name(cluster_id, topic_key)
+            name = topic_key
+            topic = self.registry.by_name(cluster_id, name)
         else:
             topic = self.registry.by_id(cluster_id, topic_key)
             if topic is None:
                 return None, ErrorCode.UNKNOWN_TOPIC_ID
+            name = topic.name
+        # Before it is known whether the topic exists: that too is not for everybody.
+        if may_read is not None and not may_read(name):
+            return None, ErrorCode.TOPIC_AUTHORIZATION_FAILED
         if topic is None or not 0 <= index < len(topic.partitions):
             return None, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return topic.partitions[index], ErrorCode.NONE
@@ -140,15 +173,16 @@ class Poll:
     """One fetch until it is answered. A `Waiter` of its partitions while it waits."""
 
     __slots__ = (
-        "_context", "_done", "_full", "_handler", "_max_bytes", "_min_bytes", "_needed_bytes", "_read_committed",
-        "_request", "_scheduled", "_session", "_task", "_timer", "_waiting", "_wanted",
+        "_context", "_done", "_full", "_handler", "_max_bytes", "_may_read", "_min_bytes", "_needed_bytes",
+        "_read_committed", "_request", "_scheduled", "_session", "_task", "_timer", "_waiting", "_wanted",
     )  # fmt: skip
 
     def __init__(
         self, handler: FetchHandler, context: RequestContext, request: FetchRequest, session: Session | None,
-        wanted: Sequence[Wanted], full: bool, done: Done,
+        wanted: Sequence[Wanted], full: bool, done: Done, may_read: MayRead | None,
     ) -> None:  # fmt: skip
         self._handler, self._context, self._request, self._session = handler, context, request, session
+        self._may_read = may_read
         self._wanted, self._full = wanted, full
         self._done: Done | None = done
         self._read_committed = request.isolation_level == READ_COMMITTED
@@ -243,7 +277,10 @@ class Poll:
         for wanted in self._wanted:
             if has_session and wanted.is_quiet:
                 continue
-            answer = handler.look(cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0)
+            answer = handler.look(
+                cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0,
+                may_read=self._may_read,
+            )  # fmt: skip
             if answer.data.error_code or answer.cold_bytes:
                 urgent = True
             size += answer.cold_bytes or answer.size_bytes

@@ -69,13 +69,15 @@ class Wanted:
 class Session:
     """What one client fetches."""
 
-    __slots__ = ("by_id", "epoch", "last_used_ms", "session_id", "wanted")
+    __slots__ = ("acl_version", "by_id", "epoch", "last_used_ms", "session_id", "wanted")
 
     def __init__(self, session_id: int, *, by_id: bool, now_ms: int) -> None:
         self.session_id = session_id
         self.by_id = by_id
         self.epoch = 1
         self.last_used_ms = now_ms
+        self.acl_version = -1
+        """By which ACLs its partitions were allowed to be read."""
         self.wanted: OrderedDict[tuple[TopicKey, int], Wanted] = OrderedDict()
 
     def served(self, want: Wanted) -> None:
@@ -83,6 +85,13 @@ class Session:
         key = (want.topic, want.index)
         if key in self.wanted:
             self.wanted.move_to_end(key)
+
+    def allow(self, acl_version: int) -> None:
+        """If ACLs have changed, nothing is known any more of what it may read."""
+        if self.acl_version != acl_version:
+            self.acl_version = acl_version
+            for wanted in self.wanted.values():
+                wanted.partition = None
 
 
 class FetchSessions:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_ID, Authorizer
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
-from penstock.log.batches import Accepted, Rejected, inspect
+from penstock.log.batches import Accepted, Rejected, inspect, is_transactional
 from penstock.log.model import Partition
 from penstock.log.registry import Registry
 from penstock.log.writer import Appended, Settles, Ticket, Writer
+from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.hot import ProduceShape
 from penstock.wire.messages.produce import (
@@ -25,6 +27,7 @@ from penstock.wire.messages.produce import (
 
 TOPIC_IDS_SINCE = 13
 _ACKS = (-1, 0, 1)
+_PRODUCE = int(ApiKey.PRODUCE)
 
 Done = Callable[[list[Appended]], None]
 
@@ -43,6 +46,8 @@ class ProduceHandler:
         self._registry, self._writer, self._clock = registry, writer, clock
         self.transactional_ids: TransactionalIds | None = None
         """Whose they are. Without it nobody has one."""
+        self.authorizer: Authorizer | None = None
+        """Whom to ask for permission. Without it everybody may write to everything."""
 
     def handle(self, context: RequestContext, request: ProduceRequest, done: Done) -> None:
         """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
@@ -51,6 +56,10 @@ class ProduceHandler:
         called before this returns. Every acknowledgement is one of durable records: `acks` 1 and all are the same.
         """
         _count_repeats_once(request)
+        if not self._may_use_id(context, request):
+            refused = Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+            done([refused for topic in request.topic_data for _ in topic.partition_data])
+            return
         results: list[Appended | None] = []
         accepted = []
         for topic in request.topic_data:
@@ -73,7 +82,7 @@ class ProduceHandler:
     ) -> None:
         """The same for a request of one partition, without transaction, that wants an acknowledgement."""
         version = shape.version
-        partition = self._find(context.cluster_id, version, shape.topic_name, shape.topic_id, index)
+        partition = self._find(context, version, shape.topic_name, shape.topic_id, index)
         if isinstance(partition, ErrorCode):
             ticket.settle(0, Appended(partition))
             return
@@ -84,14 +93,31 @@ class ProduceHandler:
         else:
             self._writer.submit(partition, outcome, ticket, 0)
 
-    def _find(self, cluster_id: int, version: int, name: str, topic_id: bytes, index: int) -> Partition | ErrorCode:
-        """The partition that a request of that version names, or why there is none."""
+    def _may_use_id(self, context: RequestContext, request: ProduceRequest) -> bool:
+        """Whether the caller may write in the name of the transactional id; a request without transactions has none."""
+        authorizer, transactional_id = self.authorizer, request.transactional_id
+        if authorizer is None or transactional_id is None:
+            return True
+        shares = (share.records for topic in request.topic_data for share in topic.partition_data)
+        return not any(is_transactional(records) for records in shares) or authorizer.allows(
+            context, _PRODUCE, WRITE_TRANSACTIONAL_ID, transactional_id
+        )
+
+    def _find(
+        self, context: RequestContext, version: int, name: str, topic_id: bytes, index: int
+    ) -> Partition | ErrorCode:
+        """The partition that a request of that version names, or why there is none for this caller."""
         if version >= TOPIC_IDS_SINCE:
-            topic = self._registry.by_id(cluster_id, topic_id)
+            topic = self._registry.by_id(context.cluster_id, topic_id)
             if topic is None:
                 return ErrorCode.UNKNOWN_TOPIC_ID
+            name = topic.name
         else:
-            topic = self._registry.by_name(cluster_id, name)
+            topic = self._registry.by_name(context.cluster_id, name)
+        authorizer = self.authorizer
+        # Before it is known whether the topic exists: that too is not for everybody.
+        if authorizer is not None and not authorizer.allows(context, _PRODUCE, WRITE_TOPIC, name):
+            return ErrorCode.TOPIC_AUTHORIZATION_FAILED
         if topic is None or not 0 <= index < len(topic.partitions):
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return topic.partitions[index]
@@ -103,7 +129,7 @@ class ProduceHandler:
         version = context.api_version
         if request.acks not in _ACKS:
             return Appended(ErrorCode.INVALID_REQUIRED_ACKS)
-        partition = self._find(context.cluster_id, version, topic.name, topic.topic_id, share.index)
+        partition = self._find(context, version, topic.name, topic.topic_id, share.index)
         if isinstance(partition, ErrorCode):
             return Appended(partition)
         transactional, config = request.transactional_id is not None, partition.topic.config

@@ -39,6 +39,10 @@ class Registry:
         topics = self._by_name.get(cluster_id)
         return [] if topics is None else [topics[name] for name in sorted(topics)]
 
+    def names(self, cluster_id: int) -> list[str]:
+        """The name of every topic of a virtual cluster, in order."""
+        return sorted(self._by_name.get(cluster_id, ()))
+
     def partition(self, partition_id: int) -> Partition | None:
         """The partition with that id, whatever cluster it belongs to, or None."""
         return self._partitions.get(partition_id)

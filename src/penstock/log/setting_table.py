@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from penstock.authorization.changes import parse_super_users
+from penstock.authorization.settings import STANDARD_AUTHORIZER
+from penstock.base.errors import InvalidRequest
 from penstock.log.config_values import INT_MAX, LONG_MAX, ConfigKey, ConfigType, ConfigValue, table
 
 BOOLEAN, DOUBLE, INT, LIST, LONG, STRING = (
@@ -282,6 +285,32 @@ def _kept(
     return _setting(name, kind, default, doc, at_least=at_least, at_most=at_most, acted_on=False)
 
 
+def _principals(value: ConfigValue) -> str | None:
+    """The complaint about `super.users`, or None."""
+    try:
+        parse_super_users(str(value))
+    except InvalidRequest as problem:
+        return str(problem)
+    return None
+
+
+_ACCESS = (
+    _setting(
+        "authorizer.class.name", STRING, "", choices=("", "none", STANDARD_AUTHORIZER),
+        doc=f"Whether ACLs decide what clients may do. {STANDARD_AUTHORIZER}: they do."
+        " Otherwise everybody who can connect may do everything.",
+    ),
+    ConfigKey(
+        name="super.users", type=STRING, default="", check=_principals,
+        doc="Who may do everything, whatever ACLs say: principals with semicolons between, as in"
+        " User:alice;User:bob. They are principals of the default virtual cluster.",
+    ),
+    _setting(
+        "allow.everyone.if.no.acl.found", BOOLEAN, "false",
+        "Whether a resource that no ACL covers is open to everybody. Otherwise it is closed to all but super users.",
+    ),
+)  # fmt: skip
+
 _KEPT_ONLY = (
     _kept("min.insync.replicas", INT, "1", "min.insync.replicas", at_least=1),
     _kept("unclean.leader.election.enable", BOOLEAN, "false", "unclean.leader.election.enable"),
@@ -306,7 +335,7 @@ _KEPT_ONLY = (
 SETTINGS: Mapping[str, ConfigKey] = dict(
     sorted(
         table(
-            (*_TOPICS, *_GROUPS, *_LIMITS, *_TELEMETRY, *_QUOTAS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)
+            (*_TOPICS, *_GROUPS, *_LIMITS, *_TELEMETRY, *_QUOTAS, *_ACCESS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)
         ).items()
     )
 )
@@ -314,7 +343,7 @@ SETTINGS: Mapping[str, ConfigKey] = dict(
 
 FOREIGN_STATIC = frozenset(
     {
-        "authorizer.class.name", "broker.id", "broker.rack", "controller.listener.names",
+        "broker.id", "broker.rack", "controller.listener.names",
         "controller.quorum.bootstrap.servers", "controller.quorum.voters", "inter.broker.listener.name", "log.dir",
         "log.dirs", "metadata.log.dir", "node.id", "offsets.topic.num.partitions", "offsets.topic.replication.factor",
         "process.roles", "queued.max.requests", "security.inter.broker.protocol", "socket.receive.buffer.bytes",

@@ -1,0 +1,46 @@
+"""Guards of service accounts and their keys, which are Penstock's own: DESCRIBE on the cluster to look at them, ALTER to
+change them, else 31. Who makes a key for an account can be that account."""
+
+from __future__ import annotations
+
+from penstock.authorization.guards.access import NO_CLUSTER
+from penstock.authorization.guards.cluster import needs
+from penstock.base.acls import Operation
+from penstock.wire.messages import alter_service_accounts as altering
+from penstock.wire.messages import create_api_key as creating
+from penstock.wire.messages import delete_api_keys as deleting
+from penstock.wire.messages import describe_service_accounts as describing
+
+CODE, MESSAGE = NO_CLUSTER
+
+
+def _described(request: describing.DescribeServiceAccountsRequest) -> describing.DescribeServiceAccountsResponse:
+    return describing.DescribeServiceAccountsResponse(error_code=CODE, error_message=MESSAGE)
+
+
+def _altered(request: altering.AlterServiceAccountsRequest) -> altering.AlterServiceAccountsResponse:
+    names = (*(creation.name for creation in request.creations), *request.deletions)
+    return altering.AlterServiceAccountsResponse(
+        results=[
+            altering.AlterServiceAccountsResult(name=name, error_code=CODE, error_message=MESSAGE) for name in names
+        ]
+    )
+
+
+def _created(request: creating.CreateApiKeyRequest) -> creating.CreateApiKeyResponse:
+    return creating.CreateApiKeyResponse(error_code=CODE, error_message=MESSAGE)
+
+
+def _deleted(request: deleting.DeleteApiKeysRequest) -> deleting.DeleteApiKeysResponse:
+    return deleting.DeleteApiKeysResponse(
+        results=[
+            deleting.DeleteApiKeysResult(key_id=key_id, error_code=CODE, error_message=MESSAGE)
+            for key_id in request.key_ids
+        ]
+    )
+
+
+describe_service_accounts = needs(Operation.DESCRIBE, _described)
+alter_service_accounts = needs(Operation.ALTER, _altered)
+create_api_key = needs(Operation.ALTER, _created)
+delete_api_keys = needs(Operation.ALTER, _deleted)

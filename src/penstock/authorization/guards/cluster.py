@@ -1,0 +1,267 @@
+"""Guards of the cluster as a whole: one operation on it decides about all of a request, else 31."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from penstock.authorization.guards.access import NO_CLUSTER, Access, Ask, Guard
+from penstock.base.acls import Operation
+from penstock.wire.messages import (
+    add_raft_voter,
+    list_config_resources,
+    remove_raft_voter,
+    unregister_broker,
+    unregister_controller,
+    update_features,
+)
+from penstock.wire.messages import alter_client_quotas as altering_quotas
+from penstock.wire.messages import alter_partition_reassignments as reassigning
+from penstock.wire.messages import alter_replica_log_dirs as moving
+from penstock.wire.messages import alter_user_scram_credentials as altering_scram
+from penstock.wire.messages import create_acls as creating_acls
+from penstock.wire.messages import delete_acls as deleting_acls
+from penstock.wire.messages import delete_share_group_state as deleting_state
+from penstock.wire.messages import describe_acls as describing_acls
+from penstock.wire.messages import describe_client_quotas as describing_quotas
+from penstock.wire.messages import describe_cluster as describing
+from penstock.wire.messages import describe_log_dirs as log_dirs
+from penstock.wire.messages import describe_quorum as quorum
+from penstock.wire.messages import describe_user_scram_credentials as describing_scram
+from penstock.wire.messages import elect_leaders as electing
+from penstock.wire.messages import initialize_share_group_state as initializing_state
+from penstock.wire.messages import list_partition_reassignments as listing
+from penstock.wire.messages import read_share_group_state as reading_state
+from penstock.wire.messages import read_share_group_state_summary as summarizing_state
+from penstock.wire.messages import write_share_group_state as writing_state
+
+CODE, MESSAGE = NO_CLUSTER
+
+
+def needs(operation: Operation, refused: Callable[[Any], Any]) -> Guard:
+    """A guard that lets a request pass whole, or answers with `refused`."""
+
+    async def guard(access: Access, request: Any, ask: Ask) -> Any:
+        return await ask(request) if access.may_cluster(operation) else refused(request)
+
+    return guard
+
+
+async def describe_cluster(
+    access: Access, request: describing.DescribeClusterRequest, ask: Ask
+) -> describing.DescribeClusterResponse:
+    """For all; what one may do to the cluster is told to whom may DESCRIBE it."""
+    response: describing.DescribeClusterResponse = await ask(request)
+    if request.include_cluster_authorized_operations and not response.error_code:
+        response.cluster_authorized_operations = access.cluster_operations()
+    return response
+
+
+def _log_dirs(request: log_dirs.DescribeLogDirsRequest) -> log_dirs.DescribeLogDirsResponse:
+    return log_dirs.DescribeLogDirsResponse(error_code=CODE)
+
+
+def _moves(request: moving.AlterReplicaLogDirsRequest) -> moving.AlterReplicaLogDirsResponse:
+    return moving.AlterReplicaLogDirsResponse(
+        results=[
+            moving.AlterReplicaLogDirTopicResult(
+                topic_name=topic.name,
+                partitions=[
+                    moving.AlterReplicaLogDirPartitionResult(partition_index=index, error_code=CODE)
+                    for index in topic.partitions
+                ],
+            )
+            for directory in request.dirs
+            for topic in directory.topics
+        ]
+    )
+
+
+def _elections(request: electing.ElectLeadersRequest) -> electing.ElectLeadersResponse:
+    return electing.ElectLeadersResponse(
+        error_code=CODE,
+        replica_election_results=[
+            electing.ReplicaElectionResult(
+                topic=topic.topic,
+                partition_result=[
+                    electing.PartitionResult(partition_id=index, error_code=CODE, error_message=MESSAGE)
+                    for index in topic.partitions
+                ],
+            )
+            for topic in request.topic_partitions or ()
+        ],
+    )
+
+
+def _reassignments(
+    request: reassigning.AlterPartitionReassignmentsRequest,
+) -> reassigning.AlterPartitionReassignmentsResponse:
+    return reassigning.AlterPartitionReassignmentsResponse(
+        error_code=CODE,
+        error_message=MESSAGE,
+        responses=[
+            reassigning.ReassignableTopicResponse(
+                name=topic.name,
+                partitions=[
+                    reassigning.ReassignablePartitionResponse(
+                        partition_index=partition.partition_index, error_code=CODE, error_message=MESSAGE
+                    )
+                    for partition in topic.partitions
+                ],
+            )
+            for topic in request.topics
+        ],
+    )
+
+
+def _listed_reassignments(
+    request: listing.ListPartitionReassignmentsRequest,
+) -> listing.ListPartitionReassignmentsResponse:
+    return listing.ListPartitionReassignmentsResponse(
+        error_code=CODE,
+        error_message=MESSAGE,
+        topics=[
+            listing.OngoingTopicReassignment(
+                name=topic.name,
+                partitions=[
+                    listing.OngoingPartitionReassignment(partition_index=index) for index in topic.partition_indexes
+                ],
+            )
+            for topic in request.topics or ()
+        ],
+    )
+
+
+def _acls_created(request: creating_acls.CreateAclsRequest) -> creating_acls.CreateAclsResponse:
+    return creating_acls.CreateAclsResponse(
+        results=[creating_acls.AclCreationResult(error_code=CODE, error_message=MESSAGE) for _ in request.creations]
+    )
+
+
+def _acls_deleted(request: deleting_acls.DeleteAclsRequest) -> deleting_acls.DeleteAclsResponse:
+    return deleting_acls.DeleteAclsResponse(
+        filter_results=[
+            deleting_acls.DeleteAclsFilterResult(error_code=CODE, error_message=MESSAGE) for _ in request.filters
+        ]
+    )
+
+
+def _acls_described(request: describing_acls.DescribeAclsRequest) -> describing_acls.DescribeAclsResponse:
+    return describing_acls.DescribeAclsResponse(error_code=CODE, error_message=MESSAGE)
+
+
+def _quotas_described(
+    request: describing_quotas.DescribeClientQuotasRequest,
+) -> describing_quotas.DescribeClientQuotasResponse:
+    return describing_quotas.DescribeClientQuotasResponse(error_code=CODE, error_message=MESSAGE, entries=None)
+
+
+def _quotas_altered(
+    request: altering_quotas.AlterClientQuotasRequest,
+) -> altering_quotas.AlterClientQuotasResponse:
+    return altering_quotas.AlterClientQuotasResponse(
+        entries=[
+            altering_quotas.AlterClientQuotasResponseEntryData(
+                error_code=CODE,
+                error_message=MESSAGE,
+                entity=[
+                    altering_quotas.AlterClientQuotasResponseEntityData(
+                        entity_type=entity.entity_type, entity_name=entity.entity_name
+                    )
+                    for entity in entry.entity
+                ],
+            )
+            for entry in request.entries
+        ]
+    )
+
+
+def _scram_described(
+    request: describing_scram.DescribeUserScramCredentialsRequest,
+) -> describing_scram.DescribeUserScramCredentialsResponse:
+    return describing_scram.DescribeUserScramCredentialsResponse(error_code=CODE, error_message=MESSAGE)
+
+
+def _scram_altered(
+    request: altering_scram.AlterUserScramCredentialsRequest,
+) -> altering_scram.AlterUserScramCredentialsResponse:
+    users = {deletion.name for deletion in request.deletions} | {upsertion.name for upsertion in request.upsertions}
+    return altering_scram.AlterUserScramCredentialsResponse(
+        results=[
+            altering_scram.AlterUserScramCredentialsResult(user=user, error_code=CODE, error_message=MESSAGE)
+            for user in sorted(users)
+        ]
+    )
+
+
+def _top_level(response_type: Callable[..., Any]) -> Callable[[Any], Any]:
+    """A refusal that is one code and one sentence."""
+    return lambda request: response_type(error_code=CODE, error_message=MESSAGE)
+
+
+def _resources(request: list_config_resources.ListConfigResourcesRequest) -> Any:
+    return list_config_resources.ListConfigResourcesResponse(error_code=CODE)
+
+
+def _state(module: Any, kind: str) -> Callable[[Any], Any]:
+    """Refusals of the APIs by which brokers keep the state of share groups: they all look alike."""
+
+    def refused(request: Any) -> Any:
+        return getattr(module, f"{kind}ShareGroupStateResponse")(
+            results=[
+                getattr(module, f"{kind}StateResult")(
+                    topic_id=topic.topic_id,
+                    partitions=[
+                        module.PartitionResult(partition=partition.partition, error_code=CODE, error_message=MESSAGE)
+                        for partition in topic.partitions
+                    ],
+                )
+                for topic in request.topics
+            ]
+        )
+
+    return refused
+
+
+def _state_summary(request: summarizing_state.ReadShareGroupStateSummaryRequest) -> Any:
+    return summarizing_state.ReadShareGroupStateSummaryResponse(
+        results=[
+            summarizing_state.ReadStateSummaryResult(
+                topic_id=topic.topic_id,
+                partitions=[
+                    summarizing_state.PartitionResult(
+                        partition=partition.partition, error_code=CODE, error_message=MESSAGE
+                    )
+                    for partition in topic.partitions
+                ],
+            )
+            for topic in request.topics
+        ]
+    )
+
+
+_O = Operation
+describe_log_dirs = needs(_O.DESCRIBE, _log_dirs)
+alter_replica_log_dirs = needs(_O.ALTER, _moves)
+elect_leaders = needs(_O.ALTER, _elections)
+alter_partition_reassignments = needs(_O.ALTER, _reassignments)
+list_partition_reassignments = needs(_O.DESCRIBE, _listed_reassignments)
+create_acls = needs(_O.ALTER, _acls_created)
+delete_acls = needs(_O.ALTER, _acls_deleted)
+describe_acls = needs(_O.DESCRIBE, _acls_described)
+describe_client_quotas = needs(_O.DESCRIBE_CONFIGS, _quotas_described)
+alter_client_quotas = needs(_O.ALTER_CONFIGS, _quotas_altered)
+describe_user_scram_credentials = needs(_O.DESCRIBE, _scram_described)
+alter_user_scram_credentials = needs(_O.ALTER, _scram_altered)
+describe_quorum = needs(_O.DESCRIBE, _top_level(quorum.DescribeQuorumResponse))
+update_features_guard = needs(_O.ALTER, _top_level(update_features.UpdateFeaturesResponse))
+add_voter = needs(_O.ALTER, _top_level(add_raft_voter.AddRaftVoterResponse))
+remove_voter = needs(_O.ALTER, _top_level(remove_raft_voter.RemoveRaftVoterResponse))
+unregister_broker_guard = needs(_O.ALTER, _top_level(unregister_broker.UnregisterBrokerResponse))
+unregister_controller_guard = needs(_O.ALTER, _top_level(unregister_controller.UnregisterControllerResponse))
+list_resources = needs(_O.DESCRIBE_CONFIGS, _resources)
+initialize_state = needs(_O.CLUSTER_ACTION, _state(initializing_state, "Initialize"))
+read_state = needs(_O.CLUSTER_ACTION, _state(reading_state, "Read"))
+write_state = needs(_O.CLUSTER_ACTION, _state(writing_state, "Write"))
+delete_state = needs(_O.CLUSTER_ACTION, _state(deleting_state, "Delete"))
+read_state_summary = needs(_O.CLUSTER_ACTION, _state_summary)

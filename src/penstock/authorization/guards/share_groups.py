@@ -1,0 +1,192 @@
+"""Guards of share groups (KIP-932): members READ the group and the topics, onlookers DESCRIBE them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.authorization.guards.access import GROUP, NO_GROUP, NO_TOPIC, TOPIC, Access, Ask
+from penstock.authorization.guards.groups import HIDDEN_TOPICS, refused_member
+from penstock.base.acls import Operation
+from penstock.wire.messages import alter_share_group_offsets as altering
+from penstock.wire.messages import delete_share_group_offsets as deleting
+from penstock.wire.messages import describe_share_group_offsets as offsets
+from penstock.wire.messages import share_acknowledge as acknowledging
+from penstock.wire.messages import share_fetch as fetching
+from penstock.wire.messages import share_group_describe as describing
+from penstock.wire.messages import share_group_heartbeat as heartbeats
+
+
+async def heartbeat(
+    access: Access, request: heartbeats.ShareGroupHeartbeatRequest, ask: Ask
+) -> heartbeats.ShareGroupHeartbeatResponse:
+    """READ on the group, else 30; DESCRIBE on every topic that is subscribed to, else 29."""
+    refusal = refused_member(access, request.group_id, request.subscribed_topic_names)
+    if refusal is not None:
+        return heartbeats.ShareGroupHeartbeatResponse(error_code=refusal.code, error_message=refusal.message)
+    response: heartbeats.ShareGroupHeartbeatResponse = await ask(request)
+    return response
+
+
+async def describe(
+    access: Access, request: describing.ShareGroupDescribeRequest, ask: Ask
+) -> describing.ShareGroupDescribeResponse:
+    """DESCRIBE on each group, else 30, and on each topic its members have, else 29 and no members."""
+    request.group_ids, denied = access.split(Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id)
+    response: describing.ShareGroupDescribeResponse = await ask(request)
+    for group in response.groups:
+        if request.include_authorized_operations and not group.error_code:
+            group.authorized_operations = access.operations(GROUP, group.group_id)
+        held = {topic.topic_name for member in group.members for topic in member.assignment.topic_partitions}
+        if not access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
+            group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
+    response.groups.extend(
+        describing.DescribedGroup(error_code=NO_GROUP.code, error_message=None, group_id=group_id)
+        for group_id in denied
+    )
+    return response
+
+
+def _name_of(access: Access, topic_id: bytes) -> str | None:
+    return access.topics.topic_name(access.context.cluster_id, bytes(topic_id))
+
+
+async def fetch(access: Access, request: fetching.ShareFetchRequest, ask: Ask) -> fetching.ShareFetchResponse:
+    """READ on the group, else 30; READ on each topic, else 29 for its partitions, those of the session too."""
+    if not access.may(Operation.READ, GROUP, request.group_id or ""):
+        return fetching.ShareFetchResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+    request.topics, denied = access.split(
+        Operation.READ, TOPIC, request.topics, lambda topic: _name_of(access, topic.topic_id)
+    )
+    response: fetching.ShareFetchResponse = await ask(request)
+    if response.error_code:
+        return response
+    for answer in response.responses:
+        # The session remembers topics from when they were allowed.
+        name = _name_of(access, answer.topic_id)
+        if name is not None and not access.may(Operation.READ, TOPIC, name):
+            answer.partitions = [_unfetched(partition.partition_index) for partition in answer.partitions]
+    response.responses.extend(
+        fetching.ShareFetchableTopicResponse(
+            topic_id=topic.topic_id,
+            partitions=[_unfetched(partition.partition_index) for partition in topic.partitions],
+        )
+        for topic in denied
+    )
+    return response
+
+
+def _unfetched(index: int) -> Any:
+    return fetching.PartitionData(
+        partition_index=index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message,
+        acknowledge_error_message=None, records=None,
+    )  # fmt: skip
+
+
+async def acknowledge(
+    access: Access, request: acknowledging.ShareAcknowledgeRequest, ask: Ask
+) -> acknowledging.ShareAcknowledgeResponse:
+    """READ on the group, else 30; READ on each topic, else 29 for its partitions."""
+    if not access.may(Operation.READ, GROUP, request.group_id or ""):
+        return acknowledging.ShareAcknowledgeResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+    request.topics, denied = access.split(
+        Operation.READ, TOPIC, request.topics, lambda topic: _name_of(access, topic.topic_id)
+    )
+    response: acknowledging.ShareAcknowledgeResponse = await ask(request)
+    if response.error_code:
+        return response
+    response.responses.extend(
+        acknowledging.ShareAcknowledgeTopicResponse(
+            topic_id=topic.topic_id,
+            partitions=[
+                acknowledging.PartitionData(
+                    partition_index=partition.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+                )
+                for partition in topic.partitions
+            ],
+        )
+        for topic in denied
+    )
+    return response
+
+
+async def describe_offsets(
+    access: Access, request: offsets.DescribeShareGroupOffsetsRequest, ask: Ask
+) -> offsets.DescribeShareGroupOffsetsResponse:
+    """DESCRIBE on each group, else 30; on each topic, else 29. Of "all topics" only those one may describe."""
+    asked, refused = access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
+    hidden: list[list[offsets.DescribeShareGroupOffsetsRequestTopic]] = []
+    for group in asked:
+        denied: list[offsets.DescribeShareGroupOffsetsRequestTopic] = []
+        if group.topics is not None:
+            group.topics, denied = access.split(Operation.DESCRIBE, TOPIC, group.topics, lambda topic: topic.topic_name)
+        hidden.append(denied)
+    request.groups = asked
+    response: offsets.DescribeShareGroupOffsetsResponse = await ask(request)
+    for group, answer, denied in zip(asked, response.groups, hidden, strict=True):
+        if group.topics is None:
+            answer.topics = [
+                topic for topic in answer.topics if access.might(Operation.DESCRIBE, TOPIC, topic.topic_name)
+            ]
+        answer.topics.extend(
+            offsets.DescribeShareGroupOffsetsResponseTopic(
+                topic_name=topic.topic_name,
+                partitions=[
+                    offsets.DescribeShareGroupOffsetsResponsePartition(
+                        partition_index=index, start_offset=-1, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+                    )
+                    for index in topic.partitions
+                ],
+            )
+            for topic in denied
+        )
+    response.groups.extend(
+        offsets.DescribeShareGroupOffsetsResponseGroup(
+            group_id=group.group_id, error_code=NO_GROUP.code, error_message=NO_GROUP.message
+        )
+        for group in refused
+    )
+    return response
+
+
+async def alter_offsets(
+    access: Access, request: altering.AlterShareGroupOffsetsRequest, ask: Ask
+) -> altering.AlterShareGroupOffsetsResponse:
+    """READ on the group, else 30; READ on each topic, else 29 for its partitions."""
+    if not access.may(Operation.READ, GROUP, request.group_id):
+        return altering.AlterShareGroupOffsetsResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+    request.topics, denied = access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
+    response: altering.AlterShareGroupOffsetsResponse = await ask(request)
+    if response.error_code:
+        return response
+    response.responses.extend(
+        altering.AlterShareGroupOffsetsResponseTopic(
+            topic_name=topic.topic_name,
+            partitions=[
+                altering.AlterShareGroupOffsetsResponsePartition(
+                    partition_index=partition.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+                )
+                for partition in topic.partitions
+            ],
+        )
+        for topic in denied
+    )
+    return response
+
+
+async def delete_offsets(
+    access: Access, request: deleting.DeleteShareGroupOffsetsRequest, ask: Ask
+) -> deleting.DeleteShareGroupOffsetsResponse:
+    """DELETE on the group, else 30; READ on each topic, else 29."""
+    if not access.may(Operation.DELETE, GROUP, request.group_id):
+        return deleting.DeleteShareGroupOffsetsResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
+    request.topics, denied = access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
+    response: deleting.DeleteShareGroupOffsetsResponse = await ask(request)
+    if response.error_code:
+        return response
+    response.responses.extend(
+        deleting.DeleteShareGroupOffsetsResponseTopic(
+            topic_name=topic.topic_name, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+        )
+        for topic in denied
+    )
+    return response

@@ -1,0 +1,47 @@
+"""Guards of delegation tokens: owners and renewers may do with theirs what they like; ACLs are for those of others."""
+
+from __future__ import annotations
+
+from penstock.authorization.guards.access import NO_TOKEN, Access, Ask
+from penstock.base.acls import Operation, ResourceType
+from penstock.wire.messages import create_delegation_token as creating
+from penstock.wire.messages import describe_delegation_token as describing
+
+
+async def create_delegation_token(
+    access: Access, request: creating.CreateDelegationTokenRequest, ask: Ask
+) -> creating.CreateDelegationTokenResponse:
+    """CREATE_TOKENS on the user who shall own it, where that is somebody else; else 65."""
+    requester = access.context.principal
+    owner = requester
+    if request.owner_principal_name:
+        owner = f"{request.owner_principal_type}:{request.owner_principal_name}"
+    if owner != requester and not access.may(Operation.CREATE_TOKENS, ResourceType.USER, owner):
+        owner_type, _, owner_name = owner.partition(":")
+        requester_type, _, requester_name = requester.partition(":")
+        return creating.CreateDelegationTokenResponse(
+            error_code=NO_TOKEN.code, principal_type=owner_type, principal_name=owner_name,
+            token_requester_principal_type=requester_type, token_requester_principal_name=requester_name,
+            issue_timestamp_ms=-1, expiry_timestamp_ms=-1, max_timestamp_ms=-1,
+        )  # fmt: skip
+    response: creating.CreateDelegationTokenResponse = await ask(request)
+    return response
+
+
+async def describe_delegation_token(
+    access: Access, request: describing.DescribeDelegationTokenRequest, ask: Ask
+) -> describing.DescribeDelegationTokenResponse:
+    """One's own, those with DESCRIBE on the token, and those with DESCRIBE_TOKENS on their owner."""
+    response: describing.DescribeDelegationTokenResponse = await ask(request)
+    response.tokens = [token for token in response.tokens if _is_visible(access, token)]
+    return response
+
+
+def _is_visible(access: Access, token: describing.DescribedDelegationToken) -> bool:
+    owner = f"{token.principal_type}:{token.principal_name}"
+    renewers = [f"{renewer.principal_type}:{renewer.principal_name}" for renewer in token.renewers]
+    return (
+        access.context.principal in (owner, *renewers)
+        or access.might(Operation.DESCRIBE, ResourceType.DELEGATION_TOKEN, token.token_id)
+        or access.might(Operation.DESCRIBE_TOKENS, ResourceType.USER, owner)
+    )

@@ -1,0 +1,226 @@
+"""Guards of topics: what there is, what comes and goes. A topic that may not be described does not seem to exist."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from penstock.authorization.guards.access import NO_TOPIC, TOPIC, ZERO_UUID, Access, Ask
+from penstock.base.acls import Operation
+from penstock.wire.messages import create_partitions as creating_partitions
+from penstock.wire.messages import create_topics as creating
+from penstock.wire.messages import delete_topics as deleting
+from penstock.wire.messages import describe_producers as producers
+from penstock.wire.messages import describe_topic_partitions as describing
+from penstock.wire.messages import metadata as listing
+
+METADATA_TOPIC = "__cluster_metadata"
+IDS_SINCE = 12
+"""The version of Metadata from which on topics may be asked for by id."""
+
+
+async def metadata(access: Access, request: listing.MetadataRequest, ask: Ask) -> listing.MetadataResponse:
+    """DESCRIBE on topics, else 29; CREATE on those that would be created. "All topics" are those one may describe."""
+    version = access.context.api_version
+    wanted: list[listing.MetadataRequestTopic] | None = request.topics
+    denied: list[listing.MetadataResponseTopic] = []
+    lists_all = wanted is None or (version == 0 and not wanted)
+    if wanted is not None and not lists_all:
+        is_refused = version < IDS_SINCE and any(one.name is None or one.topic_id != ZERO_UUID for one in wanted)
+        if not is_refused:
+            wanted, denied = _describable(access, wanted, request.allow_auto_topic_creation)
+            request.topics = wanted
+    response: listing.MetadataResponse = await ask(request)
+    if lists_all:
+        response.topics = [one for one in response.topics if access.might(Operation.DESCRIBE, TOPIC, one.name or "")]
+    elif not wanted:
+        # An empty list would mean all topics to the oldest version.
+        response.topics = []
+    if request.include_topic_authorized_operations:
+        for topic in response.topics:
+            if topic.name is not None:
+                topic.topic_authorized_operations = access.operations(TOPIC, topic.name)
+    if request.include_cluster_authorized_operations:
+        response.cluster_authorized_operations = access.cluster_operations()
+    response.topics.extend(denied)
+    return response
+
+
+def _describable(
+    access: Access, wanted: list[listing.MetadataRequestTopic], may_create: bool
+) -> tuple[list[listing.MetadataRequestTopic], list[listing.MetadataResponseTopic]]:
+    """What may be described or created, and the refusals of the others."""
+    cluster_id = access.context.cluster_id
+
+    def name_of(topic: listing.MetadataRequestTopic) -> str | None:
+        if topic.topic_id != ZERO_UUID:
+            return access.topics.topic_name(cluster_id, topic.topic_id)
+        return topic.name
+
+    allowed, denied = access.split(Operation.DESCRIBE, TOPIC, wanted, name_of)
+    # An id is no secret, a name is.
+    refusals = [
+        listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=None, topic_id=topic.topic_id)
+        if topic.topic_id != ZERO_UUID
+        else listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=topic.name)
+        for topic in {(one.name, one.topic_id): one for one in denied}.values()
+    ]
+    may_create = may_create and access.settings.flag("auto.create.topics.enable")
+    new = {one.name for one in allowed if one.name is not None and not access.has_topic(one.name)} if may_create else ()
+    if new and not access.might_cluster(Operation.CREATE):
+        uncreatable = {name for name in new if not access.may(Operation.CREATE, TOPIC, name)}
+        allowed = [one for one in allowed if one.name not in uncreatable]
+        refusals += [listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=name) for name in sorted(uncreatable)]
+    return allowed, refusals
+
+
+async def describe_topic_partitions(
+    access: Access, request: describing.DescribeTopicPartitionsRequest, ask: Ask
+) -> describing.DescribeTopicPartitionsResponse:
+    """DESCRIBE on each topic, else 29; "all topics" are those one may describe."""
+    if request.topics:
+        return await _describe_named(access, request, ask)
+    # Pages of all topics are made of those that may be seen, so that a page is as long as it says.
+    known = access.topics.names(access.context.cluster_id)
+    visible = [name for name in known if access.might(Operation.DESCRIBE, TOPIC, name)]
+    if not visible:
+        return describing.DescribeTopicPartitionsResponse(next_cursor=None)
+    request.topics = [describing.TopicRequest(name=name) for name in visible]
+    response: describing.DescribeTopicPartitionsResponse = await ask(request)
+    return _with_operations(access, response)
+
+
+async def _describe_named(
+    access: Access, request: describing.DescribeTopicPartitionsRequest, ask: Ask
+) -> describing.DescribeTopicPartitionsResponse:
+    after = "" if request.cursor is None else request.cursor.topic_name
+    named = [topic for topic in request.topics if topic.name >= after]
+    request.topics, denied = access.split(Operation.DESCRIBE, TOPIC, named, lambda topic: topic.name)
+    response = describing.DescribeTopicPartitionsResponse(next_cursor=None)
+    if request.topics:
+        response = _with_operations(access, await ask(request))
+    response.topics.extend(
+        describing.DescribeTopicPartitionsResponseTopic(error_code=NO_TOPIC.code, name=name)
+        for name in dict.fromkeys(topic.name for topic in denied)
+    )
+    return response
+
+
+def _with_operations(
+    access: Access, response: describing.DescribeTopicPartitionsResponse
+) -> describing.DescribeTopicPartitionsResponse:
+    for topic in response.topics:
+        topic.topic_authorized_operations = access.operations(TOPIC, topic.name or "")
+    return response
+
+
+async def create_topics(
+    access: Access, request: creating.CreateTopicsRequest, ask: Ask
+) -> creating.CreateTopicsResponse:
+    """CREATE on the cluster or on the topic, else 29. Who has DESCRIBE_CONFIGS is shown what the topic has become."""
+    counts = Counter(topic.name for topic in request.topics)
+
+    def name_of(topic: creating.CreatableTopic) -> str | None:
+        return None if counts[topic.name] > 1 or topic.name == METADATA_TOPIC else topic.name
+
+    denied: list[creating.CreatableTopic] = []
+    if not access.might_cluster(Operation.CREATE):
+        request.topics, denied = access.split(Operation.CREATE, TOPIC, request.topics, name_of)
+    response: creating.CreateTopicsResponse = await ask(request)
+    for result in response.topics:
+        if not result.error_code and not access.might(Operation.DESCRIBE_CONFIGS, TOPIC, result.name):
+            result.topic_config_error_code = NO_TOPIC.code
+            result.num_partitions, result.replication_factor, result.configs = -1, -1, []
+    response.topics.extend(
+        creating.CreatableTopicResult(
+            name=topic.name, error_code=NO_TOPIC.code, error_message="Authorization failed.", num_partitions=-1,
+            replication_factor=-1,
+        )
+        for topic in denied
+    )  # fmt: skip
+    return response
+
+
+async def create_partitions(
+    access: Access, request: creating_partitions.CreatePartitionsRequest, ask: Ask
+) -> creating_partitions.CreatePartitionsResponse:
+    """ALTER on each topic, else 29."""
+    counts = Counter(topic.name for topic in request.topics)
+    request.topics, denied = access.split(
+        Operation.ALTER, TOPIC, request.topics, lambda topic: None if counts[topic.name] > 1 else topic.name
+    )
+    response: creating_partitions.CreatePartitionsResponse = await ask(request)
+    response.results.extend(
+        creating_partitions.CreatePartitionsTopicResult(name=topic.name, error_code=NO_TOPIC.code, error_message=None)
+        for topic in denied
+    )
+    return response
+
+
+async def delete_topics(
+    access: Access, request: deleting.DeleteTopicsRequest, ask: Ask
+) -> deleting.DeleteTopicsResponse:
+    """DELETE on the cluster or on each topic, else 29. The name for an id is told to whom may describe the topic."""
+    if not access.settings.flag("delete.topic.enable") or access.might_cluster(Operation.DELETE):
+        response: deleting.DeleteTopicsResponse = await ask(request)
+        return response
+    wanted = request.topics or [deleting.DeleteTopicState(name=name) for name in request.topic_names]
+    names = Counter(state.name for state in wanted if state.topic_id == ZERO_UUID)
+    ids = Counter(state.topic_id for state in wanted if state.name is None)
+    allowed, refusals = [], []
+    for state in wanted:
+        is_plain = (state.name is None) != (state.topic_id == ZERO_UUID)
+        is_repeated = names[state.name] > 1 if state.name is not None else ids[state.topic_id] > 1
+        refusal = _undeletable(access, state) if is_plain and not is_repeated else None
+        if refusal is None:
+            allowed.append(state)
+        else:
+            refusals.append(refusal)
+    response = deleting.DeleteTopicsResponse()
+    if allowed:
+        if request.topics:
+            request.topics = allowed
+        else:
+            request.topic_names = [state.name or "" for state in allowed]
+        response = await ask(request)
+    response.responses.extend(refusals)
+    return response
+
+
+def _undeletable(access: Access, state: deleting.DeleteTopicState) -> deleting.DeletableTopicResult | None:
+    """Why a topic may not be deleted by the caller; None if it may, or does not exist as far as the caller may know."""
+    name = state.name
+    if name is None:
+        known = access.topics.topic_name(access.context.cluster_id, state.topic_id)
+        if known is None or access.may(Operation.DELETE, TOPIC, known):
+            return None
+        shown = known if access.might(Operation.DESCRIBE, TOPIC, known) else None
+        return deleting.DeletableTopicResult(
+            name=shown, topic_id=state.topic_id, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+        )
+    may_describe = access.might(Operation.DESCRIBE, TOPIC, name)
+    if may_describe and not access.has_topic(name):
+        return None
+    if access.may(Operation.DELETE, TOPIC, name):
+        return None
+    return deleting.DeletableTopicResult(name=name, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message)
+
+
+async def describe_producers(
+    access: Access, request: producers.DescribeProducersRequest, ask: Ask
+) -> producers.DescribeProducersResponse:
+    """READ on each topic, else 29 for its partitions."""
+    request.topics, denied = access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.name)
+    response: producers.DescribeProducersResponse = await ask(request)
+    response.topics.extend(
+        producers.TopicResponse(
+            name=topic.name,
+            partitions=[
+                producers.PartitionResponse(
+                    partition_index=index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+                )
+                for index in topic.partition_indexes
+            ],
+        )
+        for topic in denied
+    )
+    return response

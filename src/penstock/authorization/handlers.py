@@ -1,0 +1,173 @@
+"""Kafka's APIs of ACLs, translated to the service and back. Whether the caller may use them is for their guards."""
+
+from __future__ import annotations
+
+from penstock.authorization.changes import complaint_about_filter, is_pattern_of_acls
+from penstock.authorization.service import AclService
+from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
+from penstock.base.context import RequestContext
+from penstock.base.errors import OutcomeUnknown, PlatformError
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.create_acls import (
+    AclCreation,
+    AclCreationResult,
+    CreateAclsRequest,
+    CreateAclsResponse,
+)
+from penstock.wire.messages.delete_acls import (
+    DeleteAclsFilter,
+    DeleteAclsFilterResult,
+    DeleteAclsMatchingAcl,
+    DeleteAclsRequest,
+    DeleteAclsResponse,
+)
+from penstock.wire.messages.describe_acls import (
+    AclDescription,
+    DescribeAclsRequest,
+    DescribeAclsResource,
+    DescribeAclsResponse,
+)
+from penstock.wire.primitives import Malformed
+
+DISABLED = "No Authorizer is configured."
+
+
+class AclHandlers:
+    """Answers DescribeAcls, CreateAcls and DeleteAcls."""
+
+    def __init__(self, acls: AclService | None) -> None:
+        """Without a service nobody is asked for permission, and there is nothing to describe."""
+        self._acls = acls
+
+    async def describe_acls(self, context: RequestContext, request: DescribeAclsRequest) -> DescribeAclsResponse:
+        """DescribeAcls, key 29, v1-3. v1: prefixes. v2: flexible. v3: users as resources."""
+        asked = _filter(
+            request.resource_type_filter, request.resource_name_filter, request.pattern_type_filter,
+            request.principal_filter, request.host_filter, request.operation, request.permission_type,
+        )  # fmt: skip
+        if self._acls is None:
+            return DescribeAclsResponse(
+                error_code=ErrorCode.SECURITY_DISABLED, error_message="No Authorizer is configured on the broker"
+            )
+        resources: dict[tuple[ResourceType, str, PatternType], DescribeAclsResource] = {}
+        for acl in sorted(self._acls.index(context.cluster_id).matching(asked)):
+            pattern = (acl.resource_type, acl.resource_name, acl.pattern_type)
+            if pattern not in resources:
+                resources[pattern] = DescribeAclsResource(
+                    resource_type=acl.resource_type, resource_name=acl.resource_name, pattern_type=acl.pattern_type
+                )
+            resources[pattern].acls.append(
+                AclDescription(
+                    principal=acl.principal, host=acl.host, operation=acl.operation, permission_type=acl.permission
+                )
+            )
+        return DescribeAclsResponse(error_message=None, resources=list(resources.values()))
+
+    async def create_acls(self, context: RequestContext, request: CreateAclsRequest) -> CreateAclsResponse:
+        """CreateAcls, key 30, v1-3. v1: prefixes. v2: flexible. v3: users as resources. One that exists is no error."""
+        acls = [_acl(creation) for creation in request.creations]
+        if self._acls is None:
+            disabled = AclCreationResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
+            return CreateAclsResponse(results=[disabled] * len(acls))
+        if any(is_pattern_of_acls(acl) for acl in acls):
+            # Kafka fails over it, and creates none of the others either.
+            failed = AclCreationResult(error_code=ErrorCode.UNKNOWN_SERVER_ERROR, error_message=None)
+            return CreateAclsResponse(results=[failed] * len(acls))
+        try:
+            complaints = await self._acls.create(context.cluster_id, acls)
+        except PlatformError as problem:
+            failed = AclCreationResult(error_code=_code_of(problem), error_message=str(problem))
+            return CreateAclsResponse(results=[failed] * len(acls))
+        return CreateAclsResponse(
+            results=[
+                AclCreationResult()
+                if complaint is None
+                else AclCreationResult(error_code=ErrorCode.INVALID_REQUEST, error_message=complaint)
+                for complaint in complaints
+            ]
+        )
+
+    async def delete_acls(self, context: RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse:
+        """DeleteAcls, key 31, v1-3. v1: prefixes. v2: flexible. v3: users as resources."""
+        filters = [_filter_of(asked) for asked in request.filters]
+        if self._acls is None:
+            disabled = DeleteAclsFilterResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
+            return DeleteAclsResponse(filter_results=[disabled] * len(filters))
+        complaints = [complaint_about_filter(asked) for asked in filters]
+        try:
+            # Of what is unknown there is none to be found.
+            picked = await self._acls.delete(context.cluster_id, filters)
+        except PlatformError as problem:
+            failed = DeleteAclsFilterResult(error_code=_code_of(problem), error_message=str(problem))
+            return DeleteAclsResponse(filter_results=[failed] * len(filters))
+        return DeleteAclsResponse(
+            filter_results=[
+                DeleteAclsFilterResult(
+                    error_code=ErrorCode.NONE if complaint is None else ErrorCode.INVALID_REQUEST,
+                    error_message=complaint,
+                    matching_acls=[_deleted(acl) for acl in acls],
+                )
+                for acls, complaint in zip(picked, complaints, strict=True)
+            ]
+        )
+
+
+def _acl(creation: AclCreation) -> Acl:
+    _refuse_zero(creation.resource_type, creation.resource_pattern_type, creation.operation, creation.permission_type)
+    return Acl(
+        resource_type=coded(ResourceType, creation.resource_type),
+        resource_name=creation.resource_name,
+        pattern_type=coded(PatternType, creation.resource_pattern_type),
+        principal=creation.principal,
+        host=creation.host,
+        operation=coded(Operation, creation.operation),
+        permission=coded(Permission, creation.permission_type),
+    )
+
+
+def _refuse_zero(*numbers: int) -> None:
+    """Kafka's UNKNOWN, said by a client itself, is no request that could be answered."""
+    if 0 in numbers:
+        raise Malformed("an ACL, or a filter of ACLs, has an element that is UNKNOWN")
+
+
+def _filter_of(asked: DeleteAclsFilter) -> AclFilter:
+    return _filter(
+        asked.resource_type_filter, asked.resource_name_filter, asked.pattern_type_filter, asked.principal_filter,
+        asked.host_filter, asked.operation, asked.permission_type,
+    )  # fmt: skip
+
+
+def _filter(
+    resource_type: int, resource_name: str | None, pattern_type: int, principal: str | None, host: str | None,
+    operation: int, permission: int,
+) -> AclFilter:  # fmt: skip
+    _refuse_zero(resource_type, pattern_type, operation, permission)
+    return AclFilter(
+        resource_type=coded(ResourceType, resource_type),
+        resource_name=resource_name,
+        pattern_type=coded(PatternType, pattern_type),
+        principal=principal,
+        host=host,
+        operation=coded(Operation, operation),
+        permission=coded(Permission, permission),
+    )
+
+
+def _deleted(acl: Acl) -> DeleteAclsMatchingAcl:
+    return DeleteAclsMatchingAcl(
+        error_message=None,
+        resource_type=acl.resource_type,
+        resource_name=acl.resource_name,
+        pattern_type=acl.pattern_type,
+        principal=acl.principal,
+        host=acl.host,
+        operation=acl.operation,
+        permission_type=acl.permission,
+    )
+
+
+def _code_of(problem: PlatformError) -> ErrorCode:
+    """Clients try again after NOT_CONTROLLER."""
+    unknown = isinstance(problem, OutcomeUnknown)
+    return ErrorCode.REQUEST_TIMED_OUT if unknown else ErrorCode.NOT_CONTROLLER

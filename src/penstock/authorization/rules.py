@@ -1,0 +1,202 @@
+"""What ACLs decide: Kafka's rules, as pure functions over an index of one virtual cluster's ACLs.
+
+All ACLs whose pattern covers the resource are looked at: the literal name, `*`, and every prefix of the name. Of those
+that name the principal (or everyone) and the host (or all),
+
+- one that denies the operation, or ALL of them, decides: no;
+- else one that allows it, or ALL, or an operation that implies it, decides: yes. READ, WRITE, DELETE and ALTER imply
+  DESCRIBE; ALTER_CONFIGS implies DESCRIBE_CONFIGS. Denying READ does not deny DESCRIBE;
+- else no, unless no ACL at all covers the resource: then it is the default that decides.
+
+The index finds what covers a resource by name: one look-up for the literal, one for `*`, one for each length of which
+there is a prefix. Below a pattern, ACLs go by principal, so that many principals on one resource cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
+
+from penstock.base.acls import ANYONE, WILDCARD, Acl, AclFilter, Operation, PatternType, Permission, ResourceType
+
+_IMPLIED_BY = {
+    Operation.DESCRIBE: frozenset(
+        (Operation.DESCRIBE, Operation.READ, Operation.WRITE, Operation.DELETE, Operation.ALTER, Operation.ALL)
+    ),
+    Operation.DESCRIBE_CONFIGS: frozenset((Operation.DESCRIBE_CONFIGS, Operation.ALTER_CONFIGS, Operation.ALL)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was decided, and the ACL that did; without one it was a super user or the default."""
+
+    allowed: bool
+    acl: Acl | None = None
+    reason: str = ""
+
+
+SUPER_USER = Verdict(True, reason="SuperUser")
+DEFAULT_ALLOW, DEFAULT_DENY = Verdict(True, reason="DefaultAllow"), Verdict(False, reason="DefaultDeny")
+
+_ByPrincipal = dict[str, list[Acl]]
+_Resource = tuple[ResourceType, str]
+
+
+class AclIndex:
+    """The ACLs of one virtual cluster."""
+
+    __slots__ = ("_acls", "_lengths", "_literal", "_prefixed")
+
+    def __init__(self, acls: Iterable[Acl] = ()) -> None:
+        self._acls: dict[Acl, None] = {}
+        self._literal: dict[_Resource, _ByPrincipal] = {}
+        self._prefixed: dict[_Resource, _ByPrincipal] = {}
+        self._lengths: dict[ResourceType, dict[int, int]] = {}
+        """By type: of how many patterns the prefix has that length."""
+        for acl in acls:
+            self.add(acl)
+
+    def __len__(self) -> int:
+        return len(self._acls)
+
+    def __contains__(self, acl: Acl) -> bool:
+        return acl in self._acls
+
+    def __iter__(self) -> Iterator[Acl]:
+        return iter(self._acls)
+
+    def add(self, acl: Acl) -> None:
+        """Let an ACL count. Again for one that does: nothing happens."""
+        if acl in self._acls:
+            return
+        self._acls[acl] = None
+        patterns, resource = self._patterns(acl), (acl.resource_type, acl.resource_name)
+        if acl.pattern_type is PatternType.PREFIXED and resource not in patterns:
+            lengths, length = self._lengths.setdefault(acl.resource_type, {}), len(acl.resource_name)
+            lengths[length] = lengths.get(length, 0) + 1
+        patterns.setdefault(resource, {}).setdefault(acl.principal, []).append(acl)
+
+    def remove(self, acl: Acl) -> None:
+        """Let an ACL not count any more; nothing happens where it did not."""
+        if acl not in self._acls:
+            return
+        del self._acls[acl]
+        patterns, resource = self._patterns(acl), (acl.resource_type, acl.resource_name)
+        by_principal = patterns[resource]
+        by_principal[acl.principal].remove(acl)
+        if by_principal[acl.principal]:
+            return
+        del by_principal[acl.principal]
+        if by_principal:
+            return
+        del patterns[resource]
+        if acl.pattern_type is PatternType.PREFIXED:
+            lengths, length = self._lengths[acl.resource_type], len(acl.resource_name)
+            lengths[length] -= 1
+            if not lengths[length]:
+                del lengths[length]
+
+    def matching(self, asked: AclFilter) -> list[Acl]:
+        """The ACLs that a filter picks."""
+        return [acl for acl in self._acls if asked.matches(acl)]
+
+    def covering(self, resource_type: ResourceType, name: str) -> Iterator[_ByPrincipal]:
+        """The patterns that cover a resource."""
+        literal, prefixed = self._literal, self._prefixed
+        if (found := literal.get((resource_type, name))) is not None:
+            yield found
+        if name != WILDCARD and (found := literal.get((resource_type, WILDCARD))) is not None:
+            yield found
+        for length in self._lengths.get(resource_type, ()):
+            if length <= len(name) and (found := prefixed.get((resource_type, name[:length]))) is not None:
+                yield found
+
+    def _patterns(self, acl: Acl) -> dict[_Resource, _ByPrincipal]:
+        return self._prefixed if acl.pattern_type is PatternType.PREFIXED else self._literal
+
+
+def decide(
+    index: AclIndex, principal: str, host: str, operation: Operation, resource_type: ResourceType, name: str,
+    *, default: Verdict = DEFAULT_DENY,
+) -> Verdict:  # fmt: skip
+    """Whether a principal, coming from a host, may do this to the resource of that name."""
+    allows = _IMPLIED_BY.get(operation) or (operation, Operation.ALL)
+    allowed: Acl | None = None
+    covered = False
+    for by_principal in index.covering(resource_type, name):
+        covered = True
+        for acl in _of(by_principal, principal, host):
+            if acl.permission is Permission.DENY:
+                if acl.operation in (operation, Operation.ALL):
+                    return Verdict(False, acl)
+            elif allowed is None and acl.operation in allows:
+                allowed = acl
+    if allowed is not None:
+        return Verdict(True, allowed)
+    return DEFAULT_DENY if covered else default
+
+
+def decide_for_any(
+    index: AclIndex, principal: str, host: str, operation: Operation, resource_type: ResourceType,
+    *, default: Verdict = DEFAULT_DENY,
+) -> Verdict:  # fmt: skip
+    """Whether the principal may do this to at least one resource of a kind, whether it exists or not.
+
+    Implied operations do not count. An allowed pattern is of no use where a denied one covers all of it.
+    """
+    verdict = decide(index, principal, host, operation, resource_type, "hardcode", default=default)
+    if verdict.allowed:
+        return verdict
+    allowed: list[Acl] = []
+    denied: dict[tuple[PatternType, str], Acl] = {}
+    for acl in index:
+        if acl.resource_type is not resource_type or acl.operation not in (operation, Operation.ALL):
+            continue
+        if acl.principal not in (principal, ANYONE) or not _is_from(acl, host):
+            continue
+        if acl.permission is Permission.ALLOW:
+            allowed.append(acl)
+        else:
+            denied[acl.pattern_type, acl.resource_name] = acl
+    if (everything := denied.get((PatternType.LITERAL, WILDCARD))) is not None:
+        return Verdict(False, everything)
+    for acl in allowed:
+        if not _is_covered(acl, denied):
+            return Verdict(True, acl)
+    return DEFAULT_DENY
+
+
+def _is_covered(acl: Acl, denied: dict[tuple[PatternType, str], Acl]) -> bool:
+    name = acl.resource_name
+    if acl.pattern_type is PatternType.LITERAL:
+        if name == WILDCARD:
+            return False
+        if (PatternType.LITERAL, name) in denied:
+            return True
+    return any((PatternType.PREFIXED, name[:length]) in denied for length in range(1, len(name) + 1))
+
+
+def _of(by_principal: _ByPrincipal, principal: str, host: str) -> Iterator[Acl]:
+    for who in (principal, ANYONE):
+        for acl in by_principal.get(who, ()):
+            if _is_from(acl, host):
+                yield acl
+        if principal == ANYONE:
+            return
+
+
+def _is_from(acl: Acl, host: str) -> bool:
+    return acl.host in (WILDCARD, host) or canonical_host(acl.host) == host
+
+
+def canonical_host(text: str) -> str:
+    """An address in the one way it is compared in: short, and IPv4 where it is an IPv4 address in an IPv6 one."""
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return text
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)

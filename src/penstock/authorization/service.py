@@ -1,0 +1,109 @@
+"""The ACLs of all virtual clusters: in memory to decide by, in the database to last.
+
+A change is decided on what is in memory, made durable, and then applied; one at a time. When it is not known whether a
+change happened, memory is read anew before the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+from penstock.authorization import store
+from penstock.authorization.changes import complaint_about
+from penstock.authorization.rules import AclIndex
+from penstock.base.acls import Acl, AclFilter
+from penstock.base.errors import PlatformError
+from penstock.metadata.database import Database, Script
+
+MAX_ACLS = 100_000
+"""ACLs of one virtual cluster: each takes some 500 bytes here."""
+MAX_CHANGES = 10_000
+"""ACLs that one request may add or remove, as in Kafka."""
+
+_NONE = AclIndex()
+
+
+class AclService:
+    """Keeps ACLs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._clusters: dict[int, AclIndex] = {}
+        self._lock = asyncio.Lock()
+        self._is_stale = False
+        self._version = -1
+        self._listeners: list[Callable[[], None]] = []
+
+    def listen(self, on_change: Callable[[], None]) -> None:
+        """Have this called after every change."""
+        self._listeners.append(on_change)
+
+    async def open(self) -> None:
+        """Read everything."""
+        async with self._lock:
+            await self._load()
+
+    async def refresh(self) -> None:
+        """Read everything again, if another agent has changed something."""
+        async with self._lock:
+            if self._is_stale or await self._database.read(store.version) != self._version:
+                await self._load()
+
+    def index(self, cluster_id: int) -> AclIndex:
+        """The ACLs of a virtual cluster. Not to be changed, and not to be kept."""
+        return self._clusters.get(cluster_id, _NONE)
+
+    async def create(self, cluster_id: int, acls: Sequence[Acl]) -> list[str | None]:
+        """Add ACLs: for each the complaint about it, or None. One that is there already is as good as added."""
+        async with self._lock:
+            if self._is_stale:
+                await self._load()
+            present = self.index(cluster_id)
+            complaints = [complaint_about(acl) for acl in acls]
+            wanted = [acl for acl, complaint in zip(acls, complaints, strict=True) if complaint is None]
+            added = [acl for acl in dict.fromkeys(wanted) if acl not in present]
+            if len(added) > MAX_CHANGES or len(present) + len(added) > MAX_ACLS:
+                limit = f"At most {MAX_CHANGES} ACLs are changed at once, and a cluster may have {MAX_ACLS}"
+                return [complaint or limit for complaint in complaints]
+            if added:
+                self._version = await self._change(lambda: store.create(cluster_id, added))
+                index = self._clusters.setdefault(cluster_id, AclIndex())
+                for acl in added:
+                    index.add(acl)
+                self._changed()
+        return complaints
+
+    async def delete(self, cluster_id: int, filters: Iterable[AclFilter]) -> list[list[Acl]]:
+        """Remove the ACLs that filters pick: those each of them picked."""
+        async with self._lock:
+            if self._is_stale:
+                await self._load()
+            index = self.index(cluster_id)
+            picked = [index.matching(asked) for asked in filters]
+            removed = list(dict.fromkeys(acl for acls in picked for acl in acls))
+            if removed:
+                self._version = await self._change(lambda: store.delete(cluster_id, removed))
+                for acl in removed:
+                    index.remove(acl)
+                self._changed()
+        return picked
+
+    async def _change(self, script: Callable[[], Script[int]]) -> int:
+        try:
+            return await self._database.transaction(script)
+        except PlatformError:
+            self._is_stale = True
+            raise
+
+    async def _load(self) -> None:
+        version, acls = await self._database.read(store.load)
+        clusters: dict[int, AclIndex] = {}
+        for cluster_id, acl in acls:
+            clusters.setdefault(cluster_id, AclIndex()).add(acl)
+        self._clusters, self._version, self._is_stale = clusters, version, False
+        self._changed()
+
+    def _changed(self) -> None:
+        for listener in self._listeners:
+            listener()

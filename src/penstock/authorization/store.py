@@ -1,0 +1,82 @@
+"""The SQL of ACLs: scripts for the metadata port. Which ACLs there may be is decided elsewhere.
+
+Every script may run twice. Each change moves the counter `acl`, whose value goes with what `load` returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from penstock.base.acls import Acl, Operation, PatternType, Permission, ResourceType, coded
+from penstock.metadata.database import Script
+
+_CHANGED = "UPDATE counter SET value = value + 1 WHERE name = 'acl' RETURNING value"
+
+
+def load() -> Script[tuple[int, list[tuple[int, Acl]]]]:
+    """The counter, and every ACL with its virtual cluster."""
+    version = yield "SELECT value FROM counter WHERE name = 'acl'", ()
+    rows = yield (
+        "SELECT cluster_id, resource_type, pattern_type, resource_name, principal, host, operation, permission FROM acl"
+        " ORDER BY cluster_id, resource_type, resource_name, principal, operation",
+        (),
+    )
+    return int(version[0][0]), [
+        (
+            cluster_id,
+            Acl(
+                resource_type=coded(ResourceType, resource_type),
+                pattern_type=coded(PatternType, pattern_type),
+                resource_name=str(name, "utf-8"),
+                principal=str(principal, "utf-8"),
+                host=str(host, "utf-8"),
+                operation=coded(Operation, operation),
+                permission=coded(Permission, permission),
+            ),
+        )
+        for cluster_id, resource_type, pattern_type, name, principal, host, operation, permission in rows
+    ]
+
+
+def version() -> Script[int]:
+    """The counter."""
+    rows = yield "SELECT value FROM counter WHERE name = 'acl'", ()
+    return int(rows[0][0])
+
+
+def create(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
+    """Write ACLs; those that are there stay. The counter after it."""
+    # The counter first: whoever else changes ACLs waits for its turn.
+    rows = yield _CHANGED, ()
+    for acl in acls:
+        yield (
+            "INSERT INTO acl (cluster_id, acl_key, resource_type, pattern_type, resource_name, principal, host,"
+            " operation, permission) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+            (
+                cluster_id, key_of(acl), int(acl.resource_type), int(acl.pattern_type),
+                acl.resource_name.encode(), acl.principal.encode(), acl.host.encode(), int(acl.operation),
+                int(acl.permission),
+            ),
+        )  # fmt: skip
+    return int(rows[0][0])
+
+
+def delete(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
+    """Remove ACLs; the counter after it."""
+    rows = yield _CHANGED, ()
+    for acl in acls:
+        yield "DELETE FROM acl WHERE cluster_id = $1 AND acl_key = $2", (cluster_id, key_of(acl))
+    return int(rows[0][0])
+
+
+def key_of(acl: Acl) -> bytes:
+    """What tells ACLs of a virtual cluster apart."""
+    digest = sha256()
+    for number in (acl.resource_type, acl.pattern_type, acl.operation, acl.permission):
+        digest.update(bytes((number,)))
+    for text in (acl.resource_name, acl.principal, acl.host):
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(4))
+        digest.update(encoded)
+    return digest.digest()[:16]

@@ -1,0 +1,83 @@
+"""The SQL of ACLs, and the service over it, on every database."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from penstock.authorization import store
+from penstock.authorization.service import AclService
+from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType
+
+READ = Acl(
+    resource_type=ResourceType.TOPIC, resource_name="orders", principal="User:alice", operation=Operation.READ
+)  # fmt: skip
+STRANGE = Acl(
+    resource_type=ResourceType.GROUP, resource_name="ünï\0code" + "x" * 1000, pattern_type=PatternType.PREFIXED,
+    principal="User:" + "y" * 1000, host="::1", operation=Operation.DELETE, permission=Permission.DENY,
+)  # fmt: skip
+
+
+async def test_acls_come_back_as_they_were_stored(database: Any) -> None:
+    _, present = await database.read(store.load)
+    assert present == []
+    for _ in range(2):
+        await database.transaction(lambda: store.create(1, [READ, STRANGE]))
+    await database.transaction(lambda: store.create(2, [READ]))
+    version, present = await database.read(store.load)
+    assert version == 3
+    assert sorted(present) == sorted([(1, READ), (1, STRANGE), (2, READ)])
+    for _ in range(2):
+        await database.transaction(lambda: store.delete(1, [READ]))
+    assert sorted((await database.read(store.load))[1]) == sorted([(1, STRANGE), (2, READ)])
+    assert await database.read(store.version) == 5
+
+
+@pytest.mark.parametrize("field", ["principal", "host", "operation", "permission", "pattern_type", "resource_type"])
+def test_every_field_counts(field: str) -> None:
+    assert store.key_of(READ) != store.key_of(replace(READ, **{field: getattr(STRANGE, field)}))
+
+
+def test_fields_do_not_run_into_each_other() -> None:
+    assert store.key_of(replace(READ, resource_name="ab", principal="c")) != store.key_of(
+        replace(READ, resource_name="a", principal="bc")
+    )
+
+
+async def test_what_is_decided_by_is_what_is_stored(database: Any) -> None:
+    acls, changes = AclService(database), []
+    acls.listen(lambda: changes.append(1))
+    await acls.open()
+    assert await acls.create(1, [READ, READ, replace(READ, resource_name="")]) == [
+        None, None, "Invalid empty resource name",
+    ]  # fmt: skip
+    assert list(acls.index(1)) == [READ]
+    assert await acls.create(2, [STRANGE]) == [None]
+    assert len(acls.index(2)) == 1
+    again = AclService(database)
+    await again.open()
+    assert list(again.index(1)) == [READ]
+    assert list(again.index(2)) == [STRANGE]
+    assert len(acls.index(3)) == 0
+
+    everything = AclFilter()
+    assert await acls.delete(1, [everything, everything, AclFilter(principal="User:bob")]) == [[READ], [READ], []]
+    assert list(acls.index(1)) == []
+    assert list(acls.index(2)) == [STRANGE], "another cluster's"
+    assert len(changes) == 4
+
+    assert list(again.index(1)) == [READ], "it has not looked"
+    await again.refresh()
+    assert list(again.index(1)) == []
+
+
+async def test_nothing_is_written_for_nothing(database: Any) -> None:
+    acls = AclService(database)
+    await acls.open()
+    await acls.create(1, [READ])
+    before = await database.read(store.version)
+    await acls.create(1, [READ])
+    await acls.delete(1, [AclFilter(principal="User:nobody")])
+    assert await database.read(store.version) == before

@@ -1,0 +1,198 @@
+"""The rules against an oracle that reads Kafka's documentation word by word, on random ACLs and requests."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.authorization.rules import DEFAULT_ALLOW, DEFAULT_DENY, AclIndex, canonical_host, decide, decide_for_any
+from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType
+
+ALICE, BOB, ANYONE = "User:alice", "User:bob", "User:*"
+HERE, THERE = "10.0.0.1", "10.0.0.2"
+NAMES = ("", "*", "a", "ab", "abc", "abd", "b", "hardcode")
+TYPES = (ResourceType.TOPIC, ResourceType.GROUP)
+OPERATIONS = (
+    Operation.ALL, Operation.READ, Operation.WRITE, Operation.DELETE, Operation.ALTER, Operation.DESCRIBE,
+    Operation.DESCRIBE_CONFIGS, Operation.ALTER_CONFIGS, Operation.CREATE,
+)  # fmt: skip
+
+acls = st.builds(
+    Acl,
+    resource_type=st.sampled_from(TYPES),
+    resource_name=st.sampled_from(NAMES[1:]),
+    pattern_type=st.sampled_from((PatternType.LITERAL, PatternType.PREFIXED)),
+    principal=st.sampled_from((ALICE, BOB, ANYONE)),
+    host=st.sampled_from(("*", HERE, THERE)),
+    operation=st.sampled_from(OPERATIONS),
+    permission=st.sampled_from((Permission.ALLOW, Permission.DENY)),
+)
+
+
+def covers(acl: Acl, resource_type: ResourceType, name: str) -> bool:
+    """Whether an ACL's pattern covers a resource."""
+    if acl.resource_type is not resource_type:
+        return False
+    if acl.pattern_type is PatternType.PREFIXED:
+        return name.startswith(acl.resource_name)
+    return acl.resource_name in ("*", name)
+
+
+def says(acl: Acl, principal: str, host: str, operation: Operation) -> bool | None:
+    """What an ACL that covers the resource says of the request."""
+    if acl.principal not in (principal, ANYONE) or acl.host not in (host, "*"):
+        return None
+    if acl.permission is Permission.DENY:
+        return False if acl.operation in (operation, Operation.ALL) else None
+    granted = {acl.operation}
+    if acl.operation in (Operation.READ, Operation.WRITE, Operation.DELETE, Operation.ALTER):
+        granted.add(Operation.DESCRIBE)
+    if acl.operation is Operation.ALTER_CONFIGS:
+        granted.add(Operation.DESCRIBE_CONFIGS)
+    return True if operation in granted or acl.operation is Operation.ALL else None
+
+
+def oracle(
+    given_acls: list[Acl], principal: str, host: str, operation: Operation, kind: ResourceType, name: str, default: bool
+) -> bool:
+    """Kafka's rules, without any index."""
+    covering = [acl for acl in given_acls if covers(acl, kind, name)]
+    opinions = [says(acl, principal, host, operation) for acl in covering]
+    if False in opinions:
+        return False
+    return True in opinions or (default and not covering)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(acls, max_size=8), st.booleans())
+def test_decisions_are_those_of_the_oracle(given_acls, allow_everyone):
+    index = AclIndex(given_acls)
+    default = DEFAULT_ALLOW if allow_everyone else DEFAULT_DENY
+    requests = itertools.product((ALICE, "User:carol", ANYONE), (HERE, "1.1.1.1"), OPERATIONS[1:], TYPES, NAMES)
+    for principal, host, operation, kind, name in requests:
+        verdict = decide(index, principal, host, operation, kind, name, default=default)
+        expected = oracle(given_acls, principal, host, operation, kind, name, allow_everyone)
+        assert verdict.allowed is expected, (principal, host, operation, kind, name, verdict)
+        if verdict.acl is not None:
+            assert covers(verdict.acl, kind, name)
+            assert says(verdict.acl, principal, host, operation) is verdict.allowed
+
+
+def any_oracle(given_acls: list[Acl], principal: str, host: str, operation: Operation, kind: ResourceType) -> bool:
+    """Whether some name there could be is allowed, by ACLs that name the operation itself; a `*` counts as is."""
+    named = [
+        acl
+        for acl in given_acls
+        if acl.resource_type is kind
+        and acl.operation in (operation, Operation.ALL)
+        and acl.principal in (principal, ANYONE)
+        and acl.host in (host, "*")
+    ]
+    allowed = [acl for acl in named if acl.permission is Permission.ALLOW]
+    denied = [acl for acl in named if acl.permission is Permission.DENY]
+    if any(acl.pattern_type is PatternType.LITERAL and acl.resource_name == "*" for acl in denied):
+        return False
+    for acl in allowed:
+        if acl.pattern_type is PatternType.LITERAL and acl.resource_name == "*":
+            return True
+        # Of all names a prefix covers, one that goes on with something unheard of escapes every other pattern.
+        name = acl.resource_name + ("\U0010ffff" if acl.pattern_type is PatternType.PREFIXED else "")
+        if not any(covers(deny, kind, name) for deny in denied):
+            return True
+    return False
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(acls, max_size=8))
+def test_any_resource_is_found_as_the_oracle_finds_one(given_acls):
+    index = AclIndex(given_acls)
+    for principal, host, operation, kind in itertools.product((ALICE, BOB), (HERE, THERE), (Operation.WRITE,), TYPES):
+        verdict = decide_for_any(index, principal, host, operation, kind)
+        by_name = oracle(given_acls, principal, host, operation, kind, "hardcode", False)
+        expected = by_name or any_oracle(given_acls, principal, host, operation, kind)
+        assert verdict.allowed is expected, (principal, host, kind)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), acls), max_size=30))
+def test_an_index_that_was_changed_is_one_that_was_built(changes):
+    index, present = AclIndex(), dict[Acl, None]()
+    for adds, acl in changes:
+        if adds:
+            index.add(acl)
+            present[acl] = None
+        else:
+            index.remove(acl)
+            present.pop(acl, None)
+    assert list(index) == list(present)
+    fresh = AclIndex(present)
+    for kind, name in itertools.product(TYPES, NAMES):
+        patterns = [
+            {who: set(found) for who, found in pattern.items()} for pattern in index.covering(kind, name)
+        ]  # fmt: skip
+        expected = [{who: set(found) for who, found in pattern.items()} for pattern in fresh.covering(kind, name)]
+        assert sorted(map(repr, map(sorted_items, patterns))) == sorted(map(repr, map(sorted_items, expected)))
+
+
+def sorted_items(pattern: dict[str, set[Acl]]) -> list[tuple[str, list[Acl]]]:
+    return [(who, sorted(found)) for who, found in sorted(pattern.items())]
+
+
+filters = st.builds(
+    AclFilter,
+    resource_type=st.sampled_from((ResourceType.ANY, *TYPES)),
+    resource_name=st.sampled_from((None, *NAMES)),
+    pattern_type=st.sampled_from((PatternType.ANY, PatternType.MATCH, PatternType.LITERAL, PatternType.PREFIXED)),
+    principal=st.sampled_from((None, ALICE, ANYONE)),
+    host=st.sampled_from((None, "*", HERE)),
+    operation=st.sampled_from((Operation.ANY, *OPERATIONS)),
+    permission=st.sampled_from((Permission.ANY, Permission.ALLOW, Permission.DENY)),
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(acls, filters)
+def test_filters_pick_what_each_field_picks(acl, asked):
+    fields = (
+        asked.resource_type in (ResourceType.ANY, acl.resource_type)
+        and asked.principal in (None, acl.principal)
+        and asked.host in (None, acl.host)
+        and asked.operation in (Operation.ANY, acl.operation)
+        and asked.permission in (Permission.ANY, acl.permission)
+    )
+    name = asked.resource_name
+    match asked.pattern_type:
+        case PatternType.ANY:
+            named = name in (None, acl.resource_name)
+        case PatternType.MATCH:
+            named = name is None or covers(acl, acl.resource_type, name)
+        case kind:
+            named = kind is acl.pattern_type and name in (None, acl.resource_name)
+    assert asked.matches(acl) is (fields and named)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("::1", "::1"),
+        ("0:0:0:0:0:0:0:1", "::1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("2001:DB8::A", "2001:db8::a"),
+        ("host.example", "host.example"),
+        ("*", "*"),
+    ],
+)
+def test_addresses_are_compared_in_one_spelling(text, canonical):
+    assert canonical_host(text) == canonical
+
+
+def test_a_host_of_an_acl_may_be_spelt_as_java_does():
+    acl = Acl(
+        resource_type=ResourceType.TOPIC, resource_name="t", principal=ALICE, host="0:0:0:0:0:0:0:1",
+        operation=Operation.READ,
+    )  # fmt: skip
+    assert decide(AclIndex([acl]), ALICE, "::1", Operation.READ, ResourceType.TOPIC, "t").allowed

@@ -1,0 +1,150 @@
+"""Super users, what is remembered, what is told to listeners, and that no API goes without a guard."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.authorization import authorizer as module
+from penstock.authorization.authorizer import DESCRIBE_TOPIC, READ_TOPIC, WRITE_TOPIC, Authorizer, Decision
+from penstock.authorization.changes import parse_super_users
+from penstock.authorization.guards.table import GUARDS, OPEN, OWN
+from penstock.authorization.rules import AclIndex
+from penstock.authorization.settings import STANDARD_AUTHORIZER, AuthorizationSettings
+from penstock.base.acls import Acl, Operation, Permission, ResourceType
+from penstock.base.context import RequestContext
+from penstock.base.errors import InvalidRequest
+from penstock.log.settings import BrokerSettings
+from penstock.wire.api_keys import ApiKey
+
+ALICE = RequestContext(principal="User:alice", client_host="10.0.0.1")
+FETCH = int(ApiKey.FETCH)
+
+
+class Clusters:
+    """ACLs by virtual cluster."""
+
+    def __init__(self) -> None:
+        self.indexes: dict[int, AclIndex] = {}
+
+    def index(self, cluster_id: int) -> AclIndex:
+        return self.indexes.setdefault(cluster_id, AclIndex())
+
+
+class Heard:
+    """A listener."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def on_decision(self, context: RequestContext, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+
+def acl(operation: Operation = Operation.READ, name: str = "t", **more: object) -> Acl:
+    fields = {"resource_type": ResourceType.TOPIC, "principal": "User:alice"} | more
+    return Acl(resource_name=name, operation=operation, **fields)  # type: ignore[arg-type]
+
+
+def test_every_api_has_one_guard() -> None:
+    assert set(GUARDS) | OWN == set(ApiKey)
+    assert not set(GUARDS) & OWN
+    assert set(OPEN) <= set(GUARDS)
+
+
+def test_super_users_are_those_of_the_default_cluster() -> None:
+    authorizer = Authorizer(Clusters(), super_users=frozenset({"User:alice"}))
+    assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
+    assert authorizer.allows_any(ALICE, WRITE_TOPIC)
+    tenant = RequestContext(principal="User:alice", cluster_id=7)
+    assert not authorizer.allows(tenant, FETCH, READ_TOPIC, "t"), "a tenant may call its users what it likes"
+    assert not authorizer.allows(RequestContext(principal="User:bob"), FETCH, READ_TOPIC, "t")
+
+
+def test_clusters_do_not_meet() -> None:
+    clusters = Clusters()
+    clusters.index(1).add(acl())
+    authorizer = Authorizer(clusters)
+    assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
+    assert not authorizer.allows(RequestContext(principal="User:alice", cluster_id=2), FETCH, READ_TOPIC, "t")
+
+
+def test_nothing_is_remembered_beyond_a_change() -> None:
+    clusters = Clusters()
+    authorizer = Authorizer(clusters)
+    clusters.index(1).add(acl())
+    assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
+    assert authorizer.allows_any(ALICE, READ_TOPIC)
+    clusters.index(1).add(acl(permission=Permission.DENY))
+    authorizer.forget()
+    assert not authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
+    clusters.index(1).remove(acl(permission=Permission.DENY))
+    clusters.index(1).remove(acl())
+    authorizer.forget()
+    assert not authorizer.allows_any(ALICE, READ_TOPIC)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_GRANTS", 10)
+    monkeypatch.setattr(module, "MAX_CALLERS", 10)
+    clusters = Clusters()
+    clusters.index(1).add(acl(name="*", principal="User:*"))
+    authorizer = Authorizer(clusters)
+    for number in range(100):
+        context = RequestContext(principal=f"User:{number % 25}")
+        assert authorizer.allows(context, FETCH, READ_TOPIC, f"topic-{number}")
+        assert authorizer.allows(context, FETCH, READ_TOPIC, "long" * 1000)
+    assert len(authorizer._callers) <= 10
+    assert sum(len(names) for caller in authorizer._callers.values() for names in caller.granted.values()) <= 10
+
+
+def test_denials_are_always_heard_of_and_permissions_once() -> None:
+    clusters, heard = Clusters(), Heard()
+    clusters.index(1).add(acl())
+    authorizer = Authorizer(clusters, listener=heard)
+    for _ in range(3):
+        assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
+        assert not authorizer.allows(ALICE, FETCH, WRITE_TOPIC, "t")
+    told = [(one.operation, one.resource_name, one.verdict.allowed) for one in heard.decisions]
+    assert told.count((Operation.READ, "t", True)) == 1
+    assert told.count((Operation.WRITE, "t", False)) == 3
+    assert heard.decisions[0].verdict.acl == acl()
+    heard.decisions.clear()
+    assert not authorizer.allows(ALICE, FETCH, DESCRIBE_TOPIC, "hidden", is_quiet=True)
+    authorizer.operations(ALICE, ResourceType.TOPIC, "t")
+    assert heard.decisions == [], "what only hides, or only tells, is no denial"
+
+
+def test_operations_as_bits() -> None:
+    clusters = Clusters()
+    clusters.index(1).add(acl(Operation.ALL, name="*"))
+    clusters.index(1).add(acl(Operation.DELETE, permission=Permission.DENY))
+    authorizer = Authorizer(clusters)
+    assert authorizer.operations(ALICE, ResourceType.TOPIC, "u") == 3576
+    assert authorizer.operations(ALICE, ResourceType.TOPIC, "t") == 3576 - (1 << 6)
+    assert authorizer.operations(ALICE, ResourceType.CLUSTER, "kafka-cluster") == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "asks_for_credentials", "is_on"),
+    [("", False, False), ("", True, True), ("none", True, False), (STANDARD_AUTHORIZER, False, True)],
+)
+def test_on_where_credentials_are_asked_for(asked: str, asks_for_credentials: bool, is_on: bool) -> None:
+    settings = BrokerSettings.started_with(
+        {"authorizer.class.name": asked, "super.users": " User:a; User:CN=b,O=c ;"}
+    )  # fmt: skip
+    made = AuthorizationSettings.of(settings, asks_for_credentials=asks_for_credentials)
+    assert made.is_on is is_on
+    assert made.super_users == {"User:a", "User:CN=b,O=c"}
+
+
+@pytest.mark.parametrize("text", ["alice", "User:", ":alice", "User:a;bob"])
+def test_super_users_that_are_no_principals(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="Type:name"):
+        parse_super_users(text)
+    with pytest.raises(InvalidRequest, match=r"super\.users"):
+        BrokerSettings.started_with({"super.users": text})
+
+
+def test_another_authorizer_cannot_be_asked_for() -> None:
+    with pytest.raises(InvalidRequest, match="String must be one of"):
+        BrokerSettings.started_with({"authorizer.class.name": "com.example.Authorizer"})
