@@ -1,5 +1,7 @@
-"""Guards of service accounts and their keys, which are Penstock's own: DESCRIBE on the cluster to look at them, ALTER to
-change them, else 31. Who makes a key for an account can be that account."""
+"""Guards of service accounts and their keys, which are Penstock's own.
+
+DESCRIBE on the cluster to look at them, ALTER to change them, else 31: who makes a key for an account can be it.
+"""
 
 from __future__ import annotations
 
