@@ -248,6 +248,10 @@ def test_quotas(tool: Tool, fresh_name: Callable[..., str]) -> None:
     described = tool("configs", "--describe", *pair)
     assert "producer_byte_rate=1048576.0" in described
     assert "request_percentage=12.5" in described
+    of_user = ("--entity-type", "users", "--entity-name", user)
+    tool("configs", "--alter", *of_user, "--add-config", "consumer_byte_rate=2048")
+    assert "consumer_byte_rate=2048.0" in tool("configs", "--describe", *of_user)
+    tool("configs", "--alter", *of_user, "--delete-config", "consumer_byte_rate")
     tool("configs", "--alter", *pair, "--delete-config", "producer_byte_rate,request_percentage")
     assert "producer_byte_rate" not in tool("configs", "--describe", *pair)
     for default in ("clients", "ips"):

@@ -17,7 +17,7 @@ from typing import Any
 from penstock.agent import api_versions
 from penstock.agent.apis import Api
 from penstock.agent.connection import Connection, Slot
-from penstock.agent.throttling import Stopwatch, throttle, timed
+from penstock.agent.throttling import Stopwatch, record_bytes, throttle, timed
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
@@ -231,8 +231,13 @@ class Dispatcher:
         else:
             if not connection.closed:
                 if self.throttles is not None:
-                    time_ms = 0 if stopwatch is None else self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
-                    throttle(connection, response, time_ms)
+                    throttle_ms = 0
+                    if stopwatch is not None:
+                        throttle_ms = self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
+                    if key == ApiKey.SHARE_FETCH:
+                        # Its records are acquired: keeping them back would keep them from others as well.
+                        throttle_ms = max(throttle_ms, self.throttles.on_sent(context, record_bytes(response)))
+                    throttle(connection, response, throttle_ms)
                 self._reply(connection, slot, key, context.api_version, correlation_id, response)
                 connection.release()
 

@@ -72,6 +72,12 @@ def timed(work: Coroutine[Any, Any, T], stopwatch: Stopwatch) -> Generator[Any, 
         work.close()
 
 
+def record_bytes(response: Any) -> int:
+    """How many bytes of records a ShareFetch is answered with."""
+    found = (partition.records for topic in response.responses for partition in topic.partitions)
+    return sum(sum(map(len, records)) if isinstance(records, list) else len(records or b"") for records in found)
+
+
 def throttle(connection: Connection, response: Message, throttle_ms: int) -> None:
     """Make a client wait for as long as this request, or what its handler says, requires; and let it know."""
     known_ms = getattr(response, "throttle_time_ms", None)

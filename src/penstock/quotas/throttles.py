@@ -20,7 +20,9 @@ from penstock.quotas.transitions import canonical_address
 from penstock.wire.error_codes import ErrorCode
 
 KEPT_MIN = 1024
-"""How many meters, or clients, are kept before it is looked for some to drop."""
+"""How many meters are kept before it is looked for some to drop."""
+CLIENTS_MAX = 16_384
+"""How many clients' limits are remembered."""
 _PRINCIPAL_TYPE: Final = "User:"
 
 
@@ -105,7 +107,7 @@ class Throttles:
         if meter is None:
             return None
         windows = self._settings.windows
-        return int(meter.limit * (windows.samples - 1) * windows.window_ms / 1000)
+        return max(1, int(meter.limit * (windows.samples - 1) * windows.window_ms / 1000))
 
     def on_fetch(self, context: RequestContext, size_bytes: int) -> tuple[int, bool]:
         """A fetch would be answered with so much: for how long to wait, and whether the answer may go all the same.
@@ -124,6 +126,13 @@ class Throttles:
             meter.rate.record(-size_bytes, now_ms)
         return throttle_ms, alone or not throttle_ms
 
+    def on_sent(self, context: RequestContext, size_bytes: int) -> int:
+        """Records were sent that could not be held back; for how long to wait."""
+        meter = self.client(context).fetch
+        if meter is None or not size_bytes:
+            return 0
+        return self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, self._now_ms()))
+
     def allowance(self, context: RequestContext, *, strict: bool) -> Allowance:
         """How much a client may change with one request."""
         client = self.client(context)
@@ -136,7 +145,7 @@ class Throttles:
         key = (context.cluster_id, context.principal, context.client_id)
         client = self._clients.get(key)
         if client is None:
-            if len(self._clients) >= KEPT_MIN:
+            if len(self._clients) >= CLIENTS_MAX:
                 self._clients.clear()  # Found again when they are needed.
             client = self._clients[key] = self._find(*key)
         return client

@@ -129,6 +129,12 @@ def test_a_batch_larger_than_a_small_limit_ever_allows_is_sent_and_paid_for() ->
     assert not allowed
 
 
+def test_what_was_sent_anyway_is_paid_for() -> None:
+    world = World({entity(user="alice"): limits(consumer_byte_rate=1000)})
+    assert world.throttles.on_sent(who("alice"), 10_500) == 500
+    assert world.throttles.on_sent(who("bob"), 10_500) == 0
+
+
 # ---- changes --------------------------------------------------------------------------------------------------------
 
 MUTATIONS = {entity(user="alice"): limits(controller_mutation_rate=5)}
@@ -191,6 +197,7 @@ def test_every_address_has_the_default_for_itself() -> None:
 
 def test_meters_nobody_uses_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_MIN", 16)
+    monkeypatch.setattr(module, "CLIENTS_MAX", 16)
     world = World({entity(client_id=None): limits(producer_byte_rate=1000, controller_mutation_rate=1)})
     world.throttles._keep = 16
     for number in range(1_000):
