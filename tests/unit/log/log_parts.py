@@ -50,6 +50,8 @@ class FakeCommits:
     """A commit path that keeps what it is given, fails when told to, and can be held up."""
 
     is_alone = True
+    has_company = False
+    seen = 0
 
     def __init__(self, wal: MemoryWal | None = None, *, inline: bool = True) -> None:
         self.wal = wal or MemoryWal(1 << 30)

@@ -14,6 +14,8 @@ class Path:
     """Commits everything at once and keeps it."""
 
     is_alone = True
+    has_company = False
+    seen = 0
 
     def __init__(self) -> None:
         self.commits: list[Commit] = []
