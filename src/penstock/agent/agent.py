@@ -24,6 +24,7 @@ from penstock.agent.metadata import bring_in_commits, commit_path_of, kind_of, o
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.agent.tls import ServerTls
+from penstock.agent.turns import at_turn_end
 from penstock.agent.web import Web
 from penstock.authorization.authorizer import Authorizer
 from penstock.authorization.guards.table import Guards
@@ -193,7 +194,7 @@ class Agent:
         self._closing.callback(self.commit_path.close)
         self.writer = Writer(
             arena=self.tail, commit_path=self.commit_path, clock=clock, on_commit=self.backlog.on_commit,
-            room=self.backlog,
+            room=self.backlog, soon=at_turn_end(asyncio.get_running_loop()),
         )  # fmt: skip
         self.producer_ids = ProducerIds(self.database)
         self.identities = Identities(database=self.database, clock=self.clock, randomness=self.randomness)

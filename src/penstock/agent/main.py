@@ -20,6 +20,7 @@ from pathlib import Path
 from penstock.agent.agent import Agent, Tuning, checked_settings
 from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
+from penstock.agent.turns import TurnLoop
 from penstock.base.options import UpOptions
 
 FORCED_EXIT_CODE = 1
@@ -42,7 +43,8 @@ def run(options: UpOptions, tuning: Tuning | None = None) -> int:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     raise_file_limit()
     share_the_interpreter()
-    return asyncio.run(_serve(options, tuning))
+    with asyncio.Runner(loop_factory=TurnLoop) as runner:
+        return runner.run(_serve(options, tuning))
 
 
 def raise_file_limit() -> None:

@@ -21,6 +21,7 @@ from penstock.agent.complaints import Complaints
 from penstock.agent.connection import PENDING_MAX_BYTES, Connection, Stream
 from penstock.agent.listeners import Listener
 from penstock.agent.tls import Handshake, ServerTls, TlsStream
+from penstock.agent.turns import at_turn_end
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
 from penstock.identity.failures import Denied
@@ -83,6 +84,7 @@ class Server:
         idle_s: float = 600.0,
     ) -> None:
         self.loop = asyncio.get_running_loop()
+        self._soon = at_turn_end(self.loop)
         self.dispatch = dispatch
         self._admit = admit
         self._throttled_ms = throttled_ms
@@ -358,7 +360,7 @@ class Server:
     def send_soon(self, connection: Connection) -> None:
         """Send a connection's responses at the end of this turn of the loop, all that are ready by then at once."""
         if not self._unsent:
-            self.loop.call_soon(self._send_all)
+            self._soon(self._send_all)
         self._unsent.append(connection)
 
     def _send_all(self) -> None:

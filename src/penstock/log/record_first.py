@@ -56,6 +56,8 @@ class RecordFirstCommitPath:
     ) -> None:  # fmt: skip
         self._database, self._rows, self._metadata = through_database, rows, metadata
         self._wal, self._clock, self._randomness, self._on_thread = wal, clock, randomness, on_thread
+        self._id_prefix = randomness.token(8)
+        """Makes ids of objects that nobody else has; they need not be hard to guess."""
         self._life, self._shard_id, self._agent_id = life, shard_id, agent_id
         self._waits_for_disk = not inline
         self._write_s = 0.0
@@ -149,8 +151,9 @@ class RecordFirstCommitPath:
 
     def _record(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> CommitRow:
         """Put the record in front; the row as it will be, but for the object's place."""
+        seq = self._database.seq + 1
         row = CommitRow(
-            self._shard_id, self._database.seq + 1, self._randomness.token(16), "", 0, len(body),
+            self._shard_id, seq, self._id_prefix + seq.to_bytes(8), "", 0, len(body),
             self._clock.now_ms(), self._agent_id, pack_entries(entries), pack_bases(heads),
         )  # fmt: skip
         head = RecordHead(

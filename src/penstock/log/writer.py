@@ -127,9 +127,12 @@ class Writer:
         clock: Clock,
         on_commit: Callable[[Commit], None] = lambda commit: None,
         room: Room | None = None,
+        soon: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
         self._arena, self._commit_path, self._clock, self._on_commit = arena, commit_path, clock, on_commit
         self._room = room
+        self._soon = soon or _next_turn
+        """Has a flush begun when all that has arrived is in its buffers."""
         self.transactions: TransactionGuard | None = None
         """Who knows about transactions. Without it there are none."""
         self._dirty: deque[Partition] = deque()
@@ -156,14 +159,14 @@ class Writer:
         self.pending_bytes += len(batch.data)
         if not self._scheduled and self._task is None:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
+            self._soon(self._start)
 
     def take_along(self, passenger: Passenger) -> None:
         """Let a change go with the next flush, which is made for it if there is nothing else to flush."""
         self._passengers.append(passenger)
         if not self._scheduled and self._task is None:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
+            self._soon(self._start)
 
     @property
     def has_company(self) -> bool:
@@ -258,7 +261,7 @@ class Writer:
             self._break(bug)
         elif (self._dirty or self._passengers) and not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._start)
+            self._soon(self._start)
 
     async def _run(self, flush: Flush) -> None:
         """Flush until nothing waits."""
@@ -579,6 +582,10 @@ class Writer:
                 partition.awaited[producer_id] = awaited(batch.producer_epoch, batch.base_sequence, now_ms)
         while len(partition.awaited) > AWAITED_MAX:
             del partition.awaited[next(iter(partition.awaited))]
+
+
+def _next_turn(callback: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_soon(callback)
 
 
 def _give_moved_offsets(view: memoryview, share: Share, moved: int) -> None:

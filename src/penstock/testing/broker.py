@@ -163,7 +163,10 @@ class _Run:
         try:
             import asyncio
 
-            asyncio.run(self._serve())
+            from penstock.agent.turns import TurnLoop
+
+            with asyncio.Runner(loop_factory=TurnLoop) as runner:
+                runner.run(self._serve())
         except BaseException as problem:  # noqa: BLE001  # told to whoever waits for this thread
             if self.ready.done():
                 self.ended.set_exception(problem)

@@ -1,0 +1,70 @@
+"""An event loop that says when a turn ends: all events of the turn are handled, and nothing has been waited for yet.
+
+A flush begins when every request that has arrived is read, and responses leave when every flush that was begun in line
+is done. With `call_soon` each of the two would be a turn of its own, with a look at the sockets that finds nothing: a
+third of the system calls of a request on a connection of its own. Here both happen at the end of the turn in which the
+request arrived.
+
+Only the loop's selector is replaced, which asyncio leaves to whoever makes a loop. Where the loop is another one,
+`at_turn_end` is its `call_soon`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from typing import Any
+
+Soon = Callable[[Callable[[], None]], Any]
+"""Has something called when everything that has arrived is handled."""
+
+
+class _TurnSelector(selectors.DefaultSelector):
+    """Ends the turn before it waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.due: list[Callable[[], None]] = []
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """Events, after the turn has ended."""
+        if self.due and self._end_turn():
+            timeout = 0
+        return super().select(timeout)
+
+    def _end_turn(self) -> bool:
+        """Call what is due, and what becomes due by that; whether the loop has something to do at once, or sooner.
+
+        The loop has made up its mind how long to wait before it came here.
+        """
+        loop = self.loop
+        timers = len(getattr(loop, "_scheduled", ()))
+        while self.due:
+            due, self.due = self.due, []
+            for callback in due:
+                try:
+                    callback()
+                except Exception as problem:  # noqa: BLE001  # as for any callback of the loop
+                    assert loop is not None
+                    loop.call_exception_handler({"message": "at the end of a turn", "exception": problem})
+        return bool(getattr(loop, "_ready", True)) or len(getattr(loop, "_scheduled", ())) != timers
+
+
+class TurnLoop(asyncio.SelectorEventLoop):
+    """asyncio's own loop, with ends of turns."""
+
+    def __init__(self) -> None:
+        self._turn_selector = _TurnSelector()
+        super().__init__(self._turn_selector)
+        self._turn_selector.loop = self
+
+    def at_turn_end(self, callback: Callable[[], None]) -> None:
+        """Call it when the events of this turn are handled. On the loop's thread."""
+        self._turn_selector.due.append(callback)
+
+
+def at_turn_end(loop: asyncio.AbstractEventLoop) -> Soon:
+    """How to have something called at the end of the turn."""
+    return loop.at_turn_end if isinstance(loop, TurnLoop) else loop.call_soon

@@ -1,0 +1,111 @@
+"""Ends of turns: when they come, and that the loop never sleeps through what they have left to do."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from penstock.agent.turns import TurnLoop, at_turn_end
+
+
+def run(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    with asyncio.Runner(loop_factory=TurnLoop) as runner:
+        return runner.run(asyncio.wait_for(main(), 10))
+
+
+def test_it_comes_after_all_events_of_the_turn() -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnLoop)
+        pairs = [socket.socketpair() for _ in range(3)]
+        done = loop.create_future()
+
+        def readable(number: int, sock: socket.socket) -> None:
+            sock.recv(1)
+            seen.append(f"event {number}")
+            if len(seen) == 1:
+                loop.at_turn_end(lambda: seen.append("end"))
+                loop.at_turn_end(lambda: done.set_result(None))
+
+        for number, (ours, theirs) in enumerate(pairs):
+            theirs.send(b"x")
+            loop.add_reader(ours, readable, number, ours)
+        await done
+        for ours, theirs in pairs:
+            loop.remove_reader(ours)
+            ours.close()
+            theirs.close()
+
+    run(main)
+    assert sorted(seen[:3]) == ["event 0", "event 1", "event 2"]
+    assert seen[3:] == ["end"]
+
+
+def test_what_an_end_makes_due_comes_in_the_same_end() -> None:
+    async def main() -> list[int]:
+        loop, seen = asyncio.get_running_loop(), []
+        assert isinstance(loop, TurnLoop)
+
+        def first() -> None:
+            seen.append(1)
+            loop.at_turn_end(lambda: seen.append(2))
+
+        loop.at_turn_end(first)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return seen
+
+    assert run(main) == [1, 2]
+
+
+@pytest.mark.parametrize("delay_s", [None, 0.02])
+def test_the_loop_does_not_wait_for_longer_than_an_end_says(delay_s: float | None) -> None:
+    """It had nothing to do and no timer before; it would wait for ever."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnLoop)
+        done = loop.create_future()
+
+        def end() -> None:
+            if delay_s is None:
+                loop.call_soon(done.set_result, None)
+            else:
+                loop.call_later(delay_s, done.set_result, None)
+
+        loop.at_turn_end(end)
+        await done
+
+    run(main)
+
+
+def test_a_bug_in_one_is_told_and_keeps_nobody_else_from_anything() -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnLoop)
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        done = loop.create_future()
+        loop.at_turn_end(lambda: [][0])
+        loop.at_turn_end(lambda: done.set_result(None))
+        await done
+
+    run(main)
+    assert told == ["list index out of range"]
+
+
+def test_other_loops_have_another_way() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+        at_turn_end(loop)(lambda: done.set_result(None))
+        await done
+
+    asyncio.run(main())
