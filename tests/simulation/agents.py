@@ -24,6 +24,8 @@ from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
+from penstock.groups.share.handlers import ShareGroupHandlers
+from penstock.groups.share.service import ShareGroups
 from penstock.log.aborted import StoredAborted
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
@@ -58,6 +60,11 @@ from penstock.log.upkeep.wal_compaction import WalCompaction
 from penstock.log.upkeep.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
 from penstock.metadata.inline import InlineDatabase
+from penstock.share.fetch import ShareFetchHandler
+from penstock.share.handlers import ShareHandlers
+from penstock.share.service import SharePartitions
+from penstock.share.sessions import ShareSessions
+from penstock.share.settings import ShareConfigs
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectStore
 from penstock.storage.wal import WalLocation, WalStore
@@ -153,6 +160,7 @@ class SimAgent:
             randomness=around.randomness,
         )  # fmt: skip
         await self.groups.open()
+        await self._open_share(BrokerSettings.started_with(around.settings))
         self.topics.listen(_GroupsListener(self.groups))
         self.topics.before_deletion = self.transactions.keep_open
         self._serve()
@@ -217,8 +225,33 @@ class SimAgent:
         upkeep.bind(background.wake)
         background.start()
 
+    async def _open_share(self, settings: BrokerSettings) -> None:
+        around = self.around
+        self.share_groups = ShareGroups(self.groups, self.registry, self.topics)
+        self.share_configs = ShareConfigs(self.topics, settings)
+        self.timestamps = Timestamps(self.reader, self.segments)
+        self.share_partitions = SharePartitions(
+            database=around.database, reader=self.reader, aborted=StoredAborted(around.database),
+            configs=self.share_configs, offset_for_timestamp=self.timestamps.offset_for_timestamp,
+            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=LoopAlarms(),
+        )  # fmt: skip
+        await self.share_partitions.open()
+        self.groups.on_deleted = self.share_partitions.forget_group
+
+    def _share_handlers(self) -> ShareHandlers:
+        sessions = ShareSessions(100)
+        fetch = ShareFetchHandler(
+            registry=self.registry, partitions=self.share_partitions, sessions=sessions, configs=self.share_configs,
+            groups=self.share_groups,
+        )  # fmt: skip
+        return ShareHandlers(
+            registry=self.registry, groups=self.share_groups, partitions=self.share_partitions, sessions=sessions,
+            configs=self.share_configs, fetch=fetch,
+        )  # fmt: skip
+
     def _serve(self) -> None:
         around = self.around
+        self.share = self._share_handlers()
         self.produce = ProduceHandler(registry=self.registry, writer=self.writer, clock=around.clock)
         self.produce.transactional_ids = service = self.transactions
         sessions = FetchSessions(slots=4, clock=around.clock, randomness=around.randomness)
@@ -226,7 +259,6 @@ class SimAgent:
             registry=self.registry, reader=self.reader, sessions=sessions, aborted=StoredAborted(around.database)
         )
         brokers = SingleBroker(kafka_cluster_id=CLUSTER_ID, node_id=NODE_ID, host="agent", port=9092)
-        timestamps = Timestamps(self.reader, self.segments)
         self._table = dict(
             apis(
                 Handlers(
@@ -235,9 +267,11 @@ class SimAgent:
                     configs=ConfigHandlers(self.topics, brokers),
                     replicas=ReplicaHandlers(self.registry, brokers),
                     producers=ProducerHandlers(self.registry),
-                    offsets=OffsetHandlers(self.topics, timestamps.offset_for_timestamp),
+                    offsets=OffsetHandlers(self.topics, self.timestamps.offset_for_timestamp),
                     groups=GroupHandlers(self.groups, _OneCoordinator()),
                     group_offsets=GroupOffsetHandlers(self.groups, self.registry),
+                    share_groups=ShareGroupHandlers(self.share_groups, self.registry),
+                    share=self.share,
                     transactions=TransactionHandlers(service, self.registry, self.producer_ids, self.settings),
                     transaction_offsets=TransactionOffsetHandlers(service, self.groups, self.registry),
                 )
@@ -255,8 +289,15 @@ class SimAgent:
             return None
         if key == ApiKey.FETCH:
             return self.fetch.handle(context, request, lambda response: done(_with_own_bytes(response)))
+        if key == ApiKey.SHARE_FETCH:
+            answered = done
+            done = lambda response: answered(_with_own_bytes(response))  # noqa: E731
         task = asyncio.get_running_loop().create_task(self._run(context, key, request, done))
         return lambda: None if task.done() else _cancel(task)
+
+    def closed(self, connection_id: int) -> None:
+        """A connection has ended."""
+        self.share.on_connection_closed(connection_id)
 
     async def _run(self, context: RequestContext, key: int, request: Any, done: Callable[[Any], None]) -> None:
         handle = self._table[key].handle
@@ -275,6 +316,8 @@ def _cancel(task: asyncio.Task[None]) -> None:
 
 def _with_own_bytes(response: Any) -> Any:
     """Copy what an answer shows of the agent's memory, as a socket would."""
+    if isinstance(response, PlatformError):
+        return response
     for topic in response.responses:
         for partition in topic.partitions:
             if partition.records:

@@ -128,6 +128,32 @@ class Deletion:
     outcome: Outcome = Outcome.UNKNOWN
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class Delivery:
+    """A record that a member of a share group was given."""
+
+    offset: int
+    member_id: str
+    count: int
+    invoked_at: float
+    answered_at: float
+    life: int
+    """Of the agent."""
+    ended_at: float = float("inf")
+    """When the member began to say something of it, or lost its connection."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Said:
+    """What a member of a share group said of a record."""
+
+    offset: int
+    accepts: bool
+    invoked_at: float
+    answered_at: float = float("inf")
+    outcome: Outcome = Outcome.UNKNOWN
+
+
 @dataclass(slots=True)
 class History:
     """Everything, in the order of invocation."""
@@ -139,6 +165,8 @@ class History:
     deletions: list[Deletion] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
     offsets_seen: list[OffsetSeen] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
 
     def transactions_of(self, transactional_id: str) -> list[Transaction]:
         """Those of one producer."""

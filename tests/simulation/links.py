@@ -35,6 +35,9 @@ class Answering(Protocol):
     def handle(self, context: RequestContext, key: int, request: Any, done: Done) -> Callable[[], None] | None:
         """Begin answering; how to give up, where that is possible."""
 
+    def closed(self, connection_id: int) -> None:
+        """A connection has ended."""
+
 
 class _Request(NamedTuple):
     key: int
@@ -91,6 +94,11 @@ class Link:
         self._waiting[reply] = None
         reply.add_done_callback(lambda done: self._waiting.pop(done, None))
         return reply
+
+    @property
+    def life(self) -> int:
+        """Which life of an agent is at the other end."""
+        return id(self._agent)
 
     def lose(self) -> None:
         """The connection ends, as the client sees it."""
@@ -163,3 +171,4 @@ class Link:
         if self._give_up is not None:
             self._give_up()
             self._give_up = None
+        self._agent.closed(self._connection_id)

@@ -1,0 +1,135 @@
+"""Members of share groups: take records, hold some for a while, accept some and release others."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from simulation.clients import Client
+from simulation.history import Delivery, Outcome, PartitionKey, Said
+from simulation.links import ConnectionLost
+from simulation.world import World
+
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import incremental_alter_configs as configs
+from penstock.wire.messages import share_fetch
+from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
+
+ACCEPT, RELEASE = 1, 2
+GROUP = 32
+
+
+class ShareConsumer(Client):
+    """One member. It forgets what it holds when its connection ends, as clients do."""
+
+    def __init__(self, world: World, group_id: str, number: int, topic: str, partition: PartitionKey) -> None:
+        super().__init__(world, f"{group_id}-{number}")
+        self.group_id, self.topic, self.partition = group_id, topic, partition
+        self.epoch = 0
+        self.held: list[Delivery] = []
+
+    async def configure(self, **values: str) -> bool | None:
+        """Set the group's configuration; None if nobody knows whether that happened."""
+        resource = configs.AlterConfigsResource(
+            resource_type=GROUP, resource_name=self.group_id,
+            configs=[
+                configs.AlterableConfig(name=f"share.{name.replace('_', '.')}", config_operation=0, value=value)
+                for name, value in values.items()
+            ],
+        )  # fmt: skip
+        answer = await self.call(
+            ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, configs.IncrementalAlterConfigsRequest(resources=[resource])
+        )
+        return True if answer.responses[0].error_code == 0 else None
+
+    async def join(self) -> bool | None:
+        """Become a member."""
+        request = ShareGroupHeartbeatRequest(
+            group_id=self.group_id, member_id=self.name, member_epoch=0, subscribed_topic_names=[self.topic]
+        )
+        answer = await self.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, request)
+        return True if answer.error_code == 0 else None
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Take and say until told to stop."""
+        while not stop.is_set():
+            try:
+                await self.round(accepts=0.7, keeps=0.2)
+            except ConnectionLost:
+                self.forget()
+            await asyncio.sleep(self.world.workload.uniform(0, 0.05))
+
+    async def drain(self) -> bool | None:
+        """Accept everything until nothing is left; True when that is so."""
+        self.give_up()
+        self.forget()
+        assert await self.join()
+        empty = 0
+        while empty < 3:
+            taken = await self.round(accepts=1.0, keeps=0.0)
+            empty = 0 if taken or self.held else empty + 1
+        return True
+
+    def forget(self) -> None:
+        """The session is gone, and whatever it held."""
+        self.epoch = 0
+        for delivery in self.held:
+            delivery.ended_at = min(delivery.ended_at, self.now())
+        self.held = []
+
+    async def round(self, *, accepts: float, keeps: float) -> int:
+        """Say something of what is held, and take more. How many records came."""
+        chance, link = self.world.workload, await self.link()
+        said: list[tuple[Delivery, bool]] = []
+        if self.epoch:
+            said = [(one, chance.random() < accepts) for one in self.held if chance.random() >= keeps]
+        words = [Said(offset=one.offset, accepts=good, invoked_at=self.now()) for one, good in said]
+        self.world.history.said += words
+        for one, _ in said:
+            one.ended_at = min(one.ended_at, self.now())
+            self.held.remove(one)
+        invoked_at = self.now()
+        response = await self.reply(link, link.send(ApiKey.SHARE_FETCH, 2, self._request(said)))
+        if response.error_code:
+            self.world.marks.reach(f"share fetch: {ErrorCode(response.error_code).name}")
+            for word in words:
+                word.outcome, word.answered_at = Outcome.REFUSED, self.now()
+            self.forget()
+            return 0
+        self.epoch += 1
+        return self._learn(response, words, invoked_at, link.life)
+
+    def _request(self, said: list[tuple[Delivery, bool]]) -> share_fetch.ShareFetchRequest:
+        batches = [
+            share_fetch.AcknowledgementBatch(
+                first_offset=one.offset, last_offset=one.offset, acknowledge_types=[ACCEPT if good else RELEASE]
+            )
+            for one, good in sorted(said, key=lambda pair: pair[0].offset)
+        ]
+        partition = share_fetch.FetchPartition(partition_index=self.partition.index, acknowledgement_batches=batches)
+        return share_fetch.ShareFetchRequest(
+            group_id=self.group_id, member_id=self.name, share_session_epoch=self.epoch, max_wait_ms=100, min_bytes=1,
+            max_bytes=1 << 20, max_records=5, batch_size=5,
+            topics=[share_fetch.FetchTopic(topic_id=self.partition.topic_id, partitions=[partition])],
+        )  # fmt: skip
+
+    def _learn(self, response: Any, words: list[Said], invoked_at: float, life: int) -> int:
+        count = 0
+        for topic in response.responses:
+            for partition in topic.partitions:
+                for word in words:
+                    word.answered_at = self.now()
+                    word.outcome = Outcome.REFUSED if partition.acknowledge_error_code else Outcome.ACKNOWLEDGED
+                for taken in partition.acquired_records:
+                    for offset in range(taken.first_offset, taken.last_offset + 1):
+                        delivery = Delivery(
+                            offset=offset, member_id=self.name, count=taken.delivery_count, invoked_at=invoked_at,
+                            answered_at=self.now(), life=life,
+                        )  # fmt: skip
+                        self.held.append(delivery)
+                        self.world.history.deliveries.append(delivery)
+                        count += 1
+                if partition.error_code:
+                    self.world.marks.reach(f"share partition: {ErrorCode(partition.error_code).name}")
+        return count

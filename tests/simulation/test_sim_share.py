@@ -1,0 +1,59 @@
+"""A share group works while agents die: nobody gets what another has, nothing accepted comes again, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from simulation.checkers.share import check_accepted, check_complete, check_counts, check_exclusive
+from simulation.clients import Admin
+from simulation.faults import SOME
+from simulation.history import PartitionKey
+from simulation.scenarios import kill_now_and_then, produce_plainly, read_logs
+from simulation.seeds import simulate
+from simulation.share_consumers import ShareConsumer
+from simulation.world import World
+
+MEMBERS, PRODUCERS, BATCHES = 3, 2, 15
+CONFIG = {"auto_offset_reset": "earliest", "delivery_count_limit": "10"}
+LIMIT, LOCK_S = 10, 30.0
+
+
+@simulate(
+    reach=(
+        "killed", "database: after", "database: crash after", "connection cut",
+        "share fetch: SHARE_SESSION_NOT_FOUND", "delivered again",
+    )
+)  # fmt: skip
+async def test_share_group(world: World) -> None:
+    await world.open()
+    topic_id = await Admin(world, "admin").create_topic("jobs", partitions=1)
+    partition = PartitionKey(topic_id, 0)
+    members = [ShareConsumer(world, "workers", number, "jobs", partition) for number in range(MEMBERS)]
+    await world.eventually(lambda: members[0].configure(**CONFIG), "the group being configured")
+    for member in members:
+        await world.eventually(member.join, "a member joining")
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=0.7))
+        for member in members:
+            background.create_task(member.work(stop))
+        async with asyncio.TaskGroup() as work:
+            for number in range(PRODUCERS):
+                work.create_task(produce_plainly(world, "jobs", partition, f"p{number}", BATCHES, pause_s=0.1))
+        await asyncio.sleep(1.0)
+        stop.set()
+    await world.heal()
+    for member in members:
+        member.give_up()
+    last = ShareConsumer(world, "workers", MEMBERS, "jobs", partition)
+    await asyncio.sleep(2 * LOCK_S)
+    await world.eventually(last.drain, "everything being accepted")
+    history = world.history
+    if any(delivery.count > 1 for delivery in history.deliveries):
+        world.marks.reach("delivered again")
+    check_exclusive(history.deliveries, LOCK_S)
+    check_accepted(history.deliveries, history.said)
+    check_counts(history.deliveries, LIMIT)
+    (log,) = await read_logs(world, "jobs", [partition])
+    check_complete(log.high_watermark, history.deliveries, history.said, LIMIT)
