@@ -53,6 +53,13 @@ def test_program(interrupted: tuple[str, Callable[[], None]], client: str) -> No
     assert outcome.error is None, outcome.error
 
 
+def test_share_consumer(interrupted: tuple[str, Callable[[], None]]) -> None:
+    """What it acknowledged does not come again, and everything else does."""
+    bootstrap, restart = interrupted
+    outcome = programs.outcome_across(programs.java("Main", bootstrap, "--share-restart"), restart)
+    assert outcome.error is None, outcome.error
+
+
 def _read(poll: Callable[[], list[Any]], seen: set[bytes], count: int) -> None:
     deadline = time.monotonic() + WAIT_S
     while len(seen) < count and time.monotonic() < deadline:

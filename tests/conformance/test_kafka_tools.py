@@ -33,6 +33,8 @@ TOOLS = {
     "metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
     "producer-perf": "org.apache.kafka.tools.ProducerPerformance",
     "reassign": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+    "share-consumer-perf": "org.apache.kafka.tools.ShareConsumerPerformance",
+    "share-groups": "org.apache.kafka.tools.consumer.group.ShareGroupCommand",
     "topics": "org.apache.kafka.tools.TopicCommand",
     "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
     "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
@@ -262,3 +264,23 @@ def test_quotas(tool: Tool, fresh_name: Callable[..., str]) -> None:
         tool("configs", "--alter", *of_all, "--delete-config", key)
     refused = tool("configs", "--alter", *pair, "--add-config", "producer_byte_rate=-1", code=1)
     assert "must be greater than 0" in refused
+
+
+def test_share_groups(tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
+    group = fresh_name("share")
+    tool(
+        "configs", "--alter", "--entity-type", "groups", "--entity-name", group, "--add-config",
+        "share.auto.offset.reset=earliest",
+    )  # fmt: skip
+    _produce(tool, topic, 500)
+    figures = tool("share-consumer-perf", "--topic", topic, "--group", group, "--num-records", "500")
+    assert ", 500, " in figures, figures
+    assert group in tool("share-groups", "--list").split()
+    assert "Empty" in tool("share-groups", "--describe", "--group", group, "--state")
+    assert "0" in tool("share-groups", "--describe", "--group", group)
+    tool("share-groups", "--reset-offsets", "--group", group, "--topic", topic, "--to-earliest", "--execute")
+    again = tool("share-consumer-perf", "--topic", topic, "--group", group, "--num-records", "500")
+    assert ", 500, " in again, again
+    tool("share-groups", "--delete-offsets", "--group", group, "--topic", topic)
+    assert group in tool("share-groups", "--delete", "--group", group)
+    assert group not in tool("share-groups", "--list").split()

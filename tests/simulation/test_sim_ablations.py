@@ -15,6 +15,7 @@ import test_sim_groups
 import test_sim_keys
 import test_sim_log
 import test_sim_retention
+import test_sim_share
 import test_sim_shared
 import test_sim_transactions
 import test_sim_trim
@@ -23,6 +24,7 @@ from simulation.seeds import Scenario, run
 from simulation.world import World
 
 from penstock.base.errors import Unavailable
+from penstock.coordination.leases import Script
 from penstock.groups import store as groups_store
 from penstock.log import (
     commit_sql,
@@ -43,6 +45,11 @@ from penstock.log.follow import Follower
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.upkeep import garbage, key_compaction, retention, wal_compaction, wal_plan, wal_store
+from penstock.share import acquisition
+from penstock.share import store as share_store
+from penstock.share import transitions as share_transitions
+from penstock.share.model import ACQUIRED, AVAILABLE
+from penstock.share.runs import archived
 from penstock.storage.wal import Buffer, WalLocation
 from penstock.transactions import store as transaction_store
 from penstock.transactions.service import TransactionService
@@ -58,6 +65,29 @@ def no_look_up_of_lost_answers(patch: pytest.MonkeyPatch) -> None:
         return None
 
     patch.setattr(EmbeddedCommitPath, "_look_up", nothing)
+
+
+def what_is_acknowledged_is_not_stored(patch: pytest.MonkeyPatch) -> None:
+    def nothing(changes: object) -> Script[None]:
+        return
+        yield
+
+    patch.setattr(share_store, "write", nothing)
+
+
+def what_is_acquired_is_given_away(patch: pytest.MonkeyPatch) -> None:
+    again = acquisition._Taking.again
+
+    def generous(self, runs, first, last):
+        available = [run._replace(state=AVAILABLE) if run.state is ACQUIRED else run for run in runs]
+        return again(self, available, first, last)
+
+    patch.setattr(acquisition._Taking, "again", generous)
+
+
+def sessions_end_and_nothing_is_released_but_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Records of a member that is gone count as done with."""
+    patch.setattr(share_transitions, "let_go", lambda run, most: archived(run))
 
 
 def no_judgement_of_producers(patch: pytest.MonkeyPatch) -> None:
@@ -387,6 +417,7 @@ COMPACTION = test_sim_compaction.test_compaction_loses_nothing.scenario
 TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
 RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
 KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
+SHARE = test_sim_share.test_share_group.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
 TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
 COMPACTED = test_sim_transactions.test_transactions_in_a_compacted_topic.scenario
@@ -429,6 +460,9 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_settling_among_agents, SHARED),
     (own_commits_are_not_kept_in_order, SHARED),
     (coordinators_are_not_fenced, OVER_TWO),
+    (what_is_acknowledged_is_not_stored, SHARE),
+    (what_is_acquired_is_given_away, SHARE),
+    (sessions_end_and_nothing_is_released_but_forgotten, SHARE),
     (ends_do_not_look_at_what_was_not_seen, OVER_TWO),
     (commits_do_not_look_at_transactions, OVER_TWO),
 ]

@@ -56,12 +56,13 @@ class Handlers:
     replicas: ReplicaHandlers
     producers: ProducerHandlers
     offsets: OffsetHandlers
-    identities: IdentityHandlers
-    accounts: AccountHandlers
     groups: GroupHandlers
     group_offsets: GroupOffsetHandlers
     transactions: TransactionHandlers
     transaction_offsets: TransactionOffsetHandlers
+    identities: IdentityHandlers | None = None
+    accounts: AccountHandlers | None = None
+    """None where there is nobody to be told apart, as in the simulation; both or neither."""
     quotas: QuotaHandlers | None = None
     telemetry: TelemetryHandlers | None = None
     """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
@@ -114,8 +115,11 @@ def _quota_apis(handlers: Handlers) -> dict[int, Api]:
     }
 
 
-def _identity_apis(identities: IdentityHandlers, accounts: AccountHandlers) -> dict[int, Api]:
+def _identity_apis(handlers: Handlers) -> dict[int, Api]:
     """SASL is spoken at the gate; what comes here of it comes from somebody who has passed it, or need not."""
+    identities, accounts = handlers.identities, handlers.accounts
+    if identities is None or accounts is None:
+        return {}
     return {
         ApiKey.SASL_HANDSHAKE: Api(_up_to(1), identities.sasl_handshake),
         ApiKey.SASL_AUTHENTICATE: Api(_up_to(2), identities.sasl_authenticate),
@@ -148,7 +152,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         | _quota_apis(handlers)
         | _telemetry_apis(handlers)
         | _share_apis(handlers)
-        | _identity_apis(handlers.identities, handlers.accounts)
+        | _identity_apis(handlers)
         | {
             ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
             ApiKey.FETCH: Api(_up_to(18, oldest=4)),

@@ -11,7 +11,8 @@ Every key has a *cell*: the state that is in force, and what is on its way.
 - One transaction runs at a time. It takes everything staged in all cells; while it runs, requests of those cells wait
   in their mailbox and other cells go on. So one transaction commits many decisions, without a timer to collect them.
 - A write that failed takes the whole cell out of memory: everybody waiting there gets the error, which clients retry,
-  and the state is read again. Nothing of the failed decisions was ever visible.
+  and the state is read again. Nothing of the failed decisions was ever visible. States of which much is only in memory
+  are kept instead, as they were in force: then only those get the error whose decisions failed.
 - Timers are decided like requests, but not while a transaction runs, nor when something staged will move them.
 
 Cells without timers and waiters are kept, least recently used first to go, up to a limit. There is no periodic work.
@@ -78,10 +79,11 @@ class Runner(Generic[S, R]):
     """Runs rules over the states of all keys this process coordinates."""
 
     def __init__(
-        self, *, journal: Journal[S, R], rules: Rules[S, R], clock: Clock, alarms: Alarms, idle_cells_max: int = 4096
-    ) -> None:
+        self, *, journal: Journal[S, R], rules: Rules[S, R], clock: Clock, alarms: Alarms, idle_cells_max: int = 4096,
+        keeps_states: bool = False,
+    ) -> None:  # fmt: skip
         self._journal, self._rules, self._clock, self._alarms = journal, rules, clock, alarms
-        self._idle_cells_max = idle_cells_max
+        self._idle_cells_max, self._keeps_states = idle_cells_max, keeps_states
         self._cells: dict[Key, _Cell[S, R]] = {}
         self._idle: OrderedDict[Key, None] = OrderedDict()
         self._staged: dict[Key, _Cell[S, R]] = {}
@@ -253,10 +255,29 @@ class Runner(Generic[S, R]):
 
     def _failed(self, cells: list[_Cell[S, R]], error: PlatformError) -> None:
         for cell in cells:
+            if self._keeps_states and not isinstance(error, Fenced):
+                self._keep(cell, error)
+                continue
             had_timers = len(cell.deadlines) > 0
             self._drop(cell, error)
             if had_timers and not isinstance(error, Fenced):
                 self._reload_later(cell.key, 0)
+
+    def _keep(self, cell: _Cell[S, R], error: PlatformError) -> None:
+        """Nothing of what was staged has happened: the state stays. Rules of such states park no waiters."""
+        cell.flying = False
+        staged, cell.staged = cell.staged, []
+        for reply in (reply for decision in staged for reply in decision.replies):
+            self._answer(cell, reply.waiter, error)
+        # A timer may have fired for nothing. Not at once: what failed just now will fail again.
+        delay_ms = _RELOAD_DELAYS_MS[0]
+        self._alarms.call_at(self._alarms.time() + delay_ms / 1000, partial(self._set_timers, cell))
+        self._drain(cell)
+
+    def _set_timers(self, cell: _Cell[S, R]) -> None:
+        if self._cells.get(cell.key) is cell and cell.state is not None and not (cell.flying or cell.staged):
+            self._adopt(cell, self._rules.restored(cell.state, self._clock.now_ms()))
+            self._ring(cell.key)
 
     def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R]) -> None:
         """Evolve: the decision is durable, or needs not be."""

@@ -109,7 +109,11 @@ class SharePartitions:
         self._offset_for_timestamp, self._clock = offset_for_timestamp, clock
         journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms)
         self._runner: Runner[SharePartition, Record] = Runner(
-            journal=journal, rules=_WakingRules(self._limits_of, self.wake), clock=clock, alarms=alarms
+            journal=journal,
+            rules=_WakingRules(self._limits_of, self.wake),
+            clock=clock,
+            alarms=alarms,
+            keeps_states=True,
         )
         self._watchers: dict[Key, dict[Callable[[], None], None]] = {}
         self._readers: dict[Key, asyncio.Lock] = {}

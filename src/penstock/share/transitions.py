@@ -167,8 +167,8 @@ class Rules:
         return expired(state, self._limits_of(key), now_ms)
 
     def restored(self, state: SharePartition, now_ms: int) -> Decision:
-        """A partition was read back: nobody has a lock."""
-        return Decision(state=state)
+        """A partition was read back, and nobody has a lock; or what was to become of it could not be written."""
+        return Decision(state=state, timers=_timers(state, now_ms))
 
 
 # --- What decisions are made of -------------------------------------------------------------------------------------

@@ -1,0 +1,115 @@
+"""The SQL of share partitions on every implementation of the metadata port."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from penstock.base.clock import SystemClock
+from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
+from penstock.coordination.leases import Holder
+from penstock.coordination.timers import LoopAlarms
+from penstock.groups import store as groups_store
+from penstock.groups.model import GroupDeleted
+from penstock.groups.store import GroupJournal
+from penstock.share import store
+from penstock.share.model import ACKNOWLEDGED, ACQUIRED, ARCHIVED, AVAILABLE, Deleted, Run, SharePartition, Stored
+from penstock.share.store import PartitionName, ShareJournal, Summary
+
+TOPIC, OTHER = bytes(range(16)), b"\xff" * 16
+HERE = PartitionName(1, "a:group", TOPIC, 3)
+THERE = PartitionName(1, "b", TOPIC, 0)
+PARTITION = SharePartition(
+    start_offset=7, next_offset=40, state_epoch=2,
+    runs=(
+        Run(7, 9, AVAILABLE, 2, "", 0, (5, 9)), Run(10, 19, ACKNOWLEDGED, 1, "", 0, (10, 19)),
+        Run(20, 29, ACQUIRED, 3, "member", 99, (20, 39)), Run(30, 39, ARCHIVED, 5, "", 0, (20, 39)),
+    ),
+)  # fmt: skip
+READ_BACK = replace(
+    PARTITION, runs=(*PARTITION.runs[:2], Run(20, 29, AVAILABLE, 2, "", 0, (20, 39)), PARTITION.runs[3])
+)
+
+
+def journal(database, name: str = "agent") -> ShareJournal:
+    return ShareJournal(database, holder=Holder(name=name), clock=SystemClock(), alarms=LoopAlarms())
+
+
+async def opened(database, name: str = "agent") -> ShareJournal:
+    one = journal(database, name)
+    assert list(await one.open()) == []
+    return one
+
+
+def test_names_are_told_from_keys() -> None:
+    assert PartitionName.of(HERE.key) == HERE
+    assert HERE.key != THERE.key
+
+
+async def test_partitions_come_back_without_locks(database) -> None:
+    one = await opened(database)
+    assert await one.load(HERE.key) is None
+    await one.write([(HERE.key, Stored(replace(PARTITION, runs=()))), (HERE.key, Stored(PARTITION))])
+    assert await one.load(HERE.key) == READ_BACK
+    await one.write([(HERE.key, Stored(PARTITION)), (HERE.key, Deleted()), (THERE.key, Stored(PARTITION))])
+    assert await one.load(HERE.key) is None
+    assert await one.load(THERE.key) == READ_BACK
+
+
+async def test_groups_and_topics_are_found(database) -> None:
+    one = await opened(database)
+    elsewhere = PartitionName(2, THERE.group_id, TOPIC, 0)
+    await one.write([(name.key, Stored(PARTITION)) for name in (HERE, THERE, elsewhere)])
+    assert await database.read(lambda: store.summaries(1, "b")) == {(TOPIC, 0): Summary(7, 20)}
+    assert await database.read(lambda: store.summaries(1, "nobody")) == {}
+    assert set(await database.read(lambda: store.of_topic(1, TOPIC))) == {HERE, THERE}
+    assert await database.read(lambda: store.of_topic(1, OTHER)) == []
+
+
+async def test_what_a_deleted_group_did_goes_with_it(database) -> None:
+    one = await opened(database)
+    await one.write([(name.key, Stored(PARTITION)) for name in (HERE, THERE)])
+    changes = groups_store.fold([((1, HERE.group_id), GroupDeleted())])
+    await database.transaction(lambda: groups_store.write(changes))
+    assert await one.load(HERE.key) is None
+    assert await one.load(THERE.key) == READ_BACK
+
+
+async def test_a_stale_holder_changes_nothing(database) -> None:
+    old = await opened(database, "old")
+    await old.write([(HERE.key, Stored(PARTITION))])
+    new = await opened(database, "new")
+    with pytest.raises(Fenced):
+        await old.write([(HERE.key, Deleted())])
+    with pytest.raises(Fenced):
+        await old.load(HERE.key)
+    assert await new.load(HERE.key) == READ_BACK
+
+
+async def test_share_partitions_and_groups_do_not_fence_each_other(database) -> None:
+    one = await opened(database)
+    groups = GroupJournal(database, holder=Holder(name="agent"), clock=SystemClock(), alarms=LoopAlarms())
+    await groups.open()
+    await one.write([(HERE.key, Stored(PARTITION))])
+    assert await one.load(HERE.key) == READ_BACK
+
+
+@pytest.mark.parametrize("happens", [True, False])
+async def test_a_lost_answer_is_looked_up(database, monkeypatch: pytest.MonkeyPatch, happens: bool) -> None:
+    one = await opened(database)
+    transaction = database.transaction
+
+    async def loses_the_answer(script, **options):
+        if happens:
+            await transaction(script, **options)
+        monkeypatch.setattr(database, "transaction", transaction)
+        raise OutcomeUnknown("the connection ended")
+
+    monkeypatch.setattr(database, "transaction", loses_the_answer)
+    if happens:
+        await one.write([(HERE.key, Stored(PARTITION))])
+    else:
+        with pytest.raises(Unavailable):
+            await one.write([(HERE.key, Stored(PARTITION))])
+    assert await one.load(HERE.key) == (READ_BACK if happens else None)
