@@ -15,7 +15,7 @@ from simulation.guards import Guards
 from simulation.marks import Marks
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
-from penstock.storage.object_store import ObjectInfo, ObjectStore, ObjectWriter
+from penstock.storage.object_store import ObjectInfo, ObjectStore, ObjectWriter, Piece
 from penstock.storage.wal import Buffer, WalLocation, WalStore
 
 
@@ -208,6 +208,10 @@ class FaultyObjects:
         if self._source.read("objects"):
             raise Unavailable("the store is away")
         return self._inner.read_into(key, start, buffer)
+
+    def piece(self, key: str, start: int, length: int) -> Piece | None:
+        """Bytes to be sent as they are."""
+        return None if self._source.read("objects") else self._inner.piece(key, start, length)
 
     def size(self, key: str) -> int:
         """Bytes in an object."""

@@ -23,6 +23,7 @@ from collections.abc import Callable, Coroutine
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Protocol
 
+from penstock.agent.sending import PREFETCH_S, Output, Uncached, drop_sent, send_first
 from penstock.agent.tls import TlsStream
 from penstock.base.context import RequestContext
 from penstock.wire.hot import ProduceShape
@@ -47,8 +48,6 @@ PENDING_MAX_BYTES = 64 * 1024 * 1024
 """Accepted bytes that wait for a flush; beyond it, no more are read."""
 READ_AHEAD_BYTES = 16 * 1024
 """How much is read at once behind a request that is not answered yet."""
-_IOV_MAX = 512
-_JOIN_BELOW_BYTES = 64 * 1024
 _PRODUCE = 0
 _HELD, _MUTED = 1, 2
 """Why requests have to wait."""
@@ -88,10 +87,10 @@ class Connection:
 
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
-        "_muted_until", "_out", "_pending", "_queue", "_queue_bytes", "_reader", "_server", "_slots", "_sock",
-        "_writing", "answer", "cancel_wait", "closed", "connection_id", "fd", "host", "identity", "last_active",
-        "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port", "produces", "software",
-        "stalled_since", "task", "throttle_ms",
+        "_muted_until", "_out", "_pending", "_prefetching", "_queue", "_queue_bytes", "_reader", "_server", "_slots",
+        "_sock", "_writing", "answer", "cancel_wait", "closed", "connection_id", "fd", "host", "identity",
+        "last_active", "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port", "produces",
+        "software", "stalled_since", "task", "throttle_ms",
     )  # fmt: skip
 
     def __init__(
@@ -130,7 +129,9 @@ class Connection:
         self._muted_until: asyncio.TimerHandle | None = None
         self.throttle_ms = 0
         """What the next response to a produce request says about waiting."""
-        self._out: deque[Buffer] = deque()
+        self._out: Output = deque()
+        self._prefetching = False
+        """Whether what is sent next is on its way from the disk."""
         self.out_bytes = 0
         self._writing = False
         self._input_paused = False
@@ -452,42 +453,42 @@ class Connection:
 
     def send(self) -> None:
         """Send what is ready, as far as the socket takes it."""
-        if self.closed:
+        if self.closed or self._prefetching:
             return
         try:
             self._send()
         except (BlockingIOError, InterruptedError):
             self._wait_writable()
+        except Uncached:
+            self._stop_writing()
+            self._prefetching = True
+            self._server.loop.call_later(PREFETCH_S, self._send_prefetched)
         except OSError:
             self.close()
 
     def _send(self) -> None:
         out = self._out
         while out:
-            if len(out) == 1:
-                sent = self._sock.send(out[0])
-            elif self.out_bytes < _JOIN_BELOW_BYTES:
-                joined = b"".join(out)
-                out.clear()
-                out.append(joined)
-                sent = self._sock.send(joined)
-            else:
-                sent = self._sock.sendmsg([out[index] for index in range(min(len(out), _IOV_MAX))])
+            sent = send_first(self._sock, out, self.out_bytes)
             self.out_bytes -= sent
             self.stalled_since = None
-            while out and sent >= len(out[0]):
-                sent -= len(out.popleft())
-            if sent:
-                out[0] = memoryview(out[0])[sent:]
+            if drop_sent(out, sent):
                 self._wait_writable()
                 return
-        if self._writing:
-            self._writing = False
-            self._server.loop.remove_writer(self.fd)
+        self._stop_writing()
         if self._queue and not self._busy:
             self._go_on()
         elif self._input_paused:
             self._resume_if_clear()
+
+    def _stop_writing(self) -> None:
+        if self._writing:
+            self._writing = False
+            self._server.loop.remove_writer(self.fd)
+
+    def _send_prefetched(self) -> None:
+        self._prefetching = False
+        self.send()
 
     def _wait_writable(self) -> None:
         if self.stalled_since is None:

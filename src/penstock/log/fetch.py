@@ -25,6 +25,7 @@ from penstock.log.quota import FetchQuota
 from penstock.log.reader import COLD_READ_BYTES, Reader
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
+from penstock.storage.object_store import Piece
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.fetch import (
@@ -53,7 +54,7 @@ MayRead = Callable[[str], bool]
 class Answer:
     """What is known of one partition of a fetch."""
 
-    __slots__ = ("cold_bytes", "data", "partition", "size_bytes", "wanted")
+    __slots__ = ("cold_bytes", "data", "is_stored", "partition", "size_bytes", "wanted")
 
     def __init__(self, wanted: Wanted, partition: Partition | None, data: PartitionData) -> None:
         self.wanted = wanted
@@ -62,6 +63,8 @@ class Answer:
         self.size_bytes = 0
         self.cold_bytes = 0
         """How much to read from elsewhere; 0 when memory had everything."""
+        self.is_stored = False
+        """Whether its records are sent from where they are stored. There are more behind them."""
 
 
 class FetchHandler:
@@ -131,13 +134,23 @@ class FetchHandler:
             found = self.reader.tail(partition, wanted.fetch_offset, limit, at_least_one=first)
             if read_committed and found:
                 found = self._committed(partition, answer, found)
-            if found is None:
+            stored = self._stored(partition, wanted.fetch_offset, limit, read_committed) if found is None else None
+            if stored:
+                answer.size_bytes, answer.is_stored = sum(map(len, stored)), True
+                data.records = stored  # type: ignore[assignment]  # pieces of files too: whatever can be sent
+            elif found is None:
                 # No more is read at once; keeping more room for it would leave others without.
                 answer.cold_bytes = min(limit, COLD_READ_BYTES) if limit or not first else 1
             elif found:
                 answer.size_bytes = sum(map(len, found))
                 data.records = list(found)
         return answer
+
+    def _stored(self, partition: Partition, offset: int, max_bytes: int, read_committed: bool) -> list[Piece] | None:
+        """Records that can be sent from where they are, unless they have to be looked at for transactions."""
+        if read_committed and (partition.transactions or partition.aborted or partition.aborted_from > offset):
+            return None
+        return self.reader.stored(partition, offset, max_bytes)
 
     def _committed(self, partition: Partition, answer: Answer, found: list[memoryview]) -> list[memoryview] | None:
         """The stable part of what was found, the aborted transactions noted; None if memory does not have them all."""
@@ -275,17 +288,21 @@ class Poll:
         cluster_id, room = self._context.cluster_id, self._max_bytes
         answers, size, urgent = [], 0, False
         for wanted in self._wanted:
-            if has_session and wanted.is_quiet:
+            if has_session and wanted.is_quiet and self._may_still_read(wanted):
                 continue
             answer = handler.look(
                 cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0,
                 may_read=self._may_read,
             )  # fmt: skip
-            if answer.data.error_code or answer.cold_bytes:
+            if answer.data.error_code or answer.cold_bytes or answer.is_stored:
                 urgent = True
             size += answer.cold_bytes or answer.size_bytes
             answers.append(answer)
         return answers, size, urgent
+
+    def _may_still_read(self, wanted: Wanted) -> bool:
+        """Whether a partition that was found before may still be read by who asks."""
+        return self._may_read is None or wanted.partition is None or self._may_read(wanted.partition.topic.name)
 
     def _finish(self, answers: list[Answer]) -> None:
         if any(answer.cold_bytes for answer in answers):

@@ -1,8 +1,9 @@
 """The read path: where the batches from an offset on are, and how they are fetched.
 
 Recent batches come from memory, without waiting (`tail`). Everything else is a cold read (`read_batches`): WAL
-objects and segments are read on worker threads, into memory of their own that never displaces the tail. Whole
-batches are returned, from the one that contains the offset, and always at least one.
+objects and segments are read on worker threads, into memory of their own that never displaces the tail, unless the
+store can send a stretch of a segment as it lies (`stored`). Whole batches are returned, from the one that contains
+the offset, and always at least one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Protocol, TypeVar
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.log.model import LEADER_EPOCH, Partition, Span
 from penstock.storage.arena import Arena
+from penstock.storage.object_store import Piece
 from penstock.storage.wal import WalLocation, WalStore
 
 T = TypeVar("T")
@@ -25,6 +27,8 @@ T = TypeVar("T")
 COLD_READ_BYTES = 1024 * 1024
 """The most a cold read brings at once, unless a single batch is larger."""
 MAX_COLD_READS = 8
+MAX_PIECES = 16
+"""Segments that are sent as they lie, in one answer for one partition."""
 PINNED_MAX_BYTES = 64 * 1024 * 1024
 """With more than this beyond the budget held by clients that do not take their answers, cold reads wait."""
 _PINNED_WAIT_S = 0.05
@@ -56,9 +60,18 @@ class SegmentRef(Protocol):
     def position_for(self, offset: int) -> int:
         """A byte position, from the stretch's start, at or before the batch that contains the offset."""
 
+    def stretch_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
+        """Where whole batches from an offset on begin and end, as many as fit, if that is known without reading."""
+
+    def point_before(self, position: int) -> int:
+        """The last position up to this one at which a batch is known to begin."""
+
 
 class SegmentLookup(Protocol):
     """Finds segments."""
+
+    def cached(self, partition: Partition, offset: int) -> SegmentRef | None:
+        """The stretch that covers an offset, if that can be told without waiting."""
 
     async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
         """The first stretch whose last offset is not below `offset`."""
@@ -68,10 +81,13 @@ class SegmentLookup(Protocol):
 
 
 class RangedStore(Protocol):
-    """What is read of an object store; called on worker threads."""
+    """What is read of an object store; called on worker threads where nothing else is said."""
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
         """Fill the buffer from a position of an object; how many bytes there were."""
+
+    def piece(self, key: str, start: int, length: int) -> Piece | None:
+        """Bytes that can be sent as they are, where that takes no waiting. Called on the event loop."""
 
 
 class Reader:
@@ -115,6 +131,30 @@ class Reader:
             found.append(view)
             max_bytes -= len(view)
         return found
+
+    def stored(self, partition: Partition, offset: int, max_bytes: int) -> list[Piece] | None:
+        """Batches as they lie in segments, if they can be sent from there without being read first."""
+        ref = self._segments.cached(partition, offset)
+        found = None if ref is None else ref.stretch_from(offset, max_bytes)
+        if ref is None or found is None:
+            return None
+        start, end = found
+        pieces: list[Piece] = []
+        while len(pieces) < MAX_PIECES:
+            piece = self._objects.piece(ref.object_key, ref.byte_offset + start, end - start)
+            if piece is None:
+                break
+            pieces.append(piece)
+            max_bytes -= end - start
+            following = next(iter(self._segments.following(partition, ref.last_offset)), None)
+            if end < ref.byte_length or following is None or following.byte_length > max_bytes:
+                break
+            ref, start, end = following, 0, following.byte_length
+        if not pieces:
+            return None
+        self.cold_reads += 1
+        self.cold_bytes += sum(map(len, pieces))
+        return pieces
 
     async def read_batches(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:
         """Batches from the one that contains `offset`, from wherever they are; at least one if there is one.
@@ -236,7 +276,11 @@ class Reader:
 
     async def _read_segment(self, ref: SegmentRef, offset: int, max_bytes: int) -> list[memoryview]:
         start = ref.position_for(offset)
-        size = min(max_bytes, ref.byte_length - start)
+        size = ref.byte_length - start
+        if size > max_bytes:
+            # To a point of the index, so that what follows can be sent as it lies.
+            size = ref.point_before(start + max_bytes) - start
+            size = size if size > 0 else max_bytes
         while True:
             target, _ = self._arena.reserve(size)
             count = await self._in_thread(

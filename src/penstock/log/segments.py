@@ -79,6 +79,34 @@ class SegmentRef:
         )
         return int(_POINT.unpack_from(blob, (point - 1) * _POINT.size)[1]) if point else 0
 
+    def stretch_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
+        """Start and end, from the segment's first byte, of whole batches from an offset on, as many as fit.
+
+        None unless the index knows that a batch begins with this very offset, and where one begins after it.
+        """
+        blob, delta = self.offset_index, offset - self.base_offset
+        points = range(len(blob) // _POINT.size)
+        start, place = 0, 0
+        if delta:
+            place = bisect_left(points, delta, key=lambda n: int(_POINT.unpack_from(blob, n * _POINT.size)[0]))
+            if place == len(points):
+                return None
+            found, start = _POINT.unpack_from(blob, place * _POINT.size)
+            if found != delta:
+                return None
+        if self.byte_length - start <= max_bytes:
+            return start, self.byte_length
+        end = self.point_before(start + max_bytes)
+        return (start, end) if end > start else None
+
+    def point_before(self, position: int) -> int:
+        """The last position up to this one at which the index knows that a batch begins."""
+        blob = self.offset_index
+        point = bisect_right(
+            range(len(blob) // _POINT.size), position, key=lambda n: int(_POINT.unpack_from(blob, n * _POINT.size)[1])
+        )
+        return int(_POINT.unpack_from(blob, (point - 1) * _POINT.size)[1]) if point else 0
+
     def offset_before(self, timestamp: int) -> int:
         """An offset of the segment before which every record is older than `timestamp`, as far on as is known."""
         blob = self.time_index

@@ -41,6 +41,15 @@ class DescriptorTable:
         finally:
             self._release(entry)
 
+    def duplicate(self, path: Path) -> int | None:
+        """Another descriptor of a file that is open, which belongs to the caller. Does not wait; None if it is not."""
+        with self._lock:
+            entry = self._entries.get(path)
+            if entry is None:
+                return None
+            self._entries.move_to_end(path)
+            return os.dup(entry.fd)
+
     def discard(self, path: Path) -> None:
         """Forget a file that is removed or renamed."""
         with self._lock:

@@ -32,6 +32,7 @@ from penstock.storage.disk import (
     write_fully,
 )
 from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
+from penstock.storage.pieces import PIECE_MIN_BYTES, FilePiece
 from penstock.storage.wal import Buffer, Shared
 
 STAGING_BYTES = 2 * 1024 * 1024
@@ -100,6 +101,17 @@ class LocalObjectStore:
                     break
                 done += count
             return done
+
+    def piece(self, key: str, start: int, length: int) -> FilePiece | None:
+        """A stretch of a file that was read lately, if the kernel has it in memory. Never waits for a disk."""
+        if length < PIECE_MIN_BYTES:
+            return None
+        with contextlib.suppress(OSError):  # Too many files are open, for instance: then it is read as any other.
+            fd = self._readers.duplicate(self._path(key))
+            if fd is not None:
+                piece = FilePiece.of(fd, start, length)
+                return piece if piece.is_cached() else None
+        return None
 
     def size(self, key: str) -> int:
         """Bytes in an object."""

@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.base.errors import InvalidRequest
+from penstock.storage.pieces import FilePiece
 from penstock.storage.wal import Buffer, Shared
+
+Piece = memoryview | FilePiece
+"""Something to send: bytes in memory, or in a file."""
 
 _PART = r"[A-Za-z0-9_=+@-][A-Za-z0-9_=+@.-]*"
 _KEY = re.compile(rf"{_PART}(?:/{_PART})*")
@@ -62,6 +66,12 @@ class ObjectStore(Protocol):
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
         """Fill the buffer with bytes from `start` on; how many there were, fewer only where the object ends."""
+
+    def piece(self, key: str, start: int, length: int) -> Piece | None:
+        """Bytes that can be sent as they are, where that takes no waiting; else None. May be called on an event loop.
+
+        They stay valid for as long as somebody has them, whatever becomes of the object.
+        """
 
     def size(self, key: str) -> int:
         """Bytes in an object."""

@@ -95,6 +95,11 @@ class ShelvedSegments:
     def __init__(self) -> None:
         self.refs: dict[int, list[SegmentRef]] = {}
 
+    def cached(self, partition: Partition, offset: int) -> SegmentRef | None:
+        found = (ref for ref in self.refs.get(partition.partition_id, ()) if ref.last_offset >= offset)
+        ref = next(found, None)
+        return None if ref is None or ref.base_offset > offset else ref
+
     async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
         return next((ref for ref in self.refs.get(partition.partition_id, ()) if ref.last_offset >= offset), None)
 

@@ -1,0 +1,80 @@
+"""What a connection's next call to its socket sends: memory, joined or gathered, or a piece of a file.
+
+Files go from the kernel's page cache, but only to a socket with nothing over it, and only while they are in the
+cache: nobody waits for a disk on the event loop. `Uncached` says that a piece was asked for and will be there soon.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from itertools import islice
+from typing import Protocol
+
+from penstock.storage.pieces import FilePiece
+from penstock.wire.primitives import Buffer
+
+Output = deque[Buffer | FilePiece]
+
+PREFETCH_S = 0.005
+"""How long to give the kernel to have in memory what is sent next."""
+_PREFETCHES = 100
+"""How often, before its disk is waited for after all."""
+_IOV_MAX = 512
+_JOIN_BELOW_BYTES = 64 * 1024
+
+
+class Sink(Protocol):
+    """What is needed to send."""
+
+    def fileno(self) -> int: ...
+    def send(self, data: Buffer, /) -> int: ...
+    def sendmsg(self, buffers: list[Buffer], /) -> int: ...
+
+
+class Uncached(Exception):
+    """What is sent next has to be read from a disk first, which the kernel was asked to do."""
+
+
+def send_first(sink: Sink, out: Output, out_bytes: int) -> int:
+    """Send what comes first, as much of it as one call can; how much that was."""
+    first = out[0]
+    if isinstance(first, FilePiece):
+        return _send_piece(sink, first, out)
+    if len(out) == 1:
+        return sink.send(first)
+    buffers: list[Buffer] = []
+    for waiting in islice(out, _IOV_MAX):
+        if isinstance(waiting, FilePiece):
+            break
+        buffers.append(waiting)
+    if len(buffers) < len(out) and isinstance(out[len(buffers)], FilePiece) and type(sink) is socket.socket:
+        # What stands before a file's bytes need not wake the client by itself.
+        return sink.sendmsg(buffers, (), socket.MSG_MORE)
+    if len(buffers) == len(out) and out_bytes < _JOIN_BELOW_BYTES:
+        joined = b"".join(buffers)
+        out.clear()
+        out.append(joined)
+        return sink.send(joined)
+    return sink.sendmsg(buffers)
+
+
+def drop_sent(out: Output, sent: int) -> bool:
+    """Forget what was sent; whether something was sent in part."""
+    while out and sent >= len(out[0]):
+        sent -= len(out.popleft())
+    if sent:
+        first = out[0]
+        out[0] = first.rest(sent) if isinstance(first, FilePiece) else memoryview(first)[sent:]
+    return bool(sent)
+
+
+def _send_piece(sink: Sink, piece: FilePiece, out: Output) -> int:
+    if type(sink) is not socket.socket:
+        loaded = out[0] = piece.load()
+        return sink.send(loaded)
+    if piece.prefetches < _PREFETCHES and not piece.is_cached():
+        # Its client was so slow that the kernel has dropped it.
+        piece.prefetch()
+        raise Uncached
+    return piece.send_to(sink.fileno())

@@ -1,0 +1,95 @@
+"""Bytes of a file on their way to a socket, which never pass through this process's memory.
+
+The kernel sends them from its page cache (`sendfile`). That is the cheapest way to serve an old segment again, and
+stalls whoever does it when the bytes are not in the cache; so it is asked first, by reads that do not wait, of one
+byte in each stretch that the kernel reads ahead at once. Where that cannot be asked nothing is known to be cached,
+and files are read into memory by worker threads as ever.
+
+A piece has a descriptor of its own, so its bytes stay what they are when the file is deleted meanwhile, and closes it
+when nobody has the piece any more. As with `arena`, Python does the counting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+
+PIECE_MIN_BYTES = 64 * 1024
+"""Less than this is read: a piece costs some system calls of its own."""
+_SAMPLED_EVERY = 128 * 1024
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_probe = bytearray(1)
+
+
+class _Descriptor:
+    """A file descriptor that is closed with the last piece that uses it."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+
+class FilePiece:
+    """A stretch of an open file. It has a length as buffers have one, and a rest instead of slices."""
+
+    __slots__ = ("_descriptor", "_length", "_start", "prefetches")
+
+    def __init__(self, descriptor: _Descriptor, start: int, length: int) -> None:
+        self._descriptor, self._start, self._length = descriptor, start, length
+        self.prefetches = 0
+        """How often the kernel was asked to have it in memory."""
+
+    @classmethod
+    def of(cls, fd: int, start: int, length: int) -> FilePiece:
+        """A piece of a file whose descriptor belongs to the piece from now on."""
+        return cls(_Descriptor(fd), start, length)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def rest(self, sent: int) -> FilePiece:
+        """What is left when so many bytes are sent."""
+        return FilePiece(self._descriptor, self._start + sent, self._length - sent)
+
+    def is_cached(self) -> bool:
+        """Whether the kernel most likely has all of it in memory."""
+        return is_cached(self._descriptor.fd, self._start, self._length)
+
+    def prefetch(self) -> None:
+        """Ask the kernel to have it in memory soon."""
+        self.prefetches += 1
+        os.posix_fadvise(self._descriptor.fd, self._start, self._length, os.POSIX_FADV_WILLNEED)
+
+    def send_to(self, socket_fd: int) -> int:
+        """Send as much as a socket takes; how much that was. Raises `BlockingIOError` when it takes nothing."""
+        sent = os.sendfile(socket_fd, self._descriptor.fd, self._start, self._length)
+        if not sent:
+            raise OSError(errno.EIO, "a file is shorter than it was")
+        return sent
+
+    def load(self) -> bytes:
+        """The bytes, for whoever has to look at them."""
+        found = os.pread(self._descriptor.fd, self._length, self._start)
+        if len(found) < self._length:
+            raise OSError(errno.EIO, "a file is shorter than it was")
+        return found
+
+
+def is_cached(fd: int, start: int, length: int) -> bool:
+    """Whether the kernel most likely has a stretch of a file in memory. Never waits; False where it cannot tell."""
+    if not _NOWAIT:
+        return False
+    last = start + length - 1
+    try:
+        return all(
+            os.preadv(fd, [_probe], min(position, last), _NOWAIT) == 1
+            for position in range(start, last + _SAMPLED_EVERY, _SAMPLED_EVERY)
+        )
+    except OSError:  # `EAGAIN` for what is not cached; others from file systems that cannot be asked.
+        return False
