@@ -105,7 +105,7 @@ _log = logging.getLogger(__name__)
 
 NODE_ID = 1
 SHARD_ID = 1
-TAIL_BYTES = 64 * 1024 * 1024
+TAIL_BYTES = 96 * 1024 * 1024
 """Memory for recent batches."""
 COLD_BYTES = 32 * 1024 * 1024
 """Memory for batches read from files."""
