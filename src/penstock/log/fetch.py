@@ -288,7 +288,7 @@ class Poll:
         cluster_id, room = self._context.cluster_id, self._max_bytes
         answers, size, urgent = [], 0, False
         for wanted in self._wanted:
-            if has_session and wanted.is_quiet and self._may_still_read(wanted):
+            if has_session and wanted.is_quiet:
                 continue
             answer = handler.look(
                 cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0,
@@ -299,10 +299,6 @@ class Poll:
             size += answer.cold_bytes or answer.size_bytes
             answers.append(answer)
         return answers, size, urgent
-
-    def _may_still_read(self, wanted: Wanted) -> bool:
-        """Whether a partition that was found before may still be read by who asks."""
-        return self._may_read is None or wanted.partition is None or self._may_read(wanted.partition.topic.name)
 
     def _finish(self, answers: list[Answer]) -> None:
         if any(answer.cold_bytes for answer in answers):
