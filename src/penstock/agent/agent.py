@@ -285,7 +285,8 @@ class Agent:
         self.server.drop_memory()
 
     async def _open_authorization(self) -> None:
-        settings = AuthorizationSettings.of(self.settings, asks_for_credentials=False)
+        asks = any(listener.asks_for_credentials for listener in self.listeners)
+        settings = AuthorizationSettings.of(self.settings, asks_for_credentials=asks)
         self.acls = AclService(self.database)
         await self.acls.open()
         self.authorizer: Authorizer | None = None

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from penstock.agent.agent import SHARD_ID
 from penstock.agent.metadata import kind_of, open_metadata
+from penstock.authorization.service import AclService
+from penstock.base.acls import Acl
 from penstock.base.clock import SystemClock
 from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
 from penstock.base.randomness import SystemRandomness
 from penstock.identity.service import Identities
+from penstock.metadata.database import Database
 from penstock.storage.directory import DataDirectory
 
 
@@ -20,7 +25,31 @@ def set_password(options: UpOptions, user: str, password: str, *, replace: bool)
     asyncio.run(_set_password(options, user, password, replace=replace))
 
 
+def grant(options: UpOptions, acls: Sequence[Acl]) -> None:
+    """Let ACLs count from the next start on."""
+    asyncio.run(_grant(options, acls))
+
+
+async def _grant(options: UpOptions, acls: Sequence[Acl]) -> None:
+    async with _database(options) as database:
+        service = AclService(database)
+        await service.open()
+        for complaint in await service.create(DEFAULT_CLUSTER_ID, acls):
+            if complaint is not None:
+                raise InvalidRequest(complaint)
+
+
 async def _set_password(options: UpOptions, user: str, password: str, *, replace: bool) -> None:
+    async with _database(options) as database:
+        identities = Identities(database=database, clock=SystemClock(), randomness=SystemRandomness())
+        if not replace and user in await identities.mechanisms(DEFAULT_CLUSTER_ID):
+            raise InvalidRequest(f"user {user!r} exists already. To give it another password: penstock user password")
+        await identities.set_password(DEFAULT_CLUSTER_ID, user, password)
+
+
+@asynccontextmanager
+async def _database(options: UpOptions) -> AsyncIterator[Database]:
+    """The metadata of a data directory on which nothing runs."""
     clock, randomness = SystemClock(), SystemRandomness()
     assert options.data_dir is not None
     directory = DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
@@ -29,12 +58,7 @@ async def _set_password(options: UpOptions, user: str, password: str, *, replace
             options, directory.database, directory.cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
         )
         try:
-            identities = Identities(database=metadata.database, clock=clock, randomness=randomness)
-            if not replace and user in await identities.mechanisms(DEFAULT_CLUSTER_ID):
-                raise InvalidRequest(
-                    f"user {user!r} exists already. To give it another password: penstock user password"
-                )
-            await identities.set_password(DEFAULT_CLUSTER_ID, user, password)
+            yield metadata.database
         finally:
             await metadata.close()
     finally:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from penstock.base.roles import ROLES, Scope, acls_of
 from penstock.cli.lazy import Lazy, LazyGroup, Misuse
 from penstock.cli.options import (
     Parsed,
@@ -31,6 +32,8 @@ from penstock.cli.up import parse_metadata_url
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
+
+NO_ROLE = "none"
 
 
 @click.group(
@@ -87,28 +90,56 @@ def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
     return body
 
 
-@click.command(epilog="JSON: {user, created, file}.")
+@click.command(epilog="JSON: {user, created, file, role}.")
 @click.argument("name", metavar="NAME")
+@click.option(
+    "--role", type=click.Choice([*ROLES, NO_ROLE]), show_default=False,
+    help="What it may do.  [default: admin with --data-dir, else none: see penstock role]",
+)  # fmt: skip
 @takes_password
 def create(
-    client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, dry_run: bool
-) -> Result:
+    client: Client, name: str, role: str | None, data_dir: Path | None, metadata_url: str | None, target: Path | None,
+    dry_run: bool,
+) -> Result:  # fmt: skip
     """Make a user.
 
     The password is typed, or read from standard input, or made up and written to a file (--write). The first user
-    is made with --data-dir, before `penstock up` is started.
+    is made with --data-dir, before `penstock up` is started, and may do everything.
     """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.users import describe_users
 
     if data_dir is None and any(found.name == name for found in describe_users(client, [name])):
         raise InvalidRequest(f"user {name!r} exists already. To give it another password: penstock user password")
+    if role is None:
+        # Who can write to the data directory could do everything anyway.
+        role = NO_ROLE if data_dir is None else "admin"
     if not dry_run:
         _set(client, name, data_dir, metadata_url, target, replace=False)
-    document: Row = {"user": name, "created": not dry_run, "file": None if target is None else str(target)}
+        _grant(client, name, role, data_dir, metadata_url)
+    document: Row = {
+        "user": name, "created": not dry_run, "file": None if target is None else str(target),
+        "role": None if role == NO_ROLE else role,
+    }  # fmt: skip
+    suffix = "" if role == NO_ROLE else f" with the role {role}"
     if dry_run:
-        return Notice(document=document, sentence=f"Would create user {name}.")
-    return Notice(document=document, sentence=f"Created user {name}.{_written(target)}")
+        return Notice(document=document, sentence=f"Would create user {name}{suffix}.")
+    return Notice(document=document, sentence=f"Created user {name}{suffix}.{_written(target)}")
+
+
+def _grant(client: Client, name: str, role: str, data_dir: Path | None, metadata_url: str | None) -> None:
+    if role == NO_ROLE:
+        return
+    rules = acls_of(ROLES[role], f"User:{name}", Scope())
+    if data_dir is not None:
+        from penstock.agent.offline import grant as grant_offline
+        from penstock.base.options import UpOptions
+
+        grant_offline(UpOptions(data_dir=data_dir, metadata_url=metadata_url), rules)
+    else:
+        from penstock.cli.kafka.acls import create_acls
+
+        create_acls(client, rules)
 
 
 @click.command("password", epilog="JSON: {user, changed, file}.")

@@ -297,8 +297,8 @@ def _principals(value: ConfigValue) -> str | None:
 _ACCESS = (
     _setting(
         "authorizer.class.name", STRING, "", choices=("", "none", STANDARD_AUTHORIZER),
-        doc=f"Whether ACLs decide what clients may do. {STANDARD_AUTHORIZER}: they do."
-        " Otherwise everybody who can connect may do everything.",
+        doc=f"Whether ACLs decide what clients may do. {STANDARD_AUTHORIZER}: they do. none: they do not, and"
+        " whoever can connect may do everything. Empty: they do where any listener asks for credentials.",
     ),
     ConfigKey(
         name="super.users", type=STRING, default="", check=_principals,
