@@ -116,7 +116,10 @@ class TelemetryHandlers:
         """What clients do not say about themselves."""
         attributes = client_of(context, instance_id).attributes
         known = {name: text for name, text in attributes.items() if text is not None}
-        return {**known, "principal": context.principal, "broker_id": str(self._broker_id)}
+        return {
+            **known, "principal": context.principal, "broker_id": str(self._broker_id),
+            "virtual_cluster": str(context.cluster_id),
+        }  # fmt: skip
 
     def _remember(self, key: tuple[int, bytes], instance: Instance) -> None:
         self._instances[key] = instance

@@ -28,6 +28,7 @@ public final class Main {
         RecordChecks.register(kit, checks);
         GroupChecks.register(kit, checks);
         AdminChecks.register(kit, checks);
+        LimitChecks.register(kit, checks);
         ShareChecks.register(kit, checks);
         TransactionChecks.register(kit, checks);
         if (arguments.length > 1 && arguments[1].equals("--restart")) {
