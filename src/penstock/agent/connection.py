@@ -48,6 +48,8 @@ PENDING_MAX_BYTES = 64 * 1024 * 1024
 """Accepted bytes that wait for a flush; beyond it, no more are read."""
 READ_AHEAD_BYTES = 16 * 1024
 """How much is read at once behind a request that is not answered yet."""
+SOFTWARE_MAX = 128
+"""Characters of a client's program's name that are kept."""
 _PRODUCE = 0
 _HELD, _MUTED = 1, 2
 """Why requests have to wait."""
@@ -321,8 +323,8 @@ class Connection:
         self.must_log_in_by = None
 
     def introduce(self, software_name: str, software_version: str) -> None:
-        """The client says what program it is."""
-        self.software = software_name, software_version
+        """The client says what program it is. Nobody has to keep more of it than makes sense."""
+        self.software = software_name[:SOFTWARE_MAX], software_version[:SOFTWARE_MAX]
         self._contexts.clear()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

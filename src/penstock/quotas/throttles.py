@@ -7,6 +7,7 @@ nobody used for a whole stretch of windows are dropped when there are many, whic
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Final
 
 from penstock.base.clock import Clock
@@ -23,6 +24,11 @@ KEPT_MIN = 1024
 """How many meters are kept before it is looked for some to drop."""
 CLIENTS_MAX = 16_384
 """How many clients' limits are remembered."""
+METERS_MAX = 65_536
+"""With so many in use, clients that come new share one: whoever makes up client ids gains nothing by it."""
+LONG_NAME = 512
+"""Longer client ids have no limits of their own, and are remembered by what they hash to."""
+_OTHERS = "\0"
 _PRINCIPAL_TYPE: Final = "User:"
 
 
@@ -63,7 +69,7 @@ class Throttles:
         self._clients: dict[tuple[int, str, str | None], Client] = {}
         self._rates: dict[tuple[str, int, str, str], Rate] = {}
         self._buckets: dict[tuple[int, str, str], TokenBucket] = {}
-        self._keep = KEPT_MIN
+        self._keep, self._dropped_ms = KEPT_MIN, 0
         self.limits_clients = False
         """Whether any client, user or default has a limit."""
         self.limits_addresses = False
@@ -142,7 +148,10 @@ class Throttles:
 
     def client(self, context: RequestContext) -> Client:
         """What counts for whoever sent a request."""
-        key = (context.cluster_id, context.principal, context.client_id)
+        client_id = context.client_id
+        if client_id is not None and len(client_id) > LONG_NAME:
+            client_id = sha256(client_id.encode()).hexdigest()
+        key = (context.cluster_id, context.principal, client_id)
         client = self._clients.get(key)
         if client is None:
             if len(self._clients) >= CLIENTS_MAX:
@@ -160,9 +169,7 @@ class Throttles:
         client.time = self._meter(table, QuotaKey.REQUEST_PERCENTAGE, cluster_id, user, client_id)
         limit = limit_of(table, QuotaKey.CONTROLLER_MUTATION_RATE, user, client_id)
         if limit is not None:
-            self._make_room()
-            key = (cluster_id, limit.user, limit.client_id)
-            client.bucket = self._buckets.setdefault(key, TokenBucket(self._settings.mutation_windows))
+            client.bucket = self._bucket((cluster_id, limit.user, limit.client_id))
             client.mutations = limit.value
         return client
 
@@ -173,21 +180,34 @@ class Throttles:
         return Meter(self._rate((key, cluster_id, limit.user, limit.client_id)), limit.value)
 
     def _rate(self, key: tuple[str, int, str, str]) -> Rate:
+        if key not in self._rates and not self._has_room():
+            key = (key[0], key[1], _OTHERS, _OTHERS)
         rate = self._rates.get(key)
         if rate is None:
-            self._make_room()
             rate = self._rates[key] = Rate(self._settings.windows)
         return rate
 
-    def _make_room(self) -> None:
-        """Drop meters that are as good as new, when there are many."""
-        if len(self._rates) + len(self._buckets) < self._keep:
-            return
+    def _bucket(self, key: tuple[int, str, str]) -> TokenBucket:
+        if key not in self._buckets and not self._has_room():
+            key = (key[0], _OTHERS, _OTHERS)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = TokenBucket(self._settings.mutation_windows)
+        return bucket
+
+    def _has_room(self) -> bool:
+        """Whether there may be one meter more, once those that are as good as new are dropped if there are many."""
         now_ms = self._now_ms()
+        if self.meter_count >= self._keep and now_ms - self._dropped_ms >= self._settings.windows.window_ms:
+            self._drop_idle(now_ms)
+        return self.meter_count < METERS_MAX
+
+    def _drop_idle(self, now_ms: int) -> None:
+        self._dropped_ms = now_ms
         self._clients.clear()
         self._rates = {key: rate for key, rate in self._rates.items() if not rate.is_idle(now_ms)}
         self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.is_idle(now_ms)}
-        self._keep = max(KEPT_MIN, 2 * (len(self._rates) + len(self._buckets)))
+        self._keep = min(max(KEPT_MIN, 2 * self.meter_count), METERS_MAX)
 
     # ---- connections ----------------------------------------------------------------------------------------------
 

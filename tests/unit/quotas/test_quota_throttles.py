@@ -217,5 +217,22 @@ def test_a_debt_is_not_forgotten_to_make_room(monkeypatch: pytest.MonkeyPatch) -
     assert world.produce(0, client_id="debtor") == 10_000
 
 
+def test_made_up_names_share_a_meter_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "METERS_MAX", 16)
+    world = World({entity(client_id=None): limits(producer_byte_rate=1000, controller_mutation_rate=5)})
+    for number in range(100):
+        world.produce(400, client_id=f"client-{number}")
+        assert world.throttles.meter_count <= 16 + 2
+    assert world.produce(400, client_id="one more") > 0
+    assert world.produce(0, client_id="client-1") == 0
+
+
+def test_long_names_cost_no_more_than_short_ones() -> None:
+    world = World({entity(client_id=None): limits(producer_byte_rate=1000)})
+    assert world.produce(10_500, client_id="x" * 30_000) == 500
+    assert world.produce(0, client_id="x" * 29_999 + "y") == 0
+    assert all(len(name or "") < 100 for _, _, name in world.throttles._clients)
+
+
 def test_settings_are_kafkas() -> None:
     assert QuotaSettings().windows == Windows(samples=11, window_ms=1000)
