@@ -154,6 +154,7 @@ class Throttles:
         key = (context.cluster_id, context.principal, client_id)
         client = self._clients.get(key)
         if client is None:
+            self._drop_idle()
             if len(self._clients) >= CLIENTS_MAX:
                 self._clients.clear()  # Found again when they are needed.
             client = self._clients[key] = self._find(*key)
@@ -180,7 +181,7 @@ class Throttles:
         return Meter(self._rate((key, cluster_id, limit.user, limit.client_id)), limit.value)
 
     def _rate(self, key: tuple[str, int, str, str]) -> Rate:
-        if key not in self._rates and not self._has_room():
+        if key not in self._rates and self.meter_count >= METERS_MAX:
             key = (key[0], key[1], _OTHERS, _OTHERS)
         rate = self._rates.get(key)
         if rate is None:
@@ -188,21 +189,19 @@ class Throttles:
         return rate
 
     def _bucket(self, key: tuple[int, str, str]) -> TokenBucket:
-        if key not in self._buckets and not self._has_room():
+        if key not in self._buckets and self.meter_count >= METERS_MAX:
             key = (key[0], _OTHERS, _OTHERS)
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._settings.mutation_windows)
         return bucket
 
-    def _has_room(self) -> bool:
-        """Whether there may be one meter more, once those that are as good as new are dropped if there are many."""
+    def _drop_idle(self) -> None:
+        """Drop meters that are as good as new, when there are many; before any is looked up, so that nobody is left
+        with one that others do not find any more."""
         now_ms = self._now_ms()
-        if self.meter_count >= self._keep and now_ms - self._dropped_ms >= self._settings.windows.window_ms:
-            self._drop_idle(now_ms)
-        return self.meter_count < METERS_MAX
-
-    def _drop_idle(self, now_ms: int) -> None:
+        if self.meter_count < self._keep or now_ms - self._dropped_ms < self._settings.windows.window_ms:
+            return
         self._dropped_ms = now_ms
         self._clients.clear()
         self._rates = {key: rate for key, rate in self._rates.items() if not rate.is_idle(now_ms)}
@@ -226,6 +225,7 @@ class Throttles:
         limit = connection_rate_of(table, address)
         if limit is None:
             return 0
+        self._drop_idle()
         now_ms = self._now_ms()
         rate = self._rate((QuotaKey.CONNECTION_CREATION_RATE, cluster_id, address, ""))
         rate.record(1, now_ms)
