@@ -87,7 +87,7 @@ from penstock.share.handlers import ShareHandlers
 from penstock.share.service import SharePartitions
 from penstock.share.sessions import ShareSessions
 from penstock.share.settings import ShareConfigs
-from penstock.storage.arena import CHUNK_BYTES, Arena
+from penstock.storage.arena import Arena
 from penstock.storage.directory import DataDirectory
 from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
@@ -107,6 +107,8 @@ NODE_ID = 1
 SHARD_ID = 1
 TAIL_BYTES = 96 * 1024 * 1024
 """Memory for recent batches."""
+TAIL_CHUNK_BYTES = 16 * 1024 * 1024
+"""Several full flushes: with two or fewer to a chunk, half of it may stay empty."""
 COLD_BYTES = 32 * 1024 * 1024
 """Memory for batches read from files."""
 MEMORY_WAL_MAX_BYTES = 1024 * 1024 * 1024
@@ -124,7 +126,7 @@ class Tuning:
 
     slab_bytes: int = SLAB_BYTES
     tail_bytes: int = TAIL_BYTES
-    tail_chunk_bytes: int = CHUNK_BYTES
+    tail_chunk_bytes: int = TAIL_CHUNK_BYTES
     compaction: CompactionPolicy = CompactionPolicy()  # noqa: RUF009  # frozen
 
 

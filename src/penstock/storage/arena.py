@@ -7,7 +7,8 @@ again, and that direct I/O accepts (4 KiB aligned).
 A chunk is used again only when nobody looks at it any more. Nobody counts references for that: Python does. Every
 memoryview of a chunk, and every slice of one, is an export of its `mmap`, and `mmap.resize` refuses while there are
 exports. Resizing to the same size is a cheap way to ask. A response that a slow client has not taken yet therefore
-keeps its bytes valid by merely existing.
+keeps its bytes valid by merely existing. While old chunks are held (by a compaction, say), an arena exceeds its budget
+by up to a quarter rather than give up what is new.
 
 Chunks are filled in order and used again in order, oldest first, which makes an arena the tail cache as well: the
 owner is told when a chunk's bytes are about to go. Memory is touched only when written, so a large reservation
@@ -71,6 +72,7 @@ class Arena:
         on_recycle: Callable[[list[Any]], None] | None = None,
     ) -> None:
         self._budget_bytes = budget_bytes
+        self._slack_bytes = budget_bytes // 4
         self._chunk_bytes = min(chunk_bytes, max(ALIGNMENT, budget_bytes))
         self._on_recycle = on_recycle
         self._chunks: deque[Chunk] = deque()
@@ -118,13 +120,16 @@ class Arena:
         found: Chunk | None = None
         while self._chunks and found is None and self.size_bytes > target_bytes:
             chunk = self._chunks.popleft()
-            if chunk.tenants:
+            was_let = bool(chunk.tenants)
+            if was_let:
                 tenants, chunk.tenants = chunk.tenants, []
                 if self._on_recycle is not None:
                     self._on_recycle(tenants)
                 del tenants
             if not chunk.released():
                 pinned.append(chunk)
+                if was_let and wanted_bytes and self.size_bytes <= self._budget_bytes + self._slack_bytes:
+                    break  # Better some memory more for a while than the newest bytes for the sake of the oldest.
             elif chunk.size_bytes == wanted_bytes:
                 chunk.reopen()
                 found = chunk

@@ -81,6 +81,27 @@ def test_tenants_are_told_before_their_chunk_is_used_again() -> None:
     assert held.size_bytes == 2 * CHUNK
 
 
+def test_old_chunks_that_are_held_do_not_cost_the_new_ones() -> None:
+    told: list[object] = []
+    held = arena(chunks=8, on_recycle=told.extend)
+    kept = []
+    for number in range(8):
+        view, chunk = held.reserve(CHUNK)
+        chunk.tenants.append(number)
+        if number < 6:
+            kept.append(view)
+        del view, chunk
+    held.reserve(CHUNK)
+    held.reserve(CHUNK)
+    assert (told, held.size_bytes) == ([0, 1], 10 * CHUNK)
+    for _ in range(20):
+        held.reserve(CHUNK)
+    assert held.size_bytes <= 11 * CHUNK, "a quarter above the budget, and the chunk that is asked for"
+    kept.clear()
+    held.trim()
+    assert (held.size_bytes, held.pinned_bytes) == (8 * CHUNK, 0)
+
+
 def test_something_larger_than_the_budget_is_held_alone() -> None:
     held = arena()
     view, _ = held.reserve(100 * PAGE)
