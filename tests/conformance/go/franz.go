@@ -31,9 +31,15 @@ func franzSuite(bootstrap string) *suite {
 }
 
 func (f *franz) client(options ...kgo.Opt) *kgo.Client {
-	client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(f.bootstrap)}, options...)...)
+	client, err := kgo.NewClient(f.options(options...)...)
 	must(err)
 	return client
+}
+
+// options are these and how to connect.
+func (f *franz) options(options ...kgo.Opt) []kgo.Opt {
+	connect := append([]kgo.Opt{kgo.SeedBrokers(f.bootstrap)}, credentialsFromEnvironment().franz()...)
+	return append(connect, options...)
 }
 
 func (f *franz) topic(partitions int32, configs map[string]*string) string {

@@ -252,7 +252,7 @@ func (f *franz) producersAtOnce() {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			client, err := kgo.NewClient(kgo.SeedBrokers(f.bootstrap), kgo.DefaultProduceTopic(topic))
+			client, err := kgo.NewClient(f.options(kgo.DefaultProduceTopic(topic))...)
 			if err != nil {
 				problems <- err
 				return

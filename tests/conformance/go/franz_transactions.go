@@ -69,11 +69,11 @@ func (f *franz) transactionOverPartitions() {
 func (f *franz) relay() {
 	source, target, group := f.topic(1, nil), f.topic(1, nil), fresh("group")
 	f.produce(source, "1", "2", "3")
-	session, err := kgo.NewGroupTransactSession(
-		kgo.SeedBrokers(f.bootstrap), kgo.TransactionalID(fresh("txn")), kgo.DefaultProduceTopic(target),
+	session, err := kgo.NewGroupTransactSession(f.options(
+		kgo.TransactionalID(fresh("txn")), kgo.DefaultProduceTopic(target),
 		kgo.ConsumerGroup(group), kgo.ConsumeTopics(source), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.RequireStableFetchOffsets(),
-	)
+	)...)
 	must(err)
 	defer session.Close()
 	for _, commit := range []kgo.TransactionEndTry{kgo.TryAbort, kgo.TryCommit} {

@@ -31,6 +31,7 @@ func saramaSuite(bootstrap string) *suite {
 func saramaConfig(changes ...func(*sarama.Config)) *sarama.Config {
 	config := sarama.NewConfig()
 	config.Producer.Return.Successes = true // The synchronous producer demands it.
+	credentialsFromEnvironment().sarama(config)
 	for _, change := range changes {
 		change(config)
 	}

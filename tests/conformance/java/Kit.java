@@ -1,3 +1,7 @@
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Collection;
@@ -5,6 +9,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Properties;
 import java.util.UUID;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ExecutionException;
@@ -25,7 +30,24 @@ final class Kit {
 
     Kit(String bootstrap) {
         this.bootstrap = bootstrap;
-        this.admin = Admin.create(Map.of("bootstrap.servers", bootstrap));
+        this.admin = Admin.create(connection());
+    }
+
+    /** How to connect: the address, and what the file in CHECKS_PROPERTIES says a broker asks for. */
+    Map<String, Object> connection() {
+        Map<String, Object> all = new HashMap<>();
+        String file = System.getenv("CHECKS_PROPERTIES");
+        if (file != null) {
+            Properties properties = new Properties();
+            try (var reader = Files.newBufferedReader(Path.of(file))) {
+                properties.load(reader);
+            } catch (IOException problem) {
+                throw new UncheckedIOException(problem);
+            }
+            properties.forEach((name, value) -> all.put((String) name, value));
+        }
+        all.put("bootstrap.servers", bootstrap);
+        return all;
     }
 
     static String fresh(String prefix) {
@@ -47,14 +69,14 @@ final class Kit {
 
     KafkaProducer<String, String> producer(String... settings) {
         Map<String, Object> all = new HashMap<>(map(settings));
-        all.put("bootstrap.servers", bootstrap);
+        all.putAll(connection());
         all.putIfAbsent("max.block.ms", "20000");
         return new KafkaProducer<>(all, new StringSerializer(), new StringSerializer());
     }
 
     KafkaConsumer<String, String> consumer(String... settings) {
         Map<String, Object> all = new HashMap<>(map(settings));
-        all.put("bootstrap.servers", bootstrap);
+        all.putAll(connection());
         all.putIfAbsent("auto.offset.reset", "earliest");
         return new KafkaConsumer<>(all, new StringDeserializer(), new StringDeserializer());
     }

@@ -59,7 +59,7 @@ final class ShareChecks {
 
     private static KafkaShareConsumer<String, String> consumer(Kit kit, String group, String... settings) {
         Map<String, Object> all = new HashMap<>(Kit.map(settings));
-        all.put("bootstrap.servers", kit.bootstrap);
+        all.putAll(kit.connection());
         all.put("group.id", group);
         return new KafkaShareConsumer<>(all, new StringDeserializer(), new StringDeserializer());
     }

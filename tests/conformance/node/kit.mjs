@@ -2,6 +2,7 @@
 
 import { deepStrictEqual } from 'node:assert'
 import { randomUUID } from 'node:crypto'
+import { readFileSync } from 'node:fs'
 import { setTimeout as pause } from 'node:timers/promises'
 import kafkajs from 'kafkajs'
 
@@ -44,9 +45,18 @@ export async function fails(type, call) {
   holds(types.includes(type), `expected ${type}, got ${types.join(', ')}: ${problem.stack}`)
 }
 
+/** What the environment says a broker asks for; without CHECKS_MECHANISM it asks for nothing. */
+function credentials({ CHECKS_CA, CHECKS_MECHANISM, CHECKS_USER, CHECKS_PASSWORD }) {
+  if (!CHECKS_MECHANISM) return {}
+  return {
+    ssl: { ca: [readFileSync(CHECKS_CA, 'utf-8')] },
+    sasl: { mechanism: CHECKS_MECHANISM.toLowerCase(), username: CHECKS_USER, password: CHECKS_PASSWORD },
+  }
+}
+
 export class Kit {
   constructor(bootstrap) {
-    this.kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.NOTHING })
+    this.kafka = new Kafka({ brokers: [bootstrap], logLevel: logLevel.NOTHING, ...credentials(process.env) })
     this.admin = this.kafka.admin()
   }
 
