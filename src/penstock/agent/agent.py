@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from penstock.agent.apis import Api, Handlers, apis, guarded
 from penstock.agent.client_metrics import check_destination, open_sink
@@ -33,7 +34,7 @@ from penstock.authorization.service import AclService
 from penstock.authorization.settings import AuthorizationSettings
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import RequestContext
-from penstock.base.errors import Unavailable
+from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
 from penstock.coordination.leases import Holder
@@ -50,6 +51,8 @@ from penstock.identity.handlers import IdentityHandlers
 from penstock.identity.issuer import Issuer
 from penstock.identity.penalties import Penalties
 from penstock.identity.service import Identities
+from penstock.identity.token_handlers import TokenHandlers
+from penstock.identity.tokens import MIN_KEY_BYTES, TokenRules
 from penstock.log.aborted import StoredAborted
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
@@ -102,6 +105,7 @@ from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import AllSlots, LeasedSlots, Slots
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 NODE_ID = 1
 SHARD_ID = 1
@@ -143,6 +147,7 @@ class Agent:
         self.randomness: Randomness = randomness or SystemRandomness()
         self.settings = checked_settings(options)
         self.listeners = listeners_of(options)
+        self.token_rules = token_rules(options, self.settings)
         self.registry = Registry()
         self.kafka_port = 0
         """The port of the first listener."""
@@ -409,8 +414,8 @@ class Agent:
         self._closing.callback(checks.shutdown)
         loop = asyncio.get_running_loop()
 
-        async def on_thread(check: Callable[[], bool]) -> bool:
-            return await loop.run_in_executor(checks, check)
+        async def on_thread(work: Callable[[], T], /) -> T:
+            return await loop.run_in_executor(checks, work)
 
         issuer = None
         if self.options.oauth is not None:
@@ -422,6 +427,7 @@ class Agent:
                 randomness=self.randomness,
                 on_thread=on_thread,
                 bearer_tokens=issuer,
+                token_rules=self.token_rules,
             ),
             dispatch=dispatch,
             clock=clock,
@@ -466,6 +472,13 @@ class Agent:
             offsets=OffsetHandlers(topics, self.timestamps.offset_for_timestamp),
             identities=IdentityHandlers(self.identities),
             accounts=AccountHandlers(self.identities),
+            tokens=TokenHandlers(
+                database=self.database,
+                rules=self.token_rules,
+                clock=self.clock,
+                randomness=self.randomness,
+                is_guarded=self.authorizer is not None,
+            ),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
             share_groups=ShareGroupHandlers(self.share_groups, registry),
@@ -509,4 +522,23 @@ def checked_settings(options: UpOptions) -> BrokerSettings:
     """The broker's settings, once nothing is wrong with the options: raise `InvalidRequest` with the cure."""
     listeners_of(options)
     check_destination(options.client_metrics)
-    return BrokerSettings.started_with(options.settings)
+    settings = BrokerSettings.started_with(options.settings)
+    token_rules(options, settings)
+    return settings
+
+
+def token_rules(options: UpOptions, settings: BrokerSettings) -> TokenRules | None:
+    """How delegation tokens are made, if there are any. Raises `InvalidRequest` if their key cannot be had."""
+    file = options.delegation_token_key_file
+    if file is None:
+        return None
+    try:
+        key = file.read_bytes().strip()
+    except OSError as error:
+        raise InvalidRequest(f"the key of delegation tokens cannot be read in {file}") from error
+    if len(key) < MIN_KEY_BYTES:
+        raise InvalidRequest(f"the key of delegation tokens in {file} needs {MIN_KEY_BYTES} bytes or more")
+    return TokenRules(
+        key=key, max_lifetime_ms=settings.whole("delegation.token.max.lifetime.ms"),
+        expiry_time_ms=settings.whole("delegation.token.expiry.time.ms"),
+    )  # fmt: skip

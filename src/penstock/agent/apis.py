@@ -20,6 +20,7 @@ from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandler
 from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.identity.account_handlers import AccountHandlers
 from penstock.identity.handlers import IdentityHandlers
+from penstock.identity.token_handlers import TokenHandlers
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
@@ -62,6 +63,7 @@ class Handlers:
     transaction_offsets: TransactionOffsetHandlers
     identities: IdentityHandlers | None = None
     accounts: AccountHandlers | None = None
+    tokens: TokenHandlers | None = None
     """None where there is nobody to be told apart, as in the simulation; both or neither."""
     quotas: QuotaHandlers | None = None
     telemetry: TelemetryHandlers | None = None
@@ -117,14 +119,18 @@ def _quota_apis(handlers: Handlers) -> dict[int, Api]:
 
 def _identity_apis(handlers: Handlers) -> dict[int, Api]:
     """SASL is spoken at the gate; what comes here of it comes from somebody who has passed it, or need not."""
-    identities, accounts = handlers.identities, handlers.accounts
-    if identities is None or accounts is None:
+    identities, accounts, tokens = handlers.identities, handlers.accounts, handlers.tokens
+    if identities is None or accounts is None or tokens is None:
         return {}
     return {
         ApiKey.SASL_HANDSHAKE: Api(_up_to(1), identities.sasl_handshake),
         ApiKey.SASL_AUTHENTICATE: Api(_up_to(2), identities.sasl_authenticate),
         ApiKey.DESCRIBE_USER_SCRAM_CREDENTIALS: Api(_up_to(0), identities.describe_scram),
         ApiKey.ALTER_USER_SCRAM_CREDENTIALS: Api(_up_to(0), identities.alter_scram),
+        ApiKey.CREATE_DELEGATION_TOKEN: Api(_up_to(3, oldest=1), tokens.create),
+        ApiKey.RENEW_DELEGATION_TOKEN: Api(_up_to(2, oldest=1), tokens.renew),
+        ApiKey.EXPIRE_DELEGATION_TOKEN: Api(_up_to(2, oldest=1), tokens.expire),
+        ApiKey.DESCRIBE_DELEGATION_TOKEN: Api(_up_to(3, oldest=1), tokens.describe),
         ApiKey.DESCRIBE_SERVICE_ACCOUNTS: Api(_up_to(0), accounts.describe_accounts),
         ApiKey.ALTER_SERVICE_ACCOUNTS: Api(_up_to(0), accounts.alter_accounts),
         ApiKey.CREATE_API_KEY: Api(_up_to(0), accounts.create_key),

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from penstock.wire.api_keys import ApiKey
 
-_SECURITY = "Not served yet."
 _GROUPS = "Not served yet; clients that ask for this group protocol say so at once."
 _SHARE_STATE = (
     "How Apache Kafka's brokers keep the state of share groups in a topic, and tell each other. Here that state is in"
@@ -25,10 +24,6 @@ _MEMBERS = (
 )
 
 NOT_SERVED: Mapping[ApiKey, str] = {
-    ApiKey.CREATE_DELEGATION_TOKEN: _SECURITY,
-    ApiKey.RENEW_DELEGATION_TOKEN: _SECURITY,
-    ApiKey.EXPIRE_DELEGATION_TOKEN: _SECURITY,
-    ApiKey.DESCRIBE_DELEGATION_TOKEN: _SECURITY,
     ApiKey.UNREGISTER_BROKER: _MEMBERS,
     ApiKey.CONSUMER_GROUP_HEARTBEAT: _GROUPS,
     ApiKey.CONSUMER_GROUP_DESCRIBE: _GROUPS,

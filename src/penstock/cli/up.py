@@ -111,6 +111,7 @@ def up(
             listeners=_advertised(given, advertise),
             oauth=security.oauth,
             client_metrics=client_metrics,
+            delegation_token_key_file=security.delegation_token_key_file,
         )
     except InvalidRequest as error:
         raise Misuse(str(error)) from error

@@ -11,18 +11,21 @@ a name. Both may be sent by PLAIN, and a key decides which virtual cluster its c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.randomness import Randomness, uuid_text
-from penstock.identity import oauthbearer, plain, scram, store
+from penstock.identity import oauthbearer, plain, scram, store, token_store
 from penstock.identity.accounts import looks_like_key
 from penstock.identity.failures import Denied, InvalidCredentials
-from penstock.identity.model import Identity, user
+from penstock.identity.model import NOBODY, Identity, user
 from penstock.identity.scram import Credential, Mechanism
+from penstock.identity.tokens import TokenRules
 from penstock.metadata.database import Database
+
+T = TypeVar("T")
 
 CHECKS_AT_ONCE = 2
 """How many passwords are computed at the same time; the others wait."""
@@ -51,8 +54,11 @@ class BearerTokens(Protocol):
         """Whom a token names. Raises `InvalidCredentials`."""
 
 
-OnThread = Callable[[Callable[[], bool]], Awaitable[bool]]
-"""Runs what computes for a while beside the loop."""
+class OnThread(Protocol):
+    """Runs what computes for a while beside the loop."""
+
+    async def __call__(self, work: Callable[[], T], /) -> T:
+        """What the work returns."""
 
 
 class Authenticator:
@@ -60,10 +66,10 @@ class Authenticator:
 
     def __init__(
         self, *, database: Database, clock: Clock, randomness: Randomness, on_thread: OnThread,
-        bearer_tokens: BearerTokens | None = None,
+        bearer_tokens: BearerTokens | None = None, token_rules: TokenRules | None = None,
     ) -> None:  # fmt: skip
         self._database, self._clock, self._randomness = database, clock, randomness
-        self._on_thread, self._bearer_tokens = on_thread, bearer_tokens
+        self._on_thread, self._bearer_tokens, self._token_rules = on_thread, bearer_tokens, token_rules
         self._decoy_secret = randomness.token(32)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._waiting = 0
@@ -87,27 +93,42 @@ class Authenticator:
                 return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
         found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
         credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
-        if not await self._is_password(credential, password.encode("utf-8")) or not found:
+        if not await self._computed(lambda: scram.has_password(credential, password.encode("utf-8"))) or not found:
             raise plain.wrong_password()
         return Identity(principal=user(name), cluster_id=cluster_id)
 
-    async def _is_password(self, credential: Credential, password: bytes) -> bool:
+    async def _computed(self, work: Callable[[], T]) -> T:
         if self._waiting >= MAX_WAITING_CHECKS:
             raise Denied("Authentication failed: too many are being authenticated")
         self._waiting += 1
         try:
             async with self._checks:
-                return await self._on_thread(lambda: scram.has_password(credential, password))
+                return await self._on_thread(work)
         finally:
             self._waiting -= 1
 
-    async def scram_credential(self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int) -> Credential:
-        """What a name is checked with; something that nobody fulfils if there is no such name."""
-        if not first.is_token:
-            for credential in await self._database.read(lambda: store.credentials_of(cluster_id, first.name)):
-                if credential.mechanism is mechanism:
-                    return credential
-        return scram.decoy(mechanism, first.name, self._decoy_secret)
+    async def scram_check(
+        self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int
+    ) -> tuple[Credential, Identity]:
+        """What a name is checked with, and whom that proves. Nobody fulfils it if there is no such name."""
+        if first.is_token:
+            return await self._token_check(mechanism, first.name, cluster_id)
+        identity = Identity(principal=user(first.name), cluster_id=cluster_id)
+        for credential in await self._database.read(lambda: store.credentials_of(cluster_id, first.name)):
+            if credential.mechanism is mechanism:
+                return credential, identity
+        return scram.decoy(mechanism, first.name, self._decoy_secret), identity
+
+    async def _token_check(self, mechanism: Mechanism, token_id: str, cluster_id: int) -> tuple[Credential, Identity]:
+        rules = self._token_rules
+        if rules is not None:
+            token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
+            if token is not None and not token.has_expired(self._clock.now_ms()):
+                credential = await self._computed(lambda: rules.credential(token_id, mechanism))
+                return credential, Identity(
+                    principal=token.owner, cluster_id=cluster_id, expires_ms=token.expires_ms, token_authenticated=True
+                )
+        return scram.decoy(mechanism, token_id, self._decoy_secret), NOBODY
 
     def nonce(self) -> str:
         """Something that was never used before."""
@@ -134,9 +155,8 @@ class _Scram:
         if self._exchange is not None:
             return Step(token=self._exchange.finish(token), identity=self._identity)
         first = scram.read_client_first(token)
-        credential = await self._authenticator.scram_credential(self._mechanism, first, self._cluster_id)
+        credential, self._identity = await self._authenticator.scram_check(self._mechanism, first, self._cluster_id)
         self._exchange = scram.Exchange(first, credential, self._authenticator.nonce())
-        self._identity = Identity(principal=user(first.name), cluster_id=self._cluster_id)
         return Step(token=self._exchange.challenge)
 
 

@@ -164,6 +164,14 @@ _LIMITS = (
         doc="How long a failed authentication waits for its answer. It grows while one address goes on failing.",
     ),
     _setting(
+        "delegation.token.max.lifetime.ms", LONG, "604800000", at_least=1,
+        doc="How long a delegation token can be renewed.",
+    ),
+    _setting(
+        "delegation.token.expiry.time.ms", LONG, "86400000", at_least=1,
+        doc="After how long a delegation token ends that is not renewed.",
+    ),
+    _setting(
         "sasl.server.max.receive.size", INT, "524288", at_least=1024,
         doc="The largest request of a connection that has not authenticated yet.",
     ),

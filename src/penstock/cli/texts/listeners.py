@@ -41,6 +41,7 @@ class SecurityConfig:
     listeners: tuple[ListenerOptions, ...] = ()
     tls: TlsOptions | None = None
     oauth: OAuthOptions | None = None
+    delegation_token_key_file: Path | None = None
 
 
 def parse_listener(text: str) -> ListenerOptions:
@@ -81,7 +82,7 @@ def read_security(path: Path) -> SecurityConfig:
 
 
 def _config(document: Any, base: Path) -> SecurityConfig:
-    found = _mapping(document, "the file", ("listeners", "tls", "oauth"))
+    found = _mapping(document, "the file", ("listeners", "tls", "oauth", "delegation-tokens"))
     listeners = found.get("listeners", [])
     if not isinstance(listeners, Sequence) or isinstance(listeners, str):
         raise InvalidRequest("listeners is a list")
@@ -89,6 +90,9 @@ def _config(document: Any, base: Path) -> SecurityConfig:
         listeners=tuple(_listener(entry, base) for entry in listeners),
         tls=_tls(found["tls"], base) if "tls" in found else None,
         oauth=_oauth(found["oauth"], base) if "oauth" in found else None,
+        delegation_token_key_file=_token_key(found["delegation-tokens"], base)
+        if "delegation-tokens" in found
+        else None,
     )
 
 
@@ -122,6 +126,13 @@ def _oauth(entry: Any, base: Path) -> OAuthOptions:
         _text(found, name, "oauth")
     texts = {_field(name): _text(found, name, "oauth") for name in _OAUTH_TEXTS if name in found}
     return OAuthOptions(**texts, ca=base / _text(found, "ca", "oauth") if "ca" in found else None)
+
+
+def _token_key(entry: Any, base: Path) -> Path | None:
+    if entry is None:
+        return None
+    found = _mapping(entry, "delegation-tokens", ("key-file",))
+    return base / _text(found, "key-file", "delegation-tokens")
 
 
 def _mapping(value: Any, what: str, names: Sequence[str]) -> Mapping[str, Any]:

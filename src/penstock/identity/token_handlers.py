@@ -1,0 +1,206 @@
+"""Kafka's APIs of delegation tokens. Whoever is no administrator may only deal with tokens that concern them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock.base.clock import Clock
+from penstock.base.context import ANONYMOUS, RequestContext
+from penstock.base.errors import PlatformError
+from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.identity import token_store
+from penstock.identity.model import USER
+from penstock.identity.tokens import MAX_RENEWERS, MAX_TOKENS_PER_OWNER, Token, TokenRules, hash_of
+from penstock.metadata.database import Database, Script
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.create_delegation_token import CreateDelegationTokenRequest, CreateDelegationTokenResponse
+from penstock.wire.messages.describe_delegation_token import (
+    DescribedDelegationToken,
+    DescribedDelegationTokenRenewer,
+    DescribeDelegationTokenRequest,
+    DescribeDelegationTokenResponse,
+)
+from penstock.wire.messages.expire_delegation_token import ExpireDelegationTokenRequest, ExpireDelegationTokenResponse
+from penstock.wire.messages.renew_delegation_token import RenewDelegationTokenRequest, RenewDelegationTokenResponse
+
+MAX_NAME_CHARS = 512
+ERROR_TIMESTAMP = -1
+
+
+class TokenHandlers:
+    """Delegation tokens over the database. Without rules there are none."""
+
+    def __init__(
+        self, *, database: Database, rules: TokenRules | None, clock: Clock, randomness: Randomness,
+        is_guarded: bool = False,
+    ) -> None:  # fmt: skip
+        self._database, self._rules, self._clock, self._randomness = database, rules, clock, randomness
+        self._is_guarded = is_guarded
+        """Whether requests have been authorized before they come here. If not, nobody has to do with tokens of others:
+        who could make one would be whoever they like."""
+
+    async def create(
+        self, context: RequestContext, request: CreateDelegationTokenRequest
+    ) -> CreateDelegationTokenResponse:
+        """CreateDelegationToken, key 38, v1-3: v2: flexible. v3: for another owner (KIP-373)."""
+        owner = context.principal
+        if request.owner_principal_name:
+            owner = f"{request.owner_principal_type}:{request.owner_principal_name}"
+        response = CreateDelegationTokenResponse()
+        response.principal_type, response.principal_name = _parts(owner)
+        response.token_requester_principal_type, response.token_requester_principal_name = _parts(context.principal)
+        renewers = tuple(dict.fromkeys(f"{one.principal_type}:{one.principal_name}" for one in request.renewers))
+        rules = self._rules
+        if not _is_allowed(context):
+            response.error_code = ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
+        elif owner != context.principal and not self._is_guarded:
+            response.error_code = ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED
+        elif rules is None:
+            response.error_code = ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED
+        elif any(one.principal_type != USER for one in request.renewers):
+            response.error_code = ErrorCode.INVALID_PRINCIPAL_TYPE
+        elif len(renewers) > MAX_RENEWERS or any(_is_odd(name) for name in (owner, *renewers)):
+            response.error_code = ErrorCode.INVALID_REQUEST
+        else:
+            await self._issue(context, rules, owner, renewers, request.max_lifetime_ms, response)
+        return response
+
+    async def _issue(
+        self, context: RequestContext, rules: TokenRules, owner: str, renewers: tuple[str, ...], lifetime_ms: int,
+        response: CreateDelegationTokenResponse,
+    ) -> None:  # fmt: skip
+        token = rules.issued(
+            context.cluster_id, uuid_text(new_uuid(self._randomness)), owner=owner, requester=context.principal,
+            renewers=renewers, lifetime_ms=lifetime_ms, now_ms=self._clock.now_ms(),
+        )  # fmt: skip
+        secret = rules.secret(token.token_id)
+
+        def script() -> Script[bool]:
+            if (yield from token_store.count(token.cluster_id, owner)) >= MAX_TOKENS_PER_OWNER:
+                return False
+            yield from token_store.put(token, hash_of(secret))
+            return True
+
+        try:
+            kept = await self._database.transaction(script)
+        except PlatformError:
+            response.error_code = ErrorCode.REQUEST_TIMED_OUT
+            return
+        if not kept:
+            response.error_code = ErrorCode.POLICY_VIOLATION
+            return
+        response.token_id, response.hmac = token.token_id, secret
+        response.issue_timestamp_ms, response.max_timestamp_ms = token.issued_ms, token.max_ms
+        response.expiry_timestamp_ms = token.expires_ms
+
+    async def renew(
+        self, context: RequestContext, request: RenewDelegationTokenRequest
+    ) -> RenewDelegationTokenResponse:
+        """RenewDelegationToken, key 39, v1-2: v2: flexible."""
+        code, token = await self._find(context, bytes(request.hmac))
+        if token is None or self._rules is None:
+            return RenewDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP)
+        now_ms = self._clock.now_ms()
+        if token.has_expired(now_ms):
+            code = ErrorCode.DELEGATION_TOKEN_EXPIRED
+        elif not token.may_renew(context.principal):
+            code = ErrorCode.DELEGATION_TOKEN_OWNER_MISMATCH
+        else:
+            renewed = self._rules.renewed(token, request.renew_period_ms, now_ms)
+            code = await self._write(lambda: token_store.set_expiry(renewed))
+            if not code:
+                return RenewDelegationTokenResponse(expiry_timestamp_ms=renewed.expires_ms)
+        return RenewDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP)
+
+    async def expire(
+        self, context: RequestContext, request: ExpireDelegationTokenRequest
+    ) -> ExpireDelegationTokenResponse:
+        """ExpireDelegationToken, key 40, v1-2: v2: flexible. A negative period ends it at once."""
+        code, token = await self._find(context, bytes(request.hmac))
+        if token is None or self._rules is None:
+            return ExpireDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP)
+        now_ms = self._clock.now_ms()
+        ends_ms = ERROR_TIMESTAMP
+        if not token.may_renew(context.principal):
+            code = ErrorCode.DELEGATION_TOKEN_OWNER_MISMATCH
+        elif request.expiry_time_period_ms < 0:
+            found = token
+            code, ends_ms = await self._write(lambda: token_store.forget(found.cluster_id, found.token_id)), now_ms
+        elif token.has_expired(now_ms):
+            code = ErrorCode.DELEGATION_TOKEN_EXPIRED
+        else:
+            ending = self._rules.ending(token, request.expiry_time_period_ms, now_ms)
+            code, ends_ms = await self._write(lambda: token_store.set_expiry(ending)), ending.expires_ms
+        return ExpireDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP if code else ends_ms)
+
+    async def describe(
+        self, context: RequestContext, request: DescribeDelegationTokenRequest
+    ) -> DescribeDelegationTokenResponse:
+        """DescribeDelegationToken, key 41, v1-3: v2: flexible. v3: who asked for it. Null owners are all."""
+        rules = self._rules
+        if not _is_allowed(context):
+            return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED)
+        if rules is None:
+            return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED)
+        owners = request.owners
+        wanted = None if owners is None else {f"{one.principal_type}:{one.principal_name}" for one in owners}
+        try:
+            tokens = await self._database.read(lambda: token_store.all_of(context.cluster_id))
+        except PlatformError:
+            return DescribeDelegationTokenResponse(error_code=ErrorCode.REQUEST_TIMED_OUT)
+        now_ms = self._clock.now_ms()
+        return DescribeDelegationTokenResponse(
+            tokens=[
+                _described(token, rules.secret(token.token_id))
+                for token in tokens
+                if (wanted is None or token.owner in wanted)
+                and not token.has_expired(now_ms)
+                and (self._is_guarded or token.concerns(context.principal))
+            ]
+        )
+
+    async def _find(self, context: RequestContext, secret: bytes) -> tuple[ErrorCode, Token | None]:
+        if not _is_allowed(context):
+            return ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED, None
+        if self._rules is None:
+            return ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED, None
+        try:
+            token = await self._database.read(lambda: token_store.by_hash(context.cluster_id, hash_of(secret)))
+        except PlatformError:
+            return ErrorCode.REQUEST_TIMED_OUT, None
+        return ErrorCode.DELEGATION_TOKEN_NOT_FOUND, token
+
+    async def _write(self, script: Callable[[], Script[None]]) -> ErrorCode:
+        try:
+            await self._database.transaction(script)
+        except PlatformError:
+            return ErrorCode.REQUEST_TIMED_OUT
+        return ErrorCode.NONE
+
+
+def _is_allowed(context: RequestContext) -> bool:
+    """Tokens are for who has proven something better than a token."""
+    anonymous = context.security_protocol == "SSL" and context.principal == ANONYMOUS
+    return not (context.token_authenticated or context.security_protocol == "PLAINTEXT" or anonymous)
+
+
+def _parts(principal: str) -> tuple[str, str]:
+    kind, _, name = principal.partition(":")
+    return kind, name
+
+
+def _is_odd(principal: str) -> bool:
+    kind, name = _parts(principal)
+    return kind != USER or not name or len(name) > MAX_NAME_CHARS or "\0" in name
+
+
+def _described(token: Token, secret: bytes) -> DescribedDelegationToken:
+    owner_type, owner = _parts(token.owner)
+    requester_type, requester = _parts(token.requester)
+    renewers = [_parts(renewer) for renewer in token.renewers]
+    return DescribedDelegationToken(
+        principal_type=owner_type, principal_name=owner, token_requester_principal_type=requester_type,
+        token_requester_principal_name=requester, issue_timestamp=token.issued_ms, expiry_timestamp=token.expires_ms,
+        max_timestamp=token.max_ms, token_id=token.token_id, hmac=secret,
+        renewers=[DescribedDelegationTokenRenewer(principal_type=kind, principal_name=name) for kind, name in renewers],
+    )  # fmt: skip

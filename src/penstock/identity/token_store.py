@@ -1,0 +1,73 @@
+"""The SQL of delegation tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.identity.tokens import Token
+from penstock.metadata.database import Script
+
+_COLUMNS = "cluster_id, token_id, owner, requester, renewers, issued_ms, expires_ms, max_ms"
+
+
+def _token(row: Sequence[Any]) -> Token:
+    return Token(
+        cluster_id=int(row[0]), token_id=str(row[1]), owner=str(row[2]), requester=str(row[3]),
+        renewers=tuple(json.loads(row[4])), issued_ms=int(row[5]), expires_ms=int(row[6]), max_ms=int(row[7]),
+    )  # fmt: skip
+
+
+def put(token: Token, hmac_hash: bytes) -> Script[None]:
+    """Keep a new token. Those whose time is over are forgotten on this occasion."""
+    yield "DELETE FROM delegation_token WHERE expires_ms < $1", (token.issued_ms,)
+    yield (
+        f"INSERT INTO delegation_token ({_COLUMNS}, hmac_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+        " ON CONFLICT DO NOTHING",
+        (
+            token.cluster_id, token.token_id, token.owner, token.requester, json.dumps(token.renewers),
+            token.issued_ms, token.expires_ms, token.max_ms, hmac_hash,
+        ),
+    )  # fmt: skip
+
+
+def count(cluster_id: int, owner: str) -> Script[int]:
+    """How many tokens an owner has."""
+    rows = yield "SELECT COUNT(*) FROM delegation_token WHERE cluster_id = $1 AND owner = $2", (cluster_id, owner)
+    return int(rows[0][0])
+
+
+def by_id(cluster_id: int, token_id: str) -> Script[Token | None]:
+    """A token by its id."""
+    rows = yield (
+        f"SELECT {_COLUMNS} FROM delegation_token WHERE cluster_id = $1 AND token_id = $2", (cluster_id, token_id)
+    )  # fmt: skip
+    return _token(rows[0]) if rows else None
+
+
+def by_hash(cluster_id: int, hmac_hash: bytes) -> Script[Token | None]:
+    """A token by the hash of its secret."""
+    rows = yield (
+        f"SELECT {_COLUMNS} FROM delegation_token WHERE cluster_id = $1 AND hmac_hash = $2", (cluster_id, hmac_hash)
+    )  # fmt: skip
+    return _token(rows[0]) if rows else None
+
+
+def all_of(cluster_id: int) -> Script[list[Token]]:
+    """Every token of a cluster."""
+    rows = yield f"SELECT {_COLUMNS} FROM delegation_token WHERE cluster_id = $1 ORDER BY token_id", (cluster_id,)
+    return [_token(row) for row in rows]
+
+
+def set_expiry(token: Token) -> Script[None]:
+    """A token ends at another time now."""
+    yield (
+        "UPDATE delegation_token SET expires_ms = $3 WHERE cluster_id = $1 AND token_id = $2",
+        (token.cluster_id, token.token_id, token.expires_ms),
+    )
+
+
+def forget(cluster_id: int, token_id: str) -> Script[None]:
+    """A token is no good any more."""
+    yield "DELETE FROM delegation_token WHERE cluster_id = $1 AND token_id = $2", (cluster_id, token_id)
