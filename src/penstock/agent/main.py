@@ -121,7 +121,7 @@ async def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
         f"HTTP    http://{_address(options.http_host, http_port)}  (/healthz /readyz /metrics)",
         f"Data    {where}  ({promise[options.durability]})",
         *((f"Meta    {metadata}",) if metadata else ()),
-        *((await _who_may_come(agent, options, program)) or ()),
+        *await _who_may_come(agent, options, program),
         f"Next    echo hello | {program} produce greetings{there} && {program} consume greetings{there}",
     )
     print("\n".join(lines), flush=True)
