@@ -51,6 +51,7 @@ function credentials({ CHECKS_CA, CHECKS_MECHANISM, CHECKS_USER, CHECKS_PASSWORD
   return {
     ssl: { ca: [readFileSync(CHECKS_CA, 'utf-8')] },
     sasl: { mechanism: CHECKS_MECHANISM.toLowerCase(), username: CHECKS_USER, password: CHECKS_PASSWORD },
+    reauthenticationThreshold: 1_000, // Sessions are shorter than its default, and Kafka allows one a second.
   }
 }
 
