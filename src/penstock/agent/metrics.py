@@ -42,6 +42,10 @@ class _AgentCollector:
             ("penstock_cold_reads", "Reads that memory could not serve.", reader.cold_reads),
             ("penstock_cold_read_bytes", "Bytes of those reads.", reader.cold_bytes),
             ("penstock_connections_accepted", "Connections accepted.", server.accepted),
+            ("penstock_authentications", "Connections that have proven who they are.", agent.gate.stats.succeeded),
+            ("penstock_authentication_failures", "Attempts to prove it that failed.", agent.gate.stats.failed),
+            ("penstock_reauthentications", "Sessions that were prolonged (KIP-368).", agent.gate.stats.prolonged),
+            ("penstock_expired_sessions", "Connections closed because their session ended.", agent.gate.stats.expired),
         ):
             yield CounterMetricFamily(name, text, value)
         for name, text, value in (
