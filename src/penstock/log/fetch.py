@@ -89,7 +89,9 @@ class FetchHandler:
         """
         by_id = context.api_version >= TOPIC_IDS_SINCE
         try:
-            session, wanted, full = self.sessions.begin(request, by_id=by_id)
+            session, wanted, full = self.sessions.begin(
+                request, by_id=by_id, owner=(context.cluster_id, context.principal)
+            )
         except Refused as refused:
             done(FetchResponse(error_code=refused.code))
             return None

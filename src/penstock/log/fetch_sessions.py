@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 
 from penstock.base.clock import Clock
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
 from penstock.base.randomness import Randomness
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
@@ -29,6 +30,10 @@ ALL_MAX_PARTITIONS = 500_000
 
 TopicKey = str | bytes
 """A topic's name (versions up to 12) or its id."""
+
+Owner = tuple[int, str]
+"""Whose a session is: the virtual cluster and the principal."""
+NOBODY: Owner = (DEFAULT_CLUSTER_ID, ANONYMOUS)
 
 
 class Wanted:
@@ -69,10 +74,11 @@ class Wanted:
 class Session:
     """What one client fetches."""
 
-    __slots__ = ("acl_version", "by_id", "epoch", "last_used_ms", "session_id", "wanted")
+    __slots__ = ("acl_version", "by_id", "epoch", "last_used_ms", "owner", "session_id", "wanted")
 
-    def __init__(self, session_id: int, *, by_id: bool, now_ms: int) -> None:
+    def __init__(self, session_id: int, owner: Owner, *, by_id: bool, now_ms: int) -> None:
         self.session_id = session_id
+        self.owner = owner
         self.by_id = by_id
         self.epoch = 1
         self.last_used_ms = now_ms
@@ -105,27 +111,35 @@ class FetchSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def begin(self, request: FetchRequest, *, by_id: bool) -> tuple[Session | None, list[Wanted], bool]:
+    def begin(
+        self, request: FetchRequest, *, by_id: bool, owner: Owner = NOBODY
+    ) -> tuple[Session | None, list[Wanted], bool]:
         """The session of a request, the partitions to look at, and whether the answer lists all of them.
 
-        Raises `Refused` with the top-level error when the session is unknown or out of step.
+        A session that is somebody else's is not known: not even the names of its topics are for others. Raises
+        `Refused` with the top-level error when the session is unknown or out of step.
         """
         if request.session_epoch == FINAL_EPOCH:
-            self.drop(request.session_id)
+            self._drop_own(request.session_id, owner)
             return None, list(_wanted(request, by_id)), True
         if request.session_epoch == INITIAL_EPOCH:
-            self.drop(request.session_id)
+            self._drop_own(request.session_id, owner)
             wanted = list(_wanted(request, by_id))
             has_room = len(wanted) <= SESSION_MAX_PARTITIONS and self._partitions + len(wanted) <= ALL_MAX_PARTITIONS
-            session = self._open(by_id) if wanted and has_room else None
+            session = self._open(by_id, owner) if wanted and has_room else None
             if session is not None:
                 session.wanted.update(((want.topic, want.index), want) for want in wanted)
                 self._partitions += len(session.wanted)
             return session, wanted, True
-        session = self._continue(request, by_id)
+        session = self._continue(request, by_id, owner)
         return session, list(session.wanted.values()), False
 
-    def _open(self, by_id: bool) -> Session | None:
+    def _drop_own(self, session_id: int, owner: Owner) -> None:
+        session = self._sessions.get(session_id)
+        if session is not None and session.owner == owner:
+            self.drop(session_id)
+
+    def _open(self, by_id: bool, owner: Owner) -> Session | None:
         now_ms = self._clock.now_ms()
         if len(self._sessions) >= self._slots:
             if not self._sessions:
@@ -138,12 +152,12 @@ class FetchSessions:
             session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
             if session_id and session_id not in self._sessions:
                 break
-        session = self._sessions[session_id] = Session(session_id, by_id=by_id, now_ms=now_ms)
+        session = self._sessions[session_id] = Session(session_id, owner, by_id=by_id, now_ms=now_ms)
         return session
 
-    def _continue(self, request: FetchRequest, by_id: bool) -> Session:
+    def _continue(self, request: FetchRequest, by_id: bool, owner: Owner) -> Session:
         session = self._sessions.get(request.session_id)
-        if session is None:
+        if session is None or session.owner != owner:
             raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session is not known here")
         if request.session_epoch != session.epoch:
             raise Refused(ErrorCode.INVALID_FETCH_SESSION_EPOCH, f"the session is at epoch {session.epoch}")

@@ -45,3 +45,19 @@ def test_room_comes_back_with_the_end_of_a_session(sessions: FetchSessions) -> N
     assert opened[0] is not None
     sessions.begin(request(range(0), session_id=opened[0].session_id, epoch=-1), by_id=False)
     assert sessions.begin(request(range(10)), by_id=False)[0] is not None
+
+
+def test_a_session_is_its_owner_s(sessions: FetchSessions) -> None:
+    alice, bob, tenant = (1, "User:alice"), (1, "User:bob"), (2, "User:alice")
+    session, _, _ = sessions.begin(request(range(3)), by_id=False, owner=alice)
+    assert session is not None
+    for other in (bob, tenant):
+        with pytest.raises(Refused) as refused:
+            sessions.begin(request(range(0), session_id=session.session_id, epoch=1), by_id=False, owner=other)
+        assert refused.value.code is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+        sessions.begin(request(range(0), session_id=session.session_id, epoch=-1), by_id=False, owner=other)
+    continued, wanted, _ = sessions.begin(
+        request(range(0), session_id=session.session_id, epoch=1), by_id=False, owner=alice
+    )
+    assert continued is session
+    assert len(wanted) == 3
