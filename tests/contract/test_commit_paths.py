@@ -666,11 +666,12 @@ class Ender:
     def board(self, flush) -> bool:
         self.boarded += 1
         in_flush = list(flush.partitions_of(self.producer))
-        for partition in self.agent.partitions.values():
-            if self.producer in partition.transactions or partition in in_flush:
-                flush.end_transaction(
-                    partition, producer_id=self.producer, epoch=self.epoch, commit=False, coordinator_epoch=0
-                )
+        ended = [
+            partition
+            for partition in self.agent.partitions.values()
+            if self.producer in partition.transactions or partition in in_flush
+        ]
+        flush.end_transaction(ended, producer_id=self.producer, epoch=self.epoch, commit=False, coordinator_epoch=0)
         flush.join(self, producers=(self.producer,))
         flush.gather(Note, Note).epochs[self.producer] = self.epoch
         return True

@@ -12,6 +12,7 @@ from penstock.__main__ import main as command_line
 from penstock.agent import main
 from penstock.log import model, writer
 from penstock.transactions import store
+from penstock.transactions.cells import Cell
 from penstock.transactions.model import Ending
 from penstock.transactions.service import TransactionService
 
@@ -31,20 +32,13 @@ def ends_miss_a_partition() -> None:
     write_markers = TransactionService.write_markers
 
     def torn(self, flush, cell, ending):  # type: ignore[no-untyped-def]
-        partitions = self.partitions_of(cell)
-        write_markers(self, flush, cell, ending)
-        if len(partitions) > 1 and not ending.commit:
-            share = next(share for share in flush.shares if share.partition is partitions[0])
-            share.appended.pop()
-            share.next_offset -= 1
-            share.byte_length -= 78
-            flush.end_transaction(
-                partitions[0], producer_id=ending.producer.producer_id, epoch=ending.producer.epoch, commit=True,
-                coordinator_epoch=0,
-            )  # fmt: skip
+        first, *others = self.partitions_of(cell) or [None]
+        write_markers(self, flush, Cell(cell.txn, dict.fromkeys(others)), ending)
+        if first is not None:
+            opposite = Ending(ending.producer, commit=not ending.commit if others else ending.commit)
+            write_markers(self, flush, Cell(cell.txn, {first: None}), opposite)
 
     TransactionService.write_markers = torn  # type: ignore[method-assign]
-    assert Ending
 
 
 def producers_are_not_judged() -> None:

@@ -109,6 +109,8 @@ class Flush:
     gathered: dict[type[Gathering], Gathering] | None = None
     producers: set[int] | None = None
     """On whose batches passengers' decisions rest."""
+    by_partition: dict[Partition, Share] | None = None
+    """The shares, once there are markers to be added to them."""
     boarded: set[object] | None = None
     """Whatever passengers have touched: a second one who needs the same takes the next flush."""
 
@@ -162,21 +164,30 @@ class Flush:
                 yield share.partition
 
     def end_transaction(
-        self, partition: Partition, *, producer_id: int, epoch: int, commit: bool, coordinator_epoch: int
+        self, partitions: Iterable[Partition], *, producer_id: int, epoch: int, commit: bool, coordinator_epoch: int
     ) -> None:
-        """Append the marker that ends a producer's transaction in a partition, behind what the flush has of it."""
-        share = next((share for share in self.shares if share.partition is partition), None)
-        if share is None:
-            share = Share(partition, partition.next_offset, partition.next_offset)
-            self.shares.append(share)
+        """Append the marker that ends a producer's transaction in partitions, behind what the flush has of it."""
+        if self.by_partition is None:
+            self.by_partition = {share.partition: share for share in self.shares}
         batch = marker(
             producer_id=producer_id, epoch=epoch, commit=commit, coordinator_epoch=coordinator_epoch, now_ms=self.now_ms
         )
-        share.appended.append((batch, _NOBODY, 0, share.next_offset))
-        share.next_offset += 1
-        share.byte_length += len(batch.data)
-        share.transactional = share.transactional or {}
-        share.transactional[producer_id] = None
-        if producer_id not in share.producers and (known := partition.producers.get(producer_id)) is not None:
-            share.producers[producer_id] = ProducerState(producer_id, known.epoch, known.last_ms, known.batches.copy())
-        note_marker(share.producers, producer_id, epoch, self.now_ms)
+        size = len(batch.data)
+        for partition in partitions:
+            share = self.by_partition.get(partition)
+            if share is None:
+                share = self.by_partition[partition] = Share(partition, partition.next_offset, partition.next_offset)
+                self.shares.append(share)
+            share.appended.append((batch, _NOBODY, 0, share.next_offset))
+            share.next_offset += 1
+            share.byte_length += size
+            if share.transactional is None:
+                share.transactional = {}
+            share.transactional[producer_id] = None
+            if producer_id not in share.producers:
+                known = partition.producers.get(producer_id)
+                if known is not None and known.epoch >= epoch:
+                    share.producers[producer_id] = ProducerState(
+                        producer_id, known.epoch, known.last_ms, known.batches.copy()
+                    )
+            note_marker(share.producers, producer_id, epoch, self.now_ms)

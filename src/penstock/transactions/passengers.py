@@ -187,7 +187,7 @@ class Marker(_Passenger["dict[Partition, ErrorCode]"]):
 
     def board(self, flush: Flush) -> bool:
         """Write the markers that the partitions do not know better than."""
-        marked = 0
+        marked: list[Partition] = []
         for partition in self._partitions:
             known = partition.producers.get(self._producer.producer_id)
             if partition.topic.deleted:
@@ -195,11 +195,11 @@ class Marker(_Passenger["dict[Partition, ErrorCode]"]):
             elif known is not None and known.epoch > self._producer.epoch:
                 self._refusals[partition] = ErrorCode.INVALID_PRODUCER_EPOCH
             else:
-                marked += 1
-                flush.end_transaction(
-                    partition, producer_id=self._producer.producer_id, epoch=self._producer.epoch,
-                    commit=self._commit, coordinator_epoch=self._coordinator_epoch,
-                )  # fmt: skip
+                marked.append(partition)
+        flush.end_transaction(
+            marked, producer_id=self._producer.producer_id, epoch=self._producer.epoch, commit=self._commit,
+            coordinator_epoch=self._coordinator_epoch,
+        )  # fmt: skip
         if marked:
             flush.join(self)
         else:

@@ -146,12 +146,11 @@ class TransactionService:
 
     def write_markers(self, flush: Flush, cell: Cell, ending: Ending) -> None:
         """End the transaction in every partition that it has."""
-        for partition in self.partitions_of(cell):
-            if not partition.topic.deleted:
-                flush.end_transaction(
-                    partition, producer_id=ending.producer.producer_id, epoch=ending.producer.epoch,
-                    commit=ending.commit, coordinator_epoch=COORDINATOR_EPOCH,
-                )  # fmt: skip
+        flush.end_transaction(
+            [partition for partition in self.partitions_of(cell) if not partition.topic.deleted],
+            producer_id=ending.producer.producer_id, epoch=ending.producer.epoch, commit=ending.commit,
+            coordinator_epoch=COORDINATOR_EPOCH,
+        )  # fmt: skip
 
     def adopt(self, key: Key, decision: Decision) -> None:
         """A decision is durable."""

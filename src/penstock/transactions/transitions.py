@@ -171,15 +171,18 @@ def _end_nothing(txn: Transaction, request: End, now_ms: int, *, fresh_id: int |
 
 
 def _end_and_raise(txn: Transaction, request: End, now_ms: int, *, fresh_id: int | None, ends: bool) -> Decision:
-    state = replace(_ended(txn, commit=request.commit, now_ms=now_ms), last_epoch=txn.epoch)
-    raised = Producer(txn.producer_id, txn.epoch + 1)
+    raised = following = Producer(txn.producer_id, txn.epoch + 1)
+    before = NO_PRODUCER_ID
     if raised.epoch > EPOCH_EXHAUSTED:
         if fresh_id is None:
             return Decision(result=Result(), needs_producer_id=True)
-        state = replace(state, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id)
-    else:
-        state = replace(state, epoch=raised.epoch, last_producer_id=NO_PRODUCER_ID)
-    result = Result(producer=Producer(state.producer_id, state.epoch))
+        following, before = Producer(fresh_id, 0), txn.producer_id
+    # Not by `replace`: every transaction of version 2 comes along here.
+    state = Transaction(
+        key=txn.key, producer_id=following.producer_id, epoch=following.epoch, last_producer_id=before,
+        last_epoch=txn.epoch, timeout_ms=txn.timeout_ms, state=_COMPLETE[request.commit], updated_ms=now_ms,
+    )  # fmt: skip
+    result = Result(producer=following)
     return Decision(result=result, state=state, ending=Ending(raised, request.commit) if ends else None)
 
 
