@@ -52,6 +52,7 @@ from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
 from penstock.log.trailing_rows import TrailingRows
+from penstock.log.upkeep.adoption import MIN_BYTES, Adoption
 from penstock.log.upkeep.background import Background, Chore
 from penstock.log.upkeep.chores import Upkeep
 from penstock.log.upkeep.uploads import Uploads
@@ -89,6 +90,8 @@ class UpkeepPlan:
 
     policy: CompactionPolicy
     grace_ms: int
+    adopted_bytes: int = MIN_BYTES
+    """From how many on what lies in one place of the log becomes an object as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +218,7 @@ class SimAgent:
         self.compaction = WalCompaction(
             upkeep.changes, wal=around.wal, registry=self.registry, backlog=self.backlog,
             on_segments=upkeep.on_segments,
+            adoption=Adoption(upkeep.changes, around.wal, min_bytes=plan.adopted_bytes),
         )  # fmt: skip
         chores: list[Chore] = [self.compaction, *upkeep.chores]
         time_outs = TimeOuts(self.transactions, self.settings)

@@ -16,7 +16,7 @@ from simulation.marks import Marks
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.storage.object_store import ObjectInfo, ObjectStore, ObjectWriter, Piece
-from penstock.storage.wal import Buffer, WalLocation, WalStore
+from penstock.storage.wal import Buffer, Shared, WalLocation, WalStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class FaultSource:
 
     def __init__(self, seed: int | str, marks: Marks) -> None:
         self._random = random.Random(f"{seed}:faults")
-        self._marks = marks
+        self.marks = marks
         self.faults = NONE
 
     def write(self, what: str) -> Kind | None:
@@ -65,7 +65,7 @@ class FaultSource:
         )  # fmt: skip
         for kind, share in kinds:
             if draw < share:
-                self._marks.reach(f"{what}: {kind}")
+                self.marks.reach(f"{what}: {kind}")
                 return kind
             draw -= share
         return None
@@ -98,7 +98,7 @@ class FaultSource:
 
     def _hit(self, share: float, name: str) -> bool:
         if share and self._random.random() < share:
-            self._marks.reach(name)
+            self.marks.reach(name)
             return True
         return False
 
@@ -141,6 +141,12 @@ class FaultyWal:
         if self._source.read("wal"):
             raise Unavailable("the log is away")
         return self._inner.read_many(locations, buffer)
+
+    def share(self, key: str) -> Shared | None:
+        """Let an object be another store's as well."""
+        if self._source.read("wal"):
+            raise Unavailable("the log is away")
+        return self._inner.share(key)
 
     def release(self, locations: Iterable[WalLocation]) -> None:
         """Objects are no longer needed."""
@@ -198,6 +204,12 @@ class FaultyObjects:
     def put(self, key: str, body: Sequence[Buffer]) -> None:
         """Store a whole object."""
         self._write(lambda: self._inner.put(key, body))
+
+    def adopt(self, key: str, shared: Shared) -> int:
+        """Take what the log shares."""
+        size_bytes: int = self._write(lambda: self._inner.adopt(key, shared))
+        self._source.marks.reach("adopted")
+        return size_bytes
 
     def open_writer(self, key: str) -> ObjectWriter:
         """Store an object piece by piece."""

@@ -106,6 +106,29 @@ class OffsetSeen:
     invoked_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ownership:
+    """What a member of a group was told to own in a generation."""
+
+    group_id: str
+    generation: int
+    member_id: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class GroupCommit:
+    """A member's offset, the same for all partitions that it owns."""
+
+    group_id: str
+    generation: int
+    partitions: tuple[int, ...]
+    offset: int
+    invoked_at: float
+    answered_at: float = float("inf")
+    outcome: Outcome = Outcome.UNKNOWN
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Trim:
     """A request to remove the records below an offset."""
@@ -165,6 +188,8 @@ class History:
     deletions: list[Deletion] = field(default_factory=list)
     transactions: list[Transaction] = field(default_factory=list)
     offsets_seen: list[OffsetSeen] = field(default_factory=list)
+    ownerships: list[Ownership] = field(default_factory=list)
+    group_commits: list[GroupCommit] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
 

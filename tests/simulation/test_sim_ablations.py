@@ -26,6 +26,7 @@ from simulation.world import World
 from penstock.base.errors import Unavailable
 from penstock.coordination.leases import Script
 from penstock.groups import store as groups_store
+from penstock.groups import transitions as groups_transitions
 from penstock.log import (
     commit_sql,
     commits,
@@ -50,6 +51,7 @@ from penstock.share import store as share_store
 from penstock.share import transitions as share_transitions
 from penstock.share.model import ACQUIRED, AVAILABLE
 from penstock.share.runs import archived
+from penstock.storage.memory import MemoryObjectStore
 from penstock.storage.wal import Buffer, WalLocation
 from penstock.transactions import store as transaction_store
 from penstock.transactions.service import TransactionService
@@ -381,6 +383,29 @@ def markers_go_before_their_batches(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(key_compaction.Transactions, "is_aborted", lambda self, header: False)
 
 
+def groups_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A coordinator that starts knows no members, and counts generations from the beginning."""
+
+    def none(slots):
+        yield from ()
+        return []
+
+    def no_group(key):
+        yield from ()
+
+    patch.setattr(groups_store, "groups_with_members", none)
+    patch.setattr(groups_store, "load_group", no_group)
+
+
+def former_generations_commit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(groups_transitions, "_commit_error", lambda group, request: ErrorCode.NONE)
+
+
+def adopted_objects_are_not_kept(patch: pytest.MonkeyPatch) -> None:
+    """What the log shares is named as an object, and goes when the log lets go of it."""
+    patch.setattr(MemoryObjectStore, "adopt", lambda self, key, shared: len(shared))
+
+
 # ---- transactions over several agents --------------------------------------------------------------------------
 
 
@@ -422,6 +447,8 @@ GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
 TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
 COMPACTED = test_sim_transactions.test_transactions_in_a_compacted_topic.scenario
 SHARED = test_sim_shared.test_two_agents_make_one_log.scenario
+MEMBERS = test_sim_groups.test_members_of_a_generation_own_different_partitions.scenario
+ADOPTED = test_sim_compaction.test_adopted_objects_lose_nothing.scenario
 OVER_TWO = test_sim_transactions.test_transactions_over_two_agents.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_look_up_of_lost_answers, TRANSACTIONS),
@@ -459,6 +486,9 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (producers_are_not_guarded, SHARED),
     (no_settling_among_agents, SHARED),
     (own_commits_are_not_kept_in_order, SHARED),
+    (groups_are_forgotten, MEMBERS),
+    (former_generations_commit, MEMBERS),
+    (adopted_objects_are_not_kept, ADOPTED),
     (coordinators_are_not_fenced, OVER_TWO),
     (what_is_acknowledged_is_not_stored, SHARE),
     (what_is_acquired_is_given_away, SHARE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from simulation.clients import Admin
 from simulation.faults import SOME
@@ -20,6 +21,8 @@ from simulation.scenarios import (
 from simulation.seeds import simulate
 from simulation.world import World
 
+from penstock.log import writer
+from penstock.log.upkeep import adoption, wal_plan
 from penstock.storage.memory import MemoryWal
 
 
@@ -31,6 +34,28 @@ from penstock.storage.memory import MemoryWal
 )  # fmt: skip
 async def test_compaction_loses_nothing(world: World) -> None:
     world.upkeep = EAGER
+    await compact_under_faults(world)
+
+
+@simulate(
+    seeds=60,
+    reach=("killed", "database: after", "objects: after", "objects: crash before", "objects: crash after", "adopted"),
+)  # fmt: skip
+async def test_adopted_objects_lose_nothing(world: World) -> None:
+    """Stretches of a kilobyte are long here, so that much of the log becomes objects as it is."""
+    world.upkeep = replace(EAGER, adopted_bytes=2_000)
+    kept = writer.LONG_BYTES, adoption.LONG_SHARE
+    writer.LONG_BYTES = wal_plan.LONG_BYTES = 1_000
+    adoption.LONG_SHARE = 0.4
+    try:
+        await compact_under_faults(world)
+    finally:
+        writer.LONG_BYTES, adoption.LONG_SHARE = kept
+        wal_plan.LONG_BYTES = writer.LONG_BYTES
+
+
+async def compact_under_faults(world: World) -> None:
+    """Producers and readers of two partitions, while the log moves into segments."""
     world.wal_store = MemoryWal(400 * 1024)
     await world.open()
     topic_id = await Admin(world, "admin").create_topic("orders", partitions=2)
