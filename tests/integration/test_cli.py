@@ -11,6 +11,12 @@ from pathlib import Path
 
 import pytest
 from cli_session import Session, promised_shape, shape_of
+from fixtures.wire import Wire
+
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.messages import incremental_alter_configs as configs
+from penstock.wire.messages.share_fetch import FetchPartition, FetchTopic, ShareFetchRequest
+from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +244,43 @@ def test_a_group_without_members(session: Session, topic: str, tmp_path: Path) -
     deleted = session.json("group", "delete", group, "--yes")
     assert shape_of(deleted) == promised_shape("group", "delete")
     assert group not in [row["group"] for row in session.json("group", "list")]
+    assert "does not exist" in session.run("group", "describe", group, code=1).stderr
+
+
+def test_a_share_group(session: Session, topic: str) -> None:
+    group = f"{topic}-share"
+    session.run("produce", topic, stdin="one\ntwo\nthree\n")
+    with Wire(session.bootstrap) as wire:
+        resource = configs.AlterConfigsResource(
+            resource_type=32, resource_name=group,
+            configs=[configs.AlterableConfig(name="share.auto.offset.reset", config_operation=0, value="earliest")],
+        )  # fmt: skip
+        request = configs.IncrementalAlterConfigsRequest(resources=[resource])
+        assert wire.call(ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, request).responses[0].error_code == 0
+        heartbeat = ShareGroupHeartbeatRequest(
+            group_id=group, member_id="one", member_epoch=0, subscribed_topic_names=[topic]
+        )
+        assert wire.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, heartbeat).error_code == 0
+        topic_id = wire.metadata([topic]).topics[0].topic_id
+        fetch = ShareFetchRequest(
+            group_id=group, member_id="one", max_bytes=1 << 20, max_records=10, batch_size=10,
+            topics=[
+                FetchTopic(topic_id=topic_id, partitions=[FetchPartition(partition_index=index) for index in range(3)])
+            ],
+        )  # fmt: skip
+        assert wire.call(ApiKey.SHARE_FETCH, 2, fetch).responses
+        described = session.json("group", "describe", group)
+        assert shape_of(described) == promised_shape("group", "describe")
+        assert (described["protocol_type"], described["members"][0]["assignment"]) == (
+            "share", [{"topic": topic, "partitions": [0, 1, 2]}],
+        )  # fmt: skip
+        assert session.json("group", "lag", group)["lag"] == 3
+        listed = [row for row in session.json("group", "list") if row["group"] == group]
+        assert [(row["state"], row["type"]) for row in listed] == [("Stable", "share")]
+        assert "Stop its consumers first" in session.run("group", "delete", group, "--yes", code=1).stderr
+        gone = ShareGroupHeartbeatRequest(group_id=group, member_id="one", member_epoch=-1)
+        assert wire.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, gone).error_code == 0
+    assert session.json("group", "delete", group, "--yes")[0]["deleted"]
     assert "does not exist" in session.run("group", "describe", group, code=1).stderr
 
 

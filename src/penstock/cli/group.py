@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     cls=LazyGroup,
     sections={
         "Commands": {
-            "list": Lazy("group:list_groups", "List consumer groups."),
+            "list": Lazy("group:list_groups", "List groups."),
             "describe": Lazy("group:describe", "Show a group's members and what they read."),
             "lag": Lazy("group:lag", "Show how far behind a group is."),
             "seek": Lazy("group_seek:seek", "Move a group to other offsets."),
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     },
 )
 def group() -> None:
-    """Consumer groups: members, lag, moving their offsets."""
+    """Groups: members, lag, moving their offsets."""
 
 
 @click.command("list", epilog="JSON: [{group, state, type, protocol_type, coordinator}].")
 @asks_cluster
 def list_groups(client: Client) -> Result:
-    """List consumer groups."""
+    """List groups."""
     from penstock.cli.kafka.groups import list_groups as listed
 
     rows: list[Row] = [
@@ -59,7 +59,7 @@ def list_groups(client: Client) -> Result:
         Column("protocol_type", "protocol"),
         number("coordinator"),
     ]
-    return Listing(rows=rows, columns=columns, empty="No consumer groups yet. They appear when a consumer joins one.")
+    return Listing(rows=rows, columns=columns, empty="No groups yet. They appear when a consumer joins one.")
 
 
 @click.command(
@@ -112,7 +112,8 @@ def describe(client: Client, name: str) -> Result:
 
 @click.command(
     epilog="JSON: {group, state, lag, partitions: [{topic, partition, committed, start_offset, end_offset, lag, "
-    "client_id, host, metadata}]}. committed and lag are null where nothing is committed."
+    "client_id, host, metadata}]}. committed and lag are null where nothing is committed. Of a share group, committed "
+    "is where it begins, and lag leaves out what is done with after that."
 )
 @click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 @click.option(
@@ -121,11 +122,11 @@ def describe(client: Client, name: str) -> Result:
 @asks_cluster
 def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
     """Show how far behind a group is."""
-    from penstock.cli.kafka.groups import committed_offsets, describe_group
+    from penstock.cli.kafka.groups import describe_group, positions
     from penstock.cli.kafka.offsets import extents
 
     found = describe_group(client, name)
-    committed = committed_offsets(client, name)
+    committed = positions(client, found)
     readers = {where: member for member in found.members for where in member.assignment}
     wheres = sorted(where for where in {*committed, *readers} if not topics or where.topic in topics)
     topics_now = client.metadata({where.topic for where in wheres}).topics
@@ -153,14 +154,17 @@ def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
 
 
 def _lag_row(where: TopicPartition, kept: Extent, committed: Committed | None, reader: Member | None) -> Row:
+    left = None
+    if committed is not None:
+        # Committed records may be deleted since: what is left to read begins at the start.
+        left = max(0, kept.end - max(committed.offset, kept.start)) if committed.lag is None else committed.lag
     return {
         "topic": where.topic,
         "partition": where.partition,
         "committed": committed.offset if committed else None,
         "start_offset": kept.start,
         "end_offset": kept.end,
-        # Committed records may be deleted since: what is left to read begins at the start.
-        "lag": max(0, kept.end - max(committed.offset, kept.start)) if committed else None,
+        "lag": left,
         "client_id": reader.client_id if reader else None,
         "host": reader.host if reader else None,
         "metadata": committed.metadata if committed else None,
@@ -174,14 +178,14 @@ def _lag_row(where: TopicPartition, kept: Extent, committed: Committed | None, r
 @asks_cluster
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
     """Delete groups and their offsets. Refused while a group has members."""
-    from penstock.cli.kafka.groups import committed_offsets, delete_groups, describe_group
+    from penstock.cli.kafka.groups import delete_groups, describe_group, positions
 
     wanted = tuple(dict.fromkeys(names))
     rows: list[Row] = [
         {
             "group": name,
-            "state": describe_group(client, name).state,
-            "partitions": len(committed_offsets(client, name)),
+            "state": (found := describe_group(client, name)).state,
+            "partitions": len(positions(client, found)),
             "deleted": not dry_run,
         }
         for name in wanted

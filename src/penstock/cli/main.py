@@ -29,7 +29,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
             "topic": Lazy("topic:topic", "List, create, describe, alter, delete and trim topics."),
             "produce": Lazy("produce:produce", "Write records from standard input or a file."),
             "consume": Lazy("consume:consume", "Print records of topics."),
-            "group": Lazy("group:group", "Consumer groups: members, lag, moving their offsets."),
+            "group": Lazy("group:group", "Groups: members, lag, moving their offsets."),
             "quota": Lazy("quota:quota", "Quotas: how much users, clients and addresses may do."),
             "cluster": Lazy("cluster:cluster", "What a cluster consists of."),
         },

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from penstock.cli.kafka import share_groups
 from penstock.cli.kafka.client import Client, TopicPartition
 from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.failures import BrokerError, check
@@ -76,6 +77,8 @@ class Committed:
 
     offset: int
     metadata: str | None
+    lag: int | None = None
+    """What the broker says is left; of share groups only, which are done with records in any order."""
 
 
 def list_groups(client: Client) -> list[ListedGroup]:
@@ -120,7 +123,7 @@ def _describe_group(client: Client, group_id: str) -> Group:
     # Version 5 and older say "Dead" for a group that is not there; newer ones say it with an error, which they also
     # use for a group of the newer protocol.
     if described.error_code == ErrorCode.GROUP_ID_NOT_FOUND or described.group_state == "Dead":
-        newer = _describe_newer(connection, node_id, group_id)
+        newer = _describe_newer(connection, node_id, group_id) or _describe_share(connection, node_id, group_id)
         if newer is None:
             raise BrokerError(ErrorCode.GROUP_ID_NOT_FOUND, f"group {group_id!r}")
         return newer
@@ -192,6 +195,43 @@ def _describe_newer(connection: Connection, node_id: int, group_id: str) -> Grou
         coordinator=node_id,
         members=members,
     )
+
+
+def _describe_share(connection: Connection, node_id: int, group_id: str) -> Group | None:
+    described = share_groups.describe_share_group(connection, group_id)
+    if described is None:
+        return None
+    members = tuple(
+        Member(
+            member_id=member.member_id,
+            instance_id=None,
+            client_id=member.client_id,
+            host=member.client_host.removeprefix("/"),
+            assignment=share_groups.assignment_of(described, member.member_id),
+        )
+        for member in described.members
+    )
+    return Group(
+        group_id=group_id,
+        state=described.group_state,
+        protocol_type=share_groups.SHARE,
+        protocol=described.assignor_name,
+        coordinator=node_id,
+        members=members,
+    )
+
+
+def positions(client: Client, group: Group) -> dict[TopicPartition, Committed]:
+    """How far a group of any kind is: what it committed, or where a share group begins."""
+    if group.protocol_type != share_groups.SHARE:
+        return committed_offsets(client, group.group_id)
+
+    def ask() -> dict[TopicPartition, Committed]:
+        _, connection = coordinator_of(client, group.group_id)
+        found = share_groups.share_positions(connection, group.group_id)
+        return {where: Committed(offset=one.start, metadata=None, lag=one.lag) for where, one in found.items()}
+
+    return client.settled(ask)
 
 
 def committed_offsets(client: Client, group_id: str) -> dict[TopicPartition, Committed]:
