@@ -1,0 +1,63 @@
+"""Share sessions: epochs, what is asked of each, and their ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.log.refusals import Refused
+from penstock.share.sessions import SessionKey, ShareSessions, TopicPartition
+from penstock.wire.error_codes import ErrorCode
+
+ANNA, BERTA = SessionKey(1, "group", "anna"), SessionKey(1, "group", "berta")
+ONE, TWO = TopicPartition(b"t" * 16, 0), TopicPartition(b"t" * 16, 1)
+
+
+def refusal(call) -> ErrorCode:
+    with pytest.raises(Refused) as refused:
+        call()
+    return refused.value.code
+
+
+def test_requests_come_in_order() -> None:
+    sessions = ShareSessions(10)
+    assert refusal(lambda: sessions.go_on(ANNA, 1)) is ErrorCode.SHARE_SESSION_NOT_FOUND
+    session = sessions.open(ANNA, 7, [ONE])
+    assert sessions.go_on(ANNA, 1) is session
+    assert refusal(lambda: sessions.go_on(ANNA, 1)) is ErrorCode.INVALID_SHARE_SESSION_EPOCH
+    assert sessions.go_on(ANNA, 2) is session
+
+
+def test_epochs_begin_again_at_one() -> None:
+    sessions = ShareSessions(10)
+    sessions.open(ANNA, 7, []).epoch = 2**31 - 1
+    assert sessions.go_on(ANNA, 2**31 - 1).epoch == 1
+
+
+def test_partitions_are_added_and_forgotten() -> None:
+    sessions = ShareSessions(10)
+    session = sessions.open(ANNA, 7, [ONE])
+    sessions.change(session, [ONE, TWO], [])
+    assert session.partitions == {ONE: False, TWO: True}, "of what is new something must be said"
+    sessions.change(session, [], [ONE])
+    assert list(session.partitions) == [TWO]
+
+
+def test_sessions_end_with_their_connection() -> None:
+    sessions = ShareSessions(10)
+    first, second = sessions.open(ANNA, 7, [ONE]), sessions.open(BERTA, 7, [ONE])
+    sessions.open(SessionKey(2, "group", "anna"), 8, [ONE])
+    assert sessions.close_connection(7) == [first, second]
+    assert sessions.close_connection(7) == []
+    assert len(sessions) == 1
+
+
+def test_a_member_has_one_session() -> None:
+    sessions = ShareSessions(1)
+    sessions.open(ANNA, 7, [ONE])
+    again = sessions.open(ANNA, 8, [TWO])
+    assert sessions.close_connection(7) == [], "it has moved to another connection"
+    assert sessions.require(ANNA) is again
+    assert refusal(lambda: sessions.open(BERTA, 9, [ONE])) is ErrorCode.SHARE_SESSION_LIMIT_REACHED
+    assert sessions.close(ANNA) is again
+    assert sessions.close(ANNA) is None
+    sessions.open(BERTA, 9, [ONE])
