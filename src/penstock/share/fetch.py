@@ -116,7 +116,7 @@ class ShareFetchHandler:
             try:
                 await self._partitions.release(PartitionName(key.cluster_id, key.group_id, *partition), key.member_id)
             except PlatformError as failure:
-                _log.warning("a lock of share group %s waits for its time-out: %s", key.group_id, failure)
+                _log.debug("a lock of share group %s waits for its time-out: %s", key.group_id, failure)
 
     # --- Sessions ---
 
