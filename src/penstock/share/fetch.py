@@ -42,6 +42,7 @@ from penstock.wire.messages.share_fetch import (
 )
 
 RENEWALS_SINCE = 2
+_AGAIN_S = 0.05
 _EXACT = 1
 """Kafka's acquire mode `record_limit`."""
 _EMPTY = b""
@@ -197,15 +198,15 @@ class ShareFetchHandler:
         bell.listen()
         late = loop.time() >= deadline
         if not late and not self._ready(readable, request):
-            alarm = loop.call_at(deadline, bell.ring)
-            try:
-                await bell.rung()
-            finally:
-                alarm.cancel()
+            await bell.rung(deadline)
             late = loop.time() >= deadline
             if not late and not self._ready(readable, request):
                 return False
-        return await self._round(key, readable, request) or late
+        if await self._round(key, readable, request) or late:
+            return True
+        # Somebody else was faster, or what looked like records is none: not again at once.
+        await bell.rung(min(deadline, loop.time() + _AGAIN_S))
+        return False
 
     def _ready(self, readable: Iterable[_Wanted], request: ShareFetchRequest) -> bool:
         """Whether a round may bring as much as the fetch waits for."""
@@ -261,10 +262,14 @@ class _Bell:
         """Note what happens from now on."""
         self._woken = asyncio.get_running_loop().create_future()
 
-    async def rung(self) -> None:
-        """Return once something has happened."""
+    async def rung(self, deadline: float) -> None:
+        """Return once something has happened, or at a time of the loop."""
         assert self._woken is not None
-        await self._woken
+        alarm = asyncio.get_running_loop().call_at(deadline, self.ring)
+        try:
+            await self._woken
+        finally:
+            alarm.cancel()
 
     def ring(self) -> None:
         """Something happened."""
