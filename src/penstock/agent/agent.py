@@ -39,6 +39,7 @@ from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
+from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
@@ -305,7 +306,7 @@ class Agent:
 
     async def _open_groups(self) -> None:
         self.groups = GroupService(
-            database=self.database, topics=self.registry, settings=GroupSettings.of(self.settings),
+            database=self.database, topics=self.registry, settings=GroupSettings.of(self.settings), configs=self.topics,
             holder=Holder(name=f"agent-{NODE_ID}"), clock=self.clock, alarms=LoopAlarms(), randomness=self.randomness,
         )  # fmt: skip
         await self.groups.open()
@@ -481,6 +482,7 @@ class Agent:
             ),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
+            consumer_groups=ConsumerGroupHandlers(self.groups, registry),
             share_groups=ShareGroupHandlers(self.share_groups, registry),
             share=self._share_handlers(),
             transactions=TransactionHandlers(service, registry, producer_ids, self.settings),
@@ -506,10 +508,12 @@ class _GroupsListener:
         self._groups, self._share, self._partitions = groups, share, partitions
 
     async def on_topic_created(self, topic: Topic) -> None:
-        """Nothing to do."""
+        """Groups may subscribe it, or have more partitions to assign."""
+        self._groups.topics_changed(topic.cluster_id)
 
     async def on_topic_deleted(self, topic: Topic) -> None:
         """A topic's committed offsets go with it."""
+        self._groups.topics_changed(topic.cluster_id)
         await self._groups.forget_topic(topic.cluster_id, topic.topic_id)
         await self._partitions.forget_topic(topic.cluster_id, topic.topic_id)
         await self._share.forget_topic(topic.cluster_id, topic.topic_id)

@@ -15,6 +15,7 @@ from penstock.agent.features import FeatureHandlers
 from penstock.authorization.guards.table import OWN, Guards
 from penstock.authorization.handlers import AclHandlers
 from penstock.base.context import RequestContext
+from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.share.handlers import ShareGroupHandlers
@@ -59,6 +60,7 @@ class Handlers:
     offsets: OffsetHandlers
     groups: GroupHandlers
     group_offsets: GroupOffsetHandlers
+    consumer_groups: ConsumerGroupHandlers
     transactions: TransactionHandlers
     transaction_offsets: TransactionOffsetHandlers
     identities: IdentityHandlers | None = None
@@ -195,6 +197,8 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
             ApiKey.UPDATE_FEATURES: Api(_up_to(2), FeatureHandlers(lambda: features_of(table)).update_features),
             ApiKey.DESCRIBE_CLUSTER: Api(_up_to(2), cluster.describe_cluster),
             ApiKey.DESCRIBE_PRODUCERS: Api(_up_to(0), handlers.producers.describe_producers),
+            ApiKey.CONSUMER_GROUP_HEARTBEAT: Api(_up_to(1), handlers.consumer_groups.heartbeat),
+            ApiKey.CONSUMER_GROUP_DESCRIBE: Api(_up_to(1), handlers.consumer_groups.describe),
             ApiKey.LIST_CONFIG_RESOURCES: Api(_up_to(1), configs.list_config_resources),
             ApiKey.DESCRIBE_TOPIC_PARTITIONS: Api(_up_to(0), cluster.describe_topic_partitions),
         }

@@ -75,7 +75,7 @@ class Rules(Protocol[S, R]):
     def expired(self, key: Key, state: S | None, timer: str, now_ms: int) -> Decision[S, R]:
         """A timer fired."""
 
-    def restored(self, state: S, now_ms: int) -> Decision[S, R]:
+    def restored(self, key: Key, state: S, now_ms: int) -> Decision[S, R]:
         """A state was read back from the store: set its timers. The decision has no records."""
 
 

@@ -188,7 +188,10 @@ class Runner(Generic[S, R]):
 
     def _restore(self, cell: _Cell[S, R], state: S | None) -> None:
         cell.loaded = True
-        self._adopt(cell, Decision(state=None) if state is None else self._rules.restored(state, self._clock.now_ms()))
+        decision: Decision[S, R] = Decision(state=None)
+        if state is not None:
+            decision = self._rules.restored(cell.key, state, self._clock.now_ms())
+        self._adopt(cell, decision)
         self._rest(cell)
 
     def _drain(self, cell: _Cell[S, R]) -> None:

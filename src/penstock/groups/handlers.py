@@ -29,7 +29,7 @@ from penstock.wire.messages.leave_group import LeaveGroupRequest, LeaveGroupResp
 from penstock.wire.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from penstock.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
 
-_ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
+ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
 """Read, Delete, Describe, DescribeConfigs, AlterConfigs."""
 
 _NOT_ASKED = -(1 << 31)
@@ -230,7 +230,7 @@ class GroupHandlers:
         for group_id in request.groups:
             described = await self._describe(context, group_id)
             if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
-                described.authorized_operations = _ALL_GROUP_OPERATIONS
+                described.authorized_operations = ALL_GROUP_OPERATIONS
             groups.append(described)
         return DescribeGroupsResponse(groups=groups)
 

@@ -13,6 +13,8 @@ from typing import Any
 
 from penstock.base.errors import CorruptData
 from penstock.groups import encoding
+from penstock.groups.consumer import encoding as consumer_encoding
+from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.model import AnyGroup, Group
 from penstock.groups.share import encoding as share_encoding
 from penstock.groups.share.model import ShareGroup
@@ -39,6 +41,11 @@ def _classic(stored: bytes, members: Sequence[bytes]) -> AnyGroup:
 
 KINDS: Mapping[str, Kind] = {
     Group.kind: Kind(encode=encoding.encode, decode=_classic, stores_members=False),
+    ConsumerGroup.kind: Kind(
+        encode=consumer_encoding.encode,
+        decode=consumer_encoding.decode,
+        encode_member=consumer_encoding.encode_member,
+    ),
     ShareGroup.kind: Kind(
         encode=share_encoding.encode, decode=share_encoding.decode, encode_member=share_encoding.encode_member
     ),

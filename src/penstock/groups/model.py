@@ -351,6 +351,8 @@ class CommitOffsets:
     offsets: Mapping[TopicPartition, Offset]
     knows_unknown_groups: bool = True
     """v9+: the client understands GROUP_ID_NOT_FOUND."""
+    version: int = 9
+    """Of OffsetCommit, or of TxnOffsetCommit if there is an owner."""
     owner: TransactionOwner | None = None
     """TxnOffsetCommit: whose transaction the offsets belong to."""
 

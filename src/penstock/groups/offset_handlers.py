@@ -92,6 +92,7 @@ class OffsetHandlers:
             generation=request.generation_id_or_member_epoch,
             offsets=offsets,
             knows_unknown_groups=context.api_version >= 9,
+            version=context.api_version,
         )
         try:
             return await self._groups.commit_offsets((context.cluster_id, request.group_id), asked)
@@ -123,6 +124,11 @@ class OffsetHandlers:
         key: Key = (context.cluster_id, request.group_id)
         response = OffsetFetchResponseGroup(group_id=request.group_id)
         try:
+            if request.member_id is not None or request.member_epoch >= 0:
+                error = await self._groups.may_fetch(key, request.member_id, request.member_epoch)
+                if error is not ErrorCode.NONE:
+                    response.error_code = error
+                    return response
             if require_stable:
                 offsets, pending = await self._groups.stable_offsets(key)
             else:

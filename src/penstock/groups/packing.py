@@ -71,15 +71,17 @@ class Unpacker:
             raise ValueError(f"impossible count {count}")
         return count
 
-    def blob(self) -> bytes | None:
-        """Bytes, or null."""
-        (size,) = self.fixed(_INT32)
-        if size == -1:
-            return None
+    def raw(self, size: int) -> bytes:
+        """That many bytes."""
         start, self._position = self._position, self._position + size
         if size < 0 or self._position > len(self._stored):
             raise ValueError(f"impossible length {size}")
         return self._stored[start : self._position]
+
+    def blob(self) -> bytes | None:
+        """Bytes, or null."""
+        (size,) = self.fixed(_INT32)
+        return None if size == -1 else self.raw(size)
 
     def text(self) -> str | None:
         """A text, or null."""

@@ -6,10 +6,14 @@ a kind that an API knows nothing of is answered as if there were no such group, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from penstock.coordination.model import Key, Waiter
 from penstock.groups import transitions
+from penstock.groups.consumer import classic_members
+from penstock.groups.consumer import transitions as consumer
+from penstock.groups.consumer.model import ConsumerGroup
+from penstock.groups.consumer.steps import Terms
 from penstock.groups.join import join as join_classic
 from penstock.groups.model import (
     AnyGroup,
@@ -28,56 +32,74 @@ from penstock.groups.model import (
     SyncResult,
     TopicPartition,
 )
-from penstock.groups.settings import GroupSettings
 from penstock.groups.share import membership as share
 from penstock.groups.share.model import ShareGroup
 from penstock.groups.transitions import answer
 from penstock.wire.error_codes import ErrorCode
 
+TermsOf = Callable[[Key, int], Terms]
+"""What rules go by for a group, at a time."""
+
 
 class GroupRules:
     """Rules for groups of all kinds."""
 
-    def __init__(self, settings: GroupSettings) -> None:
-        self._settings = settings
+    def __init__(self, terms: TermsOf) -> None:
+        self.terms = terms
 
     # --- Without a request ---
 
     def expired(self, key: Key, state: AnyGroup | None, timer: str, now_ms: int) -> Decision:
         """A timer of a group fired."""
-        if state is None:
-            return Decision(state=None)
-        if isinstance(state, Group):
-            return transitions.expired(state, timer, now_ms, self._settings)
-        if isinstance(state, ShareGroup):
-            return share.expired(state, timer, now_ms)
+        terms = self.terms(key, now_ms)
+        match state:
+            case Group():
+                return transitions.expired(state, timer, now_ms, terms.settings)
+            case ConsumerGroup():
+                return consumer.expired(state, timer, terms)
+            case ShareGroup():
+                return share.expired(state, timer, now_ms)
         return Decision(state=state)
 
-    def restored(self, state: AnyGroup, now_ms: int) -> Decision:
+    def restored(self, key: Key, state: AnyGroup, now_ms: int) -> Decision:
         """A group was read back."""
-        if isinstance(state, Group):
-            return transitions.restored(state, now_ms, self._settings)
-        if isinstance(state, ShareGroup):
-            return share.restored(state, self._settings.share)
+        terms = self.terms(key, now_ms)
+        match state:
+            case Group():
+                return transitions.restored(state, now_ms, terms.settings)
+            case ConsumerGroup():
+                return consumer.restored(state, terms)
+            case ShareGroup():
+                return share.restored(state, terms.settings.share)
         return Decision(state=state)
 
     # --- Members that speak the classic protocol ---
 
     def join(self, key: Key, group: AnyGroup | None, request: Join, waiter: Waiter, now_ms: int) -> Decision:
-        """JoinGroup."""
+        """JoinGroup. A consumer group without members becomes a classic one."""
+        terms = self.terms(key, now_ms)
+        if isinstance(group, ConsumerGroup) and group.members:
+            return classic_members.join(group, request, waiter, terms)
         if group is None or isinstance(group, Group):
-            return join_classic(group, request, waiter, now_ms, self._settings)
+            return join_classic(group, request, waiter, now_ms, terms.settings)
+        if isinstance(group, ConsumerGroup):
+            return join_classic(_emptied(group), request, waiter, now_ms, terms.settings)
         error = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         return answer(group, waiter, JoinResult(error=error, member_id=request.member_id))
 
     def sync(self, key: Key, group: AnyGroup | None, request: Sync, waiter: Waiter, now_ms: int) -> Decision:
         """SyncGroup."""
+        terms = self.terms(key, now_ms)
+        if isinstance(group, ConsumerGroup):
+            return classic_members.sync(group, request, waiter, terms)
         if group is None or isinstance(group, Group):
-            return transitions.sync(group, request, waiter, now_ms, self._settings)
+            return transitions.sync(group, request, waiter, now_ms, terms.settings)
         return answer(group, waiter, SyncResult(error=ErrorCode.UNKNOWN_MEMBER_ID))
 
-    def heartbeat(self, key: Key, group: AnyGroup | None, request: Heartbeat, waiter: Waiter) -> Decision:
+    def heartbeat(self, key: Key, group: AnyGroup | None, request: Heartbeat, waiter: Waiter, now_ms: int) -> Decision:
         """Heartbeat."""
+        if isinstance(group, ConsumerGroup):
+            return classic_members.heartbeat(group, request, waiter, self.terms(key, now_ms))
         if group is None or isinstance(group, Group):
             return transitions.heartbeat(group, request, waiter)
         return answer(group, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
@@ -86,8 +108,11 @@ class GroupRules:
         self, key: Key, group: AnyGroup | None, leavers: Sequence[Leaver], waiter: Waiter, now_ms: int
     ) -> Decision:
         """LeaveGroup."""
+        terms = self.terms(key, now_ms)
+        if isinstance(group, ConsumerGroup):
+            return classic_members.leave(group, leavers, waiter, terms)
         if group is None or isinstance(group, Group):
-            return transitions.leave(group, leavers, waiter, now_ms, self._settings)
+            return transitions.leave(group, leavers, waiter, now_ms, terms.settings)
         return answer(group, waiter, LeaveResult(errors=(ErrorCode.UNKNOWN_MEMBER_ID,) * len(leavers)))
 
     # --- Offsets ---
@@ -96,18 +121,30 @@ class GroupRules:
         self, key: Key, group: AnyGroup | None, request: CommitOffsets, waiter: Waiter, now_ms: int
     ) -> Decision:
         """OffsetCommit and TxnOffsetCommit."""
+        if isinstance(group, ConsumerGroup):
+            return consumer.commit_offsets(group, request, waiter)
         if group is None or isinstance(group, Group):
-            return transitions.commit_offsets(group, request, waiter, now_ms, self._settings)
+            return transitions.commit_offsets(group, request, waiter, now_ms, self.terms(key, now_ms).settings)
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
+
+    def fetch_error(self, group: AnyGroup | None, member_id: str | None, epoch: int, waiter: Waiter) -> Decision:
+        """OffsetFetch: whether a member that names itself may be told. Classic members are not asked."""
+        error = ErrorCode.NONE
+        if isinstance(group, ConsumerGroup):
+            error = consumer.fetch_error(group, member_id, epoch)
+        return answer(group, waiter, error)
 
     def delete_offsets(self, group: AnyGroup | None, request: DeleteOffsets, waiter: Waiter) -> Decision:
         """OffsetDelete."""
+        if isinstance(group, ConsumerGroup):
+            return consumer.delete_offsets(group, request, waiter)
         if group is None or isinstance(group, Group):
             return transitions.delete_offsets(group, request, waiter)
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
 
     def expire_offsets(
         self,
+        key: Key,
         group: AnyGroup | None,
         offsets: Mapping[TopicPartition, Offset],
         topic_names: Mapping[bytes, str],
@@ -115,8 +152,11 @@ class GroupRules:
         now_ms: int,
     ) -> Decision:
         """Drop offsets that nobody needs any more, and the group with the last of them."""
+        terms = self.terms(key, now_ms)
+        if isinstance(group, ConsumerGroup):
+            return consumer.expire_offsets(group, offsets, topic_names, waiter, terms)
         if group is None or isinstance(group, Group):
-            return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, self._settings)
+            return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, terms.settings)
         return answer(group, waiter, 0)
 
     # --- Administration ---
@@ -124,3 +164,8 @@ class GroupRules:
     def delete(self, group: AnyGroup | None, waiter: Waiter) -> Decision:
         """DeleteGroups, one group."""
         return transitions.delete_group(group, waiter)
+
+
+def _emptied(group: ConsumerGroup) -> Group:
+    """The classic group in the place of a consumer group without members. Its offsets are the same."""
+    return Group(since_ms=group.empty_since_ms or 0, stored=True)

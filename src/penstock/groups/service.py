@@ -6,18 +6,24 @@ offsets from the database, listing, and the sweep of offsets that nobody needs.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Conflict
-from penstock.base.randomness import Randomness, new_uuid
+from penstock.base.errors import Conflict, PlatformError
+from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Waiter
 from penstock.coordination.runner import Runner
 from penstock.coordination.timers import Alarms
 from penstock.groups import store
+from penstock.groups.asked_offsets import Topics
+from penstock.groups.consumer import model as consumer
+from penstock.groups.consumer import regexes, transitions
+from penstock.groups.consumer.steps import Terms
 from penstock.groups.model import (
     AnyGroup,
     CommitOffsets,
@@ -42,14 +48,55 @@ from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
 
+_logger = logging.getLogger(__name__)
+
 _SWEEP_PAGE = 100
 
+_NAMES_AT_ONCE = 200
+"""How many topic names are compared with regular expressions before others get their turn."""
 
-class TopicNames(Protocol):
-    """What expiry needs of topics."""
 
-    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
+class KnownTopics(Topics, Protocol):
+    """What groups need of topics."""
+
+    def names(self, cluster_id: int) -> Sequence[str]:
+        """The names of all topics."""
+
+
+class GroupConfigs(Protocol):
+    """Configuration of single groups."""
+
+    def group_overrides(self, cluster_id: int, group_id: str) -> Mapping[str, str]:
+        """What was set for a group."""
+
+
+class NoConfigs:
+    """No group has configuration of its own."""
+
+    def group_overrides(self, cluster_id: int, group_id: str) -> Mapping[str, str]:
+        """Nothing."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterTopics:
+    """The topics of one virtual cluster."""
+
+    topics: Topics
+    cluster_id: int
+    version: int
+
+    def topic_id(self, name: str) -> bytes | None:
+        """The id of the topic of that name, or None."""
+        return self.topics.topic_id(self.cluster_id, name)
+
+    def topic_name(self, topic_id: bytes) -> str | None:
         """The name of the topic with that id, or None."""
+        return self.topics.topic_name(self.cluster_id, topic_id)
+
+    def partition_count(self, topic_id: bytes) -> int | None:
+        """How many partitions it has, or None when there is no such topic."""
+        return self.topics.partition_count(self.cluster_id, topic_id)
 
 
 async def _nothing(key: Key) -> None:
@@ -73,8 +120,9 @@ class GroupService:
         self,
         *,
         database: Database,
-        topics: TopicNames,
+        topics: KnownTopics,
         settings: GroupSettings,
+        configs: GroupConfigs | None = None,
         holder: Holder,
         clock: Clock,
         alarms: Alarms,
@@ -83,7 +131,10 @@ class GroupService:
         self._database, self._topics, self.settings = database, topics, settings
         self._clock, self._randomness = clock, randomness
         journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms)
-        self._rules = GroupRules(settings)
+        self._configs = configs or NoConfigs()
+        self._topic_versions: dict[int, int] = {}
+        self._resolving: dict[Key, asyncio.Task[None]] = {}
+        self._rules = GroupRules(self._terms)
         self.on_deleted: Callable[[Key], Awaitable[None]] = _nothing
         """Told of every group that was deleted, once that is durable."""
         self._runner: Runner[AnyGroup, Record] = Runner(journal=journal, rules=self._rules, clock=clock, alarms=alarms)
@@ -94,14 +145,32 @@ class GroupService:
 
     async def close(self) -> None:
         """Finish what was accepted and let everybody go who waits."""
+        for task in list(self._resolving.values()):
+            task.cancel()
+        await asyncio.gather(*self._resolving.values(), return_exceptions=True)
         await self._runner.close()
+
+    def _terms(self, key: Key, now_ms: int) -> Terms:
+        cluster_id, group_id = key
+        return Terms(
+            now_ms=now_ms,
+            topics=ClusterTopics(self._topics, cluster_id, self._topic_versions.get(cluster_id, 1)),
+            settings=self.settings,
+            consumer=self.settings.consumer.of_group(self._configs.group_overrides(cluster_id, group_id)),
+        )
+
+    def topics_changed(self, cluster_id: int) -> None:
+        """A topic came, grew or went: groups find out with their next heartbeats."""
+        self._topic_versions[cluster_id] = self._topic_versions.get(cluster_id, 1) + 1
 
     def now_ms(self) -> int:
         """The time that commits are stamped with."""
         return self._clock.now_ms()
 
-    def new_member_id(self, prefix: str) -> str:
-        """An id for a member that has none: its client id or instance id, and a UUID."""
+    def new_member_id(self, prefix: str | None = None) -> str:
+        """An id for a member that has none: a UUID, for a classic one with its client id or instance id in front."""
+        if prefix is None:
+            return uuid_text(new_uuid(self._randomness))
         text = new_uuid(self._randomness).hex()
         return f"{prefix}-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
@@ -126,7 +195,7 @@ class GroupService:
     async def heartbeat(self, key: Key, request: Heartbeat) -> ErrorCode:
         """Heartbeat."""
         return await self._runner.submit(
-            key, lambda group, waiter, _: self._rules.heartbeat(key, group, request, waiter), ErrorCode
+            key, lambda group, waiter, now_ms: self._rules.heartbeat(key, group, request, waiter, now_ms), ErrorCode
         )
 
     async def leave(self, key: Key, leavers: Sequence[Leaver]) -> LeaveResult:
@@ -135,7 +204,57 @@ class GroupService:
             key, lambda group, waiter, now_ms: self._rules.leave(key, group, leavers, waiter, now_ms), LeaveResult
         )
 
+    # --- Members of consumer groups ---
+
+    async def consumer_heartbeat(self, key: Key, request: consumer.Heartbeat) -> consumer.HeartbeatResult:
+        """ConsumerGroupHeartbeat. Raises `Refused`."""
+        rule = (
+            transitions.leave
+            if request.epoch in (consumer.LEAVES, consumer.LEAVES_FOR_A_WHILE)
+            else transitions.heartbeat
+        )
+        result = await self._runner.submit(
+            key,
+            lambda group, waiter, now_ms: rule(group, request, waiter, self._terms(key, now_ms)),
+            consumer.HeartbeatResult,
+        )
+        if result.resolve and key not in self._resolving:
+            task = asyncio.get_running_loop().create_task(self._resolve(key, result.resolve))
+            self._resolving[key] = task
+            task.add_done_callback(lambda _: self._resolving.pop(key, None))
+        return result
+
+    async def _resolve(self, key: Key, patterns: frozenset[str]) -> None:
+        """Look up regular expressions, a few names at a time, and tell the group."""
+        cluster_id = key[0]
+        version = self._topic_versions.get(cluster_id, 1)
+        found: dict[str, list[str]] = {pattern: [] for pattern in patterns}
+        names = self._topics.names(cluster_id)
+        for number, (name, matches) in enumerate(zip(names, regexes.matching(patterns, names), strict=True)):
+            for pattern in matches:
+                found[pattern].append(name)
+            if number % _NAMES_AT_ONCE == _NAMES_AT_ONCE - 1:
+                await asyncio.sleep(0)
+        topics = {pattern: frozenset(matched) for pattern, matched in found.items()}
+        try:
+            await self._runner.submit(
+                key,
+                lambda group, waiter, now_ms: transitions.resolved(
+                    group, topics, version, waiter, self._terms(key, now_ms)
+                ),
+                bool,
+            )
+        except PlatformError as error:
+            # The next heartbeats ask again.
+            _logger.warning("the regular expressions of group %s are not updated: %s", key[1], error)
+
     # --- Offsets ---
+
+    async def may_fetch(self, key: Key, member_id: str | None, epoch: int) -> ErrorCode:
+        """OffsetFetch: whether a member that names itself may be told offsets."""
+        return await self._runner.submit(
+            key, lambda group, waiter, _: self._rules.fetch_error(group, member_id, epoch, waiter), ErrorCode
+        )
 
     async def commit_offsets(self, key: Key, request: CommitOffsets) -> ErrorCode:
         """OffsetCommit."""
@@ -240,7 +359,7 @@ class GroupService:
         names = self._names(key[0], offsets)
 
         def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> Decision:
-            return self._rules.expire_offsets(group, offsets, names, waiter, now_ms)
+            return self._rules.expire_offsets(key, group, offsets, names, waiter, now_ms)
 
         try:
             # The revision makes sure that no offset was committed since they were read.

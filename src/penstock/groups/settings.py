@@ -1,11 +1,76 @@
-"""Settings of classic groups, under Kafka's names and with its defaults where not said otherwise."""
+"""Settings of groups, under Kafka's names and with its defaults where not said otherwise."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from penstock.groups.share.model import ShareGroupSettings
 from penstock.log.settings import BrokerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerSettings:
+    """What consumer groups go by. A group may have its own session time-out and intervals."""
+
+    session_timeout_ms: int = 45_000
+    """`group.consumer.session.timeout.ms`"""
+    heartbeat_interval_ms: int = 5_000
+    """`group.consumer.heartbeat.interval.ms`"""
+    assignment_interval_ms: int = 1_000
+    """`group.consumer.assignment.interval.ms`"""
+    max_size: int = 2_147_483_647
+    """`group.consumer.max.size`"""
+    assignors: tuple[str, ...] = ("uniform", "range")
+    """`group.consumer.assignors`, the first of which is the default."""
+    migration_policy: str = "bidirectional"
+    """`group.consumer.migration.policy`"""
+    regex_refresh_interval_ms: int = 600_000
+    """`group.consumer.regex.refresh.interval.ms`"""
+
+    @property
+    def upgrades(self) -> bool:
+        """Whether a classic group becomes a consumer group when a member joins it by the consumer protocol."""
+        return self.migration_policy in ("bidirectional", "upgrade")
+
+    @property
+    def downgrades(self) -> bool:
+        """Whether a consumer group becomes a classic group when the last member of the consumer protocol is gone."""
+        return self.migration_policy in ("bidirectional", "downgrade")
+
+    def of_group(self, overrides: Mapping[str, str]) -> ConsumerSettings:
+        """The same for a group with configuration of its own."""
+        mine = {name: int(overrides[key]) for key, name in _GROUP_KEYS.items() if key in overrides}
+        return (
+            replace(
+                self,
+                session_timeout_ms=mine.get("session_timeout_ms", self.session_timeout_ms),
+                heartbeat_interval_ms=mine.get("heartbeat_interval_ms", self.heartbeat_interval_ms),
+                assignment_interval_ms=mine.get("assignment_interval_ms", self.assignment_interval_ms),
+            )
+            if mine
+            else self
+        )
+
+    @classmethod
+    def of(cls, broker: BrokerSettings) -> ConsumerSettings:
+        """What the settings of a broker say."""
+        return cls(
+            session_timeout_ms=broker.whole("group.consumer.session.timeout.ms"),
+            heartbeat_interval_ms=broker.whole("group.consumer.heartbeat.interval.ms"),
+            assignment_interval_ms=broker.whole("group.consumer.assignment.interval.ms"),
+            max_size=broker.whole("group.consumer.max.size"),
+            assignors=broker.words("group.consumer.assignors"),
+            migration_policy=(broker.text("group.consumer.migration.policy") or "").lower(),
+            regex_refresh_interval_ms=broker.whole("group.consumer.regex.refresh.interval.ms"),
+        )
+
+
+_GROUP_KEYS = {
+    "consumer.session.timeout.ms": "session_timeout_ms",
+    "consumer.heartbeat.interval.ms": "heartbeat_interval_ms",
+    "consumer.assignment.interval.ms": "assignment_interval_ms",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +97,7 @@ class GroupSettings:
     """With a delay of 0: the longest pause between arrivals that is waited for."""
     join_window_max_ms: int = 3_000
     """With a delay of 0: the longest that a first generation is held up by arriving members."""
+    consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
 
     share: ShareGroupSettings = field(default_factory=ShareGroupSettings)
 
@@ -46,4 +112,5 @@ class GroupSettings:
             offset_metadata_max_size=broker.offset_metadata_max_bytes,
             offsets_retention_ms=broker.offsets_retention_ms,
             share=ShareGroupSettings.of(broker),
+            consumer=ConsumerSettings.of(broker),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from penstock.authorization.changes import parse_super_users
 from penstock.authorization.settings import STANDARD_AUTHORIZER
@@ -24,10 +24,11 @@ def gzip_level(value: ConfigValue) -> str | None:
 def _setting(
     name: str, kind: ConfigType, default: str | None, doc: str, *, at_least: float | None = None,
     at_most: float | None = None, choices: tuple[str, ...] = (), acted_on: bool = True,
+    check: Callable[[ConfigValue], str | None] | None = None,
 ) -> ConfigKey:  # fmt: skip
     return ConfigKey(
         name=name, type=kind, default=default, doc=doc, minimum=at_least, maximum=at_most, choices=choices,
-        acted_on=acted_on,
+        acted_on=acted_on, check=check,
     )  # fmt: skip
 
 
@@ -48,6 +49,19 @@ def _range_of(
             at_most=high,
         ),
     )  # fmt: skip
+
+
+def _not_empty(value: ConfigValue) -> str | None:
+    return None if value else "There must be at least one"
+
+
+_POLICIES = ("bidirectional", "upgrade", "downgrade", "disabled")
+
+
+def _migration_policy(value: ConfigValue) -> str | None:
+    return (
+        None if str(value).lower() in _POLICIES else f"String must be one of (case insensitive): {', '.join(_POLICIES)}"
+    )
 
 
 _TOPICS = (
@@ -107,6 +121,33 @@ _GROUPS = (
     _setting(
         "group.share.max.share.sessions", INT, "2000", at_least=1,
         doc="How many share sessions are held at once.",
+    ),
+    *_range_of(
+        "group.consumer.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
+        doc="After how long without a heartbeat a member of a consumer group is taken out of it.",
+    ),
+    *_range_of(
+        "group.consumer.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
+        doc="How often a member of a consumer group sends a heartbeat while nothing changes; more often while the"
+        " group is being assigned.",
+    ),
+    *_range_of(
+        "group.consumer.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000,
+        doc="How long after an assignment a consumer group gets the next one at the earliest.",
+    ),
+    _setting("group.consumer.max.size", INT, str(INT_MAX), "How many members a consumer group may have.", at_least=1),
+    _setting(
+        "group.consumer.assignors", LIST, "uniform,range", choices=("uniform", "range"), check=_not_empty,
+        doc="The assignors that members of consumer groups may ask for. The first is for those who do not ask.",
+    ),
+    _setting(
+        "group.consumer.migration.policy", STRING, "bidirectional", check=_migration_policy,
+        doc="Which groups change their protocol while they run: from classic to consumer (upgrade), from consumer to"
+        " classic (downgrade), bidirectional, or disabled.",
+    ),
+    _setting(
+        "group.consumer.regex.refresh.interval.ms", INT, "600000", at_least=10_000,
+        doc="How often the regular expressions of consumer groups are looked up anew when no topic has changed.",
     ),
     _setting(
         "offsets.retention.minutes", INT, "10080", at_least=1,

@@ -92,6 +92,16 @@ class BrokerSettings:
             raise InvalidRequest("group.share.heartbeat.interval.ms must be less than group.share.session.timeout.ms")
         if self.whole("group.share.max.share.sessions") < self.whole("group.share.max.size"):
             raise InvalidRequest("group.share.max.share.sessions must not be less than group.share.max.size")
+        for kind in ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"):
+            least, value, most = (self.whole(f"group.consumer.{limit}{kind}") for limit in ("min.", "", "max."))
+            if not least <= value <= most:
+                raise InvalidRequest(
+                    f"group.consumer.{kind} must be between group.consumer.min.{kind} and group.consumer.max.{kind}"
+                )
+        if self.whole("group.consumer.heartbeat.interval.ms") >= self.whole("group.consumer.session.timeout.ms"):
+            raise InvalidRequest(
+                "group.consumer.heartbeat.interval.ms must be less than group.consumer.session.timeout.ms"
+            )
         if self.whole("log.cleaner.min.compaction.lag.ms") > self.whole("log.cleaner.max.compaction.lag.ms"):
             raise InvalidRequest("log.cleaner.min.compaction.lag.ms must not exceed log.cleaner.max.compaction.lag.ms")
 
@@ -118,6 +128,10 @@ class BrokerSettings:
     def whole(self, name: str) -> int:
         """The value of a whole-number setting that has a default."""
         return cast(int, self.values[name])
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """The words of a list."""
+        return cast("tuple[str, ...]", self.values[name])
 
     def flag(self, name: str) -> bool:
         """The value of a true-or-false setting."""

@@ -376,6 +376,10 @@ class Topics:
             if owner == cluster_id and of_kind == kind and overrides
         )  # fmt: skip
 
+    def group_overrides(self, cluster_id: int, group_id: str) -> Overrides:
+        """What was set for a group."""
+        return self.overrides(cluster_id, ConfigResource.GROUP, group_id)
+
     async def alter_broker(self, cluster_id: int, name: str, change: Change, *, validate_only: bool = False) -> None:
         """Change the dynamic settings of all brokers (`""`) or of one, and with them the defaults of topics."""
         await self._undivided(self._alter_broker(cluster_id, name, change, validate_only))

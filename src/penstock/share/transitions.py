@@ -166,7 +166,7 @@ class Rules:
         """A lock ran out."""
         return expired(state, self._limits_of(key), now_ms)
 
-    def restored(self, state: SharePartition, now_ms: int) -> Decision:
+    def restored(self, key: Key, state: SharePartition, now_ms: int) -> Decision:
         """A partition was read back, and nobody has a lock; or what was to become of it could not be written."""
         return Decision(state=state, timers=_timers(state, now_ms))
 

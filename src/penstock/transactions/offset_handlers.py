@@ -71,6 +71,7 @@ class TransactionOffsetHandlers:
                 instance_id=request.group_instance_id,
                 generation=request.generation_id_or_member_epoch,
                 offsets=offsets,
+                version=context.api_version,
                 owner=TransactionOwner(
                     transactional_id=request.transactional_id,
                     producer_id=request.producer_id,

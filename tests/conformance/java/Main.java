@@ -27,6 +27,7 @@ public final class Main {
         Map<String, Check> checks = new LinkedHashMap<>();
         RecordChecks.register(kit, checks);
         GroupChecks.register(kit, checks);
+        ConsumerGroupChecks.register(kit, checks);
         AdminChecks.register(kit, checks);
         LimitChecks.register(kit, checks);
         ShareChecks.register(kit, checks);

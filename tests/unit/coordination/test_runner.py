@@ -67,7 +67,7 @@ class TallyRules:
         self.fired.append((timer, now_ms))
         return Decision(state=Tally((state or Tally()).number + 1), records=(Added(1),))
 
-    def restored(self, state: Tally, now_ms: int) -> Decision:
+    def restored(self, key: Key, state: Tally, now_ms: int) -> Decision:
         return Decision(state=state, timers=(Timer("bell", 1_000),) if state.number >= 100 else ())
 
 

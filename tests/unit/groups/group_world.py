@@ -124,16 +124,19 @@ class FakeTopics:
     """Two topics."""
 
     def __init__(self) -> None:
-        self.names = {ORDERS: "orders", PAYMENTS: "payments"}
+        self.known = {ORDERS: "orders", PAYMENTS: "payments"}
+
+    def names(self, cluster_id: int) -> list[str]:
+        return list(self.known.values())
 
     def topic_id(self, cluster_id: int, name: str) -> bytes | None:
-        return next((topic_id for topic_id, known in self.names.items() if known == name), None)
+        return next((topic_id for topic_id, known in self.known.items() if known == name), None)
 
     def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
-        return self.names.get(topic_id)
+        return self.known.get(topic_id)
 
     def partition_count(self, cluster_id: int, topic_id: bytes) -> int | None:
-        return 4 if topic_id in self.names else None
+        return 4 if topic_id in self.known else None
 
 
 class Here:

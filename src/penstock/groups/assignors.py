@@ -1,0 +1,192 @@
+"""Assignors: which member is to have which partition. Pure, and the same for the same input.
+
+    uniform   every member as many partitions as the others, give or take one; moves as few as that allows
+    range     topic by topic, each member a stretch of partitions; so members get the same stretch of topics with as
+              many partitions, whose keys go together
+
+Both know nothing of racks, as those of Apache Kafka 4: nearness is for the fetch path.
+
+An assignor is given all members and what each is to have now, and returns what each is to have from now on. A member
+whose target stays as it is gets the same object back, so that nobody has to compare.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from penstock.groups.partitions import Partitions
+
+MAX_ROUNDS = 16
+"""How often `uniform` goes over all topics to even out members with different subscriptions. Two are the rule."""
+
+_MEMBERS_LAST = "\U0010ffff"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscriber:
+    """A member as an assignor sees it."""
+
+    member_id: str
+    instance_id: str | None
+    topic_ids: frozenset[bytes]
+    target: Partitions
+
+
+Counts = Mapping[bytes, int]
+"""Partition counts by topic id, of all topics that anybody subscribes."""
+
+Assignor = Callable[[Sequence[Subscriber], Counts], dict[str, Partitions]]
+
+
+def uniform(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Partitions]:
+    """As many partitions for each member as for the others, moving as few as possible."""
+    kept = _kept(subscribers, counts)
+    if _homogeneous(subscribers):
+        _share_evenly(subscribers, counts, kept)
+    else:
+        _fill_and_balance(subscribers, counts, kept)
+    return {s.member_id: _target(s.target, kept[n]) for n, s in enumerate(subscribers)}
+
+
+def range_(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Partitions]:
+    """A stretch of each topic for each of its subscribers; static members first, in the order of their names."""
+    ordered = sorted(subscribers, key=_range_order)
+    targets: dict[str, dict[bytes, frozenset[int]]] = {s.member_id: {} for s in subscribers}
+    for topic_id, count in counts.items():
+        members = [s for s in ordered if topic_id in s.topic_ids]
+        if not members:
+            continue
+        least, more = divmod(count, len(members))
+        start = 0
+        for number, subscriber in enumerate(members):
+            end = start + least + (number < more)
+            if end > start:
+                targets[subscriber.member_id][topic_id] = frozenset(range(start, end))
+            start = end
+    return {s.member_id: s.target if s.target == targets[s.member_id] else targets[s.member_id] for s in subscribers}
+
+
+ASSIGNORS: Mapping[str, Assignor] = {"uniform": uniform, "range": range_}
+"""By the name that members and settings know them by."""
+
+
+def _range_order(subscriber: Subscriber) -> tuple[str, str]:
+    return (_MEMBERS_LAST if subscriber.instance_id is None else subscriber.instance_id, subscriber.member_id)
+
+
+def _homogeneous(subscribers: Sequence[Subscriber]) -> bool:
+    first = subscribers[0].topic_ids if subscribers else frozenset()
+    return all(s.topic_ids is first or s.topic_ids == first for s in subscribers)
+
+
+Holding = list[tuple[bytes, int]]
+
+
+def _kept(subscribers: Sequence[Subscriber], counts: Counts) -> list[Holding]:
+    """What each member has and may keep: partitions that exist, that it subscribes, and that nobody before it has."""
+    taken: set[tuple[bytes, int]] = set()
+    kept = []
+    for subscriber in subscribers:
+        mine: Holding = []
+        for topic_id in sorted(subscriber.target.keys() & subscriber.topic_ids):
+            count = counts.get(topic_id, 0)
+            mine += ((topic_id, p) for p in sorted(subscriber.target[topic_id]) if p < count)
+        if not taken.isdisjoint(mine):
+            mine = [partition for partition in mine if partition not in taken]
+        taken.update(mine)
+        kept.append(mine)
+    return kept
+
+
+def _target(before: Partitions, holding: Iterable[tuple[bytes, int]]) -> Partitions:
+    by_topic: dict[bytes, set[int]] = {}
+    for topic_id, partition in holding:
+        by_topic.setdefault(topic_id, set()).add(partition)
+    # A set and a frozenset with the same elements are equal.
+    return before if before == by_topic else {topic_id: frozenset(found) for topic_id, found in by_topic.items()}
+
+
+# --- Everybody subscribes the same ---------------------------------------------------------------------------------
+
+
+def _share_evenly(subscribers: Sequence[Subscriber], counts: Counts, kept: list[Holding]) -> None:
+    if not subscribers:
+        return
+    topic_ids = sorted(topic_id for topic_id in subscribers[0].topic_ids if topic_id in counts)
+    least, more = divmod(sum(counts[topic_id] for topic_id in topic_ids), len(subscribers))
+    # Those who have more than the least keep one more, as long as there are any, so that it needs not move.
+    for mine in kept:
+        if len(mine) > least:
+            quota = least + (more > 0)
+            more -= more > 0
+            del mine[quota:]
+    taken = {partition for mine in kept for partition in mine}
+    free = [(t, p) for t in topic_ids for p in range(counts[t]) if (t, p) not in taken]
+    position = 0
+    for mine in kept:
+        if len(mine) <= least:
+            quota = least + (more > 0 and position < len(free))
+            size = quota - len(mine)
+            more -= quota > least
+            mine += free[position : position + size]
+            position += size
+
+
+# --- Subscriptions differ ------------------------------------------------------------------------------------------
+
+
+def _fill_and_balance(subscribers: Sequence[Subscriber], counts: Counts, kept: list[Holding]) -> None:
+    """Give every partition that nobody has to who has least, then move partitions from who has most to who has least.
+
+    Topics with few subscribers come first: theirs have no choice.
+    """
+    taken = {partition for mine in kept for partition in mine}
+    members: dict[bytes, list[int]] = {}
+    for number, subscriber in enumerate(subscribers):
+        for topic_id in subscriber.topic_ids:
+            members.setdefault(topic_id, []).append(number)
+    order = sorted((t for t in members if t in counts), key=lambda t: (len(members[t]), t))
+    for topic_id in order:
+        loads = [(len(kept[number]), number) for number in members[topic_id]]
+        heapq.heapify(loads)
+        for partition in range(counts[topic_id]):
+            if (topic_id, partition) not in taken:
+                load, number = loads[0]
+                kept[number].append((topic_id, partition))
+                heapq.heapreplace(loads, (load + 1, number))
+    for _ in range(MAX_ROUNDS):
+        if not sum(_balance(topic_id, members[topic_id], kept) for topic_id in order):
+            return
+
+
+def _balance(topic_id: bytes, members: Sequence[int], kept: list[Holding]) -> int:
+    """Move partitions of one topic until no subscriber who has some has two more than another. How many moved."""
+    mine = {number: [p for p in kept[number] if p[0] == topic_id] for number in members}
+    most = [(-len(kept[number]), number) for number in members if mine[number]]
+    least = [(len(kept[number]), number) for number in members]
+    heapq.heapify(most)
+    heapq.heapify(least)
+    moved = 0
+    while most and least:
+        load, giver = -most[0][0], most[0][1]
+        low, taker = least[0]
+        if load != len(kept[giver]) or not mine[giver]:
+            heapq.heappop(most)
+            if mine[giver]:
+                heapq.heappush(most, (-len(kept[giver]), giver))
+            continue
+        if low != len(kept[taker]):
+            heapq.heapreplace(least, (len(kept[taker]), taker))
+            continue
+        if load - low <= 1:
+            break
+        partition = mine[giver].pop()
+        kept[giver].remove(partition)
+        kept[taker].append(partition)
+        mine[taker].append(partition)
+        heapq.heapreplace(most, (-len(kept[giver]), giver))
+        heapq.heappush(most, (-len(kept[taker]), taker))
+        moved += 1
+    return moved

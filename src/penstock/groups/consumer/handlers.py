@@ -1,0 +1,199 @@
+"""Kafka's APIs of consumer groups, translated to the group service and back. No rules of groups live here.
+
+There are no ACLs yet, so `authorized_operations` names all there are when asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.groups.asked_offsets import Topics
+from penstock.groups.consumer.model import (
+    JOINS,
+    LEAVES,
+    LEAVES_FOR_A_WHILE,
+    ConsumerGroup,
+    ConsumerMember,
+    Heartbeat,
+    HeartbeatResult,
+)
+from penstock.groups.consumer.steps import preferred_assignor
+from penstock.groups.failures import code_of
+from penstock.groups.handlers import ALL_GROUP_OPERATIONS
+from penstock.groups.partitions import Partitions
+from penstock.groups.service import GroupService
+from penstock.groups.settings import ConsumerSettings
+from penstock.log.refusals import Refused
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import consumer_group_describe as describe_wire
+from penstock.wire.messages import consumer_group_heartbeat as heartbeat_wire
+
+_CLIENT_MAKES_ID_SINCE = 1
+"""The version of ConsumerGroupHeartbeat from which on a member brings its own id (KIP-1082)."""
+
+_TYPE_CLASSIC, _TYPE_CONSUMER = 0, 1
+
+
+class ConsumerGroupHandlers:
+    """ConsumerGroupHeartbeat and ConsumerGroupDescribe."""
+
+    def __init__(self, groups: GroupService, topics: Topics) -> None:
+        self._groups, self._topics = groups, topics
+
+    async def heartbeat(
+        self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest
+    ) -> heartbeat_wire.ConsumerGroupHeartbeatResponse:
+        """ConsumerGroupHeartbeat, key 68, v0-1. v1: the client makes the member id, and may name topics by a regular
+        expression."""
+        key = (context.cluster_id, request.group_id)
+        try:
+            _check(request, self._groups.settings.consumer, context.api_version)
+            result = await self._groups.consumer_heartbeat(key, self._asked(context, request))
+        except Refused as refused:
+            return heartbeat_wire.ConsumerGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
+        except PlatformError as error:
+            return heartbeat_wire.ConsumerGroupHeartbeatResponse(error_code=code_of(error))
+        return _response(result)
+
+    def _asked(self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest) -> Heartbeat:
+        names = request.subscribed_topic_names
+        return Heartbeat(
+            member_id=request.member_id or self._groups.new_member_id(),
+            epoch=request.member_epoch,
+            instance_id=request.instance_id,
+            rack_id=request.rack_id,
+            rebalance_timeout_ms=request.rebalance_timeout_ms,
+            topics=None if names is None else frozenset(names),
+            regex=request.subscribed_topic_regex,
+            assignor=request.server_assignor,
+            owned=_owned(request.topic_partitions),
+            client_id=context.client_id or "",
+            client_host=f"/{context.client_host}",
+        )
+
+    async def describe(
+        self, context: RequestContext, request: describe_wire.ConsumerGroupDescribeRequest
+    ) -> describe_wire.ConsumerGroupDescribeResponse:
+        """ConsumerGroupDescribe, key 69, v0-1. v1: which protocol a member speaks."""
+        groups = []
+        for group_id in request.group_ids:
+            described = await self._describe(context, group_id)
+            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
+                described.authorized_operations = ALL_GROUP_OPERATIONS
+            groups.append(described)
+        return describe_wire.ConsumerGroupDescribeResponse(groups=groups)
+
+    async def _describe(self, context: RequestContext, group_id: str) -> describe_wire.DescribedGroup:
+        if not group_id:
+            return describe_wire.DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
+        try:
+            group = await self._groups.describe((context.cluster_id, group_id))
+        except PlatformError as error:
+            return describe_wire.DescribedGroup(group_id=group_id, error_code=code_of(error))
+        if not isinstance(group, ConsumerGroup):
+            return describe_wire.DescribedGroup(
+                group_id=group_id,
+                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
+                error_message=f"Group {group_id} {'not found' if group is None else 'is not a consumer group'}.",
+            )
+        return describe_wire.DescribedGroup(
+            group_id=group_id,
+            group_state=group.shown_state,
+            group_epoch=group.epoch,
+            assignment_epoch=group.target_epoch,
+            assignor_name=preferred_assignor(group, self._groups.settings.consumer),
+            members=[self._described(context, member) for member in group.members.values()],
+        )
+
+    def _described(self, context: RequestContext, member: ConsumerMember) -> describe_wire.Member:
+        return describe_wire.Member(
+            member_id=member.member_id,
+            instance_id=member.instance_id,
+            rack_id=member.rack_id,
+            member_epoch=member.epoch,
+            client_id=member.client_id,
+            client_host=member.client_host,
+            subscribed_topic_names=sorted(member.topics),
+            subscribed_topic_regex=member.regex or None,
+            assignment=self._assignment(context, member.assigned),
+            target_assignment=self._assignment(context, member.target),
+            member_type=_TYPE_CONSUMER if member.classic is None else _TYPE_CLASSIC,
+        )
+
+    def _assignment(
+        self, context: RequestContext, partitions: Mapping[bytes, Iterable[int]]
+    ) -> describe_wire.Assignment:
+        return describe_wire.Assignment(
+            topic_partitions=[
+                describe_wire.TopicPartitions(topic_id=topic_id, topic_name=name, partitions=sorted(found))
+                for topic_id, found in partitions.items()
+                if (name := self._topics.topic_name(context.cluster_id, topic_id)) is not None
+            ]
+        )
+
+
+def _check(request: heartbeat_wire.ConsumerGroupHeartbeatRequest, settings: ConsumerSettings, version: int) -> None:
+    """Raise `Refused` for a request that contradicts itself."""
+    brings_id = version >= _CLIENT_MAKES_ID_SINCE or request.member_epoch > 0 or request.member_epoch == LEAVES
+    if (brings_id or request.member_epoch == LEAVES_FOR_A_WHILE) and not request.member_id.strip():
+        raise _invalid("MemberId can't be empty.")
+    for name, value in (
+        ("GroupId", request.group_id),
+        ("InstanceId", request.instance_id),
+        ("RackId", request.rack_id),
+    ):
+        if value is not None and not value.strip():
+            raise _invalid(f"{name} can't be empty.")
+    if request.member_epoch == JOINS:
+        if request.rebalance_timeout_ms == -1:
+            raise _invalid("RebalanceTimeoutMs must be provided in first request.")
+        if request.topic_partitions is None or request.topic_partitions:
+            raise _invalid("TopicPartitions must be empty when (re-)joining.")
+        if request.subscribed_topic_names is None and request.subscribed_topic_regex is None:
+            raise _invalid("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
+    elif request.member_epoch == LEAVES_FOR_A_WHILE and request.instance_id is None:
+        raise _invalid("InstanceId can't be null.")
+    elif request.member_epoch < LEAVES_FOR_A_WHILE:
+        raise _invalid("MemberEpoch is invalid.")
+    assignor = request.server_assignor
+    if assignor is not None and assignor not in settings.assignors:
+        raise Refused(
+            ErrorCode.UNSUPPORTED_ASSIGNOR,
+            f"ServerAssignor {assignor} is not supported. Supported assignors: {', '.join(settings.assignors)}.",
+        )
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(ErrorCode.INVALID_REQUEST, message)
+
+
+def _owned(listed: list[heartbeat_wire.ConsumerGroupHeartbeatRequestTopicPartitions] | None) -> Partitions | None:
+    if listed is None:
+        return None
+    owned: dict[bytes, frozenset[int]] = {}
+    for topic in listed:
+        if topic.partitions:
+            topic_id = bytes(topic.topic_id)
+            owned[topic_id] = owned.get(topic_id, frozenset()).union(topic.partitions)
+    return owned
+
+
+def _response(result: HeartbeatResult) -> heartbeat_wire.ConsumerGroupHeartbeatResponse:
+    assignment = None
+    if result.assigned is not None:
+        assignment = heartbeat_wire.Assignment(
+            topic_partitions=[
+                heartbeat_wire.ConsumerGroupHeartbeatResponseTopicPartitions(
+                    topic_id=topic_id, partitions=sorted(found)
+                )
+                for topic_id, found in result.assigned.items()
+            ]
+        )
+    return heartbeat_wire.ConsumerGroupHeartbeatResponse(
+        member_id=result.member_id,
+        member_epoch=result.epoch,
+        heartbeat_interval_ms=result.interval_ms,
+        assignment=assignment,
+    )

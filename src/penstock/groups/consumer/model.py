@@ -1,0 +1,191 @@
+"""Consumer groups: frozen state, the requests rules are asked, and what they answer.
+
+A group has an epoch, which rises with every change that calls for another assignment; its *target* has the epoch it was
+computed for; each member has the epoch of the target for which it has given everything back (`groups.reconcile`).
+A group is stable when all three are one.
+
+Members, epochs, targets, assignments and resolved regular expressions are durable. What can be computed from them is
+kept beside them, because heartbeats read it: who owns which partition, and how many members subscribe what. Soft: which
+version of the topics has been looked at, when the group last changed, which classic members were told to join again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from penstock.groups.model import CONSUMER
+from penstock.groups.partitions import Assigned, Owners, Partitions
+from penstock.groups.reconcile import Holdings, Reconciliation
+from penstock.wire.error_codes import ErrorCode
+
+KIND = "consumer"
+
+JOINS, LEAVES, LEAVES_FOR_A_WHILE = 0, -1, -2
+"""What member epochs in requests mean that no member can have, but one who joins and a static one who is away."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassicSide:
+    """What a member said when it joined by the classic protocol."""
+
+    session_timeout_ms: int
+    protocols: tuple[tuple[str, bytes], ...]
+    """(name, metadata), preferred first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerMember:
+    """A member of a consumer group."""
+
+    kind: ClassVar[str] = KIND
+
+    member_id: str
+    instance_id: str | None = None
+    rack_id: str | None = None
+    client_id: str = ""
+    client_host: str = ""
+    rebalance_timeout_ms: int = -1
+    assignor: str | None = None
+    """The assignor it would like."""
+    topics: frozenset[str] = frozenset()
+    regex: str = ""
+    """A regular expression for more topics; empty: none."""
+    classic: ClassicSide | None = None
+    """None: it speaks the consumer protocol."""
+    epoch: int = 0
+    previous_epoch: int = -1
+    """The epoch before, which the member may still be in if an answer was lost."""
+    state: Reconciliation = Reconciliation.STABLE
+    assigned: Assigned = field(default_factory=dict)
+    revoking: Assigned = field(default_factory=dict)
+    target: Partitions = field(default_factory=dict)
+    # Soft:
+    told_to_join: bool = False
+    """A classic member that was told to join again, and has not."""
+
+    @property
+    def holdings(self) -> Holdings:
+        """What it has."""
+        return Holdings(epoch=self.epoch, state=self.state, assigned=self.assigned, revoking=self.revoking)
+
+    def has_reached(self, target_epoch: int) -> bool:
+        """Whether it has exactly its target."""
+        return self.state is Reconciliation.STABLE and self.epoch == target_epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """The topics that match a regular expression."""
+
+    topics: frozenset[str]
+    resolved_ms: int
+    version: int = 0
+    """Soft: the version of the topics that were looked at; 0 for one that was stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many members say what. Nothing has a count of 0."""
+
+    topics: Mapping[str, int] = field(default_factory=dict)
+    regexes: Mapping[str, int] = field(default_factory=dict)
+    assignors: Mapping[str, int] = field(default_factory=dict)
+    classic: int = 0
+    protocols: Mapping[str, int] = field(default_factory=dict)
+    """Names of classic protocols."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerGroup:
+    """A consumer group. `members` keeps the order of joining while it is in memory."""
+
+    kind: ClassVar[str] = KIND
+
+    epoch: int = 0
+    target_epoch: int = 0
+    assigned_ms: int = 0
+    """When the target was computed; 0: so that the next one may be computed at once."""
+    topics_hash: int = 0
+    """Of the subscribed topics with their partitions, as of `epoch`."""
+    members: Mapping[str, ConsumerMember] = field(default_factory=dict)
+    regexes: Mapping[str, Resolved] = field(default_factory=dict)
+    empty_since_ms: int | None = None
+    # Computed:
+    instances: Mapping[str, str] = field(default_factory=dict)
+    """group instance id → member id"""
+    owners: Owners = field(default_factory=dict)
+    tally: Tally = Tally()  # frozen
+    # Soft:
+    topics_version: int = 0
+    """The version of the topics that `topics_hash` was last compared with."""
+    changed_ms: int = 0
+    """When `epoch` last rose."""
+    asked_ms: int = 0
+    """When the resolution of regular expressions was last asked for."""
+
+    @property
+    def protocol_type(self) -> str:
+        """What its members would speak among each other."""
+        return CONSUMER
+
+    @property
+    def shown_state(self) -> str:
+        """The state as clients are shown."""
+        if not self.members:
+            return "Empty"
+        if self.epoch > self.target_epoch:
+            return "Assigning"
+        if all(member.has_reached(self.target_epoch) for member in self.members.values()):
+            return "Stable"
+        return "Reconciling"
+
+    def is_subscribed(self, topic: str) -> bool:
+        """Whether any member subscribes a topic."""
+        return topic in self.tally.topics or any(topic in resolved.topics for resolved in self.regexes.values())
+
+    def static_member(self, instance_id: str | None) -> ConsumerMember | None:
+        """The member with that instance id."""
+        return None if instance_id is None else self.members.get(self.instances.get(instance_id, ""))
+
+
+# --- Requests and answers ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """ConsumerGroupHeartbeat. None is what did not change."""
+
+    member_id: str
+    epoch: int
+    instance_id: str | None = None
+    rack_id: str | None = None
+    rebalance_timeout_ms: int = -1
+    topics: frozenset[str] | None = None
+    regex: str | None = None
+    assignor: str | None = None
+    owned: Partitions | None = None
+    client_id: str = ""
+    client_host: str = ""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the member says all there is to say, as after anything that may have gone wrong."""
+        subscribes = self.topics is not None or self.regex is not None
+        return self.epoch == JOINS or (self.rebalance_timeout_ms != -1 and subscribes and self.owned is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartbeatResult:
+    """What a heartbeat is answered."""
+
+    error: ErrorCode = ErrorCode.NONE
+    message: str | None = None
+    member_id: str | None = None
+    epoch: int = 0
+    interval_ms: int = 0
+    assigned: Assigned | None = None
+    """None: as it was."""
+    resolve: frozenset[str] = frozenset()
+    """Not for the member: regular expressions to look up."""

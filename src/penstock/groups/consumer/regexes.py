@@ -1,0 +1,52 @@
+"""Regular expressions over topic names, in the syntax of RE2, which takes time linear in the name. Pure.
+
+A pattern has to match a whole name. What a pattern may cost is bounded: by its length, and by the memory that RE2 may
+take for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import re2  # type: ignore[import-untyped]
+
+from penstock.log.refusals import Refused
+from penstock.wire.error_codes import ErrorCode
+
+MAX_LENGTH = 4096
+"""Characters of a pattern."""
+
+_MAX_MEMORY_BYTES = 1 << 20
+
+
+def _options() -> re2.Options:
+    options = re2.Options()
+    options.max_mem = _MAX_MEMORY_BYTES
+    options.log_errors = False
+    return options
+
+
+_OPTIONS = _options()
+
+
+def check(pattern: str) -> None:
+    """Raise `Refused` unless this is a regular expression."""
+    if len(pattern) > MAX_LENGTH:
+        raise _invalid(f"it is longer than {MAX_LENGTH} characters")
+    try:
+        re2.compile(pattern, _OPTIONS)
+    except re2.error as error:
+        reason = error.args[0] if error.args else ""
+        raise _invalid(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from error
+
+
+def matching(patterns: Iterable[str], names: Iterable[str]) -> Iterator[list[str]]:
+    """For one name after the other, the patterns that match it."""
+    compiled = {pattern: re2.compile(pattern, _OPTIONS) for pattern in patterns}
+    for name in names:
+        yield [pattern for pattern, regex in compiled.items() if regex.fullmatch(name) is not None]
+
+
+def _invalid(reason: str) -> Refused:
+    message = f"SubscribedTopicRegex is not a valid regular expression: {reason}."
+    return Refused(ErrorCode.INVALID_REGULAR_EXPRESSION, message)

@@ -1,0 +1,285 @@
+"""The steps that rules of consumer groups are made of. Pure: no await, no clock, no I/O.
+
+A `Step` is a decision in the making: rules change its group, and what has to become durable follows from what they
+changed. It lives inside one call of one rule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from penstock.coordination.model import Reply, Timer, Waiter
+from penstock.groups.assignors import ASSIGNORS, Subscriber
+from penstock.groups.consumer import membership
+from penstock.groups.consumer.model import ConsumerGroup, ConsumerMember
+from penstock.groups.model import Decision, GroupStored, MemberRemoved, MemberStored, Record
+from penstock.groups.partitions import Partitions, is_free_for
+from penstock.groups.reconcile import Reconciliation, reconciled
+from penstock.groups.settings import ConsumerSettings, GroupSettings
+
+SESSION_TIMER = "session/"
+REBALANCE_TIMER = "rebalance/"
+"""A member of the consumer protocol has to give partitions back."""
+JOIN_TIMER = "rejoin/"
+"""A member of the classic protocol has to join again."""
+SYNC_TIMER = "fetch/"
+"""A member of the classic protocol has to get its assignment."""
+MEMBER_TIMERS = (SESSION_TIMER, REBALANCE_TIMER, JOIN_TIMER, SYNC_TIMER)
+
+QUICK_INTERVAL_MS = 250
+"""How often members send heartbeats while something is under way, if they are few."""
+SETTLING_MS = 2_000
+"""For how long after its last change a group is taken to change again."""
+WORK_PER_MS = 200
+"""Members and partitions that an assignor gets through in a millisecond, at least. It is given a tenth of the time."""
+
+
+class Topics(Protocol):
+    """The topics of a virtual cluster, as rules see them."""
+
+    @property
+    def version(self) -> int:
+        """Another number after every change of any topic; never 0."""
+
+    def topic_id(self, name: str) -> bytes | None:
+        """The id of the topic of that name, or None."""
+
+    def topic_name(self, topic_id: bytes) -> str | None:
+        """The name of the topic with that id, or None."""
+
+    def partition_count(self, topic_id: bytes) -> int | None:
+        """How many partitions it has, or None when there is no such topic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a rule goes by beside the group and the request."""
+
+    now_ms: int
+    topics: Topics
+    settings: GroupSettings
+    consumer: ConsumerSettings
+    """Those of this group."""
+
+
+@dataclass(slots=True)
+class Step:
+    """A decision in the making."""
+
+    group: ConsumerGroup
+    terms: Terms
+    records: list[Record] = field(default_factory=list)
+    """What has to become durable before the group as it will be."""
+    replies: list[Reply] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+    _changed: dict[str, None] = field(default_factory=dict)
+    _removed: dict[str, None] = field(default_factory=dict)
+    _stores_group: bool = False
+
+    def decision(self) -> Decision:
+        """What became of it."""
+        group, records = self.group, list(self.records)
+        records += (MemberRemoved(member_id) for member_id in self._removed if member_id not in group.members)
+        records += (MemberStored(group.members[member_id]) for member_id in self._changed if member_id in group.members)
+        if self._stores_group or self._removed:
+            records.append(GroupStored(group))
+        return Decision(state=group, records=tuple(records), replies=tuple(self.replies), timers=tuple(self.timers))
+
+    def reply(self, waiter: Waiter | None, answer: object) -> None:
+        """Answer a waiter, if there is one."""
+        if waiter is not None:
+            self.replies.append(Reply(waiter, answer))
+
+    def timer(self, name: str, delay_ms: int | None) -> None:
+        """Set or cancel a timer."""
+        self.timers.append(Timer(name, delay_ms))
+
+    def store(self) -> None:
+        """Make the group durable as it will be."""
+        self._stores_group = True
+
+    def store_all(self) -> None:
+        """Make the group and all its members durable as they will be."""
+        self._changed.update(dict.fromkeys(self.group.members))
+        self.store()
+
+    def put(self, member: ConsumerMember) -> None:
+        """Add a member, or replace the one of the same id."""
+        if self.group.members.get(member.member_id) == member:
+            return
+        self._stores_group = self._stores_group or member.member_id not in self.group.members
+        self.group = membership.with_member(self.group, member)
+        self._changed[member.member_id] = None
+
+    def note(self, member: ConsumerMember) -> None:
+        """Replace a member that differs in what is soft only."""
+        self.group = replace(self.group, members={**self.group.members, member.member_id: member})
+
+    def remove(self, member: ConsumerMember) -> None:
+        """Take a member out."""
+        self.group = membership.without_member(self.group, member)
+        self._removed[member.member_id] = None
+        for timer in MEMBER_TIMERS:
+            self.timer(timer + member.member_id, None)
+        if not self.group.members:
+            self.group = replace(self.group, empty_since_ms=self.terms.now_ms)
+
+    def session(self, member: ConsumerMember) -> None:
+        """A member was heard of: start its session time-out anew."""
+        classic = member.classic
+        delay_ms = self.terms.consumer.session_timeout_ms if classic is None else classic.session_timeout_ms
+        self.timer(SESSION_TIMER + member.member_id, delay_ms)
+
+    # --- Epochs and targets ---
+
+    def bump(self) -> None:
+        """Something changed that calls for another assignment."""
+        self.group = replace(self.group, epoch=self.group.epoch + 1, changed_ms=self.terms.now_ms)
+        self.store()
+
+    def look_at_topics(self) -> bool:
+        """Compare the subscribed topics with what they were; whether they changed."""
+        topics = self.terms.topics
+        seen = topics_hash(self.group, topics)
+        changed = seen != self.group.topics_hash
+        self.group = replace(self.group, topics_version=topics.version, topics_hash=seen)
+        return changed
+
+    def retarget(self) -> None:
+        """Compute the target that the group's epoch calls for, unless it is there or it is too soon."""
+        group, terms = self.group, self.terms
+        if group.target_epoch >= group.epoch or not self._may_assign():
+            return
+        subscribers = self._subscribers()
+        counts = {
+            topic_id: terms.topics.partition_count(topic_id) or 0
+            for topic_id in sorted({topic_id for subscriber in subscribers for topic_id in subscriber.topic_ids})
+        }
+        targets = ASSIGNORS[preferred_assignor(group, terms.consumer)](subscribers, counts)
+        members = dict(group.members)
+        for member_id, target in targets.items():
+            if members[member_id].target is not target:
+                members[member_id] = replace(members[member_id], target=target)
+                self._changed[member_id] = None
+        self.group = replace(group, members=members, target_epoch=group.epoch, assigned_ms=terms.now_ms)
+        self.store()
+
+    def _may_assign(self) -> bool:
+        group, terms = self.group, self.terms
+        work = len(group.members) * max(len(group.tally.topics), 1) + sum(len(owned) for owned in group.owners.values())
+        pause_ms = max(terms.consumer.assignment_interval_ms, work * 10 // WORK_PER_MS)
+        return group.assigned_ms == 0 or not 0 <= terms.now_ms - group.assigned_ms < pause_ms
+
+    def _subscribers(self) -> list[Subscriber]:
+        known: dict[tuple[frozenset[str], str], frozenset[bytes]] = {}
+        subscribers = []
+        for member in self.group.members.values():
+            says = (member.topics, member.regex)
+            topic_ids = known.get(says)
+            if topic_ids is None:
+                topic_ids = known[says] = subscribed_ids(self.group, member, self.terms.topics)
+            subscribers.append(
+                Subscriber(
+                    member_id=member.member_id,
+                    instance_id=member.instance_id,
+                    topic_ids=topic_ids,
+                    target=member.target,
+                )
+            )
+        return subscribers
+
+    def reconcile(
+        self, member: ConsumerMember, owned: Partitions | None, *, subscription_changed: bool
+    ) -> ConsumerMember:
+        """Let a member go a step towards its target."""
+        group = self.group
+        if not subscription_changed and member.has_reached(group.target_epoch):
+            return member
+        subscribed = subscribed_ids(group, member, self.terms.topics)
+        before = member.holdings
+        after = reconciled(
+            before,
+            target=member.target,
+            target_epoch=group.target_epoch,
+            is_subscribed=subscribed.__contains__,
+            is_free=is_free_for(group.owners, member.member_id),
+            owned=owned,
+            subscription_changed=subscription_changed,
+        )
+        if after == before:
+            return member
+        member = replace(
+            member,
+            epoch=after.epoch,
+            previous_epoch=member.previous_epoch if after.epoch == member.epoch else member.epoch,
+            state=after.state,
+            assigned=after.assigned,
+            revoking=after.revoking,
+        )
+        self.put(member)
+        if member.classic is None:
+            gives_back = member.state is Reconciliation.UNREVOKED
+            self.timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms if gives_back else None)
+        return member
+
+    def interval_ms(self, member: ConsumerMember) -> int:
+        """When the member is to be heard of again: soon, while there may be something to tell it."""
+        group, terms = self.group, self.terms
+        settling = 0 <= terms.now_ms - group.changed_ms < SETTLING_MS
+        if member.has_reached(group.epoch) and not settling:
+            return terms.consumer.heartbeat_interval_ms
+        return min(terms.consumer.heartbeat_interval_ms, max(QUICK_INTERVAL_MS, len(group.members)))
+
+    # --- Leaving ---
+
+    def forget_regexes(self) -> None:
+        """Drop regular expressions that no member has any more."""
+        group = self.group
+        if group.regexes.keys() - group.tally.regexes.keys():
+            regexes = {pattern: found for pattern, found in group.regexes.items() if pattern in group.tally.regexes}
+            self.group = replace(group, regexes=regexes)
+            self.store()
+
+    def fence(self, members: Iterable[ConsumerMember]) -> None:
+        """Take members out and have what they had assigned to others."""
+        for member in members:
+            self.remove(member)
+        self.forget_regexes()
+        self.look_at_topics()
+        self.bump()
+        if not self.group.members:
+            self.group = replace(self.group, target_epoch=self.group.epoch, assigned_ms=0)
+
+
+def subscribed_ids(group: ConsumerGroup, member: ConsumerMember, topics: Topics) -> frozenset[bytes]:
+    """The ids of the topics that a member subscribes and that exist."""
+    names = member.topics
+    resolved = group.regexes.get(member.regex) if member.regex else None
+    if resolved is not None:
+        names = names | resolved.topics
+    return frozenset(topic_id for name in names if (topic_id := topics.topic_id(name)) is not None)
+
+
+def topics_hash(group: ConsumerGroup, topics: Topics) -> int:
+    """A number that is another when the topics that members subscribe are others, or have other partitions."""
+    names = set(group.tally.topics)
+    for pattern, resolved in group.regexes.items():
+        if pattern in group.tally.regexes:
+            names |= resolved.topics
+    digest = hashlib.blake2b(digest_size=8)
+    found = False
+    for name in sorted(names):
+        topic_id = topics.topic_id(name)
+        if topic_id is not None:
+            found = True
+            digest.update(topic_id + (topics.partition_count(topic_id) or 0).to_bytes(4, "big"))
+    return int.from_bytes(digest.digest(), "big", signed=True) if found else 0
+
+
+def preferred_assignor(group: ConsumerGroup, settings: ConsumerSettings) -> str:
+    """The assignor that most members would like; the default if they do not say."""
+    votes = {name: count for name, count in group.tally.assignors.items() if name in settings.assignors}
+    return max(sorted(votes), key=votes.__getitem__, default=settings.assignors[0])

@@ -1,0 +1,80 @@
+"""What members of the classic protocol say in their joins and are told in their syncs, in terms of consumer groups.
+
+Pure. The bytes are those that Kafka's consumers exchange among themselves (`penstock.wire.consumer_protocol`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from struct import Struct
+
+from penstock.groups.consumer.model import ClassicSide
+from penstock.groups.consumer.steps import Topics
+from penstock.groups.partitions import Partitions
+from penstock.wire.consumer_protocol import encode_assignment, read_assignment, read_subscription
+from penstock.wire.messages.consumer_protocol import (
+    ConsumerProtocolAssignment,
+    ConsumerProtocolAssignmentTopicPartition,
+    ConsumerProtocolSubscriptionTopicPartition,
+)
+from penstock.wire.primitives import Malformed
+
+_VERSION = Struct(">h")
+_NEWEST_ASSIGNMENT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """What a classic member says that it wants, and has."""
+
+    topics: frozenset[str]
+    rack_id: str | None
+    owned: Partitions
+
+
+def subscription_of(metadata: bytes, topics: Topics) -> Subscription:
+    """Read a subscription. Raises `Malformed`."""
+    read = read_subscription(metadata)
+    return Subscription(
+        topics=frozenset(read.topics), rack_id=read.rack_id or None, owned=_partitions(read.owned_partitions, topics)
+    )
+
+
+def assignment_of(assignment: bytes, topics: Topics) -> Partitions:
+    """Read an assignment; topics that are gone are left out. Raises `Malformed`."""
+    if not assignment:
+        return {}
+    return _partitions(read_assignment(assignment).assigned_partitions, topics)
+
+
+def has_user_data(assignment: bytes) -> bool:
+    """Whether an assignor of the client's own has put something into an assignment that would be lost."""
+    return bool(assignment) and bool(read_assignment(assignment).user_data)
+
+
+def encoded_assignment(partitions: Mapping[bytes, Iterable[int]], classic: ClassicSide, topics: Topics) -> bytes:
+    """An assignment for a classic member, in the version that it speaks."""
+    metadata = classic.protocols[0][1]
+    if len(metadata) < _VERSION.size:
+        raise Malformed("a subscription has no version")
+    (version,) = _VERSION.unpack_from(metadata)
+    named = [
+        ConsumerProtocolAssignmentTopicPartition(topic=name, partitions=sorted(found))
+        for topic_id, found in partitions.items()
+        if (name := topics.topic_name(topic_id)) is not None
+    ]
+    assignment = ConsumerProtocolAssignment(assigned_partitions=named, user_data=None)
+    return encode_assignment(assignment, max(0, min(version, _NEWEST_ASSIGNMENT)))
+
+
+def _partitions(
+    listed: Iterable[ConsumerProtocolAssignmentTopicPartition] | Iterable[ConsumerProtocolSubscriptionTopicPartition],
+    topics: Topics,
+) -> Partitions:
+    found: dict[bytes, frozenset[int]] = {}
+    for topic in listed:
+        topic_id = topics.topic_id(topic.topic)
+        if topic_id is not None and topic.partitions:
+            found[topic_id] = found.get(topic_id, frozenset()).union(topic.partitions)
+    return found

@@ -1,0 +1,82 @@
+"""Partitions of topics as groups give them to members, and who has them. Pure, immutable.
+
+Assignments and the index of owners are read on every heartbeat and change seldom, so they are plain mappings that are
+replaced when something in them changes, topic by topic: what did not change is the same object as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+Partitions = Mapping[bytes, frozenset[int]]
+"""Partition indexes by topic id; no topic without any."""
+
+Assigned = Mapping[bytes, Mapping[int, int]]
+"""By topic id, each partition with the epoch in which the member got it; no topic without any."""
+
+Owners = Mapping[bytes, Mapping[int, str]]
+"""By topic id, the id of the member that each partition belongs to until it has given it back."""
+
+
+def partitions_of(assigned: Assigned) -> dict[bytes, frozenset[int]]:
+    """The same without epochs."""
+    return {topic_id: frozenset(partitions) for topic_id, partitions in assigned.items()}
+
+
+def same_partitions(one: Assigned, other: Assigned) -> bool:
+    """Whether two assignments name the same partitions, whatever their epochs."""
+    return one is other or (
+        one.keys() == other.keys() and all(one[topic_id].keys() == other[topic_id].keys() for topic_id in one)
+    )
+
+
+def is_part_of(owned: Partitions, assigned: Assigned) -> bool:
+    """Whether everything that is owned is assigned."""
+    return all(
+        topic_id in assigned and partitions <= assigned[topic_id].keys() for topic_id, partitions in owned.items()
+    )
+
+
+def overlaps(owned: Partitions, assigned: Assigned) -> bool:
+    """Whether anything that is owned is assigned."""
+    return any(
+        topic_id in assigned and not partitions.isdisjoint(assigned[topic_id]) for topic_id, partitions in owned.items()
+    )
+
+
+def handed_over(owners: Owners, member_id: str, before: Iterable[Assigned], after: Iterable[Assigned]) -> Owners:
+    """Who owns what once a member has `after` instead of `before`. What somebody else owns by now stays theirs."""
+    had, has = _together(before), _together(after)
+    changed = {topic_id for topic_id in (*had, *has) if had.get(topic_id) != has.get(topic_id)}
+    if not changed:
+        return owners
+    fresh = dict(owners)
+    for topic_id in changed:
+        partitions = dict(fresh.get(topic_id, {}))
+        for partition in had.get(topic_id, frozenset()) - has.get(topic_id, frozenset()):
+            if partitions.get(partition) == member_id:
+                del partitions[partition]
+        for partition in has.get(topic_id, frozenset()):
+            partitions.setdefault(partition, member_id)
+        if partitions:
+            fresh[topic_id] = partitions
+        else:
+            fresh.pop(topic_id, None)
+    return fresh
+
+
+def _together(parts: Iterable[Assigned]) -> dict[bytes, frozenset[int]]:
+    together: dict[bytes, frozenset[int]] = {}
+    for assigned in parts:
+        for topic_id, partitions in assigned.items():
+            together[topic_id] = together.get(topic_id, frozenset()).union(partitions)
+    return together
+
+
+def is_free_for(owners: Owners, member_id: str) -> Callable[[bytes, int], bool]:
+    """Which partitions a member may be given now: those that nobody else has yet to give back."""
+
+    def is_free(topic_id: bytes, partition: int) -> bool:
+        return owners.get(topic_id, {}).get(partition, member_id) == member_id
+
+    return is_free
