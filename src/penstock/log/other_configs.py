@@ -16,6 +16,8 @@ import re2  # type: ignore[import-untyped]
 from penstock.base.errors import InvalidRequest
 from penstock.log.config_values import ConfigKey, ConfigType, ConfigValue, table, unknown
 from penstock.log.refusals import Refused
+from penstock.log.setting_table import SETTINGS
+from penstock.log.settings import BrokerSettings
 from penstock.wire.error_codes import ErrorCode
 
 _PATTERN_MAX_BYTES = 1 << 20
@@ -105,16 +107,32 @@ CLIENT_METRICS_KEYS: Mapping[str, ConfigKey] = table(
 )  # fmt: skip
 
 
-def check_group(overrides: Mapping[str, str]) -> None:
-    """Raise `Refused` unless a group may have these overrides."""
+def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
+    """Raise `Refused` unless a group may have these overrides, within the limits that the broker sets."""
     for name, text in overrides.items():
         key = GROUP_KEYS.get(name)
         try:
             if key is None:
                 raise unknown(name, GROUP_KEYS)
-            key.parse(text)
+            _check_limits(name, key.parse(text), settings)
         except InvalidRequest as error:
             raise Refused(ErrorCode.INVALID_CONFIG, str(error)) from error
+    for kind in ("consumer", "share"):
+        beat, session = f"{kind}.heartbeat.interval.ms", f"{kind}.session.timeout.ms"
+        values = [int(overrides.get(name) or settings.whole(f"group.{name}")) for name in (beat, session)]
+        if (beat in overrides or session in overrides) and values[0] >= values[1]:
+            raise Refused(ErrorCode.INVALID_CONFIG, f"{session} must be greater than {beat}")
+
+
+def _check_limits(name: str, value: ConfigValue, settings: BrokerSettings) -> None:
+    kind, _, rest = name.partition(".")
+    least, most = f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest}"
+    if not isinstance(value, int) or least not in SETTINGS:
+        return
+    if value < settings.whole(least):
+        raise InvalidRequest(f"{name} must be greater than or equal to {least}")
+    if value > settings.whole(most):
+        raise InvalidRequest(f"{name} must be less than or equal to {most}")
 
 
 def check_client_metrics(overrides: Mapping[str, str]) -> None:

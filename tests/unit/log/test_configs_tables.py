@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from penstock.base.errors import InvalidRequest
+from penstock.log import other_configs
 from penstock.log.config_values import ConfigType
 from penstock.log.model import TopicConfig
+from penstock.log.refusals import Refused
 from penstock.log.setting_table import DYNAMIC, SETTINGS
 from penstock.log.settings import BrokerSettings, LiveSettings, check_dynamic
 from penstock.log.topic_configs import SYNONYMS, TOPIC_KEYS, broker_default, check, resolve
@@ -194,3 +196,31 @@ def test_dynamic_settings_belong_to_one_virtual_cluster() -> None:
     assert live.of(1).text("log.retention.ms") is None
     assert [value.text for value in live.of(2).given("log.retention.ms")] == ["6", "5"]
     assert live.of(2).num_partitions == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        ({"consumer.session.timeout.ms": "50000"}, None),
+        ({"consumer.session.timeout.ms": "44999"}, "greater than or equal to group.consumer.min.session.timeout.ms"),
+        ({"consumer.session.timeout.ms": "60001"}, "less than or equal to group.consumer.max.session.timeout.ms"),
+        ({"consumer.heartbeat.interval.ms": "4999"}, "group.consumer.min.heartbeat.interval.ms"),
+        ({"consumer.assignment.interval.ms": "0"}, None),
+        ({"share.session.timeout.ms": "1"}, "group.share.min.session.timeout.ms"),
+        ({"share.auto.offset.reset": "earliest"}, None),
+    ],
+)
+def test_groups_are_configured_within_the_limits_of_the_broker(
+    overrides: dict[str, str], complaint: str | None
+) -> None:
+    if complaint is None:
+        other_configs.check_group(overrides, BrokerSettings())
+        return
+    with pytest.raises(Refused, match=complaint):
+        other_configs.check_group(overrides, BrokerSettings())
+
+
+def test_heartbeats_of_a_group_come_before_its_sessions_end() -> None:
+    limits = {"group.consumer.min.session.timeout.ms": "1", "group.consumer.session.timeout.ms": "45000"}
+    with pytest.raises(Refused, match="must be greater than"):
+        other_configs.check_group({"consumer.session.timeout.ms": "5000"}, BrokerSettings(static=limits))

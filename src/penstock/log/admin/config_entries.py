@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.log import topic_configs
 from penstock.log.brokers import Broker
@@ -100,9 +100,13 @@ def cluster_wide_entries(settings: BrokerSettings) -> list[Entry]:
     ]  # fmt: skip
 
 
-def group_entries(overrides: Mapping[str, str]) -> list[Entry]:
-    """All keys of a group; a group that was never seen has the defaults."""
-    return [_own_or_default(key, overrides, ConfigSource.GROUP) for key in GROUP_KEYS.values()]
+def group_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
+    """All keys of a group; what it has no value of its own for is as the broker is set."""
+    keys = (
+        replace(key, default=settings.text(f"group.{key.name}")) if f"group.{key.name}" in SETTINGS else key
+        for key in GROUP_KEYS.values()
+    )
+    return [_own_or_default(key, overrides, ConfigSource.GROUP) for key in keys]
 
 
 def client_metrics_entries(overrides: Mapping[str, str]) -> list[Entry]:

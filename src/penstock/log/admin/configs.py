@@ -117,7 +117,7 @@ class ConfigHandlers:
                     for logger, level in loggers.levels().items()
                 ]
             case ConfigResource.GROUP:
-                return config_entries.group_entries(self._topics.overrides(cluster_id, kind, name))
+                return config_entries.group_entries(self._topics.overrides(cluster_id, kind, name), settings)
             case _:
                 return config_entries.client_metrics_entries(self._topics.overrides(cluster_id, kind, name))
 
@@ -220,7 +220,7 @@ class ConfigHandlers:
                 case ConfigResource.BROKER:
                     config_changes.check_broker(before, after)
                 case ConfigResource.GROUP:
-                    other_configs.check_group(after)
+                    other_configs.check_group(after, self._topics.settings.of(cluster_id))
                 case _:
                     other_configs.check_client_metrics(after)
             return after
