@@ -20,6 +20,7 @@ from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
+from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.service import GroupService
@@ -276,6 +277,7 @@ class SimAgent:
                     group_offsets=GroupOffsetHandlers(self.groups, self.registry),
                     share_groups=ShareGroupHandlers(self.share_groups, self.registry),
                     share=self.share,
+                    consumer_groups=ConsumerGroupHandlers(self.groups, self.registry),
                     transactions=TransactionHandlers(service, self.registry, self.producer_ids, self.settings),
                     transaction_offsets=TransactionOffsetHandlers(service, self.groups, self.registry),
                 )
@@ -344,10 +346,12 @@ class _GroupsListener:
         self._groups = groups
 
     async def on_topic_created(self, topic: Topic) -> None:
-        """Nothing to do."""
+        """Groups may have more partitions to assign."""
+        self._groups.topics_changed(topic.cluster_id)
 
     async def on_topic_deleted(self, topic: Topic) -> None:
         """A topic's committed offsets go with it."""
+        self._groups.topics_changed(topic.cluster_id)
         await self._groups.forget_topic(topic.cluster_id, topic.topic_id)
 
     async def on_trimmed(self, partition: Partition) -> None:
