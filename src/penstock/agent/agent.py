@@ -404,7 +404,7 @@ class Agent:
         """The table, behind guards if not everybody who can connect may do everything."""
         if self.authorizer is None:
             return table
-        produce.authorizer = self.fetch.authorizer = self.authorizer
+        produce.authorizer = self.fetch.authorizer = self.consumer_groups.authorizer = self.authorizer
         return guarded(
             table, Guards(authorizer=self.authorizer, topics=self.registry, settings=self.topics.settings.of)
         )
@@ -461,6 +461,7 @@ class Agent:
     def _handlers(self) -> Handlers:
         topics, brokers, registry = self.topics, self.brokers, self.registry
         service, producer_ids = self.transactions, self.producer_ids
+        self.consumer_groups = ConsumerGroupHandlers(self.groups, registry)
         return Handlers(
             cluster=ClusterHandlers(topics, brokers, self.throttles),
             topics=TopicHandlers(topics, brokers, self.throttles),
@@ -482,7 +483,7 @@ class Agent:
             ),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
-            consumer_groups=ConsumerGroupHandlers(self.groups, registry),
+            consumer_groups=self.consumer_groups,
             share_groups=ShareGroupHandlers(self.share_groups, registry),
             share=self._share_handlers(),
             transactions=TransactionHandlers(service, registry, producer_ids, self.settings),

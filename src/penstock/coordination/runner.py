@@ -279,7 +279,7 @@ class Runner(Generic[S, R]):
 
     def _set_timers(self, cell: _Cell[S, R]) -> None:
         if self._cells.get(cell.key) is cell and cell.state is not None and not (cell.flying or cell.staged):
-            self._adopt(cell, self._rules.restored(cell.state, self._clock.now_ms()))
+            self._adopt(cell, self._rules.restored(cell.key, cell.state, self._clock.now_ms()))
             self._ring(cell.key)
 
     def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R]) -> None:

@@ -206,8 +206,10 @@ class GroupService:
 
     # --- Members of consumer groups ---
 
-    async def consumer_heartbeat(self, key: Key, request: consumer.Heartbeat) -> consumer.HeartbeatResult:
-        """ConsumerGroupHeartbeat. Raises `Refused`."""
+    async def consumer_heartbeat(
+        self, key: Key, request: consumer.Heartbeat, may_see: Callable[[str], bool]
+    ) -> consumer.HeartbeatResult:
+        """ConsumerGroupHeartbeat; `may_see` tells which topics the member may find. Raises `Refused`."""
         rule = (
             transitions.leave
             if request.epoch in (consumer.LEAVES, consumer.LEAVES_FOR_A_WHILE)
@@ -219,20 +221,21 @@ class GroupService:
             consumer.HeartbeatResult,
         )
         if result.resolve and key not in self._resolving:
-            task = asyncio.get_running_loop().create_task(self._resolve(key, result.resolve))
+            task = asyncio.get_running_loop().create_task(self._resolve(key, result.resolve, may_see))
             self._resolving[key] = task
             task.add_done_callback(lambda _: self._resolving.pop(key, None))
         return result
 
-    async def _resolve(self, key: Key, patterns: frozenset[str]) -> None:
+    async def _resolve(self, key: Key, patterns: frozenset[str], may_see: Callable[[str], bool]) -> None:
         """Look up regular expressions, a few names at a time, and tell the group."""
         cluster_id = key[0]
         version = self._topic_versions.get(cluster_id, 1)
         found: dict[str, list[str]] = {pattern: [] for pattern in patterns}
         names = self._topics.names(cluster_id)
         for number, (name, matches) in enumerate(zip(names, regexes.matching(patterns, names), strict=True)):
-            for pattern in matches:
-                found[pattern].append(name)
+            if matches and may_see(name):
+                for pattern in matches:
+                    found[pattern].append(name)
             if number % _NAMES_AT_ONCE == _NAMES_AT_ONCE - 1:
                 await asyncio.sleep(0)
         topics = {pattern: frozenset(matched) for pattern, matched in found.items()}

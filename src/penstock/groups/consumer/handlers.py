@@ -6,7 +6,10 @@ There are no ACLs yet, so `authorized_operations` names all there are when asked
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 
+from penstock.authorization.authorizer import Authorizer, action
+from penstock.base.acls import Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.groups.asked_offsets import Topics
@@ -26,6 +29,7 @@ from penstock.groups.partitions import Partitions
 from penstock.groups.service import GroupService
 from penstock.groups.settings import ConsumerSettings
 from penstock.log.refusals import Refused
+from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import consumer_group_describe as describe_wire
 from penstock.wire.messages import consumer_group_heartbeat as heartbeat_wire
@@ -35,12 +39,16 @@ _CLIENT_MAKES_ID_SINCE = 1
 
 _TYPE_CLASSIC, _TYPE_CONSUMER = 0, 1
 
+_DESCRIBE_TOPIC = action(Operation.DESCRIBE, ResourceType.TOPIC)
+
 
 class ConsumerGroupHandlers:
     """ConsumerGroupHeartbeat and ConsumerGroupDescribe."""
 
     def __init__(self, groups: GroupService, topics: Topics) -> None:
         self._groups, self._topics = groups, topics
+        self.authorizer: Authorizer | None = None
+        """Set where not everybody may see every topic: regular expressions match those that the member may describe."""
 
     async def heartbeat(
         self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest
@@ -50,12 +58,17 @@ class ConsumerGroupHandlers:
         key = (context.cluster_id, request.group_id)
         try:
             _check(request, self._groups.settings.consumer, context.api_version)
-            result = await self._groups.consumer_heartbeat(key, self._asked(context, request))
+            may_see = partial(self._may_see, context)
+            result = await self._groups.consumer_heartbeat(key, self._asked(context, request), may_see)
         except Refused as refused:
             return heartbeat_wire.ConsumerGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
         except PlatformError as error:
             return heartbeat_wire.ConsumerGroupHeartbeatResponse(error_code=code_of(error))
         return _response(result)
+
+    def _may_see(self, context: RequestContext, topic: str) -> bool:
+        authorizer, key = self.authorizer, ApiKey.CONSUMER_GROUP_HEARTBEAT
+        return authorizer is None or authorizer.allows(context, key, _DESCRIBE_TOPIC, topic, is_quiet=True)
 
     def _asked(self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest) -> Heartbeat:
         names = request.subscribed_topic_names
