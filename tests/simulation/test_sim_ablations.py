@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import test_sim_compaction
+import test_sim_consumer_groups
 import test_sim_groups
 import test_sim_keys
 import test_sim_log
@@ -25,8 +26,10 @@ from simulation.world import World
 
 from penstock.base.errors import Unavailable
 from penstock.coordination.leases import Script
+from penstock.groups import reconcile
 from penstock.groups import store as groups_store
 from penstock.groups import transitions as groups_transitions
+from penstock.groups.consumer import steps as consumer_steps
 from penstock.log import (
     commit_sql,
     commits,
@@ -437,12 +440,25 @@ def commits_do_not_look_at_transactions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(shared_commit_path, "_memberships", lambda entries: [])
 
 
+def partitions_are_given_before_they_are_given_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(consumer_steps, "is_free_for", lambda owners, member_id: lambda topic_id, partition: True)
+
+
+def giving_back_is_taken_for_granted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(reconcile, "overlaps", lambda owned, assigned: False)
+
+
+def members_are_not_stored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(groups_store, "_write_members", lambda key, members: iter(()))
+
+
 LOG = test_sim_log.test_acknowledged_records_survive.scenario
 COMPACTION = test_sim_compaction.test_compaction_loses_nothing.scenario
 TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
 RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
 KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
 SHARE = test_sim_share.test_share_group.scenario
+CONSUMERS = test_sim_consumer_groups.test_nobody_shares_a_partition.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
 TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
 COMPACTED = test_sim_transactions.test_transactions_in_a_compacted_topic.scenario
@@ -452,6 +468,9 @@ ADOPTED = test_sim_compaction.test_adopted_objects_lose_nothing.scenario
 OVER_TWO = test_sim_transactions.test_transactions_over_two_agents.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_look_up_of_lost_answers, TRANSACTIONS),
+    (partitions_are_given_before_they_are_given_back, CONSUMERS),
+    (giving_back_is_taken_for_granted, CONSUMERS),
+    (members_are_not_stored, CONSUMERS),
     (no_judgement_of_producers, LOG),
     (no_waiting_for_the_first_batch, LOG),
     (producers_are_not_recovered, LOG),
