@@ -471,3 +471,41 @@ def test_many_producers_at_once(bootstrap: str, topic: str, consume: Callable[..
     for number in range(6):
         own = [value for value in found if value.startswith(b"%d:" % number)]
         assert own == [b"%d:%d" % (number, index) for index in range(200)], "each producer's records in its order"
+
+
+def test_consumer_protocol(
+    admin: AdminClient, producer: Producer, topic: str, consume: Callable[..., Consumer], fresh_name: Name
+) -> None:
+    """KIP-848: shares move without anybody stopping, commits carry epochs, and the group is shown as what it is."""
+    group = fresh_name("g")
+    first = consume(group, group_protocol="consumer", enable_auto_commit=False)
+    first.subscribe([topic])
+    eventually(lambda: _assigned(first) == [0, 1, 2], what="everything at the first", within_s=WAIT_S)
+    second = consume(group, group_protocol="consumer", enable_auto_commit=False)
+    second.subscribe([topic])
+
+    def shared() -> bool:
+        one, other = _assigned(first), _assigned(second)
+        return bool(one and other) and sorted(one + other) == [0, 1, 2]
+
+    eventually(shared, what="a share for each", within_s=WAIT_S)
+    described = admin.describe_consumer_groups([group])[group].result(WAIT_S)
+    assert len(described.members) == 2
+    second.close()
+    send(producer, topic, [b"a", b"b"], partition=1)
+    assert values(take(first, 2)) == [b"a", b"b"]
+    first.commit(asynchronous=False)
+    (committed,) = first.committed([TopicPartition(topic, 1)], WAIT_S)
+    assert committed.offset == 2
+
+
+def test_consumer_protocol_with_regular_expression(
+    admin: AdminClient, consume: Callable[..., Consumer], fresh_name: Name
+) -> None:
+    prefix = fresh_name("re")
+    create(admin, f"{prefix}-a", 2)
+    consumer = consume(fresh_name("g"), group_protocol="consumer")
+    consumer.subscribe([f"^{prefix}-.*"])
+    eventually(lambda: _assigned(consumer) == [0, 1], what="the topic that is there", within_s=WAIT_S)
+    create(admin, f"{prefix}-b", 1)
+    eventually(lambda: _assigned(consumer) == [0, 0, 1], what="the topic that came", within_s=WAIT_S)

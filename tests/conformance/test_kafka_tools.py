@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer
 from fixtures import programs
 from fixtures.waiting import eventually
 
@@ -284,3 +285,34 @@ def test_share_groups(tool: Tool, topic: str, fresh_name: Callable[..., str]) ->
     tool("share-groups", "--delete-offsets", "--group", group, "--topic", topic)
     assert group in tool("share-groups", "--delete", "--group", group)
     assert group not in tool("share-groups", "--list").split()
+
+
+def test_consumer_groups_of_the_consumer_protocol(
+    bootstrap: str, tool: Tool, topic: str, fresh_name: Callable[..., str]
+) -> None:
+    """Members are seen with epochs and assignments while they are there; the group is configured and deleted."""
+    group = fresh_name("g")
+    _produce(tool, topic, 100)
+    settings = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"}
+    consumer = Consumer(settings | {"group.protocol": "consumer", "client.id": "watched"})
+    consumer.subscribe([topic])
+
+    def assigned() -> bool:
+        consumer.poll(0.1)
+        return len(consumer.assignment()) == 2
+
+    eventually(assigned, what="both partitions", within_s=30)
+    assert "Consumer" in next(line for line in tool("groups", "--list").splitlines() if group in line)
+    members = tool("consumer-groups", "--describe", "--group", group, "--members", "--verbose")
+    assert "watched" in members
+    assert f"{topic}:0,1" in members.replace(" ", "")
+    state = tool("consumer-groups", "--describe", "--group", group, "--state", "--verbose")
+    assert "Stable" in state
+    assert "uniform" in state
+    of_group = ("--entity-type", "groups", "--entity-name", group)
+    tool("configs", "--alter", *of_group, "--add-config", "consumer.session.timeout.ms=50000")
+    assert "consumer.session.timeout.ms=50000" in tool("configs", "--describe", *of_group)
+    consumer.close()
+    eventually(lambda: "Empty" in tool("consumer-groups", "--describe", "--group", group, "--state"), within_s=60)
+    tool("consumer-groups", "--delete", "--group", group)
+    assert group not in tool("consumer-groups", "--list")

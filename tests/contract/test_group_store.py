@@ -11,18 +11,24 @@ from penstock.coordination.leases import Holder
 from penstock.coordination.model import SLOT_COUNT, Key, slot_of
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store
+from penstock.groups.consumer.membership import of_members
+from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember, Resolved
 from penstock.groups.model import (
     Group,
     GroupDeleted,
     GroupState,
     GroupStored,
     Member,
+    MemberRemoved,
+    MembersCleared,
+    MemberStored,
     Offset,
     OffsetsCommitted,
     OffsetsDeleted,
     TopicPartition,
     with_members,
 )
+from penstock.groups.reconcile import Reconciliation
 from penstock.groups.store import GroupJournal, StoredGroup
 
 A, B, ELSEWHERE = (1, "a"), (1, "b"), (2, "a")
@@ -212,3 +218,58 @@ async def test_only_groups_with_something_to_expire_are_found_in_pages(database)
     assert await found((-1, ""), 10) == [(1, "dated"), (1, "left"), (2, "members")]
     assert await found((-1, ""), 2) == [(1, "dated"), (1, "left")]
     assert await found((1, "left"), 2) == [(2, "members")]
+
+
+def consumer_group(*members: ConsumerMember, epoch: int) -> ConsumerGroup:
+    found = Resolved(topics=frozenset({"orders", "ördnung"}), resolved_ms=2**41)
+    group = ConsumerGroup(
+        epoch=epoch, target_epoch=epoch - 1, assigned_ms=2**41, topics_hash=-(2**62), regexes={"ord.*": found},
+        empty_since_ms=None if members else 7,
+    )  # fmt: skip
+    return of_members(group, members)
+
+
+def consumer_member(member_id: str, **more) -> ConsumerMember:
+    return ConsumerMember(
+        member_id=member_id, rack_id="zone", client_id="client", client_host="/127.0.0.1", rebalance_timeout_ms=60_000,
+        topics=frozenset({"orders"}), regex="ord.*", epoch=3, previous_epoch=2, **more,
+    )  # fmt: skip
+
+
+async def test_consumer_groups_come_back_as_they_were(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    plain = consumer_member("m1", assigned={T1: {0: 1, 5: 3}}, target={T1: frozenset({0, 5, 6})})
+    torn = consumer_member(
+        "m2", instance_id="two", assignor="range", state=Reconciliation.UNREVOKED, assigned={T2: {1: 2}},
+        revoking={T1: {7: 2}}, classic=ClassicSide(session_timeout_ms=9_000, protocols=(("range", b"\x00"),)),
+    )  # fmt: skip
+    many = [consumer_member(f"n{number:02}") for number in range(50)]
+    group = consumer_group(plain, torn, *many, epoch=4)
+    await writer.write([*((A, MemberStored(member)) for member in (plain, torn, *many)), (A, GroupStored(group))])
+    assert await writer.load(A) == group
+    assert list(await journal(database).open()) == [(A, group)]
+    writer = journal(database)
+    await writer.open()
+    left = consumer_group(torn, epoch=5)
+    gone = [(A, MemberRemoved(member.member_id)) for member in (plain, *many)]
+    await writer.write([*gone, (A, GroupStored(left))])
+    assert await writer.load(A) == left
+    listed = await database.read(lambda: store.list_groups(1))
+    assert listed == [StoredGroup("a", "consumer", "consumer", True)]
+
+
+async def test_groups_change_their_kind(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    member = consumer_member("m1")
+    await writer.write([(A, GroupStored(stable("m1"))), (A, OffsetsCommitted({(T1, 0): offset(1)}))])
+    group = consumer_group(member, epoch=4)
+    await writer.write([(A, MemberStored(member)), (A, GroupStored(group))])
+    assert await writer.load(A) == group
+    await writer.write([(A, MembersCleared()), (A, GroupStored(stable("m1")))])
+    assert await writer.load(A) == stable("m1")
+    await writer.write([(A, MemberStored(member)), (A, GroupStored(group)), (A, GroupDeleted())])
+    assert await writer.load(A) is None
+    await writer.write([(A, GroupStored(consumer_group(epoch=1)))])
+    assert await writer.load(A) == consumer_group(epoch=1)  # Nobody of before is in it.
