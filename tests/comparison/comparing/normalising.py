@@ -1,0 +1,147 @@
+"""What of an answer is compared: the rules by which a broker's own ids, times, places and words become equal.
+
+Everything not named here is compared as it is.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .names import Names
+
+Flat = dict[str, Any]
+
+RULES = {
+    "order": "Elements of a list that have a name, an id or a number of their own are compared by it, not by where"
+    " they stand.",
+    "names": "Names of topics, groups and transactional ids carry a tag of the sequence; what belongs to another"
+    " sequence, and Kafka's internal topics, are left out of lists.",
+    "ids": "Topic ids, producer ids, fetch sessions and the random part of member ids count by which of them are the"
+    " same: the first of its kind in a sequence is 1. That there is none (zero, -1, empty) is compared.",
+    "times": "A time within ten minutes of the base of the record timestamps is compared to the millisecond, relative to"
+    " it; one within ten minutes of the clock is \"now\".",
+    "places": "Host, port, rack, directory and cluster id are there or not.",
+    "epochs": "Epochs of coordinators and of finalized features are there or not. Leader epochs are compared.",
+    "messages": "Sentences for people are there or not.",
+    "sizes": "Bytes on and of a disk are there or not.",
+    "addresses": "The client's address is compared.",
+}  # fmt: skip
+
+_KEYS = (
+    "name", "topic", "topic_name", "group_id", "transactional_id", "member_id", "resource_name", "group", "key",
+    "topic_id", "partition_index", "partition", "index", "api_key", "broker_id", "node_id", "error_partition",
+    "user", "state_filters", "feature", "coordinator_key",
+)  # fmt: skip
+_TEXTS = {"error_message", "batch_index_error_message", "documentation", "message"}
+_PLACES = {"host", "port", "log_dir", "cluster_id", "rack"}
+_EPOCHS = {"coordinator_epoch", "finalized_features_epoch"}
+_SIZES = {"total_bytes", "usable_bytes"}
+_INTERNED = {"producer_id": "producer", "session_id": "session"}
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_SHORT_UUID = re.compile(r"[A-Za-z0-9_-]{22}")
+_FOREIGN = re.compile(r"[0-9a-f]{8}-\w|__(consumer_offsets|transaction_state|share_group_state)$")
+_NEAR_MS = 600_000
+
+
+class Normaliser:
+    """The rules, for the answers of one sequence at one broker."""
+
+    def __init__(self, tag: str, now_ms: int, names: Names) -> None:
+        self._tag, self._now_ms, self._names = tag, now_ms, names
+        self._seen: dict[str, dict[Any, int]] = {}
+
+    def flat(self, answer: Any) -> Flat:
+        """An answer as a mapping of paths to values."""
+        found: Flat = {}
+        self._walk("", "", answer, found)
+        return found
+
+    def _walk(self, path: str, name: str, value: Any, found: Flat) -> None:
+        if isinstance(value, Mapping):
+            for field, inner in value.items():
+                self._walk(f"{path}.{field}" if path else field, field, inner, found)
+        elif isinstance(value, list):
+            self._walk_list(path, name, value, found)
+        else:
+            found[path] = self._value(name, value)
+
+    def _walk_list(self, path: str, name: str, elements: list[Any], found: Flat) -> None:
+        keyed = [(self._key(number, element), element) for number, element in enumerate(elements)]
+        ours = [(key, element) for key, element in keyed if key is not None]
+        counts: dict[str, int] = {}
+        found[f"{path}.count"] = len(ours)
+        for key, element in sorted(ours, key=lambda pair: pair[0]):
+            counts[key] = counts.get(key, 0) + 1
+            again = f"#{counts[key]}" if counts[key] > 1 else ""
+            self._walk(f"{path}[{key}{again}]", name, element, found)
+
+    def _key(self, number: int, element: Any) -> str | None:
+        """What an element is compared by; None if it is not of this sequence."""
+        if isinstance(element, str) and self._is_foreign(element):
+            return None
+        if not isinstance(element, Mapping):
+            return str(number)
+        if "base_offset" in element and "magic" in element:
+            return str(number)
+        for field in _KEYS:
+            value = element.get(field)
+            if field in element and value not in (None, "", bytes(16)):
+                if isinstance(value, str) and self._is_foreign(value):
+                    return None
+                extra = f"/{element['resource_type']}" if "resource_type" in element else ""
+                return f"{self._value(field, value)}{extra}"
+        return str(number)
+
+    def _is_foreign(self, text: str) -> bool:
+        return _FOREIGN.match(text) is not None and not text.startswith(f"{self._tag}-")
+
+    def _value(self, name: str, value: Any) -> Any:
+        if isinstance(value, bool) or value is None:
+            return value
+        if isinstance(value, int):
+            return self._number(name, value)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self._bytes(name, bytes(value))
+        if isinstance(value, str):
+            return self._text(name, value)
+        return value
+
+    def _number(self, name: str, value: int) -> Any:
+        if name in _PLACES:
+            return f"<{name}>"
+        if name in _EPOCHS | _SIZES and value >= 0:
+            return f"<{name}>"
+        kind = next((kind for field, kind in _INTERNED.items() if name.endswith(field)), None)
+        if kind is not None and value > (0 if kind == "session" else -1):
+            return self._interned(kind, value)
+        if abs(value - self._now_ms) < _NEAR_MS:
+            return f"now{value - self._now_ms:+d}"
+        if abs(value - time.time() * 1000) < _NEAR_MS:
+            return "<clock>"
+        return value
+
+    def _bytes(self, name: str, value: bytes) -> Any:
+        if name.endswith("_id") and len(value) == 16:
+            if value == bytes(16):
+                return "zero"
+            return self._names.ids.get(value) or self._interned("id", value)
+        try:
+            return self._text(name, value.decode("ascii"))
+        except UnicodeDecodeError:
+            return f"0x{value.hex()}"
+
+    def _text(self, name: str, value: str) -> Any:
+        if value and (name in _TEXTS or name in _PLACES):
+            return f"<{name}>"
+        value = value.replace(f"{self._tag}-", "$")
+        value = _UUID.sub(lambda found: self._interned("uuid", found[0]), value)
+        if name in ("member_id", "leader") and _SHORT_UUID.fullmatch(value):
+            return self._interned("uuid", value)
+        return value
+
+    def _interned(self, kind: str, value: Any) -> str:
+        known = self._seen.setdefault(kind, {})
+        return f"<{kind} {known.setdefault(value, len(known) + 1)}>"
