@@ -7,9 +7,11 @@ tools/compare_with_kafka.py fetch 'produce: *'   only these files or sequences, 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -23,13 +25,14 @@ from comparing.page import PAGE, page  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sequences", nargs="*", help="only these: a file's name, or a pattern of titles")
+    parser.add_argument("--all", action="store_true", help="print every difference of every sequence as it is found")
     parser.add_argument("--known", action="store_true", help="print declared differences as well")
     options = parser.parse_args()
     sequences = [one for one in every_sequence() if _wanted(one.title, options.sequences)]
     began = time.monotonic()
 
     def progress(verdict: Verdict) -> None:
-        if not verdict.passed:
+        if options.all and not verdict.passed:
             print(f"-- {verdict.sequence.title}\n{verdict}", flush=True)
         if options.known:
             for difference, entry in verdict.declared:
@@ -37,6 +40,8 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as directory:
         result = compare(Path(directory), sequences, progress)
+    for line in _summary(result.verdicts):
+        print(line)
     failed = [verdict for verdict in result.verdicts if not verdict.passed]
     print(f"{len(sequences) - len(failed)} of {len(sequences)} sequences passed in {time.monotonic() - began:.0f} s")
     if options.sequences:
@@ -47,6 +52,19 @@ def main() -> int:
         return 1
     PAGE.write_text(page(result))
     return 0
+
+
+def _summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
+    """Undeclared differences, those that look alike once, with where they were seen first."""
+    alike: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        if verdict.failure:
+            alike.setdefault(verdict.failure, []).append(verdict.sequence.title)
+        for one in verdict.undeclared:
+            what = f"{one.step.partition(' ')[0]} {re.sub(r"\[[^]]*", "[", one.path) or 'the answer'}: {one.kafka!r}, here {one.penstock!r}"
+            alike.setdefault(what, []).append(f"{one.sequence}, step {one.number + 1}, {one.step}")
+    for what, where in alike.items():
+        yield f"{what}\n    {len(where)} x: {where[0]}{'; ' + where[-1] if len(where) > 1 else ''}"
 
 
 def _wanted(title: str, patterns: list[str]) -> bool:

@@ -20,6 +20,7 @@ PLAIN: Mapping[ApiKey, Mapping[str, Any]] = {
     ApiKey.INIT_PRODUCER_ID: {"transactional_id": None, "transaction_timeout_ms": 60_000},
     ApiKey.PRODUCE: {"acks": -1, "timeout_ms": 1000},
     ApiKey.FETCH: {"max_wait_ms": 0, "session_epoch": -1},
+    ApiKey.ADD_PARTITIONS_TO_TXN: {"transactions": [{"transactional_id": ""}]},  # None at all is never answered.
 }
 UNKNOWN_TAGS = "020a03616263630178"
 """Two tagged fields, 10 and 99, that no API has."""

@@ -11,11 +11,12 @@ from typing import Any
 
 import yaml
 
+from .normalising import Flat
 from .running import Answer
 from .sequences import Sequence_
 
 DECLARED = Path(__file__).resolve().parents[1] / "differences.yaml"
-ABSENT = "<absent>"
+ABSENT, PRESENT, ANSWERED = "<absent>", "<present>", "answered"
 ANYTHING = "*"
 
 
@@ -78,17 +79,49 @@ def declared() -> list[Declared]:
 def differences(sequence: Sequence_, kafka: Sequence[Answer], penstock: Sequence[Answer]) -> Iterator[Difference]:
     """Field by field. An answer that only one of them gave is one difference, not one for each of its fields."""
     for number, (theirs, ours) in enumerate(zip(kafka, penstock, strict=True)):
-        paths = {*theirs.flat, *ours.flat}
-        if "" in paths and theirs.flat != ours.flat:
-            paths = {""}
-        for path in sorted(paths):
-            left, right = theirs.flat.get(path, ABSENT), ours.flat.get(path, ABSENT)
-            if path == "":
-                left, right = theirs.flat.get("", "answered"), ours.flat.get("", "answered")
-            if left != right or type(left) is not type(right):
-                yield Difference(
-                    sequence=sequence.title, step=theirs.step.title, number=number, path=path, kafka=left, penstock=right
-                )
+        for path, left, right in _unlike(theirs.flat, ours.flat):
+            yield Difference(
+                sequence=sequence.title, step=theirs.step.title, number=number, path=path, kafka=left, penstock=right
+            )
+
+
+def _unlike(kafka: Flat, penstock: Flat) -> Iterator[tuple[str, Any, Any]]:
+    """Paths and the two values. An element of a list that one of them lacks is one difference, not each of its fields."""
+    if "" in kafka or "" in penstock:
+        left, right = kafka.get("", ANSWERED), penstock.get("", ANSWERED)
+        if left != right:
+            yield "", left, right
+        return
+    told: set[str] = set()
+    for path in sorted({*kafka, *penstock}):
+        left, right = kafka.get(path, ABSENT), penstock.get(path, ABSENT)
+        if left == right and type(left) is type(right):
+            continue
+        if ABSENT in (left, right):
+            other = kafka if left == ABSENT else penstock
+            path = _missing(path, other)
+            if path in told:
+                continue
+            told.add(path)
+            if path.endswith("]"):
+                left, right = (ABSENT if side == ABSENT else PRESENT for side in (left, right))
+        elif path.endswith(".count") and _elements(kafka, path) != _elements(penstock, path):
+            continue  # Told by the elements.
+        yield path, left, right
+
+
+def _missing(path: str, other: Flat) -> str:
+    """The outermost element on the way to `path` that the other answer does not have; else the path itself."""
+    for found in re.finditer(r"\]", path):
+        element = path[: found.end()]
+        if not any(known.startswith(element) for known in other):
+            return element
+    return path
+
+
+def _elements(flat: Flat, count: str) -> set[str]:
+    prefix = count.removesuffix(".count") + "["
+    return {path.partition("]")[0] for path in flat if path.startswith(prefix)}
 
 
 def _list(value: Any) -> list[str]:

@@ -16,7 +16,10 @@ class Names:
 
     def __init__(self, tag: str, now_ms: int, parameters: Mapping[str, Any]) -> None:
         self._tag = tag
-        self.values: dict[str, Any] = {"now": now_ms, "zero.id": ZERO_ID, "unknown.id": UNKNOWN_ID, **parameters}
+        self._parameters = parameters
+        self.values: dict[str, Any] = {
+            "now": now_ms, "zero.id": ZERO_ID, "unknown.id": UNKNOWN_ID, "long": "x" * 5000, "name250": "x" * 250,
+        }  # fmt: skip
 
     def resolve(self, value: Any) -> Any:
         """The value with every name in it replaced."""
@@ -33,11 +36,14 @@ class Names:
         return known + int(whole[2]) if whole[2] else known
 
     def value(self, name: str) -> Any:
-        """What stands for this name. Parameters may themselves name something."""
+        """What stands for this name. Parameters may themselves name something, and have parts."""
         if name in self.values:
-            value = self.values[name]
-            return self.resolve(value) if isinstance(value, str) and value.startswith("$") else value
-        if "." in name:
+            return self.values[name]
+        whole, _, part = name.partition(".")
+        if whole in self._parameters:
+            value = self._parameters[whole]
+            return self.resolve(value[part] if part else value)
+        if part:
             raise KeyError(f"nothing is known as ${name}")
         return f"{self._tag}-{name}"
 

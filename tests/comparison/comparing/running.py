@@ -43,6 +43,7 @@ class Run:
         self._normaliser = Normaliser(sequence.tag, now_ms, self._names)
         self._connections: dict[str, Wire] = {}
         self._due: dict[str, list[tuple[Step, int]]] = {}
+        self._settled = 0
 
     def answers(self) -> list[Answer]:
         """Run it from beginning to end."""
@@ -92,8 +93,16 @@ class Run:
             met: list[bool] = []
             flat = self._receive(step.connection, step, correlation_id, step, met)
             if met == [True] or time.monotonic() > deadline:
+                if step.words.get("settle"):
+                    self._settle()
                 return flat
             time.sleep(UNTIL_PAUSE_S)
+
+    def _settle(self) -> None:
+        """Wait for what was changed. Kafka learns of changes in their order, so of a topic made now after all others."""
+        with Wire(self._bootstrap, timeout_s=ANSWER_TIMEOUT_S) as wire:
+            self._settled += 1
+            wire.create_topic(self._names.value(f"settled{self._settled}"))
 
     def _send(self, step: Step) -> int:
         assert step.key is not None

@@ -9,11 +9,11 @@
       - Metadata: {topics: [{name: $nothing}]}   # in the version of the sequence; else the newest; `Metadata 5` fixes it
         save: {id: topics.0.topic_id}            # $id in later requests to this broker
         until: {topics.0.error_code: 0}          # asked again until it is so
-        on: second                               # over another connection than the others
+        via: second                              # over another connection than the others
 
 `$name` is a topic, group or other name that nobody else uses; `$topic.id` the id of a topic made before. `$now-5` is
 five milliseconds before the time that all record timestamps of a run count from. Words of a step beside these:
-`silent` (no answer is due), `later` (its answer is read by a step `receive: connection`), `cut`, `extra`, `body` (what
+`silent` (no answer is due), `settle` (what it changed is waited for, where a broker learns of changes later), `later` (its answer is read by a step `receive: connection`), `cut`, `extra`, `body` (what
 is done to the bytes of the request), `close: connection`.
 """
 
@@ -23,7 +23,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -38,7 +38,7 @@ from .messages import BY_TITLE
 
 FOLDER = Path(__file__).resolve().parents[1] / "sequences"
 PREPARATIONS = "preparations"
-WORDS = {"save", "until", "on", "silent", "later", "cut", "extra", "body", "tags"}
+WORDS = {"save", "until", "via", "silent", "later", "cut", "extra", "body", "tags", "settle"}
 OTHER_STEPS = {"receive", "close"}
 
 
@@ -95,8 +95,17 @@ def load() -> list[Sequence_]:
     for path in sorted(FOLDER.glob("*.yaml")):
         if path.stem != PREPARATIONS:
             for name, words in yaml.safe_load(path.read_text()).items():
-                found += _spread(path.stem, name, words, preparations)
+                found += _distinct(_spread(path.stem, name, words, preparations))
     return found
+
+
+def _distinct(spread: Iterator[Sequence_]) -> Iterator[Sequence_]:
+    """The same sequences with names of their own, where parameters look alike."""
+    seen: dict[str, int] = {}
+    for sequence in spread:
+        seen[sequence.name] = seen.get(sequence.name, 0) + 1
+        again = seen[sequence.name]
+        yield replace(sequence, name=f"{sequence.name} #{again}") if again > 1 else sequence
 
 
 def _spread(group: str, name: str, words: Mapping[str, Any], preparations: Mapping[str, Any]) -> Iterator[Sequence_]:
@@ -110,7 +119,7 @@ def _spread(group: str, name: str, words: Mapping[str, Any], preparations: Mappi
         for values in itertools.product(*each.values()):
             parameters = dict(zip(each, values, strict=True))
             details = [f"v{version}"] if version is not None else []
-            details += [f"{parameter} {_brief(value)}" for parameter, value in parameters.items()]
+            details += [f"{parameter.rstrip('_')} {_brief(value)}" for parameter, value in parameters.items()]
             yield Sequence_(
                 group=group,
                 name=f"{name} ({', '.join(details)})" if details else name,
@@ -159,12 +168,12 @@ def _step(step: Mapping[str, Any], spread: ApiKey | None, version: int | None) -
         used = int(fixed)
     else:
         used = version if key == spread and version is not None else served()[key].stop - 1
-    return Step(key=key, version=used, fields=step[api] or {}, words=words, connection=words.get("on", "main"))
+    return Step(key=key, version=used, fields=step[api] or {}, words=words, connection=words.get("via", "main"))
 
 
 def _brief(value: Any) -> str:
     text = re.sub(r"\s+", " ", str(value))
-    return text if len(text) < 40 else f"{text[:37]}…"
+    return text if len(text) < 60 else f"{text[:57]}…"
 
 
 def _title(key: ApiKey) -> str:
