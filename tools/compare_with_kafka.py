@@ -61,7 +61,8 @@ def _summary(verdicts: Sequence[Verdict]) -> Iterator[str]:
         if verdict.failure:
             alike.setdefault(verdict.failure, []).append(verdict.sequence.title)
         for one in verdict.undeclared:
-            what = f"{one.step.partition(' ')[0]} {re.sub(r"\[[^]]*", "[", one.path) or 'the answer'}: {one.kafka!r}, here {one.penstock!r}"
+            path = re.sub(r"\[[^]]*", "[", one.path) or "the answer"
+            what = f"{one.step.partition(' ')[0]} {path}: {one.kafka!r}, here {one.penstock!r}"
             alike.setdefault(what, []).append(f"{one.sequence}, step {one.number + 1}, {one.step}")
     for what, where in alike.items():
         yield f"{what}\n    {len(where)} x: {where[0]}{'; ' + where[-1] if len(where) > 1 else ''}"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.model import Variant
-from benchmarks.peers.kafka import Kafka
+from benchmarks.peers.kafka import SETTINGS, Kafka
 from benchmarks.peers.server import Place
 from fixtures.server import Server
 from fixtures.waiting import eventually, free_ports
@@ -24,6 +24,8 @@ KAFKA_SETTINGS = {
     "auto.create.topics.enable": "true",
 }  # fmt: skip
 """One partition where there would be fifty, and no waiting for more members: quick, and as Penstock does."""
+PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in ("num.partitions", "log.retention.hours", "log.segment.bytes")}
+"""What Kafka's shipped server.properties says, so that it has been said to both."""
 GROUP, TRANSACTION = 0, 1
 
 
@@ -39,7 +41,7 @@ def both(directory: Path) -> Iterator[tuple[str, str]]:
     port, side_port = free_ports(2)
     place = Place(variant=Variant.KAFKA, directory=directory / "kafka", port=port, side_port=side_port)
     kafka = Kafka(JARS, KAFKA_SETTINGS).start(place)
-    penstock = Server(directory / "penstock")
+    penstock = Server(directory / "penstock", settings=PENSTOCK_SETTINGS)
     try:
         penstock.start()
         kafka.await_ready()

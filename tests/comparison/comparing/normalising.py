@@ -39,6 +39,7 @@ _TEXTS = {"error_message", "batch_index_error_message", "documentation", "messag
 _PLACES = {"host", "port", "log_dir", "cluster_id", "rack"}
 _EPOCHS = {"coordinator_epoch", "finalized_features_epoch"}
 _SIZES = {"total_bytes", "usable_bytes"}
+_SETS = {"partitions", "partition_indexes"}
 _INTERNED = {"producer_id": "producer", "session_id": "session"}
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHORT_UUID = re.compile(r"[A-Za-z0-9_-]{22}")
@@ -69,6 +70,8 @@ class Normaliser:
             found[path] = self._value(name, value)
 
     def _walk_list(self, path: str, name: str, elements: list[Any], found: Flat) -> None:
+        if name in _SETS and all(isinstance(element, int) for element in elements):
+            elements = sorted(elements)
         keyed = [(self._key(number, element), element) for number, element in enumerate(elements)]
         ours = [(key, element) for key, element in keyed if key is not None]
         counts: dict[str, int] = {}
@@ -86,14 +89,15 @@ class Normaliser:
             return str(number)
         if "base_offset" in element and "magic" in element:
             return str(number)
-        for field in _KEYS:
-            value = element.get(field)
-            if field in element and value not in (None, "", bytes(16)):
+        extra = f"/{element['resource_type']}" if "resource_type" in element else ""
+        named = [field for field in _KEYS if field in element]
+        for field in named:
+            value = element[field]
+            if value not in (None, "", bytes(16)):
                 if isinstance(value, str) and self._is_foreign(value):
                     return None
-                extra = f"/{element['resource_type']}" if "resource_type" in element else ""
                 return f"{self._value(field, value)}{extra}"
-        return str(number)
+        return f'""{extra}' if named else str(number)
 
     def _is_foreign(self, text: str) -> bool:
         return _FOREIGN.match(text) is not None and not text.startswith(f"{self._tag}-")

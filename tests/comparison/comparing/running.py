@@ -59,7 +59,7 @@ class Run:
             return
         with Wire(self._bootstrap, timeout_s=ANSWER_TIMEOUT_S) as wire:
             for name, made in self._sequence.topics.items():
-                configs = {key: str(value) for key, value in made.get("configs", {}).items()}
+                configs = {key: str(value) for key, value in self._names.resolve(made.get("configs", {})).items()}
                 known = self._names.value(name)
                 self._names.values[f"{name}.id"] = wire.create_topic(
                     known, partitions=made.get("partitions", 1), configs=configs
