@@ -63,7 +63,7 @@ GROUP_KEYS: Mapping[str, ConfigKey] = table(
                 doc="Client tags that a streams group spreads standby tasks over.",
             ),
             ConfigKey(
-                name="streams.assignor.name", type=ConfigType.STRING, default=None,
+                name="streams.assignor.name", type=ConfigType.STRING, default="sticky",
                 doc="The assignor of a streams group.",
             ),
             ConfigKey(

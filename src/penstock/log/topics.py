@@ -193,7 +193,7 @@ class Topics:
             raise Refused(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to a non-positive value.")
         if wanted.replication_factor is not None and wanted.replication_factor < 1:
             raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, "Replication factor must be larger than 0.")
-        _check_overrides(wanted.overrides, self.settings.of(cluster_id))
+        check_overrides(wanted.overrides, self.settings.of(cluster_id))
 
     def counts(self, cluster_id: int, wanted: NewTopic) -> tuple[int, int]:
         """The partitions and the replication factor that a new topic gets."""
@@ -355,7 +355,7 @@ class Topics:
 
             def checked(before: Overrides) -> Overrides:
                 after = change(before)
-                _check_overrides(after, settings)
+                check_overrides(after, settings)
                 return after
 
             if validate_only:
@@ -449,7 +449,8 @@ def unknown_topic(name: str) -> Refused:
     return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"This server does not host the topic {name}.")
 
 
-def _check_overrides(overrides: Overrides, settings: BrokerSettings) -> None:
+def check_overrides(overrides: Overrides, settings: BrokerSettings) -> None:
+    """Raise `Refused` unless a topic may have these overrides."""
     try:
         topic_configs.check(overrides, settings)
     except InvalidRequest as error:

@@ -88,7 +88,8 @@ def edited(
                     f"Can't {edit.operation.name} to key {edit.name} because its type is not LIST.",
                 )
             words = _words(after.get(edit.name, default(edit.name)))
-            asked = _words(edit.value)
+            asked = edit.value.split(",")  # Nothing is a word too, which no list may hold.
+            asked = [word.strip() for word in asked]
             if edit.operation is Operation.APPEND:
                 words += [word for word in asked if word not in words]
             else:

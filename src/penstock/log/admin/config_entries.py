@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.log import topic_configs
@@ -37,31 +38,50 @@ class Entry:
     doc: str | None = None
 
 
+_UNITS = {
+    name: tuple(synonym.setting for synonym in synonyms)
+    for synonyms in topic_configs.SYNONYMS.values()
+    for name in (synonym.setting for synonym in synonyms)
+}
+"""For each setting those that mean the same in another unit, itself included."""
+
+_OWN_NAME_ONLY = frozenset(
+    {
+        "share.auto.offset.reset", "share.isolation.level", "share.renew.acknowledge.enable",
+        "errors.deadletterqueue.topic.name", "errors.deadletterqueue.copy.record.enable",
+    }
+)  # fmt: skip
+"""Keys of groups that no setting of Kafka's brokers gives a default."""
+
+
 def topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
     """All keys of a topic with these overrides."""
     return [_topic_entry(key, overrides, settings) for key in topic_configs.TOPIC_KEYS.values()]
 
 
 def _topic_entry(key: ConfigKey, overrides: Mapping[str, str], settings: BrokerSettings) -> Entry:
-    synonyms = []
+    names = [synonym.setting for synonym in topic_configs.SYNONYMS.get(key.name, ())]
+    synonyms = _given(names, names[0], settings) if names else ()
     if key.name in overrides:
-        synonyms.append(Synonym(key.name, overrides[key.name], ConfigSource.TOPIC))
-    given = [
-        Synonym(synonym.setting, value.text, value.source)
-        for synonym in topic_configs.SYNONYMS.get(key.name, ())
-        for value in settings.given(synonym.setting)
-    ]
-    # What somebody set comes before any default, whichever of the names it was set under.
-    synonyms += [synonym for synonym in given if synonym.source is not ConfigSource.DEFAULT]
-    synonyms += [synonym for synonym in given if synonym.source is ConfigSource.DEFAULT]
+        synonyms = (Synonym(key.name, overrides[key.name], ConfigSource.TOPIC), *synonyms)
     return Entry(
         name=key.name,
         value=overrides.get(key.name, topic_configs.broker_default(key.name, settings)),
         source=synonyms[0].source if synonyms else ConfigSource.DEFAULT,
         type=key.type,
-        synonyms=tuple(synonyms),
+        synonyms=synonyms,
         doc=key.doc,
     )
+
+
+def _given(names: Sequence[str], asked: str, settings: BrokerSettings) -> tuple[Synonym, ...]:
+    """What settings that mean the same were given: what somebody set before any default, in whichever unit.
+
+    Kafka leaves out what comes before the first value under the name that is asked for.
+    """
+    found = [Synonym(name, value.text, value.source) for name in names for value in settings.given(name)]
+    found.sort(key=lambda synonym: synonym.source)
+    return tuple(itertools.dropwhile(lambda synonym: synonym.name != asked, found))
 
 
 def broker_entries(broker: Broker, settings: BrokerSettings) -> list[Entry]:
@@ -72,10 +92,10 @@ def broker_entries(broker: Broker, settings: BrokerSettings) -> list[Entry]:
         _fact("node.id", str(broker.node_id), ConfigType.INT, "The broker's id, by its newer name."),
     ]
     for key in SETTINGS.values():
-        given = [Synonym(key.name, value.text, value.source) for value in settings.given(key.name)]
+        given = _given(_UNITS.get(key.name, (key.name,)), key.name, settings)
         entries.append(
             Entry(
-                name=key.name, value=settings.text(key.name), type=key.type, doc=key.doc, synonyms=tuple(given),
+                name=key.name, value=settings.text(key.name), type=key.type, doc=key.doc, synonyms=given,
                 source=given[0].source if given else ConfigSource.DEFAULT, read_only=key.name not in DYNAMIC,
             )
         )  # fmt: skip
@@ -106,16 +126,25 @@ def group_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> lis
         replace(key, default=settings.text(f"group.{key.name}")) if f"group.{key.name}" in SETTINGS else key
         for key in GROUP_KEYS.values()
     )
-    return [_own_or_default(key, overrides, ConfigSource.GROUP) for key in keys]
+    return [_own_or_default(key, overrides, ConfigSource.GROUP, _behind(key.name)) for key in keys]
+
+
+def _behind(name: str) -> str:
+    """The setting of Kafka's brokers that a group's key takes its default from."""
+    if name == "streams.assignor.name":
+        return "group.streams.assignors"
+    return name if name in _OWN_NAME_ONLY else f"group.{name}"
 
 
 def client_metrics_entries(overrides: Mapping[str, str]) -> list[Entry]:
     """All keys of a client metrics subscription."""
-    return [_own_or_default(key, overrides, ConfigSource.CLIENT_METRICS) for key in CLIENT_METRICS_KEYS.values()]
+    return [
+        _own_or_default(key, overrides, ConfigSource.CLIENT_METRICS, key.name) for key in CLIENT_METRICS_KEYS.values()
+    ]
 
 
-def _own_or_default(key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource) -> Entry:
-    synonyms: tuple[Synonym, ...] = (Synonym(key.name, key.default, ConfigSource.DEFAULT),)
+def _own_or_default(key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource, behind: str) -> Entry:
+    synonyms: tuple[Synonym, ...] = (Synonym(behind, key.default, ConfigSource.DEFAULT),)
     if key.name in overrides:
         synonyms = (Synonym(key.name, overrides[key.name], own), *synonyms)
     return Entry(

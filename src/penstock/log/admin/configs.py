@@ -17,7 +17,7 @@ from penstock.log.brokers import Brokers
 from penstock.log.config_values import ConfigResource, ConfigSource, ConfigType
 from penstock.log.model import Topic
 from penstock.log.refusals import Refused
-from penstock.log.topics import Topics, unknown_topic
+from penstock.log.topics import Topics, check_overrides, unknown_topic
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_configs, incremental_alter_configs, list_config_resources
 from penstock.wire.messages.describe_configs import (
@@ -81,7 +81,7 @@ class ConfigHandlers:
         results = []
         for resource in request.resources:
             result = DescribeConfigsResult(
-                error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
+                error_message="", resource_type=resource.resource_type, resource_name=resource.resource_name
             )
             try:
                 entries = self._entries(context, resource)
@@ -208,11 +208,11 @@ class ConfigHandlers:
     async def _alter(
         self, context: RequestContext, kind: ConfigResource, name: str, change: Change, validate_only: bool
     ) -> None:
-        self._check_name(kind, name)
         cluster_id = context.cluster_id
         if kind is ConfigResource.TOPIC:
-            await self._topics.alter_topic(self._topic(context, name), change, validate_only=validate_only)
+            await self._alter_topic(context, name, change, validate_only)
             return
+        self._check_name(kind, name)
 
         def checked(before: Overrides) -> Overrides:
             after = change(before)
@@ -229,6 +229,17 @@ class ConfigHandlers:
             await self._topics.alter_broker(cluster_id, name, checked, validate_only=validate_only)
         else:
             await self._topics.alter_other(cluster_id, kind, name, checked, validate_only=validate_only)
+
+
+    async def _alter_topic(self, context: RequestContext, name: str, change: Change, validate_only: bool) -> None:
+        if not name:
+            raise Refused(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
+        topic_names.check(name)
+        topic = self._topics.registry.by_name(context.cluster_id, name)
+        if topic is None:  # Kafka looks at the values first.
+            check_overrides(change({}), self._topics.settings.of(context.cluster_id))
+            raise unknown_topic(name)
+        await self._topics.alter_topic(topic, change, validate_only=validate_only)
 
 
 def _kind(number: int) -> ConfigResource:
