@@ -30,6 +30,7 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.fetch import (
     AbortedTransaction,
+    EpochEndOffset,
     FetchableTopicResponse,
     FetchRequest,
     FetchResponse,
@@ -125,13 +126,16 @@ class FetchHandler:
         if partition is None or error is not ErrorCode.NONE:
             wanted.partition = None
             data.error_code, data.high_watermark, data.log_start_offset = error, -1, -1
+            data.aborted_transactions = []
             return Answer(wanted, partition, data)
         wanted.partition = partition
         end = partition.last_stable_offset if read_committed else partition.next_offset
         data.high_watermark, data.last_stable_offset = partition.next_offset, partition.last_stable_offset
         data.log_start_offset = partition.log_start
         answer = Answer(wanted, partition, data)
-        if wanted.fetch_offset < end and (room_bytes > 0 or first):
+        if _diverges(partition, wanted):
+            data.diverging_epoch = EpochEndOffset(epoch=LEADER_EPOCH, end_offset=partition.next_offset)
+        elif wanted.fetch_offset < end and (room_bytes > 0 or first):
             limit = min(max(wanted.max_bytes, 0), max(room_bytes, 0))
             found = self.reader.tail(partition, wanted.fetch_offset, limit, at_least_one=first)
             if read_committed and found:
@@ -296,7 +300,8 @@ class Poll:
                 cluster_id, wanted, room - size, read_committed=read_committed, first=size == 0,
                 may_read=self._may_read,
             )  # fmt: skip
-            if answer.data.error_code or answer.cold_bytes or answer.is_stored:
+            data = answer.data
+            if data.error_code or answer.cold_bytes or answer.is_stored or data.diverging_epoch:
                 urgent = True
             size += answer.cold_bytes or answer.size_bytes
             answers.append(answer)
@@ -400,6 +405,7 @@ class Poll:
             self._full
             or data.records
             or data.error_code
+            or data.diverging_epoch
             or data.high_watermark != wanted.sent_high_watermark
             or data.log_start_offset != wanted.sent_log_start
         )
@@ -424,8 +430,13 @@ def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:
         return ErrorCode.UNKNOWN_LEADER_EPOCH
     if 0 <= wanted.current_leader_epoch < LEADER_EPOCH:
         return ErrorCode.FENCED_LEADER_EPOCH
-    if not partition.log_start <= wanted.fetch_offset <= partition.next_offset or (
-        wanted.last_fetched_epoch > LEADER_EPOCH
-    ):
+    if wanted.last_fetched_epoch > LEADER_EPOCH or wanted.fetch_offset < partition.log_start:
+        return ErrorCode.OFFSET_OUT_OF_RANGE
+    if wanted.fetch_offset > partition.next_offset and not _diverges(partition, wanted):
         return ErrorCode.OFFSET_OUT_OF_RANGE
     return ErrorCode.NONE
+
+
+def _diverges(partition: Partition, wanted: Wanted) -> bool:
+    """Whether a client that says what it fetched last has more than there is: it is told where the epoch ends."""
+    return wanted.last_fetched_epoch == LEADER_EPOCH and wanted.fetch_offset > partition.next_offset

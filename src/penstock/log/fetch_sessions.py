@@ -119,19 +119,22 @@ class FetchSessions:
         A session that is somebody else's is not known: not even the names of its topics are for others. Raises
         `Refused` with the top-level error when the session is unknown or out of step.
         """
-        if request.session_epoch == FINAL_EPOCH:
+        if request.session_epoch in (FINAL_EPOCH, INITIAL_EPOCH):
             self._drop_own(request.session_id, owner)
-            return None, list(_wanted(request, by_id)), True
-        if request.session_epoch == INITIAL_EPOCH:
-            self._drop_own(request.session_id, owner)
-            wanted = list(_wanted(request, by_id))
+            # A partition that is named twice counts once, as it was named last.
+            wanted = list({(want.topic, want.index): want for want in _wanted(request, by_id)}.values())
+            if request.session_epoch == FINAL_EPOCH:
+                return None, wanted, True
             has_room = len(wanted) <= SESSION_MAX_PARTITIONS and self._partitions + len(wanted) <= ALL_MAX_PARTITIONS
-            session = self._open(by_id, owner) if wanted and has_room else None
+            session = self._open(by_id, owner) if has_room else None
             if session is not None:
                 session.wanted.update(((want.topic, want.index), want) for want in wanted)
                 self._partitions += len(session.wanted)
             return session, wanted, True
         session = self._continue(request, by_id, owner)
+        if not session.wanted:  # Its client has let go of everything: it is over, and the client told so by the id 0.
+            self.drop(session.session_id)
+            return None, [], False
         return session, list(session.wanted.values()), False
 
     def _drop_own(self, session_id: int, owner: Owner) -> None:

@@ -510,3 +510,42 @@ async def test_the_epoch_wraps() -> None:
     session.epoch = 0x7FFFFFFF
     assert world.start(asking(session_id=session_id, session_epoch=0x7FFFFFFF)).answer.error_code == NONE
     assert world.start(asking(session_id=session_id, session_epoch=1)).answer.error_code == NONE
+
+
+# ---- found by the comparison with Apache Kafka -----------------------------------------------------------------
+
+
+async def test_a_client_that_fetched_more_than_there_is_learns_where_the_epoch_ends() -> None:
+    world = World()
+    world.append(world.orders.partitions[0], ONE)
+    poll = world.start(asking((0, 4), last_fetched_epoch=0, max_wait_ms=60_000, session_epoch=0))
+    (data,) = poll.partitions
+    assert (data.error_code, data.high_watermark, data.log_start_offset, data.records) == (NONE, 1, 0, b"")
+    assert (data.diverging_epoch.epoch, data.diverging_epoch.end_offset) == (0, 1)
+    again = world.start(asking(session_id=poll.answer.session_id, session_epoch=1, max_wait_ms=60_000))
+    assert [one.diverging_epoch.end_offset for one in again.partitions] == [1]
+
+
+async def test_a_partition_named_twice_counts_once_as_it_was_named_last() -> None:
+    world = World()
+    world.append(world.orders.partitions[0], ONE, ONE)
+    for epoch in (-1, 0):
+        (data,) = world.start(asking((0, 0), (0, 1), session_epoch=epoch)).partitions
+        assert size_of(data) == len(ONE)
+
+
+async def test_partitions_with_errors_have_an_empty_list_of_aborted_transactions() -> None:
+    (data,) = World().start(asking((7, 0))).partitions
+    assert (data.error_code, data.aborted_transactions) == (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, [])
+
+
+async def test_a_session_begins_empty_and_ends_with_its_last_partition() -> None:
+    world = World()
+    session_id = world.start(asking(session_epoch=0)).answer.session_id
+    assert session_id != 0
+    more = world.start(asking((0, 0), session_id=session_id, session_epoch=1))
+    assert (more.answer.session_id, len(more.partitions)) == (session_id, 1)
+    left = world.start(asking(session_id=session_id, session_epoch=2, forgotten=(0,)))
+    assert (left.answer.error_code, left.answer.session_id, left.partitions) == (NONE, 0, [])
+    gone = world.start(asking(session_id=session_id, session_epoch=3))
+    assert gone.answer.error_code == ErrorCode.FETCH_SESSION_ID_NOT_FOUND
