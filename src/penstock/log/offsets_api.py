@@ -90,14 +90,18 @@ class OffsetHandlers:
                 index = wanted.partition_index
                 result = ListOffsetsPartitionResponse(partition_index=index)
                 partition = self._partition(context, topic.name, index)
-                if seen[topic.name, index] > 1:
+                times = seen.pop((topic.name, index), 0)
+                if times == 0:  # Refused and answered already.
+                    continue
+                if times > 1:
                     result.error_code = ErrorCode.INVALID_REQUEST
                 elif partition is None:
                     result.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
                 else:
                     await self._answer(context, partition, wanted, committed, result)
                 results.append(result)
-            response.topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=results))
+            if results:
+                response.topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=results))
         return response
 
     async def _answer(
@@ -153,6 +157,9 @@ class OffsetHandlers:
         result.error_code = epoch_error(wanted.current_leader_epoch)
         if result.error_code == ErrorCode.NONE and wanted.leader_epoch == LEADER_EPOCH:
             result.leader_epoch, result.end_offset = LEADER_EPOCH, partition.next_offset
+        elif result.error_code == ErrorCode.NONE and wanted.leader_epoch < NONE:
+            # An epoch before the first one ended where that began.
+            result.leader_epoch, result.end_offset = wanted.leader_epoch, partition.log_start
         return result
 
     async def delete_records(self, context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
@@ -160,9 +167,10 @@ class OffsetHandlers:
         response = DeleteRecordsResponse()
         marks: dict[Partition, int] = {}
         trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]] = []
-        for topic in request.topics:
+        # A topic or a partition that is named twice counts once, as it was named last.
+        for topic in {topic.name: topic for topic in request.topics}.values():
             results = []
-            for wanted in topic.partitions:
+            for wanted in {wanted.partition_index: wanted for wanted in topic.partitions}.values():
                 result = DeleteRecordsPartitionResult(partition_index=wanted.partition_index, low_watermark=NONE)
                 partition = self._partition(context, topic.name, wanted.partition_index)
                 if partition is None:
@@ -173,12 +181,13 @@ class OffsetHandlers:
                     end = partition.next_offset
                     offset = end if wanted.offset == HIGH_WATERMARK else wanted.offset
                     if 0 <= offset <= end:
-                        marks[partition] = max(offset, marks.get(partition, 0))
+                        marks[partition] = offset
                         trimmed.append((partition, result))
                     else:
                         result.error_code = ErrorCode.OFFSET_OUT_OF_RANGE
                 results.append(result)
-            response.topics.append(DeleteRecordsTopicResult(name=topic.name, partitions=results))
+            if results:
+                response.topics.append(DeleteRecordsTopicResult(name=topic.name, partitions=results))
         await self._trim(context, marks, trimmed)
         return response
 

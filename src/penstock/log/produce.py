@@ -89,7 +89,7 @@ class ProduceHandler:
         config = partition.topic.config
         outcome = inspect(records, config, self._clock.now_ms(), version=version, transactional=False)
         if isinstance(outcome, Rejected):
-            ticket.settle(0, _rejection(outcome))
+            ticket.settle(0, _rejection(partition, outcome))
         else:
             self._writer.submit(partition, outcome, ticket, 0)
 
@@ -135,7 +135,7 @@ class ProduceHandler:
         transactional, config = request.transactional_id is not None, partition.topic.config
         outcome = inspect(share.records, config, self._clock.now_ms(), version=version, transactional=transactional)
         if isinstance(outcome, Rejected):
-            return _rejection(outcome)
+            return _rejection(partition, outcome)
         if outcome.flags:
             owners, key = self.transactional_ids, (context.cluster_id, request.transactional_id or "")
             error = (
@@ -163,8 +163,13 @@ def _count_repeats_once(request: ProduceRequest) -> None:
     request.topic_data = list(topics.values())
 
 
-def _rejection(outcome: Rejected) -> Appended:
-    return Appended(outcome.error, message=outcome.message, record_errors=outcome.records)
+_WITHOUT_LOG_START = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.CORRUPT_MESSAGE)
+"""What Kafka refuses before it looks where the log starts."""
+
+
+def _rejection(partition: Partition, outcome: Rejected) -> Appended:
+    log_start = -1 if outcome.error in _WITHOUT_LOG_START else partition.log_start
+    return Appended(outcome.error, log_start=log_start, message=outcome.message, record_errors=outcome.records)
 
 
 def refusal_of(topic_name: str, topic_id: bytes, index: int, result: Appended) -> ProduceResponse:
@@ -181,7 +186,8 @@ def response_of(request: ProduceRequest, results: list[Appended]) -> ProduceResp
         answered = TopicProduceResponse(name=topic.name, topic_id=topic.topic_id)
         for share in topic.partition_data:
             answered.partition_responses.append(_share_of(share.index, next(remaining)))
-        response.responses.append(answered)
+        if topic.partition_data:
+            response.responses.append(answered)
     return response
 
 

@@ -430,7 +430,7 @@ class Writer:
         if isinstance(verdict, ErrorCode):
             ticket.settle(position, Appended(verdict))
         elif isinstance(verdict, Refusal):
-            ticket.settle(position, Appended(_REFUSALS[verdict]))
+            ticket.settle(position, Appended(_REFUSALS[verdict], log_start=share.partition.log_start))
         elif verdict.base_offset < share.base:
             ticket.settle(position, _repeat(verdict, share.partition))
         else:
@@ -689,7 +689,7 @@ def _answer_to_unappended(verdict: Unappended, partition: Partition) -> Appended
     if isinstance(verdict, ErrorCode):
         return Appended(verdict)
     if isinstance(verdict, Refusal):
-        return Appended(_REFUSALS[verdict])
+        return Appended(_REFUSALS[verdict], log_start=partition.log_start)
     return _repeat(verdict, partition)
 
 

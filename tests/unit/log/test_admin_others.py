@@ -261,7 +261,7 @@ async def test_list_offsets_refuses_a_partition_named_twice() -> None:
     wanted = [ListOffsetsPartition(partition_index=index, timestamp=-1) for index in (0, 0, 1)]
     request = ListOffsetsRequest(replica_id=-1, topics=[ListOffsetsTopic(name="orders", partitions=wanted)])
     response = await ask(world.offset_api.list_offsets, request, 7)
-    assert [p.error_code for p in response.topics[0].partitions] == [42, 42, 0]
+    assert [(p.partition_index, p.error_code) for p in response.topics[0].partitions] == [(0, 42), (1, 0)]
 
 
 @pytest.mark.parametrize(("failure", "code"), [(Unavailable("away"), 56), (CorruptData("bad"), -1)])
@@ -315,7 +315,8 @@ async def test_delete_records(version: int) -> None:
     topic = await with_records(world)
     assert await cut(world, (0, 5), (1, 0), version=version) == [(0, 0, 5), (1, 0, 0)]
     assert await cut(world, (0, 3)) == [(0, 0, 5)]  # Below the start nothing happens.
-    assert await cut(world, (0, 11), (0, -2), (9, 1)) == [(0, 1, -1), (0, 1, -1), (9, 3, -1)]
+    assert await cut(world, (0, 11), (1, -2), (9, 1)) == [(0, 1, -1), (1, 1, -1), (9, 3, -1)]
+    assert await cut(world, (0, 11), (0, 2)) == [(0, 0, 5)]  # Named twice: the last counts.
     assert await cut(world, (0, 1), name="nowhere") == [(0, 3, -1)]
     assert await cut(world, (0, -1)) == [(0, 0, 10)]  # The high watermark.
     assert topic.partitions[0].log_start == 10
@@ -337,4 +338,4 @@ async def test_delete_records_tells_clients_to_try_again_while_the_database_is_a
     world = World()
     await with_records(world)
     world.database.down = True
-    assert await cut(world, (0, 5), (0, 99)) == [(0, 6, -1), (0, 1, -1)]
+    assert await cut(world, (0, 5), (1, 99)) == [(0, 6, -1), (1, 1, -1)]

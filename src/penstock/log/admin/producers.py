@@ -59,6 +59,6 @@ def _producer(partition: Partition, state: ProducerState) -> describe_producers.
         producer_epoch=state.epoch,
         last_sequence=NONE if newest is None else newest.last_sequence,
         last_timestamp=state.last_ms if newest is None else newest.timestamp,
-        coordinator_epoch=NONE if transaction is None else 0,
+        coordinator_epoch=NONE,  # Kafka's is that of the last marker.
         current_txn_start_offset=NONE if transaction is None else transaction.first_offset,
     )
