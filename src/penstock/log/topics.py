@@ -189,10 +189,10 @@ class Topics:
         twin = self.registry.metric_twin(cluster_id, wanted.name)
         if twin is not None:
             raise _collides(wanted.name, twin)
-        if wanted.partition_count is not None and wanted.partition_count < 1:
-            raise Refused(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to a non-positive value.")
         if wanted.replication_factor is not None and wanted.replication_factor < 1:
             raise Refused(ErrorCode.INVALID_REPLICATION_FACTOR, "Replication factor must be larger than 0.")
+        if wanted.partition_count is not None and wanted.partition_count < 1:
+            raise Refused(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to a non-positive value.")
         check_overrides(wanted.overrides, self.settings.of(cluster_id))
 
     def counts(self, cluster_id: int, wanted: NewTopic) -> tuple[int, int]:

@@ -81,7 +81,7 @@ async def test_create_topics_in_every_version(version: int) -> None:
         (wanted("new", -1, -1, assignments=[(0, [])]), 39),
         (wanted("new", -1, -1, assignments=[(0, [1]), (2, [1])]), 39),
         (wanted("new", -1, -1, assignments=[(0, [1]), (0, [1])]), 39),
-        (wanted("__cluster_metadata"), 29),
+        (wanted("__cluster_metadata"), 42),
     ],
 )
 async def test_create_topics_answers(topic: CreatableTopic, code: int) -> None:

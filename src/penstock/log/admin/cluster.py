@@ -75,17 +75,12 @@ class ClusterHandlers:
         )
         if request.include_cluster_authorized_operations:
             response.cluster_authorized_operations = CLUSTER_OPERATIONS
+        if request.topics and context.api_version < 12 and any(map(_names_an_id, request.topics)):
+            # Before v12 the fields exist but may not be used; the whole request is refused.
+            return MetadataResponse(topics=[_unusable(topic) for topic in request.topics])
         found: Sequence[Topic | MetadataResponseTopic]
         if request.topics is None or (context.api_version == 0 and not request.topics):
             found = self._registry.all(context.cluster_id)
-        elif context.api_version < 12 and any(t.name is None or t.topic_id != ZERO_UUID for t in request.topics):
-            # Before v12 the fields exist but may not be used; the whole request is refused.
-            found = [
-                MetadataResponseTopic(
-                    error_code=ErrorCode.INVALID_REQUEST, name=topic.name or "", topic_id=topic.topic_id
-                )
-                for topic in request.topics
-            ]
         else:
             found = await self._find(context, request.topics, request.allow_auto_topic_creation)
         for topic in found:
@@ -238,6 +233,16 @@ class ClusterHandlers:
             name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in topic_names.INTERNAL,
             partitions=described, topic_authorized_operations=TOPIC_OPERATIONS,
         )  # fmt: skip
+
+
+def _names_an_id(topic: MetadataRequestTopic) -> bool:
+    return topic.name is None or topic.topic_id != ZERO_UUID
+
+
+def _unusable(topic: MetadataRequestTopic) -> MetadataResponseTopic:
+    return MetadataResponseTopic(
+        error_code=ErrorCode.INVALID_REQUEST, name=topic.name or "", topic_id=topic.topic_id
+    )
 
 
 def _missing(name: str) -> MetadataResponseTopic:

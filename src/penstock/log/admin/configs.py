@@ -113,7 +113,7 @@ class ConfigHandlers:
                 return config_entries.broker_entries(me, settings)
             case ConfigResource.BROKER_LOGGER:
                 return [
-                    Entry(name=logger, value=level, source=ConfigSource.BROKER_LOGGER, type=ConfigType.UNKNOWN)
+                    Entry(name=logger, value=level, source=ConfigSource.BROKER_LOGGER, type=ConfigType.UNKNOWN, doc="")
                     for logger, level in loggers.levels().items()
                 ]
             case ConfigResource.GROUP:

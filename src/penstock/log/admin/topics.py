@@ -97,7 +97,7 @@ class TopicHandlers:
 
     def _wanted(self, context: RequestContext, topic: CreatableTopic) -> NewTopic:
         if topic.name == METADATA_TOPIC:
-            raise Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, f"Nobody may create {METADATA_TOPIC}.")
+            raise Refused(ErrorCode.INVALID_REQUEST, f"Nobody may create {METADATA_TOPIC}.")
         overrides = {}
         for config in topic.configs:
             if config.value is None:
@@ -203,26 +203,28 @@ class TopicHandlers:
             return DeleteTopicsResponse(responses=[_not_deleted(state, refusal) for state in wanted])
         names = Counter(state.name for state in wanted if state.name is not None)
         ids = Counter(state.topic_id for state in wanted if state.topic_id != ZERO_UUID)
-        responses: list[DeletableTopicResult] = []
+        responses: dict[tuple[str | None, bytes], DeletableTopicResult] = {}
         going: dict[Topic, DeletableTopicResult] = {}
         for state in wanted:
             try:
                 _check_target(state, names, ids)
                 topic = self._target(context, state)
-                if topic not in going:
-                    allowance.spend(len(topic.partitions))
+                if topic in going:
+                    del going[topic]
+                    state.name, state.topic_id = topic.name, topic.topic_id
+                    raise Refused(ErrorCode.INVALID_REQUEST, "The topic is given by its name and by its id.")
+                allowance.spend(len(topic.partitions))
             except Refused as refusal:
-                responses.append(_not_deleted(state, refusal))
+                responses[state.name, state.topic_id] = _not_deleted(state, refusal)
                 continue
-            if topic not in going:
-                going[topic] = DeletableTopicResult(name=topic.name, topic_id=topic.topic_id)
+            going[topic] = DeletableTopicResult(name=topic.name, topic_id=topic.topic_id)
         try:
             await self._topics.delete(context.cluster_id, list(going))
         except PlatformError as error:
             for result in going.values():
                 result.error_code, result.error_message = admin_failure(error)
         return DeleteTopicsResponse(
-            throttle_time_ms=allowance.throttle_time_ms(), responses=responses + list(going.values())
+            throttle_time_ms=allowance.throttle_time_ms(), responses=[*responses.values(), *going.values()]
         )
 
     def _target(self, context: RequestContext, state: DeleteTopicState) -> Topic:
