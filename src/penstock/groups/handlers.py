@@ -39,6 +39,8 @@ _KEY_TYPES = (0, 1, 2)
 """Coordinators there are: of groups, of transactions, of share partitions."""
 _SHARE_PARTITION = 2
 _SHARE_PARTITION_NAME = re.compile(r".+:[A-Za-z0-9_-]{22}:[0-9]{1,10}", re.DOTALL)
+PROTOCOL_NAMED_SINCE = 5
+"""The version of SyncGroup whose clients must say which protocol they believe in."""
 
 
 class Endpoint(NamedTuple):
@@ -77,7 +79,7 @@ class GroupHandlers:
         one = found[0]
         return FindCoordinatorResponse(
             error_code=one.error_code,
-            error_message=one.error_message,
+            error_message=one.error_message or ErrorCode(one.error_code).name,  # As Kafka, success included.
             node_id=one.node_id,
             host=one.host,
             port=one.port,
@@ -102,7 +104,7 @@ class GroupHandlers:
             )
         endpoint = self._coordinators.coordinator(context, key_type, key)
         return Coordinator(
-            key=key, node_id=endpoint.node_id, host=endpoint.host, port=endpoint.port, error_message=None
+            key=key, node_id=endpoint.node_id, host=endpoint.host, port=endpoint.port, error_message=""
         )
 
     # --- Members ---
@@ -117,7 +119,7 @@ class GroupHandlers:
         if not request.group_id:
             return self._join_failed(version, request.member_id, ErrorCode.INVALID_GROUP_ID)
         timeout_ms = request.rebalance_timeout_ms if version >= 1 else request.session_timeout_ms
-        prefix = request.group_instance_id or context.client_id or ""
+        prefix = (context.client_id or "") if request.group_instance_id is None else request.group_instance_id
         asked = Join(
             member_id=request.member_id,
             new_member_id=self._groups.new_member_id(prefix),
@@ -159,6 +161,8 @@ class GroupHandlers:
 
     async def sync_group(self, context: RequestContext, request: SyncGroupRequest) -> SyncGroupResponse:
         """SyncGroup, key 14, v0-5. v3: static members. v5: protocol type and name, which must be the group's."""
+        if context.api_version >= PROTOCOL_NAMED_SINCE and None in (request.protocol_type, request.protocol_name):
+            return SyncGroupResponse(error_code=ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
         if not request.group_id:
             return SyncGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
         asked = Sync(

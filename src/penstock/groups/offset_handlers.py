@@ -77,6 +77,7 @@ class OffsetHandlers:
                     ],
                 )
                 for t, topic in enumerate(request.topics)
+                if topic.partitions
             ]
         )
 
@@ -140,8 +141,7 @@ class OffsetHandlers:
                 for topic in request.topics or ()
             ]
             return response
-        everything = dict.fromkeys((*offsets, *pending))
-        asked = self._all_topics(context, everything) if request.topics is None else request.topics
+        asked = self._all_topics(context, offsets) if request.topics is None else request.topics
         for topic in asked:
             topic_id, error_code = self._fetched_topic(context, topic)
             response.topics.append(_fetched(topic, topic.partition_indexes, topic_id, offsets, pending, error_code))
@@ -171,6 +171,8 @@ class OffsetHandlers:
 
     async def offset_delete(self, context: RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse:
         """OffsetDelete, key 47, v0 (KIP-496)."""
+        if not request.group_id:
+            return OffsetDeleteResponse(error_code=ErrorCode.INVALID_GROUP_ID)
         cluster_id = context.cluster_id
         known = {topic.name: self._topics.topic_id(cluster_id, topic.name) for topic in request.topics}
         wanted = {

@@ -146,24 +146,29 @@ class TransactionHandlers:
         key, producer = (context.cluster_id, asked.transactional_id), Producer(asked.producer_id, asked.producer_epoch)
         partitions = [partition for partition in found.values() if partition is not None]
         if asked.verify_only:
-            error = self._verify(key, producer, partitions)
-        else:
-            ids = frozenset(partition.partition_id for partition in partitions)
-            error = await self._code(self._service.add(key, Add(producer=producer, partitions=ids)))
+            return _per_partition(
+                asked.topics,
+                {
+                    where: _known(self._verify(key, producer, partition), context, "add_partitions")
+                    for where, partition in found.items()
+                    if partition is not None
+                },
+            )
+        ids = frozenset(partition.partition_id for partition in partitions)
+        error = await self._code(self._service.add(key, Add(producer=producer, partitions=ids)))
         return _per_partition(asked.topics, dict.fromkeys(found, _known(error, context, "add_partitions")))
 
-    def _verify(self, key: Key, producer: Producer, partitions: Iterable[Partition]) -> ErrorCode:
+    def _verify(self, key: Key, producer: Producer, partition: Partition) -> ErrorCode:
         try:
             self._service.require(key)
         except PlatformError as problem:
             return code_of(problem)
-        return self._service.verify(key, producer, partitions)
+        return self._service.verify(key, producer, [partition])
 
     async def add_offsets(self, context: RequestContext, request: AddOffsetsToTxnRequest) -> AddOffsetsToTxnResponse:
         """AddOffsetsToTxn, key 25, v0-4. v2: PRODUCER_FENCED. v3: flexible."""
-        if not request.transactional_id or not request.group_id:
-            code = ErrorCode.INVALID_REQUEST if request.group_id else ErrorCode.INVALID_GROUP_ID
-            return AddOffsetsToTxnResponse(error_code=code)
+        if not request.transactional_id:
+            return AddOffsetsToTxnResponse(error_code=ErrorCode.INVALID_REQUEST)
         producer = Producer(request.producer_id, request.producer_epoch)
         error = await self._code(
             self._service.add(

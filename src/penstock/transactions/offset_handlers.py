@@ -56,12 +56,15 @@ class TransactionOffsetHandlers:
                     ],
                 )
                 for t, topic in enumerate(request.topics)
+                if topic.partitions
             ]
         )
 
     async def _commit(
         self, context: RequestContext, request: TxnOffsetCommitRequest, offsets: dict[TopicPartition, Offset]
     ) -> ErrorCode:
+        if not request.group_id:
+            return ErrorCode.INVALID_GROUP_ID
         try:
             error = await self._join(context, request)
             if error is not ErrorCode.NONE:

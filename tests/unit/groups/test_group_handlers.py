@@ -91,6 +91,8 @@ async def stable(process: Process, count: int = 1, group: str = "g", **more) -> 
                 group_id=group,
                 generation_id=answer.generation_id,
                 member_id=answer.member_id,
+                protocol_type="consumer",
+                protocol_name="range",
                 assignments=[
                     SyncGroupRequestAssignment(member_id=member.member_id, assignment=member.member_id.encode())
                     for member in answer.members
