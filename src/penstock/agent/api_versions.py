@@ -24,6 +24,7 @@ SOFTWARE_SINCE = 3
 OWN_SOFTWARE = "penstock"
 FIRST_OWN_API = 10_000
 """APIs from here on are not Kafka's. Other clients are not told of them, and cannot stumble over them."""
+CLUSTER_SINCE = 5
 ZERO_FEATURES_SINCE = 4
 """Older clients cannot read a feature that may be at level 0 (KAFKA-17011)."""
 FEATURES = {
@@ -55,6 +56,8 @@ class ApiVersionsHandler:
             _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
         ):
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
+        if context.api_version >= CLUSTER_SINCE and (request.cluster_id is None) is not (request.node_id < 0):
+            return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)  # Both are named, or neither.
         if request.cluster_id not in (None, self._cluster_id(context)):
             return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
         features = features_of(self._table)
