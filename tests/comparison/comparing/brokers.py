@@ -21,10 +21,13 @@ JARS = ROOT / "build" / "bench"
 KAFKA_SETTINGS = {
     "offsets.topic.num.partitions": "1", "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
-    "auto.create.topics.enable": "true",
 }  # fmt: skip
 """One partition where there would be fifty, and no waiting for more members: quick, and as Penstock does."""
-PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in ("num.partitions", "log.retention.hours", "log.segment.bytes")}
+_SAID_TO_BOTH = (
+    "num.partitions", "log.retention.hours", "log.segment.bytes", "log.retention.check.interval.ms",
+    "socket.request.max.bytes",
+)  # fmt: skip
+PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH}
 """What Kafka's shipped server.properties says, so that it has been said to both."""
 GROUP, TRANSACTION = 0, 1
 

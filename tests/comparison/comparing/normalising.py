@@ -17,6 +17,7 @@ Flat = dict[str, Any]
 RULES = {
     "order": "Elements of a list that have a name, an id or a number of their own are compared by it, not by where"
     " they stand.",
+    "pieces": "A topic that is answered in several pieces counts as one.",
     "names": "Names of topics, groups and transactional ids carry a tag of the sequence; what belongs to another"
     " sequence, and Kafka's internal topics, are left out of lists.",
     "ids": "Topic ids, producer ids, fetch sessions and the random part of member ids count by which of them are the"
@@ -35,6 +36,7 @@ _KEYS = (
     "topic_id", "partition_index", "partition", "index", "api_key", "broker_id", "node_id", "error_partition",
     "user", "state_filters", "feature", "coordinator_key",
 )  # fmt: skip
+_PIECES = ("partition_responses", "partitions")
 _TEXTS = {"error_message", "batch_index_error_message", "documentation", "message"}
 _PLACES = {"host", "port", "log_dir", "cluster_id", "rack"}
 _EPOCHS = {"coordinator_epoch", "finalized_features_epoch"}
@@ -74,6 +76,7 @@ class Normaliser:
             elements = sorted(elements)
         keyed = [(self._key(number, element), element) for number, element in enumerate(elements)]
         ours = [(key, element) for key, element in keyed if key is not None]
+        ours = _joined(ours)
         counts: dict[str, int] = {}
         found[f"{path}.count"] = len(ours)
         for key, element in sorted(ours, key=lambda pair: pair[0]):
@@ -149,3 +152,19 @@ class Normaliser:
     def _interned(self, kind: str, value: Any) -> str:
         known = self._seen.setdefault(kind, {})
         return f"<{kind} {known.setdefault(value, len(known) + 1)}>"
+
+
+def _joined(keyed: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Pieces of one topic put together."""
+    whole: list[tuple[str, Any]] = []
+    first: dict[str, Mapping[str, Any]] = {}
+    for key, element in keyed:
+        inner = next((name for name in _PIECES if isinstance(element, Mapping) and name in element), None)
+        if inner is None:
+            whole.append((key, element))
+        elif key in first:
+            first[key][inner].extend(element[inner])
+        else:
+            first[key] = {**element, inner: [*element[inner]]}
+            whole.append((key, first[key]))
+    return whole
