@@ -421,3 +421,36 @@ def test_an_administrator_ends_what_a_producer_left(producer: Producer, topic: s
     assert first_offset() == -1
     assert wire.list_offset(topic, -1, isolation=1).offset == 2
     assert committed_values(wire, topic) == []
+
+
+@pytest.mark.parametrize("version", [9, 11, 12])
+def test_a_partition_that_was_added_by_writing_to_it_takes_batches_of_older_versions(
+    producer: Producer, topic: str, topic_id: bytes, version: int
+) -> None:
+    assert producer.send(topic_id, b"a", version=13).error_code == 0
+    assert producer.send(topic, b"b", version=version).error_code == 0
+    assert producer.end(commit=True).error_code == 0
+    assert committed_values(producer.wire, topic) == [b"a", b"b"]
+
+
+def test_whether_partitions_belong_to_a_transaction_is_told_one_by_one(
+    producer: Producer, wire: Wire, topic: str, topic_id: bytes, fresh_name: Callable[..., str]
+) -> None:
+    other = fresh_name()
+    wire.create_topic(other)
+    assert producer.send(topic_id, b"a").error_code == 0
+    asked = adding.AddPartitionsToTxnTransaction(
+        transactional_id=producer.name, producer_id=producer.id, producer_epoch=producer.epoch, verify_only=True,
+        topics=[adding.AddPartitionsToTxnTopic(name=name, partitions=[0]) for name in (topic, other)],
+    )  # fmt: skip
+    answer = wire.call(ApiKey.ADD_PARTITIONS_TO_TXN, 5, adding.AddPartitionsToTxnRequest(transactions=[asked]))
+    (result,) = answer.results_by_transaction
+    codes = {one.name: one.results_by_partition[0].partition_error_code for one in result.topic_results}
+    assert codes == {topic: 0, other: E.TRANSACTION_ABORTABLE}
+
+
+def test_empty_names_are_refused_before_anything_else(wire: Wire, producer: Producer, topic: str) -> None:
+    assert producer.commit_offset("", topic, 1) == E.INVALID_GROUP_ID
+    nobody = Producer(wire, "", id=producer.id, epoch=producer.epoch)
+    assert nobody.commit_offset("g", topic, 1) == E.INVALID_REQUEST
+    assert nobody.add_offsets("") == E.INVALID_REQUEST

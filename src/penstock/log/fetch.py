@@ -126,7 +126,8 @@ class FetchHandler:
         if partition is None or error is not ErrorCode.NONE:
             wanted.partition = None
             data.error_code, data.high_watermark, data.log_start_offset = error, -1, -1
-            data.aborted_transactions = []
+            if partition is None:
+                data.aborted_transactions = []  # As Kafka, which did not get so far as to ask how to read.
             return Answer(wanted, partition, data)
         wanted.partition = partition
         end = partition.last_stable_offset if read_committed else partition.next_offset

@@ -275,7 +275,9 @@ class TransactionHandlers:
 
     async def write_markers(self, context: RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse:
         """WriteTxnMarkers, key 27, v1-2: how an administrator aborts what a producer left open in a partition."""
-        return WriteTxnMarkersResponse(markers=[await self._write_marker(context, asked) for asked in request.markers])
+        return WriteTxnMarkersResponse(
+            markers=[await self._write_marker(context, asked) for asked in request.markers if asked.topics]
+        )
 
     async def _write_marker(self, context: RequestContext, asked: WritableTxnMarker) -> WritableTxnMarkerResult:
         found = {

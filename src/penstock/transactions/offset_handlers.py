@@ -65,6 +65,8 @@ class TransactionOffsetHandlers:
     ) -> ErrorCode:
         if not request.group_id:
             return ErrorCode.INVALID_GROUP_ID
+        if not request.transactional_id:
+            return ErrorCode.INVALID_REQUEST
         try:
             error = await self._join(context, request)
             if error is not ErrorCode.NONE:

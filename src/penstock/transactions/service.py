@@ -107,7 +107,7 @@ class TransactionService:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
         if cell.txn.epoch != batch.producer_epoch or batch.producer_epoch == EPOCH_MAX:
             return ErrorCode.INVALID_PRODUCER_EPOCH
-        if batch.flags & IMPLICIT or partition.partition_id in cell.txn.partitions:
+        if batch.flags & IMPLICIT or partition.partition_id in cell.txn.partitions or partition in cell.open:
             return ErrorCode.NONE
         return ErrorCode.TRANSACTION_ABORTABLE if batch.flags & ABORTABLE else ErrorCode.INVALID_TXN_STATE
 

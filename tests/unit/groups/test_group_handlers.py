@@ -120,7 +120,9 @@ async def test_members_keep_their_generation_over_a_restart() -> None:
     leader, follower = await stable(process, 2)
     restarted = await world.start()
     assert (await restarted.ask("heartbeat", beat(follower), version=4)).error_code == 0
-    request = SyncGroupRequest(group_id="g", generation_id=1, member_id=leader.member_id)
+    request = SyncGroupRequest(
+        group_id="g", generation_id=1, member_id=leader.member_id, protocol_type="consumer", protocol_name="range"
+    )  # fmt: skip
     synced = await restarted.ask("sync_group", request, version=5)
     assert synced.assignment == leader.member_id.encode()
     await world.clock.pass_ms(9_000)

@@ -59,6 +59,20 @@ def topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> lis
     return [_topic_entry(key, overrides, settings) for key in topic_configs.TOPIC_KEYS.values()]
 
 
+def new_topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
+    """The same for a topic that is being made, where a default in another unit counts as set, as in Kafka."""
+    return [
+        replace(entry, source=_first_source(entry.name, settings)) if entry.source is ConfigSource.DEFAULT else entry
+        for entry in topic_entries(overrides, settings)
+    ]
+
+
+def _first_source(name: str, settings: BrokerSettings) -> ConfigSource:
+    synonyms = topic_configs.SYNONYMS.get(name, ())
+    sources = [value.source for synonym in synonyms for value in settings.given(synonym.setting)]
+    return min(sources, default=ConfigSource.DEFAULT)
+
+
 def _topic_entry(key: ConfigKey, overrides: Mapping[str, str], settings: BrokerSettings) -> Entry:
     names = [synonym.setting for synonym in topic_configs.SYNONYMS.get(key.name, ())]
     synonyms = _given(names, names[0], settings) if names else ()
@@ -139,14 +153,19 @@ def _behind(name: str) -> str:
 def client_metrics_entries(overrides: Mapping[str, str]) -> list[Entry]:
     """All keys of a client metrics subscription."""
     return [
-        _own_or_default(key, overrides, ConfigSource.CLIENT_METRICS, key.name) for key in CLIENT_METRICS_KEYS.values()
+        _own_or_default(key, overrides, ConfigSource.CLIENT_METRICS, None) for key in CLIENT_METRICS_KEYS.values()
     ]
 
 
-def _own_or_default(key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource, behind: str) -> Entry:
-    synonyms: tuple[Synonym, ...] = (Synonym(behind, key.default, ConfigSource.DEFAULT),)
+def _own_or_default(key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource, behind: str | None) -> Entry:
+    synonyms = () if behind is None else (Synonym(behind, key.default, ConfigSource.DEFAULT),)
     if key.name in overrides:
         synonyms = (Synonym(key.name, overrides[key.name], own), *synonyms)
     return Entry(
-        name=key.name, value=synonyms[0].value, source=synonyms[0].source, type=key.type, synonyms=synonyms, doc=key.doc
+        name=key.name,
+        value=overrides.get(key.name, key.default),
+        source=own if key.name in overrides else ConfigSource.DEFAULT,
+        type=key.type,
+        synonyms=synonyms,
+        doc=key.doc,
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
+from penstock.log import topic_names
 from penstock.log.model import Partition, ProducerState
+from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import describe_producers
@@ -31,17 +33,24 @@ class ProducerHandlers:
         for wanted in request.topics:
             topic = self._registry.by_name(context.cluster_id, wanted.name)
             partitions = [] if topic is None else topic.partitions
+            missing = _missing(wanted.name)
             results = [
                 _described(partitions[index])
                 if 0 <= index < len(partitions)
-                else PartitionResponse(
-                    partition_index=index, error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-                    error_message="This server does not host this topic-partition.",
-                )
+                else PartitionResponse(partition_index=index, error_code=missing.code, error_message=missing.message)
                 for index in wanted.partition_indexes
             ]  # fmt: skip
             response.topics.append(TopicResponse(name=wanted.name, partitions=results))
         return response
+
+
+def _missing(name: str) -> Refused:
+    """Why there is no such partition."""
+    try:
+        topic_names.check(name)
+    except Refused as refusal:
+        return refusal
+    return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "This server does not host this topic-partition.")
 
 
 def _described(partition: Partition) -> PartitionResponse:

@@ -165,7 +165,7 @@ class ReplicaHandlers:
         """AlterPartitionReassignments, key 45, v0-1. v1: the client may forbid another replication factor. Any live
         agents are accepted, and the reassignment is over at once; so there is never one to cancel."""
         response = AlterPartitionReassignmentsResponse(
-            error_message="", allow_replication_factor_change=request.allow_replication_factor_change
+            error_message=None, allow_replication_factor_change=request.allow_replication_factor_change
         )
         for topic in request.topics:
             results = []

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.log.admin.config_entries import topic_entries
+from penstock.log.admin.config_entries import new_topic_entries
 from penstock.log.admin.failures import admin_failure
 from penstock.log.brokers import Brokers
 from penstock.log.model import Topic
@@ -151,7 +151,7 @@ class TopicHandlers:
                     name=entry.name, value=entry.value, read_only=entry.read_only, config_source=entry.source,
                     is_sensitive=entry.sensitive,
                 )
-                for entry in topic_entries(new.overrides, self._topics.settings.of(context.cluster_id))
+                for entry in new_topic_entries(new.overrides, self._topics.settings.of(context.cluster_id))
                 if entry.value is not None
             ]  # fmt: skip
         return result
