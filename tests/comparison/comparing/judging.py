@@ -41,7 +41,7 @@ class Declared:
     """A kind of difference that is known, and why it is so."""
 
     name: str
-    api: str
+    apis: tuple[str, ...]
     sequences: tuple[str, ...]
     fields: tuple[str, ...]
     kafka: Any
@@ -51,7 +51,7 @@ class Declared:
     def covers(self, difference: Difference) -> bool:
         """Whether this is one of them."""
         return (
-            _like(self.api, difference.step.partition(" ")[0])
+            any(_like(api, difference.step.partition(" ")[0]) for api in self.apis)
             and any(_like(pattern, difference.sequence) for pattern in self.sequences)
             and any(_like(pattern, difference.path) for pattern in self.fields)
             and _is(self.kafka, difference.kafka)
@@ -65,7 +65,7 @@ def declared() -> list[Declared]:
     return [
         Declared(
             name=name,
-            api=words.get("api", ANYTHING),
+            apis=tuple(_list(words.get("api", ANYTHING))),
             sequences=tuple(_list(words.get("sequences", ANYTHING))),
             fields=tuple(_list(words.get("fields", ANYTHING))),
             kafka=words.get("kafka", ANYTHING),
