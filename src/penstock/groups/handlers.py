@@ -103,9 +103,7 @@ class GroupHandlers:
                 error_message="A share partition is named GROUP:TOPIC_ID:PARTITION.",
             )
         endpoint = self._coordinators.coordinator(context, key_type, key)
-        return Coordinator(
-            key=key, node_id=endpoint.node_id, host=endpoint.host, port=endpoint.port, error_message=""
-        )
+        return Coordinator(key=key, node_id=endpoint.node_id, host=endpoint.host, port=endpoint.port, error_message="")
 
     # --- Members ---
 

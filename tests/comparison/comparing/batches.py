@@ -21,8 +21,9 @@ from penstock.wire.records import HEADER_BYTES, Record, TimestampType, build_bat
 CRC_AT, CHECKED_FROM = 17, 21
 LAYOUT = {
     "base_offset": (0, ">q"), "length": (8, ">i"), "partition_leader_epoch": (12, ">i"), "magic": (16, ">b"),
-    "attributes": (21, ">h"), "last_offset_delta": (23, ">i"), "base_timestamp": (27, ">q"), "max_timestamp": (35, ">q"),
-    "producer_id": (43, ">q"), "producer_epoch": (51, ">h"), "base_sequence": (53, ">i"), "record_count": (57, ">i"),
+    "attributes": (21, ">h"), "last_offset_delta": (23, ">i"), "base_timestamp": (27, ">q"),
+    "max_timestamp": (35, ">q"), "producer_id": (43, ">q"), "producer_epoch": (51, ">h"),
+    "base_sequence": (53, ">i"), "record_count": (57, ">i"),
 }  # fmt: skip
 PASSED_ON = ("producer_id", "producer_epoch", "base_sequence", "base_offset", "last_offset")
 

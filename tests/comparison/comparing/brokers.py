@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.model import Variant
-from benchmarks.peers.kafka import SETTINGS, Kafka
-from benchmarks.peers.server import Place
 from fixtures.server import Server
 from fixtures.waiting import eventually, free_ports
 from fixtures.wire import Wire
 
+from benchmarks.model import Variant
+from benchmarks.peers.kafka import SETTINGS, Kafka
+from benchmarks.peers.server import Place
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.find_coordinator import FindCoordinatorRequest
 

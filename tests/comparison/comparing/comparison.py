@@ -95,7 +95,8 @@ def _verdict(
     sequence: Sequence_, kafka: list[Answer] | str, penstock: list[Answer] | str, entries: Sequence[Declared]
 ) -> Verdict:
     if isinstance(kafka, str) or isinstance(penstock, str):
-        broken = [f"{name}: {said}" for name, said in (("Kafka", kafka), ("Penstock", penstock)) if isinstance(said, str)]
+        both_said = {"Kafka": kafka, "Penstock": penstock}
+        broken = [f"{name}: {said}" for name, said in both_said.items() if isinstance(said, str)]
         return Verdict(sequence=sequence, failure="could not be run; " + "; ".join(broken))
     undeclared, known = [], []
     for difference in differences(sequence, kafka, penstock):

@@ -86,7 +86,7 @@ def differences(sequence: Sequence_, kafka: Sequence[Answer], penstock: Sequence
 
 
 def _unlike(kafka: Flat, penstock: Flat) -> Iterator[tuple[str, Any, Any]]:
-    """Paths and the two values. An element of a list that one of them lacks is one difference, not each of its fields."""
+    """Paths and both values. An element of a list that one of them lacks is one difference, not each of its fields."""
     if "" in kafka or "" in penstock:
         left, right = kafka.get("", ANSWERED), penstock.get("", ANSWERED)
         if left != right:
@@ -121,7 +121,7 @@ def _missing(path: str, other: Flat) -> str:
 
 def _elements(flat: Flat, count: str) -> set[str]:
     prefix = count.removesuffix(".count") + "["
-    return {path.partition("]")[0] for path in flat if path.startswith(prefix)}
+    return {path[: path.index("]", len(prefix))] for path in flat if path.startswith(prefix)}
 
 
 def _list(value: Any) -> list[str]:

@@ -15,8 +15,8 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.consumer_protocol import encode_assignment, encode_subscription
 from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignment,
-    ConsumerProtocolSubscription,
     ConsumerProtocolAssignmentTopicPartition,
+    ConsumerProtocolSubscription,
 )
 from penstock.wire.messages.index import APIS
 from penstock.wire.primitives import Message
@@ -73,7 +73,10 @@ def _blob(value: Any) -> bytes:
         ((kind, topics),) = value.items()
         if kind == "subscription":
             return encode_subscription(ConsumerProtocolSubscription(topics=list(topics)), 1)
-        partitions = [ConsumerProtocolAssignmentTopicPartition(topic=name, partitions=list(numbers)) for name, numbers in topics.items()]
+        partitions = [
+            ConsumerProtocolAssignmentTopicPartition(topic=name, partitions=list(numbers))
+            for name, numbers in topics.items()
+        ]
         return encode_assignment(ConsumerProtocolAssignment(assigned_partitions=partitions), 1)
     return bytes.fromhex(value[2:]) if value.startswith("0x") else value.encode()
 

@@ -20,10 +20,10 @@ RULES = {
     "pieces": "A topic that is answered in several pieces counts as one.",
     "names": "Names of topics, groups and transactional ids carry a tag of the sequence; what belongs to another"
     " sequence, and Kafka's internal topics, are left out of lists.",
-    "ids": "Topic ids, producer ids, fetch sessions and the random part of member ids count by which of them are the"
-    " same: the first of its kind in a sequence is 1. That there is none (zero, -1, empty) is compared.",
-    "times": "A time within ten minutes of the base of the record timestamps is compared to the millisecond, relative to"
-    " it; one within ten minutes of the clock is \"now\".",
+    "ids": "Topic ids, producer ids, fetch sessions and the random part of member ids count by which of them are"
+    " the same: the first of its kind in a sequence is 1. That there is none (zero, -1, empty) is compared.",
+    "times": "A time within ten minutes of the base of the record timestamps is compared to the millisecond, relative"
+    " to it; one within ten minutes of the clock is \"now\".",
     "places": "Host, port, rack, directory and cluster id are there or not.",
     "epochs": "Epochs of coordinators and of finalized features are there or not. Leader epochs are compared.",
     "messages": "Sentences for people are there or not.",

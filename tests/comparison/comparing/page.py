@@ -37,8 +37,8 @@ def _counts(result: Comparison) -> Iterator[str]:
     only = sum(verdict.passed and bool(verdict.declared) for verdict in result.verdicts)
     failed = len(sequences) - same - only
     yield (
-        f"**{same + only} of {len(sequences)} sequences pass**: {same} are answered alike, {only} differ only where it is"
-        f" declared{f', {failed} fail' if failed else ''}. Together they are {sum(steps.values())} requests of"
+        f"**{same + only} of {len(sequences)} sequences pass**: {same} are answered alike, {only} differ only where it"
+        f" is declared{f', {failed} fail' if failed else ''}. Together they are {sum(steps.values())} requests of"
         f" {len(apis)} APIs, in every version that Penstock serves."
     )
     yield ""
@@ -78,7 +78,8 @@ def _shown(value: Any) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;") if "`" not in text else text.replace("|", "\\|")
+    text = text.replace("|", "\\|").replace("\n", " ")
+    return text if "`" in text else text.replace("<", "&lt;")
 
 
 def _rules() -> Iterator[str]:
@@ -89,5 +90,3 @@ def _rules() -> Iterator[str]:
     yield (
         "Beside that, each answer of Kafka is written again by Penstock's own codec, which must give the same bytes."
     )
-
-

@@ -99,7 +99,7 @@ class Run:
             time.sleep(UNTIL_PAUSE_S)
 
     def _settle(self) -> None:
-        """Wait for what was changed. Kafka learns of changes in their order, so of a topic made now after all others."""
+        """Wait for what was changed. Kafka learns of changes in their order, so of a topic made now last."""
         with Wire(self._bootstrap, timeout_s=ANSWER_TIMEOUT_S) as wire:
             self._settled += 1
             wire.create_topic(self._names.value(f"settled{self._settled}"))

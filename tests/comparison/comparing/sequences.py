@@ -6,15 +6,16 @@
       topics: {topic: {partitions: 2}}        # made before, and served when the sequence begins
       prepare: [stable group]                 # steps of preparations.yaml that come first
       steps:
-      - Metadata: {topics: [{name: $nothing}]}   # in the version of the sequence; else the newest; `Metadata 5` fixes it
+      - Metadata: {topics: [{name: $nothing}]}   # in the version of the sequence; else the newest
         save: {id: topics.0.topic_id}            # $id in later requests to this broker
         until: {topics.0.error_code: 0}          # asked again until it is so
         via: second                              # over another connection than the others
 
 `$name` is a topic, group or other name that nobody else uses; `$topic.id` the id of a topic made before. `$now-5` is
 five milliseconds before the time that all record timestamps of a run count from. Words of a step beside these:
-`silent` (no answer is due), `settle` (what it changed is waited for, where a broker learns of changes later), `later` (its answer is read by a step `receive: connection`), `cut`, `extra`, `body` (what
-is done to the bytes of the request), `close: connection`.
+`silent` (no answer is due), `settle` (what it changed is waited for, where a broker learns of changes later),
+`later` (its answer is read by a step `receive: connection`), `cut`, `extra`, `body`, `tags` (what is done to the bytes
+of the request), `close: connection`.
 """
 
 from __future__ import annotations
@@ -138,15 +139,18 @@ def _keys(raw: Sequence[Mapping[str, Any]]) -> Iterator[ApiKey]:
 
 
 def _versions(text: str) -> tuple[ApiKey, list[int | None]]:
-    """`Fetch` for all its versions, `Fetch 4-11`, `Fetch 12+`, `Fetch 4`."""
+    """`Fetch` for all versions, `Fetch 4-11`, `Fetch 12+`, `Fetch 4,12+`, `Fetch ends` for the oldest and newest."""
     title, _, limits = text.partition(" ")
     key = BY_TITLE[title]
     low, high = served()[key].start, served()[key].stop - 1
-    if limits:
-        lowest, dash, highest = limits.rstrip("+").partition("-")
-        low = max(low, int(lowest))
-        high = high if limits.endswith("+") else min(high, int(highest) if dash else int(lowest))
-    return key, list(range(low, high + 1))
+    if limits == "ends":
+        return key, sorted({low, high})
+    found: set[int] = set()
+    for span in limits.split(",") if limits else [f"{low}+"]:
+        lowest, dash, highest = span.rstrip("+").partition("-")
+        last = high if span.endswith("+") else int(highest) if dash else int(lowest)
+        found.update(range(max(low, int(lowest)), min(high, last) + 1))
+    return key, sorted(found)
 
 
 def _api(step: Mapping[str, Any]) -> str | None:

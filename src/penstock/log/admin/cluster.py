@@ -240,9 +240,7 @@ def _names_an_id(topic: MetadataRequestTopic) -> bool:
 
 
 def _unusable(topic: MetadataRequestTopic) -> MetadataResponseTopic:
-    return MetadataResponseTopic(
-        error_code=ErrorCode.INVALID_REQUEST, name=topic.name or "", topic_id=topic.topic_id
-    )
+    return MetadataResponseTopic(error_code=ErrorCode.INVALID_REQUEST, name=topic.name or "", topic_id=topic.topic_id)
 
 
 def _missing(name: str) -> MetadataResponseTopic:

@@ -152,9 +152,7 @@ def _behind(name: str) -> str:
 
 def client_metrics_entries(overrides: Mapping[str, str]) -> list[Entry]:
     """All keys of a client metrics subscription."""
-    return [
-        _own_or_default(key, overrides, ConfigSource.CLIENT_METRICS, None) for key in CLIENT_METRICS_KEYS.values()
-    ]
+    return [_own_or_default(key, overrides, ConfigSource.CLIENT_METRICS, None) for key in CLIENT_METRICS_KEYS.values()]
 
 
 def _own_or_default(key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource, behind: str | None) -> Entry:

@@ -230,7 +230,6 @@ class ConfigHandlers:
         else:
             await self._topics.alter_other(cluster_id, kind, name, checked, validate_only=validate_only)
 
-
     async def _alter_topic(self, context: RequestContext, name: str, change: Change, validate_only: bool) -> None:
         if not name:
             raise Refused(ErrorCode.INVALID_REQUEST, "Default topic resources are not allowed.")
