@@ -21,6 +21,8 @@ from .sequences import Sequence_, Step
 ANSWER_TIMEOUT_S = 20.0
 UNTIL_TIMEOUT_S = 15.0
 UNTIL_PAUSE_S = 0.05
+BUSY = (14, 51)
+"""A coordinator that loads, or still writes the markers of the last transaction: clients ask again."""
 CLOSED: Flat = {"": "the connection is closed"}
 SILENT: Flat = {"": "no answer"}
 SENT: Flat = {"": "sent"}
@@ -92,7 +94,7 @@ class Run:
                 return SENT
             met: list[bool] = []
             flat = self._receive(step.connection, step, correlation_id, step, met)
-            if met == [True] or time.monotonic() > deadline:
+            if (met == [True] and not _is_busy(flat)) or time.monotonic() > deadline:
                 if step.words.get("settle"):
                     self._settle()
                 return flat
@@ -153,6 +155,10 @@ class Run:
         if name not in self._connections:
             self._connections[name] = Wire(self._bootstrap, timeout_s=ANSWER_TIMEOUT_S)
         return self._connections[name]
+
+
+def _is_busy(flat: Flat) -> bool:
+    return any(path.endswith("error_code") and value in BUSY for path, value in flat.items())
 
 
 def _same(asked: Step, version: int, correlation_id: int, message: Any, frame: bytes) -> bool:
