@@ -28,7 +28,7 @@ RULES = {
     "epochs": "Epochs of coordinators and of finalized features are there or not. Leader epochs are compared.",
     "messages": "Sentences for people are there or not.",
     "sizes": "Bytes on and of a disk are there or not.",
-    "waiting": "Where Kafka's coordinator is loading or still writes markers (14, 51), it is asked again, as clients do.",
+    "waiting": "Where a coordinator is loading or still writes markers (14, 51), it is asked again, as clients do.",
     "addresses": "The client's address is compared.",
 }  # fmt: skip
 
