@@ -423,16 +423,6 @@ def test_an_administrator_ends_what_a_producer_left(producer: Producer, topic: s
     assert committed_values(wire, topic) == []
 
 
-@pytest.mark.parametrize("version", [9, 11, 12])
-def test_a_partition_that_was_added_by_writing_to_it_takes_batches_of_older_versions(
-    producer: Producer, topic: str, topic_id: bytes, version: int
-) -> None:
-    assert producer.send(topic_id, b"a", version=13).error_code == 0
-    assert producer.send(topic, b"b", version=version).error_code == 0
-    assert producer.end(commit=True).error_code == 0
-    assert committed_values(producer.wire, topic) == [b"a", b"b"]
-
-
 def test_whether_partitions_belong_to_a_transaction_is_told_one_by_one(
     producer: Producer, wire: Wire, topic: str, topic_id: bytes, fresh_name: Callable[..., str]
 ) -> None:

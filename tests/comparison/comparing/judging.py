@@ -47,6 +47,8 @@ class Declared:
     kafka: Any
     penstock: Any
     reason: str
+    shown: tuple[str, str] | None = None
+    """What the page says of both sides, where the values themselves say little."""
 
     def covers(self, difference: Difference) -> bool:
         """Whether this is one of them."""
@@ -71,6 +73,7 @@ def declared() -> list[Declared]:
             kafka=words.get("kafka", ANYTHING),
             penstock=words.get("penstock", ANYTHING),
             reason=" ".join(words["reason"].split()),
+            shown=tuple(words["shown"]) if "shown" in words else None,
         )
         for name, words in entries.items()
     ]

@@ -60,7 +60,7 @@ def _differences(result: Comparison) -> Iterator[str]:
         seen = result.occurrences(entry)
         apis = sorted({difference.step.partition(" ")[0] for difference in seen} & set(TITLES.values()))
         where = len({difference.sequence for difference in seen})
-        theirs, ours = ("; ".join(_values(seen, side)) for side in ("kafka", "penstock"))
+        theirs, ours = entry.shown or ("; ".join(_values(seen, side)) for side in ("kafka", "penstock"))
         yield f"| {entry.name} | {', '.join(apis)} | {theirs} | {ours} | {where} | {_cell(entry.reason)} |"
 
 
