@@ -37,7 +37,7 @@ _NOT_ASKED = -(1 << 31)
 
 _KEY_TYPES = (0, 1, 2)
 """Coordinators there are: of groups, of transactions, of share partitions."""
-_SHARE_PARTITION = 2
+_SHARE_PARTITION, _SHARE_SINCE = 2, 6
 _SHARE_PARTITION_NAME = re.compile(r".+:[A-Za-z0-9_-]{22}:[0-9]{1,10}", re.DOTALL)
 PROTOCOL_NAMED_SINCE = 5
 """The version of SyncGroup whose clients must say which protocol they believe in."""
@@ -86,7 +86,7 @@ class GroupHandlers:
         )
 
     def _find(self, context: RequestContext, key_type: int, key: str) -> Coordinator:
-        if key_type not in _KEY_TYPES:
+        if key_type not in _KEY_TYPES or (key_type == _SHARE_PARTITION and context.api_version < _SHARE_SINCE):
             return Coordinator(
                 key=key,
                 node_id=-1,

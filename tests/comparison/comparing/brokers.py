@@ -29,7 +29,7 @@ _SAID_TO_BOTH = (
 )  # fmt: skip
 PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH}
 """What Kafka's shipped server.properties says, so that it has been said to both."""
-GROUP, TRANSACTION = 0, 1
+COORDINATED = {0: "warm-up", 1: "warm-up", 2: "warm-up:AAAAAAAAAAAAAAAAAAAAAQ:0"}
 
 
 def install_kafka() -> None:
@@ -61,11 +61,11 @@ def both(directory: Path) -> Iterator[tuple[str, str]]:
 def _warm_up(address: str) -> None:
     """Kafka makes the topics of its coordinators when it is first asked for one."""
     with Wire(address) as wire:
-        for kind in (GROUP, TRANSACTION):
-            request = FindCoordinatorRequest(key_type=kind, coordinator_keys=["warm-up"])
+        for kind, name in COORDINATED.items():
+            request = FindCoordinatorRequest(key_type=kind, coordinator_keys=[name])
 
             def found(request: FindCoordinatorRequest = request) -> bool:
-                return bool(wire.call(ApiKey.FIND_COORDINATOR, 4, request).coordinators[0].error_code == 0)
+                return bool(wire.call(ApiKey.FIND_COORDINATOR, 6, request).coordinators[0].error_code == 0)
 
             eventually(found, within_s=60, what=f"a coordinator of kind {kind}")
         wire.producer_id()

@@ -31,6 +31,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from penstock.agent.api_versions import FIRST_OWN_API
 from penstock.agent.apis import Handlers, apis
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
@@ -83,10 +84,10 @@ class Sequence_:
 
 @cache
 def served() -> Mapping[int, range]:
-    """The versions of each API that Penstock answers."""
+    """The versions of each of Kafka's APIs that Penstock answers."""
     kinds = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(Handlers).items()}
     handlers = Handlers(**{name: object.__new__(kind) for name, kind in kinds.items()})
-    return {key: api.versions for key, api in apis(handlers).items()}
+    return {key: api.versions for key, api in apis(handlers).items() if stable(ApiKey(key)) and key < FIRST_OWN_API}
 
 
 def load() -> list[Sequence_]:
