@@ -23,6 +23,7 @@ UNTIL_TIMEOUT_S = 15.0
 UNTIL_PAUSE_S = 0.05
 BUSY = (14, 51)
 """A coordinator that loads, or still writes the markers of the last transaction: clients ask again."""
+ENDING = ("PrepareCommit", "PrepareAbort")
 CLOSED: Flat = {"": "the connection is closed"}
 SILENT: Flat = {"": "no answer"}
 SENT: Flat = {"": "sent"}
@@ -158,7 +159,10 @@ class Run:
 
 
 def _is_busy(flat: Flat) -> bool:
-    return any(path.endswith("error_code") and value in BUSY for path, value in flat.items())
+    return any(
+        (path.endswith("error_code") and value in BUSY) or (path.endswith("transaction_state") and value in ENDING)
+        for path, value in flat.items()
+    )
 
 
 def _same(asked: Step, version: int, correlation_id: int, message: Any, frame: bytes) -> bool:
