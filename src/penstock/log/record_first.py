@@ -1,7 +1,7 @@
 """The quick way of a commit: the WAL object says itself what it commits, and its row follows later.
 
 One write makes a flush durable and ordered, where the way through the database takes two and a transaction: half the
-latency, and a tenth of the CPU time for a flush of one record (docs/decisions/0008-record-first.md). Where the disk is
+latency, and a tenth of the CPU time for a flush of one record (docs/decisions/0012-record-first.md). Where the disk is
 quick, small flushes are written on the event loop's own thread: waiting for 0.2 ms is cheaper than handing over to
 another thread and back. How quick it is, is measured with every write.
 
