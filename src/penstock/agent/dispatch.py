@@ -21,9 +21,9 @@ from penstock.agent.throttling import Stopwatch, record_bytes, throttle, timed
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.log.answers import Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler, refusal_of, response_of
-from penstock.log.writer import Appended
 from penstock.quotas.throttles import Throttles
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from penstock.base.errors import PlatformError
+from penstock.log.answers import Appended, Settles
 from penstock.log.batches import Accepted
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.markers import marker
@@ -24,9 +25,6 @@ from penstock.log.model import Partition, ProducerState, SequenceBatch
 from penstock.log.producers import note_marker
 from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
-
-if TYPE_CHECKING:
-    from penstock.log.writer import Appended, Settles
 
 
 @dataclass(slots=True)

@@ -8,10 +8,11 @@ from typing import Protocol
 from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_ID, Authorizer
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
+from penstock.log.answers import Appended, Settles, Ticket
 from penstock.log.batches import Accepted, Rejected, inspect, is_transactional
 from penstock.log.model import Partition
 from penstock.log.registry import Registry
-from penstock.log.writer import Appended, Settles, Ticket, Writer
+from penstock.log.writer import Writer
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.hot import ProduceShape

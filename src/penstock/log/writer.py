@@ -17,27 +17,25 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from struct import Struct
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
+from penstock.log.answers import Appended, Settles, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath, Outdated
 from penstock.log.commits import (
     CONTROL,
     Commit,
-    CommitEntry,
-    ProducerBatch,
     Rest,
-    Unappended,
     apply_entry,
     wake,
 )
 from penstock.log.flush import Flush, Passenger, Share, TransactionGuard
-from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP, Partition, ProducerState, SequenceBatch, Span
+from penstock.log.layout import answers_in_part, entries_of, index_of, write_moved_offsets, write_offset
+from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
 from penstock.log.producers import Refusal, awaited, judge, last_sequence, remember
-from penstock.log.segments import LONG_BYTES, SegmentBuilder
+from penstock.log.segments import LONG_BYTES
 from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
 
@@ -46,32 +44,7 @@ COMPLAIN_EVERY_S = 10.0
 """How often the log says that flushes still fail: producers try again many times a second."""
 AWAITED_MAX = 1_000
 """How many producers whose first batch failed are remembered in a partition."""
-_PREFIX = Struct(">qii")
-_LENGTH_OVERHEAD = 12
-_REFUSALS = {
-    Refusal.OUT_OF_ORDER: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-    Refusal.FENCED: ErrorCode.INVALID_PRODUCER_EPOCH,
-    Refusal.TOO_EARLY: ErrorCode.KAFKA_STORAGE_ERROR,
-}
 _log = logging.getLogger(__name__)
-
-
-class Appended(NamedTuple):
-    """The answer for one partition of a produce request."""
-
-    error: ErrorCode
-    base_offset: int = -1
-    append_time_ms: int = NO_TIMESTAMP
-    log_start: int = -1
-    message: str | None = None
-    record_errors: tuple[tuple[int, str], ...] = ()
-
-
-class Settles(Protocol):
-    """Someone who waits for the answers of one request's partitions."""
-
-    def settle(self, position: int, result: Appended) -> None:
-        """The answer for the partition that was submitted under this position."""
 
 
 class Room(Protocol):
@@ -83,24 +56,6 @@ class Room(Protocol):
 
     async def wait(self) -> None:
         """Until there is room again, or for as long as makes sense."""
-
-
-class Ticket:
-    """A produce request on its way: the answers that are there, and what to do when all are."""
-
-    __slots__ = ("finish", "remaining", "results")
-
-    def __init__(self, results: list[Appended | None], finish: Callable[[list[Appended]], None]) -> None:
-        self.results = results
-        self.remaining = sum(result is None for result in results)
-        self.finish = finish
-
-    def settle(self, position: int, result: Appended) -> None:
-        """Note the answer for one partition; the last one finishes the request."""
-        self.results[position] = result
-        self.remaining -= 1
-        if not self.remaining:
-            self.finish(self.results)  # type: ignore[arg-type]  # None is left nowhere
 
 
 Waiting = tuple[Accepted, Settles, int]
@@ -236,7 +191,7 @@ class Writer:
                 return False
             self._land(flush)
             return True
-        entries, bases = _entries(flush.shares)
+        entries, bases = entries_of(flush.shares)
         commit = self._commit_path.commit_now(flush.body, entries, bases, change)
         if commit is None:
             return False
@@ -282,7 +237,7 @@ class Writer:
     async def _flush(self, flush: Flush) -> None:
         change = flush.change
         if flush.shares:
-            entries, bases = _entries(flush.shares)
+            entries, bases = entries_of(flush.shares)
             self._succeed(flush, await self._commit_path.commit(flush.body, entries, bases, change))
         elif change is not None:
             await self._commit_path.change(change)
@@ -330,7 +285,7 @@ class Writer:
                 end = position + len(data)
                 body[position:end] = data
                 # With the offset that it will most likely have, so that what the WAL holds is what a segment holds.
-                _PREFIX.pack_into(body, position, offset, end - position - _LENGTH_OVERHEAD, LEADER_EPOCH)
+                write_offset(body, position, offset, len(data))
                 position = end
         flush.body, flush.tenants = body, chunk.tenants
         return flush
@@ -368,7 +323,7 @@ class Writer:
             share.byte_length += len(batch.data)
         if not share.appended:
             for known, ticket, position in share.repeated:
-                ticket.settle(position, _repeat(known, partition))
+                ticket.settle(position, repeated(known, partition))
         return share
 
     def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | None:
@@ -430,9 +385,9 @@ class Writer:
         if isinstance(verdict, ErrorCode):
             ticket.settle(position, Appended(verdict))
         elif isinstance(verdict, Refusal):
-            ticket.settle(position, Appended(_REFUSALS[verdict], log_start=share.partition.log_start))
+            ticket.settle(position, refused(verdict, share.partition))
         elif verdict.base_offset < share.base:
-            ticket.settle(position, _repeat(verdict, share.partition))
+            ticket.settle(position, repeated(verdict, share.partition))
         else:
             share.repeated.append((verdict, ticket, position))
 
@@ -461,7 +416,7 @@ class Writer:
             moved = commit.bases[number] - share.base
             view = body[share.byte_start : share.byte_start + share.byte_length]
             if moved:
-                _give_moved_offsets(view, share, moved)
+                write_moved_offsets(view, share, moved)
             transactional = share.transactional
             span = apply_entry(
                 partition, commit, number, view, None if moved else share.producers,
@@ -472,7 +427,7 @@ class Writer:
             if span is not None:
                 tenants.append((partition, span))
                 if share.byte_length >= LONG_BYTES and not moved:
-                    span.index = _index(share)
+                    span.index = index_of(share)
             if partition.awaited:
                 for producer_id in share.producers:
                     partition.awaited.pop(producer_id, None)
@@ -489,7 +444,7 @@ class Writer:
             for batch, ticket, slot, offset in share.appended:
                 ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
             for known, ticket, slot in share.repeated:
-                ticket.settle(slot, _repeat(known, partition, moved))
+                ticket.settle(slot, repeated(known, partition, moved))
         for passenger in flush.passengers or ():
             passenger.landed()
         self._on_commit(commit)
@@ -502,7 +457,7 @@ class Writer:
             stretches.setdefault(origin, []).append(position)
         for number, share in enumerate(flush.shares):
             partition, own = share.partition, stretches.get(number, [])
-            answers = _answers_in_part(share, number, flush.body, commit, own, rest)
+            answers = answers_in_part(share, number, flush.body, commit, own, rest)
             for position in own:
                 self._apply_stretch(flush, commit, position, partition)
             if share.transactional is not None and self.transactions is not None:
@@ -588,23 +543,6 @@ def _next_turn(callback: Callable[[], None]) -> None:
     asyncio.get_running_loop().call_soon(callback)
 
 
-def _give_moved_offsets(view: memoryview, share: Share, moved: int) -> None:
-    """Others had appended to the partition meanwhile."""
-    position = 0
-    for batch, _, _, offset in share.appended:
-        size = len(batch.data)
-        _PREFIX.pack_into(view, position, offset + moved, size - _LENGTH_OVERHEAD, LEADER_EPOCH)
-        position += size
-
-
-def _index(share: Share) -> tuple[bytes, bytes]:
-    """The indexes that a segment of these batches has."""
-    builder = SegmentBuilder(share.base)
-    for batch, _, _, offset in share.appended:
-        builder.add(offset, len(batch.data), batch.max_timestamp)
-    return builder.index
-
-
 def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
     """What an arena does before it uses a chunk again: its spans are no longer in memory."""
     for partition, span in tenants:
@@ -630,69 +568,3 @@ def _fitting(pending: list[Waiting], room_bytes: int) -> int:
         if total > room_bytes and count:
             return count
     return len(pending)
-
-
-def _entries(shares: list[Share]) -> tuple[list[CommitEntry], list[int]]:
-    entries = []
-    for share in shares:
-        producer_batches = tuple(
-            ProducerBatch(
-                batch.producer_id,
-                batch.producer_epoch,
-                batch.base_sequence,
-                batch.offset_count - 1,
-                offset - share.base,
-                batch.max_timestamp,
-                batch.flags,
-            )
-            for batch, _, _, offset in share.appended
-            if batch.producer_id >= 0
-        )
-        entries.append(
-            CommitEntry(
-                share.partition.partition_id,
-                share.byte_start,
-                share.byte_length,
-                share.next_offset - share.base,
-                len(share.appended),
-                max(batch.max_timestamp for batch, _, _, _ in share.appended),
-                producer_batches,
-            )
-        )
-    return entries, [share.base for share in shares]
-
-
-def _answers_in_part(
-    share: Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: Rest
-) -> dict[int, Appended]:
-    """The answer to each batch, by the offset it was meant to get. Those that are in the log get theirs written in."""
-    partition, answers, byte_position = share.partition, {}, share.byte_start
-    waiting, left, offset = iter(stretches), 0, 0
-    for count, (batch, _, _, believed) in enumerate(share.appended):
-        size = len(batch.data)
-        if (number, count) in rest.unappended:
-            answers[believed] = _answer_to_unappended(rest.unappended[number, count], partition)
-        else:
-            if not left:
-                position = next(waiting)
-                left, offset = commit.entries[position].batch_count, commit.bases[position]
-            _PREFIX.pack_into(body, byte_position, offset, size - _LENGTH_OVERHEAD, LEADER_EPOCH)
-            answers[believed] = Appended(ErrorCode.NONE, offset, batch.append_time_ms, partition.log_start)
-            left, offset = left - 1, offset + batch.offset_count
-        byte_position += size
-    return answers
-
-
-def _answer_to_unappended(verdict: Unappended, partition: Partition) -> Appended:
-    if verdict is None:
-        return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-    if isinstance(verdict, ErrorCode):
-        return Appended(verdict)
-    if isinstance(verdict, Refusal):
-        return Appended(_REFUSALS[verdict], log_start=partition.log_start)
-    return _repeat(verdict, partition)
-
-
-def _repeat(known: SequenceBatch, partition: Partition, moved: int = 0) -> Appended:
-    """The answer to a batch that was appended before: where it is (KAFKA.md B6)."""
-    return Appended(ErrorCode.NONE, known.base_offset + moved, known.timestamp, partition.log_start)

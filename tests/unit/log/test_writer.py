@@ -10,8 +10,9 @@ from fixtures.log_world import append, batch, batches_in, topic_of
 from log_parts import FakeCommits
 
 from penstock.base.errors import Unavailable
+from penstock.log.answers import Appended, Ticket
 from penstock.log.model import Partition
-from penstock.log.writer import AWAITED_MAX, Appended, Ticket, Writer, forget_views
+from penstock.log.writer import AWAITED_MAX, Writer, forget_views
 from penstock.storage.arena import Arena
 from penstock.wire.error_codes import ErrorCode
 

@@ -1,0 +1,74 @@
+"""What producers are told about their batches, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from penstock.log.commits import Unappended
+from penstock.log.model import NO_TIMESTAMP, Partition, SequenceBatch
+from penstock.log.producers import Refusal
+from penstock.wire.error_codes import ErrorCode
+
+_ERRORS = {
+    Refusal.OUT_OF_ORDER: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    Refusal.FENCED: ErrorCode.INVALID_PRODUCER_EPOCH,
+    Refusal.TOO_EARLY: ErrorCode.KAFKA_STORAGE_ERROR,
+}
+
+
+class Appended(NamedTuple):
+    """The answer for one partition of a produce request."""
+
+    error: ErrorCode
+    base_offset: int = -1
+    append_time_ms: int = NO_TIMESTAMP
+    log_start: int = -1
+    message: str | None = None
+    record_errors: tuple[tuple[int, str], ...] = ()
+
+
+class Settles(Protocol):
+    """Someone who waits for the answers of one request's partitions."""
+
+    def settle(self, position: int, result: Appended) -> None:
+        """The answer for the partition that was submitted under this position."""
+
+
+class Ticket:
+    """A produce request on its way: the answers that are there, and what to do when all are."""
+
+    __slots__ = ("finish", "remaining", "results")
+
+    def __init__(self, results: list[Appended | None], finish: Callable[[list[Appended]], None]) -> None:
+        self.results = results
+        self.remaining = sum(result is None for result in results)
+        self.finish = finish
+
+    def settle(self, position: int, result: Appended) -> None:
+        """Note the answer for one partition; the last one finishes the request."""
+        self.results[position] = result
+        self.remaining -= 1
+        if not self.remaining:
+            self.finish(self.results)  # type: ignore[arg-type]  # None is left nowhere
+
+
+def refused(refusal: Refusal, partition: Partition) -> Appended:
+    """The answer to a batch that does not fit its producer's earlier ones."""
+    return Appended(_ERRORS[refusal], log_start=partition.log_start)
+
+
+def repeated(known: SequenceBatch, partition: Partition, moved: int = 0) -> Appended:
+    """The answer to a batch that was appended before: where it is (KAFKA.md B6)."""
+    return Appended(ErrorCode.NONE, known.base_offset + moved, known.timestamp, partition.log_start)
+
+
+def unappended(verdict: Unappended, partition: Partition) -> Appended:
+    """The answer to a batch that a commit left out."""
+    if verdict is None:
+        return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if isinstance(verdict, ErrorCode):
+        return Appended(verdict)
+    if isinstance(verdict, Refusal):
+        return refused(verdict, partition)
+    return repeated(verdict, partition)

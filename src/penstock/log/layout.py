@@ -1,0 +1,92 @@
+"""How the batches of a flush lie in its object: with their offsets written in, partition by partition.
+
+Offset and leader epoch are outside a batch's CRC, so that is all that changes of what a producer sent.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+from penstock.log.answers import Appended, unappended
+from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest
+from penstock.log.flush import Share
+from penstock.log.model import LEADER_EPOCH
+from penstock.log.segments import SegmentBuilder
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.records import LENGTH_OVERHEAD
+
+_PREFIX = Struct(">qii")
+
+
+def write_offset(body: memoryview, position: int, offset: int, size_bytes: int) -> None:
+    """Write the offset of a batch's first record into it."""
+    _PREFIX.pack_into(body, position, offset, size_bytes - LENGTH_OVERHEAD, LEADER_EPOCH)
+
+
+def write_moved_offsets(view: memoryview, share: Share, moved: int) -> None:
+    """Write the offsets that batches got where others had appended to the partition meanwhile."""
+    position = 0
+    for batch, _, _, offset in share.appended:
+        size = len(batch.data)
+        write_offset(view, position, offset + moved, size)
+        position += size
+
+
+def index_of(share: Share) -> tuple[bytes, bytes]:
+    """The indexes that a segment of these batches has."""
+    builder = SegmentBuilder(share.base)
+    for batch, _, _, offset in share.appended:
+        builder.add(offset, len(batch.data), batch.max_timestamp)
+    return builder.index
+
+
+def entries_of(shares: list[Share]) -> tuple[list[CommitEntry], list[int]]:
+    """What a commit says of them: the entries, and where each begins as far as is known here."""
+    entries = []
+    for share in shares:
+        producer_batches = tuple(
+            ProducerBatch(
+                batch.producer_id,
+                batch.producer_epoch,
+                batch.base_sequence,
+                batch.offset_count - 1,
+                offset - share.base,
+                batch.max_timestamp,
+                batch.flags,
+            )
+            for batch, _, _, offset in share.appended
+            if batch.producer_id >= 0
+        )
+        entries.append(
+            CommitEntry(
+                share.partition.partition_id,
+                share.byte_start,
+                share.byte_length,
+                share.next_offset - share.base,
+                len(share.appended),
+                max(batch.max_timestamp for batch, _, _, _ in share.appended),
+                producer_batches,
+            )
+        )
+    return entries, [share.base for share in shares]
+
+
+def answers_in_part(
+    share: Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: Rest
+) -> dict[int, Appended]:
+    """The answer to each batch, by the offset it was meant to get. Those that are in the log get theirs written in."""
+    partition, answers, byte_position = share.partition, {}, share.byte_start
+    waiting, left, offset = iter(stretches), 0, 0
+    for count, (batch, _, _, believed) in enumerate(share.appended):
+        size = len(batch.data)
+        if (number, count) in rest.unappended:
+            answers[believed] = unappended(rest.unappended[number, count], partition)
+        else:
+            if not left:
+                position = next(waiting)
+                left, offset = commit.entries[position].batch_count, commit.bases[position]
+            write_offset(body, byte_position, offset, size)
+            answers[believed] = Appended(ErrorCode.NONE, offset, batch.append_time_ms, partition.log_start)
+            left, offset = left - 1, offset + batch.offset_count
+        byte_position += size
+    return answers
