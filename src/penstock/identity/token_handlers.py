@@ -46,7 +46,7 @@ class TokenHandlers:
         owner = context.principal
         if request.owner_principal_name:
             owner = f"{request.owner_principal_type}:{request.owner_principal_name}"
-        response = CreateDelegationTokenResponse()
+        response = CreateDelegationTokenResponse(issue_timestamp_ms=-1, expiry_timestamp_ms=-1, max_timestamp_ms=-1)
         response.principal_type, response.principal_name = _parts(owner)
         response.token_requester_principal_type, response.token_requester_principal_name = _parts(context.principal)
         renewers = tuple(dict.fromkeys(f"{one.principal_type}:{one.principal_name}" for one in request.renewers))
