@@ -402,6 +402,20 @@ def test_transactions_are_described_and_listed(producer: Producer, topic: str, t
     assert producer.name not in listed(state_filters=["Ongoing"])
 
 
+def test_no_pattern_of_ids_holds_up_the_broker(producer: Producer) -> None:
+    def listed(pattern: str) -> Any:
+        request = ListTransactionsRequest(transactional_id_pattern=pattern)
+        return producer.wire.call(ApiKey.LIST_TRANSACTIONS, 2, request)
+
+    producer.name = "a" * 60 + "!"
+    assert producer.init() == 0
+    # Tried out one way after the other, this would take longer than anybody waits.
+    assert listed("(a+)+").transaction_states == []
+    assert [one.transactional_id for one in listed("(a+)+!").transaction_states] == [producer.name]
+    for pattern in ("x" * 5000, "a{1000000}", "("):
+        assert listed(pattern).error_code == E.INVALID_REGULAR_EXPRESSION, pattern[:20]
+
+
 def test_an_administrator_ends_what_a_producer_left(producer: Producer, topic: str, topic_id: bytes) -> None:
     wire = producer.wire
     assert producer.send(topic_id, b"a").error_code == 0

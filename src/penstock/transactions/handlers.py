@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Iterable, Mapping
 from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.coordination.model import Key
+from penstock.groups.consumer import regexes
 from penstock.groups.failures import code_of
 from penstock.log.model import Partition
 from penstock.log.producer_ids import ProducerIds
+from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.transactions.cells import Cell
 from penstock.transactions.model import (
@@ -244,9 +245,9 @@ class TransactionHandlers:
         pattern = None
         if request.transactional_id_pattern:
             try:
-                pattern = re.compile(request.transactional_id_pattern)
-            except re.error:
-                return ListTransactionsResponse(error_code=ErrorCode.INVALID_REGULAR_EXPRESSION)
+                pattern = regexes.compiled(request.transactional_id_pattern)
+            except Refused as refused:
+                return ListTransactionsResponse(error_code=refused.code)
         states, now_ms = frozenset(request.state_filters), self._service.now_ms()
         producer_ids = frozenset(request.producer_id_filters)
 

@@ -1,4 +1,4 @@
-"""Regular expressions over topic names, in the syntax of RE2, which takes time linear in the name. Pure.
+"""Regular expressions that clients send, over names: in the syntax of RE2, which takes time linear in the name. Pure.
 
 A pattern has to match a whole name. What a pattern may cost is bounded: by its length, and by the memory that RE2 may
 take for it.
@@ -31,10 +31,15 @@ _OPTIONS = _options()
 
 def check(pattern: str) -> None:
     """Raise `Refused` unless this is a regular expression."""
+    compiled(pattern)
+
+
+def compiled(pattern: str) -> re2._Regexp:
+    """A pattern to match names with. Raises `Refused` unless it is a regular expression."""
     if len(pattern) > MAX_LENGTH:
         raise _invalid(f"it is longer than {MAX_LENGTH} characters")
     try:
-        re2.compile(pattern, _OPTIONS)
+        return re2.compile(pattern, _OPTIONS)
     except re2.error as error:
         reason = error.args[0] if error.args else ""
         raise _invalid(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from error
@@ -42,9 +47,9 @@ def check(pattern: str) -> None:
 
 def matching(patterns: Iterable[str], names: Iterable[str]) -> Iterator[list[str]]:
     """For one name after the other, the patterns that match it."""
-    compiled = {pattern: re2.compile(pattern, _OPTIONS) for pattern in patterns}
+    regexes = {pattern: compiled(pattern) for pattern in patterns}
     for name in names:
-        yield [pattern for pattern, regex in compiled.items() if regex.fullmatch(name) is not None]
+        yield [pattern for pattern, regex in regexes.items() if regex.fullmatch(name) is not None]
 
 
 def _invalid(reason: str) -> Refused:
