@@ -56,7 +56,7 @@ def test_our_client_and_our_server_agree(mechanism: Mechanism, name: str, passwo
     client = sasl.messages(security, "clientnonce")
     first = read_client_first(next(client))
     assert first.name == name
-    exchange = Exchange(first, credential(mechanism, password), "servernonce")
+    exchange = Exchange(first, credential(mechanism, password, iterations=sasl.MIN_ITERATIONS), "servernonce")
     proof = exchange.finish(client.send(exchange.challenge))
     with pytest.raises(StopIteration):
         client.send(proof)
@@ -65,10 +65,19 @@ def test_our_client_and_our_server_agree(mechanism: Mechanism, name: str, passwo
 def test_a_server_that_does_not_know_the_password_is_found_out() -> None:
     security = Security(mechanism="SCRAM-SHA-256", user="alice", password="right")
     client = sasl.messages(security, "clientnonce")
-    exchange = Exchange(read_client_first(next(client)), credential(Mechanism.SCRAM_SHA_256, "other"), "n")
+    known = credential(Mechanism.SCRAM_SHA_256, "other", iterations=sasl.MIN_ITERATIONS)
+    exchange = Exchange(read_client_first(next(client)), known, "n")
     client.send(exchange.challenge)
     with pytest.raises(sasl.AuthenticationFailed):
         client.send(b"v=" + base64.b64encode(bytes(32)))
+
+
+@pytest.mark.parametrize("iterations", ["1", "4095", "1000001", "9" * 5000])
+def test_a_server_that_makes_a_proof_too_cheap_or_too_dear_gets_none(iterations: str) -> None:
+    client = sasl.messages(Security(mechanism="SCRAM-SHA-256", user="alice", password="right"), "clientnonce")
+    next(client)
+    with pytest.raises(sasl.AuthenticationFailed):
+        client.send(f"r=clientnonceserver,s={base64.b64encode(SALT).decode()},i={iterations}".encode())
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

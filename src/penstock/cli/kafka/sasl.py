@@ -15,7 +15,8 @@ Messages = Generator[bytes, bytes, None]
 """Yields what to send and is sent what was answered; returns when it is satisfied with the last answer."""
 
 SCRAM_HASHES = {"SCRAM-SHA-256": "sha256", "SCRAM-SHA-512": "sha512"}
-MAX_ITERATIONS = 1_000_000
+MIN_ITERATIONS, MAX_ITERATIONS = 4096, 1_000_000
+"""Of a password's hash. With fewer, whoever poses as the server could soon find the password from our proof."""
 _SERVER_FIRST = re.compile(r"r=([\x21-\x2B\x2D-\x7E]+),s=([a-zA-Z0-9/+=]+),i=(\d+).*")
 
 
@@ -28,6 +29,10 @@ def messages(security: Security, nonce: str) -> Messages:
             return _bearer(security)
         case _:
             return _scram(security, nonce)
+
+
+def _is_sound(iterations: str) -> bool:
+    return len(iterations) <= len(str(MAX_ITERATIONS)) and MIN_ITERATIONS <= int(iterations) <= MAX_ITERATIONS
 
 
 def _plain(security: Security) -> Messages:
@@ -47,7 +52,7 @@ def _scram(security: Security, nonce: str) -> Messages:
     first = f"n={name},r={nonce}" + (",tokenauth=true" if security.is_token_auth else "")
     challenge = (yield f"n,,{first}".encode()).decode("utf-8", "replace")
     match = _SERVER_FIRST.fullmatch(challenge)
-    if match is None or not match[1].startswith(nonce) or not 0 < int(match[3]) <= MAX_ITERATIONS:
+    if match is None or not match[1].startswith(nonce) or not _is_sound(match[3]):
         raise AuthenticationFailed("the server does not speak SCRAM as it should")
     salt = base64.b64decode(match[2])
     salted = hashlib.pbkdf2_hmac(hash_name, security.password.encode("utf-8"), salt, int(match[3]))
