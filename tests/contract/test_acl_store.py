@@ -81,3 +81,35 @@ async def test_nothing_is_written_for_nothing(database: Any) -> None:
     await acls.create(1, [READ])
     await acls.delete(1, [AclFilter(principal="User:nobody")])
     assert await database.read(store.version) == before
+
+
+async def test_what_another_agent_changed_is_not_missed_by_changing_something(database: Any) -> None:
+    here, there = AclService(database), AclService(database)
+    await here.open()
+    await there.open()
+    await here.create(1, [READ])
+    assert await there.create(1, [STRANGE]) == [None]
+    assert sorted(there.index(1)) == sorted([READ, STRANGE])
+    await here.delete(1, [AclFilter()])
+    assert list(here.index(1)) == []
+    await there.create(1, [replace(READ, principal="User:carol")])
+    assert [acl.principal for acl in there.index(1)] == ["User:carol"]
+
+
+async def test_what_another_agent_changes_meanwhile_is_not_missed(database: Any) -> None:
+    class Slow:
+        """A database in which somebody else comes first."""
+
+        read = database.read
+
+        async def transaction(self, script: Any) -> Any:
+            await database.transaction(lambda: store.delete(1, [READ]))
+            return await database.transaction(script)
+
+    first = AclService(database)
+    await first.open()
+    await first.create(1, [READ])
+    acls = AclService(Slow())  # type: ignore[arg-type]
+    await acls.open()
+    await acls.create(1, [STRANGE])
+    assert list(acls.index(1)) == [STRANGE]

@@ -1,7 +1,7 @@
 """The ACLs of all virtual clusters: in memory to decide by, in the database to last.
 
-A change is decided on what is in memory, made durable, and then applied; one at a time. When it is not known whether a
-change happened, memory is read anew before the next one.
+A change is decided on what is in memory, made durable, and then applied; one at a time. Where another agent has changed
+something before, or meanwhile, and where it is not known whether a change happened, everything is read anew.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ class AclService:
     async def refresh(self) -> None:
         """Read everything again, if another agent has changed something."""
         async with self._lock:
-            if self._is_stale or await self._database.read(store.version) != self._version:
-                await self._load()
+            await self._catch_up()
 
     def index(self, cluster_id: int) -> AclIndex:
         """The ACLs of a virtual cluster. Not to be changed, and not to be kept."""
@@ -57,8 +56,7 @@ class AclService:
     async def create(self, cluster_id: int, acls: Sequence[Acl]) -> list[str | None]:
         """Add ACLs: for each the complaint about it, or None. One that is there already is as good as added."""
         async with self._lock:
-            if self._is_stale:
-                await self._load()
+            await self._catch_up()
             present = self.index(cluster_id)
             complaints = [complaint_about(acl) for acl in acls]
             wanted = [acl for acl, complaint in zip(acls, complaints, strict=True) if complaint is None]
@@ -66,8 +64,7 @@ class AclService:
             if len(added) > MAX_CHANGES or len(present) + len(added) > MAX_ACLS:
                 limit = f"At most {MAX_CHANGES} ACLs are changed at once, and a cluster may have {MAX_ACLS}"
                 return [complaint or limit for complaint in complaints]
-            if added:
-                self._version = await self._change(lambda: store.create(cluster_id, added))
+            if added and await self._change(lambda: store.create(cluster_id, added)):
                 index = self._clusters.setdefault(cluster_id, AclIndex())
                 for acl in added:
                     index.add(acl)
@@ -77,24 +74,34 @@ class AclService:
     async def delete(self, cluster_id: int, filters: Iterable[AclFilter]) -> list[list[Acl]]:
         """Remove the ACLs that filters pick: those each of them picked."""
         async with self._lock:
-            if self._is_stale:
-                await self._load()
+            await self._catch_up()
             index = self.index(cluster_id)
             picked = [index.matching(asked) for asked in filters]
             removed = list(dict.fromkeys(acl for acls in picked for acl in acls))
-            if removed:
-                self._version = await self._change(lambda: store.delete(cluster_id, removed))
+            if removed and await self._change(lambda: store.delete(cluster_id, removed)):
                 for acl in removed:
                     index.remove(acl)
                 self._changed()
         return picked
 
-    async def _change(self, script: Callable[[], Script[int]]) -> int:
+    async def _catch_up(self) -> None:
+        if self._is_stale or await self._database.read(store.version) != self._version:
+            await self._load()
+
+    async def _change(self, script: Callable[[], Script[int]]) -> bool:
+        """Make a change durable; whether it is left to be applied to what is in memory."""
         try:
-            return await self._database.transaction(script)
+            version = await self._database.transaction(script)
         except PlatformError:
             self._is_stale = True
             raise
+        if version == self._version + 1:
+            self._version = version
+            return True
+        # Another agent's change came between. It must not be missed: it may be what forbids something.
+        self._is_stale = True
+        await self._load()
+        return False
 
     async def _load(self) -> None:
         version, acls = await self._database.read(store.load)
