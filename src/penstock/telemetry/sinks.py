@@ -21,6 +21,8 @@ WAITING_MAX_BYTES = 16 * 1024 * 1024
 POST_MAX_BYTES = 4 * 1024 * 1024
 SERIES_MAX = 10_000
 SERIES_MAX_PER_CLIENT = 1_000
+SERIES_MAX_CHARS = 2048
+"""Of a number's name and labels together. Clients choose them, and the page keeps them."""
 COMPLAIN_EVERY_S = 60.0
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]|^(?=[0-9])|^$")
 _log = logging.getLogger(__name__)
@@ -125,6 +127,10 @@ class MetricsPage:
             if len(found) >= SERIES_MAX_PER_CLIENT:
                 self.dropped += 1
                 continue
+            size = len(point.name) + sum(len(name) + len(text) for name, text in (*point.attributes, *labels.items()))
+            if size > SERIES_MAX_CHARS:
+                self.dropped += 1
+                continue
             own = {_plain(name): text for name, text in point.attributes}
             name = _plain(point.name)
             found[name, point.attributes] = Series(name, point.is_sum, {**own, **labels}, point.value)
@@ -133,8 +139,9 @@ class MetricsPage:
         room = SERIES_MAX - self._count
         series = list(found.values())[:room]
         self.dropped += len(found) - len(series)
-        self._clients[client] = self._clock.monotonic() + expires_s, series
-        self._count += len(series)
+        if series:  # Who has none there is not remembered: nothing else bounds how many they are.
+            self._clients[client] = self._clock.monotonic() + expires_s, series
+            self._count += len(series)
 
     def series(self) -> Iterator[Series]:
         """Every number that is not old."""

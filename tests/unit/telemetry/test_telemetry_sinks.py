@@ -166,3 +166,15 @@ def test_the_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         page.take(f"c{number}", {}, many, 60)
     assert len(list(page.series())) == 25
     assert page.dropped == 4 * 5 + 15
+
+
+def test_what_the_page_keeps_of_a_client_is_bounded() -> None:
+    page = MetricsPage(ManualClock())
+    long = "x" * sinks.SERIES_MAX_CHARS
+    page.take("c1", {}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=(("topic", long),))), 60)
+    page.take("c2", {}, metrics(Point(name=long + "x", is_sum=True, value=1.0, attributes=())), 60)
+    page.take("c3", {"client_id": long}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=())), 60)
+    page.take("c4", {}, metrics(), 60)
+    assert list(page.series()) == []
+    assert page.dropped == 3
+    assert not page._clients
