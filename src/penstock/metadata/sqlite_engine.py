@@ -7,6 +7,8 @@ would find it.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -34,6 +36,10 @@ def connect(path: Path | None, *, durability: str, reads_only: bool = False) -> 
     """Open a database file, or one in memory; may be used from any one thread at a time."""
     if sqlite3.sqlite_version_info < _OLDEST_VERSION:
         raise Unavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or later is needed")
+    if path is not None and not reads_only:
+        with contextlib.suppress(OSError):  # It is there already, or SQLite says better why it cannot be.
+            # What is in it proves who users are. SQLite gives the files beside it the same permissions.
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     try:
         connection = sqlite3.connect(
             ":memory:" if path is None else path,

@@ -52,7 +52,8 @@ class DataDirectory:
         """
         path = Path(path).absolute()
         with _explained(path):
-            path.mkdir(parents=True, exist_ok=True)
+            # Records and what proves who users are: not for everybody who has an account on this machine.
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = _take_lock(path)
             try:
                 _check_free_space(path, MIN_FREE_TO_GO_ON_BYTES if (path / "format").exists() else MIN_FREE_BYTES)

@@ -12,6 +12,7 @@ import pytest
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.base.randomness import SeededRandomness
+from penstock.metadata.sqlite_engine import connect
 from penstock.storage import directory
 from penstock.storage.directory import DataDirectory
 
@@ -28,6 +29,18 @@ def test_a_new_directory_is_made_and_keeps_its_identity(tmp_path: Path) -> None:
     assert again.cluster_id == opened.cluster_id
     again.close()
     assert not (tmp_path / "a" / "b" / "format.tmp").exists()
+
+
+def test_a_new_directory_is_for_nobody_else(tmp_path: Path) -> None:
+    DataDirectory.open(tmp_path / "data", randomness=SeededRandomness("1")).close()
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+    # In a directory that others may look into, too, nobody else reads what proves who users are.
+    connection = connect(tmp_path / "metadata.db", durability="disk")
+    connection.execute("CREATE TABLE one (two)")
+    files = list(tmp_path.glob("metadata.db*"))
+    assert len(files) == 3
+    assert [file for file in files if file.stat().st_mode & 0o077] == []
+    connection.close()
 
 
 def test_two_owners_are_one_too_many(tmp_path: Path) -> None:
