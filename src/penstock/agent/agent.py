@@ -233,7 +233,6 @@ class Agent:
         self._executor = ThreadPoolExecutor(COLD_THREADS, thread_name_prefix="cold-read")
         self._closing.callback(self._executor.shutdown)
         self._wal_executor = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
-        self._closing.callback(self._wal_executor.shutdown)
         wal: WalStore
         path: Path | None = None
         objects: LocalObjectStore | MemoryObjectStore
@@ -249,6 +248,8 @@ class Agent:
             objects = LocalObjectStore(directory.segments, sync=options.durability == "disk")
         self.wal, self.objects = wal, objects
         self._closing.callback(wal.close)
+        # Before its files are closed: what a stop has given up may still be writing to them.
+        self._closing.callback(self._wal_executor.shutdown)
         self.metadata = await open_metadata(
             options, path, self.kafka_cluster_id, clock=self.clock, randomness=self.randomness, shard_id=SHARD_ID
         )

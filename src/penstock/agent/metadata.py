@@ -135,9 +135,11 @@ def commit_path_of(
 
     async def on_thread(work: Callable[[], WalLocation]) -> WalLocation:
         try:
-            return await loop.run_in_executor(executor, work)
+            working = loop.run_in_executor(executor, work)
         except RuntimeError as closed:
             raise Unavailable("the agent is stopping") from closed
+        # What the work itself raises may come from after its write: that is not the same.
+        return await working
 
     if isinstance(database, SqliteDatabase):
         rows = TrailingRows(database, randomness)

@@ -164,6 +164,9 @@ class EmbeddedCommitPath:
         """A commit in line of which is not known whether it happened."""
         self._unsure_change = False
         """The same of a change, which is tried again next."""
+        self._may_come_back = False
+        """Whether a crash could bring back a row that is not there: what failed to be made durable is in the
+        database's own log until something else is written there, and a start would find it."""
 
     async def catch_up(self) -> None:
         """Nobody else commits."""
@@ -265,8 +268,9 @@ class EmbeddedCommitPath:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether `commit` has to find out first what became of the last commit in line."""
-        return self._unsure is not None
+        """Whether the next commit has to come this way: `commit` has to find out what became of the last one in line,
+        or the next row has to take the place of one that could come back."""
+        return self._unsure is not None or self._may_come_back
 
     def _attempt(self) -> _Attempt:
         return _Attempt(self._randomness.token(16), self._clock.now_ms(), self.seq + 1, self._rows.waiting())
@@ -275,6 +279,7 @@ class EmbeddedCommitPath:
         self, attempt: _Attempt, location: WalLocation, entries: Sequence[CommitEntry], heads: Sequence[int]
     ) -> Commit:
         self.seq = attempt.seq
+        self._may_come_back = False
         self._note_written(attempt.rows)
         return Commit(attempt.seq, attempt.object_id, location, attempt.now_ms, self._agent_id, entries, heads)
 
@@ -290,6 +295,7 @@ class EmbeddedCommitPath:
     async def _look_up(self, attempt: _Attempt, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit | None:
         location = await self._find(attempt.object_id)
         if location is None:
+            self._may_come_back = True
             self._give_up(attempt)
             return None
         return self._done(attempt, location, entries, heads)

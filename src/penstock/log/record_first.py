@@ -96,6 +96,7 @@ class RecordFirstCommitPath:
             raise
         except Exception as problem:
             _note(problem)
+            self._failed = True
             await self._void()
             raise Unavailable(f"the commit did not happen: {problem}") from problem
         return self._done(row, location, entries, heads)

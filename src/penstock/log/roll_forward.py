@@ -68,11 +68,20 @@ def _places_of(wal: WalStore, seq: int) -> list[str]:
     begun = []
     for key in wal.places():
         head = read_head(wal.look(key, 0, HEAD_BYTES))
-        if head is not None:
+        if head is not None and (head.seq > seq or _has_more(wal, key, head)):
             begun.append((head.seq, key))
     begun.sort(reverse=True)
     younger = sum(first_seq > seq for first_seq, _ in begun)
     return [key for _, key in begun[: younger + OLDER_PLACES]]
+
+
+def _has_more(wal: WalStore, key: str, first: RecordHead) -> bool:
+    """Whether there can be more in a place than its first object: one that is too large for a slab is alone."""
+    return len(wal.look(key, _end_of(0, first), 1)) > 0
+
+
+def _end_of(offset: int, head: RecordHead) -> int:
+    return offset + ((head.object_bytes + PAGE_BYTES - 1) & -PAGE_BYTES)
 
 
 def _walk(wal: WalStore, key: str) -> Iterator[tuple[int, RecordHead]]:
@@ -80,7 +89,7 @@ def _walk(wal: WalStore, key: str) -> Iterator[tuple[int, RecordHead]]:
     offset = 0
     while (head := read_head(wal.look(key, offset, HEAD_BYTES))) is not None:
         yield offset, head
-        offset += (head.object_bytes + PAGE_BYTES - 1) & -PAGE_BYTES
+        offset = _end_of(offset, head)
 
 
 def _known(shard_id: int) -> Script[tuple[int, int]]:

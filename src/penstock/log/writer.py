@@ -101,6 +101,7 @@ class Writer:
         self.on_broken: Callable[[], None] = lambda: None
         """Called when a bug of ours has interrupted a flush."""
         self.broken = False
+        self._abandoned = False
         self.stats = WriterStats()
         self._failed_in_a_row = 0
         self._complained_at = 0.0
@@ -135,7 +136,9 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
-        while not self.broken and (self._scheduled or self._task is not None or self._dirty or self._passengers):
+        while self._scheduled or self._task is not None or self._dirty or self._passengers:
+            if self.broken or self._abandoned:
+                return
             task = self._task
             if task is None:
                 await asyncio.sleep(0)
@@ -143,7 +146,11 @@ class Writer:
                 await asyncio.wait((task,))
 
     def abandon(self) -> None:
-        """Give up what is not finished. Nobody is told what became of it."""
+        """Give up what is not finished, and begin nothing more. Nobody is told what became of it.
+
+        It may become durable yet, with the number and the offsets that the next flush would have got.
+        """
+        self._abandoned = self._scheduled = True
         self._dirty.clear()
         self._passengers.clear()
         if self._task is not None:

@@ -468,10 +468,20 @@ class SlabWal:
             self._wants_next = wanted = True
             self._next_zero_goal = ZERO_AHEAD_BYTES if zero else 0
         if wanted and not self._closed:
-            if self._preparer is None:
-                self._preparer = threading.Thread(target=self._prepare, name="slab-preparer", daemon=True)
-                self._preparer.start()
+            if self._preparer is None and not self._start_preparer():
+                self._wants_next = False
+                return
             self._state.notify_all()
+
+    def _start_preparer(self) -> bool:
+        """Where there can be no more threads, appends do without: the object that asked for it is written."""
+        preparer = threading.Thread(target=self._prepare, name="slab-preparer", daemon=True)
+        try:
+            preparer.start()
+        except RuntimeError:
+            return False
+        self._preparer = preparer
+        return True
 
     def _prepare(self) -> None:
         while True:

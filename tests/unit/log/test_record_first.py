@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from penstock.log.commit_path import Change, EmbeddedCommitPath
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import commits_after, load_state
 from penstock.log.registry import Registry
-from penstock.log.roll_forward import roll_forward
+from penstock.log.roll_forward import OLDER_PLACES, roll_forward
 from penstock.log.trailing_rows import TrailingRows
 from penstock.log.writer import Writer
 from penstock.metadata.inline import InlineDatabase
@@ -247,3 +248,77 @@ async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
     assert on_thread
     await world.path.store_rows()
     world.wal.close()
+
+
+async def test_objects_larger_than_slabs_hide_nothing(world: World) -> None:
+    """They have places of their own, begun after the slab that later objects are in."""
+    await world.append(0)
+    for number in range(1, OLDER_PLACES + 2):
+        data = batch(2, producer_id=7, epoch=0, sequence=2 * number, size_bytes=70_000)
+        (answer,) = await append(world.writer, (world.topic.partitions[0], data))
+        assert answer.error is GOOD
+    await world.path.store_rows()
+    sequence = 2 * OLDER_PLACES + 4
+    assert await world.append(sequence) == [(GOOD, sequence)]
+    await world.restart()
+    assert world.topic.partitions[0].next_offset == sequence + 2
+
+
+async def test_the_row_of_a_commit_that_failed_is_replaced_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash could bring it back, and then it would have the number of a commit that was acknowledged."""
+
+    def fail() -> None:
+        raise OutcomeUnknown("the database could not make its log durable")
+
+    monkeypatch.setattr(trailing_rows, "MAX_ROWS", 0)
+    world.after_write = fail
+    ((error, _),) = await world.append(0)
+    assert error is ErrorCode.KAFKA_STORAGE_ERROR
+    monkeypatch.setattr(trailing_rows, "MAX_ROWS", 100)
+    world.after_write = lambda: None
+    assert await world.append(0) == [(GOOD, 0)]
+    assert await world.stored() == 1
+    assert await world.append(2) == [(GOOD, 2)]
+    assert await world.stored() == 1
+
+
+async def test_nothing_is_committed_beside_what_was_abandoned(world: World) -> None:
+    """A write that a stop has given up may still end, and has the number that the next one would get."""
+    works: list[Callable[[], WalLocation]] = []
+
+    async def stuck(work: Callable[[], WalLocation]) -> WalLocation:
+        works.append(work)
+        return await asyncio.get_running_loop().create_future()
+
+    world.path._write_s = 1.0
+    world.path._on_thread = stuck
+    first = asyncio.ensure_future(world.append(0))
+    while not works:
+        await asyncio.sleep(0)
+    world.writer.abandon()
+    second = asyncio.ensure_future(world.append(0, partition=1))
+    await world.writer.drain()
+    await asyncio.wait((first, second), timeout=0.05)
+    assert not first.done()
+    assert not second.done()
+    assert len(works) == 1
+    works[0]()
+    await world.restart()
+    assert [partition.next_offset for partition in world.topic.partitions] == [2, 0]
+    for request in (first, second):
+        request.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+
+
+async def test_an_object_counts_though_nothing_can_be_prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on the disk before the thread that prepares space for the next one is wanted."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    wal = SlabWal(tmp_path, durability="disk", slab_bytes=64 * 1024)
+    first, second = wal.append((b"a" * 4096,)), wal.append((b"b" * 4096,))
+    assert bytes(wal.read(first, 0, 1)) == b"a"
+    assert bytes(wal.read(second, 0, 1)) == b"b"
+    wal.close()
