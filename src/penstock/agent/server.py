@@ -12,6 +12,7 @@ import asyncio
 import errno
 import logging
 import mmap
+import resource
 import socket
 from collections.abc import Callable
 from math import inf
@@ -49,6 +50,9 @@ HARD_STALL_S = 1.0
 UNREAD_MAX_BYTES = 128 * 1024 * 1024
 PINNED_MAX_BYTES = 64 * 1024 * 1024
 """Memory of the log beyond its budget that only unread responses keep."""
+RESERVED_FILES = 256
+"""Of the files that the process may have open, so many are kept for data: whoever connects, without credentials even,
+must not be able to keep it from being written."""
 TURNED_AWAY_MAX = 1024
 """How many connections over their address's quota are kept until they are closed."""
 FIRST_SHORTAGE_MS, SHORTAGE_MAX_MS = 20, 1000
@@ -104,7 +108,8 @@ class Server:
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
         self._clock, self.pending_bytes, self._pinned_bytes = clock, pending_bytes, pinned_bytes
-        self._max_connections, self._max_per_host = max_connections, max_connections_per_host
+        possible = connections_possible(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._max_connections, self._max_per_host = min(max_connections, possible), max_connections_per_host
         self._idle_s = idle_s if idle_s >= 0 else inf
         self._connections: dict[int, Connection] = {}
         self._per_host: dict[str, int] = {}
@@ -158,7 +163,7 @@ class Server:
         self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None, port: int = 0
     ) -> None:
         if self.connection_count >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
-            self.complaints.warn("a connection from %s is refused: there are as many as the settings allow", host)
+            self.complaints.warn("a connection from %s is refused: there are as many as there may be", host)
             sock.close()
             return
         throttled_ms = self._throttled_ms(host)
@@ -399,6 +404,11 @@ class Server:
         self._turned_away.clear()
         if self._sweeper is not None:
             self._sweeper.cancel()
+
+
+def connections_possible(max_files: int) -> int:
+    """How many connections leave room for the files of everything else; `max_files` is negative without a limit."""
+    return 2**31 - 1 if max_files < 0 else max(max_files - RESERVED_FILES, max_files // 2)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import resource
 from collections.abc import AsyncIterator
 from struct import pack
 
@@ -12,7 +13,7 @@ import pytest
 from agent_world import BAD, BUG, ECHO, FETCH, PRODUCE, Setup, request, turns
 
 from penstock.agent import connection as limits
-from penstock.agent.server import RECEIVE_BUFFER_BYTES
+from penstock.agent.server import RECEIVE_BUFFER_BYTES, connections_possible
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -236,6 +237,23 @@ async def test_connections_are_bounded(setup: Setup) -> None:
     await fifth.send(request(ECHO, b"in"))
     assert await fifth.receive(1) == [ECHO.to_bytes(2) + b"in"]
     assert small.server.accepted == 4
+    await small.close()
+
+
+async def test_connections_leave_files_for_data() -> None:
+    assert connections_possible(1024) == 768
+    assert connections_possible(100) == 50
+    assert connections_possible(-1) == 2**31 - 1
+    limits_before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (5, limits_before[1]))
+    try:
+        small = Setup()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits_before)
+    for host in ("a", "b"):
+        small.connect(host)
+    refused, _ = small.connect("c")
+    assert await refused.is_closed()
     await small.close()
 
 
