@@ -17,7 +17,7 @@ from penstock.agent.apis import Api, Handlers, apis
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.randomness import Randomness
+from penstock.base.randomness import Randomness, SeededRandomness
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
@@ -133,7 +133,7 @@ class SimAgent:
             clock=around.clock, randomness=around.randomness, node_id=NODE_ID,
         )  # fmt: skip
         if around.epoch is None:
-            self._life = await roll_forward(around.database, around.wal)
+            self._life = await roll_forward(around.database, around.wal, randomness=SeededRandomness("life"))
         await self.topics.load()
         seq = await load_state(around.database, self.registry, around.wal)
         self.segments = SegmentIndex(around.database)

@@ -181,7 +181,7 @@ class Agent:
             node_id=NODE_ID,
         )  # fmt: skip
         self._closing.push_async_callback(self.topics.close)
-        await bring_in_commits(self.metadata, wal, shard_id=SHARD_ID)
+        await bring_in_commits(self.metadata, wal, randomness=randomness, shard_id=SHARD_ID)
         await self.topics.load()
         seq = await load_state(self.database, self.registry, wal)
         self.segments = SegmentIndex(self.database)

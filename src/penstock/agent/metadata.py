@@ -120,10 +120,10 @@ async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: st
         _log.warning("%s has %s = off: acknowledged records can be lost when its machine fails", place, name)
 
 
-async def bring_in_commits(metadata: Metadata, wal: WalStore, *, shard_id: int) -> None:
+async def bring_in_commits(metadata: Metadata, wal: WalStore, *, randomness: Randomness, shard_id: int) -> None:
     """Let the database have everything that was committed, before anything is read from it."""
     if isinstance(metadata.database, SqliteDatabase):
-        metadata.life = await roll_forward(metadata.database, wal, shard_id=shard_id)
+        metadata.life = await roll_forward(metadata.database, wal, randomness=randomness, shard_id=shard_id)
 
 
 def commit_path_of(

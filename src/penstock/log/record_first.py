@@ -25,7 +25,7 @@ from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
-from penstock.log.roll_forward import begin_life
+from penstock.log.roll_forward import begin_life, secret_of
 from penstock.log.trailing_rows import CommitRow, TrailingRows
 from penstock.log.wal_record import COMMITS, REFERRED, RecordHead, record_bytes_max, write_record
 from penstock.metadata.database import Database
@@ -170,7 +170,7 @@ class RecordFirstCommitPath:
         while True:
             rows = self._rows.waiting()
             try:
-                self._life = await self._metadata.transaction(partial(begin_life, rows))
+                self._life = await self._metadata.transaction(partial(begin_life, rows, secret_of(self._life)))
             except (OutcomeUnknown, Unavailable):
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)

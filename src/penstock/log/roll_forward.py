@@ -6,19 +6,24 @@ far as their numbers go on from what the database has without a gap. The last of
 crash; if it is not whole it was not acknowledged. The others were: what became of their bytes since is for readers to
 find out, and no reason to lose what follows.
 
-A start is also a new life: records of earlier ones count for nothing from then on, as all of theirs have rows.
+A start is also a new life: records of earlier ones count for nothing from then on, as all of theirs have rows. What
+comes behind the last object may be anything that producers have sent, also what looks like a record, for checksums
+can be made by anybody. So the number of a life has a part that nobody can guess, and nobody is told.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from penstock.base.randomness import Randomness
 from penstock.log.trailing_rows import CommitRow
 from penstock.log.wal_record import COMMITS, HEAD_BYTES, RecordHead, is_whole, read_head, read_record
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import PAGE_BYTES, WalStore
 
 _LIFE = "wal life"
+_SECRET_BYTES = 5
+_ONE_LIFE = 1 << 8 * _SECRET_BYTES
 OLDER_PLACES = 4
 """How many places are looked at that were begun before the last row: its successor is in the last one, mostly."""
 _INSERT = (
@@ -28,11 +33,12 @@ _INSERT = (
 )
 
 
-async def roll_forward(database: Database, wal: WalStore, *, shard_id: int = 1) -> int:
+async def roll_forward(database: Database, wal: WalStore, *, randomness: Randomness, shard_id: int = 1) -> int:
     """Bring in what is missing and begin a new life; its number. Call it before `load_state`."""
     life, seq = await database.read(lambda: _known(shard_id))
     rows = list(found_rows(wal, life, seq, shard_id=shard_id)) if life else []
-    return await database.transaction(lambda: begin_life(rows))
+    secret = int.from_bytes(randomness.token(_SECRET_BYTES))
+    return await database.transaction(lambda: begin_life(rows, secret))
 
 
 def found_rows(wal: WalStore, life: int, seq: int, *, shard_id: int = 1) -> Iterator[CommitRow]:
@@ -100,13 +106,18 @@ def _known(shard_id: int) -> Script[tuple[int, int]]:
     return int(lives[0][0]) if lives else 0, max(rows[0][0] or 0, *map(int, shard[0]))
 
 
-def begin_life(rows: Sequence[CommitRow]) -> Script[int]:
+def secret_of(life: int) -> int:
+    """The part of a life's number that the next life of the same process may keep."""
+    return life % _ONE_LIFE
+
+
+def begin_life(rows: Sequence[CommitRow], secret: int) -> Script[int]:
     """Write rows, which may be there already, and begin a new life; its number. No other record counts any more."""
     for row in rows:
         yield _INSERT, row
     lives = yield (
-        "INSERT INTO counter (name, value) VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = counter.value + 1"
-        " RETURNING value",
-        (_LIFE,),
+        "INSERT INTO counter (name, value) VALUES ($1, $2 + $3)"
+        " ON CONFLICT (name) DO UPDATE SET value = (counter.value / $2 + 1) * $2 + $3 RETURNING value",
+        (_LIFE, _ONE_LIFE, secret),
     )
     return int(lives[0][0])

@@ -10,7 +10,7 @@ its object counts if the database has a row for it, and never otherwise.
 Whether an object was written completely needs no checksum over it: the record has one of its own, and each batch has
 its producer's. It is asked of the last object only: one with a successor was complete when that was written. `life` is
 the number of the start that wrote the record, so that what an earlier one left behind in recycled space is never taken
-for a successor of what is known.
+for a successor of what is known. A part of it is secret, so that nothing a producer sends is either.
 
 Layout, big-endian: magic, format u8, kind u8, reserved u16, object bytes u32, entries bytes u32, bases bytes u32,
 life i64, sequence i64, committed ms i64, object id, agent i32, shard i32, CRC-32C u32 of everything else in the

@@ -21,6 +21,7 @@ from penstock.log.recovery import commits_after, load_state
 from penstock.log.registry import Registry
 from penstock.log.roll_forward import OLDER_PLACES, roll_forward
 from penstock.log.trailing_rows import TrailingRows
+from penstock.log.wal_record import read_record, write_record
 from penstock.log.writer import Writer
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.migrate import migrate
@@ -48,7 +49,7 @@ class World:
         self.registry = Registry()
         self.topic = topic_of(1, 2)
         self.registry.add(self.topic)
-        life = await roll_forward(self.database, self.wal)
+        life = await roll_forward(self.database, self.wal, randomness=self.randomness)
         seq = await load_state(self.database, self.registry, self.wal)
         write = self.wal.append
 
@@ -322,3 +323,25 @@ async def test_an_object_counts_though_nothing_can_be_prepared(tmp_path: Path, m
     assert bytes(wal.read(first, 0, 1)) == b"a"
     assert bytes(wal.read(second, 0, 1)) == b"b"
     wal.close()
+
+
+async def test_what_producers_have_sent_is_never_a_record(world: World) -> None:
+    """They can make everything of one but its life, and it may lie behind the last object of a slab used again."""
+    for sequence in range(0, 6, 2):
+        await world.append(sequence)
+    await world.path.store_rows()
+    last = world.topic.partitions[0].spans[-1]
+    assert last.location is not None
+    forged = bytearray(world.wal.read(last.location, 0, last.location.length))
+    record = read_record(memoryview(forged))
+    assert record is not None
+    assert record.head.seq == 3
+    for number in range(10):
+        head = record.head._replace(life=number, seq=4, object_id=number.to_bytes(16))
+        write_record(memoryview(forged), head, record.entries, record.bases)
+        with (world.directory / last.location.key).open("r+b") as file:
+            file.seek(last.location.offset + 4096 * (1 + number))
+            file.write(forged)
+    await world.restart()
+    assert await world.stored() == 3
+    assert record.head.life not in range(1 << 32)
