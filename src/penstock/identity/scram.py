@@ -25,6 +25,7 @@ DEFAULT_ITERATIONS = 8192
 TOKEN_EXTENSION = "tokenauth"
 """The extension by which a client says that its name and password are those of a delegation token."""
 
+_BASE_36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _VALUE = r"[\x01-\x2B\x2D-\x7F]+"
 _SASL_NAME = r"(?:[\x01-\x2B\x2D-\x3C\x3E-\x7F]|=2C|=3D)+"
 _PRINTABLE = r"[\x21-\x2B\x2D-\x7E]+"
@@ -105,14 +106,28 @@ def has_password(credential: Credential, password: bytes) -> bool:
 
 
 def decoy(mechanism: Mechanism, name: str, secret: bytes) -> Credential:
-    """The credential of somebody who does not exist: always the same for a name, and fulfilled by no password."""
+    """The credential of somebody who does not exist: always the same for a name, and fulfilled by no password.
+
+    It looks as if it was made by our tools, or by Kafka's: whose salts are 130 random bits written in base 36.
+    """
     made = hmac.digest(secret, f"{mechanism.sasl_name} {name}".encode(), "sha512")
     size = hashlib.new(mechanism.hash_name).digest_size
+    iterations, salt = DEFAULT_ITERATIONS, made[1:17]
+    if made[0] & 1:
+        iterations, salt = MIN_ITERATIONS, _in_base_36(int.from_bytes(made[1:18]) >> 6)
     return Credential(
-        mechanism=mechanism, iterations=DEFAULT_ITERATIONS if made[0] & 1 else MIN_ITERATIONS, salt=made[1:17],
+        mechanism=mechanism, iterations=iterations, salt=salt,
         stored_key=hmac.digest(secret, made + b"stored", mechanism.hash_name)[:size],
         server_key=hmac.digest(secret, made + b"server", mechanism.hash_name)[:size],
     )  # fmt: skip
+
+
+def _in_base_36(number: int) -> bytes:
+    digits = ""
+    while number:
+        number, digit = divmod(number, 36)
+        digits = _BASE_36[digit] + digits
+    return digits.encode("ascii")
 
 
 def read_client_first(token: bytes) -> ClientFirst:
