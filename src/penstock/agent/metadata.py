@@ -132,6 +132,8 @@ def commit_path_of(
 ) -> RecordFirstCommitPath | SharedCommitPath:  # fmt: skip
     """The way of this agent's commits. `on_commit` hears of others' commits."""
     database, loop = metadata.database, asyncio.get_running_loop()
+    # An executor that cannot start its thread keeps the work, and does it when it can: after it was refused.
+    executor.submit(int)
 
     async def on_thread(work: Callable[[], WalLocation]) -> WalLocation:
         try:
