@@ -60,6 +60,8 @@ from penstock.wire.messages import (
 from penstock.wire.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
 from penstock.wire.messages.alter_user_scram_credentials import AlterUserScramCredentialsRequest
 from penstock.wire.messages.api_versions import ApiVersionsRequest
+from penstock.wire.messages.consumer_group_describe import ConsumerGroupDescribeRequest
+from penstock.wire.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from penstock.wire.messages.delete_groups import DeleteGroupsRequest
 from penstock.wire.messages.describe_acls import DescribeAclsRequest
 from penstock.wire.messages.describe_client_quotas import DescribeClientQuotasRequest
@@ -554,6 +556,17 @@ STRANGERS = (
     ),
     _ask(K.LIST_CONFIG_RESOURCES, (0, 1), lambda name: ListConfigResourcesRequest(), NO_CLUSTER),
     _ask(K.DESCRIBE_TOPIC_PARTITIONS, (0,), _described_partitions, NO_TOPIC),
+    _ask(
+        K.CONSUMER_GROUP_HEARTBEAT, (0, 1),
+        lambda name: ConsumerGroupHeartbeatRequest(
+            group_id=name, member_id=MEMBER, member_epoch=0, rebalance_timeout_ms=10_000,
+            subscribed_topic_names=[name], topic_partitions=[],
+        ),
+        NO_GROUP,
+    ),
+    _ask(
+        K.CONSUMER_GROUP_DESCRIBE, (0, 1), lambda name: ConsumerGroupDescribeRequest(group_ids=[name]), NO_GROUP
+    ),
     _ask(
         K.SHARE_GROUP_HEARTBEAT, (1,),
         lambda name: ShareGroupHeartbeatRequest(

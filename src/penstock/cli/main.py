@@ -35,8 +35,8 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
         },
         "Access": {
             "user": Lazy("user:user", "Users and their passwords."),
-            "role": Lazy("role:role", "Who may do what, by roles."),
-            "acl": Lazy("acl:acl", "Who may do what, rule by rule."),
+            "role": Lazy("role:role", "Roles: sets of rules by name."),
+            "acl": Lazy("acl:acl", "Access control, one rule at a time."),
             "service-account": Lazy(
                 "service_account:service_account", "Service accounts: programs that act in their own name."
             ),
