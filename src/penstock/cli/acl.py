@@ -37,10 +37,13 @@ _NAMED = (
     cls=LazyGroup,
     sections={
         "Commands": {
-            "list": Lazy("acl:list_acls", "List rules."),
+            "list": Lazy("acl:list_acls", "List rules: all, or those about a principal, or about a resource."),
             "allow": Lazy("acl:allow", "Allow somebody something."),
             "deny": Lazy("acl:deny", "Deny somebody something, whatever else allows it."),
-            "remove": Lazy("acl:remove", "Remove rules."),
+            "remove": Lazy(
+                "acl:remove",
+                "Remove rules about a principal: all of them, or only those with these operations, on these resources.",
+            ),
         }
     },
 )
