@@ -39,7 +39,7 @@ async def test_compaction_loses_nothing(world: World) -> None:
 
 @simulate(
     seeds=60,
-    reach=("killed", "database: after", "objects: after", "objects: crash before", "objects: crash after", "adopted"),
+    reach=("killed", "database: after", "objects: after", "objects: before", "adopted"),
 )  # fmt: skip
 async def test_adopted_objects_lose_nothing(world: World) -> None:
     """Stretches of a kilobyte are long here, so that much of the log becomes objects as it is."""
