@@ -29,7 +29,7 @@ TESTS = ROOT / "tests"
 LANES = (
     ("unit", "simulation", "contract", "comparison"),
     ("integration", "conformance/test_wire*.py", "conformance/test_client*.py",
-     "conformance/test_[ko]*.py"),
+     "conformance/test_[!cw]*.py"),
 )  # fmt: skip
 ALONE = ("crash", "fuzz")
 """What counts memory and time, or takes all there is of either."""
