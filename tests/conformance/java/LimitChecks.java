@@ -71,7 +71,9 @@ final class LimitChecks {
     private static void mutations(Kit kit) throws Exception {
         String app = Kit.fresh("c");
         alter(kit, client(app), "controller_mutation_rate", 10.0);
-        try (Admin admin = Admin.create(Map.of("bootstrap.servers", kit.bootstrap, "client.id", app))) {
+        Map<String, Object> settings = kit.connection();
+        settings.put("client.id", app);
+        try (Admin admin = Admin.create(settings)) {
             admin.createTopics(List.of(new NewTopic(Kit.fresh("java"), 125, (short) 1))).all().get();
             var once = new CreateTopicsOptions().retryOnQuotaViolation(false);
             var refusal = Kit.fails(ThrottlingQuotaExceededException.class, () ->
