@@ -24,9 +24,9 @@ from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
-from penstock.log.trailing_rows import CommitRow, TrailingRows, insert_rows
+from penstock.log.trailing_rows import CommitRow, TrailingRows, insert_rows, insert_statement
 from penstock.metadata.database import Script
-from penstock.metadata.sqlite_engine import run_script
+from penstock.metadata.sqlite_engine import run_script, translate
 from penstock.storage.wal import WalLocation, WalStore
 
 T = TypeVar("T")
@@ -52,10 +52,7 @@ class Outdated(Conflict):
 NOTHING_HAPPENED = (Unavailable, Conflict)
 INLINE_MAX_BYTES = 128 * 1024
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
-_INSERT = (
-    "INSERT INTO wal_commit (shard_id, seq, object_id, wal_key, wal_offset, wal_length, committed_ms, agent_id, "
-    "entries, bases) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
+_INSERT = translate(insert_statement())
 
 
 class WriterThread(Protocol):
@@ -201,7 +198,7 @@ class EmbeddedCommitPath:
             self._give_up(attempt)
             raise
         except Exception as problem:
-            _note(problem)
+            note(problem)
             known = await self._look_up(attempt, entries, heads)
             if known is None:
                 raise Unavailable(f"the commit did not happen: {problem}") from problem
@@ -226,7 +223,7 @@ class EmbeddedCommitPath:
             self._give_up(attempt)
             raise
         except Exception as problem:  # noqa: BLE001  # noted, and looked up
-            _note(problem)
+            note(problem)
             self._unsure = attempt
             return None
         return self._done(attempt, location, entries, heads)
@@ -239,13 +236,13 @@ class EmbeddedCommitPath:
             try:
                 rows = self._rows.waiting()
                 await self._database.submit(partial(_write_change, rows=rows, script=change.script))
-                self._note_written(rows)
+                self._rows.stored(rows)
                 return
             except NOTHING_HAPPENED:
                 if not unsure:
                     raise
             except Exception as problem:  # noqa: BLE001  # noted, and tried again
-                _note(problem)
+                note(problem)
                 unsure = True
             await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
             delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
@@ -257,11 +254,11 @@ class EmbeddedCommitPath:
         try:
             rows = self._rows.waiting()
             self._database.run_inline(partial(_write_change, rows=rows, script=change.script))
-            self._note_written(rows)
+            self._rows.stored(rows)
         except NOTHING_HAPPENED:
             raise
         except Exception as problem:  # noqa: BLE001  # noted, and tried again
-            _note(problem)
+            note(problem)
             self._unsure_change = True
             return False
         return True
@@ -280,12 +277,8 @@ class EmbeddedCommitPath:
     ) -> Commit:
         self.seq = attempt.seq
         self._may_come_back = False
-        self._note_written(attempt.rows)
+        self._rows.stored(attempt.rows)
         return Commit(attempt.seq, attempt.object_id, location, attempt.now_ms, self._agent_id, entries, heads)
-
-    def _note_written(self, rows: Sequence[CommitRow]) -> None:
-        if rows:
-            self._rows.has(rows[-1].seq)
 
     def _give_up(self, attempt: _Attempt) -> None:
         """The object, if it was written, has no row and never will: its space is free."""
@@ -343,7 +336,7 @@ def _write_change(
     run_script(connection, script)
 
 
-def _note(problem: Exception) -> None:
+def note(problem: Exception) -> None:
     """Say so when a commit failed in a way that nobody foresaw."""
     if not isinstance(problem, PlatformError):
-        _log.error("a commit failed, and is looked up", exc_info=problem)
+        _log.error("a commit failed, and its outcome is seen to", exc_info=problem)

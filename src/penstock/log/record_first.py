@@ -16,14 +16,13 @@ made void: the database gets all rows, and a new life begins.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
-from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath
+from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath, note
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.log.roll_forward import begin_life, secret_of
 from penstock.log.trailing_rows import CommitRow, TrailingRows
@@ -36,7 +35,6 @@ QUICK_S = 0.001
 _SMOOTHING = 0.1
 _NO_ID = bytes(16)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
-_log = logging.getLogger(__name__)
 
 OnThread = Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]]
 """Runs a write of the WAL where it stops nobody."""
@@ -95,7 +93,7 @@ class RecordFirstCommitPath:
         except Unavailable:
             raise
         except Exception as problem:
-            _note(problem)
+            note(problem)
             self._failed = True
             await self._void()
             raise Unavailable(f"the commit did not happen: {problem}") from problem
@@ -118,7 +116,7 @@ class RecordFirstCommitPath:
         except Unavailable:
             raise
         except Exception as problem:  # noqa: BLE001  # noted, and tried again when what is there is void
-            _note(problem)
+            note(problem)
             self._failed = True
             return None
         return self._done(row, location, entries, heads)
@@ -176,8 +174,7 @@ class RecordFirstCommitPath:
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
             else:
                 break
-        if rows:
-            self._rows.has(rows[-1].seq)
+        self._rows.stored(rows)
         self._failed = False
 
     def _done(
@@ -191,9 +188,3 @@ class RecordFirstCommitPath:
             )
         )  # fmt: skip
         return Commit(row.seq, row.object_id, location, row.committed_ms, self._agent_id, entries, heads)
-
-
-def _note(problem: Exception) -> None:
-    """Say so when a write failed in a way that nobody foresaw."""
-    if not isinstance(problem, PlatformError):
-        _log.error("writing a commit failed", exc_info=problem)

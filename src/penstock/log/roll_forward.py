@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from penstock.base.randomness import Randomness
-from penstock.log.trailing_rows import CommitRow
+from penstock.log.trailing_rows import LEAVES_OLD, CommitRow, insert_statement
 from penstock.log.wal_record import COMMITS, HEAD_BYTES, RecordHead, is_whole, read_head, read_record
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import PAGE_BYTES, WalStore
@@ -26,11 +26,7 @@ _SECRET_BYTES = 5
 _ONE_LIFE = 1 << 8 * _SECRET_BYTES
 OLDER_PLACES = 4
 """How many places are looked at that were begun before the last row: its successor is in the last one, mostly."""
-_INSERT = (
-    f"INSERT INTO wal_commit ({', '.join(CommitRow._fields)})"
-    f" VALUES ({', '.join(f'${number + 1}' for number in range(len(CommitRow._fields)))})"
-    " ON CONFLICT (shard_id, seq) DO NOTHING"
-)
+_INSERT = insert_statement() + LEAVES_OLD
 
 
 async def roll_forward(database: Database, wal: WalStore, *, randomness: Randomness, shard_id: int = 1) -> int:

@@ -21,6 +21,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.randomness import Randomness
+from penstock.metadata.sqlite_engine import translate
 
 T = TypeVar("T")
 APPLY_AFTER_S = 0.2
@@ -50,13 +51,15 @@ class CommitRow(NamedTuple):
     bases: bytes
 
 
-def _insert(rows: int) -> str:
-    columns = ", ".join(CommitRow._fields)
-    values = ", ".join(["(" + ", ".join("?" * len(CommitRow._fields)) + ")"] * rows)
-    return f"INSERT INTO wal_commit ({columns}) VALUES {values} ON CONFLICT (shard_id, seq) DO NOTHING"
+def insert_statement(rows: int = 1) -> str:
+    """Writes that many rows. It fails where one is there already, unless `LEAVES_OLD` follows."""
+    width = len(CommitRow._fields)
+    values = (", ".join(f"${row * width + column + 1}" for column in range(width)) for row in range(rows))
+    return f"INSERT INTO wal_commit ({', '.join(CommitRow._fields)}) VALUES ({'), ('.join(values)})"
 
 
-_INSERTS = [(rows, _insert(rows)) for rows in _STATEMENT_ROWS]
+LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING"
+_INSERTS = [(rows, translate(insert_statement(rows) + LEAVES_OLD)) for rows in _STATEMENT_ROWS]
 
 
 def insert_rows(connection: sqlite3.Connection, rows: Sequence[CommitRow]) -> None:
@@ -105,11 +108,11 @@ class TrailingRows:
         """All of them, for a transaction that takes them along."""
         return tuple(self._rows)
 
-    def has(self, seq: int) -> None:
-        """The database has everything up to a commit."""
-        rows = self._rows
-        while rows and rows[0].seq <= seq:
-            self._bytes -= rows.popleft().wal_length
+    def stored(self, rows: Sequence[CommitRow]) -> None:
+        """The database has these, which are the oldest."""
+        last_seq, waiting = rows[-1].seq if rows else -1, self._rows
+        while waiting and waiting[0].seq <= last_seq:
+            self._bytes -= waiting.popleft().wal_length
 
     async def store(self) -> None:
         """Until the database has everything that is here now."""
@@ -160,6 +163,6 @@ class TrailingRows:
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
                 continue
-            self.has(rows[-1].seq)
+            self.stored(rows)
             if len(self._rows) < APPLY_FROM_ROWS:
                 return
