@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from penstock.log.model import AbortedTransaction
 from penstock.share.model import AcquiredRange, Batch
+from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD
 
 _HEAD = Struct(">qi9xHi")
 """Base offset, length, attributes, last offset delta."""
-_LENGTH_OVERHEAD = 12
-_HEADER_BYTES = 61
 _PRODUCER_ID = Struct(">q")
 _PRODUCER_ID_AT = 43
 _TRANSACTIONAL, _CONTROL = 0x10, 0x20
@@ -37,9 +36,9 @@ def scan(views: Sequence[memoryview], offset: int, count: int) -> Found:
     enough = offset + count
     for number, view in enumerate(views):
         position, end = 0, len(view)
-        while position + _HEADER_BYTES <= end:
+        while position + HEADER_BYTES <= end:
             base, length, _, last_delta = _HEAD.unpack_from(view, position)
-            following = position + length + _LENGTH_OVERHEAD
+            following = position + length + LENGTH_OVERHEAD
             if following > end:
                 break
             last = base + last_delta
