@@ -58,6 +58,8 @@ class Instance:
     interval_ms: int
     last_get_ms: int = NEVER_MS
     last_push_ms: int = NEVER_MS
+    may_push: bool = False
+    """Has asked what it is asked for since it pushed last: its turn at once. No clock tells the order of the two."""
     terminating: bool = False
     last_error: ErrorCode = ErrorCode.NONE
 

@@ -28,7 +28,7 @@ def get(instance: Instance, now_ms: int) -> tuple[Instance, ErrorCode]:
     last_ms = max(instance.last_get_ms, instance.last_push_ms)
     if now_ms - last_ms < instance.interval_ms and instance.last_error not in ASK_AGAIN:
         return instance, ErrorCode.THROTTLING_QUOTA_EXCEEDED
-    return replace(instance, last_get_ms=now_ms, last_error=ErrorCode.NONE), ErrorCode.NONE
+    return replace(instance, last_get_ms=now_ms, may_push=True, last_error=ErrorCode.NONE), ErrorCode.NONE
 
 
 def push(
@@ -37,14 +37,14 @@ def push(
 ) -> tuple[Instance, ErrorCode]:  # fmt: skip
     """A client pushes metrics, for the last time if it is terminating."""
     error = ErrorCode.NONE
-    in_time = instance.last_get_ms > instance.last_push_ms or now_ms - instance.last_push_ms >= instance.interval_ms
+    in_time = instance.may_push or now_ms - instance.last_push_ms >= instance.interval_ms
     if instance.terminating:
         error = ErrorCode.INVALID_REQUEST
     elif not in_time and not terminating:
         error = ErrorCode.THROTTLING_QUOTA_EXCEEDED
     else:
         if in_time:
-            instance = replace(instance, last_push_ms=now_ms)
+            instance = replace(instance, last_push_ms=now_ms, may_push=False)
         if subscription_id != instance.subscription_id:
             error = ErrorCode.UNKNOWN_SUBSCRIPTION_ID
         elif compression not in Compression.__members__.values():
