@@ -266,12 +266,19 @@ class ManyByRequest(Many, RawProducer):
 
 
 class Plain(threading.Thread):
-    """An idempotent producer, which goes on through everything: one of librdkafka's, with its defaults."""
+    """An idempotent producer, which goes on through everything."""
 
-    def __init__(self, bootstrap: str, label: str) -> None:
+    def __init__(self, label: str) -> None:
         super().__init__(daemon=True)
         self.label, self.number, self.failed = label, 0, list[str]()
         self.ending = threading.Event()
+
+
+class PlainByClient(Plain):
+    """One of librdkafka's, with its defaults."""
+
+    def __init__(self, bootstrap: str, label: str) -> None:
+        super().__init__(label)
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 1,
@@ -291,3 +298,35 @@ class Plain(threading.Thread):
     def _told(self, error: object, _: Message) -> None:
         if error is not None:
             self.failed.append(str(error))
+
+
+class PlainByRequest(Plain):
+    """Request by request. It sends some batches again although they were answered, as if that answer had been lost."""
+
+    def __init__(self, bootstrap: str, label: str) -> None:
+        super().__init__(label)
+        self._address, self._chance, self._producer_id = bootstrap, random.Random(label), -1
+
+    def run(self) -> None:
+        while not self.ending.is_set():
+            try:
+                with Wire(self._address, timeout_s=10) as wire:
+                    self._work(wire)
+            except (ConnectionClosed, OSError):
+                self.ending.wait(0.05)
+
+    def _work(self, wire: Wire) -> None:
+        topic_id = bytes(wire.metadata(["plain"]).topics[0].topic_id)
+        if self._producer_id == -1:
+            self._producer_id = wire.producer_id()
+        while not self.ending.wait(0.01):
+            partition, sequence = self.number % OUT_PARTITIONS, self.number // OUT_PARTITIONS
+            data = batch(
+                f"{self.label}/{self.number}".encode(), producer_id=self._producer_id, producer_epoch=0,
+                base_sequence=sequence,
+            )  # fmt: skip
+            for _ in range(self._chance.choice((1, 1, 2))):
+                error = wire.produce(topic_id, data, partition=partition).error_code
+                if error:
+                    self.failed.append(ErrorCode(error).name)
+            self.number += 1

@@ -23,7 +23,8 @@ from exactly_once_clients import (
     ClientRelay,
     ManyByClient,
     ManyByRequest,
-    Plain,
+    PlainByClient,
+    PlainByRequest,
     Relay,
 )
 from exactly_once_history import Reader, check, read_all
@@ -93,7 +94,7 @@ def write_and_check(server: Server, crashes: int, inputs: int, *, must_be_relaye
     relays = [Relay(bootstrap, "relay"), ClientRelay(bootstrap, "client relay")]
     many = [ManyByClient(bootstrap, "one"), ManyByClient(bootstrap, "two")]
     many += [ManyByRequest(bootstrap, f"request {number}") for number in range(3)]
-    plain = [Plain(bootstrap, f"plain {number}") for number in range(2)]
+    plain = [PlainByClient(bootstrap, "plain"), PlainByRequest(bootstrap, "plain request")]
     readers = [Reader(bootstrap, committed_only=only) for only in (True, False)]
     workers = [*relays, *many]
     for thread in (*workers, *plain, *readers):
