@@ -27,7 +27,7 @@ TESTS = ROOT / "tests"
 
 # Each lane runs beside the other. Long tiers are cut so that both end at about the same time.
 LANES = (
-    ("unit", "simulation", "contract", "comparison"),
+    ("unit", "simulation", "contract", "comparison", "ecosystem"),
     ("integration", "conformance/test_wire*.py", "conformance/test_client*.py",
      "conformance/test_[!cw]*.py"),
 )  # fmt: skip
