@@ -22,7 +22,7 @@ from penstock.authorization.rules import (
     decide_for_any,
 )
 from penstock.base.acls import SUPPORTED, Operation, ResourceType
-from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
+from penstock.base.context import DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID, RequestContext
 
 MAX_CALLERS = 10_000
 MAX_GRANTS = 100_000
@@ -90,7 +90,7 @@ class Authorizer:
     ) -> None:  # fmt: skip
         self._acls, self._super_users = acls, super_users
         self._default = DEFAULT_ALLOW if allow_everyone else DEFAULT_DENY
-        self._callers: dict[tuple[int, str, str], _Caller] = {}
+        self._callers: dict[tuple[int, str, str, bool], _Caller] = {}
         self._grants = 0
         self.version = 0
         """Goes up with every change of ACLs: what was decided before may be decided otherwise now."""
@@ -112,7 +112,9 @@ class Authorizer:
 
         `is_quiet`: it only decides what is shown, or has an alternative; being denied is nothing to report.
         """
-        caller = self._callers.get((context.cluster_id, context.principal, context.client_host))
+        caller = self._callers.get(
+            (context.cluster_id, context.principal, context.client_host, context.is_platform_admin)
+        )
         if caller is not None:
             names = caller.granted.get(asked)
             if names is not None and name in names:
@@ -166,15 +168,20 @@ class Authorizer:
         return verdict.allowed
 
     def _caller(self, context: RequestContext) -> _Caller:
-        key = (context.cluster_id, context.principal, context.client_host)
+        key = (context.cluster_id, context.principal, context.client_host, context.is_platform_admin)
         caller = self._callers.get(key)
         if caller is None:
             if len(self._callers) >= MAX_CALLERS:
                 self._clear()
             # Super users are named by whoever runs the platform; a tenant may call its users what it likes.
-            is_super = context.cluster_id == DEFAULT_CLUSTER_ID and context.principal in self._super_users
+            is_super = context.is_platform_admin or is_super_user(context, self._super_users)
             caller = self._callers[key] = _Caller(canonical_host(context.client_host), is_super=is_super)
         return caller
+
+
+def is_super_user(context: RequestContext, super_users: frozenset[str]) -> bool:
+    """Whether somebody is one of those whom the platform's settings name. Who is in a tenant's cluster is not."""
+    return context.cluster_id in (PLATFORM_CLUSTER_ID, DEFAULT_CLUSTER_ID) and context.principal in super_users
 
 
 def _parts(asked: Action) -> tuple[Operation, ResourceType]:

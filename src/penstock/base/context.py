@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PLATFORM_CLUSTER_ID = 0
+"""The virtual cluster of the deployment itself: what it has to say of itself goes there."""
+
 DEFAULT_CLUSTER_ID = 1
 """The virtual cluster of an embedded deployment."""
 
@@ -27,5 +30,7 @@ class RequestContext:
     security_protocol: str = "PLAINTEXT"
     token_authenticated: bool = False
     """Whether a delegation token is what proved the principal."""
+    is_platform_admin: bool = False
+    """Whether it is an administrator of the platform, in whichever virtual cluster."""
     api_version: int = 0
     connection_id: int = 0

@@ -60,6 +60,15 @@ def test_super_users_are_those_of_the_default_cluster() -> None:
     assert not authorizer.allows(RequestContext(principal="User:bob"), FETCH, READ_TOPIC, "t")
 
 
+def test_who_administers_the_platform_may_do_everything_everywhere() -> None:
+    authorizer = Authorizer(Clusters(), super_users=frozenset({"User:alice"}))
+    admin = RequestContext(principal="PlatformAdmin:alice", cluster_id=7, is_platform_admin=True)
+    assert authorizer.allows(admin, FETCH, READ_TOPIC, "t")
+    assert authorizer.allows(RequestContext(principal="User:alice", cluster_id=0), FETCH, READ_TOPIC, "t")
+    same_name = RequestContext(principal="PlatformAdmin:alice", cluster_id=7)
+    assert not authorizer.allows(same_name, FETCH, READ_TOPIC, "t"), "a token of theirs, say"
+
+
 def test_clusters_do_not_meet() -> None:
     clusters = Clusters()
     clusters.index(1).add(acl())

@@ -1,0 +1,1 @@
+"""Virtual clusters: which there are, in which environments, within which limits."""

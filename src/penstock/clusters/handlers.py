@@ -1,0 +1,182 @@
+"""Virtual clusters and environments over the Kafka protocol. These APIs are ours, and only our command line is told
+of them.
+
+Who administers the platform may do everything. Anybody else sees the cluster they are in, and is told the same of
+every other name, whether there is such a cluster or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from penstock.base.context import RequestContext
+from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
+from penstock.clusters.failures import Forbidden, Missing, Taken
+from penstock.clusters.model import Cluster
+from penstock.clusters.service import Clusters
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.alter_environments import (
+    AlterEnvironmentsRequest,
+    AlterEnvironmentsResponse,
+    AlterEnvironmentsResult,
+)
+from penstock.wire.messages.alter_virtual_cluster import AlterVirtualClusterRequest, AlterVirtualClusterResponse
+from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest, CreateVirtualClusterResponse
+from penstock.wire.messages.describe_environments import (
+    DescribedEnvironment,
+    DescribeEnvironmentsRequest,
+    DescribeEnvironmentsResponse,
+)
+from penstock.wire.messages.describe_virtual_clusters import (
+    DescribedLimit,
+    DescribedUsage,
+    DescribedVirtualCluster,
+    DescribeVirtualClustersRequest,
+    DescribeVirtualClustersResponse,
+)
+from penstock.wire.messages.enter_cluster import EnterClusterRequest, EnterClusterResponse
+
+Usage = Callable[[int], Mapping[str, float]]
+"""What a cluster has now, by limit."""
+Complaint = tuple[ErrorCode, str | None]
+FINE: Complaint = ErrorCode.NONE, None
+NOT_ALLOWED: Complaint = (
+    ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "That is for administrators of the platform (super.users)."
+)  # fmt: skip
+
+
+class VirtualClusterHandlers:
+    """Our APIs over `Clusters`."""
+
+    def __init__(self, clusters: Clusters, *, is_admin: Callable[[RequestContext], bool], usage: Usage) -> None:
+        self._clusters, self._is_admin, self._usage = clusters, is_admin, usage
+
+    async def enter(self, context: RequestContext, request: EnterClusterRequest) -> EnterClusterResponse:
+        """EnterCluster, key 10004, v0: the connection is in another cluster from here on."""
+        if not self._is_admin(context):
+            code, message = NOT_ALLOWED
+            return EnterClusterResponse(error_code=code, error_message=message)
+        try:
+            cluster = self._clusters.found(request.name)
+        except InvalidRequest as error:
+            code, message = _complaint(error)
+            return EnterClusterResponse(error_code=code, error_message=message)
+        return EnterClusterResponse(
+            error_message=None, cluster_id=cluster.cluster_id, kafka_cluster_id=cluster.kafka_id
+        )  # fmt: skip
+
+    async def describe(
+        self, context: RequestContext, request: DescribeVirtualClustersRequest
+    ) -> DescribeVirtualClustersResponse:
+        """DescribeVirtualClusters, key 10005, v0: those of these names, or all that the caller may see. Without
+        names, one's own."""
+        visible: Iterable[Cluster] = self._clusters.all()
+        if not self._is_admin(context) or request.names == []:
+            visible = [cluster for cluster in visible if cluster.cluster_id == context.cluster_id]
+        if request.names:
+            visible = [cluster for cluster in visible if cluster.name in request.names]
+        return DescribeVirtualClustersResponse(
+            error_message=None, clusters=[self._described(cluster) for cluster in visible]
+        )
+
+    def _described(self, cluster: Cluster) -> DescribedVirtualCluster:
+        return DescribedVirtualCluster(
+            name=cluster.name,
+            environment=cluster.environment,
+            kafka_cluster_id=cluster.kafka_id,
+            description=cluster.description,
+            state=cluster.state,
+            created_ms=cluster.created_ms,
+            limits=[DescribedLimit(key=key, value=value) for key, value in sorted(cluster.limits.items())],
+            usage=[
+                DescribedUsage(key=key, value=value) for key, value in sorted(self._usage(cluster.cluster_id).items())
+            ],
+        )
+
+    async def create(
+        self, context: RequestContext, request: CreateVirtualClusterRequest
+    ) -> CreateVirtualClusterResponse:
+        """CreateVirtualCluster, key 10006, v0."""
+        if not self._is_admin(context):
+            code, message = NOT_ALLOWED
+            return CreateVirtualClusterResponse(error_code=code, error_message=message)
+        limits = {limit.key: limit.value for limit in request.limits}
+        try:
+            cluster = await self._clusters.create(request.name, request.environment, request.description, limits)
+        except PlatformError as error:
+            code, message = _complaint(error)
+            return CreateVirtualClusterResponse(error_code=code, error_message=message)
+        return CreateVirtualClusterResponse(error_message=None, kafka_cluster_id=cluster.kafka_id)
+
+    async def alter(self, context: RequestContext, request: AlterVirtualClusterRequest) -> AlterVirtualClusterResponse:
+        """AlterVirtualCluster, key 10007, v0: what is said of it, and its limits."""
+        if not self._is_admin(context):
+            code, message = NOT_ALLOWED
+            return AlterVirtualClusterResponse(error_code=code, error_message=message)
+        limits = {limit.key: None if limit.remove else limit.value for limit in request.limits}
+        try:
+            await self._clusters.alter(request.name, request.description, limits)
+        except PlatformError as error:
+            code, message = _complaint(error)
+            return AlterVirtualClusterResponse(error_code=code, error_message=message)
+        return AlterVirtualClusterResponse(error_message=None)
+
+    async def describe_environments(
+        self, context: RequestContext, request: DescribeEnvironmentsRequest
+    ) -> DescribeEnvironmentsResponse:
+        """DescribeEnvironments, key 10009, v0: all of them, with the names of their clusters."""
+        if not self._is_admin(context):
+            code, message = NOT_ALLOWED
+            return DescribeEnvironmentsResponse(error_code=code, error_message=message)
+        clusters: dict[str, list[str]] = {}
+        for cluster in self._clusters.all():
+            clusters.setdefault(cluster.environment, []).append(cluster.name)
+        return DescribeEnvironmentsResponse(
+            error_message=None,
+            environments=[
+                DescribedEnvironment(
+                    name=environment.name,
+                    created_ms=environment.created_ms,
+                    clusters=clusters.get(environment.name, []),
+                )
+                for environment in self._clusters.environments()
+            ],
+        )
+
+    async def alter_environments(
+        self, context: RequestContext, request: AlterEnvironmentsRequest
+    ) -> AlterEnvironmentsResponse:
+        """AlterEnvironments, key 10010, v0: makes and removes them one by one."""
+        response = AlterEnvironmentsResponse()
+        for name in request.creations:
+            response.results.append(await self._environment(context, name, is_new=True))
+        for name in request.deletions:
+            response.results.append(await self._environment(context, name, is_new=False))
+        return response
+
+    async def _environment(self, context: RequestContext, name: str, *, is_new: bool) -> AlterEnvironmentsResult:
+        complaint = FINE
+        if not self._is_admin(context):
+            complaint = NOT_ALLOWED
+        else:
+            try:
+                await (self._clusters.create_environment(name) if is_new else self._clusters.delete_environment(name))
+            except PlatformError as error:
+                complaint = _complaint(error)
+        return AlterEnvironmentsResult(name=name, error_code=complaint[0], error_message=complaint[1])
+
+
+def _complaint(error: PlatformError) -> Complaint:
+    match error:
+        case Missing():
+            return ErrorCode.RESOURCE_NOT_FOUND, str(error)
+        case Taken():
+            return ErrorCode.DUPLICATE_RESOURCE, str(error)
+        case Forbidden():
+            return ErrorCode.POLICY_VIOLATION, str(error)
+        case InvalidRequest():
+            return ErrorCode.INVALID_REQUEST, str(error)
+        case Unavailable():
+            return ErrorCode.NOT_CONTROLLER, str(error)
+        case _:
+            return ErrorCode.UNKNOWN_SERVER_ERROR, str(error)

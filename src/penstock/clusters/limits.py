@@ -1,0 +1,55 @@
+"""How much a virtual cluster may have and do. Pure.
+
+Limits are set by whoever runs the platform and count for a cluster as a whole, before any quota that the cluster has
+given to its own users and clients.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from penstock.base.errors import InvalidRequest
+
+Limits = Mapping[str, float]
+"""Limits by key; what is not there is not limited."""
+
+
+class LimitKey(StrEnum):
+    """What is limited."""
+
+    PARTITIONS = "partitions"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRule:
+    """Which values a limit takes."""
+
+    doc: str
+    minimum: int = 0
+    maximum: int = 2**53
+    """The largest whole number that a double keeps."""
+
+
+RULES: Mapping[str, LimitRule] = {
+    LimitKey.PARTITIONS: LimitRule(doc="Partitions of all its topics together."),
+}
+"""Every limit there is."""
+
+
+def changed_limits(limits: Limits, changes: Mapping[str, float | None]) -> Limits:
+    """The limits after changes, of which None takes one away. Raises `InvalidRequest`."""
+    after = dict(limits)
+    for key, value in changes.items():
+        rule = RULES.get(key)
+        if rule is None:
+            raise InvalidRequest(f"there is no limit {key[:80]!r}; there are {', '.join(RULES)}")
+        if value is None:
+            after.pop(key, None)
+            continue
+        if not math.isfinite(value) or not rule.minimum <= value <= rule.maximum or value != int(value):
+            raise InvalidRequest(f"{key} is a whole number from {rule.minimum} to {rule.maximum}")
+        after[key] = value
+    return after

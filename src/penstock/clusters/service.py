@@ -1,0 +1,168 @@
+"""The virtual clusters of a deployment: kept in the database, held in memory.
+
+A change is decided on what is in memory, made durable, applied, and only then answered; changes run one after the
+other. A caller who goes away stops none of that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from penstock.base.clock import Clock
+from penstock.base.errors import OutcomeUnknown
+from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.clusters import store, transitions
+from penstock.clusters.failures import Forbidden, Taken
+from penstock.clusters.limits import Limits, changed_limits
+from penstock.clusters.model import Cluster, Environment, State
+from penstock.metadata.database import Database, Script
+
+T = TypeVar("T")
+
+
+class Clusters:
+    """The only writer of clusters and environments."""
+
+    def __init__(self, *, database: Database, clock: Clock, randomness: Randomness, shard_id: int = 1) -> None:
+        self._database, self._clock, self._randomness, self._shard_id = database, clock, randomness, shard_id
+        self._by_id: dict[int, Cluster] = {}
+        self._by_name: dict[str, Cluster] = {}
+        self._environments: dict[str, Environment] = {}
+        self._lock = asyncio.Lock()
+        self._running: set[asyncio.Future[Any]] = set()
+
+    async def open(self, kafka_cluster_id: str) -> None:
+        """Have the clusters that are always there, and read all. The id is that of the default one."""
+        now_ms, platform_id = self._clock.now_ms(), uuid_text(new_uuid(self._randomness))
+        await self._durably(lambda: store.be_born(platform_id, kafka_cluster_id, self._shard_id, now_ms))
+        stored = await self._database.read(store.load)
+        self._environments = {environment.name: environment for environment in stored.environments}
+        for cluster in stored.clusters:
+            self._put(cluster)
+
+    async def close(self) -> None:
+        """Wait for the changes that are under way; their callers may be gone."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    # ---- what there is --------------------------------------------------------------------------------------------
+
+    def all(self) -> list[Cluster]:
+        """Every cluster, those that go too, by name."""
+        return [self._by_name[name] for name in sorted(self._by_name)]
+
+    def by_id(self, cluster_id: int) -> Cluster | None:
+        """The cluster with that id, or None."""
+        return self._by_id.get(cluster_id)
+
+    def by_name(self, name: str) -> Cluster | None:
+        """The cluster of that name, or None; also for one that is being deleted."""
+        cluster = self._by_name.get(name)
+        return cluster if cluster is not None and cluster.state is State.ACTIVE else None
+
+    def found(self, name: str) -> Cluster:
+        """The cluster of that name. Raises `Missing`, or `Forbidden` when it is going."""
+        return transitions.found(self._by_name, name)
+
+    def kafka_id(self, cluster_id: int) -> str:
+        """What a cluster's clients are shown as its id."""
+        return self._by_id[cluster_id].kafka_id
+
+    def limits(self, cluster_id: int) -> Limits:
+        """How much a cluster may have and do."""
+        cluster = self._by_id.get(cluster_id)
+        return {} if cluster is None else cluster.limits
+
+    def environments(self) -> list[Environment]:
+        """Every environment, by name."""
+        return [self._environments[name] for name in sorted(self._environments)]
+
+    # ---- changes --------------------------------------------------------------------------------------------------
+
+    async def create(
+        self, name: str, environment: str, description: str = "", limits: Mapping[str, float | None] | None = None
+    ) -> Cluster:
+        """Make a cluster. Raises `InvalidRequest` and its kinds."""
+        return await self._undivided(self._create(name, environment, description, limits or {}))
+
+    async def _create(
+        self, name: str, environment: str, description: str, changes: Mapping[str, float | None]
+    ) -> Cluster:
+        async with self._lock:
+            transitions.check_new(self._by_name, self._environments, name, environment)
+            transitions.check_description(description)
+            limits = changed_limits({}, changes)
+            now_ms, kafka_id = self._clock.now_ms(), uuid_text(new_uuid(self._randomness))
+            cluster_id = await self._durably(
+                lambda: store.create(
+                    name, kafka_id, environment, description, limits, shard_id=self._shard_id, now_ms=now_ms
+                )
+            )
+            if cluster_id is None:
+                raise Taken(f"cluster {name!r} or environment {environment!r} was changed by another agent")
+            cluster = Cluster(
+                cluster_id=cluster_id, name=name, kafka_id=kafka_id, created_ms=now_ms, environment=environment,
+                description=description, limits=limits,
+            )  # fmt: skip
+            self._put(cluster)
+            return cluster
+
+    async def alter(self, name: str, description: str | None, changes: Mapping[str, float | None]) -> Cluster:
+        """Change what is said of a cluster, and its limits; None takes one away. Raises `InvalidRequest`."""
+        return await self._undivided(self._alter(name, description, changes))
+
+    async def _alter(self, name: str, description: str | None, changes: Mapping[str, float | None]) -> Cluster:
+        async with self._lock:
+            cluster = self.found(name)
+            if description is not None:
+                transitions.check_description(description)
+            limits = changed_limits(cluster.limits, changes)
+            await self._durably(lambda: store.alter(cluster.cluster_id, description, changes))
+            after = replace(
+                cluster, limits=limits, description=cluster.description if description is None else description
+            )
+            self._put(after)
+            return after
+
+    async def create_environment(self, name: str) -> None:
+        """Make an environment. Raises `InvalidRequest` and its kinds."""
+        await self._undivided(self._create_environment(name))
+
+    async def _create_environment(self, name: str) -> None:
+        async with self._lock:
+            transitions.check_new_environment(self._environments, name)
+            environment = Environment(name=name, created_ms=self._clock.now_ms())
+            await self._durably(lambda: store.create_environment(environment))
+            self._environments[name] = environment
+
+    async def delete_environment(self, name: str) -> None:
+        """Remove an environment that has no clusters. Raises `InvalidRequest` and its kinds."""
+        await self._undivided(self._delete_environment(name))
+
+    async def _delete_environment(self, name: str) -> None:
+        async with self._lock:
+            transitions.check_deletable_environment(self._environments, self._by_id.values(), name)
+            if not await self._durably(lambda: store.forget_environment(name)):
+                raise Forbidden(f"environment {name!r} has clusters")
+            del self._environments[name]
+
+    # ---- how a change is run --------------------------------------------------------------------------------------
+
+    def _put(self, cluster: Cluster) -> None:
+        self._by_id[cluster.cluster_id] = cluster
+        self._by_name[cluster.name] = cluster
+
+    async def _durably(self, script: Callable[[], Script[T]]) -> T:
+        try:
+            return await self._database.transaction(script)
+        except OutcomeUnknown:
+            return await self._database.transaction(script)
+
+    async def _undivided(self, work: Coroutine[object, object, T]) -> T:
+        # A connection that closes cancels its request; durable and in memory must not come apart by that.
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)

@@ -1,0 +1,82 @@
+"""What virtual clusters and environments may be called and have. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from penstock.base.errors import InvalidRequest
+from penstock.clusters.failures import Forbidden, Missing, Taken
+from penstock.clusters.model import DEFAULT_ENVIRONMENT, PERMANENT, Cluster, Environment, State
+
+MAX_DESCRIPTION_CHARS = 512
+MAX_CLUSTERS = 100_000
+MAX_ENVIRONMENTS = 10_000
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def check_name(name: str) -> None:
+    """Raise `InvalidRequest` unless clusters and environments can be called so."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name[:80]!r} is no name: up to 63 small letters, digits and hyphens, with a letter or digit at both ends"
+        )
+
+
+def check_description(text: str) -> None:
+    """Raise `InvalidRequest` unless something can be described so."""
+    if len(text) > MAX_DESCRIPTION_CHARS or "\0" in text:
+        raise InvalidRequest(f"a description has at most {MAX_DESCRIPTION_CHARS} characters, and no NUL among them")
+
+
+def found(clusters: Mapping[str, Cluster], name: str) -> Cluster:
+    """The cluster of that name, which is there and stays. Raises `Missing`, or `Forbidden` when it is going."""
+    cluster = clusters.get(name)
+    if cluster is None:
+        raise Missing(f"there is no cluster {name[:80]!r}")
+    if cluster.state is State.DELETING:
+        raise Forbidden(f"cluster {name!r} is being deleted")
+    return cluster
+
+
+def check_new(
+    clusters: Mapping[str, Cluster], environments: Mapping[str, Environment], name: str, environment: str
+) -> None:
+    """Raise `InvalidRequest` unless there can be another cluster of that name in that environment."""
+    check_name(name)
+    if name in clusters:
+        going = " and is being deleted" if clusters[name].state is State.DELETING else ""
+        raise Taken(f"cluster {name!r} exists already{going}")
+    if environment not in environments:
+        raise Missing(f"there is no environment {environment[:80]!r}")
+    if len(clusters) >= MAX_CLUSTERS:
+        raise Forbidden(f"there are {MAX_CLUSTERS} clusters already")
+
+
+def check_deletable(cluster: Cluster) -> None:
+    """Raise `Forbidden` for a cluster that is always there."""
+    if cluster.cluster_id in PERMANENT:
+        raise Forbidden(f"cluster {cluster.name!r} is part of the deployment and stays")
+
+
+def check_new_environment(environments: Mapping[str, Environment], name: str) -> None:
+    """Raise `InvalidRequest` unless there can be another environment of that name."""
+    check_name(name)
+    if name in environments:
+        raise Taken(f"environment {name!r} exists already")
+    if len(environments) >= MAX_ENVIRONMENTS:
+        raise Forbidden(f"there are {MAX_ENVIRONMENTS} environments already")
+
+
+def check_deletable_environment(
+    environments: Mapping[str, Environment], clusters: Iterable[Cluster], name: str
+) -> None:
+    """Raise `InvalidRequest` unless there is an environment of that name without clusters."""
+    if name not in environments:
+        raise Missing(f"there is no environment {name[:80]!r}")
+    if name == DEFAULT_ENVIRONMENT:
+        raise Forbidden(f"environment {name!r} is part of the deployment and stays")
+    inside = sorted(cluster.name for cluster in clusters if cluster.environment == name)
+    if inside:
+        more = f" and {len(inside) - 3} more" if len(inside) > 3 else ""
+        raise Forbidden(f"environment {name!r} has clusters: {', '.join(inside[:3])}{more}")

@@ -1,0 +1,93 @@
+"""The SQL of virtual clusters and environments, on every database; and the service over it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.base.clock import SystemClock
+from penstock.base.randomness import SeededRandomness
+from penstock.clusters import store
+from penstock.clusters.failures import Forbidden, Missing, Taken
+from penstock.clusters.model import Environment
+from penstock.clusters.service import Clusters
+
+
+async def twice(database: Any, script: Any) -> Any:
+    """A script's first answer, when a lost commit has it run again."""
+    first = await database.transaction(script)
+    assert await database.transaction(script) == first
+    return first
+
+
+async def test_two_clusters_are_always_there(database: Any) -> None:
+    await twice(database, lambda: store.be_born("platform-id", "default-id", 1, 7))
+    await database.transaction(lambda: store.be_born("another", "another", 1, 8))
+    stored = await database.read(store.load)
+    assert [(found.cluster_id, found.name, found.kafka_id, found.created_ms) for found in stored.clusters] == [
+        (0, "platform", "platform-id", 7), (1, "default", "default-id", 7),
+    ]  # fmt: skip
+    assert stored.environments == [Environment(name="default", created_ms=7)]
+
+
+async def test_clusters_come_change_and_go(database: Any) -> None:
+    await database.transaction(lambda: store.be_born("p", "d", 1, 7))
+    made = await twice(
+        database, lambda: store.create("acme", "id-a", "default", "ours", {"partitions": 9.0}, shard_id=1, now_ms=8)
+    )
+    other = await twice(database, lambda: store.create("zeta", "id-z", "default", "", {}, shard_id=1, now_ms=8))
+    assert 1 < made < other
+    taken = store.create("acme", "id-b", "default", "", {}, shard_id=1, now_ms=9)
+    assert await database.transaction(lambda: taken) is None
+    nowhere = store.create("new", "id-n", "nowhere", "", {}, shard_id=1, now_ms=9)
+    assert await database.transaction(lambda: nowhere) is None
+    await twice(database, lambda: store.alter(made, None, {"partitions": 10.0, "groups": 3.0}))
+    await twice(database, lambda: store.alter(made, "theirs", {"partitions": None}))
+    await twice(database, lambda: store.begin_deletion(other, 11))
+    await database.transaction(lambda: store.begin_deletion(other, 12))
+    acme, zeta = (await database.read(store.load)).clusters[2:]
+    assert (acme.description, acme.limits, acme.deleted_ms) == ("theirs", {"groups": 3.0}, None)
+    assert zeta.deleted_ms == 11
+    await twice(database, lambda: store.forget(other))
+    await twice(database, lambda: store.forget(made))  # It is not going, and stays.
+    assert [found.name for found in (await database.read(store.load)).clusters] == ["platform", "default", "acme"]
+    again = store.create("zeta", "id-2", "default", "", {}, shard_id=1, now_ms=13)
+    assert await database.transaction(lambda: again) > other
+
+
+async def test_an_environment_with_clusters_stays(database: Any) -> None:
+    assert await database.transaction(lambda: store.create_environment(Environment(name="prod", created_ms=1)))
+    assert not await database.transaction(lambda: store.create_environment(Environment(name="prod", created_ms=2)))
+    script = store.create("acme", "id", "prod", "", {}, shard_id=1, now_ms=3)
+    cluster_id = await database.transaction(lambda: script)
+    assert await twice(database, lambda: store.forget_environment("prod")) is False
+    await database.transaction(lambda: store.begin_deletion(cluster_id, 4))
+    await database.transaction(lambda: store.forget(cluster_id))
+    assert await twice(database, lambda: store.forget_environment("prod")) is True
+
+
+async def test_the_service_finds_after_a_start_what_it_was_told(database: Any) -> None:
+    clusters = await opened(database, "one")
+    await clusters.create_environment("prod")
+    made = await clusters.create("acme", "prod", "ours", {"partitions": 5.0})
+    await clusters.alter("acme", None, {"partitions": 6.0})
+    with pytest.raises(Taken):
+        await clusters.create("acme", "prod")
+    with pytest.raises(Missing):
+        await clusters.alter("nobody", "", {})
+    with pytest.raises(Forbidden):
+        await clusters.delete_environment("prod")
+    again = await opened(database, "two")
+    assert again.all() == clusters.all()
+    assert again.environments() == clusters.environments()
+    assert again.kafka_id(made.cluster_id) == made.kafka_id
+    assert again.limits(made.cluster_id) == {"partitions": 6.0}
+    assert again.by_name("acme") == again.by_id(made.cluster_id)
+    assert again.kafka_id(1) == "the-default"
+
+
+async def opened(database: Any, seed: str) -> Clusters:
+    clusters = Clusters(database=database, clock=SystemClock(), randomness=SeededRandomness(seed))
+    await clusters.open("the-default")
+    return clusters
