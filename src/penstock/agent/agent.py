@@ -27,16 +27,19 @@ from penstock.agent.server import Server
 from penstock.agent.tls import ServerTls
 from penstock.agent.turns import at_turn_end
 from penstock.agent.web import Web
-from penstock.authorization.authorizer import Authorizer
+from penstock.authorization.authorizer import Authorizer, is_super_user
 from penstock.authorization.guards.table import Guards
 from penstock.authorization.handlers import AclHandlers
 from penstock.authorization.service import AclService
 from penstock.authorization.settings import AuthorizationSettings
 from penstock.base.clock import Clock, SystemClock
-from penstock.base.context import RequestContext
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
+from penstock.clusters.handlers import VirtualClusterHandlers
+from penstock.clusters.limits import LimitKey
+from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
@@ -182,6 +185,7 @@ class Agent:
         )  # fmt: skip
         self._closing.push_async_callback(self.topics.close)
         await bring_in_commits(self.metadata, wal, randomness=randomness, shard_id=SHARD_ID)
+        await self._open_clusters()
         await self.topics.load()
         seq = await load_state(self.database, self.registry, wal)
         self.segments = SegmentIndex(self.database)
@@ -293,9 +297,29 @@ class Agent:
         self.cold.drop()
         self.server.drop_memory()
 
+    async def _open_clusters(self) -> None:
+        clusters = self.clusters = Clusters(
+            database=self.database, clock=self.clock, randomness=self.randomness, shard_id=SHARD_ID
+        )
+        await clusters.open(self.kafka_cluster_id)
+        self._closing.push_async_callback(clusters.close)
+        self.topics.partition_limit = lambda cluster_id: clusters.limits(cluster_id).get(LimitKey.PARTITIONS)
+
+    def _administers_platform(self, context: RequestContext) -> bool:
+        """Whether somebody may do everything in every virtual cluster. Where credentials are asked for anywhere,
+        nobody is it who has none."""
+        if context.is_platform_admin or is_super_user(context, self.super_users):
+            return True
+        return (
+            not self.asks_for_credentials
+            and self.authorizer is None
+            and (context.cluster_id, context.principal) == (DEFAULT_CLUSTER_ID, ANONYMOUS)
+        )
+
     async def _open_authorization(self) -> None:
-        asks = any(listener.asks_for_credentials for listener in self.listeners)
+        asks = self.asks_for_credentials = any(listener.asks_for_credentials for listener in self.listeners)
         settings = AuthorizationSettings.of(self.settings, asks_for_credentials=asks)
+        self.super_users = settings.super_users
         self.acls = AclService(self.database)
         await self.acls.open()
         self.authorizer: Authorizer | None = None
@@ -362,6 +386,7 @@ class Agent:
         self.brokers = SingleBroker(
             kafka_cluster_id=self.kafka_cluster_id, node_id=NODE_ID, host=options.kafka_host, port=options.kafka_port
         )
+        self.brokers.kafka_id_of = self.clusters.kafka_id
         sessions = FetchSessions(slots=settings.fetch_session_slots, clock=self.clock, randomness=self.randomness)
         produce = ProduceHandler(registry=self.registry, writer=self.writer, clock=self.clock)
         produce.transactional_ids = self.transactions
@@ -438,6 +463,9 @@ class Agent:
             max_session_ms=settings.whole("connections.max.reauth.ms"),
         )
 
+    def _usage_of(self, cluster_id: int) -> Mapping[str, float]:
+        return {LimitKey.PARTITIONS: self.registry.partition_total(cluster_id)}
+
     def _on_writer_broken(self) -> None:
         self.ready = False
         self.on_broken()
@@ -469,6 +497,9 @@ class Agent:
             configs=ConfigHandlers(topics, brokers),
             replicas=ReplicaHandlers(registry, brokers),
             producers=ProducerHandlers(registry),
+            virtual_clusters=VirtualClusterHandlers(
+                self.clusters, is_admin=self._administers_platform, usage=self._usage_of
+            ),
             quotas=QuotaHandlers(self.quotas),
             telemetry=self.telemetry,
             acls=AclHandlers(self.acls if self.authorizer is not None else None),

@@ -15,6 +15,7 @@ from penstock.agent.features import FeatureHandlers
 from penstock.authorization.guards.table import OWN, Guards
 from penstock.authorization.handlers import AclHandlers
 from penstock.base.context import RequestContext
+from penstock.clusters.handlers import VirtualClusterHandlers
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
@@ -67,6 +68,8 @@ class Handlers:
     accounts: AccountHandlers | None = None
     tokens: TokenHandlers | None = None
     """None where there is nobody to be told apart, as in the simulation; both or neither."""
+    virtual_clusters: VirtualClusterHandlers | None = None
+    """None where there is only one."""
     quotas: QuotaHandlers | None = None
     telemetry: TelemetryHandlers | None = None
     """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
@@ -140,6 +143,20 @@ def _identity_apis(handlers: Handlers) -> dict[int, Api]:
     }
 
 
+def _cluster_apis(handlers: Handlers) -> dict[int, Api]:
+    clusters = handlers.virtual_clusters
+    if clusters is None:
+        return {}
+    return {
+        ApiKey.ENTER_CLUSTER: Api(_up_to(0), clusters.enter),
+        ApiKey.DESCRIBE_VIRTUAL_CLUSTERS: Api(_up_to(0), clusters.describe),
+        ApiKey.CREATE_VIRTUAL_CLUSTER: Api(_up_to(0), clusters.create),
+        ApiKey.ALTER_VIRTUAL_CLUSTER: Api(_up_to(0), clusters.alter),
+        ApiKey.DESCRIBE_ENVIRONMENTS: Api(_up_to(0), clusters.describe_environments),
+        ApiKey.ALTER_ENVIRONMENTS: Api(_up_to(0), clusters.alter_environments),
+    }
+
+
 def _telemetry_apis(handlers: Handlers) -> dict[int, Api]:
     telemetry = handlers.telemetry
     if telemetry is None:
@@ -161,6 +178,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         | _telemetry_apis(handlers)
         | _share_apis(handlers)
         | _identity_apis(handlers)
+        | _cluster_apis(handlers)
         | {
             ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
             ApiKey.FETCH: Api(_up_to(18, oldest=4)),

@@ -310,6 +310,7 @@ class Connection:
                 listener_name=listener.name,
                 security_protocol=listener.protocol,
                 token_authenticated=identity.token_authenticated,
+                is_platform_admin=identity.is_platform_admin,
                 api_version=api_version,
                 connection_id=self.connection_id,
             )
@@ -318,6 +319,7 @@ class Connection:
     def belongs_to(self, identity: Identity) -> None:
         """It is proven whose connection this is: it may send what anybody may."""
         self.identity = identity
+        self.produces = None
         self._contexts.clear()
         self.max_frame_bytes = self._server.max_frame_bytes
         self.must_log_in_by = None

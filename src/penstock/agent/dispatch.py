@@ -238,6 +238,8 @@ class Dispatcher:
                         # Its records are acquired: keeping them back would keep them from others as well.
                         throttle_ms = max(throttle_ms, self.throttles.on_sent(context, record_bytes(response)))
                     throttle(connection, response, throttle_ms)
+                if key == ApiKey.ENTER_CLUSTER and not response.error_code:
+                    connection.belongs_to(connection.identity.inside(response.cluster_id))
                 self._reply(connection, slot, key, context.api_version, correlation_id, response)
                 connection.release()
 

@@ -57,6 +57,8 @@ class Stage(Enum):
 class Login:
     """How far a connection has come."""
 
+    cluster_id: int
+    """The virtual cluster in which names are looked up that do not say so themselves."""
     stage: Stage = Stage.HANDSHAKE
     version_requests: int = 0
     mechanism: str = ""
@@ -68,6 +70,8 @@ class Login:
     """Why the next message fails whatever it is."""
     ends_s: float | None = None
     """When the session ends, by the monotonic clock."""
+    proven: Identity | None = None
+    """Whom it was proven to be, wherever that one has gone since."""
     prolonged_s: float | None = None
     """When it was last begun to prove it again."""
 
@@ -97,7 +101,7 @@ class Gate:
     def admit(self, connection: Connection) -> None:
         """A connection begins."""
         if connection.listener.uses_sasl:
-            connection.login = Login()
+            connection.login = Login(cluster_id=connection.identity.cluster_id)
             connection.answer = self._before
             connection.max_frame_bytes = self._max_receive_bytes
             connection.must_log_in_by = self._clock.monotonic() + LOGIN_S
@@ -166,7 +170,7 @@ class Gate:
             )
         else:
             login.mechanism = mechanism
-            login.exchange = self._authenticator.begin(mechanism, connection.identity.cluster_id)
+            login.exchange = self._authenticator.begin(mechanism, login.cluster_id)
         login.stage = Stage.TOKEN
         connection.fill(
             connection.open_slot(), codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
@@ -190,7 +194,7 @@ class Gate:
             assert login.exchange is not None
             step = await login.exchange.step(token)
             if step.identity is not None:
-                _check_same(login, connection.identity, step.identity)
+                _check_same(login, step.identity)
         except Denied as denied:
             reason = self._told(login, denied)
             await self._fail(connection, slot, wrapping.failure(reason), f"{login.mechanism}: {denied}")
@@ -222,8 +226,8 @@ class Gate:
             self.stats.prolonged += 1
         else:
             self.stats.succeeded += 1
-        login.stage, login.exchange, login.prolongs = Stage.DONE, None, False
-        connection.belongs_to(identity)
+        connection.belongs_to(connection.identity if login.prolongs else identity)
+        login.stage, login.exchange, login.prolongs, login.proven = Stage.DONE, None, False, identity
         lifetime_ms = self._lifetime_ms(identity)
         if lifetime_ms is None:
             connection.answer = self._dispatch
@@ -290,8 +294,13 @@ class _Wrapped:
 Wrapping = _Raw | _Wrapped
 
 
-def _check_same(login: Login, before: Identity, now: Identity) -> None:
-    if login.prolongs and (before.principal, before.cluster_id) != (now.principal, now.cluster_id):
+def _check_same(login: Login, now: Identity) -> None:
+    before = login.proven
+    if (
+        login.prolongs
+        and before is not None
+        and (before.principal, before.cluster_id) != (now.principal, now.cluster_id)
+    ):
         raise Denied(
             f"Cannot change principals during re-authentication from {_kafka_text(before)}: {_kafka_text(now)}"
         )

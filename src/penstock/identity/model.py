@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
 
 USER = "User"
 """The type of every principal that Kafka itself makes."""
+PLATFORM_ADMIN = "PlatformAdmin"
+"""The type of principals who are at home outside the cluster that they are in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +22,13 @@ class Identity:
     """When the credential ends by itself, in wall-clock time; None is never."""
     token_authenticated: bool = False
     """Whether a delegation token was the credential. Such a connection may not ask for more tokens."""
+    is_platform_admin: bool = False
+    """Whether an administrator of the platform has entered the cluster."""
+
+    def inside(self, cluster_id: int) -> Identity:
+        """The same administrator of the platform in a virtual cluster, under a name that no tenant gives."""
+        _, _, name = self.principal.partition(":")
+        return replace(self, principal=f"{PLATFORM_ADMIN}:{name}", cluster_id=cluster_id, is_platform_admin=True)
 
 
 NOBODY = Identity()

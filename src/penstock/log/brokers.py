@@ -6,7 +6,7 @@ of correctness. A deployment of one process has one broker, `SingleBroker`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +51,8 @@ class SingleBroker:
         self._kafka_cluster_id = kafka_cluster_id
         self._broker = Broker(node_id=node_id, host=host, port=port, rack=rack)
         self._by_listener: dict[str, Broker] = {}
+        self.kafka_id_of: Callable[[int], str] = lambda cluster_id: self._kafka_cluster_id
+        """Knows the ids of virtual clusters, where there are several."""
 
     def advertise(self, host: str, port: int, listener_name: str | None = None) -> None:
         """Tell clients another address from now on: the one a listener got. Without a name, those of any other."""
@@ -66,8 +68,8 @@ class SingleBroker:
         return self._broker.node_id
 
     def kafka_cluster_id(self, cluster_id: int) -> str:
-        """The id this deployment was born with."""
-        return self._kafka_cluster_id
+        """The id this deployment was born with, unless a cluster has one of its own."""
+        return self.kafka_id_of(cluster_id)
 
     def alive(self, context: RequestContext) -> Sequence[Broker]:
         """The one broker."""

@@ -43,6 +43,10 @@ class Registry:
         """The name of every topic of a virtual cluster, in order."""
         return sorted(self._by_name.get(cluster_id, ()))
 
+    def partition_total(self, cluster_id: int) -> int:
+        """How many partitions all topics of a virtual cluster have together."""
+        return sum(len(topic.partitions) for topic in self._by_name.get(cluster_id, {}).values())
+
     def partition(self, partition_id: int) -> Partition | None:
         """The partition with that id, whatever cluster it belongs to, or None."""
         return self._partitions.get(partition_id)

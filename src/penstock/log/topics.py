@@ -88,6 +88,8 @@ class Topics:
         self._listeners: list[TopicListener] = []
         self.before_deletion: Callable[[Topic], Awaitable[None]] = _nothing_to_do
         """Called before a topic is deleted, which waits for it, and does not happen if it fails."""
+        self.partition_limit: Callable[[int], float | None] = lambda cluster_id: None
+        """How many partitions all topics of a virtual cluster may have together; None: any number."""
         self._running: set[asyncio.Future[Any]] = set()
         self._other_configs: dict[tuple[int, int, str], Overrides] = {}
         self._resolved_with = settings.start
@@ -194,6 +196,15 @@ class Topics:
         if wanted.partition_count is not None and wanted.partition_count < 1:
             raise Refused(ErrorCode.INVALID_PARTITIONS, "Number of partitions was set to a non-positive value.")
         check_overrides(wanted.overrides, self.settings.of(cluster_id))
+        self._check_room(cluster_id, self.counts(cluster_id, wanted)[0])
+
+    def _check_room(self, cluster_id: int, added: int) -> None:
+        """Raise `Refused` unless a cluster may have so many more partitions."""
+        limit = self.partition_limit(cluster_id)
+        if limit is not None and self.registry.partition_total(cluster_id) + added > limit:
+            raise Refused(
+                ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} partitions, and has not so many left."
+            )
 
     def counts(self, cluster_id: int, wanted: NewTopic) -> tuple[int, int]:
         """The partitions and the replication factor that a new topic gets."""
@@ -219,6 +230,7 @@ class Topics:
         rows: dict[int, TopicRow] = {}
         budget = MAX_NEW_PARTITIONS
         twins: dict[str, str] = {}
+        added = 0
         for position, new in enumerate(wanted):
             try:
                 self.check_new(cluster_id, new)
@@ -226,11 +238,13 @@ class Topics:
                 if twin != new.name:
                     raise _collides(new.name, twin)
                 row = self._row(cluster_id, new)
+                self._check_room(cluster_id, added + row.partition_count)
                 budget = _spend(budget, row.partition_count)
             except Refused as refusal:
                 answers[position] = refusal
             else:
                 rows[position] = row
+                added += row.partition_count
         if rows:
             written = await self._write_topics(cluster_id, list(rows.values()))
             answers.update(zip(rows, written, strict=True))
@@ -283,6 +297,7 @@ class Topics:
                 ErrorCode.INVALID_PARTITIONS,
                 f"The topic {topic.name} currently has {present} partition(s); {count} would not be an increase.",
             )
+        self._check_room(topic.cluster_id, count - present)
         _spend(MAX_NEW_PARTITIONS, count - present)
 
     async def _add_partitions(self, topic: Topic, count: int) -> None:

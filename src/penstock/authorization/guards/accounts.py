@@ -1,4 +1,4 @@
-"""Guards of service accounts and their keys, which are Penstock's own.
+"""Guards of service accounts, their keys and the caller's own cluster, which are Penstock's own.
 
 DESCRIBE on the cluster to look at them, ALTER to change them, else 31: who makes a key for an account can be it.
 """
@@ -12,6 +12,7 @@ from penstock.wire.messages import alter_service_accounts as altering
 from penstock.wire.messages import create_api_key as creating
 from penstock.wire.messages import delete_api_keys as deleting
 from penstock.wire.messages import describe_service_accounts as describing
+from penstock.wire.messages import describe_virtual_clusters as describing_clusters
 
 CODE, MESSAGE = NO_CLUSTER
 
@@ -42,7 +43,14 @@ def _deleted(request: deleting.DeleteApiKeysRequest) -> deleting.DeleteApiKeysRe
     )
 
 
+def _clusters_described(
+    request: describing_clusters.DescribeVirtualClustersRequest,
+) -> describing_clusters.DescribeVirtualClustersResponse:
+    return describing_clusters.DescribeVirtualClustersResponse(error_code=CODE, error_message=MESSAGE)
+
+
 describe_service_accounts = needs(Operation.DESCRIBE, _described)
 alter_service_accounts = needs(Operation.ALTER, _altered)
 create_api_key = needs(Operation.ALTER, _created)
 delete_api_keys = needs(Operation.ALTER, _deleted)
+describe_virtual_clusters = needs(Operation.DESCRIBE, _clusters_described)

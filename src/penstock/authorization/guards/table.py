@@ -46,12 +46,23 @@ OPEN = frozenset(
 )
 """APIs that Kafka asks nobody's permission for."""
 
+PLATFORM = frozenset(
+    {
+        ApiKey.ENTER_CLUSTER,
+        ApiKey.CREATE_VIRTUAL_CLUSTER,
+        ApiKey.ALTER_VIRTUAL_CLUSTER,
+        ApiKey.DESCRIBE_ENVIRONMENTS,
+        ApiKey.ALTER_ENVIRONMENTS,
+    }
+)
+"""APIs for administrators of the platform, whom no ACL makes: their handlers know who is one."""
+
 OWN = frozenset({ApiKey.PRODUCE, ApiKey.FETCH})
 """APIs whose handlers ask for themselves."""
 
 GUARDS: Mapping[int, Guard] = MappingProxyType(
     {
-        **dict.fromkeys(OPEN, _everyone),
+        **dict.fromkeys(OPEN | PLATFORM, _everyone),
         ApiKey.LIST_OFFSETS: offsets.list_offsets,
         ApiKey.METADATA: topics.metadata,
         ApiKey.OFFSET_COMMIT: group_offsets.offset_commit,
@@ -126,6 +137,7 @@ GUARDS: Mapping[int, Guard] = MappingProxyType(
         ApiKey.ALTER_SERVICE_ACCOUNTS: accounts.alter_service_accounts,
         ApiKey.CREATE_API_KEY: accounts.create_api_key,
         ApiKey.DELETE_API_KEYS: accounts.delete_api_keys,
+        ApiKey.DESCRIBE_VIRTUAL_CLUSTERS: accounts.describe_virtual_clusters,
     }
 )
 

@@ -90,4 +90,10 @@ APIS: dict[int, tuple[str, int, int, int, int]] = {
     10001: ("alter_service_accounts", 0, 0, 0, 0),
     10002: ("create_api_key", 0, 0, 0, 0),
     10003: ("delete_api_keys", 0, 0, 0, 0),
+    10004: ("enter_cluster", 0, 0, 0, 0),
+    10005: ("describe_virtual_clusters", 0, 0, 0, 0),
+    10006: ("create_virtual_cluster", 0, 0, 0, 0),
+    10007: ("alter_virtual_cluster", 0, 0, 0, 0),
+    10009: ("describe_environments", 0, 0, 0, 0),
+    10010: ("alter_environments", 0, 0, 0, 0),
 }

@@ -1,0 +1,174 @@
+"""Virtual clusters over the wire: who gets where, and what their clients are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fixtures.raw_client import ConnectionClosed
+from fixtures.secured import Secured
+from fixtures.server import Server
+from fixtures.wire import Wire, batch
+
+from penstock.wire.api_keys import ApiKey as K
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import metadata
+from penstock.wire.messages.alter_environments import AlterEnvironmentsRequest
+from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest, ServiceAccountCreation
+from penstock.wire.messages.alter_virtual_cluster import AlterVirtualClusterRequest
+from penstock.wire.messages.api_versions import ApiVersionsRequest
+from penstock.wire.messages.create_api_key import CreateApiKeyRequest
+from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
+from penstock.wire.messages.describe_cluster import DescribeClusterRequest
+from penstock.wire.messages.describe_environments import DescribeEnvironmentsRequest
+from penstock.wire.messages.describe_virtual_clusters import DescribeVirtualClustersRequest
+from penstock.wire.messages.enter_cluster import EnterClusterRequest
+from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest
+from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest
+
+NOT_ALLOWED = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+
+
+def make_cluster(wire: Wire, name: str) -> str:
+    """A new cluster's id as Kafka shows it."""
+    made = wire.call(K.CREATE_VIRTUAL_CLUSTER, 0, CreateVirtualClusterRequest(name=name, environment="default"))
+    assert made.error_code == 0, made.error_message
+    return str(made.kafka_cluster_id)
+
+
+def enter(wire: Wire, name: str) -> int:
+    """Go there; the error code."""
+    return int(wire.call(K.ENTER_CLUSTER, 0, EnterClusterRequest(name=name)).error_code)
+
+
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A broker that asks nobody who they are."""
+    server = Server(tmp_path_factory.mktemp("open"))
+    server.start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A broker with credentials and ACLs, and alice, who administers the platform."""
+    settings = {"authorizer.class.name": "", "super.users": "User:alice"}
+    secured = Secured(tmp_path_factory.mktemp("secured"), settings=settings)
+    secured.server.start()
+    yield secured
+    assert secured.server.stop() == 0
+
+
+def log_in(secured: Secured, user: str, password: str) -> Wire:
+    """A connection of this user, by SASL PLAIN."""
+    wire = secured.wire("SASL_PLAINTEXT")
+    assert wire.call(K.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="PLAIN")).error_code == 0
+    token = b"\0" + user.encode() + b"\0" + password.encode()
+    assert wire.call(K.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=token)).error_code == 0
+    return wire
+
+
+def api_key(admin: Wire, account: str) -> tuple[str, str]:
+    """A new service account's key in the cluster that the administrator is in."""
+    creation = ServiceAccountCreation(name=account)
+    admin.call(K.ALTER_SERVICE_ACCOUNTS, 0, AlterServiceAccountsRequest(creations=[creation]))
+    key = admin.call(K.CREATE_API_KEY, 0, CreateApiKeyRequest(owner=account))
+    assert key.error_code == 0
+    return key.key_id, key.secret
+
+
+def test_only_our_own_command_line_is_told_of_clusters(open_server: Server) -> None:
+    with Wire(open_server.bootstrap) as wire:
+        told = wire.call(K.API_VERSIONS, 3, ApiVersionsRequest(client_software_name="x", client_software_version="1"))
+        assert max(entry.api_key for entry in told.api_keys) < 10_000
+        own = ApiVersionsRequest(client_software_name="penstock", client_software_version="1")
+        assert K.ENTER_CLUSTER in {entry.api_key for entry in wire.call(K.API_VERSIONS, 3, own).api_keys}
+
+
+def test_a_connection_moves_with_everything_it_names(open_server: Server) -> None:
+    with Wire(open_server.bootstrap) as wire, Wire(open_server.bootstrap) as other:
+        kafka_id = make_cluster(wire, "moving")
+        before = wire.metadata([]).cluster_id
+        topic_id = wire.create_topic("same")
+        wire.produce("same", batch(b"outside"))
+        assert enter(wire, "moving") == 0
+        assert wire.metadata([]).cluster_id == kafka_id != before
+        assert wire.call(K.DESCRIBE_CLUSTER, 1, DescribeClusterRequest()).cluster_id == kafka_id
+        asked = metadata.MetadataRequest(topics=[metadata.MetadataRequestTopic(topic_id=topic_id, name=None)])
+        assert wire.call(K.METADATA, 12, asked).topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_ID
+        assert wire.metadata(["same"]).topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        wire.create_topic("same")
+        # Produce requests alike are read faster, and must not be taken for one that went elsewhere.
+        assert wire.produce("same", batch(b"inside")).base_offset == 0
+        assert enter(wire, "default") == 0
+        assert wire.produce("same", batch(b"outside")).base_offset == 1
+        assert other.metadata([]).cluster_id == before
+        version = ApiVersionsRequest(
+            client_software_name="x", client_software_version="1", cluster_id=kafka_id, node_id=1
+        )  # fmt: skip
+        assert other.call(K.API_VERSIONS, 5, version).error_code == ErrorCode.REBOOTSTRAP_REQUIRED
+
+
+def test_where_there_is_no_cluster_of_that_name(open_server: Server) -> None:
+    with Wire(open_server.bootstrap) as wire:
+        before = wire.metadata([]).cluster_id
+        assert enter(wire, "nobody") == ErrorCode.RESOURCE_NOT_FOUND
+        assert wire.metadata([]).cluster_id == before
+        assert enter(wire, "platform") == 0
+        assert enter(wire, "default") == 0
+
+
+def test_tenants_stay_where_their_keys_put_them(secured: Secured) -> None:
+    with log_in(secured, "alice", "a secret, of alice") as admin:
+        make_cluster(admin, "acme")
+        kafka_id = make_cluster(admin, "tenant")
+        assert enter(admin, "tenant") == 0
+        admin.create_topic("theirs")  # No ACL says so: who administers the platform may.
+        key = api_key(admin, "app")
+    with log_in(secured, *key) as tenant:
+        assert tenant.metadata([]).cluster_id == kafka_id
+        for name in ("acme", "nobody", "tenant", "platform", "default"):
+            assert enter(tenant, name) == NOT_ALLOWED
+        for request, api in (
+            (CreateVirtualClusterRequest(name="acme", environment="default"), K.CREATE_VIRTUAL_CLUSTER),
+            (AlterVirtualClusterRequest(name="acme"), K.ALTER_VIRTUAL_CLUSTER),
+            (DescribeEnvironmentsRequest(), K.DESCRIBE_ENVIRONMENTS),
+            # Without a role it may not even see its own.
+            (DescribeVirtualClustersRequest(names=None), K.DESCRIBE_VIRTUAL_CLUSTERS),
+        ):
+            assert tenant.call(api, 0, request).error_code == NOT_ALLOWED
+        answer = tenant.call(K.ALTER_ENVIRONMENTS, 0, AlterEnvironmentsRequest(creations=["x"], deletions=["default"]))
+        assert [result.error_code for result in answer.results] == [NOT_ALLOWED, NOT_ALLOWED]
+        assert tenant.metadata([]).cluster_id == kafka_id
+
+
+def test_who_is_called_like_an_administrator_is_none(secured: Secured) -> None:
+    with log_in(secured, "alice", "a secret, of alice") as admin:
+        make_cluster(admin, "sly")
+        assert enter(admin, "sly") == 0
+        key = api_key(admin, "alice")
+    with log_in(secured, *key) as tenant:
+        assert enter(tenant, "default") == NOT_ALLOWED
+        assert tenant.metadata(None).topics == []
+
+
+def test_without_credentials_nobody_gets_anywhere_else_once_others_need_them(secured: Secured) -> None:
+    with Wire(secured.plaintext) as wire:
+        assert enter(wire, "platform") == NOT_ALLOWED
+
+
+def test_prolonging_a_session_leaves_it_where_it_is(tmp_path_factory: pytest.TempPathFactory) -> None:
+    settings = {"super.users": "User:alice", "connections.max.reauth.ms": "60000"}
+    secured = Secured(tmp_path_factory.mktemp("prolonged"), settings=settings)
+    secured.server.start()
+    with log_in(secured, "alice", "a secret, of alice") as admin:
+        kafka_id = make_cluster(admin, "long")
+        assert enter(admin, "long") == 0
+        assert admin.call(K.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="PLAIN")).error_code == 0
+        token = b"\0alice\0a secret, of alice"
+        assert admin.call(K.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=token)).error_code == 0
+        assert admin.metadata([]).cluster_id == kafka_id
+    with pytest.raises(ConnectionClosed), Wire(secured.at("SASL_PLAINTEXT")) as wire:
+        enter(wire, "long")  # Not before it has proven who it is.
+    assert secured.server.stop() == 0
