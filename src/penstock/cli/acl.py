@@ -66,13 +66,13 @@ def resource_options(function: Callable[..., Any]) -> Callable[..., Any]:
         for option, kind, _ in _NAMED:
             resources += [(kind, name, PatternType.LITERAL) for name in kwargs.pop(option)]
             resources += [(kind, name, PatternType.PREFIXED) for name in kwargs.pop(f"{option}_prefix")]
-        if kwargs.pop("cluster"):
+        if kwargs.pop("whole_cluster"):
             resources.append((ResourceType.CLUSTER, CLUSTER_NAME, PatternType.LITERAL))
         if any(not name for _, name, _ in resources):
             raise click.UsageError("a resource needs a name; '*' means all")
         return function(*args, resources=resources, **kwargs)
 
-    gathered = click.option("--cluster", is_flag=True, help="The cluster as a whole.")(gathered)
+    gathered = click.option("--whole-cluster", is_flag=True, help="The cluster as a whole.")(gathered)
     for option, _, words in reversed(_NAMED):
         flag = f"--{option.replace('_', '-')}"
         gathered = click.option(
@@ -186,7 +186,7 @@ def _acls(
     principal: str, operations: Sequence[Operation], resources: Sequence[Resource], host: str, permission: Permission
 ) -> list[Acl]:
     if not resources:
-        raise click.UsageError("say on what: --topic, --group, --transactional-id, --cluster, …")
+        raise click.UsageError("say on what: --topic, --group, --transactional-id, --whole-cluster, …")
     return [
         Acl(
             resource_type=kind, resource_name=name, pattern_type=pattern, principal=principal, host=host,

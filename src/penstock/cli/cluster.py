@@ -1,4 +1,4 @@
-"""`penstock cluster`."""
+"""`penstock cluster`: virtual clusters, and what the one we are in consists of."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import click
 
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster
-from penstock.cli.output import Column, Details, Json, Result, Section, number
+from penstock.cli.output import Column, Details, Json, Result, Row, Section, number
 from penstock.cli.texts.quantities import count_text
+from penstock.cli.virtual_cluster import LIMIT_COLUMNS, limit_rows
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -17,19 +18,32 @@ if TYPE_CHECKING:
 
 @click.group(
     cls=LazyGroup,
-    sections={"Commands": {"info": Lazy("cluster:info", "Show a cluster's id, brokers and features.")}},
+    sections={
+        "Commands": {
+            "info": Lazy("cluster:info", "Show a cluster's id, brokers, features and limits."),
+            "list": Lazy("virtual_cluster:list_clusters", "List virtual clusters."),
+            "create": Lazy("virtual_cluster:create", "Make a virtual cluster."),
+            "describe": Lazy(
+                "virtual_cluster:describe", "Show a virtual cluster, its limits and what it uses of them."
+            ),
+            "alter": Lazy("virtual_cluster:alter", "Change a virtual cluster's description and limits."),
+        }
+    },
 )
 def cluster() -> None:
-    """What a cluster consists of."""
+    """Virtual clusters: one for each tenant.
+
+    Any command goes to one with --cluster NAME; whoever may do so administers the platform.
+    """
 
 
 @click.command(
     epilog="JSON: {id, controller, topics, partitions, brokers: [{id, host, port, rack, controller}], "
-    "features: [{name, level}]}."
+    "features: [{name, level}], limits: [{limit, value, used}]}."
 )
 @asks_cluster
 def info(client: Client) -> Result:
-    """Show a cluster's id, brokers and features."""
+    """Show a cluster's id, brokers, features and limits."""
     seen = client.settled(lambda: client.metadata(None))
     features = client.anyone().features
     document: dict[str, Json] = {
@@ -52,6 +66,7 @@ def info(client: Client) -> Result:
             for feature in sorted(features.finalized_features, key=lambda feature: feature.name)
         ],
     }
+    document["limits"] = _limits(client)
     brokers = [number("id", "broker"), Column("host"), number("port"), Column("rack"), Column("controller")]
     return Details(
         document=document,
@@ -63,5 +78,21 @@ def info(client: Client) -> Result:
         sections=[
             Section(key="brokers", title="", columns=brokers),
             Section(key="features", title="", columns=[Column("name", "feature"), number("level")]),
+            Section(key="limits", title="", columns=LIMIT_COLUMNS),
         ],
     )
+
+
+def _limits(client: Client) -> list[Row]:
+    """The limits of the cluster we are in, where there are any and we may know them."""
+    from penstock.cli.kafka.clusters import describe_clusters
+    from penstock.cli.kafka.failures import BrokerError
+    from penstock.wire.api_keys import ApiKey
+
+    if not client.anyone().offers(ApiKey.DESCRIBE_VIRTUAL_CLUSTERS):
+        return []
+    try:
+        (found,) = describe_clusters(client, [])
+    except BrokerError:
+        return []
+    return limit_rows(found)

@@ -41,7 +41,7 @@ def _ask(ctx: click.Context, incomplete: str, what: str) -> list[str]:
     # Whoever presses Tab gets names at once or nothing; never an error in the middle of a line.
     try:
         bootstrap = ADDRESSES.convert(ctx.params.get("bootstrap") or DEFAULT_BOOTSTRAP, None, ctx)
-        with open_client(bootstrap, ctx.params.get("client_config"), 1.0) as client:
+        with open_client(bootstrap, ctx.params.get("client_config"), 1.0, ctx.params.get("cluster")) as client:
             if what == "topics":
                 names = [topic.name for topic in client.metadata(None).topics.values()]
             else:

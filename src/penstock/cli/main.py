@@ -31,7 +31,10 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
             "consume": Lazy("consume:consume", "Print records of topics."),
             "group": Lazy("group:group", "Groups: members, lag, moving their offsets."),
             "quota": Lazy("quota:quota", "Quotas: how much users, clients and addresses may do."),
-            "cluster": Lazy("cluster:cluster", "What a cluster consists of."),
+        },
+        "Tenants": {
+            "env": Lazy("env:env", "Environments: sets of clusters."),
+            "cluster": Lazy("cluster:cluster", "Virtual clusters: one for each tenant."),
         },
         "Access": {
             "user": Lazy("user:user", "Users and their passwords."),

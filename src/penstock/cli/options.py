@@ -78,7 +78,8 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`--bootstrap`, `--client-config` and `--timeout`; the function gets a `client` that connects when first used."""
+    """`--bootstrap`, `--client-config`, `--cluster` and `--timeout`; the function gets a `client`, which connects when
+    it is first used."""
 
     @click.option(
         "-b", "--bootstrap", type=ADDRESSES, default=DEFAULT_BOOTSTRAP, envvar="PENSTOCK_BOOTSTRAP", show_envvar=True,
@@ -89,18 +90,25 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
         envvar="PENSTOCK_CLIENT_CONFIG", show_envvar=True,
         help="How to connect, as in client.properties: security.protocol, sasl.username, ssl.ca.location, …",
     )  # fmt: skip
+    @click.option(
+        "--cluster", metavar="NAME", envvar="PENSTOCK_CLUSTER", show_envvar=True,
+        help="The virtual cluster to go to, for administrators of the platform. Credentials decide it for others.",
+    )  # fmt: skip
     @click.option("--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up.")
     @functools.wraps(function)
     def with_client(
-        *args: Any, bootstrap: Sequence[Address], client_config: Path | None, timeout_ms: int, **kwargs: Any
-    ) -> Any:
-        with open_client(bootstrap, client_config, timeout_ms / 1_000) as client:
+        *args: Any, bootstrap: Sequence[Address], client_config: Path | None, cluster: str | None, timeout_ms: int,
+        **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        with open_client(bootstrap, client_config, timeout_ms / 1_000, cluster) as client:
             return function(client, *args, **kwargs)
 
     return with_client
 
 
-def open_client(bootstrap: Sequence[Address], client_config: Path | None, timeout_s: float) -> Client:
+def open_client(
+    bootstrap: Sequence[Address], client_config: Path | None, timeout_s: float, cluster: str | None = None
+) -> Client:
     """A client as the options, the file they name and the environment say."""
     from penstock.cli.kafka.client import Client
     from penstock.cli.kafka.security import read_config
@@ -110,7 +118,7 @@ def open_client(bootstrap: Sequence[Address], client_config: Path | None, timeou
     source = ctx.get_parameter_source("bootstrap") if ctx is not None else None
     if config.bootstrap is not None and source is click.core.ParameterSource.DEFAULT:
         bootstrap = parse_addresses(config.bootstrap)
-    return Client(bootstrap, timeout_s=timeout_s, security=config.security)
+    return Client(bootstrap, timeout_s=timeout_s, security=config.security, cluster=cluster)
 
 
 def asks_cluster(function: Callable[..., Result]) -> Callable[..., None]:

@@ -118,10 +118,12 @@ class Client:
         client_id: str = "penstock-cli",
         clock: Clock | None = None,
         security: Security = PLAINTEXT,
+        cluster: str | None = None,
     ) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.timeout_s = timeout_s
         self._bootstrap, self._client_id, self._security = tuple(bootstrap), client_id, security
+        self._cluster = cluster
         self._any: Connection | None = None
         self._by_node: dict[int, Connection] = {}
         self._brokers: Mapping[int, Broker] = {}
@@ -143,7 +145,7 @@ class Client:
         """A client like this one with connections of its own, for another thread."""
         return Client(
             self._bootstrap, timeout_s=self.timeout_s, client_id=self._client_id, clock=self.clock,
-            security=self._security,
+            security=self._security, cluster=self._cluster,
         )  # fmt: skip
 
     def anyone(self) -> Connection:
@@ -212,8 +214,9 @@ class Client:
 
     def _connect(self, address: Address) -> Connection:
         return Connection(
-            address, client_id=self._client_id, clock=self.clock, timeout_s=self.timeout_s, security=self._security
-        )
+            address, client_id=self._client_id, clock=self.clock, timeout_s=self.timeout_s, security=self._security,
+            cluster=self._cluster,
+        )  # fmt: skip
 
     def _bootstrap_connection(self) -> Connection:
         failures: list[str] = []

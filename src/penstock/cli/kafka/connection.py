@@ -23,6 +23,7 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.frames import SIZE_BYTES, frame_size
 from penstock.wire.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
+from penstock.wire.messages.enter_cluster import EnterClusterRequest, EnterClusterResponse
 from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
 from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest, SaslHandshakeResponse
 
@@ -43,8 +44,9 @@ class Connection:
     """A connected socket and what its other end speaks."""
 
     def __init__(
-        self, address: Address, *, client_id: str, clock: Clock, timeout_s: float, security: Security = PLAINTEXT
-    ) -> None:
+        self, address: Address, *, client_id: str, clock: Clock, timeout_s: float, security: Security = PLAINTEXT,
+        cluster: str | None = None,
+    ) -> None:  # fmt: skip
         self.address = address
         self._security = security
         self._client_id, self._clock, self._timeout_s = client_id, clock, timeout_s
@@ -55,6 +57,9 @@ class Connection:
         self._ranges = {api.api_key: (api.min_version, api.max_version) for api in self.features.api_keys}
         if security.uses_sasl:
             self._log_in()
+        if cluster is not None:
+            answer = self.call(ApiKey.ENTER_CLUSTER, EnterClusterRequest(name=cluster), EnterClusterResponse)
+            check(answer.error_code, "--cluster", answer.error_message)
 
     def version_of(self, api_key: ApiKey) -> int:
         """The newest version both sides speak."""

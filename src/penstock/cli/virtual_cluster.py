@@ -1,0 +1,162 @@
+"""`penstock cluster list|create|describe|alter`: virtual clusters, one for each tenant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from penstock.base.errors import InvalidRequest
+from penstock.cli.options import Parsed, asks_cluster, dry_run_option, parse_setting
+from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
+from penstock.cli.texts.quantities import count_text, parse_size
+from penstock.cli.texts.times import iso
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+    from penstock.cli.kafka.clusters import VirtualCluster
+
+
+def parse_limit(text: str) -> tuple[str, float]:
+    """Read `limit=value`; a value may have a unit."""
+    key, value = parse_setting(text)
+    return key, float(parse_size(value))
+
+
+LIMIT = Parsed("LIMIT=VALUE", parse_limit)
+LIMIT_COLUMNS = [Column("limit"), number("value", show=count_text), number("used", show=count_text)]
+
+
+def limit_rows(found: VirtualCluster) -> list[Row]:
+    """What a cluster may have, and what it has."""
+    keys = sorted({*found.limits, *found.usage})
+    return [{"limit": key, "value": found.limits.get(key), "used": found.usage.get(key)} for key in keys]
+
+
+def limits_of(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Limits by name; the same twice is wrong usage."""
+    if len(dict(pairs)) < len(pairs):
+        raise click.UsageError("a limit is given twice")
+    return dict(pairs)
+
+
+@click.command("list", epilog="JSON: [{cluster, environment, id, state, description, created_at}].")
+@asks_cluster
+def list_clusters(client: Client) -> Result:
+    """List virtual clusters.
+
+    An administrator of the platform sees all, anybody else their own.
+    """
+    from penstock.cli.kafka.clusters import describe_clusters
+
+    rows: list[Row] = [
+        {
+            "cluster": found.name,
+            "environment": found.environment,
+            "id": found.kafka_id,
+            "state": found.state,
+            "description": found.description,
+            "created_at": iso(found.created_ms),
+        }
+        for found in describe_clusters(client)
+    ]
+    columns = [
+        Column("cluster", "name"),
+        Column("environment"),
+        Column("id"),
+        Column("state"),
+        Column("created_at", "created"),
+        Column("description"),
+    ]
+    return Listing(rows=rows, columns=columns, empty="No clusters.")
+
+
+@click.command(epilog="JSON: {cluster, environment, id, created}.")
+@click.argument("name", metavar="NAME")
+@click.option("--env", "environment", metavar="NAME", default="default", help="The environment it is in.")
+@click.option("--description", default="", help="What it is for.")
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help="How much it may have or do. May be repeated.")
+@dry_run_option
+@asks_cluster
+def create(
+    client: Client, name: str, environment: str, description: str, limits: tuple[tuple[str, float], ...], dry_run: bool
+) -> Result:
+    """Make a virtual cluster.
+
+    \b
+    penstock cluster create acme --env production --limit partitions=1000
+    penstock topic create orders --cluster acme
+    """
+    from penstock.cli.kafka.clusters import create_cluster
+
+    wanted, kafka_id = limits_of(limits), None
+    if not dry_run:
+        kafka_id = create_cluster(client, name, environment=environment, description=description, limits=wanted)
+    document: Row = {"cluster": name, "environment": environment, "id": kafka_id, "created": not dry_run}
+    what = "Would create" if dry_run else "Created"
+    return Notice(
+        document=document, sentence=f"{what} cluster {name} in environment {environment}. Go there: --cluster {name}"
+    )
+
+
+@click.command(
+    epilog="JSON: {cluster, environment, id, state, description, created_at, limits: [{limit, value, used}]}."
+)
+@click.argument("name", metavar="[NAME]", required=False)
+@asks_cluster
+def describe(client: Client, name: str | None) -> Result:
+    """Show a virtual cluster, its limits and what it uses of them.
+
+    Without a name, the one that the connection is in.
+    """
+    from penstock.cli.kafka.clusters import describe_clusters
+
+    clusters = describe_clusters(client, [] if name is None else [name])
+    if not clusters:
+        raise InvalidRequest(f"there is no cluster {name!r} that you may see. See: penstock cluster list")
+    found = clusters[0]
+    document: dict[str, Json] = {
+        "cluster": found.name,
+        "environment": found.environment,
+        "id": found.kafka_id,
+        "state": found.state,
+        "description": found.description,
+        "created_at": iso(found.created_ms),
+        "limits": limit_rows(found),
+    }
+    fields = [Column(key) for key in ("cluster", "environment", "id", "state", "description", "created_at")]
+    section = Section(key="limits", title="", columns=LIMIT_COLUMNS, empty="No limits.")
+    return Details(document=document, fields=fields, sections=[section])
+
+
+@click.command(epilog="JSON: {cluster, changed}.")
+@click.argument("name", metavar="NAME")
+@click.option("--description", help="What it is for.")
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help="Set a limit. May be repeated.")
+@click.option("--no-limit", "unlimited", metavar="LIMIT", multiple=True, help="Take a limit away. May be repeated.")
+@dry_run_option
+@asks_cluster
+def alter(
+    client: Client, name: str, description: str | None, limits: tuple[tuple[str, float], ...],
+    unlimited: tuple[str, ...], dry_run: bool,
+) -> Result:  # fmt: skip
+    """Change a virtual cluster's description and limits.
+
+    They count from that moment on. What a cluster has beyond a new limit it keeps.
+    """
+    from penstock.cli.kafka.clusters import alter_cluster, describe_clusters
+
+    wanted: dict[str, float | None] = {**limits_of(limits)}
+    both = sorted(set(wanted) & set(unlimited))
+    if both:
+        raise click.UsageError(f"{both[0]} is both set and taken away")
+    wanted.update(dict.fromkeys(unlimited))
+    if not wanted and description is None:
+        raise click.UsageError("nothing to change; give --limit LIMIT=VALUE, --no-limit LIMIT or --description")
+    if not describe_clusters(client, [name]):
+        raise InvalidRequest(f"there is no cluster {name!r}. See: penstock cluster list")
+    if not dry_run:
+        alter_cluster(client, name, description=description, limits=wanted)
+    what = "Would change" if dry_run else "Changed"
+    return Notice(document={"cluster": name, "changed": not dry_run}, sentence=f"{what} cluster {name}.")

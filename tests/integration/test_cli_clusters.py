@@ -1,0 +1,99 @@
+"""Virtual clusters from the command line, on a broker that asks for no credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cli_session import Session, promised_shape, shape_of
+from fixtures.server import Server
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    server = Server(tmp_path_factory.mktemp("clusters"))
+    server.start()
+    yield Session(server.bootstrap)
+    assert server.stop() == 0
+
+
+def test_environments_come_and_go(session: Session) -> None:
+    assert shape_of(session.json("env", "create", "prod")) == promised_shape("env", "create")
+    assert "exists already" in session.run("env", "create", "prod", code=1).stderr
+    assert "is no name" in session.run("env", "create", "Prod", code=1).stderr
+    session.run("cluster", "create", "in-prod", "--env", "prod")
+    found = session.json("env", "list")
+    assert shape_of(found) == promised_shape("env", "list")
+    assert {row["environment"]: row["clusters"] for row in found}["prod"] == ["in-prod"]
+    assert "has clusters: in-prod" in session.run("env", "delete", "prod", "--yes", code=1).stderr
+    assert session.json("env", "delete", "default", "--dry-run")[0]["deleted"] is False
+    session.run("env", "create", "empty")
+    gone = session.json("env", "delete", "empty", "--yes")
+    assert shape_of(gone) == promised_shape("env", "delete")
+    assert "empty" not in {row["environment"] for row in session.json("env", "list")}
+
+
+def test_a_cluster_is_a_kafka_cluster_of_its_own(session: Session) -> None:
+    made = session.json("cluster", "create", "acme", "--description", "ours", "--limit", "partitions=3")
+    assert shape_of(made) == promised_shape("cluster", "create")
+    listed = session.json("cluster", "list")
+    assert shape_of(listed) == promised_shape("cluster", "list")
+    assert {row["cluster"] for row in listed} >= {"platform", "default", "acme"}
+    assert len({row["id"] for row in listed}) == len(listed)
+    assert session.json("cluster", "info", "--cluster", "acme")["id"] == made["id"]
+    for where, text in (("acme", "theirs"), ("default", "ours")):
+        session.run("produce", "orders", "--cluster", where, stdin=f"{text}\n")
+    for where, text in (("acme", "theirs"), ("default", "ours")):
+        assert [record["value"] for record in session.records("orders", "--cluster", where)] == [text]
+    session.run("topic", "create", "only-here", "--cluster", "acme")
+    assert "only-here" not in {row["name"] for row in session.json("topic", "list")}
+    assert "does not exist" in session.run("topic", "describe", "only-here", code=1).stderr
+
+
+def test_limits(session: Session) -> None:
+    session.run("cluster", "create", "small", "--limit", "partitions=3")
+    session.run("topic", "create", "a", "-p", "2", "--cluster", "small")
+    assert (
+        "may have 3 partitions" in session.run("topic", "create", "b", "-p", "2", "--cluster", "small", code=1).stderr
+    )
+    assert "may have 3" in session.run("topic", "add-partitions", "a", "-t", "4", "--cluster", "small", code=1).stderr
+    assert session.json("cluster", "alter", "small", "--limit", "partitions=4", "--dry-run")["changed"] is False
+    changed = session.json("cluster", "alter", "small", "--limit", "partitions=4", "--description", "not so small")
+    assert shape_of(changed) == promised_shape("cluster", "alter")
+    session.run("topic", "create", "b", "-p", "2", "--cluster", "small")
+    found = session.json("cluster", "describe", "small")
+    assert shape_of(found) == promised_shape("cluster", "describe")
+    assert found["description"] == "not so small"
+    assert {"limit": "partitions", "value": 4.0, "used": 4.0} in found["limits"]
+    assert session.json("cluster", "describe", "--cluster", "small") == found
+    session.run("cluster", "alter", "small", "--no-limit", "partitions")
+    session.run("topic", "create", "c", "-p", "9", "--cluster", "small")
+    assert "there is no limit" in session.run("cluster", "alter", "small", "--limit", "joy=1", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("topic", "list", "--cluster", "nobody"), "there is no cluster 'nobody'"),
+        (("cluster", "create", "default"), "exists already"),
+        (("cluster", "create", "UPPER"), "is no name"),
+        (("cluster", "create", "fine", "--env", "nowhere"), "there is no environment"),
+        (("cluster", "describe", "nobody"), "there is no cluster 'nobody'"),
+        (("cluster", "alter", "nobody", "--description", "x"), "there is no cluster 'nobody'"),
+    ],
+)
+def test_what_cannot_be(session: Session, words: tuple[str, ...], complaint: str) -> None:
+    assert complaint in session.run(*words, code=1).stderr
+
+
+def test_what_is_in_a_cluster_works_there(session: Session) -> None:
+    session.run("cluster", "create", "tenant")
+    session.run("service-account", "create", "app", "--cluster", "tenant")
+    key = session.json("api-key", "create", "app", "--cluster", "tenant")
+    assert [row["key"] for row in session.json("api-key", "list", "--cluster", "tenant")] == [key["key"]]
+    assert session.json("api-key", "list") == []
+    session.run("quota", "set", "--user", "app", "producer_byte_rate=1000", "--cluster", "tenant")
+    assert len(session.json("quota", "list", "--cluster", "tenant")) == 1
+    assert session.json("quota", "list") == []
+    session.run("user", "create", "bob", "--cluster", "tenant", stdin="a secret of bob\n")
+    assert session.json("user", "list") == []
