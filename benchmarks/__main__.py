@@ -136,12 +136,15 @@ def _fleet(
 
 
 def _peers(cache: Path, *, calibrate: bool) -> Mapping[Variant, Peer]:
-    kafka = Kafka(cache)
+    kafka, kafka_tls = Kafka(cache), Kafka(cache, tls=True)
     return {
         Variant.KAFKA: kafka,
         Variant.KAFKA_FLUSH: Kafka(cache, {"log.flush.interval.messages": "1"}),
         Variant.PENSTOCK_DISK: kafka if calibrate else Penstock("disk"),
         Variant.PENSTOCK_PROCESS: kafka if calibrate else Penstock("process"),
+        Variant.PENSTOCK_GUARDED: kafka if calibrate else Penstock("disk", guarded=True),
+        Variant.KAFKA_TLS: kafka_tls,
+        Variant.PENSTOCK_TLS: kafka_tls if calibrate else Penstock("disk", tls=True),
     }
 
 

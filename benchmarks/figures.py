@@ -48,6 +48,8 @@ FIGURES = {
     "loaded_resident_mib": Figure(title="memory after a load", unit="MiB"),
     "loaded_cpu_percent": Figure(title="CPU after a load", unit="% of a core"),
     "loaded_written_bytes": Figure(title="written to disk after a load", unit="bytes"),
+    "compaction_s": Figure(title="until it was compacted", unit="s"),
+    "server_cpu_s": Figure(title="server CPU", unit="s"),
     "create_s": Figure(title="creating the topics", unit="s"),
 }
 

@@ -55,6 +55,8 @@ class Client:
     ) -> None:
         self._server, self._mode = server, mode
         settings = {"mode": mode, "broker": server.address, "timeout": f"{timeout_s}s", **options}
+        if server.authority is not None:
+            settings["ca"] = str(server.authority)
         arguments = [f"-{name.replace('_', '-')}={value}" for name, value in settings.items()]
         self._process = subprocess.Popen(
             tied([str(program), "-attended", *arguments]),

@@ -20,6 +20,9 @@ class Variant(Enum):
     KAFKA_FLUSH = "kafka-flush"
     PENSTOCK_DISK = "penstock-disk"
     PENSTOCK_PROCESS = "penstock-process"
+    PENSTOCK_GUARDED = "penstock-guarded"
+    KAFKA_TLS = "kafka-tls"
+    PENSTOCK_TLS = "penstock-tls"
 
     @property
     def title(self) -> str:
@@ -31,6 +34,9 @@ _TITLES = {
     Variant.KAFKA_FLUSH: "Kafka, flush each message",
     Variant.PENSTOCK_DISK: "Penstock, disk",
     Variant.PENSTOCK_PROCESS: "Penstock, process",
+    Variant.PENSTOCK_GUARDED: "Penstock, ACLs and quotas",
+    Variant.KAFKA_TLS: "Kafka, TLS",
+    Variant.PENSTOCK_TLS: "Penstock, TLS",
 }
 
 

@@ -15,8 +15,21 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// recordBatch is a v2 batch of one record, without a producer id.
-func recordBatch(value []byte, timestampMs int64) []byte {
+// producer is who a batch says it is from.
+type producer struct {
+	id    int64
+	epoch int16
+}
+
+// nobody is a producer without an id.
+var nobody = producer{id: -1, epoch: -1}
+
+// recordBatch is a v2 batch of one record, the first of its producer.
+func recordBatch(value []byte, timestampMs int64, from producer) []byte {
+	sequence := uint32(0)
+	if from.id < 0 {
+		sequence--
+	}
 	body := []byte{0}                    // attributes
 	body = binary.AppendVarint(body, 0)  // timestamp delta
 	body = binary.AppendVarint(body, 0)  // offset delta
@@ -25,13 +38,14 @@ func recordBatch(value []byte, timestampMs int64) []byte {
 	body = append(body, value...)
 	body = binary.AppendVarint(body, 0) // headers
 
-	checked := binary.BigEndian.AppendUint16(nil, 0)        // attributes
-	checked = binary.BigEndian.AppendUint32(checked, 0)     // last offset delta
-	checked = appendInt64(checked, timestampMs)             // first timestamp
-	checked = appendInt64(checked, timestampMs)             // max timestamp
-	checked = appendInt64(checked, -1)                      // producer id
-	checked = append(checked, 255, 255, 255, 255, 255, 255) // producer epoch, base sequence: none
-	checked = binary.BigEndian.AppendUint32(checked, 1)     // records
+	checked := binary.BigEndian.AppendUint16(nil, 0)                     // attributes
+	checked = binary.BigEndian.AppendUint32(checked, 0)                  // last offset delta
+	checked = appendInt64(checked, timestampMs)                          // first timestamp
+	checked = appendInt64(checked, timestampMs)                          // max timestamp
+	checked = appendInt64(checked, from.id)                              // producer id
+	checked = binary.BigEndian.AppendUint16(checked, uint16(from.epoch)) // producer epoch
+	checked = binary.BigEndian.AppendUint32(checked, sequence)           // base sequence
+	checked = binary.BigEndian.AppendUint32(checked, 1)                  // records
 	checked = binary.AppendVarint(checked, int64(len(body)))
 	checked = append(checked, body...)
 

@@ -7,7 +7,7 @@ import (
 )
 
 func TestRecordBatchIsReadBackByAnotherCodec(t *testing.T) {
-	written := recordBatch([]byte("value"), 1234)
+	written := recordBatch([]byte("value"), 1234, nobody)
 	var read kmsg.RecordBatch
 	if err := read.ReadFrom(written); err != nil {
 		t.Fatal(err)
@@ -25,7 +25,7 @@ func TestRecordBatchIsReadBackByAnotherCodec(t *testing.T) {
 }
 
 func TestNextBatchWalksWholeBatchesOnly(t *testing.T) {
-	one := recordBatch([]byte("value"), 1234)
+	one := recordBatch([]byte("value"), 1234, nobody)
 	found, ok := nextBatch(append(one, one...))
 	if !ok || found.bytes != len(one) || found.records != 1 || found.nextOffset != 1 {
 		t.Errorf("found %+v, %v", found, ok)

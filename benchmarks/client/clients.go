@@ -13,11 +13,19 @@ import (
 )
 
 func connect(o options, extra ...kgo.Opt) (*kgo.Client, error) {
-	return kgo.NewClient(append([]kgo.Opt{
+	opts := []kgo.Opt{
 		kgo.SeedBrokers(o.broker),
 		kgo.ClientID("penstock-benchmark"),
 		kgo.MetadataMinAge(100 * time.Millisecond),
-	}, extra...)...)
+	}
+	if o.ca != "" {
+		trust, err := o.trust()
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, kgo.DialTLSConfig(trust))
+	}
+	return kgo.NewClient(append(opts, extra...)...)
 }
 
 // producerOptions are the Java client's defaults (idempotent, acks=all, 32 MiB of buffer), franz-go's own not being everyone's.

@@ -28,7 +28,7 @@ func runConsume(ctx context.Context, o options, m *marks) (figures, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := dialRaw(ctx, o.broker)
+	conn, err := dialRaw(ctx, o)
 	if err != nil {
 		return nil, err
 	}

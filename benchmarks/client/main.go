@@ -20,15 +20,20 @@ type figures map[string]any
 type mode func(ctx context.Context, o options, m *marks) (figures, error)
 
 var modes = map[string]mode{
+	"compaction":   runCompaction,
+	"configure":    runConfigure,
 	"connections":  runConnections,
 	"consume":      runConsume,
+	"crowd":        runCrowd,
 	"delete":       runDelete,
 	"fanout":       runFanout,
+	"heartbeats":   runHeartbeats,
 	"latency":      runLatency,
 	"members":      runMembers,
 	"produce":      runProduce,
 	"ready":        runReady,
 	"relay":        runRelay,
+	"share":        runShare,
 	"smallreq":     runSmallRequests,
 	"sparse":       runSparse,
 	"topics":       runTopics,

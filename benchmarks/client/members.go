@@ -23,7 +23,7 @@ func runMembers(ctx context.Context, o options, m *marks) (figures, error) {
 		return nil, err
 	}
 	group := fmt.Sprintf("members-%d", time.Now().UnixNano())
-	owners := ownership{held: map[int]map[int32]bool{}}
+	owners := ownership{every: 2 * time.Millisecond, held: map[int]map[int32]bool{}}
 	var clients []*kgo.Client
 	defer func() { leaveTogether(clients) }()
 	m.begin()
@@ -69,6 +69,7 @@ func leaveTogether(clients []*kgo.Client) {
 // ownership follows who holds which partition.
 type ownership struct {
 	mutex       sync.Mutex
+	every       time.Duration // how often it is looked at
 	held        map[int]map[int32]bool
 	assignments int
 }
@@ -141,7 +142,7 @@ func (w *ownership) await(ctx context.Context, members, partitions int) (time.Ti
 		} else if time.Since(since) > 500*time.Millisecond {
 			return since, nil
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(w.every)
 	}
 	return since, fmt.Errorf("the group of %d did not settle: %w", members, ctx.Err())
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"flag"
 	"fmt"
+	"os"
 	"time"
 )
 
@@ -28,6 +31,9 @@ type options struct {
 	members      int
 	count        int
 	since        int64
+	keys         int
+	configs      string
+	ca           string
 	attended     bool
 }
 
@@ -54,6 +60,9 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&o.members, "members", 50, "members in -mode members")
 	f.IntVar(&o.count, "count", 100, "topics to create in -mode topics")
 	f.Int64Var(&o.since, "since", 0, "-mode ready: unix nanoseconds at which the server was started")
+	f.IntVar(&o.keys, "keys", 0, "different keys that records get in -mode produce and compaction (0: none)")
+	f.StringVar(&o.configs, "configs", "", "name=value,… of the topic in -mode configure and compaction")
+	f.StringVar(&o.ca, "ca", "", "connect by TLS and trust the authorities in this file (PEM)")
 	f.BoolVar(&o.attended, "attended", false, "announce marks and wait for them to be answered")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -62,4 +71,17 @@ func parseOptions(args []string) (options, error) {
 		return o, fmt.Errorf("no mode %q: one of %s", o.mode, modeNames())
 	}
 	return o, nil
+}
+
+// trust is how connections by TLS know the broker.
+func (o options) trust() (*tls.Config, error) {
+	text, err := os.ReadFile(o.ca)
+	if err != nil {
+		return nil, err
+	}
+	authorities := x509.NewCertPool()
+	if !authorities.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s has no certificate", o.ca)
+	}
+	return &tls.Config{RootCAs: authorities, MinVersion: tls.VersionTLS12}, nil
 }

@@ -21,6 +21,7 @@ type pump struct {
 	values  [][]byte
 	topics  []string // when set, each record goes to a random one of them
 	spread  int      // when set, each record goes to a random partition below it
+	keys    int      // when set, so many keys take turns
 
 	sent, acked, failed atomic.Int64
 	acks                histogram // Produce to acknowledgement; sampled when unbounded
@@ -29,7 +30,7 @@ type pump struct {
 }
 
 func newPump(o options, clients []*kgo.Client) *pump {
-	return &pump{clients: clients, rate: o.rate, values: randomValues(256, max(o.size, 8), 1)}
+	return &pump{clients: clients, rate: o.rate, keys: o.keys, values: randomValues(256, max(o.size, 8), 1)}
 }
 
 // run returns when all that was produced is acknowledged or failed; the first failure is its error.
@@ -76,6 +77,9 @@ func (p *pump) record(n int64, random *rand.Rand) *kgo.Record {
 		copy(value, record.Value)
 		binary.BigEndian.PutUint64(value, uint64(time.Now().UnixNano()))
 		record.Value = value
+	}
+	if p.keys > 0 {
+		record.Key = binary.BigEndian.AppendUint64(nil, uint64(n)%uint64(p.keys))
 	}
 	if len(p.topics) > 0 {
 		record.Topic = p.topics[random.Intn(len(p.topics))]

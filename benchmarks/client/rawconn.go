@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -20,9 +21,8 @@ type rawConn struct {
 
 var formatter = kmsg.NewRequestFormatter(kmsg.FormatterClientID("penstock-benchmark"))
 
-func dialRaw(ctx context.Context, address string) (*rawConn, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", address)
+func dialRaw(ctx context.Context, o options) (*rawConn, error) {
+	conn, err := dial(ctx, o)
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +32,19 @@ func dialRaw(ctx context.Context, address string) (*rawConn, error) {
 		}
 	}
 	return &rawConn{conn: conn, reader: bufio.NewReaderSize(conn, 64<<10)}, nil
+}
+
+func dial(ctx context.Context, o options) (net.Conn, error) {
+	if o.ca == "" {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "tcp", o.broker)
+	}
+	trust, err := o.trust()
+	if err != nil {
+		return nil, err
+	}
+	dialer := tls.Dialer{Config: trust}
+	return dialer.DialContext(ctx, "tcp", o.broker)
 }
 
 func (c *rawConn) close() { _ = c.conn.Close() }

@@ -15,7 +15,7 @@ func runReady(ctx context.Context, o options, _ *marks) (figures, error) {
 	if o.since > 0 {
 		begun = time.Unix(0, o.since)
 	}
-	if err := awaitPort(ctx, o.broker); err != nil {
+	if err := awaitPort(ctx, o); err != nil {
 		return nil, err
 	}
 	out := figures{"port_s": time.Since(begun).Seconds()}
@@ -33,9 +33,9 @@ func runReady(ctx context.Context, o options, _ *marks) (figures, error) {
 	return nil, errors.Join(ctx.Err(), last)
 }
 
-func awaitPort(ctx context.Context, address string) error {
+func awaitPort(ctx context.Context, o options) error {
 	for {
-		conn, err := dialRaw(ctx, address)
+		conn, err := dialRaw(ctx, o)
 		if err == nil {
 			conn.close()
 			return nil
@@ -61,7 +61,7 @@ func produceOne(ctx context.Context, o options) (*kgo.Record, error) {
 }
 
 func readBack(ctx context.Context, o options, record *kgo.Record) error {
-	conn, err := dialRaw(ctx, o.broker)
+	conn, err := dialRaw(ctx, o)
 	if err != nil {
 		return err
 	}

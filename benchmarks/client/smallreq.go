@@ -27,12 +27,12 @@ func runSmallRequests(ctx context.Context, o options, m *marks) (figures, error)
 	var load smallRequests
 	var running sync.WaitGroup
 	for i := range o.producers {
-		conn, err := dialRaw(ctx, o.broker)
+		conn, err := dialRaw(ctx, o)
 		if err != nil {
 			return nil, errors.Join(err, context.Cause(ctx))
 		}
 		value := randomValues(1, o.size, int64(i))[0]
-		batch := recordBatch(value, time.Now().UnixMilli())
+		batch := recordBatch(value, time.Now().UnixMilli(), nobody)
 		request := produceRequest(o.topic, int32(i%o.partitions), batch)
 		running.Go(func() {
 			defer conn.close()

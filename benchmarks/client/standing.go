@@ -20,7 +20,7 @@ func runConnections(ctx context.Context, o options, m *marks) (figures, error) {
 	}()
 	begun := time.Now()
 	for i := range o.producers {
-		conn, err := dialRaw(ctx, o.broker)
+		conn, err := dialRaw(ctx, o)
 		if err != nil {
 			return nil, fmt.Errorf("connection %d: %w", i, err)
 		}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.processes import BenchmarkError, Child, run
 
+from .certificate import Certificate, make_certificate
 from .server import Place, Server
 
 POM = Path(__file__).with_name("pom.xml")
@@ -68,10 +69,11 @@ LOGGING = """<Configuration status="WARN"><Appenders><Console name="C" target="S
 class Kafka:
     """Apache Kafka with settings of its own on top of the shipped ones."""
 
-    def __init__(self, cache: Path, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(self, cache: Path, extra: Mapping[str, str] | None = None, *, tls: bool = False) -> None:
         self._jars = cache / "kafka-jars"
         self._cache = cache
         self._extra = dict(extra or {})
+        self._tls = tls
 
     def install(self) -> None:
         done = self._jars / ".complete"
@@ -93,6 +95,11 @@ class Kafka:
         place.directory.mkdir(parents=True, exist_ok=True)
         (place.directory / "log4j2.xml").write_text(LOGGING)
         settings = {**SETTINGS, **_listeners(place), "log.dirs": str(data), **self._extra}
+        authority = None
+        if self._tls:
+            certificate = make_certificate(place.directory)
+            authority = certificate.path
+            settings |= _by_tls(place, certificate)
         properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         log.unlink(missing_ok=True)
         java = [_java(), f"-Dlog4j2.configurationFile={place.directory / 'log4j2.xml'}", "-cp", f"{self._jars}/*"]
@@ -100,7 +107,10 @@ class Kafka:
             formatting = ["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties)]
             run([*java, *formatting], log=place.directory / "format.log", timeout_s=FORMAT_TIMEOUT_S)
         child = Child([java[0], *JVM_FLAGS, *java[1:], "kafka.Kafka", str(properties)], log=log)
-        return Server(place=place, child=child, started_ns=begun_ns, answers=lambda: STARTED in log.read_bytes())
+        return Server(
+            place=place, child=child, started_ns=begun_ns, answers=lambda: STARTED in log.read_bytes(),
+            authority=authority,
+        )  # fmt: skip
 
 
 def _java() -> str:
@@ -115,4 +125,18 @@ def _listeners(place: Place) -> dict[str, str]:
         "listeners": listeners,
         "advertised.listeners": listeners,
         "controller.quorum.bootstrap.servers": controller,
+    }
+
+
+def _by_tls(place: Place, certificate: Certificate) -> dict[str, str]:
+    """The listener of clients with TLS, and everything else as it was."""
+    return {
+        "listeners": f"SSL://{place.address},CONTROLLER://127.0.0.1:{place.side_port}",
+        "advertised.listeners": f"SSL://{place.address},CONTROLLER://127.0.0.1:{place.side_port}",
+        "inter.broker.listener.name": "SSL",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,SSL:SSL",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(certificate.with_key),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(certificate.path),
     }

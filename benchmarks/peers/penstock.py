@@ -7,16 +7,25 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from benchmarks.processes import BenchmarkError, Child
+from benchmarks.processes import BenchmarkError, Child, run
 
+from .certificate import make_certificate
 from .server import Place, Server
+
+AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
+COMMAND_TIMEOUT_S = 60.0
+QUOTAS = ("producer_byte_rate=100GiB", "consumer_byte_rate=100GiB", "request_percentage=100000")
+"""More than anybody reaches, and counted all the same."""
 
 
 class Penstock:
-    """`penstock up` of the environment this harness runs in, at one durability."""
+    """`penstock up` of the environment this harness runs in, at one durability.
 
-    def __init__(self, durability: str) -> None:
-        self._durability = durability
+    `guarded`: every request is held against ACLs and quotas, which allow everything. `tls`: clients connect by TLS.
+    """
+
+    def __init__(self, durability: str, *, guarded: bool = False, tls: bool = False) -> None:
+        self._durability, self._guarded, self._tls = durability, guarded, tls
         self._command = Path(sys.executable).with_name("penstock")
 
     def install(self) -> None:
@@ -27,15 +36,34 @@ class Penstock:
         place.directory.mkdir(parents=True, exist_ok=True)
         side = f"127.0.0.1:{place.side_port}"
         log = place.directory / "log"
-        options = {
-            "--data-dir": str(place.directory / "data"),
-            "--kafka": place.address,
-            "--http": side,
-            "--durability": self._durability,
-        }
+        data, authority = place.directory / "data", None
+        options = {"--data-dir": str(data), "--http": side, "--durability": self._durability}
+        if self._tls:
+            certificate = make_certificate(place.directory)
+            authority = certificate.path
+            options |= {"--listener": f"SSL://{place.address}", "--tls-cert": str(certificate.with_key)}
+        else:
+            options["--kafka"] = place.address
+        if self._guarded:
+            self._grant(place, data)
+            options["--set"] = f"authorizer.class.name={AUTHORIZER}"
         command = [str(self._command), "up", *(part for option in options.items() for part in option)]
         child = Child(command, log=log)
-        return Server(place=place, child=child, started_ns=child.started_ns, answers=lambda: _is_ready(side))
+        return Server(
+            place=place, child=child, started_ns=child.started_ns, authority=authority,
+            answers=lambda: _is_ready(side) and (not self._guarded or self._has_quotas(place)),
+        )  # fmt: skip
+
+    def _grant(self, place: Place, data: Path) -> None:
+        """Rules for who does not say who it is; they stay over a restart."""
+        if not data.exists():
+            command = [str(self._command), "role", "grant", "admin", "ANONYMOUS", "--data-dir", str(data)]
+            run(command, log=place.directory / "grant.log", timeout_s=COMMAND_TIMEOUT_S)
+
+    def _has_quotas(self, place: Place) -> bool:
+        command = [str(self._command), "quota", "set", "--default-client-id", "-b", place.address, *QUOTAS]
+        run(command, log=place.directory / "quotas.log", timeout_s=COMMAND_TIMEOUT_S)
+        return True
 
 
 def _is_ready(side: str) -> bool:

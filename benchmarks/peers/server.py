@@ -36,6 +36,8 @@ class Server:
     child: Child
     started_ns: int
     answers: Callable[[], bool]
+    authority: Path | None = None
+    """Whose certificate it has, where it is reached by TLS."""
 
     @property
     def pid(self) -> int:

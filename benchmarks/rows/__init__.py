@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from benchmarks.model import Row
 
+from .access import GUARDED_ONE_RECORD, GUARDED_PRODUCE, TLS_CONSUME, TLS_PRODUCE
 from .consuming import CONSUME_SEGMENTS, CONSUME_TAIL
-from .groups import FANOUT, JOIN
+from .groups import FANOUT, JOIN, MANY_MEMBERS, SHARE
+from .keyed import COMPACTION
 from .latency import END_TO_END_1K, END_TO_END_10K
-from .lifecycle import IDLE, RECOVERY, START
+from .lifecycle import CROWD, IDLE, RECOVERY, START
 from .producing import ONE_RECORD_1, ONE_RECORD_64, PRODUCE_1M, PRODUCE_16K
 from .sparse import SPARSE
 from .topics import TOPICS
@@ -27,10 +29,18 @@ ROWS: tuple[Row, ...] = (
     TRANSACTIONS_10,
     TRANSACTIONS_100,
     RELAY,
+    SHARE,
+    COMPACTION,
     TOPICS,
     JOIN,
+    MANY_MEMBERS,
+    GUARDED_PRODUCE,
+    GUARDED_ONE_RECORD,
+    TLS_PRODUCE,
+    TLS_CONSUME,
     START,
     IDLE,
+    CROWD,
     SPARSE,
     RECOVERY,
 )

@@ -16,7 +16,7 @@ def _read(bench: Bench, server: Server, topic: str) -> Figures:
     )
 
 
-def _tail(bench: Bench, variant: Variant) -> Figures:
+def read_tail(bench: Bench, variant: Variant) -> Figures:
     """Write a little and read it at once, over and over: it is still in memory."""
     server, topic = bench.server(variant), bench.topic("tail")
     bench.settle(server)
@@ -48,7 +48,7 @@ CONSUME_TAIL = Row(
     name="consume-tail",
     title="consume raw, tail",
     variants=PAIR,
-    measure=_tail,
+    measure=read_tail,
     shown=("mb_per_s", "cpu_s_per_gb"),
     targets=(Target(figure="cpu_s_per_gb", goal=Goal.AT_MOST, bound=0.7),),
 )

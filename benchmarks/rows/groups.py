@@ -8,6 +8,9 @@ from benchmarks.model import Figures, Goal, Row, Target, Variant
 PAIR = (Variant.KAFKA, Variant.PENSTOCK_DISK)
 FANOUT_GROUPS = 8
 FANOUT_RATE = 5_000
+MANY = 1_000
+SHARED_BYTES_PER_S = 250_000_000
+"""More than anybody reads in a share group."""
 
 
 def _fanout(bench: Bench, variant: Variant) -> Figures:
@@ -44,6 +47,24 @@ FANOUT = Row(
     ),
 )
 
+
+def _many(bench: Bench, variant: Variant) -> Figures:
+    server, topic = bench.server(variant), bench.topic("many")
+    bench.settle(server)
+    measured = bench.load(server, "heartbeats", topic=topic, members=MANY, partitions=MANY, timeout_s=120)
+    bench.drop(server, topic)
+    return costs(measured)
+
+
+def _share(bench: Bench, variant: Variant) -> Figures:
+    server, topic, scale = bench.server(variant), bench.topic("share"), bench.scale
+    bench.fill(server, topic, int((scale.duration_s + scale.warmup_s) * SHARED_BYTES_PER_S))
+    bench.settle(server)
+    measured = bench.load(server, "share", topic=topic, duration=f"{scale.duration_s}s", warmup=f"{scale.warmup_s}s")
+    bench.drop(server, topic)
+    return costs(measured)
+
+
 JOIN = Row(
     name="join",
     title="50 members join a classic group over 100 partitions",
@@ -51,4 +72,22 @@ JOIN = Row(
     measure=_join,
     shown=("join_s", "leave_s"),
     targets=(Target(figure="join_s", goal=Goal.AT_MOST, bound=1.5, reference=None),),
+)
+
+MANY_MEMBERS = Row(
+    name="many-members",
+    title=f"{MANY:,} members join a consumer group (KIP-848) over {MANY:,} partitions",
+    variants=PAIR,
+    measure=_many,
+    shown=("join_s",),
+    targets=(Target(figure="join_s", goal=Goal.AT_MOST, bound=5.0, reference=None),),
+)
+
+SHARE = Row(
+    name="share",
+    title="consume in a share group, one member",
+    variants=PAIR,
+    measure=_share,
+    shown=("records_per_s", "mb_per_s", "cpu_us_per_record"),
+    targets=(Target(figure="records_per_s", goal=Goal.AT_LEAST, bound=1.0),),
 )

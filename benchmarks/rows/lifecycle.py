@@ -43,6 +43,20 @@ def _resting(prefix: str, account: Account) -> dict[str, float]:
     }
 
 
+def _crowd(bench: Bench, variant: Variant) -> Figures:
+    """Groups that have committed and producers that have written, of which none does anything any more."""
+    scale = bench.scale
+    with bench.fleet.fresh(variant) as server:
+        server.await_ready()
+        made = bench.call(
+            server, "crowd", topic="crowd", groups=scale.idle_groups, producers=scale.idle_producers, timeout_s=300
+        )
+        bench.settle(server)
+        time.sleep(scale.idle_settle_s)
+        figures = _resting("", bench.watch(server, scale.idle_s))
+    return {**made, **figures}
+
+
 def _recover(bench: Bench, variant: Variant) -> Figures:
     """Kill a server under load that holds a large log, and time until it takes and returns a record again."""
     server = bench.server(variant)
@@ -88,6 +102,18 @@ IDLE = Row(
         Target(figure="loaded_written_bytes", goal=Goal.AT_MOST, bound=0, reference=None),
     ),
 )  # fmt: skip
+
+CROWD = Row(
+    name="crowd",
+    title="10,000 idle groups and 100,000 producer ids",
+    variants=PAIR,
+    measure=_crowd,
+    shown=("resident_mib", "written_bytes", "cpu_percent"),
+    targets=(
+        Target(figure="resident_mib", goal=Goal.AT_MOST, bound=300, reference=None),
+        Target(figure="written_bytes", goal=Goal.AT_MOST, bound=0, reference=None),
+    ),
+)
 
 RECOVERY = Row(
     name="recovery",

@@ -8,7 +8,7 @@ from benchmarks.model import Figures, Goal, Row, Target, Variant
 PAIR = (Variant.KAFKA, Variant.PENSTOCK_DISK)
 
 
-def _produce(bench: Bench, variant: Variant, batch_bytes: int) -> Figures:
+def produce(bench: Bench, variant: Variant, batch_bytes: int) -> Figures:
     server, topic, scale = bench.server(variant), bench.topic("produce"), bench.scale
     bench.settle(server)
     measured = bench.load(
@@ -22,7 +22,7 @@ def _produce(bench: Bench, variant: Variant, batch_bytes: int) -> Figures:
     return figures
 
 
-def _one_record(bench: Bench, variant: Variant, connections: int) -> Figures:
+def send_one_records(bench: Bench, variant: Variant, connections: int) -> Figures:
     server, topic, scale = bench.server(variant), bench.topic("one-record"), bench.scale
     bench.settle(server)
     measured = bench.load(
@@ -37,7 +37,7 @@ PRODUCE_16K = Row(
     name="produce-16k",
     title="produce 1 KiB records, 16 KiB batches, idempotent, acks=all",
     variants=PAIR,
-    measure=lambda bench, variant: _produce(bench, variant, 16_384),
+    measure=lambda bench, variant: produce(bench, variant, 16_384),
     shown=("mb_per_s", "cpu_s_per_gb", "cpu_s_per_gb_settled"),
     targets=(
         Target(figure="mb_per_s", goal=Goal.AT_LEAST, bound=1.5),
@@ -49,7 +49,7 @@ PRODUCE_1M = Row(
     name="produce-1m",
     title="produce 1 KiB records, 1 MB batches, idempotent, acks=all",
     variants=PAIR,
-    measure=lambda bench, variant: _produce(bench, variant, 1_000_012),
+    measure=lambda bench, variant: produce(bench, variant, 1_000_012),
     shown=("mb_per_s", "cpu_s_per_gb", "cpu_s_per_gb_settled"),
     targets=(
         Target(figure="mb_per_s", goal=Goal.AT_LEAST, bound=2.5),
@@ -61,7 +61,7 @@ ONE_RECORD_64 = Row(
     name="one-record-64",
     title="one-record requests, 64 connections",
     variants=(Variant.KAFKA, Variant.PENSTOCK_DISK, Variant.PENSTOCK_PROCESS, Variant.KAFKA_FLUSH),
-    measure=lambda bench, variant: _one_record(bench, variant, 64),
+    measure=lambda bench, variant: send_one_records(bench, variant, 64),
     shown=("records_per_s", "cpu_us_per_record", "ack_p50_ms", "ack_p99_ms"),
     targets=(
         Target(figure="records_per_s", goal=Goal.AT_LEAST, bound=1.0),
@@ -75,7 +75,7 @@ ONE_RECORD_1 = Row(
     name="one-record-1",
     title="one-record requests, 1 connection",
     variants=(Variant.KAFKA, Variant.PENSTOCK_PROCESS),
-    measure=lambda bench, variant: _one_record(bench, variant, 1),
+    measure=lambda bench, variant: send_one_records(bench, variant, 1),
     shown=("records_per_s", "cpu_us_per_record", "ack_p50_ms", "ack_p99_ms"),
     targets=(Target(figure="records_per_s", goal=Goal.AT_LEAST, bound=0.9, subject=Variant.PENSTOCK_PROCESS),),
 )
