@@ -15,7 +15,9 @@ CHECKOUT = HERE.parent
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measure Penstock beside Apache Kafka.")
     names = [row.name for row in ROWS]
-    parser.add_argument("--only", nargs="+", metavar="ROW", choices=names, help=f"rows to run, of: {', '.join(names)}")
+    parser.add_argument(
+        "--only", nargs="+", action="extend", metavar="ROW", choices=names, help=f"rows to run, of: {', '.join(names)}"
+    )
     parser.add_argument("--list", action="store_true", help="list the rows with their targets")
     parser.add_argument("--brisk", action="store_true", help="half the time: shorter runs, and still a measurement")
     parser.add_argument("--quick", action="store_true", help="short and small: shows that it works, measures nothing")

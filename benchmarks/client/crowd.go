@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -15,6 +17,7 @@ const (
 	crowdConnections      = 32
 	offsetCommitVersion   = 8
 	initProducerIDVersion = 4
+	loadingPause          = 5 * time.Millisecond
 )
 
 // runCrowd makes -groups groups that have committed an offset, and -producers idempotent producers that have each written
@@ -58,7 +61,11 @@ func shared(ctx context.Context, o options, count int, do func(conn *rawConn, i 
 		defer conn.close()
 		running.Go(func() {
 			for i := next.Add(1) - 1; i < int64(count); i = next.Add(1) - 1 {
-				if err := do(conn, int(i)); err != nil {
+				err := do(conn, int(i))
+				for ; errors.Is(err, kerr.CoordinatorLoadInProgress) && ctx.Err() == nil; err = do(conn, int(i)) {
+					wait(ctx, loadingPause) // Apache Kafka fetches producer ids by the thousand.
+				}
+				if err != nil {
 					failures <- fmt.Errorf("number %d: %w", i, err)
 					return
 				}
@@ -94,10 +101,7 @@ func commitOffset(conn *rawConn, o options, i int) error {
 	if err := response.ReadFrom(body); err != nil {
 		return err
 	}
-	if code := response.Topics[0].Partitions[0].ErrorCode; code != 0 {
-		return fmt.Errorf("offset commit error code %d", code)
-	}
-	return nil
+	return kerr.ErrorForCode(response.Topics[0].Partitions[0].ErrorCode)
 }
 
 func writeOnce(conn *rawConn, o options, i int) error {
@@ -111,8 +115,8 @@ func writeOnce(conn *rawConn, o options, i int) error {
 	if err := response.ReadFrom(body); err != nil {
 		return err
 	}
-	if response.ErrorCode != 0 {
-		return fmt.Errorf("producer id error code %d", response.ErrorCode)
+	if err := kerr.ErrorForCode(response.ErrorCode); err != nil {
+		return err
 	}
 	from := producer{id: response.ProducerID, epoch: response.ProducerEpoch}
 	batch := recordBatch([]byte("one"), time.Now().UnixMilli(), from)
