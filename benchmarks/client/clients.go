@@ -63,7 +63,7 @@ func closeAll(clients []*kgo.Client) {
 
 // ensureTopic creates a topic if it is absent and waits until each partition has a leader that knows it is one.
 func ensureTopic(ctx context.Context, client *kgo.Client, name string, partitions int) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second+time.Duration(partitions)*100*time.Millisecond)
 	defer cancel()
 	admin := kadm.NewClient(client)
 	response, err := admin.CreateTopic(ctx, int32(partitions), 1, nil, name)

@@ -63,7 +63,11 @@ type relay struct {
 // run goes on until a time, or until nothing has come for a second.
 func (r *relay) run(ctx context.Context, until time.Time) error {
 	for time.Now().Before(until) {
-		polled, cancel := context.WithTimeout(ctx, 5*time.Second)
+		patience := 5 * time.Second
+		if r.transactions == 0 {
+			patience = 30 * time.Second // The group is made meanwhile.
+		}
+		polled, cancel := context.WithTimeout(ctx, patience)
 		fetches := r.session.PollRecords(polled, r.o.batchRecords)
 		cancel()
 		if err := fetches.Err0(); err != nil {

@@ -7,8 +7,8 @@ from benchmarks.model import Figures, Row, Variant
 
 OVERWRITTEN = 4
 """How often each key is written."""
-SEGMENT_BYTES = 128 * 1024 * 1024
-FILL = f"cleanup.policy=delete,segment.bytes={SEGMENT_BYTES}"
+SEGMENTS = 16
+FILL = "cleanup.policy=delete,segment.bytes="
 COMPACT = "cleanup.policy=compact,min.cleanable.dirty.ratio=0.01"
 RECORD_BYTES = 1024
 TIMEOUT_S = 300.0
@@ -17,8 +17,8 @@ TIMEOUT_S = 300.0
 def _compact(bench: Bench, variant: Variant) -> Figures:
     """Fill one partition, let the server rest, and only then let it compact."""
     server, topic, records = bench.server(variant), bench.topic("keyed"), bench.scale.keyed_bytes // RECORD_BYTES
-    keys = records // OVERWRITTEN
-    bench.call(server, "configure", topic=topic, partitions=1, configs=FILL)
+    keys, segment_bytes = records // OVERWRITTEN, bench.scale.keyed_bytes // SEGMENTS
+    bench.call(server, "configure", topic=topic, partitions=1, configs=f"{FILL}{segment_bytes}")
     bench.load(
         server, "produce", topic=topic, partitions=1, keys=keys, batch_bytes=1_000_012, warmup="0s", duration="1h",
         records=records, timeout_s=TIMEOUT_S,
@@ -26,7 +26,7 @@ def _compact(bench: Bench, variant: Variant) -> Figures:
     bench.settle(server)
     bench.noise_cores = 0.0
     measured = bench.load(
-        server, "compaction", topic=topic, keys=keys, records=records, batch_bytes=SEGMENT_BYTES, configs=COMPACT,
+        server, "compaction", topic=topic, keys=keys, records=records, batch_bytes=segment_bytes, configs=COMPACT,
         timeout_s=TIMEOUT_S,
     )  # fmt: skip
     bench.drop(server, topic)
