@@ -1,0 +1,377 @@
+"""The data keys of all clusters, unwrapped as far as they are needed.
+
+`current` has, for each encrypted cluster, the key that what it writes is sealed by. Keys that only old data is sealed
+by are unwrapped when something is read, and the ones used last are kept. Both are plain dictionaries that worker
+threads may look into.
+
+The key service may be far away, or away: it is asked a few times with a time-out, then callers get `Unavailable`, and
+for a moment everybody gets it at once. Clusters whose current key is not there are `locked`; a task goes on asking
+until none is, and until every master key that is to be destroyed has been.
+
+Changes are decided, made durable, and only then true here. Erasing is true in two steps: first nobody gets a key any
+more, then the master key is destroyed, however often that takes asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from typing import TypeVar
+
+from penstock.base.clock import Clock
+from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.randomness import Randomness
+from penstock.keys import store, transitions
+from penstock.keys.model import (
+    SECRET_BYTES,
+    ClusterKeys,
+    DataKey,
+    KeyDestroyed,
+    KeysErased,
+    Lock,
+    State,
+    WrappedKey,
+    context_of,
+)
+from penstock.keys.port import KeyService
+from penstock.metadata.database import Database, Script
+
+T = TypeVar("T")
+
+CACHED_KEYS = 1_000
+"""Data keys kept in memory beside the current ones."""
+TIMEOUT_S = 3.0
+ATTEMPTS = 3
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 30.0
+_QUIET_S = 1.0
+"""After a failure the service is not asked again for this long: whoever reads gets the failure at once."""
+OPEN_S = 5.0
+"""How long a start waits for the key service."""
+_log = logging.getLogger(__name__)
+
+
+class DataKeys:
+    """The keys. On the loop's thread, but for looking into `current` and `peek`."""
+
+    def __init__(
+        self, *, database: Database, service: KeyService, clock: Clock, randomness: Randomness,
+        cached_keys: int = CACHED_KEYS, timeout_s: float = TIMEOUT_S, open_s: float = OPEN_S,
+    ) -> None:  # fmt: skip
+        self._open_s = open_s
+        self._database, self._service, self._clock, self._randomness = database, service, clock, randomness
+        self._cached_keys, self._timeout_s = cached_keys, timeout_s
+        self.clusters: dict[int, ClusterKeys] = {}
+        """Clusters that are encrypted, or were."""
+        self.current: dict[int, DataKey] = {}
+        self.locked: dict[int, Lock] = {}
+        """Clusters for which nothing can be sealed."""
+        self.on_erased: Callable[[int], None] = lambda cluster_id: None
+        """Called when nothing of a cluster may be read any more."""
+        self.on_replaced: Callable[[int], None] = lambda key_id: None
+        """Called when a data key has sealed its last."""
+        self._wrapped: dict[int, WrappedKey] = {}
+        self._cached: OrderedDict[int, DataKey] = OrderedDict()
+        self._fetching: dict[int, asyncio.Task[DataKey]] = {}
+        self._quiet_until: dict[str, float] = {}
+        self._changing = asyncio.Lock()
+        self._tried = asyncio.Event()
+        """Whether everything that is to be asked for was asked for once."""
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Load what is stored, and get the current keys. What cannot be had now is waited for in the background."""
+        await self._load()
+        if self._has_work():
+            self._wake()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._open_s):
+                    await self._tried.wait()
+            for cluster_id in self._waiting():
+                _log.error("cluster %d is locked until the key service unwraps its data key", cluster_id)
+
+    async def close(self) -> None:
+        """Ask for nothing more."""
+        tasks = [*self._fetching.values(), *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # ---- using keys ------------------------------------------------------------------------------------------
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any cluster is, or was, encrypted."""
+        return bool(self.clusters)
+
+    def peek(self, key_id: int) -> DataKey | None:
+        """A data key that is in memory. On any thread."""
+        return self._cached.get(key_id)
+
+    async def ready(self, key_ids: Collection[int]) -> None:
+        """Have data keys in memory. Raises `Unavailable`, or `KeysErased` if one of them is gone for good."""
+        for key_id in key_ids:
+            if key_id in self._cached:
+                self._cached.move_to_end(key_id)
+            else:
+                await self._fetch(key_id)
+
+    async def _fetch(self, key_id: int) -> DataKey:
+        """Unwrap a key, once for everybody who waits for it."""
+        task = self._fetching.get(key_id)
+        if task is None:
+            task = self._fetching[key_id] = asyncio.get_running_loop().create_task(self._unwrap(key_id))
+            task.add_done_callback(lambda _: self._fetching.pop(key_id, None))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise Unavailable("the agent is stopping") from None
+            raise
+
+    async def _unwrap(self, key_id: int) -> DataKey:
+        wrapped = self._wrapped.get(key_id)
+        if wrapped is None:
+            raise KeysErased("the key that this is sealed by was erased")
+        try:
+            secret = await self._ask(
+                wrapped.master_key_id,
+                lambda: self._service.unwrap(wrapped.master_key_id, wrapped.wrapped, wrapped.context),
+            )
+        except KeyDestroyed as problem:
+            raise KeysErased(str(problem)) from problem
+        if self._wrapped.get(key_id) is None:
+            raise KeysErased("the key that this is sealed by was erased")
+        return self._keep(DataKey(key_id, wrapped.cluster_id, secret))
+
+    def _keep(self, key: DataKey) -> DataKey:
+        self._cached[key.key_id] = key
+        current = {cluster.current_key_id for cluster in self.clusters.values()}
+        while len(self._cached) > self._cached_keys + len(current):
+            oldest = next((key_id for key_id in self._cached if key_id not in current), None)
+            if oldest is None:
+                break
+            del self._cached[oldest]
+        return key
+
+    # ---- asking the service ----------------------------------------------------------------------------------
+
+    async def _ask(self, master_key_id: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Ask a few times. What fails now is not asked by anybody for a moment."""
+        if self._clock.monotonic() < self._quiet_until.get(master_key_id, 0.0):
+            raise Unavailable("the key service did not answer a moment ago")
+        delay_s, problem = _FIRST_PAUSE_S, "no time"
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+                delay_s *= 4
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await work()
+            except Unavailable as failure:
+                problem = str(failure)
+            except TimeoutError:
+                problem = f"no answer in {self._timeout_s:g} s"
+            else:
+                self._quiet_until.pop(master_key_id, None)
+                return answer
+        self._quiet_until[master_key_id] = self._clock.monotonic() + _QUIET_S
+        raise Unavailable(f"the key service does not do what it is asked: {problem}")
+
+    # ---- changes ---------------------------------------------------------------------------------------------
+
+    async def encrypt(self, cluster_id: int) -> bool:
+        """From now on, what a cluster writes is sealed; False if that was so before."""
+        async with self._changing:
+            if cluster_id in self.clusters:
+                transitions.check_usable(self.clusters[cluster_id])
+                return False
+            master_key_id = await self._ask("", self._service.create)
+            first, secret = await self._new_key(cluster_id, master_key_id)
+            keys = ClusterKeys(cluster_id, State.ON, master_key_id, first.key_id)
+            await self._store(lambda: store.begin(keys, first))
+            self._wrapped[first.key_id] = first
+            self._keep(secret)
+            self._apply(keys)
+            return True
+
+    async def rotate(self, cluster_id: int) -> None:
+        """Seal what is written from now on by a new data key."""
+        async with self._changing:
+            before = transitions.check_usable(self.clusters.get(cluster_id))
+            new, secret = await self._new_key(cluster_id, before.master_key_id)
+            after = transitions.rotated(before, new.key_id)
+            await self._store(lambda: store.change(before, after, (new,)))
+            self._wrapped[new.key_id] = new
+            self._keep(secret)
+            self._apply(after)
+            self.on_replaced(before.current_key_id)
+
+    async def rewrap(self, cluster_id: int) -> None:
+        """Wrap all data keys of a cluster by a new master key, and destroy the old one."""
+        async with self._changing:
+            before = transitions.check_usable(self.clusters.get(cluster_id))
+            stored = [key for key in self._wrapped.values() if key.cluster_id == cluster_id]
+            secrets = [(key, await self._secret_of(key)) for key in stored]
+            master_key_id = await self._ask("", self._service.create)
+            after = transitions.rewrapped(before, master_key_id)
+            anew = [
+                await self._wrap(key.key_id, cluster_id, master_key_id, secret, key.created_ms)
+                for key, secret in secrets
+            ]
+            await self._store(lambda: store.change(before, after, anew))
+            self._wrapped.update((key.key_id, key) for key in anew)
+            self._apply(after)
+        await self._destroy_some(cluster_id)
+
+    async def erase(self, cluster_id: int) -> bool:
+        """Make everything that is sealed for a cluster unreadable for good; whether the key service has confirmed it.
+
+        If it has not, it goes on being asked. Nobody gets a key either way.
+        """
+        async with self._changing:
+            before = self.clusters.get(cluster_id)
+            after = transitions.erasing(before)
+            assert before is not None
+            await self._store(lambda: store.change(before, after))
+            self._apply(after)
+        await self._destroy_some(cluster_id)
+        return self.clusters[cluster_id].state is State.ERASED
+
+    async def forget(self, key_ids: Collection[int]) -> None:
+        """By these data keys nothing is sealed any more."""
+        await self._database.transaction(lambda: store.forget(list(key_ids)), background=True)
+        for key_id in key_ids:
+            self._wrapped.pop(key_id, None)
+            self._cached.pop(key_id, None)
+
+    @property
+    def stored(self) -> Mapping[int, WrappedKey]:
+        """All data keys."""
+        return self._wrapped
+
+    async def _new_key(self, cluster_id: int, master_key_id: str) -> tuple[WrappedKey, DataKey]:
+        key_id = (int.from_bytes(self._randomness.token(8)) >> 1) | 1
+        secret = self._randomness.token(SECRET_BYTES)
+        wrapped = await self._wrap(key_id, cluster_id, master_key_id, secret, self._clock.now_ms())
+        return wrapped, DataKey(key_id, cluster_id, secret)
+
+    async def _wrap(
+        self, key_id: int, cluster_id: int, master_key_id: str, secret: bytes, created_ms: int
+    ) -> WrappedKey:
+        context = context_of(cluster_id, key_id)
+        wrapped = await self._ask(master_key_id, lambda: self._service.wrap(master_key_id, secret, context))
+        return WrappedKey(key_id, cluster_id, master_key_id, wrapped, created_ms)
+
+    async def _secret_of(self, key: WrappedKey) -> bytes:
+        known = self._cached.get(key.key_id)
+        return (known or await self._fetch(key.key_id)).secret
+
+    async def _store(self, script: Callable[[], Script[None]]) -> None:
+        """Make a change durable. It may be made twice, so a lost answer is asked for again, and a refusal tells that
+        somebody else was faster."""
+        for _ in range(ATTEMPTS):
+            try:
+                await self._database.transaction(script)
+                return
+            except OutcomeUnknown:
+                continue
+            except Conflict:
+                await self._load()
+                raise
+        raise OutcomeUnknown("whether the keys have changed is not known: the database loses its answers")
+
+    # ---- state -----------------------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        clusters, keys = await self._database.read(store.everything)
+        self._wrapped = {key.key_id: key for key in keys}
+        for cluster in clusters:
+            self._apply(cluster)
+
+    def _apply(self, keys: ClusterKeys) -> None:
+        """Let memory follow the database."""
+        cluster_id = keys.cluster_id
+        self.clusters[cluster_id] = keys
+        current = self._cached.get(keys.current_key_id) if keys.state is State.ON else None
+        lock = transitions.lock_of(keys, has_current=current is not None)
+        if lock is None:
+            assert current is not None
+            self.current[cluster_id] = current
+            self.locked.pop(cluster_id, None)
+        else:
+            self.current.pop(cluster_id, None)
+            was, self.locked[cluster_id] = self.locked.get(cluster_id), lock
+            if lock is Lock.ERASED and was is not Lock.ERASED:
+                self._drop(cluster_id)
+        if self._has_work():
+            self._wake()
+
+    def _drop(self, cluster_id: int) -> None:
+        """Nobody gets a key of the cluster any more."""
+        for key_id in [key_id for key_id, key in self._wrapped.items() if key.cluster_id == cluster_id]:
+            del self._wrapped[key_id]
+            self._cached.pop(key_id, None)
+        self.on_erased(cluster_id)
+
+    def _waiting(self) -> list[int]:
+        return [cluster_id for cluster_id, lock in self.locked.items() if lock is Lock.WAITING]
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting()) or any(transitions.to_destroy(keys) for keys in self.clusters.values())
+
+    def _wake(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._keep_trying())
+            self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is not None:
+            _log.critical("keys are not looked after any more", exc_info=task.exception())
+        elif not task.cancelled() and self._has_work():
+            self._wake()
+
+    async def _keep_trying(self) -> None:
+        """Until every cluster has its current key and nothing is left to be destroyed."""
+        delay_s = _FIRST_PAUSE_S
+        while self._has_work():
+            await asyncio.gather(*(self._unlock(cluster_id) for cluster_id in self._waiting()))
+            for cluster_id in list(self.clusters):
+                await self._destroy_some(cluster_id)
+            self._tried.set()
+            if self._has_work():
+                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
+                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+
+    async def _unlock(self, cluster_id: int) -> None:
+        keys = self.clusters[cluster_id]
+        try:
+            await self._fetch(keys.current_key_id)
+        except PlatformError as problem:
+            _log.debug("cluster %d stays locked: %s", cluster_id, problem)
+        else:
+            self._apply(self.clusters[cluster_id])
+            _log.info("the data key of cluster %d is there", cluster_id)
+
+    async def _destroy_some(self, cluster_id: int) -> None:
+        """Destroy the master keys of a cluster that are to be, as far as the key service does it."""
+        async with self._changing:
+            before = self.clusters[cluster_id]
+            doomed = transitions.to_destroy(before)
+            if not doomed:
+                return
+            try:
+                for master_key_id in doomed:
+                    await self._ask(master_key_id, lambda: self._service.destroy(master_key_id))  # noqa: B023
+                after = (
+                    transitions.erased(before) if before.state is State.ERASING else transitions.without_retired(before)
+                )
+                await self._store(lambda: store.change(before, after))
+            except (Unavailable, OutcomeUnknown, Conflict, InvalidRequest, CorruptData) as problem:
+                _log.error("a master key of cluster %d is still to be destroyed: %s", cluster_id, problem)
+                return
+            self._apply(after)

@@ -1,0 +1,209 @@
+"""The data keys of clusters, over a key service that is not always there."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from fixtures.clocks import ManualClock
+from fixtures.key_services import FakeKeyService
+
+from penstock.base.errors import InvalidRequest, Unavailable
+from penstock.base.randomness import SeededRandomness
+from penstock.keys.model import KeysErased, Lock, State
+from penstock.keys.service import DataKeys
+from penstock.metadata.inline import InlineDatabase
+from penstock.metadata.migrate import migrate
+
+
+class World:
+    """One process with keys; `restarted` is the next."""
+
+    def __init__(self, database: InlineDatabase, service: FakeKeyService, life: int = 1, **options: Any) -> None:
+        self.database, self.service, self.life, self.clock = database, service, life, ManualClock()
+        self.keys = DataKeys(
+            database=database, service=service, clock=self.clock, randomness=SeededRandomness(f"life {life}"),
+            timeout_s=0.01, open_s=0.05, **options,
+        )  # fmt: skip
+
+    async def open(self) -> World:
+        await self.database.open()
+        await migrate(self.database, self.clock)
+        await self.keys.open()
+        return self
+
+    async def restarted(self) -> World:
+        await self.keys.close()
+        self.database.crash()
+        return await World(self.database.reopen(), self.service, self.life + 1).open()
+
+
+@pytest.fixture
+async def world() -> Any:
+    world = await World(InlineDatabase(), FakeKeyService()).open()
+    yield world
+    await world.keys.close()
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_a_cluster_has_the_same_key_after_a_restart(world: World) -> None:
+    assert not world.keys.is_on
+    assert await world.keys.encrypt(1)
+    assert not await world.keys.encrypt(1)
+    key = world.keys.current[1]
+    after = await world.restarted()
+    assert after.keys.current[1] == key
+    assert after.keys.locked == {}
+    await after.keys.close()
+
+
+async def test_secrets_are_in_no_text_and_in_no_row(world: World) -> None:
+    await world.keys.encrypt(1)
+    secret = world.keys.current[1].secret
+    assert repr(secret) not in repr(world.keys.current)
+    rows = await world.database.read(lambda: _rows("SELECT wrapped FROM data_key"))
+    assert rows
+    assert not any(secret in bytes(row[0]) for row in rows)
+
+
+async def test_rotation_keeps_the_old_key_for_reading(world: World) -> None:
+    await world.keys.encrypt(1)
+    old = world.keys.current[1]
+    replaced: list[int] = []
+    world.keys.on_replaced = replaced.append
+    await world.keys.rotate(1)
+    assert world.keys.current[1].key_id != old.key_id
+    assert replaced == [old.key_id]
+    after = await world.restarted()
+    await after.keys.ready((old.key_id,))
+    assert after.keys.peek(old.key_id) == old
+    await after.keys.forget((old.key_id,))
+    assert list(after.keys.stored) == [after.keys.current[1].key_id]
+    await after.keys.close()
+
+
+async def test_a_new_master_key_wraps_every_data_key_and_the_old_one_is_destroyed(world: World) -> None:
+    await world.keys.encrypt(1)
+    await world.keys.rotate(1)
+    keys = {key_id: world.keys.peek(key_id) for key_id in world.keys.stored}
+    before = world.keys.clusters[1].master_key_id
+    await world.keys.rewrap(1)
+    assert world.service.keys[before] is None
+    after = await world.restarted()
+    await after.keys.ready(keys)
+    assert {key_id: after.keys.peek(key_id) for key_id in keys} == keys
+    await after.keys.close()
+
+
+async def test_a_start_without_the_key_service_locks_the_cluster_until_it_is_back(world: World) -> None:
+    await world.keys.encrypt(1)
+    world.service.hangs = True
+    after = await world.restarted()
+    assert after.keys.locked == {1: Lock.WAITING}
+    assert 1 not in after.keys.current
+    after.service.hangs = False
+    after.clock.time_ms += 2_000
+    await until(lambda: not after.keys.locked)
+    assert after.keys.current[1] == world.keys.current[1]
+    await after.keys.close()
+
+
+async def test_a_service_that_is_away_is_asked_a_few_times_and_not_by_everybody(world: World) -> None:
+    await world.keys.encrypt(1)
+    old = world.keys.current[1].key_id
+    await world.keys.rotate(1)
+    after = await world.restarted()
+    after.service.is_down, after.service.asked = True, 0
+    results = await asyncio.gather(*(after.keys.ready((old,)) for _ in range(50)), return_exceptions=True)
+    assert all(isinstance(result, Unavailable) for result in results)
+    asked = after.service.asked
+    assert 1 <= asked <= 3
+    with pytest.raises(Unavailable):
+        await after.keys.ready((old,))
+    assert after.service.asked == asked  # Not again at once.
+    after.service.is_down = False
+    after.clock.time_ms += 2_000
+    await after.keys.ready((old,))
+    await after.keys.close()
+
+
+async def test_only_so_many_keys_are_kept(world: World) -> None:
+    small = await World(InlineDatabase(), world.service, 5, cached_keys=2).open()
+    await small.keys.encrypt(1)
+    for _ in range(5):
+        await small.keys.rotate(1)
+    assert len(small.keys.stored) == 6
+    held = [key_id for key_id in small.keys.stored if small.keys.peek(key_id) is not None]
+    assert len(held) == 3
+    assert small.keys.current[1].key_id in held
+    await small.keys.close()
+
+
+async def test_erasing_takes_everything_and_stays_true(world: World) -> None:
+    await world.keys.encrypt(1)
+    await world.keys.encrypt(2)
+    await world.keys.rotate(1)
+    key_ids = [key_id for key_id, key in world.keys.stored.items() if key.cluster_id == 1]
+    told: list[int] = []
+    world.keys.on_erased = told.append
+    assert await world.keys.erase(1)
+    assert await world.keys.erase(1)
+    assert told == [1]
+    for after in (world, await world.restarted()):
+        assert after.keys.locked == {1: Lock.ERASED}
+        for key_id in key_ids:
+            with pytest.raises(KeysErased):
+                await after.keys.ready((key_id,))
+        with pytest.raises(InvalidRequest):
+            await after.keys.encrypt(1)
+        assert 2 in after.keys.current
+    assert await after.database.read(lambda: _rows("SELECT key_id FROM data_key WHERE cluster_id = 1")) == []
+    await after.keys.close()
+
+
+async def test_erasing_while_the_key_service_is_away_is_finished_later(world: World) -> None:
+    await world.keys.encrypt(1)
+    master_key_id, key_id = world.keys.clusters[1].master_key_id, world.keys.current[1].key_id
+    world.service.is_down = True
+    assert not await world.keys.erase(1)
+    with pytest.raises(KeysErased):
+        await world.keys.ready((key_id,))
+    after = await world.restarted()
+    assert after.keys.clusters[1].state is State.ERASING
+    assert after.keys.locked == {1: Lock.ERASED}
+    after.service.is_down = False
+    after.clock.time_ms += 2_000
+    await until(lambda: after.keys.clusters[1].state is State.ERASED)
+    assert after.service.keys[master_key_id] is None
+    await after.keys.close()
+
+
+async def test_nothing_is_changed_by_a_service_that_makes_no_key(world: World) -> None:
+    world.service.is_down = True
+    with pytest.raises(Unavailable):
+        await world.keys.encrypt(1)
+    assert not world.keys.is_on
+    world.service.is_down = False
+    world.clock.time_ms += 2_000
+    assert await world.keys.encrypt(1)
+
+
+async def test_a_lost_answer_of_the_database_is_found_out(world: World) -> None:
+    await world.keys.encrypt(1)
+    before = world.keys.current[1]
+    faults = iter(["after"])
+    world.database.faults = lambda: next(faults, None)  # type: ignore[assignment,return-value]
+    await world.keys.rotate(1)
+    assert world.keys.current[1] != before
+    assert len(world.keys.stored) == 2
+
+
+def _rows(sql: str) -> Any:
+    rows = yield sql, ()
+    return [tuple(row) for row in rows]
