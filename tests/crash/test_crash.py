@@ -100,9 +100,9 @@ class Story:
 
 @pytest.fixture
 def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
-    durability, program = request.param
+    durability, program, *arguments = request.param
     settings = {"log.cleaner.backoff.ms": "500"}
-    server = Server(tmp_path, durability=durability, program=program, settings=settings)
+    server = Server(tmp_path, durability=durability, program=program, settings=settings, arguments=arguments)
     yield server
     if server.running:
         server.kill()
@@ -111,8 +111,8 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
 @pytest.mark.timeout(60 + 20 * CRASHES)
 @pytest.mark.parametrize(
     "server",
-    [("process", USUAL), ("disk", USUAL), ("process", SMALL), ("disk", SMALL)],
-    ids=["process", "disk", "process-small", "disk-small"],
+    [("process", USUAL), ("disk", USUAL), ("process", SMALL, "--encrypt"), ("disk", SMALL)],
+    ids=["process", "disk", "process-small-encrypted", "disk-small"],
     indirect=True,
 )
 def test_nothing_acknowledged_is_lost(
@@ -142,6 +142,9 @@ def test_nothing_acknowledged_is_lost(
     if "small" in request.node.callspec.id:
         assert len(list((server.data_dir / "segments").rglob("*"))) > 20, "compaction has hardly run"
         assert left < story.keyed.sent[KEYED].count / 2, "key compaction has hardly run"
+    files = [file.read_bytes() for file in server.data_dir.rglob("*") if file.is_file()]
+    found = [b"exact|" in data for data in files]
+    assert any(found) != ("encrypted" in request.node.callspec.id), "what is encrypted, and only that, is unreadable"
     assert max(story.restarts_s) < RESTART_S
     assert server.stop() == 0
     with capsys.disabled():

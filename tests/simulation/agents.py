@@ -15,7 +15,7 @@ from fixtures.sim_loop import Host
 
 from penstock.agent.apis import Api, Handlers, apis
 from penstock.base.clock import Clock
-from penstock.base.context import RequestContext
+from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness, SeededRandomness
 from penstock.coordination.leases import Holder
@@ -27,6 +27,8 @@ from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.groups.share.service import ShareGroups
+from penstock.keys.port import KeyService
+from penstock.keys.service import DataKeys
 from penstock.log.aborted import StoredAborted
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
@@ -47,6 +49,7 @@ from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import load_state
 from penstock.log.registry import Registry
 from penstock.log.roll_forward import roll_forward
+from penstock.log.sealing import Sealing
 from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.shared_commit_path import SharedCommitPath
@@ -56,6 +59,7 @@ from penstock.log.trailing_rows import TrailingRows
 from penstock.log.upkeep.adoption import MIN_BYTES, Adoption
 from penstock.log.upkeep.background import Background, Chore
 from penstock.log.upkeep.chores import Upkeep
+from penstock.log.upkeep.spent_keys import SpentKeys
 from penstock.log.upkeep.uploads import Uploads
 from penstock.log.upkeep.wal_backlog import Backlog, CompactionPolicy
 from penstock.log.upkeep.wal_compaction import WalCompaction
@@ -111,6 +115,8 @@ class Surroundings:
     upkeep: UpkeepPlan | None
     """How the background works, or None for an agent without one."""
     agent_id: int = NODE_ID
+    key_service: KeyService | None = None
+    """Who wraps the keys that everything is sealed by; None: nothing is."""
     epoch: int | None = None
     """Of the shard if other agents commit to it as well, else None."""
 
@@ -135,11 +141,12 @@ class SimAgent:
         if around.epoch is None:
             self._life = await roll_forward(around.database, around.wal, randomness=SeededRandomness("life"))
         await self.topics.load()
+        self.sealing = await self._keys()
         seq = await load_state(around.database, self.registry, around.wal)
         self.segments = SegmentIndex(around.database)
         self.reader = Reader(
             segments=self.segments, wal=around.wal, objects=around.objects, executor=None,
-            arena=Arena(COLD_BYTES, chunk_bytes=CHUNK_BYTES),
+            arena=Arena(COLD_BYTES, chunk_bytes=CHUNK_BYTES), sealing=self.sealing,
         )  # fmt: skip
         self.commit_path = self._path(seq)
         self.backlog = Backlog(
@@ -149,7 +156,7 @@ class SimAgent:
         )  # fmt: skip
         self.writer = Writer(
             arena=Arena(TAIL_BYTES, chunk_bytes=CHUNK_BYTES, on_recycle=forget_views), commit_path=self.commit_path,
-            clock=around.clock, on_commit=self.backlog.on_commit, room=self.backlog,
+            clock=around.clock, on_commit=self.backlog.on_commit, room=self.backlog, sealing=self.sealing,
         )  # fmt: skip
         self.producer_ids = ProducerIds(around.database)
         self.transactions = self._transactions()
@@ -168,6 +175,18 @@ class SimAgent:
         self.topics.listen(_GroupsListener(self.groups))
         self.topics.before_deletion = self.transactions.keep_open
         self._serve()
+
+    async def _keys(self) -> Sealing | None:
+        around = self.around
+        if around.key_service is None:
+            return None
+        randomness = SeededRandomness(f"keys/{around.randomness.token(8).hex()}")
+        self.keys = DataKeys(
+            database=around.database, service=around.key_service, clock=around.clock, randomness=randomness
+        )
+        await self.keys.open()
+        await self.keys.encrypt(DEFAULT_CLUSTER_ID)
+        return Sealing(self.keys, randomness)
 
     def _path(self, seq: int) -> CommitPath:
         around = self.around
@@ -215,6 +234,7 @@ class SimAgent:
             database=around.database, registry=self.registry, topics=self.topics, segments=self.segments,
             objects=around.objects, uploads=Uploads(around.randomness), settings=live, clock=around.clock,
             executor=None, shard_id=SHARD_ID, grace_ms=plan.grace_ms, store_rows=self.commit_path.store_rows,
+            sealing=self.sealing,
         )  # fmt: skip
         self.compaction = WalCompaction(
             upkeep.changes, wal=around.wal, registry=self.registry, backlog=self.backlog,
@@ -222,6 +242,8 @@ class SimAgent:
             adoption=Adoption(upkeep.changes, around.wal, min_bytes=plan.adopted_bytes),
         )  # fmt: skip
         chores: list[Chore] = [self.compaction, *upkeep.chores]
+        if self.sealing is not None:
+            chores.append(SpentKeys(upkeep.changes, self.keys, lambda: self.backlog.last_seq))
         time_outs = TimeOuts(self.transactions, self.settings)
         chores += [time_outs, IdExpiry(self.transactions, self.settings)]
         background = self.background = Background(chores, clock=around.clock, randomness=around.randomness)

@@ -121,6 +121,7 @@ class Place:
             objects=FaultyObjects(world.object_store, world.source, die, world.guards),
             randomness=SeededRandomness(f"{world.seed}:ids:{host.name}"), inline=world.inline,
             settings=world.settings, upkeep=world.upkeep, agent_id=self.number, epoch=world.epoch,
+            key_service=world.key_service,
         )  # fmt: skip
 
     async def _start(self, agent: SimAgent, died: asyncio.Future[None]) -> bool:

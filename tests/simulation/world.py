@@ -14,6 +14,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from fixtures.key_services import FakeKeyService
 from fixtures.sim_loop import SimLoop
 from simulation.agents import SimAgent, UpkeepPlan
 from simulation.faults import NONE, Faults, FaultSource
@@ -53,6 +54,8 @@ class World:
         self.wal_store = MemoryWal(256 * 1024 * 1024)
         self.object_store = MemoryObjectStore(clock=self.clock)
         self.upkeep: UpkeepPlan | None = None
+        self.key_service: FakeKeyService | None = None
+        """Who wraps the keys that everything is sealed by; None: nothing is sealed."""
         self.database = InlineDatabase()
         """What all agents' databases are a view of; for looking into."""
         self.guards = Guards(lambda: self.database, self.clock, GRACE_MS)

@@ -57,6 +57,9 @@ from penstock.identity.penalties import Penalties
 from penstock.identity.service import Identities
 from penstock.identity.token_handlers import TokenHandlers
 from penstock.identity.tokens import MIN_KEY_BYTES, TokenRules
+from penstock.keys.local_file import LocalKeyFile, check_key_file
+from penstock.keys.port import KeyService, NoKeyService
+from penstock.keys.service import DataKeys
 from penstock.log.aborted import StoredAborted
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
@@ -73,6 +76,7 @@ from penstock.log.producer_ids import ProducerIds
 from penstock.log.reader import Reader
 from penstock.log.recovery import load_state
 from penstock.log.registry import Registry
+from penstock.log.sealing import Sealing
 from penstock.log.segments import SegmentIndex
 from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.shared_commit_path import SharedCommitPath
@@ -80,6 +84,7 @@ from penstock.log.timestamps import Timestamps
 from penstock.log.topics import Topics
 from penstock.log.upkeep.background import Background, Chore
 from penstock.log.upkeep.chores import Upkeep
+from penstock.log.upkeep.spent_keys import SpentKeys
 from penstock.log.upkeep.uploads import Uploads
 from penstock.log.upkeep.wal_backlog import Backlog, CompactionPolicy
 from penstock.log.upkeep.wal_compaction import WalCompaction
@@ -187,10 +192,14 @@ class Agent:
         await bring_in_commits(self.metadata, wal, randomness=randomness, shard_id=SHARD_ID)
         await self._open_clusters()
         await self.topics.load()
+        await self._open_keys()
         seq = await load_state(self.database, self.registry, wal)
         self.segments = SegmentIndex(self.database)
         self.cold = Arena(COLD_BYTES)
-        self.reader = Reader(segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=self.cold)
+        self.reader = Reader(
+            segments=self.segments, wal=wal, objects=objects, executor=self._executor, arena=self.cold,
+            sealing=self.sealing,
+        )  # fmt: skip
         tuning = self.tuning
         self.timestamps = Timestamps(self.reader, self.segments)
         self.tail = Arena(tuning.tail_bytes, chunk_bytes=tuning.tail_chunk_bytes, on_recycle=forget_views)
@@ -206,7 +215,7 @@ class Agent:
         self._closing.callback(self.commit_path.close)
         self.writer = Writer(
             arena=self.tail, commit_path=self.commit_path, clock=clock, on_commit=self.backlog.on_commit,
-            room=self.backlog, soon=at_turn_end(asyncio.get_running_loop()),
+            room=self.backlog, soon=at_turn_end(asyncio.get_running_loop()), sealing=self.sealing,
         )  # fmt: skip
         self.producer_ids = ProducerIds(self.database)
         self.identities = Identities(database=self.database, clock=self.clock, randomness=self.randomness)
@@ -261,13 +270,39 @@ class Agent:
         self.database = self.metadata.database
         return wal, objects
 
+    async def _open_keys(self) -> None:
+        """The keys of encrypted clusters. One that cannot be had keeps its cluster from writing, and nobody else."""
+        options, loop = self.options, asyncio.get_running_loop()
+
+        async def on_thread(work: Callable[[], None]) -> None:
+            await loop.run_in_executor(self._executor, work)
+
+        service: KeyService = NoKeyService()
+        path = master_key_file(options)
+        if path is not None:
+            service = LocalKeyFile(path, self.randomness, on_thread)
+        self.keys = DataKeys(database=self.database, service=service, clock=self.clock, randomness=self.randomness)
+        self._closing.push_async_callback(self.keys.close)
+        self.sealing = Sealing(self.keys, self.randomness)
+        self.keys.on_erased = self._on_erased
+        await self.keys.open()
+        if options.encrypt:
+            await self.keys.encrypt(DEFAULT_CLUSTER_ID)
+
+    def _on_erased(self, cluster_id: int) -> None:
+        """Nothing of a cluster may be read any more, not even what is in memory."""
+        for partition in list(self.registry.partitions()):
+            if partition.topic.cluster_id == cluster_id:
+                forget_views([(partition, span) for span in list(partition.spans)])
+                partition.wake()
+
     def _open_background(self, live: LiveSettings) -> None:
         executor = ThreadPoolExecutor(1, thread_name_prefix="background")
         self._closing.callback(executor.shutdown)
         upkeep = self.upkeep = Upkeep(
             database=self.database, registry=self.registry, topics=self.topics, segments=self.segments,
             objects=self.objects, uploads=Uploads(self.randomness), settings=live, clock=self.clock,
-            executor=executor, shard_id=SHARD_ID, store_rows=self.commit_path.store_rows,
+            executor=executor, shard_id=SHARD_ID, store_rows=self.commit_path.store_rows, sealing=self.sealing,
         )  # fmt: skip
         self.compaction = WalCompaction(
             upkeep.changes, wal=self.wal, registry=self.registry, backlog=self.backlog, on_segments=self._on_segments
@@ -275,9 +310,11 @@ class Agent:
         rest = Rest(activity=self._activity, held_bytes=lambda: self.tail.size_bytes, drop=self._drop_memory)
         chores: list[Chore] = [self.compaction, *upkeep.chores, rest]
         time_outs = TimeOuts(self.transactions, self.settings)
+        chores.append(SpentKeys(upkeep.changes, self.keys, lambda: self.backlog.last_seq))
         chores += [time_outs, IdExpiry(self.transactions, self.settings)]
         background = self.background = Background(chores, clock=self.clock, randomness=self.randomness)
         self.transactions.on_begin = background.waker(time_outs.name)
+        self.keys.on_replaced = lambda key_id: background.wake(SpentKeys.name)
         self.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)
         self._closing.callback(upkeep.close)
@@ -295,6 +332,7 @@ class Agent:
     def _drop_memory(self) -> None:
         self.tail.drop()
         self.cold.drop()
+        self.sealing.drop_memory()
         self.server.drop_memory()
 
     async def _open_clusters(self) -> None:
@@ -392,7 +430,7 @@ class Agent:
         produce.transactional_ids = self.transactions
         self.fetch = FetchHandler(
             registry=self.registry, reader=self.reader, sessions=sessions, max_bytes=settings.fetch_max_bytes,
-            aborted=StoredAborted(self.database),
+            aborted=StoredAborted(self.database), locked=self.keys.locked,
         )  # fmt: skip
         dispatcher = self.dispatcher = Dispatcher(produce=produce, fetch=self.fetch, clock=self.clock)
         self.quotas.on_change = self._enforce_quotas
@@ -561,7 +599,19 @@ def checked_settings(options: UpOptions) -> BrokerSettings:
     check_destination(options.client_metrics)
     settings = BrokerSettings.started_with(options.settings)
     token_rules(options, settings)
+    key_file = master_key_file(options)
+    if key_file is not None:
+        check_key_file(key_file)
+    elif options.encrypt:
+        raise InvalidRequest("what is encrypted in memory needs a file of master keys as well: --master-key-file")
     return settings
+
+
+def master_key_file(options: UpOptions) -> Path | None:
+    """Where master keys are; None if there is no place for any."""
+    if options.master_key_file is not None:
+        return options.master_key_file
+    return None if options.data_dir is None else options.data_dir / "keys" / "master-keys"
 
 
 def token_rules(options: UpOptions, settings: BrokerSettings) -> TokenRules | None:

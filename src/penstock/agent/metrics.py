@@ -53,6 +53,8 @@ class _AgentCollector:
             ("penstock_pending_bytes", "Accepted bytes that wait for a flush.", agent.writer.pending_bytes),
             ("penstock_partial_frame_bytes", "Bytes of frames that have not arrived completely.", server.partial_bytes),
             ("penstock_tail_bytes", "Memory that holds recent batches.", agent.tail.size_bytes),
+            ("penstock_encrypted_clusters", "Clusters that are encrypted, or were.", len(agent.keys.clusters)),
+            ("penstock_locked_clusters", "Those whose key is not there: they cannot write.", len(agent.keys.locked)),
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
         ):
             yield GaugeMetricFamily(name, text, value)

@@ -82,5 +82,9 @@ class UpOptions:
     client_metrics: str | None = field(default=None, repr=False)
     """Where metrics that clients push go: the URL of an OTLP receiver, which may contain a password, or `prometheus`
     for the page of this agent's own; None does not ask for any."""
+    encrypt: bool = False
+    """Seal what the default cluster stores from now on. It stays sealed when this is not asked for any more."""
+    master_key_file: Path | None = None
+    """Where the master keys of encrypted clusters are; None is in the data directory."""
     delegation_token_key_file: Path | None = None
     """A file with the key that secrets of delegation tokens are made with; None is that there are no such tokens."""

@@ -69,6 +69,11 @@ def parse_metadata_url(text: str) -> str:
     help="Take metrics that clients push, and send them to this OTLP receiver (http://HOST:4318/v1/metrics), or show"
     " them on /metrics (prometheus).",
 )
+@click.option("--encrypt", is_flag=True, help="Encrypt what is stored from now on. It cannot be switched off again.")
+@click.option(
+    "--master-key-file", type=FILE, envvar="PENSTOCK_MASTER_KEY_FILE", show_envvar=True,
+    help="Where the keys are that encrypt data keys; made if it is not there.  [default: in the data directory]",
+)  # fmt: skip
 @click.option("--config", type=FILE, help="Listeners, TLS and OAuth in a YAML file.")
 @click.pass_context
 def up(
@@ -85,6 +90,8 @@ def up(
     tls_key: Path | None,
     tls_client_ca: Path | None,
     client_metrics: str | None,
+    encrypt: bool,
+    master_key_file: Path | None,
     config: Path | None,
 ) -> None:
     """Run Penstock on this machine.
@@ -111,6 +118,8 @@ def up(
             listeners=_advertised(given, advertise),
             oauth=security.oauth,
             client_metrics=client_metrics,
+            encrypt=encrypt,
+            master_key_file=master_key_file,
             delegation_token_key_file=security.delegation_token_key_file,
         )
     except InvalidRequest as error:

@@ -99,10 +99,12 @@ class CommitPath(Protocol):
         """Apply every commit that had happened when this was called."""
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
-    ) -> Commit:
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
+        plain: memoryview | None = None,
+    ) -> Commit:  # fmt: skip
         """Store the body and give its entries their offsets; `heads` is where the caller believes they start.
 
+        `plain` is the body as it was before entries of it were sealed, if any are: that is where they can be looked at.
         `change` is what else becomes true by it. Raises `Unavailable` when nothing happened, `OutcomeUnknown` when
         even looking it up failed.
         """
@@ -181,8 +183,9 @@ class EmbeddedCommitPath:
         """Nothing of its own is under way."""
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
-    ) -> Commit:
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
+        plain: memoryview | None = None,
+    ) -> Commit:  # fmt: skip
         """Write the WAL object and its row on the writer thread."""
         if self._unsure is not None:
             attempt, self._unsure = self._unsure, None

@@ -8,7 +8,9 @@ follow each other.
 Layout, big-endian. Blob: format byte, then entries. Entry: partition id i64, byte start u32, byte length u32,
 offset count u32, batch count u32, maximum timestamp i64, producer batch count u16; then as many producer batches:
 producer id i64, epoch i16, first sequence i32, last offset delta u32, offset delta of the batch's first record
-within the entry u32, maximum timestamp i64; in format 2, which rows with transactions have, flags u8 as well.
+within the entry u32, maximum timestamp i64; in format 2, which rows with transactions have, flags u8 as well. In
+format 3, which rows with sealed entries have, an entry also has a key id i64 before its producer batches, 0 if it is
+not sealed, and else salt (16 bytes), start, length and skipped u32, base offset i64 and CRC u32 of its seal.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import starmap
 from struct import Struct
+from struct import error as StructError
 from typing import NamedTuple
 
 from penstock.base.errors import CorruptData
 from penstock.log.model import (
     AbortedTransaction,
+    EntrySeal,
     OpenTransaction,
     Partition,
     ProducerState,
@@ -32,10 +36,14 @@ from penstock.log.producers import Refusal, last_sequence, note_marker, remember
 from penstock.storage.wal import WalLocation
 from penstock.wire.error_codes import ErrorCode
 
-FORMAT, FORMAT_WITH_FLAGS = 1, 2
+FORMAT, FORMAT_WITH_FLAGS, FORMAT_WITH_SEALS = 1, 2, 3
 _ENTRY = Struct(">qIIIIqH")
 _PRODUCER = Struct(">qhiIIq")
 _PRODUCER_WITH_FLAGS = Struct(">qhiIIqB")
+_KEY_ID = Struct(">q")
+_SEAL = Struct(">q16sIIIqI")
+SEAL_BYTES = _SEAL.size
+"""What a seal adds to an entry of a row."""
 
 TRANSACTIONAL, CONTROL, ABORT = 1, 2, 4
 STORED_FLAGS = TRANSACTIONAL | CONTROL | ABORT
@@ -66,6 +74,7 @@ class CommitEntry(NamedTuple):
     batch_count: int
     max_timestamp: int
     producer_batches: tuple[ProducerBatch, ...] = ()
+    seal: EntrySeal | None = None
 
 
 Unappended = SequenceBatch | Refusal | ErrorCode | None
@@ -101,10 +110,13 @@ class Commit:
 
 def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
     """The `entries` column."""
-    flagged = any(batch.flags for entry in entries for batch in entry.producer_batches)
-    parts = [bytes((FORMAT_WITH_FLAGS if flagged else FORMAT,))]
+    sealed = any(entry.seal for entry in entries)
+    flagged = sealed or any(batch.flags for entry in entries for batch in entry.producer_batches)
+    parts = [bytes((FORMAT_WITH_SEALS if sealed else FORMAT_WITH_FLAGS if flagged else FORMAT,))]
     for entry in entries:
-        parts.append(_ENTRY.pack(*entry[:-1], len(entry.producer_batches)))
+        parts.append(_ENTRY.pack(*entry[:6], len(entry.producer_batches)))
+        if sealed:
+            parts.append(_KEY_ID.pack(0) if entry.seal is None else _SEAL.pack(*entry.seal))
         if flagged:
             parts.extend(
                 _PRODUCER_WITH_FLAGS.pack(*batch[:-1], batch.flags & STORED_FLAGS) for batch in entry.producer_batches
@@ -115,21 +127,22 @@ def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
 
 
 def packed_bytes_max(entries: int, batches: int) -> int:
-    """The size of both columns for so many entries with so many batches, at most."""
+    """The size of both columns for so many entries with so many batches, at most, if none is sealed."""
     return 1 + entries * (_ENTRY.size + 8) + batches * _PRODUCER_WITH_FLAGS.size
 
 
 def unpack_entries(blob: bytes) -> list[CommitEntry]:
     """Read the `entries` column; raise `CorruptData` on anything that was not packed by us."""
-    if not blob or blob[0] not in (FORMAT, FORMAT_WITH_FLAGS):
+    if not blob or blob[0] not in (FORMAT, FORMAT_WITH_FLAGS, FORMAT_WITH_SEALS):
         raise CorruptData(f"commit row of unknown format {blob[:1]!r}")
     producer = _PRODUCER if blob[0] == FORMAT else _PRODUCER_WITH_FLAGS
-    entries, position, end = [], 1, len(blob)
+    entries, position, end, sealed = [], 1, len(blob), blob[0] == FORMAT_WITH_SEALS
     while position < end:
         if position + _ENTRY.size > end:
             raise CorruptData("commit row ends inside an entry")
         partition_id, start, length, offsets, count, timestamp, producer_count = _ENTRY.unpack_from(blob, position)
         position += _ENTRY.size
+        seal, position = _unpack_seal(blob, position) if sealed else (None, position)
         batches: tuple[ProducerBatch, ...] = ()
         if producer_count:
             following = position + producer_count * producer.size
@@ -137,8 +150,17 @@ def unpack_entries(blob: bytes) -> list[CommitEntry]:
                 raise CorruptData("commit row ends inside a producer batch")
             batches = tuple(starmap(ProducerBatch, producer.iter_unpack(blob[position:following])))
             position = following
-        entries.append(CommitEntry(partition_id, start, length, offsets, count, timestamp, batches))
+        entries.append(CommitEntry(partition_id, start, length, offsets, count, timestamp, batches, seal))
     return entries
+
+
+def _unpack_seal(blob: bytes, position: int) -> tuple[EntrySeal | None, int]:
+    try:
+        if not _KEY_ID.unpack_from(blob, position)[0]:
+            return None, position + _KEY_ID.size
+        return EntrySeal(*_SEAL.unpack_from(blob, position)), position + _SEAL.size
+    except StructError:
+        raise CorruptData("commit row ends inside a seal") from None
 
 
 def pack_bases(bases: Sequence[int]) -> bytes:
@@ -156,10 +178,12 @@ def unpack_bases(blob: bytes) -> tuple[int, ...]:
 def span_of(commit: Commit, position: int, view: memoryview | None) -> Span:
     """The span that entry number `position` of a commit adds to its partition."""
     entry, base = commit.entries[position], commit.bases[position]
-    return Span(
+    span = Span(
         base, base + entry.offset_count - 1, commit.seq, commit.location, entry.byte_start, entry.byte_length,
         entry.max_timestamp, entry.batch_count, view,
     )  # fmt: skip
+    span.seal = entry.seal
+    return span
 
 
 def apply_entry(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from penstock.authorization.authorizer import CLUSTER_ACTION, READ_TOPIC, Authorizer
 from penstock.base.acls import CLUSTER_NAME
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.keys.model import Lock
 from penstock.log.aborted import AbortedLookup, NothingAborted, aborted_between, batches_below, end_of
 from penstock.log.admin.failures import read_failure
 from penstock.log.fetch_sessions import FetchSessions, Session, TopicKey, Wanted
@@ -73,8 +74,9 @@ class FetchHandler:
 
     def __init__(
         self, *, registry: Registry, reader: Reader, sessions: FetchSessions, max_bytes: int = RESPONSE_MAX_BYTES,
-        aborted: AbortedLookup | None = None,
+        aborted: AbortedLookup | None = None, locked: Mapping[int, Lock] | None = None,
     ) -> None:  # fmt: skip
+        self._locked: Mapping[int, Lock] = {} if locked is None else locked
         self.registry, self.reader, self.sessions = registry, reader, sessions
         self.aborted = aborted or NothingAborted()
         self.quota: FetchQuota | None = None
@@ -186,6 +188,8 @@ class FetchHandler:
             return None, ErrorCode.TOPIC_AUTHORIZATION_FAILED
         if topic is None or not 0 <= index < len(topic.partitions):
             return None, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        if self._locked and self._locked.get(cluster_id) is Lock.ERASED:
+            return None, ErrorCode.TOPIC_AUTHORIZATION_FAILED
         return topic.partitions[index], ErrorCode.NONE
 
 

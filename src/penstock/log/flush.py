@@ -21,7 +21,7 @@ from penstock.log.answers import Appended, Settles
 from penstock.log.batches import Accepted
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.markers import marker
-from penstock.log.model import Partition, ProducerState, SequenceBatch
+from penstock.log.model import EntrySeal, Partition, ProducerState, SequenceBatch
 from penstock.log.producers import note_marker
 from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
@@ -101,6 +101,10 @@ class Flush:
     seen: int = 0
     """The last commit of others that it was decided on."""
     body: memoryview = _NOTHING
+    stored: memoryview = _NOTHING
+    """The body as it is to be stored: itself, or one in which entries are sealed."""
+    seals: list[EntrySeal | None] | None = None
+    """By what each share is sealed, if any is."""
     tenants: list[Any] = field(default_factory=list)
     """Of the arena's chunk that the body is in."""
     passengers: list[Passenger] | None = None

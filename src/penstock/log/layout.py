@@ -10,7 +10,7 @@ from struct import Struct
 from penstock.log.answers import Appended, unappended
 from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest
 from penstock.log.flush import Share
-from penstock.log.model import LEADER_EPOCH
+from penstock.log.model import LEADER_EPOCH, EntrySeal
 from penstock.log.segments import SegmentBuilder
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.records import LENGTH_OVERHEAD
@@ -40,7 +40,7 @@ def index_of(share: Share) -> tuple[bytes, bytes]:
     return builder.index
 
 
-def entries_of(shares: list[Share]) -> tuple[list[CommitEntry], list[int]]:
+def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None) -> tuple[list[CommitEntry], list[int]]:
     """What a commit says of them: the entries, and where each begins as far as is known here."""
     entries = []
     for share in shares:
@@ -68,6 +68,8 @@ def entries_of(shares: list[Share]) -> tuple[list[CommitEntry], list[int]]:
                 producer_batches,
             )
         )
+    if seals is not None:
+        entries = [entry._replace(seal=seal) for entry, seal in zip(entries, seals, strict=True)]
     return entries, [share.base for share in shares]
 
 

@@ -110,12 +110,36 @@ class AbortedTransaction(NamedTuple):
     """The last stable offset after it: whatever is aborted later begins there or after it."""
 
 
+class Seal(NamedTuple):
+    """By what a range of stored bytes is sealed (see seals.py)."""
+
+    key_id: int
+    salt: bytes
+
+
+class EntrySeal(NamedTuple):
+    """How the bytes that a commit adds to a partition are sealed in their WAL object."""
+
+    key_id: int
+    salt: bytes
+    start: int
+    """Where the sealed range begins in the object."""
+    length: int
+    """Of the open bytes of the whole range."""
+    skipped: int
+    """Where the entry begins in them: not at 0 if batches before it were left out of the commit."""
+    base_offset: int
+    """The offset that the range's first batch has inside it; the entry's own may have become another."""
+    crc: int
+    """CRC-32C of the sealed range: whether it was written as a whole can be told without the key."""
+
+
 class Span:
     """Batches of one partition that one commit made visible, contiguous in offsets and bytes."""
 
     __slots__ = (
         "base_offset", "batch_count", "byte_length", "byte_start", "index", "last_offset", "location",
-        "max_timestamp", "seq", "view",
+        "max_timestamp", "seal", "seq", "view",
     )  # fmt: skip
 
     def __init__(
@@ -128,9 +152,11 @@ class Span:
         self.location = location
         """The WAL object, or None once the bytes are in a segment and only this memory copy is left."""
         self.byte_start = byte_start
+        """In the object, unless the bytes are sealed there."""
         self.byte_length = byte_length
         self.max_timestamp = max_timestamp
         self.batch_count = batch_count
+        self.seal: EntrySeal | None = None
         self.index: tuple[bytes, bytes] | None = None
         """Offset index and time index, as a segment has them, of a long span whose bytes in the WAL object have their
         final offsets too: then they can become a segment where they are."""

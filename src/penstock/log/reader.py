@@ -12,12 +12,15 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from operator import attrgetter
 from struct import Struct
 from typing import Protocol, TypeVar
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
-from penstock.log.model import LEADER_EPOCH, Partition, Span
+from penstock.log.model import LEADER_EPOCH, EntrySeal, Partition, Seal, Span
+from penstock.log.sealing import Sealing, read_span, read_stretch
+from penstock.log.seals import BrokenSeal
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import Piece
 from penstock.storage.wal import WalLocation, WalStore
@@ -56,6 +59,8 @@ class SegmentRef(Protocol):
     def byte_offset(self) -> int: ...
     @property
     def byte_length(self) -> int: ...
+    @property
+    def seal(self) -> Seal | None: ...
 
     def position_for(self, offset: int) -> int:
         """A byte position, from the stretch's start, at or before the batch that contains the offset."""
@@ -94,9 +99,10 @@ class Reader:
     """Reads batches of any partition from wherever they are."""
 
     def __init__(
-        self, *, segments: SegmentLookup, wal: WalStore, objects: RangedStore, executor: Executor | None, arena: Arena
-    ) -> None:
-        self._segments, self._wal, self._objects = segments, wal, objects
+        self, *, segments: SegmentLookup, wal: WalStore, objects: RangedStore, executor: Executor | None, arena: Arena,
+        sealing: Sealing | None = None,
+    ) -> None:  # fmt: skip
+        self._segments, self._wal, self._objects, self._sealing = segments, wal, objects, sealing
         self._executor = executor
         self._arena = arena
         self._slots = asyncio.Semaphore(MAX_COLD_READS)
@@ -135,7 +141,7 @@ class Reader:
     def stored(self, partition: Partition, offset: int, max_bytes: int) -> list[Piece] | None:
         """Batches as they lie in segments, if they can be sent from there without being read first."""
         ref = self._segments.cached(partition, offset)
-        found = None if ref is None else ref.stretch_from(offset, max_bytes)
+        found = None if ref is None or ref.seal is not None else ref.stretch_from(offset, max_bytes)
         if ref is None or found is None:
             return None
         start, end = found
@@ -147,7 +153,7 @@ class Reader:
             pieces.append(piece)
             max_bytes -= end - start
             following = next(iter(self._segments.following(partition, ref.last_offset)), None)
-            if end < ref.byte_length or following is None or following.byte_length > max_bytes:
+            if end < ref.byte_length or following is None or following.byte_length > max_bytes or following.seal:
                 break
             ref, start, end = following, 0, following.byte_length
         if not pieces:
@@ -206,22 +212,33 @@ class Reader:
 
     async def _read_wal(self, partition: Partition, first: Span, offset: int, max_bytes: int) -> list[memoryview]:
         """Consecutive spans straight from WAL objects, given their offsets on the way."""
-        spans: list[tuple[WalLocation, int, int, int, int]] = []
+        spans: list[tuple[WalLocation, int, int, int, int, EntrySeal | None]] = []
         total = 0
         start = bisect_left(partition.spans, first.last_offset, key=_by_last_offset)
         for span in partition.spans[start:]:
             if span.location is None or span.view is not None or (spans and total + span.byte_length > max_bytes):
                 break
-            spans.append((span.location, span.byte_start, span.byte_length, span.base_offset, span.last_offset))
+            spans.append(
+                (span.location, span.byte_start, span.byte_length, span.base_offset, span.last_offset, span.seal)
+            )
             total += span.byte_length
+        await self._have_keys(seal for *_, seal in spans)
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
             """How many bytes are good: what is damaged ends a read, unless it is what was asked for."""
             position = 0
-            for location, byte_start, byte_length, base_offset, last_offset in spans:
+            for location, byte_start, byte_length, base_offset, last_offset, seal in spans:
                 piece = target[position : position + byte_length]
-                piece[:] = self._wal.read(location, byte_start, byte_start + byte_length)
+                if seal is None:
+                    piece[:] = self._wal.read(location, byte_start, byte_start + byte_length)
+                else:
+                    try:
+                        read_span(partial(self._wal.read, location), self._sealing, seal, partition, piece)
+                    except BrokenSeal:
+                        if position:
+                            break
+                        raise
                 good = give_offsets(piece, base_offset, last_offset)
                 position += good
                 if good < byte_length:
@@ -246,8 +263,9 @@ class Reader:
                 break
             pieces.append((following, 0, following.byte_length))
             total += following.byte_length
+        await self._have_keys(piece.seal for piece, _, _ in pieces)
         if len(pieces) == 1:
-            return await self._read_segment(ref, offset, max_bytes)
+            return await self._read_segment(partition, ref, offset, max_bytes)
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
@@ -255,10 +273,10 @@ class Reader:
             position = 0
             for number, (piece, first, size) in enumerate(pieces):
                 try:
-                    count = self._objects.read_into(
-                        piece.object_key, piece.byte_offset + first, target[position : position + size]
+                    count = read_stretch(
+                        self._objects, self._sealing, piece, partition, first, target[position : position + size]
                     )
-                except InvalidRequest:
+                except (InvalidRequest, BrokenSeal):
                     if number:
                         break
                     raise
@@ -272,9 +290,11 @@ class Reader:
             return [_cut(target[:good], offset, max_bytes)]
         except CorruptData:
             # If that is in one of the others, this one is served all the same.
-            return await self._read_segment(ref, offset, max_bytes)
+            return await self._read_segment(partition, ref, offset, max_bytes)
 
-    async def _read_segment(self, ref: SegmentRef, offset: int, max_bytes: int) -> list[memoryview]:
+    async def _read_segment(
+        self, partition: Partition, ref: SegmentRef, offset: int, max_bytes: int
+    ) -> list[memoryview]:
         start = ref.position_for(offset)
         size = ref.byte_length - start
         if size > max_bytes:
@@ -284,8 +304,8 @@ class Reader:
         while True:
             target, _ = self._arena.reserve(size)
             count = await self._in_thread(
-                lambda start=start, target=target: self._objects.read_into(  # type: ignore[misc]
-                    ref.object_key, ref.byte_offset + start, target
+                lambda start=start, target=target: read_stretch(  # type: ignore[misc]
+                    self._objects, self._sealing, ref, partition, start, target
                 )
             )
             if count < size:
@@ -298,6 +318,10 @@ class Reader:
             # The batch with the offset does not fit: read again from its start, as much as it needs.
             start += skipped
             size = max(needed, min(max_bytes, ref.byte_length - start))
+
+    async def _have_keys(self, seals: Iterable[Seal | EntrySeal | None]) -> None:
+        if self._sealing is not None:
+            await self._sealing.ready(seals)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         if self._executor is None:

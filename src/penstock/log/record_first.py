@@ -79,8 +79,9 @@ class RecordFirstCommitPath:
         self._rows.close()
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
-    ) -> Commit:
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
+        plain: memoryview | None = None,
+    ) -> Commit:  # fmt: skip
         """Write the object on the WAL's thread."""
         if self._failed:
             await self._void()

@@ -30,13 +30,14 @@ NO_LIMIT = 2**31 - 1
 
 _SELECT_SEGMENT = (
     "SELECT s.partition_id, s.base_offset, s.last_offset, s.object_id, o.key, s.byte_offset, s.byte_length,"
-    " s.record_count, s.min_timestamp, s.max_timestamp, s.offset_index, s.time_index, s.generation"
+    " s.record_count, s.min_timestamp, s.max_timestamp, s.offset_index, s.time_index, s.generation,"
+    " s.key_id, s.salt"
     " FROM segment s JOIN object o ON o.object_id = s.object_id"
 )
 _INSERT_SEGMENT = (
     "INSERT INTO segment (partition_id, last_offset, base_offset, object_id, byte_offset, byte_length, record_count,"
-    " min_timestamp, max_timestamp, time_index, offset_index, generation)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+    " min_timestamp, max_timestamp, time_index, offset_index, generation, key_id, salt)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 )
 _LAST_OFFSET = "SUBSTR({0}.batches, LENGTH({0}.batches) - 15, 8)"
 """Of the last batch packed: big-endian, so it compares as a number does."""
@@ -212,6 +213,15 @@ def reaching_below(log_starts: Sequence[tuple[int, int]]) -> Script[list[int]]:
     return found
 
 
+def keys_in_use(key_ids: Sequence[int]) -> Script[list[int]]:
+    """By which of these data keys segments are sealed."""
+    found: dict[int, None] = {}
+    for key_id in key_ids:
+        rows = yield "SELECT key_id FROM segment WHERE key_id = $1 LIMIT 1", (key_id,)
+        found.update((int(row[0]), None) for row in rows)
+    return list(found)
+
+
 def has_object(object_id: bytes) -> Script[bool]:
     """Whether the transaction that names an object happened."""
     rows = yield "SELECT 1 FROM object WHERE object_id = $1", (object_id,)
@@ -285,7 +295,7 @@ def _insert_object(new: NewObject, segments: Sequence[SegmentRef]) -> Script[Non
             (
                 ref.partition_id, ref.last_offset, ref.base_offset, ref.object_id, ref.byte_offset, ref.byte_length,
                 ref.record_count, ref.min_timestamp, ref.max_timestamp, ref.time_index, ref.offset_index,
-                ref.generation,
+                ref.generation, *(ref.seal or (None, None)),
             ),
         )  # fmt: skip
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from penstock.base.errors import CorruptData
 from penstock.log import segment_store
-from penstock.log.model import NO_TIMESTAMP, Partition
+from penstock.log.model import NO_TIMESTAMP, Partition, Seal
 from penstock.metadata.database import Database
 from penstock.storage.wal import Buffer
 from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD
@@ -68,6 +68,8 @@ class SegmentRef:
     max_timestamp: int
     offset_index: bytes = b""
     time_index: bytes = b""
+    seal: Seal | None = None
+    """By what it is sealed. Its length and its indexes are those of the open bytes."""
     generation: int = 0
     """How often its records went through key compaction or a merge."""
 
@@ -196,14 +198,15 @@ class SegmentBuilder:
         return bytes(self._points), bytes(self._times)
 
     def finish(
-        self, *, partition_id: int, object_id: bytes, object_key: str, byte_offset: int, generation: int = 0
-    ) -> SegmentRef:
+        self, *, partition_id: int, object_id: bytes, object_key: str, byte_offset: int, seal: Seal | None = None,
+        generation: int = 0,
+    ) -> SegmentRef:  # fmt: skip
         """The row."""
         return SegmentRef(
             partition_id=partition_id, base_offset=self.base_offset, last_offset=self.last_offset,
             object_id=object_id, object_key=object_key, byte_offset=byte_offset, byte_length=self.byte_length,
             record_count=self.record_count, min_timestamp=self.min_timestamp, max_timestamp=self.max_timestamp,
-            offset_index=bytes(self._points), time_index=bytes(self._times), generation=generation,
+            offset_index=bytes(self._points), time_index=bytes(self._times), seal=seal, generation=generation,
         )  # fmt: skip
 
 
@@ -328,11 +331,12 @@ def ref_of(row: Sequence[Any]) -> SegmentRef:
     """A segment from its row, in the order of `segment_store`."""
     (
         partition_id, base_offset, last_offset, object_id, object_key, byte_offset, byte_length, record_count,
-        min_timestamp, max_timestamp, offset_index, time_index, generation,
+        min_timestamp, max_timestamp, offset_index, time_index, generation, key_id, salt,
     ) = row  # fmt: skip
     return SegmentRef(
         partition_id=partition_id, base_offset=base_offset, last_offset=last_offset, object_id=bytes(object_id),
         object_key=object_key, byte_offset=byte_offset, byte_length=byte_length, record_count=record_count,
         min_timestamp=min_timestamp, max_timestamp=max_timestamp, offset_index=bytes(offset_index),
         time_index=bytes(time_index), generation=generation,
+        seal=None if key_id is None else Seal(int(key_id), bytes(salt)),
     )  # fmt: skip

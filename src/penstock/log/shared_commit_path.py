@@ -203,8 +203,9 @@ class SharedCommitPath:
         """Nothing is under way without its writer."""
 
     async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
-    ) -> Commit:
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
+        plain: memoryview | None = None,
+    ) -> Commit:  # fmt: skip
         """Write the WAL object, then ask for its offsets."""
         producers, members = self._believed(entries), _memberships(entries)
         object_id, now_ms = self._randomness.token(16), self._clock.now_ms()
@@ -216,7 +217,9 @@ class SharedCommitPath:
         )  # fmt: skip
         self.follower.own, self._locked = object_id, None
         try:
-            commit = await self._append(new, body, change, is_believed=producers is not None)
+            commit = await self._append(
+                new, body if plain is None else plain, change, is_believed=producers is not None
+            )
         except Outdated:
             self.follower.own = None
             if self._locked is not None:

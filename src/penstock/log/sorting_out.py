@@ -162,6 +162,7 @@ def _close(found: Sorted, origin: int, entry: CommitEntry, run: Sequence[_Piece]
         CommitEntry(
             entry.partition_id, run[0].start, sum(piece.length for piece in run), offset, len(run),
             max(piece.max_timestamp for piece in run), tuple(batches),
+            None if entry.seal is None else entry.seal._replace(skipped=run[0].start - entry.byte_start),
         )
     )  # fmt: skip
     found.starts.append(start)

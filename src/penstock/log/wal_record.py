@@ -7,10 +7,11 @@ it adds to which partitions, and one write makes both durable. The row of `wal_c
 A record of kind `COMMITS` counts from the moment it is on the disk. One of kind `REFERRED` only takes up its place:
 its object counts if the database has a row for it, and never otherwise.
 
-Whether an object was written completely needs no checksum over it: the record has one of its own, and each batch has
-its producer's. It is asked of the last object only: one with a successor was complete when that was written. `life` is
-the number of the start that wrote the record, so that what an earlier one left behind in recycled space is never taken
-for a successor of what is known. A part of it is secret, so that nothing a producer sends is either.
+Whether an object was written completely needs no checksum over it: the record has one of its own, each batch has its
+producer's, and sealed entries have theirs in the record. It is asked of the last object only: one with a successor was
+complete when that was written. `life` is the number of the start that wrote the record, so that what an earlier one
+left behind in recycled space is never taken for a successor of what is known. A part of it is secret, so that nothing a
+producer sends is either.
 
 Layout, big-endian: magic, format u8, kind u8, reserved u16, object bytes u32, entries bytes u32, bases bytes u32,
 life i64, sequence i64, committed ms i64, object id, agent i32, shard i32, CRC-32C u32 of everything else in the
@@ -27,6 +28,7 @@ from crc32c import crc32c
 from penstock.base.errors import CorruptData
 from penstock.log.commits import CommitEntry, packed_bytes_max, unpack_bases, unpack_entries
 from penstock.log.model import LEADER_EPOCH
+from penstock.log.seals import stored_bytes
 from penstock.storage.wal import Buffer
 from penstock.wire.primitives import Malformed
 from penstock.wire.records import MAGIC, iter_batches, verify_crc
@@ -118,6 +120,9 @@ def is_whole(record: CommitRecord, body: memoryview) -> bool:
 
 def _has_entry(body: memoryview, entry: CommitEntry, base: int) -> bool:
     """Whether exactly the entry's batches are where it says."""
+    if entry.seal is not None:
+        sealed = body[entry.seal.start : entry.seal.start + stored_bytes(entry.seal.length)]
+        return crc32c(sealed) == entry.seal.crc
     view = body[entry.byte_start : entry.byte_start + entry.byte_length]
     offset, count = base, 0
     for position, header in iter_batches(view):

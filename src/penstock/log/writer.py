@@ -15,12 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
+from penstock.keys.model import Lock
 from penstock.log.answers import Appended, Settles, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath, Outdated
@@ -35,6 +36,7 @@ from penstock.log.flush import Flush, Passenger, Share, TransactionGuard
 from penstock.log.layout import answers_in_part, entries_of, index_of, write_moved_offsets, write_offset
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
 from penstock.log.producers import Refusal, awaited, judge, last_sequence, remember
+from penstock.log.sealing import Sealing, locked_out
 from penstock.log.segments import LONG_BYTES
 from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
@@ -83,9 +85,11 @@ class Writer:
         on_commit: Callable[[Commit], None] = lambda commit: None,
         room: Room | None = None,
         soon: Callable[[Callable[[], None]], object] | None = None,
+        sealing: Sealing | None = None,
     ) -> None:
         self._arena, self._commit_path, self._clock, self._on_commit = arena, commit_path, clock, on_commit
-        self._room = room
+        self._room, self._sealing = room, sealing
+        self._locked: Mapping[int, Lock] = {} if sealing is None else sealing.locked
         self._soon = soon or _next_turn
         """Has a flush begun when all that has arrived is in its buffers."""
         self.transactions: TransactionGuard | None = None
@@ -198,8 +202,8 @@ class Writer:
                 return False
             self._land(flush)
             return True
-        entries, bases = entries_of(flush.shares)
-        commit = self._commit_path.commit_now(flush.body, entries, bases, change)
+        entries, bases = entries_of(flush.shares, flush.seals)
+        commit = self._commit_path.commit_now(flush.stored, entries, bases, change)
         if commit is None:
             return False
         self._succeed(flush, commit)
@@ -244,8 +248,12 @@ class Writer:
     async def _flush(self, flush: Flush) -> None:
         change = flush.change
         if flush.shares:
-            entries, bases = entries_of(flush.shares)
-            self._succeed(flush, await self._commit_path.commit(flush.body, entries, bases, change))
+            entries, bases = entries_of(flush.shares, flush.seals)
+            if flush.seals is None:
+                commit = await self._commit_path.commit(flush.stored, entries, bases, change)
+            else:
+                commit = await self._commit_path.commit(flush.stored, entries, bases, change, flush.body)
+            self._succeed(flush, commit)
         elif change is not None:
             await self._commit_path.change(change)
             self._land(flush)
@@ -283,6 +291,8 @@ class Writer:
         if not shares:
             return flush
         front = self._commit_path.record_bytes(len(shares), sum(len(share.appended) for share in shares))
+        if self._sealing is not None:
+            front += self._sealing.arrange(shares)
         body, chunk = self._arena.reserve(aligned(front + size))
         for share in shares:
             share.byte_start += front
@@ -294,7 +304,9 @@ class Writer:
                 # With the offset that it will most likely have, so that what the WAL holds is what a segment holds.
                 write_offset(body, position, offset, len(data))
                 position = end
-        flush.body, flush.tenants = body, chunk.tenants
+        flush.body, flush.stored, flush.tenants = body, body, chunk.tenants
+        if self._sealing is not None:
+            self._sealing.seal(flush, front, front + size)
         return flush
 
     def _board(self, flush: Flush, size_before: int) -> int:
@@ -317,6 +329,12 @@ class Writer:
             for batch, ticket, position in pending:
                 self.pending_bytes -= len(batch.data)
                 ticket.settle(position, Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
+            return share
+        if self._locked and partition.topic.cluster_id in self._locked:
+            refused_for = locked_out(self._locked[partition.topic.cluster_id])
+            for batch, ticket, position in pending:
+                self.pending_bytes -= len(batch.data)
+                ticket.settle(position, refused_for)
             return share
         for batch, ticket, position in pending:
             if batch.producer_id >= 0:

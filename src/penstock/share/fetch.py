@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import CorruptData, Fenced, PlatformError
+from penstock.base.errors import Fenced, PlatformError
 from penstock.groups.share.service import ShareGroups
+from penstock.log.admin.failures import read_failure
 from penstock.log.fetch import MAX_WAIT_MS, RESPONSE_MAX_BYTES
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
@@ -318,7 +319,7 @@ def _fetch_failure(error: PlatformError) -> ErrorCode:
         return error.code
     if isinstance(error, Fenced):
         return ErrorCode.NOT_LEADER_OR_FOLLOWER
-    return ErrorCode.UNKNOWN_SERVER_ERROR if isinstance(error, CorruptData) else ErrorCode.KAFKA_STORAGE_ERROR
+    return read_failure(error)
 
 
 def _responses(

@@ -20,7 +20,7 @@ from penstock.log.commits import (
     unpack_bases,
     unpack_entries,
 )
-from penstock.log.model import ProducerState, SequenceBatch
+from penstock.log.model import EntrySeal, ProducerState, SequenceBatch
 from penstock.log.writer import FLUSH_MAX_BYTES
 from penstock.storage.wal import WalLocation
 from penstock.wire.records import HEADER_BYTES, MIN_RECORD_BYTES
@@ -30,14 +30,20 @@ PRODUCER_BATCHES = st.builds(
     ProducerBatch, producer_id=I64, epoch=st.integers(0, 2**15 - 1), first_sequence=I32, last_offset_delta=I32,
     offset_delta=I32, timestamp=st.integers(-1, 2**63 - 1), flags=st.sampled_from([0, 0, 1, 3, 7]),
 )  # fmt: skip
+SEALS = st.builds(
+    EntrySeal, key_id=st.integers(1, 2**63 - 1), salt=st.binary(min_size=16, max_size=16), start=I32, length=I32,
+    skipped=I32, base_offset=I64, crc=st.integers(0, 2**32 - 1),
+)  # fmt: skip
 ENTRIES = st.builds(
     CommitEntry, partition_id=I64, byte_start=I32, byte_length=I32, offset_count=I32, batch_count=I32,
     max_timestamp=st.integers(-1, 2**63 - 1), producer_batches=st.lists(PRODUCER_BATCHES, max_size=6).map(tuple),
+    seal=st.none() | SEALS,
 )  # fmt: skip
 SAMPLE = [
     CommitEntry(7, 0, 200, 3, 2, NOW_MS, (ProducerBatch(1, 0, 5, 1, 0, NOW_MS), ProducerBatch(2, 3, 0, 0, 2, -1))),
     CommitEntry(8, 200, 100, 1, 1, -1),
 ]
+SEALED = [SAMPLE[0], SAMPLE[1]._replace(seal=EntrySeal(9, bytes(16), 4_000, 100, 0, 77, 5))]
 
 
 @given(st.lists(ENTRIES, max_size=8))
@@ -50,13 +56,14 @@ def test_bases_come_back(bases: list[int]) -> None:
     assert unpack_bases(pack_bases(bases)) == tuple(bases)
 
 
-def test_what_is_cut_is_damage() -> None:
+@pytest.mark.parametrize("sample", [SAMPLE, SEALED[::-1]], ids=["open", "sealed"])
+def test_what_is_cut_is_damage(sample: list[CommitEntry]) -> None:
     """Every prefix that does not end with a whole entry; those that do are shorter rows of their own."""
-    whole = {len(pack_entries(SAMPLE[:count])) for count in range(len(SAMPLE) + 1)}
-    blob = pack_entries(SAMPLE)
+    whole = {1, *(len(pack_entries(sample[:count])) for count in range(1, len(sample) + 1))}
+    blob = pack_entries(sample)
     for end in range(len(blob)):
         if end in whole:
-            assert unpack_entries(blob[:end]) == SAMPLE[: sorted(whole).index(end)]
+            assert unpack_entries(blob[:end]) == sample[: sorted(whole).index(end)]
         else:
             with pytest.raises(CorruptData):
                 unpack_entries(blob[:end])

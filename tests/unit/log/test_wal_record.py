@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from crc32c import crc32c
 from fixtures.log_world import batch
 
 from penstock.log.commits import CommitEntry, ProducerBatch, pack_bases, pack_entries
-from penstock.log.model import LEADER_EPOCH
+from penstock.log.model import LEADER_EPOCH, EntrySeal
 from penstock.log.wal_record import (
     COMMITS,
     HEAD_BYTES,
@@ -74,6 +75,23 @@ def test_every_flipped_byte_is_noticed() -> None:
         bad[at] ^= 0x41
         found = read_record(memoryview(bad))
         assert found is None or not is_whole(found, memoryview(bad)), f"byte {at}"
+
+
+def test_whether_a_sealed_entry_is_whole_is_told_without_its_key() -> None:
+    body = memoryview(bytearray(1_000))
+    sealed = body[400:900]
+    sealed[:] = bytes(range(250)) * 2
+    seal = EntrySeal(5, bytes(16), 400, 500 - 16, 0, 40, crc32c(sealed))
+    head = RecordHead(COMMITS, len(body), 0, 0, 3, 9, 1_700_000_000_000, b"i" * 16, 1, 1)
+    write_record(body, head, pack_entries([CommitEntry(1, 300, 500 - 16, 2, 1, 5, (), seal)]), pack_bases([40]))
+    record = read_record(body)
+    assert record is not None
+    assert is_whole(record, body)
+    assert not is_whole(record, body[:899])
+    for at in (400, 650, 899):
+        body[at] ^= 1
+        assert not is_whole(record, body)
+        body[at] ^= 1
 
 
 def test_an_object_that_is_cut_short_is_not_whole() -> None:

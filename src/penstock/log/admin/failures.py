@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError
+from penstock.keys.model import KeysErased
 from penstock.log.refusals import Refused
+from penstock.log.seals import BrokenSeal
 from penstock.wire.error_codes import ErrorCode
 
 
@@ -24,4 +26,12 @@ def admin_failure(error: PlatformError) -> tuple[ErrorCode, str]:
 
 def read_failure(error: PlatformError) -> ErrorCode:
     """The code for a partition that could not be read. Clients retry KAFKA_STORAGE_ERROR."""
-    return ErrorCode.UNKNOWN_SERVER_ERROR if isinstance(error, CorruptData) else ErrorCode.KAFKA_STORAGE_ERROR
+    match error:
+        case KeysErased():
+            return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        case BrokenSeal():
+            return ErrorCode.CORRUPT_MESSAGE
+        case CorruptData():
+            return ErrorCode.UNKNOWN_SERVER_ERROR
+        case _:
+            return ErrorCode.KAFKA_STORAGE_ERROR

@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from penstock.base.clock import Clock
 from penstock.log.model import Partition, Topic
 from penstock.log.registry import Registry
+from penstock.log.sealing import Sealing
 from penstock.log.segments import SegmentIndex
 from penstock.log.settings import LiveSettings
 from penstock.log.topics import Topics
@@ -36,13 +37,13 @@ class Upkeep:
     def __init__(
         self, *, database: Database, registry: Registry, topics: Topics, segments: SegmentIndex, objects: ObjectStore,
         uploads: Uploads, settings: LiveSettings, clock: Clock, executor: Executor | None, shard_id: int = 1,
-        grace_ms: int = GRACE_MS, store_rows: StoreRows | None = None,
+        grace_ms: int = GRACE_MS, store_rows: StoreRows | None = None, sealing: Sealing | None = None,
     ) -> None:  # fmt: skip
         self._wake: Callable[[str], None] = _nobody
         self.changes = changes = SegmentChanges(
             database=database, segments=segments, objects=objects, uploads=uploads, clock=clock, executor=executor,
             shard_id=shard_id, on_garbage=self._on_garbage,
-            on_doubt=lambda: self._wake(Trimming.name), store_rows=store_rows,
+            on_doubt=lambda: self._wake(Trimming.name), store_rows=store_rows, sealing=sealing,
         )  # fmt: skip
         self.retention = Retention(database=database, registry=registry, topics=topics, settings=settings, clock=clock)
         self.trimming = Trimming(changes, registry, wake=lambda: self._wake(Trimming.name))

@@ -140,6 +140,8 @@ class Cleaner:
                 continue
             if partition.partition_id in self._uncleanable or partition.partition_id in self._changes.rewriting:
                 continue
+            if self._changes.is_locked(partition):
+                continue
             look = self._looks.get(partition.partition_id)
             if (
                 look is None
@@ -321,9 +323,10 @@ class Pass:
         if ref is None or ref.last_offset >= self._dirt.end_offset:
             # Merged with what came later, or gone: the map covers what it covers.
             return False
+        await self._changes.have_keys((ref,))
         self._ref = ref
         self._reader = SegmentReader(
-            self._changes.objects, ref, position=ref.position_for(offset), piece_bytes=DECODED_PIECE_BYTES
+            self._changes, self.partition, ref, position=ref.position_for(offset), piece_bytes=DECODED_PIECE_BYTES
         )
         return True
 

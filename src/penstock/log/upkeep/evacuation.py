@@ -101,7 +101,9 @@ class Evacuation:
         parts = [
             Part(partition, [ref])
             for ref in map(ref_of, rows)
-            if ref.partition_id not in rewriting and (partition := self._registry.partition(ref.partition_id))
+            if ref.partition_id not in rewriting
+            and (partition := self._registry.partition(ref.partition_id))
+            and not self._changes.is_locked(partition)
         ]
         if parts:
             rewriting.update(part.partition.partition_id for part in parts)

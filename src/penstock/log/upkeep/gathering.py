@@ -10,11 +10,15 @@ time, so that nobody waits for long: a thread busy with Python would hold the lo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from struct import Struct
 
-from penstock.log.model import LEADER_EPOCH, Partition, Span
+from penstock.base.errors import Unavailable
+from penstock.keys.model import KeysErased
+from penstock.log.model import LEADER_EPOCH, Partition, Seal, Span
+from penstock.log.sealing import read_span
+from penstock.log.seals import SealedWriting, stored_bytes
 from penstock.log.segments import (
     INDEX_STEP_BYTES,
     MAX_SEGMENT_BYTES,
@@ -58,18 +62,25 @@ class Gathering:
         self._refs: list[SegmentRef] = []
         self._small: list[Buffer] = []
         self._small_bytes = 0
-        self._ready: list[Buffer] = []
+        self._ready: list[Buffer | Callable[[], None]] = []
+        """What is to be written, or does some writing when it is called."""
         self._ready_bytes = 0
         self._handled = 0
+        self._closed: set[int] = set()
+        """Partitions for which nothing can be sealed or opened now."""
 
     async def write(self, stretches: Iterable[Stretch]) -> list[SegmentRef]:
         """Write the stretches of a pass; the segments they became."""
         stretches = [stretch for stretch in stretches if stretch.spans and not stretch.partition.topic.deleted]
         stretches.sort(key=lambda stretch: stretch.partition.partition_id)
+        await self._find_keys(stretches)
         loaded = await self._load(stretches)
         try:
             for stretch in stretches:
-                await self._write_stretch(stretch, loaded)
+                if stretch.partition.partition_id in self._closed:
+                    await self._copy_stretch(stretch, loaded)
+                else:
+                    await self._write_stretch(stretch, loaded)
             await self._hand_over()
             if self._writer is not None:
                 await self._changes.in_thread(self._writer.commit)
@@ -79,12 +90,37 @@ class Gathering:
             raise
         return self._refs
 
+    async def _find_keys(self, stretches: Iterable[Stretch]) -> None:
+        """Have the keys that are needed, and know for which partitions there are none now.
+
+        What those have sealed is copied as it is: nobody else has to wait for a key service, nor for keys that are
+        gone for good.
+        """
+        changes, sealing = self._changes, self._changes.sealing
+        if sealing is None:
+            return
+        for stretch in stretches:
+            if changes.is_locked(stretch.partition):
+                self._closed.add(stretch.partition.partition_id)
+                continue
+            try:
+                await sealing.ready(
+                    span.seal
+                    for span, view in zip(stretch.spans, stretch.views, strict=True)
+                    if view is None and not self._is_adopted(span)
+                )
+            except (Unavailable, KeysErased):
+                self._closed.add(stretch.partition.partition_id)
+
     async def _load(self, stretches: Iterable[Stretch]) -> dict[WalLocation, memoryview]:
         """Read the WAL objects that have bytes which are not in memory."""
         wanted: dict[WalLocation, int] = {}
         for stretch in stretches:
+            is_closed = stretch.partition.partition_id in self._closed
             for span, view in zip(stretch.spans, stretch.views, strict=True):
-                if view is None and span.location is not None and not self._is_adopted(span):
+                if view is not None and not (is_closed and span.seal is not None):
+                    continue
+                if span.location is not None and not self._is_adopted(span):
                     wanted[span.location] = span.seq
         loaded: dict[WalLocation, memoryview] = {}
         for locations in _runs(sorted(wanted, key=wanted.__getitem__)):
@@ -105,24 +141,81 @@ class Gathering:
                 continue
             is_patched = view is not None
             if view is None:
-                assert span.location is not None
-                view = loaded[span.location][span.byte_start : span.byte_start + span.byte_length]
+                view = await self._view(stretch.partition, span, loaded)
             if segment is None or not segment.has_room_for(span):
                 self._end(stretch.partition, segment)
-                segment = _Segment(span, self.written_bytes, _BASE_TIMESTAMP.unpack_from(view, _BASE_TIMESTAMP_AT)[0])
+                segment = self._begin(stretch.partition, span, view)
             segment.record_count += span.last_offset - span.base_offset + 1
             segment.last_offset = span.last_offset
             if is_patched and (span.byte_length <= INDEX_STEP_BYTES or span.batch_count == 1):
                 segment.builder.add(span.base_offset, span.byte_length, span.max_timestamp)
             else:
                 await self._walk(view, None if is_patched else span.base_offset, segment.builder)
-            self._append(view)
+            if segment.sealed is None:
+                self._append(view)
+            else:
+                self._append_sealed(segment.sealed, view)
             self._handled += 1
             if self._ready_bytes >= WRITE_BYTES:
                 await self._hand_over()
             if self._handled >= SLICE:
                 await self._breathe()
         self._end(stretch.partition, segment)
+
+    async def _view(self, partition: Partition, span: Span, loaded: Mapping[WalLocation, memoryview]) -> memoryview:
+        """The bytes of a span that are not in memory, open."""
+        assert span.location is not None
+        seal, stored = span.seal, loaded[span.location]
+        if seal is None:
+            return stored[span.byte_start : span.byte_start + span.byte_length]
+        view = memoryview(bytearray(span.byte_length))
+        work = partial(read_span, lambda start, end: stored[start:end], self._changes.sealing, seal, partition, view)
+        if span.byte_length > SMALL_BYTES:
+            await self._changes.in_thread(work)
+        else:
+            work()
+            self._handled += 1
+        return view
+
+    async def _copy_stretch(self, stretch: Stretch, loaded: Mapping[WalLocation, memoryview]) -> None:
+        """Write what is sealed as it is, each span a segment, and what is not as it was."""
+        for span, view in zip(stretch.spans, stretch.views, strict=True):
+            seal = span.seal
+            if self._is_adopted(span):
+                self._refs.append(self._adopt(stretch.partition, span))
+                continue
+            if seal is None:
+                view = view if view is not None else await self._view(stretch.partition, span, loaded)
+                builder = SegmentBuilder(span.base_offset)
+                await self._walk(view, span.base_offset, builder)
+                index = builder.index
+            else:
+                if seal.skipped or seal.length != span.byte_length or seal.base_offset != span.base_offset:
+                    raise Unavailable("what is sealed has other offsets than it is to have, and cannot be opened now")
+                assert span.location is not None
+                view = loaded[span.location][seal.start : seal.start + stored_bytes(seal.length)]
+                index = span.index or (b"", b"")
+            self._refs.append(
+                _ref_of(
+                    stretch.partition, span, self._upload, byte_offset=self.written_bytes, index=index,
+                    seal=None if seal is None else Seal(seal.key_id, seal.salt),
+                )
+            )  # fmt: skip
+            self._append(view)
+            self._handled += 1
+            if self._ready_bytes >= WRITE_BYTES:
+                await self._hand_over()
+            if self._handled >= SLICE:
+                await self._breathe()
+
+    def _begin(self, partition: Partition, span: Span, view: memoryview) -> _Segment:
+        segment = _Segment(span, self.written_bytes, _BASE_TIMESTAMP.unpack_from(view, _BASE_TIMESTAMP_AT)[0])
+        sealing = self._changes.sealing
+        made = None if sealing is None else sealing.new_range(partition)
+        if made is not None:
+            cipher, segment.seal = made
+            segment.sealed = SealedWriting(cipher, self._store)
+        return segment
 
     def _is_adopted(self, span: Span) -> bool:
         return is_long(span) and span.location is not None and span.location.key in self._adopted
@@ -131,13 +224,12 @@ class Gathering:
         """A span as a segment, where it is."""
         assert span.location is not None
         assert span.index is not None
-        upload = self._adopted[span.location.key]
-        return SegmentRef(
-            partition_id=partition.partition_id, base_offset=span.base_offset, last_offset=span.last_offset,
-            object_id=upload.object_id, object_key=upload.key, byte_offset=span.location.offset + span.byte_start,
-            byte_length=span.byte_length, record_count=span.last_offset - span.base_offset + 1,
-            min_timestamp=span.max_timestamp, max_timestamp=span.max_timestamp, offset_index=span.index[0],
-            time_index=span.index[1],
+        start, seal = span.byte_start, None
+        if span.seal is not None:
+            start, seal = span.seal.start, Seal(span.seal.key_id, span.seal.salt)
+        return _ref_of(
+            partition, span, self._adopted[span.location.key], byte_offset=span.location.offset + start,
+            index=span.index, seal=seal,
         )  # fmt: skip
 
     async def _walk(self, view: memoryview, offset: int | None, builder: SegmentBuilder) -> None:
@@ -154,10 +246,13 @@ class Gathering:
             return
         builder = segment.builder
         builder.cover(segment.last_offset, segment.record_count, segment.min_timestamp)
+        if segment.sealed is not None:
+            self._ready.append(segment.sealed.end)
+            self.written_bytes = segment.byte_offset + stored_bytes(builder.byte_length)
         self._refs.append(
             builder.finish(
                 partition_id=partition.partition_id, object_id=self._upload.object_id, object_key=self._upload.key,
-                byte_offset=segment.byte_offset,
+                byte_offset=segment.byte_offset, seal=segment.seal,
             )
         )  # fmt: skip
 
@@ -173,6 +268,11 @@ class Gathering:
             self._join()
             self._ready.append(view)
             self._ready_bytes += size_bytes
+
+    def _append_sealed(self, sealed: SealedWriting, view: memoryview) -> None:
+        self._join()
+        self._ready.append(partial(sealed.add, view))
+        self._ready_bytes += len(view)
 
     def _join(self) -> None:
         if self._small:
@@ -190,10 +290,16 @@ class Gathering:
             self._writer = await self._changes.in_thread(lambda: self._changes.objects.open_writer(self._upload.key))
         await self._changes.in_thread(partial(self._write_pieces, pieces))
 
-    def _write_pieces(self, pieces: Sequence[Buffer]) -> None:
-        assert self._writer is not None
+    def _write_pieces(self, pieces: Sequence[Buffer | Callable[[], None]]) -> None:
         for piece in pieces:
-            self._writer.write(piece)
+            if callable(piece):
+                piece()
+            else:
+                self._store(piece)
+
+    def _store(self, piece: Buffer) -> None:
+        assert self._writer is not None
+        self._writer.write(piece)
 
     async def _breathe(self) -> None:
         """Let others have their turn."""
@@ -204,7 +310,7 @@ class Gathering:
 class _Segment:
     """A segment on its way into the object."""
 
-    __slots__ = ("builder", "byte_offset", "last_offset", "min_timestamp", "record_count")
+    __slots__ = ("builder", "byte_offset", "last_offset", "min_timestamp", "record_count", "seal", "sealed")
 
     def __init__(self, first: Span, byte_offset: int, min_timestamp: int) -> None:
         self.builder = SegmentBuilder(first.base_offset)
@@ -212,6 +318,8 @@ class _Segment:
         self.last_offset = first.last_offset
         self.min_timestamp = min_timestamp
         self.record_count = 0
+        self.seal: Seal | None = None
+        self.sealed: SealedWriting | None = None
 
     def has_room_for(self, span: Span) -> bool:
         """Whether a span may still be part of it."""
@@ -219,6 +327,18 @@ class _Segment:
             self.builder.byte_length + span.byte_length <= MAX_SEGMENT_BYTES
             and span.last_offset - self.builder.base_offset < MAX_SEGMENT_OFFSETS
         )
+
+
+def _ref_of(
+    partition: Partition, span: Span, upload: Upload, *, byte_offset: int, index: tuple[bytes, bytes], seal: Seal | None
+) -> SegmentRef:
+    """A span as a segment."""
+    return SegmentRef(
+        partition_id=partition.partition_id, base_offset=span.base_offset, last_offset=span.last_offset,
+        object_id=upload.object_id, object_key=upload.key, byte_offset=byte_offset, byte_length=span.byte_length,
+        record_count=span.last_offset - span.base_offset + 1, min_timestamp=span.max_timestamp,
+        max_timestamp=span.max_timestamp, offset_index=index[0], time_index=index[1], seal=seal,
+    )  # fmt: skip
 
 
 def _walk_some(

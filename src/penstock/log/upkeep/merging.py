@@ -230,7 +230,11 @@ class Merging:
             # Key compaction is at it, and merges by the way. The next segment brings it back here.
             self._grown[partition_id] = FAN_IN - 1
             return None
-        return self._registry.partition(partition_id)
+        partition = self._registry.partition(partition_id)
+        if partition is not None and self._changes.is_locked(partition):
+            self._grown[partition_id] = FAN_IN - 1
+            return None
+        return partition
 
     async def _begin(self, chosen: Sequence[tuple[Partition, Sequence[Stretch]]]) -> None:
         ranges = [(partition.partition_id, run[0].last_offset, len(run)) for partition, run in chosen]

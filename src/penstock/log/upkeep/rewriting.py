@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from struct import Struct
@@ -27,7 +27,9 @@ from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError
 from penstock.log import segment_store
 from penstock.log.aborted import forget_aborted
-from penstock.log.model import NO_TIMESTAMP, Partition
+from penstock.log.model import NO_TIMESTAMP, Partition, Seal
+from penstock.log.sealing import Sealing, read_stretch
+from penstock.log.seals import SealedWriting
 from penstock.log.segment_store import NewObject
 from penstock.log.segments import SegmentBuilder, SegmentIndex, SegmentRef
 from penstock.log.upkeep.uploads import Upload, Uploads
@@ -61,7 +63,9 @@ class SegmentChanges:
         self, *, database: Database, segments: SegmentIndex, objects: ObjectStore, uploads: Uploads, clock: Clock,
         executor: Executor | None, shard_id: int = 1, on_garbage: Callable[[], None] = lambda: None,
         on_doubt: Callable[[], None] = lambda: None, store_rows: StoreRows | None = None,
+        sealing: Sealing | None = None,
     ) -> None:  # fmt: skip
+        self.sealing = sealing
         self.database, self.segments, self.objects, self.uploads = database, segments, objects, uploads
         self.clock = clock
         self.shard_id = shard_id
@@ -82,6 +86,15 @@ class SegmentChanges:
         Whoever reads or counts commits there asks first.
         """
         return _ALL if self._store_rows is None else await self._store_rows()
+
+    def is_locked(self, partition: Partition) -> bool:
+        """Whether nothing of a partition can be rewritten now, as nothing can be sealed for it."""
+        return self.sealing is not None and self.sealing.is_locked(partition.topic)
+
+    async def have_keys(self, refs: Iterable[SegmentRef]) -> None:
+        """Have in memory what opens segments. Raises `Unavailable`, or `KeysErased`."""
+        if self.sealing is not None:
+            await self.sealing.ready(ref.seal for ref in refs)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work that waits for storage where it stops nobody."""
@@ -167,10 +180,12 @@ class SegmentChanges:
 
 
 class SegmentReader:
-    """The whole batches of one segment, in pieces. Used by one thread at a time."""
+    """The whole batches of one segment, in pieces. Used by one thread at a time, after `have_keys`."""
 
-    def __init__(self, objects: ObjectStore, ref: SegmentRef, *, position: int = 0, piece_bytes: int) -> None:
-        self._objects, self._ref, self._position = objects, ref, position
+    def __init__(
+        self, changes: SegmentChanges, partition: Partition, ref: SegmentRef, *, position: int = 0, piece_bytes: int
+    ) -> None:  # fmt: skip
+        self._changes, self._partition, self._ref, self._position = changes, partition, ref, position
         self._buffer = memoryview(bytearray(min(piece_bytes, max(ref.byte_length - position, HEADER_BYTES))))
 
     def read(self) -> memoryview | None:
@@ -178,7 +193,9 @@ class SegmentReader:
         ref = self._ref
         while self._position < ref.byte_length:
             piece = self._buffer[: ref.byte_length - self._position]
-            count = self._objects.read_into(ref.object_key, ref.byte_offset + self._position, piece)
+            count = read_stretch(
+                self._changes.objects, self._changes.sealing, ref, self._partition, self._position, piece
+            )
             if count < len(piece):
                 raise CorruptData(f"{ref.object_key} ends {len(piece) - count} bytes before its segment does")
             end = self._whole_batches(piece)
@@ -214,6 +231,8 @@ class Part:
     builder: SegmentBuilder | None = None
     """The new segment; None while nothing of it is written."""
     byte_offset: int = 0
+    seal: Seal | None = None
+    """By what the new segment is sealed."""
 
 
 class Rewrite:
@@ -223,6 +242,8 @@ class Rewrite:
         self.parts = parts
         self.read_bytes = 0
         self.written_bytes = 0
+        self.stored_bytes = 0
+        """What that is in the object, where some of it may be sealed."""
         self.is_done = False
         self.conflicted = False
         """Whether the segments had changed meanwhile, and nothing was replaced."""
@@ -230,6 +251,8 @@ class Rewrite:
         self._piece_bytes = PIECE_BYTES if transform is None else DECODED_PIECE_BYTES
         self._upload: Upload | None = None
         self._writer: ObjectWriter | None = None
+        self._sealed: SealedWriting | None = None
+        """Where bytes of the part that is being written go, if they are to be sealed."""
         self._waiting = [(part, ref) for part in reversed(parts) for ref in reversed(part.refs)]
         self._part = parts[0]
         self._reader: SegmentReader | None = None
@@ -254,6 +277,7 @@ class Rewrite:
         """Read and write a few pieces; with the last one, replace the segments."""
         changes, clock = self._changes, self._changes.clock
         if self._upload is None:
+            await changes.have_keys(self.removed)
             self._upload = changes.uploads.begin()
         ends_at = clock.monotonic() + STEP_S
         for _ in range(STEP_BYTES // self._piece_bytes):
@@ -297,7 +321,7 @@ class Rewrite:
                 if not self._waiting:
                     return None
                 self._part, ref = self._waiting.pop()
-                self._reader = SegmentReader(self._changes.objects, ref, piece_bytes=self._piece_bytes)
+                self._reader = SegmentReader(self._changes, self._part.partition, ref, piece_bytes=self._piece_bytes)
             piece = self._reader.read()
             if piece is not None:
                 return piece
@@ -315,7 +339,8 @@ class Rewrite:
         """The new segment of the part. It begins here if it has not begun: ask before its first bytes are written."""
         part = self._part
         if part.builder is None:
-            part.builder, part.byte_offset = SegmentBuilder(base_offset), self.written_bytes
+            self._begin_part(part)
+            part.builder, part.byte_offset = SegmentBuilder(base_offset), self.stored_bytes
         return part.builder
 
     def _write_what_is_left(self, piece: memoryview, transform: Transform) -> None:
@@ -340,11 +365,32 @@ class Rewrite:
     def _write(self, data: Buffer) -> None:
         if not len(data):
             return
+        self.written_bytes += len(data)
+        if self._sealed is not None:
+            self._sealed.add(data)
+        else:
+            self._store(data)
+
+    def _begin_part(self, part: Part) -> None:
+        """What comes is of another part, and may be sealed by another key."""
+        self._end_part()
+        sealing = self._changes.sealing
+        made = None if sealing is None else sealing.new_range(part.partition)
+        if made is not None:
+            cipher, part.seal = made
+            self._sealed = SealedWriting(cipher, self._store)
+
+    def _end_part(self) -> None:
+        if self._sealed is not None:
+            self._sealed.end()
+        self._sealed = None
+
+    def _store(self, data: Buffer) -> None:
         if self._writer is None:
             assert self._upload is not None
             self._writer = self._changes.objects.open_writer(self._upload.key)
         self._writer.write(data)
-        self.written_bytes += len(data)
+        self.stored_bytes += len(data)
 
     def _account(self, header: BatchHeader) -> None:
         builder = self._builder(header.base_offset)
@@ -358,6 +404,7 @@ class Rewrite:
         try:
             if not self._changed:
                 return
+            await self._changes.in_thread(self._end_part)
             if self._writer is None or self._upload is None:
                 await self._changes.replace(self.partitions, None, self.removed, ())
             else:
@@ -373,7 +420,7 @@ class Rewrite:
         changes = self._changes
         added = [_row(part, part.builder, upload) for part in self.parts if part.builder is not None]
         new = NewObject(
-            object_id=upload.object_id, shard_id=changes.shard_id, key=upload.key, size_bytes=self.written_bytes,
+            object_id=upload.object_id, shard_id=changes.shard_id, key=upload.key, size_bytes=self.stored_bytes,
             created_ms=changes.clock.now_ms(),
         )  # fmt: skip
         try:
@@ -395,5 +442,5 @@ def _row(part: Part, builder: SegmentBuilder, upload: Upload) -> SegmentRef:
     builder.min_timestamp = min(times, default=NO_TIMESTAMP)
     return builder.finish(
         partition_id=part.partition.partition_id, object_id=upload.object_id, object_key=upload.key,
-        byte_offset=part.byte_offset, generation=max(ref.generation for ref in part.refs) + 1,
+        byte_offset=part.byte_offset, seal=part.seal, generation=max(ref.generation for ref in part.refs) + 1,
     )  # fmt: skip

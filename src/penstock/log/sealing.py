@@ -1,0 +1,205 @@
+"""What of the log is sealed, and how it is opened again: where sealed ranges meet flushes, reads and chores.
+
+A flush is laid out in memory that becomes the tail, open; what is stored is a second body with the same front, in
+which the shares of encrypted clusters are sealed behind all others. Both bodies have the open shares at the same
+positions. While any cluster is encrypted, what a body has around its shares is wiped: memory is used again, and what a
+tenant wrote must not reach the disk as padding behind what somebody else writes.
+
+Before bytes are opened on a worker thread, `ready` has their keys in memory on the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Protocol
+
+from crc32c import crc32c
+
+from penstock.base.errors import Unavailable
+from penstock.base.randomness import Randomness
+from penstock.keys.model import DataKey, Lock
+from penstock.log.answers import Appended
+from penstock.log.commits import SEAL_BYTES
+from penstock.log.flush import Flush, Share
+from penstock.log.model import EntrySeal, Partition, Seal, Topic
+from penstock.log.seals import SALT_BYTES, BrokenSeal, RangeCipher, covering, stored_bytes
+from penstock.storage.arena import Arena, aligned
+from penstock.wire.error_codes import ErrorCode
+
+SEALED_BYTES = 16 * 1024 * 1024
+"""Memory for sealed bodies on their way."""
+
+
+class Keys(Protocol):
+    """What is needed of the data keys."""
+
+    @property
+    def current(self) -> Mapping[int, DataKey]: ...
+    @property
+    def locked(self) -> Mapping[int, Lock]: ...
+    @property
+    def is_on(self) -> bool: ...
+    def peek(self, key_id: int) -> DataKey | None: ...
+    async def ready(self, key_ids: Collection[int]) -> None: ...
+
+
+class Sealing:
+    """Seals what clusters with keys write, and opens it."""
+
+    def __init__(self, keys: Keys, randomness: Randomness) -> None:
+        self._keys, self._randomness = keys, randomness
+        self._arena = Arena(SEALED_BYTES)
+        self.locked = keys.locked
+        """Clusters that cannot write now."""
+
+    def drop_memory(self) -> None:
+        """Give memory back."""
+        self._arena.drop()
+
+    # ---- flushes ---------------------------------------------------------------------------------------------
+
+    def arrange(self, shares: list[Share]) -> int:
+        """Put the shares that are to be sealed behind all others; how much more room a commit record needs."""
+        current = self._keys.current
+        if not current:
+            return 0
+        sealed = [share for share in shares if share.partition.topic.cluster_id in current]
+        if not sealed:
+            return 0
+        shares[:] = [share for share in shares if share.partition.topic.cluster_id not in current] + sealed
+        position = 0
+        for share in shares:
+            share.byte_start = position
+            position += share.byte_length
+        return len(shares) * SEAL_BYTES
+
+    def seal(self, flush: Flush, front: int, end: int) -> None:
+        """Make the body that is stored of one that is laid out: with a front of that size, and up to that end."""
+        if not self._keys.is_on:
+            return
+        body, current = flush.body, self._keys.current
+        body[:front], body[end:] = bytes(front), bytes(len(body) - end)
+        ciphers = [self._cipher_of(share.partition, current) for share in flush.shares]
+        if not any(ciphers):
+            return
+        plain_end = end
+        size = front
+        for share, cipher in zip(flush.shares, ciphers, strict=True):
+            if cipher is None:
+                size += share.byte_length
+            else:
+                plain_end = min(plain_end, share.byte_start)
+                size += stored_bytes(share.byte_length)
+        stored, _ = self._arena.reserve(aligned(size))
+        stored[:plain_end] = body[:plain_end]
+        stored[size:] = bytes(len(stored) - size)
+        position, seals = plain_end, list[EntrySeal | None]()
+        for share, cipher in zip(flush.shares, ciphers, strict=True):
+            if cipher is None:
+                seals.append(None)
+                continue
+            range_cipher, seal = cipher
+            target = stored[position : position + stored_bytes(share.byte_length)]
+            range_cipher.seal_into(body[share.byte_start : share.byte_start + share.byte_length], target)
+            seals.append(EntrySeal(seal.key_id, seal.salt, position, share.byte_length, 0, share.base, crc32c(target)))
+            position += len(target)
+        flush.stored, flush.seals = stored, seals
+
+    def _cipher_of(self, partition: Partition, current: Mapping[int, DataKey]) -> tuple[RangeCipher, Seal] | None:
+        key = current.get(partition.topic.cluster_id)
+        return None if key is None else self._new(key, partition)
+
+    def _new(self, key: DataKey, partition: Partition) -> tuple[RangeCipher, Seal]:
+        salt = self._randomness.token(SALT_BYTES)
+        return RangeCipher(key, salt, partition), Seal(key.key_id, salt)
+
+    # ---- segments --------------------------------------------------------------------------------------------
+
+    def new_range(self, partition: Partition) -> tuple[RangeCipher, Seal] | None:
+        """What seals a segment of a partition that is about to be written; None if it stays open.
+
+        Raises `Unavailable` while the cluster's key is not there.
+        """
+        if not self._keys.is_on:
+            return None
+        if partition.topic.cluster_id in self.locked:
+            raise Unavailable(f"nothing can be sealed for {partition.topic.name} now")
+        return self._cipher_of(partition, self._keys.current)
+
+    def is_locked(self, topic: Topic) -> bool:
+        """Whether nothing of a topic can be rewritten now, as nothing can be sealed."""
+        return topic.cluster_id in self.locked
+
+    # ---- opening ---------------------------------------------------------------------------------------------
+
+    async def ready(self, seals: Iterable[Seal | EntrySeal | None]) -> None:
+        """Have the keys of seals in memory. Raises `Unavailable`, or `KeysErased`."""
+        wanted = {seal.key_id for seal in seals if seal is not None}
+        if wanted:
+            await self._keys.ready(wanted)
+
+    def cipher(self, seal: Seal | EntrySeal, partition: Partition) -> RangeCipher:
+        """What opens a range. On any thread, after `ready`."""
+        key = self._keys.peek(seal.key_id)
+        if key is None:
+            raise Unavailable("a data key has left memory before it was used")
+        if key.cluster_id != partition.topic.cluster_id:
+            raise BrokenSeal("a range is sealed by another cluster's key")
+        return RangeCipher(key, seal.salt, partition)
+
+
+class RangedStore(Protocol):
+    """What is read of an object store."""
+
+    def read_into(self, key: str, start: int, buffer: memoryview) -> int: ...
+
+
+class Stored(Protocol):
+    """A stretch of a partition in an object."""
+
+    @property
+    def object_key(self) -> str: ...
+    @property
+    def byte_offset(self) -> int: ...
+    @property
+    def byte_length(self) -> int: ...
+    @property
+    def seal(self) -> Seal | None: ...
+
+
+def read_stretch(
+    objects: RangedStore, sealing: Sealing | None, ref: Stored, partition: Partition, start: int, target: memoryview
+) -> int:
+    """Fill the target with bytes of a segment, opened if it is sealed; how many there were. On a worker thread."""
+    if ref.seal is None:
+        return objects.read_into(ref.object_key, ref.byte_offset + start, target)
+    if sealing is None:
+        raise Unavailable("this is sealed, and there are no keys")
+    first, end = covering(start, start + len(target), ref.byte_length)
+    sealed = memoryview(bytearray(end - first))
+    if objects.read_into(ref.object_key, ref.byte_offset + first, sealed) < len(sealed):
+        raise BrokenSeal(f"{ref.object_key} ends before its segment does")
+    sealing.cipher(ref.seal, partition).open_into(sealed, start, target)
+    return len(target)
+
+
+def read_span(
+    read: Callable[[int, int], memoryview], sealing: Sealing | None, seal: EntrySeal, partition: Partition,
+    target: memoryview,
+) -> None:  # fmt: skip
+    """Open the bytes of a sealed span; `read` gets bytes of its WAL object. On a worker thread."""
+    if sealing is None:
+        raise Unavailable("this is sealed, and there are no keys")
+    first, end = covering(seal.skipped, seal.skipped + len(target), seal.length)
+    sealed = read(seal.start + first, seal.start + end)
+    sealing.cipher(seal, partition).open_into(sealed, seal.skipped, target)
+
+
+def locked_out(lock: Lock) -> Appended:
+    """The answer to what cannot be written."""
+    if lock is Lock.ERASED:
+        return Appended(
+            ErrorCode.TOPIC_AUTHORIZATION_FAILED,
+            message="the keys of this cluster were erased: nobody can use it again",
+        )
+    return Appended(ErrorCode.KAFKA_STORAGE_ERROR, message="the key service does not answer; try again")

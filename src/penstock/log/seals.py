@@ -1,0 +1,130 @@
+"""Sealed ranges: how what a partition has in a WAL object or in a segment is encrypted, if its cluster is.
+
+A range is sealed by a key of its own, derived from the cluster's data key and a random salt (HMAC-SHA-256), so that
+no nonce is ever used twice however many ranges a data key seals. It is sealed in chunks of `CHUNK_BYTES`, each by
+AES-256-GCM with its number as nonce and with a tag behind it, so that a read in the middle opens what it needs and
+nothing else. Which key, which salt and how long it is stands in the row that names the range, not in the range: one
+that was moved, cut short, or belongs to another place does not open. With every chunk the partition is authenticated.
+
+Positions are those of the open bytes; `stored_bytes` and `covering` say where that is in what is stored.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from struct import Struct
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from penstock.base.errors import CorruptData
+from penstock.keys.model import DataKey
+from penstock.log.model import Partition
+from penstock.storage.wal import Buffer
+
+CHUNK_BYTES = 64 * 1024
+TAG_BYTES = 16
+SALT_BYTES = 16
+_STORED_CHUNK_BYTES = CHUNK_BYTES + TAG_BYTES
+_PURPOSE = b"penstock range 1"
+_NONCE = Struct(">Iq")
+_PLACE = Struct(">i16si")
+
+
+class BrokenSeal(CorruptData):
+    """A sealed range is damaged, cut short, or not the one that belongs here."""
+
+
+def stored_bytes(length: int) -> int:
+    """The size of a sealed range of so many open bytes."""
+    return length + -(-length // CHUNK_BYTES) * TAG_BYTES
+
+
+def covering(start: int, end: int, length: int) -> tuple[int, int]:
+    """Where the chunks with the bytes [start, end) lie in the sealed range of a length."""
+    if not 0 <= start <= end <= length:
+        raise BrokenSeal(f"bytes {start} to {end} are not in a sealed range of {length}")
+    return start // CHUNK_BYTES * _STORED_CHUNK_BYTES, min(
+        -(-end // CHUNK_BYTES) * _STORED_CHUNK_BYTES, stored_bytes(length)
+    )
+
+
+class RangeCipher:
+    """Seals or opens the chunks of one range."""
+
+    __slots__ = ("_aead", "_place")
+
+    def __init__(self, key: DataKey, salt: bytes, partition: Partition) -> None:
+        topic = partition.topic
+        self._aead = AESGCM(hmac.digest(key.secret, _PURPOSE + salt, "sha256"))
+        self._place = _PLACE.pack(topic.cluster_id, topic.topic_id, partition.index)
+
+    def seal(self, number: int, chunk: Buffer) -> bytes:
+        """A chunk, sealed."""
+        return self._aead.encrypt(_NONCE.pack(0, number), chunk, self._place)
+
+    def seal_into(self, data: memoryview, target: memoryview) -> None:
+        """Seal a whole range into memory of `stored_bytes`."""
+        for number, start in enumerate(range(0, len(data), CHUNK_BYTES)):
+            chunk = data[start : start + CHUNK_BYTES]
+            at = number * _STORED_CHUNK_BYTES
+            self._aead.encrypt_into(
+                _NONCE.pack(0, number), chunk, self._place, target[at : at + len(chunk) + TAG_BYTES]
+            )
+
+    def open_into(self, sealed: memoryview, start: int, target: memoryview) -> None:
+        """Open bytes from `start` on, as many as the target takes, out of the chunks that cover them."""
+        number = start // CHUNK_BYTES
+        skipped = start - number * CHUNK_BYTES
+        position = at = 0
+        while position < len(target):
+            chunk = sealed[at : at + _STORED_CHUNK_BYTES]
+            size = len(chunk) - TAG_BYTES
+            if size <= skipped:
+                raise BrokenSeal("a sealed range ends before its last byte")
+            nonce, wanted = _NONCE.pack(0, number), min(size - skipped, len(target) - position)
+            try:
+                if wanted == size:
+                    self._aead.decrypt_into(nonce, chunk, self._place, target[position : position + size])
+                else:
+                    opened = memoryview(self._aead.decrypt(nonce, chunk, self._place))
+                    target[position : position + wanted] = opened[skipped : skipped + wanted]
+            except InvalidTag:
+                raise BrokenSeal("a sealed range is damaged, or belongs elsewhere") from None
+            position, at, number, skipped = position + wanted, at + len(chunk), number + 1, 0
+
+
+class SealedWriting:
+    """A range that is sealed while its bytes arrive. Used by one thread at a time."""
+
+    def __init__(self, cipher: RangeCipher, write: Callable[[Buffer], None]) -> None:
+        self._cipher, self._write = cipher, write
+        self._chunk = bytearray()
+        self._number = 0
+
+    def add(self, data: Buffer) -> None:
+        """Write what comes next, as far as it fills chunks."""
+        with memoryview(data) as given, given.cast("B") as view:
+            position = 0
+            if self._chunk:
+                position = min(len(view), CHUNK_BYTES - len(self._chunk))
+                self._chunk += view[:position]
+                if len(self._chunk) == CHUNK_BYTES:
+                    self._seal(self._chunk)
+                    self._chunk = bytearray()
+            while len(view) - position >= CHUNK_BYTES:
+                self._seal(view[position : position + CHUNK_BYTES])
+                position += CHUNK_BYTES
+            if position < len(view):
+                self._chunk += view[position:]
+
+    def end(self) -> None:
+        """Write the rest."""
+        if self._chunk:
+            self._seal(self._chunk)
+            self._chunk = bytearray()
+
+    def _seal(self, chunk: Buffer) -> None:
+        self._write(self._cipher.seal(self._number, chunk))
+        self._number += 1
