@@ -13,6 +13,7 @@ from fixtures.wire import Wire, batch
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import metadata
+from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
 from penstock.wire.messages.alter_environments import AlterEnvironmentsRequest
 from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest, ServiceAccountCreation
 from penstock.wire.messages.alter_virtual_cluster import AlterVirtualClusterRequest
@@ -20,6 +21,7 @@ from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.create_api_key import CreateApiKeyRequest
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
 from penstock.wire.messages.describe_cluster import DescribeClusterRequest
+from penstock.wire.messages.describe_cluster_keys import DescribeClusterKeysRequest
 from penstock.wire.messages.describe_environments import DescribeEnvironmentsRequest
 from penstock.wire.messages.describe_virtual_clusters import DescribeVirtualClustersRequest
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
@@ -134,6 +136,9 @@ def test_tenants_stay_where_their_keys_put_them(secured: Secured) -> None:
             (CreateVirtualClusterRequest(name="acme", environment="default"), K.CREATE_VIRTUAL_CLUSTER),
             (AlterVirtualClusterRequest(name="acme"), K.ALTER_VIRTUAL_CLUSTER),
             (DescribeEnvironmentsRequest(), K.DESCRIBE_ENVIRONMENTS),
+            (DescribeClusterKeysRequest(names=None), K.DESCRIBE_CLUSTER_KEYS),
+            (AlterClusterKeysRequest(name="tenant", action=3), K.ALTER_CLUSTER_KEYS),
+            (AlterClusterKeysRequest(name="nobody", action=0), K.ALTER_CLUSTER_KEYS),
             # Without a role it may not even see its own.
             (DescribeVirtualClustersRequest(names=None), K.DESCRIBE_VIRTUAL_CLUSTERS),
         ):

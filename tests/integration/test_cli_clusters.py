@@ -97,3 +97,28 @@ def test_what_is_in_a_cluster_works_there(session: Session) -> None:
     assert session.json("quota", "list") == []
     session.run("user", "create", "bob", "--cluster", "tenant", stdin="a secret of bob\n")
     assert session.json("user", "list") == []
+
+
+def test_encryption(session: Session) -> None:
+    session.run("cluster", "create", "sealed", "--encrypt")
+    session.run("cluster", "create", "later")
+    assert shape_of(session.json("cluster", "encrypt", "later")) == promised_shape("cluster", "encrypt")
+    found = session.json("cluster", "keys")
+    assert shape_of(found) == promised_shape("cluster", "keys")
+    before = {row["cluster"]: row for row in found}
+    assert {name: row["state"] for name, row in before.items()} == {"sealed": "on", "later": "on"}
+    assert shape_of(session.json("cluster", "rotate-key", "sealed")) == promised_shape("cluster", "rotate-key")
+    session.run("cluster", "rotate-key", "later", "--master")
+    after = {row["cluster"]: row for row in session.json("cluster", "keys")}
+    assert after["sealed"]["master_key"] == before["sealed"]["master_key"]
+    assert after["later"]["master_key"] != before["later"]["master_key"]
+    assert "is not encrypted" in session.run("cluster", "rotate-key", "default", code=1).stderr
+    assert "is not encrypted" in session.run("cluster", "erase", "default", "--yes", code=1).stderr
+    assert "no cluster" in session.run("cluster", "encrypt", "nobody", code=1).stderr
+    session.run("produce", "t", "--cluster", "sealed", stdin="x\n")
+    session.run("cluster", "erase", "sealed", code=2)  # Nobody is there to be asked.
+    erased = session.json("cluster", "erase", "sealed", "--yes")
+    assert shape_of(erased) == promised_shape("cluster", "erase")
+    assert erased["state"] == "erased"
+    session.run("consume", "t", "--cluster", "sealed", code=1)
+    assert "erased" in session.run("cluster", "encrypt", "sealed", code=1).stderr

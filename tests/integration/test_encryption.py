@@ -11,13 +11,20 @@ from fixtures.server import Server
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
 
+from penstock.keys.handlers import Action
 from penstock.log.commits import unpack_entries
 from penstock.log.wal_record import HEAD_BYTES, read_head, read_record
+from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
+from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
+from penstock.wire.messages.enter_cluster import EnterClusterRequest
 
 MARKER = b"swordfish-of-the-tenant"
 COUNT = 12
 PAGE = 4096
+SMALL = (str(Path(__file__).parents[1] / "crash" / "small_log.py"),)
+"""With small files and a small tail, so that compaction runs."""
 
 
 def value_of(number: int) -> bytes:
@@ -102,3 +109,62 @@ def test_without_its_keys_a_cluster_answers_that_clients_try_again_until_they_ar
     eventually(lambda: not server.running, within_s=30, what="the server refusing to start")
     assert "chmod 600" in server.log_tail()
     assert server.exit_code() == 2
+
+
+def alter(wire: Wire, name: str, action: Action) -> str:
+    """Do something to a cluster's keys; their state."""
+    answer = wire.call(ApiKey.ALTER_CLUSTER_KEYS, 0, AlterClusterKeysRequest(name=name, action=action))
+    assert answer.error_code == 0, answer.error_message
+    return str(answer.state)
+
+
+def of_cluster(server: Server, name: str) -> Wire:
+    """A connection that is in a cluster."""
+    wire = Wire(server.bootstrap)
+    assert wire.call(ApiKey.ENTER_CLUSTER, 0, EnterClusterRequest(name=name)).error_code == 0
+    return wire
+
+
+def test_a_tenant_is_encrypted_gets_new_keys_and_is_erased_and_its_neighbour_is_not(tmp_path: Path) -> None:
+    server = Server(tmp_path, durability="disk", program=SMALL)
+    server.start()
+    try:
+        with Wire(server.bootstrap) as admin:
+            made = admin.call(
+                ApiKey.CREATE_VIRTUAL_CLUSTER, 0, CreateVirtualClusterRequest(name="acme", environment="default")
+            )
+            assert made.error_code == 0
+            assert alter(admin, "acme", Action.ENCRYPT) == "on"
+            admin.create_topic("t")
+        for number in range(COUNT):
+            with Wire(server.bootstrap) as neighbour, of_cluster(server, "acme") as tenant:
+                if number == 0:
+                    tenant.create_topic("t")
+                if number == COUNT // 2:
+                    assert alter(neighbour, "acme", Action.ROTATE) == "on"
+                    assert alter(neighbour, "acme", Action.REWRAP) == "on"
+                neighbour.produce("t", batch(b"open" + value_of(number).replace(MARKER, b"loudhailer")))
+                assert tenant.produce("t", batch(value_of(number))).base_offset == number
+        server.kill()
+        assert [file for file in server.data_dir.rglob("*") if file.is_file() and MARKER in file.read_bytes()] == []
+        server.start()
+        with Wire(server.bootstrap) as neighbour, of_cluster(server, "acme") as tenant:
+            check(tenant)
+            assert alter(neighbour, "acme", Action.ERASE) == "erased"
+            for _ in range(2):
+                assert outcome(tenant.fetch("t", 0)) is ErrorCode.TOPIC_AUTHORIZATION_FAILED
+                refused = tenant.produce("t", batch(b"again"))
+                assert outcome(refused) is ErrorCode.TOPIC_AUTHORIZATION_FAILED
+                assert "erased" in refused.error_message
+            assert len(neighbour.fetch_records("t", 0)) > 0
+        assert "-" in {line.split(" ")[1] for line in key_file(server).read_text().splitlines() if line[0] != "#"}
+        server.kill()
+        server.start()
+        with Wire(server.bootstrap) as neighbour, of_cluster(server, "acme") as tenant:
+            assert outcome(tenant.fetch("t", 0)) is ErrorCode.TOPIC_AUTHORIZATION_FAILED
+            assert neighbour.produce("t", batch(b"still here")).base_offset == COUNT
+            again = neighbour.call(ApiKey.ALTER_CLUSTER_KEYS, 0, AlterClusterKeysRequest(name="acme", action=0))
+            assert again.error_code == ErrorCode.INVALID_REQUEST
+        assert server.stop() == 0
+    finally:
+        server.kill()

@@ -57,6 +57,7 @@ from penstock.identity.penalties import Penalties
 from penstock.identity.service import Identities
 from penstock.identity.token_handlers import TokenHandlers
 from penstock.identity.tokens import MIN_KEY_BYTES, TokenRules
+from penstock.keys.handlers import ClusterKeyHandlers
 from penstock.keys.local_file import LocalKeyFile, check_key_file
 from penstock.keys.port import KeyService, NoKeyService
 from penstock.keys.service import DataKeys
@@ -537,6 +538,11 @@ class Agent:
             producers=ProducerHandlers(registry),
             virtual_clusters=VirtualClusterHandlers(
                 self.clusters, is_admin=self._administers_platform, usage=self._usage_of
+            ),
+            cluster_keys=ClusterKeyHandlers(
+                self.keys,
+                lambda: {cluster.name: cluster.cluster_id for cluster in self.clusters.all()},
+                is_admin=self._administers_platform,
             ),
             quotas=QuotaHandlers(self.quotas),
             telemetry=self.telemetry,

@@ -23,6 +23,7 @@ from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.identity.account_handlers import AccountHandlers
 from penstock.identity.handlers import IdentityHandlers
 from penstock.identity.token_handlers import TokenHandlers
+from penstock.keys.handlers import ClusterKeyHandlers
 from penstock.log.admin.cluster import ClusterHandlers
 from penstock.log.admin.configs import ConfigHandlers
 from penstock.log.admin.producers import ProducerHandlers
@@ -70,6 +71,8 @@ class Handlers:
     """None where there is nobody to be told apart, as in the simulation; both or neither."""
     virtual_clusters: VirtualClusterHandlers | None = None
     """None where there is only one."""
+    cluster_keys: ClusterKeyHandlers | None = None
+    """None where nothing can be encrypted."""
     quotas: QuotaHandlers | None = None
     telemetry: TelemetryHandlers | None = None
     """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
@@ -157,6 +160,16 @@ def _cluster_apis(handlers: Handlers) -> dict[int, Api]:
     }
 
 
+def _key_apis(handlers: Handlers) -> dict[int, Api]:
+    keys = handlers.cluster_keys
+    if keys is None:
+        return {}
+    return {
+        ApiKey.DESCRIBE_CLUSTER_KEYS: Api(_up_to(0), keys.describe),
+        ApiKey.ALTER_CLUSTER_KEYS: Api(_up_to(0), keys.alter),
+    }
+
+
 def _telemetry_apis(handlers: Handlers) -> dict[int, Api]:
     telemetry = handlers.telemetry
     if telemetry is None:
@@ -179,6 +192,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         | _share_apis(handlers)
         | _identity_apis(handlers)
         | _cluster_apis(handlers)
+        | _key_apis(handlers)
         | {
             ApiKey.PRODUCE: Api(_up_to(13, oldest=3), advertised_from=0),
             ApiKey.FETCH: Api(_up_to(18, oldest=4)),

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
                 "virtual_cluster:describe", "Show a virtual cluster, its limits and what it uses of them."
             ),
             "alter": Lazy("virtual_cluster:alter", "Change a virtual cluster's description and limits."),
-        }
+        },
+        "Encryption at rest": {
+            "keys": Lazy("cluster_keys:keys", "List encrypted clusters and what there is of their keys."),
+            "encrypt": Lazy("cluster_keys:encrypt", "Encrypt what a cluster stores from now on."),
+            "rotate-key": Lazy("cluster_keys:rotate_key", "Seal what a cluster writes by a new data key."),
+            "erase": Lazy("cluster_keys:erase", "Make everything that is encrypted of a cluster unreadable, for good."),
+        },
     },
 )
 def cluster() -> None:

@@ -77,10 +77,17 @@ def list_clusters(client: Client) -> Result:
 @click.option("--env", "environment", metavar="NAME", default="default", help="The environment it is in.")
 @click.option("--description", default="", help="What it is for.")
 @click.option("--limit", "limits", type=LIMIT, multiple=True, help="How much it may have or do. May be repeated.")
+@click.option("--encrypt", is_flag=True, help="Encrypt what it stores. It cannot be switched off again.")
 @dry_run_option
 @asks_cluster
 def create(
-    client: Client, name: str, environment: str, description: str, limits: tuple[tuple[str, float], ...], dry_run: bool
+    client: Client,
+    name: str,
+    environment: str,
+    description: str,
+    limits: tuple[tuple[str, float], ...],
+    encrypt: bool,
+    dry_run: bool,
 ) -> Result:
     """Make a virtual cluster.
 
@@ -88,11 +95,15 @@ def create(
     penstock cluster create acme --env production --limit partitions=1000
     penstock topic create orders --cluster acme
     """
+    from penstock.cli.kafka.cluster_keys import ENCRYPT, alter_keys
     from penstock.cli.kafka.clusters import create_cluster
 
     wanted, kafka_id = limits_of(limits), None
     if not dry_run:
         kafka_id = create_cluster(client, name, environment=environment, description=description, limits=wanted)
+        if encrypt:
+            # Nobody can have written to it yet. If this fails, it is there and not encrypted, and that is said.
+            alter_keys(client, name, ENCRYPT)
     document: Row = {"cluster": name, "environment": environment, "id": kafka_id, "created": not dry_run}
     what = "Would create" if dry_run else "Created"
     return Notice(

@@ -53,6 +53,8 @@ PLATFORM = frozenset(
         ApiKey.ALTER_VIRTUAL_CLUSTER,
         ApiKey.DESCRIBE_ENVIRONMENTS,
         ApiKey.ALTER_ENVIRONMENTS,
+        ApiKey.DESCRIBE_CLUSTER_KEYS,
+        ApiKey.ALTER_CLUSTER_KEYS,
     }
 )
 """APIs for administrators of the platform, whom no ACL makes: their handlers know who is one."""

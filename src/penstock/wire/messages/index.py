@@ -96,4 +96,6 @@ APIS: dict[int, tuple[str, int, int, int, int]] = {
     10007: ("alter_virtual_cluster", 0, 0, 0, 0),
     10009: ("describe_environments", 0, 0, 0, 0),
     10010: ("alter_environments", 0, 0, 0, 0),
+    10020: ("describe_cluster_keys", 0, 0, 0, 0),
+    10021: ("alter_cluster_keys", 0, 0, 0, 0),
 }
