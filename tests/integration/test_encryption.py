@@ -19,6 +19,7 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
+from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 
 MARKER = b"swordfish-of-the-tenant"
 COUNT = 12
@@ -125,6 +126,16 @@ def of_cluster(server: Server, name: str) -> Wire:
     return wire
 
 
+def in_session(wire: Wire, session_id: int, epoch: int, *, fetch_offset: int | None = None) -> Any:
+    """A fetch of a session, which asks for a partition if an offset is given."""
+    wanted = [] if fetch_offset is None else [FetchPartition(partition=0, fetch_offset=fetch_offset)]
+    request = FetchRequest(
+        max_wait_ms=0, min_bytes=1, session_id=session_id, session_epoch=epoch,
+        topics=[FetchTopic(topic="t", partitions=wanted)] if wanted else [],
+    )  # fmt: skip
+    return wire.call(ApiKey.FETCH, 12, request)
+
+
 def test_a_tenant_is_encrypted_gets_new_keys_and_is_erased_and_its_neighbour_is_not(tmp_path: Path) -> None:
     server = Server(tmp_path, durability="disk", program=SMALL)
     server.start()
@@ -150,7 +161,12 @@ def test_a_tenant_is_encrypted_gets_new_keys_and_is_erased_and_its_neighbour_is_
         server.start()
         with Wire(server.bootstrap) as neighbour, of_cluster(server, "acme") as tenant:
             check(tenant)
+            idle = in_session(tenant, 0, 0, fetch_offset=COUNT)
+            assert outcome(idle.responses[0].partitions[0]) is ErrorCode.NONE
+            assert in_session(tenant, idle.session_id, 1).responses == []
             assert alter(neighbour, "acme", Action.ERASE) == "erased"
+            told = in_session(tenant, idle.session_id, 2)
+            assert outcome(told.responses[0].partitions[0]) is ErrorCode.TOPIC_AUTHORIZATION_FAILED
             for _ in range(2):
                 assert outcome(tenant.fetch("t", 0)) is ErrorCode.TOPIC_AUTHORIZATION_FAILED
                 refused = tenant.produce("t", batch(b"again"))

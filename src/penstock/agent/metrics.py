@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 
 from penstock.agent.agent import Agent
+from penstock.keys.model import Lock
 from penstock.telemetry.sinks import MetricsPage
 from penstock.version import __version__
 from penstock.wire.api_keys import ApiKey
@@ -54,7 +55,11 @@ class _AgentCollector:
             ("penstock_partial_frame_bytes", "Bytes of frames that have not arrived completely.", server.partial_bytes),
             ("penstock_tail_bytes", "Memory that holds recent batches.", agent.tail.size_bytes),
             ("penstock_encrypted_clusters", "Clusters that are encrypted, or were.", len(agent.keys.clusters)),
-            ("penstock_locked_clusters", "Those whose key is not there: they cannot write.", len(agent.keys.locked)),
+            (
+                "penstock_locked_clusters",
+                "Those that cannot write, as the key service does not answer.",
+                sum(lock is Lock.WAITING for lock in agent.keys.locked.values()),
+            ),
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
         ):
             yield GaugeMetricFamily(name, text, value)

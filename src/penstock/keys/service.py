@@ -143,6 +143,9 @@ class DataKeys:
             )
         except KeyDestroyed as problem:
             raise KeysErased(str(problem)) from problem
+        except (InvalidRequest, CorruptData) as problem:
+            # Whoever keeps the keys can see to that; what is sealed by them is none the worse.
+            raise Unavailable(str(problem)) from problem
         if self._wrapped.get(key_id) is None:
             raise KeysErased("the key that this is sealed by was erased")
         return self._keep(DataKey(key_id, wrapped.cluster_id, secret))

@@ -172,6 +172,10 @@ class FetchHandler:
             answer.data.aborted_transactions = _as_message(aborted_between(partition.aborted, offset, end_of(found)))
         return found
 
+    def is_erased(self, cluster_id: int) -> bool:
+        """Whether nobody may read anything of a cluster any more, as its keys are gone."""
+        return bool(self._locked) and self._locked.get(cluster_id) is Lock.ERASED
+
     def _resolve(
         self, cluster_id: int, topic_key: TopicKey, index: int, may_read: MayRead | None
     ) -> tuple[Partition | None, ErrorCode]:
@@ -188,7 +192,7 @@ class FetchHandler:
             return None, ErrorCode.TOPIC_AUTHORIZATION_FAILED
         if topic is None or not 0 <= index < len(topic.partitions):
             return None, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        if self._locked and self._locked.get(cluster_id) is Lock.ERASED:
+        if self.is_erased(cluster_id):
             return None, ErrorCode.TOPIC_AUTHORIZATION_FAILED
         return topic.partitions[index], ErrorCode.NONE
 
@@ -297,6 +301,7 @@ class Poll:
         """
         handler, read_committed, has_session = self._handler, self._read_committed, self._session is not None
         cluster_id, room = self._context.cluster_id, self._max_bytes
+        has_session = has_session and not handler.is_erased(cluster_id)
         answers, size, urgent = [], 0, False
         for wanted in self._wanted:
             if has_session and wanted.is_quiet:

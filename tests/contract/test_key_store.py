@@ -1,0 +1,71 @@
+"""The rows of keys, on every database: scripts may be run twice, and none changes what somebody else has changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from penstock.base.errors import Conflict
+from penstock.keys import store
+from penstock.keys.model import ClusterKeys, State, WrappedKey
+from penstock.metadata.database import Database
+
+KEYS = ClusterKeys(7, State.ON, "m1", 2**62 + 1)
+FIRST = WrappedKey(2**62 + 1, 7, "m1", b"\0wrapped", 1_700_000_000_000)
+SECOND = WrappedKey(5, 7, "m1", b"other", 1_700_000_000_001)
+ROTATED = replace(KEYS, current_key_id=SECOND.key_id)
+
+
+@pytest.fixture
+async def begun(database: Database) -> Database:
+    for _ in range(2):
+        await database.transaction(lambda: store.begin(KEYS, FIRST))
+    return database
+
+
+async def test_what_is_stored_comes_back(begun: Database) -> None:
+    assert await begun.read(store.everything) == ([KEYS], [FIRST])
+    for _ in range(2):
+        await begun.transaction(lambda: store.change(KEYS, ROTATED, (SECOND,)))
+    assert await begun.read(store.everything) == ([ROTATED], [FIRST, SECOND])
+
+
+async def test_a_cluster_has_one_beginning(begun: Database) -> None:
+    with pytest.raises(Conflict):
+        await begun.transaction(lambda: store.begin(replace(KEYS, current_key_id=5), SECOND))
+    assert await begun.read(store.everything) == ([KEYS], [FIRST])
+
+
+async def test_a_change_that_rests_on_what_is_not_so_any_more_does_not_happen(begun: Database) -> None:
+    await begun.transaction(lambda: store.change(KEYS, ROTATED, (SECOND,)))
+    other = replace(KEYS, master_key_id="m2", retired_master_key_id="m1")
+    with pytest.raises(Conflict):
+        await begun.transaction(lambda: store.change(KEYS, other))
+    with pytest.raises(Conflict):
+        await begun.transaction(lambda: store.change(replace(KEYS, cluster_id=8), other))
+    assert (await begun.read(store.everything))[0] == [ROTATED]
+
+
+async def test_keys_that_are_wrapped_anew_take_the_place_of_the_old(begun: Database) -> None:
+    anew = replace(FIRST, master_key_id="m2", wrapped=b"anew")
+    after = replace(KEYS, master_key_id="m2", retired_master_key_id="m1")
+    await begun.transaction(lambda: store.change(KEYS, after, (anew,)))
+    assert await begun.read(store.everything) == ([after], [anew])
+
+
+async def test_only_replaced_keys_are_forgotten(begun: Database) -> None:
+    await begun.transaction(lambda: store.change(KEYS, ROTATED, (SECOND,)))
+    for _ in range(2):
+        await begun.transaction(lambda: store.forget([FIRST.key_id, SECOND.key_id]))
+    assert await begun.read(store.everything) == ([ROTATED], [SECOND])
+
+
+async def test_erasing_leaves_no_key_of_the_cluster_and_those_of_others(begun: Database) -> None:
+    other = ClusterKeys(8, State.ON, "m8", 8)
+    theirs = WrappedKey(8, 8, "m8", b"theirs", 1_700_000_000_002)
+    await begun.transaction(lambda: store.begin(other, theirs))
+    after = replace(KEYS, state=State.ERASING)
+    for _ in range(2):
+        await begun.transaction(lambda: store.change(KEYS, after))
+    assert await begun.read(store.everything) == ([after, other], [theirs])
