@@ -53,6 +53,7 @@ from penstock.wire.messages import (
     offset_fetch,
     offset_for_leader_epoch,
     produce,
+    streams_group_heartbeat,
     txn_offset_commit,
     update_features,
     write_txn_markers,
@@ -84,6 +85,7 @@ from penstock.wire.messages.share_acknowledge import ShareAcknowledgeRequest
 from penstock.wire.messages.share_fetch import ShareFetchRequest
 from penstock.wire.messages.share_group_describe import ShareGroupDescribeRequest
 from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
+from penstock.wire.messages.streams_group_describe import StreamsGroupDescribeRequest
 from penstock.wire.messages.sync_group import SyncGroupRequest
 from penstock.wire.primitives import Message
 
@@ -575,6 +577,12 @@ STRANGERS = (
         NO_GROUP,
     ),
     _ask(K.SHARE_GROUP_DESCRIBE, (1,), lambda name: ShareGroupDescribeRequest(group_ids=[name]), NO_GROUP),
+    _ask(
+        K.STREAMS_GROUP_HEARTBEAT, (0, 1),
+        lambda name: streams_group_heartbeat.StreamsGroupHeartbeatRequest(group_id=name, member_id="m", member_epoch=1),
+        NO_GROUP,
+    ),
+    _ask(K.STREAMS_GROUP_DESCRIBE, (0, 1), lambda name: StreamsGroupDescribeRequest(group_ids=[name]), NO_GROUP),
     _ask(
         K.SHARE_FETCH, (1, 2),
         lambda name: ShareFetchRequest(group_id=name, member_id=MEMBER, share_session_epoch=0, max_wait_ms=0),

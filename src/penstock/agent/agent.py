@@ -49,6 +49,8 @@ from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.groups.share.service import ShareGroups
+from penstock.groups.streams.handlers import StreamsGroupHandlers
+from penstock.groups.streams.internal_topics import InternalTopics
 from penstock.identity.account_handlers import AccountHandlers
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
 from penstock.identity.handlers import IdentityHandlers
@@ -469,7 +471,8 @@ class Agent:
         """The table, behind guards if not everybody who can connect may do everything."""
         if self.authorizer is None:
             return table
-        produce.authorizer = self.fetch.authorizer = self.consumer_groups.authorizer = self.authorizer
+        produce.authorizer = self.fetch.authorizer = self.authorizer
+        self.consumer_groups.authorizer = self.streams_groups.authorizer = self.authorizer
         return guarded(
             table, Guards(authorizer=self.authorizer, topics=self.registry, settings=self.topics.settings.of)
         )
@@ -530,9 +533,11 @@ class Agent:
         topics, brokers, registry = self.topics, self.brokers, self.registry
         service, producer_ids = self.transactions, self.producer_ids
         self.consumer_groups = ConsumerGroupHandlers(self.groups, registry)
+        topic_handlers = TopicHandlers(topics, brokers, self.throttles)
+        self.streams_groups = StreamsGroupHandlers(self.groups, InternalTopics(topic_handlers))
         return Handlers(
             cluster=ClusterHandlers(topics, brokers, self.throttles),
-            topics=TopicHandlers(topics, brokers, self.throttles),
+            topics=topic_handlers,
             configs=ConfigHandlers(topics, brokers),
             replicas=ReplicaHandlers(registry, brokers),
             producers=ProducerHandlers(registry),
@@ -560,6 +565,7 @@ class Agent:
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),
             group_offsets=GroupOffsetHandlers(self.groups, registry),
             consumer_groups=self.consumer_groups,
+            streams_groups=self.streams_groups,
             share_groups=ShareGroupHandlers(self.share_groups, registry),
             share=self._share_handlers(),
             transactions=TransactionHandlers(service, registry, producer_ids, self.settings),

@@ -20,6 +20,7 @@ from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
 from penstock.groups.share.handlers import ShareGroupHandlers
+from penstock.groups.streams.handlers import StreamsGroupHandlers
 from penstock.identity.account_handlers import AccountHandlers
 from penstock.identity.handlers import IdentityHandlers
 from penstock.identity.token_handlers import TokenHandlers
@@ -77,6 +78,7 @@ class Handlers:
     telemetry: TelemetryHandlers | None = None
     """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
     acls: AclHandlers = field(default_factory=lambda: AclHandlers(None))
+    streams_groups: StreamsGroupHandlers | None = None
     share_groups: ShareGroupHandlers | None = None
     share: ShareHandlers | None = None
     """None where share groups are not served; both or neither."""
@@ -112,6 +114,16 @@ def _share_apis(handlers: Handlers) -> dict[int, Api]:
         ApiKey.DESCRIBE_SHARE_GROUP_OFFSETS: Api(_up_to(1), share.describe_offsets),
         ApiKey.ALTER_SHARE_GROUP_OFFSETS: Api(_up_to(0), share.alter_offsets),
         ApiKey.DELETE_SHARE_GROUP_OFFSETS: Api(_up_to(0), share.delete_offsets),
+    }
+
+
+def _streams_apis(handlers: Handlers) -> dict[int, Api]:
+    groups = handlers.streams_groups
+    if groups is None:
+        return {}
+    return {
+        ApiKey.STREAMS_GROUP_HEARTBEAT: Api(_up_to(1), groups.heartbeat),
+        ApiKey.STREAMS_GROUP_DESCRIBE: Api(_up_to(1), groups.describe),
     }
 
 
@@ -190,6 +202,7 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
         | _quota_apis(handlers)
         | _telemetry_apis(handlers)
         | _share_apis(handlers)
+        | _streams_apis(handlers)
         | _identity_apis(handlers)
         | _cluster_apis(handlers)
         | _key_apis(handlers)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 from penstock.wire.api_keys import ApiKey
 
-_GROUPS = "Not served yet; clients that ask for this group protocol say so at once."
 _SHARE_STATE = (
     "How Apache Kafka's brokers keep the state of share groups in a topic, and tell each other. Here that state is in"
     " the database; no client asks for it."
@@ -32,8 +31,6 @@ NOT_SERVED: Mapping[ApiKey, str] = {
     ApiKey.WRITE_SHARE_GROUP_STATE: _SHARE_STATE,
     ApiKey.DELETE_SHARE_GROUP_STATE: _SHARE_STATE,
     ApiKey.READ_SHARE_GROUP_STATE_SUMMARY: _SHARE_STATE,
-    ApiKey.STREAMS_GROUP_HEARTBEAT: _GROUPS,
-    ApiKey.STREAMS_GROUP_DESCRIBE: _GROUPS,
     ApiKey.STREAMS_GROUP_TOPOLOGY_DESCRIPTION_UPDATE: (
         "Descriptions of topologies are for a plugin that keeps them (KIP-1331). There is none, and without one Apache"
         " Kafka asks no client for them either."

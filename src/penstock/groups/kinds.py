@@ -18,6 +18,8 @@ from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.model import AnyGroup, Group
 from penstock.groups.share import encoding as share_encoding
 from penstock.groups.share.model import ShareGroup
+from penstock.groups.streams import encoding as streams_encoding
+from penstock.groups.streams.model import StreamsGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,9 @@ KINDS: Mapping[str, Kind] = {
     ),
     ShareGroup.kind: Kind(
         encode=share_encoding.encode, decode=share_encoding.decode, encode_member=share_encoding.encode_member
+    ),
+    StreamsGroup.kind: Kind(
+        encode=streams_encoding.encode, decode=streams_encoding.decode, encode_member=streams_encoding.encode_member
     ),
 }
 """By the name that clients see, in lower case."""

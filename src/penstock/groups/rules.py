@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from penstock.coordination.model import Key, Waiter
-from penstock.groups import transitions
+from penstock.groups import kept_offsets, transitions
 from penstock.groups.consumer import classic_members
 from penstock.groups.consumer import transitions as consumer
 from penstock.groups.consumer.model import ConsumerGroup
-from penstock.groups.consumer.steps import Terms
 from penstock.groups.join import join as join_classic
 from penstock.groups.model import (
     AnyGroup,
@@ -34,6 +33,10 @@ from penstock.groups.model import (
 )
 from penstock.groups.share import membership as share
 from penstock.groups.share.model import ShareGroup
+from penstock.groups.streams import offsets as streams_offsets
+from penstock.groups.streams import transitions as streams
+from penstock.groups.streams.model import StreamsGroup
+from penstock.groups.terms import Terms
 from penstock.groups.transitions import answer
 from penstock.wire.error_codes import ErrorCode
 
@@ -59,6 +62,8 @@ class GroupRules:
                 return consumer.expired(state, timer, terms)
             case ShareGroup():
                 return share.expired(state, timer, now_ms)
+            case StreamsGroup():
+                return streams.expired(state, timer, terms)
         return Decision(state=state)
 
     def restored(self, key: Key, state: AnyGroup, now_ms: int) -> Decision:
@@ -71,18 +76,20 @@ class GroupRules:
                 return consumer.restored(state, terms)
             case ShareGroup():
                 return share.restored(state, terms.settings.share)
+            case StreamsGroup():
+                return streams.restored(state, terms)
         return Decision(state=state)
 
     # --- Members that speak the classic protocol ---
 
     def join(self, key: Key, group: AnyGroup | None, request: Join, waiter: Waiter, now_ms: int) -> Decision:
-        """JoinGroup. A consumer group without members becomes a classic one."""
+        """JoinGroup. A consumer or streams group without members becomes a classic one."""
         terms = self.terms(key, now_ms)
         if isinstance(group, ConsumerGroup) and group.members:
             return classic_members.join(group, request, waiter, terms)
         if group is None or isinstance(group, Group):
             return join_classic(group, request, waiter, now_ms, terms.settings)
-        if isinstance(group, ConsumerGroup):
+        if isinstance(group, ConsumerGroup | StreamsGroup) and not group.members:
             return join_classic(_emptied(group), request, waiter, now_ms, terms.settings)
         error = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         return answer(group, waiter, JoinResult(error=error, member_id=request.member_id))
@@ -123,6 +130,8 @@ class GroupRules:
         """OffsetCommit and TxnOffsetCommit."""
         if isinstance(group, ConsumerGroup):
             return consumer.commit_offsets(group, request, waiter)
+        if isinstance(group, StreamsGroup):
+            return streams_offsets.commit_offsets(group, request, waiter, self.terms(key, now_ms).topics)
         if group is None or isinstance(group, Group):
             return transitions.commit_offsets(group, request, waiter, now_ms, self.terms(key, now_ms).settings)
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
@@ -132,12 +141,14 @@ class GroupRules:
         error = ErrorCode.NONE
         if isinstance(group, ConsumerGroup):
             error = consumer.fetch_error(group, member_id, epoch)
+        elif isinstance(group, StreamsGroup):
+            error = streams_offsets.fetch_error(group, member_id, epoch)
         return answer(group, waiter, error)
 
     def delete_offsets(self, group: AnyGroup | None, request: DeleteOffsets, waiter: Waiter) -> Decision:
         """OffsetDelete."""
-        if isinstance(group, ConsumerGroup):
-            return consumer.delete_offsets(group, request, waiter)
+        if isinstance(group, ConsumerGroup | StreamsGroup):
+            return kept_offsets.delete_offsets(group, request, waiter)
         if group is None or isinstance(group, Group):
             return transitions.delete_offsets(group, request, waiter)
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
@@ -153,8 +164,8 @@ class GroupRules:
     ) -> Decision:
         """Drop offsets that nobody needs any more, and the group with the last of them."""
         terms = self.terms(key, now_ms)
-        if isinstance(group, ConsumerGroup):
-            return consumer.expire_offsets(group, offsets, topic_names, waiter, terms)
+        if isinstance(group, ConsumerGroup | StreamsGroup):
+            return kept_offsets.expire_offsets(group, offsets, topic_names, waiter, terms)
         if group is None or isinstance(group, Group):
             return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, terms.settings)
         return answer(group, waiter, 0)
@@ -166,6 +177,6 @@ class GroupRules:
         return transitions.delete_group(group, waiter)
 
 
-def _emptied(group: ConsumerGroup) -> Group:
-    """The classic group in the place of a consumer group without members. Its offsets are the same."""
+def _emptied(group: ConsumerGroup | StreamsGroup) -> Group:
+    """The classic group in the place of another without members. Its offsets are the same."""
     return Group(since_ms=group.empty_since_ms or 0, stored=True)

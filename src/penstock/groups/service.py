@@ -23,7 +23,6 @@ from penstock.groups import store
 from penstock.groups.asked_offsets import Topics
 from penstock.groups.consumer import model as consumer
 from penstock.groups.consumer import regexes, transitions
-from penstock.groups.consumer.steps import Terms
 from penstock.groups.model import (
     AnyGroup,
     CommitOffsets,
@@ -44,6 +43,7 @@ from penstock.groups.model import (
 )
 from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings
+from penstock.groups.terms import Terms
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
@@ -134,7 +134,7 @@ class GroupService:
         self._configs = configs or NoConfigs()
         self._topic_versions: dict[int, int] = {}
         self._resolving: dict[Key, asyncio.Task[None]] = {}
-        self._rules = GroupRules(self._terms)
+        self._rules = GroupRules(self.terms)
         self.on_deleted: Callable[[Key], Awaitable[None]] = _nothing
         """Told of every group that was deleted, once that is durable."""
         self._runner: Runner[AnyGroup, Record] = Runner(journal=journal, rules=self._rules, clock=clock, alarms=alarms)
@@ -150,13 +150,16 @@ class GroupService:
         await asyncio.gather(*self._resolving.values(), return_exceptions=True)
         await self._runner.close()
 
-    def _terms(self, key: Key, now_ms: int) -> Terms:
+    def terms(self, key: Key, now_ms: int) -> Terms:
+        """What rules go by for a group, at a time."""
         cluster_id, group_id = key
+        overrides = self._configs.group_overrides(cluster_id, group_id)
         return Terms(
             now_ms=now_ms,
             topics=ClusterTopics(self._topics, cluster_id, self._topic_versions.get(cluster_id, 1)),
             settings=self.settings,
-            consumer=self.settings.consumer.of_group(self._configs.group_overrides(cluster_id, group_id)),
+            consumer=self.settings.consumer.of_group(overrides),
+            streams=self.settings.streams.of_group(overrides),
         )
 
     def topics_changed(self, cluster_id: int) -> None:
@@ -217,7 +220,7 @@ class GroupService:
         )
         result = await self._runner.submit(
             key,
-            lambda group, waiter, now_ms: rule(group, request, waiter, self._terms(key, now_ms)),
+            lambda group, waiter, now_ms: rule(group, request, waiter, self.terms(key, now_ms)),
             consumer.HeartbeatResult,
         )
         if result.resolve and key not in self._resolving:
@@ -243,7 +246,7 @@ class GroupService:
             await self._runner.submit(
                 key,
                 lambda group, waiter, now_ms: transitions.resolved(
-                    group, topics, version, waiter, self._terms(key, now_ms)
+                    group, topics, version, waiter, self.terms(key, now_ms)
                 ),
                 bool,
             )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from penstock.groups.share.model import ShareGroupSettings
+from penstock.groups.streams.model import StreamsGroupSettings
 from penstock.log.settings import BrokerSettings
 
 
@@ -101,6 +102,8 @@ class GroupSettings:
 
     share: ShareGroupSettings = field(default_factory=ShareGroupSettings)
 
+    streams: StreamsGroupSettings = field(default_factory=StreamsGroupSettings)
+
     @classmethod
     def of(cls, broker: BrokerSettings) -> GroupSettings:
         """What the settings of a broker say about groups."""
@@ -112,5 +115,6 @@ class GroupSettings:
             offset_metadata_max_size=broker.offset_metadata_max_bytes,
             offsets_retention_ms=broker.offsets_retention_ms,
             share=ShareGroupSettings.of(broker),
+            streams=StreamsGroupSettings.of(broker),
             consumer=ConsumerSettings.of(broker),
         )

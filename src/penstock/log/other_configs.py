@@ -30,6 +30,8 @@ _MATCHABLE = frozenset(
     }
 )  # fmt: skip
 
+STREAMS_ASSIGNORS = ("sticky",)
+
 
 def _offset_reset(value: ConfigValue) -> str | None:
     if value in ("latest", "earliest") or _DURATION.fullmatch(str(value)):
@@ -60,7 +62,7 @@ GROUP_KEYS: Mapping[str, ConfigKey] = table(
             _number("streams.assignment.interval.ms", 1_000, 0, "Least time between two streams assignments."),
             ConfigKey(
                 name="streams.rack.aware.assignment.tags", type=ConfigType.LIST, default="",
-                doc="Client tags that a streams group spreads standby tasks over.",
+                doc="Client tags that members of a streams group must have.",
             ),
             ConfigKey(
                 name="streams.assignor.name", type=ConfigType.STRING, default="sticky",
@@ -115,9 +117,12 @@ def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
             if key is None:
                 raise unknown(name, GROUP_KEYS)
             _check_limits(name, key.parse(text), settings)
+            tags = [tag.strip() for tag in text.split(",")] if name == "streams.rack.aware.assignment.tags" else []
+            if len(set(tags)) < len(tags):
+                raise InvalidRequest(f"{name} must not contain duplicate tag keys.")
         except InvalidRequest as error:
             raise Refused(ErrorCode.INVALID_CONFIG, str(error)) from error
-    for kind in ("consumer", "share"):
+    for kind in ("consumer", "share", "streams"):
         beat, session = f"{kind}.heartbeat.interval.ms", f"{kind}.session.timeout.ms"
         values = [int(overrides.get(name) or settings.whole(f"group.{name}")) for name in (beat, session)]
         if (beat in overrides or session in overrides) and values[0] >= values[1]:
@@ -126,10 +131,14 @@ def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
 
 def _check_limits(name: str, value: ConfigValue, settings: BrokerSettings) -> None:
     kind, _, rest = name.partition(".")
-    least, most = f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest}"
-    if not isinstance(value, int) or least not in SETTINGS:
+    least, most = f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest.removeprefix('num.')}"
+    if name == "streams.assignor.name" and value not in STREAMS_ASSIGNORS:
+        raise InvalidRequest(
+            f"{name} '{value}' is not a registered task assignor. Registered assignors are: {list(STREAMS_ASSIGNORS)}."
+        )
+    if not isinstance(value, int) or most not in SETTINGS:
         return
-    if value < settings.whole(least):
+    if least in SETTINGS and value < settings.whole(least):
         raise InvalidRequest(f"{name} must be greater than or equal to {least}")
     if value > settings.whole(most):
         raise InvalidRequest(f"{name} must be less than or equal to {most}")

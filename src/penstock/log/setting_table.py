@@ -149,6 +149,36 @@ _GROUPS = (
         "group.consumer.regex.refresh.interval.ms", INT, "600000", at_least=10_000,
         doc="How often the regular expressions of consumer groups are looked up anew when no topic has changed.",
     ),
+    *_range_of(
+        "group.streams.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
+        doc="After how long without a heartbeat a member of a streams group is taken out of it.",
+    ),
+    *_range_of(
+        "group.streams.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
+        doc="How often a member of a streams group sends a heartbeat while nothing changes; more often while the group"
+        " is being assigned.",
+    ),
+    *_range_of(
+        "group.streams.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000,
+        doc="How long after an assignment a streams group gets the next one at the earliest.",
+    ),
+    _setting(
+        "group.streams.initial.rebalance.delay.ms", INT, "3000", at_least=0,
+        doc="How long a streams group that had no members waits for more of them before it assigns tasks.",
+    ),
+    _setting(
+        "group.streams.num.standby.replicas", INT, "0", at_least=0,
+        doc="How many copies of the state of each task a streams group keeps.",
+    ),
+    _setting(
+        "group.streams.max.standby.replicas", INT, "2", at_least=0,
+        doc="The most streams.num.standby.replicas of a group.",
+    ),
+    _setting(
+        "group.streams.rack.aware.assignment.tags", LIST, "",
+        doc="Client tags that members of streams groups must have: those that have not are told so.",
+    ),
+    _setting("group.streams.max.size", INT, str(INT_MAX), "How many members a streams group may have.", at_least=1),
     _setting(
         "offsets.retention.minutes", INT, "10080", at_least=1,
         doc="How long the offsets of a group without members are kept.",

@@ -16,17 +16,26 @@ _LEGAL = re.compile(r"[a-zA-Z0-9._-]+")
 
 def check(name: str) -> None:
     """Raise `Refused` unless Kafka would take this name."""
-    complaint = None
-    if not name:
-        complaint = "the empty string is not allowed"
-    elif name in (".", ".."):
-        complaint = "it cannot be . or .."
-    elif len(name) > MAX_LENGTH:
-        complaint = f"it has {len(name)} characters and may have {MAX_LENGTH}"
-    elif not _LEGAL.fullmatch(name):
-        complaint = "it may hold ASCII letters, digits, dots, underscores and hyphens only"
+    complaint = _complaint(name)
     if complaint is not None:
         raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {complaint}")
+
+
+def is_legal(name: str) -> bool:
+    """Whether Kafka would take this name."""
+    return _complaint(name) is None
+
+
+def _complaint(name: str) -> str | None:
+    if not name:
+        return "the empty string is not allowed"
+    if name in (".", ".."):
+        return "it cannot be . or .."
+    if len(name) > MAX_LENGTH:
+        return f"it has {len(name)} characters and may have {MAX_LENGTH}"
+    if not _LEGAL.fullmatch(name):
+        return "it may hold ASCII letters, digits, dots, underscores and hyphens only"
+    return None
 
 
 def metric_name(name: str) -> str:

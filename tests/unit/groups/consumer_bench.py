@@ -9,7 +9,6 @@ from typing import Any
 from penstock.groups.consumer import transitions
 from penstock.groups.consumer.encoding import decode, encode, encode_member
 from penstock.groups.consumer.model import ConsumerGroup, ConsumerMember, Heartbeat, HeartbeatResult
-from penstock.groups.consumer.steps import Terms
 from penstock.groups.model import (
     CommitOffsets,
     Decision,
@@ -28,6 +27,7 @@ from penstock.groups.model import (
 from penstock.groups.model import Heartbeat as ClassicHeartbeat
 from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings
+from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.wire.consumer_protocol import encode_subscription
 from penstock.wire.error_codes import ErrorCode
@@ -86,7 +86,11 @@ class ConsumerBench:
 
     @property
     def terms(self) -> Terms:
-        return Terms(now_ms=self.now_ms, topics=self.topics, settings=self.settings, consumer=self.settings.consumer)
+        settings = self.settings
+        return Terms(
+            now_ms=self.now_ms, topics=self.topics, settings=settings, consumer=settings.consumer,
+            streams=settings.streams,
+        )  # fmt: skip
 
     # --- The consumer protocol ---
 

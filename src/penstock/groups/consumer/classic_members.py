@@ -14,7 +14,7 @@ from dataclasses import replace
 from penstock.coordination.model import Reply, Waiter
 from penstock.groups.consumer import migration
 from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember
-from penstock.groups.consumer.steps import JOIN_TIMER, SYNC_TIMER, Step, Terms, preferred_assignor
+from penstock.groups.consumer.steps import JOIN_TIMER, SYNC_TIMER, Step, preferred_assignor
 from penstock.groups.consumer.subscription import Subscription, encoded_assignment, subscription_of
 from penstock.groups.consumer.transitions import check_not_fenced, static_successor
 from penstock.groups.model import (
@@ -30,6 +30,7 @@ from penstock.groups.model import (
 )
 from penstock.groups.partitions import is_free_for
 from penstock.groups.reconcile import Reconciliation
+from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Malformed

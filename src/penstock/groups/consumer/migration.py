@@ -17,7 +17,7 @@ from dataclasses import replace
 from penstock.groups import rebalance
 from penstock.groups.consumer.membership import of_members
 from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember
-from penstock.groups.consumer.steps import MEMBER_TIMERS, SESSION_TIMER, Step, Terms
+from penstock.groups.consumer.steps import MEMBER_TIMERS, SESSION_TIMER, Step
 from penstock.groups.consumer.subscription import assignment_of, encoded_assignment, has_user_data, subscription_of
 from penstock.groups.model import (
     CONSUMER,
@@ -33,6 +33,7 @@ from penstock.groups.model import (
 )
 from penstock.groups.rebalance import select_protocol
 from penstock.groups.subscriptions import subscribed_topics
+from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Malformed

@@ -6,10 +6,8 @@ changed. It lives inside one call of one rule.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from penstock.coordination.model import Reply, Timer, Waiter
 from penstock.groups.assignors import ASSIGNORS, Subscriber
@@ -18,7 +16,8 @@ from penstock.groups.consumer.model import ConsumerGroup, ConsumerMember
 from penstock.groups.model import Decision, GroupStored, MemberRemoved, MemberStored, Record
 from penstock.groups.partitions import Partitions, is_free_for
 from penstock.groups.reconcile import Reconciliation, reconciled
-from penstock.groups.settings import ConsumerSettings, GroupSettings
+from penstock.groups.settings import ConsumerSettings
+from penstock.groups.terms import Terms, Topics, fingerprint, may_assign, next_heartbeat_ms
 
 SESSION_TIMER = "session/"
 REBALANCE_TIMER = "rebalance/"
@@ -28,41 +27,6 @@ JOIN_TIMER = "rejoin/"
 SYNC_TIMER = "fetch/"
 """A member of the classic protocol has to get its assignment."""
 MEMBER_TIMERS = (SESSION_TIMER, REBALANCE_TIMER, JOIN_TIMER, SYNC_TIMER)
-
-QUICK_INTERVAL_MS = 250
-"""How often members send heartbeats while something is under way, if they are few."""
-SETTLING_MS = 2_000
-"""For how long after its last change a group is taken to change again."""
-WORK_PER_MS = 200
-"""Members and partitions that an assignor gets through in a millisecond, at least. It is given a tenth of the time."""
-
-
-class Topics(Protocol):
-    """The topics of a virtual cluster, as rules see them."""
-
-    @property
-    def version(self) -> int:
-        """Another number after every change of any topic; never 0."""
-
-    def topic_id(self, name: str) -> bytes | None:
-        """The id of the topic of that name, or None."""
-
-    def topic_name(self, topic_id: bytes) -> str | None:
-        """The name of the topic with that id, or None."""
-
-    def partition_count(self, topic_id: bytes) -> int | None:
-        """How many partitions it has, or None when there is no such topic."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What a rule goes by beside the group and the request."""
-
-    now_ms: int
-    topics: Topics
-    settings: GroupSettings
-    consumer: ConsumerSettings
-    """Those of this group."""
 
 
 @dataclass(slots=True)
@@ -170,8 +134,7 @@ class Step:
     def _may_assign(self) -> bool:
         group, terms = self.group, self.terms
         work = len(group.members) * max(len(group.tally.topics), 1) + sum(len(owned) for owned in group.owners.values())
-        pause_ms = max(terms.consumer.assignment_interval_ms, work * 10 // WORK_PER_MS)
-        return group.assigned_ms == 0 or not 0 <= terms.now_ms - group.assigned_ms < pause_ms
+        return may_assign(group.assigned_ms, terms.consumer.assignment_interval_ms, work, terms.now_ms)
 
     def _subscribers(self) -> list[Subscriber]:
         known: dict[tuple[frozenset[str], str], frozenset[bytes]] = {}
@@ -228,10 +191,10 @@ class Step:
     def interval_ms(self, member: ConsumerMember) -> int:
         """When the member is to be heard of again: soon, while there may be something to tell it."""
         group, terms = self.group, self.terms
-        settling = 0 <= terms.now_ms - group.changed_ms < SETTLING_MS
-        if member.has_reached(group.epoch) and not settling:
-            return terms.consumer.heartbeat_interval_ms
-        return min(terms.consumer.heartbeat_interval_ms, max(QUICK_INTERVAL_MS, len(group.members)))
+        return next_heartbeat_ms(
+            terms.consumer.heartbeat_interval_ms, len(group.members), is_settled=member.has_reached(group.epoch),
+            changed_ms=group.changed_ms, now_ms=terms.now_ms,
+        )  # fmt: skip
 
     # --- Leaving ---
 
@@ -269,14 +232,7 @@ def topics_hash(group: ConsumerGroup, topics: Topics) -> int:
     for pattern, resolved in group.regexes.items():
         if pattern in group.tally.regexes:
             names |= resolved.topics
-    digest = hashlib.blake2b(digest_size=8)
-    found = False
-    for name in sorted(names):
-        topic_id = topics.topic_id(name)
-        if topic_id is not None:
-            found = True
-            digest.update(topic_id + (topics.partition_count(topic_id) or 0).to_bytes(4, "big"))
-    return int.from_bytes(digest.digest(), "big", signed=True) if found else 0
+    return fingerprint(names, topics)
 
 
 def preferred_assignor(group: ConsumerGroup, settings: ConsumerSettings) -> str:

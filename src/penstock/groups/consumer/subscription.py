@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from struct import Struct
 
 from penstock.groups.consumer.model import ClassicSide
-from penstock.groups.consumer.steps import Topics
 from penstock.groups.partitions import Partitions
+from penstock.groups.terms import Topics
 from penstock.wire.consumer_protocol import encode_assignment, read_assignment, read_subscription
 from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignment,

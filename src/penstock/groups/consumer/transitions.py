@@ -29,25 +29,21 @@ from penstock.groups.consumer.steps import (
     SESSION_TIMER,
     SYNC_TIMER,
     Step,
-    Terms,
     preferred_assignor,
 )
 from penstock.groups.model import (
     AnyGroup,
     CommitOffsets,
     Decision,
-    DeleteOffsets,
-    DeleteOffsetsResult,
-    GroupDeleted,
     Offset,
     OffsetsCommitted,
-    OffsetsDeleted,
     OffsetsPending,
     Record,
     TopicPartition,
 )
 from penstock.groups.partitions import is_part_of, same_partitions
 from penstock.groups.reconcile import Reconciliation
+from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -381,44 +377,3 @@ def fetch_error(group: ConsumerGroup, member_id: str | None, epoch: int) -> Erro
     if epoch == member.epoch:
         return ErrorCode.NONE
     return ErrorCode.STALE_MEMBER_EPOCH if member.classic is None else ErrorCode.ILLEGAL_GENERATION
-
-
-def delete_offsets(group: ConsumerGroup, request: DeleteOffsets, waiter: Waiter) -> Decision:
-    """Forget offsets of topics that no member subscribes."""
-    subscribed = frozenset(topic for topic in request.topics if group.is_subscribed(topic))
-    partitions = tuple(p for topic, ps in request.topics.items() if topic not in subscribed for p in ps)
-    records: tuple[Record, ...] = (OffsetsDeleted(partitions),) if partitions else ()
-    return Decision(state=group, records=records, replies=(Reply(waiter, DeleteOffsetsResult(subscribed=subscribed)),))
-
-
-def expire_offsets(
-    group: ConsumerGroup,
-    offsets: Mapping[TopicPartition, Offset],
-    topic_names: Mapping[bytes, str],
-    waiter: Waiter,
-    terms: Terms,
-) -> Decision:
-    """Drop offsets that nobody needs any more, and the group with the last of them once nobody is in it.
-
-    The retention counts from the commit, for topics that no member subscribes.
-    """
-    retention_ms = terms.settings.offsets_retention_ms
-    expired_ = tuple(
-        partition
-        for partition, offset in offsets.items()
-        if (name := topic_names.get(partition[0])) is None
-        or (not group.is_subscribed(name) and terms.now_ms >= _expires_ms(offset, retention_ms))
-    )
-    replies = (Reply(waiter, len(expired_)),)
-    if len(expired_) == len(offsets) and _is_forgotten(group, retention_ms, terms.now_ms):
-        return Decision(state=None, records=(GroupDeleted(),), replies=replies)
-    records: tuple[Record, ...] = (OffsetsDeleted(expired_),) if expired_ else ()
-    return Decision(state=group, records=records, replies=replies)
-
-
-def _expires_ms(offset: Offset, retention_ms: int) -> int:
-    return offset.committed_ms + retention_ms if offset.expires_ms is None else offset.expires_ms
-
-
-def _is_forgotten(group: ConsumerGroup, retention_ms: int, now_ms: int) -> bool:
-    return group.empty_since_ms is not None and now_ms - group.empty_since_ms >= retention_ms

@@ -1,0 +1,212 @@
+"""The task assignor `sticky`, as Kafka 4.4 has it. Pure, and the same for the same input.
+
+Members keep the active tasks they have as long as none has more than its share; then come those who have a copy of the
+state, and what is left goes to the process with the least load, where each member counts as one. Copies likewise, never
+two of a task in one process. Client tags are known and change nothing; there are no warm-ups.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from penstock.groups.streams.tasks import Task, Tasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignee:
+    """A member as the assignor sees it."""
+
+    member_id: str
+    process_id: str
+    active: frozenset[Task] = frozenset()
+    standby: frozenset[Task] = frozenset()
+    reached: Mapping[Task, int] = field(default_factory=dict)
+    """How far the state of tasks has come on its disk."""
+
+
+@dataclass(slots=True)
+class _Quota:
+    """What each member that still has room may have: an equal share of what is left, rounded up."""
+
+    tasks: int
+    members: int
+
+    @property
+    def each(self) -> int:
+        return -(-self.tasks // self.members) if self.members else 0
+
+    def has(self, count: int) -> None:
+        """A member has so many tasks now."""
+        if count == self.each:
+            self.members -= 1
+            self.tasks -= count
+
+
+@dataclass(slots=True)
+class _Process:
+    """A process with its members' loads."""
+
+    process_id: str
+    loads: dict[str, int] = field(default_factory=dict)
+    tasks: set[Task] = field(default_factory=set)
+    count: int = 0
+
+    @property
+    def load(self) -> float:
+        return self.count / len(self.loads)
+
+    def idlest(self) -> str:
+        return min(self.loads, key=lambda member_id: (self.loads[member_id], member_id))
+
+
+class _Spread:
+    """An assignment in the making."""
+
+    def __init__(self, members: Sequence[Assignee], active_count: int, total_count: int) -> None:
+        self.members = {member.member_id: member for member in members}
+        self.active: dict[str, set[Task]] = {member_id: set() for member_id in self.members}
+        self.standby: dict[str, set[Task]] = {member_id: set() for member_id in self.members}
+        self.processes: dict[str, _Process] = {}
+        for member in members:
+            process = self.processes.setdefault(member.process_id, _Process(member.process_id))
+            process.loads[member.member_id] = 0
+        self.active_quota = _Quota(active_count, len(members))
+        self.quota = _Quota(total_count, len(members))
+
+    def process(self, member_id: str) -> _Process:
+        return self.processes[self.members[member_id].process_id]
+
+    def load(self, member_id: str) -> int:
+        return self.process(member_id).loads[member_id]
+
+    def give(self, member_id: str, task: Task, *, is_active: bool) -> None:
+        process = self.process(member_id)
+        (self.active if is_active else self.standby)[member_id].add(task)
+        process.tasks.add(task)
+        process.count += 1
+        process.loads[member_id] += 1
+        if is_active:
+            self.active_quota.has(process.loads[member_id])
+        self.quota.has(process.loads[member_id])
+
+    def least_loaded(self, candidates: Iterable[str], *, without: Task | None = None) -> str | None:
+        """Of members in order of preference, the first that no later one beats in both loads."""
+        best: str | None = None
+        for member_id in candidates:
+            if without is not None and without in self.process(member_id).tasks:
+                continue
+            if best is None or (
+                self.process(member_id).load < self.process(best).load and self.load(member_id) < self.load(best)
+            ):
+                best = member_id
+        return best
+
+    def by_load(self) -> list[tuple[float, str]]:
+        heap = [(process.load, process.process_id) for process in self.processes.values()]
+        heapq.heapify(heap)
+        return heap
+
+
+def assigned(
+    members: Iterable[Assignee], task_counts: Mapping[str, int], stateful: frozenset[str], standby_count: int
+) -> dict[str, Tasks]:
+    """The tasks of each member. `task_counts` and `stateful` are about subtopologies."""
+    ordered = sorted(members, key=lambda member: member.member_id)
+    tasks = [Task(part, index) for part in sorted(task_counts) for index in range(task_counts[part])]
+    copied = [task for task in tasks if task.subtopology_id in stateful] if standby_count else []
+    spread = _Spread(ordered, len(tasks), len(tasks) + standby_count * len(copied))
+    had_active = {task: member.member_id for member in ordered for task in member.active}
+    had_copy = _copies(ordered)
+    if ordered:
+        _assign_active(spread, tasks, had_active, had_copy)
+        _assign_standby(spread, copied, standby_count, had_active, had_copy)
+    return {
+        member_id: Tasks(frozenset(spread.active[member_id]), frozenset(spread.standby[member_id]))
+        for member_id in spread.members
+    }
+
+
+def _copies(members: Iterable[Assignee]) -> dict[Task, list[str]]:
+    """Who has the state of a task, the best first: standbys, and among equals whose state has come furthest."""
+    found: dict[Task, list[tuple[int, int, str]]] = {}
+    for member in members:
+        for task in {*member.standby, *member.reached}:
+            rank = 0 if task in member.standby else 1
+            found.setdefault(task, []).append((rank, -member.reached.get(task, 0), member.member_id))
+    return {task: [member_id for _, _, member_id in sorted(ranked)] for task, ranked in found.items()}
+
+
+def _assign_active(
+    spread: _Spread, tasks: Iterable[Task], had_active: Mapping[Task, str], had_copy: Mapping[Task, Sequence[str]]
+) -> None:
+    left = sorted(tasks, key=_by_partition)
+    for was_active in (True, False):
+        rest = []
+        for task in left:
+            member_id = had_active.get(task) if was_active else spread.least_loaded(had_copy.get(task, ()))
+            if member_id is not None and spread.load(member_id) < spread.active_quota.each:
+                spread.give(member_id, task, is_active=True)
+            else:
+                rest.append(task)
+        left = rest
+    heap = spread.by_load()
+    for task in sorted(left):
+        _, process_id = heapq.heappop(heap)
+        process = spread.processes[process_id]
+        spread.give(process.idlest(), task, is_active=True)
+        heapq.heappush(heap, (process.load, process_id))
+
+
+def _assign_standby(
+    spread: _Spread,
+    tasks: Iterable[Task],
+    count: int,
+    had_active: Mapping[Task, str],
+    had_copy: Mapping[Task, Sequence[str]],
+) -> None:
+    left: list[tuple[Task, int]] = []
+    for task in sorted(tasks, key=_by_partition, reverse=True):
+        for number in range(count):
+            member_id = _with_state(spread, task, had_active, had_copy)
+            if member_id is None:
+                left.append((task, count - number))
+                break
+            spread.give(member_id, task, is_active=False)
+    heap = spread.by_load()
+    for task, wanted in sorted(left, reverse=True):
+        for _ in range(wanted):
+            if not _give_copy(spread, heap, task):
+                break
+
+
+def _with_state(
+    spread: _Spread, task: Task, had_active: Mapping[Task, str], had_copy: Mapping[Task, Sequence[str]]
+) -> str | None:
+    """Who shall have a copy because it has the state, and has room."""
+    before = had_active.get(task)
+    if before is not None and task not in spread.process(before).tasks and spread.load(before) < spread.quota.each:
+        return before
+    copy = spread.least_loaded(had_copy.get(task, ()), without=task)
+    return copy if copy is not None and spread.load(copy) < spread.quota.each else None
+
+
+def _give_copy(spread: _Spread, heap: list[tuple[float, str]], task: Task) -> bool:
+    """Give a copy to the process with the least load that does not have the task."""
+    passed = []
+    given = False
+    while heap and not given:
+        _, process_id = heapq.heappop(heap)
+        process = spread.processes[process_id]
+        if task not in process.tasks:
+            spread.give(process.idlest(), task, is_active=False)
+            given = True
+        passed.append(process)
+    for process in passed:
+        heapq.heappush(heap, (process.load, process.process_id))
+    return given
+
+
+def _by_partition(task: Task) -> tuple[int, str]:
+    return task.partition, task.subtopology_id

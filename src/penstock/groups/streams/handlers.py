@@ -1,0 +1,414 @@
+"""StreamsGroupHeartbeat and StreamsGroupDescribe: translation, no rules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from penstock.authorization.authorizer import Authorizer, action
+from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
+from penstock.base.context import RequestContext
+from penstock.base.errors import PlatformError
+from penstock.groups.failures import code_of
+from penstock.groups.handlers import ALL_GROUP_OPERATIONS
+from penstock.groups.service import GroupService
+from penstock.groups.streams import transitions
+from penstock.groups.streams.internal_topics import InternalTopics
+from penstock.groups.streams.model import (
+    JOINS,
+    LEAVES,
+    LEAVES_FOR_A_WHILE,
+    Endpoint,
+    Heartbeat,
+    HeartbeatResult,
+    InternalTopic,
+    Status,
+    StatusCode,
+    StreamsGroup,
+    StreamsMember,
+    Subtopology,
+    TaskOffsets,
+    Topology,
+)
+from penstock.groups.streams.tasks import Task, Tasks, by_subtopology
+from penstock.log import topic_names
+from penstock.log.other_configs import STREAMS_ASSIGNORS
+from penstock.log.refusals import Refused
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import streams_group_describe as describing
+from penstock.wire.messages import streams_group_heartbeat as beating
+
+_TAGS_SINCE = _LAG_SINCE = 1
+"""The version of StreamsGroupHeartbeat with MISSING_CLIENT_TAGS and a recovery lag."""
+_DESCRIPTION_NOT_STORED = 1
+"""There is no description of a topology where nothing keeps any (KIP-1331)."""
+_CREATE_TOPIC = action(Operation.CREATE, ResourceType.TOPIC)
+_CREATE_ANY = action(Operation.CREATE, ResourceType.CLUSTER)
+_SHOWN = 3
+
+
+class StreamsGroupHandlers:
+    """The APIs of streams groups. Every method takes who asks and a request, and returns the response."""
+
+    def __init__(self, groups: GroupService, topics: InternalTopics) -> None:
+        self._groups, self._topics = groups, topics
+        self.authorizer: Authorizer | None = None
+        """Set where not everybody may create topics."""
+
+    async def heartbeat(
+        self, context: RequestContext, request: beating.StreamsGroupHeartbeatRequest
+    ) -> beating.StreamsGroupHeartbeatResponse:
+        """StreamsGroupHeartbeat, key 88, v0-1. v1: the recovery lag as a long, missing client tags, descriptions of
+        topologies, which are never asked for."""
+        key = (context.cluster_id, request.group_id)
+        try:
+            _check(request)
+            asked = _asked(context, request)
+            rule = transitions.leave if asked.epoch in (LEAVES, LEAVES_FOR_A_WHILE) else transitions.heartbeat
+            result = await self._groups.apply(
+                key,
+                lambda group, waiter, now_ms: rule(group, asked, waiter, self._groups.terms(key, now_ms)),
+                HeartbeatResult,
+            )
+            if result.missing:
+                result = replace(result, statuses=await self._with_topics(context, result))
+        except Refused as refused:
+            return beating.StreamsGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
+        except PlatformError as error:
+            return beating.StreamsGroupHeartbeatResponse(error_code=code_of(error))
+        return _response(result, context.api_version)
+
+    async def _with_topics(self, context: RequestContext, result: HeartbeatResult) -> tuple[Status, ...]:
+        """Create the topics that are missing; return the statuses, with what stands in the way."""
+        denied = self._not_creatable(context, result.missing)
+        if denied:
+            addition = f"; Unauthorized to CREATE on topics {', '.join(denied)}."
+        else:
+            failures = list((await self._topics.create(context, result.missing)).items())
+            if not failures:
+                return result.statuses
+            listed = ", ".join(f"{topic} ({reason})" for topic, reason in failures[:_SHOWN])
+            more = f" and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
+            addition = f"; Creation failed: {listed}{more}."
+        return tuple(
+            Status(status.code, status.detail + addition)
+            if status.code is StatusCode.MISSING_INTERNAL_TOPICS
+            else status
+            for status in result.statuses
+        )
+
+    def _not_creatable(self, context: RequestContext, topics: Iterable[InternalTopic]) -> list[str]:
+        authorizer, api_key = self.authorizer, ApiKey.STREAMS_GROUP_HEARTBEAT
+        if authorizer is None or authorizer.allows(context, api_key, _CREATE_ANY, CLUSTER_NAME, is_quiet=True):
+            return []
+        return [topic.name for topic in topics if not authorizer.allows(context, api_key, _CREATE_TOPIC, topic.name)]
+
+    async def describe(
+        self, context: RequestContext, request: describing.StreamsGroupDescribeRequest
+    ) -> describing.StreamsGroupDescribeResponse:
+        """StreamsGroupDescribe, key 89, v0-1. v1: the assignor; descriptions of topologies, of which there are none."""
+        groups = []
+        for group_id in request.group_ids:
+            described = await self._describe(context, group_id)
+            if described.error_code == ErrorCode.NONE:
+                if request.include_authorized_operations:
+                    described.authorized_operations = ALL_GROUP_OPERATIONS
+                if request.include_topology_description:
+                    described.topology_description_status = _DESCRIPTION_NOT_STORED
+            groups.append(described)
+        return describing.StreamsGroupDescribeResponse(groups=groups)
+
+    async def _describe(self, context: RequestContext, group_id: str) -> describing.DescribedGroup:
+        if not group_id:
+            return describing.DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
+        try:
+            group = await self._groups.describe((context.cluster_id, group_id))
+        except PlatformError as error:
+            return describing.DescribedGroup(group_id=group_id, error_code=code_of(error))
+        if not isinstance(group, StreamsGroup):
+            return describing.DescribedGroup(
+                group_id=group_id,
+                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
+                error_message=f"Group {group_id} {'not found' if group is None else 'is not a streams group'}.",
+            )
+        return describing.DescribedGroup(
+            group_id=group_id,
+            group_state=group.shown_state,
+            group_epoch=group.epoch,
+            assignment_epoch=group.target_epoch,
+            topology=_described_topology(group),
+            members=[_described(group, member) for member in group.members.values()],
+            assignor_name=STREAMS_ASSIGNORS[0],
+        )
+
+
+# --- Requests ------------------------------------------------------------------------------------------------------
+
+
+def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
+    """Raise `Refused` for a request that contradicts itself, in Kafka's order and words."""
+    parts = () if request.topology is None else request.topology.subtopologies
+    _check_names([name for part in parts for name in _topics_of(part)])
+    if any(part.source_topic_regex for part in parts):
+        raise _invalid("Regular expressions for source topics are not supported yet.")
+    for name, value in (
+        ("MemberId", request.member_id),
+        ("GroupId", request.group_id),
+        ("InstanceId", request.instance_id),
+        ("RackId", request.rack_id),
+    ):
+        if value is not None and not value.strip():
+            raise _invalid(f"{name} can't be empty.")
+    listed = (request.active_tasks, request.standby_tasks, request.warmup_tasks)
+    if request.member_epoch == JOINS:
+        if request.rebalance_timeout_ms == -1:
+            raise _invalid("RebalanceTimeoutMs must be provided in first request.")
+        for name, tasks in zip(("ActiveTasks", "StandbyTasks", "WarmupTasks"), listed, strict=True):
+            if tasks is None or tasks:
+                raise _invalid(f"{name} must be empty when (re-)joining.")
+        if request.topology is None:
+            raise _invalid("Topology must be non-null when (re-)joining.")
+        _check_topology(request.topology)
+    elif request.member_epoch == LEAVES_FOR_A_WHILE and request.instance_id is None:
+        raise _invalid("InstanceId can't be null.")
+    elif request.member_epoch < LEAVES_FOR_A_WHILE:
+        raise _invalid(f"MemberEpoch is {request.member_epoch}, but must be greater than or equal to -2.")
+    if any(tasks is not None for tasks in listed) and any(tasks is None for tasks in listed):
+        raise _invalid("If one task-type is non-null, all must be non-null.")
+    if request.member_epoch != JOINS and request.topology is not None:
+        raise _invalid("Topology can only be provided when (re-)joining.")
+
+
+def _topics_of(part: beating.Subtopology) -> Iterable[str]:
+    yield from part.source_topics
+    yield from part.repartition_sink_topics
+    for topic in (*part.repartition_source_topics, *part.state_changelog_topics):
+        yield topic.name
+
+
+def _check_names(names: Iterable[str]) -> None:
+    listed = list(dict.fromkeys(names))
+    internal = [name for name in listed if name in topic_names.INTERNAL]
+    if internal:
+        raise _wrong_topology(
+            f"Use of Kafka internal topics {','.join(internal)} in a Kafka Streams topology is prohibited."
+        )
+    wrong = [name for name in listed if not topic_names.is_legal(name)]
+    if wrong:
+        raise _wrong_topology(f"Topic names {','.join(wrong)} are not valid topic names.")
+
+
+def _check_topology(topology: beating.Topology) -> None:
+    for part in topology.subtopologies:
+        for topic in part.state_changelog_topics:
+            if topic.partitions != 0:
+                raise _wrong_topology(
+                    f"Changelog topic {topic.name} must have an undefined partition count, but it is set to"
+                    f" {topic.partitions}."
+                )
+    twice = [
+        name for name, times in Counter(part.subtopology_id for part in topology.subtopologies).items() if times > 1
+    ]
+    if twice:
+        raise _wrong_topology(f"There is more than one subtopology {twice[0]}.")
+
+
+def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatRequest) -> Heartbeat:
+    active, standby, warmup = request.active_tasks, request.standby_tasks, request.warmup_tasks
+    owned = None
+    if active is not None and standby is not None and warmup is not None:
+        owned = Tasks(_tasks(active), _tasks(standby), _tasks(warmup))
+    endpoint, tags = request.user_endpoint, request.client_tags
+    return Heartbeat(
+        member_id=request.member_id,
+        epoch=request.member_epoch,
+        endpoint_epoch=request.endpoint_information_epoch,
+        instance_id=request.instance_id,
+        rack_id=request.rack_id,
+        rebalance_timeout_ms=request.rebalance_timeout_ms,
+        topology=None if request.topology is None else _topology(request.topology),
+        owned=owned,
+        process_id=request.process_id,
+        endpoint=None if endpoint is None else Endpoint(endpoint.host, endpoint.port),
+        client_tags=None if tags is None else {tag.key: tag.value for tag in tags},
+        reached=_offsets(request.task_offsets),
+        ends=_offsets(request.task_end_offsets),
+        shuts_down=request.shutdown_application,
+        client_id=context.client_id or "",
+        client_host=f"/{context.client_host}",
+        knows_tags=context.api_version >= _TAGS_SINCE,
+    )
+
+
+def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds]) -> frozenset[Task]:
+    return frozenset(Task(part.subtopology_id, partition) for part in listed for partition in part.partitions)
+
+
+def _offsets(listed: list[beating.TaskOffset] | None) -> dict[Task, int] | None:
+    if listed is None:
+        return None
+    offsets: dict[Task, int] = {}
+    for one in listed:
+        task = Task(one.subtopology_id, one.partition)
+        if task in offsets:
+            raise _invalid(
+                f"Task offsets contain a duplicate entry for subtopology {one.subtopology_id} and partition"
+                f" {one.partition}."
+            )
+        offsets[task] = one.offset
+    return offsets
+
+
+def _topology(topology: beating.Topology) -> Topology:
+    return Topology(epoch=topology.epoch, subtopologies=tuple(map(_subtopology, topology.subtopologies)))
+
+
+def _subtopology(part: beating.Subtopology) -> Subtopology:
+    names = [topic.name for topic in part.repartition_source_topics]
+
+    def picked(listed: list[str], indexes: list[int]) -> list[str]:
+        if not all(0 <= index < len(listed) for index in indexes):
+            raise _wrong_topology(f"A copartition group of subtopology {part.subtopology_id} names a topic it has not.")
+        return [listed[index] for index in indexes]
+
+    return Subtopology(
+        subtopology_id=part.subtopology_id,
+        sources=tuple(part.source_topics),
+        repartition_sinks=tuple(part.repartition_sink_topics),
+        repartition_sources=tuple(map(_internal_topic, part.repartition_source_topics)),
+        changelogs=tuple(map(_internal_topic, part.state_changelog_topics)),
+        copartitions=tuple(
+            frozenset(picked(part.source_topics, group.source_topics) + picked(names, group.repartition_source_topics))
+            for group in part.copartition_groups
+        ),
+    )
+
+
+def _internal_topic(topic: beating.TopicInfo) -> InternalTopic:
+    return InternalTopic(
+        name=topic.name,
+        partitions=topic.partitions,
+        replication_factor=topic.replication_factor,
+        configs=tuple((config.key, config.value) for config in topic.topic_configs),
+    )
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(ErrorCode.INVALID_REQUEST, message)
+
+
+def _wrong_topology(message: str) -> Refused:
+    return Refused(ErrorCode.STREAMS_INVALID_TOPOLOGY, message)
+
+
+# --- Responses -----------------------------------------------------------------------------------------------------
+
+
+def _response(result: HeartbeatResult, version: int) -> beating.StreamsGroupHeartbeatResponse:
+    response = beating.StreamsGroupHeartbeatResponse(
+        member_id=result.member_id,
+        member_epoch=result.epoch,
+        heartbeat_interval_ms=result.interval_ms,
+        task_offset_interval_ms=result.task_offset_interval_ms,
+        acceptable_recovery_lag=result.acceptable_recovery_lag if version >= _LAG_SINCE else -1,
+        status=[beating.Status(status_code=status.code, status_detail=status.detail) for status in result.statuses],
+        endpoint_information_epoch=result.endpoint_epoch,
+    )
+    if result.tasks is not None:
+        response.active_tasks = _task_ids(result.tasks.active)
+        response.standby_tasks = _task_ids(result.tasks.standby)
+        response.warmup_tasks = _task_ids(result.tasks.warmup)
+    if result.endpoints is not None:
+        response.partitions_by_user_endpoint = [
+            beating.EndpointToPartitions(
+                user_endpoint=beating.StreamsGroupHeartbeatResponseEndpoint(host=endpoint.host, port=endpoint.port),
+                active_partitions=_topic_partitions(active),
+                standby_partitions=_topic_partitions(standby),
+            )
+            for endpoint, active, standby in result.endpoints
+        ]
+    return response
+
+
+def _task_ids(tasks: Iterable[Task]) -> list[beating.StreamsGroupHeartbeatResponseTaskIds]:
+    return [
+        beating.StreamsGroupHeartbeatResponseTaskIds(subtopology_id=subtopology_id, partitions=partitions)
+        for subtopology_id, partitions in by_subtopology(tasks).items()
+    ]
+
+
+def _topic_partitions(found: Mapping[str, tuple[int, ...]]) -> list[beating.TopicPartition]:
+    return [beating.TopicPartition(topic=topic, partitions=list(partitions)) for topic, partitions in found.items()]
+
+
+def _described_topology(group: StreamsGroup) -> describing.Topology | None:
+    """The topology, with the partitions that its internal topics have once they are there."""
+    topology, found = group.topology, group.configured
+    if topology is None:
+        return None
+    counts = found.partition_counts if found is not None and found.complaint is None else {}
+
+    def shown(topics: Iterable[InternalTopic]) -> list[describing.TopicInfo]:
+        return [
+            describing.TopicInfo(
+                name=topic.name,
+                partitions=topic.partitions or counts.get(topic.name, 0),
+                replication_factor=topic.replication_factor,
+                topic_configs=[describing.KeyValue(key=key, value=value) for key, value in topic.configs],
+            )
+            for topic in sorted(topics, key=lambda topic: topic.name)
+        ]
+
+    return describing.Topology(
+        epoch=topology.epoch,
+        subtopologies=[
+            describing.Subtopology(
+                subtopology_id=part.subtopology_id,
+                source_topics=sorted(part.sources),
+                repartition_sink_topics=sorted(part.repartition_sinks),
+                state_changelog_topics=shown(part.changelogs),
+                repartition_source_topics=shown(part.repartition_sources),
+            )
+            for part in sorted(topology.subtopologies, key=lambda part: part.subtopology_id)
+        ],
+    )
+
+
+def _described(group: StreamsGroup, member: StreamsMember) -> describing.Member:
+    endpoint, assigned, target = member.endpoint, member.assigned, member.target
+    offsets = group.task_offsets.get(member.member_id, TaskOffsets())
+    return describing.Member(
+        member_id=member.member_id,
+        member_epoch=member.epoch,
+        instance_id=member.instance_id,
+        rack_id=member.rack_id,
+        client_id=member.client_id,
+        client_host=member.client_host,
+        topology_epoch=member.topology_epoch,
+        process_id=member.process_id,
+        user_endpoint=None if endpoint is None else describing.Endpoint(host=endpoint.host, port=endpoint.port),
+        client_tags=[describing.KeyValue(key=key, value=value) for key, value in member.client_tags.items()],
+        task_offsets=_described_offsets(offsets.reached),
+        task_end_offsets=_described_offsets(offsets.ends),
+        assignment=_described_tasks(assigned.active, assigned.standby, assigned.warmup),
+        target_assignment=_described_tasks(target.active, target.standby, target.warmup),
+    )
+
+
+def _described_offsets(offsets: Mapping[Task, int]) -> list[describing.TaskOffset]:
+    return [
+        describing.TaskOffset(subtopology_id=task.subtopology_id, partition=task.partition, offset=offsets[task])
+        for task in sorted(offsets)
+    ]
+
+
+def _described_tasks(active: Iterable[Task], standby: Iterable[Task], warmup: Iterable[Task]) -> describing.Assignment:
+    def ids(tasks: Iterable[Task]) -> list[describing.TaskIds]:
+        return [
+            describing.TaskIds(subtopology_id=subtopology_id, partitions=partitions)
+            for subtopology_id, partitions in by_subtopology(tasks).items()
+        ]
+
+    return describing.Assignment(active_tasks=ids(active), standby_tasks=ids(standby), warmup_tasks=ids(warmup))

@@ -1,0 +1,165 @@
+"""A topology beside the topics there are: how many tasks it has, and which topics it still needs. Pure.
+
+Repartition topics that do not say how many partitions they have get as many as the inputs of the subtopology that
+writes them, which may themselves be such topics; then those that must match others (copartitions) are brought in line.
+Topics of state have as many partitions as their subtopology has tasks. A topic that exists with another number is left
+as it is, and nothing is computed until somebody has seen to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from penstock.groups.streams.model import Configured, InternalTopic, Status, StatusCode, Subtopology, Topology
+from penstock.log.refusals import Refused
+from penstock.wire.error_codes import ErrorCode
+
+Counts = Callable[[str], int | None]
+"""How many partitions the topic of a name has; None when there is no such topic."""
+
+_SHOWN = 3
+
+
+class _Misconfigured(Exception):
+    """The topics there are do not fit."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.detail)
+        self.status = status
+
+
+def configured(topology: Topology, existing: Counts) -> Configured:
+    """The topology as it can be run now. Raises `Refused` when no topics could make it run."""
+    try:
+        return _configured(topology, existing)
+    except _Misconfigured as problem:
+        return Configured(complaint=problem.status)
+
+
+def _configured(topology: Topology, existing: Counts) -> Configured:
+    parts = topology.subtopologies
+    absent = sorted({topic for part in parts for topic in part.sources if existing(topic) is None})
+    if absent:
+        detail = f"Source topics {_summary(absent)} are missing."
+        raise _Misconfigured(Status(StatusCode.MISSING_SOURCE_TOPICS, detail))
+    decided: dict[str, int] = _repartition_counts(parts, existing)
+
+    def count(topic: str) -> int:
+        found = existing(topic)
+        found = decided.get(topic) if found is None else found
+        if found is None:
+            raise _invalid(f"The number of partitions of topic {topic} cannot be told.")
+        return found
+
+    for part in parts:
+        for group in part.copartitions:
+            decided.update(_copartitioned(group, parts, count))
+    task_counts: dict[str, int] = {}
+    for part in sorted(parts, key=lambda part: part.subtopology_id):
+        if not part.inputs:
+            raise _invalid(f"No source topics found for subtopology {part.subtopology_id}")
+        task_counts[part.subtopology_id] = max(map(count, part.inputs))
+        decided.update(dict.fromkeys((topic.name for topic in part.changelogs), task_counts[part.subtopology_id]))
+    missing = _missing(parts, decided, existing)
+    complaint = None
+    if missing:
+        detail = f"Internal topics are missing: {_summary(topic.name for topic in missing)}"
+        complaint = Status(StatusCode.MISSING_INTERNAL_TOPICS, detail)
+    return Configured(task_counts=task_counts, partition_counts=decided, missing=missing, complaint=complaint)
+
+
+def _repartition_counts(parts: Iterable[Subtopology], existing: Counts) -> dict[str, int]:
+    """The partitions of each repartition topic: what it says, or what its writers read."""
+    decided = {
+        topic.name: topic.partitions for part in parts for topic in part.repartition_sources if topic.partitions != 0
+    }
+    open_sinks = [(sink, part) for part in parts for sink in part.repartition_sinks]
+    while open_sinks:
+        left = []
+        for sink, part in open_sinks:
+            if sink in decided:
+                continue
+            counts = [found for topic in part.sources if (found := existing(topic)) is not None]
+            counts += (decided[topic.name] for topic in part.repartition_sources if topic.name in decided)
+            if counts:
+                decided[sink] = max(counts)
+            else:
+                left.append((sink, part))
+        if len(left) == len(open_sinks):
+            raise _invalid(
+                "Failed to compute number of partitions for all repartition topics. There may be loops in the topology"
+                " that cannot be resolved."
+            )
+        open_sinks = left
+    for part in parts:
+        if any(topic.name not in decided for topic in part.repartition_sources):
+            raise _invalid(
+                "Failed to compute number of partitions for all repartition topics, because a repartition source topic"
+                " is never used as a sink topic."
+            )
+    return decided
+
+
+def _copartitioned(
+    group: frozenset[str], parts: Iterable[Subtopology], count: Callable[[str], int]
+) -> Mapping[str, int]:
+    """The partitions of the repartition topics in a set of topics that must have equally many."""
+    internal = [topic for part in parts for topic in part.repartition_sources]
+    fixed = sorted({topic.name for topic in internal if topic.partitions != 0})
+    repartitions = {name: count(name) for name in sorted(group & {topic.name for topic in internal})}
+    others = {name: count(name) for name in sorted(group - repartitions.keys())}
+    if others:
+        wanted = _same(others)
+    elif fixed:
+        wanted = _same({name: count(name) for name in fixed}, shown=repartitions)
+    else:
+        wanted = max(repartitions.values(), default=0)
+    for name, found in repartitions.items():
+        if name in fixed and found != wanted:
+            raise _Misconfigured(
+                Status(
+                    StatusCode.INCORRECTLY_PARTITIONED_TOPICS,
+                    f"Number of partitions [{found}] of repartition topic [{name}] doesn't match number of partitions"
+                    f" [{wanted}] of the source topic.",
+                )
+            )
+    return dict.fromkeys(repartitions, wanted)
+
+
+def _same(counts: Mapping[str, int], shown: Mapping[str, int] | None = None) -> int:
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name}={found}" for name, found in (counts if shown is None else shown).items())
+        detail = f"Following topics do not have the same number of partitions: [{{{listed}}}]"
+        raise _Misconfigured(Status(StatusCode.INCORRECTLY_PARTITIONED_TOPICS, detail))
+    return next(iter(counts.values()))
+
+
+def _missing(parts: Iterable[Subtopology], decided: Mapping[str, int], existing: Counts) -> tuple[InternalTopic, ...]:
+    """The internal topics that do not exist, with their numbers of partitions."""
+    internal = {
+        topic.name: replace(topic, partitions=topic.partitions or decided[topic.name])
+        for part in parts
+        for topic in (*part.repartition_sources, *part.changelogs)
+    }
+    for name in sorted(internal):
+        found = existing(name)
+        if found is not None and found != internal[name].partitions:
+            raise _Misconfigured(
+                Status(
+                    StatusCode.INCORRECTLY_PARTITIONED_TOPICS,
+                    f"Existing topic {name} has different number of partitions: expected {internal[name].partitions},"
+                    f" found {found}",
+                )
+            )
+    return tuple(internal[name] for name in sorted(internal) if existing(name) is None)
+
+
+def _invalid(message: str) -> Refused:
+    return Refused(ErrorCode.STREAMS_INVALID_TOPOLOGY, message)
+
+
+def _summary(topics: Iterable[str]) -> str:
+    names = list(topics)
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} additional topics" if more > 0 else "")

@@ -1,0 +1,501 @@
+"""Rules of streams groups (KIP-1071). Pure: no await, no clock, no I/O.
+
+A rule that turns a request down raises `Refused`; nothing of the group has changed then.
+
+What a heartbeat does, in this order: the member is found, or let in, with the topology if it is the first; the topology
+is looked at beside the topics there are, when those have changed; if any of this calls for another assignment, the
+group's epoch rises and a target is computed, at most once per interval; and the member goes a step towards its target.
+Most heartbeats do none of this: they set a timer and change nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from penstock.coordination.model import Reply, Timer, Waiter
+from penstock.groups.model import (
+    AnyGroup,
+    Decision,
+    Group,
+    GroupState,
+    GroupStored,
+    MemberRemoved,
+    MemberStored,
+    Record,
+)
+from penstock.groups.reconcile import Reconciliation
+from penstock.groups.streams.assignor import Assignee, assigned
+from penstock.groups.streams.endpoints import endpoints_of
+from penstock.groups.streams.model import (
+    JOINS,
+    LEAVES_FOR_A_WHILE,
+    Heartbeat,
+    HeartbeatResult,
+    Status,
+    StatusCode,
+    StreamsGroup,
+    StreamsGroupSettings,
+    StreamsMember,
+    TaskOffsets,
+    Topology,
+)
+from penstock.groups.streams.reconcile import reconciled
+from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, Task, Tasks
+from penstock.groups.streams.topology import configured
+from penstock.groups.terms import Terms, Topics, fingerprint, may_assign, next_heartbeat_ms
+from penstock.log.refusals import Refused
+from penstock.wire.error_codes import ErrorCode
+
+SESSION_TIMER = "session/"
+REBALANCE_TIMER = "rebalance/"
+"""A member has to give tasks back."""
+INITIAL_TIMER = "initial"
+"""The first assignment waits no longer."""
+
+TASK_OFFSET_INTERVAL_MS = 60_000
+ACCEPTABLE_RECOVERY_LAG = 10_000
+"""What Kafka tells members about warm-ups, of which there are none."""
+
+
+# --- Heartbeats ----------------------------------------------------------------------------------------------------
+
+
+def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
+    """Let a member in, keep it alive, and tell it what to do next."""
+    before = _entered(group, request, terms.streams)
+    known, replaced = _found(before, request)
+    member = _said(known, request)
+    members = {key: one for key, one in before.members.items() if replaced is None or key != replaced.member_id}
+    after = replace(
+        before, members={**members, member.member_id: member}, topology=_topology(before, request), empty_since_ms=None
+    )
+    after = _looked_at_topics(after, terms)
+    _check_tasks(after, request.owned)
+    after = _with_offsets(after, request)
+    if _calls_for_assignment(before, after, known, member, terms.streams):
+        after = replace(
+            after, epoch=before.epoch + 1, changed_ms=terms.now_ms, configs=terms.streams.assignment_configs
+        )
+    timers: list[Timer] = []
+    if not before.members and not after.is_delayed and terms.streams.initial_rebalance_delay_ms > 0:
+        after = replace(after, is_delayed=True)
+        timers.append(Timer(INITIAL_TIMER, terms.streams.initial_rebalance_delay_ms))
+    after, delay = _retargeted(after, terms)
+    target = NO_TASKS if after.is_delayed else after.members[member.member_id].target
+    member = reconciled(after.members[member.member_id], target, after.target_epoch, request.owned, after.members)
+    after = replace(after, members={**after.members, member.member_id: member})
+    if request.shuts_down and after.shutdown_by is None:
+        after = replace(after, shutdown_by=member.member_id)
+    changed_tasks = member.assigned != known.assigned
+    if member.endpoint != known.endpoint or (changed_tasks and member.endpoint is not None):
+        after = replace(after, endpoint_epoch=after.endpoint_epoch + 1)
+    endpoints = endpoints_of(after, terms.topics) if after.endpoint_epoch != request.endpoint_epoch else None
+    if not isinstance(group, StreamsGroup):
+        after = replace(after, endpoint_epoch=0)  # As in Kafka: what a new group knows of endpoints is told again.
+    result = HeartbeatResult(
+        member_id=member.member_id,
+        epoch=member.epoch,
+        interval_ms=_interval_ms(after, member, terms),
+        task_offset_interval_ms=TASK_OFFSET_INTERVAL_MS,
+        acceptable_recovery_lag=ACCEPTABLE_RECOVERY_LAG,
+        statuses=_statuses(after, member, delay, request, terms.streams),
+        tasks=member.assigned if request.epoch == JOINS or changed_tasks else None,
+        endpoint_epoch=after.endpoint_epoch,
+        endpoints=endpoints,
+        missing=() if after.configured is None else after.configured.missing,
+    )
+    timers += _member_timers(known, member, replaced, terms.streams)
+    return Decision(
+        state=after, records=_records(before, after, is_new=group is not before), replies=(Reply(waiter, result),),
+        timers=tuple(timers),
+    )  # fmt: skip
+
+
+def _entered(group: AnyGroup | None, request: Heartbeat, settings: StreamsGroupSettings) -> StreamsGroup:
+    """The streams group a request means, made if a member joins it; with room for the member."""
+    if not isinstance(group, StreamsGroup):
+        if group is None and request.epoch != JOINS:
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, "Streams group not found.")
+        is_empty_classic = isinstance(group, Group) and group.state is GroupState.EMPTY
+        if group is not None and not (is_empty_classic and request.epoch == JOINS):
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, "Group is not a streams group.")
+        return StreamsGroup()
+    is_known = request.member_id in group.members or group.static_member(request.instance_id) is not None
+    if request.epoch == JOINS and not is_known and len(group.members) >= settings.max_size:
+        raise Refused(
+            ErrorCode.GROUP_MAX_SIZE_REACHED,
+            f"The streams group has reached its maximum capacity of {settings.max_size} members.",
+        )
+    return group
+
+
+def _found(group: StreamsGroup, request: Heartbeat) -> tuple[StreamsMember, StreamsMember | None]:
+    """The member a heartbeat comes from, and the one that it replaces."""
+    if request.instance_id is None:
+        member = group.members.get(request.member_id)
+        if member is None and request.epoch == JOINS:
+            return StreamsMember(member_id=request.member_id), None
+        if member is None:
+            raise _unknown_member(request.member_id)
+        _check_epoch(member, request)
+        return member, None
+    member = group.static_member(request.instance_id)
+    if request.epoch == JOINS:
+        if member is None:
+            return group.members.get(request.member_id, StreamsMember(member_id=request.member_id)), None
+        if member.epoch != LEAVES_FOR_A_WHILE:
+            if member.member_id == request.member_id:
+                return member, None
+            raise Refused(
+                ErrorCode.UNRELEASED_INSTANCE_ID,
+                f"Static member {request.member_id} with instance id {request.instance_id} cannot join the group"
+                f" because the instance id is owned by {member.member_id} member.",
+            )
+        # It is not new in what it has: that stays where it is.
+        return replace(member, member_id=request.member_id, epoch=0, previous_epoch=0), member
+    member = _static_member(group, request)
+    _check_epoch(member, request)
+    return member, None
+
+
+def _static_member(group: StreamsGroup, request: Heartbeat) -> StreamsMember:
+    member = group.static_member(request.instance_id)
+    if member is None:
+        raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {request.instance_id} is unknown.")
+    if member.member_id != request.member_id:
+        raise Refused(
+            ErrorCode.FENCED_INSTANCE_ID,
+            f"Static member {request.member_id} with instance id {request.instance_id} was fenced by member"
+            f" {member.member_id}.",
+        )
+    return member
+
+
+def _unknown_member(member_id: str) -> Refused:
+    return Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Member {member_id} is not a member of the group.")
+
+
+def _check_epoch(member: StreamsMember, request: Heartbeat) -> None:
+    """A member is in its epoch; or in the one before if it may not know better, and has nothing it must not have."""
+    if request.epoch in (JOINS, member.epoch):
+        return
+    if (
+        request.epoch == member.previous_epoch < member.epoch
+        and request.owned is not None
+        and request.owned.is_part_of(member.assigned)
+    ):
+        return
+    relation = "greater" if request.epoch > member.epoch else "smaller"
+    raise Refused(
+        ErrorCode.FENCED_MEMBER_EPOCH,
+        f"The streams group member has a {relation} member epoch ({request.epoch}) than the one known by the group"
+        f" coordinator ({member.epoch}). The member must abandon all its partitions and rejoin.",
+    )
+
+
+def _said(member: StreamsMember, request: Heartbeat) -> StreamsMember:
+    """The member with what its heartbeat says about it."""
+    joins = request.epoch == JOINS
+    said = replace(
+        member,
+        instance_id=member.instance_id if request.instance_id is None else request.instance_id,
+        rack_id=member.rack_id if request.rack_id is None else request.rack_id,
+        rebalance_timeout_ms=(
+            member.rebalance_timeout_ms if request.rebalance_timeout_ms == -1 else request.rebalance_timeout_ms
+        ),
+        topology_epoch=member.topology_epoch if request.topology is None else request.topology.epoch,
+        process_id=member.process_id if request.process_id is None else request.process_id,
+        endpoint=request.endpoint if joins or request.endpoint is not None else member.endpoint,
+        client_tags=member.client_tags if request.client_tags is None else request.client_tags,
+        client_id=request.client_id,
+        client_host=request.client_host,
+    )
+    return member if said == member else said
+
+
+def _topology(group: StreamsGroup, request: Heartbeat) -> Topology | None:
+    """The group's topology, which is the first that a member brought. An older one is stale, another is no update."""
+    if request.topology is None or group.topology is None:
+        return request.topology or group.topology
+    if request.topology.epoch >= group.topology.epoch and request.topology != group.topology:
+        raise Refused(ErrorCode.INVALID_REQUEST, "Topology updates are not supported yet.")
+    return group.topology
+
+
+def _looked_at_topics(group: StreamsGroup, terms: Terms) -> StreamsGroup:
+    """The group with its topology beside the topics there are now."""
+    topology, topics = group.topology, terms.topics
+    if topology is None or (group.configured is not None and group.topics_version == topics.version):
+        return group
+    seen = fingerprint(topology.required, topics)
+    found = group.configured
+    if found is None or seen != group.topics_hash:
+        found = configured(topology, lambda name: _partition_count(topics, name))
+    ready = topology.epoch if found.complaint is None else -1
+    return replace(
+        group, configured=found, topics_version=topics.version, topics_hash=seen, validated_epoch=ready
+    )  # fmt: skip
+
+
+def _partition_count(topics: Topics, name: str) -> int | None:
+    topic_id = topics.topic_id(name)
+    return None if topic_id is None else topics.partition_count(topic_id)
+
+
+def _check_tasks(group: StreamsGroup, owned: Tasks | None) -> None:
+    """Nobody has a task that there is not."""
+    found = group.configured
+    if owned is None or found is None or found.complaint is not None or found.task_counts is None:
+        return
+    for task in sorted(owned.active | owned.standby | owned.warmup):
+        count = found.task_counts.get(task.subtopology_id)
+        if count is None:
+            raise Refused(
+                ErrorCode.INVALID_REQUEST, f"Subtopology {task.subtopology_id} does not exist in the topology."
+            )
+        if not 0 <= task.partition < count:
+            raise Refused(
+                ErrorCode.INVALID_REQUEST,
+                f"Task {task.partition} for subtopology {task.subtopology_id} is invalid. Number of tasks for this"
+                f" subtopology: {count}",
+            )
+
+
+def _with_offsets(group: StreamsGroup, request: Heartbeat) -> StreamsGroup:
+    """The group with what a member says about the state it has. Tasks that there are not are not remembered."""
+    if request.reached is None and request.ends is None:
+        return group
+    counts = (None if group.configured is None else group.configured.task_counts) or {}
+
+    def known(offsets: Mapping[Task, int]) -> dict[Task, int]:
+        return {task: at for task, at in offsets.items() if 0 <= task.partition < counts.get(task.subtopology_id, 0)}
+
+    before = group.task_offsets.get(request.member_id, TaskOffsets())
+    said = TaskOffsets(
+        reached=before.reached if request.reached is None else known(request.reached),
+        ends=before.ends if request.ends is None else known(request.ends),
+    )
+    return replace(group, task_offsets={**group.task_offsets, request.member_id: said})
+
+
+def _calls_for_assignment(
+    before: StreamsGroup, after: StreamsGroup, known: StreamsMember, member: StreamsMember,
+    settings: StreamsGroupSettings,
+) -> bool:  # fmt: skip
+    """Whether tasks may have to be assigned anew. A static member that comes back as it was changes nothing."""
+    if member.instance_id is None:
+        member_changed = member != known
+    else:
+        member_changed = _matters(member) != _matters(known)
+    return (
+        member_changed
+        or after.topics_hash != before.topics_hash
+        or after.validated_epoch != before.validated_epoch
+        or before.configs != settings.assignment_configs
+    )
+
+
+def _matters(member: StreamsMember) -> tuple[object, ...]:
+    return member.topology_epoch, member.rack_id, member.client_tags, member.process_id
+
+
+# --- Targets -------------------------------------------------------------------------------------------------------
+
+
+def _retargeted(group: StreamsGroup, terms: Terms) -> tuple[StreamsGroup, Status | None]:
+    """The group with the target that its epoch calls for, or why that has to wait."""
+    if group.is_delayed:
+        detail = "Assignment delayed due to the configured initial rebalance delay."
+        return group, Status(StatusCode.ASSIGNMENT_DELAYED, detail)
+    if group.target_epoch >= group.epoch:
+        return group, None
+    found = group.configured
+    task_counts = {} if found is None or found.complaint is not None else found.task_counts or {}
+    work = len(group.members) + sum(task_counts.values())
+    if not may_assign(group.assigned_ms, terms.streams.assignment_interval_ms, work, terms.now_ms):
+        detail = "Assignment delayed due to the configured assignment interval."
+        return group, Status(StatusCode.ASSIGNMENT_DELAYED, detail)
+    parts = () if group.topology is None else group.topology.subtopologies
+    targets = assigned(
+        (_assignee(group, member) for member in group.members.values()),
+        task_counts,
+        frozenset(part.subtopology_id for part in parts if part.changelogs),
+        int(group.configs.get("num.standby.replicas", "0")),
+    )
+    members = {
+        member_id: member if member.target == targets[member_id] else replace(member, target=targets[member_id])
+        for member_id, member in group.members.items()
+    }
+    return replace(group, members=members, target_epoch=group.epoch, assigned_ms=terms.now_ms), None
+
+
+def _assignee(group: StreamsGroup, member: StreamsMember) -> Assignee:
+    offsets = group.task_offsets.get(member.member_id)
+    return Assignee(
+        member_id=member.member_id,
+        process_id=member.process_id,
+        active=frozenset(member.assigned.active),
+        standby=member.assigned.standby,
+        reached={} if offsets is None else offsets.reached,
+    )
+
+
+# --- What members are told -----------------------------------------------------------------------------------------
+
+
+def _interval_ms(group: StreamsGroup, member: StreamsMember, terms: Terms) -> int:
+    return next_heartbeat_ms(
+        terms.streams.heartbeat_interval_ms, len(group.members), is_settled=member.has_reached(group.epoch),
+        changed_ms=group.changed_ms, now_ms=terms.now_ms,
+    )  # fmt: skip
+
+
+def _statuses(
+    group: StreamsGroup, member: StreamsMember, delay: Status | None, request: Heartbeat,
+    settings: StreamsGroupSettings,
+) -> tuple[Status, ...]:  # fmt: skip
+    """In Kafka's order."""
+    found: list[Status] = []
+    topology = group.topology
+    if topology is not None and member.topology_epoch < topology.epoch:
+        detail = (
+            f"The member's topology epoch {member.topology_epoch} is behind the group's topology epoch"
+            f" {topology.epoch}."
+        )
+        found.append(Status(StatusCode.STALE_TOPOLOGY, detail))
+    if delay is not None:
+        found.append(delay)
+    if group.configured is not None and group.configured.complaint is not None:
+        found.append(group.configured.complaint)
+    if group.shutdown_by is not None:
+        detail = (
+            f"Streams group member {group.shutdown_by} encountered a fatal error and requested a shutdown for the"
+            " entire application."
+        )
+        found.append(Status(StatusCode.SHUTDOWN_APPLICATION, detail))
+    absent = [tag for tag in settings.rack_aware_assignment_tags if tag not in member.client_tags]
+    if absent and request.knows_tags:
+        detail = (
+            f"Missing required client tags for rack-aware standby assignment: [{', '.join(absent)}]. Configure them via"
+            " 'client.tag.<tagKey>' in your Streams config."
+        )
+        found.append(Status(StatusCode.MISSING_CLIENT_TAGS, detail))
+    return tuple(found)
+
+
+def _member_timers(
+    known: StreamsMember, member: StreamsMember, replaced: StreamsMember | None, settings: StreamsGroupSettings
+) -> list[Timer]:
+    timers = [] if replaced is None or replaced.member_id == member.member_id else _no_timers(replaced.member_id)
+    timers.append(Timer(SESSION_TIMER + member.member_id, settings.session_timeout_ms))
+    if (member.state, member.epoch, member.assigned) != (known.state, known.epoch, known.assigned):
+        gives_back = member.state is Reconciliation.UNREVOKED
+        timers.append(Timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms if gives_back else None))
+    return timers
+
+
+def _no_timers(member_id: str) -> list[Timer]:
+    return [Timer(SESSION_TIMER + member_id, None), Timer(REBALANCE_TIMER + member_id, None)]
+
+
+# --- Leaving -------------------------------------------------------------------------------------------------------
+
+
+def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
+    """Take a member out, or note that a static one is away for a while and keeps what it has."""
+    if not isinstance(group, StreamsGroup):
+        text = "Group not found." if group is None else "Group is not a streams group."
+        raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, text)
+    if request.instance_id is None:
+        member = group.members.get(request.member_id)
+        if member is None:
+            raise _unknown_member(request.member_id)
+    else:
+        member = _static_member(group, request)
+    before = group
+    if request.shuts_down and before.shutdown_by is None:
+        before = replace(before, shutdown_by=member.member_id)
+    reply = Reply(waiter, HeartbeatResult(member_id=member.member_id, epoch=request.epoch))
+    if request.epoch != LEAVES_FOR_A_WHILE or request.instance_id is None:
+        return _without(before, member, terms.now_ms, reply)
+    # What it comes back with counts as had since ever, so that what its old self commits late is taken.
+    kept = replace(member.assigned, active=dict.fromkeys(member.assigned.active, 0))
+    away = replace(member, epoch=LEAVES_FOR_A_WHILE, assigned=kept, revoking=NONE_HELD)
+    return Decision(
+        state=replace(before, members={**before.members, member.member_id: away}),
+        records=(MemberStored(away),),
+        replies=(reply,),
+        timers=(Timer(REBALANCE_TIMER + member.member_id, None),),
+    )
+
+
+def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: Reply) -> Decision:
+    """The group without a member; the others hear of a new assignment with their next heartbeats."""
+    members = {key: one for key, one in group.members.items() if key != member.member_id}
+    offsets = {key: said for key, said in group.task_offsets.items() if key != member.member_id}
+    after = replace(group, members=members, task_offsets=offsets, epoch=group.epoch + 1, changed_ms=now_ms)
+    timers = _no_timers(member.member_id)
+    if not members:
+        # The next member to come need not wait for the assignment of one that has gone.
+        after = replace(
+            after, target_epoch=after.epoch, assigned_ms=0, empty_since_ms=now_ms, shutdown_by=None, is_delayed=False
+        )
+        timers.append(Timer(INITIAL_TIMER, None))
+    return Decision(
+        state=after,
+        records=(MemberRemoved(member.member_id), GroupStored(after)),
+        replies=replies,
+        timers=tuple(timers),
+    )
+
+
+# --- Timers --------------------------------------------------------------------------------------------------------
+
+
+def expired(group: StreamsGroup, timer: str, terms: Terms) -> Decision:
+    """A timer fired."""
+    if timer == INITIAL_TIMER:
+        after, _ = _retargeted(replace(group, is_delayed=False), terms)
+        return Decision(state=after, records=_records(group, after))
+    for prefix in (SESSION_TIMER, REBALANCE_TIMER):
+        member = group.members.get(timer.removeprefix(prefix)) if timer.startswith(prefix) else None
+        if member is not None and (prefix == SESSION_TIMER or member.state is Reconciliation.UNREVOKED):
+            return _without(group, member, terms.now_ms)
+    return Decision(state=group)
+
+
+def restored(group: StreamsGroup, terms: Terms) -> Decision:
+    """A group was read from the store: everybody has a whole session to be heard of again."""
+    timers = [Timer(SESSION_TIMER + member_id, terms.streams.session_timeout_ms) for member_id in group.members]
+    timers += (
+        Timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms)
+        for member in group.members.values()
+        if member.state is Reconciliation.UNREVOKED
+    )
+    return Decision(state=group, timers=tuple(timers))
+
+
+# --- Records -------------------------------------------------------------------------------------------------------
+
+
+def _records(before: StreamsGroup, after: StreamsGroup, *, is_new: bool = False) -> tuple[Record, ...]:
+    """What is to be made durable of a change."""
+    records: list[Record] = [MemberRemoved(member_id) for member_id in before.members if member_id not in after.members]
+    records += (
+        MemberStored(member) for key, member in after.members.items() if _differs(before.members.get(key), member)
+    )
+    if is_new or _stored(before) != _stored(after) or before.members.keys() != after.members.keys():
+        records.append(GroupStored(after))
+    return tuple(records)
+
+
+def _differs(before: StreamsMember | None, after: StreamsMember) -> bool:
+    return before is not after and before != after
+
+
+def _stored(group: StreamsGroup) -> tuple[object, ...]:
+    return (
+        group.epoch, group.target_epoch, group.assigned_ms, group.topology, group.validated_epoch, group.topics_hash,
+        group.configs, group.empty_since_ms,
+    )  # fmt: skip

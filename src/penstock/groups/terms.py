@@ -1,0 +1,76 @@
+"""What rules go by beside the group and the request, and what all protocols in which the broker assigns do alike.
+
+Pure: no await, no clock, no I/O.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock.groups.settings import ConsumerSettings, GroupSettings
+from penstock.groups.streams.model import StreamsGroupSettings
+
+QUICK_INTERVAL_MS = 250
+"""How often members send heartbeats while something is under way, if they are few."""
+SETTLING_MS = 2_000
+"""For how long after its last change a group is taken to change again."""
+WORK_PER_MS = 200
+"""Members and partitions that an assignor gets through in a millisecond, at least. It is given a tenth of the time."""
+
+
+class Topics(Protocol):
+    """The topics of a virtual cluster, as rules see them."""
+
+    @property
+    def version(self) -> int:
+        """Another number after every change of any topic; never 0."""
+
+    def topic_id(self, name: str) -> bytes | None:
+        """The id of the topic of that name, or None."""
+
+    def topic_name(self, topic_id: bytes) -> str | None:
+        """The name of the topic with that id, or None."""
+
+    def partition_count(self, topic_id: bytes) -> int | None:
+        """How many partitions it has, or None when there is no such topic."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a rule goes by beside the group and the request."""
+
+    now_ms: int
+    topics: Topics
+    settings: GroupSettings
+    consumer: ConsumerSettings
+    """Those of this group."""
+    streams: StreamsGroupSettings
+    """Those of this group."""
+
+
+def fingerprint(names: Iterable[str], topics: Topics) -> int:
+    """A number that is another when topics are others, or have other partitions; 0 if none of them exists."""
+    digest = hashlib.blake2b(digest_size=8)
+    found = False
+    for name in sorted(names):
+        topic_id = topics.topic_id(name)
+        if topic_id is not None:
+            found = True
+            digest.update(topic_id + (topics.partition_count(topic_id) or 0).to_bytes(4, "big"))
+    return int.from_bytes(digest.digest(), "big", signed=True) if found else 0
+
+
+def may_assign(assigned_ms: int, interval_ms: int, work: int, now_ms: int) -> bool:
+    """Whether it is time for another target: not too soon after the last one, and the later the more work it is."""
+    pause_ms = max(interval_ms, work * 10 // WORK_PER_MS)
+    return assigned_ms == 0 or not 0 <= now_ms - assigned_ms < pause_ms
+
+
+def next_heartbeat_ms(interval_ms: int, member_count: int, *, is_settled: bool, changed_ms: int, now_ms: int) -> int:
+    """When a member is to be heard of again: soon, while there may be something to tell it."""
+    if is_settled and not 0 <= now_ms - changed_ms < SETTLING_MS:
+        return interval_ms
+    return min(interval_ms, max(QUICK_INTERVAL_MS, member_count))
