@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from penstock.agent.apis import Api, Handlers, apis, guarded
+from penstock.agent.apis import Api, Handlers, apis, audited, guarded
 from penstock.agent.client_metrics import check_destination, open_sink
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.gate import Gate
@@ -27,13 +27,16 @@ from penstock.agent.server import Server
 from penstock.agent.tls import ServerTls
 from penstock.agent.turns import at_turn_end
 from penstock.agent.web import Web
+from penstock.audit.service import QUEUE_MAX, AuditLog
+from penstock.audit.settings import AuditSettings
+from penstock.audit.topic import TopicAppender
 from penstock.authorization.authorizer import Authorizer, is_super_user
 from penstock.authorization.guards.table import Guards
 from penstock.authorization.handlers import AclHandlers
 from penstock.authorization.service import AclService
 from penstock.authorization.settings import AuthorizationSettings
 from penstock.base.clock import Clock, SystemClock
-from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID, RequestContext
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
@@ -144,6 +147,7 @@ class Tuning:
     tail_bytes: int = TAIL_BYTES
     tail_chunk_bytes: int = TAIL_CHUNK_BYTES
     compaction: CompactionPolicy = CompactionPolicy()  # noqa: RUF009  # frozen
+    audit_queue: int = QUEUE_MAX
 
 
 class Agent:
@@ -228,6 +232,7 @@ class Agent:
         await self._open_groups()
         await self._open_quotas()
         self._open_telemetry()
+        self._open_audit()
         await self.transactions.open()
         self._listen()
         self.ready = True
@@ -416,6 +421,34 @@ class Agent:
                 max_bytes=self.settings.whole("telemetry.max.bytes"), broker_id=NODE_ID,
             )  # fmt: skip
 
+    def _open_audit(self) -> None:
+        settings = AuditSettings.of(self.settings, asks_for_credentials=self.asks_for_credentials)
+        self.audit: AuditLog | None = None
+        if not settings.is_on:
+            return
+        appender = TopicAppender(
+            topics=self.topics, writer=self.writer, clock=self.clock, cluster_id=PLATFORM_CLUSTER_ID,
+            retention_ms=settings.retention_ms,
+        )  # fmt: skip
+        self.audit = AuditLog(
+            policy=settings.policy, appender=appender, names=self._name_of_cluster,
+            home_cluster_id=PLATFORM_CLUSTER_ID, correlation_id=lambda of: self.server.correlation_id(of),
+            clock=self.clock, randomness=self.randomness, queue_max=self.tuning.audit_queue,
+        )  # fmt: skip
+        # When there are no more requests that it could hear of.
+        self._closing.push_async_callback(self._finish_audit, self.audit)
+        if self.authorizer is not None:
+            self.authorizer.listener = self.audit
+
+    def _name_of_cluster(self, cluster_id: int) -> str:
+        """What a virtual cluster is called where Kafka calls clusters something, also when it has just gone."""
+        cluster = self.clusters.by_id(cluster_id)
+        return str(cluster_id) if cluster is None else cluster.kafka_id
+
+    async def _finish_audit(self, audit: AuditLog) -> None:
+        await audit.close()
+        await self._drain()
+
     def _enforce_quotas(self) -> None:
         """Ask about limits while there are any, and not otherwise."""
         throttles = self.throttles
@@ -439,8 +472,10 @@ class Agent:
         self.quotas.on_change = self._enforce_quotas
         self._enforce_quotas()
         handlers = self._handlers()
-        dispatcher.serve(self._guarded(apis(handlers), produce))
+        table = self._guarded(apis(handlers), produce)
+        dispatcher.serve(table if self.audit is None else audited(table, self.audit))
         self.gate = self._gate(dispatcher)
+        self.gate.listener = self.audit
         server = self.server = Server(
             clock=self.clock,
             dispatch=dispatcher,
@@ -453,6 +488,7 @@ class Agent:
             max_connections_per_host=settings.max_connections_per_ip,
             idle_s=settings.connections_max_idle_ms / 1000,
         )
+        server.listener = self.audit
         if handlers.share is not None:
             server.on_closed = handlers.share.on_connection_closed
         self.writer.on_drained = server.make_room

@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.agent.api_versions import ApiVersionsHandler, features_of
 from penstock.agent.features import FeatureHandlers
+from penstock.audit.service import AuditLog
 from penstock.authorization.guards.table import OWN, Guards
 from penstock.authorization.handlers import AclHandlers
 from penstock.base.context import RequestContext
@@ -256,5 +257,13 @@ def guarded(table: Mapping[int, Api], guards: Guards) -> Mapping[int, Api]:
     """The same table for callers who are not trusted. Produce and Fetch see to themselves."""
     return {
         key: api if key in OWN or api.handle is None else replace(api, handle=guards.guarded(key, api.handle))
+        for key, api in table.items()
+    }
+
+
+def audited(table: Mapping[int, Api], audit: AuditLog) -> Mapping[int, Api]:
+    """The same table, whose changes are told in the audit log."""
+    return {
+        key: api if api.handle is None else replace(api, handle=audit.audited(key, api.handle))
         for key, api in table.items()
     }

@@ -90,9 +90,9 @@ class Connection:
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
         "_muted_until", "_out", "_pending", "_prefetching", "_queue", "_queue_bytes", "_reader", "_server", "_slots",
-        "_sock", "_writing", "answer", "cancel_wait", "closed", "connection_id", "fd", "host", "identity",
-        "last_active", "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port", "produces",
-        "software", "stalled_since", "task", "throttle_ms",
+        "_sock", "_writing", "answer", "cancel_wait", "closed", "connection_id", "correlation_id", "fd", "host",
+        "identity", "last_active", "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port",
+        "produces", "software", "stalled_since", "task", "throttle_ms",
     )  # fmt: skip
 
     def __init__(
@@ -106,6 +106,8 @@ class Connection:
         self.software: tuple[str, str] | None = None
         """Name and version of the client's program, if it said so."""
         self.connection_id = connection_id
+        self.correlation_id = 0
+        """The client's number of the request that is being carried out."""
         self.listener = listener
         self.identity = identity
         """Whose connection it is; nobody's before that is proven."""

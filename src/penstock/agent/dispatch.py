@@ -103,6 +103,7 @@ class Dispatcher:
             raise Malformed(f"{problem} (client id {header.client_id!r})") from problem
         if key == ApiKey.API_VERSIONS and request.client_software_name:
             connection.introduce(request.client_software_name, request.client_software_version)
+        connection.correlation_id = header.correlation_id
         context = connection.context(version, header.client_id)
         slot = connection.open_slot()
         if key == ApiKey.PRODUCE:
@@ -132,6 +133,7 @@ class Dispatcher:
         if taken is None:
             return False
         self.requests[ApiKey.PRODUCE] += 1
+        connection.correlation_id = taken.correlation_id
         context = connection.context(shape.version, shape.client_id)
         stopwatch = None
         if self.throttles is not None:

@@ -21,6 +21,7 @@ from typing import Any
 from penstock.agent.connection import SIZE, Connection, Slot
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
+from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.authenticator import Authenticator, Exchange
 from penstock.identity.failures import Denied, InvalidCredentials
 from penstock.identity.model import Identity
@@ -97,6 +98,7 @@ class Gate:
         self._penalties = penalties
         self._max_receive_bytes, self._max_session_ms = max_receive_bytes, max_session_ms
         self.stats = GateStats()
+        self.listener: AttemptListener | None = None
 
     def admit(self, connection: Connection) -> None:
         """A connection begins."""
@@ -161,6 +163,8 @@ class Gate:
             response.error_code = ErrorCode.UNSUPPORTED_SASL_MECHANISM
             answer = codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
             slot = connection.open_slot()
+            login.mechanism = ""
+            self._tell(connection, login, message="The mechanism is not offered.")
             self._wait(connection, self._fail(connection, slot, answer, f"mechanism {mechanism[:64]!r} is not offered"))
             return
         if login.prolongs and mechanism != login.mechanism:
@@ -195,8 +199,12 @@ class Gate:
             step = await login.exchange.step(token)
             if step.identity is not None:
                 _check_same(login, step.identity)
+            elif login.exchange.failure is not None:
+                self._tell(connection, login, message=login.exchange.failure)
         except Denied as denied:
             reason = self._told(login, denied)
+            if login.exchange is None or login.exchange.failure is None:
+                self._tell(connection, login, message=str(denied))
             await self._fail(connection, slot, wrapping.failure(reason), f"{login.mechanism}: {denied}")
         except PlatformError as problem:
             # The client tries again on another connection: nothing was found out about its credentials.
@@ -222,6 +230,7 @@ class Gate:
     def _let_in(self, connection: Connection, login: Login, identity: Identity) -> int:
         """It is proven whose connection this is; how long that holds, in ms, 0 for as long as it lasts."""
         self._penalties.succeeded(connection.host)
+        self._tell(connection, login, identity)
         if login.prolongs:
             self.stats.prolonged += 1
         else:
@@ -243,6 +252,22 @@ class Gate:
         if identity.expires_ms is not None:
             limits.append(max(0, identity.expires_ms - self._clock.now_ms()))
         return min(limits) if limits else None
+
+    def _tell(
+        self, connection: Connection, login: Login, identity: Identity | None = None, *, message: str = ""
+    ) -> None:
+        if self.listener is None:
+            return
+        protocol, exchange = connection.listener.protocol, login.exchange
+        self.listener.on_attempt(
+            Attempt(
+                mechanism=f"{protocol}/{login.mechanism}" if login.mechanism else protocol,
+                client_host=connection.host, connection_id=connection.connection_id,
+                cluster_id=login.cluster_id, identity=identity, message=message,
+                claimed=None if exchange is None else exchange.claimed,
+                is_unknown=exchange is not None and exchange.is_unknown,
+            )
+        )  # fmt: skip
 
     # ---- failures ------------------------------------------------------------------------------------------------
 

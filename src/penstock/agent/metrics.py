@@ -64,6 +64,7 @@ class _AgentCollector:
         ):
             yield GaugeMetricFamily(name, text, value)
         yield from _limits(agent)
+        yield from _audit(agent)
         yield from _background(agent)
         yield from _of_clients(agent)
 
@@ -78,6 +79,18 @@ def _limits(agent: Agent) -> Iterator[Metric]:
     entities = sum(agent.quotas.counts.values())
     yield GaugeMetricFamily("penstock_quota_entities", "Users, clients and addresses that have quotas.", entities)
     yield GaugeMetricFamily("penstock_quota_meters", "What is measured for them now.", agent.throttles.meter_count)
+
+
+def _audit(agent: Agent) -> Iterator[Metric]:
+    audit = agent.audit
+    events = CounterMetricFamily("penstock_audit_events", "Events in the audit log.", labels=["type"])
+    for kind, count in (audit.stats.events if audit else {}).items():
+        events.add_metric([kind], count)
+    yield events
+    lost = audit.stats.lost if audit else 0
+    yield CounterMetricFamily("penstock_audit_lost", "What the audit log should have told, and never will.", lost)
+    waiting = audit.waiting if audit else 0
+    yield GaugeMetricFamily("penstock_audit_waiting", "What the audit log has yet to tell.", waiting)
 
 
 def _of_clients(agent: Agent) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ from penstock.agent.tls import Handshake, ServerTls, TlsStream
 from penstock.agent.turns import at_turn_end
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
+from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.failures import Denied
 from penstock.identity.model import NOBODY, Identity
 from penstock.storage.arena import CHUNK_BYTES, Arena
@@ -126,6 +127,8 @@ class Server:
         self.accepted = 0
         self.on_closed: Callable[[int], None] = lambda connection_id: None
         """Told of every connection that ended."""
+        self.listener: AttemptListener | None = None
+        """Hears of clients' certificates."""
 
     def now(self) -> float:
         """Seconds, for time-outs."""
@@ -197,10 +200,15 @@ class Server:
                     identity = NOBODY if listener.uses_sasl else tls.identity_of(handshake.sock)
                 except Denied as denied:
                     problem = str(denied)
+                    handshake.is_denied = True
                     handshake.sock.close()
                 else:
                     self._connect(TlsStream(handshake.sock), host, listener, identity, port)
+                    if identity is not NOBODY:
+                        self._tell(host, listener, self._last_id, identity)
                     return
+            if handshake.is_denied:
+                self._tell(host, listener, message=problem)
             self._forget_host(host)
             self.complaints.warn("a connection from %s does not get to speak TLS: %s", host, problem)
 
@@ -211,6 +219,23 @@ class Server:
             self._forget_host(host)
             return
         self._handshakes.add(Handshake(wrapped, self.loop, done))
+
+    def _tell(
+        self, host: str, listener: Listener, connection_id: int = 0, identity: Identity | None = None, *,
+        message: str = "",
+    ) -> None:  # fmt: skip
+        if self.listener is not None:
+            self.listener.on_attempt(
+                Attempt(
+                    mechanism=listener.protocol, client_host=host, connection_id=connection_id, identity=identity,
+                    message=message,
+                )
+            )  # fmt: skip
+
+    def correlation_id(self, connection_id: int) -> int | None:
+        """Which request a connection is at, in its client's count."""
+        connection = self._connections.get(connection_id)
+        return None if connection is None else connection.correlation_id
 
     def _turn_away(self, sock: socket.socket, after_ms: int) -> None:
         """Close a connection that came too soon, but not at once: its client would be back at once. As in Kafka."""

@@ -32,6 +32,7 @@ RECORD_BYTES = 16 * 1024
 HANDSHAKE_S = 15.0
 _RELOAD_S = 1.0
 _CLIENT_AUTH = {"none": ssl.CERT_NONE, "requested": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
 _WOULD_BLOCK = (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _log = logging.getLogger(__name__)
 
@@ -166,6 +167,8 @@ class Handshake:
         self._loop, self._done = loop, done
         self._fd = sock.fileno()
         self._writing = False
+        self.is_denied = False
+        """Whether it ended because of the client's certificate, or because there was none."""
         self._timer = loop.call_later(HANDSHAKE_S, self.end, "the handshake takes too long")
         loop.add_reader(self._fd, self._go_on)
 
@@ -177,8 +180,10 @@ class Handshake:
         except ssl.SSLWantWriteError:
             self._wait_writable(True)
         except ssl.SSLCertVerificationError as problem:
+            self.is_denied = True
             self.end(f"its certificate is refused: {problem.verify_message}")
         except OSError as problem:
+            self.is_denied = isinstance(problem, ssl.SSLError) and problem.reason == _NO_CERTIFICATE
             self.end(_cause(problem))
         else:
             self.end(None)

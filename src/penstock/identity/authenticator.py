@@ -43,6 +43,13 @@ class Step:
 class Exchange(Protocol):
     """One attempt to prove something."""
 
+    claimed: str | None
+    """Who the client says it is, once it is known that there is somebody, or may have been a key, of that name."""
+    is_unknown: bool
+    """Whether there is nobody of the name that was claimed."""
+    failure: str | None
+    """Why it has failed already, although the client is to send one more message."""
+
     async def step(self, token: bytes) -> Step:
         """Take the client's next message. Raises `Denied`, after which the exchange is over."""
 
@@ -83,15 +90,17 @@ class Authenticator:
             return _Bearer(self._bearer_tokens, cluster_id)
         return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id)
 
-    async def password_identity(self, name: str, password: str, cluster_id: int) -> Identity:
+    async def password_identity(self, name: str, password: str, cluster_id: int, claim: Claim) -> Identity:
         """Whom a name and a password prove. Raises `Denied`."""
         if looks_like_key(name):
+            claim.claimed = name
             key = await self._database.read(lambda: store.key_by_id(name))
             if key is not None:
                 if not key.has_secret(password) or key.has_expired(self._clock.now_ms()):
                     raise plain.wrong_password()
                 return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
         found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
+        claim.found(name, there_is=bool(found))
         credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
         if not await self._computed(lambda: scram.has_password(credential, password.encode("utf-8"))) or not found:
             raise plain.wrong_password()
@@ -108,21 +117,26 @@ class Authenticator:
             self._waiting -= 1
 
     async def scram_check(
-        self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int
+        self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int, claim: Claim
     ) -> tuple[Credential, Identity]:
         """What a name is checked with, and whom that proves. Nobody fulfils it if there is no such name."""
         if first.is_token:
-            return await self._token_check(mechanism, first.name, cluster_id)
+            return await self._token_check(mechanism, first.name, cluster_id, claim)
         identity = Identity(principal=user(first.name), cluster_id=cluster_id)
-        for credential in await self._database.read(lambda: store.credentials_of(cluster_id, first.name)):
+        found = await self._database.read(lambda: store.credentials_of(cluster_id, first.name))
+        claim.found(first.name, there_is=bool(found))
+        for credential in found:
             if credential.mechanism is mechanism:
                 return credential, identity
         return scram.decoy(mechanism, first.name, self._decoy_secret), identity
 
-    async def _token_check(self, mechanism: Mechanism, token_id: str, cluster_id: int) -> tuple[Credential, Identity]:
+    async def _token_check(
+        self, mechanism: Mechanism, token_id: str, cluster_id: int, claim: Claim
+    ) -> tuple[Credential, Identity]:
         rules = self._token_rules
         if rules is not None:
             token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
+            claim.found(token_id, there_is=token is not None)
             if token is not None and not token.has_expired(self._clock.now_ms()):
                 credential = await self._computed(lambda: rules.credential(token_id, mechanism))
                 return credential, Identity(
@@ -135,18 +149,36 @@ class Authenticator:
         return uuid_text(self._randomness.token(24))
 
 
-class _Plain:
+class Claim:
+    """Who somebody says they are."""
+
+    def __init__(self) -> None:
+        self.claimed: str | None = None
+        self.is_unknown = False
+        self.failure: str | None = None
+
+    def found(self, name: str, *, there_is: bool) -> None:
+        """A name was looked up."""
+        if there_is:
+            self.claimed = name
+        else:
+            self.is_unknown = True
+
+
+class _Plain(Claim):
     def __init__(self, authenticator: Authenticator, cluster_id: int) -> None:
+        super().__init__()
         self._authenticator, self._cluster_id = authenticator, cluster_id
 
     async def step(self, token: bytes) -> Step:
         login = plain.read_login(token)
-        identity = await self._authenticator.password_identity(login.name, login.password, self._cluster_id)
+        identity = await self._authenticator.password_identity(login.name, login.password, self._cluster_id, self)
         return Step(token=b"", identity=identity)
 
 
-class _Scram:
+class _Scram(Claim):
     def __init__(self, authenticator: Authenticator, mechanism: Mechanism, cluster_id: int) -> None:
+        super().__init__()
         self._authenticator, self._mechanism, self._cluster_id = authenticator, mechanism, cluster_id
         self._exchange: scram.Exchange | None = None
         self._identity: Identity | None = None
@@ -155,25 +187,27 @@ class _Scram:
         if self._exchange is not None:
             return Step(token=self._exchange.finish(token), identity=self._identity)
         first = scram.read_client_first(token)
-        credential, self._identity = await self._authenticator.scram_check(self._mechanism, first, self._cluster_id)
+        credential, self._identity = await self._authenticator.scram_check(
+            self._mechanism, first, self._cluster_id, self
+        )
         self._exchange = scram.Exchange(first, credential, self._authenticator.nonce())
         return Step(token=self._exchange.challenge)
 
 
-class _Bearer:
+class _Bearer(Claim):
     def __init__(self, tokens: BearerTokens, cluster_id: int) -> None:
+        super().__init__()
         self._tokens, self._cluster_id = tokens, cluster_id
-        self._has_failed = False
 
     async def step(self, token: bytes) -> Step:
-        if self._has_failed:
+        if self.failure is not None:
             # RFC 7628: the client acknowledges the description of its failure; whatever it sends, it is over.
             raise Denied(oauthbearer.INVALID_TOKEN)
         login = oauthbearer.read_login(token)
         try:
             identity = await self._tokens.identity_of(login.token, self._cluster_id)
-        except InvalidCredentials:
-            self._has_failed = True
+        except InvalidCredentials as problem:
+            self.failure = str(problem)
             return Step(token=oauthbearer.INVALID_TOKEN.encode("ascii"))
         if login.authorization_id and user(login.authorization_id) != identity.principal:
             raise Denied(

@@ -390,6 +390,38 @@ _ACCESS = (
     ),
 )  # fmt: skip
 
+
+def _audited(value: ConfigValue) -> str | None:
+    words = value if isinstance(value, tuple) else ()
+    if not words:
+        return "There must be at least one"
+    return "none and all stand alone" if len(words) > 1 and {"none", "all"}.intersection(words) else None
+
+
+_AUDIT = (
+    _setting(
+        "audit.enable", STRING, "", choices=("", "true", "false"),
+        doc="Whether authentications, decisions and administrative changes are told in the audit log. Empty: they are"
+        " where any listener asks for credentials.",
+    ),
+    _setting(
+        "audit.allowed", LIST, "none", check=_audited,
+        choices=(
+            "none", "sampled", "all", "management", "produce", "consume", "heartbeat", "interbroker", "describe",
+        ),
+        doc="Which decisions that allow something are told; denials always are. Classes of requests, all of them, or"
+        " none; sampled, alone or with classes: only some of these.",
+    ),
+    _setting(
+        "audit.allowed.sample.ratio", DOUBLE, "0.01", at_least=0, at_most=1,
+        doc="Which part of the decisions is told where audit.allowed says sampled.",
+    ),
+    _setting(
+        "audit.retention.ms", LONG, "604800000", at_least=-1,
+        doc="retention.ms of the topic of the audit log when it is made; -1 for ever.",
+    ),
+)  # fmt: skip
+
 _KEPT_ONLY = (
     _kept("min.insync.replicas", INT, "1", "min.insync.replicas", at_least=1),
     _kept("unclean.leader.election.enable", BOOLEAN, "false", "unclean.leader.election.enable"),
@@ -414,7 +446,18 @@ _KEPT_ONLY = (
 SETTINGS: Mapping[str, ConfigKey] = dict(
     sorted(
         table(
-            (*_TOPICS, *_GROUPS, *_LIMITS, *_TELEMETRY, *_QUOTAS, *_ACCESS, *_BACKGROUND, *_TOPIC_DEFAULTS, *_KEPT_ONLY)
+            (
+                *_TOPICS,
+                *_GROUPS,
+                *_LIMITS,
+                *_TELEMETRY,
+                *_QUOTAS,
+                *_ACCESS,
+                *_AUDIT,
+                *_BACKGROUND,
+                *_TOPIC_DEFAULTS,
+                *_KEPT_ONLY,
+            )
         ).items()
     )
 )

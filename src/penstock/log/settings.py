@@ -133,6 +133,10 @@ class BrokerSettings:
         """The words of a list."""
         return cast("tuple[str, ...]", self.values[name])
 
+    def fraction(self, name: str) -> float:
+        """The value of a setting that is a number, whole or not."""
+        return cast(float, self.values[name])
+
     def flag(self, name: str) -> bool:
         """The value of a true-or-false setting."""
         return cast(bool, self.values[name])

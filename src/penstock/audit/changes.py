@@ -1,0 +1,481 @@
+"""Which requests change something that an administrator is answerable for, and what they change. Pure.
+
+`CHANGES` has an entry for every such API; a test knows from its name when a new one is missing. What a request asks for
+is read before anybody else sees it, because guards take out what is not allowed; what became of it is read
+from the response and found again by a key that both have.
+
+Of what a client has sent, names and numbers are told. Values of configurations, credentials and texts of errors are
+not, whatever they are: some of them are secrets, and nobody can tell which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from penstock.audit.model import (
+    API_KEY,
+    DELEGATION_TOKEN,
+    ENVIRONMENT,
+    GROUP,
+    SERVICE_ACCOUNT,
+    THE_CLUSTER,
+    TOPIC,
+    TRANSACTIONAL_ID,
+    USER,
+    VIRTUAL_CLUSTER,
+    Json,
+    Resource,
+    cut,
+)
+from penstock.base.acls import Operation, PatternType, Permission, ResourceType, coded
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+
+LISTED_MAX = 50
+"""How many names or numbers one event lists."""
+_ZERO_ID = bytes(16)
+_K = ApiKey
+
+
+class Asked(NamedTuple):
+    """One thing that a request wants to change."""
+
+    key: Hashable
+    resource: Resource
+    details: Mapping[str, Json] = MappingProxyType({})
+
+
+class Answered(NamedTuple):
+    """What became of it; what only the response knows replaces or completes what was asked."""
+
+    key: Hashable
+    error: int
+    resource: Resource | None = None
+    details: Mapping[str, Json] = MappingProxyType({})
+
+
+class Change(NamedTuple):
+    """How a request and its response are read."""
+
+    asked: Callable[[Any], Iterable[Asked]]
+    answered: Callable[[Any], Iterable[Answered]]
+    is_repeated: bool = False
+    """Whether clients that are no administrators send it all the time: then it is told of once per connection."""
+
+
+def _listed(items: Iterable[Json]) -> Sequence[Json]:
+    return list(islice(items, LISTED_MAX))
+
+
+def _worst(codes: Iterable[int]) -> int:
+    return next((code for code in codes if code), 0)
+
+
+def _only(response: Any) -> Iterator[Answered]:
+    """The answer of an API that changes one thing or nothing."""
+    yield Answered(0, response.error_code)
+
+
+# ---- topics ----------------------------------------------------------------------------------------------------
+
+
+def _create_topics(request: Any) -> Iterator[Asked]:
+    if not request.validate_only:
+        for topic in request.topics:
+            yield Asked(topic.name, Resource(TOPIC, cut(topic.name)), {"configs": _config_names(topic.configs)})
+
+
+def _created_topics(response: Any) -> Iterator[Answered]:
+    for topic in response.topics:
+        counts = {} if topic.num_partitions < 0 else {"num_partitions": topic.num_partitions}
+        yield Answered(topic.name, topic.error_code, details=counts)
+
+
+def _delete_topics(request: Any) -> Iterator[Asked]:
+    for name in request.topic_names:
+        yield Asked(name, Resource(TOPIC, cut(name)))
+    for topic in request.topics:
+        topic_id = bytes(topic.topic_id)
+        key = topic_id if topic.name is None else topic.name
+        yield Asked(key, Resource(TOPIC, topic_id.hex() if topic.name is None else cut(topic.name)))
+
+
+def _deleted_topics(response: Any) -> Iterator[Answered]:
+    for topic in response.responses:
+        resource = None if topic.name is None else Resource(TOPIC, cut(topic.name))
+        if topic.name is not None:
+            yield Answered(topic.name, topic.error_code, resource)
+        if bytes(topic.topic_id) != _ZERO_ID:
+            yield Answered(bytes(topic.topic_id), topic.error_code, resource)
+
+
+def _create_partitions(request: Any) -> Iterator[Asked]:
+    if not request.validate_only:
+        for topic in request.topics:
+            yield Asked(topic.name, Resource(TOPIC, cut(topic.name)), {"num_partitions": topic.count})
+
+
+def _created_partitions(response: Any) -> Iterator[Answered]:
+    for topic in response.results:
+        yield Answered(topic.name, topic.error_code)
+
+
+def _delete_records(request: Any) -> Iterator[Asked]:
+    for topic in request.topics:
+        before = {str(one.partition_index): one.offset for one in islice(topic.partitions, LISTED_MAX)}
+        yield Asked(topic.name, Resource(TOPIC, cut(topic.name)), {"before_offsets": before})
+
+
+def _deleted_records(response: Any) -> Iterator[Answered]:
+    for topic in response.topics:
+        yield Answered(topic.name, _worst(one.error_code for one in topic.partitions))
+
+
+# ---- configuration ---------------------------------------------------------------------------------------------
+
+_CONFIGURED = {2: TOPIC, 32: GROUP}
+"""Kafka's numbers of the kinds of resources that have a name of their own here; the others belong to the cluster."""
+_CONFIG_KINDS = {4: "broker", 8: "broker-logger", 16: "client-metrics"}
+
+
+def _config_names(configs: Iterable[Any]) -> Sequence[Json]:
+    return _listed(cut(config.name) for config in configs)
+
+
+def _alter_configs(request: Any) -> Iterator[Asked]:
+    if request.validate_only:
+        return
+    for one in request.resources:
+        kind = _CONFIGURED.get(one.resource_type)
+        resource = THE_CLUSTER if kind is None else Resource(kind, cut(one.resource_name))
+        details: dict[str, Json] = {"configs": _config_names(one.configs)}
+        if kind is None:
+            details[_CONFIG_KINDS.get(one.resource_type, "resource")] = cut(one.resource_name)
+        yield Asked((one.resource_type, one.resource_name), resource, details)
+
+
+def _altered_configs(response: Any) -> Iterator[Answered]:
+    for one in response.responses:
+        yield Answered((one.resource_type, one.resource_name), one.error_code)
+
+
+# ---- access ----------------------------------------------------------------------------------------------------
+
+_ACL_RESOURCES = {
+    ResourceType.TOPIC: TOPIC, ResourceType.GROUP: GROUP, ResourceType.TRANSACTIONAL_ID: TRANSACTIONAL_ID,
+    ResourceType.USER: USER, ResourceType.DELEGATION_TOKEN: DELEGATION_TOKEN,
+}  # fmt: skip
+
+
+def _acl_resource(number: int, name: str | None) -> Resource:
+    kind = _ACL_RESOURCES.get(coded(ResourceType, number))
+    return THE_CLUSTER if kind is None or name is None else Resource(kind, cut(name))
+
+
+def _rule(acl: Any, pattern_type: int) -> dict[str, Json]:
+    return {
+        "principal": cut(acl.principal),
+        "host": cut(acl.host),
+        "operation": coded(Operation, acl.operation).name,
+        "permissionType": coded(Permission, acl.permission_type).name,
+        "patternType": coded(PatternType, pattern_type).name,
+    }
+
+
+def _create_acls(request: Any) -> Iterator[Asked]:
+    for number, acl in enumerate(request.creations):
+        yield Asked(
+            number, _acl_resource(acl.resource_type, acl.resource_name), _rule(acl, acl.resource_pattern_type)
+        )  # fmt: skip
+
+
+def _created_acls(response: Any) -> Iterator[Answered]:
+    for number, result in enumerate(response.results):
+        yield Answered(number, result.error_code)
+
+
+def _delete_acls(request: Any) -> Iterator[Asked]:
+    for number, one in enumerate(request.filters):
+        yield Asked(number, _acl_resource(one.resource_type_filter, one.resource_name_filter))
+
+
+def _deleted_acls(response: Any) -> Iterator[Answered]:
+    for number, result in enumerate(response.filter_results):
+        removed: Sequence[Json] = _listed(
+            {
+                "resourceType": coded(ResourceType, acl.resource_type).name,
+                "resourceName": cut(acl.resource_name),
+                **_rule(acl, acl.pattern_type),
+            }
+            for acl in result.matching_acls
+        )
+        yield Answered(number, result.error_code, details={"removed": len(result.matching_acls), "acls": removed})
+
+
+_SCRAM = {1: "SCRAM-SHA-256", 2: "SCRAM-SHA-512"}
+
+
+def _alter_users(request: Any) -> Iterator[Asked]:
+    for action, wanted in (("delete", request.deletions), ("upsert", request.upsertions)):
+        for one in wanted:
+            mechanism = _SCRAM.get(one.mechanism, str(one.mechanism))
+            yield Asked(one.name, Resource(USER, cut(one.name)), {"action": action, "mechanism": mechanism})
+
+
+def _altered_users(response: Any) -> Iterator[Answered]:
+    for one in response.results:
+        yield Answered(one.user, one.error_code)
+
+
+def _create_token(request: Any) -> Iterator[Asked]:
+    owner = request.owner_principal_name
+    details: dict[str, Json] = {
+        "renewers": _listed(cut(f"{one.principal_type}:{one.principal_name}") for one in request.renewers)
+    }
+    if owner:
+        details["owner"] = cut(f"{request.owner_principal_type}:{owner}")
+    yield Asked(0, THE_CLUSTER, details)
+
+
+def _created_token(response: Any) -> Iterator[Answered]:
+    made = not response.error_code
+    yield Answered(0, response.error_code, Resource(DELEGATION_TOKEN, response.token_id) if made else None)
+
+
+def _of_token(request: Any) -> Iterator[Asked]:
+    # It is named by its secret only, which is nothing to tell.
+    yield Asked(0, THE_CLUSTER)
+
+
+def _alter_accounts(request: Any) -> Iterator[Asked]:
+    for one in request.creations:
+        yield Asked(one.name, Resource(SERVICE_ACCOUNT, cut(one.name)), {"action": "create"})
+    for name in request.deletions:
+        yield Asked(name, Resource(SERVICE_ACCOUNT, cut(name)), {"action": "delete"})
+
+
+def _altered_accounts(response: Any) -> Iterator[Answered]:
+    for one in response.results:
+        yield Answered(one.name, one.error_code)
+
+
+def _create_key(request: Any) -> Iterator[Asked]:
+    yield Asked(0, THE_CLUSTER, {"owner": cut(request.owner)})
+
+
+def _created_key(response: Any) -> Iterator[Answered]:
+    made = not response.error_code
+    yield Answered(0, response.error_code, Resource(API_KEY, response.key_id) if made else None)
+
+
+def _delete_keys(request: Any) -> Iterator[Asked]:
+    for key_id in request.key_ids:
+        yield Asked(key_id, Resource(API_KEY, cut(key_id)))
+
+
+def _deleted_keys(response: Any) -> Iterator[Answered]:
+    for one in response.results:
+        yield Answered(one.key_id, one.error_code)
+
+
+# ---- groups ----------------------------------------------------------------------------------------------------
+
+
+def _delete_groups(request: Any) -> Iterator[Asked]:
+    for name in request.groups_names:
+        yield Asked(name, Resource(GROUP, cut(name)))
+
+
+def _deleted_groups(response: Any) -> Iterator[Answered]:
+    for one in response.results:
+        yield Answered(one.group_id, one.error_code)
+
+
+def _of_group(request: Any, topics: Iterable[str]) -> Iterator[Asked]:
+    yield Asked(0, Resource(GROUP, cut(request.group_id)), {"topics": _listed(cut(name) for name in topics)})
+
+
+def _delete_offsets(request: Any) -> Iterator[Asked]:
+    return _of_group(request, (topic.name for topic in request.topics))
+
+
+def _deleted_offsets(response: Any) -> Iterator[Answered]:
+    parts = (one.error_code for topic in response.topics for one in topic.partitions)
+    yield Answered(0, response.error_code or _worst(parts))
+
+
+def _commit_offsets(request: Any) -> Iterator[Asked]:
+    """Members commit what they have consumed; who is none moves the group, as administrators do."""
+    if request.generation_id_or_member_epoch < 0 and not request.member_id:
+        yield from _of_group(request, (topic.name or bytes(topic.topic_id).hex() for topic in request.topics))
+
+
+def _committed_offsets(response: Any) -> Iterator[Answered]:
+    yield Answered(0, _worst(one.error_code for topic in response.topics for one in topic.partitions))
+
+
+def _alter_share_offsets(request: Any) -> Iterator[Asked]:
+    return _of_group(request, (topic.topic_name for topic in request.topics))
+
+
+def _altered_share_offsets(response: Any) -> Iterator[Answered]:
+    parts = (one.error_code for topic in response.responses for one in topic.partitions)
+    yield Answered(0, response.error_code or _worst(parts))
+
+
+def _deleted_share_offsets(response: Any) -> Iterator[Answered]:
+    yield Answered(0, response.error_code or _worst(topic.error_code for topic in response.responses))
+
+
+# ---- quotas and transactions -----------------------------------------------------------------------------------
+
+
+def _entity(entry: Any) -> Hashable:
+    return tuple(sorted((part.entity_type, part.entity_name or "") for part in entry.entity))
+
+
+def _alter_quotas(request: Any) -> Iterator[Asked]:
+    if request.validate_only:
+        return
+    for entry in request.entries:
+        entity: dict[str, Json] = {
+            cut(part.entity_type): None if part.entity_name is None else cut(part.entity_name)
+            for part in islice(entry.entity, LISTED_MAX)
+        }
+        limits: dict[str, Json] = {cut(op.key): None if op.remove else op.value for op in islice(entry.ops, LISTED_MAX)}
+        yield Asked(_entity(entry), THE_CLUSTER, {"entity": entity, "quotas": limits})
+
+
+def _altered_quotas(response: Any) -> Iterator[Answered]:
+    for entry in response.entries:
+        yield Answered(_entity(entry), entry.error_code)
+
+
+def _write_markers(request: Any) -> Iterator[Asked]:
+    for marker in request.markers:
+        details: dict[str, Json] = {
+            "producer_id": marker.producer_id,
+            "result": "commit" if marker.transaction_result else "abort",
+            "topics": _listed(cut(topic.name) for topic in marker.topics),
+        }
+        yield Asked(marker.producer_id, THE_CLUSTER, details)
+
+
+def _wrote_markers(response: Any) -> Iterator[Answered]:
+    for marker in response.markers:
+        parts = (one.error_code for topic in marker.topics for one in topic.partitions)
+        yield Answered(marker.producer_id, _worst(parts))
+
+
+# ---- virtual clusters ------------------------------------------------------------------------------------------
+
+
+def _of_cluster(request: Any) -> Iterator[Asked]:
+    yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)))
+
+
+def _create_cluster(request: Any) -> Iterator[Asked]:
+    limits: dict[str, Json] = {cut(limit.key): limit.value for limit in islice(request.limits, LISTED_MAX)}
+    details: dict[str, Json] = {"environment": cut(request.environment), "limits": limits}
+    yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)), details)
+
+
+def _created_cluster(response: Any) -> Iterator[Answered]:
+    made = not response.error_code
+    yield Answered(0, response.error_code, details={"kafka_cluster_id": response.kafka_cluster_id} if made else {})
+
+
+def _alter_cluster(request: Any) -> Iterator[Asked]:
+    limits: dict[str, Json] = {
+        cut(limit.key): None if limit.remove else limit.value for limit in islice(request.limits, LISTED_MAX)
+    }
+    yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)), {"limits": limits})
+
+
+def _alter_environments(request: Any) -> Iterator[Asked]:
+    for action, names in (("create", request.creations), ("delete", request.deletions)):
+        for name in names:
+            yield Asked(name, Resource(ENVIRONMENT, cut(name)), {"action": action})
+
+
+CHANGES: Mapping[int, Change] = MappingProxyType(
+    {
+        _K.CREATE_TOPICS: Change(_create_topics, _created_topics),
+        _K.DELETE_TOPICS: Change(_delete_topics, _deleted_topics),
+        _K.CREATE_PARTITIONS: Change(_create_partitions, _created_partitions),
+        _K.DELETE_RECORDS: Change(_delete_records, _deleted_records),
+        _K.ALTER_CONFIGS: Change(_alter_configs, _altered_configs),
+        _K.INCREMENTAL_ALTER_CONFIGS: Change(_alter_configs, _altered_configs),
+        _K.CREATE_ACLS: Change(_create_acls, _created_acls),
+        _K.DELETE_ACLS: Change(_delete_acls, _deleted_acls),
+        _K.ALTER_USER_SCRAM_CREDENTIALS: Change(_alter_users, _altered_users),
+        _K.CREATE_DELEGATION_TOKEN: Change(_create_token, _created_token),
+        _K.RENEW_DELEGATION_TOKEN: Change(_of_token, _only),
+        _K.EXPIRE_DELEGATION_TOKEN: Change(_of_token, _only),
+        _K.ALTER_SERVICE_ACCOUNTS: Change(_alter_accounts, _altered_accounts),
+        _K.CREATE_API_KEY: Change(_create_key, _created_key),
+        _K.DELETE_API_KEYS: Change(_delete_keys, _deleted_keys),
+        _K.DELETE_GROUPS: Change(_delete_groups, _deleted_groups),
+        _K.OFFSET_DELETE: Change(_delete_offsets, _deleted_offsets),
+        _K.OFFSET_COMMIT: Change(_commit_offsets, _committed_offsets, is_repeated=True),
+        _K.ALTER_SHARE_GROUP_OFFSETS: Change(_alter_share_offsets, _altered_share_offsets),
+        _K.DELETE_SHARE_GROUP_OFFSETS: Change(_alter_share_offsets, _deleted_share_offsets),
+        _K.ALTER_CLIENT_QUOTAS: Change(_alter_quotas, _altered_quotas),
+        _K.WRITE_TXN_MARKERS: Change(_write_markers, _wrote_markers),
+        _K.ENTER_CLUSTER: Change(_of_cluster, _only),
+        _K.CREATE_VIRTUAL_CLUSTER: Change(_create_cluster, _created_cluster),
+        _K.ALTER_VIRTUAL_CLUSTER: Change(_alter_cluster, _only),
+        _K.ALTER_ENVIRONMENTS: Change(_alter_environments, _altered_accounts),
+    }
+)
+"""The APIs by which administrators change something."""
+
+WITHOUT_EFFECT = frozenset(
+    {_K.ALTER_REPLICA_LOG_DIRS, _K.ELECT_LEADERS, _K.ALTER_PARTITION_REASSIGNMENTS, _K.UPDATE_FEATURES}
+)
+"""Administration that has nothing to change where there are no replicas and no features to choose."""
+
+DENIALS = frozenset(
+    {
+        ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.GROUP_AUTHORIZATION_FAILED,
+        ErrorCode.CLUSTER_AUTHORIZATION_FAILED, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED,
+    }
+)  # fmt: skip
+"""What the decision itself has told of already."""
+
+
+def denies(response: Any) -> bool:
+    """Whether a handler has found by itself that the caller may not do this."""
+    codes = [getattr(response, "error_code", 0), *(one.error_code for one in getattr(response, "results", ()))]
+    return ErrorCode.CLUSTER_AUTHORIZATION_FAILED in codes
+
+
+class Outcome(NamedTuple):
+    """One thing that was, or was not, changed."""
+
+    resource: Resource
+    error: int | None
+    details: Mapping[str, Json]
+
+
+def asked_by(api_key: int, request: Any) -> list[Asked]:
+    """What a request wants to change. To be called before others take something out of it."""
+    return list(CHANGES[api_key].asked(request))
+
+
+def outcomes(api_key: int, asked: Sequence[Asked], response: Any | None) -> Iterator[Outcome]:
+    """What became of it; without a response nobody knows."""
+    answers: dict[Hashable, Answered] = {}
+    if response is not None:
+        answers = {answer.key: answer for answer in CHANGES[api_key].answered(response)}
+    for one in asked:
+        answer = answers.get(one.key)
+        if answer is None:
+            yield Outcome(one.resource, None, one.details)
+        elif answer.error not in DENIALS:
+            details = {**one.details, **answer.details} if answer.details else one.details
+            yield Outcome(answer.resource or one.resource, answer.error, details)

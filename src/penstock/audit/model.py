@@ -1,0 +1,107 @@
+"""Facts that are worth an event. What is kept of them is short, and nothing of it is a secret.
+
+A fact is taken in the middle of a request, so it is a few references and short texts; the event is made of it later.
+Clients choose many of these texts: each is cut, so that what waits is bounded in bytes and not only in number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from penstock.authorization.rules import Verdict
+from penstock.base.acls import Operation, ResourceType
+from penstock.base.context import RequestContext
+
+Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
+
+TEXT_MAX = 512
+"""Characters of a text that somebody else has chosen. No topic, user or key has a longer name."""
+
+CLUSTER, TOPIC, GROUP, USER = "Cluster", "Topic", "Group", "User"
+TRANSACTIONAL_ID, DELEGATION_TOKEN = "TransactionalId", "DelegationToken"
+SERVICE_ACCOUNT, API_KEY = "ServiceAccount", "ApiKey"
+VIRTUAL_CLUSTER, ENVIRONMENT = "VirtualCluster", "Environment"
+"""These two are not in a cluster, but of the deployment; they are told of the cluster that the caller was in."""
+
+
+class Resource(NamedTuple):
+    """A thing in a virtual cluster."""
+
+    kind: str
+    name: str = ""
+
+
+THE_CLUSTER = Resource(CLUSTER)
+
+
+class Caller(NamedTuple):
+    """Who asked, from where, and in which request."""
+
+    cluster_id: int
+    principal: str
+    client_id: str | None
+    client_address: str
+    connection_id: int
+    correlation_id: int | None = None
+
+
+class Attempted(NamedTuple):
+    """Somebody tried to prove who they are. `caller.principal` is empty if that failed."""
+
+    at_ms: int
+    caller: Caller
+    mechanism: str
+    identifier: str | None
+    """The name that was claimed, where there is one of that name."""
+    status: str
+    message: str
+
+
+class Decided(NamedTuple):
+    """It was decided whether somebody may do something."""
+
+    at_ms: int
+    caller: Caller
+    api_key: int
+    operation: Operation
+    resource_type: ResourceType
+    resource_name: str
+    verdict: Verdict
+
+
+class Changed(NamedTuple):
+    """Somebody changed something, or tried to."""
+
+    at_ms: int
+    caller: Caller
+    api_key: int
+    resource: Resource
+    error: int | None
+    """Kafka's code; None where nobody was left to be answered, or the answer was lost."""
+    details: Mapping[str, Json]
+
+
+class Lost(NamedTuple):
+    """There are facts that no event tells of."""
+
+    at_ms: int
+    since_ms: int
+    number: int
+
+
+Fact = Attempted | Decided | Changed | Lost
+
+
+def cut(text: str) -> str:
+    """A text that is not too long."""
+    return text if len(text) <= TEXT_MAX else text[:TEXT_MAX]
+
+
+def caller_of(context: RequestContext, correlation_id: int | None) -> Caller:
+    """What is kept of who asks."""
+    client_id = context.client_id
+    return Caller(
+        context.cluster_id, cut(context.principal), None if client_id is None else cut(client_id), context.client_host,
+        context.connection_id, correlation_id,
+    )  # fmt: skip

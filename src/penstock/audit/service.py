@@ -1,0 +1,327 @@
+"""Takes facts in the middle of requests, and makes events of them beside the requests.
+
+What is told is put into a queue that is bounded, and never waited for: where there is no room the fact is lost, and
+counted, and an event says how many were. Whatever goes wrong here, the request goes on.
+
+One task takes what has gathered for a moment, makes events of it in slices that hold up nobody, and has them appended;
+it ends when there is nothing left, so silence costs nothing. What the log does not take now is tried again, and what it
+never will is lost like the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from uuid import UUID
+
+from penstock.audit.changes import CHANGES, Asked, asked_by, denies, outcomes
+from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, encoded, event_of
+from penstock.audit.model import Attempted, Caller, Changed, Decided, Fact, Lost, caller_of, cut
+from penstock.audit.policy import Policy
+from penstock.authorization.authorizer import Decision
+from penstock.authorization.guards.table import PLATFORM
+from penstock.authorization.rules import DEFAULT_DENY
+from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
+from penstock.base.clock import Clock
+from penstock.base.context import RequestContext
+from penstock.base.errors import InvalidRequest, PlatformError
+from penstock.base.randomness import Randomness, new_uuid
+from penstock.identity.attempts import Attempt
+
+QUEUE_MAX = 10_000
+"""Facts that wait. Each is a few hundred bytes, and at most some 3 KiB."""
+BATCH_EVENTS = 500
+BATCH_BYTES = 512 * 1024
+SLICE = 25
+"""Events that are made without a pause: less than a millisecond."""
+GATHER_S = 0.05
+"""How long facts gather. With a full batch each time this is also the most there can be: 10,000 events a second."""
+RETRY_S, RETRY_MAX_S = 0.1, 5.0
+CLOSE_S = 2.0
+"""How long a stop waits for what has been told."""
+COMPLAIN_EVERY_S = 60.0
+KINDS: dict[type[Fact], str] = {
+    Attempted: "authentication", Decided: "authorization", Changed: "request", Lost: "loss",
+}  # fmt: skip
+REMEMBERED = 1_000
+"""Repeated changes that are told of once per connection."""
+
+Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
+_log = logging.getLogger(__name__)
+
+
+class Appender(Protocol):
+    """Where events are kept."""
+
+    async def append(self, events: Sequence[bytes]) -> None:
+        """Keep events, in order. Raises `InvalidRequest` when they never will be, another `PlatformError` when they
+        may be later."""
+
+
+@dataclass(slots=True)
+class AuditStats:
+    """Counted since the process started."""
+
+    events: dict[str, int] = field(default_factory=dict)
+    """Events that are in the log, by type."""
+    lost: int = 0
+
+
+class AuditLog:
+    """Hears of attempts, decisions and changes."""
+
+    def __init__(
+        self, *, policy: Policy, appender: Appender, names: Names, home_cluster_id: int,
+        correlation_id: Callable[[int], int | None], clock: Clock, randomness: Randomness, queue_max: int = QUEUE_MAX,
+        gather_s: float = GATHER_S,
+    ) -> None:  # fmt: skip
+        self._policy, self._appender = policy, appender
+        self._correlation_id = correlation_id
+        """Which request a connection is at, in its client's count."""
+        self._names, self._home_cluster_id = names, home_cluster_id
+        self._clock, self._randomness = clock, randomness
+        self._queue_max, self._gather_s = queue_max, gather_s
+        self._waiting: deque[Fact] = deque()
+        self._unreported = 0
+        self._lost_since_ms = 0
+        self._told: OrderedDict[tuple[Any, ...], None] = OrderedDict()
+        self._task: asyncio.Task[None] | None = None
+        self._in_flight = 0
+        self._stop = asyncio.Event()
+        self._complained_s: float | None = None
+        self.stats = AuditStats()
+
+    @property
+    def waiting(self) -> int:
+        """Facts that no event tells of yet."""
+        return len(self._waiting)
+
+    # ---- hearing -------------------------------------------------------------------------------------------------
+
+    def on_attempt(self, attempt: Attempt) -> None:
+        """Somebody tried to prove who they are."""
+        try:
+            identity = attempt.identity
+            status, principal, cluster_id = SUCCESS, "", attempt.cluster_id
+            if identity is not None:
+                principal, cluster_id = identity.principal, identity.cluster_id
+            else:
+                status = UNKNOWN_USER if attempt.is_unknown else UNAUTHENTICATED
+            caller = Caller(cluster_id, cut(principal), None, attempt.client_host, attempt.connection_id)
+            claimed = None if attempt.claimed is None else cut(attempt.claimed)
+            self._tell(
+                Attempted(self._clock.now_ms(), caller, attempt.mechanism, claimed, status, cut(attempt.message))
+            )
+        except Exception:  # noqa: BLE001  # a bug of ours must cost an event, never a login
+            self._stumbled()
+
+    def on_decision(self, context: RequestContext, decision: Decision) -> None:
+        """It was decided whether a request may do something."""
+        try:
+            verdict, api_key = decision.verdict, decision.api_key
+            if verdict.allowed and not self._policy.wants(api_key, self._randomness):
+                return
+            self._tell(
+                Decided(
+                    self._clock.now_ms(), self._caller(context), api_key, decision.operation, decision.resource_type,
+                    cut(decision.resource_name), verdict,
+                )
+            )  # fmt: skip
+        except Exception:  # noqa: BLE001  # a bug of ours must cost an event, never a request
+            self._stumbled()
+
+    def audited(self, api_key: int, handle: Handle) -> Handle:
+        """The same API, whose changes are told of."""
+        if api_key in PLATFORM:
+            handle = self._judged(api_key, handle)
+        if api_key not in CHANGES:
+            return handle
+
+        async def answer(context: RequestContext, request: Any) -> Any:
+            asked, response = self._asked(api_key, request), None
+            if not asked:
+                return await handle(context, request)
+            # Whoever asked may hang up before it is done, and it is done nevertheless.
+            caller = self._caller(context)
+            try:
+                response = await handle(context, request)
+            finally:
+                self._on_change(caller, api_key, asked, response)
+            return response
+
+        return answer
+
+    def _judged(self, api_key: int, handle: Handle) -> Handle:
+        """The same API, which knows itself who may use it: the authorizer is not asked."""
+        decision = Decision(
+            api_key=api_key, operation=Operation.ALTER, resource_type=ResourceType.CLUSTER, resource_name=CLUSTER_NAME,
+            verdict=DEFAULT_DENY,
+        )  # fmt: skip
+
+        async def answer(context: RequestContext, request: Any) -> Any:
+            response = await handle(context, request)
+            if denies(response):
+                self.on_decision(context, decision)
+            return response
+
+        return answer
+
+    def _asked(self, api_key: int, request: Any) -> list[Asked]:
+        try:
+            return asked_by(api_key, request)
+        except Exception:  # noqa: BLE001  # as above
+            self._stumbled()
+            return []
+
+    def _on_change(self, caller: Caller, api_key: int, asked: list[Asked], response: Any | None) -> None:
+        try:
+            now_ms = self._clock.now_ms()
+            for resource, error, details in outcomes(api_key, asked, response):
+                if CHANGES[api_key].is_repeated and self._was_told((caller.connection_id, api_key, resource, error)):
+                    continue
+                self._tell(Changed(now_ms, caller, api_key, resource, error, details))
+        except Exception:  # noqa: BLE001  # as above
+            self._stumbled()
+
+    def _was_told(self, key: tuple[Any, ...]) -> bool:
+        if key in self._told:
+            self._told.move_to_end(key)
+            return True
+        self._told[key] = None
+        if len(self._told) > REMEMBERED:
+            self._told.popitem(last=False)
+        return False
+
+    def _caller(self, context: RequestContext) -> Caller:
+        return caller_of(context, self._correlation_id(context.connection_id))
+
+    # ---- queue ---------------------------------------------------------------------------------------------------
+
+    def _tell(self, fact: Fact) -> None:
+        if len(self._waiting) >= self._queue_max or self._stop.is_set():
+            self._lose(1)
+            return
+        self._waiting.append(fact)
+        if self._task is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("events of the audit log could not be made", exc_info=task.exception())
+        self._lose(self._in_flight)
+        self._in_flight = 0
+        if self._waiting and not self._stop.is_set():
+            self._begin()
+
+    def _lose(self, count: int) -> None:
+        if not count:
+            return
+        if not self._unreported:
+            self._lost_since_ms = self._clock.now_ms()
+        self._unreported += count
+        self.stats.lost += count
+        now_s = self._clock.monotonic()
+        if self._complained_s is None or now_s - self._complained_s >= COMPLAIN_EVERY_S:
+            self._complained_s = now_s
+            _log.warning("events of the audit log are lost, %d by now", self.stats.lost)
+
+    def _stumbled(self) -> None:
+        _log.exception("an event of the audit log could not be told")
+        self._lose(1)
+
+    # ---- telling -------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        is_refused = False
+        while self._waiting or (self._unreported and not is_refused):
+            # That the log takes nothing is told with what it takes next, not to itself again and again.
+            await self._pause(self._gather_s)
+            facts, lost = self._take()
+            self._in_flight = len(facts)
+            events = await self._events_of(facts, lost)
+            is_refused = not await self._keep(events)
+            self._in_flight = 0
+            if is_refused:
+                if lost is not None:
+                    self._unreported, self._lost_since_ms = self._unreported + lost.number, lost.since_ms
+                self._lose(len(facts))
+            else:
+                self._count(facts, lost)
+
+    def _count(self, facts: list[Fact], lost: Lost | None) -> None:
+        for fact in (*facts, *([] if lost is None else [lost])):
+            kind = KINDS[type(fact)]
+            self.stats.events[kind] = self.stats.events.get(kind, 0) + 1
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, unless it is time to stop."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stop.wait(), seconds)
+
+    def _take(self) -> tuple[list[Fact], Lost | None]:
+        lost = None
+        if self._unreported:
+            lost, self._unreported = Lost(self._clock.now_ms(), self._lost_since_ms, self._unreported), 0
+        return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_EVENTS))], lost
+
+    async def _events_of(self, facts: list[Fact], lost: Lost | None) -> list[bytes]:
+        """The events of facts; those that would make a batch too large go back to where they came from."""
+        events = [] if lost is None else [self._event(lost)]
+        size = 0
+        for number, fact in enumerate(facts):
+            event = self._event(fact)
+            size += len(event)
+            if number and size > BATCH_BYTES:
+                self._waiting.extendleft(reversed(facts[number:]))
+                del facts[number:]
+                self._in_flight = len(facts)
+                break
+            events.append(event)
+            if number % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        return events
+
+    def _event(self, fact: Fact) -> bytes:
+        event_id = str(UUID(bytes=new_uuid(self._randomness)))
+        return encoded(event_of(fact, event_id, self._names, self._home_cluster_id))
+
+    async def _keep(self, events: list[bytes]) -> bool:
+        """Have events appended; False if that will never be."""
+        delay_s = RETRY_S
+        while True:
+            try:
+                await self._appender.append(events)
+            except InvalidRequest as problem:
+                _log.warning("events of the audit log are refused: %s", problem)
+                return False
+            except PlatformError as problem:
+                if self._stop.is_set():
+                    _log.warning("the last events of the audit log could not be kept: %s", problem)
+                    return False
+                await self._pause(delay_s)
+                delay_s = min(delay_s * 2, RETRY_MAX_S)
+            else:
+                return True
+
+    async def close(self) -> None:
+        """Tell what waits, if that does not take long, and hear nothing more."""
+        self._stop.set()
+        task = self._task
+        if task is not None:
+            await asyncio.wait((task,), timeout=CLOSE_S)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._lose(len(self._waiting))
+        self._waiting.clear()
+        if self._unreported:
+            _log.warning("%d events of the audit log are lost, and no event says so", self._unreported)

@@ -1,0 +1,321 @@
+"""The queue: nobody waits for it, nothing gets lost without being counted, and silence costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from penstock.audit import service
+from penstock.audit.policy import Policy
+from penstock.audit.service import AuditLog
+from penstock.authorization.authorizer import Decision
+from penstock.authorization.rules import DEFAULT_DENY, SUPER_USER, Verdict
+from penstock.base.acls import Operation, ResourceType
+from penstock.base.clock import SystemClock
+from penstock.base.context import RequestContext
+from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
+from penstock.base.randomness import SeededRandomness
+from penstock.identity.attempts import Attempt
+from penstock.identity.model import Identity
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.delete_topics import DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse
+from penstock.wire.messages.enter_cluster import EnterClusterRequest, EnterClusterResponse
+from penstock.wire.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitResponse,
+    OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+)
+
+CONTEXT = RequestContext(principal="User:eve", client_id="c", client_host="10.0.0.7", connection_id=4)
+
+
+class Kept:
+    """Keeps events; fails, or is held up, as it is told."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[dict[str, Any]]] = []
+        self.failures: list[PlatformError | Exception] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.tried = 0
+
+    async def append(self, events: Sequence[bytes]) -> None:
+        self.tried += 1
+        await self.open.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.batches.append([json.loads(event) for event in events])
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return [event for batch in self.batches for event in batch]
+
+    @property
+    def losses(self) -> int:
+        return sum(event["data"]["loss"]["count"] for event in self.events if event["type"].endswith("loss"))
+
+
+@pytest.fixture
+def kept() -> Kept:
+    return Kept()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "RETRY_S", 0.001)
+    monkeypatch.setattr(service, "RETRY_MAX_S", 0.002)
+    monkeypatch.setattr(service, "CLOSE_S", 0.2)
+
+
+def log_over(kept: Kept, *, policy: Policy | None = None, queue_max: int = 100, gather_s: float = 0.001) -> AuditLog:
+    return AuditLog(
+        policy=policy or Policy(), appender=kept, names=lambda cluster_id: f"lkc-{cluster_id}", home_cluster_id=0,
+        correlation_id=lambda connection_id: 70 + connection_id, clock=SystemClock(),
+        randomness=SeededRandomness("audit"), queue_max=queue_max, gather_s=gather_s,
+    )  # fmt: skip
+
+
+def decided(name: str, verdict: Verdict = DEFAULT_DENY) -> Decision:
+    return Decision(
+        api_key=ApiKey.PRODUCE, operation=Operation.WRITE, resource_type=ResourceType.TOPIC, resource_name=name,
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def deny(log: AuditLog, count: int, *, start: int = 0) -> None:
+    for number in range(start, start + count):
+        log.on_decision(CONTEXT, decided(f"t{number}"))
+
+
+async def idle(log: AuditLog) -> None:
+    """Until nothing is left to tell."""
+    async with asyncio.timeout(5):
+        while log._task is not None:
+            await asyncio.sleep(0.001)
+
+
+def names_in(kept: Kept) -> list[str]:
+    return [event["subject"].rpartition("=")[2] for event in kept.events if event["type"].endswith("authorization")]
+
+
+async def test_denials_are_told_in_order_and_then_nothing_runs(kept: Kept) -> None:
+    log = log_over(kept)
+    assert log._task is None
+    deny(log, 3)
+    assert kept.tried == 0
+    await idle(log)
+    assert names_in(kept) == ["t0", "t1", "t2"]
+    assert len(kept.batches) == 1
+    assert kept.events[0]["data"]["request"] == {"correlation_id": "74", "client_id": "c"}
+    assert len({event["id"] for event in kept.events}) == 3
+    assert log.stats.events == {"authorization": 3}
+    assert (log.stats.lost, log.waiting) == (0, 0)
+
+
+async def test_what_is_allowed_is_told_if_the_policy_says_so(kept: Kept) -> None:
+    silent = log_over(kept)
+    silent.on_decision(CONTEXT, decided("t", SUPER_USER))
+    assert (silent.waiting, silent._task) == (0, None)
+    log = log_over(kept, policy=Policy.of(("produce",), 1))
+    log.on_decision(CONTEXT, decided("t", SUPER_USER))
+    await idle(log)
+    assert kept.events[0]["data"]["authorizationInfo"]["granted"] is True
+
+
+async def test_attempts(kept: Kept) -> None:
+    log = log_over(kept)
+    log.on_attempt(Attempt(mechanism="SSL", client_host="h", identity=Identity(principal="User:a", cluster_id=3)))
+    log.on_attempt(Attempt(mechanism="SASL_SSL/PLAIN", client_host="h", claimed="a", message="no"))
+    log.on_attempt(Attempt(mechanism="SASL_SSL/PLAIN", client_host="h", is_unknown=True, message="no"))
+    await idle(log)
+    assert [
+        (event["source"][-1], event["data"]["result"]["status"], event["data"]["authenticationInfo"]["principal"])
+        for event in kept.events
+    ] == [
+        ("3", "SUCCESS", "User:a"), ("1", "UNAUTHENTICATED", "None:UNKNOWN_USER"),
+        ("1", "UNKNOWN_USER_DENIED", "None:UNKNOWN_USER"),
+    ]  # fmt: skip
+
+
+async def test_what_there_is_no_room_for_is_lost_counted_and_said(kept: Kept) -> None:
+    log = log_over(kept, queue_max=10)
+    kept.open.clear()
+    deny(log, 10)
+    async with asyncio.timeout(5):
+        while not kept.tried:
+            await asyncio.sleep(0.001)
+    deny(log, 25, start=10)  # Ten wait, fifteen do not.
+    assert (log.waiting, log.stats.lost) == (10, 15)
+    kept.open.set()
+    await idle(log)
+    assert names_in(kept) == [f"t{number}" for number in range(20)]
+    assert kept.losses == 15
+    assert log.stats.events == {"authorization": 20, "loss": 1}
+    deny(log, 1)
+    await idle(log)
+    assert kept.losses == log.stats.lost == 15
+
+
+async def test_a_log_that_is_away_is_tried_again(kept: Kept) -> None:
+    log = log_over(kept)
+    kept.failures = [Unavailable("away")] * 4
+    deny(log, 2)
+    await idle(log)
+    assert (kept.tried, names_in(kept), log.stats.lost) == (5, ["t0", "t1"], 0)
+
+
+async def test_what_the_log_refuses_is_lost_and_said_with_what_it_takes_next(kept: Kept) -> None:
+    log = log_over(kept)
+    kept.failures = [InvalidRequest("too large"), InvalidRequest("too large")]
+    deny(log, 2)
+    await idle(log)
+    assert (kept.tried, kept.events, log.stats.lost) == (1, [], 2)
+    deny(log, 1)
+    await idle(log)
+    assert log.stats.lost == 3
+    deny(log, 1, start=9)
+    await idle(log)
+    assert names_in(kept) == ["t9"]
+    assert kept.losses == log.stats.lost == 3
+
+
+async def test_a_bug_costs_events_and_not_the_log(kept: Kept) -> None:
+    log = log_over(kept)
+    kept.failures = [ZeroDivisionError()]
+    deny(log, 2)
+    await idle(log)
+    assert log.stats.lost == 2
+    log.on_decision(None, decided("t"))  # type: ignore[arg-type]  # the bug
+    log.on_attempt(None)  # type: ignore[arg-type]
+    assert log.stats.lost == 4
+    deny(log, 1)
+    await idle(log)
+    assert (names_in(kept), kept.losses) == (["t0"], 4)
+
+
+async def test_batches_are_bounded_by_count_and_by_bytes(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "BATCH_EVENTS", 4)
+    log = log_over(kept, queue_max=1000)
+    deny(log, 10)
+    await idle(log)
+    assert [len(batch) for batch in kept.batches] == [4, 4, 2]
+    monkeypatch.setattr(service, "BATCH_EVENTS", 500)
+    monkeypatch.setattr(service, "BATCH_BYTES", 2000)
+    kept.batches.clear()
+    deny(log, 10)
+    await idle(log)
+    assert {len(batch) for batch in kept.batches} <= {1, 2, 3}
+    assert names_in(kept) == [f"t{number}" for number in range(10)]
+    assert log.stats.lost == 0
+
+
+async def test_a_stop_tells_what_waits_and_hears_nothing_more(kept: Kept) -> None:
+    log = log_over(kept, gather_s=60)
+    deny(log, 3)
+    await log.close()
+    assert names_in(kept) == ["t0", "t1", "t2"]
+    deny(log, 1)
+    assert (log.stats.lost, log._task) == (1, None)
+    await log.close()
+
+
+@pytest.mark.parametrize("is_away", [True, False])
+async def test_a_stop_does_not_wait_for_a_log_that_is_away(kept: Kept, is_away: bool) -> None:
+    log = log_over(kept)
+    if is_away:
+        kept.failures = [Unavailable("away")] * 1000
+    else:
+        kept.open.clear()
+    deny(log, 3)
+    await asyncio.sleep(0.01)
+    deny(log, 2)
+    async with asyncio.timeout(2):
+        await log.close()
+    assert log.stats.lost == 5
+    assert log._task is None
+
+
+async def _deleted(context: RequestContext, request: Any) -> Any:
+    request.topic_names = []  # As a guard does.
+    return DeleteTopicsResponse(responses=[DeletableTopicResult(name="a")])
+
+
+async def test_changes_are_told_of_what_was_asked(kept: Kept) -> None:
+    log = log_over(kept)
+    answer = await log.audited(ApiKey.DELETE_TOPICS, _deleted)(CONTEXT, DeleteTopicsRequest(topic_names=["a"]))
+    assert answer.responses[0].name == "a"
+    await idle(log)
+    (event,) = kept.events
+    assert (event["subject"], event["data"]["result"]["status"]) == ("crn:///kafka=lkc-1/topic=a", "SUCCESS")
+    assert event["data"]["methodName"] == "kafka.DeleteTopics"
+    assert log.audited(ApiKey.METADATA, _deleted) is _deleted
+
+
+async def test_who_may_not_administer_the_platform_is_told_of(kept: Kept) -> None:
+    log = log_over(kept)
+
+    async def refused(context: RequestContext, request: Any) -> Any:
+        return EnterClusterResponse(error_code=ErrorCode.CLUSTER_AUTHORIZATION_FAILED)
+
+    for key in (ApiKey.ENTER_CLUSTER, ApiKey.DESCRIBE_ENVIRONMENTS):
+        await log.audited(key, refused)(CONTEXT, EnterClusterRequest(name="platform"))
+    await idle(log)
+    assert [event["data"]["methodName"] for event in kept.events] == [
+        "kafka.EnterCluster",
+        "kafka.DescribeEnvironments",
+    ]
+    assert not any(event["data"]["authorizationInfo"]["granted"] for event in kept.events)
+
+
+async def test_whoever_hangs_up_is_told_of_nevertheless(kept: Kept) -> None:
+    log = log_over(kept)
+
+    async def endless(context: RequestContext, request: Any) -> Any:
+        await asyncio.sleep(60)
+
+    work = asyncio.ensure_future(
+        log.audited(ApiKey.DELETE_TOPICS, endless)(CONTEXT, DeleteTopicsRequest(topic_names=["a"]))
+    )
+    await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    await idle(log)
+    assert kept.events[0]["data"]["result"]["status"] == "UNKNOWN"
+
+    async def failing(context: RequestContext, request: Any) -> Any:
+        raise Unavailable("the database is away")
+
+    with pytest.raises(Unavailable):
+        await log.audited(ApiKey.DELETE_TOPICS, failing)(CONTEXT, DeleteTopicsRequest(topic_names=["b"]))
+    await idle(log)
+    assert kept.events[1]["data"]["result"]["status"] == "UNKNOWN"
+
+
+async def test_a_request_that_cannot_be_read_is_answered(kept: Kept) -> None:
+    log = log_over(kept)
+    request = DeleteTopicsRequest(topic_names=["a"])
+    request.topics = 7  # type: ignore[assignment]  # the bug
+    assert (await log.audited(ApiKey.DELETE_TOPICS, _deleted)(CONTEXT, request)).responses
+    assert log.stats.lost == 1
+
+
+async def test_offsets_moved_by_nobody_in_particular_are_told_once_per_connection(kept: Kept) -> None:
+    log = log_over(kept)
+    partition = OffsetCommitResponsePartition(partition_index=0, error_code=0)
+
+    async def committed(context: RequestContext, request: Any) -> Any:
+        return OffsetCommitResponse(topics=[OffsetCommitResponseTopic(name="t", partitions=[partition])])
+
+    handle = log.audited(ApiKey.OFFSET_COMMIT, committed)
+    other = RequestContext(connection_id=9)
+    for context, group in ((CONTEXT, "g"), (CONTEXT, "g"), (CONTEXT, "h"), (other, "g"), (CONTEXT, "g")):
+        await handle(context, OffsetCommitRequest(group_id=group, generation_id_or_member_epoch=-1))
+    await idle(log)
+    assert [event["subject"].rpartition("=")[2] for event in kept.events] == ["g", "h", "g"]
