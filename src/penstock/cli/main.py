@@ -44,6 +44,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
                 "service_account:service_account", "Service accounts: programs that act in their own name."
             ),
             "api-key": Lazy("api_key:api_key", "API keys of service accounts."),
+            "audit": Lazy("audit:audit", "The audit log: who came in, who was refused what, and what was changed."),
         },
         "This program": {
             "version": Lazy("version:version", "Print versions."),

@@ -129,6 +129,10 @@ class Client:
         self._brokers: Mapping[int, Broker] = {}
         self._met: set[int] = set()
 
+    def prefer(self, cluster: str) -> None:
+        """Go to that virtual cluster, unless another one was asked for. Before it is connected."""
+        self._cluster = self._cluster or cluster
+
     def __enter__(self) -> Self:
         return self
 

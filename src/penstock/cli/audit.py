@@ -1,0 +1,240 @@
+"""`penstock audit`: who came in, who was refused what, and what was changed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from penstock.base.errors import InvalidRequest
+from penstock.cli.lazy import Failure, Lazy, LazyGroup
+from penstock.cli.options import Parsed, client_options, output_option
+from penstock.cli.output import is_terminal, yaml_text
+from penstock.cli.texts.positions import Position, Start, parse_position
+from penstock.cli.texts.principals import parse_principal
+from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+    from penstock.cli.kafka.fetching import Reader
+
+AUDIT_TOPIC = "confluent-audit-log-events"
+PLATFORM = "platform"
+"""The virtual cluster that it is in."""
+_WAIT_MS = 500
+_WIDTHS = {"time": 24, "outcome": 8, "principal": 18, "address": 15, "method": 26}
+_COLOURS = {"denied": "31", "failed": "31", "lost": "33"}
+
+Event = Mapping[str, Any]
+
+
+@click.group(
+    cls=LazyGroup, sections={"Commands": {"tail": Lazy("audit:tail", "Print events of the audit log.")}}
+)  # fmt: skip
+def audit() -> None:
+    """The audit log: who came in, who was refused what, and what was changed.
+
+    It is on where clients have to prove who they are. Events are CloudEvents with Confluent's names, in the topic
+    confluent-audit-log-events of the cluster platform, where administrators of the platform get by themselves.
+    """
+
+
+@click.command(epilog="JSON: one CloudEvent per line, as it is in the log; its fields are in the reference.")
+@click.option("-f", "-F", "--follow", is_flag=True, help="Wait for more instead of stopping at the end.")
+@click.option("--denied", is_flag=True, help="Only what was refused: decisions and failed authentications.")
+@click.option(
+    "--principal", metavar="NAME", type=Parsed("NAME", parse_principal),
+    help="Only what this principal did, or somebody who claimed to be it.",
+)  # fmt: skip
+@click.option("--since", metavar="TIME", default="1h", help="Where to begin: an age such as 15m, a time, or start.")
+@click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many events.")
+@output_option
+@client_options
+def tail(
+    client: Client, follow: bool, denied: bool, principal: str | None, since: str, count: int | None,
+    output_format: str,
+) -> None:  # fmt: skip
+    """Print events of the audit log.
+
+    \b
+    penstock audit tail                       what happened in the last hour
+    penstock audit tail -f --denied           what is refused, as it happens
+    penstock audit tail --principal alice --since 2026-01-31T12:00Z -o json
+    """
+    reader = _reader(client, since, follow=follow)
+    picked = (event for event in _events(reader) if _is_picked(event, denied=denied, principal=principal))
+    try:
+        _print(picked, _printer(output_format, sys.stdout), sys.stdout, count=count)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+
+
+def _reader(client: Client, since: str, *, follow: bool) -> Reader:
+    from penstock.cli.kafka.client import TopicPartition
+    from penstock.cli.kafka.failures import BrokerError
+    from penstock.cli.kafka.fetching import Reader
+    from penstock.cli.kafka.offsets import extents, resolve
+
+    position = _position(since, client.clock.now_ms())
+    client.prefer(PLATFORM)
+    try:
+        topic = client.settled(lambda: client.metadata([AUDIT_TOPIC]).topic(AUDIT_TOPIC))
+    except BrokerError as error:
+        if error.code != ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            raise
+        raise Failure(
+            "there is no audit log: nothing has happened yet, or it is off, as it is where nobody has to prove who"
+            " they are; see audit.enable"
+        ) from error
+    kept = extents(client, [TopicPartition(AUDIT_TOPIC, number) for number in topic.partitions])
+    ends = None if follow else {where: extent.end for where, extent in kept.items()}
+    return Reader(client, resolve(client, position, kept), ends=ends)
+
+
+def _position(since: str, now_ms: int) -> Position:
+    if since == "start":
+        return Start()
+    try:
+        return parse_position(f"@{since}", now_ms=now_ms)
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error), param_hint="--since") from error
+
+
+def _events(reader: Reader) -> Iterator[Event | None]:
+    """Events as they come; None where there are no more for now."""
+    while reader.open:
+        for _, record in reader.poll(_WAIT_MS):
+            event = _event_of(record.value)
+            if event is not None:
+                yield event
+        yield None
+
+
+def _event_of(value: bytes | None) -> Event | None:
+    """The event in a record; what somebody else has put there is passed over."""
+    try:
+        event = json.loads(value or b"")
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("data"), dict) else None
+
+
+def _print(
+    events: Iterator[Event | None], show: Callable[[Event], str], out: TextIO, *, count: int | None
+) -> None:  # fmt: skip
+    printed = 0
+    for event in events:
+        if event is None:
+            out.flush()
+            continue
+        out.write(show(event))
+        printed += 1
+        if printed == count:
+            break
+    out.flush()
+
+
+def _is_picked(event: Event | None, *, denied: bool, principal: str | None) -> bool:
+    if event is None:
+        return True
+    summary = summary_of(event)
+    if denied and summary.outcome not in ("denied", "lost"):
+        return False
+    return principal is None or principal in (summary.principal, f"User:{summary.identifier}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """An event in a line."""
+
+    time: str
+    outcome: str
+    principal: str
+    identifier: str
+    address: str
+    method: str
+    what: str
+
+
+def summary_of(event: Event) -> Summary:
+    """What a person wants to know first. Fields that are not there are empty."""
+    data = _part(event, "data")
+    caller, decision, result = (_part(data, key) for key in ("authenticationInfo", "authorizationInfo", "result"))
+    kind = str(event.get("type", "")).rpartition("/")[2]
+    resource = str(data.get("resourceName", "")).partition("/kafka=")[2].partition("/")[2] or "cluster"
+    what = resource
+    if decision:
+        what = f"{decision.get('operation')} {resource}"
+    elif kind == "authentication":
+        what = str(_part(caller, "metadata").get("mechanism", ""))
+    if result.get("message"):
+        what += f": {result['message']}"
+    return Summary(
+        time=str(event.get("time", "")),
+        outcome=_outcome(kind, decision, result),
+        principal=str(caller.get("principal", "")),
+        identifier=str(_part(caller, "metadata").get("identifier", "")),
+        address=str(_part(data, "requestMetadata").get("client_address", "")),
+        method=str(data.get("methodName", "")),
+        what=what,
+    )
+
+
+def _part(of: Event, key: str) -> Event:
+    part = of.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def _outcome(kind: str, decision: Event, result: Event) -> str:
+    if kind == "loss":
+        return "lost"
+    if decision:
+        return "allowed" if decision.get("granted") else "denied"
+    if result.get("status") == "SUCCESS":
+        return "done" if kind == "request" else "allowed"
+    if kind == "authentication":
+        return "denied"
+    return "unknown" if result.get("status") == "UNKNOWN" else "failed"
+
+
+def _printer(output_format: str, stream: TextIO) -> Callable[[Event], str]:
+    match output_format:
+        case "json":
+            return lambda event: json.dumps(event, ensure_ascii=False) + "\n"
+        case "yaml":
+            return lambda event: "---\n" + yaml_text(event)
+    headings = [name.upper().ljust(width) for name, width in _WIDTHS.items()]
+    heading = "  ".join((*headings, "WHAT")) + "\n"
+    colours = is_terminal(stream)
+
+    def line(event: Event) -> str:
+        nonlocal heading
+        before, heading = heading, ""
+        return before + _line(summary_of(event), colours=colours)
+
+    return line
+
+
+def _line(summary: Summary, *, colours: bool) -> str:
+    principal = summary.principal
+    if principal.startswith("None:"):
+        principal = f"({summary.identifier or 'unknown'})"  # Who it was is not proven.
+    texts = {
+        "time": summary.time, "outcome": summary.outcome, "principal": _plain(principal),
+        "address": summary.address, "method": summary.method,
+    }  # fmt: skip
+    cells = [texts[name].ljust(width) for name, width in _WIDTHS.items()]
+    colour = _COLOURS.get(summary.outcome)
+    if colours and colour is not None:
+        cells[1] = f"\x1b[{colour}m{cells[1]}\x1b[0m"
+    return "  ".join((*cells, _plain(summary.what))).rstrip() + "\n"
+
+
+def _plain(text: str) -> str:
+    """A text without what a terminal would obey: clients choose parts of it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
