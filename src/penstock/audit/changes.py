@@ -401,6 +401,14 @@ def _alter_environments(request: Any) -> Iterator[Asked]:
             yield Asked(name, Resource(ENVIRONMENT, cut(name)), {"action": action})
 
 
+_KEY_ACTIONS = {0: "encrypt", 1: "rotate", 2: "rewrap", 3: "erase"}
+
+
+def _alter_keys(request: Any) -> Iterator[Asked]:
+    action = _KEY_ACTIONS.get(request.action, str(request.action))
+    yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)), {"action": action})
+
+
 CHANGES: Mapping[int, Change] = MappingProxyType(
     {
         _K.CREATE_TOPICS: Change(_create_topics, _created_topics),
@@ -429,6 +437,7 @@ CHANGES: Mapping[int, Change] = MappingProxyType(
         _K.CREATE_VIRTUAL_CLUSTER: Change(_create_cluster, _created_cluster),
         _K.ALTER_VIRTUAL_CLUSTER: Change(_alter_cluster, _only),
         _K.ALTER_ENVIRONMENTS: Change(_alter_environments, _altered_accounts),
+        _K.ALTER_CLUSTER_KEYS: Change(_alter_keys, _only),
     }
 )
 """The APIs by which administrators change something."""

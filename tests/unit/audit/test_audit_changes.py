@@ -16,6 +16,7 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import (
     alter_client_quotas,
+    alter_cluster_keys,
     alter_configs,
     alter_environments,
     alter_service_accounts,
@@ -424,6 +425,11 @@ CASES: list[tuple[ApiKey, Any, Any, list[tuple[str, str, dict[str, Any]]]]] = [
         ),
         alter_virtual_cluster.AlterVirtualClusterResponse(),
         [("virtual-cluster=acme", "SUCCESS", {"limits": {"partitions": None}})],
+    ),
+    (
+        K.ALTER_CLUSTER_KEYS, alter_cluster_keys.AlterClusterKeysRequest(name="acme", action=3),
+        alter_cluster_keys.AlterClusterKeysResponse(state="erased", error_message=SECRET),
+        [("virtual-cluster=acme", "SUCCESS", {"action": "erase"})],
     ),
     (
         K.ALTER_ENVIRONMENTS,
