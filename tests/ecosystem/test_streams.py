@@ -25,8 +25,13 @@ WORDS = [f"word{number}" for number in range(40)]
 LINES, WORDS_A_LINE = 12_000, 3
 PARTITIONS = 3
 WINDOW_MS = 10_000
-PROTOCOLS = ["classic"]
+PROTOCOLS = ["classic", "streams"]
 """Values of `group.protocol`."""
+SESSION_TIMEOUT_MS = "6000"
+"""After how long a client that was killed is taken out of its group."""
+QUICK_SESSIONS = {
+    "group.streams.min.session.timeout.ms": SESSION_TIMEOUT_MS, "group.streams.session.timeout.ms": SESSION_TIMEOUT_MS,
+}  # fmt: skip
 
 pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
 
@@ -34,7 +39,7 @@ pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
     """A server of its own, because it is killed. Its internal topics are trimmed as soon as they can be."""
-    one = Server(tmp_path / "broker", durability="disk")
+    one = Server(tmp_path / "broker", durability="disk", settings=QUICK_SESSIONS)
     one.start()
     yield one
     one.kill()
@@ -58,7 +63,7 @@ def word_count(server: Server, tmp_path: Path) -> Iterator[Callable[[str], Progr
             "repartition.purge.interval.ms": "1000",
         }
         if protocol == "classic":
-            settings["session.timeout.ms"] = "6000"
+            settings["session.timeout.ms"] = SESSION_TIMEOUT_MS
         words = [f"{name}={value}" for name, value in settings.items()]
         made.append(Program(programs.jvm(f"{classes}:{jars}/*", "WordCount", *words), tmp_path / "streams.log"))
         return made[-1]

@@ -188,7 +188,7 @@ class StreamsGroup:
     """The version of the topics that `configured` is about."""
     changed_ms: int = 0
     """When `epoch` last rose."""
-    is_delayed: bool = False
+    delayed_until_ms: int | None = None
     """The first assignment waits for more members."""
     shutdown_by: str | None = None
     """The member that asked for the application to be shut down."""

@@ -53,6 +53,8 @@ REBALANCE_TIMER = "rebalance/"
 INITIAL_TIMER = "initial"
 """The first assignment waits no longer."""
 
+DELAY_OVER_MS = 50
+"""How long after a delay members come back, so that it is over."""
 TASK_OFFSET_INTERVAL_MS = 60_000
 ACCEPTABLE_RECOVERY_LAG = 10_000
 """What Kafka tells members about warm-ups, of which there are none."""
@@ -78,11 +80,12 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
             after, epoch=before.epoch + 1, changed_ms=terms.now_ms, configs=terms.streams.assignment_configs
         )
     timers: list[Timer] = []
-    if not before.members and not after.is_delayed and terms.streams.initial_rebalance_delay_ms > 0:
-        after = replace(after, is_delayed=True)
-        timers.append(Timer(INITIAL_TIMER, terms.streams.initial_rebalance_delay_ms))
+    delay_ms = terms.streams.initial_rebalance_delay_ms
+    if not before.members and delay_ms > 0:
+        after = replace(after, delayed_until_ms=terms.now_ms + delay_ms)
+        timers.append(Timer(INITIAL_TIMER, delay_ms))
     after, delay = _retargeted(after, terms)
-    target = NO_TASKS if after.is_delayed else after.members[member.member_id].target
+    target = NO_TASKS if after.delayed_until_ms is not None else after.members[member.member_id].target
     member = reconciled(after.members[member.member_id], target, after.target_epoch, request.owned, after.members)
     after = replace(after, members={**after.members, member.member_id: member})
     if request.shuts_down and after.shutdown_by is None:
@@ -305,7 +308,7 @@ def _matters(member: StreamsMember) -> tuple[object, ...]:
 
 def _retargeted(group: StreamsGroup, terms: Terms) -> tuple[StreamsGroup, Status | None]:
     """The group with the target that its epoch calls for, or why that has to wait."""
-    if group.is_delayed:
+    if group.delayed_until_ms is not None:
         detail = "Assignment delayed due to the configured initial rebalance delay."
         return group, Status(StatusCode.ASSIGNMENT_DELAYED, detail)
     if group.target_epoch >= group.epoch:
@@ -345,6 +348,12 @@ def _assignee(group: StreamsGroup, member: StreamsMember) -> Assignee:
 
 
 def _interval_ms(group: StreamsGroup, member: StreamsMember, terms: Terms) -> int:
+    """When the member is to be heard of again. Each time before that it would complain of a delay in its log."""
+    until_ms = group.delayed_until_ms
+    if until_ms is None and group.target_epoch < group.epoch:
+        until_ms = group.assigned_ms + terms.streams.assignment_interval_ms
+    if until_ms is not None and until_ms > terms.now_ms:
+        return min(terms.streams.heartbeat_interval_ms, until_ms - terms.now_ms + DELAY_OVER_MS)
     return next_heartbeat_ms(
         terms.streams.heartbeat_interval_ms, len(group.members), is_settled=member.has_reached(group.epoch),
         changed_ms=group.changed_ms, now_ms=terms.now_ms,
@@ -439,8 +448,9 @@ def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: 
     if not members:
         # The next member to come need not wait for the assignment of one that has gone.
         after = replace(
-            after, target_epoch=after.epoch, assigned_ms=0, empty_since_ms=now_ms, shutdown_by=None, is_delayed=False
-        )
+            after, target_epoch=after.epoch, assigned_ms=0, empty_since_ms=now_ms, shutdown_by=None,
+            delayed_until_ms=None,
+        )  # fmt: skip
         timers.append(Timer(INITIAL_TIMER, None))
     return Decision(
         state=after,
@@ -456,7 +466,7 @@ def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: 
 def expired(group: StreamsGroup, timer: str, terms: Terms) -> Decision:
     """A timer fired."""
     if timer == INITIAL_TIMER:
-        after, _ = _retargeted(replace(group, is_delayed=False), terms)
+        after, _ = _retargeted(replace(group, delayed_until_ms=None), terms)
         return Decision(state=after, records=_records(group, after))
     for prefix in (SESSION_TIMER, REBALANCE_TIMER):
         member = group.members.get(timer.removeprefix(prefix)) if timer.startswith(prefix) else None
