@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from fixtures.key_services import FakeKeyService
 from simulation.checkers.appends import check_appends
 from simulation.checkers.fetches import check_fetches
 from simulation.checkers.group_offsets import check_committed
@@ -29,6 +30,18 @@ from penstock.wire.error_codes import ErrorCode
     )
 )  # fmt: skip
 async def test_two_agents_make_one_log(world: World) -> None:
+    await commit_from_two_agents(world)
+
+
+@simulate(seeds=40, reach=("killed", "database: after", "decided under the lock"))
+async def test_two_agents_seal_one_log(world: World) -> None:
+    """Batches are left out of ranges that are sealed already, and others get other offsets than they have inside."""
+    world.key_service = FakeKeyService()
+    await commit_from_two_agents(world)
+
+
+async def commit_from_two_agents(world: World) -> None:
+    """Producers that change agents in the middle."""
     world.is_shared = True
     await world.open()
     topic_id = await Admin(world, "admin").create_topic("orders", partitions=2)

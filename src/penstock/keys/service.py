@@ -133,6 +133,8 @@ class DataKeys:
             raise
 
     async def _unwrap(self, key_id: int) -> DataKey:
+        if key_id not in self._wrapped:
+            await self._load()  # Another agent may have made it.
         wrapped = self._wrapped.get(key_id)
         if wrapped is None:
             raise KeysErased("the key that this is sealed by was erased")
@@ -195,7 +197,12 @@ class DataKeys:
             master_key_id = await self._ask("", self._service.create)
             first, secret = await self._new_key(cluster_id, master_key_id)
             keys = ClusterKeys(cluster_id, State.ON, master_key_id, first.key_id)
-            await self._store(lambda: store.begin(keys, first))
+            try:
+                await self._store(lambda: store.begin(keys, first))
+            except Conflict:
+                if cluster_id in self.clusters:
+                    return False  # Another agent was faster.
+                raise
             self._wrapped[first.key_id] = first
             self._keep(secret)
             self._apply(keys)

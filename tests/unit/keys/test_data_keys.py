@@ -145,6 +145,17 @@ async def test_only_so_many_keys_are_kept(world: World) -> None:
     await small.keys.close()
 
 
+async def check_erased(world: World, key_ids: list[int]) -> None:
+    """Nothing of cluster 1 can be had, and cluster 2 is none the worse."""
+    assert world.keys.locked == {1: Lock.ERASED}
+    for key_id in key_ids:
+        with pytest.raises(KeysErased):
+            await world.keys.ready((key_id,))
+    with pytest.raises(InvalidRequest):
+        await world.keys.encrypt(1)
+    assert 2 in world.keys.current
+
+
 async def test_erasing_takes_everything_and_stays_true(world: World) -> None:
     await world.keys.encrypt(1)
     await world.keys.encrypt(2)
@@ -155,14 +166,9 @@ async def test_erasing_takes_everything_and_stays_true(world: World) -> None:
     assert await world.keys.erase(1)
     assert await world.keys.erase(1)
     assert told == [1]
-    for after in (world, await world.restarted()):
-        assert after.keys.locked == {1: Lock.ERASED}
-        for key_id in key_ids:
-            with pytest.raises(KeysErased):
-                await after.keys.ready((key_id,))
-        with pytest.raises(InvalidRequest):
-            await after.keys.encrypt(1)
-        assert 2 in after.keys.current
+    await check_erased(world, key_ids)
+    after = await world.restarted()
+    await check_erased(after, key_ids)
     assert await after.database.read(lambda: _rows("SELECT key_id FROM data_key WHERE cluster_id = 1")) == []
     await after.keys.close()
 
@@ -202,6 +208,27 @@ async def test_a_lost_answer_of_the_database_is_found_out(world: World) -> None:
     await world.keys.rotate(1)
     assert world.keys.current[1] != before
     assert len(world.keys.stored) == 2
+
+
+async def test_a_key_that_another_process_made_is_found(world: World) -> None:
+    await world.keys.encrypt(1)
+    other = DataKeys(
+        database=world.database, service=world.service, clock=world.clock, randomness=SeededRandomness("other"),
+        timeout_s=0.01, open_s=0.05,
+    )  # fmt: skip
+    await other.open()
+    await world.keys.rotate(1)
+    made = world.keys.current[1]
+    await other.ready((made.key_id,))
+    assert other.peek(made.key_id) == made
+    third = DataKeys(
+        database=world.database, service=world.service, clock=world.clock, randomness=SeededRandomness("third"),
+        timeout_s=0.01, open_s=0.05,
+    )  # fmt: skip
+    assert not await third.encrypt(1)  # It had not looked, and somebody else was faster.
+    assert third.clusters[1].current_key_id == made.key_id
+    await other.close()
+    await third.close()
 
 
 def _rows(sql: str) -> Any:
