@@ -20,9 +20,12 @@ from fixtures.waiting import eventually, free_ports
 
 
 @pytest.fixture
-def server(tmp_path: Path, postgres_dsn: str) -> Iterator[Server]:
+def server(tmp_path: Path, postgres_dsn: str, request: pytest.FixtureRequest) -> Iterator[Server]:
     """A broker whose metadata is in PostgreSQL."""
-    server = Server(tmp_path, durability="disk", environment={"PENSTOCK_METADATA": postgres_dsn})
+    server = Server(
+        tmp_path, durability="disk", environment={"PENSTOCK_METADATA": postgres_dsn},
+        arguments=getattr(request, "param", ()),
+    )  # fmt: skip
     server.start()
     yield server
     if server.running:
@@ -186,6 +189,7 @@ def test_a_stop_does_not_wait_for_a_database_that_is_away(
     check_everything_is_there(server, "t", load)
 
 
+@pytest.mark.parametrize("server", [("--encrypt",)], ids=["encrypted"], indirect=True)
 def test_the_wal_moves_into_segments(server: Server, running_postgres: Callable[[], PostgresServer]) -> None:
     postgres = running_postgres()
 

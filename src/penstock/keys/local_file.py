@@ -115,6 +115,8 @@ class LocalKeyFile:
         lines = [f"{key_id} {_text_of(secret)}\n" for key_id, secret in keys.items()]
         temporary = self._path.with_name(f"{self._path.name}.new")
         with suppress(FileNotFoundError):
+            with temporary.open("r+b") as left:  # By a process that died here.
+                _overwrite(left.fileno())
             temporary.unlink()
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
