@@ -30,3 +30,18 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since an arbitrary start; never goes back."""
         return time.monotonic()
+
+
+class SteadyClock:
+    """Milliseconds of a clock's `monotonic`: for deadlines in memory, which nobody moves by setting the wall clock."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def now_ms(self) -> int:
+        """Since an arbitrary start; never goes back."""
+        return int(self._clock.monotonic() * 1000)
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start; never goes back."""
+        return self._clock.monotonic()

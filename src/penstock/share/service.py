@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock.base.clock import Clock
+from penstock.base.clock import Clock, SteadyClock
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Reply, Waiter
 from penstock.coordination.runner import Runner
@@ -111,7 +111,8 @@ class SharePartitions:
         self._runner: Runner[SharePartition, Record] = Runner(
             journal=journal,
             rules=_WakingRules(self._limits_of, self.wake),
-            clock=clock,
+            # All times in these rules are those of locks, which are never stored.
+            clock=SteadyClock(clock),
             alarms=alarms,
             keeps_states=True,
         )

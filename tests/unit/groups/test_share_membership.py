@@ -72,6 +72,13 @@ def test_the_next_assignment_is_computed_a_second_later() -> None:
     assert coordinator.group.epoch == coordinator.group.target_epoch == 2
 
 
+def test_a_clock_that_was_set_back_holds_up_nobody() -> None:
+    coordinator = Coordinator()
+    coordinator.heartbeat("m", JOIN, "a")
+    coordinator.now_ms -= 3_600_000
+    assert coordinator.heartbeat("n", JOIN, "a").assigned == {A: frozenset({1})}
+
+
 def test_new_partitions_and_topics_are_assigned() -> None:
     coordinator = Coordinator()
     del coordinator.topics["b"]

@@ -193,7 +193,9 @@ def _assigned_anew(group: ShareGroup, topics: TopicCounts, settings: ShareGroupS
 
 
 def _too_soon_ms(group: ShareGroup, settings: ShareGroupSettings, now_ms: int) -> int:
-    return group.assigned_ms + settings.assignment_interval_ms - now_ms if group.assigned_ms else 0
+    since_ms = now_ms - group.assigned_ms
+    # Before it was assigned: somebody has set the clock back.
+    return 0 if group.assigned_ms == 0 or since_ms < 0 else settings.assignment_interval_ms - since_ms
 
 
 def _interval_ms(group: ShareGroup, settings: ShareGroupSettings, now_ms: int) -> int:
