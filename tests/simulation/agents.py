@@ -19,7 +19,7 @@ from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness, SeededRandomness
 from penstock.coordination.leases import Holder
-from penstock.coordination.timers import LoopAlarms
+from penstock.coordination.timers import Alarms
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
@@ -108,6 +108,7 @@ class Surroundings:
     wal: WalStore
     objects: ObjectStore
     clock: Clock
+    alarms: Alarms
     randomness: Randomness
     inline: bool
     """Whether small flushes are committed in line, as they are with `--durability process`."""
@@ -167,7 +168,7 @@ class SimAgent:
             self.watching = asyncio.get_running_loop().create_task(self.follower.watch())
         self.groups = GroupService(
             database=around.database, topics=self.registry, settings=GroupSettings.of(self.settings),
-            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=LoopAlarms(),
+            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms,
             randomness=around.randomness,
         )  # fmt: skip
         await self.groups.open()
@@ -260,7 +261,7 @@ class SimAgent:
         self.share_partitions = SharePartitions(
             database=around.database, reader=self.reader, aborted=StoredAborted(around.database),
             configs=self.share_configs, offset_for_timestamp=self.timestamps.offset_for_timestamp,
-            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=LoopAlarms(),
+            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms,
         )  # fmt: skip
         await self.share_partitions.open()
         self.groups.on_deleted = self.share_partitions.forget_group

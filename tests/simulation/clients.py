@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from simulation.history import Append, Fetched, OffsetCommit, Outcome, PartitionKey, Trim
+from simulation.history import Append, Fetched, OffsetCommit, OffsetLook, Outcome, PartitionKey, Trim
 from simulation.links import ConnectionLost, Link
 from simulation.places import Place
 from simulation.world import World
@@ -363,8 +363,18 @@ class Committer(Client):
             commit.outcome = Outcome.ACKNOWLEDGED
         return commit
 
+    async def look_on(self, stop: asyncio.Event) -> None:
+        """Look at the committed offset again and again."""
+        while not stop.is_set():
+            await asyncio.sleep(self.world.workload.uniform(0.05, 1.0))
+            try:
+                await self.fetch()
+            except ConnectionLost:
+                continue
+
     async def fetch(self) -> int | None:
         """The committed offset, or None while the coordinator cannot say."""
+        invoked_at = self.now()
         request = offset_fetch.OffsetFetchRequest(
             group_id=self.group_id,
             topics=[
@@ -373,4 +383,15 @@ class Committer(Client):
         )  # fmt: skip
         response = await self.call(ApiKey.OFFSET_FETCH, 7, request)
         (found,) = response.topics[0].partitions
-        return None if response.error_code or found.error_code else int(found.committed_offset)
+        if response.error_code or found.error_code:
+            if response.error_code == ErrorCode.NOT_COORDINATOR:
+                self.give_up()
+            return None
+        offset = int(found.committed_offset)
+        self.world.history.looks.append(
+            OffsetLook(
+                group_id=self.group_id, partition=self.partition.index, offset=offset, invoked_at=invoked_at,
+                answered_at=self.now(),
+            )
+        )  # fmt: skip
+        return offset

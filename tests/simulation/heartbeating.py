@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from simulation.clients import TRY_AGAIN, Client
+from simulation.history import GroupCommit, Outcome
 from simulation.links import ConnectionLost
 from simulation.world import World
 
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import consumer_group_heartbeat as beats
+from penstock.wire.messages import offset_commit
 
 GIVE_UP_S = 35.0
 """Less than a session."""
@@ -44,6 +46,8 @@ class Member(Client):
         self.group_id, self.topic, self.uses = group_id, topic, uses
         self.lives = self.epoch = 0
         self.heard_at = 0.0
+        self.stays = False
+        """Whether it does not leave any more."""
         self.told: set[Partition] = set()
         self.using: dict[Partition, Use] = {}
 
@@ -60,6 +64,7 @@ class Member(Client):
 
     async def beat(self) -> float:
         """One heartbeat; in how many seconds the next is due."""
+        await self.commit()
         self.give_back()
         asked_at = self.now()
         try:
@@ -79,7 +84,51 @@ class Member(Client):
             self.die()
         else:
             assert error in TRY_AGAIN, error
+            if error is ErrorCode.NOT_COORDINATOR:
+                self.world.marks.reach("another coordinator")
+                self.give_up()
         return 0.2
+
+    async def commit(self) -> None:
+        """Commit an offset for everything in use: more than anybody has committed before."""
+        if self.using:
+            await self._commit(self.member_id, self.epoch, self._next(), tuple(sorted(self.using)))
+
+    def _next(self) -> int:
+        return len(self.world.history.group_commits) + 1
+
+    async def _commit(self, member_id: str, epoch: int, offset: int, partitions: tuple[Partition, ...]) -> None:
+        commit = GroupCommit(
+            group_id=self.group_id, partitions=tuple(index for _, index in partitions), offset=offset,
+            invoked_at=self.now(),
+        )  # fmt: skip
+        self.world.history.group_commits.append(commit)
+        asked = [
+            offset_commit.OffsetCommitRequestPartition(partition_index=index, committed_offset=offset)
+            for _, index in partitions
+        ]
+        request = offset_commit.OffsetCommitRequest(
+            group_id=self.group_id, generation_id_or_member_epoch=epoch, member_id=member_id,
+            topics=[offset_commit.OffsetCommitRequestTopic(name=self.topic, partitions=asked)],
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                answer = await self.call(ApiKey.OFFSET_COMMIT, 9, request)
+        except (ConnectionLost, TimeoutError):
+            self.give_up()
+            return
+        error = ErrorCode(answer.topics[0].partitions[0].error_code)
+        commit.answered_at = self.now()
+        if error is ErrorCode.NONE:
+            commit.outcome = Outcome.ACKNOWLEDGED
+        elif error not in TRY_AGAIN:
+            commit.outcome = Outcome.REFUSED
+
+    def pass_away(self) -> Zombie:
+        """Stop without a word; what is left of this life comes back late."""
+        zombie = Zombie(self, self.member_id, self.epoch, self._next(), tuple(sorted(self.using)))
+        self.die()
+        return zombie
 
     def request(self) -> Any:
         """Full, as after anything that may have gone wrong."""
@@ -135,3 +184,21 @@ class Member(Client):
         except ConnectionLost:
             self.world.marks.reach("leaving was not answered")
         self.die()
+
+
+@dataclass(frozen=True, slots=True)
+class Zombie:
+    """A process that stood still for long, and does not know what has become of its group."""
+
+    member: Member
+    member_id: str
+    epoch: int
+    offset: int
+    partitions: tuple[Partition, ...]
+
+    async def haunt(self, after_s: float) -> None:
+        """Commit what it had read by then."""
+        await asyncio.sleep(after_s)
+        if self.partitions:
+            await self.member._commit(self.member_id, self.epoch, self.offset, self.partitions)
+            self.member.world.marks.reach("a zombie committed or tried to")

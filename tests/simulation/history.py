@@ -118,15 +118,26 @@ class Ownership:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class GroupCommit:
-    """A member's offset, the same for all partitions that it owns."""
+    """A member's offset, the same for all partitions that it owns. Each partition's rise, unless somebody seeks."""
 
     group_id: str
-    generation: int
+    generation: int = -1
     partitions: tuple[int, ...]
     offset: int
     invoked_at: float
     answered_at: float = float("inf")
     outcome: Outcome = Outcome.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetLook:
+    """What was found in one look at a group's offset."""
+
+    group_id: str
+    partition: int
+    offset: int
+    invoked_at: float
+    answered_at: float
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -190,6 +201,7 @@ class History:
     offsets_seen: list[OffsetSeen] = field(default_factory=list)
     ownerships: list[Ownership] = field(default_factory=list)
     group_commits: list[GroupCommit] = field(default_factory=list)
+    looks: list[OffsetLook] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     said: list[Said] = field(default_factory=list)
 

@@ -35,6 +35,9 @@ class GroupMember(Client):
         self.member_id, self.generation = "", -1
         self.owned: tuple[int, ...] | None = None
         """What it believes to own; None while it is between two generations."""
+        self.freezes, self.leaves = 0.04, 0.03
+        """How often, per heartbeat."""
+        self.session_ms, self.pause_s = SESSION_MS, HEARTBEAT_S
         self._offset = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -45,13 +48,13 @@ class GroupMember(Client):
                 if self.owned is None:
                     await self._join()
                     continue
-                await asyncio.sleep(HEARTBEAT_S * choose.uniform(0.5, 1.5))
-                if choose.random() < 0.04:
+                await asyncio.sleep(self.pause_s * choose.uniform(0.5, 1.5))
+                if choose.random() < self.freezes:
                     # The whole process stands still, and does not know for how long.
-                    await asyncio.sleep(choose.uniform(0.5, 2.5) * SESSION_MS / 1000)
+                    await asyncio.sleep(choose.uniform(0.5, 2.5) * self.session_ms / 1000)
                 await self._commit()
-                if self.owned is not None and choose.random() < 0.03:
-                    await self._leave()
+                if self.owned is not None and choose.random() < self.leaves:
+                    await self.leave()
                 elif self.owned is not None:
                     await self._heartbeat()
             except ConnectionLost:
@@ -61,7 +64,7 @@ class GroupMember(Client):
 
     async def _join(self) -> None:
         request = join_group.JoinGroupRequest(
-            group_id=self.group_id, session_timeout_ms=SESSION_MS, rebalance_timeout_ms=SESSION_MS,
+            group_id=self.group_id, session_timeout_ms=self.session_ms, rebalance_timeout_ms=SESSION_MS,
             member_id=self.member_id, protocol_type="consumer",
             protocols=[join_group.JoinGroupRequestProtocol(name="range", metadata=b"")],
         )  # fmt: skip
@@ -105,6 +108,9 @@ class GroupMember(Client):
 
     async def _refused(self, error: ErrorCode) -> None:
         self.owned = None
+        if error is ErrorCode.NOT_COORDINATOR:
+            self.world.marks.reach("another coordinator")
+            self.give_up()
         if error in _JOIN_ANEW:
             if error is ErrorCode.UNKNOWN_MEMBER_ID:
                 self.world.marks.reach("given up for dead")
@@ -122,7 +128,7 @@ class GroupMember(Client):
                 self.world.marks.reach("told to join again")
             await self._refused(error)
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
         member = leave_group.MemberIdentity(member_id=self.member_id)
         self.owned, self.member_id = None, ""
         await self.call(

@@ -23,18 +23,33 @@ START_MS = 1_700_000_000_000
 
 
 class SimClock:
-    """A clock of the simulated world, off by a little and drifting."""
+    """A clock of the simulated world: it runs too fast or too slow, and is wrong until somebody sets it anew."""
 
     def __init__(self, loop: SimLoop, *, offset_ms: int = 0, drift: float = 0.0) -> None:
-        self._loop, self._offset_ms, self._rate = loop, offset_ms, 1.0 + drift
+        self.loop, self.offset_ms, self.rate = loop, offset_ms, 1.0 + drift
 
     def now_ms(self) -> int:
         """Wall clock."""
-        return START_MS + self._offset_ms + int(self._loop.time() * self._rate * 1000)
+        return START_MS + self.offset_ms + int(self.loop.time() * self.rate * 1000)
 
     def monotonic(self) -> float:
+        """Seconds. Setting the clock does not change them."""
+        return self.loop.time() * self.rate
+
+
+class SimAlarms:
+    """Callbacks at a time of an agent's own clock."""
+
+    def __init__(self, clock: SimClock) -> None:
+        self._clock = clock
+
+    def time(self) -> float:
         """Seconds."""
-        return self._loop.time() * self._rate
+        return self._clock.monotonic()
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        """Call back at that time."""
+        return self._clock.loop.call_at(when / self._clock.rate, callback)
 
 
 class Place:
@@ -50,7 +65,21 @@ class Place:
         """Ends the life that is going on, at once."""
         self.is_retired = False
         """Whether the life that is going on is the last one here."""
+        self.clock: SimClock | None = None
+        """Of the life that is going on."""
         self._life = 0
+
+    def set_clock(self) -> None:
+        """Somebody sets the clock, to a time that is wrong as well."""
+        if self.clock is None:
+            return
+        offset_ms = self._offset_ms()
+        self._world.marks.reach("clock set back" if offset_ms < self.clock.offset_ms else "clock set forward")
+        self.clock.offset_ms = offset_ms
+
+    def _offset_ms(self) -> int:
+        skew_ms = self._world.skew_ms
+        return int(self._world.source.between(-skew_ms, skew_ms))
 
     async def supervise(self) -> None:
         """Start the agent, again and again."""
@@ -76,6 +105,12 @@ class Place:
                 link.lose()
             self.links.clear()
             await asyncio.sleep(world.source.between(0.01, 0.5))
+
+    def retire(self) -> None:
+        """The last life here ends. Its clients notice."""
+        for link in self.links:
+            link.lose()
+        self.kill()
 
     async def crash(self) -> None:
         """Kill the agent now, wait until the next one is up."""
@@ -107,17 +142,17 @@ class Place:
         database.delay_s = source.delay_s
         self.kill = die
         wal = (SharedWal if world.is_shared else FaultyWal)(world.wal_store, source, die, world.guards)
-        clock = SimClock(
-            world.loop, offset_ms=int(source.between(-200, 200)), drift=source.between(-0.01, 0.01)
+        self.clock = SimClock(
+            world.loop, offset_ms=self._offset_ms(), drift=source.between(-world.drift, world.drift)
         )  # fmt: skip
-        return SimAgent(self._surroundings(host, database, wal, clock, die))
+        return SimAgent(self._surroundings(host, database, wal, self.clock, die))
 
     def _surroundings(
         self, host: Host, database: InlineDatabase, wal: FaultyWal, clock: SimClock, die: Callable[[], None]
     ) -> Surroundings:
         world = self._world
         return Surroundings(
-            host=host, database=database, wal=wal, clock=clock,
+            host=host, database=database, wal=wal, clock=clock, alarms=SimAlarms(clock),
             objects=FaultyObjects(world.object_store, world.source, die, world.guards),
             randomness=SeededRandomness(f"{world.seed}:ids:{host.name}"), inline=world.inline,
             settings=world.settings, upkeep=world.upkeep, agent_id=self.number, epoch=world.epoch,

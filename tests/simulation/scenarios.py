@@ -86,11 +86,30 @@ def _log_start(world: World, partition: PartitionKey) -> int:
 
 
 async def kill_now_and_then(world: World, stop: asyncio.Event, *, every_s: float = 1.0) -> None:
-    """Power cuts at moments of nobody's choosing."""
+    """Power cuts at moments of nobody's choosing, and clocks that are set in between."""
     while not stop.is_set():
-        await asyncio.sleep(world.source.between(0.05, 2 * every_s))
+        await asyncio.sleep(world.source.between(0.02, every_s))
+        world.set_a_clock()
+        await asyncio.sleep(world.source.between(0.02, every_s))
         if not stop.is_set() and all(place.agent is not None for place in world.places):
             await world.crash()
+
+
+async def replace_now_and_then(world: World, stop: asyncio.Event, *, every_s: float, lingers_s: float) -> None:
+    """Another agent takes everything over, and the one before goes on for a while, and so do its clients."""
+    while not stop.is_set():
+        await asyncio.sleep(world.source.between(0.05, every_s))
+        world.set_a_clock()
+        await asyncio.sleep(world.source.between(0.05, every_s))
+        if stop.is_set():
+            break
+        # One that is only starting would take everything back, and then be gone.
+        await world.places[0].up.wait()
+        old = await world.take_over()
+        if old.agent is not None:
+            world.marks.reach("the one before was still alive")
+        await asyncio.sleep(world.source.between(0, lingers_s))
+        old.retire()
 
 
 async def read_logs(world: World, topic: str, partitions: Sequence[PartitionKey]) -> list[StoredLog]:

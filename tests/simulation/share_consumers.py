@@ -130,6 +130,9 @@ class ShareConsumer(Client):
                         self.held.append(delivery)
                         self.world.history.deliveries.append(delivery)
                         count += 1
+                if partition.error_code == ErrorCode.NOT_LEADER_OR_FOLLOWER:
+                    self.forget()
+                    self.give_up()
                 if partition.error_code:
                     self.world.marks.reach(f"share partition: {ErrorCode(partition.error_code).name}")
         return count

@@ -11,20 +11,39 @@ from simulation.history import PartitionKey
 from simulation.scenarios import kill_now_and_then, produce_plainly, read_logs
 from simulation.seeds import simulate
 from simulation.share_consumers import ShareConsumer
-from simulation.world import World
+from simulation.world import WRONG_DRIFT, WRONG_MS, World
 
 MEMBERS, PRODUCERS, BATCHES = 3, 2, 15
 CONFIG = {"auto_offset_reset": "earliest", "delivery_count_limit": "10"}
 LIMIT, LOCK_S = 10, 30.0
 
 
+async def check_share(world: World, members: list[ShareConsumer], partition: PartitionKey) -> None:
+    """Let a last member take what is left; what must hold then."""
+    topic, number = members[0].topic, len(members)
+    for member in members:
+        member.give_up()
+    last = ShareConsumer(world, "workers", number, topic, partition)
+    await asyncio.sleep(2 * LOCK_S)
+    await world.eventually(last.drain, "everything being accepted")
+    history = world.history
+    if any(delivery.count > 1 for delivery in history.deliveries):
+        world.marks.reach("delivered again")
+    check_exclusive(history.deliveries, LOCK_S)
+    check_accepted(history.deliveries, history.said)
+    check_counts(history.deliveries, LIMIT)
+    (log,) = await read_logs(world, topic, [partition])
+    check_complete(log.high_watermark, history.deliveries, history.said, LIMIT)
+
+
 @simulate(
     reach=(
         "killed", "database: after", "database: crash after", "connection cut",
-        "share fetch: SHARE_SESSION_NOT_FOUND", "delivered again",
+        "share fetch: SHARE_SESSION_NOT_FOUND", "delivered again", "clock set back", "clock set forward",
     )
 )  # fmt: skip
 async def test_share_group(world: World) -> None:
+    world.skew_ms, world.drift = WRONG_MS, WRONG_DRIFT
     await world.open()
     topic_id = await Admin(world, "admin").create_topic("jobs", partitions=1)
     partition = PartitionKey(topic_id, 0)
@@ -44,16 +63,4 @@ async def test_share_group(world: World) -> None:
         await asyncio.sleep(1.0)
         stop.set()
     await world.heal()
-    for member in members:
-        member.give_up()
-    last = ShareConsumer(world, "workers", MEMBERS, "jobs", partition)
-    await asyncio.sleep(2 * LOCK_S)
-    await world.eventually(last.drain, "everything being accepted")
-    history = world.history
-    if any(delivery.count > 1 for delivery in history.deliveries):
-        world.marks.reach("delivered again")
-    check_exclusive(history.deliveries, LOCK_S)
-    check_accepted(history.deliveries, history.said)
-    check_counts(history.deliveries, LIMIT)
-    (log,) = await read_logs(world, "jobs", [partition])
-    check_complete(log.high_watermark, history.deliveries, history.said, LIMIT)
+    await check_share(world, members, partition)

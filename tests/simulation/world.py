@@ -33,6 +33,9 @@ from penstock.storage.memory import MemoryObjectStore, MemoryWal
 
 T = TypeVar("T")
 
+OFFSET_MS, DRIFT = 200, 0.01
+WRONG_MS, WRONG_DRIFT = 90_000, 0.05
+"""The same where nothing but the clock of an agent itself counts: far more than any session lasts."""
 GRACE_MS = 3_000
 """How long dead objects live on in this world."""
 
@@ -49,6 +52,8 @@ class World:
         self.history = History()
         self.settings = {"group.initial.rebalance.delay.ms": "0"}
         self.inline = self.is_shared = False
+        self.skew_ms, self.drift = OFFSET_MS, DRIFT
+        """How wrong the clocks of agents are, and by how much too fast or too slow they run."""
         self.epoch: int | None = None
         """Of the shard, where agents share it."""
         self.wal_store = MemoryWal(256 * 1024 * 1024)
@@ -120,6 +125,10 @@ class World:
         self.faults = NONE
         for place in self.places:
             await place.up.wait()
+
+    def set_a_clock(self) -> None:
+        """The clock of some agent is set while it works."""
+        self.source.choose(self.places).set_clock()
 
     async def crash(self) -> None:
         """Kill an agent now, wait until the next one is up there."""

@@ -1,10 +1,10 @@
-"""Invariant 5: in a generation a partition has one owner at most, and a former generation commits nothing any more."""
+"""Invariant 5: a partition has one owner in a generation, former generations commit nothing, offsets do not go back."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from simulation.history import GroupCommit, Outcome, Ownership
+from simulation.history import GroupCommit, OffsetLook, Outcome, Ownership
 
 
 def check_owners(ownerships: Sequence[Ownership]) -> None:
@@ -43,3 +43,17 @@ def check_last(commits: Sequence[GroupCommit], found: Mapping[int, int]) -> None
         possible |= {commit.offset for commit in mine if commit.outcome is Outcome.UNKNOWN}
         assert offset in possible, f"partition {partition} is at {offset}, {sorted(possible)[-3:]} is possible"
         assert offset >= max(known, default=-1), f"partition {partition} went back to {offset}"
+
+
+def check_never_back(looks: Sequence[OffsetLook], commits: Sequence[GroupCommit]) -> None:
+    """Whoever looks at an offset finds at least what was acknowledged, and at least what was seen, before it asked."""
+    known: dict[int, list[tuple[float, int]]] = {}
+    for commit in commits:
+        if commit.outcome is Outcome.ACKNOWLEDGED:
+            for partition in commit.partitions:
+                known.setdefault(partition, []).append((commit.answered_at, commit.offset))
+    for look in looks:
+        known.setdefault(look.partition, []).append((look.answered_at, look.offset))
+    for look in looks:
+        least = max((offset for since, offset in known[look.partition] if since < look.invoked_at), default=-1)
+        assert look.offset >= least, f"partition {look.partition} went back from {least} to {look.offset}"

@@ -1,0 +1,26 @@
+"""Whoever reads in a fetch session knows what it would know without: of each partition, all and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from simulation.history import PartitionKey
+from simulation.session_readers import Known
+
+from penstock.wire.error_codes import ErrorCode
+
+
+def check_session(
+    known: Mapping[PartitionKey, Known], before: Mapping[PartitionKey, Known], after: Mapping[PartitionKey, Known]
+) -> None:
+    """What a session's client knows now lies between what it was told without a session just before, and just after."""
+    assert known.keys() == before.keys(), f"it knows of {sorted(known)} and wants {sorted(before)}"
+    for key, mine in known.items():
+        first, last = before[key], after[key]
+        if ErrorCode.KAFKA_STORAGE_ERROR in (mine.error, first.error, last.error):
+            continue  # One of three reads failed.
+        if first == last:
+            assert mine == first, f"{key}: {mine} in the session, {first} without"
+        if first.error == last.error == mine.error == 0:
+            assert first.high_watermark <= mine.high_watermark <= last.high_watermark, f"{key}: {first}, {mine}, {last}"
+            assert first.log_start <= mine.log_start <= last.log_start, f"{key}: {first}, {mine}, {last}"
