@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from fixtures.sim_loop import Host
@@ -122,6 +123,12 @@ class Surroundings:
     """Of the shard if other agents commit to it as well, else None."""
 
 
+@cache
+def _settings(said: frozenset[tuple[str, str]]) -> BrokerSettings:
+    """Settings never change, and are dear to make."""
+    return BrokerSettings.started_with(dict(said))
+
+
 class SimAgent:
     """One life of an agent."""
 
@@ -129,7 +136,7 @@ class SimAgent:
         self.around = around
         self.host = around.host
         self.registry = Registry()
-        self.settings = BrokerSettings.started_with(around.settings)
+        self.settings = _settings(frozenset(around.settings.items()))
         self._table: dict[int, Api] = {}
 
     async def start(self) -> None:
@@ -172,7 +179,7 @@ class SimAgent:
             randomness=around.randomness,
         )  # fmt: skip
         await self.groups.open()
-        await self._open_share(BrokerSettings.started_with(around.settings))
+        await self._open_share(self.settings)
         self.topics.listen(_GroupsListener(self.groups))
         self.topics.before_deletion = self.transactions.keep_open
         self._serve()

@@ -35,6 +35,9 @@ SHARE_SLOTS = -2
 """The same of the slots of share partitions."""
 
 
+_EVERY_SLOT = ", ".join(f"($1, {slot}, $2, $3, 0, $4)" for slot in range(SLOT_COUNT))
+
+
 class Database(Protocol):
     """What coordinators need of the metadata port."""
 
@@ -70,19 +73,14 @@ def take(holder: Holder, *, now_ms: int, force: bool, whose: int = SHARED_SLOTS)
     """Take every slot that is free, ran out, or is ours already; all of them by force. Returns slot → epoch."""
     rows = yield "SELECT COALESCE(MAX(epoch), 0) FROM lease WHERE cluster_id = $1", (whose,)
     epoch = int(rows[0][0]) + 1
-    guard = "" if force else " WHERE lease.holder = excluded.holder OR lease.expires_ms <= $6"
-    taken: dict[int, int] = {}
-    for slot in range(SLOT_COUNT):
-        rows = yield (
-            "INSERT INTO lease (cluster_id, slot, holder, epoch, write_number, expires_ms)"
-            " VALUES ($1, $2, $3, $4, 0, $5)"
-            " ON CONFLICT (cluster_id, slot) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,"
-            f" write_number = 0, expires_ms = excluded.expires_ms{guard} RETURNING epoch",
-            (whose, slot, holder.name, epoch, holder.expires_ms(now_ms), *(() if force else (now_ms,))),
-        )
-        if rows:
-            taken[slot] = int(rows[0][0])
-    return taken
+    guard = "" if force else " WHERE lease.holder = excluded.holder OR lease.expires_ms <= $5"
+    rows = yield (
+        f"INSERT INTO lease (cluster_id, slot, holder, epoch, write_number, expires_ms) VALUES {_EVERY_SLOT}"
+        " ON CONFLICT (cluster_id, slot) DO UPDATE SET holder = excluded.holder, epoch = excluded.epoch,"
+        f" write_number = 0, expires_ms = excluded.expires_ms{guard} RETURNING slot, epoch",
+        (whose, holder.name, epoch, holder.expires_ms(now_ms), *(() if force else (now_ms,))),
+    )
+    return {int(slot): int(taken) for slot, taken in rows}
 
 
 def guard(
