@@ -18,6 +18,7 @@ import pytest
 from fixtures.server import Server
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch, fetch_topic
+from test_wire_share import Consumer, acquired
 
 from penstock.base.acls import Operation, PatternType, Permission, ResourceType
 from penstock.wire.api_keys import ApiKey
@@ -783,6 +784,29 @@ def test_reading_by_session_stops_when_the_permission_does(admin: Wire, guest: G
     parts = [part for topic in answer.responses for part in topic.partitions]
     assert [part.error_code for part in parts] == [NO_TOPIC]
     assert not any(part.records for part in parts)
+
+
+def test_taking_by_share_session_stops_when_the_permission_does(
+    admin: Wire, guest: Guest, fresh_name: Callable[..., str]
+) -> None:  # fmt: skip
+    """And what was not told is not locked: whoever may read takes it."""
+    topic, group = fresh_name(), fresh_name()
+    topic_id = admin.create_topic(topic)
+    guest.may(Operation.READ, GROUP, group)
+    guest.may(Operation.READ, TOPIC, topic)
+    members = [Consumer(wire, group) for wire in (guest.wire, admin)]
+    for member in members:
+        member.join(topic)
+    taker, other = members
+    eventually(lambda: taker.fetch((topic_id, 0)).responses == [], what="a session that has begun to read")
+    guest.loses_everything()
+    guest.may(Operation.READ, GROUP, group)
+    assert admin.produce(topic, batch(b"x")).error_code == 0
+    for _ in range(2):
+        answer = taker.fetch(max_wait_ms=100)
+        assert [part.error_code for told in answer.responses for part in told.partitions] == [NO_TOPIC]
+        assert acquired(answer) == []
+    eventually(lambda: other.take((topic_id, 0)) == [(0, 0, 1)], what="somebody else taking the record")
 
 
 def test_by_topic_id(admin: Wire, guest: Guest, secret: str) -> None:

@@ -401,6 +401,7 @@ class Agent:
             registry=self.registry, partitions=self.share_partitions, sessions=sessions, configs=self.share_configs,
             groups=self.share_groups, max_bytes=self.settings.fetch_max_bytes,
         )  # fmt: skip
+        fetch.authorizer = self.authorizer
         return ShareHandlers(
             registry=self.registry, groups=self.share_groups, partitions=self.share_partitions, sessions=sessions,
             configs=self.share_configs, fetch=fetch,

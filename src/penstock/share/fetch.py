@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from penstock.authorization.authorizer import READ_TOPIC, Authorizer
 from penstock.base.context import RequestContext
 from penstock.base.errors import Fenced, PlatformError
 from penstock.groups.share.service import ShareGroups
@@ -33,6 +34,7 @@ from penstock.share.sessions import (
 )
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
+from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.share_fetch import (
     AcquiredRecords,
@@ -44,7 +46,7 @@ from penstock.wire.messages.share_fetch import (
 
 RENEWALS_SINCE = 2
 _AGAIN_S = 0.05
-_EXACT = 1
+_OPTIMISED, _EXACT = 0, 1
 """Kafka's acquire mode `record_limit`."""
 _EMPTY = b""
 _log = logging.getLogger(__name__)
@@ -78,12 +80,16 @@ class ShareFetchHandler:
         self._registry, self._partitions, self._sessions, self._configs = registry, partitions, sessions, configs
         self._groups, self._max_bytes = groups, min(max_bytes, RESPONSE_MAX_BYTES)
         self._acknowledging = Acknowledging(registry, partitions)
+        self.authorizer: Authorizer | None = None
+        """Whom to ask for permission. Without it everybody may read everything."""
 
     async def share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
         """ShareFetch, key 78, v1-2. v2: acquire modes (KIP-1206), renewals (KIP-1222)."""
         said = _said(request)
         try:
             key = session_key(context.cluster_id, request.group_id, request.member_id)
+            if request.share_acquire_mode not in (_OPTIMISED, _EXACT):
+                raise Refused(ErrorCode.INVALID_REQUEST, "Unknown share acquire mode.")
             _check_renewal(context.api_version, request)
             session = self._session(key, context.connection_id, request, bool(said))
         except Refused as refused:
@@ -96,7 +102,7 @@ class ShareFetchHandler:
         )
         wanted = []
         if session is not None and not (context.api_version >= RENEWALS_SINCE and request.is_renew_ack):
-            wanted = self._wanted(key, session, request.share_session_epoch)
+            wanted = self._wanted(context, key, session, request.share_session_epoch)
             await self._fetch(key, wanted, request)
         if request.share_session_epoch == FINAL_EPOCH:
             await self.close_session(key)
@@ -146,14 +152,20 @@ class ShareFetchHandler:
         self._sessions.change(session, named, forgotten)
         return session
 
-    def _wanted(self, key: SessionKey, session: Session, epoch: int) -> list[_Wanted]:
-        """The partitions of a session, beginning with another one in each epoch."""
+    def _wanted(self, context: RequestContext, key: SessionKey, session: Session, epoch: int) -> list[_Wanted]:
+        """The partitions of a session, beginning with another one in each epoch.
+
+        The session remembers topics from when they could be read. Of those that cannot any more nothing is acquired:
+        nobody would hear of it, and it would be locked.
+        """
         wanted = []
         for partition in session.partitions:
             one = _Wanted(partition, PartitionName(key.cluster_id, key.group_id, *partition), None)
             topic = self._registry.by_id(key.cluster_id, partition.topic_id)
             if topic is None:
                 one.error = ErrorCode.UNKNOWN_TOPIC_ID
+            elif not self._may_read(context, topic.name):
+                one.error = ErrorCode.TOPIC_AUTHORIZATION_FAILED
             elif not 0 <= partition.partition_index < len(topic.partitions):
                 one.error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             else:
@@ -161,6 +173,10 @@ class ShareFetchHandler:
             wanted.append(one)
         at = epoch % len(wanted) if wanted else 0
         return wanted[at:] + wanted[:at]
+
+    def _may_read(self, context: RequestContext, name: str) -> bool:
+        authorizer = self.authorizer
+        return authorizer is None or authorizer.allows(context, ApiKey.SHARE_FETCH, READ_TOPIC, name)
 
     # --- Fetching ---
 

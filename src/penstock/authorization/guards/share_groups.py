@@ -51,7 +51,8 @@ def _name_of(access: Access, topic_id: bytes) -> str | None:
 
 
 async def fetch(access: Access, request: fetching.ShareFetchRequest, ask: Ask) -> fetching.ShareFetchResponse:
-    """READ on the group, else 30; READ on each topic, else 29 for its partitions, those of the session too."""
+    """READ on the group, else 30; READ on each topic, else 29 for its partitions. Of topics that its session remembers
+    the handler asks, before anything is acquired."""
     if not access.may(Operation.READ, GROUP, request.group_id or ""):
         return fetching.ShareFetchResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
     request.topics, denied = access.split(
@@ -60,11 +61,6 @@ async def fetch(access: Access, request: fetching.ShareFetchRequest, ask: Ask) -
     response: fetching.ShareFetchResponse = await ask(request)
     if response.error_code:
         return response
-    for answer in response.responses:
-        # The session remembers topics from when they were allowed.
-        name = _name_of(access, answer.topic_id)
-        if name is not None and not access.may(Operation.READ, TOPIC, name):
-            answer.partitions = [_unfetched(partition.partition_index) for partition in answer.partitions]
     response.responses.extend(
         fetching.ShareFetchableTopicResponse(
             topic_id=topic.topic_id,
