@@ -146,6 +146,8 @@ def _complaint(
         return ErrorCode.UNACCEPTABLE_CREDENTIAL, "Too few iterations"
     if alteration.iterations > scram.MAX_ITERATIONS:
         return ErrorCode.UNACCEPTABLE_CREDENTIAL, "Too many iterations"
+    if not alteration.salted_password:
+        return ErrorCode.UNACCEPTABLE_CREDENTIAL, "Password must not be empty"
     return None
 
 

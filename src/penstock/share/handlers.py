@@ -77,6 +77,7 @@ class ShareHandlers:
             TopicPartition(topic.topic_id, partition.partition_index): partition.acknowledgement_batches
             for topic in request.topics
             for partition in topic.partitions
+            if partition.acknowledgement_batches
         }
         outcomes = await self._acknowledging.acknowledge(
             key, said, version=context.api_version, is_renewal=request.is_renew_ack

@@ -155,11 +155,19 @@ def test_downgrade_can_be_forbidden() -> None:
 
 def test_classic_leave_does_not_downgrade_but_frees() -> None:
     bench = mixed()
-    unknown, modern = Leaver(member_id="x"), Leaver(member_id="new")
-    assert bench.classic_leave(unknown, modern) == (ErrorCode.UNKNOWN_MEMBER_ID,) * 2
+    assert bench.classic_leave(Leaver(member_id="x")) == (ErrorCode.UNKNOWN_MEMBER_ID,)
     assert bench.classic_leave(Leaver(member_id="classic-1")) == (ErrorCode.NONE,)
     bench.beat("new", 2)
     assert assigned(bench.group.members["new"]) == set(range(6))
+    bench.check()
+
+
+def test_an_administrator_removes_members_of_either_protocol() -> None:
+    bench = mixed()
+    modern = Leaver(member_id="new")
+    assert bench.classic_leave(modern, modern) == (ErrorCode.NONE,) * 2
+    assert isinstance(bench.group, Group)
+    assert list(bench.group.members) == ["classic-1"]
     bench.check()
 
 

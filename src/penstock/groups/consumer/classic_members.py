@@ -213,18 +213,16 @@ def _member(
 
 
 def leave(group: ConsumerGroup, leavers: Sequence[Leaver], waiter: Waiter, terms: Terms) -> Decision:
-    """Take members of the classic protocol out."""
+    """Take members of either protocol out: this is how an administrator removes them, whatever they speak."""
     errors: list[ErrorCode] = []
     gone: dict[str, ConsumerMember] = {}
     for leaver in leavers:
         by_name = leaver.instance_id is not None
         member = group.static_member(leaver.instance_id) if by_name else group.members.get(leaver.member_id)
-        if member is None or member.member_id in gone:
+        if member is None:
             errors.append(ErrorCode.UNKNOWN_MEMBER_ID)
         elif by_name and leaver.member_id not in ("", member.member_id):
             errors.append(ErrorCode.FENCED_INSTANCE_ID)
-        elif member.classic is None:
-            errors.append(ErrorCode.UNKNOWN_MEMBER_ID)
         else:
             errors.append(ErrorCode.NONE)
             gone[member.member_id] = member

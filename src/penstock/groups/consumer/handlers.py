@@ -129,8 +129,8 @@ class ConsumerGroupHandlers:
             client_id=member.client_id,
             client_host=member.client_host,
             subscribed_topic_names=sorted(member.topics),
-            subscribed_topic_regex=member.regex or None,
-            assignment=self._assignment(context, member.assigned),
+            subscribed_topic_regex=member.regex or "",
+            assignment=self._assignment(context, _held(member)),
             target_assignment=self._assignment(context, member.target),
             member_type=_TYPE_CONSUMER if member.classic is None else _TYPE_CLASSIC,
         )
@@ -145,6 +145,15 @@ class ConsumerGroupHandlers:
                 if (name := self._topics.topic_name(context.cluster_id, topic_id)) is not None
             ]
         )
+
+
+def _held(member: ConsumerMember) -> dict[bytes, set[int]]:
+    """What a member has, which is also what it has not given back yet."""
+    held: dict[bytes, set[int]] = {}
+    for partitions in (member.assigned, member.revoking):
+        for topic_id, found in partitions.items():
+            held.setdefault(topic_id, set()).update(found)
+    return held
 
 
 def _check(request: heartbeat_wire.ConsumerGroupHeartbeatRequest, settings: ConsumerSettings, version: int) -> None:
