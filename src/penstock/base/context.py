@@ -10,6 +10,9 @@ PLATFORM_CLUSTER_ID = 0
 DEFAULT_CLUSTER_ID = 1
 """The virtual cluster of an embedded deployment."""
 
+PERMANENT_CLUSTER_IDS = frozenset({PLATFORM_CLUSTER_ID, DEFAULT_CLUSTER_ID})
+"""Those that are there from the beginning and stay: their administrators run the deployment."""
+
 ANONYMOUS = "User:ANONYMOUS"
 """Kafka's principal of a connection without credentials."""
 

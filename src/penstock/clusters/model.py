@@ -11,11 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from penstock.base.context import DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID
-
 DEFAULT_ENVIRONMENT = "default"
-PERMANENT = frozenset({PLATFORM_CLUSTER_ID, DEFAULT_CLUSTER_ID})
-"""The ids of those that cannot be deleted."""
 
 
 class State(StrEnum):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from penstock.base.context import PERMANENT_CLUSTER_IDS
 from penstock.base.errors import InvalidRequest
 from penstock.clusters.failures import Forbidden, Missing, Taken
-from penstock.clusters.model import DEFAULT_ENVIRONMENT, PERMANENT, Cluster, Environment, State
+from penstock.clusters.model import DEFAULT_ENVIRONMENT, Cluster, Environment, State
 
 MAX_DESCRIPTION_CHARS = 512
 MAX_CLUSTERS = 100_000
@@ -55,7 +56,7 @@ def check_new(
 
 def check_deletable(cluster: Cluster) -> None:
     """Raise `Forbidden` for a cluster that is always there."""
-    if cluster.cluster_id in PERMANENT:
+    if cluster.cluster_id in PERMANENT_CLUSTER_IDS:
         raise Forbidden(f"cluster {cluster.name!r} is part of the deployment and stays")
 
 

@@ -103,7 +103,7 @@ class TransactionService:
             is_old = cell is not None and batch.producer_epoch < cell.txn.epoch
             fenced = is_old or batch.producer_epoch == EPOCH_MAX
             return ErrorCode.INVALID_PRODUCER_EPOCH if fenced else ErrorCode.NONE
-        if cell is None:
+        if cell is None or cell.txn.key[0] != partition.topic.cluster_id:
             return ErrorCode.INVALID_PRODUCER_ID_MAPPING
         if cell.txn.epoch != batch.producer_epoch or batch.producer_epoch == EPOCH_MAX:
             return ErrorCode.INVALID_PRODUCER_EPOCH
@@ -115,7 +115,7 @@ class TransactionService:
         """Producers have batches of transactions in a partition, or markers that ended them."""
         for producer_id in producers:
             cell = self._by_producer.get(producer_id)
-            if cell is None:
+            if cell is None or cell.txn.key[0] != partition.topic.cluster_id:
                 continue
             if producer_id not in partition.transactions:
                 cell.open.pop(partition, None)

@@ -38,6 +38,9 @@ class Entry:
     doc: str | None = None
 
 
+_OF_THE_DEPLOYMENT = frozenset({"super.users"})
+"""Settings whose values are not for tenants."""
+
 _UNITS = {
     name: tuple(synonym.setting for synonym in synonyms)
     for synonyms in topic_configs.SYNONYMS.values()
@@ -114,6 +117,14 @@ def broker_entries(broker: Broker, settings: BrokerSettings) -> list[Entry]:
             )
         )  # fmt: skip
     return sorted(entries, key=lambda entry: entry.name)
+
+
+def without_secrets(entries: Sequence[Entry]) -> list[Entry]:
+    """The same for a tenant, who need not know who runs the deployment."""
+    return [
+        replace(entry, value=None, synonyms=(), sensitive=True) if entry.name in _OF_THE_DEPLOYMENT else entry
+        for entry in entries
+    ]
 
 
 def _fact(name: str, value: str | None, kind: ConfigType, doc: str) -> Entry:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from penstock.base.context import RequestContext
+from penstock.base.context import PERMANENT_CLUSTER_IDS, RequestContext
 from penstock.base.errors import PlatformError
 from penstock.log import other_configs, topic_names
 from penstock.log.admin import config_changes, config_entries, loggers
@@ -67,6 +67,8 @@ class ConfigHandlers:
         match kind:
             case ConfigResource.TOPIC:
                 return [topic.name for topic in self._topics.registry.all(context.cluster_id)]
+            case ConfigResource.BROKER_LOGGER if not _runs_the_deployment(context):
+                return []
             case ConfigResource.BROKER | ConfigResource.BROKER_LOGGER:
                 return [str(broker.node_id) for broker in self._brokers.alive(context)]
             case _:
@@ -110,8 +112,10 @@ class ConfigHandlers:
                 return config_entries.cluster_wide_entries(settings)
             case ConfigResource.BROKER:
                 me = next(broker for broker in self._brokers.alive(context) if broker.node_id == int(name))
-                return config_entries.broker_entries(me, settings)
+                entries = config_entries.broker_entries(me, settings)
+                return entries if _runs_the_deployment(context) else config_entries.without_secrets(entries)
             case ConfigResource.BROKER_LOGGER:
+                _check_deployment(context)
                 return [
                     Entry(name=logger, value=level, source=ConfigSource.BROKER_LOGGER, type=ConfigType.UNKNOWN, doc="")
                     for logger, level in loggers.levels().items()
@@ -195,6 +199,7 @@ class ConfigHandlers:
     ) -> None:
         if kind is ConfigResource.BROKER_LOGGER:
             self._check_name(kind, name)
+            _check_deployment(context)
             _edit_loggers(edits, validate_only)
             return
         keys = config_changes.keys_of(kind)
@@ -239,6 +244,16 @@ class ConfigHandlers:
             check_overrides(change({}), self._topics.settings.of(context.cluster_id))
             raise unknown_topic(name)
         await self._topics.alter_topic(topic, change, validate_only=validate_only)
+
+
+def _runs_the_deployment(context: RequestContext) -> bool:
+    """Whether somebody is no tenant: the process is not for these to look into."""
+    return context.is_platform_admin or context.cluster_id in PERMANENT_CLUSTER_IDS
+
+
+def _check_deployment(context: RequestContext) -> None:
+    if not _runs_the_deployment(context):
+        raise Refused(ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "Log levels are those of the whole deployment.")
 
 
 def _kind(number: int) -> ConfigResource:
