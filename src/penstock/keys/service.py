@@ -224,6 +224,7 @@ class DataKeys:
         """Wrap all data keys of a cluster by a new master key, and destroy the old one."""
         async with self._changing:
             before = transitions.check_usable(self.clusters.get(cluster_id))
+            transitions.rewrapped(before, before.master_key_id)  # Before a master key is made for nothing.
             stored = [key for key in self._wrapped.values() if key.cluster_id == cluster_id]
             secrets = [(key, await self._secret_of(key)) for key in stored]
             master_key_id = await self._ask("", self._service.create)

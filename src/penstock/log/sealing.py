@@ -15,7 +15,7 @@ from typing import Protocol
 
 from crc32c import crc32c
 
-from penstock.base.errors import Unavailable
+from penstock.base.errors import CorruptData, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.keys.model import DataKey, Lock
 from penstock.log.answers import Appended
@@ -191,7 +191,10 @@ def read_span(
     if sealing is None:
         raise Unavailable("this is sealed, and there are no keys")
     first, end = covering(seal.skipped, seal.skipped + len(target), seal.length)
-    sealed = read(seal.start + first, seal.start + end)
+    try:
+        sealed = read(seal.start + first, seal.start + end)
+    except CorruptData as problem:
+        raise BrokenSeal(str(problem)) from problem
     sealing.cipher(seal, partition).open_into(sealed, seal.skipped, target)
 
 

@@ -101,6 +101,24 @@ async def test_a_new_master_key_wraps_every_data_key_and_the_old_one_is_destroye
     await after.keys.close()
 
 
+async def test_an_old_master_key_that_could_not_be_destroyed_is_destroyed_later(world: World) -> None:
+    await world.keys.encrypt(1)
+    key, before = world.keys.current[1], world.keys.clusters[1].master_key_id
+    world.service.keeps_everything = True
+    await world.keys.rewrap(1)
+    assert world.service.keys[before] is not None
+    assert world.keys.clusters[1].master_key_id != before
+    with pytest.raises(InvalidRequest):
+        await world.keys.rewrap(1)  # Else nobody would know of the first one any more.
+    after = await world.restarted()
+    assert after.keys.current[1] == key
+    after.service.keeps_everything = False
+    after.clock.time_ms += 2_000
+    await until(lambda: not after.keys.clusters[1].retired_master_key_id)
+    assert after.service.keys[before] is None
+    await after.keys.close()
+
+
 async def test_a_start_without_the_key_service_locks_the_cluster_until_it_is_back(world: World) -> None:
     await world.keys.encrypt(1)
     world.service.hangs = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
@@ -235,6 +236,38 @@ async def test_a_range_that_was_touched_is_refused_and_its_neighbours_are_not(ho
     assert await marks_of(world, plain) == expected(len(SIZES))
 
 
+async def test_damage_in_the_log_keeps_nobody_from_being_compacted(house: House) -> None:
+    world = await begun(house, adopted_min_bytes=2**30)
+    world.forget_tail()
+    sealed, plain = partition_in(world, SEALED), partition_in(world, PLAIN)
+    span = sealed.spans[2]
+    assert span.location is not None
+    assert span.seal is not None
+    with (house.path / "slabs" / span.location.key).open("r+b") as file:
+        file.seek(span.location.offset + span.seal.start + 66_000)  # In the second chunk of it.
+        file.write(b"?!")
+    await world.compaction.compact_everything()
+    assert await marks_of(world, plain) == expected(len(SIZES))
+    assert batches_in(b"".join(await world.reader.read_batches(sealed, 0, 100_000))) == expected(2)
+    with pytest.raises(BrokenSeal):
+        await world.contents(sealed, start=2)
+    assert await marks_of(world, sealed, start=3) == expected(len(SIZES))[3:]
+    assert house.holds(SECRET) == []
+
+
+async def test_a_file_of_the_log_that_was_cut_short_is_refused(house: House) -> None:
+    world = await begun(house)
+    world.forget_tail()
+    sealed = partition_in(world, SEALED)
+    span = sealed.spans[2]
+    assert span.location is not None
+    assert span.seal is not None
+    os.truncate(house.path / "slabs" / span.location.key, span.location.offset + span.seal.start + 1_000)
+    with pytest.raises(BrokenSeal):
+        await world.contents(sealed, start=2)
+    assert batches_in(b"".join(await world.reader.read_batches(sealed, 0, 100))) == expected(1)
+
+
 async def test_a_range_in_another_place_is_refused(house: House) -> None:
     """Two ranges of one partition, of one size, that have changed places."""
     world = await house.world()
@@ -363,6 +396,26 @@ async def test_what_was_erased_is_gone_for_everybody_at_once(house: House, compa
         await world.contents(partition_in(world, SEALED))
     assert await marks_of(world, partition_in(world, PLAIN)) == expected(len(SIZES))
     assert house.holds(SECRET) == []
+
+
+async def test_what_has_other_offsets_inside_is_not_copied_as_it_is(house: House) -> None:
+    """Where several agents commit, it may have; then it is opened, or waited for as long as there is something to."""
+    world = await begun(house, adopted_min_bytes=2**30)
+    sealed, plain = partition_in(world, SEALED), partition_in(world, PLAIN)
+    span = sealed.spans[1]
+    assert span.seal is not None
+    span.seal = span.seal._replace(base_offset=77)
+    world.forget_tail()
+    world.keys.locked[SEALED] = Lock.WAITING
+    with pytest.raises(Unavailable):
+        await world.compaction.compact_everything()
+    assert await world.keys.erase(SEALED)
+    await world.compaction.compact_everything()
+    assert await marks_of(world, plain) == expected(len(SIZES))
+    with pytest.raises(KeysErased):
+        await world.contents(sealed, start=1)
+    seals = [ref.seal for ref in await world.segments.list(sealed)]
+    assert [seal is not None and any(seal.salt) for seal in seals] == [True, False] + [True] * (len(SIZES) - 2)
 
 
 def test_what_is_left_of_an_entry_of_which_batches_were_refused_is_opened() -> None:

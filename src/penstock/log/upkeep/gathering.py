@@ -10,15 +10,16 @@ time, so that nobody waits for long: a thread busy with Python would hold the lo
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from struct import Struct
 
 from penstock.base.errors import Unavailable
-from penstock.keys.model import KeysErased
+from penstock.keys.model import KeysErased, Lock
 from penstock.log.model import LEADER_EPOCH, Partition, Seal, Span
 from penstock.log.sealing import read_span
-from penstock.log.seals import SealedWriting, stored_bytes
+from penstock.log.seals import BrokenSeal, SealedWriting, stored_bytes
 from penstock.log.segments import (
     INDEX_STEP_BYTES,
     MAX_SEGMENT_BYTES,
@@ -44,6 +45,7 @@ _HOP = Struct(">qi11xi8xq")
 _PREFIX = Struct(">qii")
 _BASE_TIMESTAMP = Struct(">q")
 _BASE_TIMESTAMP_AT = 27
+_log = logging.getLogger(__name__)
 
 
 class Gathering:
@@ -141,7 +143,19 @@ class Gathering:
                 continue
             is_patched = view is not None
             if view is None:
-                view = await self._view(stretch.partition, span, loaded)
+                try:
+                    view = await self._view(stretch.partition, span, loaded)
+                except BrokenSeal as problem:
+                    _log.error(
+                        "what partition %d has from offset %d on is damaged, and kept as it is: %s",
+                        stretch.partition.partition_id,
+                        span.base_offset,
+                        problem,
+                    )
+                    self._end(stretch.partition, segment)
+                    segment = None
+                    self._copy_sealed(stretch.partition, span, loaded, is_lost=True)
+                    continue
             if segment is None or not segment.has_room_for(span):
                 self._end(stretch.partition, segment)
                 segment = self._begin(stretch.partition, span, view)
@@ -180,33 +194,48 @@ class Gathering:
     async def _copy_stretch(self, stretch: Stretch, loaded: Mapping[WalLocation, memoryview]) -> None:
         """Write what is sealed as it is, each span a segment, and what is not as it was."""
         for span, view in zip(stretch.spans, stretch.views, strict=True):
-            seal = span.seal
             if self._is_adopted(span):
                 self._refs.append(self._adopt(stretch.partition, span))
                 continue
-            if seal is None:
+            if span.seal is not None:
+                self._copy_sealed(stretch.partition, span, loaded, is_lost=self._is_erased(stretch.partition))
+            else:
                 view = view if view is not None else await self._view(stretch.partition, span, loaded)
                 builder = SegmentBuilder(span.base_offset)
                 await self._walk(view, span.base_offset, builder)
-                index = builder.index
-            else:
-                if seal.skipped or seal.length != span.byte_length or seal.base_offset != span.base_offset:
-                    raise Unavailable("what is sealed has other offsets than it is to have, and cannot be opened now")
-                assert span.location is not None
-                view = loaded[span.location][seal.start : seal.start + stored_bytes(seal.length)]
-                index = span.index or (b"", b"")
-            self._refs.append(
-                _ref_of(
-                    stretch.partition, span, self._upload, byte_offset=self.written_bytes, index=index,
-                    seal=None if seal is None else Seal(seal.key_id, seal.salt),
-                )
-            )  # fmt: skip
-            self._append(view)
+                self._add_span(stretch.partition, span, view, builder.index, None)
             self._handled += 1
             if self._ready_bytes >= WRITE_BYTES:
                 await self._hand_over()
             if self._handled >= SLICE:
                 await self._breathe()
+
+    def _copy_sealed(
+        self, partition: Partition, span: Span, loaded: Mapping[WalLocation, memoryview], *, is_lost: bool
+    ) -> None:  # fmt: skip
+        """Make a segment of a sealed span as it is. Where it has other offsets inside than in the log it has to be
+        opened, so it is waited for; if it `is_lost` there is nothing to wait for, and it is made unreadable."""
+        assert span.location is not None
+        assert span.seal is not None
+        seal = span.seal
+        salt = seal.salt
+        if seal.skipped or seal.length != span.byte_length or seal.base_offset != span.base_offset:
+            if not is_lost:
+                raise Unavailable("what is sealed has other offsets than it is to have, and cannot be opened now")
+            salt = bytes(len(salt))
+        view = loaded[span.location][seal.start : seal.start + stored_bytes(seal.length)]
+        self._add_span(partition, span, view, span.index or (b"", b""), Seal(seal.key_id, salt))
+
+    def _add_span(
+        self, partition: Partition, span: Span, view: memoryview, index: tuple[bytes, bytes], seal: Seal | None
+    ) -> None:  # fmt: skip
+        ref = _ref_of(partition, span, self._upload, byte_offset=self.written_bytes, index=index, seal=seal)
+        self._refs.append(ref)
+        self._append(view)
+
+    def _is_erased(self, partition: Partition) -> bool:
+        sealing = self._changes.sealing
+        return sealing is not None and sealing.locked.get(partition.topic.cluster_id) is Lock.ERASED
 
     def _begin(self, partition: Partition, span: Span, view: memoryview) -> _Segment:
         segment = _Segment(span, self.written_bytes, _BASE_TIMESTAMP.unpack_from(view, _BASE_TIMESTAMP_AT)[0])
