@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer
 from fixtures import programs
+from fixtures.streams_members import AT_ONCE, Member, set_config, topology
 from fixtures.waiting import eventually
+from fixtures.wire import Wire
 
 pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
 
@@ -36,6 +38,7 @@ TOOLS = {
     "reassign": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
     "share-consumer-perf": "org.apache.kafka.tools.ShareConsumerPerformance",
     "share-groups": "org.apache.kafka.tools.consumer.group.ShareGroupCommand",
+    "streams-groups": "org.apache.kafka.tools.streams.StreamsGroupCommand",
     "topics": "org.apache.kafka.tools.TopicCommand",
     "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
     "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
@@ -285,6 +288,32 @@ def test_share_groups(tool: Tool, topic: str, fresh_name: Callable[..., str]) ->
     tool("share-groups", "--delete-offsets", "--group", group, "--topic", topic)
     assert group in tool("share-groups", "--delete", "--group", group)
     assert group not in tool("share-groups", "--list").split()
+
+
+def test_streams_groups(bootstrap: str, tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
+    """A member counts words; its group is looked at, moved and deleted, with the topics that were made for it."""
+    group = fresh_name("app")
+    _produce(tool, topic, 100)
+    with Wire(bootstrap) as wire:
+        set_config(wire, group, AT_ONCE)
+        member = Member(wire, group, "counting", topology(topic, application=group))
+        member.beat()
+        member.settle(4)
+        assert member.commit(topic, 0, 7) == 0
+        assert group in tool("streams-groups", "--list").split()
+        assert "STABLE" in tool("streams-groups", "--list", "--state").upper()
+        assert "Stable" in tool("streams-groups", "--describe", "--group", group, "--state")
+        assert "counting" in tool("streams-groups", "--describe", "--group", group, "--members", "--verbose")
+        offsets = [line.split() for line in tool("streams-groups", "--describe", "--group", group).splitlines()]
+        assert any(words[:3] == [group, topic, "0"] for words in offsets), offsets
+        move = ("--reset-offsets", "--group", group, "--input-topic", topic, "--to-earliest", "--execute")
+        assert "the current state is Stable" in tool("streams-groups", *move)
+        assert member.beat(member_epoch=-1).error_code == 0
+    tool("streams-groups", *move)
+    tool("streams-groups", "--delete-offsets", "--group", group, "--input-topic", topic)
+    assert group in tool("streams-groups", "--delete", "--group", group, "--delete-all-internal-topics")
+    assert group not in tool("streams-groups", "--list").split()
+    assert group not in tool("topics", "--list"), "what it had made is gone"
 
 
 def test_consumer_groups_of_the_consumer_protocol(

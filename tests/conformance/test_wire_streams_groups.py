@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from fixtures.streams_members import AT_ONCE, Member, owned, pairs, set_config, simple, task_ids, topology
 from fixtures.waiting import eventually
 from fixtures.wire import Wire
 
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import describe_configs as showing
-from penstock.wire.messages import incremental_alter_configs as configs
-from penstock.wire.messages import offset_commit, offset_fetch
+from penstock.wire.messages import offset_fetch
 from penstock.wire.messages import streams_group_heartbeat as beats
 from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.consumer_group_describe import ConsumerGroupDescribeRequest
@@ -26,87 +26,8 @@ from penstock.wire.messages.list_groups import ListGroupsRequest
 from penstock.wire.messages.share_group_describe import ShareGroupDescribeRequest
 from penstock.wire.messages.streams_group_describe import StreamsGroupDescribeRequest
 
-GROUP_CONFIG = 32
 TOPIC_CONFIG = 2
 MISSING_SOURCE, WRONG_PARTITIONS, MISSING_INTERNAL, SHUTDOWN, DELAYED, MISSING_TAGS = range(1, 7)
-Owned = dict[str, list[int]]
-
-
-def topology(source: str, *, epoch: int = 0, **fields: Any) -> beats.Topology:
-    """Word count over a topic: a repartition topic and one with state, as Kafka Streams asks for them."""
-    words, counts = f"{source}-repartition", f"{source}-changelog"
-    kept = {"cleanup.policy": "compact", "message.timestamp.type": "CreateTime"}
-    parts = [
-        beats.Subtopology(subtopology_id="0", source_topics=[source], repartition_sink_topics=[words], **fields),
-        beats.Subtopology(
-            subtopology_id="1",
-            repartition_source_topics=[beats.TopicInfo(name=words, topic_configs=_pairs({"retention.ms": "-1"}))],
-            state_changelog_topics=[beats.TopicInfo(name=counts, topic_configs=_pairs(kept))],
-        ),
-    ]
-    return beats.Topology(epoch=epoch, subtopologies=parts)
-
-
-def simple(*sources: str, epoch: int = 0, **fields: Any) -> beats.Topology:
-    """A topology of one part."""
-    part = beats.Subtopology(subtopology_id="0", source_topics=list(sources), **fields)
-    return beats.Topology(epoch=epoch, subtopologies=[part])
-
-
-def _pairs(values: Mapping[str, str]) -> list[beats.KeyValue]:
-    return [beats.KeyValue(key=key, value=value) for key, value in values.items()]
-
-
-class Member:
-    """A member, which has what it is told to have."""
-
-    def __init__(self, wire: Wire, group: str, member_id: str, topology: beats.Topology) -> None:
-        self.wire, self.group, self.member_id, self.topology = wire, group, member_id, topology
-        self.epoch = 0
-        self.active: Owned = {}
-        self.standby: Owned = {}
-
-    def beat(self, *, version: int = 1, **fields: Any) -> Any:
-        fields.setdefault("member_epoch", self.epoch)
-        if fields["member_epoch"] == 0:
-            self.active, self.standby = {}, {}
-            fields.setdefault("topology", self.topology)
-            fields.setdefault("rebalance_timeout_ms", 60_000)
-            fields.setdefault("process_id", self.member_id)
-        fields.setdefault("active_tasks", _ids(self.active))
-        fields.setdefault("standby_tasks", _ids(self.standby))
-        fields.setdefault("warmup_tasks", [])
-        fields.setdefault("group_id", self.group)
-        fields.setdefault("member_id", self.member_id)
-        answer = self.wire.call(ApiKey.STREAMS_GROUP_HEARTBEAT, version, beats.StreamsGroupHeartbeatRequest(**fields))
-        if answer.error_code == 0:
-            self.epoch = max(answer.member_epoch, 0)
-            if answer.active_tasks is not None:
-                self.active, self.standby = _owned(answer.active_tasks), _owned(answer.standby_tasks)
-                assert answer.warmup_tasks == []
-        return answer
-
-    def settle(self, count: int) -> None:
-        """Go on, giving back what has to be given back, until that many tasks are active here."""
-
-        def settled() -> bool:
-            before = self.active
-            answer = self.beat()
-            assert answer.error_code == 0, answer.error_message
-            return before == self.active and sum(map(len, self.active.values())) == count
-
-        eventually(settled, what=f"{count} tasks", within_s=20)
-
-
-def _ids(owned: Owned) -> list[beats.StreamsGroupHeartbeatRequestTaskIds]:
-    return [
-        beats.StreamsGroupHeartbeatRequestTaskIds(subtopology_id=part, partitions=partitions)
-        for part, partitions in owned.items()
-    ]
-
-
-def _owned(listed: Any) -> Owned:
-    return {part.subtopology_id: list(part.partitions) for part in listed}
 
 
 def codes(answer: Any) -> list[int]:
@@ -119,22 +40,11 @@ def application(wire: Wire, fresh_name: Callable[..., str]) -> Callable[..., str
 
     def make(**settings: str) -> str:
         group = fresh_name("app")
-        set_config(wire, group, {"streams.initial.rebalance.delay.ms": "0", "streams.assignment.interval.ms": "0"})
+        set_config(wire, group, AT_ONCE)
         set_config(wire, group, {key.replace("_", "."): value for key, value in settings.items()})
         return group
 
     return make
-
-
-def set_config(wire: Wire, group: str, values: Mapping[str, str]) -> int:
-    if not values:
-        return 0
-    resource = configs.AlterConfigsResource(
-        resource_type=GROUP_CONFIG, resource_name=group,
-        configs=[configs.AlterableConfig(name=key, config_operation=0, value=value) for key, value in values.items()],
-    )  # fmt: skip
-    request = configs.IncrementalAlterConfigsRequest(resources=[resource])
-    return int(wire.call(ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, request).responses[0].error_code)
 
 
 @pytest.fixture
@@ -198,7 +108,7 @@ def test_an_application_comes_to_life(wire: Wire, member: Callable[..., Member],
     assert (shown.member_id, shown.member_epoch, shown.topology_epoch) == (one.member_id, one.epoch, 0)
     assert (shown.process_id, shown.is_classic, shown.user_endpoint) == (one.member_id, False, None)
     for assignment in (shown.assignment, shown.target_assignment):
-        assert _owned(assignment.active_tasks) == one.active
+        assert owned(assignment.active_tasks) == one.active
     (listed,) = (
         entry for entry in wire.call(ApiKey.LIST_GROUPS, 5, ListGroupsRequest(types_filter=["streams"])).groups
         if entry.group_id == one.group
@@ -298,7 +208,7 @@ def test_client_tags(connect: Callable[..., Wire], application: Callable[..., st
     assert codes(one.beat(version=0)) == []
     assert codes(one.beat()) == [MISSING_TAGS]
     one.epoch = 0
-    assert codes(one.beat(client_tags=_pairs({"zone": "a", "rack": "b"}))) == []
+    assert codes(one.beat(client_tags=pairs({"zone": "a", "rack": "b"}))) == []
     (shown,) = described(one.wire, group).members
     assert {tag.key: tag.value for tag in shown.client_tags} == {"zone": "a", "rack": "b"}
 
@@ -341,7 +251,8 @@ JOINING: dict[str, tuple[dict[str, Any], ErrorCode, str]] = {
         "RebalanceTimeoutMs must be provided in first request.",
     ),
     "tasks": (
-        {"active_tasks": _ids({"0": [0]})}, ErrorCode.INVALID_REQUEST, "ActiveTasks must be empty when (re-)joining.",
+        {"active_tasks": task_ids({"0": [0]})}, ErrorCode.INVALID_REQUEST,
+        "ActiveTasks must be empty when (re-)joining.",
     ),
     "no word of tasks": (
         {"standby_tasks": None}, ErrorCode.INVALID_REQUEST, "StandbyTasks must be empty when (re-)joining.",
@@ -398,12 +309,12 @@ def test_mistakes_of_members(member: Callable[..., Member], lines: str) -> None:
     one = member()
     one.beat()
     one.settle(4)
-    wrong = _ids({"7": [0]})
+    wrong = task_ids({"7": [0]})
     answer = one.beat(active_tasks=wrong)
     assert (answer.error_code, answer.error_message) == (
         ErrorCode.INVALID_REQUEST, "Subtopology 7 does not exist in the topology.",
     )  # fmt: skip
-    assert one.beat(active_tasks=_ids({"0": [2]})).error_code == ErrorCode.INVALID_REQUEST
+    assert one.beat(active_tasks=task_ids({"0": [2]})).error_code == ErrorCode.INVALID_REQUEST
     assert one.beat(member_epoch=one.epoch + 1).error_code == ErrorCode.FENCED_MEMBER_EPOCH
     assert one.beat(member_epoch=one.epoch, member_id="nobody").error_code == ErrorCode.UNKNOWN_MEMBER_ID
     other = member(counts=topology(lines, epoch=1))
@@ -450,15 +361,8 @@ def test_offsets_of_members(wire: Wire, member: Callable[..., Member], lines: st
     one.beat()
     one.settle(4)
 
-    def commit(epoch: int, *, member_id: str = one.member_id, version: int = 9) -> int:
-        partition = offset_commit.OffsetCommitRequestPartition(
-            partition_index=0, committed_offset=5, committed_metadata=""
-        )
-        topics = [offset_commit.OffsetCommitRequestTopic(name=lines, partitions=[partition])]
-        request = offset_commit.OffsetCommitRequest(
-            group_id=one.group, generation_id_or_member_epoch=epoch, member_id=member_id, topics=topics
-        )
-        return int(wire.call(ApiKey.OFFSET_COMMIT, version, request).topics[0].partitions[0].error_code)
+    def commit(epoch: int, **fields: Any) -> int:
+        return one.commit(lines, 0, 5, generation_id_or_member_epoch=epoch, **fields)
 
     def fetch(epoch: int, member_id: str | None) -> tuple[int, int]:
         topic = offset_fetch.OffsetFetchRequestTopics(name=lines, partition_indexes=[0])

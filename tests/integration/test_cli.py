@@ -15,6 +15,7 @@ from fixtures.wire import Wire
 
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages import incremental_alter_configs as configs
+from penstock.wire.messages import streams_group_heartbeat
 from penstock.wire.messages.share_fetch import FetchPartition, FetchTopic, ShareFetchRequest
 from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
 
@@ -280,6 +281,53 @@ def test_a_share_group(session: Session, topic: str) -> None:
         assert "Stop its consumers first" in session.run("group", "delete", group, "--yes", code=1).stderr
         gone = ShareGroupHeartbeatRequest(group_id=group, member_id="one", member_epoch=-1)
         assert wire.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, gone).error_code == 0
+    assert session.json("group", "delete", group, "--yes")[0]["deleted"]
+    assert "does not exist" in session.run("group", "describe", group, code=1).stderr
+
+
+def test_a_streams_group(session: Session, topic: str) -> None:
+    group = f"{topic}-streams"
+    session.run("produce", topic, "-p", "0", stdin="one\ntwo\n")
+    part = streams_group_heartbeat.Subtopology(
+        subtopology_id="0", source_topics=[topic],
+        state_changelog_topics=[streams_group_heartbeat.TopicInfo(name=f"{group}-changelog")],
+    )  # fmt: skip
+    with Wire(session.bootstrap) as wire:
+        resource = configs.AlterConfigsResource(
+            resource_type=32, resource_name=group,
+            configs=[
+                configs.AlterableConfig(name=f"streams.{name}", config_operation=0, value="0")
+                for name in ("initial.rebalance.delay.ms", "assignment.interval.ms")
+            ],
+        )  # fmt: skip
+        request = configs.IncrementalAlterConfigsRequest(resources=[resource])
+        assert wire.call(ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, request).responses[0].error_code == 0
+
+        def heartbeat(epoch: int) -> int:
+            joins = epoch == 0
+            asked = streams_group_heartbeat.StreamsGroupHeartbeatRequest(
+                group_id=group, member_id="one", member_epoch=epoch, active_tasks=[], standby_tasks=[],
+                warmup_tasks=[], process_id="one", rebalance_timeout_ms=1_000 if joins else -1,
+                topology=streams_group_heartbeat.Topology(subtopologies=[part]) if joins else None,
+            )  # fmt: skip
+            answer = wire.call(ApiKey.STREAMS_GROUP_HEARTBEAT, 1, asked)
+            assert answer.error_code == 0, answer.error_message
+            return int(answer.member_epoch)
+
+        heartbeat(0)
+        assert session.json("group", "describe", group)["state"] in ("NotReady", "Assigning")
+        heartbeat(heartbeat(0))
+        described = session.json("group", "describe", group)
+        assert shape_of(described) == promised_shape("group", "describe")
+        shown = (described["state"], described["protocol_type"], described["protocol"])
+        assert shown == ("Stable", "streams", "sticky")
+        assert described["members"][0]["assignment"] == [{"topic": topic, "partitions": [0, 1, 2]}]
+        listed = [row for row in session.json("group", "list") if row["group"] == group]
+        assert [(row["state"], row["type"]) for row in listed] == [("Stable", "streams")]
+        assert "Stop its consumers first" in session.run("group", "delete", group, "--yes", code=1).stderr
+        heartbeat(-1)
+    session.run("group", "seek", group, "--to", "1", "-t", f"{topic}:0")
+    assert session.json("group", "lag", group)["lag"] == 1
     assert session.json("group", "delete", group, "--yes")[0]["deleted"]
     assert "does not exist" in session.run("group", "describe", group, code=1).stderr
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from penstock.cli.kafka import share_groups
+from penstock.cli.kafka import share_groups, streams_groups
 from penstock.cli.kafka.client import Client, TopicPartition
 from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.failures import BrokerError, check
@@ -123,7 +123,11 @@ def _describe_group(client: Client, group_id: str) -> Group:
     # Version 5 and older say "Dead" for a group that is not there; newer ones say it with an error, which they also
     # use for a group of the newer protocol.
     if described.error_code == ErrorCode.GROUP_ID_NOT_FOUND or described.group_state == "Dead":
-        newer = _describe_newer(connection, node_id, group_id) or _describe_share(connection, node_id, group_id)
+        newer = (
+            _describe_newer(connection, node_id, group_id)
+            or _describe_share(connection, node_id, group_id)
+            or _describe_streams(client, connection, node_id, group_id)
+        )
         if newer is None:
             raise BrokerError(ErrorCode.GROUP_ID_NOT_FOUND, f"group {group_id!r}")
         return newer
@@ -216,6 +220,31 @@ def _describe_share(connection: Connection, node_id: int, group_id: str) -> Grou
         state=described.group_state,
         protocol_type=share_groups.SHARE,
         protocol=described.assignor_name,
+        coordinator=node_id,
+        members=members,
+    )
+
+
+def _describe_streams(client: Client, connection: Connection, node_id: int, group_id: str) -> Group | None:
+    described = streams_groups.describe_streams_group(connection, group_id)
+    if described is None:
+        return None
+    assignments = streams_groups.assignments_of(client, described)
+    members = tuple(
+        Member(
+            member_id=member.member_id,
+            instance_id=member.instance_id,
+            client_id=member.client_id,
+            host=member.client_host.removeprefix("/"),
+            assignment=assignments[member.member_id],
+        )
+        for member in described.members
+    )
+    return Group(
+        group_id=group_id,
+        state=described.group_state,
+        protocol_type=streams_groups.STREAMS,
+        protocol=described.assignor_name or "",
         coordinator=node_id,
         members=members,
     )
