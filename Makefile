@@ -14,13 +14,14 @@ help:
 	@echo "make bench    figures beside Apache Kafka"
 	@echo "make install  only set up (.venv)"
 
-$(STAMP): requirements-dev.txt pyproject.toml
+$(STAMP): requirements-dev.txt pyproject.toml src/penstock/_twin.pyx tools/build_twin.py
 	@echo "== setting up $(VENV): what requirements-dev.txt pins, a minute or so"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
 		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --quiet --python $(BIN)/python install pip; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q src/penstock
+	@$(BIN)/python tools/build_twin.py
 	@touch $@
 
 install: $(STAMP)
@@ -49,4 +50,4 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache src/penstock/_twin.*.so

@@ -27,10 +27,13 @@ TESTS = ROOT / "tests"
 
 # Each lane runs beside the other. Long tiers are cut so that both end at about the same time.
 LANES = (
-    ("unit", "simulation", "contract", "comparison", "ecosystem"),
+    ("unit", "pure:unit/log/test_writer*.py", "pure:unit/agent/test_dispatch.py", "simulation", "contract",
+     "comparison", "ecosystem"),
     ("integration", "conformance/test_wire*.py", "conformance/test_client*.py",
      "conformance/test_[!cw]*.py"),
 )  # fmt: skip
+PURE = "pure:"
+"""Before a pattern: without the compiled twin of the hot path, which all others use where there is one."""
 ALONE = ("crash", "fuzz")
 """What counts memory and time, or takes all there is of either."""
 QUICK = (("unit/log",), ("unit/[!l]*",))
@@ -65,7 +68,11 @@ class Tier:
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT,
-                env={**os.environ, "PENSTOCK_TEST_MISSING": str(self.missing)},
+                env={
+                    **os.environ,
+                    "PENSTOCK_TEST_MISSING": str(self.missing),
+                    **({"PENSTOCK_PURE": "1"} if self.name.startswith(PURE) else {}),
+                },
             )  # fmt: skip
 
     def running(self) -> bool:
@@ -123,7 +130,10 @@ def lanes_of(plan: Sequence[Sequence[str]], scratch: Path) -> list[Lane]:
     """Lanes over those patterns that match something."""
     lanes = []
     for patterns in plan:
-        found = [(pattern, sorted(str(path.relative_to(ROOT)) for path in TESTS.glob(pattern))) for pattern in patterns]
+        found = [
+            (pattern, sorted(str(path.relative_to(ROOT)) for path in TESTS.glob(pattern.removeprefix(PURE))))
+            for pattern in patterns
+        ]
         lanes.append(Lane([Tier(name, paths, scratch) for name, paths in found if paths]))
     return lanes
 

@@ -23,11 +23,20 @@ from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.log.answers import Appended
 from penstock.log.fetch import FetchHandler
-from penstock.log.produce import ProduceHandler, refusal_of, response_of
+from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
 from penstock.quotas.throttles import Throttles
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
-from penstock.wire.hot import ProduceShape, TakenProduce, answer, learn, take
+from penstock.wire.hot import (
+    PlainProduce,
+    ProduceShape,
+    TakenProduce,
+    answer,
+    answer_produce,
+    learn,
+    read_produce,
+    take,
+)
 from penstock.wire.messages.produce import ProduceRequest
 from penstock.wire.primitives import Malformed, Message
 
@@ -87,6 +96,10 @@ class Dispatcher:
         """Start answering one frame. Raises `Malformed` when the connection must end."""
         if connection.produces is not None and self._produce_again(connection, connection.produces, frame):
             return
+        plain = read_produce(frame)
+        if plain is not None:
+            self._produce_plainly(connection, plain, frame)
+            return
         header = codec.read_request_header(frame, 0)
         key, version = header.api_key, header.api_version
         api = self._table.get(key)
@@ -107,8 +120,6 @@ class Dispatcher:
         context = connection.context(version, header.client_id)
         slot = connection.open_slot()
         if key == ApiKey.PRODUCE:
-            if type(frame) is bytes:
-                connection.produces = learn(frame)
             stopwatch = None
             if self.throttles is not None:
                 stopwatch = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
@@ -145,6 +156,34 @@ class Dispatcher:
         if stopwatch is not None:
             self._count_time(stopwatch)
         return True
+
+    def _produce_plainly(self, connection: Connection, plain: PlainProduce, frame: bytes | memoryview) -> None:
+        """Start answering a produce request that was read without a message."""
+        self.requests[ApiKey.PRODUCE] += 1
+        if type(frame) is bytes and len(plain.shares) == 1:
+            connection.produces = learn(frame)
+        context = connection.context(plain.version, plain.client_id)
+        slot = connection.open_slot()
+        stopwatch = None
+        if self.throttles is not None:
+            stopwatch = self._count_produce(connection, context, len(frame), tell=True)
+        self._produce.handle_plain(context, plain, frame, partial(self._plainly_produced, connection, slot, plain))
+        if stopwatch is not None:
+            self._count_time(stopwatch)
+
+    def _plainly_produced(
+        self, connection: Connection, slot: Slot, plain: PlainProduce, results: list[Appended]
+    ) -> None:
+        if connection.closed:
+            return
+        throttle_ms, connection.throttle_ms = connection.throttle_ms, 0
+        answered = answer_produce(plain, results, throttle_ms)
+        if answered is not None:
+            connection.fill(slot, [answered])
+            return
+        response = response_of_plain(plain, results)
+        response.throttle_time_ms = throttle_ms
+        self._reply(connection, slot, ApiKey.PRODUCE, plain.version, plain.correlation_id, response)
 
     def _count_produce(
         self, connection: Connection, context: RequestContext, size_bytes: int, *, tell: bool

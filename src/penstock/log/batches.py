@@ -14,6 +14,7 @@ from typing import NamedTuple
 from crc32c import crc32c
 
 from penstock.base.errors import PlatformError
+from penstock.base.twins import twinned
 from penstock.log.commits import TRANSACTIONAL
 from penstock.log.model import TopicConfig
 from penstock.wire.compression import Compression
@@ -42,6 +43,7 @@ _CODEC_BITS = 0x07
 _APPEND_TIME_BIT = 0x08
 _TRANSACTIONAL_BIT = 0x10
 _CONTROL_BIT = 0x20
+_UNCOMMON_BITS = _APPEND_TIME_BIT | _TRANSACTIONAL_BIT | _CONTROL_BIT
 _HIGHEST_CODEC = 4
 _ZSTD = 4
 ZSTD_SINCE_VERSION = 7
@@ -76,6 +78,39 @@ class Rejected(NamedTuple):
     message: str | None = None
     records: tuple[tuple[int, str], ...] = ()
     """The index within the batch and what is wrong, for records that can be blamed."""
+
+
+@twinned
+def accept(frame: bytes | memoryview, start: int, end: int, max_bytes: int, latest_ms: int) -> Accepted | None:
+    """The batch that lies there, if it is one of the many that nothing is to be said about; None: `inspect` it.
+
+    For topics that keep batches as they come, and requests without transaction of versions from 9 on. What it accepts
+    `inspect` accepts, with the same result.
+    """
+    size = end - start
+    if not HEADER_BYTES <= size <= max_bytes:
+        return None
+    (
+        base_offset, length, _, magic, crc, attributes, last_offset_delta, _, max_timestamp, producer_id, epoch,
+        sequence, count,
+    ) = HEADER.unpack_from(frame, start)  # fmt: skip
+    if length + LENGTH_OVERHEAD != size or magic != MAGIC or base_offset or count < 1 or count != last_offset_delta + 1:
+        return None
+    if attributes & _UNCOMMON_BITS or attributes & _CODEC_BITS > _HIGHEST_CODEC or max_timestamp > latest_ms:
+        return None
+    if producer_id >= 0 and (sequence < 0 or epoch < 0):
+        return None
+    data = memoryview(frame)[start:end]
+    if crc32c(data[ATTRIBUTES_POSITION:]) != crc:
+        return None
+    return Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP)
+
+
+def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
+    """What `accept` asks of a topic: the most bytes of a batch, none if it has to look at all; the latest timestamp."""
+    if not config.plain or config.timestamp_before_max_ms <= now_ms:
+        return 0, 0
+    return config.max_message_bytes, now_ms + config.timestamp_after_max_ms
 
 
 def inspect(

@@ -23,6 +23,7 @@ from struct import error as StructError
 from typing import NamedTuple
 
 from penstock.base.errors import CorruptData
+from penstock.base.twins import twinned
 from penstock.log.model import (
     AbortedTransaction,
     EntrySeal,
@@ -110,20 +111,36 @@ class Commit:
 
 def pack_entries(entries: Sequence[CommitEntry]) -> bytes:
     """The `entries` column."""
-    sealed = any(entry.seal for entry in entries)
-    flagged = sealed or any(batch.flags for entry in entries for batch in entry.producer_batches)
-    parts = [bytes((FORMAT_WITH_SEALS if sealed else FORMAT_WITH_FLAGS if flagged else FORMAT,))]
+    return pack_unsealed(entries) or _pack_sealed(entries)
+
+
+@twinned
+def pack_unsealed(entries: Sequence[CommitEntry]) -> bytes | None:
+    """The same for entries without seals; None if there is one."""
+    if any(entry.seal for entry in entries):
+        return None
+    flagged = any(batch.flags for entry in entries for batch in entry.producer_batches)
+    parts = [bytes((FORMAT_WITH_FLAGS if flagged else FORMAT,))]
     for entry in entries:
         parts.append(_ENTRY.pack(*entry[:6], len(entry.producer_batches)))
-        if sealed:
-            parts.append(_KEY_ID.pack(0) if entry.seal is None else _SEAL.pack(*entry.seal))
         if flagged:
-            parts.extend(
-                _PRODUCER_WITH_FLAGS.pack(*batch[:-1], batch.flags & STORED_FLAGS) for batch in entry.producer_batches
-            )
+            parts.extend(_with_flags(batch) for batch in entry.producer_batches)
         else:
             parts.extend(_PRODUCER.pack(*batch[:-1]) for batch in entry.producer_batches)
     return b"".join(parts)
+
+
+def _pack_sealed(entries: Sequence[CommitEntry]) -> bytes:
+    parts = [bytes((FORMAT_WITH_SEALS,))]
+    for entry in entries:
+        parts.append(_ENTRY.pack(*entry[:6], len(entry.producer_batches)))
+        parts.append(_KEY_ID.pack(0) if entry.seal is None else _SEAL.pack(*entry.seal))
+        parts.extend(_with_flags(batch) for batch in entry.producer_batches)
+    return b"".join(parts)
+
+
+def _with_flags(batch: ProducerBatch) -> bytes:
+    return _PRODUCER_WITH_FLAGS.pack(*batch[:-1], batch.flags & STORED_FLAGS)
 
 
 def packed_bytes_max(entries: int, batches: int) -> int:

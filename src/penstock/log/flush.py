@@ -14,15 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from penstock.base.errors import PlatformError
+from penstock.base.twins import twinned
 from penstock.log.answers import Appended, Settles
 from penstock.log.batches import Accepted
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.markers import marker
 from penstock.log.model import EntrySeal, Partition, ProducerState, SequenceBatch
-from penstock.log.producers import note_marker
+from penstock.log.producers import follows, last_sequence, note_marker
 from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
 
@@ -43,6 +45,58 @@ class Share:
     """Producers with batches or markers of transactions in it, if there are any."""
     byte_start: int = 0
     byte_length: int = 0
+
+
+@twinned
+def append_in_order(share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int) -> int:
+    """Append the batches of a share from `first` on, until there is one about which more is to be asked than whether it
+    is the next one of a producer that is known; its number, or how many there are.
+    """
+    partition, producers, appended = share.partition, share.producers, share.appended
+    if partition.transactions or share.transactional:
+        return first
+    offset, size = share.next_offset, share.byte_length
+    number = first
+    for batch, ticket, position in islice(pending, first, None):
+        producer_id = batch.producer_id
+        if producer_id >= 0:
+            if batch.flags:
+                break
+            state = producers.get(producer_id)
+            known = partition.producers.get(producer_id) if state is None else state
+            if known is None or not follows(known, batch.producer_epoch, batch.base_sequence):
+                break
+            if state is None:
+                state = producers[producer_id] = ProducerState(
+                    producer_id, known.epoch, known.last_ms, known.batches.copy()
+                )
+            state.last_ms = now_ms
+            state.batches.append(sequence_of(batch, offset))
+        appended.append((batch, ticket, position, offset))
+        offset += batch.offset_count
+        size += len(batch.data)
+        number += 1
+    share.next_offset, share.byte_length = offset, size
+    return number
+
+
+def sequence_of(batch: Accepted, offset: int) -> SequenceBatch:
+    """What is remembered of a batch that is appended at an offset."""
+    return SequenceBatch(
+        batch.base_sequence,
+        last_sequence(batch.base_sequence, batch.offset_count),
+        offset,
+        offset + batch.offset_count - 1,
+        batch.max_timestamp,
+    )
+
+
+@twinned
+def settle_appended(share: Share, moved: int) -> None:
+    """Tell those who wait for the batches of a share where they are."""
+    log_start = share.partition.log_start
+    for batch, ticket, slot, offset in share.appended:
+        ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
 
 
 class Passenger(Protocol):

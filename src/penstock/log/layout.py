@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from struct import Struct
 
+from penstock.base.twins import twinned
 from penstock.log.answers import Appended, unappended
 from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest
 from penstock.log.flush import Share
@@ -40,8 +41,23 @@ def index_of(share: Share) -> tuple[bytes, bytes]:
     return builder.index
 
 
-def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None) -> tuple[list[CommitEntry], list[int]]:
-    """What a commit says of them: the entries, and where each begins as far as is known here."""
+@twinned
+def lay_out(body: memoryview, shares: list[Share]) -> None:
+    """Copy the batches of a flush to where they belong, with the offsets that they will most likely have, so that what
+    the WAL holds is what a segment holds."""
+    for share in shares:
+        position = share.byte_start
+        for batch, _, _, offset in share.appended:
+            data = batch.data
+            end = position + len(data)
+            body[position:end] = data
+            write_offset(body, position, offset, len(data))
+            position = end
+
+
+@twinned
+def describe(shares: list[Share]) -> list[CommitEntry]:
+    """What a commit says of shares."""
     entries = []
     for share in shares:
         producer_batches = tuple(
@@ -68,6 +84,12 @@ def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None)
                 producer_batches,
             )
         )
+    return entries
+
+
+def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None) -> tuple[list[CommitEntry], list[int]]:
+    """What a commit says of them: the entries, and where each begins as far as is known here."""
+    entries = describe(shares)
     if seals is not None:
         entries = [entry._replace(seal=seal) for entry, seal in zip(entries, seals, strict=True)]
     return entries, [share.base for share in shares]

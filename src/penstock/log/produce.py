@@ -9,13 +9,13 @@ from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_I
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.log.answers import Appended, Settles, Ticket
-from penstock.log.batches import Accepted, Rejected, inspect, is_transactional
+from penstock.log.batches import Accepted, Rejected, accept, inspect, is_transactional, limits_of_plain
 from penstock.log.model import Partition
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.hot import ProduceShape
+from penstock.wire.hot import PlainProduce, ProduceShape
 from penstock.wire.messages.produce import (
     BatchIndexAndErrorMessage,
     PartitionProduceData,
@@ -78,17 +78,58 @@ class ProduceHandler:
         for position, partition, batch in accepted:
             self._writer.submit(partition, batch, ticket, position)
 
+    def handle_plain(
+        self, context: RequestContext, request: PlainProduce, frame: bytes | memoryview, done: Done
+    ) -> None:
+        """The same for a request that was read without a message: no transaction, an acknowledgement wanted."""
+        shares, now_ms = request.shares, self._clock.now_ms()
+        results: list[Appended | None] = [None] * len(shares)
+        accepted = []
+        topic_name, topic_id, partitions = "", b"", None
+        for position, (name, named_id, index, start, end) in enumerate(shares):
+            if partitions is None or name != topic_name or named_id != topic_id:
+                topic_name, topic_id = name, named_id
+                partitions = self._partitions(context, request.version, name, named_id)
+                if not isinstance(partitions, ErrorCode):
+                    max_bytes, latest_ms = limits_of_plain(partitions[0].topic.config, now_ms)
+            if isinstance(partitions, ErrorCode):
+                results[position] = Appended(partitions)
+                continue
+            if not 0 <= index < len(partitions):
+                results[position] = Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+                continue
+            partition = partitions[index]
+            batch = accept(frame, start, end, max_bytes, latest_ms)
+            if batch is None:
+                outcome = inspect(
+                    memoryview(frame)[start:end], partition.topic.config, now_ms, version=request.version,
+                    transactional=False,
+                )  # fmt: skip
+                if isinstance(outcome, Rejected):
+                    results[position] = _rejection(partition, outcome)
+                    continue
+                batch = outcome
+            accepted.append((partition, batch, position))
+        if not accepted:
+            done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
+            return
+        ticket = Ticket(results, done)
+        for partition, batch, position in accepted:
+            self._writer.submit(partition, batch, ticket, position)
+
     def handle_one(
         self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles
     ) -> None:
         """The same for a request of one partition, without transaction, that wants an acknowledgement."""
-        version = shape.version
+        version, now_ms = shape.version, self._clock.now_ms()
         partition = self._find(context, version, shape.topic_name, shape.topic_id, index)
         if isinstance(partition, ErrorCode):
             ticket.settle(0, Appended(partition))
             return
         config = partition.topic.config
-        outcome = inspect(records, config, self._clock.now_ms(), version=version, transactional=False)
+        outcome = accept(records, 0, len(records), *limits_of_plain(config, now_ms)) or inspect(
+            records, config, now_ms, version=version, transactional=False
+        )
         if isinstance(outcome, Rejected):
             ticket.settle(0, _rejection(partition, outcome))
         else:
@@ -108,6 +149,15 @@ class ProduceHandler:
         self, context: RequestContext, version: int, name: str, topic_id: bytes, index: int
     ) -> Partition | ErrorCode:
         """The partition that a request of that version names, or why there is none for this caller."""
+        partitions = self._partitions(context, version, name, topic_id)
+        if isinstance(partitions, ErrorCode):
+            return partitions
+        return partitions[index] if 0 <= index < len(partitions) else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+    def _partitions(
+        self, context: RequestContext, version: int, name: str, topic_id: bytes
+    ) -> list[Partition] | ErrorCode:
+        """The partitions of the topic that a request of that version names, or why it has none for this caller."""
         if version >= TOPIC_IDS_SINCE:
             topic = self._registry.by_id(context.cluster_id, topic_id)
             if topic is None:
@@ -119,9 +169,7 @@ class ProduceHandler:
         # Before it is known whether the topic exists: that too is not for everybody.
         if authorizer is not None and not authorizer.allows(context, _PRODUCE, WRITE_TOPIC, name):
             return ErrorCode.TOPIC_AUTHORIZATION_FAILED
-        if topic is None or not 0 <= index < len(topic.partitions):
-            return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        return topic.partitions[index]
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if topic is None else topic.partitions
 
     def _judge(
         self, context: RequestContext, request: ProduceRequest, topic: TopicProduceData, share: PartitionProduceData
@@ -177,6 +225,18 @@ def refusal_of(topic_name: str, topic_id: bytes, index: int, result: Appended) -
     """The answer to a request of one partition."""
     topic = TopicProduceResponse(name=topic_name, topic_id=topic_id, partition_responses=[_share_of(index, result)])
     return ProduceResponse(responses=[topic])
+
+
+def response_of_plain(request: PlainProduce, results: list[Appended]) -> ProduceResponse:
+    """The results as a message, in the shape of a request that was read without one."""
+    response = ProduceResponse()
+    for (name, topic_id, index, _, _), result in zip(request.shares, results, strict=True):
+        last = response.responses[-1] if response.responses else None
+        if last is None or last.name != name or last.topic_id != topic_id:
+            last = TopicProduceResponse(name=name, topic_id=topic_id)
+            response.responses.append(last)
+        last.partition_responses.append(_share_of(index, result))
+    return response
 
 
 def response_of(request: ProduceRequest, results: list[Appended]) -> ProduceResponse:

@@ -31,6 +31,12 @@ def last_sequence(first_sequence: int, record_count: int) -> int:
     return (first_sequence + record_count - 1) % SEQUENCES
 
 
+def follows(state: ProducerState, epoch: int, first_sequence: int) -> bool:
+    """Whether a batch is just the next one of its producer's epoch: the common case of `judge`."""
+    batches = state.batches
+    return epoch == state.epoch and bool(batches) and first_sequence == (batches[-1].last_sequence + 1) % SEQUENCES
+
+
 def judge(
     state: ProducerState | None, epoch: int, first_sequence: int, record_count: int
 ) -> Refusal | SequenceBatch | None:
@@ -47,7 +53,7 @@ def judge(
     if not state.batches:
         # Of this epoch it has only been seen that it began, by the end of a transaction.
         return None if first_sequence == 0 else Refusal.OUT_OF_ORDER
-    if first_sequence == (state.batches[-1].last_sequence + 1) % SEQUENCES:
+    if follows(state, epoch, first_sequence):
         return None
     last = last_sequence(first_sequence, record_count)
     for batch in state.batches:

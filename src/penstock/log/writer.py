@@ -32,10 +32,18 @@ from penstock.log.commits import (
     apply_entry,
     wake,
 )
-from penstock.log.flush import Flush, Passenger, Share, TransactionGuard
-from penstock.log.layout import answers_in_part, entries_of, index_of, write_moved_offsets, write_offset
+from penstock.log.flush import (
+    Flush,
+    Passenger,
+    Share,
+    TransactionGuard,
+    append_in_order,
+    sequence_of,
+    settle_appended,
+)
+from penstock.log.layout import answers_in_part, entries_of, index_of, lay_out, write_moved_offsets
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
-from penstock.log.producers import Refusal, awaited, judge, last_sequence, remember
+from penstock.log.producers import Refusal, awaited, judge, remember
 from penstock.log.sealing import Sealing, locked_out
 from penstock.log.segments import LONG_BYTES
 from penstock.storage.arena import Arena, aligned
@@ -296,14 +304,7 @@ class Writer:
         body, chunk = self._arena.reserve(aligned(front + size))
         for share in shares:
             share.byte_start += front
-            position = share.byte_start
-            for batch, _, _, offset in share.appended:
-                data = batch.data
-                end = position + len(data)
-                body[position:end] = data
-                # With the offset that it will most likely have, so that what the WAL holds is what a segment holds.
-                write_offset(body, position, offset, len(data))
-                position = end
+        lay_out(body, shares)
         flush.body, flush.stored, flush.tenants = body, body, chunk.tenants
         if self._sealing is not None:
             self._sealing.seal(flush, front, front + size)
@@ -336,20 +337,25 @@ class Writer:
                 self.pending_bytes -= len(batch.data)
                 ticket.settle(position, refused_for)
             return share
-        for batch, ticket, position in pending:
-            if batch.producer_id >= 0:
-                verdict = self._transactional_refusal(share, batch) or self._judge(share, batch, now_ms)
-                if verdict is not None:
-                    self.pending_bytes -= len(batch.data)
-                    self._answer_unwritten(share, verdict, ticket, position)
-                    continue
-            share.appended.append((batch, ticket, position, share.next_offset))
-            share.next_offset += batch.offset_count
-            share.byte_length += len(batch.data)
+        number = append_in_order(share, pending, 0, now_ms)
+        while number < len(pending):
+            self._decide_one(share, *pending[number], now_ms)
+            number = append_in_order(share, pending, number + 1, now_ms)
         if not share.appended:
             for known, ticket, position in share.repeated:
                 ticket.settle(position, repeated(known, partition))
         return share
+
+    def _decide_one(self, share: Share, batch: Accepted, ticket: Settles, position: int, now_ms: int) -> None:
+        if batch.producer_id >= 0:
+            verdict = self._transactional_refusal(share, batch) or self._judge(share, batch, now_ms)
+            if verdict is not None:
+                self.pending_bytes -= len(batch.data)
+                self._answer_unwritten(share, verdict, ticket, position)
+                return
+        share.appended.append((batch, ticket, position, share.next_offset))
+        share.next_offset += batch.offset_count
+        share.byte_length += len(batch.data)
 
     def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | None:
         """Why a batch does not fit the transactions there are."""
@@ -383,20 +389,8 @@ class Writer:
                 share.transactional[batch.producer_id] = None
             if state is not None:
                 share.producers[batch.producer_id] = state
-            first = share.next_offset
-            remember(
-                share.producers,
-                batch.producer_id,
-                batch.producer_epoch,
-                SequenceBatch(
-                    batch.base_sequence,
-                    last_sequence(batch.base_sequence, batch.offset_count),
-                    first,
-                    first + batch.offset_count - 1,
-                    batch.max_timestamp,
-                ),
-                now_ms,
-            )
+            sequence = sequence_of(batch, share.next_offset)
+            remember(share.producers, batch.producer_id, batch.producer_epoch, sequence, now_ms)
         elif verdict is Refusal.OUT_OF_ORDER:
             if state is None:
                 return Refusal.TOO_EARLY
@@ -465,9 +459,7 @@ class Writer:
                         waiter.on_stable(share.byte_length)
                     else:
                         waiter.on_append(share.byte_length)
-            log_start = partition.log_start
-            for batch, ticket, slot, offset in share.appended:
-                ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
+            settle_appended(share, moved)
             for known, ticket, slot in share.repeated:
                 ticket.settle(slot, repeated(known, partition, moved))
         for passenger in flush.passengers or ():

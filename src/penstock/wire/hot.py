@@ -2,19 +2,23 @@
 
 A producer that sends small requests sends the same bytes again and again around its records: its client id, its
 settings, the topic. `learn` notes that frame's front once, as bytes; `take` recognises the next one by a single
-comparison and reads the three things that differ. `answer` is the matching response. Everything else (several topics
-or partitions, transactions, versions without compact lengths, refusals) goes through `penstock.wire.codec`, which is
-also what the tests compare these functions with.
+comparison and reads the three things that differ. `answer` is the matching response. Larger requests, of several
+partitions and topics, are read by `read_produce` and answered by `answer_produce`. Everything else (transactions,
+versions without compact lengths, refusals) goes through `penstock.wire.codec`, which is also what the tests compare
+these functions with.
 
-Pure functions over buffers, returning flat tuples.
+Pure functions over buffers, returning flat tuples. Those that are `twinned` have a compiled twin, which may do without
+what makes sense in Python only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct, error
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from penstock.wire.primitives import ZERO_UUID
+from penstock.base.twins import twinned
+from penstock.wire.primitives import ZERO_UUID, Buffer, encode_uvarint
 
 OLDEST_VERSION = 9
 """The first version with compact lengths."""
@@ -33,8 +37,27 @@ _AFTER_RESULT = bytes((1, 0, 0, 0, 0, 0, 0, 0, 0))
 """No record errors, no message, no tags of partition and topic, no throttling, no tags of the response."""
 _THROTTLED = Struct(">4sIB")
 """The same with throttling."""
+_PREAMBLE = Struct(">BBhiB")
+"""Tags, transactional id, acknowledgements, time-out, number of topics."""
+_END_OF_RESULT = b"\1\0\0"
+_THROTTLE = Struct(">iB")
+_SIZE_ID_TAGS = Struct(">iiB")
 _ONE = 2
 """A compact array's length of one."""
+
+
+ProduceShare = tuple[str, bytes, int, int, int]
+"""One partition's part of a request: its topic's name or (from `TOPIC_IDS_SINCE` on) id, its index, and where its
+records are in the frame."""
+
+
+class PlainProduce(NamedTuple):
+    """A produce request without transaction that wants an acknowledgement. Each topic and partition is named once."""
+
+    version: int
+    correlation_id: int
+    client_id: str | None
+    shares: list[ProduceShare]
 
 
 class ProduceShape(NamedTuple):
@@ -156,3 +179,113 @@ def answer(
             _THROTTLED.pack(_AFTER_RESULT[:4], throttle_ms, 0) if throttle_ms else _AFTER_RESULT,
         )
     )
+
+
+@twinned
+def read_produce(frame: Buffer) -> PlainProduce | None:
+    """Read a request of any number of topics and partitions; None where it is not a plain one, or not well-formed."""
+    try:
+        return _read_produce(frame)
+    except (error, IndexError, UnicodeDecodeError):
+        return None
+
+
+def _read_produce(frame: Buffer) -> PlainProduce | None:
+    key, version, correlation_id, length = _HEAD.unpack_from(frame)
+    if key != 0 or not OLDEST_VERSION <= version <= NEWEST_VERSION:
+        return None
+    position, client_id = _HEAD.size, None
+    if length >= 0:
+        client_id = str(frame[position : position + length], "utf-8")
+        position += length
+    tags, transactional, acks, _, topics = _PREAMBLE.unpack_from(frame, position)
+    if tags or transactional or acks not in (1, -1):
+        return None
+    position += _PREAMBLE.size
+    if topics > 127:
+        topics, position = _long_uvarint(frame, position - 1)
+    shares: list[ProduceShare] = []
+    topics_named: set[tuple[str, bytes]] = set()
+    shares_named: set[tuple[str, bytes, int]] = set()
+    by_id = version >= TOPIC_IDS_SINCE
+    for _ in range(topics - 1):
+        name, topic_id = "", ZERO_UUID
+        if by_id:
+            topic_id = bytes(frame[position : position + 16])
+            position += 16
+        else:
+            size = frame[position]
+            position += 1
+            if size > 127:
+                size, position = _long_uvarint(frame, position - 1)
+            if size < 1:
+                return None
+            end = position + size - 1
+            name = str(frame[position:end], "utf-8")
+            position = end
+        count = frame[position]
+        position += 1
+        if count > 127:
+            count, position = _long_uvarint(frame, position - 1)
+        if count < 2 or (name, topic_id) in topics_named:
+            return None
+        topics_named.add((name, topic_id))
+        for _ in range(count - 1):
+            index, length = _INDEX.unpack_from(frame, position)
+            position += 5
+            if length > 127:
+                length, position = _long_uvarint(frame, position - 1)
+            end = position + length - 1
+            if length < 1 or frame[end]:
+                return None
+            shares.append((name, topic_id, index, position, end))
+            shares_named.add((name, topic_id, index))
+            position = end + 1
+        if frame[position]:
+            return None
+        position += 1
+    if not shares or frame[position] or position + 1 != len(frame) or len(shares_named) != len(shares):
+        return None
+    return PlainProduce(version, correlation_id, client_id, shares)
+
+
+def _long_uvarint(frame: Buffer, position: int) -> tuple[int, int]:
+    """An unsigned varint of up to four bytes, and the position after it. Nothing in a frame has a longer one."""
+    value = shift = 0
+    while shift < 28:
+        byte = frame[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 128:
+            return value, position
+        shift += 7
+    raise IndexError
+
+
+@twinned
+def answer_produce(request: PlainProduce, results: Sequence[Any], throttle_ms: int) -> bytes | None:
+    """The whole frame of the answer, if all records were appended; None if some were not.
+
+    A result is a tuple that begins with its error, base offset, append time and log start.
+    """
+    version, correlation_id, _, shares = request
+    parts: list[bytes] = []
+    by_id = version >= TOPIC_IDS_SINCE
+    topics = first = 0
+    while first < len(shares):
+        name, topic_id = shares[first][:2]
+        end = first + 1
+        while end < len(shares) and shares[end][0] == name and shares[end][1] == topic_id:
+            end += 1
+        encoded = name.encode()
+        parts.append(topic_id if by_id else encode_uvarint(len(encoded) + 1) + encoded)
+        parts.append(encode_uvarint(end - first + 1))
+        for share, result in zip(shares[first:end], results[first:end], strict=True):
+            if result[0]:
+                return None
+            parts.append(_RESULT.pack(share[2], 0, result[1], result[2], result[3]) + _END_OF_RESULT)
+        parts.append(b"\0")
+        topics += 1
+        first = end
+    body = b"".join((encode_uvarint(topics + 1), *parts, _THROTTLE.pack(throttle_ms, 0)))
+    return _SIZE_ID_TAGS.pack(len(body) + 5, correlation_id, 0) + body

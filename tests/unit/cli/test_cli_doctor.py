@@ -126,6 +126,7 @@ def test_system_probes() -> None:
         "Python",
         "SQLite",
         "libraries",
+        "compiled twin",
         "toolchains",
     }
     assert (available_memory() or 1) > 0

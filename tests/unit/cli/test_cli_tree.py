@@ -71,7 +71,7 @@ def test_commands_that_destroy_ask_and_can_be_tried() -> None:
 
 def test_version_in_every_format() -> None:
     document = json.loads(run("version", "-o", "json").output)
-    assert list(document) == ["penstock", "python", "sqlite", "system"]
+    assert list(document) == ["penstock", "python", "sqlite", "system", "twin"]
     assert f"penstock: {document['penstock']}" in run("version", "-o", "yaml").output
     assert run("version").output.startswith(f"penstock  {document['penstock']}\n")
 

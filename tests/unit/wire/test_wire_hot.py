@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.base.twins import reference
+from penstock.log.answers import Appended
+from penstock.log.produce import response_of_plain
 from penstock.wire import codec, hot
 from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.produce import (
     PartitionProduceData,
     PartitionProduceResponse,
@@ -20,6 +27,7 @@ from penstock.wire.primitives import ZERO_UUID, Malformed
 
 VERSIONS = st.integers(hot.OLDEST_VERSION, hot.NEWEST_VERSION)
 TOPIC_ID = bytes(range(16))
+Way = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def frame_of(
@@ -33,6 +41,157 @@ def frame_of(
     )
     request = ProduceRequest(transactional_id=transactional_id, acks=acks, timeout_ms=30_000, topic_data=[topic])
     return b"".join(codec.encode_request(ApiKey.PRODUCE, version, correlation_id, client_id, request))[4:]
+
+
+WAYS = pytest.mark.parametrize("way", [lambda function: function, reference], ids=["in use", "reference"])
+"""With the compiled twin, where there is one, and without."""
+TOPICS = st.dictionaries(
+    st.text("abc.-_é", min_size=1, max_size=9) | st.just("n" * 200),
+    st.dictionaries(
+        st.integers(0, 2**31 - 1), st.binary(max_size=200) | st.just(bytes(20_000)), min_size=1, max_size=4
+    ),
+    min_size=1,
+    max_size=3,
+)
+Topics = dict[str, dict[int, bytes]]
+
+
+def topic_id_of(name: str) -> bytes:
+    return name.encode()[:16].rjust(16, b"*")
+
+
+def frame_of_topics(version: int, topics: Topics, *, correlation_id: int = 7, client_id: str | None = "app") -> bytes:
+    by_id = version >= hot.TOPIC_IDS_SINCE
+    request = ProduceRequest(
+        acks=-1,
+        timeout_ms=30_000,
+        topic_data=[
+            TopicProduceData(
+                name="" if by_id else name,
+                topic_id=topic_id_of(name) if by_id else ZERO_UUID,
+                partition_data=[PartitionProduceData(index=index, records=data) for index, data in shares.items()],
+            )
+            for name, shares in topics.items()
+        ],
+    )
+    return b"".join(codec.encode_request(ApiKey.PRODUCE, version, correlation_id, client_id, request))[4:]
+
+
+def meaning(frame: bytes) -> tuple[Any, ...]:
+    """What the codec reads in a frame, as `read_produce` would say it; raises `Malformed`."""
+    header = codec.read_request_header(frame, 0)
+    request = codec.read_request(ApiKey.PRODUCE, header.api_version, frame, header.body)
+    shares = [
+        (topic.name, topic.topic_id, share.index, bytes(share.records))
+        for topic in request.topic_data
+        for share in topic.partition_data
+    ]
+    return request, (header.api_version, header.correlation_id, header.client_id, shares)
+
+
+def said(found: hot.PlainProduce, frame: bytes) -> tuple[Any, ...]:
+    shares = [(name, topic_id, index, frame[start:end]) for name, topic_id, index, start, end in found.shares]
+    return found.version, found.correlation_id, found.client_id, shares
+
+
+@WAYS
+@given(
+    version=VERSIONS,
+    topics=TOPICS,
+    correlation_id=st.integers(-(2**31), 2**31 - 1),
+    client_id=st.none() | st.text(max_size=20),
+)
+def test_requests_of_many_partitions_are_read_as_the_codec_reads_them(
+    way: Way, version: int, topics: Topics, correlation_id: int, client_id: str | None
+) -> None:
+    frame = frame_of_topics(version, topics, correlation_id=correlation_id, client_id=client_id)
+    for buffer in (frame, memoryview(bytearray(frame))):
+        found = way(hot.read_produce)(buffer)
+        assert found is not None
+        assert type(found) is hot.PlainProduce
+        assert said(found, frame) == meaning(frame)[1]
+
+
+@WAYS
+@given(
+    version=VERSIONS,
+    topics=TOPICS,
+    changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=3),
+    cut=st.integers(0, 40),
+    more=st.binary(max_size=3),
+)
+def test_a_damaged_request_is_never_misread(
+    way: Way, version: int, topics: Topics, changes: list[tuple[int, int]], cut: int, more: bytes
+) -> None:
+    """What is read means what the codec says; it is not more than the reference reads, and not less."""
+    damaged = bytearray(frame_of_topics(version, topics))
+    for position, byte in changes:
+        damaged[position % min(len(damaged), 120)] = byte
+    frame = bytes(damaged[: len(damaged) - cut]) + more
+    found = way(hot.read_produce)(frame)
+    assert found == reference(hot.read_produce)(frame)
+    if found is not None:
+        request, meant = meaning(frame)
+        assert said(found, frame) == meant
+        assert request.transactional_id is None
+        assert request.acks in (1, -1)
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frame_of(8),
+        frame_of(9, acks=0),
+        frame_of(9, transactional_id="t"),
+        frame_of(9)[:-1],
+        frame_of(9) + b"\0",
+        frame_of_topics(12, {}),
+        frame_of_topics(12, {"a": {}}),
+        frame_of_topics(13, {"a": {1: b"r"}}).replace(b"\2" + topic_id_of("a"), b"\3" + topic_id_of("a")),
+        b"\0\3" + bytes(100),
+        b"",
+        b"\0\0",
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_codec(way: Way, frame: bytes) -> None:
+    assert way(hot.read_produce)(frame) is None
+
+
+@WAYS
+def test_what_is_named_twice_is_left_to_the_codec(way: Way) -> None:
+    share = PartitionProduceData(index=1, records=b"r")
+    topic = TopicProduceData(name="a", partition_data=[share])
+    others = TopicProduceData(name="a", partition_data=[PartitionProduceData(index=2, records=b"r")])
+    for topics in ([topic, topic], [topic, others], [TopicProduceData(name="a", partition_data=[share, share])]):
+        request = ProduceRequest(acks=1, topic_data=topics)
+        frame = b"".join(codec.encode_request(ApiKey.PRODUCE, 9, 1, None, request))[4:]
+        assert way(hot.read_produce)(frame) is None
+
+
+@WAYS
+@given(
+    version=VERSIONS,
+    topics=TOPICS,
+    results=st.lists(
+        st.tuples(st.just(0), st.integers(0, 2**63 - 1), st.integers(-1, 2**62), st.integers(-1, 2**62)), min_size=12
+    ),
+    throttle_ms=st.just(0) | st.integers(0, 2**31 - 1),
+)
+def test_the_answer_for_many_partitions_is_what_the_codec_writes(
+    way: Way, version: int, topics: Topics, results: list[tuple[int, int, int, int]], throttle_ms: int
+) -> None:
+    plain = hot.read_produce(frame_of_topics(version, topics))
+    assert plain is not None
+    results = results[: len(plain.shares)]
+    answered = [Appended(ErrorCode.NONE, *result[1:]) for result in results]
+    response = response_of_plain(plain, answered)
+    response.throttle_time_ms = throttle_ms
+    expected = b"".join(codec.encode_response(ApiKey.PRODUCE, version, plain.correlation_id, response))
+    assert way(hot.answer_produce)(plain, answered, throttle_ms) == expected
+    assert [len(topic.partition_responses) for topic in response.responses] == [len(one) for one in topics.values()]
+    answered[-1] = Appended(ErrorCode.CORRUPT_MESSAGE)
+    assert way(hot.answer_produce)(plain, answered, throttle_ms) is None
 
 
 @given(

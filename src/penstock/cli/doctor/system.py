@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import penstock.version
+from penstock.base import twins
 from penstock.base.clock import Clock
 from penstock.cli.doctor.verdicts import (
     Check,
@@ -21,6 +22,7 @@ from penstock.cli.doctor.verdicts import (
     files_verdict,
     memory_verdict,
     tools_verdict,
+    twin_verdict,
     version_verdict,
 )
 
@@ -54,6 +56,7 @@ def system_checks() -> Iterator[Check]:
     yield version_verdict("Python", platform.python_version(), sys.version_info[:3], OLDEST_PYTHON)
     yield version_verdict("SQLite", sqlite3.sqlite_version, sqlite3.sqlite_version_info, OLDEST_SQLITE)
     yield libraries()
+    yield twin_verdict(twins.why_not())
     yield tools_verdict({name: shutil.which(command) for name, command in TOOLS.items()})
 
 

@@ -159,6 +159,11 @@ def version_verdict(name: str, found: str, parts: Sequence[int], oldest: Sequenc
     return check(name, found, fail=f"Use {wanted} or newer" if too_old else None)
 
 
+def twin_verdict(why_not: str) -> Check:
+    """Whether the hot path is compiled. It works without; only speed is another."""
+    return check("compiled twin", why_not or "in use")
+
+
 def tools_verdict(found: Mapping[str, str | None]) -> Check:
     """Toolchains that only the project's own tests want."""
     there = [name for name, path in found.items() if path]

@@ -1,0 +1,516 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, binding=False, cdivision=True
+# cython: auto_pickle=False
+"""Compiled twins of the functions that are marked with `twinned` (penstock/base/twins.py).
+
+Each does what the function of its name does, to the byte and to the order of what it calls; that one says what this is.
+`tests/unit/test_twins.py` compares them. Where a twin meets anything uncommon it gives up just as its reference does.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromObject
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
+from cpython.unicode cimport PyUnicode_DecodeUTF8
+from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+
+cdef extern from "Python.h":
+    object PyType_GenericAlloc(type kind, Py_ssize_t items)
+    object PySequence_GetItem(object sequence, Py_ssize_t position)
+    object PySequence_GetSlice(object sequence, Py_ssize_t start, Py_ssize_t end)
+
+
+cdef extern from *:
+    """
+    static inline uint64_t penstock_load(const unsigned char *at, int size) {
+        uint64_t value = 0;
+        for (int i = 0; i < size; i++) value = value << 8 | at[i];
+        return value;
+    }
+    static inline void penstock_store(unsigned char *at, uint64_t value, int size) {
+        for (int i = size - 1; i >= 0; i--) { at[i] = (unsigned char)value; value >>= 8; }
+    }
+    """
+    uint64_t load "penstock_load"(const uint8_t *at, int size) noexcept nogil
+    void store "penstock_store"(uint8_t *at, uint64_t value, int size) noexcept nogil
+
+
+cdef type PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
+cdef object NO_ERROR, crc32c
+cdef bytes ZERO_UUID
+cdef bint bound = False
+
+
+cdef int bind() except -1:
+    """Get to know the classes: at the first call, for their modules are importing this one before."""
+    global PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
+    global NO_ERROR, crc32c, ZERO_UUID, bound
+    import crc32c as library
+    from penstock.log import answers, batches, commits, model
+    from penstock.wire import error_codes, hot, primitives
+
+    crc32c = library.crc32c
+    PlainProduce, ZERO_UUID, NO_ERROR = hot.PlainProduce, primitives.ZERO_UUID, error_codes.ErrorCode.NONE
+    Accepted, Appended, Ticket = batches.Accepted, answers.Appended, answers.Ticket
+    ProducerBatch, CommitEntry = commits.ProducerBatch, commits.CommitEntry
+    ProducerState, SequenceBatch = model.ProducerState, model.SequenceBatch
+    bound = True
+    return 0
+
+
+cdef inline void put(object made, Py_ssize_t position, object value):
+    Py_INCREF(value)
+    PyTuple_SET_ITEM(made, position, value)
+
+
+cdef inline object item(object row, Py_ssize_t position):
+    return <object>PyTuple_GET_ITEM(row, position)
+
+
+# ---- wire/hot.py -------------------------------------------------------------------------------------------------
+
+cdef Py_ssize_t uvarint(const uint8_t *data, Py_ssize_t size, Py_ssize_t *position) noexcept:
+    """An unsigned varint of up to four bytes; -1 where there is none."""
+    cdef Py_ssize_t value = 0
+    cdef int shift = 0
+    cdef uint8_t byte
+    while shift < 28 and position[0] < size:
+        byte = data[position[0]]
+        position[0] += 1
+        value |= <Py_ssize_t>(byte & 0x7F) << shift
+        if byte < 128:
+            return value
+        shift += 7
+    return -1
+
+
+def read_produce(object frame):
+    cdef Py_buffer buffer
+    if not bound:
+        bind()
+    PyObject_GetBuffer(frame, &buffer, PyBUF_SIMPLE)
+    try:
+        return parse_produce(<const uint8_t *>buffer.buf, buffer.len)
+    except UnicodeDecodeError:
+        return None
+    finally:
+        PyBuffer_Release(&buffer)
+
+
+cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
+    cdef Py_ssize_t position = 10, length, topics, count, end, first
+    cdef int version
+    cdef int16_t acks
+    cdef object client_id = None, name, topic_id, made, index
+    cdef list shares
+    cdef set topics_named = None, indexes
+    if size < 10 or load(data, 2) != 0:
+        return None
+    version = <int16_t>load(data + 2, 2)
+    if not 9 <= version <= 13:
+        return None
+    length = <int16_t>load(data + 8, 2)
+    if length >= 0:
+        if length > size - position:
+            return None
+        client_id = PyUnicode_DecodeUTF8(<const char *>data + position, length, NULL)
+        position += length
+    if size - position < 9 or data[position] or data[position + 1]:
+        return None
+    acks = <int16_t>load(data + position + 2, 2)
+    if acks != 1 and acks != -1:
+        return None
+    position += 8
+    topics = uvarint(data, size, &position)
+    shares = []
+    while topics > 1:
+        topics -= 1
+        if version >= 13:
+            if size - position < 16:
+                return None
+            name, topic_id = "", PyBytes_FromStringAndSize(<const char *>data + position, 16)
+            position += 16
+        else:
+            length = uvarint(data, size, &position) - 1
+            if length < 0 or length > size - position:
+                return None
+            name, topic_id = PyUnicode_DecodeUTF8(<const char *>data + position, length, NULL), ZERO_UUID
+            position += length
+        if topics > 1 or topics_named is not None:
+            if topics_named is None:
+                topics_named = set()
+            if (name, topic_id) in topics_named:
+                return None
+            topics_named.add((name, topic_id))
+        count = uvarint(data, size, &position)
+        if count < 2:
+            return None
+        indexes = set() if count > 2 else None
+        while count > 1:
+            count -= 1
+            if size - position < 5:
+                return None
+            index = <int32_t>load(data + position, 4)
+            position += 4
+            if indexes is not None:
+                if index in indexes:
+                    return None
+                indexes.add(index)
+            length = uvarint(data, size, &position) - 1
+            if length < 0 or length >= size - position:
+                return None
+            end = position + length
+            if data[end]:
+                return None
+            shares.append((name, topic_id, index, position, end))
+            position = end + 1
+        if position >= size or data[position]:
+            return None
+        position += 1
+    if not shares or position + 1 != size or data[position]:
+        return None
+    made = PyType_GenericAlloc(PlainProduce, 4)
+    put(made, 0, version)
+    put(made, 1, <int32_t>load(data + 4, 4))
+    put(made, 2, client_id)
+    put(made, 3, shares)
+    return made
+
+
+cdef inline Py_ssize_t uvarint_bytes(Py_ssize_t value) noexcept:
+    cdef Py_ssize_t count = 1
+    while value > 127:
+        value >>= 7
+        count += 1
+    return count
+
+
+cdef inline uint8_t *put_uvarint(uint8_t *at, Py_ssize_t value) noexcept:
+    while value > 127:
+        at[0] = value & 127 | 128
+        at += 1
+        value >>= 7
+    at[0] = <uint8_t>value
+    return at + 1
+
+
+def answer_produce(object request, object results, object throttle_ms):
+    cdef list shares = item(request, 3), outcomes = results
+    cdef bint by_id = item(request, 0) >= 13
+    cdef Py_ssize_t count = len(shares), number, first = 0, topics = 0, size = 0, end
+    cdef object share, outcome, name, topic_id
+    cdef bytes encoded, made
+    cdef uint8_t *at
+    if len(outcomes) != count:
+        raise ValueError("as many results as there are partitions")
+    while first < count:  # How large it becomes.
+        share = shares[first]
+        name, topic_id = item(share, 0), item(share, 1)
+        end = first
+        while end < count and item(shares[end], 0) == name and item(shares[end], 1) == topic_id:
+            if item(outcomes[end], 0):
+                return None
+            end += 1
+        if by_id:
+            size += 16
+        else:
+            encoded = (<str>name).encode()
+            size += uvarint_bytes(len(encoded) + 1) + len(encoded)
+        size += uvarint_bytes(end - first + 1) + 33 * (end - first) + 1
+        topics += 1
+        first = end
+    size += 4 + 4 + 1 + uvarint_bytes(topics + 1) + 5
+    made = PyBytes_FromStringAndSize(NULL, size)
+    at = <uint8_t *>PyBytes_AS_STRING(made)
+    store(at, size - 4, 4)
+    store(at + 4, <uint32_t><int32_t>item(request, 1), 4)
+    at[8] = 0
+    at = put_uvarint(at + 9, topics + 1)
+    first = 0
+    while first < count:
+        share = shares[first]
+        name, topic_id = item(share, 0), item(share, 1)
+        end = first + 1
+        while end < count and item(shares[end], 0) == name and item(shares[end], 1) == topic_id:
+            end += 1
+        encoded = topic_id if by_id else (<str>name).encode()
+        if not by_id:
+            at = put_uvarint(at, len(encoded) + 1)
+        memcpy(at, PyBytes_AS_STRING(encoded), len(encoded))
+        at = put_uvarint(at + len(encoded), end - first + 1)
+        for number in range(first, end):
+            outcome = outcomes[number]
+            store(at, <uint32_t><int32_t>item(shares[number], 2), 4)
+            store(at + 4, 0, 2)
+            store(at + 6, <uint64_t><int64_t>item(outcome, 1), 8)
+            store(at + 14, <uint64_t><int64_t>item(outcome, 2), 8)
+            store(at + 22, <uint64_t><int64_t>item(outcome, 3), 8)
+            at[30], at[31], at[32] = 1, 0, 0
+            at += 33
+        at[0] = 0
+        at += 1
+        first = end
+    store(at, <uint32_t><int32_t>throttle_ms, 4)
+    at[4] = 0
+    return made
+
+
+# ---- log/batches.py ----------------------------------------------------------------------------------------------
+
+def accept(object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, int64_t latest_ms):
+    cdef Py_buffer buffer
+    cdef const uint8_t *batch
+    cdef Py_ssize_t size = end - start
+    cdef int32_t count, sequence
+    cdef int64_t max_timestamp, producer_id
+    cdef int16_t attributes, epoch
+    cdef uint32_t crc
+    cdef object made, data
+    if not bound:
+        bind()
+    if size < 61 or size > max_bytes:
+        return None
+    PyObject_GetBuffer(frame, &buffer, PyBUF_SIMPLE)
+    if start < 0 or end > buffer.len:
+        PyBuffer_Release(&buffer)
+        raise ValueError("the batch is not within its frame")
+    batch = <const uint8_t *>buffer.buf + start
+    count, attributes = <int32_t>load(batch + 57, 4), <int16_t>load(batch + 21, 2)
+    producer_id, epoch, sequence = <int64_t>load(batch + 43, 8), <int16_t>load(batch + 51, 2), <int32_t>load(batch + 53, 4)
+    max_timestamp, crc = <int64_t>load(batch + 35, 8), <uint32_t>load(batch + 17, 4)
+    if (
+        <int32_t>load(batch + 8, 4) + <int64_t>12 != size
+        or batch[16] != 2
+        or load(batch, 8) != 0
+        or count < 1
+        or count != <int32_t>load(batch + 23, 4) + <int64_t>1
+        or attributes & 0x38
+        or attributes & 0x07 > 4
+        or max_timestamp > latest_ms
+        or (producer_id >= 0 and (sequence < 0 or epoch < 0))
+    ):
+        PyBuffer_Release(&buffer)
+        return None
+    PyBuffer_Release(&buffer)
+    data = PySequence_GetSlice(PyMemoryView_FromObject(frame), start, end)
+    if <uint32_t>crc32c(PySequence_GetSlice(data, 21, size)) != crc:
+        return None
+    made = PyType_GenericAlloc(Accepted, 8)
+    put(made, 0, data)
+    put(made, 1, count)
+    put(made, 2, producer_id)
+    put(made, 3, epoch)
+    put(made, 4, sequence)
+    put(made, 5, max_timestamp)
+    put(made, 6, -1)
+    put(made, 7, 0)
+    return made
+
+
+# ---- log/flush.py ------------------------------------------------------------------------------------------------
+
+cdef inline bint follows(object state, object batch) except -1:
+    cdef object batches = state.batches
+    if item(batch, 3) != state.epoch or not batches:
+        return False
+    return <int64_t>item(batch, 4) == (<int64_t>PySequence_GetItem(batches, -1).last_sequence + 1) & 0x7FFFFFFF
+
+
+cdef object sequence_of(object batch, int64_t offset):
+    cdef object made = SequenceBatch.__new__(SequenceBatch)
+    cdef int64_t first = item(batch, 4), count = item(batch, 1)
+    made.first_sequence = item(batch, 4)
+    made.last_sequence = (first + count - 1) & 0x7FFFFFFF
+    made.base_offset = offset
+    made.last_offset = offset + count - 1
+    made.timestamp = item(batch, 5)
+    return made
+
+
+def append_in_order(object share, list pending, Py_ssize_t first, object now_ms):
+    cdef object partition = share.partition, row, batch, producer_id, state, known
+    cdef dict producers = share.producers, known_producers
+    cdef list appended = share.appended
+    cdef Py_ssize_t number = first, count = len(pending)
+    cdef int64_t offset, size
+    if not bound:
+        bind()
+    if partition.transactions or share.transactional:
+        return first
+    known_producers = partition.producers
+    offset, size = share.next_offset, share.byte_length
+    while number < count:
+        row = pending[number]
+        batch = item(row, 0)
+        producer_id = item(batch, 2)
+        if producer_id >= 0:
+            if item(batch, 7):
+                break
+            state = producers.get(producer_id)
+            known = known_producers.get(producer_id) if state is None else state
+            if known is None or not follows(known, batch):
+                break
+            if state is None:
+                state = producers[producer_id] = ProducerState(
+                    producer_id, known.epoch, known.last_ms, known.batches.copy()
+                )
+            state.last_ms = now_ms
+            state.batches.append(sequence_of(batch, offset))
+        appended.append((batch, item(row, 1), item(row, 2), offset))
+        offset += <int64_t>item(batch, 1)
+        size += len(item(batch, 0))
+        number += 1
+    share.next_offset = offset
+    share.byte_length = size
+    return number
+
+
+def settle_appended(object share, int64_t moved):
+    cdef object log_start = share.partition.log_start, row, batch, ticket, answer, remaining
+    cdef list appended = share.appended
+    if not bound:
+        bind()
+    for row in appended:
+        batch, ticket = item(row, 0), item(row, 1)
+        offset = <int64_t>item(row, 3) + moved
+        answer = PyType_GenericAlloc(Appended, 6)
+        put(answer, 0, NO_ERROR)
+        put(answer, 1, offset)
+        put(answer, 2, item(batch, 6))
+        put(answer, 3, log_start)
+        put(answer, 4, None)
+        put(answer, 5, ())
+        if type(ticket) is Ticket:
+            ticket.results[item(row, 2)] = answer
+            remaining = ticket.remaining - 1
+            ticket.remaining = remaining
+            if not remaining:
+                ticket.finish(ticket.results)
+        else:
+            ticket.settle(item(row, 2), answer)
+
+
+# ---- log/layout.py -----------------------------------------------------------------------------------------------
+
+def lay_out(object body, list shares):
+    cdef Py_buffer target, source
+    cdef uint8_t *at
+    cdef Py_ssize_t position
+    cdef object share, row
+    PyObject_GetBuffer(body, &target, PyBUF_WRITABLE)
+    try:
+        for share in shares:
+            position = share.byte_start
+            for row in <list>share.appended:
+                PyObject_GetBuffer(item(item(row, 0), 0), &source, PyBUF_SIMPLE)
+                if position < 0 or source.len < 16 or source.len > target.len - position:
+                    PyBuffer_Release(&source)
+                    raise ValueError("a batch does not fit where it belongs")
+                at = <uint8_t *>target.buf + position
+                memcpy(at, source.buf, source.len)
+                store(at, <uint64_t><int64_t>item(row, 3), 8)
+                store(at + 8, source.len - 12, 4)
+                memset(at + 12, 0, 4)
+                position += source.len
+                PyBuffer_Release(&source)
+    finally:
+        PyBuffer_Release(&target)
+
+
+def describe(list shares):
+    cdef list entries = [], batches, appended
+    cdef object share, row, batch, made, base, latest
+    cdef int64_t base_offset
+    if not bound:
+        bind()
+    for share in shares:
+        appended, base = share.appended, share.base
+        base_offset = base
+        batches, latest = [], None
+        for row in appended:
+            batch = item(row, 0)
+            if latest is None or item(batch, 5) > latest:
+                latest = item(batch, 5)
+            if item(batch, 2) < 0:
+                continue
+            last_delta, delta = <int64_t>item(batch, 1) - 1, <int64_t>item(row, 3) - base_offset
+            made = PyType_GenericAlloc(ProducerBatch, 7)
+            put(made, 0, item(batch, 2))
+            put(made, 1, item(batch, 3))
+            put(made, 2, item(batch, 4))
+            put(made, 3, last_delta)
+            put(made, 4, delta)
+            put(made, 5, item(batch, 5))
+            put(made, 6, item(batch, 7))
+            batches.append(made)
+        fields = (
+            share.partition.partition_id, share.byte_start, share.byte_length, share.next_offset - base, len(appended),
+            latest, tuple(batches),
+        )
+        made = PyType_GenericAlloc(CommitEntry, 8)
+        for position in range(7):
+            put(made, position, fields[position])
+        put(made, 7, None)
+        entries.append(made)
+    return entries
+
+
+# ---- log/commits.py ----------------------------------------------------------------------------------------------
+
+cdef inline uint8_t *put_unsigned(uint8_t *at, object value) except NULL:
+    """Four bytes, and an error where they do not hold the value."""
+    cdef uint32_t number = value
+    store(at, number, 4)
+    return at + 4
+
+
+def pack_unsealed(object entries):
+    cdef object entry, batch
+    cdef tuple batches
+    cdef bint flagged = False
+    cdef Py_ssize_t size = 1
+    cdef bytes made
+    cdef uint8_t *at
+    cdef uint16_t count
+    for entry in entries:
+        if item(entry, 7):
+            return None
+        batches = item(entry, 6)
+        count = len(batches)
+        size += 34 + 30 * count
+        for batch in batches:
+            if item(batch, 6):
+                flagged = True
+    if flagged:
+        for entry in entries:
+            size += len(<tuple>item(entry, 6))
+    made = PyBytes_FromStringAndSize(NULL, size)
+    at = <uint8_t *>PyBytes_AS_STRING(made)
+    at[0] = 2 if flagged else 1
+    at += 1
+    for entry in entries:
+        batches = item(entry, 6)
+        count = len(batches)
+        store(at, <uint64_t><int64_t>item(entry, 0), 8)
+        at = put_unsigned(at + 8, item(entry, 1))
+        at = put_unsigned(at, item(entry, 2))
+        at = put_unsigned(at, item(entry, 3))
+        at = put_unsigned(at, item(entry, 4))
+        store(at, <uint64_t><int64_t>item(entry, 5), 8)
+        store(at + 8, count, 2)
+        at += 10
+        for batch in batches:
+            store(at, <uint64_t><int64_t>item(batch, 0), 8)
+            store(at + 8, <uint16_t><int16_t>item(batch, 1), 2)
+            store(at + 10, <uint32_t><int32_t>item(batch, 2), 4)
+            at = put_unsigned(at + 14, item(batch, 3))
+            at = put_unsigned(at, item(batch, 4))
+            store(at, <uint64_t><int64_t>item(batch, 5), 8)
+            at += 8
+            if flagged:
+                at[0] = item(batch, 6) & 7
+                at += 1
+    return made

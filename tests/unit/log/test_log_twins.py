@@ -1,0 +1,251 @@
+"""The write path's inner loops, compiled and not: each twin does what its reference does, to the byte."""
+
+from __future__ import annotations
+
+from struct import pack_into
+from typing import Any
+
+import pytest
+from crc32c import crc32c
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.base import twins
+from penstock.base.twins import reference
+from penstock.log import batches, commits, flush, layout
+from penstock.log.answers import Appended, Ticket
+from penstock.log.batches import Accepted
+from penstock.log.commits import TRANSACTIONAL, CommitEntry, ProducerBatch
+from penstock.log.flush import Share
+from penstock.log.model import EntrySeal, OpenTransaction, Partition, ProducerState, SequenceBatch, Topic, TopicConfig
+from penstock.wire.records import ATTRIBUTES_POSITION, HEADER_BYTES, Record, build_batch
+
+NOW_MS = 1_000_000
+I64, I32, U32 = st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1)
+PAIRED = (
+    batches.accept, commits.pack_unsealed, flush.append_in_order, flush.settle_appended, layout.describe,
+    layout.lay_out,
+)  # fmt: skip
+
+
+def test_all_have_their_twins_or_none() -> None:
+    assert {reference(function) is not function for function in PAIRED} == {twins.in_use()}
+    assert bool(twins.why_not()) != twins.in_use()
+
+
+# ---- one batch -------------------------------------------------------------------------------------------------------
+
+
+def a_batch(records: int = 3, *, producer_id: int = 5, sequence: int = 7, timestamp: int = NOW_MS) -> bytearray:
+    return bytearray(
+        build_batch(
+            [Record(offset=number, timestamp=timestamp, value=b"v" * 40) for number in range(records)],
+            producer_id=producer_id, producer_epoch=0, base_sequence=sequence,
+        )
+    )  # fmt: skip
+
+
+CONFIGS = st.builds(
+    TopicConfig, compact=st.booleans() | st.just(False), log_append_time=st.booleans() | st.just(False),
+    max_message_bytes=st.sampled_from((10, 200, 1_000_000)), compression=st.sampled_from((-1, -1, 0)),
+    timestamp_before_max_ms=st.sampled_from((2**63 - 1, 1000)), timestamp_after_max_ms=st.sampled_from((0, 3_600_000)),
+)  # fmt: skip
+
+
+@given(
+    config=CONFIGS,
+    changes=st.lists(st.tuples(st.integers(0, HEADER_BYTES + 4), st.integers(0, 255)), max_size=2),
+    bits=st.sampled_from((0, 0, 0, 4, 5, 8, 16, 32, 64)),
+    producer_id=st.sampled_from((-1, 0, 5)),
+    sequence=st.sampled_from((-1, 0, 7)),
+    timestamp=st.sampled_from((0, NOW_MS, NOW_MS + 1, NOW_MS + 10_000_000)),
+    mends_crc=st.booleans(),
+    front=st.integers(0, 9),
+    cut=st.sampled_from((0, 0, 0, 1, 60)),
+)
+def test_what_is_accepted_is_what_is_accepted_on_inspection(
+    config: TopicConfig, changes: list[tuple[int, int]], bits: int, producer_id: int, sequence: int, timestamp: int,
+    mends_crc: bool, front: int, cut: int,
+) -> None:  # fmt: skip
+    batch = a_batch(producer_id=producer_id, sequence=sequence, timestamp=timestamp)
+    batch[ATTRIBUTES_POSITION + 1] |= bits
+    for position, byte in changes:
+        batch[position] = byte
+    if mends_crc:
+        pack_into(">I", batch, 17, crc32c(bytes(batch[ATTRIBUTES_POSITION:])))
+    frame = b"f" * front + bytes(batch[: len(batch) - cut])
+    where = (frame, front, len(frame), *batches.limits_of_plain(config, NOW_MS))
+    found = batches.accept(*where)
+    assert found == reference(batches.accept)(*where)
+    outcome = batches.inspect(memoryview(frame)[front:], config, NOW_MS, version=9, transactional=False)
+    if found is not None:
+        assert type(found) is Accepted
+        assert found == outcome
+    elif isinstance(outcome, Accepted) and config.plain:
+        # Only because its records had to be looked at, or for what follows it: nothing plain is missed.
+        attributes = batch[ATTRIBUTES_POSITION + 1]
+        assert attributes & 8 or config.timestamp_before_max_ms <= NOW_MS or timestamp > NOW_MS or changes
+
+
+@pytest.mark.skipif(not twins.in_use(), reason="there is no compiled twin")
+@pytest.mark.parametrize(("start", "end"), [(-1, 99), (0, 10**6)])
+def test_what_is_not_within_the_frame_is_not_touched(start: int, end: int) -> None:
+    with pytest.raises(ValueError):
+        batches.accept(bytes(200), start, end, 2**40, NOW_MS)
+    share = share_of(a_partition())
+    flush.append_in_order(share, [(accepted(), None, 0)], 0, NOW_MS)
+    share.byte_start = start
+    with pytest.raises(ValueError):
+        layout.lay_out(memoryview(bytearray(50)), [share])
+
+
+# ---- a share of a flush ----------------------------------------------------------------------------------------------
+
+
+def a_partition(next_offset: int = 100) -> Partition:
+    topic = Topic(
+        cluster_id=1, topic_id=bytes(16), name="t", replication_factor=1, created_ms=0, overrides={},
+        config=TopicConfig(),
+    )  # fmt: skip
+    return Partition(partition_id=9, topic=topic, index=0, next_offset=next_offset, log_start=3)
+
+
+def share_of(partition: Partition) -> Share:
+    return Share(partition, partition.next_offset, partition.next_offset)
+
+
+def accepted(producer_id: int = -1, epoch: int = 0, sequence: int = 0, count: int = 3, **fields: Any) -> Accepted:
+    return Accepted(memoryview(a_batch(count)), count, producer_id, epoch, sequence, NOW_MS, -1)._replace(**fields)
+
+
+BATCHES = st.lists(
+    st.builds(
+        accepted,
+        producer_id=st.sampled_from((-1, 1, 1, 1, 2, 3)),
+        epoch=st.sampled_from((0, 0, 0, 1)),
+        sequence=st.sampled_from((0, 3, 6, 2**31 - 3)),
+        count=st.sampled_from((1, 3)),
+        max_timestamp=I64,
+        flags=st.sampled_from((0, 0, 0, 0, 0, TRANSACTIONAL)),
+    ),
+    max_size=8,
+)
+
+
+def in_order(known: list[Accepted]) -> list[Accepted]:
+    """The same with sequences that follow each other, for most of them."""
+    following: dict[int, int] = {1: 0, 2: 2**31 - 3}
+    made = []
+    for batch in known:
+        sequence = following.get(batch.producer_id)
+        if sequence is not None and batch.base_sequence:
+            batch = batch._replace(base_sequence=sequence)
+            following[batch.producer_id] = (sequence + batch.offset_count) % 2**31
+        made.append(batch)
+    return made
+
+
+def prepared() -> tuple[Partition, Share]:
+    partition = a_partition()
+    for producer_id, last in ((1, 2**31 - 1), (2, 2**31 - 4)):
+        state = ProducerState(producer_id, 0, 5)
+        state.batches.append(SequenceBatch(last - 2, last, 90, 92, 4))
+        partition.producers[producer_id] = state
+    partition.producers[3] = ProducerState(3, 0, 5)
+    return partition, share_of(partition)
+
+
+@given(made=BATCHES.map(in_order), first=st.integers(0, 2), has_transaction=st.sampled_from((False, False, True)))
+def test_batches_in_order_are_appended(made: list[Accepted], first: int, has_transaction: bool) -> None:
+    pending = [(batch, object(), number) for number, batch in enumerate(made)]
+    seen = []
+    for function in (flush.append_in_order, reference(flush.append_in_order)):
+        partition, share = prepared()
+        before = {key: list(state.batches) for key, state in partition.producers.items()}
+        if has_transaction:
+            partition.transactions[1] = OpenTransaction(0, 0)
+        reached = function(share, pending, min(first, len(pending)), NOW_MS)
+        seen.append((reached, share.next_offset, share.byte_length, share.appended, share.producers))
+        assert before == {key: list(state.batches) for key, state in partition.producers.items()}
+    assert seen[0] == seen[1]
+
+
+@given(made=BATCHES, base=st.integers(0, 2**40))
+def test_shares_are_laid_out_and_described(made: list[Accepted], base: int) -> None:
+    shares = []
+    position = 11
+    for part in (made[::2], made[1::2]):
+        share = share_of(a_partition(base))
+        share.byte_start = position
+        for batch in part:
+            share.appended.append((batch, Ticket([], lambda results: None), 0, share.next_offset))
+            share.next_offset += batch.offset_count
+            share.byte_length += len(batch.data)
+        position += share.byte_length
+        if part:
+            shares.append(share)
+    bodies = []
+    for function in (layout.lay_out, reference(layout.lay_out)):
+        body = bytearray(position)
+        function(memoryview(body), shares)
+        bodies.append(body)
+    assert bodies[0] == bodies[1]
+    described = layout.describe(shares)
+    assert described == reference(layout.describe)(shares)
+    assert all(type(entry) is CommitEntry for entry in described)
+    assert all(type(batch) is ProducerBatch for entry in described for batch in entry.producer_batches)
+
+
+@given(
+    st.lists(
+        st.builds(
+            CommitEntry, I64, U32, U32, U32, U32, I64,
+            st.lists(
+                st.builds(
+                    ProducerBatch, I64, st.integers(-(2**15), 2**15 - 1), I32, U32, U32, I64,
+                    st.sampled_from((0, 0, 0, 1, 7, 25)),
+                ),
+                max_size=4,
+            ).map(tuple),
+        ),
+        max_size=4,
+    )
+)  # fmt: skip
+def test_entries_are_packed(entries: list[CommitEntry]) -> None:
+    packed = commits.pack_unsealed(entries)
+    assert packed == reference(commits.pack_unsealed)(entries) == commits.pack_entries(entries)
+    sealed = [entry._replace(seal=EntrySeal(7, bytes(16), 0, 1, 2, 3, 4)) for entry in entries]
+    for way in (commits.pack_unsealed, reference(commits.pack_unsealed)):
+        assert (way(sealed) is None) == bool(entries)
+    assert [entry[:6] for entry in commits.unpack_entries(packed)] == [entry[:6] for entry in entries]
+
+
+@given(moved=st.integers(0, 2**40), owners=st.lists(st.integers(0, 2), min_size=1, max_size=6))
+def test_everybody_hears_where_their_batches_are(moved: int, owners: list[int]) -> None:
+    heard = []
+    for function in (flush.settle_appended, reference(flush.settle_appended)):
+        told: list[Any] = []
+        tickets = [_ticket_of(owner, owners.count(owner), told) for owner in range(3)]
+        share = share_of(a_partition())
+        places = [0, 0, 0]
+        for owner in owners:
+            share.appended.append((accepted(append_time_ms=owner), tickets[owner], places[owner], share.next_offset))
+            places[owner] += 1
+            share.next_offset += 3
+        function(share, moved)
+        heard.append(told)
+        assert all(type(result) is Appended for _, results in told for result in results)
+    assert heard[0] == heard[1]
+    assert {owner for owner, _ in heard[0]} == set(owners)
+
+
+def _ticket_of(owner: int, wanted: int, told: list[Any]) -> Ticket:
+    kind = Ticket if owner else _Listener
+    return kind([None] * wanted, lambda results: told.append((owner, list(results))))
+
+
+class _Listener(Ticket):
+    """One who is told by another way than a ticket is."""
+
+    def settle(self, position: int, result: Appended) -> None:
+        super().settle(position, result._replace(message="told"))
