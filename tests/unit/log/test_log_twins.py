@@ -207,6 +207,7 @@ def test_shares_are_laid_out_and_described(made: list[Accepted], base: int) -> N
                 ),
                 max_size=4,
             ).map(tuple),
+            st.none(),
         ),
         max_size=4,
     )
