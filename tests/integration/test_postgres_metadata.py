@@ -17,6 +17,17 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from fixtures.postgres import PASSWORD, QUOTED_PASSWORD, PostgresServer
 from fixtures.server import Server
 from fixtures.waiting import eventually, free_ports
+from fixtures.wire import Wire
+
+from penstock.base.clock import SystemClock
+from penstock.base.randomness import SeededRandomness
+from penstock.metadata.postgres import PostgresDatabase
+from penstock.quotas.service import Quotas
+from penstock.quotas.settings import QuotaSettings
+from penstock.quotas.throttles import Throttles
+from penstock.quotas.transitions import Change
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.messages.describe_client_quotas import DescribeClientQuotasRequest
 
 
 @pytest.fixture
@@ -250,3 +261,23 @@ def refused(data_dir: Path, dsn: str | None) -> str:
     assert PASSWORD not in done.stderr
     assert QUOTED_PASSWORD not in done.stderr
     return done.stderr
+
+
+async def test_what_another_agent_changes_of_quotas_is_in_force_soon(server: Server, postgres_dsn: str) -> None:
+    """The other agent is the services over a connection of their own."""
+    database = PostgresDatabase(postgres_dsn, randomness=SeededRandomness("other"))
+    await database.open()
+    try:
+        throttles = Throttles(clock=SystemClock(), settings=QuotaSettings())
+        quotas = Quotas(database=database, throttles=throttles)
+        await quotas.load()
+        await quotas.alter(1, [Change(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)])])
+    finally:
+        await database.close()
+
+    def limited() -> bool:
+        with Wire(server.bootstrap) as wire:
+            answer = wire.call(ApiKey.DESCRIBE_CLIENT_QUOTAS, 1, DescribeClientQuotasRequest(components=[]))
+        return [entry.values[0].value for entry in answer.entries] == [5.0]
+
+    await asyncio.to_thread(lambda: eventually(limited, what="the quota of another agent"))

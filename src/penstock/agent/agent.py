@@ -19,6 +19,7 @@ from typing import TypeVar
 from penstock.agent.apis import Api, Handlers, apis, audited, guarded
 from penstock.agent.client_metrics import check_destination, open_sink
 from penstock.agent.dispatch import Dispatcher
+from penstock.agent.following import Following
 from penstock.agent.gate import Gate
 from penstock.agent.listeners import listeners_of
 from penstock.agent.metadata import bring_in_commits, commit_path_of, kind_of, open_metadata
@@ -412,6 +413,19 @@ class Agent:
         self.quotas = Quotas(database=self.database, throttles=self.throttles)
         await self.quotas.load()
         self._closing.push_async_callback(self.quotas.close)
+        if not self.commit_path.is_alone:
+            self._follow()
+
+    def _follow(self) -> None:
+        """Let what other agents change count here as well."""
+        following = Following(self.database, {"acl": self.acls.refresh, "quota": self.quotas.refresh})
+        task = asyncio.get_running_loop().create_task(following.watch())
+
+        async def stop() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        self._closing.push_async_callback(stop)
 
     def _open_telemetry(self) -> None:
         self.client_metrics: Sink | None = open_sink(self.options.client_metrics, self.clock, self._closing)

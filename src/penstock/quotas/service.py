@@ -1,7 +1,8 @@
 """The quotas of all virtual clusters: kept in the database, held in memory, in force at once.
 
 A change is decided on the current table, made durable, applied, and only then answered; changes run one after the
-other. A caller who goes away stops none of that.
+other. A caller who goes away stops none of that. Where another agent has changed something before, or meanwhile,
+everything is read anew.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Quotas:
     def __init__(self, *, database: Database, throttles: Throttles) -> None:
         self._database, self._throttles = database, throttles
         self._tables: dict[int, Table] = {}
+        self._version = -1
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Future[Any]] = set()
         self.on_change: Callable[[], None] = lambda: None
@@ -44,8 +46,25 @@ class Quotas:
 
     async def load(self) -> None:
         """Put what is stored in force."""
-        for cluster_id, table in (await self._database.read(store.load)).items():
-            self._put(cluster_id, table)
+        async with self._lock:
+            await self._load()
+
+    async def refresh(self) -> None:
+        """Put in force what another agent has changed, if it has."""
+        async with self._lock:
+            await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        if await self._database.read(store.version) != self._version:
+            await self._load()
+
+    async def _load(self) -> None:
+        version, tables = await self._database.read(store.load)
+        for cluster_id in {*tables, *self._tables}:
+            table = tables.get(cluster_id, {})
+            if table != self.table(cluster_id):
+                self._put(cluster_id, table)
+        self._version = version
 
     async def close(self) -> None:
         """Wait for the changes that are under way; their callers may be gone."""
@@ -71,14 +90,19 @@ class Quotas:
 
     async def _alter(self, cluster_id: int, changes: Sequence[Change], validate_only: bool) -> Sequence[Refused | None]:
         async with self._lock:
+            await self._catch_up()
             table = self.table(cluster_id)
             decision = transitions.alter(table, changes)
             if decision.records and not validate_only:
                 try:
-                    await self._database.transaction(lambda: store.write(cluster_id, decision.records))
+                    version = await self._database.transaction(lambda: store.write(cluster_id, decision.records))
                 except OutcomeUnknown:
-                    await self._database.transaction(lambda: store.write(cluster_id, decision.records))
-                self._put(cluster_id, evolve(table, decision.records))
+                    version = await self._database.transaction(lambda: store.write(cluster_id, decision.records))
+                if version == self._version + 1:
+                    self._version = version
+                    self._put(cluster_id, evolve(table, decision.records))
+                else:
+                    await self._load()
             return decision.refusals
 
     def _put(self, cluster_id: int, table: Table) -> None:

@@ -1,4 +1,8 @@
-"""The SQL of quotas. Every script leaves the same behind when it is run again at once."""
+"""The SQL of quotas. Every script leaves the same limits behind when it is run again at once.
+
+Each change moves the counter `quota`, whose value goes with what `load` returns: whoever keeps limits in memory knows
+by it when to read them again.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,31 @@ from penstock.metadata.database import Script
 from penstock.quotas.model import Entity, Limits, QuotaChanged
 
 
-def load() -> Script[dict[int, dict[Entity, Limits]]]:
-    """All limits, by virtual cluster."""
+def version() -> Script[int]:
+    """The counter."""
+    rows = yield "SELECT value FROM counter WHERE name = 'quota'", ()
+    return int(rows[0][0]) if rows else 0
+
+
+def load() -> Script[tuple[int, dict[int, dict[Entity, Limits]]]]:
+    """The counter, and all limits, by virtual cluster."""
+    now = yield from version()
     rows = yield "SELECT cluster_id, entity, key, value FROM quota", ()
     found: dict[int, dict[Entity, dict[str, float]]] = {}
     for cluster_id, text, key, value in rows:
         limits = found.setdefault(int(cluster_id), {}).setdefault(_unpack(str(text)), {})
         limits[str(key)] = float(value)
-    return {cluster_id: dict(table) for cluster_id, table in found.items()}
+    return now, {cluster_id: dict(table) for cluster_id, table in found.items()}
 
 
-def write(cluster_id: int, records: Iterable[QuotaChanged]) -> Script[None]:
-    """Make changes durable."""
+def write(cluster_id: int, records: Iterable[QuotaChanged]) -> Script[int]:
+    """Make changes durable; the counter after it."""
+    # The counter first: whoever else changes limits waits for its turn.
+    rows = yield (
+        "INSERT INTO counter (name, value) VALUES ('quota', 1)"
+        " ON CONFLICT (name) DO UPDATE SET value = counter.value + 1 RETURNING value",
+        (),
+    )
     for record in records:
         key = (cluster_id, _pack(record.entity), record.key)
         if record.value is None:
@@ -31,6 +48,7 @@ def write(cluster_id: int, records: Iterable[QuotaChanged]) -> Script[None]:
                 " ON CONFLICT (cluster_id, entity, key) DO UPDATE SET value = excluded.value",
                 (*key, record.value),
             )
+    return int(rows[0][0])
 
 
 def _pack(entity: Entity) -> str:

@@ -1,0 +1,60 @@
+"""What other agents have changed of access and quotas is in force here soon after.
+
+Agents that share a database keep ACLs and quotas in memory, each its own. One query a second asks how often either has
+changed; only then is more read, and nothing is ever written. Users, keys and tokens need none of it: they are looked up
+each time. An agent that is alone does not ask.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+
+from penstock.base.errors import PlatformError
+from penstock.metadata.database import Database, Script
+
+FOLLOW_S = 1.0
+"""How long a change may stay unnoticed."""
+_log = logging.getLogger(__name__)
+
+Refresh = Callable[[], Awaitable[None]]
+
+
+def versions(names: tuple[str, ...]) -> Script[dict[str, int]]:
+    """The counters of these names; one that was never moved may be missing."""
+    marks = ", ".join(f"${number}" for number in range(1, len(names) + 1))
+    rows = yield f"SELECT name, value FROM counter WHERE name IN ({marks})", names
+    return {str(name): int(value) for name, value in rows}
+
+
+class Following:
+    """Asks for changes, and has read anew what has changed."""
+
+    def __init__(self, database: Database, refreshes: Mapping[str, Refresh]) -> None:
+        self._database, self._refreshes = database, dict(refreshes)
+        self._seen: dict[str, int] = {}
+        self._is_failing = False
+
+    async def look(self) -> None:
+        """Ask once."""
+        names = tuple(self._refreshes)
+        found = await self._database.read(lambda: versions(names))
+        for name, refresh in self._refreshes.items():
+            version = found.get(name, 0)
+            if self._seen.get(name) != version:
+                await refresh()
+                self._seen[name] = version
+
+    async def watch(self) -> None:
+        """Ask until cancelled. While the database does not answer, what was in force stays so."""
+        while True:
+            await asyncio.sleep(FOLLOW_S)
+            try:
+                await self.look()
+            except PlatformError as problem:
+                if not self._is_failing:
+                    _log.warning("what other agents have changed of access and quotas cannot be read: %s", problem)
+                self._is_failing = True
+            else:
+                self._is_failing = False
