@@ -212,9 +212,7 @@ def commit_offsets(
 ) -> Decision:
     """Store offsets for a member of the present generation, or for somebody outside while the group has no members."""
     if group is None and request.generation >= 0 and request.owner is None:
-        # Clients that know no better take a wrong generation for what it is: time to join again.
-        unknown = ErrorCode.GROUP_ID_NOT_FOUND if request.knows_unknown_groups else ErrorCode.ILLEGAL_GENERATION
-        return answer(group, waiter, unknown)
+        return answer(group, waiter, _unknown_group(request))
     step = Step(group or Group(since_ms=now_ms), now_ms, settings)
     error = _commit_error(step.group, request)
     if error is ErrorCode.NONE:
@@ -231,6 +229,11 @@ def commit_offsets(
     return step.decision()
 
 
+def _unknown_group(request: CommitOffsets) -> ErrorCode:
+    """Clients that know no better take a wrong generation for what it is: time to join again."""
+    return ErrorCode.GROUP_ID_NOT_FOUND if request.knows_unknown_groups else ErrorCode.ILLEGAL_GENERATION
+
+
 def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
     in_transaction = request.owner is not None
     if request.generation < 0 and group.state is GroupState.EMPTY:
@@ -239,7 +242,7 @@ def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
         # Producers of before KIP-447 do not know of members.
         return ErrorCode.NONE if in_transaction else ErrorCode.UNKNOWN_MEMBER_ID
     if in_transaction and group.state is GroupState.EMPTY and not group.stored and request.generation >= 0:
-        return ErrorCode.ILLEGAL_GENERATION
+        return _unknown_group(request)
     error = member_error(group, request.member_id, request.instance_id)
     if error is not ErrorCode.NONE:
         return error

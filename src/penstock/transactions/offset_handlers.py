@@ -23,7 +23,7 @@ from penstock.wire.messages.txn_offset_commit import (
     TxnOffsetCommitResponseTopic,
 )
 
-IMPLICIT_SINCE, ABORTABLE_SINCE, TOPIC_IDS_SINCE = 5, 4, 6
+IMPLICIT_SINCE, ABORTABLE_SINCE, TOPIC_IDS_SINCE, UNKNOWN_GROUPS_SINCE = 5, 4, 6, 6
 
 
 class TransactionOffsetHandlers:
@@ -76,6 +76,7 @@ class TransactionOffsetHandlers:
                 instance_id=request.group_instance_id,
                 generation=request.generation_id_or_member_epoch,
                 offsets=offsets,
+                knows_unknown_groups=context.api_version >= UNKNOWN_GROUPS_SINCE,
                 version=context.api_version,
                 owner=TransactionOwner(
                     transactional_id=request.transactional_id,

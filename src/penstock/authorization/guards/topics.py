@@ -6,6 +6,7 @@ from collections import Counter
 
 from penstock.authorization.guards.access import NO_TOPIC, TOPIC, ZERO_UUID, Access, Ask
 from penstock.base.acls import Operation
+from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import create_partitions as creating_partitions
 from penstock.wire.messages import create_topics as creating
 from penstock.wire.messages import delete_topics as deleting
@@ -109,7 +110,8 @@ def _with_operations(
     access: Access, response: describing.DescribeTopicPartitionsResponse
 ) -> describing.DescribeTopicPartitionsResponse:
     for topic in response.topics:
-        topic.topic_authorized_operations = access.operations(TOPIC, topic.name or "")
+        if topic.error_code in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
+            topic.topic_authorized_operations = access.operations(TOPIC, topic.name or "")
     return response
 
 
