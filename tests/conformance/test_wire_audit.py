@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.authority import Authority
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import PASSWORD, USER, Secured
 from fixtures.token_issuer import AUDIENCE, TokenIssuer
@@ -20,6 +19,7 @@ from fixtures.wire import Wire, batch
 from penstock.base.acls import Operation, ResourceType
 from penstock.cli.kafka import sasl
 from penstock.cli.kafka.security import Security
+from penstock.testing.certificates import Authority
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import create_acls, create_topics, incremental_alter_configs

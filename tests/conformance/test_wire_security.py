@@ -292,7 +292,7 @@ def test_client_certificates(secured: Secured) -> None:
 
 
 def test_a_client_certificate_of_somebody_else(secured: Secured, tmp_path_factory: pytest.TempPathFactory) -> None:
-    from fixtures.authority import Authority
+    from penstock.testing.certificates import Authority
 
     stranger = Authority(tmp_path_factory.mktemp("stranger"), "Other Authority").client("carol")
     with pytest.raises((ssl.SSLError, ConnectionError, ConnectionClosed)), secured.wire("SSL", *stranger) as wire:

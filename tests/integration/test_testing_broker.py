@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
 from fixtures.wire import Wire, batch
 
 from penstock.base.errors import InvalidRequest, Unavailable
@@ -55,6 +57,42 @@ def test_settings_are_those_of_kafka() -> None:
         assert len(wire.metadata(["made"]).topics[0].partitions) == 3
     with pytest.raises(InvalidRequest, match=r"num\.partitions"):
         Broker(settings={"num.partition": 3}).start()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("users", [{}, {"alice": "of wonderland", "bob": "the builder"}])
+def test_clients_prove_who_they_are_and_speak_tls(tls: bool, users: dict[str, str]) -> None:
+    with Broker(tls=tls, users=users, settings={"super.users": "User:alice"}) as kafka:
+        protocol = f"{'SASL_' if users else ''}{'SSL' if tls else 'PLAINTEXT'}"
+        assert kafka.client_config()["security.protocol"] == protocol
+        assert topics_made(kafka.client_config()) == {"orders": None}
+        if users:
+            assert topics_made(kafka.client_config("bob")) == {"orders": "TOPIC_AUTHORIZATION_FAILED"}
+            with pytest.raises(KafkaException):
+                topics_made(kafka.client_config() | {"sasl.password": "of oz"}, within_s=2)
+        if tls:
+            assert kafka.ca_file.exists()
+            with pytest.raises(KafkaException):
+                topics_made(kafka.client_config() | {"ssl.ca.location": ""}, within_s=2)
+    with pytest.raises(InvalidRequest, match="certificate"):
+        print(kafka.ca_file)
+
+
+def topics_made(config: dict[str, str], within_s: float = 10) -> dict[str, str | None]:
+    """What became of a topic that was to be created."""
+    client = AdminClient(config | {"log_level": "0"})
+    futures = client.create_topics([NewTopic("orders", 1, 1)], request_timeout=within_s, validate_only=True)
+    outcomes: dict[str, str | None] = {}
+    for name, future in futures.items():
+        try:
+            future.result(within_s + 5)
+        except KafkaException as problem:
+            if problem.args[0].code() < 0:
+                raise
+            outcomes[name] = problem.args[0].name()
+        else:
+            outcomes[name] = None
+    return outcomes
 
 
 def test_many_at_once_in_bounded_memory_leave_nothing_behind() -> None:

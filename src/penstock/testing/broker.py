@@ -13,11 +13,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Self
 
+from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.errors import InvalidRequest, Unavailable
-from penstock.base.options import UpOptions
+from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
 
 Setting = str | int | float | bool
 _HOST = "127.0.0.1"
@@ -32,6 +34,10 @@ class Broker:
 
     `settings` are Kafka's broker settings by name, such as `{"num.partitions": 3}`. A `port` is only needed where
     something expects one; a broker that is started again after `stop` listens where it did before.
+
+    With `users`, names and passwords, clients have to prove who they are by SASL PLAIN or SCRAM. They may do
+    everything, unless `settings` have `super.users`: then ACLs decide about the others. With `tls` clients speak TLS,
+    and check the broker with `ca_file`. `client_config` is what librdkafka's clients need to connect.
     """
 
     def __init__(
@@ -41,6 +47,8 @@ class Broker:
         durability: str = "process",
         settings: Mapping[str, Setting] | None = None,
         port: int = 0,
+        users: Mapping[str, str] | None = None,
+        tls: bool = False,
     ) -> None:
         if durability not in ("disk", "process"):
             raise InvalidRequest(f"durability is either disk or process, not {durability!r}")
@@ -51,8 +59,13 @@ class Broker:
             durability=durability,
             settings={name: _text(value) for name, value in (settings or {}).items()},
         )
+        self._users, self._tls = dict(users or {}), tls
+        if self._users:
+            everybody = ";".join(f"User:{name}" for name in self._users)
+            self._options = replace(self._options, settings={"super.users": everybody, **self._options.settings})
         self._port = port
         self._run: _Run | None = None
+        self._certificates: TemporaryDirectory[str] | None = None
 
     @property
     def bootstrap_servers(self) -> str:
@@ -72,6 +85,29 @@ class Broker:
         return self._port
 
     @property
+    def ca_file(self) -> Path:
+        """The authority that its certificate is checked with, as PEM, for as long as it runs with TLS."""
+        if self._certificates is None:
+            raise InvalidRequest("only a broker that runs with tls=True has a certificate")
+        return Path(self._certificates.name) / "ca.pem"
+
+    def client_config(self, user: str | None = None) -> dict[str, str]:
+        """What a client of librdkafka needs to connect, as one of the users: the first, if none is named."""
+        config = {"bootstrap.servers": self.bootstrap_servers, "security.protocol": self._protocol}
+        if self._users:
+            name = next(iter(self._users)) if user is None else user
+            if name not in self._users:
+                raise InvalidRequest(f"there is no user {name!r}")
+            config |= {"sasl.mechanism": "PLAIN", "sasl.username": name, "sasl.password": self._users[name]}
+        if self._tls:
+            config["ssl.ca.location"] = str(self.ca_file)
+        return config
+
+    @property
+    def _protocol(self) -> str:
+        return f"{'SASL_' if self._users else ''}{'SSL' if self._tls else 'PLAINTEXT'}"
+
+    @property
     def running(self) -> bool:
         """Whether it serves."""
         return self._run is not None
@@ -83,7 +119,7 @@ class Broker:
             self._port = run.ready.result()
         except BaseException:
             run.stop()
-            run.join()
+            self._join(run)
             raise
         self._run = run
         return self
@@ -93,7 +129,7 @@ class Broker:
         if self._run is not None:
             run, self._run = self._run, None
             run.stop()
-            run.join()
+            self._join(run)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -109,7 +145,7 @@ class Broker:
             self._port = await asyncio.shield(asyncio.wrap_future(run.ready))
         except BaseException:
             run.stop()
-            run.join()
+            self._join(run)
             raise
         self._run = run
         return self
@@ -123,19 +159,39 @@ class Broker:
             run, self._run = self._run, None
             run.stop()
             await asyncio.wrap_future(run.ended)
-            run.join()
+            self._join(run)
 
     def _begin(self) -> _Run:
         if self._run is not None:
             raise InvalidRequest(f"the broker at {self.bootstrap_servers} is running already")
-        return _Run(replace(self._options, kafka_port=self._port))
+        options = replace(self._options, kafka_port=self._port)
+        if self._users or self._tls:
+            tls = self._make_certificate() if self._tls else None
+            listener = ListenerOptions(protocol=self._protocol, host=_HOST, port=self._port, tls=tls)
+            options = replace(options, listeners=(listener,))
+        return _Run(options, self._users)
+
+    def _make_certificate(self) -> TlsOptions:
+        from penstock.testing.certificates import Authority
+
+        self._certificates = TemporaryDirectory(prefix="penstock-certificates-")
+        certificate, key = Authority(Path(self._certificates.name)).server()
+        return TlsOptions(certificate=certificate, key=key)
+
+    def _join(self, run: _Run) -> None:
+        try:
+            run.join()
+        finally:
+            if self._certificates is not None:
+                self._certificates.cleanup()
+                self._certificates = None
 
 
 class _Run:
     """One life of a broker: the thread, and what it tells."""
 
-    def __init__(self, options: UpOptions) -> None:
-        self._options = options
+    def __init__(self, options: UpOptions, users: Mapping[str, str]) -> None:
+        self._options, self._users = options, users
         self.ready: Future[int] = Future()
         """The port, once clients can connect; or why they never will."""
         self.ended: Future[None] = Future()
@@ -192,6 +248,8 @@ class _Run:
         agent = Agent(self._options)
         await agent.start()
         try:
+            for name, password in self._users.items():
+                await agent.identities.set_password(DEFAULT_CLUSTER_ID, name, password)
             self.ready.set_result(agent.kafka_port)
             await stopping.wait()
         finally:
