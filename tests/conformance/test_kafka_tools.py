@@ -1,15 +1,18 @@
-"""Kafka's own command-line tools, each as a process of its own, as an operator or a script runs them."""
+"""Kafka's own command-line tools, as an operator or a script runs them, but all in one process."""
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from threading import Timer
+from typing import Any, Self
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaException, Producer
 from fixtures import programs
 from fixtures.streams_members import AT_ONCE, Member, set_config, topology
 from fixtures.waiting import eventually
@@ -40,33 +43,68 @@ TOOLS = {
     "share-groups": "org.apache.kafka.tools.consumer.group.ShareGroupCommand",
     "streams-groups": "org.apache.kafka.tools.streams.StreamsGroupCommand",
     "topics": "org.apache.kafka.tools.TopicCommand",
+    "transactions": "org.apache.kafka.tools.TransactionsCommand",
     "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
     "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
 }
-BROKER_FIRST = ("features", "metadata-quorum")
+BROKER_FIRST = ("features", "metadata-quorum", "transactions")
 """They want to know where the broker is before anything else."""
 RUN_TIMEOUT_S = 120
 
 Tool = Callable[..., str]
 
 
+@pytest.fixture(scope="module")
+def tools() -> Iterator[ToolRunner]:
+    """The process that tools run in, one after the other."""
+    with ToolRunner() as runner:
+        yield runner
+
+
 @pytest.fixture
-def tool(bootstrap: str) -> Tool:
+def tool(bootstrap: str, tools: ToolRunner) -> Tool:
     """Runs a tool against the broker; what it printed. It must exit with the expected code."""
 
     def run(name: str, *words: str, stdin: str = "", code: int = 0) -> str:
         where = ("--bootstrap-server", bootstrap)
         words = (*where, *words) if name in BROKER_FIRST else (*words, *where)
-        command = programs.kafka_tool(TOOLS[name], *words)
-        return _run(command, stdin, code)
+        return tools.run(TOOLS[name], *words, stdin=stdin, code=code)
 
     return run
 
 
-def _run(command: list[str | Path], stdin: str = "", code: int = 0) -> str:
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
+class ToolRunner:
+    """A process that runs one tool after the other, which saves starting each of them."""
+
+    def __enter__(self) -> Self:
+        self._errors = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            programs.java("Tools"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def run(self, tool: str, *words: str, stdin: str = "", code: int = 0) -> str:
+        """What a tool printed. It must exit with the expected code."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        line = b" ".join(base64.b64encode(word.encode()) for word in (tool, stdin, *words))
+        watchdog = Timer(RUN_TIMEOUT_S, self._process.kill)
+        watchdog.start()
+        self._process.stdin.write(line + b"\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        watchdog.cancel()
+        self._errors.seek(0)
+        assert answer, f"{tool} took longer than {RUN_TIMEOUT_S} s, or ended Java\n{self._errors.read()[-3000:]!r}"
+        got, _, printed = answer.strip().partition(b" ")
+        text = base64.b64decode(printed).decode()
+        assert int(got) == code, f"exit code {int(got)}\n{text}"
+        return text
 
 
 @pytest.fixture
@@ -133,10 +171,10 @@ def test_performance_tools(tool: Tool, topic: str) -> None:
     assert printed.strip().splitlines()[-1].split(", ")[4] == "3000"
 
 
-def test_end_to_end_latency(bootstrap: str, fresh_name: Callable[..., str], tool: Tool) -> None:
+def test_end_to_end_latency(bootstrap: str, fresh_name: Callable[..., str], tools: ToolRunner, tool: Tool) -> None:
     topic = fresh_name()
     tool("topics", "--create", "--topic", topic)
-    printed = _run(programs.kafka_tool(TOOLS["end-to-end"], bootstrap, topic, "100", "all", "50"))
+    printed = tools.run(TOOLS["end-to-end"], bootstrap, topic, "100", "all", "50")
     assert "Percentiles" in printed
 
 
@@ -345,3 +383,30 @@ def test_consumer_groups_of_the_consumer_protocol(
     eventually(lambda: "Empty" in tool("consumer-groups", "--describe", "--group", group, "--state"), within_s=60)
     tool("consumer-groups", "--delete", "--group", group)
     assert group not in tool("consumer-groups", "--list")
+
+
+def test_transactions(bootstrap: str, tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
+    """One that is open is found, looked at, aborted in a partition and ended as a whole; its producer is told."""
+    label = fresh_name("txn")
+    producer = Producer({"bootstrap.servers": bootstrap, "transactional.id": label, "log_level": 0})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, value="open", partition=0)
+    producer.flush(30)
+    (row,) = [line.split() for line in tool("transactions", "list").splitlines() if line.startswith(label)]
+    assert row[3] == "Ongoing"
+    assert f"{topic}-0" in tool("transactions", "describe", "--transactional-id", label)
+    place = ("--topic", topic, "--partition", "0")
+    (found,) = [line.split() for line in tool("transactions", "describe-producers", *place).splitlines()[1:]]
+    assert found[0] == row[2]
+    assert found[-1] == "0", "where the transaction began"
+    assert label not in tool("transactions", "find-hanging", "--topic", topic)
+    tool("transactions", "abort", *place, "--start-offset", "0")
+    (found,) = [line.split() for line in tool("transactions", "describe-producers", *place).splitlines()[1:]]
+    assert found[-1] == "None"
+    assert _end(tool, topic) == 2, "the record and the marker"
+    tool("transactions", "forceTerminateTransaction", "--transactionalId", label)
+    with pytest.raises(KafkaException):
+        producer.commit_transaction(30)
+    (row,) = [line.split() for line in tool("transactions", "list").splitlines() if line.startswith(label)]
+    assert row[3] in ("CompleteAbort", "Empty")
