@@ -18,6 +18,7 @@ PROGRAMS = {
     "golang-go": ("go",),
     "nodejs": ("node",),
     "npm": ("npm",),
+    "kcat": ("kcat",),
 }
 INSTALL_TIMEOUT_S = 900
 

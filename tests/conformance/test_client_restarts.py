@@ -39,7 +39,7 @@ def interrupted(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
     server.stop()
 
 
-@pytest.mark.parametrize("client", ["java", "franz-go", "sarama", "kafkajs"])
+@pytest.mark.parametrize("client", ["java", "franz-go", "sarama", "kafka-go", "kafkajs"])
 def test_program(interrupted: tuple[str, Callable[[], None]], client: str) -> None:
     bootstrap, restart = interrupted
     directory = None

@@ -22,7 +22,7 @@ def test_java_clients(bootstrap: str, subtests: pytest.Subtests) -> None:
     _all_well(subtests, programs.java("Main", bootstrap))
 
 
-@pytest.mark.parametrize("client", ["franz-go", "sarama"])
+@pytest.mark.parametrize("client", ["franz-go", "sarama", "kafka-go"])
 def test_go_clients(bootstrap: str, subtests: pytest.Subtests, client: str) -> None:
     _all_well(subtests, [programs.go(), client, bootstrap])
 

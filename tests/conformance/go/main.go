@@ -1,9 +1,9 @@
-// Checks of the Go clients franz-go and sarama against one broker; one JSON object per line and check.
+// Checks of the Go clients franz-go, sarama and kafka-go against one broker; one JSON object per line and check.
 //
-//	checks franz-go|sarama BOOTSTRAP           every check
-//	checks franz-go|sarama BOOTSTRAP PATTERN   those whose name matches
-//	checks franz-go|sarama BOOTSTRAP --restart produce, wait for a line on stdin (the broker went down and came
-//	                                           back meanwhile), go on with the same clients
+//	checks CLIENT BOOTSTRAP           every check
+//	checks CLIENT BOOTSTRAP PATTERN   those whose name matches
+//	checks CLIENT BOOTSTRAP --restart produce, wait for a line on stdin (the broker went down and came back
+//	                                  meanwhile), go on with the same clients
 package main
 
 import (
@@ -43,10 +43,10 @@ func (s *suite) add(name string, run func()) { s.checks = append(s.checks, check
 
 func main() {
 	if len(os.Args) < 3 {
-		fmt.Fprintln(os.Stderr, "usage: checks franz-go|sarama BOOTSTRAP [PATTERN|--restart]")
+		fmt.Fprintln(os.Stderr, "usage: checks franz-go|sarama|kafka-go BOOTSTRAP [PATTERN|--restart]")
 		os.Exit(2)
 	}
-	suites := map[string]func(string) *suite{"franz-go": franzSuite, "sarama": saramaSuite}
+	suites := map[string]func(string) *suite{"franz-go": franzSuite, "sarama": saramaSuite, "kafka-go": kafkaGoSuite}
 	make, known := suites[os.Args[1]]
 	if !known {
 		fmt.Fprintln(os.Stderr, "no such client:", os.Args[1])

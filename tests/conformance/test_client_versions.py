@@ -1,0 +1,60 @@
+"""Versions of clients that are still in use: the oldest Java client that Kafka 4 serves, and those up to the newest."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from fixtures import programs, toolchains
+from fixtures.programs import Outcome, outcomes
+
+HERE = Path(__file__).parent
+JAVA_SOURCES = HERE / "java_versions"
+JAVA_VERSIONS = ("2.1.1", "2.8.2", "3.9.1", "4.4.0")
+NEWEST = JAVA_VERSIONS[-1]
+OLD_PYTHON = HERE / "python_versions"
+
+pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
+
+
+def _java(version: str) -> Path:
+    return programs.maven_jars(JAVA_SOURCES / "pom.xml", kafka=version)
+
+
+def test_java_versions(bootstrap: str, subtests: pytest.Subtests) -> None:
+    """What they have in common. Two run at a time, as most of it is starting."""
+    toolchains.require(programs.JDK, "java", "javac", "mvn")
+    class_paths = {}
+    for version in JAVA_VERSIONS:
+        jars = _java(version)
+        class_paths[version] = f"{programs.java_classes(JAVA_SOURCES, jars)}:{jars}/*"
+
+    def checks(version: str) -> list[Outcome]:
+        return list(outcomes(programs.jvm(class_paths[version], "AnyVersion", bootstrap)))
+
+    with ThreadPoolExecutor(2) as pool:
+        for version, found in zip(JAVA_VERSIONS, pool.map(checks, JAVA_VERSIONS), strict=True):
+            for outcome in found:
+                with subtests.test(f"{version}: {outcome.name}"):
+                    assert outcome.error is None, outcome.error
+
+
+def test_the_newest_java_client_in_share_groups(bootstrap: str, subtests: pytest.Subtests) -> None:
+    """The checks of the Java suite, with another client in front of the one they were built with."""
+    command = programs.java("Main", bootstrap, "share consumer (accepts|reads|renews|that is closed).*")
+    position = command.index("-cp") + 1
+    command[position] = f"{_java(NEWEST)}/*:{command[position]}"
+    for outcome in outcomes(command):
+        with subtests.test(outcome.name):
+            assert outcome.error is None, outcome.error
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="kafka-python 2.0.2 does not run on Python 3.12 and newer")
+def test_kafka_python_2(bootstrap: str, subtests: pytest.Subtests) -> None:
+    packages = toolchains.python_packages(OLD_PYTHON / "requirements.txt")
+    command = [sys.executable, OLD_PYTHON / "kafka_python_2.py", bootstrap]
+    for outcome in outcomes(command, environment={"PYTHONPATH": str(packages)}):
+        with subtests.test(outcome.name):
+            assert outcome.error is None, outcome.error
