@@ -63,6 +63,8 @@ class Metadata:
     """Of the shard, where the database could have had another user before."""
     life: int = 0
     """Which start this is, where commits are made by their WAL objects."""
+    lost_commits: int = 0
+    """How many that were acknowledged the start could not bring in, because the disk has lost the record of one."""
 
     async def close(self) -> None:
         """Let go of it."""
@@ -123,7 +125,13 @@ async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: st
 async def bring_in_commits(metadata: Metadata, wal: WalStore, *, randomness: Randomness, shard_id: int) -> None:
     """Let the database have everything that was committed, before anything is read from it."""
     if isinstance(metadata.database, SqliteDatabase):
-        metadata.life = await roll_forward(metadata.database, wal, randomness=randomness, shard_id=shard_id)
+
+        def on_lost(commits: int) -> None:
+            metadata.lost_commits = commits
+
+        metadata.life = await roll_forward(
+            metadata.database, wal, randomness=randomness, shard_id=shard_id, on_lost=on_lost
+        )
 
 
 def commit_path_of(

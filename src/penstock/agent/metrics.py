@@ -130,6 +130,10 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ("wal_bytes", "Bytes of the log that are only in the WAL.", backlog.size_bytes),
         ("wal_commits", "Commits that are only in the WAL.", backlog.rows),
         (
+            "wal_lost_commits", "Acknowledged commits that the last start could not read: the disk has lost them.",
+            agent.metadata.lost_commits,
+        ),
+        (
             "uncleanable_partitions", "Partitions that key compaction gave up on because they are damaged.",
             agent.upkeep.uncleanable_partitions,
         ),

@@ -21,7 +21,7 @@ from penstock.log.recovery import commits_after, load_state
 from penstock.log.registry import Registry
 from penstock.log.roll_forward import OLDER_PLACES, roll_forward
 from penstock.log.trailing_rows import TrailingRows
-from penstock.log.wal_record import read_record, write_record
+from penstock.log.wal_record import HEAD_BYTES, read_record, write_record
 from penstock.log.writer import Writer
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.migrate import migrate
@@ -49,7 +49,10 @@ class World:
         self.registry = Registry()
         self.topic = topic_of(1, 2)
         self.registry.add(self.topic)
-        life = await roll_forward(self.database, self.wal, randomness=self.randomness)
+        self.lost: list[int] = []
+        life = await roll_forward(
+            self.database, self.wal, randomness=self.randomness, on_lost=self.lost.append
+        )  # fmt: skip
         seq = await load_state(self.database, self.registry, self.wal)
         write = self.wal.append
 
@@ -193,6 +196,46 @@ async def test_an_object_that_is_cut_short_ends_the_log(world: World) -> None:
     await world.restart()
     assert world.topic.partitions[0].next_offset == 2
     assert await world.append(2) == [(GOOD, 2)]
+
+
+@pytest.mark.parametrize("at", [0, HEAD_BYTES], ids=["head", "entries"])
+async def test_a_record_that_the_disk_has_lost_is_no_silent_end(
+    world: World, at: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What follows it was acknowledged: it is not brought in without its number, and somebody has to know."""
+    await world.append(0)
+    await world.path.store_rows()
+    for number in range(1, 5):
+        await world.append(2 * number)
+    span = world.topic.partitions[0].spans[1]
+    with (world.directory / span.location.key).open("r+b") as file:
+        file.seek(span.location.offset + at)
+        file.write(b"\xff")
+    await world.restart()
+    assert world.topic.partitions[0].next_offset == 2
+    assert world.lost == [4]
+    assert "commit 2 cannot be read, although there are commits up to 5" in caplog.text
+    caplog.clear()
+    await world.restart()
+    assert world.lost == []
+    assert not caplog.records
+
+
+async def test_the_end_of_a_log_is_no_loss(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither after slabs that were used again, nor after an object that was cut short."""
+    for number in range(40):
+        data = batch(2, producer_id=7, epoch=0, sequence=2 * number, size_bytes=9_000)
+        await append(world.writer, (world.topic.partitions[0], data))
+        if number % 9 == 0:
+            await world.path.store_rows()
+    span = world.topic.partitions[0].spans[-1]
+    with (world.directory / span.location.key).open("r+b") as file:
+        file.seek(span.location.offset)
+        file.write(b"\xff")
+    await world.restart()
+    assert world.topic.partitions[0].next_offset == 78
+    assert world.lost == []
+    assert not caplog.records
 
 
 async def test_rows_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
