@@ -13,21 +13,27 @@ from fixtures.wire import Wire
 from benchmarks.model import Variant
 from benchmarks.peers.kafka import SETTINGS, Kafka
 from benchmarks.peers.server import Place
+from penstock.authorization.settings import STANDARD_AUTHORIZER
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.find_coordinator import FindCoordinatorRequest
 
 ROOT = Path(__file__).resolve().parents[3]
 JARS = ROOT / "build" / "bench"
+EVERYBODY = "User:ANONYMOUS"
 KAFKA_SETTINGS = {
     "offsets.topic.num.partitions": "1", "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
+    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY,
 }  # fmt: skip
-"""One partition where there would be fifty, and no waiting for more members: quick, and as Penstock does."""
+"""One partition where there would be fifty, and no waiting for more members: quick, and as Penstock does. ACLs are
+decided by, so that there are any; and whoever connects is a super user."""
 _SAID_TO_BOTH = (
     "num.partitions", "log.retention.hours", "log.segment.bytes", "log.retention.check.interval.ms",
     "socket.request.max.bytes",
 )  # fmt: skip
-PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH}
+PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH} | {
+    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY,
+}  # fmt: skip
 """What Kafka's shipped server.properties says, so that it has been said to both."""
 COORDINATED = {0: "warm-up", 1: "warm-up", 2: "warm-up:AAAAAAAAAAAAAAAAAAAAAQ:0"}
 

@@ -24,6 +24,8 @@ RULES = {
     " the same: the first of its kind in a sequence is 1. That there is none (zero, -1, empty) is compared.",
     "times": "A time within ten minutes of the base of the record timestamps is compared to the millisecond, relative"
     " to it; one within ten minutes of the clock is \"now\".",
+    "group epochs": "Epochs of consumer and share groups count by which of them are the same: the first in a sequence"
+    " is 1, whatever its number. -2, -1 and 0 are compared.",
     "places": "Host, port, rack, directory and cluster id are there or not.",
     "epochs": "Epochs of coordinators and of finalized features are there or not. Leader epochs are compared.",
     "messages": "Sentences for people are there or not.",
@@ -34,16 +36,21 @@ RULES = {
 
 _KEYS = (
     "name", "topic", "topic_name", "group_id", "transactional_id", "member_id", "resource_name", "group", "key",
-    "topic_id", "partition_index", "partition", "index", "api_key", "broker_id", "node_id", "error_partition",
-    "user", "state_filters", "feature", "coordinator_key",
+    "entity_type", "topic_id", "partition_index", "partition", "index", "api_key", "broker_id", "node_id",
+    "error_partition", "user", "state_filters", "feature", "coordinator_key",
 )  # fmt: skip
 _PIECES = ("partition_responses", "partitions")
-_TEXTS = {"error_message", "batch_index_error_message", "documentation", "message"}
+_TEXTS = {"error_message", "acknowledge_error_message", "batch_index_error_message", "documentation", "message"}
 _PLACES = {"host", "port", "log_dir", "cluster_id", "rack"}
 _EPOCHS = {"coordinator_epoch", "finalized_features_epoch"}
 _SIZES = {"total_bytes", "usable_bytes"}
 _SETS = {"partitions", "partition_indexes"}
-_INTERNED = {"producer_id": "producer", "session_id": "session"}
+_INTERNED = {
+    "producer_id": ("producer", 0), "session_id": ("session", 1), "member_epoch": ("group epoch", 1),
+    "group_epoch": ("group epoch", 1), "assignment_epoch": ("group epoch", 1),
+}  # fmt: skip
+"""What its number is of, and the first that is one."""
+_ACL = ("principal", "host", "operation", "permission_type")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SHORT_UUID = re.compile(r"[A-Za-z0-9_-]{22}")
 _FOREIGN = re.compile(r"[0-9a-f]{8}-\w|__(consumer_offsets|transaction_state|share_group_state)$")
@@ -56,9 +63,15 @@ class Normaliser:
     def __init__(self, tag: str, now_ms: int, names: Names) -> None:
         self._tag, self._now_ms, self._names = tag, now_ms, names
         self._seen: dict[str, dict[Any, int]] = {}
+        self._before = self._seen
+
+    def forget_last(self) -> None:
+        """An answer that was asked for again: what was first seen in it was not seen."""
+        self._seen = self._before
 
     def flat(self, answer: Any) -> Flat:
         """An answer as a mapping of paths to values."""
+        self._before = {kind: dict(known) for kind, known in self._seen.items()}
         found: Flat = {}
         self._walk("", "", answer, found)
         return found
@@ -93,6 +106,10 @@ class Normaliser:
             return str(number)
         if "base_offset" in element and "magic" in element:
             return str(number)
+        if "entity" in element:  # Of a quota.
+            return ", ".join(sorted(str(self._value("", one["entity_name"])) for one in element["entity"]))
+        if all(field in element for field in _ACL):
+            return "/".join(str(self._value(field, element[field])) for field in _ACL)
         extra = f"/{element['resource_type']}" if "resource_type" in element else ""
         named = [field for field in _KEYS if field in element]
         for field in named:
@@ -122,8 +139,8 @@ class Normaliser:
             return f"<{name}>"
         if name in _EPOCHS | _SIZES and value >= 0:
             return f"<{name}>"
-        kind = next((kind for field, kind in _INTERNED.items() if name.endswith(field)), None)
-        if kind is not None and value > (0 if kind == "session" else -1):
+        kind, first = next((known for field, known in _INTERNED.items() if name.endswith(field)), ("", 0))
+        if kind and value >= first:
             return self._interned(kind, value)
         if abs(value - self._now_ms) < _NEAR_MS:
             return f"now{value - self._now_ms:+d}"

@@ -99,6 +99,7 @@ class Run:
                 if step.words.get("settle"):
                     self._settle()
                 return flat
+            self._normaliser.forget_last()
             time.sleep(UNTIL_PAUSE_S)
 
     def _settle(self) -> None:
