@@ -28,8 +28,8 @@ TESTS = ROOT / "tests"
 # Each lane runs beside the other. Long tiers are cut so that both end at about the same time.
 LANES = (
     ("unit", "pure:unit/log/test_writer*.py", "pure:unit/agent/test_dispatch.py", "simulation", "contract",
-     "comparison", "ecosystem"),
-    ("integration", "conformance/test_wire*.py", "conformance/test_client*.py",
+     "comparison"),
+    ("integration", "ecosystem", "conformance/test_wire*.py", "conformance/test_client*.py",
      "conformance/test_[!cw]*.py"),
 )  # fmt: skip
 PURE = "pure:"
