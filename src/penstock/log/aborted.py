@@ -16,11 +16,11 @@ from typing import Protocol
 from penstock.log import aborted_store
 from penstock.log.model import AbortedTransaction, Partition
 from penstock.metadata.database import Database
+from penstock.wire.records import LENGTH_OVERHEAD
 
 KEPT_ABORTED = 1_000
 """How many of a partition's aborted transactions stay in memory when they are in the database as well."""
 _HEAD = Struct(">qi")
-_LENGTH_OVERHEAD = 12
 _LAST_OFFSET_DELTA = Struct(">i")
 _LAST_OFFSET_DELTA_AT = 23
 _by_last_offset = attrgetter("last_offset")
@@ -87,7 +87,7 @@ def batches_below(found: Sequence[memoryview], end_offset: int) -> list[memoryvi
             base, length = _HEAD.unpack_from(view, position)
             if base >= end_offset:
                 break
-            position += length + _LENGTH_OVERHEAD
+            position += length + LENGTH_OVERHEAD
         if position >= end:
             kept.append(view)
             continue
@@ -104,5 +104,5 @@ def end_of(found: Sequence[memoryview]) -> int:
         base, length = _HEAD.unpack_from(view, position)
         (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(view, position + _LAST_OFFSET_DELTA_AT)
         following = int(base + last_delta + 1)
-        position += length + _LENGTH_OVERHEAD
+        position += length + LENGTH_OVERHEAD
     return following

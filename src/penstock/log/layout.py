@@ -5,8 +5,6 @@ Offset and leader epoch are outside a batch's CRC, so that is all that changes o
 
 from __future__ import annotations
 
-from struct import Struct
-
 from penstock.base.twins import twinned
 from penstock.log.answers import Appended, unappended
 from penstock.log.commits import Commit, CommitEntry, ProducerBatch, Rest
@@ -14,14 +12,12 @@ from penstock.log.flush import Share
 from penstock.log.model import LEADER_EPOCH, EntrySeal
 from penstock.log.segments import SegmentBuilder
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.records import LENGTH_OVERHEAD
-
-_PREFIX = Struct(">qii")
+from penstock.wire.records import LENGTH_OVERHEAD, PREFIX
 
 
 def write_offset(body: memoryview, position: int, offset: int, size_bytes: int) -> None:
     """Write the offset of a batch's first record into it."""
-    _PREFIX.pack_into(body, position, offset, size_bytes - LENGTH_OVERHEAD, LEADER_EPOCH)
+    PREFIX.pack_into(body, position, offset, size_bytes - LENGTH_OVERHEAD, LEADER_EPOCH)
 
 
 def write_moved_offsets(view: memoryview, share: Share, moved: int) -> None:

@@ -24,6 +24,7 @@ from penstock.log.seals import BrokenSeal
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import Piece
 from penstock.storage.wal import WalLocation, WalStore
+from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, PREFIX
 
 T = TypeVar("T")
 
@@ -37,11 +38,8 @@ PINNED_MAX_BYTES = 64 * 1024 * 1024
 _PINNED_WAIT_S = 0.05
 _ATTEMPTS = 3
 _HEAD = Struct(">qi")
-_LENGTH_OVERHEAD = 12
 _LAST_OFFSET_DELTA = Struct(">i")
 _LAST_OFFSET_DELTA_AT = 23
-_HEADER_BYTES = 61
-_PREFIX = Struct(">qii")
 _by_base_offset = attrgetter("base_offset")
 _by_last_offset = attrgetter("last_offset")
 
@@ -337,13 +335,13 @@ def give_offsets(batches: memoryview, base_offset: int, last_offset: int) -> int
     its consumers' to check.
     """
     position, end = 0, len(batches)
-    while position + _HEADER_BYTES <= end:
+    while position + HEADER_BYTES <= end:
         _, length = _HEAD.unpack_from(batches, position)
         (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(batches, position + _LAST_OFFSET_DELTA_AT)
-        following = position + length + _LENGTH_OVERHEAD
-        if following < position + _HEADER_BYTES or following > end or not 0 <= last_delta <= last_offset - base_offset:
+        following = position + length + LENGTH_OVERHEAD
+        if following < position + HEADER_BYTES or following > end or not 0 <= last_delta <= last_offset - base_offset:
             return position
-        _PREFIX.pack_into(batches, position, base_offset, length, LEADER_EPOCH)
+        PREFIX.pack_into(batches, position, base_offset, length, LEADER_EPOCH)
         base_offset += last_delta + 1
         position = following
     # Too few offsets: there is no telling which of the batches is to blame.
@@ -368,13 +366,13 @@ def _next_base(partition: Partition, offset: int) -> int:
 def _batches(view: memoryview) -> Iterator[tuple[int, int, int]]:
     """Position, size and last offset of each batch whose header is there."""
     position, end = 0, len(view)
-    while position + _HEADER_BYTES <= end:
+    while position + HEADER_BYTES <= end:
         base, length = _HEAD.unpack_from(view, position)
         (last_delta,) = _LAST_OFFSET_DELTA.unpack_from(view, position + _LAST_OFFSET_DELTA_AT)
-        if length < _HEADER_BYTES - _LENGTH_OVERHEAD:
+        if length < HEADER_BYTES - LENGTH_OVERHEAD:
             raise CorruptData(f"a stored batch claims a length of {length} bytes")
-        yield position, length + _LENGTH_OVERHEAD, base + last_delta
-        position += length + _LENGTH_OVERHEAD
+        yield position, length + LENGTH_OVERHEAD, base + last_delta
+        position += length + LENGTH_OVERHEAD
 
 
 def _batch_start(view: memoryview, offset: int) -> int:
@@ -392,7 +390,7 @@ def _first_batch(view: memoryview, offset: int) -> tuple[int, int]:
         if last_offset >= offset:
             return position, size
         following = position + size
-    return following, _HEADER_BYTES
+    return following, HEADER_BYTES
 
 
 def _whole_batches(view: memoryview, max_bytes: int, *, at_least_one: bool) -> memoryview:

@@ -57,7 +57,8 @@ _TRANSACTIONAL_BIT = 0x10
 _CONTROL_BIT = 0x20
 _DELETE_HORIZON_BIT = 0x40
 
-_PREFIX = Struct(">qii")
+PREFIX = Struct(">qii")
+"""What every batch begins with: base offset, length, leader epoch. The first and the last are the log's to write."""
 _CHECKED_HEADER = Struct(">hiqqqhii")
 _UNCHECKED_HEADER = Struct(">qiibI")
 
@@ -186,7 +187,7 @@ def verify_crc(buffer: Buffer, position: int, header: BatchHeader) -> None:
 
 def offset_prefix(base_offset: int, length: int, partition_leader_epoch: int) -> bytes:
     """The first `PREFIX_BYTES` of a batch at its place in the log; the rest of the batch follows unchanged."""
-    return _PREFIX.pack(base_offset, length, partition_leader_epoch)
+    return PREFIX.pack(base_offset, length, partition_leader_epoch)
 
 
 def with_append_time(batch: Buffer, timestamp_ms: int) -> bytes:

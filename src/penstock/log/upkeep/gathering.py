@@ -33,7 +33,7 @@ from penstock.log.upkeep.wal_plan import Stretch, is_long
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectWriter
 from penstock.storage.wal import Buffer, WalLocation, WalStore, pages_of
-from penstock.wire.records import LENGTH_OVERHEAD
+from penstock.wire.records import LENGTH_OVERHEAD, PREFIX
 
 READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 2 * 1024 * 1024
@@ -42,7 +42,6 @@ SMALL_BYTES = 64 * 1024
 SLICE = 128
 """How many batches, or other small things, are handled before others get their turn on the loop."""
 _HOP = Struct(">qi11xi8xq")
-_PREFIX = Struct(">qii")
 _BASE_TIMESTAMP = Struct(">q")
 _BASE_TIMESTAMP_AT = 27
 _log = logging.getLogger(__name__)
@@ -374,7 +373,7 @@ def _walk_some(
     view: memoryview, position: int, offset: int | None, builder: SegmentBuilder
 ) -> tuple[int, int | None, int]:
     """Index the next batches; where the following one is, its offset if offsets are given, and how many there were."""
-    hop, prefix, add, end, count = _HOP.unpack_from, _PREFIX.pack_into, builder.add, len(view), 0
+    hop, prefix, add, end, count = _HOP.unpack_from, PREFIX.pack_into, builder.add, len(view), 0
     while position < end and count < SLICE:
         base_offset, length, last_delta, max_timestamp = hop(view, position)
         if offset is not None:
