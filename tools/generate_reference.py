@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from penstock.agent.agent import Agent
-from penstock.agent.api_versions import FIRST_OWN_API
+from penstock.agent.api_versions import FEATURES, FIRST_OWN_API
 from penstock.agent.apis import Api, Handlers, apis
 from penstock.agent.metrics import exposition
-from penstock.agent.unserved import NOT_SERVED
+from penstock.agent.unserved import LEVELS_NOT_SERVED, NOT_SERVED
 from penstock.base.options import UpOptions
 from penstock.log.config_values import ConfigKey, ConfigType
 from penstock.log.fetch import FetchHandler
@@ -59,6 +59,15 @@ these there are the usual ones of a process (`process_cpu_seconds_total`, `proce
 
 | Name | Type | |
 |---|---|---|
+"""
+
+FEATURES_HEAD = """\
+## Features
+
+What ApiVersions says is in force, where the API that it is about is served.
+
+| Feature | Level | What is missing |
+|---|---:|---|
 """
 
 SETTINGS_HEAD = f"""\
@@ -121,6 +130,10 @@ def protocol() -> str:
         )
     missing = [key for key in ApiKey if key not in table and codec.versions(key)]
     lines += ["", MISSING_HEAD.rstrip(), *(f"| {key} | {title(key)} | {escaped(NOT_SERVED[key])} |" for key in missing)]
+    lines += ["", FEATURES_HEAD.rstrip()]
+    for name in sorted(FEATURES | LEVELS_NOT_SERVED):
+        level = FEATURES[name][1] if name in FEATURES else "–"
+        lines.append(f"| `{name}` | {level} | {escaped(LEVELS_NOT_SERVED.get(name, ''))} |")
     return "\n".join(lines) + "\n"
 
 
