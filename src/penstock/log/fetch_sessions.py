@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from penstock.base.clock import Clock
+from penstock.base.clock import Clock, SteadyClock
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
 from penstock.base.randomness import Randomness
 from penstock.log.model import Partition
@@ -104,7 +104,8 @@ class FetchSessions:
     """The sessions of one agent, at most `slots` of them."""
 
     def __init__(self, *, slots: int, clock: Clock, randomness: Randomness) -> None:
-        self._slots, self._clock, self._randomness = slots, clock, randomness
+        # Whoever sets the wall clock neither pushes out sessions in use nor keeps those that nobody uses.
+        self._slots, self._clock, self._randomness = slots, SteadyClock(clock), randomness
         self._sessions: OrderedDict[int, Session] = OrderedDict()
         self._partitions = 0
 

@@ -61,3 +61,29 @@ def test_a_session_is_its_owner_s(sessions: FetchSessions) -> None:
     )
     assert continued is session
     assert len(wanted) == 3
+
+
+def test_setting_the_clock_pushes_nobody_out_and_keeps_nobody() -> None:
+    clock = SetClock()
+    sessions = FetchSessions(slots=1, clock=clock, randomness=SeededRandomness("sessions"))
+    first, _, _ = sessions.begin(request(range(1)), by_id=False)
+    assert first is not None
+    clock.wall_ms += 3_600_000
+    assert sessions.begin(request(range(1)), by_id=False)[0] is None
+    clock.wall_ms -= 7_200_000
+    clock.passed_s += 121
+    second, _, _ = sessions.begin(request(range(1)), by_id=False)
+    assert second is not None
+    assert second.session_id != first.session_id
+
+
+class SetClock:
+    """A clock that somebody sets."""
+
+    wall_ms, passed_s = 1_700_000_000_000, 1_000.0
+
+    def now_ms(self) -> int:
+        return self.wall_ms
+
+    def monotonic(self) -> float:
+        return self.passed_s
