@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -86,8 +85,7 @@ def plugins() -> Path:
             (place / name).unlink(missing_ok=True)
             (place / name).symlink_to(jars[name])
         for archive in jars["debezium"].glob("*.tar.gz"):
-            with tarfile.open(archive) as packed:
-                packed.extractall(place, filter="data")
+            toolchains.build(place, "tar", "--extract", "--file", str(archive))
         (place / ".done").touch()
     return place
 
