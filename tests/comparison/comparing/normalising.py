@@ -37,10 +37,13 @@ RULES = {
 _KEYS = (
     "name", "topic", "topic_name", "group_id", "transactional_id", "member_id", "resource_name", "group", "key",
     "entity_type", "topic_id", "partition_index", "partition", "index", "api_key", "broker_id", "node_id",
-    "error_partition", "user", "state_filters", "feature", "coordinator_key",
+    "error_partition", "user", "state_filters", "feature", "coordinator_key", "subtopology_id", "status_code",
 )  # fmt: skip
 _PIECES = ("partition_responses", "partitions")
-_TEXTS = {"error_message", "acknowledge_error_message", "batch_index_error_message", "documentation", "message"}
+_TEXTS = {
+    "error_message", "acknowledge_error_message", "batch_index_error_message", "documentation", "message",
+    "status_detail",
+}  # fmt: skip
 _PLACES = {"host", "port", "log_dir", "cluster_id", "rack"}
 _EPOCHS = {"coordinator_epoch", "finalized_features_epoch"}
 _SIZES = {"total_bytes", "usable_bytes"}
@@ -177,7 +180,9 @@ def _joined(keyed: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
     whole: list[tuple[str, Any]] = []
     first: dict[str, Mapping[str, Any]] = {}
     for key, element in keyed:
-        inner = next((name for name in _PIECES if isinstance(element, Mapping) and name in element), None)
+        inner = next(
+            (name for name in _PIECES if isinstance(element, Mapping) and isinstance(element.get(name), list)), None
+        )  # fmt: skip
         if inner is None:
             whole.append((key, element))
         elif key in first:
