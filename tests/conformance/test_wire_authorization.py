@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from fixtures.server import Server
+from fixtures.streams_members import Member, topology
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch, fetch_topic
 from test_wire_share import Consumer, acquired
@@ -748,6 +749,41 @@ def test_operations_on_cluster_and_groups(admin: Wire, guest: Guest, secret: str
     assert of_cluster(guest.wire) == (1 << 5 | 1 << 8, 1 << 5 | 1 << 8)
     guest.may(Operation.DELETE, GROUP, secret)
     assert of_group(guest.wire) == 1 << 6 | 1 << 8
+
+
+def test_a_streams_application_needs_its_topics(guest: Guest, admin: Wire, fresh_name: Callable[..., str]) -> None:
+    """READ on the group, DESCRIBE on every topic of the topology, CREATE on those that are missing."""
+    lines, group = fresh_name("lines"), fresh_name("app")
+    admin.create_topic(lines)
+    words, counts = f"{group}-repartition", f"{group}-changelog"
+    member = Member(guest.wire, group, "m", topology(lines, application=group))
+
+    def statuses() -> list[tuple[int, str]]:
+        answer = member.beat()
+        assert answer.error_code == 0
+        return [(status.status_code, status.status_detail) for status in answer.status if status.status_code == 3]
+
+    assert member.beat().error_code == NO_GROUP
+    guest.may(Operation.READ, GROUP, group)
+    assert member.beat().error_code == NO_TOPIC
+    guest.may(Operation.DESCRIBE, TOPIC, lines)
+    assert member.beat().error_code == NO_TOPIC, "topics that do not exist count as well"
+    guest.may(Operation.DESCRIBE, TOPIC, group, pattern=PatternType.PREFIXED)
+    missing = f"Internal topics are missing: {counts}, {words}"
+    assert statuses() == [(3, f"{missing}; Unauthorized to CREATE on topics {counts}, {words}.")]
+    guest.may(Operation.CREATE, TOPIC, words)
+    assert statuses() == [(3, f"{missing}; Unauthorized to CREATE on topics {counts}.")]
+    assert {topic.error_code for topic in admin.metadata([words, counts]).topics} == {E.UNKNOWN_TOPIC_OR_PARTITION}
+    guest.may(Operation.CREATE, TOPIC, counts)
+    assert statuses() == [(3, missing)]
+    assert {topic.error_code for topic in admin.metadata([words, counts]).topics} == {E.NONE}
+    assert statuses() == []
+    request = StreamsGroupDescribeRequest(group_ids=[group], include_authorized_operations=True)
+    described = guest.wire.call(K.STREAMS_GROUP_DESCRIBE, 1, request).groups[0]
+    assert (described.error_code, described.authorized_operations) == (0, 1 << 3 | 1 << 8)
+    guest.may_not(Operation.DESCRIBE, TOPIC, counts)
+    hidden = guest.wire.call(K.STREAMS_GROUP_DESCRIBE, 1, request).groups[0]
+    assert (hidden.error_code, hidden.members, hidden.topology) == (NO_TOPIC, [], None)
 
 
 def test_writing_again_and_again_stops_when_the_permission_does(guest: Guest, secret: str) -> None:

@@ -30,6 +30,15 @@ from penstock.groups.model import (
 )
 from penstock.groups.reconcile import Reconciliation
 from penstock.groups.store import GroupJournal, StoredGroup
+from penstock.groups.streams.model import (
+    Endpoint,
+    InternalTopic,
+    StreamsGroup,
+    StreamsMember,
+    Subtopology,
+    Topology,
+)
+from penstock.groups.streams.tasks import HeldTasks, Task, Tasks
 
 A, B, ELSEWHERE = (1, "a"), (1, "b"), (2, "a")
 T1, T2 = bytes([1]) * 16, bytes(range(240, 256))
@@ -273,3 +282,45 @@ async def test_groups_change_their_kind(database) -> None:
     assert await writer.load(A) is None
     await writer.write([(A, GroupStored(consumer_group(epoch=1)))])
     assert await writer.load(A) == consumer_group(epoch=1)  # Nobody of before is in it.
+
+
+async def test_streams_groups_come_back_as_they_were(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    topology = Topology(
+        epoch=3,
+        subtopologies=(
+            Subtopology(
+                subtopology_id="0", sources=("wörter", "lines"), repartition_sinks=("r",),
+                copartitions=(frozenset({"wörter", "lines"}), frozenset()),
+            ),
+            Subtopology(
+                subtopology_id="1", repartition_sources=(InternalTopic(name="r", partitions=7, replication_factor=3),),
+                changelogs=(InternalTopic(name="c", configs=(("cleanup.policy", "compact"), ("retention.ms", ""))),),
+            ),
+        ),
+    )  # fmt: skip
+    plain = StreamsMember(
+        member_id="m1", client_id="client", client_host="/127.0.0.1", rebalance_timeout_ms=60_000, topology_epoch=3,
+        process_id="p", endpoint=Endpoint("höst", 65_535), client_tags={"zone": "a", "rack": ""}, rack_id="r", epoch=4,
+        previous_epoch=3, assigned=HeldTasks({Task("0", 0): 2, Task("0", 9): 4}, frozenset({Task("1", 1)})),
+        target=Tasks(frozenset({Task("0", 0)}), frozenset({Task("1", 1)}), frozenset({Task("1", 2)})),
+    )  # fmt: skip
+    torn = StreamsMember(
+        member_id="m2", instance_id="two", epoch=-2, state=Reconciliation.UNREVOKED,
+        revoking=HeldTasks({Task("1", 5): 3}, frozenset({Task("0", 1)}), frozenset({Task("0", 2)})),
+    )  # fmt: skip
+    members = {member.member_id: member for member in (plain, torn)}
+    group = StreamsGroup(
+        epoch=5, target_epoch=4, assigned_ms=2**41, topology=topology, validated_epoch=3, topics_hash=-(2**62),
+        configs={"num.standby.replicas": "1"}, members=members,
+    )  # fmt: skip
+    await writer.write([*((A, MemberStored(member)) for member in members.values()), (A, GroupStored(group))])
+    empty = StreamsGroup(topology=Topology(epoch=0), empty_since_ms=7)
+    await writer.write([(B, GroupStored(empty))])
+    assert (await writer.load(A), await writer.load(B)) == (group, empty)
+    assert list(await journal(database).open()) == [(A, group)]
+    listed = await database.read(lambda: store.list_groups(1))
+    assert [(one.group_id, one.kind, one.protocol_type, one.has_members) for one in listed] == [
+        ("a", "streams", "streams", True), ("b", "streams", "streams", False),
+    ]  # fmt: skip
