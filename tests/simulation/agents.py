@@ -28,6 +28,8 @@ from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.groups.share.service import ShareGroups
+from penstock.groups.streams.handlers import StreamsGroupHandlers
+from penstock.groups.streams.internal_topics import InternalTopics
 from penstock.keys.port import KeyService
 from penstock.keys.service import DataKeys
 from penstock.log.aborted import StoredAborted
@@ -294,11 +296,12 @@ class SimAgent:
             registry=self.registry, reader=self.reader, sessions=sessions, aborted=StoredAborted(around.database)
         )
         brokers = SingleBroker(kafka_cluster_id=CLUSTER_ID, node_id=NODE_ID, host="agent", port=9092)
+        topic_handlers = TopicHandlers(self.topics, brokers)
         self._table = dict(
             apis(
                 Handlers(
                     cluster=ClusterHandlers(self.topics, brokers),
-                    topics=TopicHandlers(self.topics, brokers),
+                    topics=topic_handlers,
                     configs=ConfigHandlers(self.topics, brokers),
                     replicas=ReplicaHandlers(self.registry, brokers),
                     producers=ProducerHandlers(self.registry),
@@ -308,6 +311,7 @@ class SimAgent:
                     share_groups=ShareGroupHandlers(self.share_groups, self.registry),
                     share=self.share,
                     consumer_groups=ConsumerGroupHandlers(self.groups, self.registry),
+                    streams_groups=StreamsGroupHandlers(self.groups, InternalTopics(topic_handlers)),
                     transactions=TransactionHandlers(service, self.registry, self.producer_ids, self.settings),
                     transaction_offsets=TransactionOffsetHandlers(service, self.groups, self.registry),
                 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from simulation.clients import TRY_AGAIN, Client
 from simulation.history import GroupCommit, Outcome
@@ -41,6 +41,8 @@ class Use:
 class Member(Client):
     """One member, which joins again whenever it is fenced."""
 
+    HEARTBEAT: ClassVar[ApiKey] = ApiKey.CONSUMER_GROUP_HEARTBEAT
+
     def __init__(self, world: World, name: str, group_id: str, topic: str, uses: list[Use]) -> None:
         super().__init__(world, name)
         self.group_id, self.topic, self.uses = group_id, topic, uses
@@ -69,7 +71,7 @@ class Member(Client):
         asked_at = self.now()
         try:
             async with asyncio.timeout(ANSWER_S):
-                answer = await self.call(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, self.request())
+                answer = await self.call(self.HEARTBEAT, 1, self.request())
         except (ConnectionLost, TimeoutError):
             self.give_up()
             if self.now() - self.heard_at > GIVE_UP_S:
@@ -147,18 +149,25 @@ class Member(Client):
     def hear(self, answer: Any, asked_at: float) -> None:
         """Begin to use what is new; what is gone is given back before the next heartbeat."""
         self.epoch, self.heard_at = answer.member_epoch, asked_at
-        if answer.assignment is None:
+        told = self.assigned(answer)
+        if told is None:
             return
-        self.told = {
-            (bytes(topic.topic_id), partition)
-            for topic in answer.assignment.topic_partitions
-            for partition in topic.partitions
-        }
+        self.told = told
         for partition in sorted(self.told - self.using.keys()):
             use = self.using[partition] = Use(partition, self.member_id, self.now())
             self.uses.append(use)
         if self.using.keys() - self.told:
             self.world.marks.reach("gave something back")
+
+    def assigned(self, answer: Any) -> set[Partition] | None:
+        """What an answer says the member has, if it says so."""
+        if answer.assignment is None:
+            return None
+        return {
+            (bytes(topic.topic_id), partition)
+            for topic in answer.assignment.topic_partitions
+            for partition in topic.partitions
+        }
 
     def give_back(self) -> None:
         """Stop using what is not this member's any more."""
@@ -180,7 +189,7 @@ class Member(Client):
         request = self.request()
         request.member_epoch = -1
         try:
-            await self.call(ApiKey.CONSUMER_GROUP_HEARTBEAT, 1, request)
+            await self.call(self.HEARTBEAT, 1, request)
         except ConnectionLost:
             self.world.marks.reach("leaving was not answered")
         self.die()

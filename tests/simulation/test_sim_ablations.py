@@ -24,6 +24,7 @@ import test_sim_retention
 import test_sim_sessions
 import test_sim_share
 import test_sim_shared
+import test_sim_streams_groups
 import test_sim_transactions
 import test_sim_trim
 from simulation import places
@@ -38,6 +39,8 @@ from penstock.groups import store as groups_store
 from penstock.groups import transitions as groups_transitions
 from penstock.groups.consumer import steps as consumer_steps
 from penstock.groups.consumer import transitions as consumer_transitions
+from penstock.groups.streams import offsets as streams_offsets
+from penstock.groups.streams import reconcile as streams_reconcile
 from penstock.log import (
     commit_sql,
     commits,
@@ -473,6 +476,19 @@ def zombies_of_consumer_groups_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(consumer_transitions, "_commit_error", lambda group, request: ErrorCode.NONE)
 
 
+def tasks_are_given_before_they_are_given_back(patch: pytest.MonkeyPatch) -> None:
+    nobody = streams_reconcile.Others(frozenset(), frozenset(), frozenset(), frozenset())
+    patch.setattr(streams_reconcile, "others_of", lambda member, members: nobody)
+
+
+def giving_back_tasks_is_taken_for_granted(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(streams_reconcile, "_has_released", lambda owned, revoking: True)
+
+
+def zombies_of_streams_groups_commit(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(streams_offsets, "_commit_error", lambda group, request, topics: ErrorCode.NONE)
+
+
 def outsiders_move_offsets(patch: pytest.MonkeyPatch) -> None:
     """Whoever names no member may commit, members or not."""
     commit_error = groups_transitions._commit_error
@@ -564,6 +580,7 @@ RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
 KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
 SHARE = test_sim_share.test_share_group.scenario
 CONSUMERS = test_sim_consumer_groups.test_nobody_shares_a_partition.scenario
+STREAMS = test_sim_streams_groups.test_nobody_shares_a_task.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
 TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
 COMPACTED = test_sim_transactions.test_transactions_in_a_compacted_topic.scenario
@@ -582,6 +599,10 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (giving_back_is_taken_for_granted, CONSUMERS),
     (members_are_not_stored, CONSUMERS),
     (zombies_of_consumer_groups_commit, CONSUMERS),
+    (tasks_are_given_before_they_are_given_back, STREAMS),
+    (giving_back_tasks_is_taken_for_granted, STREAMS),
+    (members_are_not_stored, STREAMS),
+    (zombies_of_streams_groups_commit, STREAMS),
     (outsiders_move_offsets, RESTARTS),
     (sessions_end_with_their_coordinator, RESTARTS),
     (groups_are_forgotten, RESTARTS),
