@@ -17,7 +17,7 @@ from test_sim_consumer_groups import MEMBERS, PARTITIONS, all_in_use, check_grou
 
 
 @simulate(
-    seeds=40,
+    seeds=25,
     reach=(
         "killed", "connection cut", "gave something back", "database: after", "clock set back",
         "a zombie committed or tried to",
