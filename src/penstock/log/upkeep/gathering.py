@@ -37,7 +37,7 @@ from penstock.wire.records import LENGTH_OVERHEAD, PREFIX
 
 READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 2 * 1024 * 1024
-SMALL_BYTES = 64 * 1024
+SMALL_BYTES = 32 * 1024
 """Pieces below this size are joined before they are written: each costs more than its copy."""
 SLICE = 128
 """How many batches, or other small things, are handled before others get their turn on the loop."""
