@@ -312,6 +312,7 @@ class Agent:
             database=self.database, registry=self.registry, topics=self.topics, segments=self.segments,
             objects=self.objects, uploads=Uploads(self.randomness), settings=live, clock=self.clock,
             executor=executor, shard_id=SHARD_ID, store_rows=self.commit_path.store_rows, sealing=self.sealing,
+            pass_flush=self.writer.pass_flush,
         )  # fmt: skip
         self.compaction = WalCompaction(
             upkeep.changes, wal=self.wal, registry=self.registry, backlog=self.backlog, on_segments=self._on_segments

@@ -105,6 +105,8 @@ class Writer:
         self._dirty: deque[Partition] = deque()
         self._passengers: deque[Passenger] = deque()
         self._task: asyncio.Task[None] | None = None
+        self._written: asyncio.Future[None] | None = None
+        """Done when the flush that is being written has an outcome."""
         self._scheduled = False
         self.pending_bytes = 0
         """Accepted and not yet durable; what back-pressure looks at."""
@@ -145,6 +147,12 @@ class Writer:
         """Know every commit that had happened when this was called, whoever made it."""
         if not self._commit_path.is_alone:
             await self._commit_path.catch_up()
+
+    async def pass_flush(self) -> None:
+        """Wait for the outcome of the flush that is being written, if one is. Those after it are decided on what is
+        known now."""
+        if self._written is not None:
+            await asyncio.shield(self._written)
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
@@ -225,11 +233,13 @@ class Writer:
         await self._room.wait()
 
     def _begin(self, flush: Flush) -> None:
+        self._written = asyncio.get_running_loop().create_future()
         self._task = asyncio.get_running_loop().create_task(self._run(flush))
         self._task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
+        self._pass()
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
             self._break(bug)
@@ -247,11 +257,18 @@ class Writer:
                     self._put_back(flush, problem)
                 except PlatformError as problem:
                     self._fail(flush, problem)
+            self._pass()
             if not self._dirty and not self._passengers:
                 return
             if self._has_no_room():
                 await self._wait_for_room()
+            self._written = asyncio.get_running_loop().create_future()
             flush = self._stage()
+
+    def _pass(self) -> None:
+        written, self._written = self._written, None
+        if written is not None and not written.done():
+            written.set_result(None)
 
     async def _flush(self, flush: Flush) -> None:
         change = flush.change

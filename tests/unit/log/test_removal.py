@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -259,3 +260,19 @@ async def put_commit(world: UpkeepWorld, *, seq: int, committed_ms: int) -> None
         world, "INSERT INTO wal_commit VALUES (1, $1, $2, 'memory', 0, 1, $3, 1, $4, $5)", seq, seq.to_bytes(16),
         committed_ms, b"\1", b"",
     )  # fmt: skip
+
+
+async def test_a_deletion_is_not_forgotten_while_a_flush_may_have_bytes_of_it() -> None:
+    world = await UpkeepWorld().start()
+    topic, _ = await filled(world)
+    written = asyncio.get_running_loop().create_future()
+    world.upkeep.topic_removal._pass_flush = lambda: asyncio.shield(written)
+    await world.topics.delete(1, [topic])
+    step = asyncio.ensure_future(world.upkeep.topic_removal.run())
+    await asyncio.sleep(0.01)
+    assert not step.done()
+    assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(1,)]
+    written.set_result(None)
+    await step
+    await world.run()
+    assert await world.rows("SELECT COUNT(*) FROM topic_deletion") == [(0,)]

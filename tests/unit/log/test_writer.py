@@ -303,3 +303,42 @@ class _Buggy:
 
     def on_change(self) -> None:
         raise RuntimeError("a bug")
+
+
+# ---- waiting for what is being written ---------------------------------------------------------------------------
+
+
+async def test_a_flush_that_is_being_written_can_be_waited_for() -> None:
+    """And only that one: others may follow for ever."""
+    held: list[asyncio.Future[None]] = []
+
+    class Held(FakeCommits):
+        async def commit(self, *args, **options):
+            held.append(asyncio.get_running_loop().create_future())
+            await held[-1]
+            return await super().commit(*args, **options)
+
+    writer = writer_over(Held(inline=False))
+    partition = topic_of(1).partitions[0]
+    await writer.pass_flush()
+    first = asyncio.ensure_future(append(writer, (partition, batch())))
+    while not held:
+        await asyncio.sleep(0)
+    second = asyncio.ensure_future(append(writer, (partition, batch())))
+    passed = asyncio.ensure_future(writer.pass_flush())
+    await asyncio.sleep(0.01)
+    assert not passed.done()
+    held[0].set_result(None)
+    await first
+    await asyncio.wait_for(passed, 5)
+    while len(held) < 2:
+        await asyncio.sleep(0)
+    assert not second.done()
+    passed = asyncio.ensure_future(writer.pass_flush())
+    await asyncio.sleep(0.01)
+    assert not passed.done()
+    held[1].set_exception(AWAY)
+    ((error, *_),) = await second
+    assert error is STORAGE
+    await asyncio.wait_for(passed, 5)
+    await writer.pass_flush()

@@ -23,7 +23,7 @@ from penstock.log.upkeep.evacuation import Evacuation
 from penstock.log.upkeep.garbage import GRACE_MS, DeadObjects, Orphans
 from penstock.log.upkeep.merging import Merging
 from penstock.log.upkeep.producer_expiry import ProducerExpiry
-from penstock.log.upkeep.removal import TopicRemoval, Trimming
+from penstock.log.upkeep.removal import PassFlush, TopicRemoval, Trimming
 from penstock.log.upkeep.retention import Retention
 from penstock.log.upkeep.rewriting import SegmentChanges, StoreRows
 from penstock.log.upkeep.uploads import Uploads
@@ -38,6 +38,7 @@ class Upkeep:
         self, *, database: Database, registry: Registry, topics: Topics, segments: SegmentIndex, objects: ObjectStore,
         uploads: Uploads, settings: LiveSettings, clock: Clock, executor: Executor | None, shard_id: int = 1,
         grace_ms: int = GRACE_MS, store_rows: StoreRows | None = None, sealing: Sealing | None = None,
+        pass_flush: PassFlush | None = None,
     ) -> None:  # fmt: skip
         self._wake: Callable[[str], None] = _nobody
         self.changes = changes = SegmentChanges(
@@ -47,7 +48,9 @@ class Upkeep:
         )  # fmt: skip
         self.retention = Retention(database=database, registry=registry, topics=topics, settings=settings, clock=clock)
         self.trimming = Trimming(changes, registry, wake=lambda: self._wake(Trimming.name))
-        self.topic_removal = TopicRemoval(changes, wake=lambda: self._wake(TopicRemoval.name))
+        self.topic_removal = TopicRemoval(
+            changes, wake=lambda: self._wake(TopicRemoval.name), pass_flush=pass_flush
+        )  # fmt: skip
         self.merging = Merging(changes, registry)
         self.cleaner = Cleaner(changes, registry, settings)
         self.evacuation = Evacuation(changes, registry)

@@ -6,7 +6,7 @@ let go of the rows, a bounded number at each step, and with an object's last row
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from penstock.base.errors import OutcomeUnknown
 from penstock.log import segment_store
@@ -14,6 +14,7 @@ from penstock.log.model import Partition
 from penstock.log.registry import Registry
 from penstock.log.upkeep.rewriting import SegmentChanges
 
+PassFlush = Callable[[], Awaitable[None]]
 SEGMENTS_AT_ONCE = 100
 PARTITIONS_AT_ONCE = 64
 
@@ -78,13 +79,16 @@ class TopicRemoval:
     """Lets go of the segments of deleted topics, and forgets the deletions once nothing can follow any more.
 
     A deletion stays known while commits of before it are in the write-ahead log; `commits_folded` is to be called
-    when some have left it.
+    when some have left it. A flush that was being written when the topic was deleted is waited for, because its bytes
+    count too; those after it leave the topic out.
     """
 
     name = "topic removal"
 
-    def __init__(self, changes: SegmentChanges, *, wake: Callable[[], None]) -> None:
-        self._changes, self._wake = changes, wake
+    def __init__(
+        self, changes: SegmentChanges, *, wake: Callable[[], None], pass_flush: PassFlush | None = None
+    ) -> None:  # fmt: skip
+        self._changes, self._wake, self._pass_flush = changes, wake, pass_flush
         self._cursor = 0
         self._page: list[int] = []
         self._left = 0
@@ -135,6 +139,8 @@ class TopicRemoval:
 
     async def _free(self, partition_id: int) -> int:
         changes, now_ms = self._changes, self._changes.clock.now_ms()
+        if self._pass_flush is not None:
+            await self._pass_flush()
         await changes.store_rows()
         try:
             return await changes.database.transaction(
