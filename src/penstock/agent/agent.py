@@ -540,7 +540,10 @@ class Agent:
 
         issuer = None
         if self.options.oauth is not None:
-            issuer = Issuer(self.options.oauth, fetch=Web(checks, self.options.oauth.ca).get, clock=clock)
+            # Not the threads of passwords: an issuer that does not answer must not keep others from proving theirs.
+            fetches = ThreadPoolExecutor(1, thread_name_prefix="token-issuer")
+            self._closing.callback(fetches.shutdown)
+            issuer = Issuer(self.options.oauth, fetch=Web(fetches, self.options.oauth.ca).get, clock=clock)
         return Gate(
             authenticator=Authenticator(
                 database=self.database,
