@@ -28,6 +28,7 @@ FIGURES = {
     "ack_p99_ms": Figure(title="ack p99", unit="ms"),
     "e2e_p50_ms": Figure(title="p50", unit="ms"),
     "e2e_p99_ms": Figure(title="p99", unit="ms"),
+    "server_cores": Figure(title="server CPU", unit="cores"),
     "e2e_alone_p50_ms": Figure(title="p50 without the crowd", unit="ms"),
     "e2e_alone_p99_ms": Figure(title="p99 without the crowd", unit="ms"),
     "p50_ratio": Figure(title="p50, with : without the crowd", unit="x"),

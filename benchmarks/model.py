@@ -21,6 +21,8 @@ class Variant(Enum):
     PENSTOCK_DISK = "penstock-disk"
     PENSTOCK_PROCESS = "penstock-process"
     PENSTOCK_GUARDED = "penstock-guarded"
+    PENSTOCK_TENANT = "penstock-tenant"
+    PENSTOCK_NEIGHBOUR = "penstock-neighbour"
     KAFKA_TLS = "kafka-tls"
     PENSTOCK_TLS = "penstock-tls"
 
@@ -35,6 +37,8 @@ _TITLES = {
     Variant.PENSTOCK_DISK: "Penstock, disk",
     Variant.PENSTOCK_PROCESS: "Penstock, process",
     Variant.PENSTOCK_GUARDED: "Penstock, ACLs and quotas",
+    Variant.PENSTOCK_TENANT: "Penstock, one tenant",
+    Variant.PENSTOCK_NEIGHBOUR: "Penstock, a noisy one beside it",
     Variant.KAFKA_TLS: "Kafka, TLS",
     Variant.PENSTOCK_TLS: "Penstock, TLS",
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
 
-from benchmarks.processes import BenchmarkError, Child, run
+from benchmarks.processes import BenchmarkError, Child, free_port, run
 
 from .certificate import make_certificate
 from .server import Place, Server
@@ -22,10 +24,12 @@ class Penstock:
     """`penstock up` of the environment this harness runs in, at one durability.
 
     `guarded`: every request is held against ACLs and quotas, which allow everything. `tls`: clients connect by TLS.
+    `tenants`: others connect with credentials, beside those who need none; `sasl` says where, and `root`, whose
+    `password` is in a file, may make clusters for them.
     """
 
-    def __init__(self, durability: str, *, guarded: bool = False, tls: bool = False) -> None:
-        self._durability, self._guarded, self._tls = durability, guarded, tls
+    def __init__(self, durability: str, *, guarded: bool = False, tls: bool = False, tenants: bool = False) -> None:
+        self._durability, self._guarded, self._tls, self._tenants = durability, guarded, tls, tenants
         self._command = Path(sys.executable).with_name("penstock")
 
     def install(self) -> None:
@@ -48,11 +52,26 @@ class Penstock:
             self._grant(place, data)
             options["--set"] = f"authorizer.class.name={AUTHORIZER}"
         command = [str(self._command), "up", *(part for option in options.items() for part in option)]
+        if self._tenants:
+            sasl = self._sasl(place, data)
+            command += ["--listener", f"SASL_PLAINTEXT://{sasl}", "--set", "super.users=User:root"]
+            command += ["--set", "authorizer.class.name=none"]
         child = Child(command, log=log)
         return Server(
             place=place, child=child, started_ns=child.started_ns, authority=authority,
             answers=lambda: _is_ready(side) and (not self._guarded or self._has_quotas(place)),
         )  # fmt: skip
+
+    def _sasl(self, place: Place, data: Path) -> str:
+        """Where tenants connect; it stays over a restart, as the user does who administers the platform."""
+        where = place.directory / "sasl"
+        if not where.exists():
+            password = secrets.token_hex(16)
+            (place.directory / "password").write_text(password)
+            command = [str(self._command), "user", "create", "root", "--data-dir", str(data)]
+            subprocess.run(command, input=password + "\n", text=True, check=True, capture_output=True)
+            where.write_text(f"127.0.0.1:{free_port()}")
+        return where.read_text()
 
     def _grant(self, place: Place, data: Path) -> None:
         """Rules for who does not say who it is; they stay over a restart."""

@@ -12,6 +12,7 @@ from .latency import END_TO_END_1K, END_TO_END_10K
 from .lifecycle import CROWD, IDLE, RECOVERY, START
 from .producing import ONE_RECORD_1, ONE_RECORD_64, PRODUCE_1M, PRODUCE_16K
 from .sparse import SPARSE
+from .tenants import NEIGHBOUR
 from .topics import TOPICS
 from .transactions import RELAY, TRANSACTIONS_1, TRANSACTIONS_10, TRANSACTIONS_100
 
@@ -36,6 +37,7 @@ ROWS: tuple[Row, ...] = (
     MANY_MEMBERS,
     GUARDED_PRODUCE,
     GUARDED_ONE_RECORD,
+    NEIGHBOUR,
     TLS_PRODUCE,
     TLS_CONSUME,
     START,

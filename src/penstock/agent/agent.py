@@ -25,6 +25,7 @@ from penstock.agent.listeners import listeners_of
 from penstock.agent.metadata import bring_in_commits, commit_path_of, kind_of, open_metadata
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
+from penstock.agent.tenancy import Tenancy
 from penstock.agent.tls import ServerTls
 from penstock.agent.turns import at_turn_end
 from penstock.agent.web import Web
@@ -43,6 +44,7 @@ from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
 from penstock.clusters.handlers import VirtualClusterHandlers
 from penstock.clusters.limits import LimitKey
+from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
@@ -351,7 +353,15 @@ class Agent:
         )
         await clusters.open(self.kafka_cluster_id)
         self._closing.push_async_callback(clusters.close)
-        self.topics.partition_limit = lambda cluster_id: clusters.limits(cluster_id).get(LimitKey.PARTITIONS)
+        self.topics.partition_limit = self._limit(LimitKey.PARTITIONS)
+
+    def _limit(self, key: LimitKey) -> Callable[[int], float | None]:
+        return lambda cluster_id: self.clusters.limits(cluster_id).get(key)
+
+    def _limit_rates(self, cluster: Cluster) -> None:
+        """The limits of a virtual cluster are these from now on."""
+        self.throttles.limit(cluster.cluster_id, cluster.limits)
+        self.quotas.on_change()
 
     def _administers_platform(self, context: RequestContext) -> bool:
         """Whether somebody may do everything in every virtual cluster. Where credentials are asked for anywhere,
@@ -382,6 +392,7 @@ class Agent:
             database=self.database, topics=self.registry, settings=GroupSettings.of(self.settings), configs=self.topics,
             holder=Holder(name=f"agent-{NODE_ID}"), clock=self.clock, alarms=LoopAlarms(), randomness=self.randomness,
         )  # fmt: skip
+        self.groups.limit = self._limit(LimitKey.GROUPS)
         await self.groups.open()
         self._closing.push_async_callback(self.groups.close)
         self.share_groups = ShareGroups(self.groups, self.registry, self.topics)
@@ -414,6 +425,12 @@ class Agent:
         self.quotas = Quotas(database=self.database, throttles=self.throttles)
         await self.quotas.load()
         self._closing.push_async_callback(self.quotas.close)
+        self.tenancy = Tenancy(
+            limits=self.clusters.limits, tenant=self.throttles.tenant, is_open=self.clusters.is_open, clock=self.clock
+        )
+        for cluster in self.clusters.all():
+            self._limit_rates(cluster)
+        self.clusters.on_change = self._limit_rates
         if not self.commit_path.is_alone:
             self._follow()
 
@@ -497,6 +514,7 @@ class Agent:
             dispatch=dispatcher,
             throttled_ms=self.throttles.on_connection,
             admit=self.gate.admit,
+            tenancy=self.tenancy,
             pending_bytes=lambda: self.writer.pending_bytes,
             pinned_bytes=self._pinned_bytes,
             max_frame_bytes=settings.socket_request_max_bytes,
@@ -558,10 +576,16 @@ class Agent:
             penalties=Penalties(clock, settings.whole("connection.failed.authentication.delay.ms") / 1000),
             max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
             max_session_ms=settings.whole("connections.max.reauth.ms"),
+            tenancy=self.tenancy,
         )
 
-    def _usage_of(self, cluster_id: int) -> Mapping[str, float]:
-        return {LimitKey.PARTITIONS: self.registry.partition_total(cluster_id)}
+    async def _usage_of(self, cluster_id: int) -> Mapping[str, float]:
+        return {
+            LimitKey.CONNECTIONS: self.tenancy.counts[cluster_id],
+            LimitKey.PARTITIONS: self.registry.partition_total(cluster_id),
+            LimitKey.GROUPS: len(await self.groups.list_groups(cluster_id)),
+            LimitKey.PRODUCER_IDS: self.transaction_handlers.producer_count(cluster_id),
+        }
 
     def _on_writer_broken(self) -> None:
         self.ready = False
@@ -588,6 +612,8 @@ class Agent:
         topics, brokers, registry = self.topics, self.brokers, self.registry
         service, producer_ids = self.transactions, self.producer_ids
         self.consumer_groups = ConsumerGroupHandlers(self.groups, registry)
+        self.transaction_handlers = TransactionHandlers(service, registry, producer_ids, self.settings)
+        self.transaction_handlers.producer_limit = self._limit(LimitKey.PRODUCER_IDS)
         topic_handlers = TopicHandlers(topics, brokers, self.throttles)
         self.streams_groups = StreamsGroupHandlers(self.groups, InternalTopics(topic_handlers))
         return Handlers(
@@ -623,7 +649,7 @@ class Agent:
             streams_groups=self.streams_groups,
             share_groups=ShareGroupHandlers(self.share_groups, registry),
             share=self._share_handlers(),
-            transactions=TransactionHandlers(service, registry, producer_ids, self.settings),
+            transactions=self.transaction_handlers,
             transaction_offsets=TransactionOffsetHandlers(service, self.groups, registry),
         )
 

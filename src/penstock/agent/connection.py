@@ -90,7 +90,8 @@ class Connection:
     __slots__ = (
         "_busy", "_contexts", "_frame", "_frame_base", "_frame_filled", "_frame_since", "_head", "_input_paused",
         "_muted_until", "_out", "_pending", "_prefetching", "_queue", "_queue_bytes", "_reader", "_server", "_slots",
-        "_sock", "_writing", "answer", "cancel_wait", "closed", "connection_id", "correlation_id", "fd", "host",
+        "_sock", "_writing", "answer", "cancel_wait", "closed", "connection_id", "correlation_id", "counted_in",
+        "fd", "host",
         "identity", "last_active", "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port",
         "produces", "software", "stalled_since", "task", "throttle_ms",
     )  # fmt: skip
@@ -106,6 +107,8 @@ class Connection:
         self.software: tuple[str, str] | None = None
         """Name and version of the client's program, if it said so."""
         self.connection_id = connection_id
+        self.counted_in: int | None = None
+        """Among whose connections it is counted; nobody's before it is proven whose it is."""
         self.correlation_id = 0
         """The client's number of the request that is being carried out."""
         self.listener = listener
@@ -321,6 +324,7 @@ class Connection:
     def belongs_to(self, identity: Identity) -> None:
         """It is proven whose connection this is: it may send what anybody may."""
         self.identity = identity
+        self._server.count(self, identity.cluster_id)
         self.produces = None
         self._contexts.clear()
         self.max_frame_bytes = self._server.max_frame_bytes

@@ -129,11 +129,13 @@ class Dispatcher:
             if stopwatch is not None:
                 self._count_time(stopwatch)
         elif key == ApiKey.FETCH:
-            self._start_fetch(connection, slot, context, header.correlation_id, request)
+            throttle_ms = self._on_arrival(context, len(frame))
+            self._start_fetch(connection, slot, context, header.correlation_id, request, throttle_ms)
         else:
+            throttle_ms = self._on_arrival(context, len(frame))
             connection.hold()
             connection.task = connection.spawn(
-                self._run(connection, slot, api, context, key, header.correlation_id, request)
+                self._run(connection, slot, api, context, key, header.correlation_id, request, throttle_ms)
             )
 
     def _produce_again(self, connection: Connection, shape: ProduceShape, frame: bytes | memoryview) -> bool:
@@ -203,6 +205,13 @@ class Dispatcher:
         if self.throttles is not None:
             self.throttles.count_time(stopwatch.client, stopwatch.spent_s())
 
+    def _on_arrival(self, context: RequestContext, size_bytes: int) -> int:
+        """For how long the connection of a request has to wait once that is answered, because its cluster has sent
+        too much."""
+        if self.throttles is None:
+            return 0
+        return self.throttles.on_request(self.throttles.client(context), size_bytes)
+
     def _stopwatch(self, context: RequestContext) -> Stopwatch | None:
         """Measures a request, if how long it takes matters."""
         if self.throttles is None:
@@ -228,8 +237,9 @@ class Dispatcher:
         self._reply(connection, slot, ApiKey.PRODUCE, version, correlation_id, response)
 
     def _start_fetch(
-        self, connection: Connection, slot: Slot, context: RequestContext, correlation_id: int, request: Any
-    ) -> None:
+        self, connection: Connection, slot: Slot, context: RequestContext, correlation_id: int, request: Any,
+        throttle_ms: int,
+    ) -> None:  # fmt: skip
         answered = False
         stopwatch = self._stopwatch(context)
 
@@ -240,7 +250,7 @@ class Dispatcher:
                 return
             if self.throttles is not None:
                 time_ms = 0 if stopwatch is None else self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
-                throttle(connection, response, time_ms)
+                throttle(connection, response, max(time_ms, throttle_ms))
             self._reply(connection, slot, ApiKey.FETCH, context.api_version, correlation_id, response)
             if connection.held:
                 connection.release()
@@ -254,7 +264,7 @@ class Dispatcher:
 
     async def _run(
         self, connection: Connection, slot: Slot, api: Api, context: RequestContext, key: int, correlation_id: int,
-        request: Any,
+        request: Any, throttle_ms: int,
     ) -> None:  # fmt: skip
         assert api.handle is not None
         stopwatch = self._stopwatch(context)
@@ -272,9 +282,9 @@ class Dispatcher:
         else:
             if not connection.closed:
                 if self.throttles is not None:
-                    throttle_ms = 0
                     if stopwatch is not None:
-                        throttle_ms = self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
+                        time_ms = self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
+                        throttle_ms = max(throttle_ms, time_ms)
                     if key == ApiKey.SHARE_FETCH:
                         # Its records are acquired: keeping them back would keep them from others as well.
                         throttle_ms = max(throttle_ms, self.throttles.on_sent(context, record_bytes(response)))

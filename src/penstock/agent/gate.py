@@ -19,6 +19,7 @@ from enum import Enum, auto
 from typing import Any
 
 from penstock.agent.connection import SIZE, Connection, Slot
+from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
 from penstock.identity.attempts import Attempt, AttemptListener
@@ -41,6 +42,8 @@ LOGIN_S = 30.0
 """How long a connection may take to prove itself."""
 REAUTHENTICATION_PAUSE_S = 1.0
 MAX_VERSION_REQUESTS = 4
+GONE = "Authentication failed: Invalid username or password"
+"""What those are told whose virtual cluster is being deleted: the same as those of one that was."""
 _log = logging.getLogger(__name__)
 
 Dispatch = Callable[[Connection, "bytes | memoryview"], None]
@@ -92,10 +95,10 @@ class Gate:
 
     def __init__(
         self, *, authenticator: Authenticator, dispatch: Dispatch, clock: Clock, penalties: Penalties,
-        max_receive_bytes: int, max_session_ms: int,
+        max_receive_bytes: int, max_session_ms: int, tenancy: Tenancy,
     ) -> None:  # fmt: skip
         self._authenticator, self._dispatch, self._clock = authenticator, dispatch, clock
-        self._penalties = penalties
+        self._penalties, self._tenancy = penalties, tenancy
         self._max_receive_bytes, self._max_session_ms = max_receive_bytes, max_session_ms
         self.stats = GateStats()
         self.listener: AttemptListener | None = None
@@ -199,6 +202,8 @@ class Gate:
             step = await login.exchange.step(token)
             if step.identity is not None:
                 _check_same(login, step.identity)
+                if not self._tenancy.is_open(step.identity.cluster_id):
+                    raise Denied(GONE)
             elif login.exchange.failure is not None:
                 self._tell(connection, login, message=login.exchange.failure)
         except Denied as denied:
@@ -214,6 +219,12 @@ class Gate:
             _log.exception("authentication failed")
             connection.close()
         else:
+            if step.identity is not None and not login.prolongs and not connection.closed:
+                refusal = self._tenancy.refusal(step.identity.cluster_id)
+                if refusal is not None:
+                    connection.pause()
+                    await asyncio.sleep(TURNED_AWAY_S)
+                    connection.refuse(refusal)
             if not connection.closed:
                 lifetime_ms = 0 if step.identity is None else self._let_in(connection, login, step.identity)
                 connection.fill(slot, wrapping.success(step.token, lifetime_ms))

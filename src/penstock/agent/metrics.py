@@ -64,6 +64,7 @@ class _AgentCollector:
         ):
             yield GaugeMetricFamily(name, text, value)
         yield from _limits(agent)
+        yield from _tenants(agent)
         yield from _audit(agent)
         yield from _background(agent)
         yield from _of_clients(agent)
@@ -79,6 +80,23 @@ def _limits(agent: Agent) -> Iterator[Metric]:
     entities = sum(agent.quotas.counts.values())
     yield GaugeMetricFamily("penstock_quota_entities", "Users, clients and addresses that have quotas.", entities)
     yield GaugeMetricFamily("penstock_quota_meters", "What is measured for them now.", agent.throttles.meter_count)
+
+
+def _tenants(agent: Agent) -> Iterator[Metric]:
+    clusters = agent.clusters
+    yield GaugeMetricFamily("penstock_clusters", "Virtual clusters.", len(clusters.all()))
+    counts = GaugeMetricFamily("penstock_cluster_connections", "Connections now.", labels=["cluster"])
+    refused = CounterMetricFamily(
+        "penstock_cluster_connections_refused", "Connections beyond the limits of a cluster.",
+        labels=["cluster", "limit"],
+    )  # fmt: skip
+    for cluster_id, count in agent.tenancy.counts.items():
+        cluster = clusters.by_id(cluster_id)
+        counts.add_metric([str(cluster_id) if cluster is None else cluster.name], count)
+    for (cluster_id, limit), count in agent.tenancy.refused.items():
+        cluster = clusters.by_id(cluster_id)
+        refused.add_metric([str(cluster_id) if cluster is None else cluster.name, limit], count)
+    yield from (counts, refused)
 
 
 def _audit(agent: Agent) -> Iterator[Metric]:

@@ -21,6 +21,7 @@ from typing import NamedTuple
 from penstock.agent.complaints import Complaints
 from penstock.agent.connection import PENDING_MAX_BYTES, Connection, Stream
 from penstock.agent.listeners import Listener
+from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.agent.tls import Handshake, ServerTls, TlsStream
 from penstock.agent.turns import at_turn_end
 from penstock.base.clock import Clock
@@ -80,6 +81,7 @@ class Server:
         clock: Clock,
         dispatch: Dispatch,
         admit: Callable[[Connection], None] = lambda connection: None,
+        tenancy: Tenancy | None = None,
         throttled_ms: Callable[[str], int] = lambda address: 0,
         pending_bytes: Callable[[], int],
         pinned_bytes: Callable[[], int] = lambda: 0,
@@ -91,7 +93,7 @@ class Server:
         self.loop = asyncio.get_running_loop()
         self._soon = at_turn_end(self.loop)
         self.dispatch = dispatch
-        self._admit = admit
+        self._admit, self._tenancy = admit, tenancy
         self._throttled_ms = throttled_ms
         """For how long an address has to wait before it may connect."""
         self._turned_away: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -191,6 +193,34 @@ class Server:
         self._admit(connection)
         if self._sweeper is None:
             self._sweep_in(_IDLE_SWEEP_S)
+        if self._tenancy is not None and not listener.uses_sasl:
+            refusal = self._tenancy.refusal(identity.cluster_id)
+            if refusal is not None:
+                connection.pause()
+                self.loop.call_later(TURNED_AWAY_S, connection.refuse, refusal)
+                return
+            self.count(connection, identity.cluster_id)
+
+    def count(self, connection: Connection, cluster_id: int) -> None:
+        """A connection is in a virtual cluster from now on."""
+        if self._tenancy is not None and connection.counted_in != cluster_id and not connection.closed:
+            self._stop_counting(connection)
+            connection.counted_in = cluster_id
+            self._tenancy.enter(cluster_id)
+
+    def _stop_counting(self, connection: Connection) -> None:
+        if self._tenancy is not None and connection.counted_in is not None:
+            self._tenancy.leave(connection.counted_in)
+            connection.counted_in = None
+
+    def close_cluster(self, cluster_id: int) -> int:
+        """Close every connection of a virtual cluster; how many there were."""
+        inside = [
+            connection for connection in self._connections.values() if connection.identity.cluster_id == cluster_id
+        ]
+        for connection in inside:
+            connection.close()
+        return len(inside)
 
     def _shake_hands(self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls, port: int) -> None:
         def done(handshake: Handshake, problem: str | None) -> None:
@@ -261,6 +291,7 @@ class Server:
         """A connection ended."""
         if self._connections.pop(connection.connection_id, None) is None:
             return
+        self._stop_counting(connection)
         self.on_closed(connection.connection_id)
         self._held_back.pop(connection.connection_id, None)
         self._forget_host(connection.host)

@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 def parse_limit(text: str) -> tuple[str, float]:
     """Read `limit=value`; a value may have a unit."""
     key, value = parse_setting(text)
-    return key, float(parse_size(value))
+    if key.startswith("bytes_"):
+        return key, float(parse_size(value))
+    try:
+        return key, float(value)
+    except ValueError:
+        raise InvalidRequest(f"{value!r} is not a number") from None
 
 
 LIMIT = Parsed("LIMIT=VALUE", parse_limit)

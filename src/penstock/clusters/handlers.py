@@ -7,7 +7,7 @@ every other name, whether there is such a cluster or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
@@ -36,7 +36,7 @@ from penstock.wire.messages.describe_virtual_clusters import (
 )
 from penstock.wire.messages.enter_cluster import EnterClusterRequest, EnterClusterResponse
 
-Usage = Callable[[int], Mapping[str, float]]
+Usage = Callable[[int], Awaitable[Mapping[str, float]]]
 """What a cluster has now, by limit."""
 Complaint = tuple[ErrorCode, str | None]
 FINE: Complaint = ErrorCode.NONE, None
@@ -76,10 +76,11 @@ class VirtualClusterHandlers:
         if request.names:
             visible = [cluster for cluster in visible if cluster.name in request.names]
         return DescribeVirtualClustersResponse(
-            error_message=None, clusters=[self._described(cluster) for cluster in visible]
+            error_message=None, clusters=[await self._described(cluster) for cluster in visible]
         )
 
-    def _described(self, cluster: Cluster) -> DescribedVirtualCluster:
+    async def _described(self, cluster: Cluster) -> DescribedVirtualCluster:
+        usage = await self._usage(cluster.cluster_id)
         return DescribedVirtualCluster(
             name=cluster.name,
             environment=cluster.environment,
@@ -88,9 +89,7 @@ class VirtualClusterHandlers:
             state=cluster.state,
             created_ms=cluster.created_ms,
             limits=[DescribedLimit(key=key, value=value) for key, value in sorted(cluster.limits.items())],
-            usage=[
-                DescribedUsage(key=key, value=value) for key, value in sorted(self._usage(cluster.cluster_id).items())
-            ],
+            usage=[DescribedUsage(key=key, value=value) for key, value in sorted(usage.items())],
         )
 
     async def create(

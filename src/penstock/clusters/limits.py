@@ -20,7 +20,14 @@ Limits = Mapping[str, float]
 class LimitKey(StrEnum):
     """What is limited."""
 
+    BYTES_IN_RATE = "bytes_in_rate"
+    BYTES_OUT_RATE = "bytes_out_rate"
+    REQUEST_RATE = "request_rate"
+    CONNECTION_RATE = "connection_rate"
+    CONNECTIONS = "connections"
     PARTITIONS = "partitions"
+    GROUPS = "groups"
+    PRODUCER_IDS = "producer_ids"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +41,16 @@ class LimitRule:
 
 
 RULES: Mapping[str, LimitRule] = {
+    LimitKey.BYTES_IN_RATE: LimitRule(minimum=1, doc="Bytes of requests a second."),
+    LimitKey.BYTES_OUT_RATE: LimitRule(minimum=1, doc="Bytes fetched a second."),
+    LimitKey.REQUEST_RATE: LimitRule(minimum=1, doc="Requests a second."),
+    LimitKey.CONNECTION_RATE: LimitRule(minimum=1, doc="Connections made a second."),
+    LimitKey.CONNECTIONS: LimitRule(doc="Connections at the same time."),
     LimitKey.PARTITIONS: LimitRule(doc="Partitions of all its topics together."),
+    LimitKey.GROUPS: LimitRule(doc="Groups of every kind."),
+    LimitKey.PRODUCER_IDS: LimitRule(
+        doc="Producer ids that its partitions remember or transactional ids have; beyond it, none are handed out."
+    ),
 }
 """Every limit there is."""
 

@@ -31,6 +31,8 @@ class Clusters:
         self._by_id: dict[int, Cluster] = {}
         self._by_name: dict[str, Cluster] = {}
         self._environments: dict[str, Environment] = {}
+        self.on_change: Callable[[Cluster], None] = lambda cluster: None
+        """Called after a cluster was made, or was given other limits."""
         self._lock = asyncio.Lock()
         self._running: set[asyncio.Future[Any]] = set()
 
@@ -65,6 +67,11 @@ class Clusters:
     def found(self, name: str) -> Cluster:
         """The cluster of that name. Raises `Missing`, or `Forbidden` when it is going."""
         return transitions.found(self._by_name, name)
+
+    def is_open(self, cluster_id: int) -> bool:
+        """Whether there is such a cluster, and it stays."""
+        cluster = self._by_id.get(cluster_id)
+        return cluster is not None and cluster.state is State.ACTIVE
 
     def kafka_id(self, cluster_id: int) -> str:
         """What a cluster's clients are shown as its id."""
@@ -153,6 +160,7 @@ class Clusters:
     def _put(self, cluster: Cluster) -> None:
         self._by_id[cluster.cluster_id] = cluster
         self._by_name[cluster.name] = cluster
+        self.on_change(cluster)
 
     async def _durably(self, script: Callable[[], Script[T]]) -> T:
         try:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from penstock.base.errors import Fenced, PlatformError
 from penstock.coordination.model import Loading
+from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
 
 def code_of(error: PlatformError) -> ErrorCode:
-    """Kafka's code for a failure of the platform; all of these make clients try again."""
+    """Kafka's code for a failure; those of the platform make clients try again."""
+    if isinstance(error, Refused):
+        return error.code
     if isinstance(error, Loading):
         return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
     if isinstance(error, Fenced):

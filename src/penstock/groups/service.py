@@ -44,6 +44,7 @@ from penstock.groups.model import (
 from penstock.groups.rules import GroupRules
 from penstock.groups.settings import GroupSettings
 from penstock.groups.terms import Terms
+from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
@@ -135,6 +136,8 @@ class GroupService:
         self._topic_versions: dict[int, int] = {}
         self._resolving: dict[Key, asyncio.Task[None]] = {}
         self._rules = GroupRules(self.terms)
+        self.limit: Callable[[int], float | None] = lambda cluster_id: None
+        """How many groups a virtual cluster may have; None: any number."""
         self.on_deleted: Callable[[Key], Awaitable[None]] = _nothing
         """Told of every group that was deleted, once that is durable."""
         self._runner: Runner[AnyGroup, Record] = Runner(journal=journal, rules=self._rules, clock=clock, alarms=alarms)
@@ -183,8 +186,18 @@ class GroupService:
 
     # --- Members ---
 
+    async def make_room(self, key: Key) -> None:
+        """Raise `Refused` if there is no such group, and its virtual cluster may not have another one."""
+        limit = self.limit(key[0])
+        if limit is None or self._runner.current(key)[1] is not None:
+            return
+        known = {group.group_id for group in await self.list_groups(key[0])}
+        if key[1] not in known and len(known) >= limit:
+            raise Refused(ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} groups, and has them.")
+
     async def join(self, key: Key, request: Join) -> JoinResult:
         """JoinGroup; returns when the rebalance completes."""
+        await self.make_room(key)
         return await self._runner.submit(
             key, lambda group, waiter, now_ms: self._rules.join(key, group, request, waiter, now_ms), JoinResult
         )
@@ -218,6 +231,8 @@ class GroupService:
             if request.epoch in (consumer.LEAVES, consumer.LEAVES_FOR_A_WHILE)
             else transitions.heartbeat
         )
+        if request.epoch == 0:
+            await self.make_room(key)
         result = await self._runner.submit(
             key,
             lambda group, waiter, now_ms: rule(group, request, waiter, self.terms(key, now_ms)),
@@ -264,6 +279,7 @@ class GroupService:
 
     async def commit_offsets(self, key: Key, request: CommitOffsets) -> ErrorCode:
         """OffsetCommit."""
+        await self.make_room(key)
         return await self._runner.submit(
             key,
             lambda group, waiter, now_ms: self._rules.commit_offsets(key, group, request, waiter, now_ms),

@@ -12,11 +12,13 @@ from typing import Final
 
 from penstock.base.clock import Clock
 from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
+from penstock.clusters.limits import LimitKey, Limits
 from penstock.log.quota import UNLIMITED, Allowance
 from penstock.log.refusals import Refused
 from penstock.quotas.meters import MAX_THROTTLE_MS, Rate, TokenBucket
 from penstock.quotas.model import QuotaKey, Table, connection_rate_of, limit_of
 from penstock.quotas.settings import QuotaSettings
+from penstock.quotas.tenants import Spending, Tenant
 from penstock.quotas.transitions import canonical_address
 from penstock.wire.error_codes import ErrorCode
 
@@ -30,6 +32,8 @@ LONG_NAME = 512
 """Longer client ids have no limits of their own, and are remembered by what they hash to."""
 _OTHERS = "\0"
 _PRINCIPAL_TYPE: Final = "User:"
+_RATES = (LimitKey.BYTES_IN_RATE, LimitKey.BYTES_OUT_RATE, LimitKey.REQUEST_RATE)
+"""Limits of virtual clusters that make clients wait."""
 
 
 class Meter:
@@ -49,7 +53,7 @@ class Meter:
 class Client:
     """The meters that count for one client; None where there is no limit."""
 
-    __slots__ = ("bucket", "fetch", "mutations", "produce", "time")
+    __slots__ = ("bucket", "fetch", "mutations", "produce", "tenant", "time")
 
     def __init__(self) -> None:
         self.produce: Meter | None = None
@@ -58,6 +62,8 @@ class Client:
         self.bucket: TokenBucket | None = None
         self.mutations = 0.0
         """The limit of the bucket."""
+        self.tenant: Tenant | None = None
+        """What counts for everybody in the same virtual cluster."""
 
 
 class Throttles:
@@ -69,28 +75,69 @@ class Throttles:
         self._clients: dict[tuple[int, str, str | None], Client] = {}
         self._rates: dict[tuple[str, int, str, str], Rate] = {}
         self._buckets: dict[tuple[int, str, str], TokenBucket] = {}
+        self._tenants: dict[int, Tenant] = {}
         self._keep, self._dropped_ms = KEPT_MIN, 0
         self.limits_clients = False
         """Whether any client, user or default has a limit."""
         self.limits_addresses = False
-        self.throttled: dict[str, int] = dict.fromkeys(QuotaKey, 0)
+        self.throttled: dict[str, int] = dict.fromkeys((*QuotaKey, *_RATES), 0)
         """How often somebody was made to wait, by what was limited."""
 
     def replace(self, cluster_id: int, table: Table) -> None:
         """From now on these limits count in a virtual cluster."""
         self._tables[cluster_id] = table
+        self._look_again()
+
+    def limit(self, cluster_id: int, limits: Limits) -> None:
+        """From now on these limits count for a virtual cluster as a whole."""
+        tenant = Tenant(limits, self._tenants.get(cluster_id))
+        if tenant.limits_clients or tenant.connections is not None:
+            self._tenants[cluster_id] = tenant
+        else:
+            self._tenants.pop(cluster_id, None)
+        self._look_again()
+
+    def tenant(self, cluster_id: int) -> Tenant | None:
+        """What a virtual cluster has done lately, if any of its rates is limited."""
+        return self._tenants.get(cluster_id)
+
+    def forget(self, cluster_id: int) -> None:
+        """A virtual cluster is gone."""
+        self._tables.pop(cluster_id, None)
+        self._tenants.pop(cluster_id, None)
+        self._look_again()
+
+    def _look_again(self) -> None:
         self._clients.clear()
         keys = {key for each in self._tables.values() for limits in each.values() for key in limits}
         self.limits_addresses = QuotaKey.CONNECTION_CREATION_RATE in keys
-        self.limits_clients = bool(keys - {QuotaKey.CONNECTION_CREATION_RATE})
+        self.limits_clients = bool(keys - {QuotaKey.CONNECTION_CREATION_RATE}) or any(
+            tenant.limits_clients for tenant in self._tenants.values()
+        )
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
+    def on_request(self, client: Client, size_bytes: int) -> int:
+        """A request arrived; for how many milliseconds nothing more is to be read from its connection."""
+        tenant = client.tenant
+        if tenant is None:
+            return 0
+        return max(
+            self._charged(LimitKey.REQUEST_RATE, tenant.requests, 1),
+            self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes),
+        )
+
+    def _charged(self, key: str, spending: Spending | None, amount: float) -> int:
+        if spending is None or not amount:
+            return 0
+        return self._noted(key, min(spending.charge(amount, self._now_ms()), MAX_THROTTLE_MS))
+
     def on_produce(self, client: Client, size_bytes: int) -> int:
-        """A produce request arrived; for how many milliseconds nothing more is to be read from its connection."""
-        throttle_ms = 0
+        """The same for a produce request."""
+        throttle_ms = self.on_request(client, size_bytes)
         if client.produce is not None:
-            throttle_ms = self._noted(QuotaKey.PRODUCER_BYTE_RATE, client.produce.charge(size_bytes, self._now_ms()))
+            own_ms = self._noted(QuotaKey.PRODUCER_BYTE_RATE, client.produce.charge(size_bytes, self._now_ms()))
+            throttle_ms = max(throttle_ms, own_ms)
         return throttle_ms if client.time is None else max(throttle_ms, self.on_time(client, 0.0))
 
     def on_time(self, client: Client, spent_s: float) -> int:
@@ -109,11 +156,16 @@ class Throttles:
 
     def fetch_room(self, context: RequestContext) -> int | None:
         """How many bytes a fetch can be answered with that are not bound to be too many; None for any number."""
-        meter = self.client(context).fetch
-        if meter is None:
-            return None
-        windows = self._settings.windows
-        return max(1, int(meter.limit * (windows.samples - 1) * windows.window_ms / 1000))
+        client = self.client(context)
+        meter, room = client.fetch, None
+        if meter is not None:
+            windows = self._settings.windows
+            room = max(1, int(meter.limit * (windows.samples - 1) * windows.window_ms / 1000))
+        if client.tenant is not None and client.tenant.bytes_out is not None:
+            # What a second allows for all of them: nobody else waits for longer while it is sent.
+            second = max(1, int(client.tenant.bytes_out.limit))
+            room = second if room is None else min(room, second)
+        return room
 
     def on_fetch(self, context: RequestContext, size_bytes: int) -> tuple[int, bool]:
         """A fetch would be answered with so much: for how long to wait, and whether the answer may go all the same.
@@ -122,22 +174,38 @@ class Throttles:
         larger than a small limit allows for all windows together, is sent when nothing else was, and paid for after:
         Kafka's consumers would not get past it.
         """
-        meter = self.client(context).fetch
-        if meter is None or not size_bytes:
-            return 0, True
-        now_ms = self._now_ms()
+        client = self.client(context)
+        meter, now_ms = client.fetch, self._now_ms()
+        tenant_ms, may_go = self._of_tenant(client, size_bytes, now_ms)
+        if not may_go or meter is None or not size_bytes:
+            return tenant_ms, may_go
         alone = meter.rate.is_idle(now_ms)
         throttle_ms = self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, now_ms))
         if throttle_ms and not alone:
             meter.rate.record(-size_bytes, now_ms)
-        return throttle_ms, alone or not throttle_ms
+        return max(throttle_ms, tenant_ms), alone or not throttle_ms
+
+    def _of_tenant(self, client: Client, size_bytes: int, now_ms: int) -> tuple[int, bool]:
+        """The same for the virtual cluster as a whole: nothing is sent while it owes something, and what is sent may
+        make it owe."""
+        spending = None if client.tenant is None else client.tenant.bytes_out
+        if spending is None or not size_bytes:
+            return 0, True
+        owed_ms = spending.owed_ms(now_ms)
+        if owed_ms:
+            return self._noted(LimitKey.BYTES_OUT_RATE, owed_ms), False
+        return self._noted(LimitKey.BYTES_OUT_RATE, spending.charge(size_bytes, now_ms)), True
 
     def on_sent(self, context: RequestContext, size_bytes: int) -> int:
         """Records were sent that could not be held back; for how long to wait."""
-        meter = self.client(context).fetch
+        client = self.client(context)
+        tenant_ms = 0
+        if client.tenant is not None:
+            tenant_ms = self._charged(LimitKey.BYTES_OUT_RATE, client.tenant.bytes_out, size_bytes)
+        meter = client.fetch
         if meter is None or not size_bytes:
-            return 0
-        return self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, self._now_ms()))
+            return tenant_ms
+        return max(tenant_ms, self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, self._now_ms())))
 
     def allowance(self, context: RequestContext, *, strict: bool) -> Allowance:
         """How much a client may change with one request."""
@@ -162,6 +230,7 @@ class Throttles:
 
     def _find(self, cluster_id: int, principal: str, client_id: str | None) -> Client:
         client, table = Client(), self._tables.get(cluster_id)
+        client.tenant = self._tenants.get(cluster_id)
         if not table:
             return client
         user = principal.removeprefix(_PRINCIPAL_TYPE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from penstock.base.context import RequestContext
@@ -77,11 +77,14 @@ class TransactionHandlers:
     ) -> None:
         self._service, self._registry, self._producer_ids = service, registry, producer_ids
         self._settings = settings
+        self.producer_limit: Callable[[int], float | None] = lambda cluster_id: None
+        """How many producer ids a virtual cluster may have; None: any number."""
 
     async def init_producer_id(self, context: RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse:
         """InitProducerId, key 22, v0-5. v2: flexible. v3: a producer may say who it was (KIP-360). v4: PRODUCER_FENCED.
         v5: transactions of version 2. Idempotent producers get a fresh id each time, whoever they say they are."""
         try:
+            self._make_room(context.cluster_id, request.transactional_id)
             if request.transactional_id is None:
                 producer_id = await self._producer_ids.take()
                 return InitProducerIdResponse(producer_id=producer_id, producer_epoch=FIRST_EPOCH)
@@ -103,6 +106,26 @@ class TransactionHandlers:
         if result.error:
             return _not_given(_known(result.error, context, "init"))
         return InitProducerIdResponse(producer_id=result.producer.producer_id, producer_epoch=result.producer.epoch)
+
+    def _make_room(self, cluster_id: int, transactional_id: str | None) -> None:
+        """Raise `Refused` if a producer needs an id and its virtual cluster may not have another one."""
+        limit = self.producer_limit(cluster_id)
+        if limit is None:
+            return
+        if transactional_id and self._service.cell((cluster_id, transactional_id)) is not None:
+            return
+        if self.producer_count(cluster_id) >= limit:
+            raise Refused(ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} producer ids, and has them.")
+
+    def producer_count(self, cluster_id: int) -> int:
+        """How many producer ids a virtual cluster has: those its partitions remember, and its transactional ids'."""
+        remembered = {
+            producer_id
+            for topic in self._registry.all(cluster_id)
+            for partition in topic.partitions
+            for producer_id in partition.producers
+        }
+        return len(remembered.union(cell.txn.producer_id for cell in self._service.all(cluster_id)))
 
     # ---- what belongs to a transaction -----------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ class ShareGroups:
 
     async def heartbeat(self, key: Key, request: Heartbeat) -> HeartbeatResult:
         """ShareGroupHeartbeat."""
+        if request.epoch == 0:
+            await self._groups.make_room(key)
         settings, topics = self.settings_of(key), self._topics(key[0])
         return await self._groups.apply(
             key,

@@ -1,0 +1,70 @@
+"""What one tenant feels of another who is beyond all limits."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from benchmarks.bench import Bench, costs
+from benchmarks.model import Figures, Goal, Row, Target, Variant
+from benchmarks.peers.server import Server
+from benchmarks.processes import BenchmarkError, tied
+
+RATE = 1_000
+MOVED = 1.20
+"""Of the p99 without the other tenant."""
+START_S = 2.0
+"""What is free at the beginning is used up by then."""
+
+
+@contextlib.contextmanager
+def _noise(bench: Bench, server: Server) -> Iterator[None]:
+    directory = server.place.directory
+    command = [
+        sys.executable, "-m", "benchmarks.neighbour", (directory / "sasl").read_text(), str(directory / "password"),
+    ]  # fmt: skip
+    with (directory / "noise.log").open("ab") as log:
+        process = subprocess.Popen(tied(command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline().strip() != b"standing":
+                raise BenchmarkError(f"the other tenant makes no noise: see {log.name}")
+            time.sleep(START_S)
+            with bench.counted(process.pid):
+                yield
+        finally:
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _measure(bench: Bench, variant: Variant) -> Figures:
+    server, topic, scale = bench.server(variant), bench.topic("steady"), bench.scale
+    bench.settle(server)
+    noise = _noise(bench, server) if variant is Variant.PENSTOCK_NEIGHBOUR else contextlib.nullcontext()
+    with noise:
+        measured = bench.load(
+            server, "latency", topic=topic, rate=RATE, linger="0s", duration=f"{scale.paced_s}s",
+            warmup=f"{scale.warmup_s}s",
+        )  # fmt: skip
+    bench.drop(server, topic)
+    return costs(measured)
+
+
+NEIGHBOUR = Row(
+    name="neighbour",
+    title="1,000 records/s of one tenant, without and with another at its limits",
+    variants=(Variant.PENSTOCK_TENANT, Variant.PENSTOCK_NEIGHBOUR),
+    measure=_measure,
+    shown=("e2e_p50_ms", "e2e_p99_ms", "server_cores"),
+    targets=(
+        Target(
+            figure="e2e_p99_ms", goal=Goal.AT_MOST, bound=MOVED, subject=Variant.PENSTOCK_NEIGHBOUR,
+            reference=Variant.PENSTOCK_TENANT,
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,58 @@
+"""Connections of virtual clusters: counted, and limited, once it is known which one a connection is in.
+
+Whoever has one too many is not told at once: a client that is would be back at once. It waits, unread, and then is
+closed; others go on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from penstock.base.clock import Clock
+from penstock.clusters.limits import LimitKey, Limits
+from penstock.quotas.tenants import Tenant
+
+TURNED_AWAY_S = 1.0
+"""For how long a connection that is one too many is kept until it is closed."""
+
+
+class Tenancy:
+    """Who may connect."""
+
+    def __init__(
+        self, *, limits: Callable[[int], Limits], tenant: Callable[[int], Tenant | None],
+        is_open: Callable[[int], bool], clock: Clock,
+    ) -> None:  # fmt: skip
+        self._limits, self._tenant, self._clock = limits, tenant, clock
+        self.is_open = is_open
+        """Whether a cluster is there, and stays."""
+        self.counts: Counter[int] = Counter()
+        """Connections by cluster."""
+        self.refused: Counter[tuple[int, str]] = Counter()
+        """How many were turned away, by cluster and limit."""
+
+    def refusal(self, cluster_id: int) -> str | None:
+        """Why a cluster may not have another connection now, or None; which counts as one more that was made."""
+        limit = self._limits(cluster_id).get(LimitKey.CONNECTIONS)
+        if limit is not None and self.counts[cluster_id] >= limit:
+            self.refused[cluster_id, LimitKey.CONNECTIONS] += 1
+            return "its cluster has as many connections as it may have"
+        tenant = self._tenant(cluster_id)
+        if tenant is not None and tenant.connections is not None:
+            now_ms = int(self._clock.monotonic() * 1000)
+            if tenant.connections.owed_ms(now_ms):
+                self.refused[cluster_id, LimitKey.CONNECTION_RATE] += 1
+                return "its cluster makes more connections a second than it may"
+            tenant.connections.charge(1, now_ms)
+        return None
+
+    def enter(self, cluster_id: int) -> None:
+        """A connection is in a cluster from now on."""
+        self.counts[cluster_id] += 1
+
+    def leave(self, cluster_id: int) -> None:
+        """It is not any more."""
+        self.counts[cluster_id] -= 1
+        if not self.counts[cluster_id]:
+            del self.counts[cluster_id]
