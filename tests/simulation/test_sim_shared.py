@@ -33,7 +33,7 @@ async def test_two_agents_make_one_log(world: World) -> None:
     await commit_from_two_agents(world)
 
 
-@simulate(seeds=40, reach=("killed", "database: after", "decided under the lock"))
+@simulate(seeds=20, reach=("killed", "database: after", "decided under the lock"))
 async def test_two_agents_seal_one_log(world: World) -> None:
     """Batches are left out of ranges that are sealed already, and others get other offsets than they have inside."""
     world.key_service = FakeKeyService()
