@@ -262,6 +262,7 @@ ROWS: Mapping[K, Row] = {
     K.DESCRIBE_VIRTUAL_CLUSTERS: row({"Names": [T("cluster")]}, {"Names": None}),
     K.CREATE_VIRTUAL_CLUSTER: row({"Name": T("cluster"), "Environment": "default", "Limits": []}, shows=False),
     K.ALTER_VIRTUAL_CLUSTER: row({"Name": T("cluster"), "Limits": []}, shows=False),
+    K.DELETE_VIRTUAL_CLUSTER: row({"Name": T("cluster")}, shows=False),
     K.DESCRIBE_ENVIRONMENTS: row(shows=False),
     K.DESCRIBE_CLUSTER_KEYS: row({"Names": [T("cluster")]}, {"Names": None}, shows=False),
     K.ALTER_CLUSTER_KEYS: row({"Name": T("cluster")}, shows=False),

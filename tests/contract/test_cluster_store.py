@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from penstock.base.clock import SystemClock
+from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.clusters import store
 from penstock.clusters.failures import Forbidden, Missing, Taken
 from penstock.clusters.model import Environment
+from penstock.clusters.removal import AGAIN_S, ROWS, ROWS_AT_ONCE, Removal, Rows, remove_rows
 from penstock.clusters.service import Clusters
 
 
@@ -91,3 +93,50 @@ async def opened(database: Any, seed: str) -> Clusters:
     clusters = Clusters(database=database, clock=SystemClock(), randomness=SeededRandomness(seed))
     await clusters.open("the-default")
     return clusters
+
+
+@pytest.mark.parametrize("rows", ROWS, ids=[rows.table for rows in ROWS])
+async def test_rows_of_a_cluster_go_so_many_at_a_time(database: Any, rows: Rows) -> None:
+    assert await twice(database, lambda: remove_rows(7, rows)) == 0
+
+
+async def test_only_rows_of_that_cluster_go(database: Any) -> None:
+    def script() -> Any:
+        for cluster_id in (7, 8):
+            for number in range(ROWS_AT_ONCE + 1):
+                yield (
+                    "INSERT INTO config (cluster_id, kind, name, key, value) VALUES ($1, 2, $2, 'k', 'v')",
+                    (cluster_id, f"t{number}"),
+                )
+
+    await database.transaction(script)
+    (rows,) = (rows for rows in ROWS if rows.table == "config")
+    assert [await database.transaction(lambda: remove_rows(7, rows)) for _ in range(3)] == [ROWS_AT_ONCE, 1, 0]
+    left = await database.statement("SELECT COUNT(*) FROM config WHERE cluster_id = 8")
+    assert int(left[0][0]) == ROWS_AT_ONCE + 1
+
+
+async def test_a_cluster_that_goes_is_found_again_after_a_start(database: Any) -> None:
+    clusters = await opened(database, "one")
+    made = await clusters.create("acme", "default")
+    await clusters.begin_deletion("acme")
+    assert not clusters.is_open(made.cluster_id)
+    with pytest.raises(Forbidden):
+        await clusters.begin_deletion("default")
+    again = await opened(database, "two")
+    removed: list[int] = []
+
+    async def step(cluster_id: int) -> bool:
+        removed.append(cluster_id)
+        if len(removed) < 3:
+            raise Unavailable("somebody is still there")
+        return True
+
+    ready = False
+    chore = Removal(again, database, [step], is_ready=lambda: ready)
+    assert await chore.run() == AGAIN_S
+    assert removed == [], "not before everything has started"
+    ready = True
+    assert [await chore.run() for _ in range(4)] == [AGAIN_S, AGAIN_S, 0, None]
+    assert again.by_id(made.cluster_id) is None
+    assert (await opened(database, "three")).by_name("acme") is None

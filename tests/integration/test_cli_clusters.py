@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from cli_session import Session, promised_shape, shape_of
 from fixtures.server import Server
+from fixtures.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,31 @@ def test_limits(session: Session) -> None:
     session.run("cluster", "alter", "small", "--no-limit", "partitions")
     session.run("topic", "create", "c", "-p", "9", "--cluster", "small")
     assert "there is no limit" in session.run("cluster", "alter", "small", "--limit", "joy=1", code=1).stderr
+
+
+def test_a_cluster_goes_with_everything_in_it(session: Session) -> None:
+    session.run("cluster", "create", "gone")
+    before = {row["cluster"]: row["id"] for row in session.json("cluster", "list")}["gone"]
+    session.run("produce", "orders", "--cluster", "gone", stdin="a\n")
+    session.run("service-account", "create", "app", "--cluster", "gone")
+    session.run("api-key", "create", "app", "--cluster", "gone")
+    session.run("quota", "set", "--user", "app", "producer_byte_rate=1000", "--cluster", "gone")
+    assert session.json("cluster", "delete", "gone", "--dry-run")[0]["deleted"] is False
+    going = session.json("cluster", "delete", "gone", "--yes")
+    assert shape_of(going) == promised_shape("cluster", "delete")
+    assert "cluster 'gone'" in session.run("topic", "list", "--cluster", "gone", code=1).stderr
+
+    def is_gone() -> bool:
+        return "gone" not in {row["cluster"] for row in session.json("cluster", "list")}
+
+    eventually(is_gone, what="the cluster being gone", within_s=60)
+    session.run("cluster", "create", "gone")
+    again = {row["cluster"]: row["id"] for row in session.json("cluster", "list")}["gone"]
+    assert again != before
+    for what in ("topic", "group", "service-account", "api-key", "quota"):
+        assert session.json(what, "list", "--cluster", "gone") == [], what
+    for name in ("default", "platform"):
+        assert "stays" in session.run("cluster", "delete", name, "--yes", code=1).stderr
 
 
 @pytest.mark.parametrize(

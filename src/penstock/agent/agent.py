@@ -23,6 +23,7 @@ from penstock.agent.following import Following
 from penstock.agent.gate import Gate
 from penstock.agent.listeners import listeners_of
 from penstock.agent.metadata import bring_in_commits, commit_path_of, kind_of, open_metadata
+from penstock.agent.removing import removal_steps
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.agent.tenancy import Tenancy
@@ -44,7 +45,8 @@ from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
 from penstock.clusters.handlers import VirtualClusterHandlers
 from penstock.clusters.limits import LimitKey
-from penstock.clusters.model import Cluster
+from penstock.clusters.model import Cluster, State
+from penstock.clusters.removal import Removal
 from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
@@ -324,6 +326,7 @@ class Agent:
         time_outs = TimeOuts(self.transactions, self.settings)
         chores.append(SpentKeys(upkeep.changes, self.keys, lambda: self.backlog.last_seq))
         chores += [time_outs, IdExpiry(self.transactions, self.settings)]
+        chores.append(Removal(self.clusters, self.database, removal_steps(self), is_ready=lambda: self.ready))
         background = self.background = Background(chores, clock=self.clock, randomness=self.randomness)
         self.transactions.on_begin = background.waker(time_outs.name)
         self.keys.on_replaced = lambda key_id: background.wake(SpentKeys.name)
@@ -359,7 +362,9 @@ class Agent:
         return lambda cluster_id: self.clusters.limits(cluster_id).get(key)
 
     def _limit_rates(self, cluster: Cluster) -> None:
-        """The limits of a virtual cluster are these from now on."""
+        """A virtual cluster is new, or going, or has other limits."""
+        if cluster.state is State.DELETING:
+            self.background.wake(Removal.name)
         self.throttles.limit(cluster.cluster_id, cluster.limits)
         self.quotas.on_change()
 

@@ -168,6 +168,7 @@ def _cluster_apis(handlers: Handlers) -> dict[int, Api]:
         ApiKey.DESCRIBE_VIRTUAL_CLUSTERS: Api(_up_to(0), clusters.describe),
         ApiKey.CREATE_VIRTUAL_CLUSTER: Api(_up_to(0), clusters.create),
         ApiKey.ALTER_VIRTUAL_CLUSTER: Api(_up_to(0), clusters.alter),
+        ApiKey.DELETE_VIRTUAL_CLUSTER: Api(_up_to(0), clusters.delete),
         ApiKey.DESCRIBE_ENVIRONMENTS: Api(_up_to(0), clusters.describe_environments),
         ApiKey.ALTER_ENVIRONMENTS: Api(_up_to(0), clusters.alter_environments),
     }

@@ -436,6 +436,7 @@ CHANGES: Mapping[int, Change] = MappingProxyType(
         _K.ENTER_CLUSTER: Change(_of_cluster, _only),
         _K.CREATE_VIRTUAL_CLUSTER: Change(_create_cluster, _created_cluster),
         _K.ALTER_VIRTUAL_CLUSTER: Change(_alter_cluster, _only),
+        _K.DELETE_VIRTUAL_CLUSTER: Change(_of_cluster, _only),
         _K.ALTER_ENVIRONMENTS: Change(_alter_environments, _altered_accounts),
         _K.ALTER_CLUSTER_KEYS: Change(_alter_keys, _only),
     }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
                 "virtual_cluster:describe", "Show a virtual cluster, its limits and what it uses of them."
             ),
             "alter": Lazy("virtual_cluster:alter", "Change a virtual cluster's description and limits."),
+            "delete": Lazy("virtual_cluster:delete", "Delete virtual clusters with everything in them."),
         },
         "Encryption at rest": {
             "keys": Lazy("cluster_keys:keys", "List encrypted clusters and what there is of their keys."),

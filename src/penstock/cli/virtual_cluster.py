@@ -1,4 +1,4 @@
-"""`penstock cluster list|create|describe|alter`: virtual clusters, one for each tenant."""
+"""`penstock cluster list|create|describe|alter|delete`: virtual clusters, one for each tenant."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.base.errors import InvalidRequest
-from penstock.cli.options import Parsed, asks_cluster, dry_run_option, parse_setting
+from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, yes_option
 from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
-from penstock.cli.texts.quantities import count_text, parse_size
+from penstock.cli.texts.quantities import count_text, parse_size, plural
 from penstock.cli.texts.times import iso
 
 if TYPE_CHECKING:
@@ -176,3 +176,32 @@ def alter(
         alter_cluster(client, name, description=description, limits=wanted)
     what = "Would change" if dry_run else "Changed"
     return Notice(document={"cluster": name, "changed": not dry_run}, sentence=f"{what} cluster {name}.")
+
+
+@click.command(epilog="JSON: [{cluster, partitions, deleted}].")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@yes_option
+@dry_run_option
+@asks_cluster
+def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
+    """Delete virtual clusters with everything in them.
+
+    Nobody reaches one from that moment on; what it holds goes in the background, and then its name is free again.
+    """
+    from penstock.cli.kafka.clusters import delete_cluster, describe_clusters
+
+    wanted = tuple(dict.fromkeys(names))
+    found = {cluster.name: cluster for cluster in describe_clusters(client, wanted)}
+    for name in wanted:
+        if name not in found:
+            raise InvalidRequest(f"there is no cluster {name!r}. See: penstock cluster list")
+    if not dry_run:
+        partitions = sum(int(cluster.usage.get("partitions", 0)) for cluster in found.values())
+        confirm(f"Delete {', '.join(wanted)} with {plural(partitions, 'partition')} and all records?", yes=yes)
+        for name in wanted:
+            delete_cluster(client, name)
+    rows: list[Row] = [
+        {"cluster": name, "partitions": int(found[name].usage.get("partitions", 0)), "deleted": not dry_run}
+        for name in wanted
+    ]
+    return Listing(rows=rows, columns=[Column("cluster"), number("partitions"), Column("deleted")], empty="")

@@ -22,6 +22,7 @@ from penstock.wire.messages.alter_environments import (
 )
 from penstock.wire.messages.alter_virtual_cluster import AlterVirtualClusterRequest, AlterVirtualClusterResponse
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest, CreateVirtualClusterResponse
+from penstock.wire.messages.delete_virtual_cluster import DeleteVirtualClusterRequest, DeleteVirtualClusterResponse
 from penstock.wire.messages.describe_environments import (
     DescribedEnvironment,
     DescribeEnvironmentsRequest,
@@ -119,6 +120,21 @@ class VirtualClusterHandlers:
             code, message = _complaint(error)
             return AlterVirtualClusterResponse(error_code=code, error_message=message)
         return AlterVirtualClusterResponse(error_message=None)
+
+    async def delete(
+        self, context: RequestContext, request: DeleteVirtualClusterRequest
+    ) -> DeleteVirtualClusterResponse:
+        """DeleteVirtualCluster, key 10008, v0: from now on nobody reaches it. What it holds goes bit by bit, and then
+        its name is free."""
+        if not self._is_admin(context):
+            code, message = NOT_ALLOWED
+            return DeleteVirtualClusterResponse(error_code=code, error_message=message)
+        try:
+            await self._clusters.begin_deletion(request.name)
+        except PlatformError as error:
+            code, message = _complaint(error)
+            return DeleteVirtualClusterResponse(error_code=code, error_message=message)
+        return DeleteVirtualClusterResponse(error_message=None)
 
     async def describe_environments(
         self, context: RequestContext, request: DescribeEnvironmentsRequest

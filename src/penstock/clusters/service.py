@@ -133,6 +133,32 @@ class Clusters:
             self._put(after)
             return after
 
+    async def begin_deletion(self, name: str) -> None:
+        """Let a cluster go: from now on it is not reached. Raises `InvalidRequest` and its kinds."""
+        await self._undivided(self._begin_deletion(name))
+
+    async def _begin_deletion(self, name: str) -> None:
+        async with self._lock:
+            cluster = self.found(name)
+            transitions.check_deletable(cluster)
+            now_ms = self._clock.now_ms()
+            await self._durably(lambda: store.begin_deletion(cluster.cluster_id, now_ms))
+            self._put(replace(cluster, deleted_ms=now_ms))
+
+    def going(self) -> list[Cluster]:
+        """Those that are being deleted."""
+        return [cluster for cluster in self._by_id.values() if cluster.state is State.DELETING]
+
+    async def forget(self, cluster: Cluster) -> None:
+        """A cluster that was being deleted is gone: nothing it held is left."""
+        await self._undivided(self._forget(cluster))
+
+    async def _forget(self, cluster: Cluster) -> None:
+        async with self._lock:
+            await self._durably(lambda: store.forget(cluster.cluster_id))
+            self._by_id.pop(cluster.cluster_id, None)
+            self._by_name.pop(cluster.name, None)
+
     async def create_environment(self, name: str) -> None:
         """Make an environment. Raises `InvalidRequest` and its kinds."""
         await self._undivided(self._create_environment(name))

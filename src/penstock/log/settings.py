@@ -290,6 +290,10 @@ class LiveSettings:
         settings._consistent()
         return settings
 
+    def forget(self, cluster_id: int) -> None:
+        """A cluster has no settings of its own any more."""
+        self._clusters.pop(cluster_id, None)
+
     def replace(self, cluster_id: int, settings: BrokerSettings) -> None:
         """Let a cluster see other settings from now on."""
         self._clusters[cluster_id] = settings

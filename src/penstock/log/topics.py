@@ -356,6 +356,12 @@ class Topics:
                 for listener in self._listeners:
                     await listener.on_topic_deleted(topic)
 
+    def forget_cluster(self, cluster_id: int) -> None:
+        """Keep nothing in memory of the configuration of a virtual cluster that is going."""
+        for key in [key for key in self._other_configs if key[0] == cluster_id]:
+            del self._other_configs[key]
+        self.settings.forget(cluster_id)
+
     # ---- configuration --------------------------------------------------------------------------------------------
 
     async def alter_topic(self, topic: Topic, change: Change, *, validate_only: bool = False) -> None:

@@ -105,6 +105,12 @@ class Quotas:
                     await self._load()
             return decision.refusals
 
+    def forget(self, cluster_id: int) -> None:
+        """Keep nothing in memory of a virtual cluster that is going."""
+        self._tables.pop(cluster_id, None)
+        self._throttles.forget(cluster_id)
+        self.on_change()
+
     def _put(self, cluster_id: int, table: Table) -> None:
         self._tables[cluster_id] = table
         self._throttles.replace(cluster_id, table)

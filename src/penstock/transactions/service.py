@@ -328,6 +328,15 @@ class TransactionService:
                 continue
         return len(old)
 
+    async def remove(self, cluster_id: int, at_most: int) -> bool:
+        """Abort and forget some transactional ids of a virtual cluster that is going; whether none is left."""
+        keys = [key for key in self._cells if key[0] == cluster_id][:at_most]
+        for key in keys:
+            if self._cells[key].is_ongoing:
+                await self._submit(key, _time_out)
+            await self._forget(key, 0)
+        return not keys
+
     async def _forget(self, key: Key, retention_ms: int) -> None:
         forgetting = Forgetting(self, key, retention_ms)
         self._writer.take_along(forgetting)

@@ -35,6 +35,7 @@ from penstock.wire.messages import (
     delete_records,
     delete_share_group_offsets,
     delete_topics,
+    delete_virtual_cluster,
     enter_cluster,
     expire_delegation_token,
     incremental_alter_configs,
@@ -425,6 +426,11 @@ CASES: list[tuple[ApiKey, Any, Any, list[tuple[str, str, dict[str, Any]]]]] = [
         ),
         alter_virtual_cluster.AlterVirtualClusterResponse(),
         [("virtual-cluster=acme", "SUCCESS", {"limits": {"partitions": None}})],
+    ),
+    (
+        K.DELETE_VIRTUAL_CLUSTER, delete_virtual_cluster.DeleteVirtualClusterRequest(name="acme"),
+        delete_virtual_cluster.DeleteVirtualClusterResponse(error_message=None),
+        [("virtual-cluster=acme", "SUCCESS", {})],
     ),
     (
         K.ALTER_CLUSTER_KEYS, alter_cluster_keys.AlterClusterKeysRequest(name="acme", action=3),

@@ -19,6 +19,7 @@ from penstock.wire.messages.create_virtual_cluster import (
     CreateVirtualClusterResponse,
     LimitOfNewCluster,
 )
+from penstock.wire.messages.delete_virtual_cluster import DeleteVirtualClusterRequest, DeleteVirtualClusterResponse
 from penstock.wire.messages.describe_environments import DescribeEnvironmentsRequest, DescribeEnvironmentsResponse
 from penstock.wire.messages.describe_virtual_clusters import (
     DescribeVirtualClustersRequest,
@@ -100,6 +101,18 @@ def alter_cluster(client: Client, name: str, *, description: str | None, limits:
 
     def ask() -> None:
         response = client.ask_controller(ApiKey.ALTER_VIRTUAL_CLUSTER, request, AlterVirtualClusterResponse)
+        check(response.error_code, "", response.error_message)
+
+    client.settled(ask)
+
+
+def delete_cluster(client: Client, name: str) -> None:
+    """Let a cluster go, with everything in it."""
+
+    def ask() -> None:
+        response = client.ask_controller(
+            ApiKey.DELETE_VIRTUAL_CLUSTER, DeleteVirtualClusterRequest(name=name), DeleteVirtualClusterResponse
+        )
         check(response.error_code, "", response.error_message)
 
     client.settled(ask)

@@ -94,6 +94,7 @@ APIS: dict[int, tuple[str, int, int, int, int]] = {
     10005: ("describe_virtual_clusters", 0, 0, 0, 0),
     10006: ("create_virtual_cluster", 0, 0, 0, 0),
     10007: ("alter_virtual_cluster", 0, 0, 0, 0),
+    10008: ("delete_virtual_cluster", 0, 0, 0, 0),
     10009: ("describe_environments", 0, 0, 0, 0),
     10010: ("alter_environments", 0, 0, 0, 0),
     10020: ("describe_cluster_keys", 0, 0, 0, 0),

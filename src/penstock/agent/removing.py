@@ -1,0 +1,49 @@
+"""The steps by which a deleted virtual cluster goes, in their order: what each part of an agent has of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from penstock.base.acls import AclFilter
+from penstock.base.errors import Unavailable
+from penstock.clusters.removal import Step
+from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    from penstock.agent.agent import Agent
+
+AT_ONCE = 50
+"""Topics, groups, or transactional ids of one step."""
+
+
+def removal_steps(agent: Agent) -> Sequence[Step]:
+    """What is asked of the parts of an agent, once it has started."""
+
+    async def connections(cluster_id: int) -> bool:
+        agent.server.close_cluster(cluster_id)
+        return True
+
+    async def transactions(cluster_id: int) -> bool:
+        return await agent.transactions.remove(cluster_id, AT_ONCE)
+
+    async def topics(cluster_id: int) -> bool:
+        going = agent.registry.all(cluster_id)[:AT_ONCE]
+        await agent.topics.delete(cluster_id, going)
+        return not going
+
+    async def groups(cluster_id: int) -> bool:
+        going = (await agent.groups.list_groups(cluster_id))[:AT_ONCE]
+        for group in going:
+            # Its members cannot say that they are there any more: their sessions end.
+            if await agent.groups.delete((cluster_id, group.group_id)) is ErrorCode.NON_EMPTY_GROUP:
+                raise Unavailable(f"group {group.group_id} has members")
+        return not going
+
+    async def rules(cluster_id: int) -> bool:
+        await agent.acls.delete(cluster_id, [AclFilter()])
+        agent.quotas.forget(cluster_id)
+        agent.topics.forget_cluster(cluster_id)
+        return True
+
+    return connections, transactions, topics, groups, rules

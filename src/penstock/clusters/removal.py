@@ -1,0 +1,102 @@
+"""What a deleted virtual cluster held goes, a bounded step at a time.
+
+That a cluster goes is durable before anything of it is touched, and its row goes last: a start after a crash at any
+instant finds what is left and goes on. Whatever keeps something in memory removes its own, by the steps it is given
+here; what is only in rows is removed by them, so many at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from penstock.base.errors import PlatformError
+from penstock.clusters.model import Cluster
+from penstock.clusters.service import Clusters
+from penstock.metadata.database import Database, Script
+
+ROWS_AT_ONCE = 500
+AGAIN_S = 2.0
+"""When a step is looked at again that has to wait: for members to be gone, say."""
+_log = logging.getLogger(__name__)
+
+Step = Callable[[int], Awaitable[bool]]
+"""Removes some of what a cluster has; whether none is left. Raises a `PlatformError` when it has to wait."""
+
+
+class Rows(NamedTuple):
+    """Rows of a cluster that nobody keeps in memory."""
+
+    table: str
+    key: str
+
+
+ROWS = (
+    Rows("txn_offset", "producer_id, group_id, topic_id, partition_index"),
+    Rows("group_offset", "group_id, topic_id, partition_index"),
+    Rows("group_member", "group_id, member_id"),
+    Rows("group_", "group_id"),
+    Rows("share_partition", "group_id, topic_id, partition_index"),
+    Rows("scram_credential", "user_name, mechanism"),
+    Rows("api_key", "key_id"),
+    Rows("service_account", "name"),
+    Rows("delegation_token", "token_id"),
+    Rows("quota", "entity, key"),
+    Rows("config", "kind, name, key"),
+)
+
+
+def remove_rows(cluster_id: int, rows: Rows) -> Script[int]:
+    """Remove some rows of a cluster; how many."""
+    gone = yield (
+        f"DELETE FROM {rows.table} WHERE cluster_id = $1 AND ({rows.key}) IN"
+        f" (SELECT {rows.key} FROM {rows.table} WHERE cluster_id = $1 LIMIT {ROWS_AT_ONCE}) RETURNING 1",
+        (cluster_id,),
+    )
+    return len(gone)
+
+
+class Removal:
+    """The chore. It rests while no cluster goes."""
+
+    name = "cluster removal"
+
+    def __init__(
+        self, clusters: Clusters, database: Database, steps: Sequence[Step], *, is_ready: Callable[[], bool]
+    ) -> None:
+        self._clusters, self._database, self._steps = clusters, database, steps
+        self._is_ready = is_ready
+        """Whether everything has started that keeps something of clusters."""
+
+    @property
+    def backlog(self) -> int:
+        """How many clusters are going."""
+        return len(self._clusters.going())
+
+    async def run(self) -> float | None:
+        """One step of one cluster."""
+        going = self._clusters.going()
+        if going and not self._is_ready():
+            return AGAIN_S
+        waits = 0
+        for cluster in going:
+            try:
+                if await self._step(cluster):
+                    return 0
+            except PlatformError as problem:
+                _log.info("cluster %s cannot be removed yet: %s", cluster.name, problem)
+                waits += 1
+        return AGAIN_S if waits else None
+
+    async def _step(self, cluster: Cluster) -> bool:
+        """Whether something was removed, as there always is until the cluster itself is."""
+        for step in self._steps:
+            if not await step(cluster.cluster_id):
+                return True
+        for rows in ROWS:
+            if await self._database.transaction(partial(remove_rows, cluster.cluster_id, rows), background=True):
+                return True
+        await self._clusters.forget(cluster)
+        return True
