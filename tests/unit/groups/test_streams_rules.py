@@ -76,8 +76,10 @@ def test_the_first_member_gets_topics_made_and_then_all_tasks(bench: StreamsBenc
     assert (second.epoch, second.statuses, second.missing) == (3, (), ())
     assert member.tasks.active == ALL
     assert bench.group.shown_state == "Stable"
+    before = bench.group
     third = bench.beat(member)
     assert (third.tasks, bench.records) == (None, ()), "a heartbeat that changes nothing writes nothing"
+    assert bench.group is before
 
 
 def test_topics_that_come_and_go_are_noticed(ready: StreamsBench) -> None:

@@ -19,7 +19,6 @@ from typing import ClassVar, NamedTuple
 from penstock.groups.reconcile import Reconciliation
 from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, HeldTasks, Task, Tasks
 from penstock.log.settings import BrokerSettings
-from penstock.wire.error_codes import ErrorCode
 
 KIND = "streams"
 
@@ -272,14 +271,6 @@ class HeartbeatResult:
     endpoints: tuple[EndpointPartitions, ...] | None = None
     missing: tuple[InternalTopic, ...] = ()
     """Not for the member: topics to create."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """A heartbeat that is turned down."""
-
-    error: ErrorCode
-    message: str
 
 
 # --- Settings ------------------------------------------------------------------------------------------------------

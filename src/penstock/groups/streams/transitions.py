@@ -110,9 +110,11 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
     )
     timers += _member_timers(known, member, replaced, terms.streams)
     return Decision(
-        state=after, records=_records(before, after, is_new=group is not before), replies=(Reply(waiter, result),),
+        state=group if after == group else after,
+        records=_records(before, after, is_new=group is not before),
+        replies=(Reply(waiter, result),),
         timers=tuple(timers),
-    )  # fmt: skip
+    )
 
 
 def _entered(group: AnyGroup | None, request: Heartbeat, settings: StreamsGroupSettings) -> StreamsGroup:
