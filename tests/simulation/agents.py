@@ -77,6 +77,7 @@ from penstock.share.settings import ShareConfigs
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectStore
 from penstock.storage.wal import WalLocation, WalStore
+from penstock.transactions import store as transaction_store
 from penstock.transactions.chores import IdExpiry, TimeOuts
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
@@ -149,7 +150,9 @@ class SimAgent:
             clock=around.clock, randomness=around.randomness, node_id=NODE_ID,
         )  # fmt: skip
         if around.epoch is None:
-            self._life = await roll_forward(around.database, around.wal, randomness=SeededRandomness("life"))
+            self._life = await roll_forward(
+                around.database, around.wal, randomness=SeededRandomness("life"), redo=transaction_store.redo
+            )
         await self.topics.load()
         self.sealing = await self._keys()
         seq = await load_state(around.database, self.registry, around.wal)
@@ -206,7 +209,7 @@ class SimAgent:
             return work()
 
         if around.epoch is None:
-            rows = TrailingRows(around.database, around.randomness)
+            rows = TrailingRows(around.database, around.randomness, transaction_store.redo)
             through_database = EmbeddedCommitPath(
                 database=around.database, wal=around.wal, clock=around.clock, randomness=around.randomness, seq=seq,
                 inline=around.inline, agent_id=around.agent_id, rows=rows,

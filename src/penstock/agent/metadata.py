@@ -32,6 +32,7 @@ from penstock.metadata.database import Script
 from penstock.metadata.migrate import migrate
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.wal import WalLocation, WalStore
+from penstock.transactions.store import redo
 
 if TYPE_CHECKING:
     from penstock.metadata.postgres import PostgresDatabase
@@ -130,7 +131,7 @@ async def bring_in_commits(metadata: Metadata, wal: WalStore, *, randomness: Ran
             metadata.lost_commits = commits
 
         metadata.life = await roll_forward(
-            metadata.database, wal, randomness=randomness, shard_id=shard_id, on_lost=on_lost
+            metadata.database, wal, randomness=randomness, shard_id=shard_id, on_lost=on_lost, redo=redo
         )
 
 
@@ -152,7 +153,7 @@ def commit_path_of(
         return await working
 
     if isinstance(database, SqliteDatabase):
-        rows = TrailingRows(database, randomness)
+        rows = TrailingRows(database, randomness, redo)
         through_database = EmbeddedCommitPath(
             database=database, wal=wal, clock=clock, randomness=randomness, seq=seq, inline=inline, shard_id=shard_id,
             agent_id=agent_id, rows=rows,

@@ -24,7 +24,7 @@ from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
-from penstock.log.trailing_rows import CommitRow, TrailingRows, insert_rows, insert_statement
+from penstock.log.trailing_rows import CommitRow, TrailingRows, insert_statement
 from penstock.metadata.database import Script
 from penstock.metadata.sqlite_engine import run_script, translate
 from penstock.storage.wal import WalLocation, WalStore
@@ -43,6 +43,8 @@ class Change:
     """It was decided on all batches of these producers' transactions..."""
     seen: int = 0
     """...up to this commit. Where others commit as well, there must be none after it."""
+    record: bytes | None = None
+    """What the script writes, as a commit record tells it (see `trailing_rows.Redo`); None if only the script can."""
 
 
 class Outdated(Conflict):
@@ -80,6 +82,9 @@ class CommitPath(Protocol):
 
     async def store_rows(self) -> int:
         """Until the database has a row for every commit so far; the last one that it is known to have."""
+
+    async def store_changes(self) -> None:
+        """Until the database has what every commit so far has changed."""
 
     def close(self) -> None:
         """Do nothing more."""
@@ -179,6 +184,9 @@ class EmbeddedCommitPath:
         await self._rows.store()
         return self.seq - len(self._rows.waiting())
 
+    async def store_changes(self) -> None:
+        """It has them: a change is made true by the database."""
+
     def close(self) -> None:
         """Nothing of its own is under way."""
 
@@ -238,7 +246,7 @@ class EmbeddedCommitPath:
         while True:
             try:
                 rows = self._rows.waiting()
-                await self._database.submit(partial(_write_change, rows=rows, script=change.script))
+                await self._database.submit(partial(self._write_change, rows=rows, script=change.script))
                 self._rows.stored(rows)
                 return
             except NOTHING_HAPPENED:
@@ -256,7 +264,7 @@ class EmbeddedCommitPath:
             return False
         try:
             rows = self._rows.waiting()
-            self._database.run_inline(partial(_write_change, rows=rows, script=change.script))
+            self._database.run_inline(partial(self._write_change, rows=rows, script=change.script))
             self._rows.stored(rows)
         except NOTHING_HAPPENED:
             raise
@@ -301,7 +309,7 @@ class EmbeddedCommitPath:
         heads: Sequence[int], change: Change | None,
     ) -> WalLocation:  # fmt: skip
         location = attempt.location = self._wal.append((body,))
-        insert_rows(connection, attempt.rows)
+        self._rows.insert(connection, attempt.rows)
         connection.execute(
             _INSERT,
             (
@@ -312,6 +320,12 @@ class EmbeddedCommitPath:
         if change is not None:
             run_script(connection, change.script)
         return location
+
+    def _write_change(
+        self, connection: sqlite3.Connection, rows: Sequence[CommitRow], script: Callable[[], Script[None]]
+    ) -> None:
+        self._rows.insert(connection, rows)
+        run_script(connection, script)
 
     async def _find(self, object_id: bytes) -> WalLocation | None:
         """Where an object lies whose commit may have happened, or None if it did not.
@@ -330,13 +344,6 @@ class EmbeddedCommitPath:
             except (OutcomeUnknown, Unavailable):
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
-
-
-def _write_change(
-    connection: sqlite3.Connection, rows: Sequence[CommitRow], script: Callable[[], Script[None]]
-) -> None:
-    insert_rows(connection, rows)
-    run_script(connection, script)
 
 
 def note(problem: Exception) -> None:

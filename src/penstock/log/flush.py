@@ -118,6 +118,9 @@ class Gathering(Protocol):
     def script(self) -> Script[None]:
         """Write it; the same as in `Change`."""
 
+    def record(self) -> bytes | None:
+        """What `script` writes, for a commit record; None if that cannot tell it."""
+
 
 Gathered = TypeVar("Gathered", bound=Gathering)
 
@@ -167,6 +170,8 @@ class Flush:
     """On whose batches passengers' decisions rest."""
     by_partition: dict[Partition, Share] | None = None
     """The shares, once there are markers to be added to them."""
+    record: bytes | None = b""
+    """What a commit record can tell of what passengers write; None if it cannot."""
     boarded: set[object] | None = None
     """Whatever passengers have touched: a second one who needs the same takes the next flush."""
 
@@ -184,7 +189,13 @@ class Flush:
         """Everything passengers want to be written."""
         if not self.passengers:
             return None
-        return Change(script=self._write_all, producers=self.producers or (), seen=self.seen)
+        return Change(script=self._write_all, producers=self.producers or (), seen=self.seen, record=self.record)
+
+    def all_aboard(self) -> None:
+        """No more passengers: what they write is known."""
+        gathered = tuple((self.gathered or {}).values())
+        if gathered:
+            self.record = gathered[0].record() if len(gathered) == 1 else None
 
     def has_boarded(self, key: object) -> bool:
         """Whether a passenger of this flush has touched something."""

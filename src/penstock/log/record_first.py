@@ -5,9 +5,10 @@ latency, and a tenth of the CPU time for a flush of one record (docs/decisions/0
 quick, small flushes are written on the event loop's own thread: waiting for 0.2 ms is cheaper than handing over to
 another thread and back. How quick it is, is measured with every write.
 
-Some flushes still go through the database, and take along all rows that have not followed yet: those that change
-something else, as both must become true together, and any while too many rows wait. Their objects have a record too,
-one that does not count by itself.
+A flush may change something else that must become true together with it. Where a record can tell the change, it does
+(docs/decisions/0020-changes-in-commit-records.md). Other flushes still go through the database, and take along all rows
+that have not followed yet, as do all while too many rows wait. Their objects have a record too, one that does not count
+by itself.
 
 What a write has left on the disk whose outcome is not known may count. Before anybody is told that it failed, it is
 made void: the database gets all rows, and a new life begins.
@@ -26,7 +27,7 @@ from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPat
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.log.roll_forward import begin_life, secret_of
 from penstock.log.trailing_rows import CommitRow, TrailingRows
-from penstock.log.wal_record import COMMITS, REFERRED, RecordHead, record_bytes_max, write_record
+from penstock.log.wal_record import CHANGE_BYTES_MAX, COMMITS, REFERRED, RecordHead, record_bytes_max, write_record
 from penstock.metadata.database import Database
 from penstock.storage.wal import WalLocation, WalStore
 
@@ -74,6 +75,11 @@ class RecordFirstCommitPath:
         """Until the database has a row for every commit so far; the last one that it is known to have."""
         return await self._database.store_rows()
 
+    async def store_changes(self) -> None:
+        """Until the database has what every commit so far has changed."""
+        if self._rows.has_changes:
+            await self._rows.store()
+
     def close(self) -> None:
         """Let the next start bring in what the database does not have."""
         self._rows.close()
@@ -88,7 +94,7 @@ class RecordFirstCommitPath:
         if not self._is_enough(change):
             self._refer(body)
             return await self._database.commit(body, entries, heads, change)
-        row = self._record(body, entries, heads)
+        row = self._record(body, entries, heads, change)
         try:
             location = await self._on_thread(lambda: self._append(body))
         except Unavailable:
@@ -111,7 +117,7 @@ class RecordFirstCommitPath:
             return self._database.commit_now(body, entries, heads, change)
         if len(body) > INLINE_MAX_BYTES or self._write_s > QUICK_S:
             return None
-        row = self._record(body, entries, heads)
+        row = self._record(body, entries, heads, change)
         try:
             location = self._append(body)
         except Unavailable:
@@ -132,7 +138,9 @@ class RecordFirstCommitPath:
 
     def _is_enough(self, change: Change | None) -> bool:
         """Whether a record makes the commit."""
-        return change is None and not self._rows.is_full and not self._database.is_unsure
+        if self._rows.is_full or self._database.is_unsure:
+            return False
+        return change is None or (change.record is not None and len(change.record) <= CHANGE_BYTES_MAX)
 
     def _append(self, body: memoryview) -> WalLocation:
         """Write an object, and learn how long that takes. Large ones say nothing about small ones."""
@@ -149,18 +157,21 @@ class RecordFirstCommitPath:
         )
         write_record(body, head, b"", b"")
 
-    def _record(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> CommitRow:
+    def _record(
+        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
+    ) -> CommitRow:
         """Put the record in front; the row as it will be, but for the object's place."""
         seq = self._database.seq + 1
         row = CommitRow(
             self._shard_id, seq, self._id_prefix + seq.to_bytes(8), "", 0, len(body),
             self._clock.now_ms(), self._agent_id, pack_entries(entries), pack_bases(heads),
+            b"" if change is None or change.record is None else change.record,
         )  # fmt: skip
         head = RecordHead(
             COMMITS, len(body), len(row.entries), len(row.bases), self._life, row.seq, row.committed_ms,
             row.object_id, row.agent_id, row.shard_id,
         )  # fmt: skip
-        write_record(body, head, row.entries, row.bases)
+        write_record(body, head, row.entries, row.bases, row.change)
         return row
 
     async def _void(self) -> None:
@@ -169,7 +180,9 @@ class RecordFirstCommitPath:
         while True:
             rows = self._rows.waiting()
             try:
-                self._life = await self._metadata.transaction(partial(begin_life, rows, secret_of(self._life)))
+                self._life = await self._metadata.transaction(
+                    partial(begin_life, rows, secret_of(self._life), self._rows.redo)
+                )
             except (OutcomeUnknown, Unavailable):
                 await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
@@ -185,7 +198,7 @@ class RecordFirstCommitPath:
         self._rows.add(
             CommitRow(
                 row.shard_id, row.seq, row.object_id, location.key, location.offset, location.length,
-                row.committed_ms, row.agent_id, row.entries, row.bases,
+                row.committed_ms, row.agent_id, row.entries, row.bases, row.change,
             )
         )  # fmt: skip
         return Commit(row.seq, row.object_id, location, row.committed_ms, self._agent_id, entries, heads)

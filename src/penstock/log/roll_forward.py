@@ -1,4 +1,5 @@
-"""What a start does before anything else: bring in the rows of commits that had not followed their objects yet.
+"""What a start does before anything else: bring in the rows of commits that had not followed their objects yet, and
+what these commits have changed beside.
 
 The last process may have died before the database had its last rows; their WAL objects say what they are to be (see
 wal_record.py). They are found by walking through the places that were begun last, from object to object, and count as
@@ -18,7 +19,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from penstock.base.randomness import Randomness
-from penstock.log.trailing_rows import LEAVES_OLD, CommitRow, insert_statement
+from penstock.log.trailing_rows import CommitRow, Redo, insert_script, nothing_to_redo
 from penstock.log.wal_record import COMMITS, HEAD_BYTES, RecordHead, is_whole, read_head, read_record
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import PAGE_BYTES, WalStore
@@ -31,12 +32,11 @@ BEHIND_BYTES = 4 * 1024 * 1024 + 512 * 1024
 """How far behind the last object of a place a successor would begin: no object is larger, but those that are alone."""
 OLDER_PLACES = 4
 """How many places are looked at that were begun before the last row: its successor is in the last one, mostly."""
-_INSERT = insert_statement() + LEAVES_OLD
 
 
 async def roll_forward(
     database: Database, wal: WalStore, *, randomness: Randomness, shard_id: int = 1,
-    on_lost: Callable[[int], None] = lambda commits: None,
+    on_lost: Callable[[int], None] = lambda commits: None, redo: Redo = nothing_to_redo,
 ) -> int:  # fmt: skip
     """Bring in what is missing and begin a new life; its number. Call it before `load_state`.
 
@@ -45,7 +45,7 @@ async def roll_forward(
     life, seq = await database.read(lambda: _known(shard_id))
     rows = list(found_rows(wal, life, seq, shard_id=shard_id, on_lost=on_lost)) if life else []
     secret = int.from_bytes(randomness.token(_SECRET_BYTES))
-    return await database.transaction(lambda: begin_life(rows, secret))
+    return await database.transaction(lambda: begin_life(rows, secret, redo))
 
 
 def found_rows(
@@ -104,7 +104,7 @@ def _row_of(wal: WalStore, key: str, offset: int, head: RecordHead, *, must_be_w
         return None
     return CommitRow(
         head.shard_id, head.seq, head.object_id, key, offset, head.object_bytes, head.committed_ms, head.agent_id,
-        record.entries, record.bases,
+        record.entries, record.bases, record.change,
     )  # fmt: skip
 
 
@@ -150,10 +150,9 @@ def secret_of(life: int) -> int:
     return life % _ONE_LIFE
 
 
-def begin_life(rows: Sequence[CommitRow], secret: int) -> Script[int]:
+def begin_life(rows: Sequence[CommitRow], secret: int, redo: Redo) -> Script[int]:
     """Write rows, which may be there already, and begin a new life; its number. No other record counts any more."""
-    for row in rows:
-        yield _INSERT, row
+    yield from insert_script(rows, redo)
     lives = yield (
         "INSERT INTO counter (name, value) VALUES ($1, $2 + $3)"
         " ON CONFLICT (name) DO UPDATE SET value = (counter.value / $2 + 1) * $2 + $3 RETURNING value",

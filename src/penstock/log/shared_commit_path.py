@@ -199,6 +199,9 @@ class SharedCommitPath:
         """The database has the row of a commit before anybody hears of it."""
         return self.follower.seq
 
+    async def store_changes(self) -> None:
+        """The same goes for what it changes."""
+
     def close(self) -> None:
         """Nothing is under way without its writer."""
 

@@ -4,6 +4,9 @@ What the database has is always a beginning of the commit log. So every attempt 
 be there, oldest first, and a row that is there already is left as it is: after a lost answer nobody has to find out
 what happened.
 
+A commit may have changed something else as well, which its object tells too (`CommitRow.change`). That becomes true in
+the database with the row, by whoever inserts it and by nobody else: where the row is already, something newer may be.
+
 A timer is set by the first row that waits, and by nothing else. Memory is bounded: when `is_full`, commits have to go
 through the database, and take the rows that wait along.
 """
@@ -19,9 +22,10 @@ from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
-from penstock.base.errors import PlatformError, Unavailable
+from penstock.base.errors import CorruptData, PlatformError, Unavailable
 from penstock.base.randomness import Randomness
-from penstock.metadata.sqlite_engine import translate
+from penstock.metadata.database import Script
+from penstock.metadata.sqlite_engine import run_script, translate
 
 T = TypeVar("T")
 APPLY_AFTER_S = 0.2
@@ -36,8 +40,12 @@ _STATEMENT_ROWS = (64, 8, 1)
 _log = logging.getLogger(__name__)
 
 
+Redo = Callable[[Sequence[bytes]], Script[None]]
+"""Makes changes true that commit records tell of, oldest first."""
+
+
 class CommitRow(NamedTuple):
-    """A row of `wal_commit`."""
+    """A row of `wal_commit`, and what becomes true with it."""
 
     shard_id: int
     seq: int
@@ -49,26 +57,54 @@ class CommitRow(NamedTuple):
     agent_id: int
     entries: bytes
     bases: bytes
+    change: bytes = b""
+    """What `Redo` is given. Not a column: empty, mostly."""
+
+
+_COLUMNS = CommitRow._fields[:-1]
 
 
 def insert_statement(rows: int = 1) -> str:
     """Writes that many rows. It fails where one is there already, unless `LEAVES_OLD` follows."""
-    width = len(CommitRow._fields)
+    width = len(_COLUMNS)
     values = (", ".join(f"${row * width + column + 1}" for column in range(width)) for row in range(rows))
-    return f"INSERT INTO wal_commit ({', '.join(CommitRow._fields)}) VALUES ({'), ('.join(values)})"
+    return f"INSERT INTO wal_commit ({', '.join(_COLUMNS)}) VALUES ({'), ('.join(values)})"
 
 
-LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING"
+LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING RETURNING seq"
+"""The answer is what was not there."""
+_INSERT_ONE = insert_statement() + LEAVES_OLD
 _INSERTS = [(rows, translate(insert_statement(rows) + LEAVES_OLD)) for rows in _STATEMENT_ROWS]
 
 
-def insert_rows(connection: sqlite3.Connection, rows: Sequence[CommitRow]) -> None:
+def nothing_to_redo(changes: Sequence[bytes]) -> Script[None]:
+    """For where commits change nothing else."""
+    raise CorruptData(f"{len(changes)} commits have changed what nobody knows")
+    yield
+
+
+def insert_rows(connection: sqlite3.Connection, rows: Sequence[CommitRow], redo: Redo) -> None:
     """Write rows that may be there already, inside whatever transaction is open."""
-    position = 0
+    position, inserted = 0, set[int]()
     for size, statement in _INSERTS:
         while len(rows) - position >= size:
-            connection.execute(statement, list(chain.from_iterable(rows[position : position + size])))
+            args = chain.from_iterable(row[:-1] for row in rows[position : position + size])
+            inserted.update(seq for (seq,) in connection.execute(statement, list(args)).fetchall())
             position += size
+    changes = [row.change for row in rows if row.change and row.seq in inserted]
+    if changes:
+        run_script(connection, lambda: redo(changes))
+
+
+def insert_script(rows: Sequence[CommitRow], redo: Redo) -> Script[None]:
+    """The same as a script."""
+    changes = []
+    for row in rows:
+        inserted = yield _INSERT_ONE, row[:-1]
+        if row.change and inserted:
+            changes.append(row.change)
+    if changes:
+        yield from redo(changes)
 
 
 class Submits(Protocol):
@@ -81,10 +117,12 @@ class Submits(Protocol):
 class TrailingRows:
     """The rows that the database does not have yet. On the loop's thread."""
 
-    def __init__(self, database: Submits, randomness: Randomness) -> None:
-        self._database, self._randomness = database, randomness
+    def __init__(self, database: Submits, randomness: Randomness, redo: Redo = nothing_to_redo) -> None:
+        self._database, self._randomness, self.redo = database, randomness, redo
         self._rows: deque[CommitRow] = deque()
         self._bytes = 0
+        self._changes = 0
+        """How many of the rows change something else."""
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -93,10 +131,20 @@ class TrailingRows:
         """Whether no more should be added."""
         return len(self._rows) >= MAX_ROWS or self._bytes >= MAX_BYTES
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether there is something that the database does not know beside commits."""
+        return self._changes > 0
+
+    def insert(self, connection: sqlite3.Connection, rows: Sequence[CommitRow]) -> None:
+        """Write rows of `waiting` as part of a transaction."""
+        insert_rows(connection, rows, self.redo)
+
     def add(self, row: CommitRow) -> None:
         """Keep the row of the newest commit."""
         self._rows.append(row)
         self._bytes += row.wal_length
+        self._changes += bool(row.change)
         if self._task is not None:
             return
         if len(self._rows) >= APPLY_FROM_ROWS:
@@ -112,7 +160,9 @@ class TrailingRows:
         """The database has these, which are the oldest."""
         last_seq, waiting = rows[-1].seq if rows else -1, self._rows
         while waiting and waiting[0].seq <= last_seq:
-            self._bytes -= waiting.popleft().wal_length
+            row = waiting.popleft()
+            self._bytes -= row.wal_length
+            self._changes -= bool(row.change)
 
     async def store(self) -> None:
         """Until the database has everything that is here now."""
@@ -128,6 +178,7 @@ class TrailingRows:
     def close(self) -> None:
         """Leave what waits to the next start."""
         self._rows.clear()
+        self._bytes = self._changes = 0
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
@@ -155,7 +206,7 @@ class TrailingRows:
         while self._rows:
             rows = list(islice(self._rows, AT_ONCE_ROWS))
             try:
-                await self._database.submit(partial(insert_rows, rows=rows))
+                await self._database.submit(partial(self.insert, rows=rows))
             except PlatformError as problem:
                 if not failed:
                     _log.error("rows of commits wait, as the database cannot take them: %s", problem)

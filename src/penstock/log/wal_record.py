@@ -13,9 +13,12 @@ complete when that was written. `life` is the number of the start that wrote the
 left behind in recycled space is never taken for a successor of what is known. A part of it is secret, so that nothing a
 producer sends is either.
 
-Layout, big-endian: magic, format u8, kind u8, reserved u16, object bytes u32, entries bytes u32, bases bytes u32,
+A commit may change something else as well: the state of transactional ids whose markers it holds, say. What its record
+tells of that is for others to understand; it becomes true together with the row.
+
+Layout, big-endian: magic, format u8, kind u8, change bytes u16, object bytes u32, entries bytes u32, bases bytes u32,
 life i64, sequence i64, committed ms i64, object id, agent i32, shard i32, CRC-32C u32 of everything else in the
-record; then the two columns of the row as they are (see commits.py).
+record; then the two columns of the row as they are (see commits.py), and the change.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ _MAGIC, _FORMAT = b"PWAL", 1
 _HEAD = Struct(">4sBBHIIIqqq16sii")
 _CRC = Struct(">I")
 HEAD_BYTES = _HEAD.size + _CRC.size
+CHANGE_BYTES_MAX = 0xFFFF
 
 
 class RecordHead(NamedTuple):
@@ -53,11 +57,12 @@ class RecordHead(NamedTuple):
     object_id: bytes
     agent_id: int
     shard_id: int
+    change_bytes: int = 0
 
     @property
     def record_bytes(self) -> int:
         """Size of the whole record."""
-        return HEAD_BYTES + self.entries_bytes + self.bases_bytes
+        return HEAD_BYTES + self.entries_bytes + self.bases_bytes + self.change_bytes
 
 
 class CommitRecord(NamedTuple):
@@ -66,6 +71,7 @@ class CommitRecord(NamedTuple):
     head: RecordHead
     entries: bytes
     bases: bytes
+    change: bytes
 
 
 def record_bytes_max(entries: int, batches: int) -> int:
@@ -73,14 +79,14 @@ def record_bytes_max(entries: int, batches: int) -> int:
     return HEAD_BYTES + packed_bytes_max(entries, batches)
 
 
-def write_record(body: memoryview, head: RecordHead, entries: bytes, bases: bytes) -> None:
+def write_record(body: memoryview, head: RecordHead, entries: bytes, bases: bytes, change: bytes = b"") -> None:
     """Put a record at the front of an object."""
     front = _HEAD.pack(
-        _MAGIC, _FORMAT, head.kind, 0, head.object_bytes, len(entries), len(bases), head.life, head.seq,
+        _MAGIC, _FORMAT, head.kind, len(change), head.object_bytes, len(entries), len(bases), head.life, head.seq,
         head.committed_ms, head.object_id, head.agent_id, head.shard_id,
     )  # fmt: skip
-    crc = crc32c(bases, crc32c(entries, crc32c(front)))
-    record = b"".join((front, _CRC.pack(crc), entries, bases))
+    crc = crc32c(change, crc32c(bases, crc32c(entries, crc32c(front))))
+    record = b"".join((front, _CRC.pack(crc), entries, bases, change))
     body[: len(record)] = record
 
 
@@ -88,10 +94,11 @@ def read_head(data: Buffer) -> RecordHead | None:
     """The front of a record; None if there is none."""
     if len(data) < HEAD_BYTES:
         return None
-    magic, version, kind, _, object_bytes, entries_bytes, bases_bytes, *rest = _HEAD.unpack_from(data)
-    if magic != _MAGIC or version != _FORMAT or object_bytes < HEAD_BYTES + entries_bytes + bases_bytes:
+    magic, version, kind, change_bytes, *rest = _HEAD.unpack_from(data)
+    if magic != _MAGIC or version != _FORMAT:
         return None
-    return RecordHead(kind, object_bytes, entries_bytes, bases_bytes, *rest)
+    head = RecordHead(kind, *rest)._replace(change_bytes=change_bytes)
+    return head if object_bytes >= head.record_bytes else None
 
 
 def read_record(body: memoryview) -> CommitRecord | None:
@@ -100,11 +107,12 @@ def read_record(body: memoryview) -> CommitRecord | None:
     if head is None or head.kind != COMMITS or len(body) < head.record_bytes:
         return None
     at = HEAD_BYTES + head.entries_bytes
-    entries, bases = bytes(body[HEAD_BYTES:at]), bytes(body[at : head.record_bytes])
+    end = at + head.bases_bytes
+    entries, bases, change = bytes(body[HEAD_BYTES:at]), bytes(body[at:end]), bytes(body[end : head.record_bytes])
     (expected,) = _CRC.unpack_from(body, _HEAD.size)
-    if crc32c(bases, crc32c(entries, crc32c(body[: _HEAD.size]))) != expected:
+    if crc32c(change, crc32c(bases, crc32c(entries, crc32c(body[: _HEAD.size])))) != expected:
         return None
-    return CommitRecord(head, entries, bases)
+    return CommitRecord(head, entries, bases, change)
 
 
 def is_whole(record: CommitRecord, body: memoryview) -> bool:

@@ -154,6 +154,10 @@ class Writer:
         if self._written is not None:
             await asyncio.shield(self._written)
 
+    async def store_changes(self) -> None:
+        """Until the database has what every flush so far has changed."""
+        await self._commit_path.store_changes()
+
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
         while self._scheduled or self._task is not None or self._dirty or self._passengers:
@@ -316,6 +320,8 @@ class Writer:
         if not shares:
             return flush
         front = self._commit_path.record_bytes(len(shares), sum(len(share.appended) for share in shares))
+        if front and flush.record:
+            front += len(flush.record)
         if self._sealing is not None:
             front += self._sealing.arrange(shares)
         body, chunk = self._arena.reserve(aligned(front + size))
@@ -334,6 +340,7 @@ class Writer:
         for passenger in waiting:
             if not passenger.board(flush):
                 self._passengers.append(passenger)
+        flush.all_aboard()
         size = 0
         for share in flush.shares:
             share.byte_start = size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from penstock.log.model import Partition
@@ -18,6 +19,10 @@ class Cell:
     """Partitions with batches of its transaction, as their logs say."""
     pending: dict[str, int] = field(default_factory=dict)
     """Groups that may have offsets of it, and since when."""
+    moving: asyncio.Future[None] | None = None
+    """Done when a flush has ended that changes the id; None if there is none."""
+    trails: bool = False
+    """Whether the database may not know yet what is in force."""
 
     @property
     def has_writes(self) -> bool:

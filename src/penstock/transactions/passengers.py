@@ -50,6 +50,14 @@ class Writes:
                 yield from store.forget(key)
         yield from store.end_offsets(sorted(self.ended))
 
+    def record(self) -> bytes | None:
+        """Ids and nothing else can be told by a record. Offsets of groups are changed by others too, in the database,
+        and ids that somebody else may decide tomorrow are proven there."""
+        states = [state for state in self.states.values() if state is not None]
+        if self._slots.is_shared or self.ended or len(states) < len(self.states):
+            return None
+        return store.pack_states(states)
+
 
 class _Passenger(Generic[T]):
     """Something that waits for the outcome of a flush."""
@@ -87,6 +95,7 @@ class Request(_Passenger[Decision]):
     def __init__(self, service: TransactionService, key: Key, decide: Decide, fresh_id: int | None) -> None:
         super().__init__(service, key)
         self._decide, self._fresh_id = decide, fresh_id
+        self._moving: Cell | None = None
 
     def board(self, flush: Flush) -> bool:
         """Decide on the state in force and on what the flush has of the producer."""
@@ -115,6 +124,9 @@ class Request(_Passenger[Decision]):
         if decision.state is None:
             return True  # A refusal, too, must be this coordinator's to give.
         writes.states[self._key] = decision.state
+        if cell is not None:
+            self._moving = cell
+            cell.moving = asyncio.get_running_loop().create_future()
         if cell is not None and seen is not None:
             if decision.ending is not None:
                 service.write_markers(flush, seen, decision.ending)
@@ -128,8 +140,19 @@ class Request(_Passenger[Decision]):
 
     def landed(self) -> None:
         """It is durable: from now on it is in force."""
+        self._moved()
         self._service.adopt(self._key, self._decision)
         self._answer(self._decision)
+
+    def failed(self, problem: PlatformError) -> None:
+        """It did not happen."""
+        self._moved()
+        super().failed(problem)
+
+    def _moved(self) -> None:
+        if self._moving is not None and self._moving.moving is not None:
+            self._moving.moving.set_result(None)
+            self._moving.moving = None
 
 
 def _is_other(before: Transaction, decision: Decision) -> bool:

@@ -18,10 +18,11 @@ few of them is taken back by it (`log/flush.py`), and an end of nothing is looke
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Fenced
+from penstock.base.errors import Fenced, PlatformError
 from penstock.coordination.model import Key, Loading
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import Outdated
@@ -156,6 +157,7 @@ class TransactionService:
         """A decision is durable."""
         if decision.state is not None:
             self._put(decision.state)
+            self._cells[key].trails = True
         if decision.ending is not None:
             # All of them have their markers, or their topics are deleted.
             self._cells[key].open = {}
@@ -242,6 +244,7 @@ class TransactionService:
 
         It has begun even if they turn out to be refused.
         """
+        await self._settle(key)
         cell = self._cells.get(key)
         txn = await self._known(key, cell)
         error = transitions.owner_error(txn, producer)
@@ -252,10 +255,27 @@ class TransactionService:
 
     async def add_error(self, key: Key, request: Add) -> ErrorCode | None:
         """What `add` would answer without changing anything; None if it has something to change."""
+        await self._settle(key)
         cell = self._cells.get(key)
         txn, has_batches = await self._known(key, cell), cell is not None and cell.has_writes
         decision = transitions.add(txn, request, self._clock.now_ms(), has_batches=has_batches)
         return decision.result.error if decision.state is None else None
+
+    async def _settle(self, key: Key) -> None:
+        """Until the database knows an id as it is in force: it is asked whether the transaction goes on, by who stores
+        offsets of it, and must not say so of one that a commit record has ended."""
+        while not self.slots.is_shared and (cell := self._cells.get(key)) is not None:
+            if cell.moving is not None:
+                await asyncio.wait((cell.moving,))
+            elif cell.trails:
+                cell.trails = False
+                try:
+                    await self._writer.store_changes()
+                except PlatformError:
+                    cell.trails = True
+                    raise
+            else:
+                return
 
     async def _known(self, key: Key, cell: Cell | None) -> Transaction | None:
         """An id as it is. Where several agents coordinate, another one may have changed it."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Any, TypeVar
 
+from penstock.base.errors import CorruptData
 from penstock.coordination.model import Key
 from penstock.metadata.database import Script
 from penstock.transactions.model import Transaction, TransactionState
@@ -23,6 +24,9 @@ _COLUMN_COUNT = 12
 _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", ")[2:])
 _ROWS_PER_STATEMENT = (32, 8, 1)
 """How many rows one statement writes: few different statements, so that prepared ones are reused."""
+
+_STATES_FORMAT = b"\x01"
+_STATE = Struct(">qqhqhqBqqHIH")
 
 T = TypeVar("T")
 Ended = tuple[int, int, bool]
@@ -111,6 +115,49 @@ def _chunks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
         size = next(size for size in _ROWS_PER_STATEMENT if size <= len(rows) - start)
         yield rows[start : start + size]
         start += size
+
+
+def pack_states(txns: Iterable[Transaction]) -> bytes:
+    """Transactional ids as a commit record tells of them."""
+    parts = [_STATES_FORMAT]
+    for txn in txns:
+        cluster_id, name = txn.key
+        id_, partitions, groups = name.encode(), pack_partitions(txn.partitions), pack_groups(txn.groups).encode()
+        parts += (
+            _STATE.pack(
+                cluster_id, txn.producer_id, txn.epoch, txn.last_producer_id, txn.last_epoch, txn.timeout_ms,
+                int(txn.state), txn.started_ms, txn.updated_ms, len(id_), len(partitions), len(groups),
+            ),
+            id_, partitions, groups,
+        )  # fmt: skip
+    return b"".join(parts)
+
+
+def unpack_states(blob: bytes) -> Iterator[Transaction]:
+    """Read what `pack_states` wrote; raise `CorruptData` on anything else."""
+    if blob[:1] != _STATES_FORMAT:
+        raise CorruptData(f"transactional ids of unknown format {blob[:1]!r}")
+    at = 1
+    while at < len(blob):
+        cluster_id, producer_id, epoch, last_id, last_epoch, timeout_ms, state, started_ms, updated_ms, *sizes = (
+            _STATE.unpack_from(blob, at)
+        )
+        pieces, at = [], at + _STATE.size
+        for size in sizes:
+            pieces.append(blob[at : at + size])
+            at += size
+        yield Transaction(
+            key=(cluster_id, pieces[0].decode()), producer_id=producer_id, epoch=epoch, last_producer_id=last_id,
+            last_epoch=last_epoch, timeout_ms=timeout_ms, state=TransactionState(state),
+            partitions=unpack_partitions(pieces[1]), groups=unpack_groups(pieces[2].decode()), started_ms=started_ms,
+            updated_ms=updated_ms,
+        )  # fmt: skip
+
+
+def redo(changes: Iterable[bytes]) -> Script[None]:
+    """Store what commit records tell of transactional ids, oldest first."""
+    latest = {txn.key: txn for change in changes for txn in unpack_states(change)}
+    yield from put(*(latest[key] for key in sorted(latest)))
 
 
 def forget(key: Key) -> Script[None]:

@@ -34,7 +34,7 @@ def object_of(*bases: int, kind: int = COMMITS) -> bytearray:
         producer = ProducerBatch(7, 0, 0, 1, 0, 5, 1)
         entries.append(CommitEntry(number, position, len(data), 2, 1, 5, (producer,)))
         position += len(data)
-    head = RecordHead(kind, len(body), 0, 0, 3, 9, 1_700_000_000_000, b"i" * 16, 1, 1)
+    head = RecordHead(kind, len(body), 0, 0, 3, 9, 1_700_000_000_000, b"i" * 16, 1, 1, 0)
     write_record(memoryview(body), head, pack_entries(entries), pack_bases(bases))
     return body
 
