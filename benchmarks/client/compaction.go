@@ -98,13 +98,17 @@ func runCompaction(ctx context.Context, o options, m *marks) (figures, error) {
 }
 
 func sizeOf(ctx context.Context, admin *kadm.Client, topic string) (int64, error) {
-	all, err := admin.DescribeAllLogDirs(ctx, kadm.TopicsSet{topic: nil})
+	all, err := admin.DescribeAllLogDirs(ctx, nil)
 	if err != nil {
 		return 0, err
 	}
 	var size int64
 	for _, dirs := range all {
-		size += dirs.Size()
+		dirs.EachPartition(func(partition kadm.DescribedLogDirPartition) {
+			if partition.Topic == topic {
+				size += partition.Size
+			}
+		})
 	}
 	return size, nil
 }

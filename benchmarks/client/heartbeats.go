@@ -76,6 +76,10 @@ func findCoordinator(ctx context.Context, o options, group string) error {
 	request := kmsg.NewPtrDescribeGroupsRequest()
 	request.Groups = []string{group}
 	_, err = request.RequestWith(ctx, client)
+	for err != nil && ctx.Err() == nil {
+		wait(ctx, 100*time.Millisecond)
+		_, err = request.RequestWith(ctx, client)
+	}
 	return err
 }
 
