@@ -6,8 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pytest
 from fixtures.clocks import ManualClock
 
+from penstock.base.errors import CorruptData
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store as group_store
@@ -49,6 +51,18 @@ async def test_ids_come_back_as_they_were_stored(database: Any) -> None:
     assert sorted(found, key=lambda txn: txn.key) == [ORDERS, PLAIN]
     await database.transaction(lambda: store.forget(ORDERS.key))
     assert await database.read(store.load) == [PLAIN]
+
+
+async def test_what_commit_records_tell_of_ids_is_stored(database: Any) -> None:
+    """Oldest first: the last that is told of an id is what is in force."""
+    ended = replace(ORDERS, state=TransactionState.COMPLETE_COMMIT, epoch=4, partitions=frozenset(), groups=frozenset())
+    assert list(store.unpack_states(store.pack_states([ORDERS, PLAIN]))) == [ORDERS, PLAIN]
+    changes = [store.pack_states([ORDERS, PLAIN]), store.pack_states([]), store.pack_states([ended])]
+    for _ in range(2):
+        await database.transaction(lambda: store.redo(changes))
+    assert sorted(await database.read(store.load), key=lambda txn: txn.key) == [ended, PLAIN]
+    with pytest.raises(CorruptData):
+        list(store.unpack_states(b"\x02"))
 
 
 async def test_offsets_wait_for_the_end(database: Any) -> None:

@@ -164,6 +164,23 @@ def records_are_not_rolled_forward(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(roll_forward, "found_rows", lambda *args, **options: [])
 
 
+def what_records_tell_of_transactions_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    def nothing(changes: object) -> Script[None]:
+        return
+        yield
+
+    patch.setattr(transaction_store, "redo", nothing)
+
+
+def offsets_do_not_wait_for_ends_on_their_way(patch: pytest.MonkeyPatch) -> None:
+    """The database is asked whether a transaction goes on before it knows of its end."""
+
+    async def nothing(*args: object) -> None:
+        pass
+
+    patch.setattr(TransactionService, "_settle", nothing)
+
+
 def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
     class LazyWal(places.FaultyWal):
         """Says that an object is stored, and stores it a moment later."""
@@ -621,6 +638,8 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (acknowledged_before_the_commit, LOG),
     (failed_writes_are_not_made_void, LOG),
     (records_are_not_rolled_forward, LOG),
+    (what_records_tell_of_transactions_is_forgotten, TRANSACTIONS),
+    (offsets_do_not_wait_for_ends_on_their_way, TRANSACTIONS),
     (objects_are_not_durable_when_named, LOG),
     (batches_are_cut, LOG),
     (space_is_released_before_the_commit, COMPACTION),

@@ -98,7 +98,7 @@ def read_head(data: Buffer) -> RecordHead | None:
     if magic != _MAGIC or version != _FORMAT:
         return None
     head = RecordHead(kind, *rest)._replace(change_bytes=change_bytes)
-    return head if object_bytes >= head.record_bytes else None
+    return head if head.object_bytes >= head.record_bytes else None
 
 
 def read_record(body: memoryview) -> CommitRecord | None:

@@ -12,17 +12,19 @@ import pytest
 from fixtures.clocks import ManualClock
 from fixtures.log_world import append, batch, batches_in, topic_of
 
-from penstock.base.errors import OutcomeUnknown
+from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log import trailing_rows
 from penstock.log.commit_path import Change, EmbeddedCommitPath
+from penstock.log.flush import Flush
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import commits_after, load_state
 from penstock.log.registry import Registry
 from penstock.log.roll_forward import OLDER_PLACES, roll_forward
 from penstock.log.trailing_rows import TrailingRows
-from penstock.log.wal_record import HEAD_BYTES, read_record, write_record
+from penstock.log.wal_record import CHANGE_BYTES_MAX, HEAD_BYTES, read_record, write_record
 from penstock.log.writer import Writer
+from penstock.metadata.database import Script
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.migrate import migrate
 from penstock.storage.arena import Arena
@@ -31,6 +33,41 @@ from penstock.storage.wal import Buffer, WalLocation
 from penstock.wire.error_codes import ErrorCode
 
 Fault = Literal["before", "after"]
+
+
+def redo(changes: Sequence[bytes]) -> Script[None]:
+    """Changes are names of counters; each counts how often it was made true, and they are kept in their order."""
+    for change in changes:
+        yield (
+            "INSERT INTO counter (name, value) VALUES ($1, 1)"
+            " ON CONFLICT (name) DO UPDATE SET value = counter.value + 1",
+            (change.decode(),),
+        )
+
+
+class Named:
+    """A passenger that changes something a record can tell."""
+
+    def __init__(self, name: bytes, *, record: bool = True) -> None:
+        self.name, self._record = name, record
+        self.landed_at: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def board(self, flush: Flush) -> bool:
+        flush.join(self)
+        flush.gather(Named, lambda: self)
+        return True
+
+    def script(self) -> Script[None]:
+        yield from redo([self.name])
+
+    def record(self) -> bytes | None:
+        return self.name if self._record else None
+
+    def landed(self) -> None:
+        self.landed_at.set_result(None)
+
+    def failed(self, problem: PlatformError) -> None:
+        self.landed_at.set_exception(problem)
 
 
 class World:
@@ -51,8 +88,8 @@ class World:
         self.registry.add(self.topic)
         self.lost: list[int] = []
         life = await roll_forward(
-            self.database, self.wal, randomness=self.randomness, on_lost=self.lost.append
-        )  # fmt: skip
+            self.database, self.wal, randomness=self.randomness, on_lost=self.lost.append, redo=redo
+        )
         seq = await load_state(self.database, self.registry, self.wal)
         write = self.wal.append
 
@@ -62,7 +99,7 @@ class World:
             return location
 
         self.wal.append = appending  # type: ignore[method-assign]
-        self.rows = TrailingRows(self.database, self.randomness)
+        self.rows = TrailingRows(self.database, self.randomness, redo)
         through_database = EmbeddedCommitPath(
             database=self.database, wal=self.wal, clock=self.clock, randomness=self.randomness, seq=seq,
             inline=self.inline, rows=self.rows,
@@ -88,6 +125,15 @@ class World:
         target = self.topic.partitions[partition]
         batches = [(target, batch(2, producer_id=7, epoch=0, sequence=sequence)) for sequence in sequences]
         return [(answer.error, answer.base_offset) for answer in await append(self.writer, *batches)]
+
+    async def append_with(self, passenger: Named, sequence: int) -> list[Any]:
+        self.writer.take_along(passenger)
+        return await self.append(sequence)
+
+    async def counted(self) -> dict[str, int]:
+        """The changes that the database has, and how often they were made true."""
+        rows = await self.database.statement("SELECT name, value FROM counter WHERE name LIKE 'change%' ORDER BY name")
+        return dict(rows)
 
     async def stored(self) -> int:
         """How many commits have rows."""
@@ -154,6 +200,69 @@ async def test_a_change_takes_the_rows_along(world: World) -> None:
     await world.path.change(Change(script=script))
     assert await world.stored() == 1
     assert await world.append(2) == [(GOOD, 2)]
+
+
+async def test_a_change_that_a_record_tells_follows_with_its_row(world: World) -> None:
+    assert await world.append_with(Named(b"change 1"), 0) == [(GOOD, 0)]
+    assert await world.append_with(Named(b"change 2"), 2) == [(GOOD, 2)]
+    assert await world.counted() == {}
+    assert world.rows.has_changes
+    world.planned = ["before", "after"]
+    await world.path.store_changes()
+    assert await world.counted() == {"change 1": 1, "change 2": 1}
+    assert await world.stored() == 2
+    assert not world.rows.has_changes
+    await world.restart()
+    assert await world.counted() == {"change 1": 1, "change 2": 1}
+
+
+async def test_a_start_makes_changes_true_that_had_no_rows(world: World) -> None:
+    await world.append_with(Named(b"change 1"), 0)
+    await world.path.store_rows()
+    await world.append(2)
+    await world.append_with(Named(b"change 2"), 4)
+    await world.restart()
+    assert await world.counted() == {"change 1": 1, "change 2": 1}
+    assert world.topic.partitions[0].next_offset == 6
+
+
+async def test_changes_keep_their_order_with_those_of_the_database(world: World) -> None:
+    """One that only its script can tell takes those along that wait, and none of them is made true once more."""
+    await world.append_with(Named(b"change 1"), 0)
+    stored = asyncio.ensure_future(world.path.store_rows())
+    await world.append_with(Named(b"change 2", record=False), 2)
+    await stored
+    await world.append_with(Named(b"change 3"), 4)
+    await world.path.change(Change(script=Named(b"change 4").script))
+    assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}
+    await world.restart()
+    assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}
+
+
+async def test_a_change_that_failed_is_never_made_true(world: World) -> None:
+    await world.append_with(Named(b"change 1"), 0)
+
+    def fail() -> None:
+        raise OutcomeUnknown("the answer was lost")
+
+    world.after_write = fail
+    lost = Named(b"change 2")
+    ((error, _),) = await world.append_with(lost, 2)
+    assert error is ErrorCode.KAFKA_STORAGE_ERROR
+    assert isinstance(lost.landed_at.exception(), Unavailable)
+    world.after_write = lambda: None
+    assert await world.append_with(Named(b"change 3"), 2) == [(GOOD, 2)]
+    await world.restart()
+    assert await world.counted() == {"change 1": 1, "change 3": 1}
+    assert world.topic.partitions[0].next_offset == 4
+
+
+async def test_a_change_too_large_for_a_record_goes_through_the_database(world: World) -> None:
+    name = b"change " + b"x" * CHANGE_BYTES_MAX
+    assert await world.append_with(Named(name), 0) == [(GOOD, 0)]
+    assert await world.counted() == {name.decode(): 1}
+    assert await world.stored() == 1
+    assert not world.rows.has_changes
 
 
 async def test_what_failed_does_not_come_back(world: World) -> None:
@@ -381,7 +490,7 @@ async def test_what_producers_have_sent_is_never_a_record(world: World) -> None:
     assert record.head.seq == 3
     for number in range(10):
         head = record.head._replace(life=number, seq=4, object_id=number.to_bytes(16))
-        write_record(memoryview(forged), head, record.entries, record.bases)
+        write_record(memoryview(forged), head, record.entries, record.bases, record.change)
         with (world.directory / last.location.key).open("r+b") as file:
             file.seek(last.location.offset + 4096 * (1 + number))
             file.write(forged)

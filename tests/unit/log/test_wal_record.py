@@ -34,7 +34,7 @@ def object_of(*bases: int, kind: int = COMMITS) -> bytearray:
         producer = ProducerBatch(7, 0, 0, 1, 0, 5, 1)
         entries.append(CommitEntry(number, position, len(data), 2, 1, 5, (producer,)))
         position += len(data)
-    head = RecordHead(kind, len(body), 0, 0, 3, 9, 1_700_000_000_000, b"i" * 16, 1, 1, 0)
+    head = RecordHead(kind, len(body), 0, 0, 3, 9, 1_700_000_000_000, b"i" * 16, 1, 1)
     write_record(memoryview(body), head, pack_entries(entries), pack_bases(bases))
     return body
 
@@ -43,7 +43,7 @@ def test_what_is_written_is_read() -> None:
     body = memoryview(object_of(40, 7))
     record = read_record(body)
     assert record is not None
-    assert record.head[4:] == (3, 9, 1_700_000_000_000, b"i" * 16, 1, 1)
+    assert record.head[4:] == (3, 9, 1_700_000_000_000, b"i" * 16, 1, 1, 0)
     assert record.bases == pack_bases((40, 7))
     assert record.head.object_bytes == len(body)
     assert record.head.record_bytes <= record_bytes_max(2, 2)
