@@ -1,7 +1,6 @@
 import java.io.BufferedReader;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
-import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.PrintStream;
 import java.lang.reflect.InvocationTargetException;
@@ -56,6 +55,7 @@ public final class Tools {
     }
 
     private static final List<Integer> CODES = new ArrayList<>();
+    private static final PrintStream ERRORS = System.err;
     private static final List<Runnable> HOOKS = new ArrayList<>();
 
     public static void main(String[] arguments) throws Exception {
@@ -75,27 +75,24 @@ public final class Tools {
 
     private static int run(String tool, String input, List<String> arguments, ByteArrayOutputStream printed)
             throws ReflectiveOperationException {
-        InputStream in = System.in;
-        PrintStream out = System.out;
-        PrintStream err = System.err;
         CODES.clear();
         HOOKS.clear();
-        try (PrintStream to = new PrintStream(printed, true, StandardCharsets.UTF_8)) {
-            System.setIn(new ByteArrayInputStream(input.getBytes(StandardCharsets.UTF_8)));
-            System.setOut(to);
-            System.setErr(to);
+        PrintStream to = new PrintStream(printed, true, StandardCharsets.UTF_8);
+        System.setIn(new ByteArrayInputStream(input.getBytes(StandardCharsets.UTF_8)));
+        System.setOut(to);
+        System.setErr(to);
+        try {
             Class.forName(tool, true, new Fresh()).getMethod("main", String[].class)
                     .invoke(null, (Object) arguments.toArray(String[]::new));
         } catch (InvocationTargetException problem) {
             if (CODES.isEmpty()) {
-                problem.getCause().printStackTrace(new PrintStream(printed, true, StandardCharsets.UTF_8));
+                problem.getCause().printStackTrace(to);
                 CODES.add(1);
             }
-        } finally {
-            System.setIn(in);
-            System.setOut(out);
-            System.setErr(err);
         }
+        HOOKS.forEach(Runnable::run); // What Java does when it ends.
+        System.setOut(ERRORS); // For what threads print that are still there.
+        System.setErr(ERRORS);
         return CODES.isEmpty() ? 0 : CODES.get(0);
     }
 
