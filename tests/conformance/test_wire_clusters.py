@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import pytest
 from fixtures.raw_client import ConnectionClosed
-from fixtures.secured import Secured
+from fixtures.secured import PASSWORD, Secured
 from fixtures.server import Server
 from fixtures.wire import Wire, batch
 
+from penstock.cli.kafka import sasl
+from penstock.cli.kafka.security import Security
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages import metadata
+from penstock.wire.messages import alter_user_scram_credentials, metadata
 from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
 from penstock.wire.messages.alter_environments import AlterEnvironmentsRequest
 from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest, ServiceAccountCreation
@@ -156,6 +159,43 @@ def test_who_is_called_like_an_administrator_is_none(secured: Secured) -> None:
     with log_in(secured, *key) as tenant:
         assert enter(tenant, "default") == NOT_ALLOWED
         assert tenant.metadata(None).topics == []
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+def test_a_user_says_by_its_name_where_it_is(secured: Secured, mechanism: str) -> None:
+    cluster = f"named-{mechanism.lower()}"
+    with log_in(secured, "alice", "a secret, of alice") as admin:
+        kafka_id = make_cluster(admin, cluster)
+        assert enter(admin, cluster) == 0
+        salted = hashlib.pbkdf2_hmac("sha256", b"of bob", b"salt" * 4, 4096)
+        upsertion = alter_user_scram_credentials.ScramCredentialUpsertion(
+            name="bob", mechanism=1, iterations=4096, salt=b"salt" * 4, salted_password=salted
+        )
+        request = alter_user_scram_credentials.AlterUserScramCredentialsRequest(upsertions=[upsertion])
+        assert admin.call(K.ALTER_USER_SCRAM_CREDENTIALS, 0, request).results[0].error_code == 0
+    assert proves(secured, mechanism, f"bob@{cluster}", "of bob") == kafka_id
+    for name, password in (
+        (f"bob@{cluster}", "wrong"), ("bob", "of bob"), ("bob@nobody", "of bob"), (f"alice@{cluster}", PASSWORD),
+        (f"@{cluster}", "of bob"),
+    ):  # fmt: skip
+        assert proves(secured, mechanism, name, password) is None, name
+
+
+def proves(secured: Secured, mechanism: str, user: str, password: str) -> str | None:
+    """The cluster that somebody gets into, if they do."""
+    with secured.wire("SASL_PLAINTEXT") as wire:
+        wire.call(K.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism=mechanism))
+        exchange = sasl.messages(Security(mechanism=mechanism, user=user, password=password), "abcdefgh")
+        token = next(exchange)
+        while True:
+            answer = wire.call(K.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=token))
+            if answer.error_code:
+                assert answer.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
+                return None
+            try:
+                token = exchange.send(bytes(answer.auth_bytes))
+            except StopIteration:
+                return str(wire.metadata([]).cluster_id)
 
 
 def test_without_credentials_nobody_gets_anywhere_else_once_others_need_them(secured: Secured) -> None:

@@ -575,6 +575,7 @@ class Agent:
                 on_thread=on_thread,
                 bearer_tokens=issuer,
                 token_rules=self.token_rules,
+                cluster_named=self.clusters.id_of,
             ),
             dispatch=dispatch,
             clock=clock,

@@ -64,6 +64,11 @@ class Clusters:
         cluster = self._by_name.get(name)
         return cluster if cluster is not None and cluster.state is State.ACTIVE else None
 
+    def id_of(self, name: str) -> int | None:
+        """The id of the cluster of that name, or None."""
+        cluster = self.by_name(name)
+        return None if cluster is None else cluster.cluster_id
+
     def found(self, name: str) -> Cluster:
         """The cluster of that name. Raises `Missing`, or `Forbidden` when it is going."""
         return transitions.found(self._by_name, name)

@@ -30,6 +30,8 @@ T = TypeVar("T")
 CHECKS_AT_ONCE = 2
 """How many passwords are computed at the same time; the others wait."""
 MAX_WAITING_CHECKS = 1000
+NOWHERE = -1
+"""A virtual cluster that there never is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +76,11 @@ class Authenticator:
     def __init__(
         self, *, database: Database, clock: Clock, randomness: Randomness, on_thread: OnThread,
         bearer_tokens: BearerTokens | None = None, token_rules: TokenRules | None = None,
+        cluster_named: Callable[[str], int | None] = lambda name: None,
     ) -> None:  # fmt: skip
         self._database, self._clock, self._randomness = database, clock, randomness
         self._on_thread, self._bearer_tokens, self._token_rules = on_thread, bearer_tokens, token_rules
+        self._cluster_named = cluster_named
         self._decoy_secret = randomness.token(32)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._waiting = 0
@@ -90,6 +94,24 @@ class Authenticator:
             return _Bearer(self._bearer_tokens, cluster_id)
         return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id)
 
+    def _elsewhere(self, name: str) -> tuple[str, int] | None:
+        """Of `name@cluster`, both. Who has the whole name comes first: it may be an address of somebody who is not in a
+        cluster of that name. Where there is no such cluster it is looked in vain all the same, for as long."""
+        inside, _, cluster = name.rpartition("@")
+        if not inside:
+            return None
+        cluster_id = self._cluster_named(cluster)
+        return inside, NOWHERE if cluster_id is None else cluster_id
+
+    async def _credentials(self, cluster_id: int, name: str) -> tuple[list[Credential], Identity]:
+        """What a name is checked with, there or in the cluster it says itself, and whom that proves."""
+        found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
+        elsewhere = None if found else self._elsewhere(name)
+        if elsewhere is not None:
+            name, cluster_id = elsewhere
+            found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
+        return found, Identity(principal=user(name), cluster_id=cluster_id)
+
     async def password_identity(self, name: str, password: str, cluster_id: int, claim: Claim) -> Identity:
         """Whom a name and a password prove. Raises `Denied`."""
         if looks_like_key(name):
@@ -99,12 +121,12 @@ class Authenticator:
                 if not key.has_secret(password) or key.has_expired(self._clock.now_ms()):
                     raise plain.wrong_password()
                 return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
-        found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
+        found, identity = await self._credentials(cluster_id, name)
         claim.found(name, there_is=bool(found))
         credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
         if not await self._computed(lambda: scram.has_password(credential, password.encode("utf-8"))) or not found:
             raise plain.wrong_password()
-        return Identity(principal=user(name), cluster_id=cluster_id)
+        return identity
 
     async def _computed(self, work: Callable[[], T]) -> T:
         if self._waiting >= MAX_WAITING_CHECKS:
@@ -122,8 +144,7 @@ class Authenticator:
         """What a name is checked with, and whom that proves. Nobody fulfils it if there is no such name."""
         if first.is_token:
             return await self._token_check(mechanism, first.name, cluster_id, claim)
-        identity = Identity(principal=user(first.name), cluster_id=cluster_id)
-        found = await self._database.read(lambda: store.credentials_of(cluster_id, first.name))
+        found, identity = await self._credentials(cluster_id, first.name)
         claim.found(first.name, there_is=bool(found))
         for credential in found:
             if credential.mechanism is mechanism:
@@ -136,6 +157,10 @@ class Authenticator:
         rules = self._token_rules
         if rules is not None:
             token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
+            elsewhere = None if token is not None else self._elsewhere(token_id)
+            if elsewhere is not None:
+                token_id, cluster_id = elsewhere
+                token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
             claim.found(token_id, there_is=token is not None)
             if token is not None and not token.has_expired(self._clock.now_ms()):
                 credential = await self._computed(lambda: rules.credential(token_id, mechanism))
