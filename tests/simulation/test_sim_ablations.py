@@ -75,7 +75,7 @@ from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import LeasedSlots
 from penstock.wire.error_codes import ErrorCode
 
-ENOUGH_SEEDS = 150
+ENOUGH_SEEDS = 250
 KNOWN = Path(__file__).with_name("ablation_seeds.toml")
 """Seeds that show it, which saves most of the time this takes. Written anew with PENSTOCK_SIM_NOTE=1."""
 Ablation = Callable[[pytest.MonkeyPatch], None]
