@@ -47,6 +47,8 @@ class Client:
     told: Used | None = None
     """What it was told last, and has not acted upon."""
     is_classic: bool = False
+    missed: bool = False
+    """Whether an answer was lost: then clients say all there is to say, so that they are told all again."""
 
     def owned(self) -> dict[bytes, set[int]]:
         owned: dict[bytes, set[int]] = {}
@@ -114,6 +116,7 @@ class ConsumerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), gives_back=st.booleans(), full=st.booleans(), lost=st.booleans())
     def beat(self, data: st.DataObject, gives_back: bool, full: bool, lost: bool) -> None:
         client = self.modern(data)
+        full = full or client.missed
         if gives_back and client.told is not None:
             client.uses &= client.told
             client.told = None
@@ -127,6 +130,7 @@ class ConsumerMachine(RuleBasedStateMachine):
             expect(refused, *FENCED)
             del self.clients[client.member_id]  # It drops everything.
             return
+        client.missed = lost
         if not lost:
             self.hear(client, answer)
 
@@ -138,6 +142,8 @@ class ConsumerMachine(RuleBasedStateMachine):
         self.beat_with(client, topics=set(topics))
 
     def beat_with(self, client: Client, **more) -> None:
+        if client.missed:
+            more, client.missed = {"topics": set(client.topics), **more}, False
         try:
             answer = self.bench.beat(
                 client.member_id, client.epoch, owned=client.owned(), instance_id=client.instance_id,
