@@ -181,9 +181,28 @@ def test_a_user_says_by_its_name_where_it_is(secured: Secured, mechanism: str) -
         assert proves(secured, mechanism, name, password) is None, name
 
 
-def proves(secured: Secured, mechanism: str, user: str, password: str) -> str | None:
+def test_the_server_name_of_tls_says_where_a_client_is(secured: Secured) -> None:
+    with log_in(secured, "alice", "a secret, of alice") as admin:
+        kafka_id, default_id = make_cluster(admin, "by-name"), admin.metadata([]).cluster_id
+        assert enter(admin, "by-name") == 0
+        key_id, secret = api_key(admin, "app")
+    for mechanism, name, user, password, expected in (
+        ("PLAIN", "by-name.kafka.test", key_id, secret, kafka_id),
+        ("PLAIN", "BY-NAME.kafka.test", key_id, secret, kafka_id),
+        ("PLAIN", "localhost", key_id, secret, kafka_id),
+        ("PLAIN", "default.kafka.test", key_id, secret, None),
+        ("PLAIN", "nobody.kafka.test", key_id, secret, None),
+        ("SCRAM-SHA-256", "default.kafka.test", "alice", PASSWORD, default_id),
+        ("SCRAM-SHA-256", "by-name.kafka.test", "alice", PASSWORD, None),
+        ("SCRAM-SHA-256", "by-name.kafka.test", "alice@default", PASSWORD, None),
+        ("SCRAM-SHA-256", "nobody.kafka.test", "alice", PASSWORD, None),
+    ):
+        assert proves(secured, mechanism, user, password, server_name=name) == expected, (name, user)
+
+
+def proves(secured: Secured, mechanism: str, user: str, password: str, *, server_name: str = "") -> str | None:
     """The cluster that somebody gets into, if they do."""
-    with secured.wire("SASL_PLAINTEXT") as wire:
+    with secured.wire("SASL_PLAINTEXT") if not server_name else by_name(secured, server_name) as wire:
         wire.call(K.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism=mechanism))
         exchange = sasl.messages(Security(mechanism=mechanism, user=user, password=password), "abcdefgh")
         token = next(exchange)
@@ -195,7 +214,20 @@ def proves(secured: Secured, mechanism: str, user: str, password: str) -> str | 
             try:
                 token = exchange.send(bytes(answer.auth_bytes))
             except StopIteration:
-                return str(wire.metadata([]).cluster_id)
+                found = wire.metadata([])
+                # They come back by the name that said where they are.
+                expected = server_name.lower() if server_name.lower().endswith(".kafka.test") else "127.0.0.1"
+                assert found.brokers[0].host == expected
+                return str(found.cluster_id)
+
+
+def by_name(secured: Secured, server_name: str) -> Wire:
+    """A connection by TLS that asks for a server of that name."""
+    tls = secured.context()
+    tls.check_hostname = False
+    wire = Wire(secured.at("SASL_SSL"))
+    wire.socket = tls.wrap_socket(wire.socket, server_hostname=server_name)
+    return wire
 
 
 def test_without_credentials_nobody_gets_anywhere_else_once_others_need_them(secured: Secured) -> None:

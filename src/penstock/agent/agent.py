@@ -536,7 +536,11 @@ class Agent:
         self._closing.push_async_callback(self._drain)
         self._closing.callback(server.stop_listening)
         for listener in self.listeners:
-            tls = ServerTls(listener.tls, self.clock) if listener.tls is not None else None
+            tls = (
+                ServerTls(listener.tls, self.clock, domain=listener.sni_domain, cluster_named=self.clusters.id_of)
+                if listener.tls is not None
+                else None
+            )
             port = self.ports[listener.name] = server.listen(listener, tls)
             host, advertised_port = listener.advertised or (listener.host, port)
             self.brokers.advertise(host, advertised_port, listener.name)

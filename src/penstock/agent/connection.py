@@ -93,7 +93,7 @@ class Connection:
         "_sock", "_writing", "answer", "cancel_wait", "closed", "connection_id", "correlation_id", "counted_in",
         "fd", "host",
         "identity", "last_active", "listener", "login", "max_frame_bytes", "must_log_in_by", "out_bytes", "port",
-        "produces", "software", "stalled_since", "task", "throttle_ms",
+        "produces", "server_name", "software", "stalled_since", "task", "throttle_ms",
     )  # fmt: skip
 
     def __init__(
@@ -107,6 +107,8 @@ class Connection:
         self.software: tuple[str, str] | None = None
         """Name and version of the client's program, if it said so."""
         self.connection_id = connection_id
+        self.server_name = identity.server_name
+        """By which name TLS was asked for a cluster here."""
         self.counted_in: int | None = None
         """Among whose connections it is counted; nobody's before it is proven whose it is."""
         self.correlation_id = 0
@@ -313,6 +315,7 @@ class Connection:
                 client_software_name=software_name,
                 client_software_version=software_version,
                 listener_name=listener.name,
+                server_name=self.server_name,
                 security_protocol=listener.protocol,
                 token_authenticated=identity.token_authenticated,
                 is_platform_admin=identity.is_platform_admin,

@@ -63,6 +63,8 @@ class Login:
 
     cluster_id: int
     """The virtual cluster in which names are looked up that do not say so themselves."""
+    is_bound: bool = False
+    """Whether nobody of another one can log in here."""
     stage: Stage = Stage.HANDSHAKE
     version_requests: int = 0
     mechanism: str = ""
@@ -106,7 +108,7 @@ class Gate:
     def admit(self, connection: Connection) -> None:
         """A connection begins."""
         if connection.listener.uses_sasl:
-            connection.login = Login(cluster_id=connection.identity.cluster_id)
+            connection.login = Login(cluster_id=connection.identity.cluster_id, is_bound=connection.identity.is_bound)
             connection.answer = self._before
             connection.max_frame_bytes = self._max_receive_bytes
             connection.must_log_in_by = self._clock.monotonic() + LOGIN_S
@@ -177,7 +179,7 @@ class Gate:
             )
         else:
             login.mechanism = mechanism
-            login.exchange = self._authenticator.begin(mechanism, login.cluster_id)
+            login.exchange = self._authenticator.begin(mechanism, login.cluster_id, is_bound=login.is_bound)
         login.stage = Stage.TOKEN
         connection.fill(
             connection.open_slot(), codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)

@@ -33,6 +33,7 @@ class Listener:
     advertised: tuple[str, int] | None = None
     mechanisms: tuple[str, ...] = ()
     tls: TlsOptions | None = None
+    sni_domain: str | None = None
 
     @property
     def uses_tls(self) -> bool:
@@ -85,8 +86,13 @@ def _listener(given: ListenerOptions, options: UpOptions) -> Listener:
         raise InvalidRequest(f"listener {given.name} has SASL mechanisms, but its protocol is {given.protocol}")
     listener = Listener(
         name=given.name, protocol=given.protocol, host=given.host, port=given.port, advertised=given.advertised,
-        mechanisms=mechanisms, tls=given.tls if given.protocol.endswith("SSL") else None,
+        mechanisms=mechanisms, tls=given.tls if given.protocol.endswith("SSL") else None, sni_domain=given.sni_domain,
     )  # fmt: skip
+    if listener.sni_domain is not None and listener.protocol != "SASL_SSL":
+        raise InvalidRequest(
+            f"listener {given.name} has an sni-domain: a name that is only asked for lets nobody into a cluster. Use"
+            " SASL_SSL, where credentials of that cluster have to follow"
+        )
     _check_mechanisms(listener, options)
     _check_tls(listener)
     if not is_loopback(given.host):

@@ -227,14 +227,14 @@ class Server:
             self._handshakes.discard(handshake)
             if problem is None:
                 try:
-                    identity = NOBODY if listener.uses_sasl else tls.identity_of(handshake.sock)
+                    identity = (tls.place_of if listener.uses_sasl else tls.identity_of)(handshake.sock)
                 except Denied as denied:
                     problem = str(denied)
                     handshake.is_denied = True
                     handshake.sock.close()
                 else:
                     self._connect(TlsStream(handshake.sock), host, listener, identity, port)
-                    if identity is not NOBODY:
+                    if identity is not NOBODY and not listener.uses_sasl:
                         self._tell(host, listener, self._last_id, identity)
                     return
             if handshake.is_denied:

@@ -19,12 +19,13 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import TlsOptions
 from penstock.identity.distinguished_name import distinguished_name
-from penstock.identity.model import NOBODY, Identity, user
+from penstock.identity.model import NOBODY, NOWHERE, Identity, user
 from penstock.identity.principal_mapping import mapped, parse_rules
 from penstock.wire.primitives import Buffer
 
@@ -40,8 +41,14 @@ _log = logging.getLogger(__name__)
 class ServerTls:
     """What a listener shows of itself, and whom it sees in clients' certificates."""
 
-    def __init__(self, options: TlsOptions, clock: Clock) -> None:
+    def __init__(
+        self, options: TlsOptions, clock: Clock, *, domain: str | None = None,
+        cluster_named: Callable[[str], int | None] = lambda name: None,
+    ) -> None:  # fmt: skip
         self._options, self._clock = options, clock
+        self._suffix, self._cluster_named = None if domain is None else f".{domain.lower()}", cluster_named
+        self._asked: WeakKeyDictionary[ssl.SSLObject | ssl.SSLSocket, str] = WeakKeyDictionary()
+        """Which server name each client has asked for."""
         self._rules = parse_rules(options.principal_mapping_rules)
         self._seen = self._stamps()
         self._context = context_of(options)
@@ -51,7 +58,22 @@ class ServerTls:
     def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
         """A socket whose handshake has yet to be made."""
         self._look_again()
+        if self._suffix is not None:
+            self._context.sni_callback = self._note
         return self._context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+
+    def _note(self, sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
+        if name is not None:
+            self._asked[sock] = name.lower()
+
+    def place_of(self, sock: ssl.SSLSocket) -> Identity:
+        """Where a client wants to prove who it is: in the virtual cluster that its server name says, if it says one.
+        One that does not exist is nowhere, where nobody can prove anything."""
+        name = self._asked.get(sock, "")
+        if self._suffix is None or not name.endswith(self._suffix):
+            return NOBODY
+        cluster_id = self._cluster_named(name.removesuffix(self._suffix))
+        return Identity(cluster_id=NOWHERE if cluster_id is None else cluster_id, is_bound=True, server_name=name)
 
     def identity_of(self, sock: ssl.SSLSocket) -> Identity:
         """Whom the client's certificate names; nobody if there is none. Raises `Denied` if no rule knows the name."""

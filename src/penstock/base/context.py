@@ -30,6 +30,8 @@ class RequestContext:
     """What the client said of itself when it asked which versions there are."""
     client_software_version: str | None = None
     listener_name: str = "PLAINTEXT"
+    server_name: str | None = None
+    """By which name the connection asked for its cluster, if it did: it is to come back by that one."""
     security_protocol: str = "PLAINTEXT"
     token_authenticated: bool = False
     """Whether a delegation token is what proved the principal."""

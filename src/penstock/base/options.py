@@ -55,6 +55,8 @@ class ListenerOptions:
     mechanisms: tuple[str, ...] = ()
     """The SASL mechanisms that are offered; none given is the default of the program."""
     tls: TlsOptions | None = None
+    sni_domain: str | None = None
+    """Clients that ask for `CLUSTER.` and this by the server name of TLS are in that virtual cluster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

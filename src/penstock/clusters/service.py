@@ -80,7 +80,8 @@ class Clusters:
 
     def kafka_id(self, cluster_id: int) -> str:
         """What a cluster's clients are shown as its id."""
-        return self._by_id[cluster_id].kafka_id
+        cluster = self._by_id.get(cluster_id)
+        return "" if cluster is None else cluster.kafka_id
 
     def limits(self, cluster_id: int) -> Limits:
         """How much a cluster may have and do."""

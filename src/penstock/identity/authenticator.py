@@ -20,7 +20,7 @@ from penstock.base.randomness import Randomness, uuid_text
 from penstock.identity import oauthbearer, plain, scram, store, token_store
 from penstock.identity.accounts import looks_like_key
 from penstock.identity.failures import Denied, InvalidCredentials
-from penstock.identity.model import NOBODY, Identity, user
+from penstock.identity.model import NOBODY, NOWHERE, Identity, user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.tokens import TokenRules
 from penstock.metadata.database import Database
@@ -30,8 +30,6 @@ T = TypeVar("T")
 CHECKS_AT_ONCE = 2
 """How many passwords are computed at the same time; the others wait."""
 MAX_WAITING_CHECKS = 1000
-NOWHERE = -1
-"""A virtual cluster that there never is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +83,14 @@ class Authenticator:
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._waiting = 0
 
-    def begin(self, mechanism: str, cluster_id: int) -> Exchange:
-        """A new exchange. `cluster_id` is where names are looked up that do not say so themselves."""
+    def begin(self, mechanism: str, cluster_id: int, *, is_bound: bool = False) -> Exchange:
+        """A new exchange. `cluster_id` is where names are looked up that do not say so themselves; bound, all are."""
         if mechanism == "PLAIN":
-            return _Plain(self, cluster_id)
+            return _Plain(self, cluster_id, is_bound)
         if mechanism == "OAUTHBEARER":
             assert self._bearer_tokens is not None, "a listener offers OAUTHBEARER without an issuer"
-            return _Bearer(self._bearer_tokens, cluster_id)
-        return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id)
+            return _Bearer(self._bearer_tokens, cluster_id, is_bound)
+        return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id, is_bound)
 
     def _elsewhere(self, name: str) -> tuple[str, int] | None:
         """Of `name@cluster`, both. Who has the whole name comes first: it may be an address of somebody who is not in a
@@ -103,10 +101,10 @@ class Authenticator:
         cluster_id = self._cluster_named(cluster)
         return inside, NOWHERE if cluster_id is None else cluster_id
 
-    async def _credentials(self, cluster_id: int, name: str) -> tuple[list[Credential], Identity]:
+    async def _credentials(self, cluster_id: int, name: str, claim: Claim) -> tuple[list[Credential], Identity]:
         """What a name is checked with, there or in the cluster it says itself, and whom that proves."""
         found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
-        elsewhere = None if found else self._elsewhere(name)
+        elsewhere = None if found or claim.is_bound else self._elsewhere(name)
         if elsewhere is not None:
             name, cluster_id = elsewhere
             found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
@@ -118,10 +116,11 @@ class Authenticator:
             claim.claimed = name
             key = await self._database.read(lambda: store.key_by_id(name))
             if key is not None:
-                if not key.has_secret(password) or key.has_expired(self._clock.now_ms()):
+                is_there = key.cluster_id == cluster_id or not claim.is_bound
+                if not key.has_secret(password) or key.has_expired(self._clock.now_ms()) or not is_there:
                     raise plain.wrong_password()
                 return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
-        found, identity = await self._credentials(cluster_id, name)
+        found, identity = await self._credentials(cluster_id, name, claim)
         claim.found(name, there_is=bool(found))
         credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
         if not await self._computed(lambda: scram.has_password(credential, password.encode("utf-8"))) or not found:
@@ -144,7 +143,7 @@ class Authenticator:
         """What a name is checked with, and whom that proves. Nobody fulfils it if there is no such name."""
         if first.is_token:
             return await self._token_check(mechanism, first.name, cluster_id, claim)
-        found, identity = await self._credentials(cluster_id, first.name)
+        found, identity = await self._credentials(cluster_id, first.name, claim)
         claim.found(first.name, there_is=bool(found))
         for credential in found:
             if credential.mechanism is mechanism:
@@ -157,7 +156,7 @@ class Authenticator:
         rules = self._token_rules
         if rules is not None:
             token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
-            elsewhere = None if token is not None else self._elsewhere(token_id)
+            elsewhere = None if token is not None or claim.is_bound else self._elsewhere(token_id)
             if elsewhere is not None:
                 token_id, cluster_id = elsewhere
                 token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
@@ -177,7 +176,9 @@ class Authenticator:
 class Claim:
     """Who somebody says they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_bound: bool) -> None:
+        self.is_bound = is_bound
+        """Whether only a credential of the cluster counts that was asked for."""
         self.claimed: str | None = None
         self.is_unknown = False
         self.failure: str | None = None
@@ -191,8 +192,8 @@ class Claim:
 
 
 class _Plain(Claim):
-    def __init__(self, authenticator: Authenticator, cluster_id: int) -> None:
-        super().__init__()
+    def __init__(self, authenticator: Authenticator, cluster_id: int, is_bound: bool) -> None:
+        super().__init__(is_bound)
         self._authenticator, self._cluster_id = authenticator, cluster_id
 
     async def step(self, token: bytes) -> Step:
@@ -202,8 +203,8 @@ class _Plain(Claim):
 
 
 class _Scram(Claim):
-    def __init__(self, authenticator: Authenticator, mechanism: Mechanism, cluster_id: int) -> None:
-        super().__init__()
+    def __init__(self, authenticator: Authenticator, mechanism: Mechanism, cluster_id: int, is_bound: bool) -> None:
+        super().__init__(is_bound)
         self._authenticator, self._mechanism, self._cluster_id = authenticator, mechanism, cluster_id
         self._exchange: scram.Exchange | None = None
         self._identity: Identity | None = None
@@ -220,8 +221,8 @@ class _Scram(Claim):
 
 
 class _Bearer(Claim):
-    def __init__(self, tokens: BearerTokens, cluster_id: int) -> None:
-        super().__init__()
+    def __init__(self, tokens: BearerTokens, cluster_id: int, is_bound: bool) -> None:
+        super().__init__(is_bound)
         self._tokens, self._cluster_id = tokens, cluster_id
 
     async def step(self, token: bytes) -> Step:
@@ -229,6 +230,9 @@ class _Bearer(Claim):
             # RFC 7628: the client acknowledges the description of its failure; whatever it sends, it is over.
             raise Denied(oauthbearer.INVALID_TOKEN)
         login = oauthbearer.read_login(token)
+        if self.is_bound:
+            # An issuer's token says nothing of clusters: whoever has one would be in any.
+            raise Denied("Authentication failed: tokens of an issuer are not for clusters that are asked for by name")
         try:
             identity = await self._tokens.identity_of(login.token, self._cluster_id)
         except InvalidCredentials as problem:

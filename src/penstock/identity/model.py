@@ -22,6 +22,10 @@ class Identity:
     """When the credential ends by itself, in wall-clock time; None is never."""
     token_authenticated: bool = False
     """Whether a delegation token was the credential. Such a connection may not ask for more tokens."""
+    is_bound: bool = False
+    """Whether the cluster was asked for by name: no credential of another one counts."""
+    server_name: str | None = None
+    """What the cluster was asked for by."""
     is_platform_admin: bool = False
     """Whether an administrator of the platform has entered the cluster."""
 
@@ -31,6 +35,8 @@ class Identity:
         return replace(self, principal=f"{PLATFORM_ADMIN}:{name}", cluster_id=cluster_id, is_platform_admin=True)
 
 
+NOWHERE = -1
+"""A virtual cluster that there never is."""
 NOBODY = Identity()
 """A connection without credentials."""
 

@@ -7,7 +7,7 @@ of correctness. A deployment of one process has one broker, `SingleBroker`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from penstock.base.context import RequestContext
@@ -73,7 +73,8 @@ class SingleBroker:
 
     def alive(self, context: RequestContext) -> Sequence[Broker]:
         """The one broker."""
-        return (self._by_listener.get(context.listener_name, self._broker),)
+        broker = self._by_listener.get(context.listener_name, self._broker)
+        return (broker if context.server_name is None else replace(broker, host=context.server_name),)
 
     def controller_id(self, context: RequestContext) -> int:
         """The one broker."""

@@ -29,6 +29,7 @@ from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions
 from penstock.cli.texts.addresses import parse_address
 
+_LISTENER_NAMES = ("name", "protocol", "listen", "advertise", "mechanisms", "tls", "sni-domain")
 _TLS_PATHS = ("certificate", "key", "key-password-file", "client-ca")
 _TLS_TEXTS = ("client-auth", "principal-mapping-rules")
 _OAUTH_TEXTS = ("issuer", "audience", "jwks-url", "principal-claim")
@@ -97,7 +98,9 @@ def _config(document: Any, base: Path) -> SecurityConfig:
 
 
 def _listener(entry: Any, base: Path) -> ListenerOptions:
-    found = _mapping(entry, "a listener", ("name", "protocol", "listen", "advertise", "mechanisms", "tls"))
+    found = _mapping(
+        entry, "a listener", ("name", "protocol", "listen", "advertise", "mechanisms", "tls", "sni-domain")
+    )
     protocol = _text(found, "protocol", "a listener").upper()
     address = parse_address(_text(found, "listen", "a listener"))
     advertised = parse_address(_text(found, "advertise", "a listener")) if "advertise" in found else None
@@ -109,6 +112,7 @@ def _listener(entry: Any, base: Path) -> ListenerOptions:
         advertised=None if advertised is None else (advertised.host, advertised.port),
         mechanisms=tuple(str(mechanism).upper() for mechanism in mechanisms),
         tls=_tls(found["tls"], base) if "tls" in found else None,
+        sni_domain=_text(found, "sni-domain", "a listener") if "sni-domain" in found else None,
     )  # fmt: skip
 
 
