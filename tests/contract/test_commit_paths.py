@@ -654,6 +654,9 @@ class Note:
         for producer_id, epoch in self.epochs.items():
             yield "UPDATE txn SET epoch = $1, partitions = $2 WHERE producer_id = $3", (epoch, b"", producer_id)
 
+    def record(self) -> None:
+        """No commit record tells it."""
+
 
 class Ender:
     """A passenger that ends a producer's transaction where its agent knows it to be open."""
