@@ -264,7 +264,9 @@ def join(consume: Callable[..., KafkaConsumer]) -> Iterator[Callable[..., Member
     members: list[Member] = []
 
     def make(topic: str, group: str, **settings: Any) -> Member:
-        members.append(Member(consume(topic, group_id=group, heartbeat_interval_ms=200, **settings)))
+        # A member that leads its group before it has heard of the topic spreads nothing, and looks again only then.
+        settings = {"heartbeat_interval_ms": 200, "metadata_max_age_ms": 5_000, **settings}
+        members.append(Member(consume(topic, group_id=group, **settings)))
         return members[-1]
 
     yield make
