@@ -214,11 +214,10 @@ def answer_produce(object request, object results, object throttle_ms):
             if item(outcomes[end], 0):
                 return None
             end += 1
-        if by_id:
-            size += 16
-        else:
-            encoded = (<str>name).encode()
-            size += uvarint_bytes(len(encoded) + 1) + len(encoded)
+        encoded = topic_id if by_id else (<str>name).encode()
+        size += len(encoded)
+        if not by_id:
+            size += uvarint_bytes(len(encoded) + 1)
         size += uvarint_bytes(end - first + 1) + 33 * (end - first) + 1
         topics += 1
         first = end
@@ -474,12 +473,14 @@ def pack_unsealed(object entries):
     cdef Py_ssize_t size = 1
     cdef bytes made
     cdef uint8_t *at
-    cdef uint16_t count
+    cdef Py_ssize_t count
     for entry in entries:
         if item(entry, 7):
             return None
         batches = item(entry, 6)
         count = len(batches)
+        if count > 0xFFFF:
+            raise OverflowError("more producer batches than an entry can count")
         size += 34 + 30 * count
         for batch in batches:
             if item(batch, 6):

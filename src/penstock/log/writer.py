@@ -17,6 +17,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 from penstock.base.clock import Clock
@@ -50,10 +51,15 @@ from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
 
 FLUSH_MAX_BYTES = 4 * 1024 * 1024
+SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
+"""What one partition gets by a flush, but for markers. How many records a batch has is only what its producer says, and
+a commit row has 32 bits for the offsets of an entry, 16 for the batches."""
 COMPLAIN_EVERY_S = 10.0
 """How often the log says that flushes still fail: producers try again many times a second."""
 AWAITED_MAX = 1_000
 """How many producers whose first batch failed are remembered in a partition."""
+MAX_PASSENGERS = 2**14
+"""How many may board a flush. Each has at most one marker for a partition, which come to what producers send."""
 _log = logging.getLogger(__name__)
 
 
@@ -337,9 +343,11 @@ class Writer:
         """Let passengers decide, now that it is known what they go with; the size of the flush with their markers."""
         flush.let_board()
         waiting, self._passengers = self._passengers, deque()
-        for passenger in waiting:
+        left = deque(islice(waiting, MAX_PASSENGERS, None))
+        for passenger in islice(waiting, MAX_PASSENGERS):
             if not passenger.board(flush):
                 self._passengers.append(passenger)
+        self._passengers += left
         flush.all_aboard()
         size = 0
         for share in flush.shares:
@@ -602,10 +610,13 @@ def _forget(partition: Partition, span: Span) -> None:
 
 
 def _fitting(pending: list[Waiting], room_bytes: int) -> int:
-    """How many of the waiting batches fit; one always does."""
-    total = 0
-    for count, (batch, _, _) in enumerate(pending):
-        total += len(batch.data)
-        if total > room_bytes and count:
+    """How many of the waiting batches of a partition fit; one always does."""
+    if len(pending) == 1:
+        return 1
+    size = offsets = 0
+    for count, (batch, _, _) in enumerate(pending[:SHARE_MAX_BATCHES]):
+        size += len(batch.data)
+        offsets += batch.offset_count
+        if count and (size > room_bytes or offsets > SHARE_MAX_OFFSETS):
             return count
-    return len(pending)
+    return min(len(pending), SHARE_MAX_BATCHES)

@@ -21,9 +21,7 @@ from penstock.log.commits import (
     unpack_entries,
 )
 from penstock.log.model import EntrySeal, ProducerState, SequenceBatch
-from penstock.log.writer import FLUSH_MAX_BYTES
 from penstock.storage.wal import WalLocation
-from penstock.wire.records import HEADER_BYTES, MIN_RECORD_BYTES
 
 I32, I64 = st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1)
 PRODUCER_BATCHES = st.builds(
@@ -88,11 +86,6 @@ def test_arbitrary_bytes_are_read_or_refused(blob: bytes) -> None:
     except CorruptData:
         return
     assert pack_entries(entries) == b"\1" + blob
-
-
-def test_the_smallest_batches_of_a_whole_flush_can_be_counted() -> None:
-    """Producer batches of an entry are counted in 16 bits."""
-    assert FLUSH_MAX_BYTES // (HEADER_BYTES + 1 + MIN_RECORD_BYTES) < 2**16
 
 
 # ---- applied -------------------------------------------------------------------------------------------------

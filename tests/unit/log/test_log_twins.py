@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from struct import error as StructError
 from struct import pack_into
 from typing import Any
 
@@ -219,6 +221,15 @@ def test_entries_are_packed(entries: list[CommitEntry]) -> None:
     for way in (commits.pack_unsealed, reference(commits.pack_unsealed)):
         assert (way(sealed) is None) == bool(entries)
     assert [entry[:6] for entry in commits.unpack_entries(packed)] == [entry[:6] for entry in entries]
+
+
+def test_neither_packs_more_batches_than_can_be_counted() -> None:
+    sent = ProducerBatch(5, 0, 7, 0, 0, NOW_MS)
+    for count, fits in ((2**16 - 1, True), (2**16, False)):
+        entry = CommitEntry(1, 0, 61 * count, count, count, NOW_MS, (sent,) * count)
+        for way in (commits.pack_unsealed, reference(commits.pack_unsealed)):
+            with nullcontext() if fits else pytest.raises((OverflowError, StructError)):
+                assert way([entry]) is not None
 
 
 @given(moved=st.integers(0, 2**40), owners=st.lists(st.integers(0, 2), min_size=1, max_size=6))

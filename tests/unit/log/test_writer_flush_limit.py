@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from struct import pack_into
+
 from fixtures.log_world import append, batch, batches_in, topic_of, writer_over
 
-from penstock.log.commits import Commit
+from penstock.log.batches import Accepted
+from penstock.log.commits import Commit, pack_entries, unpack_entries
 from penstock.log.writer import FLUSH_MAX_BYTES
 from penstock.storage.wal import WalLocation
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, NO_TIMESTAMP
 
 
 class Path:
@@ -47,3 +51,30 @@ async def test_partition_that_overfills_a_flush_goes_on_in_the_next() -> None:
     assert first.next_offset == 18
     assert second.next_offset == 1
     assert writer.pending_bytes == 0
+
+
+async def test_batches_that_claim_more_records_than_a_row_can_count_go_into_several_flushes() -> None:
+    path, (partition,) = Path(), topic_of(1).partitions
+    count = 2**31 - 1
+    answers = await append(writer_over(path), *((partition, batch(count, mark=mark)) for mark in range(5)))
+    assert [(answer.error, answer.base_offset) for answer in answers] == [
+        (ErrorCode.NONE, count * mark) for mark in range(5)
+    ]
+    assert partition.next_offset == 5 * count
+    assert all(unpack_entries(pack_entries(commit.entries)) == commit.entries for commit in path.commits)
+
+
+async def test_more_batches_than_a_row_can_count_go_into_several_flushes() -> None:
+    """A batch need not have records to be accepted: that is for its readers to find."""
+    path, (partition,) = Path(), topic_of(1).partitions
+    empty = bytearray(HEADER_BYTES)
+    pack_into(">qi", empty, 0, 0, HEADER_BYTES - LENGTH_OVERHEAD)
+    data, total = bytes(empty), 2**16 + 1
+    assert total * len(data) < FLUSH_MAX_BYTES
+    answers = await append(
+        writer_over(path),
+        *((partition, Accepted(data, 1, 7, 0, number, 5, NO_TIMESTAMP)) for number in range(total)),
+    )
+    assert {answer.error for answer in answers} == {ErrorCode.NONE}
+    assert partition.next_offset == total
+    assert all(unpack_entries(pack_entries(commit.entries)) == commit.entries for commit in path.commits)
