@@ -274,6 +274,18 @@ JOINING: dict[str, tuple[dict[str, Any], ErrorCode, str]] = {
         ErrorCode.STREAMS_INVALID_TOPOLOGY,
         "Changelog topic c must have an undefined partition count, but it is set to 3.",
     ),
+    "too many subtopologies": (
+        {"topology": beats.Topology(epoch=0, subtopologies=[beats.Subtopology(subtopology_id="0")] * 1001)},
+        ErrorCode.STREAMS_INVALID_TOPOLOGY, "The topology has 1001 subtopologies; at most 1000 are possible.",
+    ),
+    "too many copartition groups": (
+        {"topology": simple("t", copartition_groups=[beats.CopartitionGroup(source_topics=[0])] * 1001)},
+        ErrorCode.STREAMS_INVALID_TOPOLOGY, "The topology has 1001 copartition groups; at most 1000 are possible.",
+    ),
+    "too many topics": (
+        {"topology": simple(*(["t"] * 9_000), copartition_groups=[beats.CopartitionGroup(source_topics=[0] * 1001)])},
+        ErrorCode.STREAMS_INVALID_TOPOLOGY, "The topology has 10001 topics; at most 10000 are possible.",
+    ),
     "nothing to read": (
         {"topology": simple()}, ErrorCode.STREAMS_INVALID_TOPOLOGY, "No source topics found for subtopology 0",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from penstock.authorization.authorizer import Authorizer, action
@@ -19,6 +19,9 @@ from penstock.groups.streams.model import (
     JOINS,
     LEAVES,
     LEAVES_FOR_A_WHILE,
+    MAX_COPARTITIONS,
+    MAX_SUBTOPOLOGIES,
+    MAX_TOPICS,
     Endpoint,
     Heartbeat,
     HeartbeatResult,
@@ -150,6 +153,7 @@ class StreamsGroupHandlers:
 def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
     """Raise `Refused` for a request that contradicts itself, in Kafka's order and words."""
     parts = () if request.topology is None else request.topology.subtopologies
+    _check_size(parts)
     _check_names([name for part in parts for name in _topics_of(part)])
     if any(part.source_topic_regex for part in parts):
         raise _invalid("Regular expressions for source topics are not supported yet.")
@@ -179,6 +183,23 @@ def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
         raise _invalid("If one task-type is non-null, all must be non-null.")
     if request.member_epoch != JOINS and request.topology is not None:
         raise _invalid("Topology can only be provided when (re-)joining.")
+
+
+def _check_size(parts: Sequence[beating.Subtopology]) -> None:
+    groups = [group for part in parts for group in part.copartition_groups]
+    topics = sum(
+        len(part.source_topics) + len(part.repartition_sink_topics) + len(part.repartition_source_topics)
+        + len(part.state_changelog_topics)
+        for part in parts
+    )  # fmt: skip
+    topics += sum(len(group.source_topics) + len(group.repartition_source_topics) for group in groups)
+    for what, count, limit in (
+        ("subtopologies", len(parts), MAX_SUBTOPOLOGIES),
+        ("copartition groups", len(groups), MAX_COPARTITIONS),
+        ("topics", topics, MAX_TOPICS),
+    ):
+        if count > limit:
+            raise _wrong_topology(f"The topology has {count} {what}; at most {limit} are possible.")
 
 
 def _topics_of(part: beating.Subtopology) -> Iterable[str]:

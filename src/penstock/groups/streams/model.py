@@ -50,6 +50,10 @@ class Status(NamedTuple):
 
 # --- Topologies ----------------------------------------------------------------------------------------------------
 
+MAX_SUBTOPOLOGIES, MAX_COPARTITIONS, MAX_TOPICS = 1_000, 1_000, 10_000
+"""How large a topology may be, where each time it names a topic counts. It is looked at as a whole on the event loop
+whenever topics change, and stored in one row whenever the group does; applications have tens of subtopologies."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InternalTopic:

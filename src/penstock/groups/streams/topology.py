@@ -8,8 +8,10 @@ as it is, and nothing is computed until somebody has seen to it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
+from typing import NamedTuple
 
 from penstock.groups.streams.model import Configured, InternalTopic, Status, StatusCode, Subtopology, Topology
 from penstock.log.refusals import Refused
@@ -52,9 +54,15 @@ def _configured(topology: Topology, existing: Counts) -> Configured:
             raise _invalid(f"The number of partitions of topic {topic} cannot be told.")
         return found
 
+    repartitions = [topic for part in parts for topic in part.repartition_sources]
+    internal = _Internal(
+        names=frozenset(topic.name for topic in repartitions),
+        fixed=(fixed := frozenset(topic.name for topic in repartitions if topic.partitions != 0)),
+        counts=frozenset(map(count, fixed)),
+    )
     for part in parts:
         for group in part.copartitions:
-            decided.update(_copartitioned(group, parts, count))
+            decided.update(_copartitioned(group, internal, count))
     task_counts: dict[str, int] = {}
     for part in sorted(parts, key=lambda part: part.subtopology_id):
         if not part.inputs:
@@ -69,29 +77,43 @@ def _configured(topology: Topology, existing: Counts) -> Configured:
     return Configured(task_counts=task_counts, partition_counts=decided, missing=missing, complaint=complaint)
 
 
-def _repartition_counts(parts: Iterable[Subtopology], existing: Counts) -> dict[str, int]:
+def _repartition_counts(parts: Sequence[Subtopology], existing: Counts) -> dict[str, int]:
     """The partitions of each repartition topic: what it says, or what its writers read."""
     decided = {
         topic.name: topic.partitions for part in parts for topic in part.repartition_sources if topic.partitions != 0
     }
-    open_sinks = [(sink, part) for part in parts for sink in part.repartition_sinks]
-    while open_sinks:
-        left = []
-        for sink, part in open_sinks:
-            if sink in decided:
-                continue
-            counts = [found for topic in part.sources if (found := existing(topic)) is not None]
-            counts += (decided[topic.name] for topic in part.repartition_sources if topic.name in decided)
-            if counts:
-                decided[sink] = max(counts)
-            else:
-                left.append((sink, part))
-        if len(left) == len(open_sinks):
-            raise _invalid(
-                "Failed to compute number of partitions for all repartition topics. There may be loops in the topology"
-                " that cannot be resolved."
-            )
-        open_sinks = left
+    readers: dict[str, list[int]] = {}
+    known: dict[int, int] = {}
+    """By number of the subtopology: the partitions of what it reads, as far as they can be told."""
+    sinks: list[str] = []
+    sinks_of: list[range] = []
+    for number, part in enumerate(parts):
+        sinks_of.append(range(len(sinks), len(sinks) + len(part.repartition_sinks)))
+        sinks += part.repartition_sinks
+        for topic in part.repartition_sources:
+            readers.setdefault(topic.name, []).append(number)
+        counts = [found for topic in part.sources if (found := existing(topic)) is not None]
+        counts += (decided[topic.name] for topic in part.repartition_sources if topic.name in decided)
+        if counts:
+            known[number] = max(counts)
+    # Sinks take turns, round after round, each as soon as it can be told from what has been until then.
+    writers = {sink: number for number, of_part in enumerate(sinks_of) for sink in of_part}
+    turns = [(1, sink) for number in sorted(known) for sink in sinks_of[number]]
+    while turns:
+        turn, sink = heappop(turns)
+        if sinks[sink] in decided:
+            continue
+        count = decided[sinks[sink]] = known[writers[sink]]
+        for reader in readers.get(sinks[sink], ()):
+            if reader not in known:
+                for other in sinks_of[reader]:
+                    heappush(turns, (turn + (other <= sink), other))
+            known[reader] = max(known.get(reader, 0), count)
+    if not all(sink in decided for sink in sinks):
+        raise _invalid(
+            "Failed to compute number of partitions for all repartition topics. There may be loops in the topology"
+            " that cannot be resolved."
+        )
     for part in parts:
         if any(topic.name not in decided for topic in part.repartition_sources):
             raise _invalid(
@@ -101,22 +123,28 @@ def _repartition_counts(parts: Iterable[Subtopology], existing: Counts) -> dict[
     return decided
 
 
-def _copartitioned(
-    group: frozenset[str], parts: Iterable[Subtopology], count: Callable[[str], int]
-) -> Mapping[str, int]:
+class _Internal(NamedTuple):
+    """What copartitioning has to know of all repartition topics. It changes none of that."""
+
+    names: frozenset[str]
+    fixed: frozenset[str]
+    """Those that say how many partitions they have."""
+    counts: frozenset[int]
+    """And how many."""
+
+
+def _copartitioned(group: frozenset[str], internal: _Internal, count: Callable[[str], int]) -> Mapping[str, int]:
     """The partitions of the repartition topics in a set of topics that must have equally many."""
-    internal = [topic for part in parts for topic in part.repartition_sources]
-    fixed = sorted({topic.name for topic in internal if topic.partitions != 0})
-    repartitions = {name: count(name) for name in sorted(group & {topic.name for topic in internal})}
-    others = {name: count(name) for name in sorted(group - repartitions.keys())}
+    repartitions = {name: count(name) for name in sorted(group & internal.names)}
+    others = {name: count(name) for name in sorted(group - internal.names)}
     if others:
-        wanted = _same(others)
-    elif fixed:
-        wanted = _same({name: count(name) for name in fixed}, shown=repartitions)
+        wanted = _same(set(others.values()), shown=others)
+    elif internal.fixed:
+        wanted = _same(internal.counts, shown=repartitions)
     else:
         wanted = max(repartitions.values(), default=0)
     for name, found in repartitions.items():
-        if name in fixed and found != wanted:
+        if name in internal.fixed and found != wanted:
             raise _Misconfigured(
                 Status(
                     StatusCode.INCORRECTLY_PARTITIONED_TOPICS,
@@ -127,12 +155,12 @@ def _copartitioned(
     return dict.fromkeys(repartitions, wanted)
 
 
-def _same(counts: Mapping[str, int], shown: Mapping[str, int] | None = None) -> int:
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{name}={found}" for name, found in (counts if shown is None else shown).items())
+def _same(counts: Collection[int], *, shown: Mapping[str, int]) -> int:
+    if len(counts) > 1:
+        listed = ", ".join(f"{name}={found}" for name, found in shown.items())
         detail = f"Following topics do not have the same number of partitions: [{{{listed}}}]"
         raise _Misconfigured(Status(StatusCode.INCORRECTLY_PARTITIONED_TOPICS, detail))
-    return next(iter(counts.values()))
+    return next(iter(counts))
 
 
 def _missing(parts: Iterable[Subtopology], decided: Mapping[str, int], existing: Counts) -> tuple[InternalTopic, ...]:
