@@ -386,6 +386,18 @@ def test_static_members(ready: StreamsBench) -> None:
     assert list(ready.group.members) == ["b"], "away for too long"
 
 
+def test_a_static_member_that_comes_back_leaves_no_task_offsets_behind(ready: StreamsBench) -> None:
+    for number in range(3):
+        member = Member(f"m{number}", instance="i", process="p")
+        ready.beat(member, reached={Task("1", 0): number})
+        assert {key: said.reached for key, said in ready.group.task_offsets.items()} == {
+            member.member_id: {Task("1", 0): number}
+        }
+        ready.beat(member, epoch=LEAVES_FOR_A_WHILE)
+    ready.beat(member)
+    assert list(ready.group.task_offsets) == ["m2"], "the same member again"
+
+
 def test_the_first_assignment_waits_for_more_members(ready: StreamsBench) -> None:
     ready.streams = replace(ready.streams, initial_rebalance_delay_ms=3_000)
     one, other = Member("a"), Member("b")

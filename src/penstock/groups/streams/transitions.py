@@ -72,6 +72,9 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
     after = replace(
         before, members={**members, member.member_id: member}, topology=_topology(before, request), empty_since_ms=None
     )
+    if replaced is not None and replaced.member_id not in after.members:
+        offsets = {key: said for key, said in after.task_offsets.items() if key != replaced.member_id}
+        after = replace(after, task_offsets=offsets)
     after = _looked_at_topics(after, terms)
     _check_tasks(after, request.owned)
     after = _with_offsets(after, request)
