@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import Secured
+from fixtures.streams_members import simple
 from fixtures.tenants import Tenant, api_key, log_in
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
@@ -20,6 +21,7 @@ from penstock.wire.messages.consumer_group_heartbeat import ConsumerGroupHeartbe
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest
 from penstock.wire.messages.metadata import MetadataRequest
 from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
+from penstock.wire.messages.streams_group_heartbeat import StreamsGroupHeartbeatRequest
 
 POLICY = ErrorCode.POLICY_VIOLATION
 
@@ -78,6 +80,11 @@ def test_groups_of_every_kind(secured: Secured) -> None:
             group_id="two", member_id="m", member_epoch=0, rack_id=None, subscribed_topic_names=["t"]
         )  # fmt: skip
         assert wire.call(K.SHARE_GROUP_HEARTBEAT, 1, share).error_code == POLICY
+        streams = StreamsGroupHeartbeatRequest(
+            group_id="two", member_id="m", member_epoch=0, rebalance_timeout_ms=10_000, topology=simple("t"),
+            process_id="p", active_tasks=[], standby_tasks=[], warmup_tasks=[],
+        )  # fmt: skip
+        assert wire.call(K.STREAMS_GROUP_HEARTBEAT, 0, streams).error_code == POLICY
         part = offset_commit.OffsetCommitRequestPartition(partition_index=0, committed_offset=0, committed_metadata="")
         topic = offset_commit.OffsetCommitRequestTopic(name="t", partitions=[part])
         commit = offset_commit.OffsetCommitRequest(

@@ -70,6 +70,8 @@ class StreamsGroupHandlers:
             _check(request)
             asked = _asked(context, request)
             rule = transitions.leave if asked.epoch in (LEAVES, LEAVES_FOR_A_WHILE) else transitions.heartbeat
+            if asked.epoch == 0:
+                await self._groups.make_room(key)
             result = await self._groups.apply(
                 key,
                 lambda group, waiter, now_ms: rule(group, asked, waiter, self._groups.terms(key, now_ms)),
