@@ -314,8 +314,9 @@ class DataKeys:
             self.current[cluster_id] = current
             self.locked.pop(cluster_id, None)
         else:
-            self.current.pop(cluster_id, None)
+            # In this order: no other thread is to find neither, and leave open what it writes.
             was, self.locked[cluster_id] = self.locked.get(cluster_id), lock
+            self.current.pop(cluster_id, None)
             if lock is Lock.ERASED and was is not Lock.ERASED:
                 self._drop(cluster_id)
         if self._has_work():

@@ -34,6 +34,8 @@ class Keys(Protocol):
     """What is needed of the data keys."""
 
     @property
+    def clusters(self) -> Mapping[int, object]: ...
+    @property
     def current(self) -> Mapping[int, DataKey]: ...
     @property
     def locked(self) -> Mapping[int, Lock]: ...
@@ -116,15 +118,18 @@ class Sealing:
     # ---- segments --------------------------------------------------------------------------------------------
 
     def new_range(self, partition: Partition) -> tuple[RangeCipher, Seal] | None:
-        """What seals a segment of a partition that is about to be written; None if it stays open.
+        """What seals a segment of a partition that is about to be written; None if it stays open. On any thread.
 
         Raises `Unavailable` while the cluster's key is not there.
         """
         if not self._keys.is_on:
             return None
-        if partition.topic.cluster_id in self.locked:
+        cluster_id = partition.topic.cluster_id
+        made = None if cluster_id in self.locked else self._cipher_of(partition, self._keys.current)
+        # Its keys may go, or come, while this thread looks: nothing of a cluster that has keys is left open.
+        if made is None and (cluster_id in self._keys.clusters or cluster_id in self.locked):
             raise Unavailable(f"nothing can be sealed for {partition.topic.name} now")
-        return self._cipher_of(partition, self._keys.current)
+        return made
 
     def is_locked(self, topic: Topic) -> bool:
         """Whether nothing of a topic can be rewritten now, as nothing can be sealed."""

@@ -163,6 +163,23 @@ async def test_only_so_many_keys_are_kept(world: World) -> None:
     await small.keys.close()
 
 
+async def test_a_cluster_is_locked_before_its_key_goes(world: World) -> None:
+    """Other threads look into both, the lock first or the key first, and must not take the cluster for an open one."""
+    keys, were_locked = world.keys, []
+
+    class Current(dict[int, Any]):
+        def pop(self, cluster_id: int, *default: Any) -> Any:
+            were_locked.append(cluster_id in keys.locked)
+            return super().pop(cluster_id, *default)
+
+    await keys.encrypt(1)
+    keys.current = Current(keys.current)
+    await keys.erase(1)
+    assert were_locked
+    assert all(were_locked)
+    assert keys.current == {}
+
+
 async def check_erased(world: World, key_ids: list[int]) -> None:
     """Nothing of cluster 1 can be had, and cluster 2 is none the worse."""
     assert world.keys.locked == {1: Lock.ERASED}

@@ -443,13 +443,24 @@ def test_what_is_left_of_an_entry_of_which_batches_were_refused_is_opened() -> N
     assert bytes(target) == bytes(body[len(batches[0]) :])
 
 
+def test_nothing_is_left_open_while_the_keys_of_a_cluster_come_or_go() -> None:
+    """On another thread they may be found at any moment in between."""
+    sealed, plain = (topic_of(1).partitions[0] for _ in range(2))
+    plain.topic.cluster_id = 2
+    keys = SimpleKeys({5: DataKey(5, sealed.topic.cluster_id, bytes(32))})
+    sealing = Sealing(keys, SeededRandomness("s"))
+    assert sealing.new_range(plain) is None
+    with pytest.raises(Unavailable):
+        sealing.new_range(sealed)
+
+
 class SimpleKeys:
     """Keys that are there."""
 
     is_on = True
 
     def __init__(self, keys: dict[int, DataKey]) -> None:
-        self._keys = keys
+        self._keys, self.clusters = keys, {key.cluster_id: key for key in keys.values()}
         self.current, self.locked = dict[int, DataKey](), dict[int, Lock]()
 
     def peek(self, key_id: int) -> DataKey | None:
