@@ -233,6 +233,16 @@ def test_a_long_topology_takes_little_time() -> None:
     assert process_time() - before_s < 3, "a hundredth of it when each is looked at once, many times as much if not"
 
 
+def test_who_reads_a_topic_is_told_at_once() -> None:
+    parts = [part(str(number), sources=[f"t{number}-{index}" for index in range(10)]) for number in range(1_000)]
+    topology = Topology(epoch=0, subtopologies=(part("first", sources=("t5-5",)), *parts))
+    before_s = process_time()
+    assert [topology.reader(name) for name in ("t5-5", "t5-6", "t999-9")] == ["first", "5", "999"]
+    assert not any(topology.reader(f"other-{number}") for number in range(20_000))
+    assert process_time() - before_s < 1
+    assert topology == Topology(epoch=0, subtopologies=topology.subtopologies)
+
+
 def test_another_topology_is_refused_and_an_older_one_is_stale(ready: StreamsBench) -> None:
     ready.topology = replace(COUNTS, epoch=2)
     ready.beat(Member("m"))

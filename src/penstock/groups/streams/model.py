@@ -91,6 +91,13 @@ class Topology:
 
     epoch: int
     subtopologies: tuple[Subtopology, ...] = ()
+    _readers: dict[str, str] = field(init=False, repr=False, compare=False)
+    """By topic: requests name many topics at once."""
+
+    def __post_init__(self) -> None:
+        backwards = reversed(self.subtopologies)  # The first one that reads a topic counts.
+        readers = {topic: part.subtopology_id for part in backwards for topic in part.inputs}
+        object.__setattr__(self, "_readers", readers)
 
     @property
     def required(self) -> frozenset[str]:
@@ -101,7 +108,7 @@ class Topology:
 
     def reader(self, topic: str) -> str | None:
         """The subtopology that reads a topic."""
-        return next((part.subtopology_id for part in self.subtopologies if topic in part.inputs), None)
+        return self._readers.get(topic)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
