@@ -217,6 +217,15 @@ def test_topologies_that_no_topics_make_run(parts: list[Subtopology]) -> None:
     assert refusal.value.code is ErrorCode.STREAMS_INVALID_TOPOLOGY
 
 
+def test_a_topology_of_many_tasks() -> None:
+    topology = Topology(epoch=0, subtopologies=tuple(part(str(number), sources=("a",)) for number in range(101)))
+    found = topologies.configured(topology, {"a": 990}.get)
+    assert found.task_counts == {str(number): 990 for number in range(101)}
+    with pytest.raises(Refused, match="101000 tasks") as refusal:
+        topologies.configured(topology, {"a": 1000}.get)
+    assert refusal.value.code is ErrorCode.STREAMS_INVALID_TOPOLOGY
+
+
 def test_a_long_topology_takes_little_time() -> None:
     count = 4_000
     chain = [

@@ -13,7 +13,15 @@ from dataclasses import replace
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from penstock.groups.streams.model import Configured, InternalTopic, Status, StatusCode, Subtopology, Topology
+from penstock.groups.streams.model import (
+    MAX_TASKS,
+    Configured,
+    InternalTopic,
+    Status,
+    StatusCode,
+    Subtopology,
+    Topology,
+)
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -69,6 +77,9 @@ def _configured(topology: Topology, existing: Counts) -> Configured:
             raise _invalid(f"No source topics found for subtopology {part.subtopology_id}")
         task_counts[part.subtopology_id] = max(map(count, part.inputs))
         decided.update(dict.fromkeys((topic.name for topic in part.changelogs), task_counts[part.subtopology_id]))
+    tasks = sum(task_counts.values())
+    if tasks > MAX_TASKS:
+        raise _invalid(f"The topology has {tasks} tasks; at most {MAX_TASKS} are possible.")
     missing = _missing(parts, decided, existing)
     complaint = None
     if missing:
