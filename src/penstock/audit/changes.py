@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from math import isfinite
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -68,6 +69,11 @@ class Change(NamedTuple):
 
 def _listed(items: Iterable[Json]) -> Sequence[Json]:
     return list(islice(items, LISTED_MAX))
+
+
+def _number(value: float) -> Json:
+    """A number that a client has sent; JSON has none for what is infinite or no number."""
+    return value if isfinite(value) else str(value)
 
 
 def _worst(codes: Iterable[int]) -> int:
@@ -345,7 +351,9 @@ def _alter_quotas(request: Any) -> Iterator[Asked]:
             cut(part.entity_type): None if part.entity_name is None else cut(part.entity_name)
             for part in islice(entry.entity, LISTED_MAX)
         }
-        limits: dict[str, Json] = {cut(op.key): None if op.remove else op.value for op in islice(entry.ops, LISTED_MAX)}
+        limits: dict[str, Json] = {
+            cut(op.key): None if op.remove else _number(op.value) for op in islice(entry.ops, LISTED_MAX)
+        }
         yield Asked(_entity(entry), THE_CLUSTER, {"entity": entity, "quotas": limits})
 
 
@@ -378,7 +386,7 @@ def _of_cluster(request: Any) -> Iterator[Asked]:
 
 
 def _create_cluster(request: Any) -> Iterator[Asked]:
-    limits: dict[str, Json] = {cut(limit.key): limit.value for limit in islice(request.limits, LISTED_MAX)}
+    limits: dict[str, Json] = {cut(limit.key): _number(limit.value) for limit in islice(request.limits, LISTED_MAX)}
     details: dict[str, Json] = {"environment": cut(request.environment), "limits": limits}
     yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)), details)
 
@@ -390,7 +398,7 @@ def _created_cluster(response: Any) -> Iterator[Answered]:
 
 def _alter_cluster(request: Any) -> Iterator[Asked]:
     limits: dict[str, Json] = {
-        cut(limit.key): None if limit.remove else limit.value for limit in islice(request.limits, LISTED_MAX)
+        cut(limit.key): None if limit.remove else _number(limit.value) for limit in islice(request.limits, LISTED_MAX)
     }
     yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)), {"limits": limits})
 

@@ -98,8 +98,8 @@ def event_of(fact: Fact, event_id: str, names: Names, agent_cluster_id: int) -> 
 
 
 def encoded(event: Mapping[str, Json]) -> bytes:
-    """The event as it is kept."""
-    return json.dumps(event, separators=(",", ":")).encode("ascii")
+    """The event as it is kept. Raises `ValueError` where a number in it is none: that is no JSON."""
+    return json.dumps(event, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def _event(

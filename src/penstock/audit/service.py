@@ -249,6 +249,8 @@ class AuditLog:
             facts, lost = self._take()
             self._in_flight = len(facts)
             events = await self._events_of(facts, lost)
+            if not events:
+                continue
             is_refused = not await self._keep(events)
             self._in_flight = 0
             if is_refused:
@@ -275,18 +277,26 @@ class AuditLog:
         return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_EVENTS))], lost
 
     async def _events_of(self, facts: list[Fact], lost: Lost | None) -> list[bytes]:
-        """The events of facts; those that would make a batch too large go back to where they came from."""
+        """The events of facts, of which those are taken out that would make a batch too large, and wait again, and any
+        that no event can be made of."""
         events = [] if lost is None else [self._event(lost)]
-        size = 0
-        for number, fact in enumerate(facts):
-            event = self._event(fact)
-            size += len(event)
-            if number and size > BATCH_BYTES:
-                self._waiting.extendleft(reversed(facts[number:]))
-                del facts[number:]
+        size, told = 0, 0
+        for number, fact in enumerate(tuple(facts)):
+            try:
+                event = self._event(fact)
+            except Exception:  # noqa: BLE001  # a bug of ours must cost this event, and not the others
+                del facts[told]
                 self._in_flight = len(facts)
+                self._stumbled()
+                continue
+            size += len(event)
+            if told and size > BATCH_BYTES:
+                self._waiting.extendleft(reversed(facts[told:]))
+                del facts[told:]
+                self._in_flight = told
                 break
             events.append(event)
+            told += 1
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
         return events

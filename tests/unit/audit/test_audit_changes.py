@@ -386,6 +386,23 @@ CASES: list[tuple[ApiKey, Any, Any, list[tuple[str, str, dict[str, Any]]]]] = [
         ],
     ),
     (
+        K.ALTER_CLIENT_QUOTAS,
+        alter_client_quotas.AlterClientQuotasRequest(
+            entries=[
+                alter_client_quotas.AlterClientQuotasRequestEntryData(
+                    entity=[],
+                    ops=[
+                        alter_client_quotas.OpData(key=key, value=float(key)) for key in ("nan", "inf", "-inf")
+                    ],
+                )
+            ]
+        ),
+        alter_client_quotas.AlterClientQuotasResponse(
+            entries=[alter_client_quotas.AlterClientQuotasResponseEntryData(error_code=42, entity=[])]
+        ),
+        [("", "INVALID_REQUEST", {"entity": {}, "quotas": {"nan": "nan", "inf": "inf", "-inf": "-inf"}})],
+    ),
+    (
         K.WRITE_TXN_MARKERS,
         write_txn_markers.WriteTxnMarkersRequest(
             markers=[
@@ -422,10 +439,13 @@ CASES: list[tuple[ApiKey, Any, Any, list[tuple[str, str, dict[str, Any]]]]] = [
         K.ALTER_VIRTUAL_CLUSTER,
         alter_virtual_cluster.AlterVirtualClusterRequest(
             name="acme", description=SECRET,
-            limits=[alter_virtual_cluster.AlteredLimit(key="partitions", remove=True)],
+            limits=[
+                alter_virtual_cluster.AlteredLimit(key="partitions", remove=True),
+                alter_virtual_cluster.AlteredLimit(key="topics", value=float("inf")),
+            ],
         ),
         alter_virtual_cluster.AlterVirtualClusterResponse(),
-        [("virtual-cluster=acme", "SUCCESS", {"limits": {"partitions": None}})],
+        [("virtual-cluster=acme", "SUCCESS", {"limits": {"partitions": None, "topics": "inf"}})],
     ),
     (
         K.DELETE_VIRTUAL_CLUSTER, delete_virtual_cluster.DeleteVirtualClusterRequest(name="acme"),

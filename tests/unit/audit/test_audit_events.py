@@ -152,3 +152,9 @@ def test_what_a_client_chooses_is_cut() -> None:
     caller = caller_of(context, 1)
     assert len(caller.principal) == len(caller.client_id or "") == TEXT_MAX
     assert caller_of(RequestContext(), None).client_id is None
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_json_has_no_number_for_is_no_event(number: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        encoded({"data": number})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from penstock.audit import service
+from penstock.audit.model import THE_CLUSTER, Caller, Changed
 from penstock.audit.policy import Policy
 from penstock.audit.service import AuditLog
 from penstock.authorization.authorizer import Decision
@@ -197,6 +198,18 @@ async def test_a_bug_costs_events_and_not_the_log(kept: Kept) -> None:
     deny(log, 1)
     await idle(log)
     assert (names_in(kept), kept.losses) == (["t0"], 4)
+
+
+async def test_a_fact_that_no_event_can_be_made_of_costs_that_event_only(kept: Kept) -> None:
+    log = log_over(kept)
+    deny(log, 1)
+    caller = Caller(1, "User:eve", None, "10.0.0.7", 4)
+    log._tell(Changed(0, caller, ApiKey.ALTER_CLIENT_QUOTAS, THE_CLUSTER, 0, {"x": float("nan")}))  # The bug.
+    deny(log, 2, start=1)
+    await idle(log)
+    assert names_in(kept) == ["t0", "t1", "t2"]
+    assert (log.stats.events, log.stats.lost) == ({"authorization": 3, "loss": 1}, 1)
+    assert kept.losses == 1
 
 
 async def test_batches_are_bounded_by_count_and_by_bytes(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
