@@ -16,6 +16,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from penstock.audit.details import LISTED_MAX, shortened
 from penstock.audit.model import (
     API_KEY,
     DELEGATION_TOKEN,
@@ -35,8 +36,8 @@ from penstock.base.acls import Operation, PatternType, Permission, ResourceType,
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 
-LISTED_MAX = 50
-"""How many names or numbers one event lists."""
+SEEN_MAX = LISTED_MAX + 1
+"""One more than one event lists: so it is seen that there were more."""
 _ZERO_ID = bytes(16)
 _K = ApiKey
 
@@ -68,7 +69,7 @@ class Change(NamedTuple):
 
 
 def _listed(items: Iterable[Json]) -> Sequence[Json]:
-    return list(islice(items, LISTED_MAX))
+    return list(islice(items, SEEN_MAX))
 
 
 def _number(value: float) -> Json:
@@ -131,7 +132,7 @@ def _created_partitions(response: Any) -> Iterator[Answered]:
 
 def _delete_records(request: Any) -> Iterator[Asked]:
     for topic in request.topics:
-        before = {str(one.partition_index): one.offset for one in islice(topic.partitions, LISTED_MAX)}
+        before = {str(one.partition_index): one.offset for one in islice(topic.partitions, SEEN_MAX)}
         yield Asked(topic.name, Resource(TOPIC, cut(topic.name)), {"before_offsets": before})
 
 
@@ -349,10 +350,10 @@ def _alter_quotas(request: Any) -> Iterator[Asked]:
     for entry in request.entries:
         entity: dict[str, Json] = {
             cut(part.entity_type): None if part.entity_name is None else cut(part.entity_name)
-            for part in islice(entry.entity, LISTED_MAX)
+            for part in islice(entry.entity, SEEN_MAX)
         }
         limits: dict[str, Json] = {
-            cut(op.key): None if op.remove else _number(op.value) for op in islice(entry.ops, LISTED_MAX)
+            cut(op.key): None if op.remove else _number(op.value) for op in islice(entry.ops, SEEN_MAX)
         }
         yield Asked(_entity(entry), THE_CLUSTER, {"entity": entity, "quotas": limits})
 
@@ -386,7 +387,7 @@ def _of_cluster(request: Any) -> Iterator[Asked]:
 
 
 def _create_cluster(request: Any) -> Iterator[Asked]:
-    limits: dict[str, Json] = {cut(limit.key): _number(limit.value) for limit in islice(request.limits, LISTED_MAX)}
+    limits: dict[str, Json] = {cut(limit.key): _number(limit.value) for limit in islice(request.limits, SEEN_MAX)}
     details: dict[str, Json] = {"environment": cut(request.environment), "limits": limits}
     yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)), details)
 
@@ -398,7 +399,7 @@ def _created_cluster(response: Any) -> Iterator[Answered]:
 
 def _alter_cluster(request: Any) -> Iterator[Asked]:
     limits: dict[str, Json] = {
-        cut(limit.key): None if limit.remove else _number(limit.value) for limit in islice(request.limits, LISTED_MAX)
+        cut(limit.key): None if limit.remove else _number(limit.value) for limit in islice(request.limits, SEEN_MAX)
     }
     yield Asked(0, Resource(VIRTUAL_CLUSTER, cut(request.name)), {"limits": limits})
 
@@ -493,7 +494,7 @@ def outcomes(api_key: int, asked: Sequence[Asked], response: Any | None) -> Iter
     for one in asked:
         answer = answers.get(one.key)
         if answer is None:
-            yield Outcome(one.resource, None, one.details)
+            yield Outcome(one.resource, None, shortened(one.details))
         elif answer.error not in DENIALS:
             details = {**one.details, **answer.details} if answer.details else one.details
-            yield Outcome(answer.resource or one.resource, answer.error, details)
+            yield Outcome(answer.resource or one.resource, answer.error, shortened(details))

@@ -1,13 +1,14 @@
 """Facts that are worth an event. What is kept of them is short, and nothing of it is a secret.
 
 A fact is taken in the middle of a request, so it is a few references and short texts; the event is made of it later.
-Clients choose many of these texts: each is cut, so that what waits is bounded in bytes and not only in number.
+Clients choose many of these texts: each is cut, and what waits is bounded in bytes and not only in number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from sys import getsizeof
+from typing import NamedTuple, assert_never
 
 from penstock.authorization.rules import Verdict
 from penstock.base.acls import Operation, ResourceType
@@ -90,12 +91,43 @@ class Lost(NamedTuple):
     number: int
 
 
-Fact = Attempted | Decided | Changed | Lost
+Heard = Attempted | Decided | Changed
+Fact = Heard | Lost
+_TUPLES_BYTES = 400
+"""A fact without its texts: its own tuple, its caller's, and their numbers."""
 
 
 def cut(text: str) -> str:
     """A text that is not too long."""
     return text if len(text) <= TEXT_MAX else text[:TEXT_MAX]
+
+
+def size_of(fact: Heard) -> int:
+    """About how many bytes a fact takes. What it shares with others counts for each."""
+    caller = fact.caller
+    size = _TUPLES_BYTES + getsizeof(caller.principal) + getsizeof(caller.client_id) + getsizeof(caller.client_address)
+    match fact:
+        case Decided():
+            return size + getsizeof(fact.resource_name)
+        case Changed():
+            return size + getsizeof(fact.resource.name) + _size_of(fact.details)
+        case Attempted():
+            return size + getsizeof(fact.identifier) + getsizeof(fact.message)
+        case _:
+            assert_never(fact)
+
+
+def _size_of(value: Json) -> int:
+    size = getsizeof(value)
+    match value:
+        case str():
+            return size
+        case Mapping():
+            return size + sum(getsizeof(name) + _size_of(item) for name, item in value.items())
+        case Sequence():
+            return size + sum(map(_size_of, value))
+        case _:
+            return size
 
 
 def caller_of(context: RequestContext, correlation_id: int | None) -> Caller:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,8 +21,9 @@ from uuid import UUID
 
 from penstock.audit.changes import CHANGES, Asked, asked_by, denies, outcomes
 from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, encoded, event_of
-from penstock.audit.model import Attempted, Caller, Changed, Decided, Fact, Lost, caller_of, cut
+from penstock.audit.model import Attempted, Caller, Changed, Decided, Fact, Heard, Lost, caller_of, cut
 from penstock.audit.policy import Policy
+from penstock.audit.queue import Waiting
 from penstock.authorization.authorizer import Decision
 from penstock.authorization.guards.table import PLATFORM
 from penstock.authorization.rules import DEFAULT_DENY
@@ -34,7 +35,9 @@ from penstock.base.randomness import Randomness, new_uuid
 from penstock.identity.attempts import Attempt
 
 QUEUE_MAX = 10_000
-"""Facts that wait. Each is a few hundred bytes, and at most some 3 KiB."""
+QUEUE_BYTES = 16 * 1024 * 1024
+"""Facts that wait. Each is some hundred bytes, so that their number is what counts; but the longest texts that clients
+can choose make it some 30 KiB, and then their size does."""
 BATCH_EVENTS = 500
 BATCH_BYTES = 512 * 1024
 SLICE = 25
@@ -78,15 +81,15 @@ class AuditLog:
     def __init__(
         self, *, policy: Policy, appender: Appender, names: Names, home_cluster_id: int,
         correlation_id: Callable[[int], int | None], clock: Clock, randomness: Randomness, queue_max: int = QUEUE_MAX,
-        gather_s: float = GATHER_S,
+        queue_bytes: int = QUEUE_BYTES, gather_s: float = GATHER_S,
     ) -> None:  # fmt: skip
         self._policy, self._appender = policy, appender
         self._correlation_id = correlation_id
         """Which request a connection is at, in its client's count."""
         self._names, self._home_cluster_id = names, home_cluster_id
         self._clock, self._randomness = clock, randomness
-        self._queue_max, self._gather_s = queue_max, gather_s
-        self._waiting: deque[Fact] = deque()
+        self._gather_s = gather_s
+        self._waiting = Waiting(facts_max=queue_max, bytes_max=queue_bytes)
         self._unreported = 0
         self._lost_since_ms = 0
         self._told: OrderedDict[tuple[Any, ...], None] = OrderedDict()
@@ -202,11 +205,10 @@ class AuditLog:
 
     # ---- queue ---------------------------------------------------------------------------------------------------
 
-    def _tell(self, fact: Fact) -> None:
-        if len(self._waiting) >= self._queue_max or self._stop.is_set():
+    def _tell(self, fact: Heard) -> None:
+        if self._stop.is_set() or not self._waiting.add(fact):
             self._lose(1)
             return
-        self._waiting.append(fact)
         if self._task is None:
             self._begin()
 
@@ -260,7 +262,7 @@ class AuditLog:
             else:
                 self._count(facts, lost)
 
-    def _count(self, facts: list[Fact], lost: Lost | None) -> None:
+    def _count(self, facts: list[Heard], lost: Lost | None) -> None:
         for fact in (*facts, *([] if lost is None else [lost])):
             kind = KINDS[type(fact)]
             self.stats.events[kind] = self.stats.events.get(kind, 0) + 1
@@ -270,13 +272,13 @@ class AuditLog:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    def _take(self) -> tuple[list[Fact], Lost | None]:
+    def _take(self) -> tuple[list[Heard], Lost | None]:
         lost = None
         if self._unreported:
             lost, self._unreported = Lost(self._clock.now_ms(), self._lost_since_ms, self._unreported), 0
-        return [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_EVENTS))], lost
+        return self._waiting.take(BATCH_EVENTS), lost
 
-    async def _events_of(self, facts: list[Fact], lost: Lost | None) -> list[bytes]:
+    async def _events_of(self, facts: list[Heard], lost: Lost | None) -> list[bytes]:
         """The events of facts, of which those are taken out that would make a batch too large, and wait again, and any
         that no event can be made of."""
         events = [] if lost is None else [self._event(lost)]
@@ -291,7 +293,7 @@ class AuditLog:
                 continue
             size += len(event)
             if told and size > BATCH_BYTES:
-                self._waiting.extendleft(reversed(facts[told:]))
+                self._waiting.put_back(facts[told:])
                 del facts[told:]
                 self._in_flight = told
                 break
@@ -331,7 +333,6 @@ class AuditLog:
             await asyncio.wait((task,), timeout=CLOSE_S)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self._lose(len(self._waiting))
-        self._waiting.clear()
+        self._lose(len(self._waiting.take(len(self._waiting))))
         if self._unreported:
             _log.warning("%d events of the audit log are lost, and no event says so", self._unreported)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from penstock.audit.changes import CHANGES, LISTED_MAX, WITHOUT_EFFECT, asked_by, outcomes
+from penstock.audit.changes import CHANGES, WITHOUT_EFFECT, asked_by, outcomes
+from penstock.audit.details import DETAILS_MAX, LISTED_MAX
 from penstock.audit.events import encoded, event_of
 from penstock.audit.model import Caller, Changed
 from penstock.base.randomness import SeededRandomness
@@ -49,6 +50,7 @@ K, E = ApiKey, ErrorCode
 SECRET = "hunter2-" + SeededRandomness("secret").token(8).hex()
 RAW = SECRET.encode()
 TOPIC_ID = b"\x01" * 16
+ACLS_THAT_FIT = 14
 
 
 def told(key: ApiKey, request: Any, response: Any | None) -> list[tuple[str, str, dict[str, Any]]]:
@@ -235,7 +237,8 @@ CASES: list[tuple[ApiKey, Any, Any, list[tuple[str, str, dict[str, Any]]]]] = [
                 "topic=t", "SUCCESS",
                 {
                     "removed": LISTED_MAX + 5,
-                    "acls": [{"resourceType": "TOPIC", "resourceName": "t", **RULE}] * LISTED_MAX,
+                    "acls": [{"resourceType": "TOPIC", "resourceName": "t", **RULE}] * ACLS_THAT_FIT,
+                    "shortened": True,
                 },
             )
         ],
@@ -506,6 +509,20 @@ def test_asking_what_would_happen_changes_nothing() -> None:
     ):
         request.validate_only = True
         assert asked_by(key, request) == []
+
+
+def test_what_waits_of_a_change_is_small_however_much_it_asks_for() -> None:
+    """The largest events of all: fifty texts of the most characters, and an answer that completes them."""
+    long = ["x" * 249 + f"{number:03}" for number in range(60)]
+    configs = [create_topics.CreatableTopicConfig(name=name * 9, value=SECRET) for name in long]
+    topic = create_topics.CreatableTopic(name="a", num_partitions=9, configs=configs)
+    ((_, _, details),) = told(
+        K.CREATE_TOPICS, create_topics.CreateTopicsRequest(topics=[topic]),
+        create_topics.CreateTopicsResponse(topics=[_topic_result("a", count=9)]),
+    )  # fmt: skip
+    assert len(json.dumps(details)) < DETAILS_MAX + 100
+    assert (details["num_partitions"], details["shortened"]) == (9, True)
+    assert 0 < len(details["configs"]) < LISTED_MAX
 
 
 def test_every_api_that_sounds_like_a_change_is_in_a_table() -> None:

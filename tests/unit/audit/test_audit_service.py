@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,11 +75,15 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "CLOSE_S", 0.2)
 
 
-def log_over(kept: Kept, *, policy: Policy | None = None, queue_max: int = 100, gather_s: float = 0.001) -> AuditLog:
+def log_over(
+    kept: Kept, *, policy: Policy | None = None, queue_max: int = 100, queue_bytes: int = 1 << 20,
+    gather_s: float = 0.001,
+) -> AuditLog:  # fmt: skip
     return AuditLog(
         policy=policy or Policy(), appender=kept, names=lambda cluster_id: f"lkc-{cluster_id}", home_cluster_id=0,
         correlation_id=lambda connection_id: 70 + connection_id, clock=SystemClock(),
-        randomness=SeededRandomness("audit"), queue_max=queue_max, gather_s=gather_s,
+        randomness=SeededRandomness("audit"), queue_max=queue_max, queue_bytes=queue_bytes,
+        gather_s=gather_s,
     )  # fmt: skip
 
 
@@ -161,6 +166,23 @@ async def test_what_there_is_no_room_for_is_lost_counted_and_said(kept: Kept) ->
     deny(log, 1)
     await idle(log)
     assert kept.losses == log.stats.lost == 15
+
+
+async def test_what_waits_is_bounded_in_bytes_too(kept: Kept) -> None:
+    """A text takes up to four bytes a character, and clients choose several of each fact."""
+    log = log_over(kept, queue_max=1_000, queue_bytes=100_000)
+    log.on_decision(CONTEXT, decided("😀" * 512))
+    eve = replace(CONTEXT, principal="😀" * 512)
+    for _ in range(100):
+        log.on_decision(eve, decided("😀" * 512))
+    assert 20 < log.waiting < 30
+    assert log.waiting + log.stats.lost == 101
+    await idle(log)
+    assert log._waiting.size_bytes == 0
+    deny(log, 100)
+    assert log.waiting == 100
+    await idle(log)
+    assert len(names_in(kept)) + kept.losses == 201
 
 
 async def test_a_log_that_is_away_is_tried_again(kept: Kept) -> None:

@@ -1,0 +1,84 @@
+"""What is said of a change beyond its resource, shortened: what waits is bounded, however much a request asks for.
+Pure.
+
+The shortest parts come first, so that a long list does not cost the numbers beside it. Of lists and mappings, elements
+are left out that do not fit; a text that does not is cut. Where anything is missing, a field says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from penstock.audit.model import Json
+
+DETAILS_MAX = 2048
+"""Characters that the details of one change have together, as JSON."""
+LISTED_MAX = 50
+"""How many names or numbers one list has."""
+SHORTENED = "shortened"
+"""The field that says so."""
+ELLIPSIS = "…"
+"""The end of a text that was cut."""
+
+
+def shortened(details: Mapping[str, Json]) -> Mapping[str, Json]:
+    """Details that are not too long."""
+    room = _Room(DETAILS_MAX)
+    fitted = {name: room.fitted(value) for name, value in sorted(details.items(), key=lambda item: _length(item[1]))}
+    kept = {name: fitted[name] for name in details}
+    return {**kept, SHORTENED: True} if room.is_exceeded else kept
+
+
+class _Room:
+    """How much more there may be."""
+
+    __slots__ = ("_left", "is_exceeded")
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+        self.is_exceeded = False
+
+    def fitted(self, value: Json) -> Json:
+        """As much of a value as there is room for."""
+        match value:
+            case str():
+                return self._text(value)
+            case Mapping():
+                kept: dict[str, Json] = {}
+                for name, item in value.items():
+                    if not self._has_room(len(kept), [name, item]):
+                        break
+                    kept[self._text(name)] = self.fitted(item)
+                return kept
+            case Sequence():
+                items: list[Json] = []
+                for item in value:
+                    if not self._has_room(len(items), item):
+                        break
+                    items.append(self.fitted(item))
+                return items
+            case _:
+                self._left -= _length(value) + 1
+                return value
+
+    def _has_room(self, count: int, item: Json) -> bool:
+        """Whether one more fits. The first one is cut rather than left out."""
+        fits = count < LISTED_MAX and self._left > 0 and (not count or _length(item) <= self._left)
+        self.is_exceeded |= not fits
+        return fits
+
+    def _text(self, text: str) -> str:
+        length = _length(text)
+        if length > self._left:
+            self.is_exceeded = True
+            while text and length > self._left:
+                text = text[: min(len(text) - 1, len(text) * max(self._left, 0) // length)]
+                length = _length(text)
+            text += ELLIPSIS
+        self._left -= length + 1
+        return text
+
+
+def _length(value: Json) -> int:
+    return len(json.dumps(value, separators=(",", ":")))
