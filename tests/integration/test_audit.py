@@ -14,17 +14,22 @@ from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
 
 from penstock.agent.agent import Agent, Tuning
+from penstock.agent.metrics import exposition
 from penstock.audit.topic import AUDIT_TOPIC
-from penstock.base.context import PLATFORM_CLUSTER_ID
+from penstock.base.context import DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID
 from penstock.base.errors import Unavailable
 from penstock.base.options import UpOptions
 from penstock.log.commits import Commit, CommitEntry
 from penstock.testing import Broker
+from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
 
 T = TypeVar("T")
 STANDARD = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
-QUEUE = 50
+QUEUE = 160
+WAIT_MAX = 30
+"""Of decisions about one cluster: three fourths of a fourth of the queue."""
 IN_TIME_S = 5.0
 
 
@@ -119,17 +124,35 @@ async def test_a_log_that_is_away_and_a_queue_that_is_full_cost_no_request_anyth
     await place.do(denied(1))
     await until(lambda: place.commits.refused > 0)
     # One batch is being tried again and again, the queue gets full, and the rest is lost.
-    slowest_s = await place.do(denied(4 * QUEUE))
+    slowest_s = await place.do(denied(4 * WAIT_MAX))
     assert slowest_s < IN_TIME_S
-    assert (place.told, audit.waiting, audit.stats.lost) == (1, QUEUE, 3 * QUEUE)
+    assert (place.told, audit.waiting, audit.stats.lost) == (1, WAIT_MAX, 3 * WAIT_MAX)
     place.commits.is_away = False
     await until(lambda: audit.waiting == 0 and audit._task is None)
     lost = audit.stats.lost
-    assert audit.stats.events == {"authorization": 2 + QUEUE, "loss": 1}
+    assert audit.stats.events == {"authorization": 2 + WAIT_MAX, "loss": 1}
     assert place.told == sum(audit.stats.events.values())
     await place.do(denied(1))
     await until(lambda: place.told == sum(audit.stats.events.values()) and audit._task is None)
     assert audit.stats.lost == lost
+
+
+async def test_a_request_that_is_refused_everything_leaves_room_for_others(place: Place) -> None:
+    audit = place.agent.audit
+    assert audit is not None
+    names = [f"unknown-{number}" for number in range(20_000)]
+
+    def delete(wire: Wire) -> set[int]:
+        request = DeleteTopicsRequest(topics=[DeleteTopicState(name=name) for name in names])
+        return {one.error_code for one in wire.call(ApiKey.DELETE_TOPICS, 6, request).responses}
+
+    assert await place.do(delete) == {ErrorCode.TOPIC_AUTHORIZATION_FAILED}
+    # The log takes all the while what waits: less at a time than there are.
+    assert 0 < audit.stats.lost_by_cluster[DEFAULT_CLUSTER_ID] == audit.stats.lost
+    assert audit.waiting <= WAIT_MAX
+    await until(lambda: audit._task is None)
+    assert f'penstock_audit_lost_total{{cluster="default"}} {audit.stats.lost}.0' in exposition(place.agent).decode()
+    assert audit.stats.events["authorization"] + audit.stats.lost == len(names)
 
 
 async def test_silence_writes_nothing(place: Place) -> None:

@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 
 from penstock.agent.agent import Agent
+from penstock.base.context import PLATFORM_CLUSTER_ID
 from penstock.keys.model import Lock
 from penstock.telemetry.sinks import MetricsPage
 from penstock.version import __version__
@@ -83,20 +84,22 @@ def _limits(agent: Agent) -> Iterator[Metric]:
 
 
 def _tenants(agent: Agent) -> Iterator[Metric]:
-    clusters = agent.clusters
-    yield GaugeMetricFamily("penstock_clusters", "Virtual clusters.", len(clusters.all()))
+    yield GaugeMetricFamily("penstock_clusters", "Virtual clusters.", len(agent.clusters.all()))
     counts = GaugeMetricFamily("penstock_cluster_connections", "Connections now.", labels=["cluster"])
     refused = CounterMetricFamily(
         "penstock_cluster_connections_refused", "Connections beyond the limits of a cluster.",
         labels=["cluster", "limit"],
     )  # fmt: skip
     for cluster_id, count in agent.tenancy.counts.items():
-        cluster = clusters.by_id(cluster_id)
-        counts.add_metric([str(cluster_id) if cluster is None else cluster.name], count)
+        counts.add_metric([_name_of(agent, cluster_id)], count)
     for (cluster_id, limit), count in agent.tenancy.refused.items():
-        cluster = clusters.by_id(cluster_id)
-        refused.add_metric([str(cluster_id) if cluster is None else cluster.name, limit], count)
+        refused.add_metric([_name_of(agent, cluster_id), limit], count)
     yield from (counts, refused)
+
+
+def _name_of(agent: Agent, cluster_id: int) -> str:
+    cluster = agent.clusters.by_id(cluster_id)
+    return str(cluster_id) if cluster is None else cluster.name
 
 
 def _audit(agent: Agent) -> Iterator[Metric]:
@@ -105,8 +108,12 @@ def _audit(agent: Agent) -> Iterator[Metric]:
     for kind, count in (audit.stats.events if audit else {}).items():
         events.add_metric([kind], count)
     yield events
-    lost = audit.stats.lost if audit else 0
-    yield CounterMetricFamily("penstock_audit_lost", "What the audit log should have told, and never will.", lost)
+    lost = CounterMetricFamily(
+        "penstock_audit_lost", "What the audit log should have told of a cluster, and never will.", labels=["cluster"]
+    )
+    for cluster_id, count in ({PLATFORM_CLUSTER_ID: 0} | (audit.stats.lost_by_cluster if audit else {})).items():
+        lost.add_metric([_name_of(agent, cluster_id)], count)
+    yield lost
     waiting = audit.waiting if audit else 0
     yield GaugeMetricFamily("penstock_audit_waiting", "What the audit log has yet to tell.", waiting)
 

@@ -82,8 +82,8 @@ def timestamp(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
 
 
-def event_of(fact: Fact, event_id: str, names: Names, agent_cluster_id: int) -> dict[str, Json]:
-    """The event that tells of a fact. What concerns no cluster in particular is told of `agent_cluster_id`."""
+def event_of(fact: Fact, event_id: str, names: Names) -> dict[str, Json]:
+    """The event that tells of a fact."""
     match fact:
         case Attempted():
             return _event(event_id, fact.at_ms, AUTHENTICATION, names(fact.caller.cluster_id), _attempt(fact))
@@ -92,7 +92,8 @@ def event_of(fact: Fact, event_id: str, names: Names, agent_cluster_id: int) -> 
         case Changed():
             return _event(event_id, fact.at_ms, REQUEST, names(fact.caller.cluster_id), _change(fact))
         case Lost():
-            return _event(event_id, fact.at_ms, LOSS, names(agent_cluster_id), _loss(fact))
+            cluster = names(fact.cluster_id)
+            return _event(event_id, fact.at_ms, LOSS, cluster, _loss(fact, cluster))
         case _:
             assert_never(fact)
 
@@ -168,10 +169,10 @@ def _change(fact: Changed) -> tuple[str, Resource, dict[str, Any]]:
     }  # fmt: skip
 
 
-def _loss(fact: Lost) -> tuple[str, Resource, dict[str, Any]]:
+def _loss(fact: Lost, cluster: str) -> tuple[str, Resource, dict[str, Any]]:
     return "audit.Loss", THE_CLUSTER, {
         "loss": {"count": fact.number, "since": timestamp(fact.since_ms), "until": timestamp(fact.at_ms)},
-        "result": {"status": FAILURE, "message": f"{fact.number} events were lost."},
+        "result": {"status": FAILURE, "message": f"{fact.number} events of {cluster} were lost."},
     }  # fmt: skip
 
 

@@ -84,11 +84,12 @@ class Changed(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """There are facts that no event tells of."""
+    """There are facts of a cluster that no event tells of."""
 
     at_ms: int
     since_ms: int
     number: int
+    cluster_id: int
 
 
 Heard = Attempted | Decided | Changed

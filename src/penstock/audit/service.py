@@ -1,7 +1,7 @@
 """Takes facts in the middle of requests, and makes events of them beside the requests.
 
 What is told is put into a queue that is bounded, and never waited for: where there is no room the fact is lost, and
-counted, and an event says how many were. Whatever goes wrong here, the request goes on.
+counted, and an event says how many of which cluster were. Whatever goes wrong here, the request goes on.
 
 One task takes what has gathered for a moment, makes events of it in slices that hold up nobody, and has them appended;
 it ends when there is nothing left, so silence costs nothing. What the log does not take now is tried again, and what it
@@ -23,7 +23,7 @@ from penstock.audit.changes import CHANGES, Asked, asked_by, denies, outcomes
 from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, encoded, event_of
 from penstock.audit.model import Attempted, Caller, Changed, Decided, Fact, Heard, Lost, caller_of, cut
 from penstock.audit.policy import Policy
-from penstock.audit.queue import Waiting
+from penstock.audit.queue import Losses, Waiting
 from penstock.authorization.authorizer import Decision
 from penstock.authorization.guards.table import PLATFORM
 from penstock.authorization.rules import DEFAULT_DENY
@@ -39,6 +39,8 @@ QUEUE_BYTES = 16 * 1024 * 1024
 """Facts that wait. Each is some hundred bytes, so that their number is what counts; but the longest texts that clients
 can choose make it some 30 KiB, and then their size does."""
 BATCH_EVENTS = 500
+BATCH_LOSSES = 100
+"""Clusters that have lost something, with one event each."""
 BATCH_BYTES = 512 * 1024
 SLICE = 25
 """Events that are made without a pause: less than a millisecond."""
@@ -72,7 +74,12 @@ class AuditStats:
 
     events: dict[str, int] = field(default_factory=dict)
     """Events that are in the log, by type."""
-    lost: int = 0
+    lost_by_cluster: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def lost(self) -> int:
+        """Facts that no event tells of, of all clusters."""
+        return sum(self.lost_by_cluster.values())
 
 
 class AuditLog:
@@ -90,11 +97,11 @@ class AuditLog:
         self._clock, self._randomness = clock, randomness
         self._gather_s = gather_s
         self._waiting = Waiting(facts_max=queue_max, bytes_max=queue_bytes)
-        self._unreported = 0
-        self._lost_since_ms = 0
+        self._losses = Losses()
         self._told: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
-        self._in_flight = 0
+        self._in_flight: list[Heard] = []
+        self._reporting: list[Lost] = []
         self._stop = asyncio.Event()
         self._complained_s: float | None = None
         self.stats = AuditStats()
@@ -207,7 +214,7 @@ class AuditLog:
 
     def _tell(self, fact: Heard) -> None:
         if self._stop.is_set() or not self._waiting.add(fact):
-            self._lose(1)
+            self._lose(fact.caller.cluster_id)
             return
         if self._task is None:
             self._begin()
@@ -220,50 +227,51 @@ class AuditLog:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
             _log.error("events of the audit log could not be made", exc_info=task.exception())
-        self._lose(self._in_flight)
-        self._in_flight = 0
+        self._losses.put_back(self._reporting)
+        self._lose_all(self._in_flight)
+        self._in_flight, self._reporting = [], []
         if self._waiting and not self._stop.is_set():
             self._begin()
 
-    def _lose(self, count: int) -> None:
-        if not count:
-            return
-        if not self._unreported:
-            self._lost_since_ms = self._clock.now_ms()
-        self._unreported += count
-        self.stats.lost += count
+    def _lose(self, cluster_id: int) -> None:
+        self._losses.add(cluster_id, 1, self._clock.now_ms())
+        lost = self.stats.lost_by_cluster
+        lost[cluster_id] = lost.get(cluster_id, 0) + 1
         now_s = self._clock.monotonic()
         if self._complained_s is None or now_s - self._complained_s >= COMPLAIN_EVERY_S:
             self._complained_s = now_s
             _log.warning("events of the audit log are lost, %d by now", self.stats.lost)
 
-    def _stumbled(self) -> None:
+    def _lose_all(self, facts: Sequence[Heard]) -> None:
+        for fact in facts:
+            self._lose(fact.caller.cluster_id)
+
+    def _stumbled(self, cluster_id: int | None = None) -> None:
         _log.exception("an event of the audit log could not be told")
-        self._lose(1)
+        self._lose(self._home_cluster_id if cluster_id is None else cluster_id)
 
     # ---- telling -------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         is_refused = False
-        while self._waiting or (self._unreported and not is_refused):
+        while self._waiting or (self._losses and not is_refused):
             # That the log takes nothing is told with what it takes next, not to itself again and again.
             await self._pause(self._gather_s)
-            facts, lost = self._take()
-            self._in_flight = len(facts)
-            events = await self._events_of(facts, lost)
+            self._reporting = self._losses.take(BATCH_LOSSES, self._clock.now_ms())
+            self._in_flight = self._waiting.take(BATCH_EVENTS)
+            events = await self._events()
             if not events:
                 continue
             is_refused = not await self._keep(events)
-            self._in_flight = 0
             if is_refused:
-                if lost is not None:
-                    self._unreported, self._lost_since_ms = self._unreported + lost.number, lost.since_ms
-                self._lose(len(facts))
+                self._losses.put_back(self._reporting)
+                self._lose_all(self._in_flight)
             else:
-                self._count(facts, lost)
+                self._count((*self._reporting, *self._in_flight))
+            self._in_flight, self._reporting = [], []
 
-    def _count(self, facts: list[Heard], lost: Lost | None) -> None:
-        for fact in (*facts, *([] if lost is None else [lost])):
+    def _count(self, facts: Sequence[Fact]) -> None:
+        for fact in facts:
             kind = KINDS[type(fact)]
             self.stats.events[kind] = self.stats.events.get(kind, 0) + 1
 
@@ -272,30 +280,21 @@ class AuditLog:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
-    def _take(self) -> tuple[list[Heard], Lost | None]:
-        lost = None
-        if self._unreported:
-            lost, self._unreported = Lost(self._clock.now_ms(), self._lost_since_ms, self._unreported), 0
-        return self._waiting.take(BATCH_EVENTS), lost
-
-    async def _events_of(self, facts: list[Heard], lost: Lost | None) -> list[bytes]:
-        """The events of facts, of which those are taken out that would make a batch too large, and wait again, and any
-        that no event can be made of."""
-        events = [] if lost is None else [self._event(lost)]
-        size, told = 0, 0
-        for number, fact in enumerate(tuple(facts)):
+    async def _events(self) -> list[bytes]:
+        """The events of what is in flight, of which that is taken out that would make a batch too large, and waits
+        again, and any that no event can be made of."""
+        events, told, size = [self._event(lost) for lost in self._reporting], 0, 0
+        for number, fact in enumerate(tuple(self._in_flight)):
             try:
                 event = self._event(fact)
             except Exception:  # noqa: BLE001  # a bug of ours must cost this event, and not the others
-                del facts[told]
-                self._in_flight = len(facts)
-                self._stumbled()
+                del self._in_flight[told]
+                self._stumbled(fact.caller.cluster_id)
                 continue
             size += len(event)
             if told and size > BATCH_BYTES:
-                self._waiting.put_back(facts[told:])
-                del facts[told:]
-                self._in_flight = told
+                self._waiting.put_back(self._in_flight[told:])
+                del self._in_flight[told:]
                 break
             events.append(event)
             told += 1
@@ -305,7 +304,7 @@ class AuditLog:
 
     def _event(self, fact: Fact) -> bytes:
         event_id = str(UUID(bytes=new_uuid(self._randomness)))
-        return encoded(event_of(fact, event_id, self._names, self._home_cluster_id))
+        return encoded(event_of(fact, event_id, self._names))
 
     async def _keep(self, events: list[bytes]) -> bool:
         """Have events appended; False if that will never be."""
@@ -333,6 +332,6 @@ class AuditLog:
             await asyncio.wait((task,), timeout=CLOSE_S)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-        self._lose(len(self._waiting.take(len(self._waiting))))
-        if self._unreported:
-            _log.warning("%d events of the audit log are lost, and no event says so", self._unreported)
+        self._lose_all(self._waiting.take(len(self._waiting)))
+        if self._losses:
+            _log.warning("%d events of the audit log are lost, and no event says so", self._losses.number)

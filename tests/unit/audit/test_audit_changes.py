@@ -58,7 +58,7 @@ def told(key: ApiKey, request: Any, response: Any | None) -> list[tuple[str, str
     found = []
     caller = Caller(1, "User:admin", "c", "10.0.0.7", 5, 1)
     for resource, error, details in outcomes(key, asked_by(key, request), response):
-        text = encoded(event_of(Changed(0, caller, key, resource, error, details), "id", lambda _: "x", 1))
+        text = encoded(event_of(Changed(0, caller, key, resource, error, details), "id", lambda _: "x"))
         assert SECRET not in text.decode()
         event = json.loads(text)
         result = event["data"]["result"]

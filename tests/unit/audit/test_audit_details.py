@@ -55,7 +55,7 @@ def test_a_text_that_does_not_fit_is_cut_and_the_shorter_ones_are_not(letter: st
         {"a": [FACE * 512] * 51},
         {"a": {f"{number}{FACE * 500}": FACE * 512 for number in range(51)}},
         {"a": [{"b": FACE * 512, "c": FACE * 512, "d": FACE * 512}] * 51, "e": FACE * 512, "f": FACE * 512},
-        {"a": [[["x" * 512] * 50] * 50] * 50},
+        {"a": [[["x" * 512] * 9] * 9] * 9},
     ],
 )
 def test_together_they_are_short(details: Any) -> None:

@@ -33,7 +33,7 @@ EVENT_ID = "e5ababff-c6b5-4f19-9e03-be3f12e81643"
 
 
 def told(fact):
-    event = event_of(fact, EVENT_ID, lambda cluster_id: f"lkc-{cluster_id}", 0)
+    event = event_of(fact, EVENT_ID, lambda cluster_id: f"lkc-{cluster_id}")
     assert json.loads(encoded(event)) == event
     return event
 
@@ -130,9 +130,10 @@ def test_changes(error: int | None, status: str, message: str) -> None:
     assert data["result"] == {"status": status, "message": message}
 
 
-def test_a_loss_is_told_of_the_cluster_where_the_log_is() -> None:
-    event = told(Lost(AT_MS + 5, AT_MS, 17))
-    assert (event["type"], event["source"]) == ("io.penstock.audit/loss", "crn:///kafka=lkc-0")
+def test_a_loss_is_told_of_the_cluster_whose_events_they_were() -> None:
+    event = told(Lost(AT_MS + 5, AT_MS, 17, 7))
+    assert (event["type"], event["source"]) == ("io.penstock.audit/loss", "crn:///kafka=lkc-7")
+    assert event["data"]["result"]["message"] == "17 events of lkc-7 were lost."
     assert event["data"]["loss"] == {
         "count": 17, "since": "2021-01-01T12:34:56.789Z", "until": "2021-01-01T12:34:56.794Z",
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -60,7 +61,16 @@ class Kept:
 
     @property
     def losses(self) -> int:
-        return sum(event["data"]["loss"]["count"] for event in self.events if event["type"].endswith("loss"))
+        return sum(self.losses_of.values())
+
+    @property
+    def losses_of(self) -> Counter[str]:
+        """How many events are said to be lost, by cluster."""
+        counted: Counter[str] = Counter()
+        for event in self.events:
+            if event["type"].endswith("loss"):
+                counted[event["source"].rpartition("=")[2]] += event["data"]["loss"]["count"]
+        return counted
 
 
 @pytest.fixture
@@ -76,7 +86,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def log_over(
-    kept: Kept, *, policy: Policy | None = None, queue_max: int = 100, queue_bytes: int = 1 << 20,
+    kept: Kept, *, policy: Policy | None = None, queue_max: int = 1_000, queue_bytes: int = 1 << 20,
     gather_s: float = 0.001,
 ) -> AuditLog:  # fmt: skip
     return AuditLog(
@@ -150,32 +160,99 @@ async def test_attempts(kept: Kept) -> None:
 
 
 async def test_what_there_is_no_room_for_is_lost_counted_and_said(kept: Kept) -> None:
-    log = log_over(kept, queue_max=10)
-    kept.open.clear()
-    deny(log, 10)
-    async with asyncio.timeout(5):
-        while not kept.tried:
-            await asyncio.sleep(0.001)
-    deny(log, 25, start=10)  # Ten wait, fifteen do not.
-    assert (log.waiting, log.stats.lost) == (10, 15)
+    log = log_over(kept, queue_max=64)  # Sixteen for the cluster, twelve of them for decisions.
+    await held_up(log, kept)
+    deny(log, 27, start=1)
+    assert (log.waiting, log.stats.lost) == (12, 15)
     kept.open.set()
     await idle(log)
-    assert names_in(kept) == [f"t{number}" for number in range(20)]
+    assert names_in(kept) == [f"t{number}" for number in range(13)]
     assert kept.losses == 15
-    assert log.stats.events == {"authorization": 20, "loss": 1}
+    assert log.stats.events == {"authorization": 13, "loss": 1}
     deny(log, 1)
     await idle(log)
     assert kept.losses == log.stats.lost == 15
 
 
+async def held_up(log: AuditLog, kept: Kept) -> None:
+    """Until a first event is being kept, which takes long."""
+    kept.open.clear()
+    deny(log, 1)
+    async with asyncio.timeout(5):
+        while not kept.tried:
+            await asyncio.sleep(0.001)
+
+
+async def test_who_may_nothing_crowds_out_nobody(kept: Kept) -> None:
+    """One request of somebody without rights is refused 20,000 things, and somebody guesses passwords meanwhile."""
+    log = log_over(kept, queue_max=10_000, queue_bytes=1 << 24)
+    await held_up(log, kept)
+    mallory = replace(CONTEXT, cluster_id=7, principal="User:mallory")
+    for number in range(20_000):
+        log.on_decision(mallory, decided(f"x{number}"))
+        log.on_attempt(Attempt(mechanism="SASL_SSL/PLAIN", client_host="h", cluster_id=7, message="no"))
+    assert log.waiting <= 2_500
+    assert set(log.stats.lost_by_cluster) == {7}
+    # All there is to say of another cluster, and of what was really done in this one.
+    admin = replace(mallory, principal="User:admin")
+    deny(log, 1, start=1)
+    for cluster_id in (1, 7):
+        log.on_attempt(
+            Attempt(mechanism="SSL", client_host="h", identity=Identity(principal="User:a", cluster_id=cluster_id))
+        )
+    for context in (CONTEXT, admin):
+        await log.audited(ApiKey.DELETE_TOPICS, _deleted)(context, DeleteTopicsRequest(topic_names=["a"]))
+    assert set(log.stats.lost_by_cluster) == {7}
+    kept.open.set()
+    await idle(log)
+    told = Counter(
+        (event["source"][-1], event["type"].rpartition("/")[2], event["data"].get("result", {}).get("status"))
+        for event in kept.events
+    )
+    assert {fact: count for fact, count in told.items() if fact[0] == "1"} == {
+        ("1", "authorization", None): 2, ("1", "authentication", "SUCCESS"): 1, ("1", "request", "SUCCESS"): 1,
+    }  # fmt: skip
+    assert told["7", "authentication", "SUCCESS"] == told["7", "request", "SUCCESS"] == 1
+    assert kept.losses_of == {"lkc-7": log.stats.lost}
+    assert told["7", "authorization", None] + told["7", "authentication", "UNAUTHENTICATED"] + kept.losses == 40_000
+
+
+async def test_many_clusters_together_leave_room_for_what_is_done(kept: Kept) -> None:
+    log = log_over(kept, queue_max=1_000)
+    await held_up(log, kept)
+    for cluster_id in range(2, 12):
+        for number in range(300):
+            log.on_decision(replace(CONTEXT, cluster_id=cluster_id), decided(f"x{number}"))
+    assert log.waiting == 750
+    await log.audited(ApiKey.DELETE_TOPICS, _deleted)(CONTEXT, DeleteTopicsRequest(topic_names=["a"]))
+    kept.open.set()
+    await idle(log)
+    assert [event["source"] for event in kept.events if event["type"].endswith("request")] == ["crn:///kafka=lkc-1"]
+    assert kept.losses == log.stats.lost == 10 * 300 - 750
+    assert kept.losses_of == {f"lkc-{one}": count for one, count in log.stats.lost_by_cluster.items()}
+
+
+async def test_losses_of_many_clusters_are_told_a_hundred_at_a_time(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "BATCH_LOSSES", 10)
+    log = log_over(kept, queue_max=1)  # A fourth of it is nothing.
+    for cluster_id in range(25):
+        log.on_decision(replace(CONTEXT, cluster_id=cluster_id), decided("t"))
+    log._begin()
+    await idle(log)
+    assert [len(batch) for batch in kept.batches] == [10, 10, 5]
+    assert kept.losses_of == {f"lkc-{cluster_id}": 1 for cluster_id in range(25)}
+
+
 async def test_what_waits_is_bounded_in_bytes_too(kept: Kept) -> None:
     """A text takes up to four bytes a character, and clients choose several of each fact."""
-    log = log_over(kept, queue_max=1_000, queue_bytes=100_000)
+    log = log_over(kept, queue_max=1_000, queue_bytes=500_000)
     log.on_decision(CONTEXT, decided("😀" * 512))
     eve = replace(CONTEXT, principal="😀" * 512)
     for _ in range(100):
         log.on_decision(eve, decided("😀" * 512))
-    assert 20 < log.waiting < 30
+    assert 15 < log.waiting < 25
     assert log.waiting + log.stats.lost == 101
     await idle(log)
     assert log._waiting.size_bytes == 0

@@ -25,12 +25,12 @@ FACTS: dict[str, Fact] = {
     "done": Changed(0, ALICE, ApiKey.CREATE_TOPICS, Resource(TOPIC, "t"), 0, {}),
     "failed": Changed(0, ALICE, ApiKey.CREATE_TOPICS, Resource(TOPIC, "t"), 36, {}),
     "open": Changed(0, ALICE, ApiKey.CREATE_TOPICS, Resource(TOPIC, "t"), None, {}),
-    "lost": Lost(0, 0, 3),
+    "lost": Lost(0, 0, 3, 1),
 }
 
 
 def event(name: str) -> Any:
-    return json.loads(encoded(event_of(FACTS[name], "id", lambda _: "x", 1)))
+    return json.loads(encoded(event_of(FACTS[name], "id", lambda _: "x")))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def event(name: str) -> Any:
         ("done", "done", "User:alice", "topic=t"),
         ("failed", "failed", "User:alice", "topic=t: TOPIC_ALREADY_EXISTS"),
         ("open", "unknown", "User:alice", "topic=t: The request was not answered; it may have been carried out."),
-        ("lost", "lost", "", "cluster: 3 events were lost."),
+        ("lost", "lost", "", "cluster: 3 events of x were lost."),
     ],
 )
 def test_lines(name: str, outcome: str, who: str, what: str) -> None:
