@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import PASSWORD, USER, Secured
+from fixtures.tenants import Tenant, log_in
 from fixtures.token_issuer import AUDIENCE, TokenIssuer
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
@@ -22,7 +23,7 @@ from penstock.cli.kafka.security import Security
 from penstock.testing.certificates import Authority
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages import create_acls, create_topics, incremental_alter_configs
+from penstock.wire.messages import create_acls, create_topics, describe_configs, incremental_alter_configs
 from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest, ServiceAccountCreation
 from penstock.wire.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
@@ -302,6 +303,45 @@ def test_the_platform_is_for_its_administrators(audited: Audited, robot: Wire) -
     assert entered["data"]["authenticationInfo"]["principal"] == f"User:{USER}"
     # The default cluster's log is nowhere in the default cluster.
     assert audited.admin.metadata([TOPIC]).topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_log_levels_are_the_platforms(audited: Audited) -> None:
+    """Whoever administers a tenant's cluster may configure it, but not the process: no ACL decides that."""
+    tenant = Tenant(audited.secured, "levels")
+    audited.secrets.append(tenant.key[1].encode())
+    rules = [
+        create_acls.AclCreation(
+            resource_type=ResourceType.CLUSTER, resource_name="kafka-cluster", principal="User:app", host="*",
+            operation=operation, permission_type=3,
+        )
+        for operation in (Operation.ALTER_CONFIGS, Operation.DESCRIBE_CONFIGS)
+    ]  # fmt: skip
+    with log_in(audited.secured) as admin:
+        assert not admin.call(ApiKey.ENTER_CLUSTER, 0, EnterClusterRequest(name="levels")).error_code
+        made = admin.call(ApiKey.CREATE_ACLS, 3, create_acls.CreateAclsRequest(creations=rules))
+        assert not any(one.error_code for one in made.results)
+    config = incremental_alter_configs.AlterableConfig(name="penstock", value="DEBUG")
+    level = incremental_alter_configs.AlterConfigsResource(resource_type=8, resource_name="1", configs=[config])
+    shown = describe_configs.DescribeConfigsResource(resource_type=8, resource_name="1", configuration_keys=None)
+    with tenant.connect() as wire:
+        altered = wire.call(
+            ApiKey.INCREMENTAL_ALTER_CONFIGS, 1,
+            incremental_alter_configs.IncrementalAlterConfigsRequest(resources=[level]),
+        )  # fmt: skip
+        described = wire.call(
+            ApiKey.DESCRIBE_CONFIGS, 4, describe_configs.DescribeConfigsRequest(resources=[shown])
+        )  # fmt: skip
+    for result in (altered.responses[0], described.results[0]):
+        assert result.error_code == ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+    for method in ("IncrementalAlterConfigs", "DescribeConfigs"):
+        event = audited.find(
+            lambda event, method=method: (
+                event["source"].endswith(tenant.kafka_id) and event["data"]["methodName"] == f"kafka.{method}"
+            ),
+            f"a denied {method}",
+        )
+        assert event["data"]["authorizationInfo"]["granted"] is False
+        assert event["data"]["authenticationInfo"]["principal"] == "User:app"
 
 
 # ---- changes -----------------------------------------------------------------------------------------------------

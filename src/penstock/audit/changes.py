@@ -16,7 +16,7 @@ from math import isfinite
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from penstock.audit.details import LISTED_MAX, shortened
+from penstock.audit.details import LISTED_MAX
 from penstock.audit.model import (
     API_KEY,
     DELEGATION_TOKEN,
@@ -34,7 +34,6 @@ from penstock.audit.model import (
 )
 from penstock.base.acls import Operation, PatternType, Permission, ResourceType, coded
 from penstock.wire.api_keys import ApiKey
-from penstock.wire.error_codes import ErrorCode
 
 SEEN_MAX = LISTED_MAX + 1
 """One more than one event lists: so it is seen that there were more."""
@@ -457,44 +456,7 @@ WITHOUT_EFFECT = frozenset(
 )
 """Administration that has nothing to change where there are no replicas and no features to choose."""
 
-DENIALS = frozenset(
-    {
-        ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.GROUP_AUTHORIZATION_FAILED,
-        ErrorCode.CLUSTER_AUTHORIZATION_FAILED, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED,
-    }
-)  # fmt: skip
-"""What the decision itself has told of already."""
-
-
-def denies(response: Any) -> bool:
-    """Whether a handler has found by itself that the caller may not do this."""
-    codes = [getattr(response, "error_code", 0), *(one.error_code for one in getattr(response, "results", ()))]
-    return ErrorCode.CLUSTER_AUTHORIZATION_FAILED in codes
-
-
-class Outcome(NamedTuple):
-    """One thing that was, or was not, changed."""
-
-    resource: Resource
-    error: int | None
-    details: Mapping[str, Json]
-
 
 def asked_by(api_key: int, request: Any) -> list[Asked]:
     """What a request wants to change. To be called before others take something out of it."""
     return list(CHANGES[api_key].asked(request))
-
-
-def outcomes(api_key: int, asked: Sequence[Asked], response: Any | None) -> Iterator[Outcome]:
-    """What became of it; without a response nobody knows."""
-    answers: dict[Hashable, Answered] = {}
-    if response is not None:
-        answers = {answer.key: answer for answer in CHANGES[api_key].answered(response)}
-    for one in asked:
-        answer = answers.get(one.key)
-        if answer is None:
-            yield Outcome(one.resource, None, shortened(one.details))
-        elif answer.error not in DENIALS:
-            details = {**one.details, **answer.details} if answer.details else one.details
-            yield Outcome(answer.resource or one.resource, answer.error, shortened(details))

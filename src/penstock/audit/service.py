@@ -14,20 +14,21 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence, Set
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
-from penstock.audit.changes import CHANGES, Asked, asked_by, denies, outcomes
+from penstock.audit.changes import CHANGES, Asked, asked_by
 from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, encoded, event_of
 from penstock.audit.model import Attempted, Caller, Changed, Decided, Fact, Heard, Lost, caller_of, cut
+from penstock.audit.outcomes import JUDGES, denies, outcomes
 from penstock.audit.policy import Policy
 from penstock.audit.queue import Losses, Waiting
 from penstock.authorization.authorizer import Decision
-from penstock.authorization.guards.table import PLATFORM
 from penstock.authorization.rules import DEFAULT_DENY
-from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
+from penstock.base.acls import CLUSTER_NAME, ResourceType
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError
@@ -57,6 +58,8 @@ REMEMBERED = 1_000
 """Repeated changes that are told of once per connection."""
 
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
+_DENIED: ContextVar[set[ResourceType] | None] = ContextVar("denied", default=None)
+"""On which kinds of resources something was denied, in the request of this task."""
 _log = logging.getLogger(__name__)
 
 
@@ -134,6 +137,9 @@ class AuditLog:
         """It was decided whether a request may do something."""
         try:
             verdict, api_key = decision.verdict, decision.api_key
+            denied = _DENIED.get()
+            if denied is not None and not verdict.allowed:
+                denied.add(decision.resource_type)
             if verdict.allowed and not self._policy.wants(api_key, self._randomness):
                 return
             self._tell(
@@ -146,52 +152,60 @@ class AuditLog:
             self._stumbled()
 
     def audited(self, api_key: int, handle: Handle) -> Handle:
-        """The same API, whose changes are told of."""
-        if api_key in PLATFORM:
-            handle = self._judged(api_key, handle)
-        if api_key not in CHANGES:
+        """The same API, whose changes are told of, and what its handler itself refuses."""
+        if api_key not in CHANGES and api_key not in JUDGES:
             return handle
 
         async def answer(context: RequestContext, request: Any) -> Any:
             asked, response = self._asked(api_key, request), None
-            if not asked:
+            if not asked and api_key not in JUDGES:
                 return await handle(context, request)
+            denied: set[ResourceType] = set()
+            _DENIED.set(denied)
             # Whoever asked may hang up before it is done, and it is done nevertheless.
             caller = self._caller(context)
             try:
                 response = await handle(context, request)
             finally:
-                self._on_change(caller, api_key, asked, response)
+                if response is not None and api_key in JUDGES:
+                    self._judge(context, api_key, response, denied)
+                self._on_change(caller, api_key, asked, response, denied)
             return response
 
         return answer
 
-    def _judged(self, api_key: int, handle: Handle) -> Handle:
-        """The same API, which knows itself who may use it: the authorizer is not asked."""
-        decision = Decision(
-            api_key=api_key, operation=Operation.ALTER, resource_type=ResourceType.CLUSTER, resource_name=CLUSTER_NAME,
-            verdict=DEFAULT_DENY,
-        )  # fmt: skip
-
-        async def answer(context: RequestContext, request: Any) -> Any:
-            response = await handle(context, request)
-            if denies(response):
-                self.on_decision(context, decision)
-            return response
-
-        return answer
+    def _judge(self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]) -> None:
+        """Tell of what a handler has refused and the authorizer was not asked, or has allowed."""
+        try:
+            if ResourceType.CLUSTER in denied or not denies(api_key, response):
+                return
+            self.on_decision(
+                context,
+                Decision(
+                    api_key=api_key, operation=JUDGES[api_key], resource_type=ResourceType.CLUSTER,
+                    resource_name=CLUSTER_NAME, verdict=DEFAULT_DENY,
+                ),
+            )  # fmt: skip
+        except Exception:  # noqa: BLE001  # as above
+            self._stumbled(context.cluster_id)
 
     def _asked(self, api_key: int, request: Any) -> list[Asked]:
+        if api_key not in CHANGES:
+            return []
         try:
             return asked_by(api_key, request)
         except Exception:  # noqa: BLE001  # as above
             self._stumbled()
             return []
 
-    def _on_change(self, caller: Caller, api_key: int, asked: list[Asked], response: Any | None) -> None:
+    def _on_change(
+        self, caller: Caller, api_key: int, asked: list[Asked], response: Any | None, denied: Set[ResourceType]
+    ) -> None:
+        if not asked:
+            return
         try:
             now_ms = self._clock.now_ms()
-            for resource, error, details in outcomes(api_key, asked, response):
+            for resource, error, details in outcomes(api_key, asked, response, denied):
                 if CHANGES[api_key].is_repeated and self._was_told((caller.connection_id, api_key, resource, error)):
                     continue
                 self._tell(Changed(now_ms, caller, api_key, resource, error, details))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Set
 from typing import Any
 
 import pytest
 
-from penstock.audit.changes import CHANGES, WITHOUT_EFFECT, asked_by, outcomes
+from penstock.audit.changes import CHANGES, WITHOUT_EFFECT, asked_by
 from penstock.audit.details import DETAILS_MAX, LISTED_MAX
 from penstock.audit.events import encoded, event_of
 from penstock.audit.model import Caller, Changed
+from penstock.audit.outcomes import denies, outcomes
+from penstock.base.acls import ResourceType
 from penstock.base.randomness import SeededRandomness
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
@@ -37,6 +40,8 @@ from penstock.wire.messages import (
     delete_share_group_offsets,
     delete_topics,
     delete_virtual_cluster,
+    describe_configs,
+    describe_environments,
     enter_cluster,
     expire_delegation_token,
     incremental_alter_configs,
@@ -53,11 +58,13 @@ TOPIC_ID = b"\x01" * 16
 ACLS_THAT_FIT = 14
 
 
-def told(key: ApiKey, request: Any, response: Any | None) -> list[tuple[str, str, dict[str, Any]]]:
+def told(
+    key: ApiKey, request: Any, response: Any | None, denied: Set[ResourceType] = frozenset(ResourceType)
+) -> list[tuple[str, str, dict[str, Any]]]:
     """What is told: subject without the cluster, status and message, and what belongs to the request."""
     found = []
     caller = Caller(1, "User:admin", "c", "10.0.0.7", 5, 1)
-    for resource, error, details in outcomes(key, asked_by(key, request), response):
+    for resource, error, details in outcomes(key, asked_by(key, request), response, denied):
         text = encoded(event_of(Changed(0, caller, key, resource, error, details), "id", lambda _: "x"))
         assert SECRET not in text.decode()
         event = json.loads(text)
@@ -509,6 +516,40 @@ def test_asking_what_would_happen_changes_nothing() -> None:
     ):
         request.validate_only = True
         assert asked_by(key, request) == []
+
+
+def test_a_denial_that_no_decision_has_told_of_is_told() -> None:
+    request = create_topics.CreateTopicsRequest(topics=[create_topics.CreatableTopic(name="a")])
+    response = create_topics.CreateTopicsResponse(topics=[_topic_result("a", E.TOPIC_AUTHORIZATION_FAILED)])
+    assert told(K.CREATE_TOPICS, request, response, {ResourceType.TOPIC}) == []
+    failed = [("topic=a", "TOPIC_AUTHORIZATION_FAILED", {"configs": []})]
+    assert told(K.CREATE_TOPICS, request, response, {ResourceType.CLUSTER}) == failed
+    token = create_delegation_token.CreateDelegationTokenRequest(owner_principal_type="User", owner_principal_name="b")
+    refused = create_delegation_token.CreateDelegationTokenResponse(error_code=E.DELEGATION_TOKEN_AUTHORIZATION_FAILED)
+    assert told(K.CREATE_DELEGATION_TOKEN, token, refused, {ResourceType.USER}) == []
+    assert len(told(K.CREATE_DELEGATION_TOKEN, token, refused, set())) == 1
+
+
+@pytest.mark.parametrize("code", [E.NONE, E.CLUSTER_AUTHORIZATION_FAILED, E.INVALID_CONFIG])
+def test_answers_that_deny(code: E) -> None:
+    fine = {"error_message": None, "resource_type": 8, "resource_name": "1"}
+    for key, response in (
+        (
+            K.DESCRIBE_CONFIGS,
+            describe_configs.DescribeConfigsResponse(
+                results=[describe_configs.DescribeConfigsResult(error_code=one, **fine) for one in (0, code)]
+            ),
+        ),
+        (
+            K.ALTER_CONFIGS,
+            alter_configs.AlterConfigsResponse(
+                responses=[alter_configs.AlterConfigsResourceResponse(error_code=one, **fine) for one in (0, code)]
+            ),
+        ),
+        (K.ENTER_CLUSTER, enter_cluster.EnterClusterResponse(error_code=code)),
+        (K.DESCRIBE_ENVIRONMENTS, describe_environments.DescribeEnvironmentsResponse(error_code=code)),
+    ):
+        assert denies(key, response) == (code == E.CLUSTER_AUTHORIZATION_FAILED)
 
 
 def test_what_waits_of_a_change_is_small_however_much_it_asks_for() -> None:

@@ -27,7 +27,18 @@ from penstock.identity.model import Identity
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.delete_topics import DeletableTopicResult, DeleteTopicsRequest, DeleteTopicsResponse
+from penstock.wire.messages.describe_configs import (
+    DescribeConfigsRequest,
+    DescribeConfigsResponse,
+    DescribeConfigsResult,
+)
 from penstock.wire.messages.enter_cluster import EnterClusterRequest, EnterClusterResponse
+from penstock.wire.messages.incremental_alter_configs import (
+    AlterConfigsResource,
+    AlterConfigsResourceResponse,
+    IncrementalAlterConfigsRequest,
+)
+from penstock.wire.messages.incremental_alter_configs import IncrementalAlterConfigsResponse as AlterConfigsResponse
 from penstock.wire.messages.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitResponse,
@@ -383,6 +394,39 @@ async def test_who_may_not_administer_the_platform_is_told_of(kept: Kept) -> Non
         "kafka.DescribeEnvironments",
     ]
     assert not any(event["data"]["authorizationInfo"]["granted"] for event in kept.events)
+
+
+@pytest.mark.parametrize("is_guarded", [True, False])
+async def test_a_denial_by_a_handler_is_told_once(kept: Kept, is_guarded: bool) -> None:
+    """Of what no ACL can allow a guard says nothing; where it does say something, that is enough."""
+    log = log_over(kept)
+
+    async def refused(context: RequestContext, request: Any) -> Any:
+        if is_guarded:
+            log.on_decision(context, replace(decided("kafka-cluster"), resource_type=ResourceType.CLUSTER))
+        loggers = {"resource_type": 8, "resource_name": "1", "error_code": ErrorCode.CLUSTER_AUTHORIZATION_FAILED}
+        if isinstance(request, DescribeConfigsRequest):
+            return DescribeConfigsResponse(results=[DescribeConfigsResult(**loggers)])
+        return AlterConfigsResponse(responses=[AlterConfigsResourceResponse(**loggers)])
+
+    resource = AlterConfigsResource(resource_type=8, resource_name="1", configs=[])
+    for key, request in (
+        (ApiKey.DESCRIBE_CONFIGS, DescribeConfigsRequest()),
+        (ApiKey.INCREMENTAL_ALTER_CONFIGS, IncrementalAlterConfigsRequest(resources=[resource])),
+        (ApiKey.INCREMENTAL_ALTER_CONFIGS, IncrementalAlterConfigsRequest(resources=[resource], validate_only=True)),
+    ):
+        await log.audited(key, refused)(CONTEXT, request)
+    await idle(log)
+    assert [event["type"].rpartition("/")[2] for event in kept.events] == ["authorization"] * 3
+    told = [
+        (event["data"]["methodName"], event["data"]["authorizationInfo"]["operation"], event["subject"])
+        for event in kept.events
+    ]
+    where = "crn:///kafka=lkc-1"
+    assert is_guarded or told == [
+        ("kafka.DescribeConfigs", "DescribeConfigs", where), ("kafka.IncrementalAlterConfigs", "AlterConfigs", where),
+        ("kafka.IncrementalAlterConfigs", "AlterConfigs", where),
+    ]  # fmt: skip
 
 
 async def test_whoever_hangs_up_is_told_of_nevertheless(kept: Kept) -> None:
