@@ -117,7 +117,7 @@ from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.storage.slabs import SLAB_BYTES, SlabWal
 from penstock.storage.wal import WalStore
 from penstock.telemetry.handlers import TelemetryHandlers
-from penstock.telemetry.sinks import Sink
+from penstock.telemetry.sinks import Sink, Taken
 from penstock.transactions.chores import IdExpiry, TimeOuts
 from penstock.transactions.handlers import TransactionHandlers
 from penstock.transactions.offset_handlers import TransactionOffsetHandlers
@@ -454,8 +454,15 @@ class Agent:
         self.client_metrics: Sink | None = open_sink(self.options.client_metrics, self.clock, self._closing)
         self.telemetry: TelemetryHandlers | None = None
         if self.client_metrics is not None:
+            executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics-read")
+            self._closing.callback(executor.shutdown, wait=False, cancel_futures=True)
+            loop = asyncio.get_running_loop()
+
+            async def on_thread(work: Callable[[], Taken]) -> Taken:
+                return await loop.run_in_executor(executor, work)
+
             self.telemetry = TelemetryHandlers(
-                self.topics, self.client_metrics, clock=self.clock, randomness=self.randomness,
+                self.topics, self.client_metrics, on_thread=on_thread, clock=self.clock, randomness=self.randomness,
                 max_bytes=self.settings.whole("telemetry.max.bytes"), broker_id=NODE_ID,
             )  # fmt: skip
 

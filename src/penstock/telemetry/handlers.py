@@ -2,13 +2,16 @@
 
 What is remembered of clients is soft state of one agent, as in Kafka: a client that turns to another agent is new
 there. What was not heard of for long is forgotten when there are many. No timer runs.
+
+Metrics are read on a worker thread, one push at a time. Clients choose how long that takes, and nobody else has to wait
+for it; what waits is bounded, and beyond that pushes are dropped.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
@@ -17,7 +20,7 @@ from penstock.log.config_values import ConfigResource
 from penstock.log.topics import Topics
 from penstock.telemetry import transitions
 from penstock.telemetry.model import Client, Instance, Subscribed, subscribed
-from penstock.telemetry.sinks import Sink
+from penstock.telemetry.sinks import Sink, Taken
 from penstock.wire.compression import Compression, decompress
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.get_telemetry_subscriptions import (
@@ -30,12 +33,16 @@ from penstock.wire.primitives import Malformed
 INSTANCES_MAX = 16_384
 DECOMPRESSED_MAX_BYTES = 8 * 1024 * 1024
 """Text that repeats itself compresses well, but not that well: a client's metrics are some hundred kilobytes."""
+READING_MAX_BYTES = 8 * 1024 * 1024
+"""Metrics that wait to be read, as they were sent."""
 EXPIRY_INTERVALS = 3
 """A client that has not pushed for so many intervals is taken to be gone."""
 EXPIRY_MIN_S = 60.0
 _RESERVED = (bytes(16), bytes(15) + b"\x01")
 """Ids that Kafka keeps for itself."""
 _ACCEPTED = (Compression.ZSTD, Compression.LZ4, Compression.GZIP, Compression.SNAPPY)
+OnThread = Callable[[Callable[[], Taken]], Awaitable[Taken]]
+"""Has something done on a worker thread."""
 _log = logging.getLogger(__name__)
 
 
@@ -43,9 +50,12 @@ class TelemetryHandlers:
     """Kafka's telemetry APIs over the subscriptions in `Topics` and a sink."""
 
     def __init__(
-        self, topics: Topics, sink: Sink, *, clock: Clock, randomness: Randomness, max_bytes: int, broker_id: int
-    ) -> None:
+        self, topics: Topics, sink: Sink, *, on_thread: OnThread, clock: Clock, randomness: Randomness, max_bytes: int,
+        broker_id: int,
+    ) -> None:  # fmt: skip
         self._topics, self._sink, self._clock, self._randomness = topics, sink, clock, randomness
+        self._on_thread = on_thread
+        self._reading_bytes = 0
         self._max_bytes, self._broker_id = max_bytes, broker_id
         self._instances: OrderedDict[tuple[int, bytes], Instance] = OrderedDict()
         self.pushes = self.refusals = 0
@@ -87,23 +97,36 @@ class TelemetryHandlers:
         )  # fmt: skip
         self._remember(key, instance)
         if not error and request.metrics:
-            error = self._hand_on(context, request, instance)
+            error = await self._hand_on(context, request, instance)
         self.pushes += 1
         self.refusals += bool(error)
         return PushTelemetryResponse(error_code=error)
 
-    def _hand_on(self, context: RequestContext, request: PushTelemetryRequest, instance: Instance) -> ErrorCode:
+    async def _hand_on(self, context: RequestContext, request: PushTelemetryRequest, instance: Instance) -> ErrorCode:
+        size = len(request.metrics)
+        if self._reading_bytes + size > READING_MAX_BYTES:
+            self._sink.dropped += 1
+            return ErrorCode.NONE
+        expires_s = max(instance.interval_ms * EXPIRY_INTERVALS / 1000, EXPIRY_MIN_S)
+        name = f"{context.cluster_id}/{uuid_text(request.client_instance_id)}"
+        labels = self._labels(context, request.client_instance_id)
+        self._reading_bytes += size
         try:
-            payload = decompress(
-                request.metrics, Compression.parse(request.compression_type), max_bytes=DECOMPRESSED_MAX_BYTES
-            )
-            expires_s = max(instance.interval_ms * EXPIRY_INTERVALS / 1000, EXPIRY_MIN_S)
-            name = f"{context.cluster_id}/{uuid_text(request.client_instance_id)}"
-            self._sink.take(name, self._labels(context, request.client_instance_id), payload, expires_s)
+            take = await self._on_thread(lambda: self._read(request, name, labels, expires_s))
         except Malformed as problem:
             _log.info("metrics of client id %r cannot be read: %s", context.client_id, problem)
             return ErrorCode.INVALID_RECORD
+        finally:
+            self._reading_bytes -= size
+        take()
         return ErrorCode.NONE
+
+    def _read(self, request: PushTelemetryRequest, name: str, labels: Mapping[str, str], expires_s: float) -> Taken:
+        """On a worker thread."""
+        payload = decompress(
+            request.metrics, Compression.parse(request.compression_type), max_bytes=DECOMPRESSED_MAX_BYTES
+        )
+        return self._sink.read(name, labels, payload, expires_s)
 
     def _wanted(self, context: RequestContext, instance_id: bytes) -> Subscribed:
         cluster_id, kind = context.cluster_id, ConfigResource.CLIENT_METRICS

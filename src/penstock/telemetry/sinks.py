@@ -11,6 +11,7 @@ import logging
 import re
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from penstock.base.clock import Clock
@@ -28,6 +29,10 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]|^(?=[0-9])|^$")
 _log = logging.getLogger(__name__)
 
 
+Taken = Callable[[], None]
+"""Takes metrics that have been read."""
+
+
 class Sink(Protocol):
     """Takes metrics of clients."""
 
@@ -36,8 +41,10 @@ class Sink(Protocol):
     dropped: int
     """How many pushes, or numbers, were not handed on."""
 
-    def take(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> None:
-        """Metrics of a client, which are old after so long; raise `Malformed` if they are none."""
+    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
+        """Metrics of a client, which are old after so long; raise `Malformed` if they are none. It takes a third of a
+        second for each megabyte, so it is done on a worker thread, and changes nothing: that what it returns does, on
+        the loop."""
 
 
 class OtlpForwarder:
@@ -53,9 +60,11 @@ class OtlpForwarder:
         self._complained_s: float | None = None
         self.dropped = 0
 
-    def take(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> None:
+    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
         """Metrics to be sent."""
-        ready = labelled(payload, labels)
+        return partial(self._take, labelled(payload, labels))
+
+    def _take(self, ready: bytes) -> None:
         if self._waiting_bytes + len(ready) > WAITING_MAX_BYTES:
             self.dropped += 1
             return
@@ -120,25 +129,28 @@ class MetricsPage:
         self._count = 0
         self.dropped = 0
 
-    def take(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> None:
+    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
         """Numbers in place of the client's last ones."""
         found: dict[tuple[str, tuple[tuple[str, str], ...]], Series] = {}
+        dropped = 0
         for point in points(payload):
             if len(found) >= SERIES_MAX_PER_CLIENT:
-                self.dropped += 1
+                dropped += 1
                 continue
             size = len(point.name) + sum(len(name) + len(text) for name, text in (*point.attributes, *labels.items()))
             if size > SERIES_MAX_CHARS:
-                self.dropped += 1
+                dropped += 1
                 continue
             own = {_plain(name): text for name, text in point.attributes}
             name = _plain(point.name)
             found[name, point.attributes] = Series(name, point.is_sum, {**own, **labels}, point.value)
+        return partial(self._take, client, list(found.values()), dropped, expires_s)
+
+    def _take(self, client: str, found: list[Series], dropped: int, expires_s: float) -> None:
         self._forget(client)
         self._forget_old()
-        room = SERIES_MAX - self._count
-        series = list(found.values())[:room]
-        self.dropped += len(found) - len(series)
+        series = found[: SERIES_MAX - self._count]
+        self.dropped += dropped + len(found) - len(series)
         if series:  # Who has none there is not remembered: nothing else bounds how many they are.
             self._clients[client] = self._clock.monotonic() + expires_s, series
             self._count += len(series)

@@ -106,7 +106,7 @@ async def test_pushes_that_wait_travel_together() -> None:
     receiver = Receiver()
     forwarder = OtlpForwarder(receiver, ManualClock())
     for _ in range(5):
-        forwarder.take("c", {}, ONE, 60)
+        forwarder.read("c", {}, ONE, 60)()
     receiver.open.set()
     await settle(forwarder)
     assert sum(len(list(points(body))) for body in receiver.bodies) == 5
@@ -120,7 +120,7 @@ async def test_a_receiver_that_is_away_costs_metrics_and_nothing_else(caplog: py
     receiver.open.set()
     forwarder = OtlpForwarder(receiver, ManualClock())
     for dropped in (1, 2, 2):
-        forwarder.take("c", {}, ONE, 60)
+        forwarder.read("c", {}, ONE, 60)()
         await settle(forwarder)
         assert forwarder.dropped == dropped
     assert len(receiver.bodies) == 1
@@ -131,7 +131,7 @@ async def test_what_waits_for_a_slow_receiver_is_bounded(monkeypatch: pytest.Mon
     monkeypatch.setattr(sinks, "WAITING_MAX_BYTES", 3 * len(labelled(ONE, {})))
     forwarder = OtlpForwarder(Receiver(), ManualClock())
     for _ in range(10):
-        forwarder.take("c", {}, ONE, 60)
+        forwarder.read("c", {}, ONE, 60)()
         await asyncio.sleep(0)
     assert forwarder.dropped == 7
     await forwarder.close()
@@ -144,8 +144,8 @@ def test_the_page_shows_the_latest_numbers_until_they_are_old() -> None:
     clock = ManualClock()
     page = MetricsPage(clock)
     point = Point(name="org.apache.kafka.x", is_sum=False, value=1.5, attributes=(("topic-name", "t"),))
-    page.take("c1", {"client_id": "app"}, metrics(point), 60)
-    page.take("c1", {"client_id": "app"}, metrics(Point(**{**_dict(point), "value": 2.5})), 60)
+    page.read("c1", {"client_id": "app"}, metrics(point), 60)()
+    page.read("c1", {"client_id": "app"}, metrics(Point(**{**_dict(point), "value": 2.5})), 60)()
     (series,) = page.series()
     assert (series.name, series.value) == ("org_apache_kafka_x", 2.5)
     assert series.labels == {"topic_name": "t", "client_id": "app"}
@@ -163,7 +163,7 @@ def test_the_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     page = MetricsPage(ManualClock())
     many = metrics(*(Point(name=f"m{number}", is_sum=True, value=1.0, attributes=()) for number in range(15)))
     for number in range(4):
-        page.take(f"c{number}", {}, many, 60)
+        page.read(f"c{number}", {}, many, 60)()
     assert len(list(page.series())) == 25
     assert page.dropped == 4 * 5 + 15
 
@@ -171,10 +171,10 @@ def test_the_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_page_keeps_of_a_client_is_bounded() -> None:
     page = MetricsPage(ManualClock())
     long = "x" * sinks.SERIES_MAX_CHARS
-    page.take("c1", {}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=(("topic", long),))), 60)
-    page.take("c2", {}, metrics(Point(name=long + "x", is_sum=True, value=1.0, attributes=())), 60)
-    page.take("c3", {"client_id": long}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=())), 60)
-    page.take("c4", {}, metrics(), 60)
+    page.read("c1", {}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=(("topic", long),))), 60)()
+    page.read("c2", {}, metrics(Point(name=long + "x", is_sum=True, value=1.0, attributes=())), 60)()
+    page.read("c3", {"client_id": long}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=())), 60)()
+    page.read("c4", {}, metrics(), 60)()
     assert list(page.series()) == []
     assert page.dropped == 3
     assert not page._clients
