@@ -19,7 +19,7 @@ from penstock.wire.messages import alter_user_scram_credentials, metadata
 from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
 from penstock.wire.messages.alter_environments import AlterEnvironmentsRequest
 from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest, ServiceAccountCreation
-from penstock.wire.messages.alter_virtual_cluster import AlterVirtualClusterRequest
+from penstock.wire.messages.alter_virtual_cluster import AlteredLimit, AlterVirtualClusterRequest
 from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.create_api_key import CreateApiKeyRequest
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
@@ -32,6 +32,7 @@ from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest
 from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest
 
 NOT_ALLOWED = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+VERSIONS = ApiVersionsRequest(client_software_name="x", client_software_version="1")
 
 
 def make_cluster(wire: Wire, name: str) -> str:
@@ -219,6 +220,26 @@ def proves(secured: Secured, mechanism: str, user: str, password: str, *, server
                 expected = server_name.lower() if server_name.lower().endswith(".kafka.test") else "127.0.0.1"
                 assert found.brokers[0].host == expected
                 return str(found.cluster_id)
+
+
+def test_strangers_use_up_nothing_of_a_cluster_they_name(secured: Secured) -> None:
+    one_a_second = [AlteredLimit(key="request_rate", value=1.0)]
+    with log_in(secured, "alice", PASSWORD) as admin:
+        kafka_id = make_cluster(admin, "busy")
+        assert enter(admin, "busy") == 0
+        key = api_key(admin, "app")
+    with log_in(secured, "alice", PASSWORD) as admin:
+        limits = AlterVirtualClusterRequest(name="busy", limits=one_a_second)
+        assert admin.call(K.ALTER_VIRTUAL_CLUSTER, 0, limits).error_code == 0
+    for _ in range(2):
+        with by_name(secured, "busy.kafka.test") as stranger:
+            waits = [stranger.call(K.API_VERSIONS, 4, VERSIONS).throttle_time_ms for _ in range(4)]
+        assert waits == [0] * 4
+    with log_in(secured, *key) as tenant:
+        waits = [tenant.call(K.API_VERSIONS, 4, VERSIONS).throttle_time_ms for _ in range(2)]
+        assert waits[0] == 0
+        assert waits[1] > 0, "whoever has proven that they are of it is counted"
+        assert tenant.metadata([]).cluster_id == kafka_id
 
 
 def by_name(secured: Secured, server_name: str) -> Wire:

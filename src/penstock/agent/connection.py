@@ -319,6 +319,7 @@ class Connection:
                 security_protocol=listener.protocol,
                 token_authenticated=identity.token_authenticated,
                 is_platform_admin=identity.is_platform_admin,
+                is_proven=self.must_log_in_by is None,
                 api_version=api_version,
                 connection_id=self.connection_id,
             )

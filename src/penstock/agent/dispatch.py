@@ -207,14 +207,14 @@ class Dispatcher:
 
     def _on_arrival(self, context: RequestContext, size_bytes: int) -> int:
         """For how long the connection of a request has to wait once that is answered, because its cluster has sent
-        too much."""
-        if self.throttles is None:
+        too much. Nobody pays for those who only say that they are of the cluster."""
+        if self.throttles is None or not context.is_proven:
             return 0
         return self.throttles.on_request(self.throttles.client(context), size_bytes)
 
     def _stopwatch(self, context: RequestContext) -> Stopwatch | None:
         """Measures a request, if how long it takes matters."""
-        if self.throttles is None:
+        if self.throttles is None or not context.is_proven:
             return None
         client = self.throttles.client(context)
         return None if client.time is None else Stopwatch(client, self._clock)

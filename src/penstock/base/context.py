@@ -37,5 +37,7 @@ class RequestContext:
     """Whether a delegation token is what proved the principal."""
     is_platform_admin: bool = False
     """Whether it is an administrator of the platform, in whichever virtual cluster."""
+    is_proven: bool = True
+    """Whether it is settled who asks. Before, the virtual cluster is only where somebody wants to be."""
     api_version: int = 0
     connection_id: int = 0
