@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fixtures.raw_client import ConnectionClosed
@@ -240,6 +241,30 @@ def test_strangers_use_up_nothing_of_a_cluster_they_name(secured: Secured) -> No
         assert waits[0] == 0
         assert waits[1] > 0, "whoever has proven that they are of it is counted"
         assert tenant.metadata([]).cluster_id == kafka_id
+
+
+def test_strangers_do_not_learn_which_clusters_there_are(secured: Secured) -> None:
+    with log_in(secured, "alice", PASSWORD) as admin:
+        kafka_id = make_cluster(admin, "hidden")
+        assert enter(admin, "hidden") == 0
+        key = api_key(admin, "app")
+
+    def versions(wire: Wire, cluster_id: str) -> Any:
+        asked = ApiVersionsRequest(
+            client_software_name="x", client_software_version="1", cluster_id=cluster_id, node_id=1
+        )  # fmt: skip
+        return wire.call(K.API_VERSIONS, 5, asked)
+
+    for cluster_id in ("", "A" * 22, kafka_id):
+        with by_name(secured, "hidden.kafka.test") as there, by_name(secured, "nobody.kafka.test") as nowhere:
+            told = versions(there, cluster_id)
+            assert told.error_code == 0
+            assert told == versions(nowhere, cluster_id)
+    with secured.wire("SASL_PLAINTEXT") as wire:
+        assert versions(wire, kafka_id).error_code == 0, "its key will open that one"
+    with log_in(secured, *key) as tenant:
+        assert versions(tenant, kafka_id).error_code == 0
+        assert versions(tenant, "").error_code == ErrorCode.REBOOTSTRAP_REQUIRED
 
 
 def by_name(secured: Secured, server_name: str) -> Wire:

@@ -51,14 +51,15 @@ class ApiVersionsHandler:
     async def api_versions(self, context: RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse:
         """ApiVersions, key 18, v0-5. v3: flexible, the client names its software. v5: the client names the cluster
         and node it believes to reach (KIP-1242). Another cluster sends it back to its bootstrap servers; another
-        node is not held against it, because agents are interchangeable."""
+        node is not held against it, because agents are interchangeable. Before it is proven who asks no cluster is
+        another one: credentials may open any, and which there are is not for strangers."""
         if context.api_version >= SOFTWARE_SINCE and not (
             _SOFTWARE.fullmatch(request.client_software_name) and _SOFTWARE.fullmatch(request.client_software_version)
         ):
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         if context.api_version >= CLUSTER_SINCE and (request.cluster_id is None) is not (request.node_id < 0):
             return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)  # Both are named, or neither.
-        if request.cluster_id not in (None, self._cluster_id(context)):
+        if context.is_proven and request.cluster_id not in (None, self._cluster_id(context)):
             return ApiVersionsResponse(error_code=ErrorCode.REBOOTSTRAP_REQUIRED)
         features = features_of(self._table)
         return ApiVersionsResponse(
