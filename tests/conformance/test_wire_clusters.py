@@ -12,20 +12,25 @@ from fixtures.secured import PASSWORD, Secured
 from fixtures.server import Server
 from fixtures.wire import Wire, batch
 
+from penstock.base.acls import Operation, ResourceType
 from penstock.cli.kafka import sasl
 from penstock.cli.kafka.security import Security
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages import alter_user_scram_credentials, metadata
+from penstock.wire.messages import alter_user_scram_credentials as scram
+from penstock.wire.messages import create_acls, metadata
 from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
 from penstock.wire.messages.alter_environments import AlterEnvironmentsRequest
 from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest, ServiceAccountCreation
 from penstock.wire.messages.alter_virtual_cluster import AlteredLimit, AlterVirtualClusterRequest
 from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.create_api_key import CreateApiKeyRequest
+from penstock.wire.messages.create_delegation_token import CreateDelegationTokenRequest
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
+from penstock.wire.messages.delete_api_keys import DeleteApiKeysRequest
 from penstock.wire.messages.describe_cluster import DescribeClusterRequest
 from penstock.wire.messages.describe_cluster_keys import DescribeClusterKeysRequest
+from penstock.wire.messages.describe_delegation_token import DescribeDelegationTokenRequest
 from penstock.wire.messages.describe_environments import DescribeEnvironmentsRequest
 from penstock.wire.messages.describe_virtual_clusters import DescribeVirtualClustersRequest
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
@@ -60,8 +65,8 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     """A broker with credentials and ACLs, and alice, who administers the platform."""
-    settings = {"authorizer.class.name": "", "super.users": "User:alice"}
-    secured = Secured(tmp_path_factory.mktemp("secured"), settings=settings)
+    settings = {"authorizer.class.name": "", "super.users": "User:alice;User:root"}
+    secured = Secured(tmp_path_factory.mktemp("secured"), settings=settings, token_key="the key of tokens here")
     secured.server.start()
     yield secured
     assert secured.server.stop() == 0
@@ -74,6 +79,16 @@ def log_in(secured: Secured, user: str, password: str) -> Wire:
     token = b"\0" + user.encode() + b"\0" + password.encode()
     assert wire.call(K.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=token)).error_code == 0
     return wire
+
+
+def set_password(admin: Wire, user: str, password: bytes) -> int:
+    """Let a user be proven by it; the error code."""
+    salted = hashlib.pbkdf2_hmac("sha256", password, b"salt" * 4, 4096)
+    upsertion = scram.ScramCredentialUpsertion(
+        name=user, mechanism=1, iterations=4096, salt=b"salt" * 4, salted_password=salted
+    )
+    request = scram.AlterUserScramCredentialsRequest(upsertions=[upsertion])
+    return int(admin.call(K.ALTER_USER_SCRAM_CREDENTIALS, 0, request).results[0].error_code)
 
 
 def api_key(admin: Wire, account: str) -> tuple[str, str]:
@@ -163,18 +178,63 @@ def test_who_is_called_like_an_administrator_is_none(secured: Secured) -> None:
         assert tenant.metadata(None).topics == []
 
 
+def test_no_acl_makes_an_administrator_of_the_platform(secured: Secured) -> None:
+    with log_in(secured, "alice", PASSWORD) as admin:
+        assert set_password(admin, "root", b"of root") == 0
+        root_key, _ = api_key(admin, "root")
+        assert set_password(admin, "head", b"of head") == 0
+        allowed = [
+            create_acls.AclCreation(
+                resource_type=kind, resource_name=name, principal="User:head", host="*", operation=Operation.ALL,
+                permission_type=3,
+            )
+            for kind, name in ((ResourceType.CLUSTER, "kafka-cluster"), (ResourceType.USER, "*"))
+        ]  # fmt: skip
+        answer = admin.call(K.CREATE_ACLS, 3, create_acls.CreateAclsRequest(creations=allowed))
+        assert [result.error_code for result in answer.results] == [0, 0]
+    asked = CreateDelegationTokenRequest(owner_principal_type="User", owner_principal_name="root")
+    with log_in(secured, "root", "of root") as root:
+        made = root.call(K.CREATE_DELEGATION_TOKEN, 3, CreateDelegationTokenRequest())
+        assert made.error_code == 0
+    with log_in(secured, "head", "of head") as head:
+        assert set_password(head, "hand", b"of hand") == 0
+        api_key(head, "robot")
+        for name in ("root", "alice"):
+            assert set_password(head, name, b"of head") == NOT_ALLOWED
+        deletion = scram.ScramCredentialDeletion(name="root", mechanism=1)
+        answer = head.call(
+            K.ALTER_USER_SCRAM_CREDENTIALS, 0, scram.AlterUserScramCredentialsRequest(deletions=[deletion])
+        )
+        assert answer.results[0].error_code == NOT_ALLOWED
+        account = ServiceAccountCreation(name="alice")
+        answer = head.call(
+            K.ALTER_SERVICE_ACCOUNTS, 0, AlterServiceAccountsRequest(creations=[account], deletions=["root"])
+        )
+        assert [result.error_code for result in answer.results] == [NOT_ALLOWED] * 2
+        assert head.call(K.CREATE_API_KEY, 0, CreateApiKeyRequest(owner="root")).error_code == NOT_ALLOWED
+        answer = head.call(K.DELETE_API_KEYS, 0, DeleteApiKeysRequest(key_ids=[root_key]))
+        assert answer.results[0].error_code == NOT_ALLOWED
+        refused = head.call(K.CREATE_DELEGATION_TOKEN, 3, asked)
+        assert refused.error_code == ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED
+        asked.owner_principal_name = "hand"
+        assert head.call(K.CREATE_DELEGATION_TOKEN, 3, asked).error_code == 0
+        shown = head.call(K.DESCRIBE_DELEGATION_TOKEN, 3, DescribeDelegationTokenRequest(owners=None))
+        assert [token.principal_name for token in shown.tokens] == ["hand"], "a token is shown with its secret"
+    with log_in(secured, "root", "of root") as root:
+        assert enter(root, "platform") == 0
+    with log_in(secured, "alice", PASSWORD) as admin:
+        assert enter(admin, "default") == 0
+        answer = admin.call(K.DELETE_API_KEYS, 0, DeleteApiKeysRequest(key_ids=[root_key]))
+        assert answer.results[0].error_code == 0
+
+
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
 def test_a_user_says_by_its_name_where_it_is(secured: Secured, mechanism: str) -> None:
     cluster = f"named-{mechanism.lower()}"
     with log_in(secured, "alice", "a secret, of alice") as admin:
         kafka_id = make_cluster(admin, cluster)
         assert enter(admin, cluster) == 0
-        salted = hashlib.pbkdf2_hmac("sha256", b"of bob", b"salt" * 4, 4096)
-        upsertion = alter_user_scram_credentials.ScramCredentialUpsertion(
-            name="bob", mechanism=1, iterations=4096, salt=b"salt" * 4, salted_password=salted
-        )
-        request = alter_user_scram_credentials.AlterUserScramCredentialsRequest(upsertions=[upsertion])
-        assert admin.call(K.ALTER_USER_SCRAM_CREDENTIALS, 0, request).results[0].error_code == 0
+        assert set_password(admin, "bob", b"of bob") == 0
     assert proves(secured, mechanism, f"bob@{cluster}", "of bob") == kafka_id
     for name, password in (
         (f"bob@{cluster}", "wrong"), ("bob", "of bob"), ("bob@nobody", "of bob"), (f"alice@{cluster}", PASSWORD),

@@ -371,13 +371,19 @@ class Agent:
     def _administers_platform(self, context: RequestContext) -> bool:
         """Whether somebody may do everything in every virtual cluster. Where credentials are asked for anywhere,
         nobody is it who has none."""
-        if context.is_platform_admin or is_super_user(context, self.super_users):
+        if context.is_platform_admin or is_super_user(context.cluster_id, context.principal, self.super_users):
             return True
         return (
             not self.asks_for_credentials
             and self.authorizer is None
             and (context.cluster_id, context.principal) == (DEFAULT_CLUSTER_ID, ANONYMOUS)
         )
+
+    def _may_change_proofs(self, context: RequestContext, principal: str) -> bool:
+        """Whether somebody may decide how a principal of their cluster is proven, as far as ACLs let them: whoever can
+        prove to be an administrator of the platform is one, and no ACL makes one."""
+        is_reserved = is_super_user(context.cluster_id, principal, self.super_users)
+        return not is_reserved or self._administers_platform(context)
 
     async def _open_authorization(self) -> None:
         asks = self.asks_for_credentials = any(listener.asks_for_credentials for listener in self.listeners)
@@ -651,13 +657,14 @@ class Agent:
             telemetry=self.telemetry,
             acls=AclHandlers(self.acls if self.authorizer is not None else None),
             offsets=OffsetHandlers(topics, self.timestamps.offset_for_timestamp),
-            identities=IdentityHandlers(self.identities),
-            accounts=AccountHandlers(self.identities),
+            identities=IdentityHandlers(self.identities, may_change=self._may_change_proofs),
+            accounts=AccountHandlers(self.identities, may_change=self._may_change_proofs),
             tokens=TokenHandlers(
                 database=self.database,
                 rules=self.token_rules,
                 clock=self.clock,
                 randomness=self.randomness,
+                may_change=self._may_change_proofs,
                 is_guarded=self.authorizer is not None,
             ),
             groups=GroupHandlers(self.groups, _OneCoordinator(brokers)),

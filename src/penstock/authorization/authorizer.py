@@ -22,7 +22,7 @@ from penstock.authorization.rules import (
     decide_for_any,
 )
 from penstock.base.acls import SUPPORTED, Operation, ResourceType
-from penstock.base.context import DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID, RequestContext
+from penstock.base.context import PERMANENT_CLUSTER_IDS, RequestContext
 
 MAX_CALLERS = 10_000
 MAX_GRANTS = 100_000
@@ -174,14 +174,15 @@ class Authorizer:
             if len(self._callers) >= MAX_CALLERS:
                 self._clear()
             # Super users are named by whoever runs the platform; a tenant may call its users what it likes.
-            is_super = context.is_platform_admin or is_super_user(context, self._super_users)
+            named = is_super_user(context.cluster_id, context.principal, self._super_users)
+            is_super = context.is_platform_admin or named
             caller = self._callers[key] = _Caller(canonical_host(context.client_host), is_super=is_super)
         return caller
 
 
-def is_super_user(context: RequestContext, super_users: frozenset[str]) -> bool:
+def is_super_user(cluster_id: int, principal: str, super_users: frozenset[str]) -> bool:
     """Whether somebody is one of those whom the platform's settings name. Who is in a tenant's cluster is not."""
-    return context.cluster_id in (PLATFORM_CLUSTER_ID, DEFAULT_CLUSTER_ID) and context.principal in super_users
+    return cluster_id in PERMANENT_CLUSTER_IDS and principal in super_users
 
 
 def _parts(asked: Action) -> tuple[Operation, ResourceType]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
 from penstock.identity.accounts import ApiKey, ServiceAccount
+from penstock.identity.model import NOT_YOURS, MayChange, user
 from penstock.identity.service import Identities
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.alter_service_accounts import (
@@ -27,13 +28,14 @@ from penstock.wire.messages.describe_service_accounts import (
 
 Complaint = tuple[ErrorCode, str | None]
 FINE: Complaint = ErrorCode.NONE, None
+FORBIDDEN: Complaint = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NOT_YOURS
 
 
 class AccountHandlers:
     """Our APIs over `Identities`."""
 
-    def __init__(self, identities: Identities) -> None:
-        self._identities = identities
+    def __init__(self, identities: Identities, *, may_change: MayChange) -> None:
+        self._identities, self._may_change = identities, may_change
 
     async def describe_accounts(
         self, context: RequestContext, request: DescribeServiceAccountsRequest
@@ -52,23 +54,27 @@ class AccountHandlers:
         """AlterServiceAccounts, key 10001, v0: makes and removes accounts one by one. Keys go with their account."""
         response = AlterServiceAccountsResponse()
         for creation in request.creations:
-            complaint = await self._create(context.cluster_id, creation.name, creation.description)
+            complaint = await self._create(context, creation.name, creation.description)
             response.results.append(_result(creation.name, complaint))
         for name in request.deletions:
-            response.results.append(_result(name, await self._delete(context.cluster_id, name)))
+            response.results.append(_result(name, await self._delete(context, name)))
         return response
 
-    async def _create(self, cluster_id: int, name: str, description: str) -> Complaint:
+    async def _create(self, context: RequestContext, name: str, description: str) -> Complaint:
+        if not self._may_change(context, user(name)):
+            return FORBIDDEN
         try:
-            if await self._identities.create_account(cluster_id, name, description):
+            if await self._identities.create_account(context.cluster_id, name, description):
                 return FINE
         except PlatformError as error:
             return _complaint(error)
         return ErrorCode.DUPLICATE_RESOURCE, f"service account {name} exists already"
 
-    async def _delete(self, cluster_id: int, name: str) -> Complaint:
+    async def _delete(self, context: RequestContext, name: str) -> Complaint:
+        if not self._may_change(context, user(name)):
+            return FORBIDDEN
         try:
-            if await self._identities.delete_account(cluster_id, name):
+            if await self._identities.delete_account(context.cluster_id, name):
                 return FINE
         except PlatformError as error:
             return _complaint(error)
@@ -76,6 +82,9 @@ class AccountHandlers:
 
     async def create_key(self, context: RequestContext, request: CreateApiKeyRequest) -> CreateApiKeyResponse:
         """CreateApiKey, key 10002, v0: a key for a service account. The answer is the only place its secret is in."""
+        if not self._may_change(context, user(request.owner)):
+            code, message = FORBIDDEN
+            return CreateApiKeyResponse(error_code=code, error_message=message)
         try:
             made = await self._identities.create_key(
                 context.cluster_id, request.owner, request.description, request.lifetime_ms
@@ -96,8 +105,12 @@ class AccountHandlers:
     async def delete_keys(self, context: RequestContext, request: DeleteApiKeysRequest) -> DeleteApiKeysResponse:
         """DeleteApiKeys, key 10003, v0: nobody can connect with them any more."""
         response = DeleteApiKeysResponse()
+        forbidden: set[str] = set()
         try:
-            gone = await self._identities.delete_keys(context.cluster_id, request.key_ids)
+            owners = await self._identities.key_owners(context.cluster_id, request.key_ids)
+            forbidden = {key_id for key_id, owner in owners.items() if not self._may_change(context, user(owner))}
+            allowed = [key_id for key_id in request.key_ids if key_id not in forbidden]
+            gone = await self._identities.delete_keys(context.cluster_id, allowed)
         except PlatformError as error:
             code, message = _complaint(error)
             response.results = [
@@ -106,7 +119,9 @@ class AccountHandlers:
             return response
         for key_id in request.key_ids:
             result = DeleteApiKeysResult(key_id=key_id, error_message=None)
-            if key_id not in gone:
+            if key_id in forbidden:
+                result.error_code, result.error_message = FORBIDDEN
+            elif key_id not in gone:
                 result.error_code, result.error_message = ErrorCode.RESOURCE_NOT_FOUND, f"there is no API key {key_id}"
             response.results.append(result)
         return response

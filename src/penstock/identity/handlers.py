@@ -7,6 +7,7 @@ from collections import Counter
 from penstock.base.context import RequestContext
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.identity import scram
+from penstock.identity.model import NOT_YOURS, MayChange, user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.service import CredentialChange, Identities
 from penstock.wire.error_codes import ErrorCode
@@ -39,8 +40,8 @@ _FAILURES = {
 class IdentityHandlers:
     """Kafka's credential APIs over `Identities`."""
 
-    def __init__(self, identities: Identities) -> None:
-        self._identities = identities
+    def __init__(self, identities: Identities, *, may_change: MayChange) -> None:
+        self._identities, self._may_change = identities, may_change
 
     async def sasl_handshake(self, context: RequestContext, request: SaslHandshakeRequest) -> SaslHandshakeResponse:
         """SaslHandshake, key 17, v0-1: v0: what follows are bare tokens. v1: SaslAuthenticate follows. Refused where
@@ -97,7 +98,9 @@ class IdentityHandlers:
         changes = []
         for alteration in alterations:
             name = alteration.name
-            complaint = _complaint(alteration, existing.get(name, ()))
+            complaint: Complaint | None = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NOT_YOURS
+            if self._may_change(context, user(name)):
+                complaint = _complaint(alteration, existing.get(name, ()))
             if complaint is None and counts[name] > 1:
                 duplicate = "A user credential cannot be altered twice in the same request"
                 complaint = ErrorCode.DUPLICATE_RESOURCE, duplicate

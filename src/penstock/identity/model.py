@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 
 USER = "User"
 """The type of every principal that Kafka itself makes."""
@@ -35,6 +36,9 @@ class Identity:
         return replace(self, principal=f"{PLATFORM_ADMIN}:{name}", cluster_id=cluster_id, is_platform_admin=True)
 
 
+MayChange = Callable[[RequestContext, str], bool]
+"""Whether a caller, whom ACLs let change credentials, may change what proves this principal of its cluster."""
+NOT_YOURS = "Only administrators of the platform change what proves one of them."
 NOWHERE = -1
 """A virtual cluster that there never is."""
 NOBODY = Identity()

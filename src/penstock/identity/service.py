@@ -119,6 +119,20 @@ class Identities:
 
         return made if await self._database.transaction(script) else None
 
+    async def key_owners(self, cluster_id: int, key_ids: Sequence[str]) -> dict[str, str]:
+        """Whose keys these are, of those that there are in the cluster."""
+        known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
+
+        def script() -> Script[dict[str, str]]:
+            owners = {}
+            for key_id in known:
+                key = yield from store.key_by_id(key_id)
+                if key is not None and key.cluster_id == cluster_id:
+                    owners[key_id] = key.owner
+            return owners
+
+        return await self._database.read(script)
+
     async def delete_keys(self, cluster_id: int, key_ids: Sequence[str]) -> set[str]:
         """Remove keys; which of them there were."""
         known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]

@@ -9,7 +9,7 @@ from penstock.base.context import ANONYMOUS, RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.identity import token_store
-from penstock.identity.model import USER
+from penstock.identity.model import USER, MayChange
 from penstock.identity.tokens import MAX_RENEWERS, MAX_TOKENS_PER_OWNER, Token, TokenRules, hash_of
 from penstock.metadata.database import Database, Script
 from penstock.wire.error_codes import ErrorCode
@@ -32,10 +32,10 @@ class TokenHandlers:
 
     def __init__(
         self, *, database: Database, rules: TokenRules | None, clock: Clock, randomness: Randomness,
-        is_guarded: bool = False,
+        may_change: MayChange, is_guarded: bool = False,
     ) -> None:  # fmt: skip
         self._database, self._rules, self._clock, self._randomness = database, rules, clock, randomness
-        self._is_guarded = is_guarded
+        self._may_change, self._is_guarded = may_change, is_guarded
         """Whether requests have been authorized before they come here. If not, nobody has to do with tokens of others:
         who could make one would be whoever they like."""
 
@@ -53,7 +53,7 @@ class TokenHandlers:
         rules = self._rules
         if not _is_allowed(context):
             response.error_code = ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
-        elif owner != context.principal and not self._is_guarded:
+        elif owner != context.principal and not (self._is_guarded and self._may_change(context, owner)):
             response.error_code = ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED
         elif rules is None:
             response.error_code = ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED
@@ -155,9 +155,13 @@ class TokenHandlers:
                 for token in tokens
                 if (wanted is None or token.owner in wanted)
                 and not token.has_expired(now_ms)
-                and (self._is_guarded or token.concerns(context.principal))
+                and self._is_shown(context, token)
             ]
         )
+
+    def _is_shown(self, context: RequestContext, token: Token) -> bool:
+        """Whether ACLs may let the caller see a token: it is seen with the secret that proves its owner."""
+        return token.concerns(context.principal) or (self._is_guarded and self._may_change(context, token.owner))
 
     async def _find(self, context: RequestContext, secret: bytes) -> tuple[ErrorCode, Token | None]:
         if not _is_allowed(context):
