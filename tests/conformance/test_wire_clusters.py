@@ -232,12 +232,18 @@ def test_no_acl_makes_an_administrator_of_the_platform(secured: Secured) -> None
 def test_a_user_says_by_its_name_where_it_is(secured: Secured, mechanism: str) -> None:
     cluster = f"named-{mechanism.lower()}"
     with log_in(secured, "alice", "a secret, of alice") as admin:
-        kafka_id = make_cluster(admin, cluster)
+        kafka_id, default_id = make_cluster(admin, cluster), admin.metadata([]).cluster_id
+        # Of the cluster it says is only who is in it; nobody is kept out by a user of the same name elsewhere.
+        for name in (f"bob@{cluster}", f"carol@{cluster}", "dave@example.com"):
+            assert set_password(admin, name, b"of another") == 0
         assert enter(admin, cluster) == 0
         assert set_password(admin, "bob", b"of bob") == 0
     assert proves(secured, mechanism, f"bob@{cluster}", "of bob") == kafka_id
+    for name in (f"carol@{cluster}", "dave@example.com"):
+        assert proves(secured, mechanism, name, "of another") == default_id, name
     for name, password in (
-        (f"bob@{cluster}", "wrong"), ("bob", "of bob"), ("bob@nobody", "of bob"), (f"alice@{cluster}", PASSWORD),
+        (f"bob@{cluster}", "wrong"), (f"bob@{cluster}", "of another"), ("bob", "of bob"),
+        ("bob@nobody", "of bob"), (f"alice@{cluster}", PASSWORD),
         (f"@{cluster}", "of bob"),
     ):  # fmt: skip
         assert proves(secured, mechanism, name, password) is None, name

@@ -93,8 +93,7 @@ class Authenticator:
         return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id, is_bound)
 
     def _elsewhere(self, name: str) -> tuple[str, int] | None:
-        """Of `name@cluster`, both. Who has the whole name comes first: it may be an address of somebody who is not in a
-        cluster of that name. Where there is no such cluster it is looked in vain all the same, for as long."""
+        """Of `name@cluster`, both. Where there is no such cluster it is looked in vain all the same, for as long."""
         inside, _, cluster = name.rpartition("@")
         if not inside:
             return None
@@ -102,12 +101,18 @@ class Authenticator:
         return inside, NOWHERE if cluster_id is None else cluster_id
 
     async def _credentials(self, cluster_id: int, name: str, claim: Claim) -> tuple[list[Credential], Identity]:
-        """What a name is checked with, there or in the cluster it says itself, and whom that proves."""
+        """What a name is checked with, in the cluster it says itself or there, and whom that proves.
+
+        Who is in the cluster of that name counts first, so that no user made elsewhere keeps them out. Else it may be
+        the whole name of somebody, an address for example. Both are looked up in any case: it takes as long.
+        """
         found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
-        elsewhere = None if found or claim.is_bound else self._elsewhere(name)
+        elsewhere = None if claim.is_bound else self._elsewhere(name)
         if elsewhere is not None:
-            name, cluster_id = elsewhere
-            found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
+            inside, there = elsewhere
+            theirs = await self._database.read(lambda: store.credentials_of(there, inside))
+            if theirs:
+                return theirs, Identity(principal=user(inside), cluster_id=there)
         return found, Identity(principal=user(name), cluster_id=cluster_id)
 
     async def password_identity(self, name: str, password: str, cluster_id: int, claim: Claim) -> Identity:
