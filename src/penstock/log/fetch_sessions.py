@@ -2,17 +2,18 @@
 
 A session is soft state of one agent. Losing it costs its client one full request: it is told 70 and starts anew.
 When all slots are taken by sessions in use, or sessions hold too many partitions, a new one is refused by the id 0,
-and the client goes on without.
+and the client goes on without. No tenant takes all slots or partitions: its own sessions make room for its new ones.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 from penstock.base.clock import Clock, SteadyClock
-from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, PERMANENT_CLUSTER_IDS
 from penstock.base.randomness import Randomness
+from penstock.clusters.limits import has_room
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -108,6 +109,9 @@ class FetchSessions:
         self._slots, self._clock, self._randomness = slots, SteadyClock(clock), randomness
         self._sessions: OrderedDict[int, Session] = OrderedDict()
         self._partitions = 0
+        self._sessions_of: Counter[int] = Counter()
+        """By virtual cluster, as are partitions."""
+        self._partitions_of: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -126,11 +130,10 @@ class FetchSessions:
             wanted = list({(want.topic, want.index): want for want in _wanted(request, by_id)}.values())
             if request.session_epoch == FINAL_EPOCH:
                 return None, wanted, True
-            has_room = len(wanted) <= SESSION_MAX_PARTITIONS and self._partitions + len(wanted) <= ALL_MAX_PARTITIONS
-            session = self._open(by_id, owner) if has_room else None
+            session = self._open(by_id, owner, len(wanted)) if len(wanted) <= SESSION_MAX_PARTITIONS else None
             if session is not None:
                 session.wanted.update(((want.topic, want.index), want) for want in wanted)
-                self._partitions += len(session.wanted)
+                self._count(owner, len(session.wanted))
             return session, wanted, True
         session = self._continue(request, by_id, owner)
         if not session.wanted:  # Its client has let go of everything: it is over, and the client told so by the id 0.
@@ -138,26 +141,49 @@ class FetchSessions:
             return None, [], False
         return session, list(session.wanted.values()), False
 
+    def _has_room_for(self, owner: Owner, partitions: int) -> bool:
+        return has_room(owner[0], self._partitions_of[owner[0]], ALL_MAX_PARTITIONS - self._partitions, partitions)
+
+    def _count(self, owner: Owner, partitions: int) -> None:
+        self._partitions += partitions
+        self._partitions_of[owner[0]] += partitions
+        if not self._partitions_of[owner[0]]:
+            del self._partitions_of[owner[0]]
+
     def _drop_own(self, session_id: int, owner: Owner) -> None:
         session = self._sessions.get(session_id)
         if session is not None and session.owner == owner:
             self.drop(session_id)
 
-    def _open(self, by_id: bool, owner: Owner) -> Session | None:
+    def _open(self, by_id: bool, owner: Owner, partitions: int) -> Session | None:
         now_ms = self._clock.now_ms()
-        if len(self._sessions) >= self._slots:
-            if not self._sessions:
+        while not (
+            has_room(owner[0], self._sessions_of[owner[0]], self._slots - len(self._sessions))
+            and self._has_room_for(owner, partitions)
+        ):
+            idle = self._last_used(owner[0])
+            if idle is None or now_ms - idle.last_used_ms < MIN_EVICTION_MS:
                 return None
-            oldest = next(iter(self._sessions.values()))
-            if now_ms - oldest.last_used_ms < MIN_EVICTION_MS:
-                return None
-            self.drop(oldest.session_id)
+            self.drop(idle.session_id)
         while True:
             session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
             if session_id and session_id not in self._sessions:
                 break
         session = self._sessions[session_id] = Session(session_id, owner, by_id=by_id, now_ms=now_ms)
+        self._sessions_of[owner[0]] += 1
         return session
+
+    def _last_used(self, cluster_id: int) -> Session | None:
+        """The session that makes room for a cluster's new one: of its own, or, when all slots are taken and the one
+        that was not used for longest is of a cluster that has more, that one."""
+        oldest = next(iter(self._sessions.values()), None)
+        is_full = len(self._sessions) >= self._slots
+        if oldest is None or (is_full and self._may_push_out(cluster_id, oldest.owner[0])):
+            return oldest
+        return next((session for session in self._sessions.values() if session.owner[0] == cluster_id), None)
+
+    def _may_push_out(self, cluster_id: int, other: int) -> bool:
+        return cluster_id in PERMANENT_CLUSTER_IDS or self._sessions_of[other] > self._sessions_of[cluster_id]
 
     def _continue(self, request: FetchRequest, by_id: bool, owner: Owner) -> Session:
         session = self._sessions.get(request.session_id)
@@ -185,8 +211,11 @@ class FetchSessions:
                 ):
                     want.partition = known.partition
             session.wanted[want.topic, want.index] = want
-        self._partitions += len(session.wanted) - before
-        if len(session.wanted) > SESSION_MAX_PARTITIONS or self._partitions > ALL_MAX_PARTITIONS:
+        growth = len(session.wanted) - before
+        is_small = growth <= 0 or self._has_room_for(owner, growth)
+        if growth:
+            self._count(owner, growth)
+        if len(session.wanted) > SESSION_MAX_PARTITIONS or not is_small:
             self.drop(session.session_id)
             raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session has too many partitions")
         return session
@@ -195,7 +224,11 @@ class FetchSessions:
         """Forget a session; one that is not there is no error."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
-            self._partitions -= len(session.wanted)
+            self._count(session.owner, -len(session.wanted))
+            cluster_id = session.owner[0]
+            self._sessions_of[cluster_id] -= 1
+            if not self._sessions_of[cluster_id]:
+                del self._sessions_of[cluster_id]
 
 
 def _wanted(request: FetchRequest, by_id: bool) -> Iterable[Wanted]:

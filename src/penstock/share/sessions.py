@@ -1,14 +1,17 @@
 """Share sessions: which partitions a member fetches, and in which order its requests came.
 
 A session belongs to a member and to the connection it was opened on. When the connection ends so does the session, and
-what the member has acquired is released: nobody waits for the locks of a consumer that is gone.
+what the member has acquired is released: nobody waits for the locks of a consumer that is gone. Nobody proves to be a
+member before its session is opened, so what one connection and one tenant may open is bounded.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from penstock.clusters.limits import has_room
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -16,6 +19,8 @@ INITIAL_EPOCH, FINAL_EPOCH = 0, -1
 _LAST_EPOCH = 2**31 - 1
 MAX_PARTITIONS = 50_000
 """Of one session."""
+MAX_OF_CONNECTION = 100
+"""Sessions. A client of Kafka's has one on each connection."""
 
 
 class SessionKey(NamedTuple):
@@ -57,6 +62,7 @@ class ShareSessions:
         self._max_sessions = max_sessions
         self._sessions: dict[SessionKey, Session] = {}
         self._of_connection: dict[int, dict[SessionKey, None]] = {}
+        self._of_cluster: Counter[int] = Counter()
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -64,12 +70,17 @@ class ShareSessions:
     def open(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> Session:
         """A new session, in place of one that the member may have had."""
         self.close(key)
-        if len(self._sessions) >= self._max_sessions:
+        left = self._max_sessions - len(self._sessions)
+        if (
+            not has_room(key.cluster_id, self._of_cluster[key.cluster_id], left)
+            or len(self._of_connection.get(connection_id, ())) >= MAX_OF_CONNECTION
+        ):
             raise Refused(ErrorCode.SHARE_SESSION_LIMIT_REACHED, "The limit of share sessions has been reached.")
         session = Session(key, connection_id, partitions)
         _check_size(session)
         self._sessions[key] = session
         self._of_connection.setdefault(connection_id, {})[key] = None
+        self._of_cluster[key.cluster_id] += 1
         return session
 
     def require(self, key: SessionKey) -> Session:
@@ -103,6 +114,9 @@ class ShareSessions:
             del keys[key]
             if not keys:
                 del self._of_connection[session.connection_id]
+            self._of_cluster[key.cluster_id] -= 1
+            if not self._of_cluster[key.cluster_id]:
+                del self._of_cluster[key.cluster_id]
         return session
 
     def close_connection(self, connection_id: int) -> list[Session]:

@@ -77,6 +77,45 @@ def test_setting_the_clock_pushes_nobody_out_and_keeps_nobody() -> None:
     assert second.session_id != first.session_id
 
 
+def test_no_tenant_takes_all_sessions() -> None:
+    clock = SetClock()
+    sessions = FetchSessions(slots=6, clock=clock, randomness=SeededRandomness("sessions"))
+
+    def opened(cluster_id: int, times: int) -> int:
+        owner = cluster_id, "User:a"
+        found = [sessions.begin(request(range(1)), by_id=False, owner=owner)[0] for _ in range(times)]
+        return sum(session is not None for session in found)
+
+    assert [opened(7, 10), opened(8, 10)] == [3, 2], "never more than is left to others"
+    clock.passed_s += 121
+    assert opened(7, 10) == 2, "in place of its own that nobody uses"
+    assert len(sessions) == 4
+    assert opened(1, 10) == 4, "the deployment's own cluster may have the rest, and what nobody uses"
+    assert opened(9, 1) == 0
+    clock.passed_s += 121
+    assert opened(9, 10) == 1, "in place of one of those who have more"
+
+
+def test_no_tenant_takes_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_sessions, "ALL_MAX_PARTITIONS", 25)
+    clock = SetClock()
+    sessions = FetchSessions(slots=100, clock=clock, randomness=SeededRandomness("sessions"))
+
+    def opened(cluster_id: int) -> bool:
+        return sessions.begin(request(range(10)), by_id=False, owner=(cluster_id, "User:a"))[0] is not None
+
+    assert opened(7)
+    assert not opened(7), "it would have more than the five that are left"
+    grown, _, _ = sessions.begin(request(range(1)), by_id=False, owner=(7, "User:a"))
+    assert grown is not None
+    with pytest.raises(Refused):
+        sessions.begin(request(range(1, 9), session_id=grown.session_id, epoch=1), by_id=False, owner=(7, "User:a"))
+    assert opened(1)
+    clock.passed_s += 121
+    assert opened(7), "in place of one that nobody uses"
+    assert len(sessions) == 2
+
+
 class SetClock:
     """A clock that somebody sets."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.log.refusals import Refused
-from penstock.share.sessions import SessionKey, ShareSessions, TopicPartition
+from penstock.share.sessions import MAX_OF_CONNECTION, SessionKey, ShareSessions, TopicPartition
 from penstock.wire.error_codes import ErrorCode
 
 ANNA, BERTA = SessionKey(1, "group", "anna"), SessionKey(1, "group", "berta")
@@ -61,3 +61,30 @@ def test_a_member_has_one_session() -> None:
     assert sessions.close(ANNA) is again
     assert sessions.close(ANNA) is None
     sessions.open(BERTA, 9, [ONE])
+
+
+def test_no_tenant_takes_all_sessions() -> None:
+    sessions = ShareSessions(9)
+
+    def opened(cluster_id: int) -> int:
+        before = len(sessions)
+        assert refusal(lambda: fill(cluster_id)) is ErrorCode.SHARE_SESSION_LIMIT_REACHED
+        return len(sessions) - before
+
+    def fill(cluster_id: int) -> None:
+        for number in range(20):
+            sessions.open(SessionKey(cluster_id, "group", f"made up {number}"), 100 * cluster_id + number, [ONE])
+
+    assert [opened(7), opened(8)] == [5, 2], "never more than is left to others"
+    assert opened(1) == 2, "the deployment's own cluster may have the rest"
+    assert len(sessions.close_connection(700)) == 1
+    sessions.open(SessionKey(9, "group", "member"), 900, [ONE])
+
+
+def test_a_connection_has_a_bounded_number_of_sessions() -> None:
+    sessions = ShareSessions(10_000)
+    for number in range(MAX_OF_CONNECTION):
+        sessions.open(SessionKey(1, "group", f"made up {number}"), 7, [ONE])
+    assert refusal(lambda: sessions.open(ANNA, 7, [ONE])) is ErrorCode.SHARE_SESSION_LIMIT_REACHED
+    sessions.open(SessionKey(1, "group", "made up 0"), 7, [TWO])  # In place of the one it has.
+    sessions.open(ANNA, 8, [ONE])
