@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -347,17 +348,22 @@ def test_without_credentials_nobody_gets_anywhere_else_once_others_need_them(sec
         assert enter(wire, "platform") == NOT_ALLOWED
 
 
-def test_prolonging_a_session_leaves_it_where_it_is(tmp_path_factory: pytest.TempPathFactory) -> None:
-    settings = {"super.users": "User:alice", "connections.max.reauth.ms": "60000"}
-    secured = Secured(tmp_path_factory.mktemp("prolonged"), settings=settings)
+@pytest.fixture
+def long_sessions(tmp_path: Path) -> Iterator[Secured]:
+    """A broker whose sessions end unless they are prolonged."""
+    secured = Secured(tmp_path, settings={"super.users": "User:alice", "connections.max.reauth.ms": "60000"})
     secured.server.start()
-    with log_in(secured, "alice", "a secret, of alice") as admin:
+    yield secured
+    assert secured.server.stop() == 0
+
+
+def test_prolonging_a_session_leaves_it_where_it_is(long_sessions: Secured) -> None:
+    with log_in(long_sessions, "alice", "a secret, of alice") as admin:
         kafka_id = make_cluster(admin, "long")
         assert enter(admin, "long") == 0
         assert admin.call(K.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="PLAIN")).error_code == 0
         token = b"\0alice\0a secret, of alice"
         assert admin.call(K.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=token)).error_code == 0
         assert admin.metadata([]).cluster_id == kafka_id
-    with pytest.raises(ConnectionClosed), Wire(secured.at("SASL_PLAINTEXT")) as wire:
+    with pytest.raises(ConnectionClosed), Wire(long_sessions.at("SASL_PLAINTEXT")) as wire:
         enter(wire, "long")  # Not before it has proven who it is.
-    assert secured.server.stop() == 0
