@@ -32,7 +32,7 @@ DATA_MESSAGES = ("ConsumerProtocolSubscription", "ConsumerProtocolAssignment")
 
 PRIMITIVES = (
     "EMPTY", "ONE_BYTE", "ZERO_UUID", "Malformed", "Message", "crowded", "encode_uvarint", "length_error", "length_of",
-    "new", "null_error", "skip_tags", "tag_error", "uvarint",
+    "new", "null_error", "skip_tags", "string_size", "tag_error", "uvarint",
 )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ class Reader(Emitter):
         self.flush()
         if self.flexible:
             self.line(f"if {name} > 127:")
-            self.line(f"    {name}, p = uvarint(b, p - 1)")
+            self.line(f"    {name}, p = {'string_size' if wide == 'h' else 'uvarint'}(b, p - 1)")
         return name
 
     def presence(self, length: str, target: str, nullable: bool) -> bool:

@@ -32,6 +32,7 @@ ZERO_UUID = bytes(16)
 MAX_ELEMENTS = 100_000
 """Array elements of one request, all its arrays together: as many partitions as one broker is ever asked about."""
 UNLIMITED = 1 << 62
+STRING_MAX_BYTES = 0x7FFF
 
 
 class _Room(local):
@@ -92,6 +93,15 @@ def uvarint(b: Buffer, p: int) -> tuple[int, int]:
             return value, p
         shift += 7
     raise Malformed("a varint is longer than five bytes")
+
+
+def string_size(b: Buffer, p: int) -> tuple[int, int]:
+    """The same for the size of a compact string and one. It has an int16 for its size elsewhere, and Kafka takes no
+    longer one here either."""
+    size, p = uvarint(b, p)
+    if size > STRING_MAX_BYTES + 1:
+        raise Malformed(f"a string announces {size - 1} bytes")
+    return size, p
 
 
 def encode_uvarint(value: int) -> bytes:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages.index import APIS
-from penstock.wire.primitives import MAX_ELEMENTS, encode_uvarint
+from penstock.wire.primitives import MAX_ELEMENTS, STRING_MAX_BYTES, encode_uvarint
 
 HUGE = (bytes.fromhex("7fffffff"), bytes.fromhex("ffffffff07"), bytes.fromhex("ffffffff0f"), bytes.fromhex("80000000"))
 
@@ -103,3 +103,13 @@ def test_a_request_has_so_many_elements_at_most() -> None:
         codec.read_request(ApiKey.METADATA, 9, request(MAX_ELEMENTS + 1), 0)
     for _ in range(3):  # Each request starts from nothing.
         assert len(codec.read_request(ApiKey.METADATA, 9, request(60_000), 0).topics) == 60_000
+
+
+def test_a_compact_string_is_no_longer_than_others_can_be() -> None:
+    def request(size: int) -> bytes:
+        return encode_uvarint(2) + encode_uvarint(size + 1) + b"t" * size + bytes(5)
+
+    read = codec.read_request(ApiKey.METADATA, 9, request(STRING_MAX_BYTES), 0)
+    assert [len(topic.name) for topic in read.topics] == [STRING_MAX_BYTES]
+    with pytest.raises(codec.Malformed, match="a string announces 32768 bytes"):
+        codec.read_request(ApiKey.METADATA, 9, request(STRING_MAX_BYTES + 1), 0)

@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -227,7 +228,7 @@ def read_request_v1(b, p):
             n7 = b[p]
             p += 1
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 raise null_error()
             e = p + n7 - 1
@@ -236,7 +237,7 @@ def read_request_v1(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 z6.entity_name = None
             else:
@@ -264,7 +265,7 @@ def read_request_v1(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 raise null_error()
             e = p + n13 - 1

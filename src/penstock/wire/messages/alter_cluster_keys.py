@@ -13,7 +13,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
-    uvarint,
+    string_size,
 )
 
 
@@ -57,7 +57,7 @@ def read_request_v0(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1

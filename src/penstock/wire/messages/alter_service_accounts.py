@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -100,7 +101,7 @@ def read_request_v0(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -109,7 +110,7 @@ def read_request_v0(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -134,7 +135,7 @@ def read_request_v0(b, p):
         n9 = b[p]
         p += 1
         if n9 > 127:
-            n9, p = uvarint(b, p - 1)
+            n9, p = string_size(b, p - 1)
         if n9 < 1:
             raise null_error()
         e = p + n9 - 1

@@ -15,6 +15,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -75,7 +76,7 @@ def read_request_v0(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -84,7 +85,7 @@ def read_request_v0(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         o.description = None
     else:
@@ -108,7 +109,7 @@ def read_request_v0(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1

@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -127,7 +128,7 @@ def read_request_v0(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -136,7 +137,7 @@ def read_request_v0(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -145,7 +146,7 @@ def read_request_v0(b, p):
     o.member_epoch, n3 = U_iB(b, p)
     p += 5
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.instance_id = None
     else:
@@ -155,7 +156,7 @@ def read_request_v0(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         o.rack_id = None
     else:
@@ -178,7 +179,7 @@ def read_request_v0(b, p):
             n7 = b[p]
             p += 1
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 raise null_error()
             e = p + n7 - 1
@@ -187,7 +188,7 @@ def read_request_v0(b, p):
     n8 = b[p]
     p += 1
     if n8 > 127:
-        n8, p = uvarint(b, p - 1)
+        n8, p = string_size(b, p - 1)
     if n8 < 1:
         o.server_assignor = None
     else:
@@ -237,7 +238,7 @@ def read_request_v1(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -246,7 +247,7 @@ def read_request_v1(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -255,7 +256,7 @@ def read_request_v1(b, p):
     o.member_epoch, n3 = U_iB(b, p)
     p += 5
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.instance_id = None
     else:
@@ -265,7 +266,7 @@ def read_request_v1(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         o.rack_id = None
     else:
@@ -288,7 +289,7 @@ def read_request_v1(b, p):
             n7 = b[p]
             p += 1
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 raise null_error()
             e = p + n7 - 1
@@ -297,7 +298,7 @@ def read_request_v1(b, p):
     n8 = b[p]
     p += 1
     if n8 > 127:
-        n8, p = uvarint(b, p - 1)
+        n8, p = string_size(b, p - 1)
     if n8 < 1:
         o.subscribed_topic_regex = None
     else:
@@ -307,7 +308,7 @@ def read_request_v1(b, p):
     n9 = b[p]
     p += 1
     if n9 > 127:
-        n9, p = uvarint(b, p - 1)
+        n9, p = string_size(b, p - 1)
     if n9 < 1:
         o.server_assignor = None
     else:

@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -250,7 +251,7 @@ def read_request_v5(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -302,7 +303,7 @@ def read_request_v5(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 raise null_error()
             e = p + n13 - 1
@@ -311,7 +312,7 @@ def read_request_v5(b, p):
             n14 = b[p]
             p += 1
             if n14 > 127:
-                n14, p = uvarint(b, p - 1)
+                n14, p = string_size(b, p - 1)
             if n14 < 1:
                 z12.value = None
             else:

@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -191,7 +192,7 @@ def read_request_v2(b, p):
         z3.resource_type_filter, n4 = U_bB(b, p)
         p += 2
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.resource_name_filter = None
         else:
@@ -201,7 +202,7 @@ def read_request_v2(b, p):
         z3.pattern_type_filter, n5 = U_bB(b, p)
         p += 2
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.principal_filter = None
         else:
@@ -211,7 +212,7 @@ def read_request_v2(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             z3.host_filter = None
         else:

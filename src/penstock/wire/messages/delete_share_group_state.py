@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -111,7 +112,7 @@ def read_request_v0(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1

@@ -13,7 +13,7 @@ from penstock.wire.primitives import (
     encode_uvarint,
     new,
     skip_tags,
-    uvarint,
+    string_size,
 )
 
 
@@ -145,7 +145,7 @@ def read_request_v2(b, p):
     o.resource_type_filter, n1 = U_bB(b, p)
     p += 2
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.resource_name_filter = None
     else:
@@ -155,7 +155,7 @@ def read_request_v2(b, p):
     o.pattern_type_filter, n2 = U_bB(b, p)
     p += 2
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         o.principal_filter = None
     else:
@@ -165,7 +165,7 @@ def read_request_v2(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.host_filter = None
     else:

@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -250,7 +251,7 @@ def read_request_v4(b, p):
         z3.resource_type, n4 = U_bB(b, p)
         p += 2
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -272,7 +273,7 @@ def read_request_v4(b, p):
                 n7 = b[p]
                 p += 1
                 if n7 > 127:
-                    n7, p = uvarint(b, p - 1)
+                    n7, p = string_size(b, p - 1)
                 if n7 < 1:
                     raise null_error()
                 e = p + n7 - 1

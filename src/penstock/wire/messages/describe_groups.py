@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -169,7 +170,7 @@ def read_request_v5(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1

@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -156,7 +157,7 @@ def read_request_v0(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -180,7 +181,7 @@ def read_request_v0(b, p):
                 n8 = b[p]
                 p += 1
                 if n8 > 127:
-                    n8, p = uvarint(b, p - 1)
+                    n8, p = string_size(b, p - 1)
                 if n8 < 1:
                     raise null_error()
                 e = p + n8 - 1

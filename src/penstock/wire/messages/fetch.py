@@ -18,6 +18,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     tag_error,
     uvarint,
 )
@@ -619,7 +620,7 @@ def read_tags_fetch_request_v12(o, b, p):
             n1 = b[p]
             p += 1
             if n1 > 127:
-                n1, p = uvarint(b, p - 1)
+                n1, p = string_size(b, p - 1)
             if n1 < 1:
                 o.cluster_id = None
             else:
@@ -656,7 +657,7 @@ def read_request_v12(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -704,7 +705,7 @@ def read_request_v12(b, p):
         n13 = b[p]
         p += 1
         if n13 > 127:
-            n13, p = uvarint(b, p - 1)
+            n13, p = string_size(b, p - 1)
         if n13 < 1:
             raise null_error()
         e = p + n13 - 1
@@ -728,7 +729,7 @@ def read_request_v12(b, p):
     n16 = b[p]
     p += 1
     if n16 > 127:
-        n16, p = uvarint(b, p - 1)
+        n16, p = string_size(b, p - 1)
     if n16 < 1:
         raise null_error()
     e = p + n16 - 1
@@ -818,7 +819,7 @@ def read_request_v13(b, p):
     n14 = b[p]
     p += 1
     if n14 > 127:
-        n14, p = uvarint(b, p - 1)
+        n14, p = string_size(b, p - 1)
     if n14 < 1:
         raise null_error()
     e = p + n14 - 1
@@ -841,7 +842,7 @@ def read_tags_fetch_request_v15(o, b, p):
             n1 = b[p]
             p += 1
             if n1 > 127:
-                n1, p = uvarint(b, p - 1)
+                n1, p = string_size(b, p - 1)
             if n1 < 1:
                 o.cluster_id = None
             else:
@@ -940,7 +941,7 @@ def read_request_v15(b, p):
     n14 = b[p]
     p += 1
     if n14 > 127:
-        n14, p = uvarint(b, p - 1)
+        n14, p = string_size(b, p - 1)
     if n14 < 1:
         raise null_error()
     e = p + n14 - 1
@@ -1047,7 +1048,7 @@ def read_request_v17(b, p):
     n14 = b[p]
     p += 1
     if n14 > 127:
-        n14, p = uvarint(b, p - 1)
+        n14, p = string_size(b, p - 1)
     if n14 < 1:
         raise null_error()
     e = p + n14 - 1
@@ -1157,7 +1158,7 @@ def read_request_v18(b, p):
     n14 = b[p]
     p += 1
     if n14 > 127:
-        n14, p = uvarint(b, p - 1)
+        n14, p = string_size(b, p - 1)
     if n14 < 1:
         raise null_error()
     e = p + n14 - 1

@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -126,7 +127,7 @@ def read_request_v3(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -158,7 +159,7 @@ def read_request_v4(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1

@@ -11,7 +11,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
-    uvarint,
+    string_size,
 )
 
 
@@ -105,7 +105,7 @@ def read_request_v4(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -114,7 +114,7 @@ def read_request_v4(b, p):
     o.generation_id, n2 = U_iB(b, p)
     p += 5
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -123,7 +123,7 @@ def read_request_v4(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.group_instance_id = None
     else:

@@ -10,7 +10,7 @@ from penstock.wire.primitives import (
     Message,
     new,
     skip_tags,
-    uvarint,
+    string_size,
 )
 
 
@@ -94,7 +94,7 @@ def read_request_v2(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.transactional_id = None
     else:
@@ -115,7 +115,7 @@ def read_request_v3(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.transactional_id = None
     else:
@@ -134,7 +134,7 @@ def read_request_v6(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.transactional_id = None
     else:

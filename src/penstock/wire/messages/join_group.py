@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -292,7 +293,7 @@ def read_request_v6(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -301,7 +302,7 @@ def read_request_v6(b, p):
     o.session_timeout_ms, o.rebalance_timeout_ms, n2 = U_iiB(b, p)
     p += 9
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -310,7 +311,7 @@ def read_request_v6(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.group_instance_id = None
     else:
@@ -320,7 +321,7 @@ def read_request_v6(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         raise null_error()
     e = p + n4 - 1
@@ -343,7 +344,7 @@ def read_request_v6(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -375,7 +376,7 @@ def read_request_v8(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -384,7 +385,7 @@ def read_request_v8(b, p):
     o.session_timeout_ms, o.rebalance_timeout_ms, n2 = U_iiB(b, p)
     p += 9
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -393,7 +394,7 @@ def read_request_v8(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.group_instance_id = None
     else:
@@ -403,7 +404,7 @@ def read_request_v8(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         raise null_error()
     e = p + n4 - 1
@@ -426,7 +427,7 @@ def read_request_v8(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -448,7 +449,7 @@ def read_request_v8(b, p):
     n11 = b[p]
     p += 1
     if n11 > 127:
-        n11, p = uvarint(b, p - 1)
+        n11, p = string_size(b, p - 1)
     if n11 < 1:
         o.reason = None
     else:

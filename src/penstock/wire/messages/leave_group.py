@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -157,7 +158,7 @@ def read_request_v4(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -181,7 +182,7 @@ def read_request_v4(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -190,7 +191,7 @@ def read_request_v4(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             z4.group_instance_id = None
         else:
@@ -215,7 +216,7 @@ def read_request_v5(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -238,7 +239,7 @@ def read_request_v5(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -247,7 +248,7 @@ def read_request_v5(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             z4.group_instance_id = None
         else:
@@ -257,7 +258,7 @@ def read_request_v5(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             z4.reason = None
         else:

@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -109,7 +110,7 @@ def read_request_v4(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1
@@ -140,7 +141,7 @@ def read_request_v5(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1
@@ -161,7 +162,7 @@ def read_request_v5(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1

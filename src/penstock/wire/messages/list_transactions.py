@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -96,7 +97,7 @@ def read_request_v0(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1
@@ -139,7 +140,7 @@ def read_request_v1(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1
@@ -181,7 +182,7 @@ def read_request_v2(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1
@@ -201,7 +202,7 @@ def read_request_v2(b, p):
     o.duration_filter, n5 = U_qB(b, p)
     p += 9
     if n5 > 127:
-        n5, p = uvarint(b, p - 1)
+        n5, p = string_size(b, p - 1)
     if n5 < 1:
         o.transactional_id_pattern = None
     else:

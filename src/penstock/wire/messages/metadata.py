@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -297,7 +298,7 @@ def read_request_v9(b, p):
             n4 = b[p]
             p += 1
             if n4 > 127:
-                n4, p = uvarint(b, p - 1)
+                n4, p = string_size(b, p - 1)
             if n4 < 1:
                 raise null_error()
             e = p + n4 - 1
@@ -335,7 +336,7 @@ def read_request_v10(b, p):
             z3.topic_id, n4 = U_SB(b, p)
             p += 17
             if n4 > 127:
-                n4, p = uvarint(b, p - 1)
+                n4, p = string_size(b, p - 1)
             if n4 < 1:
                 z3.name = None
             else:
@@ -375,7 +376,7 @@ def read_request_v11(b, p):
             z3.topic_id, n4 = U_SB(b, p)
             p += 17
             if n4 > 127:
-                n4, p = uvarint(b, p - 1)
+                n4, p = string_size(b, p - 1)
             if n4 < 1:
                 z3.name = None
             else:

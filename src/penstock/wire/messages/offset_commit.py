@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -389,7 +390,7 @@ def read_request_v8(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -398,7 +399,7 @@ def read_request_v8(b, p):
     o.generation_id_or_member_epoch, n2 = U_iB(b, p)
     p += 5
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -407,7 +408,7 @@ def read_request_v8(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.group_instance_id = None
     else:
@@ -432,7 +433,7 @@ def read_request_v8(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -455,7 +456,7 @@ def read_request_v8(b, p):
             z10.partition_index, z10.committed_offset, z10.committed_leader_epoch, n11 = U_iqiB(b, p)
             p += 17
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 z10.committed_metadata = None
             else:
@@ -484,7 +485,7 @@ def read_request_v10(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -493,7 +494,7 @@ def read_request_v10(b, p):
     o.generation_id_or_member_epoch, n2 = U_iB(b, p)
     p += 5
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -502,7 +503,7 @@ def read_request_v10(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.group_instance_id = None
     else:
@@ -541,7 +542,7 @@ def read_request_v10(b, p):
             z9.partition_index, z9.committed_offset, z9.committed_leader_epoch, n10 = U_iqiB(b, p)
             p += 17
             if n10 > 127:
-                n10, p = uvarint(b, p - 1)
+                n10, p = string_size(b, p - 1)
             if n10 < 1:
                 z9.committed_metadata = None
             else:

@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -290,7 +291,7 @@ def read_request_v6(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -314,7 +315,7 @@ def read_request_v6(b, p):
             n5 = b[p]
             p += 1
             if n5 > 127:
-                n5, p = uvarint(b, p - 1)
+                n5, p = string_size(b, p - 1)
             if n5 < 1:
                 raise null_error()
             e = p + n5 - 1
@@ -349,7 +350,7 @@ def read_request_v7(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -373,7 +374,7 @@ def read_request_v7(b, p):
             n5 = b[p]
             p += 1
             if n5 > 127:
-                n5, p = uvarint(b, p - 1)
+                n5, p = string_size(b, p - 1)
             if n5 < 1:
                 raise null_error()
             e = p + n5 - 1
@@ -425,7 +426,7 @@ def read_request_v8(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -450,7 +451,7 @@ def read_request_v8(b, p):
                 n8 = b[p]
                 p += 1
                 if n8 > 127:
-                    n8, p = uvarint(b, p - 1)
+                    n8, p = string_size(b, p - 1)
                 if n8 < 1:
                     raise null_error()
                 e = p + n8 - 1
@@ -504,7 +505,7 @@ def read_request_v9(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -513,7 +514,7 @@ def read_request_v9(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.member_id = None
         else:
@@ -539,7 +540,7 @@ def read_request_v9(b, p):
                 n9 = b[p]
                 p += 1
                 if n9 > 127:
-                    n9, p = uvarint(b, p - 1)
+                    n9, p = string_size(b, p - 1)
                 if n9 < 1:
                     raise null_error()
                 e = p + n9 - 1
@@ -593,7 +594,7 @@ def read_request_v10(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -602,7 +603,7 @@ def read_request_v10(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.member_id = None
         else:

@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -245,7 +246,7 @@ def read_request_v9(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.transactional_id = None
     else:
@@ -270,7 +271,7 @@ def read_request_v9(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -322,7 +323,7 @@ def read_request_v13(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.transactional_id = None
     else:

@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -102,7 +103,7 @@ def read_request_v1(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -111,7 +112,7 @@ def read_request_v1(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -120,7 +121,7 @@ def read_request_v1(b, p):
     o.member_epoch, n3 = U_iB(b, p)
     p += 5
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.rack_id = None
     else:
@@ -143,7 +144,7 @@ def read_request_v1(b, p):
             n6 = b[p]
             p += 1
             if n6 > 127:
-                n6, p = uvarint(b, p - 1)
+                n6, p = string_size(b, p - 1)
             if n6 < 1:
                 raise null_error()
             e = p + n6 - 1

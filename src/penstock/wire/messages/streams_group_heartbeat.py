@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -323,7 +324,7 @@ def read_request_v0(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -332,7 +333,7 @@ def read_request_v0(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -341,7 +342,7 @@ def read_request_v0(b, p):
     o.member_epoch, o.endpoint_information_epoch, n3 = U_iiB(b, p)
     p += 9
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.instance_id = None
     else:
@@ -351,7 +352,7 @@ def read_request_v0(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         o.rack_id = None
     else:
@@ -384,7 +385,7 @@ def read_request_v0(b, p):
             n10 = b[p]
             p += 1
             if n10 > 127:
-                n10, p = uvarint(b, p - 1)
+                n10, p = string_size(b, p - 1)
             if n10 < 1:
                 raise null_error()
             e = p + n10 - 1
@@ -405,7 +406,7 @@ def read_request_v0(b, p):
                 n13 = b[p]
                 p += 1
                 if n13 > 127:
-                    n13, p = uvarint(b, p - 1)
+                    n13, p = string_size(b, p - 1)
                 if n13 < 1:
                     raise null_error()
                 e = p + n13 - 1
@@ -426,7 +427,7 @@ def read_request_v0(b, p):
                 n16 = b[p]
                 p += 1
                 if n16 > 127:
-                    n16, p = uvarint(b, p - 1)
+                    n16, p = string_size(b, p - 1)
                 if n16 < 1:
                     raise null_error()
                 e = p + n16 - 1
@@ -449,7 +450,7 @@ def read_request_v0(b, p):
                 n20 = b[p]
                 p += 1
                 if n20 > 127:
-                    n20, p = uvarint(b, p - 1)
+                    n20, p = string_size(b, p - 1)
                 if n20 < 1:
                     raise null_error()
                 e = p + n20 - 1
@@ -472,7 +473,7 @@ def read_request_v0(b, p):
                     n24 = b[p]
                     p += 1
                     if n24 > 127:
-                        n24, p = uvarint(b, p - 1)
+                        n24, p = string_size(b, p - 1)
                     if n24 < 1:
                         raise null_error()
                     e = p + n24 - 1
@@ -481,7 +482,7 @@ def read_request_v0(b, p):
                     n25 = b[p]
                     p += 1
                     if n25 > 127:
-                        n25, p = uvarint(b, p - 1)
+                        n25, p = string_size(b, p - 1)
                     if n25 < 1:
                         raise null_error()
                     e = p + n25 - 1
@@ -510,7 +511,7 @@ def read_request_v0(b, p):
                 n30 = b[p]
                 p += 1
                 if n30 > 127:
-                    n30, p = uvarint(b, p - 1)
+                    n30, p = string_size(b, p - 1)
                 if n30 < 1:
                     raise null_error()
                 e = p + n30 - 1
@@ -533,7 +534,7 @@ def read_request_v0(b, p):
                 n34 = b[p]
                 p += 1
                 if n34 > 127:
-                    n34, p = uvarint(b, p - 1)
+                    n34, p = string_size(b, p - 1)
                 if n34 < 1:
                     raise null_error()
                 e = p + n34 - 1
@@ -556,7 +557,7 @@ def read_request_v0(b, p):
                     n38 = b[p]
                     p += 1
                     if n38 > 127:
-                        n38, p = uvarint(b, p - 1)
+                        n38, p = string_size(b, p - 1)
                     if n38 < 1:
                         raise null_error()
                     e = p + n38 - 1
@@ -565,7 +566,7 @@ def read_request_v0(b, p):
                     n39 = b[p]
                     p += 1
                     if n39 > 127:
-                        n39, p = uvarint(b, p - 1)
+                        n39, p = string_size(b, p - 1)
                     if n39 < 1:
                         raise null_error()
                     e = p + n39 - 1
@@ -656,7 +657,7 @@ def read_request_v0(b, p):
             n54 = b[p]
             p += 1
             if n54 > 127:
-                n54, p = uvarint(b, p - 1)
+                n54, p = string_size(b, p - 1)
             if n54 < 1:
                 raise null_error()
             e = p + n54 - 1
@@ -695,7 +696,7 @@ def read_request_v0(b, p):
             n60 = b[p]
             p += 1
             if n60 > 127:
-                n60, p = uvarint(b, p - 1)
+                n60, p = string_size(b, p - 1)
             if n60 < 1:
                 raise null_error()
             e = p + n60 - 1
@@ -734,7 +735,7 @@ def read_request_v0(b, p):
             n66 = b[p]
             p += 1
             if n66 > 127:
-                n66, p = uvarint(b, p - 1)
+                n66, p = string_size(b, p - 1)
             if n66 < 1:
                 raise null_error()
             e = p + n66 - 1
@@ -758,7 +759,7 @@ def read_request_v0(b, p):
     n69 = b[p]
     p += 1
     if n69 > 127:
-        n69, p = uvarint(b, p - 1)
+        n69, p = string_size(b, p - 1)
     if n69 < 1:
         o.process_id = None
     else:
@@ -775,7 +776,7 @@ def read_request_v0(b, p):
         n72 = b[p]
         p += 1
         if n72 > 127:
-            n72, p = uvarint(b, p - 1)
+            n72, p = string_size(b, p - 1)
         if n72 < 1:
             raise null_error()
         e = p + n72 - 1
@@ -803,7 +804,7 @@ def read_request_v0(b, p):
             n77 = b[p]
             p += 1
             if n77 > 127:
-                n77, p = uvarint(b, p - 1)
+                n77, p = string_size(b, p - 1)
             if n77 < 1:
                 raise null_error()
             e = p + n77 - 1
@@ -812,7 +813,7 @@ def read_request_v0(b, p):
             n78 = b[p]
             p += 1
             if n78 > 127:
-                n78, p = uvarint(b, p - 1)
+                n78, p = string_size(b, p - 1)
             if n78 < 1:
                 raise null_error()
             e = p + n78 - 1
@@ -840,7 +841,7 @@ def read_request_v0(b, p):
             n83 = b[p]
             p += 1
             if n83 > 127:
-                n83, p = uvarint(b, p - 1)
+                n83, p = string_size(b, p - 1)
             if n83 < 1:
                 raise null_error()
             e = p + n83 - 1
@@ -868,7 +869,7 @@ def read_request_v0(b, p):
             n88 = b[p]
             p += 1
             if n88 > 127:
-                n88, p = uvarint(b, p - 1)
+                n88, p = string_size(b, p - 1)
             if n88 < 1:
                 raise null_error()
             e = p + n88 - 1

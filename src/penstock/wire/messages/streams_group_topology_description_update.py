@@ -15,6 +15,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -123,7 +124,7 @@ def read_request_v0(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -132,7 +133,7 @@ def read_request_v0(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -159,7 +160,7 @@ def read_request_v0(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -182,7 +183,7 @@ def read_request_v0(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -203,7 +204,7 @@ def read_request_v0(b, p):
                 n14 = b[p]
                 p += 1
                 if n14 > 127:
-                    n14, p = uvarint(b, p - 1)
+                    n14, p = string_size(b, p - 1)
                 if n14 < 1:
                     raise null_error()
                 e = p + n14 - 1
@@ -212,7 +213,7 @@ def read_request_v0(b, p):
             n15 = b[p]
             p += 1
             if n15 > 127:
-                n15, p = uvarint(b, p - 1)
+                n15, p = string_size(b, p - 1)
             if n15 < 1:
                 z10.sink_topic = None
             else:
@@ -234,7 +235,7 @@ def read_request_v0(b, p):
                 n18 = b[p]
                 p += 1
                 if n18 > 127:
-                    n18, p = uvarint(b, p - 1)
+                    n18, p = string_size(b, p - 1)
                 if n18 < 1:
                     raise null_error()
                 e = p + n18 - 1
@@ -255,7 +256,7 @@ def read_request_v0(b, p):
                 n21 = b[p]
                 p += 1
                 if n21 > 127:
-                    n21, p = uvarint(b, p - 1)
+                    n21, p = string_size(b, p - 1)
                 if n21 < 1:
                     raise null_error()
                 e = p + n21 - 1
@@ -288,7 +289,7 @@ def read_request_v0(b, p):
         n28 = b[p]
         p += 1
         if n28 > 127:
-            n28, p = uvarint(b, p - 1)
+            n28, p = string_size(b, p - 1)
         if n28 < 1:
             raise null_error()
         e = p + n28 - 1
@@ -309,7 +310,7 @@ def read_request_v0(b, p):
             n31 = b[p]
             p += 1
             if n31 > 127:
-                n31, p = uvarint(b, p - 1)
+                n31, p = string_size(b, p - 1)
             if n31 < 1:
                 raise null_error()
             e = p + n31 - 1
@@ -318,7 +319,7 @@ def read_request_v0(b, p):
         n32 = b[p]
         p += 1
         if n32 > 127:
-            n32, p = uvarint(b, p - 1)
+            n32, p = string_size(b, p - 1)
         if n32 < 1:
             z27.sink_topic = None
         else:
@@ -340,7 +341,7 @@ def read_request_v0(b, p):
             n35 = b[p]
             p += 1
             if n35 > 127:
-                n35, p = uvarint(b, p - 1)
+                n35, p = string_size(b, p - 1)
             if n35 < 1:
                 raise null_error()
             e = p + n35 - 1
@@ -361,7 +362,7 @@ def read_request_v0(b, p):
             n38 = b[p]
             p += 1
             if n38 > 127:
-                n38, p = uvarint(b, p - 1)
+                n38, p = string_size(b, p - 1)
             if n38 < 1:
                 raise null_error()
             e = p + n38 - 1
@@ -376,7 +377,7 @@ def read_request_v0(b, p):
         n41 = b[p]
         p += 1
         if n41 > 127:
-            n41, p = uvarint(b, p - 1)
+            n41, p = string_size(b, p - 1)
         if n41 < 1:
             raise null_error()
         e = p + n41 - 1
@@ -397,7 +398,7 @@ def read_request_v0(b, p):
             n44 = b[p]
             p += 1
             if n44 > 127:
-                n44, p = uvarint(b, p - 1)
+                n44, p = string_size(b, p - 1)
             if n44 < 1:
                 raise null_error()
             e = p + n44 - 1
@@ -406,7 +407,7 @@ def read_request_v0(b, p):
         n45 = b[p]
         p += 1
         if n45 > 127:
-            n45, p = uvarint(b, p - 1)
+            n45, p = string_size(b, p - 1)
         if n45 < 1:
             z40.sink_topic = None
         else:
@@ -428,7 +429,7 @@ def read_request_v0(b, p):
             n48 = b[p]
             p += 1
             if n48 > 127:
-                n48, p = uvarint(b, p - 1)
+                n48, p = string_size(b, p - 1)
             if n48 < 1:
                 raise null_error()
             e = p + n48 - 1
@@ -449,7 +450,7 @@ def read_request_v0(b, p):
             n51 = b[p]
             p += 1
             if n51 > 127:
-                n51, p = uvarint(b, p - 1)
+                n51, p = string_size(b, p - 1)
             if n51 < 1:
                 raise null_error()
             e = p + n51 - 1

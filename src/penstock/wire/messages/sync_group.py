@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -196,7 +197,7 @@ def read_request_v4(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -205,7 +206,7 @@ def read_request_v4(b, p):
     o.generation_id, n2 = U_iB(b, p)
     p += 5
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -214,7 +215,7 @@ def read_request_v4(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.group_instance_id = None
     else:
@@ -238,7 +239,7 @@ def read_request_v4(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -270,7 +271,7 @@ def read_request_v5(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -279,7 +280,7 @@ def read_request_v5(b, p):
     o.generation_id, n2 = U_iB(b, p)
     p += 5
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -288,7 +289,7 @@ def read_request_v5(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         o.group_instance_id = None
     else:
@@ -298,7 +299,7 @@ def read_request_v5(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         o.protocol_type = None
     else:
@@ -308,7 +309,7 @@ def read_request_v5(b, p):
     n5 = b[p]
     p += 1
     if n5 > 127:
-        n5, p = uvarint(b, p - 1)
+        n5, p = string_size(b, p - 1)
     if n5 < 1:
         o.protocol_name = None
     else:
@@ -332,7 +333,7 @@ def read_request_v5(b, p):
         n9 = b[p]
         p += 1
         if n9 > 127:
-            n9, p = uvarint(b, p - 1)
+            n9, p = string_size(b, p - 1)
         if n9 < 1:
             raise null_error()
         e = p + n9 - 1

@@ -17,6 +17,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -266,7 +267,7 @@ def read_request_v3(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -275,7 +276,7 @@ def read_request_v3(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -284,7 +285,7 @@ def read_request_v3(b, p):
     o.producer_id, o.producer_epoch, o.generation_id_or_member_epoch, n3 = U_qhiB(b, p)
     p += 15
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1
@@ -293,7 +294,7 @@ def read_request_v3(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         o.group_instance_id = None
     else:
@@ -318,7 +319,7 @@ def read_request_v3(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -341,7 +342,7 @@ def read_request_v3(b, p):
             z11.partition_index, z11.committed_offset, z11.committed_leader_epoch, n12 = U_iqiB(b, p)
             p += 17
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 z11.committed_metadata = None
             else:
@@ -369,7 +370,7 @@ def read_request_v6(b, p):
     n1 = b[p]
     p += 1
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -378,7 +379,7 @@ def read_request_v6(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -387,7 +388,7 @@ def read_request_v6(b, p):
     o.producer_id, o.producer_epoch, o.generation_id_or_member_epoch, n3 = U_qhiB(b, p)
     p += 15
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1
@@ -396,7 +397,7 @@ def read_request_v6(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         o.group_instance_id = None
     else:
@@ -435,7 +436,7 @@ def read_request_v6(b, p):
             z10.partition_index, z10.committed_offset, z10.committed_leader_epoch, n11 = U_iqiB(b, p)
             p += 17
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 z10.committed_metadata = None
             else:

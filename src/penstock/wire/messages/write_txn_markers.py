@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 
@@ -158,7 +159,7 @@ def read_request_v1(b, p):
             n7 = b[p]
             p += 1
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 raise null_error()
             e = p + n7 - 1
@@ -224,7 +225,7 @@ def read_request_v2(b, p):
             n7 = b[p]
             p += 1
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 raise null_error()
             e = p + n7 - 1

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.add_partitions_to_txn import (
@@ -177,7 +178,7 @@ def read_response_v3(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -233,7 +234,7 @@ def read_response_v4(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -256,7 +257,7 @@ def read_response_v4(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1

@@ -11,7 +11,7 @@ from penstock.wire.primitives import (
     encode_uvarint,
     new,
     skip_tags,
-    uvarint,
+    string_size,
 )
 from penstock.wire.messages.add_raft_voter import (
     AddRaftVoterResponse,
@@ -86,7 +86,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.alter_client_quotas import (
@@ -174,7 +175,7 @@ def read_response_v1(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -198,7 +199,7 @@ def read_response_v1(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1
@@ -207,7 +208,7 @@ def read_response_v1(b, p):
             n9 = b[p]
             p += 1
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 z7.entity_name = None
             else:

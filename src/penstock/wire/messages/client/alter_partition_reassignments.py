@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.alter_partition_reassignments import (
@@ -100,7 +101,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -124,7 +125,7 @@ def read_response_v0(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -147,7 +148,7 @@ def read_response_v0(b, p):
             z8.partition_index, z8.error_code, n9 = U_ihB(b, p)
             p += 7
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 z8.error_message = None
             else:
@@ -175,7 +176,7 @@ def read_response_v1(b, p):
     o.throttle_time_ms, o.allow_replication_factor_change, o.error_code, n1 = U_iZhB(b, p)
     p += 8
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -199,7 +200,7 @@ def read_response_v1(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -222,7 +223,7 @@ def read_response_v1(b, p):
             z8.partition_index, z8.error_code, n9 = U_ihB(b, p)
             p += 7
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 z8.error_message = None
             else:

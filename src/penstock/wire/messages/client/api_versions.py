@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     tag_error,
     uvarint,
 )
@@ -145,7 +146,7 @@ def read_tags_api_versions_response_v3(o, b, p):
                 n4 = b[p]
                 p += 1
                 if n4 > 127:
-                    n4, p = uvarint(b, p - 1)
+                    n4, p = string_size(b, p - 1)
                 if n4 < 1:
                     raise null_error()
                 e = p + n4 - 1
@@ -176,7 +177,7 @@ def read_tags_api_versions_response_v3(o, b, p):
                 n9 = b[p]
                 p += 1
                 if n9 > 127:
-                    n9, p = uvarint(b, p - 1)
+                    n9, p = string_size(b, p - 1)
                 if n9 < 1:
                     raise null_error()
                 e = p + n9 - 1

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.consumer_group_describe import (
@@ -65,7 +66,7 @@ def read_response_v0(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -75,7 +76,7 @@ def read_response_v0(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -84,7 +85,7 @@ def read_response_v0(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -93,7 +94,7 @@ def read_response_v0(b, p):
         z3.group_epoch, z3.assignment_epoch, n7 = U_iiB(b, p)
         p += 9
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -117,7 +118,7 @@ def read_response_v0(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -126,7 +127,7 @@ def read_response_v0(b, p):
             n12 = b[p]
             p += 1
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 z10.instance_id = None
             else:
@@ -136,7 +137,7 @@ def read_response_v0(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 z10.rack_id = None
             else:
@@ -146,7 +147,7 @@ def read_response_v0(b, p):
             z10.member_epoch, n14 = U_iB(b, p)
             p += 5
             if n14 > 127:
-                n14, p = uvarint(b, p - 1)
+                n14, p = string_size(b, p - 1)
             if n14 < 1:
                 raise null_error()
             e = p + n14 - 1
@@ -155,7 +156,7 @@ def read_response_v0(b, p):
             n15 = b[p]
             p += 1
             if n15 > 127:
-                n15, p = uvarint(b, p - 1)
+                n15, p = string_size(b, p - 1)
             if n15 < 1:
                 raise null_error()
             e = p + n15 - 1
@@ -176,7 +177,7 @@ def read_response_v0(b, p):
                 n18 = b[p]
                 p += 1
                 if n18 > 127:
-                    n18, p = uvarint(b, p - 1)
+                    n18, p = string_size(b, p - 1)
                 if n18 < 1:
                     raise null_error()
                 e = p + n18 - 1
@@ -185,7 +186,7 @@ def read_response_v0(b, p):
             n19 = b[p]
             p += 1
             if n19 > 127:
-                n19, p = uvarint(b, p - 1)
+                n19, p = string_size(b, p - 1)
             if n19 < 1:
                 z10.subscribed_topic_regex = None
             else:
@@ -211,7 +212,7 @@ def read_response_v0(b, p):
                 z23.topic_id, n24 = U_SB(b, p)
                 p += 17
                 if n24 > 127:
-                    n24, p = uvarint(b, p - 1)
+                    n24, p = string_size(b, p - 1)
                 if n24 < 1:
                     raise null_error()
                 e = p + n24 - 1
@@ -255,7 +256,7 @@ def read_response_v0(b, p):
                 z31.topic_id, n32 = U_SB(b, p)
                 p += 17
                 if n32 > 127:
-                    n32, p = uvarint(b, p - 1)
+                    n32, p = string_size(b, p - 1)
                 if n32 < 1:
                     raise null_error()
                 e = p + n32 - 1
@@ -315,7 +316,7 @@ def read_response_v1(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -325,7 +326,7 @@ def read_response_v1(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -334,7 +335,7 @@ def read_response_v1(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -343,7 +344,7 @@ def read_response_v1(b, p):
         z3.group_epoch, z3.assignment_epoch, n7 = U_iiB(b, p)
         p += 9
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -366,7 +367,7 @@ def read_response_v1(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -375,7 +376,7 @@ def read_response_v1(b, p):
             n12 = b[p]
             p += 1
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 z10.instance_id = None
             else:
@@ -385,7 +386,7 @@ def read_response_v1(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 z10.rack_id = None
             else:
@@ -395,7 +396,7 @@ def read_response_v1(b, p):
             z10.member_epoch, n14 = U_iB(b, p)
             p += 5
             if n14 > 127:
-                n14, p = uvarint(b, p - 1)
+                n14, p = string_size(b, p - 1)
             if n14 < 1:
                 raise null_error()
             e = p + n14 - 1
@@ -404,7 +405,7 @@ def read_response_v1(b, p):
             n15 = b[p]
             p += 1
             if n15 > 127:
-                n15, p = uvarint(b, p - 1)
+                n15, p = string_size(b, p - 1)
             if n15 < 1:
                 raise null_error()
             e = p + n15 - 1
@@ -425,7 +426,7 @@ def read_response_v1(b, p):
                 n18 = b[p]
                 p += 1
                 if n18 > 127:
-                    n18, p = uvarint(b, p - 1)
+                    n18, p = string_size(b, p - 1)
                 if n18 < 1:
                     raise null_error()
                 e = p + n18 - 1
@@ -434,7 +435,7 @@ def read_response_v1(b, p):
             n19 = b[p]
             p += 1
             if n19 > 127:
-                n19, p = uvarint(b, p - 1)
+                n19, p = string_size(b, p - 1)
             if n19 < 1:
                 z10.subscribed_topic_regex = None
             else:
@@ -460,7 +461,7 @@ def read_response_v1(b, p):
                 z23.topic_id, n24 = U_SB(b, p)
                 p += 17
                 if n24 > 127:
-                    n24, p = uvarint(b, p - 1)
+                    n24, p = string_size(b, p - 1)
                 if n24 < 1:
                     raise null_error()
                 e = p + n24 - 1
@@ -504,7 +505,7 @@ def read_response_v1(b, p):
                 z31.topic_id, n32 = U_SB(b, p)
                 p += 17
                 if n32 > 127:
-                    n32, p = uvarint(b, p - 1)
+                    n32, p = string_size(b, p - 1)
                 if n32 < 1:
                     raise null_error()
                 e = p + n32 - 1

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.create_acls import (
@@ -129,7 +130,7 @@ def read_response_v2(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:

@@ -12,7 +12,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
-    uvarint,
+    string_size,
 )
 from penstock.wire.messages.create_api_key import (
     CreateApiKeyResponse,
@@ -41,7 +41,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -51,7 +51,7 @@ def read_response_v0(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -60,7 +60,7 @@ def read_response_v0(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1

@@ -12,6 +12,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.create_delegation_token import (
@@ -140,7 +141,7 @@ def read_response_v2(b, p):
     o.error_code, n1 = U_hB(b, p)
     p += 3
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -149,7 +150,7 @@ def read_response_v2(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -158,7 +159,7 @@ def read_response_v2(b, p):
     o.issue_timestamp_ms, o.expiry_timestamp_ms, o.max_timestamp_ms, n3 = U_qqqB(b, p)
     p += 25
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1
@@ -185,7 +186,7 @@ def read_response_v3(b, p):
     o.error_code, n1 = U_hB(b, p)
     p += 3
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -194,7 +195,7 @@ def read_response_v3(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -203,7 +204,7 @@ def read_response_v3(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1
@@ -212,7 +213,7 @@ def read_response_v3(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         raise null_error()
     e = p + n4 - 1
@@ -221,7 +222,7 @@ def read_response_v3(b, p):
     o.issue_timestamp_ms, o.expiry_timestamp_ms, o.max_timestamp_ms, n5 = U_qqqB(b, p)
     p += 25
     if n5 > 127:
-        n5, p = uvarint(b, p - 1)
+        n5, p = string_size(b, p - 1)
     if n5 < 1:
         raise null_error()
     e = p + n5 - 1

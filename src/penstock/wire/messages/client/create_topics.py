@@ -15,6 +15,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     tag_error,
     uvarint,
 )
@@ -202,7 +203,7 @@ def read_response_v5(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -211,7 +212,7 @@ def read_response_v5(b, p):
         z3.error_code, n5 = U_hB(b, p)
         p += 3
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.error_message = None
         else:
@@ -236,7 +237,7 @@ def read_response_v5(b, p):
                 n9 = b[p]
                 p += 1
                 if n9 > 127:
-                    n9, p = uvarint(b, p - 1)
+                    n9, p = string_size(b, p - 1)
                 if n9 < 1:
                     raise null_error()
                 e = p + n9 - 1
@@ -245,7 +246,7 @@ def read_response_v5(b, p):
                 n10 = b[p]
                 p += 1
                 if n10 > 127:
-                    n10, p = uvarint(b, p - 1)
+                    n10, p = string_size(b, p - 1)
                 if n10 < 1:
                     z8.value = None
                 else:
@@ -288,7 +289,7 @@ def read_response_v7(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -297,7 +298,7 @@ def read_response_v7(b, p):
         z3.topic_id, z3.error_code, n5 = U_ShB(b, p)
         p += 19
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.error_message = None
         else:
@@ -322,7 +323,7 @@ def read_response_v7(b, p):
                 n9 = b[p]
                 p += 1
                 if n9 > 127:
-                    n9, p = uvarint(b, p - 1)
+                    n9, p = string_size(b, p - 1)
                 if n9 < 1:
                     raise null_error()
                 e = p + n9 - 1
@@ -331,7 +332,7 @@ def read_response_v7(b, p):
                 n10 = b[p]
                 p += 1
                 if n10 > 127:
-                    n10, p = uvarint(b, p - 1)
+                    n10, p = string_size(b, p - 1)
                 if n10 < 1:
                     z8.value = None
                 else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.delete_acls import (
@@ -196,7 +197,7 @@ def read_response_v2(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -220,7 +221,7 @@ def read_response_v2(b, p):
             z7.error_code, n8 = U_hB(b, p)
             p += 3
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 z7.error_message = None
             else:
@@ -230,7 +231,7 @@ def read_response_v2(b, p):
             z7.resource_type, n9 = U_bB(b, p)
             p += 2
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 raise null_error()
             e = p + n9 - 1
@@ -239,7 +240,7 @@ def read_response_v2(b, p):
             z7.pattern_type, n10 = U_bB(b, p)
             p += 2
             if n10 > 127:
-                n10, p = uvarint(b, p - 1)
+                n10, p = string_size(b, p - 1)
             if n10 < 1:
                 raise null_error()
             e = p + n10 - 1
@@ -248,7 +249,7 @@ def read_response_v2(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1

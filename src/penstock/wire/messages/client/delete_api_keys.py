@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.delete_api_keys import (
@@ -58,7 +59,7 @@ def read_response_v0(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -67,7 +68,7 @@ def read_response_v0(b, p):
         z3.error_code, n5 = U_hB(b, p)
         p += 3
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.error_message = None
         else:

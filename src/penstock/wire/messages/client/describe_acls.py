@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_acls import (
@@ -163,7 +164,7 @@ def read_response_v2(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -187,7 +188,7 @@ def read_response_v2(b, p):
         z4.resource_type, n5 = U_bB(b, p)
         p += 2
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -210,7 +211,7 @@ def read_response_v2(b, p):
             n9 = b[p]
             p += 1
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 raise null_error()
             e = p + n9 - 1
@@ -219,7 +220,7 @@ def read_response_v2(b, p):
             n10 = b[p]
             p += 1
             if n10 > 127:
-                n10, p = uvarint(b, p - 1)
+                n10, p = string_size(b, p - 1)
             if n10 < 1:
                 raise null_error()
             e = p + n10 - 1

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_client_quotas import (
@@ -160,7 +161,7 @@ def read_response_v1(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -199,7 +200,7 @@ def read_response_v1(b, p):
                 n8 = b[p]
                 p += 1
                 if n8 > 127:
-                    n8, p = uvarint(b, p - 1)
+                    n8, p = string_size(b, p - 1)
                 if n8 < 1:
                     raise null_error()
                 e = p + n8 - 1
@@ -208,7 +209,7 @@ def read_response_v1(b, p):
                 n9 = b[p]
                 p += 1
                 if n9 > 127:
-                    n9, p = uvarint(b, p - 1)
+                    n9, p = string_size(b, p - 1)
                 if n9 < 1:
                     z7.entity_name = None
                 else:
@@ -236,7 +237,7 @@ def read_response_v1(b, p):
                 n14 = b[p]
                 p += 1
                 if n14 > 127:
-                    n14, p = uvarint(b, p - 1)
+                    n14, p = string_size(b, p - 1)
                 if n14 < 1:
                     raise null_error()
                 e = p + n14 - 1

@@ -12,6 +12,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_cluster import (
@@ -48,7 +49,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -58,7 +59,7 @@ def read_response_v0(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -82,7 +83,7 @@ def read_response_v0(b, p):
         z5.broker_id, n6 = U_iB(b, p)
         p += 5
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -91,7 +92,7 @@ def read_response_v0(b, p):
         z5.port, n7 = U_iB(b, p)
         p += 5
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             z5.rack = None
         else:
@@ -115,7 +116,7 @@ def read_response_v1(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -125,7 +126,7 @@ def read_response_v1(b, p):
     o.endpoint_type, n2 = U_bB(b, p)
     p += 2
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -149,7 +150,7 @@ def read_response_v1(b, p):
         z5.broker_id, n6 = U_iB(b, p)
         p += 5
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -158,7 +159,7 @@ def read_response_v1(b, p):
         z5.port, n7 = U_iB(b, p)
         p += 5
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             z5.rack = None
         else:
@@ -182,7 +183,7 @@ def read_response_v2(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -192,7 +193,7 @@ def read_response_v2(b, p):
     o.endpoint_type, n2 = U_bB(b, p)
     p += 2
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -215,7 +216,7 @@ def read_response_v2(b, p):
         z5.broker_id, n6 = U_iB(b, p)
         p += 5
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -224,7 +225,7 @@ def read_response_v2(b, p):
         z5.port, n7 = U_iB(b, p)
         p += 5
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             z5.rack = None
         else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_configs import (
@@ -312,7 +313,7 @@ def read_response_v4(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -322,7 +323,7 @@ def read_response_v4(b, p):
         z3.resource_type, n5 = U_bB(b, p)
         p += 2
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -345,7 +346,7 @@ def read_response_v4(b, p):
             n9 = b[p]
             p += 1
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 raise null_error()
             e = p + n9 - 1
@@ -354,7 +355,7 @@ def read_response_v4(b, p):
             n10 = b[p]
             p += 1
             if n10 > 127:
-                n10, p = uvarint(b, p - 1)
+                n10, p = string_size(b, p - 1)
             if n10 < 1:
                 z8.value = None
             else:
@@ -378,7 +379,7 @@ def read_response_v4(b, p):
                 n14 = b[p]
                 p += 1
                 if n14 > 127:
-                    n14, p = uvarint(b, p - 1)
+                    n14, p = string_size(b, p - 1)
                 if n14 < 1:
                     raise null_error()
                 e = p + n14 - 1
@@ -387,7 +388,7 @@ def read_response_v4(b, p):
                 n15 = b[p]
                 p += 1
                 if n15 > 127:
-                    n15, p = uvarint(b, p - 1)
+                    n15, p = string_size(b, p - 1)
                 if n15 < 1:
                     z13.value = None
                 else:
@@ -401,7 +402,7 @@ def read_response_v4(b, p):
             z8.config_type, n17 = U_bB(b, p)
             p += 2
             if n17 > 127:
-                n17, p = uvarint(b, p - 1)
+                n17, p = string_size(b, p - 1)
             if n17 < 1:
                 z8.documentation = None
             else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_delegation_token import (
@@ -162,7 +163,7 @@ def read_response_v2(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -171,7 +172,7 @@ def read_response_v2(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -180,7 +181,7 @@ def read_response_v2(b, p):
         z3.issue_timestamp, z3.expiry_timestamp, z3.max_timestamp, n6 = U_qqqB(b, p)
         p += 25
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -212,7 +213,7 @@ def read_response_v2(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -221,7 +222,7 @@ def read_response_v2(b, p):
             n12 = b[p]
             p += 1
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 raise null_error()
             e = p + n12 - 1
@@ -262,7 +263,7 @@ def read_response_v3(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -271,7 +272,7 @@ def read_response_v3(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -280,7 +281,7 @@ def read_response_v3(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -289,7 +290,7 @@ def read_response_v3(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -298,7 +299,7 @@ def read_response_v3(b, p):
         z3.issue_timestamp, z3.expiry_timestamp, z3.max_timestamp, n8 = U_qqqB(b, p)
         p += 25
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -330,7 +331,7 @@ def read_response_v3(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 raise null_error()
             e = p + n13 - 1
@@ -339,7 +340,7 @@ def read_response_v3(b, p):
             n14 = b[p]
             p += 1
             if n14 > 127:
-                n14, p = uvarint(b, p - 1)
+                n14, p = string_size(b, p - 1)
             if n14 < 1:
                 raise null_error()
             e = p + n14 - 1

@@ -12,6 +12,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_environments import (
@@ -34,7 +35,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -58,7 +59,7 @@ def read_response_v0(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -79,7 +80,7 @@ def read_response_v0(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_groups import (
@@ -477,7 +478,7 @@ def read_response_v5(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -486,7 +487,7 @@ def read_response_v5(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -495,7 +496,7 @@ def read_response_v5(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -504,7 +505,7 @@ def read_response_v5(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -527,7 +528,7 @@ def read_response_v5(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -536,7 +537,7 @@ def read_response_v5(b, p):
             n12 = b[p]
             p += 1
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 z10.group_instance_id = None
             else:
@@ -546,7 +547,7 @@ def read_response_v5(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 raise null_error()
             e = p + n13 - 1
@@ -555,7 +556,7 @@ def read_response_v5(b, p):
             n14 = b[p]
             p += 1
             if n14 > 127:
-                n14, p = uvarint(b, p - 1)
+                n14, p = string_size(b, p - 1)
             if n14 < 1:
                 raise null_error()
             e = p + n14 - 1
@@ -614,7 +615,7 @@ def read_response_v6(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -624,7 +625,7 @@ def read_response_v6(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -633,7 +634,7 @@ def read_response_v6(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -642,7 +643,7 @@ def read_response_v6(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -651,7 +652,7 @@ def read_response_v6(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -674,7 +675,7 @@ def read_response_v6(b, p):
             n12 = b[p]
             p += 1
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 raise null_error()
             e = p + n12 - 1
@@ -683,7 +684,7 @@ def read_response_v6(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 z11.group_instance_id = None
             else:
@@ -693,7 +694,7 @@ def read_response_v6(b, p):
             n14 = b[p]
             p += 1
             if n14 > 127:
-                n14, p = uvarint(b, p - 1)
+                n14, p = string_size(b, p - 1)
             if n14 < 1:
                 raise null_error()
             e = p + n14 - 1
@@ -702,7 +703,7 @@ def read_response_v6(b, p):
             n15 = b[p]
             p += 1
             if n15 > 127:
-                n15, p = uvarint(b, p - 1)
+                n15, p = string_size(b, p - 1)
             if n15 < 1:
                 raise null_error()
             e = p + n15 - 1

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_log_dirs import (
@@ -156,7 +157,7 @@ def read_response_v2(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -179,7 +180,7 @@ def read_response_v2(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1
@@ -241,7 +242,7 @@ def read_response_v3(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -264,7 +265,7 @@ def read_response_v3(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1
@@ -324,7 +325,7 @@ def read_response_v4(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -347,7 +348,7 @@ def read_response_v4(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1
@@ -406,7 +407,7 @@ def read_response_v5(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -429,7 +430,7 @@ def read_response_v5(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1

@@ -15,6 +15,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_quorum import (
@@ -79,7 +80,7 @@ def read_response_v0(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -179,7 +180,7 @@ def read_response_v1(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -259,7 +260,7 @@ def read_response_v2(b, p):
     o.error_code, n1 = U_hB(b, p)
     p += 3
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -283,7 +284,7 @@ def read_response_v2(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -306,7 +307,7 @@ def read_response_v2(b, p):
             z8.partition_index, z8.error_code, n9 = U_ihB(b, p)
             p += 7
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 z8.error_message = None
             else:
@@ -388,7 +389,7 @@ def read_response_v2(b, p):
             n26 = b[p]
             p += 1
             if n26 > 127:
-                n26, p = uvarint(b, p - 1)
+                n26, p = string_size(b, p - 1)
             if n26 < 1:
                 raise null_error()
             e = p + n26 - 1
@@ -397,7 +398,7 @@ def read_response_v2(b, p):
             n27 = b[p]
             p += 1
             if n27 > 127:
-                n27, p = uvarint(b, p - 1)
+                n27, p = string_size(b, p - 1)
             if n27 < 1:
                 raise null_error()
             e = p + n27 - 1

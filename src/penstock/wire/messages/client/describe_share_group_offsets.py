@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_share_group_offsets import (
@@ -78,7 +79,7 @@ def read_response_v0(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -101,7 +102,7 @@ def read_response_v0(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1
@@ -125,7 +126,7 @@ def read_response_v0(b, p):
                 z11.partition_index, z11.start_offset, z11.leader_epoch, z11.error_code, n12 = U_iqihB(b, p)
                 p += 19
                 if n12 > 127:
-                    n12, p = uvarint(b, p - 1)
+                    n12, p = string_size(b, p - 1)
                 if n12 < 1:
                     z11.error_message = None
                 else:
@@ -143,7 +144,7 @@ def read_response_v0(b, p):
         z3.error_code, n15 = U_hB(b, p)
         p += 3
         if n15 > 127:
-            n15, p = uvarint(b, p - 1)
+            n15, p = string_size(b, p - 1)
         if n15 < 1:
             z3.error_message = None
         else:
@@ -181,7 +182,7 @@ def read_response_v1(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -204,7 +205,7 @@ def read_response_v1(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1
@@ -227,7 +228,7 @@ def read_response_v1(b, p):
                 z11.partition_index, z11.start_offset, z11.leader_epoch, z11.lag, z11.error_code, n12 = U_iqiqhB(b, p)
                 p += 27
                 if n12 > 127:
-                    n12, p = uvarint(b, p - 1)
+                    n12, p = string_size(b, p - 1)
                 if n12 < 1:
                     z11.error_message = None
                 else:
@@ -245,7 +246,7 @@ def read_response_v1(b, p):
         z3.error_code, n15 = U_hB(b, p)
         p += 3
         if n15 > 127:
-            n15, p = uvarint(b, p - 1)
+            n15, p = string_size(b, p - 1)
         if n15 < 1:
             z3.error_message = None
         else:

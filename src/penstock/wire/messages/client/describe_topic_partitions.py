@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_topic_partitions import (
@@ -80,7 +81,7 @@ def read_response_v0(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.name = None
         else:
@@ -176,7 +177,7 @@ def read_response_v0(b, p):
         n17 = b[p]
         p += 1
         if n17 > 127:
-            n17, p = uvarint(b, p - 1)
+            n17, p = string_size(b, p - 1)
         if n17 < 1:
             raise null_error()
         e = p + n17 - 1

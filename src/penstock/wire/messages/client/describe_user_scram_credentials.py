@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_user_scram_credentials import (
@@ -47,7 +48,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -71,7 +72,7 @@ def read_response_v0(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -80,7 +81,7 @@ def read_response_v0(b, p):
         z4.error_code, n6 = U_hB(b, p)
         p += 3
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             z4.error_message = None
         else:

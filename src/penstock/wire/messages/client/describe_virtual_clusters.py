@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.describe_virtual_clusters import (
@@ -47,7 +48,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -71,7 +72,7 @@ def read_response_v0(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -80,7 +81,7 @@ def read_response_v0(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -89,7 +90,7 @@ def read_response_v0(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -98,7 +99,7 @@ def read_response_v0(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -107,7 +108,7 @@ def read_response_v0(b, p):
         n9 = b[p]
         p += 1
         if n9 > 127:
-            n9, p = uvarint(b, p - 1)
+            n9, p = string_size(b, p - 1)
         if n9 < 1:
             raise null_error()
         e = p + n9 - 1
@@ -130,7 +131,7 @@ def read_response_v0(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 raise null_error()
             e = p + n13 - 1
@@ -157,7 +158,7 @@ def read_response_v0(b, p):
             n18 = b[p]
             p += 1
             if n18 > 127:
-                n18, p = uvarint(b, p - 1)
+                n18, p = string_size(b, p - 1)
             if n18 < 1:
                 raise null_error()
             e = p + n18 - 1

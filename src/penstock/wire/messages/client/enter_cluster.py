@@ -12,7 +12,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
-    uvarint,
+    string_size,
 )
 from penstock.wire.messages.enter_cluster import (
     EnterClusterResponse,
@@ -36,7 +36,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -46,7 +46,7 @@ def read_response_v0(b, p):
     o.cluster_id, n2 = U_iB(b, p)
     p += 5
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1

@@ -15,6 +15,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     tag_error,
     uvarint,
 )
@@ -799,7 +800,7 @@ def read_response_v12(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -972,7 +973,7 @@ def read_tags_fetch_response_v16(o, b, p):
                 z3.node_id, n4 = U_iB(b, p)
                 p += 5
                 if n4 > 127:
-                    n4, p = uvarint(b, p - 1)
+                    n4, p = string_size(b, p - 1)
                 if n4 < 1:
                     raise null_error()
                 e = p + n4 - 1
@@ -981,7 +982,7 @@ def read_tags_fetch_response_v16(o, b, p):
                 z3.port, n5 = U_iB(b, p)
                 p += 5
                 if n5 > 127:
-                    n5, p = uvarint(b, p - 1)
+                    n5, p = string_size(b, p - 1)
                 if n5 < 1:
                     z3.rack = None
                 else:

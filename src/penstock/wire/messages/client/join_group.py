@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.join_group import (
@@ -392,7 +393,7 @@ def read_response_v6(b, p):
     o.throttle_time_ms, o.error_code, o.generation_id, n1 = U_ihiB(b, p)
     p += 11
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         raise null_error()
     e = p + n1 - 1
@@ -401,7 +402,7 @@ def read_response_v6(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -410,7 +411,7 @@ def read_response_v6(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1
@@ -433,7 +434,7 @@ def read_response_v6(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -442,7 +443,7 @@ def read_response_v6(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             z6.group_instance_id = None
         else:
@@ -476,7 +477,7 @@ def read_response_v7(b, p):
     o.throttle_time_ms, o.error_code, o.generation_id, n1 = U_ihiB(b, p)
     p += 11
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.protocol_type = None
     else:
@@ -486,7 +487,7 @@ def read_response_v7(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         o.protocol_name = None
     else:
@@ -496,7 +497,7 @@ def read_response_v7(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1
@@ -505,7 +506,7 @@ def read_response_v7(b, p):
     n4 = b[p]
     p += 1
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         raise null_error()
     e = p + n4 - 1
@@ -528,7 +529,7 @@ def read_response_v7(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -537,7 +538,7 @@ def read_response_v7(b, p):
         n9 = b[p]
         p += 1
         if n9 > 127:
-            n9, p = uvarint(b, p - 1)
+            n9, p = string_size(b, p - 1)
         if n9 < 1:
             z7.group_instance_id = None
         else:
@@ -570,7 +571,7 @@ def read_response_v9(b, p):
     o.throttle_time_ms, o.error_code, o.generation_id, n1 = U_ihiB(b, p)
     p += 11
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.protocol_type = None
     else:
@@ -580,7 +581,7 @@ def read_response_v9(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         o.protocol_name = None
     else:
@@ -590,7 +591,7 @@ def read_response_v9(b, p):
     n3 = b[p]
     p += 1
     if n3 > 127:
-        n3, p = uvarint(b, p - 1)
+        n3, p = string_size(b, p - 1)
     if n3 < 1:
         raise null_error()
     e = p + n3 - 1
@@ -599,7 +600,7 @@ def read_response_v9(b, p):
     o.skip_assignment, n4 = U_ZB(b, p)
     p += 2
     if n4 > 127:
-        n4, p = uvarint(b, p - 1)
+        n4, p = string_size(b, p - 1)
     if n4 < 1:
         raise null_error()
     e = p + n4 - 1
@@ -622,7 +623,7 @@ def read_response_v9(b, p):
         n8 = b[p]
         p += 1
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1
@@ -631,7 +632,7 @@ def read_response_v9(b, p):
         n9 = b[p]
         p += 1
         if n9 > 127:
-            n9, p = uvarint(b, p - 1)
+            n9, p = string_size(b, p - 1)
         if n9 < 1:
             z7.group_instance_id = None
         else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.list_groups import (
@@ -157,7 +158,7 @@ def read_response_v3(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -166,7 +167,7 @@ def read_response_v3(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -204,7 +205,7 @@ def read_response_v4(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -213,7 +214,7 @@ def read_response_v4(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -222,7 +223,7 @@ def read_response_v4(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -259,7 +260,7 @@ def read_response_v5(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -268,7 +269,7 @@ def read_response_v5(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -277,7 +278,7 @@ def read_response_v5(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -286,7 +287,7 @@ def read_response_v5(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1

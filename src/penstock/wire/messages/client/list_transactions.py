@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.list_transactions import (
@@ -109,7 +110,7 @@ def read_response_v0(b, p):
         n3 = b[p]
         p += 1
         if n3 > 127:
-            n3, p = uvarint(b, p - 1)
+            n3, p = string_size(b, p - 1)
         if n3 < 1:
             raise null_error()
         e = p + n3 - 1
@@ -132,7 +133,7 @@ def read_response_v0(b, p):
         n7 = b[p]
         p += 1
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -141,7 +142,7 @@ def read_response_v0(b, p):
         z6.producer_id, n8 = U_qB(b, p)
         p += 9
         if n8 > 127:
-            n8, p = uvarint(b, p - 1)
+            n8, p = string_size(b, p - 1)
         if n8 < 1:
             raise null_error()
         e = p + n8 - 1

@@ -15,6 +15,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.metadata import (
@@ -812,7 +813,7 @@ def read_response_v9(b, p):
         z3.node_id, n4 = U_iB(b, p)
         p += 5
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -821,7 +822,7 @@ def read_response_v9(b, p):
         z3.port, n5 = U_iB(b, p)
         p += 5
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.rack = None
         else:
@@ -835,7 +836,7 @@ def read_response_v9(b, p):
     n7 = b[p]
     p += 1
     if n7 > 127:
-        n7, p = uvarint(b, p - 1)
+        n7, p = string_size(b, p - 1)
     if n7 < 1:
         o.cluster_id = None
     else:
@@ -860,7 +861,7 @@ def read_response_v9(b, p):
         z10.error_code, n11 = U_hB(b, p)
         p += 3
         if n11 > 127:
-            n11, p = uvarint(b, p - 1)
+            n11, p = string_size(b, p - 1)
         if n11 < 1:
             raise null_error()
         e = p + n11 - 1
@@ -949,7 +950,7 @@ def read_response_v10(b, p):
         z3.node_id, n4 = U_iB(b, p)
         p += 5
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -958,7 +959,7 @@ def read_response_v10(b, p):
         z3.port, n5 = U_iB(b, p)
         p += 5
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.rack = None
         else:
@@ -972,7 +973,7 @@ def read_response_v10(b, p):
     n7 = b[p]
     p += 1
     if n7 > 127:
-        n7, p = uvarint(b, p - 1)
+        n7, p = string_size(b, p - 1)
     if n7 < 1:
         o.cluster_id = None
     else:
@@ -996,7 +997,7 @@ def read_response_v10(b, p):
         z10.error_code, n11 = U_hB(b, p)
         p += 3
         if n11 > 127:
-            n11, p = uvarint(b, p - 1)
+            n11, p = string_size(b, p - 1)
         if n11 < 1:
             raise null_error()
         e = p + n11 - 1
@@ -1086,7 +1087,7 @@ def read_response_v11(b, p):
         z3.node_id, n4 = U_iB(b, p)
         p += 5
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -1095,7 +1096,7 @@ def read_response_v11(b, p):
         z3.port, n5 = U_iB(b, p)
         p += 5
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.rack = None
         else:
@@ -1109,7 +1110,7 @@ def read_response_v11(b, p):
     n7 = b[p]
     p += 1
     if n7 > 127:
-        n7, p = uvarint(b, p - 1)
+        n7, p = string_size(b, p - 1)
     if n7 < 1:
         o.cluster_id = None
     else:
@@ -1133,7 +1134,7 @@ def read_response_v11(b, p):
         z10.error_code, n11 = U_hB(b, p)
         p += 3
         if n11 > 127:
-            n11, p = uvarint(b, p - 1)
+            n11, p = string_size(b, p - 1)
         if n11 < 1:
             raise null_error()
         e = p + n11 - 1
@@ -1223,7 +1224,7 @@ def read_response_v12(b, p):
         z3.node_id, n4 = U_iB(b, p)
         p += 5
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -1232,7 +1233,7 @@ def read_response_v12(b, p):
         z3.port, n5 = U_iB(b, p)
         p += 5
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.rack = None
         else:
@@ -1246,7 +1247,7 @@ def read_response_v12(b, p):
     n7 = b[p]
     p += 1
     if n7 > 127:
-        n7, p = uvarint(b, p - 1)
+        n7, p = string_size(b, p - 1)
     if n7 < 1:
         o.cluster_id = None
     else:
@@ -1270,7 +1271,7 @@ def read_response_v12(b, p):
         z10.error_code, n11 = U_hB(b, p)
         p += 3
         if n11 > 127:
-            n11, p = uvarint(b, p - 1)
+            n11, p = string_size(b, p - 1)
         if n11 < 1:
             z10.name = None
         else:
@@ -1360,7 +1361,7 @@ def read_response_v13(b, p):
         z3.node_id, n4 = U_iB(b, p)
         p += 5
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -1369,7 +1370,7 @@ def read_response_v13(b, p):
         z3.port, n5 = U_iB(b, p)
         p += 5
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             z3.rack = None
         else:
@@ -1383,7 +1384,7 @@ def read_response_v13(b, p):
     n7 = b[p]
     p += 1
     if n7 > 127:
-        n7, p = uvarint(b, p - 1)
+        n7, p = string_size(b, p - 1)
     if n7 < 1:
         o.cluster_id = None
     else:
@@ -1407,7 +1408,7 @@ def read_response_v13(b, p):
         z10.error_code, n11 = U_hB(b, p)
         p += 3
         if n11 > 127:
-            n11, p = uvarint(b, p - 1)
+            n11, p = string_size(b, p - 1)
         if n11 < 1:
             z10.name = None
         else:

@@ -15,6 +15,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.offset_fetch import (
@@ -448,7 +449,7 @@ def read_response_v6(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -471,7 +472,7 @@ def read_response_v6(b, p):
             z7.partition_index, z7.committed_offset, z7.committed_leader_epoch, n8 = U_iqiB(b, p)
             p += 17
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 z7.metadata = None
             else:
@@ -515,7 +516,7 @@ def read_response_v8(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -539,7 +540,7 @@ def read_response_v8(b, p):
             n8 = b[p]
             p += 1
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 raise null_error()
             e = p + n8 - 1
@@ -562,7 +563,7 @@ def read_response_v8(b, p):
                 z11.partition_index, z11.committed_offset, z11.committed_leader_epoch, n12 = U_iqiB(b, p)
                 p += 17
                 if n12 > 127:
-                    n12, p = uvarint(b, p - 1)
+                    n12, p = string_size(b, p - 1)
                 if n12 < 1:
                     z11.metadata = None
                 else:
@@ -610,7 +611,7 @@ def read_response_v10(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -648,7 +649,7 @@ def read_response_v10(b, p):
                 z10.partition_index, z10.committed_offset, z10.committed_leader_epoch, n11 = U_iqiB(b, p)
                 p += 17
                 if n11 > 127:
-                    n11, p = uvarint(b, p - 1)
+                    n11, p = string_size(b, p - 1)
                 if n11 < 1:
                     z10.metadata = None
                 else:

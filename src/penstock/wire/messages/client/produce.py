@@ -16,6 +16,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     tag_error,
     uvarint,
 )
@@ -331,7 +332,7 @@ def read_response_v9(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -369,7 +370,7 @@ def read_response_v9(b, p):
                 z10.batch_index, n11 = U_iB(b, p)
                 p += 5
                 if n11 > 127:
-                    n11, p = uvarint(b, p - 1)
+                    n11, p = string_size(b, p - 1)
                 if n11 < 1:
                     z10.batch_index_error_message = None
                 else:
@@ -383,7 +384,7 @@ def read_response_v9(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 z7.error_message = None
             else:
@@ -450,7 +451,7 @@ def read_tags_produce_response_v10(o, b, p):
                 z3.node_id, n4 = U_iB(b, p)
                 p += 5
                 if n4 > 127:
-                    n4, p = uvarint(b, p - 1)
+                    n4, p = string_size(b, p - 1)
                 if n4 < 1:
                     raise null_error()
                 e = p + n4 - 1
@@ -459,7 +460,7 @@ def read_tags_produce_response_v10(o, b, p):
                 z3.port, n5 = U_iB(b, p)
                 p += 5
                 if n5 > 127:
-                    n5, p = uvarint(b, p - 1)
+                    n5, p = string_size(b, p - 1)
                 if n5 < 1:
                     z3.rack = None
                 else:
@@ -499,7 +500,7 @@ def read_response_v10(b, p):
         n4 = b[p]
         p += 1
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             raise null_error()
         e = p + n4 - 1
@@ -537,7 +538,7 @@ def read_response_v10(b, p):
                 z10.batch_index, n11 = U_iB(b, p)
                 p += 5
                 if n11 > 127:
-                    n11, p = uvarint(b, p - 1)
+                    n11, p = string_size(b, p - 1)
                 if n11 < 1:
                     z10.batch_index_error_message = None
                 else:
@@ -551,7 +552,7 @@ def read_response_v10(b, p):
             n13 = b[p]
             p += 1
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 z7.error_message = None
             else:
@@ -624,7 +625,7 @@ def read_response_v13(b, p):
                 z9.batch_index, n10 = U_iB(b, p)
                 p += 5
                 if n10 > 127:
-                    n10, p = uvarint(b, p - 1)
+                    n10, p = string_size(b, p - 1)
                 if n10 < 1:
                     z9.batch_index_error_message = None
                 else:
@@ -638,7 +639,7 @@ def read_response_v13(b, p):
             n12 = b[p]
             p += 1
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 z6.error_message = None
             else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.read_share_group_state_summary import (
@@ -89,7 +90,7 @@ def read_response_v0(b, p):
             z6.partition, z6.error_code, n7 = U_ihB(b, p)
             p += 7
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 z6.error_message = None
             else:
@@ -145,7 +146,7 @@ def read_response_v1(b, p):
             z6.partition, z6.error_code, n7 = U_ihB(b, p)
             p += 7
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 z6.error_message = None
             else:

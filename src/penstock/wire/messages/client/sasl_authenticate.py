@@ -12,6 +12,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.sasl_authenticate import (
@@ -90,7 +91,7 @@ def read_response_v2(b, p):
     o.error_code, n1 = U_hB(b, p)
     p += 3
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:

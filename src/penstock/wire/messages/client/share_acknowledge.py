@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.share_acknowledge import (
@@ -154,7 +155,7 @@ def read_response_v1(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -192,7 +193,7 @@ def read_response_v1(b, p):
             z7.partition_index, z7.error_code, n8 = U_ihB(b, p)
             p += 7
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 z7.error_message = None
             else:
@@ -230,7 +231,7 @@ def read_response_v1(b, p):
         z15.node_id, n16 = U_iB(b, p)
         p += 5
         if n16 > 127:
-            n16, p = uvarint(b, p - 1)
+            n16, p = string_size(b, p - 1)
         if n16 < 1:
             raise null_error()
         e = p + n16 - 1
@@ -239,7 +240,7 @@ def read_response_v1(b, p):
         z15.port, n17 = U_iB(b, p)
         p += 5
         if n17 > 127:
-            n17, p = uvarint(b, p - 1)
+            n17, p = string_size(b, p - 1)
         if n17 < 1:
             z15.rack = None
         else:
@@ -263,7 +264,7 @@ def read_response_v2(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -301,7 +302,7 @@ def read_response_v2(b, p):
             z7.partition_index, z7.error_code, n8 = U_ihB(b, p)
             p += 7
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 z7.error_message = None
             else:
@@ -339,7 +340,7 @@ def read_response_v2(b, p):
         z15.node_id, n16 = U_iB(b, p)
         p += 5
         if n16 > 127:
-            n16, p = uvarint(b, p - 1)
+            n16, p = string_size(b, p - 1)
         if n16 < 1:
             raise null_error()
         e = p + n16 - 1
@@ -348,7 +349,7 @@ def read_response_v2(b, p):
         z15.port, n17 = U_iB(b, p)
         p += 5
         if n17 > 127:
-            n17, p = uvarint(b, p - 1)
+            n17, p = string_size(b, p - 1)
         if n17 < 1:
             z15.rack = None
         else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.share_fetch import (
@@ -187,7 +188,7 @@ def read_response_v1(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -225,7 +226,7 @@ def read_response_v1(b, p):
             z7.partition_index, z7.error_code, n8 = U_ihB(b, p)
             p += 7
             if n8 > 127:
-                n8, p = uvarint(b, p - 1)
+                n8, p = string_size(b, p - 1)
             if n8 < 1:
                 z7.error_message = None
             else:
@@ -235,7 +236,7 @@ def read_response_v1(b, p):
             z7.acknowledge_error_code, n9 = U_hB(b, p)
             p += 3
             if n9 > 127:
-                n9, p = uvarint(b, p - 1)
+                n9, p = string_size(b, p - 1)
             if n9 < 1:
                 z7.acknowledge_error_message = None
             else:
@@ -300,7 +301,7 @@ def read_response_v1(b, p):
         z21.node_id, n22 = U_iB(b, p)
         p += 5
         if n22 > 127:
-            n22, p = uvarint(b, p - 1)
+            n22, p = string_size(b, p - 1)
         if n22 < 1:
             raise null_error()
         e = p + n22 - 1
@@ -309,7 +310,7 @@ def read_response_v1(b, p):
         z21.port, n23 = U_iB(b, p)
         p += 5
         if n23 > 127:
-            n23, p = uvarint(b, p - 1)
+            n23, p = string_size(b, p - 1)
         if n23 < 1:
             z21.rack = None
         else:

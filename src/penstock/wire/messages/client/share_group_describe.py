@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.share_group_describe import (
@@ -64,7 +65,7 @@ def read_response_v1(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -74,7 +75,7 @@ def read_response_v1(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -83,7 +84,7 @@ def read_response_v1(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -92,7 +93,7 @@ def read_response_v1(b, p):
         z3.group_epoch, z3.assignment_epoch, n7 = U_iiB(b, p)
         p += 9
         if n7 > 127:
-            n7, p = uvarint(b, p - 1)
+            n7, p = string_size(b, p - 1)
         if n7 < 1:
             raise null_error()
         e = p + n7 - 1
@@ -115,7 +116,7 @@ def read_response_v1(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -124,7 +125,7 @@ def read_response_v1(b, p):
             n12 = b[p]
             p += 1
             if n12 > 127:
-                n12, p = uvarint(b, p - 1)
+                n12, p = string_size(b, p - 1)
             if n12 < 1:
                 z10.rack_id = None
             else:
@@ -134,7 +135,7 @@ def read_response_v1(b, p):
             z10.member_epoch, n13 = U_iB(b, p)
             p += 5
             if n13 > 127:
-                n13, p = uvarint(b, p - 1)
+                n13, p = string_size(b, p - 1)
             if n13 < 1:
                 raise null_error()
             e = p + n13 - 1
@@ -143,7 +144,7 @@ def read_response_v1(b, p):
             n14 = b[p]
             p += 1
             if n14 > 127:
-                n14, p = uvarint(b, p - 1)
+                n14, p = string_size(b, p - 1)
             if n14 < 1:
                 raise null_error()
             e = p + n14 - 1
@@ -164,7 +165,7 @@ def read_response_v1(b, p):
                 n17 = b[p]
                 p += 1
                 if n17 > 127:
-                    n17, p = uvarint(b, p - 1)
+                    n17, p = string_size(b, p - 1)
                 if n17 < 1:
                     raise null_error()
                 e = p + n17 - 1
@@ -189,7 +190,7 @@ def read_response_v1(b, p):
                 z21.topic_id, n22 = U_SB(b, p)
                 p += 17
                 if n22 > 127:
-                    n22, p = uvarint(b, p - 1)
+                    n22, p = string_size(b, p - 1)
                 if n22 < 1:
                     raise null_error()
                 e = p + n22 - 1

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.streams_group_describe import (
@@ -96,7 +97,7 @@ def read_response_v0(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -106,7 +107,7 @@ def read_response_v0(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -115,7 +116,7 @@ def read_response_v0(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -148,7 +149,7 @@ def read_response_v0(b, p):
                     n12 = b[p]
                     p += 1
                     if n12 > 127:
-                        n12, p = uvarint(b, p - 1)
+                        n12, p = string_size(b, p - 1)
                     if n12 < 1:
                         raise null_error()
                     e = p + n12 - 1
@@ -169,7 +170,7 @@ def read_response_v0(b, p):
                         n15 = b[p]
                         p += 1
                         if n15 > 127:
-                            n15, p = uvarint(b, p - 1)
+                            n15, p = string_size(b, p - 1)
                         if n15 < 1:
                             raise null_error()
                         e = p + n15 - 1
@@ -190,7 +191,7 @@ def read_response_v0(b, p):
                         n18 = b[p]
                         p += 1
                         if n18 > 127:
-                            n18, p = uvarint(b, p - 1)
+                            n18, p = string_size(b, p - 1)
                         if n18 < 1:
                             raise null_error()
                         e = p + n18 - 1
@@ -213,7 +214,7 @@ def read_response_v0(b, p):
                         n22 = b[p]
                         p += 1
                         if n22 > 127:
-                            n22, p = uvarint(b, p - 1)
+                            n22, p = string_size(b, p - 1)
                         if n22 < 1:
                             raise null_error()
                         e = p + n22 - 1
@@ -236,7 +237,7 @@ def read_response_v0(b, p):
                             n26 = b[p]
                             p += 1
                             if n26 > 127:
-                                n26, p = uvarint(b, p - 1)
+                                n26, p = string_size(b, p - 1)
                             if n26 < 1:
                                 raise null_error()
                             e = p + n26 - 1
@@ -245,7 +246,7 @@ def read_response_v0(b, p):
                             n27 = b[p]
                             p += 1
                             if n27 > 127:
-                                n27, p = uvarint(b, p - 1)
+                                n27, p = string_size(b, p - 1)
                             if n27 < 1:
                                 raise null_error()
                             e = p + n27 - 1
@@ -276,7 +277,7 @@ def read_response_v0(b, p):
                         n33 = b[p]
                         p += 1
                         if n33 > 127:
-                            n33, p = uvarint(b, p - 1)
+                            n33, p = string_size(b, p - 1)
                         if n33 < 1:
                             raise null_error()
                         e = p + n33 - 1
@@ -299,7 +300,7 @@ def read_response_v0(b, p):
                             n37 = b[p]
                             p += 1
                             if n37 > 127:
-                                n37, p = uvarint(b, p - 1)
+                                n37, p = string_size(b, p - 1)
                             if n37 < 1:
                                 raise null_error()
                             e = p + n37 - 1
@@ -308,7 +309,7 @@ def read_response_v0(b, p):
                             n38 = b[p]
                             p += 1
                             if n38 > 127:
-                                n38, p = uvarint(b, p - 1)
+                                n38, p = string_size(b, p - 1)
                             if n38 < 1:
                                 raise null_error()
                             e = p + n38 - 1
@@ -347,7 +348,7 @@ def read_response_v0(b, p):
             n46 = b[p]
             p += 1
             if n46 > 127:
-                n46, p = uvarint(b, p - 1)
+                n46, p = string_size(b, p - 1)
             if n46 < 1:
                 raise null_error()
             e = p + n46 - 1
@@ -356,7 +357,7 @@ def read_response_v0(b, p):
             z45.member_epoch, n47 = U_iB(b, p)
             p += 5
             if n47 > 127:
-                n47, p = uvarint(b, p - 1)
+                n47, p = string_size(b, p - 1)
             if n47 < 1:
                 z45.instance_id = None
             else:
@@ -366,7 +367,7 @@ def read_response_v0(b, p):
             n48 = b[p]
             p += 1
             if n48 > 127:
-                n48, p = uvarint(b, p - 1)
+                n48, p = string_size(b, p - 1)
             if n48 < 1:
                 z45.rack_id = None
             else:
@@ -376,7 +377,7 @@ def read_response_v0(b, p):
             n49 = b[p]
             p += 1
             if n49 > 127:
-                n49, p = uvarint(b, p - 1)
+                n49, p = string_size(b, p - 1)
             if n49 < 1:
                 raise null_error()
             e = p + n49 - 1
@@ -385,7 +386,7 @@ def read_response_v0(b, p):
             n50 = b[p]
             p += 1
             if n50 > 127:
-                n50, p = uvarint(b, p - 1)
+                n50, p = string_size(b, p - 1)
             if n50 < 1:
                 raise null_error()
             e = p + n50 - 1
@@ -394,7 +395,7 @@ def read_response_v0(b, p):
             z45.topology_epoch, n51 = U_iB(b, p)
             p += 5
             if n51 > 127:
-                n51, p = uvarint(b, p - 1)
+                n51, p = string_size(b, p - 1)
             if n51 < 1:
                 raise null_error()
             e = p + n51 - 1
@@ -410,7 +411,7 @@ def read_response_v0(b, p):
                 n54 = b[p]
                 p += 1
                 if n54 > 127:
-                    n54, p = uvarint(b, p - 1)
+                    n54, p = string_size(b, p - 1)
                 if n54 < 1:
                     raise null_error()
                 e = p + n54 - 1
@@ -437,7 +438,7 @@ def read_response_v0(b, p):
                 n59 = b[p]
                 p += 1
                 if n59 > 127:
-                    n59, p = uvarint(b, p - 1)
+                    n59, p = string_size(b, p - 1)
                 if n59 < 1:
                     raise null_error()
                 e = p + n59 - 1
@@ -446,7 +447,7 @@ def read_response_v0(b, p):
                 n60 = b[p]
                 p += 1
                 if n60 > 127:
-                    n60, p = uvarint(b, p - 1)
+                    n60, p = string_size(b, p - 1)
                 if n60 < 1:
                     raise null_error()
                 e = p + n60 - 1
@@ -473,7 +474,7 @@ def read_response_v0(b, p):
                 n65 = b[p]
                 p += 1
                 if n65 > 127:
-                    n65, p = uvarint(b, p - 1)
+                    n65, p = string_size(b, p - 1)
                 if n65 < 1:
                     raise null_error()
                 e = p + n65 - 1
@@ -500,7 +501,7 @@ def read_response_v0(b, p):
                 n70 = b[p]
                 p += 1
                 if n70 > 127:
-                    n70, p = uvarint(b, p - 1)
+                    n70, p = string_size(b, p - 1)
                 if n70 < 1:
                     raise null_error()
                 e = p + n70 - 1
@@ -529,7 +530,7 @@ def read_response_v0(b, p):
                 n76 = b[p]
                 p += 1
                 if n76 > 127:
-                    n76, p = uvarint(b, p - 1)
+                    n76, p = string_size(b, p - 1)
                 if n76 < 1:
                     raise null_error()
                 e = p + n76 - 1
@@ -567,7 +568,7 @@ def read_response_v0(b, p):
                 n82 = b[p]
                 p += 1
                 if n82 > 127:
-                    n82, p = uvarint(b, p - 1)
+                    n82, p = string_size(b, p - 1)
                 if n82 < 1:
                     raise null_error()
                 e = p + n82 - 1
@@ -605,7 +606,7 @@ def read_response_v0(b, p):
                 n88 = b[p]
                 p += 1
                 if n88 > 127:
-                    n88, p = uvarint(b, p - 1)
+                    n88, p = string_size(b, p - 1)
                 if n88 < 1:
                     raise null_error()
                 e = p + n88 - 1
@@ -649,7 +650,7 @@ def read_response_v0(b, p):
                 n96 = b[p]
                 p += 1
                 if n96 > 127:
-                    n96, p = uvarint(b, p - 1)
+                    n96, p = string_size(b, p - 1)
                 if n96 < 1:
                     raise null_error()
                 e = p + n96 - 1
@@ -687,7 +688,7 @@ def read_response_v0(b, p):
                 n102 = b[p]
                 p += 1
                 if n102 > 127:
-                    n102, p = uvarint(b, p - 1)
+                    n102, p = string_size(b, p - 1)
                 if n102 < 1:
                     raise null_error()
                 e = p + n102 - 1
@@ -725,7 +726,7 @@ def read_response_v0(b, p):
                 n108 = b[p]
                 p += 1
                 if n108 > 127:
-                    n108, p = uvarint(b, p - 1)
+                    n108, p = string_size(b, p - 1)
                 if n108 < 1:
                     raise null_error()
                 e = p + n108 - 1
@@ -785,7 +786,7 @@ def read_response_v1(b, p):
         z3.error_code, n4 = U_hB(b, p)
         p += 3
         if n4 > 127:
-            n4, p = uvarint(b, p - 1)
+            n4, p = string_size(b, p - 1)
         if n4 < 1:
             z3.error_message = None
         else:
@@ -795,7 +796,7 @@ def read_response_v1(b, p):
         n5 = b[p]
         p += 1
         if n5 > 127:
-            n5, p = uvarint(b, p - 1)
+            n5, p = string_size(b, p - 1)
         if n5 < 1:
             raise null_error()
         e = p + n5 - 1
@@ -804,7 +805,7 @@ def read_response_v1(b, p):
         n6 = b[p]
         p += 1
         if n6 > 127:
-            n6, p = uvarint(b, p - 1)
+            n6, p = string_size(b, p - 1)
         if n6 < 1:
             raise null_error()
         e = p + n6 - 1
@@ -837,7 +838,7 @@ def read_response_v1(b, p):
                     n12 = b[p]
                     p += 1
                     if n12 > 127:
-                        n12, p = uvarint(b, p - 1)
+                        n12, p = string_size(b, p - 1)
                     if n12 < 1:
                         raise null_error()
                     e = p + n12 - 1
@@ -858,7 +859,7 @@ def read_response_v1(b, p):
                         n15 = b[p]
                         p += 1
                         if n15 > 127:
-                            n15, p = uvarint(b, p - 1)
+                            n15, p = string_size(b, p - 1)
                         if n15 < 1:
                             raise null_error()
                         e = p + n15 - 1
@@ -879,7 +880,7 @@ def read_response_v1(b, p):
                         n18 = b[p]
                         p += 1
                         if n18 > 127:
-                            n18, p = uvarint(b, p - 1)
+                            n18, p = string_size(b, p - 1)
                         if n18 < 1:
                             raise null_error()
                         e = p + n18 - 1
@@ -902,7 +903,7 @@ def read_response_v1(b, p):
                         n22 = b[p]
                         p += 1
                         if n22 > 127:
-                            n22, p = uvarint(b, p - 1)
+                            n22, p = string_size(b, p - 1)
                         if n22 < 1:
                             raise null_error()
                         e = p + n22 - 1
@@ -925,7 +926,7 @@ def read_response_v1(b, p):
                             n26 = b[p]
                             p += 1
                             if n26 > 127:
-                                n26, p = uvarint(b, p - 1)
+                                n26, p = string_size(b, p - 1)
                             if n26 < 1:
                                 raise null_error()
                             e = p + n26 - 1
@@ -934,7 +935,7 @@ def read_response_v1(b, p):
                             n27 = b[p]
                             p += 1
                             if n27 > 127:
-                                n27, p = uvarint(b, p - 1)
+                                n27, p = string_size(b, p - 1)
                             if n27 < 1:
                                 raise null_error()
                             e = p + n27 - 1
@@ -965,7 +966,7 @@ def read_response_v1(b, p):
                         n33 = b[p]
                         p += 1
                         if n33 > 127:
-                            n33, p = uvarint(b, p - 1)
+                            n33, p = string_size(b, p - 1)
                         if n33 < 1:
                             raise null_error()
                         e = p + n33 - 1
@@ -988,7 +989,7 @@ def read_response_v1(b, p):
                             n37 = b[p]
                             p += 1
                             if n37 > 127:
-                                n37, p = uvarint(b, p - 1)
+                                n37, p = string_size(b, p - 1)
                             if n37 < 1:
                                 raise null_error()
                             e = p + n37 - 1
@@ -997,7 +998,7 @@ def read_response_v1(b, p):
                             n38 = b[p]
                             p += 1
                             if n38 > 127:
-                                n38, p = uvarint(b, p - 1)
+                                n38, p = string_size(b, p - 1)
                             if n38 < 1:
                                 raise null_error()
                             e = p + n38 - 1
@@ -1036,7 +1037,7 @@ def read_response_v1(b, p):
             n46 = b[p]
             p += 1
             if n46 > 127:
-                n46, p = uvarint(b, p - 1)
+                n46, p = string_size(b, p - 1)
             if n46 < 1:
                 raise null_error()
             e = p + n46 - 1
@@ -1045,7 +1046,7 @@ def read_response_v1(b, p):
             z45.member_epoch, n47 = U_iB(b, p)
             p += 5
             if n47 > 127:
-                n47, p = uvarint(b, p - 1)
+                n47, p = string_size(b, p - 1)
             if n47 < 1:
                 z45.instance_id = None
             else:
@@ -1055,7 +1056,7 @@ def read_response_v1(b, p):
             n48 = b[p]
             p += 1
             if n48 > 127:
-                n48, p = uvarint(b, p - 1)
+                n48, p = string_size(b, p - 1)
             if n48 < 1:
                 z45.rack_id = None
             else:
@@ -1065,7 +1066,7 @@ def read_response_v1(b, p):
             n49 = b[p]
             p += 1
             if n49 > 127:
-                n49, p = uvarint(b, p - 1)
+                n49, p = string_size(b, p - 1)
             if n49 < 1:
                 raise null_error()
             e = p + n49 - 1
@@ -1074,7 +1075,7 @@ def read_response_v1(b, p):
             n50 = b[p]
             p += 1
             if n50 > 127:
-                n50, p = uvarint(b, p - 1)
+                n50, p = string_size(b, p - 1)
             if n50 < 1:
                 raise null_error()
             e = p + n50 - 1
@@ -1083,7 +1084,7 @@ def read_response_v1(b, p):
             z45.topology_epoch, n51 = U_iB(b, p)
             p += 5
             if n51 > 127:
-                n51, p = uvarint(b, p - 1)
+                n51, p = string_size(b, p - 1)
             if n51 < 1:
                 raise null_error()
             e = p + n51 - 1
@@ -1099,7 +1100,7 @@ def read_response_v1(b, p):
                 n54 = b[p]
                 p += 1
                 if n54 > 127:
-                    n54, p = uvarint(b, p - 1)
+                    n54, p = string_size(b, p - 1)
                 if n54 < 1:
                     raise null_error()
                 e = p + n54 - 1
@@ -1126,7 +1127,7 @@ def read_response_v1(b, p):
                 n59 = b[p]
                 p += 1
                 if n59 > 127:
-                    n59, p = uvarint(b, p - 1)
+                    n59, p = string_size(b, p - 1)
                 if n59 < 1:
                     raise null_error()
                 e = p + n59 - 1
@@ -1135,7 +1136,7 @@ def read_response_v1(b, p):
                 n60 = b[p]
                 p += 1
                 if n60 > 127:
-                    n60, p = uvarint(b, p - 1)
+                    n60, p = string_size(b, p - 1)
                 if n60 < 1:
                     raise null_error()
                 e = p + n60 - 1
@@ -1162,7 +1163,7 @@ def read_response_v1(b, p):
                 n65 = b[p]
                 p += 1
                 if n65 > 127:
-                    n65, p = uvarint(b, p - 1)
+                    n65, p = string_size(b, p - 1)
                 if n65 < 1:
                     raise null_error()
                 e = p + n65 - 1
@@ -1189,7 +1190,7 @@ def read_response_v1(b, p):
                 n70 = b[p]
                 p += 1
                 if n70 > 127:
-                    n70, p = uvarint(b, p - 1)
+                    n70, p = string_size(b, p - 1)
                 if n70 < 1:
                     raise null_error()
                 e = p + n70 - 1
@@ -1218,7 +1219,7 @@ def read_response_v1(b, p):
                 n76 = b[p]
                 p += 1
                 if n76 > 127:
-                    n76, p = uvarint(b, p - 1)
+                    n76, p = string_size(b, p - 1)
                 if n76 < 1:
                     raise null_error()
                 e = p + n76 - 1
@@ -1256,7 +1257,7 @@ def read_response_v1(b, p):
                 n82 = b[p]
                 p += 1
                 if n82 > 127:
-                    n82, p = uvarint(b, p - 1)
+                    n82, p = string_size(b, p - 1)
                 if n82 < 1:
                     raise null_error()
                 e = p + n82 - 1
@@ -1294,7 +1295,7 @@ def read_response_v1(b, p):
                 n88 = b[p]
                 p += 1
                 if n88 > 127:
-                    n88, p = uvarint(b, p - 1)
+                    n88, p = string_size(b, p - 1)
                 if n88 < 1:
                     raise null_error()
                 e = p + n88 - 1
@@ -1338,7 +1339,7 @@ def read_response_v1(b, p):
                 n96 = b[p]
                 p += 1
                 if n96 > 127:
-                    n96, p = uvarint(b, p - 1)
+                    n96, p = string_size(b, p - 1)
                 if n96 < 1:
                     raise null_error()
                 e = p + n96 - 1
@@ -1376,7 +1377,7 @@ def read_response_v1(b, p):
                 n102 = b[p]
                 p += 1
                 if n102 > 127:
-                    n102, p = uvarint(b, p - 1)
+                    n102, p = string_size(b, p - 1)
                 if n102 < 1:
                     raise null_error()
                 e = p + n102 - 1
@@ -1414,7 +1415,7 @@ def read_response_v1(b, p):
                 n108 = b[p]
                 p += 1
                 if n108 > 127:
-                    n108, p = uvarint(b, p - 1)
+                    n108, p = string_size(b, p - 1)
                 if n108 < 1:
                     raise null_error()
                 e = p + n108 - 1
@@ -1469,7 +1470,7 @@ def read_response_v1(b, p):
                 n118 = b[p]
                 p += 1
                 if n118 > 127:
-                    n118, p = uvarint(b, p - 1)
+                    n118, p = string_size(b, p - 1)
                 if n118 < 1:
                     raise null_error()
                 e = p + n118 - 1
@@ -1492,7 +1493,7 @@ def read_response_v1(b, p):
                     n122 = b[p]
                     p += 1
                     if n122 > 127:
-                        n122, p = uvarint(b, p - 1)
+                        n122, p = string_size(b, p - 1)
                     if n122 < 1:
                         raise null_error()
                     e = p + n122 - 1
@@ -1513,7 +1514,7 @@ def read_response_v1(b, p):
                         n125 = b[p]
                         p += 1
                         if n125 > 127:
-                            n125, p = uvarint(b, p - 1)
+                            n125, p = string_size(b, p - 1)
                         if n125 < 1:
                             raise null_error()
                         e = p + n125 - 1
@@ -1522,7 +1523,7 @@ def read_response_v1(b, p):
                     n126 = b[p]
                     p += 1
                     if n126 > 127:
-                        n126, p = uvarint(b, p - 1)
+                        n126, p = string_size(b, p - 1)
                     if n126 < 1:
                         z121.sink_topic = None
                     else:
@@ -1544,7 +1545,7 @@ def read_response_v1(b, p):
                         n129 = b[p]
                         p += 1
                         if n129 > 127:
-                            n129, p = uvarint(b, p - 1)
+                            n129, p = string_size(b, p - 1)
                         if n129 < 1:
                             raise null_error()
                         e = p + n129 - 1
@@ -1565,7 +1566,7 @@ def read_response_v1(b, p):
                         n132 = b[p]
                         p += 1
                         if n132 > 127:
-                            n132, p = uvarint(b, p - 1)
+                            n132, p = string_size(b, p - 1)
                         if n132 < 1:
                             raise null_error()
                         e = p + n132 - 1
@@ -1598,7 +1599,7 @@ def read_response_v1(b, p):
                 n139 = b[p]
                 p += 1
                 if n139 > 127:
-                    n139, p = uvarint(b, p - 1)
+                    n139, p = string_size(b, p - 1)
                 if n139 < 1:
                     raise null_error()
                 e = p + n139 - 1
@@ -1619,7 +1620,7 @@ def read_response_v1(b, p):
                     n142 = b[p]
                     p += 1
                     if n142 > 127:
-                        n142, p = uvarint(b, p - 1)
+                        n142, p = string_size(b, p - 1)
                     if n142 < 1:
                         raise null_error()
                     e = p + n142 - 1
@@ -1628,7 +1629,7 @@ def read_response_v1(b, p):
                 n143 = b[p]
                 p += 1
                 if n143 > 127:
-                    n143, p = uvarint(b, p - 1)
+                    n143, p = string_size(b, p - 1)
                 if n143 < 1:
                     z138.sink_topic = None
                 else:
@@ -1650,7 +1651,7 @@ def read_response_v1(b, p):
                     n146 = b[p]
                     p += 1
                     if n146 > 127:
-                        n146, p = uvarint(b, p - 1)
+                        n146, p = string_size(b, p - 1)
                     if n146 < 1:
                         raise null_error()
                     e = p + n146 - 1
@@ -1671,7 +1672,7 @@ def read_response_v1(b, p):
                     n149 = b[p]
                     p += 1
                     if n149 > 127:
-                        n149, p = uvarint(b, p - 1)
+                        n149, p = string_size(b, p - 1)
                     if n149 < 1:
                         raise null_error()
                     e = p + n149 - 1
@@ -1686,7 +1687,7 @@ def read_response_v1(b, p):
                 n152 = b[p]
                 p += 1
                 if n152 > 127:
-                    n152, p = uvarint(b, p - 1)
+                    n152, p = string_size(b, p - 1)
                 if n152 < 1:
                     raise null_error()
                 e = p + n152 - 1
@@ -1707,7 +1708,7 @@ def read_response_v1(b, p):
                     n155 = b[p]
                     p += 1
                     if n155 > 127:
-                        n155, p = uvarint(b, p - 1)
+                        n155, p = string_size(b, p - 1)
                     if n155 < 1:
                         raise null_error()
                     e = p + n155 - 1
@@ -1716,7 +1717,7 @@ def read_response_v1(b, p):
                 n156 = b[p]
                 p += 1
                 if n156 > 127:
-                    n156, p = uvarint(b, p - 1)
+                    n156, p = string_size(b, p - 1)
                 if n156 < 1:
                     z151.sink_topic = None
                 else:
@@ -1738,7 +1739,7 @@ def read_response_v1(b, p):
                     n159 = b[p]
                     p += 1
                     if n159 > 127:
-                        n159, p = uvarint(b, p - 1)
+                        n159, p = string_size(b, p - 1)
                     if n159 < 1:
                         raise null_error()
                     e = p + n159 - 1
@@ -1759,7 +1760,7 @@ def read_response_v1(b, p):
                     n162 = b[p]
                     p += 1
                     if n162 > 127:
-                        n162, p = uvarint(b, p - 1)
+                        n162, p = string_size(b, p - 1)
                     if n162 < 1:
                         raise null_error()
                     e = p + n162 - 1
@@ -1780,7 +1781,7 @@ def read_response_v1(b, p):
         z3.topology_description_status, n166 = U_bB(b, p)
         p += 2
         if n166 > 127:
-            n166, p = uvarint(b, p - 1)
+            n166, p = string_size(b, p - 1)
         if n166 < 1:
             z3.assignor_name = None
         else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.streams_group_heartbeat import (
@@ -292,7 +293,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -302,7 +303,7 @@ def read_response_v0(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -326,7 +327,7 @@ def read_response_v0(b, p):
             z5.status_code, n6 = U_bB(b, p)
             p += 2
             if n6 > 127:
-                n6, p = uvarint(b, p - 1)
+                n6, p = string_size(b, p - 1)
             if n6 < 1:
                 raise null_error()
             e = p + n6 - 1
@@ -354,7 +355,7 @@ def read_response_v0(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -393,7 +394,7 @@ def read_response_v0(b, p):
             n17 = b[p]
             p += 1
             if n17 > 127:
-                n17, p = uvarint(b, p - 1)
+                n17, p = string_size(b, p - 1)
             if n17 < 1:
                 raise null_error()
             e = p + n17 - 1
@@ -432,7 +433,7 @@ def read_response_v0(b, p):
             n23 = b[p]
             p += 1
             if n23 > 127:
-                n23, p = uvarint(b, p - 1)
+                n23, p = string_size(b, p - 1)
             if n23 < 1:
                 raise null_error()
             e = p + n23 - 1
@@ -473,7 +474,7 @@ def read_response_v0(b, p):
             n30 = b[p]
             p += 1
             if n30 > 127:
-                n30, p = uvarint(b, p - 1)
+                n30, p = string_size(b, p - 1)
             if n30 < 1:
                 raise null_error()
             e = p + n30 - 1
@@ -500,7 +501,7 @@ def read_response_v0(b, p):
                 n35 = b[p]
                 p += 1
                 if n35 > 127:
-                    n35, p = uvarint(b, p - 1)
+                    n35, p = string_size(b, p - 1)
                 if n35 < 1:
                     raise null_error()
                 e = p + n35 - 1
@@ -538,7 +539,7 @@ def read_response_v0(b, p):
                 n41 = b[p]
                 p += 1
                 if n41 > 127:
-                    n41, p = uvarint(b, p - 1)
+                    n41, p = string_size(b, p - 1)
                 if n41 < 1:
                     raise null_error()
                 e = p + n41 - 1
@@ -577,7 +578,7 @@ def read_response_v1(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:
@@ -587,7 +588,7 @@ def read_response_v1(b, p):
     n2 = b[p]
     p += 1
     if n2 > 127:
-        n2, p = uvarint(b, p - 1)
+        n2, p = string_size(b, p - 1)
     if n2 < 1:
         raise null_error()
     e = p + n2 - 1
@@ -611,7 +612,7 @@ def read_response_v1(b, p):
             z5.status_code, n6 = U_bB(b, p)
             p += 2
             if n6 > 127:
-                n6, p = uvarint(b, p - 1)
+                n6, p = string_size(b, p - 1)
             if n6 < 1:
                 raise null_error()
             e = p + n6 - 1
@@ -639,7 +640,7 @@ def read_response_v1(b, p):
             n11 = b[p]
             p += 1
             if n11 > 127:
-                n11, p = uvarint(b, p - 1)
+                n11, p = string_size(b, p - 1)
             if n11 < 1:
                 raise null_error()
             e = p + n11 - 1
@@ -678,7 +679,7 @@ def read_response_v1(b, p):
             n17 = b[p]
             p += 1
             if n17 > 127:
-                n17, p = uvarint(b, p - 1)
+                n17, p = string_size(b, p - 1)
             if n17 < 1:
                 raise null_error()
             e = p + n17 - 1
@@ -717,7 +718,7 @@ def read_response_v1(b, p):
             n23 = b[p]
             p += 1
             if n23 > 127:
-                n23, p = uvarint(b, p - 1)
+                n23, p = string_size(b, p - 1)
             if n23 < 1:
                 raise null_error()
             e = p + n23 - 1
@@ -758,7 +759,7 @@ def read_response_v1(b, p):
             n30 = b[p]
             p += 1
             if n30 > 127:
-                n30, p = uvarint(b, p - 1)
+                n30, p = string_size(b, p - 1)
             if n30 < 1:
                 raise null_error()
             e = p + n30 - 1
@@ -785,7 +786,7 @@ def read_response_v1(b, p):
                 n35 = b[p]
                 p += 1
                 if n35 > 127:
-                    n35, p = uvarint(b, p - 1)
+                    n35, p = string_size(b, p - 1)
                 if n35 < 1:
                     raise null_error()
                 e = p + n35 - 1
@@ -823,7 +824,7 @@ def read_response_v1(b, p):
                 n41 = b[p]
                 p += 1
                 if n41 > 127:
-                    n41, p = uvarint(b, p - 1)
+                    n41, p = string_size(b, p - 1)
                 if n41 < 1:
                     raise null_error()
                 e = p + n41 - 1

@@ -9,7 +9,7 @@ from struct import Struct
 from penstock.wire.primitives import (
     new,
     skip_tags,
-    uvarint,
+    string_size,
 )
 from penstock.wire.messages.unregister_controller import (
     UnregisterControllerResponse,
@@ -29,7 +29,7 @@ def read_response_v0(b, p):
     o.throttle_time_ms, o.error_code, n1 = U_ihB(b, p)
     p += 7
     if n1 > 127:
-        n1, p = uvarint(b, p - 1)
+        n1, p = string_size(b, p - 1)
     if n1 < 1:
         o.error_message = None
     else:

@@ -14,6 +14,7 @@ from penstock.wire.primitives import (
     new,
     null_error,
     skip_tags,
+    string_size,
     uvarint,
 )
 from penstock.wire.messages.write_txn_markers import (
@@ -120,7 +121,7 @@ def read_response_v1(b, p):
             n7 = b[p]
             p += 1
             if n7 > 127:
-                n7, p = uvarint(b, p - 1)
+                n7, p = string_size(b, p - 1)
             if n7 < 1:
                 raise null_error()
             e = p + n7 - 1
