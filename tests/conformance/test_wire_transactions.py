@@ -144,6 +144,28 @@ def test_features_say_that_transactions_have_version_2(wire: Wire) -> None:
         assert ("transaction.version" in {one.name for one in answer.supported_features}) == (version >= 4)
 
 
+def test_ids_that_no_string_can_hold_close_the_connection(connect: Connect, fresh_name: Callable[..., str]) -> None:
+    """Compact strings could be longer than those that come with an int16."""
+    longest = fresh_name().ljust(32_767, "x")
+    assert Producer(connect(), longest).init() == 0
+    client = connect()
+    request = InitProducerIdRequest(transactional_id=longest + "x", transaction_timeout_ms=60_000)
+    client.send(ApiKey.INIT_PRODUCER_ID, 4, request)
+    assert client.is_closed_by_broker()
+    assert Producer(connect(), longest).init() == 0
+
+
+def test_a_transaction_may_have_groups_with_long_ids(producer: Producer, topic: str) -> None:
+    groups = [f"{number} {'é' * 11_000}" for number in range(3)]
+    for number, group in enumerate(groups):
+        assert producer.add_offsets(group) == 0
+        assert producer.commit_offset(group, topic, number + 1, version=4) == 0
+    assert producer.end(commit=True, version=3).error_code == 0
+    assert [producer.wire.committed(group, [(topic, 0)]) for group in groups] == [
+        {(topic, 0): number + 1} for number in range(len(groups))
+    ]
+
+
 @pytest.mark.parametrize("version", range(6))
 def test_every_initialisation_raises_the_epoch(wire: Wire, fresh_name: Callable[..., str], version: int) -> None:
     one = Producer(wire, fresh_name())

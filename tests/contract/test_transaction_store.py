@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from struct import Struct
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from penstock.log import aborted_store
 from penstock.log.model import AbortedTransaction
 from penstock.transactions import store
 from penstock.transactions.model import Transaction, TransactionState
+from penstock.wire.primitives import STRING_MAX_BYTES
 
 TOPIC = b"t" * 16
 GROUP = (1, "group")
@@ -62,7 +64,19 @@ async def test_what_commit_records_tell_of_ids_is_stored(database: Any) -> None:
         await database.transaction(lambda: store.redo(changes))
     assert sorted(await database.read(store.load), key=lambda txn: txn.key) == [ended, PLAIN]
     with pytest.raises(CorruptData):
-        list(store.unpack_states(b"\x02"))
+        list(store.unpack_states(b"\x03"))
+
+
+def test_commit_records_tell_ids_of_any_size() -> None:
+    """The longest that a client can name, and groups by the thousand."""
+    longest = "é" * (STRING_MAX_BYTES // 2)
+    large = replace(ORDERS, key=(1, longest), groups=frozenset({longest, *(f"group {n}" for n in range(5_000))}))
+    assert list(store.unpack_states(store.pack_states([large, PLAIN]))) == [large, PLAIN]
+
+
+def test_what_the_first_format_told_is_read() -> None:
+    told = b"\x01" + Struct(">qqhqhqBqqHIH").pack(2, 5, 0, -1, -1, 1, 0, -1, 0, 6, 0, 2) + b"orders[]"
+    assert list(store.unpack_states(told)) == [PLAIN]
 
 
 async def test_offsets_wait_for_the_end(database: Any) -> None:

@@ -15,6 +15,7 @@ from penstock.base.errors import Fenced, PlatformError
 from penstock.coordination.model import Key
 from penstock.log.flush import Flush
 from penstock.log.model import Partition
+from penstock.log.wal_record import CHANGE_BYTES_MAX
 from penstock.metadata.database import Script
 from penstock.transactions import store
 from penstock.transactions.cells import Cell
@@ -51,12 +52,13 @@ class Writes:
         yield from store.end_offsets(sorted(self.ended))
 
     def record(self) -> bytes | None:
-        """Ids and nothing else can be told by a record. Offsets of groups are changed by others too, in the database,
-        and ids that somebody else may decide tomorrow are proven there."""
+        """Ids and nothing else can be told by a record, as many as it has room for. Offsets of groups are changed by
+        others too, in the database, and ids that somebody else may decide tomorrow are proven there."""
         states = [state for state in self.states.values() if state is not None]
         if self._slots.is_shared or self.ended or len(states) < len(self.states):
             return None
-        return store.pack_states(states)
+        told = store.pack_states(states)
+        return told if len(told) <= CHANGE_BYTES_MAX else None
 
 
 class _Passenger(Generic[T]):

@@ -25,8 +25,10 @@ _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.spli
 _ROWS_PER_STATEMENT = (32, 8, 1)
 """How many rows one statement writes: few different statements, so that prepared ones are reused."""
 
-_STATES_FORMAT = b"\x01"
-_STATE = Struct(">qqhqhqBqqHIH")
+_STATES_FORMAT = b"\x02"
+_STATE = Struct(">qqhqhqBqqIII")
+_LAYOUTS = {b"\x01": Struct(">qqhqhqBqqHIH"), _STATES_FORMAT: _STATE}
+"""By format. The first one had no room for the groups of a large transaction."""
 
 T = TypeVar("T")
 Ended = tuple[int, int, bool]
@@ -135,14 +137,15 @@ def pack_states(txns: Iterable[Transaction]) -> bytes:
 
 def unpack_states(blob: bytes) -> Iterator[Transaction]:
     """Read what `pack_states` wrote; raise `CorruptData` on anything else."""
-    if blob[:1] != _STATES_FORMAT:
+    layout = _LAYOUTS.get(blob[:1])
+    if layout is None:
         raise CorruptData(f"transactional ids of unknown format {blob[:1]!r}")
     at = 1
     while at < len(blob):
         cluster_id, producer_id, epoch, last_id, last_epoch, timeout_ms, state, started_ms, updated_ms, *sizes = (
-            _STATE.unpack_from(blob, at)
+            layout.unpack_from(blob, at)
         )
-        pieces, at = [], at + _STATE.size
+        pieces, at = [], at + layout.size
         for size in sizes:
             pieces.append(blob[at : at + size])
             at += size

@@ -22,7 +22,9 @@ from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store
 from penstock.transactions.model import EPOCH_MAX, Add, End, Init, Producer, Transaction
+from penstock.transactions.passengers import Writes
 from penstock.transactions.service import TransactionService
+from penstock.transactions.slots import AllSlots
 from penstock.wire.error_codes import ErrorCode
 
 KEY = (1, "orders")
@@ -77,6 +79,18 @@ async def test_nothing_begins_after_the_writer_was_abandoned(world: World) -> No
     for request in waiting:
         request.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def test_a_record_tells_ids_while_they_fit() -> None:
+    def told(groups: int) -> bytes | None:
+        writes = Writes(AllSlots())
+        named = frozenset(f"group {number}" for number in range(groups))
+        txn = Transaction(key=KEY, producer_id=7, epoch=0, timeout_ms=1_000, updated_ms=0, groups=named)
+        writes.states[KEY] = txn
+        return writes.record()
+
+    assert told(1_000) is not None
+    assert told(10_000) is None
 
 
 async def test_the_epoch_that_fences_the_last_one_is_nobodys(world: World) -> None:
