@@ -166,6 +166,11 @@ def test_a_transaction_may_have_groups_with_long_ids(producer: Producer, topic: 
     ]
 
 
+@pytest.mark.differs("PostgreSQL takes no NUL in text, so an id may not have one, whatever the database is")
+def test_a_transactional_id_has_no_nul(wire: Wire, fresh_name: Callable[..., str]) -> None:
+    assert Producer(wire, fresh_name() + "\0").init() == E.INVALID_REQUEST
+
+
 @pytest.mark.parametrize("version", range(6))
 def test_every_initialisation_raises_the_epoch(wire: Wire, fresh_name: Callable[..., str], version: int) -> None:
     one = Producer(wire, fresh_name())

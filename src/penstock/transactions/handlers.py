@@ -88,7 +88,7 @@ class TransactionHandlers:
             if request.transactional_id is None:
                 producer_id = await self._producer_ids.take()
                 return InitProducerIdResponse(producer_id=producer_id, producer_epoch=FIRST_EPOCH)
-            if not request.transactional_id:
+            if not request.transactional_id or "\0" in request.transactional_id:  # PostgreSQL takes no NUL in text.
                 return _not_given(ErrorCode.INVALID_REQUEST)
             if not 0 < request.transaction_timeout_ms <= self._settings.transaction_max_timeout_ms:
                 return _not_given(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
