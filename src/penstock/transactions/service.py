@@ -22,7 +22,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Fenced, PlatformError
+from penstock.base.errors import Fenced
 from penstock.coordination.model import Key, Loading
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import Outdated
@@ -157,7 +157,7 @@ class TransactionService:
         """A decision is durable."""
         if decision.state is not None:
             self._put(decision.state)
-            self._cells[key].trails = True
+            self._cells[key].changes += 1
         if decision.ending is not None:
             # All of them have their markers, or their topics are deleted.
             self._cells[key].open = {}
@@ -267,13 +267,11 @@ class TransactionService:
         while not self.slots.is_shared and (cell := self._cells.get(key)) is not None:
             if cell.moving is not None:
                 await asyncio.wait((cell.moving,))
-            elif cell.trails:
-                cell.trails = False
-                try:
-                    await self._writer.store_changes()
-                except PlatformError:
-                    cell.trails = True
-                    raise
+            elif cell.stored < cell.changes:
+                changes = cell.changes
+                await self._writer.store_changes()
+                # Not before: whoever else asks meanwhile has to wait too, also if this one fails or is given up.
+                cell.stored = max(cell.stored, changes)
             else:
                 return
 

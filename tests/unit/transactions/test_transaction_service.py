@@ -9,6 +9,7 @@ import pytest
 from fixtures.log_world import topic_of
 
 from penstock.base.clock import SystemClock
+from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log.batches import Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
@@ -30,14 +31,26 @@ from penstock.wire.error_codes import ErrorCode
 KEY = (1, "orders")
 
 
+class TrailingPath(EmbeddedCommitPath):
+    """Says of every change that the database does not have it yet, until it is let."""
+
+    def __init__(self, database: InlineDatabase) -> None:
+        super().__init__(
+            database=database, wal=MemoryWal(1 << 20), clock=SystemClock(), randomness=SeededRandomness("txn"), seq=0,
+            inline=False,
+        )  # fmt: skip
+        self.asked: list[asyncio.Future[None]] = []
+
+    async def store_changes(self) -> None:
+        self.asked.append(asyncio.get_running_loop().create_future())
+        await self.asked[-1]
+
+
 class World:
     def __init__(self) -> None:
         self.database = InlineDatabase()
-        path = EmbeddedCommitPath(
-            database=self.database, wal=MemoryWal(1 << 20), clock=SystemClock(), randomness=SeededRandomness("txn"),
-            seq=0, inline=False,
-        )  # fmt: skip
-        self.writer = Writer(arena=Arena(1 << 20), commit_path=path, clock=SystemClock())
+        self.path = TrailingPath(self.database)
+        self.writer = Writer(arena=Arena(1 << 20), commit_path=self.path, clock=SystemClock())
         self.service = TransactionService(
             database=self.database, registry=Registry(), writer=self.writer, producer_ids=ProducerIds(self.database),
             clock=SystemClock(),
@@ -79,6 +92,51 @@ async def test_nothing_begins_after_the_writer_was_abandoned(world: World) -> No
     for request in waiting:
         request.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def settle() -> None:
+    """Let everything run that does not wait for the database to get what it does not have."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_everybody_with_offsets_waits_until_the_database_knows_the_id(world: World) -> None:
+    """Also who comes second, when the first has gone, and when it did not work."""
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    first, second = (asyncio.ensure_future(world.service.offsets_come(KEY, producer, group)) for group in "ab")
+    await settle()
+    assert not second.done()
+    first.cancel()
+    world.path.asked[-1].set_exception(Unavailable("the database does not get it"))
+    with pytest.raises(Unavailable):
+        await second
+    old = asyncio.ensure_future(world.service.add_error(KEY, Add(producer=producer, groups=frozenset("a"))))
+    third = asyncio.ensure_future(world.service.offsets_come(KEY, producer, "a"))
+    await settle()
+    assert not old.done()
+    assert not third.done()
+    for asked in world.path.asked[-2:]:
+        asked.set_result(None)
+    assert await third is ErrorCode.NONE
+    assert await old is None
+    known = len(world.path.asked)
+    assert await world.service.offsets_come(KEY, producer, "b") is ErrorCode.NONE
+    assert len(world.path.asked) == known, "what it is known to have was asked for again"
+
+
+async def test_what_changes_while_the_database_gets_an_id_is_waited_for_as_well(world: World) -> None:
+    await world.service.open()
+    before = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    coming = asyncio.ensure_future(world.service.offsets_come(KEY, before, "a"))
+    await settle()
+    raised = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    world.path.asked[0].set_result(None)
+    await settle()
+    assert not coming.done()
+    world.path.asked[1].set_result(None)
+    assert await coming is ErrorCode.PRODUCER_FENCED
+    assert await world.service.offsets_come(KEY, raised, "a") is ErrorCode.NONE
 
 
 def test_a_record_tells_ids_while_they_fit() -> None:
