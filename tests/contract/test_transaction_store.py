@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fixtures.clocks import ManualClock
 
-from penstock.base.errors import CorruptData
+from penstock.base.errors import CorruptData, OutcomeUnknown
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store as group_store
@@ -164,6 +164,32 @@ async def test_only_the_owner_of_an_open_transaction_adds_offsets(database: Any)
         database, OffsetsPending(Owner(transactional_id="none", producer_id=1, epoch=0), {(TOPIC, 0): offset(5)})
     )
     assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+
+
+async def test_offsets_of_an_ended_transaction_are_refused(database: Any) -> None:
+    """All that can be answered is what is known: not that they are there, and where it was lost, nothing."""
+    await database.transaction(lambda: store.put(ORDERS))
+    journal = group_store.GroupJournal(
+        database, holder=Holder(name="agent"), clock=ManualClock(), alarms=LoopAlarms()
+    )  # fmt: skip
+    await journal.open()
+    kept = OffsetsPending(OWNER, {(TOPIC, 0): offset(5)})
+    stale = OffsetsPending(replace(OWNER, epoch=2), {(TOPIC, 1): offset(5)})
+    plain = OffsetsCommitted({(TOPIC, 2): offset(5)})
+    other = (1, "other group")
+    assert list(await journal.write([(GROUP, plain), (GROUP, kept), (other, plain)])) == []
+    records = [(GROUP, kept), (other, stale), (GROUP, plain), (GROUP, stale), (other, kept)]
+    assert list(await journal.write(records)) == [1, 3]
+    transaction = database.transaction
+
+    async def losing(script: Any) -> Any:
+        database.transaction = transaction
+        await transaction(script)
+        raise OutcomeUnknown("the answer was lost")
+
+    database.transaction = losing
+    assert list(await journal.write([(GROUP, plain), (GROUP, kept), (other, plain)])) == [1]
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == {(TOPIC, 0)}
 
 
 async def test_pending_offsets_go_with_their_group_and_topic(database: Any) -> None:

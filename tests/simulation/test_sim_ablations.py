@@ -176,12 +176,19 @@ def what_records_tell_of_transactions_is_forgotten(patch: pytest.MonkeyPatch) ->
 
 
 def offsets_do_not_wait_for_ends_on_their_way(patch: pytest.MonkeyPatch) -> None:
-    """The database is asked whether a transaction goes on before it knows of its end."""
+    """The database is asked whether a transaction goes on before it knows of its end, and nobody hears that it says
+    no."""
+    write = groups_store.GroupJournal.write
 
     async def nothing(*args: object) -> None:
         pass
 
+    async def unheard(self, records):
+        await write(self, records)
+        return ()
+
     patch.setattr(TransactionService, "_settle", nothing)
+    patch.setattr(groups_store.GroupJournal, "write", unheard)
 
 
 def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
@@ -301,6 +308,7 @@ def offsets_are_acknowledged_before_they_are_durable(patch: pytest.MonkeyPatch) 
     async def hasty(self, records):
         task = asyncio.get_running_loop().create_task(write(self, list(records)))
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return ()
 
     patch.setattr(groups_store.GroupJournal, "write", hasty)
 

@@ -7,6 +7,7 @@ nor the numbers of its writes mix with another's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
@@ -15,6 +16,7 @@ from penstock.coordination.leases import Database, Holder, Script
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms, pause
 
+T = TypeVar("T")
 _SETTLE_DELAYS_MS = (20, 100, 500, 1000)
 """Pauses between attempts to find out whether a transaction happened; the last one repeats."""
 
@@ -49,8 +51,9 @@ class GuardedWrites:
         """Raise `Fenced` when the slot of a key is not ours."""
         leases.check([slot_of(key)], self._epochs)
 
-    async def write(self, keys: Iterable[Key], changes: Callable[[], Script[None]]) -> None:
-        """One guarded transaction. Returns or raises only when it is known what happened.
+    async def write(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> T | None:
+        """One guarded transaction. Returns or raises only when it is known what happened: what the script returned, or
+        None where that was lost with the answer.
 
         Raises `Unavailable` when nothing was written, `Fenced` when somebody else holds a slot of these keys.
         """
@@ -58,15 +61,16 @@ class GuardedWrites:
         self._write_number += 1
         number, expires_ms = self._write_number, self._holder.expires_ms(self._clock.now_ms())
 
-        def script() -> Script[None]:
+        def script() -> Script[T]:
             yield from leases.guard(slots, self._epochs, write_number=number, expires_ms=expires_ms, whose=self._whose)
-            yield from changes()
+            return (yield from changes())
 
         try:
-            await self._database.transaction(script)
+            return await self._database.transaction(script)
         except OutcomeUnknown as error:
             if not await self._happened(slots, number):
                 raise Unavailable("the transaction did not happen") from error
+            return None
         except leases.SlotsLost as lost:
             self._lose(lost)
             raise

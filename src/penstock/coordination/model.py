@@ -12,7 +12,7 @@ drops a waiter without answering it is a bug that tests look for.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -88,8 +88,11 @@ class Journal(Protocol[S_co, R_contra]):
     async def load(self, key: Key) -> S_co | None:
         """Read one state. Raises `Unavailable`, or `Fenced` when its slot is not ours."""
 
-    async def write(self, records: Iterable[tuple[Key, R_contra]]) -> None:
-        """Make records durable, all or nothing, in order.
+    async def write(self, records: Iterable[tuple[Key, R_contra]]) -> Collection[int]:
+        """Make records durable, all or nothing, in order; the numbers of those that the store refused.
+
+        Only a record that leaves the state as it is may be refused, because of what the store knows and the rules do
+        not. Whoever waits for its decision is told to ask again, and everything else of the decision holds.
 
         Raises `Unavailable` when nothing was written, `Fenced` when somebody else holds a slot (and nothing was
         written). Whether a write with a lost answer happened is the journal's to find out before it returns.

@@ -13,6 +13,8 @@ Every key has a *cell*: the state that is in force, and what is on its way.
 - A write that failed takes the whole cell out of memory: everybody waiting there gets the error, which clients retry,
   and the state is read again. Nothing of the failed decisions was ever visible. States of which much is only in memory
   are kept instead, as they were in force: then only those get the error whose decisions failed.
+- The store may refuse a record that no state rests on. Then its decision holds, but its answers are not true: whoever
+  waits for them is told to ask again.
 - Timers are decided like requests, but not while a transaction runs, nor when something staged will move them.
 
 Cells without timers and waiters are kept, least recently used first to go, up to a limit. There is no periodic work.
@@ -23,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Container, Coroutine, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -232,9 +234,11 @@ class Runner(Generic[S, R]):
 
     async def _commit(self, cells: list[_Cell[S, R]]) -> None:
         """One transaction for all of them. What cannot be written is one cell's problem and nobody else's."""
-        records = [(cell.key, r) for cell in cells for decision in cell.staged for r in decision.records]
+        decided = [
+            (cell.key, record, decision) for cell in cells for decision in cell.staged for record in decision.records
+        ]
         try:
-            await self._journal.write(records)
+            refused = await self._journal.write([(key, record) for key, record, _ in decided])
         except PlatformError as error:
             self._failed(cells, error)
         except Exception as bug:
@@ -245,13 +249,17 @@ class Runner(Generic[S, R]):
             _logger.exception("a coordination write for %s failed", cells[0].key)
             self._failed(cells, Unavailable(f"a write failed: {bug}"))
         else:
+            unheard = {id(decided[number][2]) for number in refused}
             for cell in cells:
-                self._landed(cell)
+                self._landed(cell, unheard)
 
-    def _landed(self, cell: _Cell[S, R]) -> None:
+    def _landed(self, cell: _Cell[S, R], unheard: Container[int]) -> None:
         cell.flying = False
         staged, cell.staged = cell.staged, []
         for decision in staged:
+            if id(decision) in unheard:
+                for reply in decision.replies:
+                    self._answer(cell, reply.waiter, Loading("the store knows better: ask again"))
             self._adopt(cell, decision)
         self._drain(cell)  # Before timers fire: what waited may move them.
         self._ring(cell.key)

@@ -218,7 +218,7 @@ class OffsetsCommitted:
 
 @dataclass(frozen=True, slots=True)
 class OffsetsPending:
-    """Offsets that are committed when and if a transaction is. Nothing, if the producer does not have it any more."""
+    """Offsets that are committed when and if a transaction is. Refused, if the producer does not have it any more."""
 
     owner: TransactionOwner
     offsets: Mapping[TopicPartition, Offset]

@@ -98,8 +98,11 @@ def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
 # --- Scripts -------------------------------------------------------------------------------------------------------
 
 
-def write(changes: Mapping[Key, _Change], *, may_be_pending: Container[Key] = ()) -> Script[None]:
-    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle.
+def write(
+    changes: Mapping[Key, _Change], *, may_be_pending: Container[Key] = ()
+) -> Script[frozenset[tuple[int, TransactionOwner]]]:
+    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle. Whose offsets
+    were left out, because their transactions have ended.
 
     `may_be_pending`: groups that may have offsets of transactions. Those that they commit themselves overtake them.
     """
@@ -132,6 +135,7 @@ def write(changes: Mapping[Key, _Change], *, may_be_pending: Container[Key] = ()
         for owner, offsets in change.pending.items():
             if (key[0], owner) in open_owners:
                 yield from _add_pending(key, owner, offsets, change.overtaken)
+    return frozenset(owners.keys() - open_owners)
 
 
 def _hold_open(owners: Iterable[tuple[int, TransactionOwner]]) -> Script[set[tuple[int, TransactionOwner]]]:
@@ -383,8 +387,17 @@ class GroupJournal:
         self._writes.check(key)
         return await self._database.read(lambda: load_group(key))
 
-    async def write(self, records: Iterable[tuple[Key, Record]]) -> None:
-        """One guarded transaction. Returns or raises only when it is known what happened."""
-        changes = fold(records)
+    async def write(self, records: Iterable[tuple[Key, Record]]) -> Sequence[int]:
+        """One guarded transaction. Returns or raises only when it is known what happened. Refused are offsets of
+        transactions that have ended; where that is not known, because the answer was lost, all of them."""
+        written = list(records)
+        changes = fold(written)
         self._pending.update(key for key, change in changes.items() if change.pending)
-        await self._writes.write(changes, lambda: write(changes, may_be_pending=self._pending))
+        left_out = await self._writes.write(changes, lambda: write(changes, may_be_pending=self._pending))
+        if left_out is not None and not left_out:
+            return ()
+        return [
+            number
+            for number, (key, record) in enumerate(written)
+            if isinstance(record, OffsetsPending) and (left_out is None or (key[0], record.owner) in left_out)
+        ]

@@ -132,7 +132,8 @@ class ShareJournal:
         self._writes.check(key)
         return await self._database.read(lambda: load(PartitionName.of(key)))
 
-    async def write(self, records: Iterable[tuple[Key, Record]]) -> None:
+    async def write(self, records: Iterable[tuple[Key, Record]]) -> tuple[()]:
         """One guarded transaction."""
         changes = dict(records)
         await self._writes.write(changes, lambda: write(changes))
+        return ()

@@ -72,6 +72,7 @@ class TallyRules:
 
 
 UNWRITABLE = 666
+REFUSED = 7_777
 
 
 @dataclass
@@ -96,7 +97,7 @@ class FakeJournal:
             raise self.load_fault
         return Tally(self.numbers[key]) if key in self.numbers else None
 
-    async def write(self, records: Iterable[tuple[Key, Added]]) -> None:
+    async def write(self, records: Iterable[tuple[Key, Added]]) -> list[int]:
         batch = list(records)
         await asyncio.sleep(self.write_s)
         if any(record.amount == UNWRITABLE for _, record in batch):
@@ -107,6 +108,7 @@ class FakeJournal:
         self.writes.append(batch)
         for key, record in batch:
             self.numbers[key] = self.numbers.get(key, 0) + record.amount
+        return [number for number, (_, record) in enumerate(batch) if record.amount == REFUSED]
 
 
 class LoopClock:
@@ -140,6 +142,23 @@ def test_answers_leave_only_when_durable() -> None:
     async def scenario(runner, journal, rules) -> None:
         assert await runner.submit(A, add(3), int) == 3
         assert journal.numbers == {A: 3}
+
+    simulated(scenario)
+
+
+def test_who_waits_for_what_the_store_refused_is_told_to_ask_again() -> None:
+    """And nobody else: the refusal is that of one decision among many, whose state holds."""
+
+    async def scenario(runner, journal, rules) -> None:
+        journal.write_s = 0.1
+        first = asyncio.ensure_future(runner.submit(A, add(1), int))
+        await asyncio.sleep(0.05)  # Its transaction runs, and the others share the next one.
+        amounts = (2, REFUSED, 3)
+        asking = [asyncio.ensure_future(runner.submit(key, add(n), int)) for key in (A, B) for n in amounts]
+        answers = await asyncio.gather(first, *asking, return_exceptions=True)
+        assert [type(answer) for answer in answers] == [int, *(int, Loading, int) * 2]
+        assert max(map(len, journal.writes)) > 1
+        assert await runner.submit(B, look, int) == REFUSED + 5
 
     simulated(scenario)
 

@@ -8,6 +8,10 @@ import pytest
 from group_bench import subscription
 from group_world import ORDERS, PAYMENTS, Process, World, settle
 
+from penstock.coordination.model import Loading
+from penstock.groups.model import CommitOffsets, Offset, TransactionOwner
+from penstock.transactions.model import Transaction
+from penstock.transactions.store import put
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import encode_response
 from penstock.wire.error_codes import ErrorCode
@@ -281,6 +285,24 @@ async def test_fetching_what_was_never_committed() -> None:
     partition = response.topics[0].partitions[0]
     assert (partition.committed_offset, partition.committed_leader_epoch) == (-1, -1)
     assert (partition.metadata, partition.error_code) == ("", 0)
+
+
+async def test_offsets_of_a_transaction_that_the_database_does_not_know_are_not_acknowledged() -> None:
+    world = World()
+    process = await world.start()
+    offset = Offset(committed_offset=5, leader_epoch=-1, metadata="", committed_ms=0)
+    owner = TransactionOwner(transactional_id="txn", producer_id=7, epoch=1, begins=True)
+    asked = CommitOffsets(offsets={(ORDERS, 0): offset}, owner=owner)
+    with pytest.raises(Loading):
+        await process.service.commit_offsets((1, "g"), asked)
+    txn = Transaction(key=(1, "txn"), producer_id=7, epoch=1, timeout_ms=1_000, updated_ms=0)
+    await world.database.transaction(lambda: put(txn))
+    assert await process.service.commit_offsets((1, "g"), asked) is ErrorCode.NONE
+    world.database.faults = ["after"]
+    with pytest.raises(Loading):
+        await process.service.commit_offsets((1, "g"), asked)
+    _, pending = await process.service.stable_offsets((1, "g"))
+    assert pending == {(ORDERS, 0)}
 
 
 async def test_fetching_by_topic_id() -> None:
