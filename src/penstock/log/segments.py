@@ -46,6 +46,7 @@ _REF_BYTES = 600
 """Roughly what a row costs in memory beside its indexes."""
 
 _POINT = Struct(">II")
+_POINT_REACH = 2**32 - 1
 _TIME = Struct(">q")
 _HOP = Struct(">qi11xi8xq")
 """What is looked at of a batch: base offset, length, last offset delta, maximum timestamp."""
@@ -166,8 +167,10 @@ class SegmentBuilder:
     def add(self, first_offset: int, size_bytes: int, max_timestamp: int) -> None:
         """Account for whole batches that come next. They are small together, or are one batch."""
         position = self.byte_length
-        if position - self._last_point >= INDEX_STEP_BYTES:
-            self._points += _POINT.pack(first_offset - self.base_offset, position)
+        delta = first_offset - self.base_offset
+        # Beyond the reach of a point there is none: whoever looks there begins at the last one.
+        if position - self._last_point >= INDEX_STEP_BYTES and delta <= _POINT_REACH:
+            self._points += _POINT.pack(delta, position)
             self._times += _TIME.pack(self.max_timestamp)
             self._last_point = position
         self.byte_length = position + size_bytes

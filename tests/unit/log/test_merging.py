@@ -10,12 +10,24 @@ from fixtures.clocks import START_MS
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
 
 from penstock.base.errors import CorruptData, InvalidRequest
-from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, Stretch
+from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, SegmentBuilder, Stretch
 from penstock.log.upkeep import merging
 from penstock.log.upkeep.merging import Bounds, Run, plan
 
 KIB, MIB = 1024, 1024 * 1024
 WIDE = Bounds(max_bytes=64 * MIB, max_span_ms=2**62)
+
+
+def test_an_index_has_points_as_far_as_they_reach() -> None:
+    """How many offsets a batch takes is what its producer says."""
+    builder, apart = SegmentBuilder(7), 2**31 - 1
+    for number in range(5):
+        builder.add(7 + number * apart, INDEX_STEP_BYTES, number)
+    builder.cover(7 + 5 * apart - 1, 5, 0)
+    segment = builder.finish(partition_id=1, object_id=b"", object_key="", byte_offset=0)
+    places = [segment.position_for(7 + number * apart) for number in range(5)]
+    assert [place // INDEX_STEP_BYTES for place in places] == [0, 1, 2, 2, 2]
+    assert len(segment.time_index) == len(segment.offset_index)
 
 
 def log_of(*sizes: int, step_ms: int = 0, offsets: int = 10) -> list[Stretch]:
