@@ -146,13 +146,11 @@ def test_features_say_that_transactions_have_version_2(wire: Wire) -> None:
 
 def test_ids_that_no_string_can_hold_close_the_connection(connect: Connect, fresh_name: Callable[..., str]) -> None:
     """Compact strings could be longer than those that come with an int16."""
-    longest = fresh_name().ljust(32_767, "x")
-    assert Producer(connect(), longest).init() == 0
-    client = connect()
-    request = InitProducerIdRequest(transactional_id=longest + "x", transaction_timeout_ms=60_000)
+    client, name = connect(), fresh_name()
+    request = InitProducerIdRequest(transactional_id=name.ljust(32_768, "x"), transaction_timeout_ms=60_000)
     client.send(ApiKey.INIT_PRODUCER_ID, 4, request)
     assert client.is_closed_by_broker()
-    assert Producer(connect(), longest).init() == 0
+    assert Producer(connect(), name).init() == 0
 
 
 def test_a_transaction_may_have_groups_with_long_ids(producer: Producer, topic: str) -> None:
@@ -166,9 +164,14 @@ def test_a_transaction_may_have_groups_with_long_ids(producer: Producer, topic: 
     ]
 
 
-@pytest.mark.differs("PostgreSQL takes no NUL in text, so an id may not have one, whatever the database is")
-def test_a_transactional_id_has_no_nul(wire: Wire, fresh_name: Callable[..., str]) -> None:
-    assert Producer(wire, fresh_name() + "\0").init() == E.INVALID_REQUEST
+@pytest.mark.differs("an id is no more than PostgreSQL takes in text and in an index, whatever the database is")
+def test_transactional_ids_that_no_database_takes_are_refused(wire: Wire, fresh_name: Callable[..., str]) -> None:
+    name = fresh_name()
+    longest = name + "".join(map(chr, range(161, 161 + (2_048 - len(name)) // 2)))
+    refused = [name + "\0", longest + "xx", name.ljust(32_767, "x")]
+    for version in (1, 4):
+        assert [Producer(wire, one).init(version=version) for one in refused] == [E.INVALID_REQUEST] * 3
+        assert Producer(wire, longest).init(version=version) == 0
 
 
 @pytest.mark.parametrize("version", range(6))
