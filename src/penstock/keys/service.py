@@ -77,6 +77,8 @@ class DataKeys:
         self._fetching: dict[int, asyncio.Task[DataKey]] = {}
         self._quiet_until: dict[str, float] = {}
         self._changing = asyncio.Lock()
+        self._revision = 0
+        """Another number after every change, so that what was read before one is known to be outdated."""
         self._tried = asyncio.Event()
         """Whether everything that is to be asked for was asked for once."""
         self._task: asyncio.Task[None] | None = None
@@ -134,7 +136,7 @@ class DataKeys:
 
     async def _unwrap(self, key_id: int) -> DataKey:
         if key_id not in self._wrapped:
-            await self._load()  # Another agent may have made it.
+            await self._look_again()  # Another agent may have made it.
         wrapped = self._wrapped.get(key_id)
         if wrapped is None:
             raise KeysErased("the key that this is sealed by was erased")
@@ -151,6 +153,18 @@ class DataKeys:
         if self._wrapped.get(key_id) is None:
             raise KeysErased("the key that this is sealed by was erased")
         return self._keep(DataKey(key_id, wrapped.cluster_id, secret))
+
+    async def _look_again(self) -> None:
+        """Load what is stored while changes may be made here, and without undoing them."""
+        while True:
+            before = self._revision
+            clusters, keys = await self._database.read(store.everything)
+            if before == self._revision:
+                break
+        self._revision += 1
+        self._wrapped = {key.key_id: key for key in keys}
+        for cluster in clusters:
+            self._apply(cluster)
 
     def _keep(self, key: DataKey) -> DataKey:
         self._cached[key.key_id] = key
@@ -255,6 +269,7 @@ class DataKeys:
     async def forget(self, key_ids: Collection[int]) -> None:
         """By these data keys nothing is sealed any more."""
         await self._database.transaction(lambda: store.forget(list(key_ids)), background=True)
+        self._revision += 1
         for key_id in key_ids:
             self._wrapped.pop(key_id, None)
             self._cached.pop(key_id, None)
@@ -287,6 +302,7 @@ class DataKeys:
         for _ in range(ATTEMPTS):
             try:
                 await self._database.transaction(script)
+                self._revision += 1
                 return
             except OutcomeUnknown:
                 continue

@@ -180,6 +180,50 @@ async def test_a_cluster_is_locked_before_its_key_goes(world: World) -> None:
     assert keys.current == {}
 
 
+class SlowReads:
+    """The database, whose answers to reads take as long as is wanted."""
+
+    def __init__(self, database: InlineDatabase) -> None:
+        self._database = database
+        self.transaction = database.transaction
+        self.arrived, self.goes_on = asyncio.Event(), asyncio.Event()
+        self.goes_on.set()
+
+    async def read(self, script: Any) -> Any:
+        rows = await self._database.read(script)
+        self.arrived.set()
+        await self.goes_on.wait()
+        return rows
+
+
+async def test_what_was_read_before_a_change_does_not_undo_it(world: World) -> None:
+    database = SlowReads(world.database)
+    keys = DataKeys(
+        database=database, service=world.service, clock=world.clock, randomness=SeededRandomness("slow"),
+        timeout_s=0.01, open_s=0.05,
+    )  # fmt: skip
+    await keys.open()
+    for cluster_id in (1, 2, 3):
+        await keys.encrypt(cluster_id)
+    old = keys.current[1].key_id
+    await keys.rotate(1)
+    database.arrived.clear()
+    database.goes_on.clear()
+    looking = asyncio.create_task(keys.ready((12345,)))
+    await database.arrived.wait()
+    await keys.rotate(2)
+    await keys.erase(3)
+    await keys.forget((old,))
+    rotated = keys.current[2]
+    database.goes_on.set()
+    with pytest.raises(KeysErased):
+        await looking
+    assert (keys.current[2], keys.clusters[2].current_key_id) == (rotated, rotated.key_id)
+    assert (keys.locked, keys.clusters[3].state) == ({3: Lock.ERASED}, State.ERASED)
+    assert old not in keys.stored
+    await keys.close()
+
+
 async def check_erased(world: World, key_ids: list[int]) -> None:
     """Nothing of cluster 1 can be had, and cluster 2 is none the worse."""
     assert world.keys.locked == {1: Lock.ERASED}
