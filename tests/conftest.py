@@ -17,9 +17,15 @@ import pytest
 from fixtures import toolchains
 from fixtures.postgres import PostgresServer, require_postgres
 from fixtures.server import Broker, Server
+from hypothesis import settings
 
 SESSION_SERVER: pytest.StashKey[Server] = pytest.StashKey()
 LOG_START: pytest.StashKey[int] = pytest.StashKey()
+
+
+# What one example takes says more of the machine than of the code.
+settings.register_profile("penstock", parent=settings.default, deadline=None)
+settings.load_profile("penstock")
 
 
 def pytest_configure(config: pytest.Config) -> None:
