@@ -11,6 +11,8 @@ import pytest
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import PASSWORD, Secured
 from fixtures.server import Server
+from fixtures.tenants import Estate
+from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
 
 from penstock.base.acls import Operation, ResourceType
@@ -29,12 +31,14 @@ from penstock.wire.messages.create_api_key import CreateApiKeyRequest
 from penstock.wire.messages.create_delegation_token import CreateDelegationTokenRequest
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
 from penstock.wire.messages.delete_api_keys import DeleteApiKeysRequest
+from penstock.wire.messages.delete_virtual_cluster import DeleteVirtualClusterRequest
 from penstock.wire.messages.describe_cluster import DescribeClusterRequest
 from penstock.wire.messages.describe_cluster_keys import DescribeClusterKeysRequest
 from penstock.wire.messages.describe_delegation_token import DescribeDelegationTokenRequest
 from penstock.wire.messages.describe_environments import DescribeEnvironmentsRequest
 from penstock.wire.messages.describe_virtual_clusters import DescribeVirtualClustersRequest
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
+from penstock.wire.messages.list_transactions import ListTransactionsRequest
 from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest
 from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest
 
@@ -367,3 +371,35 @@ def test_prolonging_a_session_leaves_it_where_it_is(long_sessions: Secured) -> N
         assert admin.metadata([]).cluster_id == kafka_id
     with pytest.raises(ConnectionClosed), Wire(long_sessions.at("SASL_PLAINTEXT")) as wire:
         enter(wire, "long")  # Not before it has proven who it is.
+
+
+def test_deleting_a_cluster_waits_for_no_transaction(open_server: Server) -> None:
+    with Wire(open_server.bootstrap) as admin:
+        for name in ("leaves-it-open", "goes-too"):
+            make_cluster(admin, name)
+        estate = Estate(lambda: inside(open_server, "leaves-it-open"))
+        wire = estate.wires[0]
+        wire.create_topic(estate.things["topic"])
+        estate.transaction(wire)  # It may take ten minutes.
+        for name in ("leaves-it-open", "goes-too"):
+            answer = admin.call(K.DELETE_VIRTUAL_CLUSTER, 0, DeleteVirtualClusterRequest(name=name))
+            assert answer.error_code == 0, answer.error_message
+        eventually(lambda: not names_of(admin) & {"leaves-it-open", "goes-too"}, what="the clusters being gone")
+        make_cluster(admin, "leaves-it-open")
+        with inside(open_server, "leaves-it-open") as anew:
+            listed = anew.call(K.LIST_TRANSACTIONS, 0, ListTransactionsRequest())
+            assert (listed.error_code, listed.transaction_states) == (0, [])
+        estate.close()
+
+
+def inside(server: Server, name: str) -> Wire:
+    """A connection in a cluster."""
+    wire = Wire(server.bootstrap)
+    assert enter(wire, name) == 0
+    return wire
+
+
+def names_of(wire: Wire) -> set[str]:
+    """The names of all clusters, those that go too."""
+    answer = wire.call(K.DESCRIBE_VIRTUAL_CLUSTERS, 0, DescribeVirtualClustersRequest(names=None))
+    return {cluster.name for cluster in answer.clusters}

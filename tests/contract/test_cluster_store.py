@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fixtures.clocks import ManualClock
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Unavailable
@@ -132,11 +133,35 @@ async def test_a_cluster_that_goes_is_found_again_after_a_start(database: Any) -
             raise Unavailable("somebody is still there")
         return True
 
-    ready = False
-    chore = Removal(again, database, [step], is_ready=lambda: ready)
+    ready, clock = False, ManualClock()
+    chore = Removal(again, database, [step], is_ready=lambda: ready, clock=clock)
     assert await chore.run() == AGAIN_S
     assert removed == [], "not before everything has started"
     ready = True
-    assert [await chore.run() for _ in range(4)] == [AGAIN_S, AGAIN_S, 0, None]
+    for tries in (1, 2):
+        assert [await chore.run() for _ in range(3)] == [0, AGAIN_S, AGAIN_S]
+        assert len(removed) == tries, "what has to wait is not tried at once"
+        clock.time_ms += int(AGAIN_S * 1000)
+    assert [await chore.run() for _ in range(2)] == [0, None]
     assert again.by_id(made.cluster_id) is None
     assert (await opened(database, "three")).by_name("acme") is None
+
+
+async def test_clusters_that_go_take_turns_and_none_waits_for_another(database: Any) -> None:
+    clusters = await opened(database, "one")
+    names = {(await clusters.create(name, "default")).cluster_id: name for name in ("big", "stuck", "small")}
+    for name in names.values():
+        await clusters.begin_deletion(name)
+    steps: list[str] = []
+
+    async def step(cluster_id: int) -> bool:
+        name = names[cluster_id]
+        steps.append(name)
+        if name == "stuck":
+            raise Unavailable("somebody is still there")
+        return steps.count(name) == {"big": 4, "small": 2}[name]
+
+    chore = Removal(clusters, database, [step], is_ready=lambda: True, clock=ManualClock())
+    assert [await chore.run() for _ in range(8)] == [0, 0, 0, 0, 0, 0, 0, AGAIN_S]
+    assert steps == ["big", "stuck", "small", "big", "small", "big", "big"]
+    assert [cluster.name for cluster in clusters.going()] == ["stuck"]

@@ -326,7 +326,11 @@ class Agent:
         time_outs = TimeOuts(self.transactions, self.settings)
         chores.append(SpentKeys(upkeep.changes, self.keys, lambda: self.backlog.last_seq))
         chores += [time_outs, IdExpiry(self.transactions, self.settings)]
-        chores.append(Removal(self.clusters, self.database, removal_steps(self), is_ready=lambda: self.ready))
+        chores.append(
+            Removal(
+                self.clusters, self.database, removal_steps(self), is_ready=lambda: self.ready, clock=self.clock
+            )
+        )  # fmt: skip
         background = self.background = Background(chores, clock=self.clock, randomness=self.randomness)
         self.transactions.on_begin = background.waker(time_outs.name)
         self.keys.on_replaced = lambda key_id: background.wake(SpentKeys.name)

@@ -34,10 +34,10 @@ def removal_steps(agent: Agent) -> Sequence[Step]:
 
     async def groups(cluster_id: int) -> bool:
         going = (await agent.groups.list_groups(cluster_id))[:AT_ONCE]
-        for group in going:
-            # Its members cannot say that they are there any more: their sessions end.
-            if await agent.groups.delete((cluster_id, group.group_id)) is ErrorCode.NON_EMPTY_GROUP:
-                raise Unavailable(f"group {group.group_id} has members")
+        errors = [await agent.groups.delete((cluster_id, group.group_id)) for group in going]
+        if going and ErrorCode.NONE not in errors:
+            # Members cannot say that they are there any more: their sessions end.
+            raise Unavailable(f"group {going[0].group_id} cannot be deleted: {errors[0].name}")
         return not going
 
     async def rules(cluster_id: int) -> bool:

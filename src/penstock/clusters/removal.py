@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
 from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
@@ -23,7 +24,8 @@ AGAIN_S = 2.0
 _log = logging.getLogger(__name__)
 
 Step = Callable[[int], Awaitable[bool]]
-"""Removes some of what a cluster has; whether none is left. Raises a `PlatformError` when it has to wait."""
+"""Removes some of what a cluster has; whether none is left. Raises a `PlatformError` when there is some, and it could
+remove nothing now: then it has to wait."""
 
 
 class Rows(NamedTuple):
@@ -64,11 +66,16 @@ class Removal:
     name = "cluster removal"
 
     def __init__(
-        self, clusters: Clusters, database: Database, steps: Sequence[Step], *, is_ready: Callable[[], bool]
-    ) -> None:
-        self._clusters, self._database, self._steps = clusters, database, steps
+        self, clusters: Clusters, database: Database, steps: Sequence[Step], *, is_ready: Callable[[], bool],
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        self._clusters, self._database, self._steps, self._clock = clusters, database, steps, clock
         self._is_ready = is_ready
         """Whether everything has started that keeps something of clusters."""
+        self._last = -1
+        """The cluster that had a turn last."""
+        self._not_before: dict[int, float] = {}
+        """Until when clusters wait."""
 
     @property
     def backlog(self) -> int:
@@ -76,27 +83,36 @@ class Removal:
         return len(self._clusters.going())
 
     async def run(self) -> float | None:
-        """One step of one cluster."""
+        """One step of one cluster. They take turns, but for those that wait."""
         going = self._clusters.going()
         if going and not self._is_ready():
             return AGAIN_S
-        waits = 0
-        for cluster in going:
-            try:
-                if await self._step(cluster):
-                    return 0
-            except PlatformError as problem:
-                _log.info("cluster %s cannot be removed yet: %s", cluster.name, problem)
-                waits += 1
-        return AGAIN_S if waits else None
+        now = self._clock.monotonic()
+        self._not_before = {
+            cluster.cluster_id: until for cluster in going if (until := self._until(cluster)) > now
+        }  # fmt: skip
+        waiting = self._not_before
+        able = [cluster for cluster in going if cluster.cluster_id not in waiting]
+        if not able:
+            return min(waiting.values()) - now if waiting else None
+        cluster = min(able, key=lambda one: (one.cluster_id <= self._last, one.cluster_id))
+        self._last = cluster.cluster_id
+        try:
+            await self._step(cluster)
+        except PlatformError as problem:
+            _log.info("cluster %s cannot be removed yet: %s", cluster.name, problem)
+            waiting[cluster.cluster_id] = now + AGAIN_S
+        return 0
 
-    async def _step(self, cluster: Cluster) -> bool:
-        """Whether something was removed, as there always is until the cluster itself is."""
+    def _until(self, cluster: Cluster) -> float:
+        return self._not_before.get(cluster.cluster_id, 0.0)
+
+    async def _step(self, cluster: Cluster) -> None:
+        """Remove something, as there always is until the cluster itself is removed."""
         for step in self._steps:
             if not await step(cluster.cluster_id):
-                return True
+                return
         for rows in ROWS:
             if await self._database.transaction(partial(remove_rows, cluster.cluster_id, rows), background=True):
-                return True
+                return
         await self._clusters.forget(cluster)
-        return True

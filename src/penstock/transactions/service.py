@@ -20,9 +20,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Fenced
+from penstock.base.errors import Fenced, Unavailable
 from penstock.coordination.model import Key, Loading
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import Outdated
@@ -54,6 +55,8 @@ from penstock.wire.error_codes import ErrorCode
 
 COORDINATOR_EPOCH = 0
 """Markers carry the epoch of whoever coordinates; here nobody ever takes over without the log itself."""
+HOWEVER_NEW = -(2**63)
+"""A retention that everything is past, also what a clock says to be of the future."""
 
 
 class TransactionService:
@@ -347,12 +350,17 @@ class TransactionService:
         return len(old)
 
     async def remove(self, cluster_id: int, at_most: int) -> bool:
-        """Abort and forget some transactional ids of a virtual cluster that is going; whether none is left."""
-        keys = [key for key in self._cells if key[0] == cluster_id][:at_most]
+        """Abort and forget some transactional ids of a virtual cluster that is going; whether none is left.
+
+        Nobody is left either who could end a transaction: none is given the time that it may take. Raises `Unavailable`
+        if no id could be forgotten.
+        """
+        keys = list(islice((key for key in self._cells if key[0] == cluster_id), at_most))
         for key in keys:
-            if self._cells[key].is_ongoing:
-                await self._submit(key, _time_out)
-            await self._forget(key, 0)
+            await self._submit(key, _abort)
+            await self._forget(key, HOWEVER_NEW)
+        if keys and all(key in self._cells for key in keys):
+            raise Unavailable(f"transactional id {keys[0][1]} is in use")
         return not keys
 
     async def _forget(self, key: Key, retention_ms: int) -> None:
@@ -375,6 +383,12 @@ def _time_out(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
     if cell is None or began_ms == NEVER_MS:
         return transitions.refused(ErrorCode.NONE)
     return transitions.time_out(cell.txn, now_ms, has_batches=cell.has_writes, began_ms=began_ms)
+
+
+def _abort(cell: Cell | None, now_ms: int, _: int | None) -> Decision:
+    if cell is None:
+        return transitions.refused(ErrorCode.NONE)
+    return transitions.abort(cell.txn, now_ms, has_batches=cell.has_writes)
 
 
 def _keep_open(cell: Cell | None, now_ms: int, _: int | None) -> Decision:

@@ -195,7 +195,14 @@ def _ended(txn: Transaction, *, commit: bool, now_ms: int) -> Transaction:
 
 def time_out(txn: Transaction | None, now_ms: int, *, has_batches: bool, began_ms: int) -> Decision:
     """Abort a transaction that takes too long, and fence its producer."""
-    if txn is None or not is_ongoing(txn, has_batches=has_batches) or now_ms - began_ms < txn.timeout_ms:
+    if txn is not None and now_ms - began_ms < txn.timeout_ms:
+        return refused(ErrorCode.NONE)
+    return abort(txn, now_ms, has_batches=has_batches)
+
+
+def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool) -> Decision:
+    """Abort a transaction however long it has run, and fence its producer."""
+    if txn is None or not is_ongoing(txn, has_batches=has_batches):
         return refused(ErrorCode.NONE)
     fence = Producer(txn.producer_id, txn.epoch + 1)
     state = replace(_ended(txn, commit=False, now_ms=now_ms), epoch=fence.epoch, last_epoch=NO_EPOCH)

@@ -19,7 +19,7 @@ from penstock.transactions.model import (
     Transaction,
     TransactionState,
 )
-from penstock.transactions.transitions import add, end, init, may_expire, time_out
+from penstock.transactions.transitions import abort, add, end, init, may_expire, time_out
 from penstock.wire.error_codes import ErrorCode
 
 KEY = (1, "orders")
@@ -198,6 +198,14 @@ def test_a_transaction_times_out() -> None:
     assert late.state is not None
     assert (late.state.epoch, late.state.last_epoch) == (4, NO_EPOCH)
     assert time_out(EMPTY, NOW, has_batches=False, began_ms=0).state is None
+
+
+def test_a_transaction_that_nobody_can_end_is_aborted_at_once() -> None:
+    at_once = abort(ONGOING, 5, has_batches=True)
+    assert at_once.ending == Ending(Producer(7, 4), commit=False)
+    assert at_once == time_out(ONGOING, 5, has_batches=True, began_ms=5 - ONGOING.timeout_ms)
+    assert abort(EMPTY, NOW, has_batches=False).state is None
+    assert abort(None, NOW, has_batches=False).state is None
 
 
 def test_ids_expire_unless_they_are_used() -> None:
