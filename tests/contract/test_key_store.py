@@ -61,6 +61,16 @@ async def test_only_replaced_keys_are_forgotten(begun: Database) -> None:
     assert await begun.read(store.everything) == ([ROTATED], [SECOND])
 
 
+async def test_only_erased_keys_of_a_cluster_are_forgotten_altogether(begun: Database) -> None:
+    erasing, erased = replace(KEYS, state=State.ERASING), replace(KEYS, state=State.ERASED, master_key_id="")
+    for before, after in ((KEYS, KEYS), (KEYS, erasing), (erasing, erased)):
+        await begun.transaction(lambda: store.change(before, after))  # noqa: B023
+        assert (await begun.read(store.everything))[0] == [after]
+        for _ in range(2):
+            await begun.transaction(lambda: store.remove(KEYS.cluster_id))
+    assert await begun.read(store.everything) == ([], [])
+
+
 async def test_erasing_leaves_no_key_of_the_cluster_and_those_of_others(begun: Database) -> None:
     other = ClusterKeys(8, State.ON, "m8", 8)
     theirs = WrappedKey(8, 8, "m8", b"theirs", 1_700_000_000_002)

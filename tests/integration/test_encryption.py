@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
+from penstock.wire.messages.delete_virtual_cluster import DeleteVirtualClusterRequest
+from penstock.wire.messages.describe_virtual_clusters import DescribeVirtualClustersRequest
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
 from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 
@@ -184,3 +188,40 @@ def test_a_tenant_is_encrypted_gets_new_keys_and_is_erased_and_its_neighbour_is_
         assert server.stop() == 0
     finally:
         server.kill()
+
+
+def names_of(wire: Wire) -> list[str]:
+    """The names of all clusters, those that go too."""
+    answer = wire.call(ApiKey.DESCRIBE_VIRTUAL_CLUSTERS, 0, DescribeVirtualClustersRequest(names=None))
+    return [cluster.name for cluster in answer.clusters]
+
+
+def test_a_deleted_cluster_is_gone_when_its_keys_are_destroyed(server: Server) -> None:
+    server.start()
+    with Wire(server.bootstrap) as admin:
+        made = admin.call(
+            ApiKey.CREATE_VIRTUAL_CLUSTER, 0, CreateVirtualClusterRequest(name="acme", environment="default")
+        )
+        assert made.error_code == 0
+        assert alter(admin, "acme", Action.ENCRYPT) == "on"
+        with of_cluster(server, "acme") as tenant:
+            tenant.create_topic("t")
+            assert tenant.produce("t", batch(b"theirs")).error_code == 0
+        key_file(server).chmod(0o644)  # It is not used like that.
+        deleted = admin.call(ApiKey.DELETE_VIRTUAL_CLUSTER, 0, DeleteVirtualClusterRequest(name="acme"))
+        assert deleted.error_code == 0
+        eventually(lambda: "still to be destroyed" in server.log_tail(), what="the log telling why it stays")
+        assert "acme" in names_of(admin)
+        refused = admin.call(ApiKey.ALTER_CLUSTER_KEYS, 0, AlterClusterKeysRequest(name="acme", action=Action.ENCRYPT))
+        assert refused.error_code == ErrorCode.INVALID_REQUEST
+    server.kill()
+    key_file(server).chmod(0o600)
+    server.start()
+    with Wire(server.bootstrap) as admin:
+        eventually(lambda: "acme" not in names_of(admin), what="the cluster being gone")
+        check(admin)
+    keys = [line.split(" ")[1] for line in key_file(server).read_text().splitlines() if line[0] != "#"]
+    assert sorted(key == "-" for key in keys) == [False, True], "its neighbour's is there"
+    with closing(sqlite3.connect(f"file:{server.data_dir / 'metadata.db'}?mode=ro", uri=True)) as database:
+        for table in ("cluster_keys", "data_key"):
+            assert database.execute(f"SELECT COUNT(*) FROM {table}").fetchall() == [(1,)], table

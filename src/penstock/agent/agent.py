@@ -298,6 +298,7 @@ class Agent:
         self._closing.push_async_callback(self.keys.close)
         self.sealing = Sealing(self.keys, self.randomness)
         self.keys.on_erased = self._on_erased
+        self.keys.stays = self.clusters.is_open
         await self.keys.open()
         if options.encrypt:
             await self.keys.encrypt(DEFAULT_CLUSTER_ID)

@@ -46,4 +46,8 @@ def removal_steps(agent: Agent) -> Sequence[Step]:
         agent.topics.forget_cluster(cluster_id)
         return True
 
-    return connections, transactions, topics, groups, rules
+    async def keys(cluster_id: int) -> bool:
+        await agent.keys.remove(cluster_id)
+        return True
+
+    return connections, transactions, topics, groups, rules, keys

@@ -106,7 +106,9 @@ class ClusterKeyHandlers:
         )
 
     def _state(self, cluster_id: int) -> str:
-        keys = self._keys.clusters[cluster_id]
+        keys = self._keys.clusters.get(cluster_id)
+        if keys is None:
+            return State.ERASED.name.lower()  # And the cluster that they were erased with is gone.
         if keys.state is not State.ON:
             return keys.state.name.lower()
         return "locked" if self._keys.locked.get(cluster_id) is Lock.WAITING else "on"

@@ -72,6 +72,8 @@ class DataKeys:
         """Called when nothing of a cluster may be read any more."""
         self.on_replaced: Callable[[int], None] = lambda key_id: None
         """Called when a data key has sealed its last."""
+        self.stays: Callable[[int], bool] = lambda cluster_id: True
+        """Whether there is such a cluster, and it is not being deleted."""
         self._wrapped: dict[int, WrappedKey] = {}
         self._cached: OrderedDict[int, DataKey] = OrderedDict()
         self._fetching: dict[int, asyncio.Task[DataKey]] = {}
@@ -205,11 +207,16 @@ class DataKeys:
     async def encrypt(self, cluster_id: int) -> bool:
         """From now on, what a cluster writes is sealed; False if that was so before."""
         async with self._changing:
+            transitions.check_stays(self.stays(cluster_id))
             if cluster_id in self.clusters:
                 transitions.check_usable(self.clusters[cluster_id])
                 return False
             master_key_id = await self._ask("", self._service.create)
             first, secret = await self._new_key(cluster_id, master_key_id)
+            # Whoever deletes it removes its keys under the same lock: from here on they will be found.
+            if not self.stays(cluster_id):
+                await self._ask(master_key_id, lambda: self._service.destroy(master_key_id))
+            transitions.check_stays(self.stays(cluster_id))
             keys = ClusterKeys(cluster_id, State.ON, master_key_id, first.key_id)
             try:
                 await self._store(lambda: store.begin(keys, first))
@@ -258,13 +265,36 @@ class DataKeys:
         If it has not, it goes on being asked. Nobody gets a key either way.
         """
         async with self._changing:
-            before = self.clusters.get(cluster_id)
-            after = transitions.erasing(before)
-            assert before is not None
-            await self._store(lambda: store.change(before, after))
-            self._apply(after)
+            await self._begin_erasing(cluster_id)
         await self._destroy_some(cluster_id)
-        return self.clusters[cluster_id].state is State.ERASED
+        keys = self.clusters.get(cluster_id)
+        return keys is None or keys.state is State.ERASED
+
+    async def _begin_erasing(self, cluster_id: int) -> None:
+        before = self.clusters.get(cluster_id)
+        after = transitions.erasing(before)
+        assert before is not None
+        await self._store(lambda: store.change(before, after))
+        self._apply(after)
+
+    async def remove(self, cluster_id: int) -> None:
+        """Of a cluster that is being deleted: erase its keys, and then forget that it had any.
+
+        Raises `Unavailable` until the key service has confirmed that its master key is destroyed. Meanwhile that is
+        asked for in the background, also after a start: nobody waits for it here, nor for other changes.
+        """
+        keys = self.clusters.get(cluster_id)
+        if self._changing.locked() or (keys is not None and keys.state is State.ERASING):
+            raise Unavailable("keys are still to be destroyed")
+        async with self._changing:
+            if cluster_id not in self.clusters:
+                return
+            if self.clusters[cluster_id].state is not State.ERASED:
+                await self._begin_erasing(cluster_id)
+                raise Unavailable("its master key is being destroyed")
+            await self._store(lambda: store.remove(cluster_id))
+            del self.clusters[cluster_id]
+            self.locked.pop(cluster_id, None)
 
     async def forget(self, key_ids: Collection[int]) -> None:
         """By these data keys nothing is sealed any more."""
@@ -376,21 +406,22 @@ class DataKeys:
                 delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
 
     async def _unlock(self, cluster_id: int) -> None:
-        keys = self.clusters[cluster_id]
         try:
-            await self._fetch(keys.current_key_id)
+            await self._fetch(self.clusters[cluster_id].current_key_id)
         except PlatformError as problem:
             _log.debug("cluster %d stays locked: %s", cluster_id, problem)
-        else:
-            self._apply(self.clusters[cluster_id])
+            return
+        keys = self.clusters.get(cluster_id)
+        if keys is not None:
+            self._apply(keys)
             _log.info("the data key of cluster %d is there", cluster_id)
 
     async def _destroy_some(self, cluster_id: int) -> None:
         """Destroy the master keys of a cluster that are to be, as far as the key service does it."""
         async with self._changing:
-            before = self.clusters[cluster_id]
-            doomed = transitions.to_destroy(before)
-            if not doomed:
+            before = self.clusters.get(cluster_id)
+            doomed = [] if before is None else transitions.to_destroy(before)
+            if before is None or not doomed:
                 return
             try:
                 for master_key_id in doomed:

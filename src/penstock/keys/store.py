@@ -51,6 +51,11 @@ def change(before: ClusterKeys, after: ClusterKeys, put: Sequence[WrappedKey] = 
         yield "DELETE FROM data_key WHERE cluster_id = $1", (after.cluster_id,)
 
 
+def remove(cluster_id: int) -> Script[None]:
+    """Of a cluster whose keys were erased: nothing is left to tell."""
+    yield "DELETE FROM cluster_keys WHERE cluster_id = $1 AND state = $2", (cluster_id, int(State.ERASED))
+
+
 def forget(key_ids: Sequence[int]) -> Script[None]:
     """These data keys are not needed any more."""
     for key_id in key_ids:

@@ -18,6 +18,12 @@ def check_usable(keys: ClusterKeys | None) -> ClusterKeys:
     return keys
 
 
+def check_stays(stays: bool) -> None:
+    """Raise `InvalidRequest` if a cluster goes, which gets no keys any more."""
+    if not stays:
+        raise InvalidRequest("the cluster is being deleted")
+
+
 def rotated(keys: ClusterKeys, key_id: int) -> ClusterKeys:
     """From now on another data key seals what is written."""
     return replace(check_usable(keys), current_key_id=key_id)

@@ -269,6 +269,51 @@ async def test_erasing_while_the_key_service_is_away_is_finished_later(world: Wo
     await after.keys.close()
 
 
+async def removed(world: World, cluster_id: int) -> bool:
+    try:
+        await world.keys.remove(cluster_id)
+    except Unavailable:
+        return False
+    return True
+
+
+async def test_the_keys_of_a_cluster_that_goes_are_erased_and_forgotten(world: World) -> None:
+    await world.keys.encrypt(1)
+    await world.keys.encrypt(2)
+    master_key_id, key_id = world.keys.clusters[1].master_key_id, world.keys.current[1].key_id
+    world.keys.stays = lambda cluster_id: cluster_id == 2
+    world.service.is_down = True
+    assert not await removed(world, 1)
+    assert not await removed(world, 1), "the key service is away"
+    with pytest.raises(KeysErased):
+        await world.keys.ready((key_id,))
+    after = await world.restarted()
+    after.keys.stays = world.keys.stays
+    assert not await removed(after, 1)
+    after.service.is_down = False
+    after.clock.time_ms += 2_000
+    await until(lambda: after.keys.clusters[1].state is State.ERASED)
+    assert await removed(after, 1)
+    assert await removed(after, 1), "nothing is left to be removed"
+    assert after.service.keys[master_key_id] is None
+    assert (set(after.keys.clusters), after.keys.locked, set(after.keys.current)) == ({2}, {}, {2})
+    again = await after.restarted()
+    assert set(again.keys.clusters) == {2}
+    with pytest.raises(KeysErased):
+        await again.keys.ready((key_id,))
+    await again.keys.close()
+
+
+async def test_a_cluster_that_goes_gets_no_keys_any_more(world: World) -> None:
+    is_there = iter((True, False, False))
+    world.keys.stays = lambda cluster_id: next(is_there, False)
+    for _ in range(2):  # The first time, it is deleted while its master key is made.
+        with pytest.raises(InvalidRequest):
+            await world.keys.encrypt(1)
+    assert not world.keys.is_on
+    assert list(world.service.keys.values()) == [None]
+
+
 async def test_nothing_is_changed_by_a_service_that_makes_no_key(world: World) -> None:
     world.service.is_down = True
     with pytest.raises(Unavailable):
