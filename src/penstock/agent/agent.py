@@ -612,7 +612,7 @@ class Agent:
             LimitKey.CONNECTIONS: self.tenancy.counts[cluster_id],
             LimitKey.PARTITIONS: self.registry.partition_total(cluster_id),
             LimitKey.GROUPS: len(await self.groups.list_groups(cluster_id)),
-            LimitKey.PRODUCER_IDS: self.transaction_handlers.producer_count(cluster_id),
+            LimitKey.PRODUCER_IDS: self.registry.producer_total(cluster_id),
         }
 
     def _on_writer_broken(self) -> None:

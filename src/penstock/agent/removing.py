@@ -44,6 +44,7 @@ def removal_steps(agent: Agent) -> Sequence[Step]:
         await agent.acls.delete(cluster_id, [AclFilter()])
         agent.quotas.forget(cluster_id)
         agent.topics.forget_cluster(cluster_id)
+        agent.registry.forget_cluster(cluster_id)
         return True
 
     async def keys(cluster_id: int) -> bool:

@@ -227,8 +227,8 @@ def apply_entry(
     partition.size_bytes += entry.byte_length
     if partition.first_dirty_ms < 0:
         partition.first_dirty_ms = commit.committed_ms
-    if producers is not None:
-        partition.producers.update(producers)
+    if producers:
+        partition.know(producers)
     for batch in entry.producer_batches if producers is None or transactional else ():
         if batch.flags:
             follow(partition.transactions, partition.aborted, base, batch, commit.committed_ms)
@@ -271,6 +271,7 @@ def follow(
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:
     """Note one idempotent batch of a durable entry whose base offset is `base`; one that is known changes nothing."""
     if batch.flags & CONTROL:
+        partition.meet(batch.producer_id)
         note_marker(partition.producers, batch.producer_id, batch.epoch, now_ms)
         return
     state = partition.producers.get(batch.producer_id)
@@ -278,6 +279,7 @@ def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms
         batch.epoch < state.epoch or (state.batches and base + batch.offset_delta <= state.batches[-1].last_offset)
     ):
         return  # Where commits move the stored states, those that are read are ahead of the commits that are replayed.
+    partition.meet(batch.producer_id)
     remember(partition.producers, batch.producer_id, batch.epoch, sequence_batch(base, batch), now_ms)
 
 

@@ -12,7 +12,7 @@ below `log_start` is in a segment or in a span; where both have it, they agree.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -177,13 +177,37 @@ class Waiter(Protocol):
         """The partition changed in another way (deleted, log start moved): answer now."""
 
 
+class ProducerTally:
+    """How many different producer ids a virtual cluster has. The same one may be in several places."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def came(self, producer_ids: Iterable[int]) -> None:
+        """One more place knows each of these."""
+        for producer_id in producer_ids:
+            self._places[producer_id] = self._places.get(producer_id, 0) + 1
+
+    def went(self, producer_ids: Iterable[int]) -> None:
+        """One place fewer knows each of these. A mistake in counting is not worth a flush that fails."""
+        for producer_id in producer_ids:
+            left = self._places.pop(producer_id, 1) - 1
+            if left:
+                self._places[producer_id] = left
+
+
 class Partition:
     """One partition: its offsets, where its recent bytes are, and who waits for more."""
 
     __slots__ = (
         "aborted", "aborted_from", "awaited", "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset",
         "partition_id", "pending", "producers", "segmented_to", "segmented_transactions", "size_bytes", "spans",
-        "topic", "transactions", "waiters",
+        "tally", "topic", "transactions", "waiters",
     )  # fmt: skip
 
     def __init__(
@@ -203,6 +227,8 @@ class Partition:
         """Key compaction has seen everything below this offset."""
         self.first_dirty_ms = first_dirty_ms
         self.producers: dict[int, ProducerState] = {}
+        """Changed by `know`, `meet` and `forget_producers`, or after them, so that producers are counted."""
+        self.tally: ProducerTally | None = None
         self.awaited: dict[int, ProducerState] = {}
         """Producers of whom nothing is known but that a flush with their first batches failed: that one must come
         again before those that were sent behind it. Belongs to the writer."""
@@ -225,6 +251,31 @@ class Partition:
         if not self.transactions:
             return self.next_offset
         return max(self.log_start, next(iter(self.transactions.values())).first_offset)
+
+    def count_producers(self, tally: ProducerTally | None) -> None:
+        """Have its producers counted there from now on, and no longer where they were."""
+        if self.tally is not None:
+            self.tally.went(self.producers)
+        self.tally = tally
+        if tally is not None:
+            tally.came(self.producers)
+
+    def know(self, states: Mapping[int, ProducerState]) -> None:
+        """These are the states of producers from now on."""
+        for producer_id in states:
+            self.meet(producer_id)
+        self.producers.update(states)
+
+    def meet(self, producer_id: int) -> None:
+        """The state of a producer is about to be remembered."""
+        if self.tally is not None and producer_id not in self.producers:
+            self.tally.came((producer_id,))
+
+    def forget_producers(self, producer_ids: Iterable[int]) -> None:
+        """Remember nothing of these producers."""
+        known = [producer_id for producer_id in producer_ids if self.producers.pop(producer_id, None) is not None]
+        if self.tally is not None:
+            self.tally.went(known)
 
     def drop_lost_spans(self) -> None:
         """Forget the oldest spans as far as they are neither in the WAL nor in memory: segments have their bytes."""

@@ -7,7 +7,7 @@ commit wrote are remembered, by `remember`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from enum import Enum
 
 from penstock.log.model import NO_PRODUCER_ID, NO_TIMESTAMP, ProducerState, SequenceBatch
@@ -90,11 +90,8 @@ def note_marker(producers: dict[int, ProducerState], producer_id: int, epoch: in
     state.last_ms = now_ms
 
 
-def expire(producers: dict[int, ProducerState], before_ms: int, *, kept: Container[int] = ()) -> int:
-    """Forget producers that wrote nothing since `before_ms`, but not those in `kept`; how many."""
-    gone = [
+def silent(producers: Mapping[int, ProducerState], before_ms: int, *, kept: Container[int] = ()) -> list[int]:
+    """Producers that wrote nothing since `before_ms`, but not those in `kept`."""
+    return [
         producer_id for producer_id, state in producers.items() if state.last_ms < before_ms and producer_id not in kept
     ]
-    for producer_id in gone:
-        del producers[producer_id]
-    return len(gone)

@@ -93,9 +93,8 @@ async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tu
     for partition_id, producer_id, epoch, last_ms, batches, first_offset, started_ms in producers:
         partition = registry.partition(partition_id)
         if partition is not None:
-            partition.producers[producer_id] = ProducerState(
-                producer_id, epoch, last_ms, unpack_batches(bytes(batches))
-            )
+            state = ProducerState(producer_id, epoch, last_ms, unpack_batches(bytes(batches)))
+            partition.know({producer_id: state})
             if first_offset >= 0:
                 partition.transactions[producer_id] = OpenTransaction(first_offset, started_ms)
                 partition.segmented_transactions[producer_id] = OpenTransaction(first_offset, started_ms)

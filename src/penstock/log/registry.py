@@ -9,20 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from penstock.log.model import Partition, Topic
+from penstock.log.model import Partition, ProducerTally, Topic
 from penstock.log.topic_names import metric_name
 
 
 class Registry:
     """Topics by name and by id within their virtual cluster; partitions by their own id."""
 
-    __slots__ = ("_by_id", "_by_metric_name", "_by_name", "_partitions")
+    __slots__ = ("_by_id", "_by_metric_name", "_by_name", "_partition_totals", "_partitions", "_tallies")
 
     def __init__(self) -> None:
         self._by_name: dict[int, dict[str, Topic]] = {}
         self._by_metric_name: dict[tuple[int, str], str] = {}
         self._by_id: dict[int, dict[bytes, Topic]] = {}
         self._partitions: dict[int, Partition] = {}
+        self._partition_totals: dict[int, int] = {}
+        self._tallies: dict[int, ProducerTally] = {}
 
     def by_name(self, cluster_id: int, name: str) -> Topic | None:
         """The topic of that name, or None."""
@@ -45,7 +47,26 @@ class Registry:
 
     def partition_total(self, cluster_id: int) -> int:
         """How many partitions all topics of a virtual cluster have together."""
-        return sum(len(topic.partitions) for topic in self._by_name.get(cluster_id, {}).values())
+        return self._partition_totals.get(cluster_id, 0)
+
+    def tally(self, cluster_id: int) -> ProducerTally:
+        """Where the producer ids of a virtual cluster are counted: of its partitions here, of others by themselves."""
+        tally = self._tallies.get(cluster_id)
+        if tally is None:
+            tally = self._tallies[cluster_id] = ProducerTally()
+        return tally
+
+    def producer_total(self, cluster_id: int) -> int:
+        """How many producer ids a virtual cluster has."""
+        tally = self._tallies.get(cluster_id)
+        return 0 if tally is None else len(tally)
+
+    def forget_cluster(self, cluster_id: int) -> None:
+        """Keep nothing for a virtual cluster that has no topics and no producers, and will never have."""
+        if self._by_id.get(cluster_id) or self.producer_total(cluster_id):
+            return
+        for kept in (self._by_name, self._by_id, self._partition_totals, self._tallies):
+            kept.pop(cluster_id, None)
 
     def partition(self, partition_id: int) -> Partition | None:
         """The partition with that id, whatever cluster it belongs to, or None."""
@@ -64,8 +85,13 @@ class Registry:
         self._by_name.setdefault(topic.cluster_id, {})[topic.name] = topic
         self._by_metric_name[topic.cluster_id, metric_name(topic.name)] = topic.name
         self._by_id.setdefault(topic.cluster_id, {})[topic.topic_id] = topic
+        tally, added = self.tally(topic.cluster_id), 0
         for partition in topic.partitions:
-            self._partitions[partition.partition_id] = partition
+            if partition.partition_id not in self._partitions:
+                self._partitions[partition.partition_id] = partition
+                partition.count_producers(tally)
+                added += 1
+        self._partition_totals[topic.cluster_id] = self.partition_total(topic.cluster_id) + added
 
     def remove(self, topic: Topic) -> None:
         """Forget a topic and its partitions; nothing happens when it is not in."""
@@ -76,8 +102,12 @@ class Registry:
         if by_name.get(topic.name) is topic:
             del by_name[topic.name]
             self._by_metric_name.pop((topic.cluster_id, metric_name(topic.name)), None)
+        removed = 0
         for partition in topic.partitions:
-            self._partitions.pop(partition.partition_id, None)
+            if self._partitions.pop(partition.partition_id, None) is not None:
+                partition.count_producers(None)
+                removed += 1
+        self._partition_totals[topic.cluster_id] -= removed
 
     def metric_twin(self, cluster_id: int, name: str) -> str | None:
         """Another topic's name that metrics could not tell from this one, or None."""

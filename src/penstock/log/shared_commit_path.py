@@ -343,9 +343,9 @@ class SharedCommitPath:
                 continue
             state = locked.states.get((partition_id, producer_id))
             if state is None:
-                partition.producers.pop(producer_id, None)
+                partition.forget_producers((producer_id,))
             else:
-                partition.producers[producer_id] = state
+                partition.know({producer_id: state})
 
     def _made(self, new: NewCommit, seq: int, bases: Sequence[int], rest: Rest | None = None) -> Commit:
         return Commit(seq, new.object_id, new.location, new.now_ms, self._agent_id, new.entries, bases, rest)

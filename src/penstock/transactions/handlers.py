@@ -116,18 +116,9 @@ class TransactionHandlers:
             return
         if transactional_id and self._service.cell((cluster_id, transactional_id)) is not None:
             return
-        if self.producer_count(cluster_id) >= limit:
+        # Those that its partitions remember, and its transactional ids'.
+        if self._registry.producer_total(cluster_id) >= limit:
             raise Refused(ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} producer ids, and has them.")
-
-    def producer_count(self, cluster_id: int) -> int:
-        """How many producer ids a virtual cluster has: those its partitions remember, and its transactional ids'."""
-        remembered = {
-            producer_id
-            for topic in self._registry.all(cluster_id)
-            for partition in topic.partitions
-            for producer_id in partition.producers
-        }
-        return len(remembered.union(cell.txn.producer_id for cell in self._service.all(cluster_id)))
 
     # ---- what belongs to a transaction -----------------------------------------------------------------------
 

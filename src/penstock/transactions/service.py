@@ -167,11 +167,14 @@ class TransactionService:
             self._cells[key].pending = {}
 
     def _put(self, txn: Transaction) -> None:
-        cell = self._cells.get(txn.key)
+        cell, tally = self._cells.get(txn.key), self._registry.tally(txn.key[0])
         if cell is None:
             cell = self._cells[txn.key] = Cell(txn, {})
+            tally.came((txn.producer_id,))
         elif cell.txn.producer_id != txn.producer_id:
             del self._by_producer[cell.txn.producer_id]
+            tally.went((cell.txn.producer_id,))
+            tally.came((txn.producer_id,))
             cell.open, cell.pending = {}, {}
         cell.txn = txn
         self._by_producer[txn.producer_id] = cell
@@ -375,6 +378,7 @@ class TransactionService:
     def drop(self, key: Key) -> None:
         """An id is forgotten."""
         cell = self._cells.pop(key)
+        self._registry.tally(key[0]).went((cell.txn.producer_id,))
         del self._by_producer[cell.txn.producer_id]
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
-from penstock.log.producers import SEQUENCES, Refusal, awaited, expire, judge, last_sequence, remember
+from penstock.log.producers import SEQUENCES, Refusal, awaited, judge, last_sequence, remember, silent
 
 TOP = SEQUENCES - 1
 APPEND = None
@@ -93,9 +93,9 @@ def test_five_batches_are_kept() -> None:
 
 def test_who_writes_nothing_expires() -> None:
     producers = {number: ProducerState(number, 0, last_ms) for number, last_ms in enumerate((10, 20, 30))}
-    assert expire(producers, 20) == 1
-    assert list(producers) == [1, 2]
-    assert expire(producers, 20) == 0
+    assert silent(producers, 20) == [0]
+    assert silent(producers, 40, kept={1: None}) == [0, 2]
+    assert silent(producers, 10) == []
 
 
 @pytest.mark.parametrize(

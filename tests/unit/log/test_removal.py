@@ -181,7 +181,7 @@ async def test_silent_producers_are_forgotten_in_memory_and_in_the_table() -> No
     _, partition = await filled(world)
     now_ms = world.clock.time_ms
     for producer_id, last_ms in ((1, now_ms - 86_400_001), (2, now_ms - 86_400_000)):
-        partition.producers[producer_id] = ProducerState(producer_id, 0, last_ms)
+        partition.know({producer_id: ProducerState(producer_id, 0, last_ms)})
         await execute(
             world, "INSERT INTO producer_state VALUES ($1, $2, 0, $3, $4, -1, -1)", partition.partition_id, producer_id,
             last_ms, b"",

@@ -22,7 +22,7 @@ from penstock.metadata.migrate import migrate
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store
-from penstock.transactions.model import EPOCH_MAX, Add, End, Init, Producer, Transaction
+from penstock.transactions.model import EPOCH_EXHAUSTED, EPOCH_MAX, Add, End, Init, Producer, Transaction
 from penstock.transactions.passengers import Writes
 from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import AllSlots
@@ -149,6 +149,28 @@ def test_a_record_tells_ids_while_they_fit() -> None:
 
     assert told(1_000) is not None
     assert told(10_000) is None
+
+
+async def test_the_producer_ids_of_transactional_ids_are_counted(world: World) -> None:
+    exhausted = Transaction(key=KEY, producer_id=7, epoch=EPOCH_EXHAUSTED, timeout_ms=1_000, updated_ms=0)
+    await world.database.transaction(lambda: store.put(exhausted))
+    await world.service.open()
+    registry = world.service._registry
+
+    def counted() -> int:
+        walked = {cell.txn.producer_id for cell in world.service.all(1)}
+        assert registry.producer_total(1) == len(walked)
+        return len(walked)
+
+    assert counted() == 1
+    again = await world.service.init(KEY, Init(timeout_ms=1_000))
+    assert again.producer.producer_id != 7
+    await world.service.init((1, "other"), Init(timeout_ms=1_000))
+    assert counted() == 2
+    assert registry.producer_total(2) == 0
+    while not await world.service.remove(1, 1):
+        counted()
+    assert counted() == 0
 
 
 async def test_the_epoch_that_fences_the_last_one_is_nobodys(world: World) -> None:

@@ -12,7 +12,7 @@ from itertools import groupby
 from penstock.base.clock import Clock
 from penstock.log import segment_store
 from penstock.log.model import Partition
-from penstock.log.producers import expire
+from penstock.log.producers import silent
 from penstock.log.registry import Registry
 from penstock.log.settings import LiveSettings
 from penstock.metadata.database import Database
@@ -52,17 +52,18 @@ class ProducerExpiry:
 
     async def _expire(self, cluster_id: int, partitions: Sequence[Partition]) -> None:
         before_ms = self._clock.now_ms() - self._settings.of(cluster_id).producer_id_expiration_ms
-        silent = [
+        quiet = [
             partition
             for partition in partitions
             if any(state.last_ms < before_ms for state in partition.producers.values())
         ]
-        if not silent:
+        if not quiet:
             return
-        partition_ids = [partition.partition_id for partition in silent]
+        partition_ids = [partition.partition_id for partition in quiet]
         await self._database.transaction(
             lambda: segment_store.forget_producers(partition_ids, before_ms), background=True
         )
-        self.expired_producers += sum(
-            expire(partition.producers, before_ms, kept=partition.transactions) for partition in silent
-        )
+        for partition in quiet:
+            gone = silent(partition.producers, before_ms, kept=partition.transactions)
+            partition.forget_producers(gone)
+            self.expired_producers += len(gone)
