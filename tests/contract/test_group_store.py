@@ -82,6 +82,18 @@ async def offsets(database, key: Key) -> dict[TopicPartition, Offset]:
     return await database.read(lambda: store.offsets_of(key))
 
 
+async def test_groups_are_counted_and_found(database) -> None:
+    first = journal(database)
+    await first.open()
+    assert first.counts == await database.read(store.count_groups) == {}
+    await first.write([(key, GroupStored(empty())) for key in (A, B, ELSEWHERE)])
+    await first.write([(B, GroupDeleted())])
+    second = journal(database)
+    await second.open()
+    assert second.counts == {1: 1, 2: 1}
+    assert [await database.read(lambda: store.has_group(key)) for key in (A, B)] == [True, False]  # noqa: B023
+
+
 async def test_groups_come_back_as_they_were(database) -> None:
     first = journal(database)
     assert await first.open() == []

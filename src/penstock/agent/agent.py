@@ -611,7 +611,7 @@ class Agent:
         return {
             LimitKey.CONNECTIONS: self.tenancy.counts[cluster_id],
             LimitKey.PARTITIONS: self.registry.partition_total(cluster_id),
-            LimitKey.GROUPS: len(await self.groups.list_groups(cluster_id)),
+            LimitKey.GROUPS: self.groups.count(cluster_id),
             LimitKey.PRODUCER_IDS: self.registry.producer_total(cluster_id),
         }
 

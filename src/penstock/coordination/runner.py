@@ -52,6 +52,15 @@ class _Command(Generic[S, R]):
     if_revision: int | None = None
 
 
+def _always(state: object) -> bool:
+    """Every state is in the store."""
+    return True
+
+
+def _nobody_listens(key: Key, is_there: bool) -> None:
+    pass
+
+
 class _Cell(Generic[S, R]):
     """One key's state in memory."""
 
@@ -82,10 +91,14 @@ class Runner(Generic[S, R]):
 
     def __init__(
         self, *, journal: Journal[S, R], rules: Rules[S, R], clock: Clock, alarms: Alarms, idle_cells_max: int = 4096,
-        keeps_states: bool = False,
+        keeps_states: bool = False, outlives: Callable[[S], bool] = _always,
+        on_presence: Callable[[Key, bool], None] = _nobody_listens,
     ) -> None:  # fmt: skip
         self._journal, self._rules, self._clock, self._alarms = journal, rules, clock, alarms
         self._idle_cells_max, self._keeps_states = idle_cells_max, keeps_states
+        self._outlives, self._on_presence = outlives, on_presence
+        """Whether a state is in the store, so that it is still there when it leaves memory; and who is told when there
+        begins to be a state under a key, and when there is none any more."""
         self._cells: dict[Key, _Cell[S, R]] = {}
         self._idle: OrderedDict[Key, None] = OrderedDict()
         self._staged: dict[Key, _Cell[S, R]] = {}
@@ -161,6 +174,13 @@ class Runner(Generic[S, R]):
             return False, None
         return True, cell.state
 
+    def latest(self, key: Key) -> tuple[bool, S | None]:
+        """The state under a key as the last decision has it, durable or not, if it is in memory: (True, state)."""
+        cell = self._cells.get(key)
+        if cell is None or not cell.loaded:
+            return False, None
+        return True, cell.staged[-1].state if cell.staged else cell.state
+
     def states(self) -> Iterator[tuple[Key, S | None]]:
         """Every state in memory, as in force now."""
         return ((key, cell.state) for key, cell in list(self._cells.items()) if cell.loaded)
@@ -193,7 +213,7 @@ class Runner(Generic[S, R]):
         decision: Decision[S, R] = Decision(state=None)
         if state is not None:
             decision = self._rules.restored(cell.key, state, self._clock.now_ms())
-        self._adopt(cell, decision)
+        self._adopt(cell, decision, is_news=False)
         self._rest(cell)
 
     def _drain(self, cell: _Cell[S, R]) -> None:
@@ -290,8 +310,10 @@ class Runner(Generic[S, R]):
             self._adopt(cell, self._rules.restored(cell.key, cell.state, self._clock.now_ms()))
             self._ring(cell.key)
 
-    def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R]) -> None:
+    def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R], *, is_news: bool = True) -> None:
         """Evolve: the decision is durable, or needs not be."""
+        if is_news and (decision.state is None) != (cell.state is None):
+            self._on_presence(cell.key, decision.state is not None)
         if decision.state is not cell.state or decision.records:
             cell.state = decision.state
             self._last_revision += 1
@@ -333,6 +355,7 @@ class Runner(Generic[S, R]):
             del self._cells[cell.key]
             self._idle.pop(cell.key, None)
             self._staged.pop(cell.key, None)
+            self._left(cell)
         for waiter in list(cell.waiting):
             self._answer(cell, waiter, error)
 
@@ -353,7 +376,14 @@ class Runner(Generic[S, R]):
         self._idle.move_to_end(cell.key)
         while len(self._idle) > self._idle_cells_max:
             key, _ = self._idle.popitem(last=False)
-            self._cells.pop(key).deadlines.clear()
+            oldest = self._cells.pop(key)
+            oldest.deadlines.clear()
+            self._left(oldest)
+
+    def _left(self, cell: _Cell[S, R]) -> None:
+        """A cell is not in memory any more. Unless it is stored, neither is its state anywhere."""
+        if cell.state is not None and not self._outlives(cell.state):
+            self._on_presence(cell.key, False)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -80,6 +80,10 @@ class GroupRules:
                 return streams.restored(state, terms)
         return Decision(state=state)
 
+    def is_stored(self, state: AnyGroup) -> bool:
+        """Whether there is a row of a group. Of all but classic ones there always is."""
+        return state.stored if isinstance(state, Group) else True
+
     # --- Members that speak the classic protocol ---
 
     def join(self, key: Key, group: AnyGroup | None, request: Join, waiter: Waiter, now_ms: int) -> Decision:

@@ -140,11 +140,19 @@ class GroupService:
         """How many groups a virtual cluster may have; None: any number."""
         self.on_deleted: Callable[[Key], Awaitable[None]] = _nothing
         """Told of every group that was deleted, once that is durable."""
-        self._runner: Runner[AnyGroup, Record] = Runner(journal=journal, rules=self._rules, clock=clock, alarms=alarms)
+        self._counts: dict[int, int] = {}
+        """How many groups each virtual cluster has."""
+        self._journal = journal
+        self._runner: Runner[AnyGroup, Record] = Runner(
+            journal=journal, rules=self._rules, clock=clock, alarms=alarms, outlives=self._rules.is_stored,
+            on_presence=self._count,
+        )  # fmt: skip
 
     async def open(self) -> None:
         """Take over the slots and resume groups with members. Until then every request raises `Loading`."""
         await self._runner.open()
+        for cluster_id, count in self._journal.counts.items():
+            self._counts[cluster_id] = self.count(cluster_id) + count
 
     async def close(self) -> None:
         """Finish what was accepted and let everybody go who waits."""
@@ -189,11 +197,22 @@ class GroupService:
     async def make_room(self, key: Key) -> None:
         """Raise `Refused` if there is no such group, and its virtual cluster may not have another one."""
         limit = self.limit(key[0])
-        if limit is None or self._runner.current(key)[1] is not None:
+        if limit is None or self.count(key[0]) < limit:
             return
-        known = {group.group_id for group in await self.list_groups(key[0])}
-        if key[1] not in known and len(known) >= limit:
+        in_memory, group = self._runner.latest(key)
+        if group is None and (in_memory or not await self._database.read(lambda: store.has_group(key))):
             raise Refused(ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} groups, and has them.")
+
+    def count(self, cluster_id: int) -> int:
+        """How many groups a virtual cluster has, as many as `list_groups` would list."""
+        return self._counts.get(cluster_id, 0)
+
+    def _count(self, key: Key, is_there: bool) -> None:
+        count = self.count(key[0]) + (1 if is_there else -1)
+        if count:
+            self._counts[key[0]] = count
+        else:
+            self._counts.pop(key[0], None)
 
     async def join(self, key: Key, request: Join) -> JoinResult:
         """JoinGroup; returns when the rebalance completes."""

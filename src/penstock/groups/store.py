@@ -305,6 +305,17 @@ def list_groups(cluster_id: int) -> Script[list[StoredGroup]]:
     return [StoredGroup(str(row[0]), str(row[1]), str(row[2]), int(row[3]) > 0) for row in rows]
 
 
+def count_groups() -> Script[dict[int, int]]:
+    """How many groups are stored of each virtual cluster."""
+    rows = yield "SELECT cluster_id, COUNT(*) FROM group_ GROUP BY cluster_id", ()
+    return {int(cluster_id): int(count) for cluster_id, count in rows}
+
+
+def has_group(key: Key) -> Script[bool]:
+    """Whether a group is stored."""
+    return bool((yield "SELECT 1 FROM group_ WHERE cluster_id = $1 AND group_id = $2", key))
+
+
 def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
     """All offsets of a group, by topic id and partition."""
     rows = yield (
@@ -375,11 +386,14 @@ class GroupJournal:
         self._writes = GuardedWrites(database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases)
         self._pending: set[Key] = set()
         """Groups that have had offsets of transactions."""
+        self.counts: dict[int, int] = {}
+        """How many groups were stored when the slots were taken, by virtual cluster."""
 
     async def open(self) -> Sequence[tuple[Key, AnyGroup]]:
         """Take the slots; return the groups that have sessions to watch."""
         slots = await self._writes.open()
         self._pending = await self._database.read(lambda: groups_with_pending(slots))
+        self.counts = await self._database.read(count_groups)
         return await self._database.read(lambda: groups_with_members(slots))
 
     async def load(self, key: Key) -> AnyGroup | None:

@@ -334,6 +334,48 @@ def test_idle_states_are_bounded() -> None:
     loop.run(main())
 
 
+def test_whoever_counts_states_is_told_when_there_begins_to_be_one_and_when_there_is_none() -> None:
+    loop, told = SimLoop(1), list[tuple[Key, bool]]()
+    journal = FakeJournal(numbers={A: 100, B: 1})
+    runner: Runner[Tally, Added] = Runner(
+        journal=journal, rules=TallyRules(), clock=LoopClock(), alarms=LoopAlarms(), idle_cells_max=2,
+        outlives=lambda tally: tally.number > 0, on_presence=lambda key, is_there: told.append((key, is_there)),
+    )  # fmt: skip
+
+    def begin(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
+        return Decision(state=state or Tally(), replies=(Reply(waiter, 0),))
+
+    def end(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
+        return Decision(state=None, replies=(Reply(waiter, 0),))
+
+    async def told_by(*rules: object, key: Key = (1, "new")) -> list[tuple[Key, bool]]:
+        told.clear()
+        for rule in rules:
+            await runner.submit(key, rule, int)
+        return list(told)
+
+    async def main() -> None:
+        await runner.open()
+        assert await told_by(look, key=A) == await told_by(add(1), key=B) == [], "they were there"
+        assert await told_by(look, begin, begin, add(1)) == [((1, "new"), True)]
+        del journal.numbers[1, "new"]
+        assert await told_by(end, end) == [((1, "new"), False)]
+        assert await told_by(begin) == [((1, "new"), True)]
+        journal.faults.append(Unavailable("away"))
+        with pytest.raises(Unavailable):
+            await told_by(add(1))
+        assert told == [((1, "new"), False)], "what was only in memory is lost"
+        assert await told_by(begin) == [((1, "new"), True)]
+        told.clear()
+        for number in range(3):
+            await runner.submit((1, f"other {number}"), add(1), int)
+        assert told == [
+            ((1, "other 0"), True), ((1, "other 1"), True), ((1, "new"), False), ((1, "other 2"), True),
+        ], "room was made for others, by what is stored as well"  # fmt: skip
+
+    loop.run(main())
+
+
 def test_requests_before_open_and_after_close() -> None:
     loop = SimLoop(1)
     runner: Runner[Tally, Added] = Runner(
