@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fixtures.clocks import ManualClock
 
+from penstock.agent.following import Following
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
@@ -165,3 +166,40 @@ async def test_clusters_that_go_take_turns_and_none_waits_for_another(database: 
     assert [await chore.run() for _ in range(8)] == [0, 0, 0, 0, 0, 0, 0, AGAIN_S]
     assert steps == ["big", "stuck", "small", "big", "small", "big", "big"]
     assert [cluster.name for cluster in clusters.going()] == ["stuck"]
+
+
+async def test_clusters_of_other_agents_are_followed_without_a_write(database: Any) -> None:
+    one, two = await opened(database, "one"), await opened(database, "two")
+    changed: list[str] = []
+    two.on_change = lambda cluster: changed.append(cluster.name)
+    following = Following(database, {"clusters": two.refresh})
+    await following.look()
+    await one.create_environment("prod")
+    acme = await one.create("acme", "prod", "", {"groups": 3.0})
+    await following.look()
+    assert (two.all(), two.environments()) == (one.all(), one.environments())
+    await one.alter("acme", "theirs", {"groups": None})
+    await following.look()
+    assert (two.limits(acme.cluster_id), changed) == ({}, ["acme", "acme"])
+    await one.begin_deletion("acme")
+    await following.look()
+    assert not two.is_open(acme.cluster_id)
+    assert two.going() == one.going()
+    await one.forget(one.going()[0])
+    again = await one.create("acme", "prod")
+    await following.look()
+    assert two.by_name("acme") == again
+    await two.forget(two.going()[0])
+    assert (two.by_name("acme"), two.going()) == (again, []), "the new one stays"
+    await one.begin_deletion("acme")
+    await one.forget(one.going()[0])
+    await one.delete_environment("prod")
+    await following.look()
+    assert two.environments() == one.environments()
+    assert [cluster.cluster_id for cluster in two.going()] == [again.cluster_id], "what it has of it here is to go"
+    counters = "SELECT name, value FROM counter ORDER BY name"
+    before = await database.statement(counters)
+    changed.clear()
+    await following.look()
+    assert changed == []
+    assert await database.statement(counters) == before

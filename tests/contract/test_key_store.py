@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from penstock.agent.following import versions
 from penstock.base.errors import Conflict
 from penstock.keys import store
 from penstock.keys.model import ClusterKeys, State, WrappedKey
@@ -79,3 +80,22 @@ async def test_erasing_leaves_no_key_of_the_cluster_and_those_of_others(begun: D
     for _ in range(2):
         await begun.transaction(lambda: store.change(KEYS, after))
     assert await begun.read(store.everything) == ([after, other], [theirs])
+
+
+async def test_every_change_of_what_there_is_of_a_cluster_is_told_by_a_counter(begun: Database) -> None:
+    seen: list[int] = []
+
+    async def is_new() -> bool:
+        version = (await begun.read(lambda: versions(("cluster keys",))))["cluster keys"]
+        seen.append(version)
+        return version not in seen[:-1]
+
+    assert await is_new()
+    erased = replace(KEYS, state=State.ERASED, master_key_id="")
+    for script in (store.change(KEYS, ROTATED, (SECOND,)), store.change(ROTATED, erased), store.remove(7)):
+        await begun.transaction(lambda: script)  # noqa: B023
+        assert await is_new()
+        assert not await is_new()
+    with pytest.raises(Conflict):
+        await begun.transaction(lambda: store.change(KEYS, ROTATED))
+    assert not await is_new()

@@ -452,7 +452,15 @@ class Agent:
 
     def _follow(self) -> None:
         """Let what other agents change count here as well."""
-        following = Following(self.database, {"acl": self.acls.refresh, "quota": self.quotas.refresh})
+        following = Following(
+            self.database,
+            {
+                "acl": self.acls.refresh,
+                "quota": self.quotas.refresh,
+                "clusters": self.clusters.refresh,
+                "cluster keys": self.keys.refresh,
+            },
+        )
         task = asyncio.get_running_loop().create_task(following.watch())
 
         async def stop() -> None:

@@ -1,8 +1,8 @@
-"""What other agents have changed of access and quotas is in force here soon after.
+"""What other agents have changed of access, quotas, virtual clusters and their keys is in force here soon after.
 
-Agents that share a database keep ACLs and quotas in memory, each its own. One query a second asks how often either has
-changed; only then is more read, and nothing is ever written. Users, keys and tokens need none of it: they are looked up
-each time. An agent that is alone does not ask.
+Agents that share a database keep these in memory, each its own. One query a second asks how often each of them has
+changed; only then is more read, and nothing is ever written. Users, API keys and tokens need none of it: they are
+looked up each time. An agent that is alone does not ask.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Following:
                 await self.look()
             except PlatformError as problem:
                 if not self._is_failing:
-                    _log.warning("what other agents have changed of access and quotas cannot be read: %s", problem)
+                    _log.warning("what other agents have changed cannot be read: %s", problem)
                 self._is_failing = True
             else:
                 self._is_failing = False

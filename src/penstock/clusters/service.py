@@ -45,6 +45,22 @@ class Clusters:
         for cluster in stored.clusters:
             self._put(cluster)
 
+    async def refresh(self) -> None:
+        """Have in memory what another agent has changed.
+
+        What it has removed altogether is removed from this agent's memory by the same steps.
+        """
+        async with self._lock:
+            stored = await self._database.read(store.load)
+            self._environments = {environment.name: environment for environment in stored.environments}
+            found = {cluster.cluster_id for cluster in stored.clusters}
+            for cluster in list(self._by_id.values()):
+                if cluster.cluster_id not in found and cluster.state is State.ACTIVE:
+                    self._put(replace(cluster, deleted_ms=self._clock.now_ms()))
+            for cluster in stored.clusters:
+                if cluster != self._by_id.get(cluster.cluster_id):
+                    self._put(cluster)
+
     async def close(self) -> None:
         """Wait for the changes that are under way; their callers may be gone."""
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -163,7 +179,9 @@ class Clusters:
         async with self._lock:
             await self._durably(lambda: store.forget(cluster.cluster_id))
             self._by_id.pop(cluster.cluster_id, None)
-            self._by_name.pop(cluster.name, None)
+            called = self._by_name.get(cluster.name)
+            if called is not None and called.cluster_id == cluster.cluster_id:
+                del self._by_name[cluster.name]  # Else another agent has made one of that name.
 
     async def create_environment(self, name: str) -> None:
         """Make an environment. Raises `InvalidRequest` and its kinds."""

@@ -1,4 +1,7 @@
-"""The SQL of virtual clusters and environments. Every script leaves the same behind when it is run again at once."""
+"""The SQL of virtual clusters and environments. Every script leaves the same behind when it is run again at once.
+
+Each change moves the counter `clusters`: whoever keeps them in memory knows by it that they have changed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ from penstock.base.context import DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID
 from penstock.clusters.model import Cluster, Environment
 from penstock.metadata.database import Script
 
+_CHANGED = (
+    "INSERT INTO counter (name, value) VALUES ('clusters', 1)"
+    " ON CONFLICT (name) DO UPDATE SET value = counter.value + 1"
+)
 _CLUSTER = "cluster_id, name, kafka_id, created_ms, environment, description, encryption, deleted_ms"
 
 
@@ -61,6 +68,7 @@ def create(
     now_ms: int,
 ) -> Script[int | None]:  # fmt: skip
     """Write a new cluster; its id, or None when the name is another's or the environment is gone."""
+    yield _CHANGED, ()
     # An update, so that the environment is not deleted before this is done.
     there = yield "UPDATE environment SET name = name WHERE name = $1 RETURNING name", (environment,)
     if not there:
@@ -81,6 +89,7 @@ def create(
 
 def alter(cluster_id: int, description: str | None, limits: Mapping[str, float | None]) -> Script[None]:
     """Change what is said of a cluster and its limits; None leaves the description, and takes a limit away."""
+    yield _CHANGED, ()
     if description is not None:
         yield "UPDATE cluster SET description = $2 WHERE cluster_id = $1", (cluster_id, description)
     for key, value in limits.items():
@@ -100,6 +109,7 @@ def _set_limits(cluster_id: int, limits: Mapping[str, float]) -> Script[None]:
 
 def begin_deletion(cluster_id: int, now_ms: int) -> Script[None]:
     """A cluster goes; from now on it is not to be reached."""
+    yield _CHANGED, ()
     yield (
         "UPDATE cluster SET deleted_ms = $2 WHERE cluster_id = $1 AND deleted_ms IS NULL", (cluster_id, now_ms)
     )  # fmt: skip
@@ -107,12 +117,14 @@ def begin_deletion(cluster_id: int, now_ms: int) -> Script[None]:
 
 def forget(cluster_id: int) -> Script[None]:
     """A cluster is gone: nothing it held is left."""
+    yield _CHANGED, ()
     yield "DELETE FROM cluster_limit WHERE cluster_id = $1", (cluster_id,)
     yield "DELETE FROM cluster WHERE cluster_id = $1 AND deleted_ms IS NOT NULL", (cluster_id,)
 
 
 def create_environment(environment: Environment) -> Script[bool]:
     """Write a new environment; False if there is one of that name."""
+    yield _CHANGED, ()
     rows = yield (
         "INSERT INTO environment (name, created_ms) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING name",
         (environment.name, environment.created_ms),
@@ -122,6 +134,7 @@ def create_environment(environment: Environment) -> Script[bool]:
 
 def forget_environment(name: str) -> Script[bool]:
     """Remove an environment; False if it has clusters."""
+    yield _CHANGED, ()
     rows = yield (
         "DELETE FROM environment WHERE name = $1"
         " AND NOT EXISTS (SELECT 1 FROM cluster WHERE cluster.environment = environment.name) RETURNING name",

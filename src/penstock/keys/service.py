@@ -17,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
@@ -48,6 +48,8 @@ ATTEMPTS = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 30.0
 _QUIET_S = 1.0
 """After a failure the service is not asked again for this long: whoever reads gets the failure at once."""
+_SHORT_S = 0.5
+"""How long what another agent has changed waits for the key service."""
 OPEN_S = 5.0
 """How long a start waits for the key service."""
 _log = logging.getLogger(__name__)
@@ -343,11 +345,36 @@ class DataKeys:
 
     # ---- state -----------------------------------------------------------------------------------------------
 
+    async def refresh(self) -> None:
+        """Have in memory what another agent has changed. Raises `Unavailable` while keys are being changed here."""
+        if self._changing.locked():
+            raise Unavailable("keys are being changed")
+        async with self._changing:
+            await self._load()
+
     async def _load(self) -> None:
+        """Load what is stored while nothing is changed here."""
         clusters, keys = await self._database.read(store.everything)
+        self._revision += 1
         self._wrapped = {key.key_id: key for key in keys}
+        for cluster_id in self.clusters.keys() - {cluster.cluster_id for cluster in clusters}:
+            # Another agent has removed it. It stays locked here until nothing is left of the cluster.
+            self._apply(transitions.erased(self.clusters[cluster_id]))
         for cluster in clusters:
-            self._apply(cluster)
+            if cluster.state is not State.ON:
+                self._apply(cluster)
+        await self._prepare(cluster for cluster in clusters if cluster.cluster_id in self.current)
+        for cluster in clusters:
+            if cluster.state is State.ON:
+                self._apply(cluster)
+
+    async def _prepare(self, clusters: Iterable[ClusterKeys]) -> None:
+        """Where another key seals from now on, have it before nothing can be sealed without it, if that is soon."""
+        fresh = [keys.current_key_id for keys in clusters if keys.current_key_id not in self._cached]
+        if fresh:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_SHORT_S):
+                    await asyncio.gather(*(self.ready((key_id,)) for key_id in fresh), return_exceptions=True)
 
     def _apply(self, keys: ClusterKeys) -> None:
         """Let memory follow the database."""
@@ -370,9 +397,10 @@ class DataKeys:
 
     def _drop(self, cluster_id: int) -> None:
         """Nobody gets a key of the cluster any more."""
-        for key_id in [key_id for key_id, key in self._wrapped.items() if key.cluster_id == cluster_id]:
-            del self._wrapped[key_id]
-            self._cached.pop(key_id, None)
+        keys: tuple[dict[int, Any], ...] = (self._wrapped, self._cached)
+        for known in keys:  # Of one that another agent has erased, only the latter has any.
+            for key_id in [key_id for key_id, key in known.items() if key.cluster_id == cluster_id]:
+                del known[key_id]
         self.on_erased(cluster_id)
 
     def _waiting(self) -> list[int]:

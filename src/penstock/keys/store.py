@@ -1,4 +1,7 @@
-"""The SQL of keys. Every script leaves the same behind when it is run again at once."""
+"""The SQL of keys. Every script leaves the same behind when it is run again at once.
+
+Each change of what there is of a cluster moves the counter `cluster keys`: whoever keeps them in memory knows by it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,10 @@ from penstock.base.errors import Conflict
 from penstock.keys.model import ClusterKeys, State, WrappedKey
 from penstock.metadata.database import Script
 
+_CHANGED = (
+    "INSERT INTO counter (name, value) VALUES ('cluster keys', 1)"
+    " ON CONFLICT (name) DO UPDATE SET value = counter.value + 1"
+)
 _KEYS = "cluster_id, state, master_key_id, current_key_id, retired_master_key_id"
 _KEY = "key_id, cluster_id, master_key_id, wrapped, created_ms"
 
@@ -24,6 +31,7 @@ def everything() -> Script[tuple[list[ClusterKeys], list[WrappedKey]]]:
 
 def begin(keys: ClusterKeys, first: WrappedKey) -> Script[None]:
     """A cluster gets its first keys; raise `Conflict` if it has some."""
+    yield _CHANGED, ()
     rows = yield "SELECT current_key_id FROM cluster_keys WHERE cluster_id = $1", (keys.cluster_id,)
     if rows and rows[0][0] != first.key_id:
         raise Conflict("the cluster has keys already")
@@ -37,6 +45,7 @@ def begin(keys: ClusterKeys, first: WrappedKey) -> Script[None]:
 def change(before: ClusterKeys, after: ClusterKeys, put: Sequence[WrappedKey] = ()) -> Script[None]:
     """Another state of a cluster's keys, with the data keys that are new or wrapped anew; raise `Conflict` if the
     keys are not any more what the change was decided on."""
+    yield _CHANGED, ()
     rows = yield f"SELECT {_KEYS} FROM cluster_keys WHERE cluster_id = $1", (before.cluster_id,)
     if tuple(rows[0] if rows else ()) not in (_row(before), _row(after)):
         raise Conflict("the keys of the cluster have changed meanwhile")
@@ -53,6 +62,7 @@ def change(before: ClusterKeys, after: ClusterKeys, put: Sequence[WrappedKey] = 
 
 def remove(cluster_id: int) -> Script[None]:
     """Of a cluster whose keys were erased: nothing is left to tell."""
+    yield _CHANGED, ()
     yield "DELETE FROM cluster_keys WHERE cluster_id = $1 AND state = $2", (cluster_id, int(State.ERASED))
 
 

@@ -9,6 +9,7 @@ import pytest
 from fixtures.clocks import ManualClock
 from fixtures.key_services import FakeKeyService
 
+from penstock.agent.following import Following
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.keys.model import KeysErased, Lock, State
@@ -353,6 +354,54 @@ async def test_a_key_that_another_process_made_is_found(world: World) -> None:
     assert third.clusters[1].current_key_id == made.key_id
     await other.close()
     await third.close()
+
+
+async def test_what_another_process_does_to_keys_is_followed(world: World) -> None:
+    other = World(world.database, world.service, 2)
+    told: list[int] = []
+    other.keys.on_erased = told.append
+    following = Following(world.database, {"cluster keys": other.keys.refresh})
+    await following.look()
+    for cluster_id in (1, 2, 3):
+        await world.keys.encrypt(cluster_id)
+    await following.look()
+    await until(lambda: set(other.keys.current) == {1, 2, 3})
+    first = other.keys.current[1]
+    await world.keys.rotate(1)
+    await following.look()
+    assert other.keys.current[1] == world.keys.current[1] != first
+    assert other.keys.locked == {}, "it was there before it was needed"
+    assert await world.keys.erase(1)
+    await following.look()
+    assert (told, other.keys.locked, set(other.keys.current)) == ([1], {1: Lock.ERASED}, {2, 3})
+    for key in (first, world.keys.current.get(1, first)):
+        assert other.keys.peek(key.key_id) is None
+        with pytest.raises(KeysErased):
+            await other.keys.ready((key.key_id,))
+    assert not await removed(world, 2)
+    await until(lambda: world.keys.clusters[2].state is State.ERASED)
+    for cluster_id in (1, 2):
+        assert await removed(world, cluster_id)
+    await following.look()
+    assert (told, other.keys.locked) == ([1, 2], {1: Lock.ERASED, 2: Lock.ERASED})
+    for cluster_id in (1, 2):
+        assert await removed(other, cluster_id), "its part of the cluster is gone as well"
+    assert (set(other.keys.clusters), other.keys.locked) == ({3}, {})
+    assert other.keys.peek(other.keys.current[3].key_id) is not None
+    await other.keys.close()
+
+
+async def test_while_keys_are_changed_here_others_changes_wait(world: World) -> None:
+    await world.keys.encrypt(1)
+    world.service.hangs = True
+    changing = asyncio.ensure_future(world.keys.rotate(1))
+    await until(lambda: world.keys._changing.locked())
+    with pytest.raises(Unavailable):
+        await world.keys.refresh()
+    changing.cancel()
+    await asyncio.gather(changing, return_exceptions=True)
+    await world.keys.refresh()
+    assert set(world.keys.current) == {1}
 
 
 def _rows(sql: str) -> Any:
