@@ -58,7 +58,7 @@ async def test_adopted_objects_lose_nothing(world: World) -> None:
         wal_plan.LONG_BYTES = writer.LONG_BYTES
 
 
-@simulate(seeds=20, reach=("killed", "objects: after", "compacted", "rotated", "keys away"))
+@simulate(seeds=40, reach=("killed", "objects: after", "compacted", "rotated", "keys away"))
 async def test_sealed_logs_lose_nothing(world: World) -> None:
     """The cluster is encrypted, its keys change, and the key service is not always there."""
     world.upkeep, world.key_service = EAGER, FakeKeyService()
