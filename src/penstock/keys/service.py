@@ -159,15 +159,8 @@ class DataKeys:
         return self._keep(DataKey(key_id, wrapped.cluster_id, secret))
 
     async def _look_again(self) -> None:
-        """Load what is stored while changes may be made here, and without undoing them."""
-        while True:
-            before = self._revision
-            clusters, keys = await self._database.read(store.everything)
-            if before == self._revision:
-                break
-        self._revision += 1
-        self._wrapped = {key.key_id: key for key in keys}
-        for cluster in clusters:
+        """Load what is stored while changes may be made here."""
+        for cluster in await self._read_stored():
             self._apply(cluster)
 
     def _keep(self, key: DataKey) -> DataKey:
@@ -352,11 +345,20 @@ class DataKeys:
         async with self._changing:
             await self._load()
 
-    async def _load(self) -> None:
-        """Load what is stored while nothing is changed here."""
-        clusters, keys = await self._database.read(store.everything)
+    async def _read_stored(self) -> list[ClusterKeys]:
+        """The keys of all clusters, with their data keys taken over; what was read before a change undoes none."""
+        while True:
+            before = self._revision
+            clusters, keys = await self._database.read(store.everything)
+            if before == self._revision:
+                break
         self._revision += 1
         self._wrapped = {key.key_id: key for key in keys}
+        return clusters
+
+    async def _load(self) -> None:
+        """Load what is stored while nothing is changed here."""
+        clusters = await self._read_stored()
         for cluster_id in self.clusters.keys() - {cluster.cluster_id for cluster in clusters}:
             # Another agent has removed it. It stays locked here until nothing is left of the cluster.
             self._apply(transitions.erased(self.clusters[cluster_id]))
