@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 from statistics import median
 
 SYNC_PROBES = 200
+WRITE_PROBES = 256
+WRITE_PROBE_BYTES = 512 * 1024
 
 
 def describe(checkout: Path, data_directory: Path) -> dict[str, str | int | float]:
@@ -28,6 +31,7 @@ def describe(checkout: Path, data_directory: Path) -> dict[str, str | int | floa
         "load_average_1m": os.getloadavg()[0],
         "fsync_p50_ms": round(median(probes_ms), 3),
         "fsync_p99_ms": round(sorted(probes_ms)[int(0.99 * len(probes_ms))], 3),
+        "synced_mb_per_s": round(probe_synced_mb_per_s(data_directory)),
     }
 
 
@@ -39,6 +43,28 @@ def probe_sync_ms(directory: Path) -> list[float]:
         os.pwrite(file, bytes(4096 * SYNC_PROBES), 0)
         os.fsync(file)
         return [_timed_write_ms(file, number) for number in range(SYNC_PROBES)]
+    finally:
+        os.close(file)
+        path.unlink()
+
+
+def probe_synced_mb_per_s(directory: Path) -> float:
+    """Write 512 KiB at a time around the page cache, each synced: what a log that syncs can get, if it writes once."""
+    path = directory / "write-probe"
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    size = WRITE_PROBES * WRITE_PROBE_BYTES
+    try:
+        for _ in range(WRITE_PROBES):
+            os.write(file, bytes(WRITE_PROBE_BYTES))
+        os.fsync(file)
+        os.close(file)
+        file = os.open(path, os.O_RDWR | os.O_DSYNC | getattr(os, "O_DIRECT", 0))
+        with mmap.mmap(-1, WRITE_PROBE_BYTES) as page_aligned:
+            page_aligned.write(os.urandom(WRITE_PROBE_BYTES))
+            begun = time.perf_counter()
+            for number in range(WRITE_PROBES):
+                os.pwrite(file, page_aligned, number * WRITE_PROBE_BYTES)
+            return size / (time.perf_counter() - begun) / 1e6
     finally:
         os.close(file)
         path.unlink()

@@ -101,7 +101,14 @@ def _failures(measurement: Measurement) -> list[str]:
 
 
 def _circumstances(measurements: Sequence[Measurement]) -> str:
-    head = ("work", "when (UTC)", "commit", "scale, repeats", "others' CPU, cores (median, worst)", "fsync p50, p99")
+    head = (
+        "work",
+        "when (UTC)",
+        "commit",
+        "scale, repeats",
+        "others' CPU, cores (median, worst)",
+        "fsync p50, p99; synced writes of 512 KiB",
+    )
     lines = [_circumstance(each) for each in measurements]
     machines = {_machine(each) for each in measurements}
     return "\n".join(f"- {machine}" for machine in sorted(machines)) + "\n\n" + _table(head, lines)
@@ -112,6 +119,8 @@ def _circumstance(measurement: Measurement) -> tuple[str, ...]:
     noise = sorted(run.others_cores for run in runs) or [0.0]
     commit = f"{about['commit']}{' + changes' if about['modified'] == 'yes' else ''}"
     syncs = f"{about['fsync_p50_ms']} ms, {about['fsync_p99_ms']} ms"
+    if "synced_mb_per_s" in about:
+        syncs += f"; {about['synced_mb_per_s']} MB/s"
     repeats = max((run.repeat for run in runs), default=-1) + 1
     loudness = f"{noise[len(noise) // 2]:.2f}, {noise[-1]:.2f}"
     return measurement.result.row.title, measurement.at, commit, f"{about['scale']}, {repeats}", loudness, syncs

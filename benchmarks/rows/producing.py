@@ -5,7 +5,8 @@ from __future__ import annotations
 from benchmarks.bench import Bench, costs
 from benchmarks.model import Figures, Goal, Row, Target, Variant
 
-PAIR = (Variant.KAFKA, Variant.PENSTOCK_DISK)
+VARIANTS = (Variant.KAFKA, Variant.PENSTOCK_DISK, Variant.PENSTOCK_PROCESS)
+"""With `process`, which has no target, it can be seen what is the disk's."""
 
 
 def produce(bench: Bench, variant: Variant, batch_bytes: int) -> Figures:
@@ -36,7 +37,7 @@ def send_one_records(bench: Bench, variant: Variant, connections: int) -> Figure
 PRODUCE_16K = Row(
     name="produce-16k",
     title="produce 1 KiB records, 16 KiB batches, idempotent, acks=all",
-    variants=PAIR,
+    variants=VARIANTS,
     measure=lambda bench, variant: produce(bench, variant, 16_384),
     shown=("mb_per_s", "cpu_s_per_gb", "cpu_s_per_gb_settled"),
     targets=(
@@ -48,7 +49,7 @@ PRODUCE_16K = Row(
 PRODUCE_1M = Row(
     name="produce-1m",
     title="produce 1 KiB records, 1 MB batches, idempotent, acks=all",
-    variants=PAIR,
+    variants=VARIANTS,
     measure=lambda bench, variant: produce(bench, variant, 1_000_012),
     shown=("mb_per_s", "cpu_s_per_gb", "cpu_s_per_gb_settled"),
     targets=(
