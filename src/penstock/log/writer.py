@@ -594,19 +594,14 @@ def _next_turn(callback: Callable[[], None]) -> None:
 
 def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
     """What an arena does before it uses a chunk again: its spans are no longer in memory."""
+    shortened: dict[Partition, None] = {}
     for partition, span in tenants:
-        _forget(partition, span)
-
-
-def _forget(partition: Partition, span: Span) -> None:
-    span.view = None
-    if span.location is not None:
-        return
-    spans = partition.spans
-    gone = 0
-    while gone < len(spans) and spans[gone].location is None and spans[gone].view is None:
-        gone += 1
-    del spans[:gone]
+        span.view = None
+        if span.location is None:
+            shortened[partition] = None
+    # Once for all of them: a partition can have tens of thousands of spans, which move up each time.
+    for partition in shortened:
+        partition.drop_lost_spans()
 
 
 def _fitting(pending: list[Waiting], room_bytes: int) -> int:
