@@ -481,9 +481,9 @@ class Connection:
             self.close()
 
     def _send(self) -> None:
-        out = self._out
+        out, now = self._out, self._server.now()
         while out:
-            sent = send_first(self._sock, out, self.out_bytes)
+            sent = send_first(self._sock, out, self.out_bytes, now)
             self.out_bytes -= sent
             self.stalled_since = None
             if drop_sent(out, sent):

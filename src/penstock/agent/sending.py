@@ -20,6 +20,8 @@ PREFETCH_S = 0.005
 """How long to give the kernel to have in memory what is sent next."""
 _PREFETCHES = 100
 """How often, before its disk is waited for after all."""
+CACHED_FOR_S = 0.1
+"""How long what was seen in the cache is taken to be there still. Asking costs a system call for each 128 KiB."""
 _IOV_MAX = 512
 _JOIN_BELOW_BYTES = 64 * 1024
 
@@ -36,11 +38,11 @@ class Uncached(Exception):
     """What is sent next has to be read from a disk first, which the kernel was asked to do."""
 
 
-def send_first(sink: Sink, out: Output, out_bytes: int) -> int:
-    """Send what comes first, as much of it as one call can; how much that was."""
+def send_first(sink: Sink, out: Output, out_bytes: int, now: float) -> int:
+    """Send what comes first, as much of it as one call can; how much that was. `now` is in seconds."""
     first = out[0]
     if isinstance(first, FilePiece):
-        return _send_piece(sink, first, out)
+        return _send_piece(sink, first, out, now)
     if len(out) == 1:
         return sink.send(first)
     buffers: list[Buffer] = []
@@ -69,12 +71,15 @@ def drop_sent(out: Output, sent: int) -> bool:
     return bool(sent)
 
 
-def _send_piece(sink: Sink, piece: FilePiece, out: Output) -> int:
+def _send_piece(sink: Sink, piece: FilePiece, out: Output, now: float) -> int:
     if type(sink) is not socket.socket:
         loaded = out[0] = piece.load()
         return sink.send(loaded)
-    if piece.prefetches < _PREFETCHES and not piece.is_cached():
-        # Its client was so slow that the kernel has dropped it.
-        piece.prefetch()
-        raise Uncached
+    if piece.seen_cached_at is None or now - piece.seen_cached_at > CACHED_FOR_S:
+        if piece.is_cached():
+            piece.seen_cached_at = now
+        elif piece.prefetches < _PREFETCHES:
+            # Its client was so slow that the kernel has dropped it.
+            piece.prefetch()
+            raise Uncached
     return piece.send_to(sink.fileno())

@@ -38,12 +38,14 @@ class _Descriptor:
 class FilePiece:
     """A stretch of an open file. It has a length as buffers have one, and a rest instead of slices."""
 
-    __slots__ = ("_descriptor", "_length", "_start", "prefetches")
+    __slots__ = ("_descriptor", "_length", "_start", "prefetches", "seen_cached_at")
 
-    def __init__(self, descriptor: _Descriptor, start: int, length: int) -> None:
+    def __init__(self, descriptor: _Descriptor, start: int, length: int, seen_cached_at: float | None = None) -> None:
         self._descriptor, self._start, self._length = descriptor, start, length
         self.prefetches = 0
         """How often the kernel was asked to have it in memory."""
+        self.seen_cached_at = seen_cached_at
+        """When whoever sends it has seen all of it in memory, by their clock."""
 
     @classmethod
     def of(cls, fd: int, start: int, length: int) -> FilePiece:
@@ -55,7 +57,7 @@ class FilePiece:
 
     def rest(self, sent: int) -> FilePiece:
         """What is left when so many bytes are sent."""
-        return FilePiece(self._descriptor, self._start + sent, self._length - sent)
+        return FilePiece(self._descriptor, self._start + sent, self._length - sent, self.seen_cached_at)
 
     def is_cached(self) -> bool:
         """Whether the kernel most likely has all of it in memory."""

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.agent.sending import Output, Uncached, drop_sent, send_first
+from penstock.agent.sending import CACHED_FOR_S, Output, Uncached, drop_sent, send_first
 from penstock.storage.pieces import FilePiece, is_cached
 
 SIZE = 300_000
+NOW = 10.0
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def deliver(out: Output, ours: socket.socket, theirs: socket.socket) -> bytes:
     received = bytearray()
     while out:
         try:
-            drop_sent(out, send_first(ours, out, sum(map(len, out))))
+            drop_sent(out, send_first(ours, out, sum(map(len, out)), NOW))
         except BlockingIOError:
             received += theirs.recv(100_000)
         except Uncached:
@@ -82,9 +83,27 @@ def test_what_the_kernel_has_dropped_is_fetched_before_it_is_sent(
             pytest.skip("this file system keeps what it is told to drop")
     out: Output = deque((piece,))
     with pytest.raises(Uncached):
-        send_first(ends[0], out, SIZE)
+        send_first(ends[0], out, SIZE, NOW)
     assert piece.prefetches == 1
     assert deliver(out, *ends) == body
+
+
+def test_a_client_that_was_slow_does_not_make_anybody_wait_for_a_disk(
+    path: Path, ends: tuple[socket.socket, socket.socket]
+) -> None:
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    out: Output = deque((piece_of(path, 0, SIZE),))
+    drop_sent(out, send_first(ends[0], out, SIZE, NOW))
+    rest = out[0]
+    assert isinstance(rest, FilePiece)
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if is_cached(file.fileno(), 0, SIZE):
+            pytest.skip("this file system keeps what it is told to drop")
+    with pytest.raises(BlockingIOError):  # It was there a moment ago: not asked again for every part of it.
+        send_first(ends[0], out, len(rest), NOW + CACHED_FOR_S / 2)
+    with pytest.raises(Uncached):
+        send_first(ends[0], out, len(rest), NOW + 2 * CACHED_FOR_S)
 
 
 def test_a_file_that_got_shorter_ends_the_connection(path: Path, ends: tuple[socket.socket, socket.socket]) -> None:
@@ -92,7 +111,7 @@ def test_a_file_that_got_shorter_ends_the_connection(path: Path, ends: tuple[soc
     piece.prefetches = 1_000
     os.truncate(path, 0)
     with pytest.raises(OSError, match="shorter"):
-        send_first(ends[0], deque((piece,)), 20)
+        send_first(ends[0], deque((piece,)), 20, NOW)
 
 
 def test_through_anything_but_a_socket_files_are_read(
