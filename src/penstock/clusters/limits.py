@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from penstock.base.context import PERMANENT_CLUSTER_IDS
 from penstock.base.errors import InvalidRequest
 
 Limits = Mapping[str, float]
@@ -70,12 +69,3 @@ def changed_limits(limits: Limits, changes: Mapping[str, float | None]) -> Limit
             raise InvalidRequest(f"{key} is a whole number from {rule.minimum} to {rule.maximum}")
         after[key] = value
     return after
-
-
-def has_room(cluster_id: int, has: int, left: int, more: int = 1) -> bool:
-    """Whether a cluster that has so many of something that all share may have more of what is left.
-
-    A tenant's never has more than it leaves to others: one alone gets a half, two get a third each. What the
-    deployment's own may have is not bounded by that.
-    """
-    return left >= (more if cluster_id in PERMANENT_CLUSTER_IDS else has + more)

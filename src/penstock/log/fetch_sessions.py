@@ -2,18 +2,19 @@
 
 A session is soft state of one agent. Losing it costs its client one full request: it is told 70 and starts anew.
 When all slots are taken by sessions in use, or sessions hold too many partitions, a new one is refused by the id 0,
-and the client goes on without. No tenant takes all slots or partitions: its own sessions make room for its new ones.
+and the client goes on without. Slots and partitions are shared fairly among virtual clusters: what nobody uses any more
+makes room first, a cluster's own before that of others, then a session of whoever has most.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from penstock.base.clock import Clock, SteadyClock
-from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, PERMANENT_CLUSTER_IDS
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
 from penstock.base.randomness import Randomness
-from penstock.clusters.limits import has_room
+from penstock.clusters.sharing import Shared
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -23,7 +24,8 @@ NO_SESSION = 0
 FINAL_EPOCH = -1
 INITIAL_EPOCH = 0
 MIN_EVICTION_MS = 120_000
-"""A session that was used within this time is not pushed out for another one, as in Kafka."""
+"""A session that was used within this time is not pushed out for another one, as in Kafka; except that one of a cluster
+that has more makes room for one of a cluster that has less."""
 
 SESSION_MAX_PARTITIONS = 50_000
 ALL_MAX_PARTITIONS = 500_000
@@ -106,12 +108,11 @@ class FetchSessions:
 
     def __init__(self, *, slots: int, clock: Clock, randomness: Randomness) -> None:
         # Whoever sets the wall clock neither pushes out sessions in use nor keeps those that nobody uses.
-        self._slots, self._clock, self._randomness = slots, SteadyClock(clock), randomness
+        self._clock, self._randomness = SteadyClock(clock), randomness
+        self._slots, self._partitions = Shared(slots), Shared(ALL_MAX_PARTITIONS)
         self._sessions: OrderedDict[int, Session] = OrderedDict()
-        self._partitions = 0
-        self._sessions_of: Counter[int] = Counter()
-        """By virtual cluster, as are partitions."""
-        self._partitions_of: Counter[int] = Counter()
+        """By id, the one that was not used for longest first; as are those of each cluster."""
+        self._of_cluster: dict[int, OrderedDict[int, Session]] = {}
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -133,7 +134,7 @@ class FetchSessions:
             session = self._open(by_id, owner, len(wanted)) if len(wanted) <= SESSION_MAX_PARTITIONS else None
             if session is not None:
                 session.wanted.update(((want.topic, want.index), want) for want in wanted)
-                self._count(owner, len(session.wanted))
+                self._partitions.take(owner[0], len(wanted))
             return session, wanted, True
         session = self._continue(request, by_id, owner)
         if not session.wanted:  # Its client has let go of everything: it is over, and the client told so by the id 0.
@@ -141,49 +142,47 @@ class FetchSessions:
             return None, [], False
         return session, list(session.wanted.values()), False
 
-    def _has_room_for(self, owner: Owner, partitions: int) -> bool:
-        return has_room(owner[0], self._partitions_of[owner[0]], ALL_MAX_PARTITIONS - self._partitions, partitions)
-
-    def _count(self, owner: Owner, partitions: int) -> None:
-        self._partitions += partitions
-        self._partitions_of[owner[0]] += partitions
-        if not self._partitions_of[owner[0]]:
-            del self._partitions_of[owner[0]]
-
     def _drop_own(self, session_id: int, owner: Owner) -> None:
         session = self._sessions.get(session_id)
         if session is not None and session.owner == owner:
             self.drop(session_id)
 
     def _open(self, by_id: bool, owner: Owner, partitions: int) -> Session | None:
-        now_ms = self._clock.now_ms()
-        while not (
-            has_room(owner[0], self._sessions_of[owner[0]], self._slots - len(self._sessions))
-            and self._has_room_for(owner, partitions)
-        ):
-            idle = self._last_used(owner[0])
-            if idle is None or now_ms - idle.last_used_ms < MIN_EVICTION_MS:
-                return None
-            self.drop(idle.session_id)
+        if not self._make_room(owner[0], 1, partitions):
+            return None
         while True:
             session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
             if session_id and session_id not in self._sessions:
                 break
-        session = self._sessions[session_id] = Session(session_id, owner, by_id=by_id, now_ms=now_ms)
-        self._sessions_of[owner[0]] += 1
+        session = Session(session_id, owner, by_id=by_id, now_ms=self._clock.now_ms())
+        self._sessions[session_id] = self._of_cluster.setdefault(owner[0], OrderedDict())[session_id] = session
+        self._slots.take(owner[0], 1)
         return session
 
-    def _last_used(self, cluster_id: int) -> Session | None:
-        """The session that makes room for a cluster's new one: of its own, or, when all slots are taken and the one
-        that was not used for longest is of a cluster that has more, that one."""
-        oldest = next(iter(self._sessions.values()), None)
-        is_full = len(self._sessions) >= self._slots
-        if oldest is None or (is_full and self._may_push_out(cluster_id, oldest.owner[0])):
-            return oldest
-        return next((session for session in self._sessions.values() if session.owner[0] == cluster_id), None)
+    def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> bool:
+        """Whether a cluster may have so many more sessions and partitions. Those that have to go for that are gone."""
+        while self._slots.left < sessions or self._partitions.left < partitions:
+            idle = self._idle(cluster_id)
+            if idle is None:
+                break
+            self.drop(idle.session_id)
+        if not (self._slots.may_have(cluster_id, sessions) and self._partitions.may_have(cluster_id, partitions)):
+            return False
+        while self._slots.left < sessions:
+            self.drop(next(iter(self._of_cluster[self._slots.richest(cluster_id)])))
+        while self._partitions.left < partitions:
+            of_richest = self._of_cluster[self._partitions.richest(cluster_id)].values()
+            self.drop(max(of_richest, key=lambda session: len(session.wanted)).session_id)  # Few have to begin anew.
+        return True
 
-    def _may_push_out(self, cluster_id: int, other: int) -> bool:
-        return cluster_id in PERMANENT_CLUSTER_IDS or self._sessions_of[other] > self._sessions_of[cluster_id]
+    def _idle(self, cluster_id: int) -> Session | None:
+        """A session that nobody uses any more, one of the cluster itself if there is one."""
+        now_ms = self._clock.now_ms()
+        for sessions in (self._of_cluster.get(cluster_id, self._sessions), self._sessions):
+            oldest = next(iter(sessions.values()), None)
+            if oldest is not None and now_ms - oldest.last_used_ms >= MIN_EVICTION_MS:
+                return oldest
+        return None
 
     def _continue(self, request: FetchRequest, by_id: bool, owner: Owner) -> Session:
         session = self._sessions.get(request.session_id)
@@ -196,6 +195,7 @@ class FetchSessions:
         session.epoch = session.epoch % 0x7FFFFFFF + 1
         session.last_used_ms = self._clock.now_ms()
         self._sessions.move_to_end(session.session_id)
+        self._of_cluster[owner[0]].move_to_end(session.session_id)
         before = len(session.wanted)
         for topic in request.forgotten_topics_data:
             key: TopicKey = topic.topic_id if by_id else topic.topic
@@ -212,23 +212,27 @@ class FetchSessions:
                     want.partition = known.partition
             session.wanted[want.topic, want.index] = want
         growth = len(session.wanted) - before
-        is_small = growth <= 0 or self._has_room_for(owner, growth)
         if growth:
-            self._count(owner, growth)
-        if len(session.wanted) > SESSION_MAX_PARTITIONS or not is_small:
-            self.drop(session.session_id)
-            raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session has too many partitions")
+            is_small = len(session.wanted) <= SESSION_MAX_PARTITIONS
+            fits = growth < 0 or (is_small and self._make_room(owner[0], 0, growth))
+            self._partitions.take(owner[0], growth)
+            if not fits:
+                self.drop(session.session_id)
+                raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session has too many partitions")
         return session
 
     def drop(self, session_id: int) -> None:
         """Forget a session; one that is not there is no error."""
         session = self._sessions.pop(session_id, None)
-        if session is not None:
-            self._count(session.owner, -len(session.wanted))
-            cluster_id = session.owner[0]
-            self._sessions_of[cluster_id] -= 1
-            if not self._sessions_of[cluster_id]:
-                del self._sessions_of[cluster_id]
+        if session is None:
+            return
+        cluster_id = session.owner[0]
+        self._slots.take(cluster_id, -1)
+        self._partitions.take(cluster_id, -len(session.wanted))
+        of_cluster = self._of_cluster[cluster_id]
+        del of_cluster[session_id]
+        if not of_cluster:
+            del self._of_cluster[cluster_id]
 
 
 def _wanted(request: FetchRequest, by_id: bool) -> Iterable[Wanted]:

@@ -15,7 +15,7 @@ from penstock.log.registry import Registry
 from penstock.share.acknowledging import Acknowledging, Outcome, session_key
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.service import SharePartitions
-from penstock.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, ShareSessions, TopicPartition
+from penstock.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, Session, ShareSessions, TopicPartition
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName, Summary
 from penstock.wire.error_codes import ErrorCode
@@ -51,6 +51,7 @@ class ShareHandlers:
         self._sessions, self._configs, self._fetch = sessions, configs, fetch
         self._acknowledging = Acknowledging(registry, partitions)
         self._releases: set[asyncio.Task[None]] = set()
+        sessions.on_evicted = self._release_soon
 
     # --- Records ---
 
@@ -207,9 +208,12 @@ class ShareHandlers:
     def on_connection_closed(self, connection_id: int) -> None:
         """A client is gone: what its sessions had is for others."""
         for session in self._sessions.close_connection(connection_id):
-            task = asyncio.get_running_loop().create_task(self._fetch.release(session))
-            self._releases.add(task)
-            task.add_done_callback(self._releases.discard)
+            self._release_soon(session)
+
+    def _release_soon(self, session: Session) -> None:
+        task = asyncio.get_running_loop().create_task(self._fetch.release(session))
+        self._releases.add(task)
+        task.add_done_callback(self._releases.discard)
 
 
 def _code(failure: PlatformError) -> ErrorCode:

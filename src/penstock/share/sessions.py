@@ -2,16 +2,17 @@
 
 A session belongs to a member and to the connection it was opened on. When the connection ends so does the session, and
 what the member has acquired is released: nobody waits for the locks of a consumer that is gone. Nobody proves to be a
-member before its session is opened, so what one connection and one tenant may open is bounded.
+member before its session is opened, so what one connection may open is bounded, and sessions and their partitions are
+shared fairly among virtual clusters: one that has most loses a session to one that has less, and nobody else does.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from penstock.clusters.limits import has_room
+from penstock.clusters.sharing import Shared
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -19,6 +20,8 @@ INITIAL_EPOCH, FINAL_EPOCH = 0, -1
 _LAST_EPOCH = 2**31 - 1
 MAX_PARTITIONS = 50_000
 """Of one session."""
+ALL_MAX_PARTITIONS = 500_000
+"""Of all sessions together."""
 MAX_OF_CONNECTION = 100
 """Sessions. A client of Kafka's has one on each connection."""
 
@@ -59,10 +62,13 @@ class ShareSessions:
     """The sessions of one agent, at most so many."""
 
     def __init__(self, max_sessions: int) -> None:
-        self._max_sessions = max_sessions
+        self._slots, self._partitions = Shared(max_sessions), Shared(ALL_MAX_PARTITIONS)
         self._sessions: dict[SessionKey, Session] = {}
         self._of_connection: dict[int, dict[SessionKey, None]] = {}
-        self._of_cluster: Counter[int] = Counter()
+        self._of_cluster: dict[int, OrderedDict[SessionKey, Session]] = {}
+        """The one that was not used for longest first."""
+        self.on_evicted: Callable[[Session], None] = lambda session: None
+        """Told of a session that had to go for one of another cluster."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -70,18 +76,31 @@ class ShareSessions:
     def open(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> Session:
         """A new session, in place of one that the member may have had."""
         self.close(key)
-        left = self._max_sessions - len(self._sessions)
-        if (
-            not has_room(key.cluster_id, self._of_cluster[key.cluster_id], left)
-            or len(self._of_connection.get(connection_id, ())) >= MAX_OF_CONNECTION
-        ):
-            raise Refused(ErrorCode.SHARE_SESSION_LIMIT_REACHED, "The limit of share sessions has been reached.")
         session = Session(key, connection_id, partitions)
-        _check_size(session)
-        self._sessions[key] = session
+        _check_size(len(session.partitions))
+        if len(self._of_connection.get(connection_id, ())) >= MAX_OF_CONNECTION:
+            raise _limit_reached()
+        self._make_room(key.cluster_id, 1, len(session.partitions))
+        self._sessions[key] = self._of_cluster.setdefault(key.cluster_id, OrderedDict())[key] = session
         self._of_connection.setdefault(connection_id, {})[key] = None
-        self._of_cluster[key.cluster_id] += 1
+        self._slots.take(key.cluster_id, 1)
+        self._partitions.take(key.cluster_id, len(session.partitions))
         return session
+
+    def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> None:
+        """See whether a cluster may have so much more; sessions of others that have to go for that are gone."""
+        if not (self._slots.may_have(cluster_id, sessions) and self._partitions.may_have(cluster_id, partitions)):
+            raise _limit_reached()
+        while self._slots.left < sessions:
+            self._evict(next(iter(self._of_cluster[self._slots.richest(cluster_id)])))
+        while self._partitions.left < partitions:
+            of_richest = self._of_cluster[self._partitions.richest(cluster_id)].values()
+            self._evict(max(of_richest, key=lambda session: len(session.partitions)).key)
+
+    def _evict(self, key: SessionKey) -> None:
+        session = self.close(key)
+        if session is not None:
+            self.on_evicted(session)
 
     def require(self, key: SessionKey) -> Session:
         """The session of a member."""
@@ -96,15 +115,22 @@ class ShareSessions:
         if session.epoch != epoch:
             raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "The share session epoch is invalid.")
         session.next_epoch()
+        self._of_cluster[key.cluster_id].move_to_end(key)
         return session
 
     def change(self, session: Session, added: Iterable[TopicPartition], forgotten: Iterable[TopicPartition]) -> None:
         """The member names partitions anew, or does not want them any more."""
-        for partition in added:
-            session.partitions.setdefault(partition, True)
-        for partition in forgotten:
+        gone = set(forgotten)
+        fresh = [one for one in dict.fromkeys(added) if one not in session.partitions and one not in gone]
+        cluster_id, before = session.key.cluster_id, len(session.partitions)
+        for partition in gone:
             session.partitions.pop(partition, None)
-        _check_size(session)
+        self._partitions.take(cluster_id, len(session.partitions) - before)
+        if fresh:
+            _check_size(len(session.partitions) + len(fresh))
+            self._make_room(cluster_id, 0, len(fresh))
+            session.partitions.update(dict.fromkeys(fresh, True))
+            self._partitions.take(cluster_id, len(fresh))
 
     def close(self, key: SessionKey) -> Session | None:
         """The session that ends, if there is one."""
@@ -114,9 +140,12 @@ class ShareSessions:
             del keys[key]
             if not keys:
                 del self._of_connection[session.connection_id]
-            self._of_cluster[key.cluster_id] -= 1
-            if not self._of_cluster[key.cluster_id]:
+            of_cluster = self._of_cluster[key.cluster_id]
+            del of_cluster[key]
+            if not of_cluster:
                 del self._of_cluster[key.cluster_id]
+            self._slots.take(key.cluster_id, -1)
+            self._partitions.take(key.cluster_id, -len(session.partitions))
         return session
 
     def close_connection(self, connection_id: int) -> list[Session]:
@@ -125,6 +154,10 @@ class ShareSessions:
         return [session for session in closed if session is not None]
 
 
-def _check_size(session: Session) -> None:
-    if len(session.partitions) > MAX_PARTITIONS:
+def _check_size(partitions: int) -> None:
+    if partitions > MAX_PARTITIONS:
         raise Refused(ErrorCode.INVALID_REQUEST, f"A share session may have {MAX_PARTITIONS} partitions.")
+
+
+def _limit_reached() -> Refused:
+    return Refused(ErrorCode.SHARE_SESSION_LIMIT_REACHED, "The limit of share sessions has been reached.")

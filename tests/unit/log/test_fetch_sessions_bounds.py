@@ -7,7 +7,7 @@ import pytest
 from penstock.base.clock import SystemClock
 from penstock.base.randomness import SeededRandomness
 from penstock.log import fetch_sessions
-from penstock.log.fetch_sessions import FetchSessions
+from penstock.log.fetch_sessions import FetchSessions, Session
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
@@ -77,43 +77,87 @@ def test_setting_the_clock_pushes_nobody_out_and_keeps_nobody() -> None:
     assert second.session_id != first.session_id
 
 
-def test_no_tenant_takes_all_sessions() -> None:
-    clock = SetClock()
-    sessions = FetchSessions(slots=6, clock=clock, randomness=SeededRandomness("sessions"))
+def test_no_cluster_takes_all_sessions() -> None:
+    sessions = FetchSessions(slots=6, clock=SetClock(), randomness=SeededRandomness("sessions"))
 
-    def opened(cluster_id: int, times: int) -> int:
+    def opened(cluster_id: int, times: int) -> list[Session]:
         owner = cluster_id, "User:a"
         found = [sessions.begin(request(range(1)), by_id=False, owner=owner)[0] for _ in range(times)]
-        return sum(session is not None for session in found)
+        return [session for session in found if session is not None]
 
-    assert [opened(7, 10), opened(8, 10)] == [3, 2], "never more than is left to others"
-    clock.passed_s += 121
-    assert opened(7, 10) == 2, "in place of its own that nobody uses"
-    assert len(sessions) == 4
-    assert opened(1, 10) == 4, "the deployment's own cluster may have the rest, and what nobody uses"
-    assert opened(9, 1) == 0
-    clock.passed_s += 121
-    assert opened(9, 10) == 1, "in place of one of those who have more"
+    of_default = opened(1, 10)
+    assert len(of_default) == 6, "as long as nobody else wants any"
+    assert go_on(sessions, of_default[0]) is of_default[0]
+    assert len(opened(7, 10)) == 3, "half of them"
+    assert len(sessions) == 6
+    for session in of_default[1:4]:
+        with pytest.raises(Refused) as refused:
+            go_on(sessions, session)
+        assert refused.value.code is ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "its client begins anew"
+    for session in (of_default[0], *of_default[4:]):
+        assert go_on(sessions, session) is session, "those that were used last stay"
+    assert len(opened(8, 10)) == 2, "a third of them"
+    assert not any(opened(cluster_id, 3) for cluster_id in (1, 7, 8))
+    assert len(opened(9, 10)) == 1
+    assert len(sessions) == 6
 
 
-def test_no_tenant_takes_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch_sessions, "ALL_MAX_PARTITIONS", 25)
+def go_on(sessions: FetchSessions, session: Session) -> Session | None:
+    """The next request of a session."""
+    asked = request(range(0), session_id=session.session_id, epoch=session.epoch)
+    return sessions.begin(asked, by_id=False, owner=session.owner)[0]
+
+
+def test_what_a_cluster_does_not_use_makes_room_for_its_own_first() -> None:
     clock = SetClock()
-    sessions = FetchSessions(slots=100, clock=clock, randomness=SeededRandomness("sessions"))
-
-    def opened(cluster_id: int) -> bool:
-        return sessions.begin(request(range(10)), by_id=False, owner=(cluster_id, "User:a"))[0] is not None
-
-    assert opened(7)
-    assert not opened(7), "it would have more than the five that are left"
-    grown, _, _ = sessions.begin(request(range(1)), by_id=False, owner=(7, "User:a"))
-    assert grown is not None
-    with pytest.raises(Refused):
-        sessions.begin(request(range(1, 9), session_id=grown.session_id, epoch=1), by_id=False, owner=(7, "User:a"))
-    assert opened(1)
+    sessions = FetchSessions(slots=4, clock=clock, randomness=SeededRandomness("sessions"))
+    alice, bob = (7, "User:alice"), (8, "User:bob")
+    first, second = (sessions.begin(request(range(1)), by_id=False, owner=bob)[0] for _ in range(2))
+    own, _ = (sessions.begin(request(range(1)), by_id=False, owner=alice)[0] for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert own is not None
     clock.passed_s += 121
-    assert opened(7), "in place of one that nobody uses"
+    assert go_on(sessions, second) is second
+    assert sessions.begin(request(range(1)), by_id=False, owner=alice)[0] is not None
+    with pytest.raises(Refused):
+        go_on(sessions, own)
+    assert go_on(sessions, first) is first, "it was not used for longer than the one that went"
+    clock.passed_s += 121
+    assert go_on(sessions, second) is second
+    for _ in range(3):
+        assert sessions.begin(request(range(1)), by_id=False, owner=alice)[0] is not None
+    with pytest.raises(Refused):
+        go_on(sessions, first)
+    assert sessions.begin(request(range(1)), by_id=False, owner=alice)[0] is None, "all others are in use"
+    assert go_on(sessions, second) is second
+
+
+def test_no_cluster_takes_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch_sessions, "ALL_MAX_PARTITIONS", 25)
+    sessions = FetchSessions(slots=100, clock=SetClock(), randomness=SeededRandomness("sessions"))
+
+    def opened(cluster_id: int, partitions: int = 10) -> Session | None:
+        return sessions.begin(request(range(partitions)), by_id=False, owner=(cluster_id, "User:a"))[0]
+
+    first, small = opened(1), opened(1, 1)
+    assert first is not None
+    assert small is not None
+    assert opened(1) is not None
+    assert opened(1) is None, "four are left"
+    tenants = opened(7, 5)
+    assert tenants is not None
+    assert len(sessions) == 3, "one of ten has made room"
+    assert go_on(sessions, small) is small, "of few partitions is not gained much"
+    assert opened(7) is None, "others would have less than it"
+    grown = request(range(5, 12), session_id=tenants.session_id, epoch=tenants.epoch)
+    assert sessions.begin(grown, by_id=False, owner=tenants.owner)[0] is tenants, "of what is left"
+    more = request(range(12, 25), session_id=tenants.session_id, epoch=tenants.epoch)
+    with pytest.raises(Refused) as refused:
+        sessions.begin(more, by_id=False, owner=tenants.owner)
+    assert refused.value.code is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
     assert len(sessions) == 2
+    assert opened(7, 12) is not None, "what it had is free again"
 
 
 class SetClock:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from penstock.log.refusals import Refused
-from penstock.share.sessions import MAX_OF_CONNECTION, SessionKey, ShareSessions, TopicPartition
+from penstock.share import sessions as sessions_module
+from penstock.share.sessions import MAX_OF_CONNECTION, Session, SessionKey, ShareSessions, TopicPartition
 from penstock.wire.error_codes import ErrorCode
 
 ANNA, BERTA = SessionKey(1, "group", "anna"), SessionKey(1, "group", "berta")
@@ -63,22 +64,59 @@ def test_a_member_has_one_session() -> None:
     sessions.open(BERTA, 9, [ONE])
 
 
-def test_no_tenant_takes_all_sessions() -> None:
-    sessions = ShareSessions(9)
+def test_no_cluster_takes_all_sessions() -> None:
+    sessions = ShareSessions(6)
+    evicted: list[Session] = []
+    sessions.on_evicted = evicted.append
 
     def opened(cluster_id: int) -> int:
-        before = len(sessions)
+        before = sum(key.cluster_id == cluster_id for key in sessions._sessions)
         assert refusal(lambda: fill(cluster_id)) is ErrorCode.SHARE_SESSION_LIMIT_REACHED
-        return len(sessions) - before
+        return sum(key.cluster_id == cluster_id for key in sessions._sessions) - before
 
     def fill(cluster_id: int) -> None:
         for number in range(20):
-            sessions.open(SessionKey(cluster_id, "group", f"made up {number}"), 100 * cluster_id + number, [ONE])
+            sessions.open(SessionKey(cluster_id, "group", f"{before}/{number}"), 100 * cluster_id + number, [ONE])
 
-    assert [opened(7), opened(8)] == [5, 2], "never more than is left to others"
-    assert opened(1) == 2, "the deployment's own cluster may have the rest"
-    assert len(sessions.close_connection(700)) == 1
-    sessions.open(SessionKey(9, "group", "member"), 900, [ONE])
+    before = 0
+    assert opened(1) == 6, "as long as nobody else wants any"
+    assert sessions.go_on(SessionKey(1, "group", "0/0"), 1)
+    assert opened(7) == 3, "half of them"
+    assert [session.key.member_id for session in evicted] == ["0/1", "0/2", "0/3"], "not the one that was used last"
+    assert len(sessions) == 6
+    before = 1
+    assert opened(1) == 0, "what went to others does not come back"
+    assert opened(8) == 2
+    assert len(sessions) == 6
+    assert len(sessions.close_connection(702)) == 1
+    assert opened(1) == 1, "what is given back is for everybody"
+
+
+def test_no_cluster_takes_all_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions_module, "ALL_MAX_PARTITIONS", 25)
+    monkeypatch.setattr(sessions_module, "MAX_PARTITIONS", 15)
+    sessions = ShareSessions(100)
+    evicted: list[Session] = []
+    sessions.on_evicted = evicted.append
+
+    def partitions(count: int, first: int = 0) -> list[TopicPartition]:
+        return [TopicPartition(b"t" * 16, number) for number in range(first, first + count)]
+
+    small = sessions.open(SessionKey(1, "group", "small"), 1, partitions(1))
+    large = sessions.open(SessionKey(1, "group", "large"), 1, partitions(12))
+    other = sessions.open(SessionKey(1, "group", "other"), 1, partitions(10))
+    assert refusal(lambda: sessions.change(other, partitions(3, 10), [])) is ErrorCode.SHARE_SESSION_LIMIT_REACHED
+    assert len(other.partitions) == 10, "it stays as it was"
+    sessions.change(other, partitions(3, 10), partitions(2))
+    assert refusal(lambda: sessions.change(other, partitions(9, 20), [])) is ErrorCode.INVALID_REQUEST
+    assert len(other.partitions) == 11, "it grows by nothing that it is told it cannot have"
+    tenants = sessions.open(SessionKey(7, "group", "member"), 7, partitions(8))
+    assert evicted == [large]
+    sessions.change(tenants, partitions(4, 8), [])
+    assert sessions.require(small.key) is small
+    assert refusal(lambda: sessions.change(tenants, partitions(3, 12), [])) is ErrorCode.SHARE_SESSION_LIMIT_REACHED
+    sessions.close(other.key)
+    sessions.change(tenants, partitions(3, 12), [])
 
 
 def test_a_connection_has_a_bounded_number_of_sessions() -> None:
