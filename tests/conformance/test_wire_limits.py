@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from uuid import UUID
 
 import pytest
 from fixtures.raw_client import ConnectionClosed
@@ -11,14 +12,24 @@ from fixtures.secured import Secured
 from fixtures.streams_members import simple
 from fixtures.tenants import Tenant, api_key, log_in
 from fixtures.waiting import eventually
-from fixtures.wire import Wire, batch
+from fixtures.wire import Wire, batch, fetch_topic
 
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages import create_topics, join_group, offset_commit
+from penstock.wire.messages import (
+    create_topics,
+    fetch,
+    join_group,
+    offset_commit,
+    share_fetch,
+    txn_offset_commit,
+)
+from penstock.wire.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
 from penstock.wire.messages.alter_virtual_cluster import AlteredLimit, AlterVirtualClusterRequest
 from penstock.wire.messages.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
+from penstock.wire.messages.end_txn import EndTxnRequest
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest
+from penstock.wire.messages.list_groups import ListGroupsRequest
 from penstock.wire.messages.metadata import MetadataRequest
 from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
 from penstock.wire.messages.streams_group_heartbeat import StreamsGroupHeartbeatRequest
@@ -28,7 +39,11 @@ POLICY = ErrorCode.POLICY_VIOLATION
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    secured = Secured(tmp_path_factory.mktemp("limits"), settings={"super.users": "User:alice"})
+    settings = {
+        "super.users": "User:alice", "max.incremental.fetch.session.cache.slots": "4", "group.share.max.size": "4",
+        "group.share.max.share.sessions": "4",
+    }  # fmt: skip
+    secured = Secured(tmp_path_factory.mktemp("limits"), settings=settings)
     secured.server.start()
     yield secured
     assert secured.server.stop() == 0
@@ -94,6 +109,87 @@ def test_groups_of_every_kind(secured: Secured) -> None:
     limit(secured, tenant.name, groups=None)
     with tenant.connect() as wire:
         assert join(wire, "two") == 0
+
+
+@pytest.mark.parametrize("version", [3, 5])
+def test_groups_that_come_into_being_by_a_transaction(secured: Secured, version: int) -> None:
+    tenant = Tenant(secured, f"few-relays-{version}")
+    with tenant.connect() as wire:
+        wire.create_topic("t")
+        named = InitProducerIdRequest(transactional_id="relay", transaction_timeout_ms=10_000)
+        begun = wire.call(K.INIT_PRODUCER_ID, 4, named)
+        producer = {"transactional_id": "relay", "producer_id": begun.producer_id, "producer_epoch": 0}
+
+        def send_offsets(group: str) -> int:
+            if version < 5:
+                added = wire.call(K.ADD_OFFSETS_TO_TXN, 3, AddOffsetsToTxnRequest(group_id=group, **producer))
+                assert added.error_code == 0
+            part = txn_offset_commit.TxnOffsetCommitRequestPartition(partition_index=0, committed_offset=1)
+            topic = txn_offset_commit.TxnOffsetCommitRequestTopic(name="t", partitions=[part])
+            request = txn_offset_commit.TxnOffsetCommitRequest(
+                group_id=group, generation_id_or_member_epoch=-1, member_id="", topics=[topic], **producer
+            )
+            return int(wire.call(K.TXN_OFFSET_COMMIT, version, request).topics[0].partitions[0].error_code)
+
+        limit(secured, tenant.name, groups=2)
+        assert send_offsets("one") == 0
+        assert join(wire, "two") == 0
+        assert join(wire, "three") == POLICY, "the first one is there although nothing is committed yet"
+        assert send_offsets("three") == POLICY
+        assert send_offsets("one") == 0
+        assert send_offsets("two") != POLICY, "it is there"
+        ended = wire.call(K.END_TXN, 4, EndTxnRequest(committed=True, **producer))
+        assert ended.error_code == 0, "it is not harmed by what was refused"
+        assert {group.group_id for group in wire.call(K.LIST_GROUPS, 4, ListGroupsRequest()).groups} == {"one", "two"}
+
+
+def fetch_session(wire: Wire, session_id: int = 0, epoch: int = 0) -> tuple[int, int]:
+    """A fetch in a session, which begins if it has none; the error code, and the session's id."""
+    part = fetch.FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=1000)
+    request = fetch.FetchRequest(
+        max_wait_ms=0, min_bytes=0, max_bytes=1000, session_id=session_id, session_epoch=epoch,
+        topics=[] if session_id else [fetch_topic("t", [part])],
+    )  # fmt: skip
+    answer = wire.call(K.FETCH, 11, request)
+    return int(answer.error_code), int(answer.session_id)
+
+
+def test_nobody_takes_all_fetch_sessions_not_even_the_default_cluster(secured: Secured) -> None:
+    tenant = Tenant(secured, "fetches")
+    with log_in(secured) as many, tenant.connect() as few:
+        for wire in (many, few):
+            wire.create_topic("t")
+        taken = [fetch_session(many)[1] for _ in range(4)]
+        assert all(taken)
+        assert fetch_session(many) == (0, 0), "it goes on without a session, as with Kafka"
+        own = [fetch_session(few)[1] for _ in range(2)]
+        assert all(own)
+        assert fetch_session(few) == (0, 0), "half of them"
+        lost = ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+        assert [fetch_session(many, session, 1)[0] for session in taken] == [lost, lost, 0, 0]
+        assert fetch_session(many) == (0, 0), "what the tenant has it keeps"
+        assert [fetch_session(few, session, 1) for session in own] == [(0, session) for session in own]
+
+
+def test_nobody_takes_all_share_sessions_not_even_the_default_cluster(secured: Secured) -> None:
+    tenant = Tenant(secured, "shares")
+
+    def open_session(wire: Wire, topic_id: bytes, number: int, epoch: int = 0) -> int:
+        part = share_fetch.FetchTopic(topic_id=topic_id, partitions=[share_fetch.FetchPartition(partition_index=0)])
+        request = share_fetch.ShareFetchRequest(
+            group_id="g", member_id=str(UUID(int=number + 1)), share_session_epoch=epoch, max_wait_ms=0, min_bytes=1,
+            max_bytes=1000, max_records=10, batch_size=10, topics=[] if epoch else [part],
+        )  # fmt: skip
+        return int(wire.call(K.SHARE_FETCH, 1, request).error_code)
+
+    with log_in(secured) as many, tenant.connect() as few:
+        many_id, few_id = many.create_topic("shared"), few.create_topic("shared")
+        full, lost = ErrorCode.SHARE_SESSION_LIMIT_REACHED, ErrorCode.SHARE_SESSION_NOT_FOUND
+        assert [open_session(many, many_id, number) for number in range(5)] == [0, 0, 0, 0, full]
+        assert [open_session(few, few_id, number) for number in range(3)] == [0, 0, full]
+        assert [open_session(many, many_id, number, 1) for number in range(4)] == [lost, lost, 0, 0]
+        assert open_session(many, many_id, 0) == full, "what the tenant has it keeps"
+        assert [open_session(few, few_id, number, 1) for number in range(2)] == [0, 0]
 
 
 def test_producer_ids(secured: Secured) -> None:

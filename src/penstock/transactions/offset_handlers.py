@@ -68,6 +68,8 @@ class TransactionOffsetHandlers:
         if not request.transactional_id:
             return ErrorCode.INVALID_REQUEST
         try:
+            # Before anything is noted of it: a group that there may not be is not part of a transaction either.
+            await self._groups.make_room((context.cluster_id, request.group_id))
             error = await self._join(context, request)
             if error is not ErrorCode.NONE:
                 return error

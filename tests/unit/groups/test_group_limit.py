@@ -12,6 +12,7 @@ from test_group_handlers import DAY_MS, commit, join
 
 from penstock.base.errors import PlatformError
 from penstock.groups.consumer import model as consumer
+from penstock.groups.model import CommitOffsets, Offset, TransactionOwner
 from penstock.groups.settings import GroupSettings
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -38,8 +39,8 @@ class Crowd:
         """Do something, and let it end."""
         key = self.random.choice(CLUSTERS), self.random.choice(GROUPS)
         doing = self.random.choice(
-            (self.joins, self.joins, self.beats, self.commits, self.commits, self.leaves, self.deletes, self.looks,
-             self.time, self.time, self.fault, self.restart)
+            (self.joins, self.joins, self.beats, self.commits, self.commits, self.transacts, self.leaves, self.deletes,
+             self.looks, self.time, self.time, self.fault, self.restart)
         )  # fmt: skip
         await doing(*key)
         await settle()
@@ -69,6 +70,15 @@ class Crowd:
 
     async def commits(self, cluster_id: int, group: str) -> None:
         await self.process.ask("offset_commit", commit(group=group), version=8, cluster_id=cluster_id)
+
+    async def transacts(self, cluster_id: int, group: str) -> None:
+        """Offsets of a transaction, which may have ended meanwhile: the group is there all the same."""
+        owner = TransactionOwner(transactional_id="relay", producer_id=7, epoch=0, begins=True)
+        offset = Offset(committed_offset=1, leader_epoch=-1, metadata="", committed_ms=self.process.service.now_ms())
+        with suppress(PlatformError):
+            await self.process.service.commit_offsets(
+                (cluster_id, group), CommitOffsets(offsets={(bytes(16), 0): offset}, owner=owner)
+            )
 
     async def leaves(self, cluster_id: int, group: str) -> None:
         if self.members:
