@@ -197,6 +197,10 @@ class Gate:
     async def _step(
         self, connection: Connection, login: Login, slot: Slot, token: bytes, wrapping: Wrapping
     ) -> None:  # fmt: skip
+        before_s = self._penalties.before(connection.host)
+        if before_s:
+            await asyncio.sleep(before_s)
+        began_s = self._clock.monotonic()
         try:
             if login.spoilt is not None:
                 raise Denied(login.spoilt)
@@ -212,7 +216,8 @@ class Gate:
             reason = self._told(login, denied)
             if login.exchange is None or login.exchange.failure is None:
                 self._tell(connection, login, message=str(denied))
-            await self._fail(connection, slot, wrapping.failure(reason), f"{login.mechanism}: {denied}")
+            spent_s = self._clock.monotonic() - began_s
+            await self._fail(connection, slot, wrapping.failure(reason), f"{login.mechanism}: {denied}", spent_s)
         except PlatformError as problem:
             # The client tries again on another connection: nothing was found out about its credentials.
             _log.warning("a client could not be authenticated: %s", problem)
@@ -284,19 +289,17 @@ class Gate:
 
     # ---- failures ------------------------------------------------------------------------------------------------
 
-    async def _fail(self, connection: Connection, slot: Slot, answer: list[Buffer] | None, why: str) -> None:
+    async def _fail(
+        self, connection: Connection, slot: Slot, answer: list[Buffer] | None, why: str, spent_s: float = 0.0
+    ) -> None:
+        """Answer in vain, and not at once: the later, the more often that address has failed."""
         self.stats.failed += 1
-        host = connection.host
-        delay_s = self._penalties.begin(host)
-        try:
-            if delay_s is not None:
-                connection.pause()
-                await asyncio.sleep(delay_s)
-                if answer is not None and not connection.closed:
-                    connection.fill(slot, answer)
-                    connection.send()
-        finally:
-            self._penalties.end(host)
+        wait_s = self._penalties.failed(connection.host, spent_s=spent_s)
+        connection.pause()
+        await asyncio.sleep(wait_s)
+        if answer is not None and not connection.closed:
+            connection.fill(slot, answer)
+            connection.send()
         connection.refuse(f"it is not authenticated: {why}")
 
 

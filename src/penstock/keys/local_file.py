@@ -63,7 +63,10 @@ class LocalKeyFile:
             raise CorruptData("a data key was not wrapped by its master key, or is damaged") from None
 
     async def destroy(self, master_key_id: str) -> None:
-        """Write the file without the key. That it was there stays known."""
+        """Write the file without the key. That it was there stays known.
+
+        Where there is no file nothing can be destroyed: the key is still in it, wherever it is now.
+        """
         await self._in_thread(lambda: self._change(master_key_id, None))
 
     async def _find(self, key_id: str) -> bytes:
@@ -93,9 +96,18 @@ class LocalKeyFile:
         with self._explained():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._alone():
-                keys = self._read() if self._path.exists() else {}
+                keys = self._read() if self._path.exists() else self._none_yet(secret)
                 self._write(keys | {key_id: secret})
                 self._keys = keys | {key_id: secret}
+
+    def _none_yet(self, secret: bytes | None) -> dict[str, bytes | None]:
+        """The keys of a file that is not there: none, if it never was. Raises `Unavailable` if it has gone."""
+        if secret is None or self._keys:
+            raise Unavailable(
+                f"the master keys are not in {self._path} any more. Put the file back; if no copy of it is left"
+                f" anywhere, tell so by an empty one: install -m 600 /dev/null {self._path}"
+            )
+        return {}
 
     def _read(self) -> dict[str, bytes | None]:
         with self._path.open("rb") as file:

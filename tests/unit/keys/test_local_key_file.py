@@ -9,6 +9,7 @@ import pytest
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.base.randomness import SystemRandomness
 from penstock.keys.local_file import LocalKeyFile, check_key_file
+from penstock.keys.model import KeyDestroyed
 
 
 def service_of(path: Path) -> LocalKeyFile:
@@ -57,6 +58,35 @@ async def test_a_file_that_comes_back_is_read(tmp_path: Path) -> None:
         await service.wrap(key_id, bytes(32), b"")
     (tmp_path / "elsewhere").rename(path)
     await service.wrap(key_id, bytes(32), b"")
+
+
+async def test_no_key_is_destroyed_in_a_file_that_is_elsewhere(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "master-keys", tmp_path / "elsewhere"
+    service = service_of(path)
+    key_id = await service.create()
+    path.rename(elsewhere)
+    for one in (service, service_of(path)):
+        with pytest.raises(Unavailable, match="Put the file back"):
+            await one.destroy(key_id)
+    with pytest.raises(Unavailable, match="Put the file back"):
+        await service.create()  # What was in the file would be lost when it comes back, or this key would.
+    assert not path.exists()
+    elsewhere.rename(path)
+    await service.destroy(key_id)
+    assert f"{key_id} -\n" in path.read_text()
+
+
+async def test_that_no_copy_of_the_file_is_left_is_told_by_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "master-keys"
+    key_id = await service_of(path).create()
+    path.unlink()
+    service = service_of(path)
+    with pytest.raises(Unavailable):
+        await service.destroy(key_id)
+    path.touch(mode=0o600)
+    await service.destroy(key_id)
+    with pytest.raises(KeyDestroyed):
+        await service.wrap(key_id, bytes(32), b"")
 
 
 async def test_two_processes_lose_none_of_their_keys(tmp_path: Path) -> None:
