@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import ssl
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import PASSWORD, USER, Secured
+from fixtures.streams_members import Member, topology
 from fixtures.tenants import Tenant, log_in
 from fixtures.token_issuer import AUDIENCE, TokenIssuer
 from fixtures.waiting import eventually
@@ -365,6 +367,26 @@ def test_changes_of_topics(audited: Audited) -> None:
     states = [DeleteTopicState(name=None, topic_id=topic_id)]
     assert not admin.call(ApiKey.DELETE_TOPICS, 6, DeleteTopicsRequest(topics=states)).responses[0].error_code
     assert audited.change("DeleteTopics", "/topic=ledger")["data"]["result"]["status"] == "SUCCESS"
+
+
+def test_topics_that_nobody_creates_by_a_request_of_its_own(audited: Audited) -> None:
+    admin = audited.admin
+    admin.metadata(["by-itself"], auto_create=True)
+    event = audited.change("CreateTopics", "/topic=by-itself")
+    assert event["data"]["authenticationInfo"] == {"principal": f"User:{USER}"}
+    assert event["data"]["request"]["data"] == {"num_partitions": 1, "automatic": "auto.create.topics.enable"}
+    assert event["data"]["request"]["client_id"] == "raw-client"
+    admin.create_topic("lines", partitions=2)
+    member = Member(admin, "words", str(uuid.uuid4()), topology("lines"))
+    assert not member.beat().error_code
+    for name in ("lines-repartition", "lines-changelog"):
+        event = audited.change("CreateTopics", f"/topic={name}")
+        assert event["data"]["result"] == {"status": "SUCCESS", "message": ""}
+        assert event["data"]["request"]["data"] == {"num_partitions": 2, "automatic": "streams group"}
+    assert not member.beat(member_epoch=-1).error_code
+    admin.metadata(["by-itself"], auto_create=True)  # It is there.
+    made = [event for event in map(json.loads, audited.bytes()) if event["subject"].endswith("/topic=by-itself")]
+    assert len(made) == 1
 
 
 def test_changes_of_access(audited: Audited, robot: Wire) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -497,7 +498,7 @@ class Agent:
         self.audit = AuditLog(
             policy=settings.policy, appender=appender, names=self._name_of_cluster,
             home_cluster_id=PLATFORM_CLUSTER_ID, correlation_id=lambda of: self.server.correlation_id(of),
-            clock=self.clock, randomness=self.randomness, queue_max=self.tuning.audit_queue,
+            clock=self.clock, randomness=self.randomness, agent=str(NODE_ID), queue_max=self.tuning.audit_queue,
         )  # fmt: skip
         # When there are no more requests that it could hear of.
         self._closing.push_async_callback(self._finish_audit, self.audit)
@@ -651,9 +652,14 @@ class Agent:
         self.transaction_handlers = TransactionHandlers(service, registry, producer_ids, self.settings)
         self.transaction_handlers.producer_limit = self._limit(LimitKey.PRODUCER_IDS)
         topic_handlers = TopicHandlers(topics, brokers, self.throttles)
-        self.streams_groups = StreamsGroupHandlers(self.groups, InternalTopics(topic_handlers))
+        internal_topics = InternalTopics(topic_handlers)
+        self.streams_groups = StreamsGroupHandlers(self.groups, internal_topics)
+        cluster = ClusterHandlers(topics, brokers, self.throttles)
+        if self.audit is not None:
+            cluster.on_created = partial(self.audit.on_topic_made, because="auto.create.topics.enable")
+            internal_topics.on_created = partial(self.audit.on_topic_made, because="streams group")
         return Handlers(
-            cluster=ClusterHandlers(topics, brokers, self.throttles),
+            cluster=cluster,
             topics=topic_handlers,
             configs=ConfigHandlers(topics, brokers),
             replicas=ReplicaHandlers(registry, brokers),

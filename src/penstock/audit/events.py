@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 from urllib.parse import quote
 
 from penstock.audit.model import (
@@ -27,6 +27,7 @@ from penstock.audit.model import (
     Caller,
     Changed,
     Decided,
+    Ended,
     Fact,
     Json,
     Lost,
@@ -41,6 +42,7 @@ AUTHENTICATION = "io.confluent.kafka.server/authentication"
 AUTHORIZATION = "io.confluent.kafka.server/authorization"
 REQUEST = "io.confluent.kafka.server/request"
 LOSS = "io.penstock.audit/loss"
+END = "io.penstock.audit/end"
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 """CloudEvents' name of a record that holds a whole event, for the header `content-type`."""
 
@@ -57,6 +59,14 @@ _SEGMENTS = {
 
 Names = Callable[[int], str]
 """The Kafka cluster id of a virtual cluster."""
+
+
+class Origin(NamedTuple):
+    """Where numbers are counted."""
+
+    agent: str
+    run: str
+    """The time from a start of the agent to its end, however it ends."""
 
 
 def camel(name: str) -> str:
@@ -82,8 +92,12 @@ def timestamp(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
 
 
-def event_of(fact: Fact, event_id: str, names: Names) -> dict[str, Json]:
+def event_of(fact: Fact, event_id: str, names: Names, origin: Origin) -> dict[str, Json]:
     """The event that tells of a fact."""
+    return _event_of(fact, event_id, names) | _place_of(fact, origin)
+
+
+def _event_of(fact: Fact, event_id: str, names: Names) -> dict[str, Json]:
     match fact:
         case Attempted():
             return _event(event_id, fact.at_ms, AUTHENTICATION, names(fact.caller.cluster_id), _attempt(fact))
@@ -94,8 +108,17 @@ def event_of(fact: Fact, event_id: str, names: Names) -> dict[str, Json]:
         case Lost():
             cluster = names(fact.cluster_id)
             return _event(event_id, fact.at_ms, LOSS, cluster, _loss(fact, cluster))
+        case Ended():
+            told = {"result": {"status": SUCCESS, "message": "The agent stops; it has told what it heard."}}
+            return _event(event_id, fact.at_ms, END, names(fact.cluster_id), ("audit.End", THE_CLUSTER, told))
         case _:
             assert_never(fact)
+
+
+def _place_of(fact: Fact, origin: Origin) -> dict[str, Json]:
+    """Where a fact is among all that were heard. CloudEvents has the name `sequence` for that, and wants a text."""
+    place: dict[str, Json] = {"agent": origin.agent, "run": origin.run}
+    return place if isinstance(fact, Lost) else {**place, "sequence": f"{fact.number:012d}"}
 
 
 def encoded(event: Mapping[str, Json]) -> bytes:

@@ -57,6 +57,8 @@ class Attempted(NamedTuple):
     """The name that was claimed, where there is one of that name."""
     status: str
     message: str
+    number: int = 0
+    """In the count of everything that the agent has heard since it started; so in all that are heard."""
 
 
 class Decided(NamedTuple):
@@ -69,6 +71,7 @@ class Decided(NamedTuple):
     resource_type: ResourceType
     resource_name: str
     verdict: Verdict
+    number: int = 0
 
 
 class Changed(NamedTuple):
@@ -81,6 +84,7 @@ class Changed(NamedTuple):
     error: int | None
     """Kafka's code; None where nobody was left to be answered, or the answer was lost."""
     details: Mapping[str, Json]
+    number: int = 0
 
 
 class Lost(NamedTuple):
@@ -92,8 +96,16 @@ class Lost(NamedTuple):
     cluster_id: int
 
 
+class Ended(NamedTuple):
+    """The agent stops, and has told what it heard."""
+
+    at_ms: int
+    cluster_id: int
+    number: int
+
+
 Heard = Attempted | Decided | Changed
-Fact = Heard | Lost
+Fact = Heard | Lost | Ended
 _TUPLES_BYTES = 400
 """A fact without its texts: its own tuple, its caller's, and their numbers."""
 

@@ -1,24 +1,28 @@
 """Facts that wait to be told, in order, and what there was no room for.
 
-The queue is bounded in number and in bytes, for clients choose how long their texts are. Nobody can crowd out others:
-one virtual cluster has a part of it at most, and of the whole, as of each part, some is kept free of what anybody can
-cause any number of. Who may do nothing at all can be refused 20,000 things by one request; whoever fills the queue that
-way costs neither others their events, nor their own cluster those of what was really done.
+The queue is bounded in number and in bytes, for clients choose how long their texts are. Of the whole, some is kept
+free of what anybody can cause any number of: who may do nothing at all can be refused 20,000 things by one request, and
+costs nobody the events of what was really done.
+
+Nobody can crowd out others. Where there is no room any more, whoever has less waiting than somebody else gets the place
+of the newest refusal of whoever has most, so that those who flood the queue, however many they are together, share what
+the others leave. Who has proven nothing yet is not of the cluster that they ask for, and has a share apart.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 
 from penstock.audit.model import Attempted, Changed, Decided, Heard, Lost, size_of
 
-CLUSTERS = 4
-"""One cluster has a fourth of the queue."""
 OF_DECISIONS, OF_FAILURES = 3 / 4, 7 / 8
-"""How full the queue may get, and a cluster's part of it, by decisions, and by attempts and changes that failed. What
-succeeded may fill it."""
+"""How full the queue may get by decisions, and by attempts and changes that failed. What succeeded may fill it."""
+
+Party = tuple[int, bool]
+"""The virtual cluster, and whether it is proven to be that of the caller."""
 
 
 def room_of(fact: Heard) -> float:
@@ -34,71 +38,123 @@ def room_of(fact: Heard) -> float:
             return 1.0
 
 
-@dataclass(slots=True)
-class _Used:
-    """How much waits."""
+def party_of(fact: Heard) -> Party:
+    """Who a fact is of, as room is shared."""
+    return fact.caller.cluster_id, bool(fact.caller.principal)
 
+
+Line = deque[tuple[Heard, int]]
+"""Facts with their sizes, in the order of their numbers."""
+
+
+@dataclass(slots=True)
+class _Share:
+    """What waits of a party."""
+
+    done: Line = field(default_factory=deque)
+    """What succeeded."""
+    refused: Line = field(default_factory=deque)
     facts: int = 0
     size_bytes: int = 0
 
-    def add(self, facts: int, size_bytes: int) -> None:
-        """So much more."""
-        self.facts += facts
-        self.size_bytes += size_bytes
+    def line_of(self, fact: Heard) -> Line:
+        """Where a fact belongs."""
+        return self.done if room_of(fact) == 1.0 else self.refused
 
 
 class Waiting:
-    """A queue of facts."""
+    """A queue of facts, by their numbers."""
 
     def __init__(self, *, facts_max: int, bytes_max: int) -> None:
         self._facts_max, self._bytes_max = facts_max, bytes_max
-        self._facts: deque[tuple[Heard, int]] = deque()
-        self._all = _Used()
-        self._by_cluster: dict[int, _Used] = {}
+        self._facts = self._bytes = 0
+        self._shares: dict[Party, _Share] = {}
 
     def __len__(self) -> int:
-        return len(self._facts)
+        return self._facts
 
     @property
     def size_bytes(self) -> int:
         """About how much memory they take."""
-        return self._all.size_bytes
+        return self._bytes
 
-    def add(self, fact: Heard) -> bool:
-        """Have a fact wait; False if there is no room for it."""
-        size, room = size_of(fact), room_of(fact)
-        of_cluster = self._by_cluster.get(fact.caller.cluster_id)
-        if not self._fits(self._all, size, room):
-            return False
-        if not self._fits(_Used() if of_cluster is None else of_cluster, size, room / CLUSTERS):
-            return False
-        self._facts.append((fact, size))
+    def add(self, fact: Heard) -> Sequence[Heard]:
+        """Have a fact wait, the last one; what is lost by that: others, or itself where there is no room for it."""
+        size = size_of(fact)
+        room = room_of(fact)
+        lost: list[Heard] = []
+        if not self._fits(size, room) and not self._make_room(fact, size, room, lost):
+            return (*lost, fact)
+        self._share(party_of(fact)).line_of(fact).append((fact, size))
         self._count(fact, 1, size)
+        return lost
+
+    def _fits(self, size_bytes: int, part: float) -> bool:
+        return self._facts + 1 <= self._facts_max * part and self._bytes + size_bytes <= self._bytes_max * part
+
+    def _make_room(self, fact: Heard, size: int, room: float, lost: list[Heard]) -> bool:
+        """Take their places from those who have more, if anybody has."""
+        own = self._shares.get(party_of(fact), _NOTHING)
+        weight = self._weight(own.facts + 1, own.size_bytes + size)
+        if weight * len(self._shares) >= room:
+            return False  # It has an equal part: others are not looked at for everything that a flood consists of.
+        while not lost or not self._fits(size, 1.0):
+            most = max(
+                (share for share in self._shares.values() if share.refused), default=_NOTHING,
+                key=lambda share: self._weight(share.facts, share.size_bytes),
+            )  # fmt: skip
+            if self._weight(most.facts, most.size_bytes) <= weight:
+                return False
+            newest, its_size = most.refused.pop()
+            self._count(newest, -1, -its_size)
+            lost.append(newest)
         return True
 
-    def _fits(self, used: _Used, size_bytes: int, part: float) -> bool:
-        return used.facts + 1 <= self._facts_max * part and used.size_bytes + size_bytes <= self._bytes_max * part
+    def _weight(self, facts: int, size_bytes: int) -> float:
+        return max(facts / self._facts_max, size_bytes / self._bytes_max)
+
+    def _share(self, party: Party) -> _Share:
+        share = self._shares.get(party)
+        if share is None:
+            share = self._shares[party] = _Share()
+        return share
 
     def _count(self, fact: Heard, facts: int, size_bytes: int) -> None:
-        self._all.add(facts, size_bytes)
-        of_cluster = self._by_cluster.setdefault(fact.caller.cluster_id, _Used())
-        of_cluster.add(facts, size_bytes)
-        if not of_cluster.facts:
-            del self._by_cluster[fact.caller.cluster_id]
+        self._facts += facts
+        self._bytes += size_bytes
+        party = party_of(fact)
+        share = self._shares[party]
+        share.facts += facts
+        share.size_bytes += size_bytes
+        if not share.facts:
+            del self._shares[party]
 
     def take(self, count: int) -> list[Heard]:
         """The first ones, which wait no more."""
-        taken = [self._facts.popleft() for _ in range(min(count, len(self._facts)))]
-        for fact, size in taken:
+        lines = [line for share in self._shares.values() for line in (share.done, share.refused) if line]
+        first = [(line[0][0].number, which) for which, line in enumerate(lines)]
+        heapify(first)
+        taken: list[Heard] = []
+        while first and len(taken) < count:
+            line = lines[first[0][1]]
+            fact, size = line.popleft()
             self._count(fact, -1, -size)
-        return [fact for fact, _ in taken]
+            taken.append(fact)
+            if line:
+                heapreplace(first, (line[0][0].number, first[0][1]))
+            else:
+                heappop(first)
+        return taken
 
     def put_back(self, facts: Sequence[Heard]) -> None:
         """Have facts wait again, before the others. They have room: it was theirs."""
         for fact in reversed(facts):
             size = size_of(fact)
-            self._facts.appendleft((fact, size))
+            self._share(party_of(fact)).line_of(fact).appendleft((fact, size))
             self._count(fact, 1, size)
+
+
+_NOTHING = _Share()
 
 
 class Losses:

@@ -6,6 +6,9 @@ counted, and an event says how many of which cluster were. Whatever goes wrong h
 One task takes what has gathered for a moment, makes events of it in slices that hold up nobody, and has them appended;
 it ends when there is nothing left, so silence costs nothing. What the log does not take now is tried again, and what it
 never will is lost like the rest.
+
+Whatever is heard is numbered, what is lost too, so that a gap in the log is seen. An agent that has told anything says
+so when it stops: a run without such an end was cut short, and what it had heard last may be missing.
 """
 
 from __future__ import annotations
@@ -21,8 +24,22 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from penstock.audit.changes import CHANGES, Asked, asked_by
-from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, encoded, event_of
-from penstock.audit.model import Attempted, Caller, Changed, Decided, Fact, Heard, Lost, caller_of, cut
+from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, Origin, encoded, event_of
+from penstock.audit.model import (
+    TOPIC,
+    Attempted,
+    Caller,
+    Changed,
+    Decided,
+    Ended,
+    Fact,
+    Heard,
+    Json,
+    Lost,
+    Resource,
+    caller_of,
+    cut,
+)
 from penstock.audit.outcomes import JUDGES, denies, outcomes
 from penstock.audit.policy import Policy
 from penstock.audit.queue import Losses, Waiting
@@ -34,6 +51,7 @@ from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.identity.attempts import Attempt
+from penstock.wire.api_keys import ApiKey
 
 QUEUE_MAX = 10_000
 QUEUE_BYTES = 16 * 1024 * 1024
@@ -52,7 +70,7 @@ CLOSE_S = 2.0
 """How long a stop waits for what has been told."""
 COMPLAIN_EVERY_S = 60.0
 KINDS: dict[type[Fact], str] = {
-    Attempted: "authentication", Decided: "authorization", Changed: "request", Lost: "loss",
+    Attempted: "authentication", Decided: "authorization", Changed: "request", Lost: "loss", Ended: "end",
 }  # fmt: skip
 REMEMBERED = 1_000
 """Repeated changes that are told of once per connection."""
@@ -90,13 +108,15 @@ class AuditLog:
 
     def __init__(
         self, *, policy: Policy, appender: Appender, names: Names, home_cluster_id: int,
-        correlation_id: Callable[[int], int | None], clock: Clock, randomness: Randomness, queue_max: int = QUEUE_MAX,
-        queue_bytes: int = QUEUE_BYTES, gather_s: float = GATHER_S,
+        correlation_id: Callable[[int], int | None], clock: Clock, randomness: Randomness, agent: str = "1",
+        queue_max: int = QUEUE_MAX, queue_bytes: int = QUEUE_BYTES, gather_s: float = GATHER_S,
     ) -> None:  # fmt: skip
         self._policy, self._appender = policy, appender
         self._correlation_id = correlation_id
         """Which request a connection is at, in its client's count."""
         self._names, self._home_cluster_id = names, home_cluster_id
+        self._origin, self._heard = Origin(agent, randomness.token(8).hex()), 0
+        """Whose numbers these are, and how many were given out."""
         self._clock, self._randomness = clock, randomness
         self._gather_s = gather_s
         self._waiting = Waiting(facts_max=queue_max, bytes_max=queue_bytes)
@@ -107,6 +127,7 @@ class AuditLog:
         self._reporting: list[Lost] = []
         self._stop = asyncio.Event()
         self._complained_s: float | None = None
+        self._has_ended = False
         self.stats = AuditStats()
 
     @property
@@ -198,6 +219,15 @@ class AuditLog:
             self._stumbled()
             return []
 
+    def on_topic_made(self, context: RequestContext, name: str, partition_count: int, *, because: str) -> None:
+        """A topic was made that nobody has asked for by a request of its own."""
+        try:
+            details: dict[str, Json] = {"num_partitions": partition_count, "automatic": because}
+            topic = Resource(TOPIC, cut(name))
+            self._tell(Changed(self._clock.now_ms(), self._caller(context), ApiKey.CREATE_TOPICS, topic, 0, details))
+        except Exception:  # noqa: BLE001  # as above
+            self._stumbled(context.cluster_id)
+
     def _on_change(
         self, caller: Caller, api_key: int, asked: list[Asked], response: Any | None, denied: Set[ResourceType]
     ) -> None:
@@ -227,10 +257,13 @@ class AuditLog:
     # ---- queue ---------------------------------------------------------------------------------------------------
 
     def _tell(self, fact: Heard) -> None:
-        if self._stop.is_set() or not self._waiting.add(fact):
+        self._heard += 1
+        fact = fact._replace(number=self._heard)
+        if self._stop.is_set():
             self._lose(fact.caller.cluster_id)
             return
-        if self._task is None:
+        self._lose_all(self._waiting.add(fact))
+        if self._task is None and self._waiting:
             self._begin()
 
     def _begin(self) -> None:
@@ -318,7 +351,7 @@ class AuditLog:
 
     def _event(self, fact: Fact) -> bytes:
         event_id = str(UUID(bytes=new_uuid(self._randomness)))
-        return encoded(event_of(fact, event_id, self._names))
+        return encoded(event_of(fact, event_id, self._names, self._origin))
 
     async def _keep(self, events: list[bytes]) -> bool:
         """Have events appended; False if that will never be."""
@@ -344,8 +377,26 @@ class AuditLog:
         task = self._task
         if task is not None:
             await asyncio.wait((task,), timeout=CLOSE_S)
+            is_away = not task.done()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        else:
+            is_away = False
         self._lose_all(self._waiting.take(len(self._waiting)))
+        if self._heard and not is_away and not self._has_ended:
+            await self._end()
         if self._losses:
             _log.warning("%d events of the audit log are lost, and no event says so", self._losses.number)
+
+    async def _end(self) -> None:
+        """Say that this was all. Where that cannot be kept, nobody knows that it was."""
+        self._has_ended = True
+        self._heard += 1
+        end = Ended(self._clock.now_ms(), self._home_cluster_id, self._heard)
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self._appender.append([self._event(end)])
+        except (PlatformError, TimeoutError) as problem:
+            _log.warning("that the audit log ends here could not be kept: %s", problem)
+        else:
+            self._count((end,))

@@ -64,9 +64,11 @@ def tail(
     penstock audit tail                       what happened in the last hour
     penstock audit tail -f --denied           what is refused, as it happens
     penstock audit tail --principal alice --since 2026-01-31T12:00Z -o json
+
+    Where events are missing, by their numbers, or may be, after a crash, it says so on standard error.
     """
-    reader = _reader(client, since, follow=follow)
-    picked = (event for event in _events(reader) if _is_picked(event, denied=denied, principal=principal))
+    events = _whole(_events(_reader(client, since, follow=follow)))
+    picked = (event for event in events if _is_picked(event, denied=denied, principal=principal))
     try:
         _print(picked, _printer(output_format, sys.stdout), sys.stdout, count=count)
     except KeyboardInterrupt:
@@ -122,6 +124,47 @@ def _event_of(value: bytes | None) -> Event | None:
     except ValueError:
         return None
     return event if isinstance(event, dict) and isinstance(event.get("data"), dict) else None
+
+
+def _whole(events: Iterator[Event | None]) -> Iterator[Event | None]:
+    """The same events, and a word on standard error where some are missing."""
+    runs = Runs()
+    for event in events:
+        missing = None if event is None else runs.missing_before(event)
+        if missing is not None:
+            click.echo(missing, err=True)
+        yield event
+
+
+class Runs:
+    """Who has read events, in their order, knows by their numbers what was not among them."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[str, int, bool]] = {}
+        """By agent, its last event: of which run, with which number, and whether it was the end of the run."""
+
+    def missing_before(self, event: Event) -> str | None:
+        """What is missing between the event before of the same agent and this one."""
+        agent, run, text = (str(event.get(name, "")) for name in ("agent", "run", "sequence"))
+        if not (run and text.isdecimal()):
+            return None
+        number, is_end = int(text), str(event.get("type", "")).endswith("/end")
+        known = self._last.get(agent)
+        if known is None or known[0] != run:
+            self._last[agent] = run, number, is_end
+            return None if known is None else _between(event, number - 1, known[2])
+        # An event that was appended twice has the number of one that was there before.
+        self._last[agent] = run, max(number, known[1]), is_end or known[2]
+        return _between(event, number - known[1] - 1, True)
+
+
+def _between(event: Event, missing: int, is_ended: bool) -> str | None:
+    what = []
+    if not is_ended:
+        what.append("the agent ended without a stop, and what it had heard last may be missing")
+    if missing > 0:
+        what.append(f"{missing} event{'s are' if missing > 1 else ' is'} missing")
+    return f"Before {event.get('time', '')}: {'; '.join(what)}." if what else None
 
 
 def _print(
@@ -196,7 +239,7 @@ def _outcome(kind: str, decision: Event, result: Event) -> str:
     if decision:
         return "allowed" if decision.get("granted") else "denied"
     if result.get("status") == "SUCCESS":
-        return "done" if kind == "request" else "allowed"
+        return "done" if kind in ("request", "end") else "allowed"
     if kind == "authentication":
         return "denied"
     return "unknown" if result.get("status") == "UNKNOWN" else "failed"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest, OutcomeUnknown
@@ -68,6 +68,13 @@ class NewTopic:
     partition_count: int | None = None
     replication_factor: int | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ensured(NamedTuple):
+    """A topic that was to be there."""
+
+    answer: Topic | Refused
+    is_new: bool
 
 
 class Topics:
@@ -176,7 +183,7 @@ class Topics:
         """Create topics in one transaction; for each the topic or why not. One that is refused stops no other."""
         return await self._undivided(self._create(cluster_id, wanted))
 
-    async def ensure(self, cluster_id: int, names: Iterable[str]) -> list[Topic | Refused]:
+    async def ensure(self, cluster_id: int, names: Iterable[str]) -> list[Ensured]:
         """The topics of these names, created with the cluster's defaults where they are missing.
 
         Clients that ask for the same new topic at the same time find the one that the first of them made.
@@ -214,12 +221,13 @@ class Topics:
             settings.default_replication_factor if wanted.replication_factor is None else wanted.replication_factor,
         )
 
-    async def _ensure(self, cluster_id: int, names: Sequence[str]) -> list[Topic | Refused]:
+    async def _ensure(self, cluster_id: int, names: Sequence[str]) -> list[Ensured]:
         async with self._lock:
             missing = [name for name in names if self.registry.by_name(cluster_id, name) is None]
             created = await self._create_locked(cluster_id, [NewTopic(name=name) for name in missing])
             answers = dict(zip(missing, created, strict=True))
-            return [self.registry.by_name(cluster_id, name) or answers[name] for name in names]
+            found = [(name, self.registry.by_name(cluster_id, name)) for name in names]
+            return [Ensured(topic or answers[name], topic is not None and name in answers) for name, topic in found]
 
     async def _create(self, cluster_id: int, wanted: Sequence[NewTopic]) -> list[Topic | Refused]:
         async with self._lock:

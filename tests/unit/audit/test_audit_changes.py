@@ -11,7 +11,7 @@ import pytest
 
 from penstock.audit.changes import CHANGES, WITHOUT_EFFECT, asked_by
 from penstock.audit.details import DETAILS_MAX, LISTED_MAX
-from penstock.audit.events import encoded, event_of
+from penstock.audit.events import Origin, encoded, event_of
 from penstock.audit.model import Caller, Changed
 from penstock.audit.outcomes import denies, outcomes
 from penstock.base.acls import ResourceType
@@ -55,6 +55,7 @@ K, E = ApiKey, ErrorCode
 SECRET = "hunter2-" + SeededRandomness("secret").token(8).hex()
 RAW = SECRET.encode()
 TOPIC_ID = b"\x01" * 16
+ORIGIN = Origin("1", "run")
 ACLS_THAT_FIT = 14
 
 
@@ -65,7 +66,7 @@ def told(
     found = []
     caller = Caller(1, "User:admin", "c", "10.0.0.7", 5, 1)
     for resource, error, details in outcomes(key, asked_by(key, request), response, denied):
-        text = encoded(event_of(Changed(0, caller, key, resource, error, details), "id", lambda _: "x"))
+        text = encoded(event_of(Changed(0, caller, key, resource, error, details), "id", lambda _: "x", ORIGIN))
         assert SECRET not in text.decode()
         event = json.loads(text)
         result = event["data"]["result"]

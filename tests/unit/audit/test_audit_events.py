@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from penstock.audit.events import METHODS, crn, encoded, event_of, timestamp
+from penstock.audit.events import METHODS, Origin, crn, encoded, event_of, timestamp
 from penstock.audit.model import (
     API_KEY,
     GROUP,
@@ -33,7 +33,7 @@ EVENT_ID = "e5ababff-c6b5-4f19-9e03-be3f12e81643"
 
 
 def told(fact):
-    event = event_of(fact, EVENT_ID, lambda cluster_id: f"lkc-{cluster_id}")
+    event = event_of(fact, EVENT_ID, lambda cluster_id: f"lkc-{cluster_id}", Origin("1", "a1b2"))
     assert json.loads(encoded(event)) == event
     return event
 
@@ -43,7 +43,8 @@ def test_a_denial_as_confluent_tells_it() -> None:
         resource_type=ResourceType.TOPIC, resource_name="pay", principal="User:*", host="*", operation=Operation.WRITE,
         permission=Permission.DENY,
     )  # fmt: skip
-    fact = Decided(AT_MS, ALICE, ApiKey.PRODUCE, Operation.WRITE, ResourceType.TOPIC, "pay rolls", Verdict(False, acl))
+    verdict = Verdict(False, acl)
+    fact = Decided(AT_MS, ALICE, ApiKey.PRODUCE, Operation.WRITE, ResourceType.TOPIC, "pay rolls", verdict, 17)
     assert told(fact) == {
         "specversion": "1.0",
         "id": EVENT_ID,
@@ -52,6 +53,9 @@ def test_a_denial_as_confluent_tells_it() -> None:
         "datacontenttype": "application/json",
         "subject": "crn:///kafka=lkc-1/topic=pay%20rolls",
         "time": "2021-01-01T12:34:56.789Z",
+        "agent": "1",
+        "run": "a1b2",
+        "sequence": "000000000017",
         "data": {
             "serviceName": "crn:///kafka=lkc-1",
             "methodName": "kafka.Produce",
@@ -132,6 +136,7 @@ def test_changes(error: int | None, status: str, message: str) -> None:
 
 def test_a_loss_is_told_of_the_cluster_whose_events_they_were() -> None:
     event = told(Lost(AT_MS + 5, AT_MS, 17, 7))
+    assert "sequence" not in event  # What was lost has the numbers.
     assert (event["type"], event["source"]) == ("io.penstock.audit/loss", "crn:///kafka=lkc-7")
     assert event["data"]["result"]["message"] == "17 events of lkc-7 were lost."
     assert event["data"]["loss"] == {

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from penstock.audit.events import encoded, event_of
-from penstock.audit.model import TOPIC, Attempted, Caller, Changed, Decided, Fact, Lost, Resource
+from penstock.audit.events import Origin, encoded, event_of
+from penstock.audit.model import TOPIC, Attempted, Caller, Changed, Decided, Ended, Fact, Lost, Resource
 from penstock.authorization.rules import DEFAULT_DENY, SUPER_USER
 from penstock.base.acls import Operation, ResourceType
-from penstock.cli.audit import _event_of, _is_picked, _line, summary_of
+from penstock.cli.audit import Runs, _event_of, _is_picked, _line, summary_of
 from penstock.wire.api_keys import ApiKey
 
 ALICE, NOBODY = Caller(1, "User:alice", "c", "10.0.0.7", 5, 1), Caller(1, "", None, "10.0.0.7", 5)
@@ -26,11 +26,16 @@ FACTS: dict[str, Fact] = {
     "failed": Changed(0, ALICE, ApiKey.CREATE_TOPICS, Resource(TOPIC, "t"), 36, {}),
     "open": Changed(0, ALICE, ApiKey.CREATE_TOPICS, Resource(TOPIC, "t"), None, {}),
     "lost": Lost(0, 0, 3, 1),
+    "end": Ended(0, 0, 9),
 }
 
 
+def as_read(fact: Fact, run: str = "r", agent: str = "1") -> Any:
+    return json.loads(encoded(event_of(fact, "id", lambda _: "x", Origin(agent, run))))
+
+
 def event(name: str) -> Any:
-    return json.loads(encoded(event_of(FACTS[name], "id", lambda _: "x")))
+    return as_read(FACTS[name])
 
 
 @pytest.mark.parametrize(
@@ -45,6 +50,7 @@ def event(name: str) -> Any:
         ("failed", "failed", "User:alice", "topic=t: TOPIC_ALREADY_EXISTS"),
         ("open", "unknown", "User:alice", "topic=t: The request was not answered; it may have been carried out."),
         ("lost", "lost", "", "cluster: 3 events of x were lost."),
+        ("end", "done", "", "cluster: The agent stops; it has told what it heard."),
     ],
 )
 def test_lines(name: str, outcome: str, who: str, what: str) -> None:
@@ -65,7 +71,7 @@ def test_what_is_picked() -> None:
 
     assert picked() == set(FACTS)
     assert picked(denied=True) == {"denied", "wrong", "unknown", "lost"}
-    assert picked(principal="User:alice") == set(FACTS) - {"unknown", "lost"}
+    assert picked(principal="User:alice") == set(FACTS) - {"unknown", "lost", "end"}
     assert picked(principal="User:bob") == set()
     assert picked(principal="User:alice", denied=True) == {"denied", "wrong"}
 
@@ -79,3 +85,36 @@ def test_a_terminal_is_not_told_what_to_do() -> None:
     summary = summary_of({"type": "x/request", "data": {"resourceName": "crn:///kafka=x/topic=\x1b[2J"}})
     assert "\x1b" not in _line(summary, colours=False)
     assert summary_of({"data": {"authenticationInfo": 3}}).principal == ""
+
+
+def numbered(number: int, run: str = "r", agent: str = "1") -> Any:
+    return as_read(Decided(0, ALICE, *WRITE, DEFAULT_DENY, number), run, agent)
+
+
+def ended(number: int, run: str = "r") -> Any:
+    return as_read(Ended(0, 0, number), run)
+
+
+CUT_SHORT = "the agent ended without a stop, and what it had heard last may be missing"
+
+
+@pytest.mark.parametrize(
+    ("events", "missing"),
+    [
+        ([numbered(7), numbered(8), event("lost"), numbered(9), ended(10)], None),
+        ([numbered(7), numbered(9)], "1 event is missing"),
+        ([numbered(7), numbered(12)], "4 events are missing"),
+        ([numbered(7), ended(10)], "2 events are missing"),
+        ([numbered(7), numbered(8), numbered(7), numbered(8), numbered(9)], None),
+        ([numbered(7), ended(8), numbered(1, "s")], None),
+        ([numbered(7), ended(8), numbered(3, "s")], "2 events are missing"),
+        ([numbered(7), numbered(1, "s")], CUT_SHORT),
+        ([numbered(7), numbered(2, "s")], f"{CUT_SHORT}; 1 event is missing"),
+        ([numbered(7), numbered(1, "s", agent="2"), numbered(8), numbered(2, "s", agent="2")], None),
+        ([{"sequence": "x"}, {"run": 3}, {}, {"run": "r", "sequence": "-1"}], None),
+    ],
+)
+def test_what_is_missing_is_seen_by_the_numbers(events: list[Any], missing: str | None) -> None:
+    runs = Runs()
+    found = [note for one in events if (note := runs.missing_before(one)) is not None]
+    assert found == ([] if missing is None else [f"Before 1970-01-01T00:00:00.000Z: {missing}."])

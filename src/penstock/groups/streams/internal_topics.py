@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from penstock.base.context import RequestContext
@@ -21,6 +21,8 @@ class InternalTopics:
     def __init__(self, topics: TopicHandlers) -> None:
         self._topics = topics
         self._under_way: set[tuple[int, str]] = set()
+        self.on_created: Callable[[RequestContext, str, int], None] = lambda context, name, partition_count: None
+        """Called for each topic that was made."""
 
     async def create(self, context: RequestContext, wanted: Sequence[InternalTopic]) -> dict[str, str]:
         """Create those that nobody is creating just now; return why some could not be."""
@@ -34,6 +36,9 @@ class InternalTopics:
             response = await self._topics.create_topics(replace(context, api_version=_CREATE_VERSION), request)
         finally:
             self._under_way -= keys
+        for made in response.topics:
+            if made.error_code == ErrorCode.NONE:
+                self.on_created(context, made.name, made.num_partitions)
         return {
             topic.name: topic.error_message or ErrorCode(topic.error_code).name
             for topic in response.topics

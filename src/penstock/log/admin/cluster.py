@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
@@ -54,6 +54,8 @@ class ClusterHandlers:
         self._registry = topics.registry
         self._brokers = brokers
         self._quota = quota or NoQuota()
+        self.on_created: Callable[[RequestContext, str, int], None] = lambda context, name, partition_count: None
+        """Called for each topic that was made because somebody asked about it."""
 
     def kafka_cluster_id(self, context: RequestContext) -> str:
         """What clients call the cluster they are at."""
@@ -122,9 +124,12 @@ class ClusterHandlers:
         except PlatformError:
             # Known topics must stay visible when nothing can be created; clients ask again after this code.
             return {name: MetadataResponseTopic(error_code=ErrorCode.LEADER_NOT_AVAILABLE, name=name) for name in names}
+        for one in made:
+            if one.is_new and isinstance(one.answer, Topic):
+                self.on_created(context, one.answer.name, len(one.answer.partitions))
         return {
-            name: _refused(name, answer) if isinstance(answer, Refused) else answer
-            for name, answer in zip(names, made, strict=True)
+            name: _refused(name, one.answer) if isinstance(one.answer, Refused) else one.answer
+            for name, one in zip(names, made, strict=True)
         }
 
     def _described(
