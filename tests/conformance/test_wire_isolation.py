@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fixtures.isolation import Fuzzer, Row, T, answer, request, row, shows
 from fixtures.secured import Secured
-from fixtures.tenants import Estate, Tenant, nobodys_things
+from fixtures.tenants import Estate, Tenant, api_key, log_in, nobodys_things
 from fixtures.wire import Wire, batch, records_of
 
 from penstock.groups.service import GroupService
@@ -22,6 +22,8 @@ from penstock.log.registry import Registry
 from penstock.testing import Broker
 from penstock.transactions.service import TransactionService
 from penstock.wire.api_keys import ApiKey as K
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import fetch, share_acknowledge, share_fetch
 from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRequest
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
@@ -391,6 +393,54 @@ def test_the_same_names_in_two_clusters_are_different_things(secured: Secured) -
     assert estates[0].things["topic_id"] != estates[1].things["topic_id"]
     for estate in estates:
         estate.close()
+
+
+# ---- within a cluster -----------------------------------------------------------------------------------------------
+
+
+def test_sessions_are_not_taken_over_by_another_principal_of_the_same_cluster(secured: Secured) -> None:
+    """Who may read the same group and topic has sessions of its own. (With Apache Kafka it can go on with others'.)"""
+    tenant = Tenant(secured, "shared-house")
+    estate = Estate(tenant.connect)
+    estate.everything()
+    things = estate.things
+    with log_in(secured) as admin:
+        assert admin.call(K.ENTER_CLUSTER, 0, EnterClusterRequest(name=tenant.name)).error_code == 0
+        key = api_key(admin, "neighbour")
+
+    def fetched(wire: Wire, epoch: int) -> int:
+        request = fetch.FetchRequest(
+            max_wait_ms=0, min_bytes=1, max_bytes=1000, session_id=things["session"], session_epoch=epoch
+        )
+        return int(wire.call(K.FETCH, 11, request).error_code)
+
+    def shared(wire: Wire, epoch: int) -> int:
+        request = share_fetch.ShareFetchRequest(
+            group_id=things["share_group"], member_id=things["share_member"], share_session_epoch=epoch, max_wait_ms=0,
+            min_bytes=1, max_bytes=1000, max_records=10, batch_size=10,
+        )  # fmt: skip
+        return int(wire.call(K.SHARE_FETCH, 1, request).error_code)
+
+    def acknowledged(wire: Wire, epoch: int) -> int:
+        request = share_acknowledge.ShareAcknowledgeRequest(
+            group_id=things["share_group"], member_id=things["share_member"], share_session_epoch=epoch
+        )
+        return int(wire.call(K.SHARE_ACKNOWLEDGE, 1, request).error_code)
+
+    with log_in(secured, *key) as neighbour:
+        assert neighbour.fetch(things["topic"]).error_code == ErrorCode.NONE
+        assert fetched(neighbour, 1) == ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+        fetched(neighbour, -1)  # It has no such session to end.
+        for epoch in (1, -1):
+            assert shared(neighbour, epoch) == ErrorCode.SHARE_SESSION_NOT_FOUND
+            assert acknowledged(neighbour, epoch) == ErrorCode.SHARE_SESSION_NOT_FOUND
+        assert shared(neighbour, 0) == ErrorCode.GROUP_AUTHORIZATION_FAILED
+    assert fetched(estate.wires[0], 1) == ErrorCode.NONE
+    assert shared(estate.wires[-1], 1) == ErrorCode.NONE
+    with tenant.connect() as another:  # The same principal may.
+        assert acknowledged(another, 2) == ErrorCode.NONE
+        assert fetched(another, 2) == ErrorCode.NONE
+    estate.close()
 
 
 # ---- the fuzzer can fail ---------------------------------------------------------------------------------------------

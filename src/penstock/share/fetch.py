@@ -91,7 +91,7 @@ class ShareFetchHandler:
             if request.share_acquire_mode not in (_OPTIMISED, _EXACT):
                 raise Refused(ErrorCode.INVALID_REQUEST, "Unknown share acquire mode.")
             _check_renewal(context.api_version, request)
-            session = self._session(key, context.connection_id, request, bool(said))
+            session = self._session(key, context, request, bool(said))
         except Refused as refused:
             if refused.code is ErrorCode.SHARE_SESSION_LIMIT_REACHED:
                 # There may be room soon; a client that is told at once asks again at once.
@@ -128,7 +128,9 @@ class ShareFetchHandler:
 
     # --- Sessions ---
 
-    def _session(self, key: SessionKey, connection_id: int, request: ShareFetchRequest, speaks: bool) -> Session | None:
+    def _session(
+        self, key: SessionKey, context: RequestContext, request: ShareFetchRequest, speaks: bool
+    ) -> Session | None:
         """The session of a request; None when it is its last one."""
         epoch = request.share_session_epoch
         named = [
@@ -137,13 +139,13 @@ class ShareFetchHandler:
             for partition in topic.partitions
         ]
         if epoch == FINAL_EPOCH:
-            self._sessions.require(key)
+            self._sessions.require(key, context.principal)
             return None
         if epoch == INITIAL_EPOCH:
             if speaks:
                 raise Refused(ErrorCode.INVALID_REQUEST, "The first request of a share session cannot acknowledge.")
-            return self._sessions.open(key, connection_id, named)
-        session = self._sessions.go_on(key, epoch)
+            return self._sessions.open(key, context.connection_id, named, context.principal)
+        session = self._sessions.go_on(key, epoch, context.principal)
         forgotten = (
             TopicPartition(topic.topic_id, index)
             for topic in request.forgotten_topics_data

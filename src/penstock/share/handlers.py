@@ -69,9 +69,9 @@ class ShareHandlers:
             if epoch == INITIAL_EPOCH:
                 raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "A share session begins with a fetch.")
             if epoch == FINAL_EPOCH:
-                self._sessions.require(key)
+                self._sessions.require(key, context.principal)
             else:
-                self._sessions.go_on(key, epoch)
+                self._sessions.go_on(key, epoch, context.principal)
         except Refused as refused:
             return ShareAcknowledgeResponse(error_code=refused.code, error_message=refused.message)
         said = {

@@ -4,6 +4,10 @@ A session belongs to a member and to the connection it was opened on. When the c
 what the member has acquired is released: nobody waits for the locks of a consumer that is gone. Nobody proves to be a
 member before its session is opened, so what one connection may open is bounded, and sessions and their partitions are
 shared fairly among virtual clusters: one that has most loses a session to one that has less, and nobody else does.
+
+With Apache Kafka whoever may read the group and knows the id of a member can take its session, and with it what the
+member has acquired. Here it stays with its principal, as fetch sessions do; on another connection the same principal
+may go on with it.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from penstock.base.context import ANONYMOUS
 from penstock.clusters.sharing import Shared
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -44,10 +49,12 @@ class TopicPartition(NamedTuple):
 class Session:
     """What a member fetches."""
 
-    __slots__ = ("connection_id", "epoch", "key", "partitions")
+    __slots__ = ("connection_id", "epoch", "key", "partitions", "principal")
 
-    def __init__(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> None:
-        self.key = key
+    def __init__(
+        self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition], principal: str
+    ) -> None:
+        self.key, self.principal = key, principal
         self.connection_id = connection_id
         self.epoch = 1
         self.partitions: dict[TopicPartition, bool] = dict.fromkeys(partitions, False)
@@ -73,10 +80,15 @@ class ShareSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> Session:
+    def open(
+        self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition], principal: str = ANONYMOUS
+    ) -> Session:
         """A new session, in place of one that the member may have had."""
+        known = self._sessions.get(key)
+        if known is not None and known.principal != principal:
+            raise Refused(ErrorCode.GROUP_AUTHORIZATION_FAILED, "The share session is another principal's.")
         self.close(key)
-        session = Session(key, connection_id, partitions)
+        session = Session(key, connection_id, partitions, principal)
         _check_size(len(session.partitions))
         if len(self._of_connection.get(connection_id, ())) >= MAX_OF_CONNECTION:
             raise _limit_reached()
@@ -102,16 +114,16 @@ class ShareSessions:
         if session is not None:
             self.on_evicted(session)
 
-    def require(self, key: SessionKey) -> Session:
-        """The session of a member."""
+    def require(self, key: SessionKey, principal: str = ANONYMOUS) -> Session:
+        """The session of a member; one that is another principal's is not known."""
         session = self._sessions.get(key)
-        if session is None:
+        if session is None or session.principal != principal:
             raise Refused(ErrorCode.SHARE_SESSION_NOT_FOUND, "The share session was not found.")
         return session
 
-    def go_on(self, key: SessionKey, epoch: int) -> Session:
+    def go_on(self, key: SessionKey, epoch: int, principal: str = ANONYMOUS) -> Session:
         """The session of a member whose request is the next one."""
-        session = self.require(key)
+        session = self.require(key, principal)
         if session.epoch != epoch:
             raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "The share session epoch is invalid.")
         session.next_epoch()

@@ -52,6 +52,22 @@ def test_sessions_end_with_their_connection() -> None:
     assert len(sessions) == 1
 
 
+def test_a_session_stays_with_its_principal() -> None:
+    sessions = ShareSessions(10)
+    session = sessions.open(ANNA, 7, [ONE], "User:anna")
+    for call in (
+        lambda: sessions.require(ANNA, "User:eve"),
+        lambda: sessions.go_on(ANNA, 1, "User:eve"),
+        lambda: sessions.go_on(ANNA, 5, "User:eve"),
+    ):
+        assert refusal(call) is ErrorCode.SHARE_SESSION_NOT_FOUND
+    assert refusal(lambda: sessions.open(ANNA, 8, [ONE], "User:eve")) is ErrorCode.GROUP_AUTHORIZATION_FAILED
+    assert sessions.go_on(ANNA, 1, "User:anna") is session
+    assert sessions.open(ANNA, 8, [TWO], "User:anna") is not session
+    assert sessions.close(ANNA) is not None
+    sessions.open(ANNA, 9, [ONE], "User:eve")  # Nobody has it any more.
+
+
 def test_a_member_has_one_session() -> None:
     sessions = ShareSessions(1)
     sessions.open(ANNA, 7, [ONE])
