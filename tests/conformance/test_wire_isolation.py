@@ -474,7 +474,7 @@ ABLATIONS = (
     (Registry, "by_name", _any_topic_by_name, (K.LIST_OFFSETS, K.DESCRIBE_PRODUCERS)),
     (TransactionService, "cell", _any_cell, (K.DESCRIBE_TRANSACTIONS,)),
     (FetchSessions, "_continue", _any_session, (K.FETCH,)),
-    (GroupService, "describe", _any_group, (K.DESCRIBE_GROUPS,)),
+    (GroupService, "find", _any_group, (K.DESCRIBE_GROUPS,)),
 )
 
 

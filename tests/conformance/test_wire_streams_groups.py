@@ -350,12 +350,16 @@ def test_groups_of_other_kinds(wire: Wire, member: Callable[..., Member], lines:
         protocols=[JoinGroupRequestProtocol(name="range", metadata=b"")],
     )  # fmt: skip
     assert wire.call(ApiKey.JOIN_GROUP, 9, classic).error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-    for key, version, request in (
-        (ApiKey.CONSUMER_GROUP_DESCRIBE, 1, ConsumerGroupDescribeRequest(group_ids=[group])),
-        (ApiKey.DESCRIBE_GROUPS, 6, DescribeGroupsRequest(groups=[group])),
-        (ApiKey.SHARE_GROUP_DESCRIBE, 1, ShareGroupDescribeRequest(group_ids=[group])),
+    for kind, key, version, request in (
+        ("consumer", ApiKey.CONSUMER_GROUP_DESCRIBE, 1, ConsumerGroupDescribeRequest(group_ids=[group])),
+        ("classic", ApiKey.DESCRIBE_GROUPS, 6, DescribeGroupsRequest(groups=[group])),
+        ("share", ApiKey.SHARE_GROUP_DESCRIBE, 1, ShareGroupDescribeRequest(group_ids=[group])),
     ):
-        assert wire.call(key, version, request).groups[0].error_code == ErrorCode.GROUP_ID_NOT_FOUND
+        answer = wire.call(key, version, request).groups[0]
+        assert (answer.error_code, answer.error_message) == (
+            ErrorCode.GROUP_ID_NOT_FOUND,
+            f"Group {group} is not a {kind} group.",
+        )
     for absent in (f"{group}-absent", ""):
         expected = ErrorCode.GROUP_ID_NOT_FOUND if absent else ErrorCode.INVALID_GROUP_ID
         assert described(wire, absent).error_code == expected

@@ -17,3 +17,8 @@ def code_of(error: PlatformError) -> ErrorCode:
     if isinstance(error, Fenced):
         return ErrorCode.NOT_COORDINATOR
     return ErrorCode.COORDINATOR_NOT_AVAILABLE
+
+
+def message_of(error: PlatformError) -> str | None:
+    """What is said beside the code: why something was refused. What ails the platform is for its own log."""
+    return error.message or None if isinstance(error, Refused) else None

@@ -14,6 +14,7 @@ from penstock.coordination.model import Loading
 from penstock.groups.failures import code_of
 from penstock.groups.model import Group, GroupState, Heartbeat, Join, Leaver, Sync
 from penstock.groups.service import GroupService
+from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from penstock.wire.messages.describe_groups import (
@@ -238,19 +239,14 @@ class GroupHandlers:
 
     async def _describe(self, context: RequestContext, group_id: str) -> DescribedGroup:
         try:
-            group = await self._groups.describe((context.cluster_id, group_id))
+            return _described(group_id, await self._groups.described((context.cluster_id, group_id), Group))
+        except Refused as refused:
+            dead = DescribedGroup(group_id=group_id, group_state="Dead")
+            if context.api_version >= 6:
+                dead.error_code, dead.error_message = refused.code, refused.message
+            return dead
         except PlatformError as error:
             return DescribedGroup(group_id=group_id, error_code=code_of(error))
-        if isinstance(group, Group):
-            return _described(group_id, group)
-        if context.api_version < 6:
-            return DescribedGroup(group_id=group_id, group_state="Dead")
-        return DescribedGroup(
-            group_id=group_id,
-            group_state="Dead",
-            error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-            error_message=f"Group {group_id} {'not found' if group is None else 'is not a classic group'}.",
-        )
 
     async def list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
         """ListGroups, key 16, v0-5. v4: filter by state. v5: by type. Unknown filters match nothing."""

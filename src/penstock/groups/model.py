@@ -30,9 +30,8 @@ TopicPartition = tuple[bytes, int]
 class AnyGroup(Protocol):
     """A group of some kind."""
 
-    @property
-    def kind(self) -> str:
-        """What ListGroups calls the kind, in lower case."""
+    kind: ClassVar[str]
+    """What ListGroups calls the kind, in lower case."""
 
     @property
     def protocol_type(self) -> str | None:

@@ -29,6 +29,7 @@ from penstock.groups.model import (
     Decision,
     DeleteOffsets,
     DeleteOffsetsResult,
+    Group,
     GroupState,
     Heartbeat,
     Join,
@@ -48,6 +49,7 @@ from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
+G = TypeVar("G", bound=AnyGroup)
 
 _logger = logging.getLogger(__name__)
 
@@ -327,10 +329,21 @@ class GroupService:
 
     # --- Administration ---
 
-    async def describe(self, key: Key) -> AnyGroup | None:
+    async def find(self, key: Key) -> AnyGroup | None:
         """A group as it is now."""
         group, _ = await self._runner.peek(key)
         return group
+
+    async def described(self, key: Key, kind: type[G]) -> G:
+        """A group of that kind as it is now. Raises `Refused`, in Kafka's words, if there is none of that id."""
+        group_id = key[1]
+        if not group_id and kind is not Group:  # Only a classic group may be called nothing.
+            raise Refused(ErrorCode.INVALID_GROUP_ID, "")
+        group = await self.find(key)
+        if isinstance(group, kind):
+            return group
+        reason = "not found" if group is None else f"is not a {kind.kind} group"
+        raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {group_id} {reason}.")
 
     def in_memory(self) -> list[tuple[Key, AnyGroup | None]]:
         """Every group in memory, as in force now: all that have members are."""

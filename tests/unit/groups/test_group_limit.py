@@ -93,7 +93,7 @@ class Crowd:
     async def looks(self, cluster_id: int, group: str) -> None:
         for name in GROUPS:
             with suppress(PlatformError):
-                await self.process.service.describe((cluster_id, name))
+                await self.process.service.find((cluster_id, name))
 
     async def time(self, cluster_id: int, group: str) -> None:
         await self.world.clock.pass_ms(self.random.choice((150, 150, 3_000, 70_000, 8 * DAY_MS)))

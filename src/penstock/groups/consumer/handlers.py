@@ -23,7 +23,7 @@ from penstock.groups.consumer.model import (
     HeartbeatResult,
 )
 from penstock.groups.consumer.steps import preferred_assignor
-from penstock.groups.failures import code_of
+from penstock.groups.failures import code_of, message_of
 from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.partitions import Partitions
 from penstock.groups.service import GroupService
@@ -99,17 +99,11 @@ class ConsumerGroupHandlers:
         return describe_wire.ConsumerGroupDescribeResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> describe_wire.DescribedGroup:
-        if not group_id:
-            return describe_wire.DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
         try:
-            group = await self._groups.describe((context.cluster_id, group_id))
+            group = await self._groups.described((context.cluster_id, group_id), ConsumerGroup)
         except PlatformError as error:
-            return describe_wire.DescribedGroup(group_id=group_id, error_code=code_of(error))
-        if not isinstance(group, ConsumerGroup):
             return describe_wire.DescribedGroup(
-                group_id=group_id,
-                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-                error_message=f"Group {group_id} {'not found' if group is None else 'is not a consumer group'}.",
+                group_id=group_id, error_code=code_of(error), error_message=message_of(error)
             )
         return describe_wire.DescribedGroup(
             group_id=group_id,

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.coordination.model import Loading
-from penstock.groups.failures import code_of
+from penstock.groups.failures import code_of, message_of
 from penstock.groups.share.model import JOINS, LEAVES, Heartbeat, Partitions, ShareGroup, ShareMember
 from penstock.groups.share.service import ShareGroups
 from penstock.log.registry import Registry
@@ -68,19 +67,11 @@ class ShareGroupHandlers:
         return messages.ShareGroupDescribeResponse(groups=groups)
 
     async def _described(self, context: RequestContext, group_id: str) -> messages.DescribedGroup:
-        if not group_id:
-            return messages.DescribedGroup(group_id="", error_code=ErrorCode.INVALID_GROUP_ID)
         try:
-            group = await self._groups.find((context.cluster_id, group_id))
-        except Loading as failure:
-            return messages.DescribedGroup(group_id=group_id, error_code=code_of(failure))
+            group = await self._groups.described((context.cluster_id, group_id))
         except PlatformError as failure:
-            return messages.DescribedGroup(group_id=group_id, error_code=code_of(failure), error_message=str(failure))
-        if group is None:
             return messages.DescribedGroup(
-                group_id=group_id,
-                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-                error_message=f"Group {group_id} not found.",
+                group_id=group_id, error_code=code_of(failure), error_message=message_of(failure)
             )
         return self._shown(context.cluster_id, group_id, group)
 

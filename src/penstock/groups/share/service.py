@@ -41,8 +41,12 @@ class ShareGroups:
 
     async def find(self, key: Key) -> ShareGroup | None:
         """A share group as it is now."""
-        group = await self._groups.describe(key)
+        group = await self._groups.find(key)
         return group if isinstance(group, ShareGroup) else None
+
+    async def described(self, key: Key) -> ShareGroup:
+        """The same. Raises `Refused` if there is none."""
+        return await self._groups.described(key, ShareGroup)
 
     async def first_offset(self, key: Key, topic_id: bytes, index: int) -> int | None:
         """Where a group begins in a partition that it has not read yet; None: where its configuration says.

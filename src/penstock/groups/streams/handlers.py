@@ -10,7 +10,7 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.groups.failures import code_of
+from penstock.groups.failures import code_of, message_of
 from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.service import GroupService
 from penstock.groups.streams import transitions
@@ -126,17 +126,11 @@ class StreamsGroupHandlers:
         return describing.StreamsGroupDescribeResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> describing.DescribedGroup:
-        if not group_id:
-            return describing.DescribedGroup(group_id=group_id, error_code=ErrorCode.INVALID_GROUP_ID)
         try:
-            group = await self._groups.describe((context.cluster_id, group_id))
+            group = await self._groups.described((context.cluster_id, group_id), StreamsGroup)
         except PlatformError as error:
-            return describing.DescribedGroup(group_id=group_id, error_code=code_of(error))
-        if not isinstance(group, StreamsGroup):
             return describing.DescribedGroup(
-                group_id=group_id,
-                error_code=ErrorCode.GROUP_ID_NOT_FOUND,
-                error_message=f"Group {group_id} {'not found' if group is None else 'is not a streams group'}.",
+                group_id=group_id, error_code=code_of(error), error_message=message_of(error)
             )
         return describing.DescribedGroup(
             group_id=group_id,
