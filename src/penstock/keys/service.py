@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.pauses import Pauses
 from penstock.base.randomness import Randomness
 from penstock.keys import store, transitions
 from penstock.keys.model import (
@@ -179,11 +180,10 @@ class DataKeys:
         """Ask a few times. What fails now is not asked by anybody for a moment."""
         if self._clock.monotonic() < self._quiet_until.get(master_key_id, 0.0):
             raise Unavailable("the key service did not answer a moment ago")
-        delay_s, problem = _FIRST_PAUSE_S, "no time"
+        pauses, problem = Pauses(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, growth=4.0), "no time"
         for attempt in range(ATTEMPTS):
             if attempt:
-                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s *= 4
+                await pauses.take()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answer = await work()
@@ -425,15 +425,14 @@ class DataKeys:
 
     async def _keep_trying(self) -> None:
         """Until every cluster has its current key and nothing is left to be destroyed."""
-        delay_s = _FIRST_PAUSE_S
+        pauses = Pauses(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while self._has_work():
             await asyncio.gather(*(self._unlock(cluster_id) for cluster_id in self._waiting()))
             for cluster_id in list(self.clusters):
                 await self._destroy_some(cluster_id)
             self._tried.set()
             if self._has_work():
-                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+                await pauses.take()
 
     async def _unlock(self, cluster_id: int) -> None:
         try:

@@ -12,7 +12,6 @@ after every failure but those that say that nothing happened: only after them is
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -21,7 +20,8 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import Conflict, PlatformError, Unavailable
+from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.log.trailing_rows import CommitRow, TrailingRows, insert_statement
@@ -53,7 +53,6 @@ class Outdated(Conflict):
 
 NOTHING_HAPPENED = (Unavailable, Conflict)
 INLINE_MAX_BYTES = 128 * 1024
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 _INSERT = translate(insert_statement())
 
 
@@ -241,7 +240,7 @@ class EmbeddedCommitPath:
 
     async def change(self, change: Change) -> None:
         """Run the script on the writer thread. Running it again does no harm, so that is how it is found out."""
-        unsure, delay_s = self._unsure_change, _FIRST_PAUSE_S
+        unsure, pauses = self._unsure_change, Pauses(self._randomness)
         self._unsure_change = False
         while True:
             try:
@@ -255,8 +254,7 @@ class EmbeddedCommitPath:
             except Exception as problem:  # noqa: BLE001  # noted, and tried again
                 note(problem)
                 unsure = True
-            await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-            delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+            await pauses.take()
 
     def change_now(self, change: Change) -> bool:
         """Run the script on the caller's thread when nothing has to reach a disk."""
@@ -337,13 +335,7 @@ class EmbeddedCommitPath:
             rows = yield "SELECT wal_key, wal_offset, wal_length FROM wal_commit WHERE object_id = $1", (object_id,)
             return WalLocation(*rows[0]) if rows else None
 
-        delay_s = _FIRST_PAUSE_S
-        while True:
-            try:
-                return await self._database.read(script)
-            except (OutcomeUnknown, Unavailable):
-                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+        return await until_answered(lambda: self._database.read(script), Pauses(self._randomness))
 
 
 def note(problem: Exception) -> None:

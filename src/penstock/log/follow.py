@@ -15,7 +15,8 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from penstock.base.errors import Fenced, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import Fenced, PlatformError
+from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, apply_entry, wake
 from penstock.log.model import Partition
@@ -24,7 +25,7 @@ from penstock.log.registry import Registry
 
 ROWS_AT_ONCE = 500
 POLL_S, SLOW_POLL_S = 0.005, 0.025
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+FAILED_POLL_S = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -52,14 +53,9 @@ class Follower:
 
         Whoever asks has something to say that rests on them: it goes on until the database answers.
         """
-        delay_s = _FIRST_PAUSE_S
+        pauses = Pauses(self._randomness)
         while self.seq < seq:
-            try:
-                await self._read(seq)
-            except (Unavailable, OutcomeUnknown) as problem:
-                _log.warning("other agents' commits cannot be read, trying again: %s", problem)
-                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+            await until_answered(partial(self._read, seq), pauses, _cannot_be_read)
 
     async def catch_up(self, seq: int) -> None:
         """The same where this agent's own commit may be on the way: its writer applies that in its turn."""
@@ -80,8 +76,8 @@ class Follower:
             except Fenced:
                 raise
             except PlatformError as problem:
-                _log.warning("other agents' commits cannot be read, trying again: %s", problem)
-                found, delay_s = 0, _LONGEST_PAUSE_S / 2
+                _cannot_be_read(problem)
+                found, delay_s = 0, FAILED_POLL_S
             delay_s = POLL_S if found else min(2 * delay_s, max(SLOW_POLL_S, delay_s))
             await asyncio.sleep(delay_s * self._randomness.uniform(0.8, 1.2))
 
@@ -120,3 +116,7 @@ class Follower:
             f"the commits after {self.seq} are gone before this agent has seen them: it was away for too long and must"
             " be started again"
         )
+
+
+def _cannot_be_read(problem: PlatformError) -> None:
+    _log.warning("other agents' commits cannot be read, trying again: %s", problem)

@@ -16,12 +16,12 @@ made void: the database gets all rows, and a new life begins.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.base.errors import Unavailable
+from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath, note
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
@@ -35,7 +35,6 @@ QUICK_S = 0.001
 """For how long the event loop may wait for a disk, typically."""
 _SMOOTHING = 0.1
 _NO_ID = bytes(16)
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 
 OnThread = Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]]
 """Runs a write of the WAL where it stops nobody."""
@@ -176,20 +175,13 @@ class RecordFirstCommitPath:
 
     async def _void(self) -> None:
         """Make void whatever a write has left. Nothing can be committed until the database has answered."""
-        delay_s = _FIRST_PAUSE_S
-        while True:
-            rows = self._rows.waiting()
-            try:
-                self._life = await self._metadata.transaction(
-                    partial(begin_life, rows, secret_of(self._life), self._rows.redo)
-                )
-            except (OutcomeUnknown, Unavailable):
-                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
-            else:
-                break
-        self._rows.stored(rows)
+        await until_answered(self._begin_life, Pauses(self._randomness))
         self._failed = False
+
+    async def _begin_life(self) -> None:
+        rows = self._rows.waiting()
+        self._life = await self._metadata.transaction(partial(begin_life, rows, secret_of(self._life), self._rows.redo))
+        self._rows.stored(rows)
 
     def _done(
         self, row: CommitRow, location: WalLocation, entries: Sequence[CommitEntry], heads: Sequence[int]

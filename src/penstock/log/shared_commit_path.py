@@ -22,7 +22,6 @@ An agent has one commit under way at most: its writer sees to that.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +29,8 @@ from functools import partial
 from typing import Any
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Conflict, OutcomeUnknown, Unavailable
+from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.commit_sql import (
@@ -63,7 +63,6 @@ from penstock.metadata.database import Database, Script
 from penstock.storage.wal import WalLocation, WalStore
 
 COMPLAIN_EVERY_S = 10.0
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -145,7 +144,7 @@ class SharedCommitPath:
 
     async def change(self, change: Change) -> None:
         """Let a change happen in the order of commits. If its answer is lost it is made again, which does no harm."""
-        unsure, delay_s = False, _FIRST_PAUSE_S
+        unsure, pauses = False, Pauses(self._randomness)
         while True:
             try:
                 await self._database.transaction(partial(self._change, change), locking=True)
@@ -158,8 +157,7 @@ class SharedCommitPath:
             except (Unavailable, Conflict):
                 if not unsure:
                     raise
-            await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-            delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+            await pauses.take()
 
     def _change(self, change: Change) -> Script[None]:
         last_seq = yield from lock_shard(self._shard_id, self._epoch)
@@ -369,17 +367,18 @@ class SharedCommitPath:
         return await self._decided(new, self._locked)
 
     async def _until_answered(self, script: Callable[[], Script[Any]]) -> Any:
-        delay_s, complain_at = _FIRST_PAUSE_S, self._clock.monotonic()
-        while True:
-            try:
-                return await self._database.transaction(script, locking=True)
-            except (OutcomeUnknown, Unavailable) as problem:
-                now = self._clock.monotonic()
-                if now >= complain_at:
-                    _log.warning("a commit cannot be looked up yet, and producers wait for it: %s", problem)
-                    complain_at = now + COMPLAIN_EVERY_S
-                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+        complain_at = self._clock.monotonic()
+
+        def complain(problem: PlatformError) -> None:
+            nonlocal complain_at
+            now = self._clock.monotonic()
+            if now >= complain_at:
+                _log.warning("a commit cannot be looked up yet, and producers wait for it: %s", problem)
+                complain_at = now + COMPLAIN_EVERY_S
+
+        return await until_answered(
+            lambda: self._database.transaction(script, locking=True), Pauses(self._randomness), complain
+        )
 
 
 def _memberships(entries: Sequence[CommitEntry]) -> list[Membership]:

@@ -23,6 +23,7 @@ from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from penstock.base.errors import CorruptData, PlatformError, Unavailable
+from penstock.base.pauses import Pauses
 from penstock.base.randomness import Randomness
 from penstock.metadata.database import Script
 from penstock.metadata.sqlite_engine import run_script, translate
@@ -202,7 +203,7 @@ class TrailingRows:
 
     async def _apply(self) -> None:
         """Write what waits, until little is left."""
-        delay_s, failed = _FIRST_PAUSE_S, False
+        pauses, failed = Pauses(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), False
         while self._rows:
             rows = list(islice(self._rows, AT_ONCE_ROWS))
             try:
@@ -211,8 +212,7 @@ class TrailingRows:
                 if not failed:
                     _log.error("rows of commits wait, as the database cannot take them: %s", problem)
                 failed = True
-                await asyncio.sleep(delay_s * self._randomness.uniform(0.5, 1.5))
-                delay_s = min(2 * delay_s, _LONGEST_PAUSE_S)
+                await pauses.take()
                 continue
             self.stored(rows)
             if len(self._rows) < APPLY_FROM_ROWS:
