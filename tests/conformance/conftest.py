@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+from fixtures.guests import admin, authorizing, guest, open_at, secret, stranger  # noqa: F401
 from fixtures.wire import Wire
 
 
