@@ -86,11 +86,24 @@ def _target_line(result: RowResult, target: Target, verdict: Verdict | None) -> 
 
 
 def _figures(measurements: Sequence[Measurement]) -> str:
-    head = ("work", "figure", *(variant.title for variant in Variant))
+    """A table for all rows of the same variants, so that none has a column that says nothing."""
+    alike: dict[tuple[Variant, ...], list[RowResult]] = {}
+    for each in measurements:
+        variants = tuple(variant for variant in Variant if _has(each.result, variant))
+        alike.setdefault(variants, []).append(each.result)
+    return "\n\n".join(_figures_of(results, variants) for variants, results in alike.items() if variants)
+
+
+def _has(result: RowResult, variant: Variant) -> bool:
+    return any(spread(result.runs, variant, figure) is not None for figure in result.row.shown)
+
+
+def _figures_of(results: Sequence[RowResult], variants: Sequence[Variant]) -> str:
+    head = ("work", "figure", *(variant.title for variant in variants))
     lines = [
-        (each.result.row.title, FIGURES[figure].title, *(cell(each.result, variant, figure) for variant in Variant))
-        for each in measurements
-        for figure in each.result.row.shown
+        (result.row.title, FIGURES[figure].title, *(cell(result, variant, figure) for variant in variants))
+        for result in results
+        for figure in result.row.shown
     ]
     return _table(head, lines)
 
