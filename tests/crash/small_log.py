@@ -7,7 +7,7 @@ from functools import partial
 
 from penstock.__main__ import main as command_line
 from penstock.agent import main
-from penstock.agent.agent import Tuning
+from penstock.agent.tuning import Tuning
 from penstock.log.upkeep.wal_backlog import CompactionPolicy
 
 KIB = 1024

@@ -13,8 +13,9 @@ from cli_session import Session
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch
 
-from penstock.agent.agent import Agent, Tuning
+from penstock.agent.agent import Agent
 from penstock.agent.metrics import exposition
+from penstock.agent.tuning import Tuning
 from penstock.audit.topic import AUDIT_TOPIC
 from penstock.base.context import DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID
 from penstock.base.errors import Unavailable
@@ -89,8 +90,8 @@ async def place() -> AsyncIterator[Place]:
     )  # fmt: skip
     agent = Agent(options, tuning=Tuning(audit_queue=QUEUE))
     await agent.start()
-    commits = AwayCommits(agent.writer._commit_path)
-    agent.writer._commit_path = commits  # type: ignore[assignment]
+    commits = AwayCommits(agent.log.writer._commit_path)
+    agent.log.writer._commit_path = commits  # type: ignore[assignment]
     yield Place(agent, commits)
     await agent.stop()
 
@@ -156,10 +157,10 @@ async def test_a_request_that_is_refused_everything_leaves_room_for_others(place
 
 
 async def test_silence_writes_nothing(place: Place) -> None:
-    commits = place.agent.writer.stats.commits
+    commits = place.agent.log.writer.stats.commits
     await place.do(lambda wire: wire.metadata([]))
     await asyncio.sleep(0.2)
-    assert place.agent.writer.stats.commits == commits
+    assert place.agent.log.writer.stats.commits == commits
     assert place.agent.registry.by_name(PLATFORM_CLUSTER_ID, AUDIT_TOPIC) is None
     assert place.agent.audit is not None
     assert place.agent.audit._task is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from urllib.error import HTTPError
@@ -16,7 +17,11 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest
-from penstock.telemetry.sinks import MetricsPage, OtlpForwarder, Sink
+from penstock.base.randomness import Randomness
+from penstock.log.settings import BrokerSettings
+from penstock.log.topics import Topics
+from penstock.telemetry.handlers import TelemetryHandlers
+from penstock.telemetry.sinks import MetricsPage, OtlpForwarder, Sink, Taken
 
 ON_THE_PAGE = "prometheus"
 TIMEOUT_S = 5.0
@@ -57,6 +62,26 @@ def open_sink(text: str | None, clock: Clock, closing: AsyncExitStack) -> Sink |
     forwarder = OtlpForwarder(receiver.post, clock)
     closing.push_async_callback(forwarder.close)
     return forwarder
+
+
+def open_telemetry(
+    sink: Sink | None, topics: Topics, settings: BrokerSettings, *, broker_id: int, clock: Clock,
+    randomness: Randomness, closing: AsyncExitStack,
+) -> TelemetryHandlers | None:  # fmt: skip
+    """The APIs that fill the destination; None where there is none. Pushes are read on a thread of their own."""
+    if sink is None:
+        return None
+    executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics-read")
+    closing.callback(executor.shutdown, wait=False, cancel_futures=True)
+    loop = asyncio.get_running_loop()
+
+    async def on_thread(work: Callable[[], Taken]) -> Taken:
+        return await loop.run_in_executor(executor, work)
+
+    return TelemetryHandlers(
+        topics, sink, on_thread=on_thread, clock=clock, randomness=randomness,
+        max_bytes=settings.whole("telemetry.max.bytes"), broker_id=broker_id,
+    )  # fmt: skip
 
 
 class _Receiver:

@@ -17,9 +17,11 @@ import signal
 import sys
 from pathlib import Path
 
-from penstock.agent.agent import Agent, Tuning, checked_settings
+from penstock.agent.agent import Agent
+from penstock.agent.checks import checked_settings
 from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
+from penstock.agent.tuning import Tuning
 from penstock.agent.turns import TurnLoop
 from penstock.base.options import UpOptions
 
@@ -92,7 +94,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
             await agent.stop()  # `/readyz` says that it is stopping meanwhile.
     finally:
         await agent.stop()
-    return 1 if agent.writer.broken else 0
+    return 1 if agent.log.writer.broken else 0
 
 
 def _on_signal(stopping: asyncio.Event) -> None:
@@ -137,7 +139,7 @@ def _manner(listener: Listener) -> str:
 async def _who_may_come(agent: Agent, options: UpOptions, program: str) -> tuple[str, ...]:
     """What to do where credentials are asked for and nobody has any."""
     asked = any(set(listener.mechanisms) - {"OAUTHBEARER"} for listener in agent.listeners)
-    if not asked or options.data_dir is None or await agent.identities.anybody():
+    if not asked or options.data_dir is None or await agent.access.identities.anybody():
         return ()
     return (f"Users   none yet. Stop, then: {program} user create NAME --data-dir {options.data_dir}",)
 

@@ -35,7 +35,7 @@ class _AgentCollector:
             if count:
                 requests.add_metric([ApiKey(key).name.lower()], count)
         yield requests
-        writer, reader, server = agent.writer.stats, agent.reader, agent.server
+        writer, reader, server = agent.log.writer.stats, agent.log.reader, agent.server
         for name, text, value in (
             ("penstock_commits", "Flushes made durable.", writer.commits),
             ("penstock_commit_failures", "Flushes that failed.", writer.failures),
@@ -52,9 +52,9 @@ class _AgentCollector:
             yield CounterMetricFamily(name, text, value)
         for name, text, value in (
             ("penstock_connections", "Connections now.", server.connection_count),
-            ("penstock_pending_bytes", "Accepted bytes that wait for a flush.", agent.writer.pending_bytes),
+            ("penstock_pending_bytes", "Accepted bytes that wait for a flush.", agent.log.writer.pending_bytes),
             ("penstock_partial_frame_bytes", "Bytes of frames that have not arrived completely.", server.partial_bytes),
-            ("penstock_tail_bytes", "Memory that holds recent batches.", agent.tail.size_bytes),
+            ("penstock_tail_bytes", "Memory that holds recent batches.", agent.log.tail.size_bytes),
             ("penstock_encrypted_clusters", "Clusters that are encrypted, or were.", len(agent.keys.clusters)),
             (
                 "penstock_locked_clusters",
@@ -139,7 +139,7 @@ def _of_clients(agent: Agent) -> Iterator[Metric]:
 
 
 def _background(agent: Agent) -> Iterator[Metric]:
-    compaction, backlog = agent.compaction.stats, agent.backlog
+    compaction, backlog = agent.compaction.stats, agent.log.backlog
     for name, text, value in (
         ("compaction_passes", "Passes of WAL compaction.", compaction.passes),
         ("compaction_commits", "Commits that moved from the WAL into segments.", compaction.commits),
@@ -156,7 +156,7 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ("wal_commits", "Commits that are only in the WAL.", backlog.rows),
         (
             "wal_lost_commits", "Acknowledged commits that the last start could not read: the disk has lost them.",
-            agent.metadata.lost_commits,
+            agent.stores.metadata.lost_commits,
         ),
         (
             "uncleanable_partitions", "Partitions that key compaction gave up on because they are damaged.",

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from penstock.agent.agent import SHARD_ID
 from penstock.agent.metadata import kind_of, open_metadata
+from penstock.agent.tuning import SHARD_ID
 from penstock.authorization.service import AclService
 from penstock.base.acls import Acl
 from penstock.base.clock import SystemClock

@@ -33,15 +33,15 @@ def removal_steps(agent: Agent) -> Sequence[Step]:
         return not going
 
     async def groups(cluster_id: int) -> bool:
-        going = (await agent.groups.list_groups(cluster_id))[:AT_ONCE]
-        errors = [await agent.groups.delete((cluster_id, group.group_id)) for group in going]
+        going = (await agent.coordinators.groups.list_groups(cluster_id))[:AT_ONCE]
+        errors = [await agent.coordinators.groups.delete((cluster_id, group.group_id)) for group in going]
         if going and ErrorCode.NONE not in errors:
             # Members cannot say that they are there any more: their sessions end.
             raise Unavailable(f"group {going[0].group_id} cannot be deleted: {errors[0].name}")
         return not going
 
     async def rules(cluster_id: int) -> bool:
-        await agent.acls.delete(cluster_id, [AclFilter()])
+        await agent.access.acls.delete(cluster_id, [AclFilter()])
         agent.quotas.forget(cluster_id)
         agent.topics.forget_cluster(cluster_id)
         agent.registry.forget_cluster(cluster_id)

@@ -16,7 +16,7 @@ from penstock.base.errors import OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.clusters import store, transitions
 from penstock.clusters.failures import Forbidden, Taken
-from penstock.clusters.limits import Limits, changed_limits
+from penstock.clusters.limits import LimitKey, Limits, changed_limits
 from penstock.clusters.model import Cluster, Environment, State
 from penstock.metadata.database import Database, Script
 
@@ -103,6 +103,10 @@ class Clusters:
         """How much a cluster may have and do."""
         cluster = self._by_id.get(cluster_id)
         return {} if cluster is None else cluster.limits
+
+    def limit(self, key: LimitKey) -> Callable[[int], float | None]:
+        """Tells how much of something a cluster may have; None: any number."""
+        return lambda cluster_id: self.limits(cluster_id).get(key)
 
     def environments(self) -> list[Environment]:
         """Every environment, by name."""

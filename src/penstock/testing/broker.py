@@ -249,7 +249,7 @@ class _Run:
         await agent.start()
         try:
             for name, password in self._users.items():
-                await agent.identities.set_password(DEFAULT_CLUSTER_ID, name, password)
+                await agent.access.identities.set_password(DEFAULT_CLUSTER_ID, name, password)
             self.ready.set_result(agent.kafka_port)
             await stopping.wait()
         finally:

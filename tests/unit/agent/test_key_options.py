@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.agent.agent import checked_settings, master_key_file
+from penstock.agent.checks import checked_settings, master_key_file
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
 

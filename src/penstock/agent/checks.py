@@ -1,0 +1,51 @@
+"""What can be said of options before anything is opened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.agent.client_metrics import check_destination
+from penstock.agent.listeners import listeners_of
+from penstock.base.errors import InvalidRequest
+from penstock.base.options import UpOptions
+from penstock.identity.tokens import MIN_KEY_BYTES, TokenRules
+from penstock.keys.local_file import check_key_file
+from penstock.log.settings import BrokerSettings
+
+
+def checked_settings(options: UpOptions) -> BrokerSettings:
+    """The broker's settings, once nothing is wrong with the options: raise `InvalidRequest` with the cure."""
+    listeners_of(options)
+    check_destination(options.client_metrics)
+    settings = BrokerSettings.started_with(options.settings)
+    token_rules(options, settings)
+    key_file = master_key_file(options)
+    if key_file is not None:
+        check_key_file(key_file)
+    elif options.encrypt:
+        raise InvalidRequest("what is encrypted in memory needs a file of master keys as well: --master-key-file")
+    return settings
+
+
+def master_key_file(options: UpOptions) -> Path | None:
+    """Where master keys are; None if there is no place for any."""
+    if options.master_key_file is not None:
+        return options.master_key_file
+    return None if options.data_dir is None else options.data_dir / "keys" / "master-keys"
+
+
+def token_rules(options: UpOptions, settings: BrokerSettings) -> TokenRules | None:
+    """How delegation tokens are made, if there are any. Raises `InvalidRequest` if their key cannot be had."""
+    file = options.delegation_token_key_file
+    if file is None:
+        return None
+    try:
+        key = file.read_bytes().strip()
+    except OSError as error:
+        raise InvalidRequest(f"the key of delegation tokens cannot be read in {file}") from error
+    if len(key) < MIN_KEY_BYTES:
+        raise InvalidRequest(f"the key of delegation tokens in {file} needs {MIN_KEY_BYTES} bytes or more")
+    return TokenRules(
+        key=key, max_lifetime_ms=settings.whole("delegation.token.max.lifetime.ms"),
+        expiry_time_ms=settings.whole("delegation.token.expiry.time.ms"),
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""Who may do what on an agent, and how it is proven who somebody is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from penstock.agent.dispatch import Dispatcher
+from penstock.agent.gate import Gate
+from penstock.agent.listeners import Listener
+from penstock.agent.parts.stores import Stores
+from penstock.agent.tenancy import Tenancy
+from penstock.agent.web import Web
+from penstock.authorization.authorizer import Authorizer, is_super_user
+from penstock.authorization.service import AclService
+from penstock.authorization.settings import AuthorizationSettings
+from penstock.base.clock import Clock
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
+from penstock.base.options import OAuthOptions
+from penstock.base.randomness import Randomness
+from penstock.clusters.service import Clusters
+from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
+from penstock.identity.issuer import Issuer
+from penstock.identity.penalties import Penalties
+from penstock.identity.service import Identities
+from penstock.identity.tokens import TokenRules
+from penstock.log.settings import BrokerSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What an agent knows of people."""
+
+    identities: Identities
+    acls: AclService
+    authorizer: Authorizer | None
+    """None where everybody who can connect may do everything."""
+    super_users: frozenset[str]
+    asks_for_credentials: bool
+    """Whether any listener does."""
+
+    def administers_platform(self, context: RequestContext) -> bool:
+        """Whether somebody may do everything in every virtual cluster. Where credentials are asked for anywhere,
+        nobody is it who has none."""
+        if context.is_platform_admin or is_super_user(context.cluster_id, context.principal, self.super_users):
+            return True
+        return (
+            not self.asks_for_credentials
+            and self.authorizer is None
+            and (context.cluster_id, context.principal) == (DEFAULT_CLUSTER_ID, ANONYMOUS)
+        )
+
+    def may_change_proofs(self, context: RequestContext, principal: str) -> bool:
+        """Whether somebody may decide how a principal of their cluster is proven, as far as ACLs let them: whoever can
+        prove to be an administrator of the platform is one, and no ACL makes one."""
+        is_reserved = is_super_user(context.cluster_id, principal, self.super_users)
+        return not is_reserved or self.administers_platform(context)
+
+
+async def open_access(
+    stores: Stores, settings: BrokerSettings, listeners: Sequence[Listener], *, clock: Clock, randomness: Randomness
+) -> Access:
+    """Load what there is of ACLs."""
+    asks = any(listener.asks_for_credentials for listener in listeners)
+    chosen = AuthorizationSettings.of(settings, asks_for_credentials=asks)
+    acls = AclService(stores.database)
+    await acls.open()
+    authorizer: Authorizer | None = None
+    if chosen.is_on:
+        authorizer = Authorizer(acls, super_users=chosen.super_users, allow_everyone=chosen.allow_everyone)
+        acls.listen(authorizer.forget)
+    return Access(
+        identities=Identities(database=stores.database, clock=clock, randomness=randomness),
+        acls=acls,
+        authorizer=authorizer,
+        super_users=chosen.super_users,
+        asks_for_credentials=asks,
+    )
+
+
+def open_gate(
+    stores: Stores, dispatch: Dispatcher, clusters: Clusters, tenancy: Tenancy, *, settings: BrokerSettings,
+    oauth: OAuthOptions | None, token_rules: TokenRules | None, clock: Clock, randomness: Randomness,
+    closing: AsyncExitStack,
+) -> Gate:  # fmt: skip
+    """Where clients prove who they are."""
+    checks = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password-check")
+    closing.callback(checks.shutdown)
+    loop = asyncio.get_running_loop()
+
+    async def on_thread(work: Callable[[], T], /) -> T:
+        return await loop.run_in_executor(checks, work)
+
+    issuer = None
+    if oauth is not None:
+        # Not the threads of passwords: an issuer that does not answer must not keep others from proving theirs.
+        fetches = ThreadPoolExecutor(1, thread_name_prefix="token-issuer")
+        closing.callback(fetches.shutdown)
+        issuer = Issuer(oauth, fetch=Web(fetches, oauth.ca).get, clock=clock)
+    return Gate(
+        authenticator=Authenticator(
+            database=stores.database,
+            clock=clock,
+            randomness=randomness,
+            on_thread=on_thread,
+            bearer_tokens=issuer,
+            token_rules=token_rules,
+            cluster_named=clusters.id_of,
+        ),
+        dispatch=dispatch,
+        clock=clock,
+        penalties=Penalties(clock, settings.whole("connection.failed.authentication.delay.ms") / 1000),
+        max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
+        max_session_ms=settings.whole("connections.max.reauth.ms"),
+        tenancy=tenancy,
+    )

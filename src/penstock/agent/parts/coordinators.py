@@ -1,0 +1,132 @@
+"""What an agent coordinates: groups of all kinds, share partitions, transactions."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from penstock.agent.parts.log import Log
+from penstock.agent.parts.stores import Stores
+from penstock.agent.tuning import NODE_ID
+from penstock.authorization.authorizer import Authorizer
+from penstock.base.clock import Clock
+from penstock.base.context import RequestContext
+from penstock.base.randomness import Randomness
+from penstock.clusters.limits import LimitKey
+from penstock.clusters.service import Clusters
+from penstock.coordination.leases import Holder
+from penstock.coordination.timers import LoopAlarms
+from penstock.groups.handlers import Endpoint
+from penstock.groups.service import GroupService
+from penstock.groups.settings import GroupSettings
+from penstock.groups.share.service import ShareGroups
+from penstock.log.aborted import StoredAborted
+from penstock.log.brokers import SingleBroker
+from penstock.log.model import Partition, Topic
+from penstock.log.producer_ids import ProducerIds
+from penstock.log.settings import BrokerSettings
+from penstock.log.shared_commit_path import SharedCommitPath
+from penstock.log.topics import Topics
+from penstock.share.fetch import ShareFetchHandler
+from penstock.share.handlers import ShareHandlers
+from penstock.share.service import SharePartitions
+from penstock.share.sessions import ShareSessions
+from penstock.share.settings import ShareConfigs
+from penstock.transactions.service import TransactionService
+from penstock.transactions.slots import AllSlots, LeasedSlots, Slots
+
+HOLDER = Holder(name=f"agent-{NODE_ID}")
+
+
+def transactions_of(stores: Stores, log: Log, producer_ids: ProducerIds, *, clock: Clock) -> TransactionService:
+    """Transactions; not open yet, as everything else has to be there before."""
+    slots: Slots = AllSlots()
+    if not log.commit_path.is_alone:
+        slots = LeasedSlots(stores.database, holder=HOLDER, clock=clock)
+    service = TransactionService(
+        database=stores.database, registry=log.registry, writer=log.writer, producer_ids=producer_ids, clock=clock,
+        slots=slots,
+    )  # fmt: skip
+    if isinstance(log.commit_path, SharedCommitPath):
+        log.commit_path.follower.on_transactions = service.began
+    return service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupCoordinators:
+    """Groups, and what share groups have done with partitions."""
+
+    groups: GroupService
+    share_groups: ShareGroups
+    share_configs: ShareConfigs
+    share_partitions: SharePartitions
+
+    async def on_topic_created(self, topic: Topic) -> None:
+        """Groups may subscribe it, or have more partitions to assign."""
+        self.groups.topics_changed(topic.cluster_id)
+
+    async def on_topic_deleted(self, topic: Topic) -> None:
+        """A topic's committed offsets go with it."""
+        self.groups.topics_changed(topic.cluster_id)
+        await self.groups.forget_topic(topic.cluster_id, topic.topic_id)
+        await self.share_partitions.forget_topic(topic.cluster_id, topic.topic_id)
+        await self.share_groups.forget_topic(topic.cluster_id, topic.topic_id)
+
+    async def on_trimmed(self, partition: Partition) -> None:
+        """Nothing to do."""
+
+
+async def open_groups(
+    stores: Stores, log: Log, topics: Topics, clusters: Clusters, *, settings: BrokerSettings, clock: Clock,
+    randomness: Randomness, closing: AsyncExitStack,
+) -> GroupCoordinators:  # fmt: skip
+    """Take over groups and share partitions, and hear from now on what becomes of topics."""
+    groups = GroupService(
+        database=stores.database, topics=log.registry, settings=GroupSettings.of(settings), configs=topics,
+        holder=HOLDER, clock=clock, alarms=LoopAlarms(), randomness=randomness,
+    )  # fmt: skip
+    groups.limit = clusters.limit(LimitKey.GROUPS)
+    await groups.open()
+    closing.push_async_callback(groups.close)
+    configs = ShareConfigs(topics, settings)
+    partitions = SharePartitions(
+        database=stores.database, reader=log.reader, aborted=StoredAborted(stores.database), configs=configs,
+        offset_for_timestamp=log.timestamps.offset_for_timestamp, holder=HOLDER, clock=clock, alarms=LoopAlarms(),
+    )  # fmt: skip
+    await partitions.open()
+    closing.push_async_callback(partitions.close)
+    groups.on_deleted = partitions.forget_group
+    coordinators = GroupCoordinators(
+        groups=groups, share_groups=ShareGroups(groups, log.registry, topics), share_configs=configs,
+        share_partitions=partitions,
+    )  # fmt: skip
+    topics.listen(coordinators)
+    return coordinators
+
+
+def share_handlers(
+    coordinators: GroupCoordinators, log: Log, settings: BrokerSettings, authorizer: Authorizer | None
+) -> ShareHandlers:
+    """The APIs by which share groups read."""
+    sessions = ShareSessions(settings.whole("group.share.max.share.sessions"))
+    groups, partitions, configs = coordinators.share_groups, coordinators.share_partitions, coordinators.share_configs
+    fetch = ShareFetchHandler(
+        registry=log.registry, partitions=partitions, sessions=sessions, configs=configs, groups=groups,
+        max_bytes=settings.fetch_max_bytes,
+    )  # fmt: skip
+    fetch.authorizer = authorizer
+    return ShareHandlers(
+        registry=log.registry, groups=groups, partitions=partitions, sessions=sessions, configs=configs, fetch=fetch
+    )
+
+
+class OneCoordinator:
+    """The only agent coordinates everything."""
+
+    def __init__(self, brokers: SingleBroker) -> None:
+        self._brokers = brokers
+
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
+        """This agent."""
+        (broker,) = self._brokers.alive(context)
+        return Endpoint(broker.node_id, broker.host, broker.port)

@@ -1,0 +1,74 @@
+"""Where an agent's data is, and the threads that wait for its disks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.agent.metadata import Metadata, kind_of, open_metadata
+from penstock.agent.tuning import COLD_THREADS, MEMORY_WAL_MAX_BYTES, SHARD_ID, Tuning
+from penstock.base.clock import Clock
+from penstock.base.options import UpOptions
+from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.storage.directory import DataDirectory
+from penstock.storage.local import LocalObjectStore
+from penstock.storage.memory import MemoryObjectStore, MemoryWal
+from penstock.storage.slabs import SlabWal
+from penstock.storage.wal import WalStore
+
+if TYPE_CHECKING:
+    from penstock.metadata.postgres import PostgresDatabase
+    from penstock.metadata.sqlite import SqliteDatabase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """What is opened first and closed last."""
+
+    kafka_cluster_id: str
+    wal: WalStore
+    objects: LocalObjectStore | MemoryObjectStore
+    metadata: Metadata
+    cold_reads: ThreadPoolExecutor
+    wal_writes: ThreadPoolExecutor
+
+    @property
+    def database(self) -> SqliteDatabase | PostgresDatabase:
+        """The metadata's."""
+        return self.metadata.database
+
+
+async def open_stores(
+    options: UpOptions, tuning: Tuning, closing: AsyncExitStack, *, clock: Clock, randomness: Randomness
+) -> Stores:
+    """Open the data directory, or memory, and the database."""
+    cold_reads = ThreadPoolExecutor(COLD_THREADS, thread_name_prefix="cold-read")
+    closing.callback(cold_reads.shutdown)
+    wal_writes = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
+    wal: WalStore
+    path: Path | None = None
+    objects: LocalObjectStore | MemoryObjectStore
+    if options.data_dir is None:
+        kafka_cluster_id = uuid_text(new_uuid(randomness))
+        wal, objects = MemoryWal(MEMORY_WAL_MAX_BYTES), MemoryObjectStore()
+    else:
+        directory = DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
+        closing.callback(directory.close)
+        kafka_cluster_id = directory.cluster_id
+        path = directory.database
+        wal = SlabWal(directory.slabs, durability=options.durability, slab_bytes=tuning.slab_bytes)
+        objects = LocalObjectStore(directory.segments, sync=options.durability == "disk")
+    closing.callback(wal.close)
+    # Before its files are closed: what a stop has given up may still be writing to them.
+    closing.callback(wal_writes.shutdown)
+    metadata = await open_metadata(
+        options, path, kafka_cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
+    )
+    closing.push_async_callback(metadata.close)
+    return Stores(
+        kafka_cluster_id=kafka_cluster_id, wal=wal, objects=objects, metadata=metadata, cold_reads=cold_reads,
+        wal_writes=wal_writes,
+    )  # fmt: skip
