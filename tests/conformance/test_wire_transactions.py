@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from fixtures.odd_names import LONG
 from fixtures.wire import Wire, batch, records_of
 
 from penstock.wire.api_keys import ApiKey
@@ -164,14 +165,31 @@ def test_a_transaction_may_have_groups_with_long_ids(producer: Producer, topic: 
     ]
 
 
-@pytest.mark.differs("an id is no more than PostgreSQL takes in text and in an index, whatever the database is")
-def test_transactional_ids_that_no_database_takes_are_refused(wire: Wire, fresh_name: Callable[..., str]) -> None:
+def test_transactional_ids_and_groups_have_any_names(
+    wire: Wire, topic: str, topic_id: bytes, fresh_name: Callable[..., str]
+) -> None:
+    """As long as a string can be, and with what PostgreSQL has no characters for."""
     name = fresh_name()
-    longest = name + "".join(map(chr, range(161, 161 + (2_048 - len(name)) // 2)))
-    refused = [name + "\0", longest + "xx", name.ljust(32_767, "x")]
-    for version in (1, 4):
-        assert [Producer(wire, one).init(version=version) for one in refused] == [E.INVALID_REQUEST] * 3
-        assert Producer(wire, longest).init(version=version) == 0
+    long = (name + LONG)[:10_000]
+    longest = (long + "\0").ljust(32_767 - (len(long.encode()) - len(long)), "x")
+    assert len(longest.encode()) == 32_767
+    odd = [name + "\0", long, longest]
+    for number, one in enumerate(odd):
+        producer = Producer(wire, one)
+        assert producer.init(version=1) == 0
+        assert producer.send(topic_id, b"%d" % number).error_code == 0
+        assert producer.commit_offset(one, topic, number) == 0
+        first = producer.id, producer.epoch
+        assert producer.end(commit=True).error_code == 0
+        assert wire.committed(one, [(topic, 0)]) == {(topic, 0): number}
+        again = Producer(wire, one)
+        assert again.init() == 0
+        assert (again.id, again.epoch) == (first[0], first[1] + 2)
+    assert committed_values(wire, topic) == [b"0", b"1", b"2"]
+    described = wire.call(ApiKey.DESCRIBE_TRANSACTIONS, 0, DescribeTransactionsRequest(transactional_ids=odd))
+    assert [(one.error_code, one.transactional_id) for one in described.transaction_states] == [(0, one) for one in odd]
+    listed = wire.call(ApiKey.LIST_TRANSACTIONS, 1, ListTransactionsRequest())
+    assert set(odd) <= {one.transactional_id for one in listed.transaction_states}
 
 
 @pytest.mark.parametrize("version", range(6))

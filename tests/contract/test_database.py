@@ -91,6 +91,17 @@ async def test_placeholders_may_repeat_and_change_their_order(database: Database
     assert await database.statement(f"SELECT COUNT(*) FROM counter WHERE name IN ({marks})", many) == [(0,)]
 
 
+async def test_texts_have_any_characters(database: Database) -> None:
+    texts = ["\0", "a\0b", "\x10", "\x100", "\x101", "\x10\0" * 3, "\x10100", "\ufeff\N{GRINNING FACE}\uffff"]
+    for number, text in enumerate(texts):
+        await database.transaction(lambda: insert(text, number))  # noqa: B023
+    for number, text in enumerate(texts):
+        assert await database.statement(READ, (text,)) == [(number,)]
+        assert await database.statement("SELECT name FROM counter WHERE name = $1", (text,)) == [(text,)]
+    with pytest.raises(Conflict):
+        await database.transaction(lambda: insert("a\0b"))
+
+
 async def test_an_answer_is_what_the_script_returns(database: Database) -> None:
     def nothing() -> Script[str]:
         return "nothing to do"

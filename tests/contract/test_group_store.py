@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
+from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
@@ -278,6 +281,38 @@ async def test_consumer_groups_come_back_as_they_were(database) -> None:
     assert await writer.load(A) == left
     listed = await database.read(lambda: store.list_groups(1))
     assert listed == [StoredGroup("a", "consumer", "consumer", True)]
+
+
+async def test_groups_and_members_have_any_names(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    names = [*ODD_NAMES.values(), "a"]
+    members = [consumer_member(name) for name in names]
+    group = consumer_group(*members, epoch=4)
+    said = Offset(committed_offset=1, leader_epoch=-1, metadata="\0" * 4_096, committed_ms=10)
+    for name in names:
+        records = [MemberStored(member) for member in members]
+        await writer.write([((1, name), record) for record in (*records, GroupStored(group))])
+        await writer.write([((1, name), OffsetsCommitted({(T1, 0): said}))])
+    for name in names:
+        assert await writer.load((1, name)) == group
+        assert await offsets(database, (1, name)) == {(T1, 0): said}
+    assert dict(await journal(database).open()) == {(1, name): group for name in names}
+    assert {one.group_id for one in await database.read(lambda: store.list_groups(1))} == set(names)
+    found: list[Key] = []
+    old = partial(store.with_old_offsets, empty_before_ms=50, now_ms=100, limit=2)
+    while page := await database.read(partial(old, found[-1] if found else (-1, ""))):
+        found += page
+    assert sorted(found) == sorted((1, name) for name in names)
+    writer = journal(database)
+    await writer.open()
+    for name in names[1:]:
+        await writer.write([((1, name), MemberRemoved(other)) for other in names[:-1]])
+        await writer.write([((1, name), GroupStored(consumer_group(members[-1], epoch=4)))])
+        assert await writer.load((1, name)) == consumer_group(members[-1], epoch=4)
+        await writer.write([((1, name), GroupDeleted())])
+        assert await writer.load((1, name)) is None
+    assert await writer.load((1, names[0])) == group
 
 
 async def test_groups_change_their_kind(database) -> None:

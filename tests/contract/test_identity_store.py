@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 from fixtures.clocks import START_MS, ManualClock
+from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import SeededRandomness
@@ -52,6 +54,17 @@ async def test_credentials(database: Any) -> None:
     assert await credentials(database, 2, "älice") == [ONE]
     assert await credentials(database, 1, "bob") == []
     assert await database.read(store.has_credentials)
+
+
+async def test_users_have_any_names(database: Any) -> None:
+    names = set(ODD_NAMES.values())
+    for name in names:
+        await put(database, 1, name, ONE)
+    assert {user for user, _, _ in await database.read(lambda: store.all_mechanisms(1))} == names
+    for name in names:
+        assert await credentials(database, 1, name) == [ONE]
+        await database.transaction(partial(store.forget_credential, 1, name, Mechanism.SCRAM_SHA_256))
+        assert await credentials(database, 1, name) == []
 
 
 async def test_changes_of_credentials_are_one(identities: Identities, database: Any) -> None:

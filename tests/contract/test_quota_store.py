@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fixtures.clocks import ManualClock
+from fixtures.odd_names import ODD_NAMES
 
 from penstock.agent.following import Following
 from penstock.authorization.service import AclService
@@ -46,6 +47,16 @@ async def test_limits_come_back_as_they_were_stored(database: Any) -> None:
         1: {ALICE: {"request_percentage": 0.1}, EVERYBODY: {"producer_byte_rate": 6.0}},
         2: {ALICE: {"producer_byte_rate": 2.0**53}},
     }
+
+
+async def test_those_who_have_limits_have_any_names(database: Any) -> None:
+    who = [entity(user=user, client_id=client) for user in ODD_NAMES.values() for client in ODD_NAMES.values()]
+    records = [changed(one, "producer_byte_rate", float(number)) for number, one in enumerate(who)]
+    await database.transaction(lambda: store.write(1, records))
+    table = (await database.read(store.load))[1][1]
+    assert table == {one: {"producer_byte_rate": float(number)} for number, one in enumerate(who)}
+    await database.transaction(lambda: store.write(1, [changed(one, "producer_byte_rate", None) for one in who]))
+    assert (await database.read(store.load))[1] == {}
 
 
 def quotas_over(database: Any) -> Quotas:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
@@ -65,6 +66,19 @@ async def test_groups_and_topics_are_found(database) -> None:
     assert await database.read(lambda: store.summaries(1, "nobody")) == {}
     assert set(await database.read(lambda: store.of_topic(1, TOPIC))) == {HERE, THERE}
     assert await database.read(lambda: store.of_topic(1, OTHER)) == []
+
+
+async def test_groups_have_any_names(database) -> None:
+    one = await opened(database)
+    names = [PartitionName(1, name, TOPIC, 0) for name in ODD_NAMES.values()]
+    await one.write([(name.key, Stored(PARTITION)) for name in names])
+    assert set(await database.read(lambda: store.of_topic(1, TOPIC))) == set(names)
+    for name in names:
+        assert await one.load(name.key) == READ_BACK
+        summaries = await database.read(lambda name=name: store.summaries(1, name.group_id))
+        assert summaries == {(TOPIC, 0): Summary(7, 20)}
+        await one.write([(name.key, Deleted())])
+        assert await one.load(name.key) is None
 
 
 async def test_what_a_deleted_group_did_goes_with_it(database) -> None:

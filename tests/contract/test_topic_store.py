@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from fixtures.odd_names import ODD_NAMES
+
 from penstock.log import topic_store
 from penstock.log.config_values import ConfigResource
 from penstock.log.topic_store import Stored, TopicRow
@@ -110,6 +112,21 @@ async def test_another_clusters_topics_cannot_be_deleted(database) -> None:
     await create(database, orders)
     await database.transaction(lambda: topic_store.delete(2, [(orders.topic_id, "orders")], 7))
     assert len((await load(database)).partitions) == 2
+
+
+async def test_what_has_a_configuration_has_any_name(database) -> None:
+    async def alter(name: str, after: dict[str, str]) -> object:
+        return await database.transaction(
+            lambda: topic_store.alter_configs(CLUSTER, ConfigResource.GROUP, name, lambda before: {**before, **after})
+        )
+
+    for number, name in enumerate(ODD_NAMES.values()):
+        await alter(name, {"a": str(number)})
+    for number, name in enumerate(ODD_NAMES.values()):
+        assert await alter(name, {"b": "a NUL \0"}) == {"a": str(number), "b": "a NUL \0"}
+    stored = {(name, key): value for _, _, name, key, value in (await load(database)).configs}
+    expected = {(name, "a"): str(number) for number, name in enumerate(ODD_NAMES.values())}
+    assert stored == expected | {(name, "b"): "a NUL \0" for name in ODD_NAMES.values()}
 
 
 async def test_configuration_is_changed_from_what_is_stored(database) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fixtures.clocks import ManualClock
+from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.errors import CorruptData, OutcomeUnknown
 from penstock.coordination.leases import Holder
@@ -77,6 +78,34 @@ def test_commit_records_tell_ids_of_any_size() -> None:
 def test_what_the_first_format_told_is_read() -> None:
     told = b"\x01" + Struct(">qqhqhqBqqHIH").pack(2, 5, 0, -1, -1, 1, 0, -1, 0, 6, 0, 2) + b"orders[]"
     assert list(store.unpack_states(told)) == [PLAIN]
+
+
+async def test_ids_and_their_groups_have_any_names(database: Any) -> None:
+    names = list(ODD_NAMES.values())
+    txns = {
+        name: replace(ORDERS, key=(1, name), producer_id=10 + number, groups=frozenset({name}))
+        for number, name in enumerate(names)
+    }
+    await database.transaction(lambda: store.put(*txns.values()))
+    assert {txn.key[1]: txn for txn in await database.read(store.load)} == txns
+    for name, txn in txns.items():
+        assert await database.read(partial(store.load_one, txn.key)) == txn
+        owner = Owner(transactional_id=name, producer_id=txn.producer_id, epoch=3)
+        changes = group_store.fold([((1, name), OffsetsPending(owner, {(TOPIC, 0): offset(5)}))])
+        assert await database.transaction(partial(group_store.write, changes)) == frozenset()
+        assert await database.read(partial(store.load_pending_of, 1, txn.producer_id)) == {name: 0}
+    expected = {(txn.producer_id, name, 0) for name, txn in txns.items()}
+    assert set(await database.read(store.load_pending)) == expected
+    journal = group_store.GroupJournal(
+        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+    )  # fmt: skip
+    await journal.open()
+    assert journal._pending == {(1, name) for name in names}
+    for name, txn in txns.items():
+        await database.transaction(partial(store.end_offsets, [(1, txn.producer_id, True)]))
+        assert (await database.read(partial(group_store.offsets_of, (1, name))))[TOPIC, 0].committed_offset == 5
+        await database.transaction(partial(store.forget, txn.key))
+    assert await database.read(store.load) == []
 
 
 async def test_offsets_wait_for_the_end(database: Any) -> None:

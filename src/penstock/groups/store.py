@@ -35,6 +35,7 @@ from penstock.groups.model import (
     TopicPartition,
     TransactionOwner,
 )
+from penstock.metadata.names import long_name, name_key, name_of, row_key
 
 T = TypeVar("T")
 
@@ -109,15 +110,15 @@ def write(
     owners = {(key[0], owner): None for key in sorted(changes) for owner in changes[key].pending}
     open_owners = yield from _hold_open(owners)
     for key in sorted(changes):
-        change = changes[key]
+        change, row = changes[key], row_key(key)
         if change.deleted:
-            yield "DELETE FROM group_offset WHERE cluster_id = $1 AND group_id = $2", key
-            yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", key
+            yield "DELETE FROM group_offset WHERE cluster_id = $1 AND group_id = $2", row
+            yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", row
             # What a share group was doing goes with it, so that another of its name does not go on there.
-            yield "DELETE FROM share_partition WHERE cluster_id = $1 AND group_id = $2", key
-            yield "DELETE FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
+            yield "DELETE FROM share_partition WHERE cluster_id = $1 AND group_id = $2", row
+            yield "DELETE FROM group_ WHERE cluster_id = $1 AND group_id = $2", row
         if change.cleared:
-            yield "DELETE FROM group_member WHERE cluster_id = $1 AND group_id = $2", key
+            yield "DELETE FROM group_member WHERE cluster_id = $1 AND group_id = $2", row
         if change.group is not None:
             yield _upsert_group(key, change.group)
         yield from _write_members(key, change.members)
@@ -125,7 +126,7 @@ def write(
             yield (
                 "DELETE FROM group_offset"
                 " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
-                (*key, topic_id, partition),
+                (*row, topic_id, partition),
             )
         committed = [(p, offset) for p, offset in sorted(change.offsets.items(), key=_partition) if offset is not None]
         for rows in _chunks(committed):
@@ -146,7 +147,7 @@ def _hold_open(owners: Iterable[tuple[int, TransactionOwner]]) -> Script[set[tup
             "UPDATE txn SET epoch = epoch WHERE cluster_id = $1 AND transactional_id = $2 AND producer_id = $3"
             " AND epoch = $4 AND (state = $5 OR $6 = 1) RETURNING 1",
             (
-                cluster_id, owner.transactional_id, owner.producer_id, owner.epoch, TRANSACTION_ONGOING,
+                cluster_id, name_key(owner.transactional_id), owner.producer_id, owner.epoch, TRANSACTION_ONGOING,
                 int(owner.begins),
             ),
         )  # fmt: skip
@@ -165,7 +166,7 @@ def _overtake(key: Key, partitions: Iterable[TopicPartition]) -> Script[None]:
         yield (
             "UPDATE txn_offset SET is_overtaken = 1"
             " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
-            (*key, topic_id, partition),
+            (*row_key(key), topic_id, partition),
         )
 
 
@@ -181,19 +182,21 @@ def _add_pending(
             " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4"
             " UNION ALL SELECT committed_ms FROM txn_offset WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3"
             " AND partition_index = $4 AND producer_id <> $5) AS earlier",
-            (*key, topic_id, partition, owner.producer_id),
+            (*row_key(key), topic_id, partition, owner.producer_id),
         )
         earlier_ms = latest[0][0]
         committed_ms = offset.committed_ms if earlier_ms is None else max(offset.committed_ms, int(earlier_ms) + 1)
         yield (
             "INSERT INTO txn_offset (cluster_id, producer_id, group_id, topic_id, partition_index, committed_offset,"
-            " leader_epoch, metadata, committed_ms, is_overtaken) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+            " leader_epoch, metadata, committed_ms, is_overtaken, long_name)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
             " ON CONFLICT (cluster_id, producer_id, group_id, topic_id, partition_index) DO UPDATE SET"
             " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
             " metadata = excluded.metadata, committed_ms = excluded.committed_ms, is_overtaken = excluded.is_overtaken",
             (
-                key[0], owner.producer_id, key[1], topic_id, partition, offset.committed_offset, offset.leader_epoch,
-                offset.metadata, committed_ms, int((owner, (topic_id, partition)) in overtaken),
+                key[0], owner.producer_id, name_key(key[1]), topic_id, partition, offset.committed_offset,
+                offset.leader_epoch, offset.metadata, committed_ms, int((owner, (topic_id, partition)) in overtaken),
+                long_name(key[1]),
             ),
         )  # fmt: skip
 
@@ -206,11 +209,11 @@ def _upsert_group(key: Key, group: AnyGroup) -> tuple[str, Sequence[object]]:
     state = KINDS[group.kind].encode(group)
     columns = (slot_of(key), group.protocol_type or "", len(group.members), group.empty_since_ms, state, group.kind)
     return (
-        "INSERT INTO group_ (cluster_id, group_id, slot, protocol_type, member_count, empty_since_ms, state, kind)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (cluster_id, group_id) DO UPDATE SET"
+        "INSERT INTO group_ (cluster_id, group_id, slot, protocol_type, member_count, empty_since_ms, state, kind,"
+        " long_name) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (cluster_id, group_id) DO UPDATE SET"
         " slot = excluded.slot, protocol_type = excluded.protocol_type, member_count = excluded.member_count,"
         " empty_since_ms = excluded.empty_since_ms, state = excluded.state, kind = excluded.kind",
-        (*key, *columns),
+        (*row_key(key), *columns, long_name(key[1])),
     )
 
 
@@ -218,14 +221,14 @@ def _write_members(key: Key, members: Mapping[str, AnyMember | None]) -> Script[
     for member_id in sorted(member_id for member_id, member in members.items() if member is None):
         yield (
             "DELETE FROM group_member WHERE cluster_id = $1 AND group_id = $2 AND member_id = $3",
-            (*key, member_id),
+            (*row_key(key), name_key(member_id)),
         )
     stored = [members[member_id] for member_id in sorted(members)]
     for rows in _chunks([member for member in stored if member is not None]):
-        values, args = [], list[object](key)
+        values, args = [], list[object](row_key(key))
         for member in rows:
             values.append(f"($1, $2, ${len(args) + 1}, ${len(args) + 2})")
-            args += (member.member_id, KINDS[member.kind].encode_member(member))
+            args += (name_key(member.member_id), KINDS[member.kind].encode_member(member))
         yield (
             f"INSERT INTO group_member (cluster_id, group_id, member_id, state) VALUES {', '.join(values)}"
             " ON CONFLICT (cluster_id, group_id, member_id) DO UPDATE SET state = excluded.state",
@@ -242,7 +245,7 @@ def _chunks(rows: list[T]) -> Iterator[list[T]]:
 
 
 def _upsert_offsets(key: Key, rows: list[tuple[TopicPartition, Offset]]) -> tuple[str, Sequence[object]]:
-    values, args = [], list[object](key)
+    values, args = [], list[object](row_key(key))
     for (topic_id, partition), offset in rows:
         values.append("($1, $2, " + ", ".join(f"${len(args) + n}" for n in range(1, 8)) + ")")
         args += (topic_id, partition, offset.committed_offset, offset.leader_epoch, offset.metadata)
@@ -259,13 +262,14 @@ def _upsert_offsets(key: Key, rows: list[tuple[TopicPartition, Offset]]) -> tupl
 
 def load_group(key: Key) -> Script[AnyGroup | None]:
     """One group."""
-    rows = yield "SELECT kind, state FROM group_ WHERE cluster_id = $1 AND group_id = $2", key
+    row = row_key(key)
+    rows = yield "SELECT kind, state FROM group_ WHERE cluster_id = $1 AND group_id = $2", row
     if not rows:
         return None
     kind = KINDS[str(rows[0][0])]
     members: list[bytes] = []
     if kind.stores_members:
-        stored = yield "SELECT state FROM group_member WHERE cluster_id = $1 AND group_id = $2 ORDER BY member_id", key
+        stored = yield "SELECT state FROM group_member WHERE cluster_id = $1 AND group_id = $2 ORDER BY member_id", row
         members = [bytes(row[0]) for row in stored]
     return kind.decode(bytes(rows[0][1]), members)
 
@@ -273,16 +277,16 @@ def load_group(key: Key) -> Script[AnyGroup | None]:
 def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, AnyGroup]]]:
     """The groups of some slots that have members."""
     wanted = frozenset(slots)
-    rows = yield "SELECT slot, cluster_id, group_id, kind, state FROM group_ WHERE member_count > 0", ()
+    rows = yield "SELECT slot, cluster_id, group_id, long_name, kind, state FROM group_ WHERE member_count > 0", ()
     stored = yield "SELECT cluster_id, group_id, state FROM group_member ORDER BY cluster_id, group_id, member_id", ()
     members: dict[Key, list[bytes]] = {}
     for cluster_id, group_id, state in stored:
         members.setdefault((int(cluster_id), str(group_id)), []).append(bytes(state))
     groups = []
-    for slot, cluster_id, group_id, kind, state in rows:
-        key = (int(cluster_id), str(group_id))
+    for slot, cluster_id, group_id, long, kind, state in rows:
         if int(slot) in wanted:
-            groups.append((key, KINDS[str(kind)].decode(bytes(state), members.get(key, ()))))
+            group = KINDS[str(kind)].decode(bytes(state), members.get((int(cluster_id), str(group_id)), ()))
+            groups.append(((int(cluster_id), name_of(group_id, long)), group))
     return groups
 
 
@@ -297,12 +301,13 @@ class StoredGroup:
 
 
 def list_groups(cluster_id: int) -> Script[list[StoredGroup]]:
-    """Every stored group, by id."""
+    """Every stored group, by id; those of long ids by their digests."""
     rows = yield (
-        "SELECT group_id, kind, protocol_type, member_count FROM group_ WHERE cluster_id = $1 ORDER BY group_id",
+        "SELECT group_id, long_name, kind, protocol_type, member_count FROM group_ WHERE cluster_id = $1"
+        " ORDER BY group_id",
         (cluster_id,),
     )
-    return [StoredGroup(str(row[0]), str(row[1]), str(row[2]), int(row[3]) > 0) for row in rows]
+    return [StoredGroup(name_of(row[0], row[1]), str(row[2]), str(row[3]), int(row[4]) > 0) for row in rows]
 
 
 def count_groups() -> Script[dict[int, int]]:
@@ -313,7 +318,7 @@ def count_groups() -> Script[dict[int, int]]:
 
 def has_group(key: Key) -> Script[bool]:
     """Whether a group is stored."""
-    return bool((yield "SELECT 1 FROM group_ WHERE cluster_id = $1 AND group_id = $2", key))
+    return bool((yield "SELECT 1 FROM group_ WHERE cluster_id = $1 AND group_id = $2", row_key(key)))
 
 
 def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
@@ -321,7 +326,7 @@ def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
     rows = yield (
         "SELECT topic_id, partition_index, committed_offset, leader_epoch, metadata, committed_ms, expires_ms"
         " FROM group_offset WHERE cluster_id = $1 AND group_id = $2 ORDER BY topic_id, partition_index",
-        key,
+        row_key(key),
     )
     return {
         (bytes(row[0]), int(row[1])): Offset(
@@ -337,14 +342,17 @@ def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
 
 def pending_of(key: Key) -> Script[frozenset[TopicPartition]]:
     """The partitions for which a group has offsets that wait for the end of a transaction."""
-    rows = yield "SELECT topic_id, partition_index FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", key
+    rows = yield (
+        "SELECT topic_id, partition_index FROM txn_offset WHERE cluster_id = $1 AND group_id = $2",
+        row_key(key),
+    )
     return frozenset((bytes(row[0]), int(row[1])) for row in rows)
 
 
 def groups_with_pending(slots: Container[int]) -> Script[set[Key]]:
     """The groups of some slots that have such offsets."""
-    rows = yield "SELECT DISTINCT cluster_id, group_id FROM txn_offset", ()
-    keys = {(int(row[0]), str(row[1])) for row in rows}
+    rows = yield "SELECT DISTINCT cluster_id, group_id, long_name FROM txn_offset", ()
+    keys = {(int(row[0]), name_of(row[1], row[2])) for row in rows}
     return {key for key in keys if slot_of(key) in slots}
 
 
@@ -364,13 +372,13 @@ def forget_topic(cluster_id: int, topic_id: bytes) -> Script[None]:
 def with_old_offsets(after: Key, *, empty_before_ms: int, now_ms: int, limit: int) -> Script[list[Key]]:
     """Groups that may have something to expire, in pages by key."""
     rows = yield (
-        "SELECT g.cluster_id, g.group_id FROM group_ g WHERE (g.cluster_id, g.group_id) > ($1, $2)"
+        "SELECT g.cluster_id, g.group_id, g.long_name FROM group_ g WHERE (g.cluster_id, g.group_id) > ($1, $2)"
         " AND (g.empty_since_ms <= $3 OR EXISTS (SELECT 1 FROM group_offset o WHERE o.cluster_id = g.cluster_id"
         " AND o.group_id = g.group_id AND (o.committed_ms <= $3 OR o.expires_ms <= $4)))"
         " ORDER BY g.cluster_id, g.group_id LIMIT $5",
-        (*after, empty_before_ms, now_ms, limit),
+        (*row_key(after), empty_before_ms, now_ms, limit),
     )
-    return [(int(row[0]), str(row[1])) for row in rows]
+    return [(int(row[0]), name_of(row[1], row[2])) for row in rows]
 
 
 # --- Journal -------------------------------------------------------------------------------------------------------

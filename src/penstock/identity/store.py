@@ -8,6 +8,7 @@ from typing import Any
 from penstock.identity.accounts import ApiKey, ServiceAccount
 from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Script
+from penstock.metadata.names import long_name, name_key, name_of
 
 _SCRAM = "mechanism, iterations, salt, stored_key, server_key"
 _KEY = "cluster_id, key_id, owner, description, created_ms, expires_ms, salt, secret_hash"
@@ -34,7 +35,7 @@ def credentials_of(cluster_id: int, user: str) -> Script[list[Credential]]:
     """What is kept of a user's password, for each mechanism."""
     rows = yield (
         f"SELECT {_SCRAM} FROM scram_credential WHERE cluster_id = $1 AND user_name = $2 ORDER BY mechanism",
-        (cluster_id, user),
+        (cluster_id, name_key(user)),
     )
     return [_credential(row) for row in rows]
 
@@ -42,23 +43,23 @@ def credentials_of(cluster_id: int, user: str) -> Script[list[Credential]]:
 def all_mechanisms(cluster_id: int) -> Script[list[tuple[str, Mechanism, int]]]:
     """Every user with the mechanisms there are credentials for, and their iterations."""
     rows = yield (
-        "SELECT user_name, mechanism, iterations FROM scram_credential WHERE cluster_id = $1"
+        "SELECT user_name, long_name, mechanism, iterations FROM scram_credential WHERE cluster_id = $1"
         " ORDER BY user_name, mechanism",
         (cluster_id,),
     )
-    return [(str(user), Mechanism(mechanism), int(iterations)) for user, mechanism, iterations in rows]
+    return [(name_of(user, long), Mechanism(mechanism), int(iterations)) for user, long, mechanism, iterations in rows]
 
 
 def put_credential(cluster_id: int, user: str, credential: Credential, now_ms: int) -> Script[None]:
     """Set what proves a user by one mechanism."""
     yield (
-        f"INSERT INTO scram_credential (cluster_id, user_name, {_SCRAM}, updated_ms)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (cluster_id, user_name, mechanism) DO UPDATE SET"
+        f"INSERT INTO scram_credential (cluster_id, user_name, {_SCRAM}, updated_ms, long_name)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (cluster_id, user_name, mechanism) DO UPDATE SET"
         " iterations = excluded.iterations, salt = excluded.salt, stored_key = excluded.stored_key,"
         " server_key = excluded.server_key, updated_ms = excluded.updated_ms",
         (
-            cluster_id, user, int(credential.mechanism), credential.iterations, credential.salt,
-            credential.stored_key, credential.server_key, now_ms,
+            cluster_id, name_key(user), int(credential.mechanism), credential.iterations, credential.salt,
+            credential.stored_key, credential.server_key, now_ms, long_name(user),
         ),
     )  # fmt: skip
 
@@ -67,7 +68,7 @@ def forget_credential(cluster_id: int, user: str, mechanism: Mechanism) -> Scrip
     """A user can no longer be proven by this mechanism."""
     yield (
         "DELETE FROM scram_credential WHERE cluster_id = $1 AND user_name = $2 AND mechanism = $3",
-        (cluster_id, user, int(mechanism)),
+        (cluster_id, name_key(user), int(mechanism)),
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from penstock.log.config_values import ConfigResource
+from penstock.metadata.names import long_name, name_key, name_of
 
 T = TypeVar("T")
 Rows = Sequence[Sequence[Any]]
@@ -61,8 +62,9 @@ def load() -> Script[Stored]:
         " FROM partition ORDER BY topic_id, partition_index",
         (),
     )
-    configs = yield "SELECT cluster_id, kind, name, key, value FROM config", ()
-    return Stored(topics=topics, partitions=partitions, configs=configs)
+    configs = yield "SELECT cluster_id, kind, name, long_name, key, value FROM config", ()
+    named = [(cluster_id, kind, name_of(name, long), *rest) for cluster_id, kind, name, long, *rest in configs]
+    return Stored(topics=topics, partitions=partitions, configs=named)
 
 
 def create(cluster_id: int, shard_id: int, topics: Sequence[TopicRow]) -> Script[list[int | None]]:
@@ -166,7 +168,7 @@ def alter_configs(
     """
     rows = yield (
         "SELECT key, value FROM config WHERE cluster_id = $1 AND kind = $2 AND name = $3",
-        (cluster_id, int(kind), name),
+        (cluster_id, int(kind), name_key(name)),
     )
     before = {row[0]: row[1] for row in rows}
     after = change(before)
@@ -179,15 +181,15 @@ def alter_configs(
 def _delete_configs(cluster_id: int, kind: int, name: str) -> Script[None]:
     yield (
         "DELETE FROM config WHERE cluster_id = $1 AND kind = $2 AND name = $3",
-        (cluster_id, int(kind), name),
+        (cluster_id, int(kind), name_key(name)),
     )
 
 
 def _insert_configs(cluster_id: int, kind: int, name: str, overrides: Mapping[str, str]) -> Script[None]:
     for key, value in overrides.items():
         yield (
-            "INSERT INTO config (cluster_id, kind, name, key, value) VALUES ($1, $2, $3, $4, $5)",
-            (cluster_id, int(kind), name, key, value),
+            "INSERT INTO config (cluster_id, kind, name, key, value, long_name) VALUES ($1, $2, $3, $4, $5, $6)",
+            (cluster_id, int(kind), name_key(name), key, value, long_name(name)),
         )
 
 

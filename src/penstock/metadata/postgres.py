@@ -67,6 +67,10 @@ _DUPLICATE = (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError)
 """`CREATE TABLE IF NOT EXISTS` by two at once."""
 _CORRUPT = (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)
 
+_ESCAPE, _NUL, _ITSELF = "\x10", "\x100", "\x101"
+"""Text has no NUL here, but names that clients choose may have one: it is written as two characters, and so is what
+begins these."""
+
 
 class PostgresDatabase:
     """A PostgreSQL database, shared by any number of agents."""
@@ -256,12 +260,25 @@ async def _leave_as_it_is(connection: asyncpg.Connection[asyncpg.Record] | Conne
 
 
 async def _set_codecs(connection: asyncpg.Connection[asyncpg.Record] | Connection) -> None:
-    """Sums of integers come as numeric; hand them out as SQLite does."""
+    """Take any text, and hand out what SQLite does: sums of integers come as numeric."""
+    await connection.set_type_codec("text", schema="pg_catalog", encoder=escaped, decoder=unescaped, format="text")
     await connection.set_type_codec("numeric", schema="pg_catalog", encoder=str, decoder=_number, format="text")
 
 
 def _number(text: str) -> int | float:
     return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def escaped(text: str) -> str:
+    """How a text is stored: as it is, unless it has a NUL or looks as if it had."""
+    if "\0" not in text and _ESCAPE not in text:
+        return text
+    return text.replace(_ESCAPE, _ITSELF).replace("\0", _NUL)
+
+
+def unescaped(text: str) -> str:
+    """The text that was stored."""
+    return text.replace(_NUL, "\0").replace(_ITSELF, _ESCAPE) if _ESCAPE in text else text
 
 
 def describe(dsn: str) -> str:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 
 from penstock.metadata.database import Script
+from penstock.metadata.names import long_name, name_key, name_of
 from penstock.quotas.model import Entity, Limits, QuotaChanged
 
 
@@ -22,10 +23,10 @@ def version() -> Script[int]:
 def load() -> Script[tuple[int, dict[int, dict[Entity, Limits]]]]:
     """The counter, and all limits, by virtual cluster."""
     now = yield from version()
-    rows = yield "SELECT cluster_id, entity, key, value FROM quota", ()
+    rows = yield "SELECT cluster_id, entity, long_name, key, value FROM quota", ()
     found: dict[int, dict[Entity, dict[str, float]]] = {}
-    for cluster_id, text, key, value in rows:
-        limits = found.setdefault(int(cluster_id), {}).setdefault(_unpack(str(text)), {})
+    for cluster_id, text, long, key, value in rows:
+        limits = found.setdefault(int(cluster_id), {}).setdefault(_unpack(name_of(text, long)), {})
         limits[str(key)] = float(value)
     return now, {cluster_id: dict(table) for cluster_id, table in found.items()}
 
@@ -39,20 +40,21 @@ def write(cluster_id: int, records: Iterable[QuotaChanged]) -> Script[int]:
         (),
     )
     for record in records:
-        key = (cluster_id, _pack(record.entity), record.key)
+        name = _pack(record.entity)
+        key = (cluster_id, name_key(name), record.key)
         if record.value is None:
             yield "DELETE FROM quota WHERE cluster_id = $1 AND entity = $2 AND key = $3", key
         else:
             yield (
-                "INSERT INTO quota (cluster_id, entity, key, value) VALUES ($1, $2, $3, $4)"
+                "INSERT INTO quota (cluster_id, entity, key, value, long_name) VALUES ($1, $2, $3, $4, $5)"
                 " ON CONFLICT (cluster_id, entity, key) DO UPDATE SET value = excluded.value",
-                (*key, record.value),
+                (*key, record.value, long_name(name)),
             )
     return int(rows[0][0])
 
 
 def _pack(entity: Entity) -> str:
-    """The `entity` column: a JSON array of pairs, in ASCII, because PostgreSQL takes no NUL in text."""
+    """What the `entity` column names: a JSON array of pairs."""
     return json.dumps(entity, separators=(",", ":"))
 
 

@@ -14,6 +14,7 @@ from penstock.coordination.guarded import GuardedWrites
 from penstock.coordination.leases import SHARE_SLOTS, Database, Holder, Script
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms
+from penstock.metadata.names import long_name, name_key, name_of
 from penstock.share.encoding import decode, encode
 from penstock.share.model import Deleted, Record, SharePartition, Stored
 
@@ -37,6 +38,11 @@ class PartitionName(NamedTuple):
         group_id, topic_id, index = key[1].rsplit(":", 2)
         return cls(key[0], group_id, bytes.fromhex(topic_id), int(index))
 
+    @property
+    def row_key(self) -> tuple[int, str, bytes, int]:
+        """What the database knows it by."""
+        return self.cluster_id, name_key(self.group_id), self.topic_id, self.partition_index
+
 
 class Summary(NamedTuple):
     """What an administrator sees of a partition."""
@@ -53,26 +59,29 @@ def write(changes: Mapping[Key, Record]) -> Script[None]:
     for key in sorted(changes):
         match changes[key]:
             case Stored(partition=partition):
+                name = PartitionName.of(key)
                 yield (
                     "INSERT INTO share_partition (cluster_id, group_id, topic_id, partition_index, slot, start_offset,"
-                    " delivery_complete, state_epoch, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+                    " delivery_complete, state_epoch, state, long_name)"
+                    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
                     " ON CONFLICT (cluster_id, group_id, topic_id, partition_index) DO UPDATE SET slot = excluded.slot,"
                     " start_offset = excluded.start_offset, delivery_complete = excluded.delivery_complete,"
                     " state_epoch = excluded.state_epoch, state = excluded.state",
                     (
-                        *PartitionName.of(key),
+                        *name.row_key,
                         slot_of(key),
                         partition.start_offset,
                         partition.delivery_complete,
                         partition.state_epoch,
                         encode(partition),
+                        long_name(name.group_id),
                     ),
                 )
             case Deleted():
                 yield (
                     "DELETE FROM share_partition"
                     " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
-                    PartitionName.of(key),
+                    PartitionName.of(key).row_key,
                 )
 
 
@@ -81,7 +90,7 @@ def load(name: PartitionName) -> Script[SharePartition | None]:
     rows = yield (
         "SELECT start_offset, state_epoch, state FROM share_partition"
         " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
-        name,
+        name.row_key,
     )
     if not rows:
         return None
@@ -94,7 +103,7 @@ def summaries(cluster_id: int, group_id: str) -> Script[dict[tuple[bytes, int], 
     rows = yield (
         "SELECT topic_id, partition_index, start_offset, delivery_complete FROM share_partition"
         " WHERE cluster_id = $1 AND group_id = $2 ORDER BY topic_id, partition_index",
-        (cluster_id, group_id),
+        (cluster_id, name_key(group_id)),
     )
     return {(bytes(row[0]), int(row[1])): Summary(int(row[2]), int(row[3])) for row in rows}
 
@@ -102,10 +111,10 @@ def summaries(cluster_id: int, group_id: str) -> Script[dict[tuple[bytes, int], 
 def of_topic(cluster_id: int, topic_id: bytes) -> Script[list[PartitionName]]:
     """Every group's partitions of a topic."""
     rows = yield (
-        "SELECT group_id, partition_index FROM share_partition WHERE cluster_id = $1 AND topic_id = $2",
+        "SELECT group_id, long_name, partition_index FROM share_partition WHERE cluster_id = $1 AND topic_id = $2",
         (cluster_id, topic_id),
     )
-    return [PartitionName(cluster_id, str(row[0]), topic_id, int(row[1])) for row in rows]
+    return [PartitionName(cluster_id, name_of(row[0], row[1]), topic_id, int(row[2])) for row in rows]
 
 
 # --- Journal -------------------------------------------------------------------------------------------------------

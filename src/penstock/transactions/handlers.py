@@ -53,8 +53,6 @@ from penstock.wire.messages.write_txn_markers import (
 )
 
 FIRST_EPOCH = 0
-MAX_ID_BYTES = 2_048
-"""Of a transactional id, where Kafka takes as many as a string can have."""
 SEVERAL_SINCE = 4
 """The version of AddPartitionsToTxn that takes several transactions at once."""
 FENCED_SINCE = {"init": 4, "add_partitions": 2, "add_offsets": 2, "end": 2}
@@ -90,7 +88,7 @@ class TransactionHandlers:
             if request.transactional_id is None:
                 producer_id = await self._producer_ids.take()
                 return InitProducerIdResponse(producer_id=producer_id, producer_epoch=FIRST_EPOCH)
-            if not _is_storable(request.transactional_id):
+            if not request.transactional_id:
                 return _not_given(ErrorCode.INVALID_REQUEST)
             if not 0 < request.transaction_timeout_ms <= self._settings.transaction_max_timeout_ms:
                 return _not_given(ErrorCode.INVALID_TRANSACTION_TIMEOUT)
@@ -337,11 +335,6 @@ class TransactionHandlers:
     def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:
         topic = self._registry.by_name(context.cluster_id, name)
         return topic.partitions[index] if topic is not None and 0 <= index < len(topic.partitions) else None
-
-
-def _is_storable(transactional_id: str) -> bool:
-    """Whether a database takes an id: PostgreSQL has no NUL in text, and no longer text in an index."""
-    return 0 < len(transactional_id.encode()) <= MAX_ID_BYTES and "\0" not in transactional_id
 
 
 def _not_given(code: ErrorCode) -> InitProducerIdResponse:

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from penstock.base.errors import CorruptData
 from penstock.coordination.model import Key
 from penstock.metadata.database import Script
+from penstock.metadata.names import long_name, name_of, row_key
 from penstock.transactions.model import Transaction, TransactionState
 
 _COLUMNS = (
     "cluster_id, transactional_id, producer_id, epoch, last_producer_id, last_epoch, timeout_ms, state, partitions,"
-    " group_ids, started_ms, updated_ms"
+    " group_ids, started_ms, updated_ms, long_name"
 )
-_COLUMN_COUNT = 12
+_COLUMN_COUNT = 13
 _UPDATES = ", ".join(f"{column} = excluded.{column}" for column in _COLUMNS.split(", ")[2:])
 _ROWS_PER_STATEMENT = (32, 8, 1)
 """How many rows one statement writes: few different statements, so that prepared ones are reused."""
@@ -64,14 +65,14 @@ def load() -> Script[list[Transaction]]:
 
 def load_one(key: Key) -> Script[Transaction | None]:
     """One transactional id, or None."""
-    rows = yield f"SELECT {_COLUMNS} FROM txn WHERE cluster_id = $1 AND transactional_id = $2", key
+    rows = yield f"SELECT {_COLUMNS} FROM txn WHERE cluster_id = $1 AND transactional_id = $2", row_key(key)
     return _transaction(rows[0]) if rows else None
 
 
 def _transaction(row: Sequence[Any]) -> Transaction:
     return Transaction(
-        key=(int(row[0]), str(row[1])), producer_id=int(row[2]), epoch=int(row[3]), last_producer_id=int(row[4]),
-        last_epoch=int(row[5]), timeout_ms=int(row[6]), state=TransactionState(row[7]),
+        key=(int(row[0]), name_of(row[1], row[12])), producer_id=int(row[2]), epoch=int(row[3]),
+        last_producer_id=int(row[4]), last_epoch=int(row[5]), timeout_ms=int(row[6]), state=TransactionState(row[7]),
         partitions=unpack_partitions(bytes(row[8])), groups=unpack_groups(str(row[9])),
         started_ms=int(row[10]), updated_ms=int(row[11]),
     )  # fmt: skip
@@ -79,18 +80,22 @@ def _transaction(row: Sequence[Any]) -> Transaction:
 
 def load_pending() -> Script[list[tuple[int, str, int]]]:
     """Producer id, group id and since when, of transactions with offsets that wait for their end."""
-    rows = yield "SELECT producer_id, group_id, MIN(committed_ms) FROM txn_offset GROUP BY producer_id, group_id", ()
-    return [(int(row[0]), str(row[1]), int(row[2])) for row in rows]
+    rows = yield (
+        "SELECT producer_id, group_id, long_name, MIN(committed_ms) FROM txn_offset"
+        " GROUP BY producer_id, group_id, long_name",
+        (),
+    )
+    return [(int(row[0]), name_of(row[1], row[2]), int(row[3])) for row in rows]
 
 
 def load_pending_of(cluster_id: int, producer_id: int) -> Script[dict[str, int]]:
     """The same of one producer: groups, and since when."""
     rows = yield (
-        "SELECT group_id, MIN(committed_ms) FROM txn_offset WHERE cluster_id = $1 AND producer_id = $2"
-        " GROUP BY group_id",
+        "SELECT group_id, long_name, MIN(committed_ms) FROM txn_offset WHERE cluster_id = $1 AND producer_id = $2"
+        " GROUP BY group_id, long_name",
         (cluster_id, producer_id),
     )
-    return {str(row[0]): int(row[1]) for row in rows}
+    return {name_of(row[0], row[1]): int(row[2]) for row in rows}
 
 
 def put(*txns: Transaction) -> Script[None]:
@@ -100,9 +105,9 @@ def put(*txns: Transaction) -> Script[None]:
         for txn in some:
             values.append("(" + ", ".join(f"${len(args) + n}" for n in range(1, _COLUMN_COUNT + 1)) + ")")
             args += (
-                *txn.key, txn.producer_id, txn.epoch, txn.last_producer_id, txn.last_epoch, txn.timeout_ms,
+                *row_key(txn.key), txn.producer_id, txn.epoch, txn.last_producer_id, txn.last_epoch, txn.timeout_ms,
                 int(txn.state), pack_partitions(txn.partitions), pack_groups(txn.groups), txn.started_ms,
-                txn.updated_ms,
+                txn.updated_ms, long_name(txn.key[1]),
             )  # fmt: skip
         yield (
             f"INSERT INTO txn ({_COLUMNS}) VALUES {', '.join(values)}"
@@ -165,7 +170,7 @@ def redo(changes: Iterable[bytes]) -> Script[None]:
 
 def forget(key: Key) -> Script[None]:
     """Delete a transactional id."""
-    yield "DELETE FROM txn WHERE cluster_id = $1 AND transactional_id = $2", key
+    yield "DELETE FROM txn WHERE cluster_id = $1 AND transactional_id = $2", row_key(key)
 
 
 def end_offsets(ended: Iterable[Ended]) -> Script[None]:
