@@ -485,6 +485,27 @@ def test_an_administrator_ends_what_a_producer_left(producer: Producer, topic: s
     assert committed_values(wire, topic) == []
 
 
+@pytest.mark.parametrize("version", [9, 11, 12])
+def test_a_partition_that_was_written_to_takes_batches_of_older_versions_too(
+    producer: Producer, topic: str, topic_id: bytes, version: int
+) -> None:
+    """They do not make it part of the transaction, but it is already."""
+    assert producer.send(topic_id, b"a", version=13).error_code == 0
+    assert producer.send(topic, b"b", version=version).error_code == 0
+    assert producer.end(commit=True).error_code == 0
+    wire, sent = producer.wire, []
+    for sequence, (name, used) in enumerate([(topic_id, 13), (topic, version)]):  # Both at once.
+        data = batch(
+            b"%d" % sequence, producer_id=producer.id, producer_epoch=producer.epoch, base_sequence=sequence,
+            is_transactional=True,
+        )  # fmt: skip
+        sent.append(wire.send_produce(name, data, version=used, transactional_id=producer.name))
+    answers = [wire.receive(ApiKey.PRODUCE, *each) for each in sent]
+    assert [each.responses[0].partition_responses[0].error_code for each in answers] == [0, 0]
+    assert producer.end(commit=True).error_code == 0
+    assert committed_values(wire, topic) == [b"a", b"b", b"0", b"1"]
+
+
 def test_whether_partitions_belong_to_a_transaction_is_told_one_by_one(
     producer: Producer, wire: Wire, topic: str, topic_id: bytes, fresh_name: Callable[..., str]
 ) -> None:

@@ -768,6 +768,29 @@ async def test_no_batch_follows_the_end_of_its_transaction(world: World) -> None
 
 
 @shared_only
+async def test_a_partition_that_was_written_to_belongs_to_the_transaction_until_its_end(world: World) -> None:
+    """Batches that do not add their partition: as this agent knows, as others' commits say, as their own flush does."""
+    one, other = await with_transactions(world)
+
+    async def send(agent: Agent, number: int, *sent: Accepted) -> list[ErrorCode]:
+        return [answer.error for answer in await append(agent.writer, *((agent.partitions[number], b) for b in sent))]
+
+    assert await send(one, 1, transactional(0)) == [ErrorCode.NONE]
+    assert await send(one, 1, transactional(1, implicit=False)) == [ErrorCode.NONE]
+    assert await send(other, 1, transactional(2, implicit=False)) == [ErrorCode.NONE]
+    assert await send(one, 3, transactional(0), transactional(1, implicit=False)) == [ErrorCode.NONE] * 2
+    await other.follower.poll()
+    await end(one, 0)  # As clients of before KIP-890 end one: the epoch stays.
+    assert [len(partition.transactions) for partition in other.partitions.values()] == [1, 0, 1]
+    for number, sequence in ((1, 3), (3, 2)):
+        late = transactional(sequence, implicit=False)
+        assert await send(other, number, late) == [ErrorCode.TRANSACTION_ABORTABLE]
+        assert await send(one, number, late) == [ErrorCode.TRANSACTION_ABORTABLE]
+    assert [await world.end(number) for number in PARTITIONS] == [4, 0, 3]
+    await world.check(one, other)
+
+
+@shared_only
 @pytest.mark.parametrize("fault", ["before", "after", "never"])
 @pytest.mark.parametrize("has_batches", [True, False])
 async def test_an_end_whose_answer_is_lost_happened_once_or_never(world: World, fault: str, has_batches: bool) -> None:

@@ -9,6 +9,9 @@ Between the writer's decision and the statement others' commits may have been ap
 taken down, and every batch judged by it once more, at the moment the commit begins; what changes after that fails the
 guard.
 
+Who does not say so has added a partition to its transaction also by having written to it. Whether it has is looked for
+on the slow path only: in what this agent knows, and in the commits since.
+
 A commit whose answer is lost is looked up before anything else happens. The shard's lock makes the look-up wait for
 one that is still under way; one that has not even begun is kept from happening by an empty commit that takes its
 object id. After that the answer is known for good, and nothing is ever appended twice.
@@ -37,6 +40,7 @@ from penstock.log.commit_sql import (
     CommitSql,
     Membership,
     NewCommit,
+    Owner,
     PostgresCommitSql,
     ProducerKey,
     ProducerMove,
@@ -58,12 +62,21 @@ from penstock.log.follow import Follower
 from penstock.log.model import ProducerState
 from penstock.log.producers import judge, note_marker, remember
 from penstock.log.registry import Registry
-from penstock.log.sorting_out import Sorted, begins_late, membership, sort_out
+from penstock.log.sorting_out import Sorted, begins_late, follow_ongoing, membership, sort_out
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import WalLocation, WalStore
 
 COMPLAIN_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ongoing:
+    """Transactions that batches may go on with in partitions that nobody has added to them."""
+
+    seen: int
+    """The commit up to which that is known."""
+    keys: frozenset[ProducerKey]
 
 
 @dataclass(slots=True)
@@ -209,6 +222,7 @@ class SharedCommitPath:
     ) -> Commit:  # fmt: skip
         """Write the WAL object, then ask for its offsets."""
         producers, members = self._believed(entries), _memberships(entries)
+        ongoing = self._ongoing(members)
         object_id, now_ms = self._randomness.token(16), self._clock.now_ms()
         location = await self._on_thread(lambda: self._wal.append((body,)))
         new = NewCommit(
@@ -219,7 +233,7 @@ class SharedCommitPath:
         self.follower.own, self._locked = object_id, None
         try:
             commit = await self._append(
-                new, body if plain is None else plain, change, is_believed=producers is not None
+                new, body if plain is None else plain, change, ongoing, is_believed=producers is not None
             )
         except Outdated:
             self.follower.own = None
@@ -252,11 +266,22 @@ class SharedCommitPath:
                 moves.append(producer_move((entry.partition_id, producer_id), state, batches))
         return moves
 
+    def _ongoing(self, members: Sequence[Membership]) -> _Ongoing:
+        """What is known here of the partitions that batches do not add themselves."""
+        keys = set()
+        for member in members:
+            partition = None if member.partition_id is None else self._registry.partition(member.partition_id)
+            if partition is not None and member.producer_id in partition.transactions:
+                keys.add((partition.partition_id, member.producer_id))
+        return _Ongoing(self.follower.seq, frozenset(keys))
+
     # ---- appending -------------------------------------------------------------------------------------------
 
-    async def _append(self, new: NewCommit, body: memoryview, change: Change | None, *, is_believed: bool) -> Commit:
+    async def _append(
+        self, new: NewCommit, body: memoryview, change: Change | None, ongoing: _Ongoing, *, is_believed: bool
+    ) -> Commit:
         try:
-            commit = await self._try(new, body, change, is_believed=is_believed)
+            commit = await self._try(new, body, change, ongoing, is_believed=is_believed)
         except OutcomeUnknown:
             commit = await self._settle(new)
         except (Unavailable, Conflict):
@@ -268,7 +293,9 @@ class SharedCommitPath:
             self.follower.seq = commit.seq
         return commit
 
-    async def _try(self, new: NewCommit, body: memoryview, change: Change | None, *, is_believed: bool) -> Commit:
+    async def _try(
+        self, new: NewCommit, body: memoryview, change: Change | None, ongoing: _Ongoing, *, is_believed: bool
+    ) -> Commit:
         if is_believed:
             try:
                 seq, bases = await self._write(new, change)
@@ -279,7 +306,7 @@ class SharedCommitPath:
                 _log.debug("a commit is decided again: %s", surprise)
         self.stats.slow += 1
         return await self._decided(
-            new, await self._database.transaction(partial(self._decide, new, body, change), locking=True)
+            new, await self._database.transaction(partial(self._decide, new, body, change, ongoing), locking=True)
         )
 
     async def _write(self, new: NewCommit, change: Change | None) -> tuple[int, bytes]:
@@ -293,7 +320,7 @@ class SharedCommitPath:
         yield from self._along(change, seq)
         return seq, bases
 
-    def _decide(self, new: NewCommit, body: memoryview, change: Change | None) -> Script[_Locked]:
+    def _decide(self, new: NewCommit, body: memoryview, change: Change | None, ongoing: _Ongoing) -> Script[_Locked]:
         """The slow path. Everything is read after the lock: what was seen before it may be old."""
         last_seq = yield from lock_shard(new.shard_id, new.epoch)
         asked = {
@@ -301,10 +328,11 @@ class SharedCommitPath:
         }
         heads = yield from self._sql.heads(new.totals())
         states = yield from self._sql.states(asked)
-        owners = {}
+        owners, going_on = dict[int, Owner](), frozenset[ProducerKey]()
         if new.members:
             owners = yield from self._sql.owners({member.producer_id for member in new.members})
-        left = sort_out(body, new.entries, heads, states, new.now_ms, owners)
+            going_on = yield from self._still_going_on(new, ongoing, last_seq)
+        left = sort_out(body, new.entries, heads, states, new.now_ms, owners, going_on)
         locked = self._locked = _Locked(last_seq, states, set(asked), left)
         if change is not None and (left.has_lost_markers or not left.entries):
             # Whether a change happened that goes with a commit is told by the commit's row: without one it must not.
@@ -317,6 +345,23 @@ class SharedCommitPath:
             locked.seq, locked.bases = yield from self._sql.write(decided)
             yield from self._along(change, locked.seq)
         return locked
+
+    def _still_going_on(self, new: NewCommit, ongoing: _Ongoing, last_seq: int) -> Script[frozenset[ProducerKey]]:
+        """The transactions that are open in those partitions after the last commit there is."""
+        if ongoing.seen >= last_seq or all(member.partition_id is None for member in new.members):
+            return ongoing.keys
+        rows = yield (
+            "SELECT entries FROM wal_commit WHERE shard_id = $1 AND seq > $2 AND seq <= $3 ORDER BY seq",
+            (self._shard_id, ongoing.seen, last_seq),
+        )
+        if len(rows) != last_seq - ongoing.seen:
+            raise Outdated("what happened to transactions since is in segments by now")
+        keys = set(ongoing.keys)
+        for row in rows:
+            for entry in unpack_entries(bytes(row[0])):
+                for batch in entry.producer_batches:
+                    follow_ongoing(keys, entry.partition_id, batch)
+        return frozenset(keys)
 
     async def _decided(self, new: NewCommit, locked: _Locked) -> Commit:
         self._correct(locked)

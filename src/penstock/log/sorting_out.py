@@ -10,7 +10,7 @@ fit them as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import NamedTuple
@@ -49,6 +49,8 @@ class Sorted:
     """What became of the others: by number of the entry given, and of the batch in it."""
     producers: list[ProducerMove] = field(default_factory=list)
     members: dict[Membership, None] = field(default_factory=dict)
+    ongoing: set[ProducerKey] = field(default_factory=set)
+    """Partitions that producers have written to in transactions that have not ended."""
     has_lost_markers: bool = False
     """Whether the end of a transaction is among what is not appended although its partition exists."""
 
@@ -58,6 +60,14 @@ def membership(partition_id: int, batch: ProducerBatch) -> Membership | None:
     if not batch.flags & TRANSACTIONAL or batch.flags & CONTROL:
         return None
     return Membership(batch.producer_id, batch.epoch, None if batch.flags & IMPLICIT else partition_id)
+
+
+def follow_ongoing(ongoing: set[ProducerKey], partition_id: int, batch: ProducerBatch) -> None:
+    """Note what a batch makes of them. A partition belongs to a transaction that has written to it (KIP-890)."""
+    if batch.flags & CONTROL:
+        ongoing.discard((partition_id, batch.producer_id))
+    elif batch.flags & TRANSACTIONAL:
+        ongoing.add((partition_id, batch.producer_id))
 
 
 def begins_late(batch: ProducerBatch) -> bool:
@@ -72,9 +82,10 @@ def sort_out(
     states: Mapping[ProducerKey, ProducerState],
     now_ms: int,
     owners: Mapping[int, Owner] | None = None,
+    ongoing: Iterable[ProducerKey] = (),
 ) -> Sorted:
-    """Decide every batch of a commit against the heads, producers and transactional ids as they are."""
-    found = Sorted()
+    """Decide every batch of a commit against the heads, producers, transactional ids and transactions as they are."""
+    found = Sorted(ongoing=set(ongoing))
     for origin, entry in enumerate(entries):
         head = heads.get(entry.partition_id)
         pieces = list(_pieces(body, entry))
@@ -98,6 +109,8 @@ def _sort_out_entry(
         if batch is not None:
             state = _state(known, (entry.partition_id, batch.producer_id), states)
             member = membership(entry.partition_id, batch)
+            if member is not None and (entry.partition_id, batch.producer_id) in found.ongoing:
+                member = member._replace(partition_id=None)
             verdict = _verdict(state, batch, member, owners)
             if verdict is not None:
                 found.unappended[origin, piece.number] = verdict
@@ -110,6 +123,7 @@ def _sort_out_entry(
                 note_marker(known, batch.producer_id, batch.epoch, now_ms)
             else:
                 remember(known, batch.producer_id, batch.epoch, sequence_batch(head, moved), now_ms)
+            follow_ongoing(found.ongoing, entry.partition_id, batch)
             if member is not None:
                 found.members[member] = None
             added.setdefault(batch.producer_id, []).append(moved)

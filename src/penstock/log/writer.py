@@ -398,6 +398,9 @@ class Writer:
             return None
         if self.transactions is None:
             return ErrorCode.INVALID_TXN_STATE
+        if share.transactional and producer_id in share.transactional:
+            # The partition became part of the transaction by the batch before.
+            batch = batch._replace(flags=batch.flags | IMPLICIT)
         refusal = self.transactions.refusal(partition, batch)
         if refusal is not ErrorCode.NONE:
             return refusal
