@@ -44,7 +44,7 @@ CREATE TABLE partition (partition_id INTEGER PRIMARY KEY, cluster_id INTEGER NOT
   size_bytes INTEGER NOT NULL DEFAULT 0, cleaned_to INTEGER NOT NULL DEFAULT 0,
   UNIQUE (cluster_id, topic_id, partition_index));
 CREATE TABLE config (cluster_id INTEGER NOT NULL, kind INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
-  value TEXT NOT NULL, PRIMARY KEY (cluster_id, kind, name, key));
+  value TEXT NOT NULL, long_name TEXT, PRIMARY KEY (cluster_id, kind, name, key));
 CREATE TABLE topic_deletion (partition_id INTEGER PRIMARY KEY, cluster_id INTEGER NOT NULL, topic_id BLOB NOT NULL,
   deleted_ms INTEGER NOT NULL);
 CREATE TABLE producer_state (partition_id INTEGER NOT NULL, producer_id INTEGER NOT NULL,
