@@ -1,9 +1,10 @@
-"""Run the tests, tier by tier, two at a time where that cannot disturb what they measure.
+"""Run the tests in pieces, as many at a time as there are cores for them.
 
-Each tier is a pytest process of its own, so that one which cannot even start takes nothing else with it. Progress is
-printed while they run. After everything has run come the end of the output of what failed (the whole is in a log that
-is kept), one line per tier, and what was left out for lack of a toolchain. What is below tests/ and not named here runs
-last, alone.
+Each piece is a pytest process of its own, so that one which cannot even start takes nothing else with it. They wait in
+one queue, the longest first; whatever fits beside what is running is begun, so that all cores have work until the end.
+What counts memory and time, or takes all there is of either, is left alone. Progress is printed meanwhile. After
+everything has run come the end of the output of what failed (the whole is in a log that is kept), one line per piece,
+and what was left out for lack of a toolchain. A file below tests/ that no piece names is run as well.
 """
 
 from __future__ import annotations
@@ -18,41 +19,85 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
+CORES = 2
+"""What CI has, and what the time-outs of the tests are made for."""
 
-# Each lane runs beside the other. Long tiers are cut so that both end at about the same time.
-LANES = (
-    ("unit", "pure:unit/log/test_writer*.py", "pure:unit/agent/test_dispatch.py", "simulation", "contract",
-     "comparison"),
-    ("integration", "ecosystem", "conformance/test_wire*.py", "conformance/test_client*.py",
-     "conformance/test_[!cw]*.py"),
-)  # fmt: skip
-PURE = "pure:"
-"""Before a pattern: without the compiled twin of the hot path, which all others use where there is one."""
-ALONE = ("crash", "fuzz")
-"""What counts memory and time, or takes all there is of either."""
-QUICK = (("unit/log",), ("unit/[!l]*",))
+
+@dataclass(frozen=True)
+class Piece:
+    """Files below tests/ that one process runs: those of its patterns that no piece before it has."""
+
+    name: str
+    patterns: tuple[str, ...]
+    seconds: int
+    """About as long as it takes on two cores. Only for the order."""
+    cores: float = 1.0
+    """How many it keeps busy. Clients that wait leave some of theirs to others."""
+    is_pure: bool = False
+    """Whether it goes without the compiled twin of the hot path, which all others use where there is one."""
+
+    def files(self) -> Iterator[Path]:
+        """Everything that its patterns match."""
+        for pattern in self.patterns:
+            for path in sorted(TESTS.glob(pattern)):
+                yield from sorted(path.rglob("test_*.py")) if path.is_dir() else (path,)
+
+
+ALONE = float(CORES)
+PIECES = (
+    Piece("ablations", ("simulation/test_sim_ablations.py",), 130),
+    Piece("simulated transactions", ("simulation/test_sim_transactions.py", "simulation/test_sim_l*.py"), 110),
+    Piece("simulated logs", ("simulation/test_sim_s*.py", "simulation/test_sim_[t]*.py"), 100),
+    Piece("simulation", ("simulation",), 90),
+    Piece("unit, log", ("unit/log",), 90),
+    Piece("unit", ("unit",), 50),
+    Piece("without the twin", ("unit/log/test_writer*.py", "unit/agent/test_dispatch.py"), 15, is_pure=True),
+    Piece("contract", ("contract",), 110),
+    Piece("comparison", ("comparison",), 150),
+    Piece("integration", ("integration",), 180),
+    Piece("ecosystem", ("ecosystem",), 150),
+    Piece("wire", ("conformance/test_wire*.py",), 130),
+    Piece("restarts", ("conformance/test_client_restarts.py",), 90),
+    Piece("clients", ("conformance/test_client*.py",), 190),
+    Piece("tools", ("conformance/test_kafka_tools.py",), 100),
+    Piece("conformance", ("conformance",), 240),
+    Piece("crash", ("crash",), 268, cores=ALONE),
+    Piece("fuzz", ("fuzz",), 58, cores=ALONE),
+)
+QUICK = (Piece("unit, log", ("unit/log",), 60), Piece("unit", ("unit",), 30))
 REPORT_EVERY_S = 10
-TIER_TIMEOUT_S = 1500
+PIECE_TIMEOUT_S = 1500
 SHOWN_OF_A_FAILURE = 20_000
 """Characters."""
 
 
 @dataclass
-class Tier:
+class Run:
     """One pytest process."""
 
-    name: str
+    piece: Piece
     paths: list[str]
     scratch: Path
     process: subprocess.Popen[bytes] | None = None
     began: float = 0.0
-    ended: float = 0.0
+    took_s: float = 0.0
+    cpu_s: float = 0.0
+    """Its own, and that of everything it has started and waited for."""
+
+    @property
+    def name(self) -> str:
+        return self.piece.name
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """The longest first, and last what is left alone."""
+        return self.piece.cores >= ALONE, -self.piece.seconds
 
     @property
     def log(self) -> Path:
@@ -71,19 +116,30 @@ class Tier:
                 env={
                     **os.environ,
                     "PENSTOCK_TEST_MISSING": str(self.missing),
-                    **({"PENSTOCK_PURE": "1"} if self.name.startswith(PURE) else {}),
+                    **({"PENSTOCK_PURE": "1"} if self.piece.is_pure else {}),
                 },
             )  # fmt: skip
 
-    def running(self) -> bool:
-        assert self.process is not None
-        if self.process.poll() is None and time.monotonic() - self.began > TIER_TIMEOUT_S:
-            self.process.kill()
-            self.process.wait()
-        if self.process.returncode is None:
+    def has_ended(self) -> bool:
+        """Whether it has, now or before; one that takes too long is ended."""
+        process = self.process
+        assert process is not None
+        if process.returncode is not None:
             return True
-        self.ended = self.ended or time.monotonic()
-        return False
+        if time.monotonic() - self.began > PIECE_TIMEOUT_S:
+            process.kill()
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if not pid:
+            return False
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.took_s, self.cpu_s = time.monotonic() - self.began, usage.ru_utime + usage.ru_stime
+        return True
+
+    def end(self) -> None:
+        """Nobody wants to know any more."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+            self.process.wait()
 
     @property
     def failed(self) -> bool:
@@ -105,83 +161,82 @@ class Tier:
         return lines[-1].strip("= ") if lines else "did not start"
 
 
+def runs_of(pieces: Sequence[Piece], scratch: Path) -> list[Run]:
+    """What each piece has to run, in order."""
+    taken: set[tuple[bool, Path]] = set()
+    runs = []
+    for piece in pieces:
+        found = [file for file in piece.files() if (piece.is_pure, file) not in taken]
+        taken.update((piece.is_pure, file) for file in found)
+        if found:
+            runs.append(Run(piece, [str(file.relative_to(ROOT)) for file in found], scratch))
+    return sorted(runs, key=lambda run: run.order)
+
+
+def the_rest(pieces: Sequence[Piece]) -> list[Piece]:
+    """What no piece has: new files are run without being named here."""
+    planned = {file for piece in pieces for file in piece.files()}
+    files = [str(file.relative_to(TESTS)) for file in sorted(TESTS.rglob("test_*.py")) if file not in planned]
+    return [Piece("the rest", tuple(files), 0, cores=ALONE)] if files else []
+
+
 @dataclass
-class Lane:
-    """Tiers that run one after the other."""
+class Queue:
+    """What waits, what runs, and what has ended."""
 
-    waiting: list[Tier]
-    done: list[Tier] = field(default_factory=list)
-    current: Tier | None = None
+    waiting: list[Run]
+    options: Sequence[str]
+    running: list[Run] = field(default_factory=list)
+    done: list[Run] = field(default_factory=list)
 
-    def turn(self, options: Sequence[str]) -> bool:
-        """Start what is next, if its time has come; whether there is anything left."""
-        if self.current is not None and not self.current.running():
-            self.done.append(self.current)
-            mark = "FAILED" if self.current.failed else "ok"
-            print(f"{self.current.name}: {mark}, {self.current.verdict()}", flush=True)
-            self.current = None
-        if self.current is None and self.waiting:
-            self.current = self.waiting.pop(0)
-            self.current.start(options)
-        return self.current is not None
+    def turn(self) -> bool:
+        """Take leave of what has ended and begin whatever fits; whether there is anything left."""
+        for run in [run for run in self.running if run.has_ended()]:
+            self.running.remove(run)
+            self.done.append(run)
+            print(f"{run.name}: {'FAILED' if run.failed else 'ok'}, {run.verdict()}", flush=True)
+        while (run := self._next()) is not None:
+            self.waiting.remove(run)
+            self.running.append(run)
+            run.start(self.options)
+        return bool(self.running)
 
+    def _next(self) -> Run | None:
+        free = CORES - sum(run.piece.cores for run in self.running)
+        return next((run for run in self.waiting if run.piece.cores <= free), None)
 
-def lanes_of(plan: Sequence[Sequence[str]], scratch: Path) -> list[Lane]:
-    """Lanes over those patterns that match something."""
-    lanes = []
-    for patterns in plan:
-        found = [
-            (pattern, sorted(str(path.relative_to(ROOT)) for path in TESTS.glob(pattern.removeprefix(PURE))))
-            for pattern in patterns
-        ]
-        lanes.append(Lane([Tier(name, paths, scratch) for name, paths in found if paths]))
-    return lanes
-
-
-def rest(lanes: Sequence[Lane], scratch: Path) -> list[Tier]:
-    """What no lane has: new tiers and files are run without being named here."""
-    planned = {ROOT / path for lane in lanes for tier in lane.waiting for path in tier.paths}
-    files = [path for path in sorted(TESTS.rglob("test_*.py")) if planned.isdisjoint({path, *path.parents})]
-    return [Tier("the rest", [str(path.relative_to(ROOT)) for path in files], scratch)] if files else []
-
-
-def run(lanes: list[Lane], options: Sequence[str]) -> list[Tier]:
-    """Run lanes beside each other to their ends; their tiers."""
-    said = time.monotonic()
-    try:
-        while any([lane.turn(options) for lane in lanes]):  # noqa: C419  # each of them must have its turn
-            time.sleep(0.2)
-            if time.monotonic() - said > REPORT_EVERY_S:
-                said = time.monotonic()
-                print(
-                    "  " + ", ".join(f"{now.name} {now.progress()}" for lane in lanes if (now := lane.current)),
-                    flush=True,
-                )
-    finally:
-        for lane in lanes:
-            if lane.current is not None and lane.current.process is not None:
-                lane.current.process.terminate()
-                lane.current.process.wait()
-    return [tier for lane in lanes for tier in lane.done]
+    def run(self) -> list[Run]:
+        """Until everything has run."""
+        said = time.monotonic()
+        try:
+            while self.turn():
+                time.sleep(0.2)
+                if time.monotonic() - said > REPORT_EVERY_S:
+                    said = time.monotonic()
+                    print("  " + ", ".join(f"{run.name} {run.progress()}" for run in self.running), flush=True)
+        finally:
+            for run in self.running:
+                run.end()
+        return self.done
 
 
-def close(tiers: Sequence[Tier]) -> int:
-    """Print what failed, how each tier did, what was left out; the exit code."""
-    for tier in tiers:
-        if tier.failed:
-            print(f"\n======== {tier.name}: the end of {tier.log}\n{tier.text()[-SHOWN_OF_A_FAILURE:]}")
+def close(runs: Sequence[Run]) -> int:
+    """Print what failed, how each piece did, what was left out; the exit code."""
+    for run in runs:
+        if run.failed:
+            print(f"\n======== {run.name}: the end of {run.log}\n{run.text()[-SHOWN_OF_A_FAILURE:]}")
     print()
-    for tier in tiers:
-        mark = "FAILED" if tier.failed else "ok"
-        print(f"{mark:7} {tier.name:28} {tier.ended - tier.began:6.0f} s  {tier.verdict()}")
+    for run in runs:
+        mark = "FAILED" if run.failed else "ok"
+        print(f"{mark:7} {run.name:24} {run.took_s:5.0f} s, {run.cpu_s:4.0f} s of CPU  {run.verdict()}")
     missing: dict[str, int] = {}
-    for tier in tiers:
-        for name, count in (json.loads(tier.missing.read_text()) if tier.missing.exists() else {}).items():
+    for run in runs:
+        for name, count in (json.loads(run.missing.read_text()) if run.missing.exists() else {}).items():
             missing[name] = missing.get(name, 0) + count
     print("\nskipped for lack of a toolchain:" if missing else "\nnothing was skipped for lack of a toolchain")
     for name, count in sorted(missing.items()):
         print(f"  {name}: {count} test{'' if count == 1 else 's'}")
-    return 1 if any(tier.failed for tier in tiers) else 0
+    return 1 if any(run.failed for run in runs) else 0
 
 
 def main() -> int:
@@ -192,14 +247,8 @@ def main() -> int:
     arguments = parser.parse_args()
     began = time.monotonic()
     scratch = Path(tempfile.mkdtemp(prefix="penstock-tests-"))
-    if arguments.quick:
-        tiers = run(lanes_of(QUICK, scratch), arguments.options)
-    else:
-        beside, alone = lanes_of(LANES, scratch), lanes_of([ALONE], scratch)
-        alone[0].waiting[:0] = rest([*beside, *alone], scratch)
-        tiers = run(beside, arguments.options)
-        tiers += run(alone, arguments.options)
-    code = close(tiers)
+    pieces = QUICK if arguments.quick else (*PIECES, *the_rest(PIECES))
+    code = close(Queue(runs_of(pieces, scratch), arguments.options).run())
     if not code:
         shutil.rmtree(scratch)
     print(f"{'FAILED' if code else 'passed'} in {(time.monotonic() - began) / 60:.1f} minutes")

@@ -79,14 +79,14 @@ def plugins() -> Path:
     place = (
         toolchains.cache_directory("java") / f"plugins-{toolchains.fingerprint(*(SOURCES / f'{n}.xml' for n in names))}"
     )
-    if not (place / ".done").exists():
-        place.mkdir(exist_ok=True)
-        for name in ("file", "iceberg"):
-            (place / name).unlink(missing_ok=True)
-            (place / name).symlink_to(jars[name])
-        for archive in jars["debezium"].glob("*.tar.gz"):
-            toolchains.build(place, "tar", "--extract", "--file", str(archive))
-        (place / ".done").touch()
+    with toolchains.unbuilt("java", place / ".done") as is_needed:
+        if is_needed:
+            place.mkdir(exist_ok=True)
+            for name in ("file", "iceberg"):
+                (place / name).unlink(missing_ok=True)
+                (place / name).symlink_to(jars[name])
+            for archive in jars["debezium"].glob("*.tar.gz"):
+                toolchains.build(place, "tar", "--extract", "--file", str(archive))
     return place
 
 
