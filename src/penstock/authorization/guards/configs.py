@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from penstock.authorization.guards.access import (
     CLUSTER,
@@ -42,23 +44,45 @@ def _refusal(access: Access, operation: Operation, kind: int, name: str) -> Refu
     return None if access.may(operation, resource_type, resource_name) else refusal
 
 
-async def describe_configs(
-    access: Access, request: describing.DescribeConfigsRequest, ask: Ask
-) -> describing.DescribeConfigsResponse:
-    """DESCRIBE_CONFIGS on each resource, else 29, 30 or 31."""
+class _Resource(Protocol):
+    """What requests about configuration name."""
+
+    resource_type: int
+    resource_name: str
+
+
+R = TypeVar("R", bound=_Resource)
+A = TypeVar("A")
+
+
+def _divide(
+    access: Access, operation: Operation, resources: Sequence[R], refused_by: Callable[..., A]
+) -> tuple[list[R], list[A]]:
+    """What may be asked for, and the answers about the rest. A change of what is named twice is refused by others."""
+    seen = Counter((resource.resource_type, resource.resource_name) for resource in resources)
     allowed, refused = [], []
-    for resource in request.resources:
+    for resource in resources:
         kind, name = resource.resource_type, resource.resource_name
-        refusal = _refusal(access, Operation.DESCRIBE_CONFIGS, kind, name)
+        is_ambiguous = operation is Operation.ALTER_CONFIGS and seen[kind, name] > 1
+        refusal = None if is_ambiguous else _refusal(access, operation, kind, name)
         if refusal is None:
             allowed.append(resource)
         else:
             refused.append(
-                describing.DescribeConfigsResult(
+                refused_by(
                     error_code=refusal.code, error_message=refusal.message, resource_type=kind, resource_name=name
                 )
             )
-    request.resources = allowed
+    return allowed, refused
+
+
+async def describe_configs(
+    access: Access, request: describing.DescribeConfigsRequest, ask: Ask
+) -> describing.DescribeConfigsResponse:
+    """DESCRIBE_CONFIGS on each resource, else 29, 30 or 31."""
+    request.resources, refused = _divide(
+        access, Operation.DESCRIBE_CONFIGS, request.resources, describing.DescribeConfigsResult
+    )
     response: describing.DescribeConfigsResponse = await ask(request)
     response.results.extend(refused)
     return response
@@ -68,20 +92,9 @@ async def alter_configs(
     access: Access, request: altering.AlterConfigsRequest, ask: Ask
 ) -> altering.AlterConfigsResponse:
     """ALTER_CONFIGS on each resource, else 29, 30 or 31."""
-    seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
-    allowed, refused = [], []
-    for resource in request.resources:
-        kind, name = resource.resource_type, resource.resource_name
-        refusal = None if seen[kind, name] > 1 else _refusal(access, Operation.ALTER_CONFIGS, kind, name)
-        if refusal is None:
-            allowed.append(resource)
-        else:
-            refused.append(
-                altering.AlterConfigsResourceResponse(
-                    error_code=refusal.code, error_message=refusal.message, resource_type=kind, resource_name=name
-                )
-            )
-    request.resources = allowed
+    request.resources, refused = _divide(
+        access, Operation.ALTER_CONFIGS, request.resources, altering.AlterConfigsResourceResponse
+    )
     response: altering.AlterConfigsResponse = await ask(request)
     response.responses.extend(refused)
     return response
@@ -91,20 +104,9 @@ async def incremental_alter_configs(
     access: Access, request: incremental.IncrementalAlterConfigsRequest, ask: Ask
 ) -> incremental.IncrementalAlterConfigsResponse:
     """ALTER_CONFIGS on each resource, else 29, 30 or 31."""
-    seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
-    allowed, refused = [], []
-    for resource in request.resources:
-        kind, name = resource.resource_type, resource.resource_name
-        refusal = None if seen[kind, name] > 1 else _refusal(access, Operation.ALTER_CONFIGS, kind, name)
-        if refusal is None:
-            allowed.append(resource)
-        else:
-            refused.append(
-                incremental.AlterConfigsResourceResponse(
-                    error_code=refusal.code, error_message=refusal.message, resource_type=kind, resource_name=name
-                )
-            )
-    request.resources = allowed
+    request.resources, refused = _divide(
+        access, Operation.ALTER_CONFIGS, request.resources, incremental.AlterConfigsResourceResponse
+    )
     response: incremental.IncrementalAlterConfigsResponse = await ask(request)
     response.responses.extend(refused)
     return response
