@@ -73,3 +73,18 @@ def test_the_longest_first_and_as_many_as_fit(queue: Queue) -> None:
         ["left alone"],
     ]
     assert len(queue.done) == 5
+
+
+def test_java_runs_beside_something_else_if_there_is_anything(tmp_path: Path) -> None:
+    pieces = (
+        Piece("one", ("a",), 50, is_java=True),
+        Piece("other", ("b",), 40, is_java=True),
+        Piece("third", ("c",), 30, is_java=True),
+        Piece("short", ("d",), 1),
+    )
+    queue = Queue([Fake(piece, [], tmp_path) for piece in pieces], [])
+    queue.turn()
+    assert [run.name for run in queue.running] == ["one", "short"]
+    queue.running[1].ended = True
+    queue.turn()
+    assert [run.name for run in queue.running] == ["one", "other"]
