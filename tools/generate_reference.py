@@ -1,4 +1,4 @@
-"""Write docs/reference/{protocol,settings,metrics}.md from the tables in the code.
+"""Write docs/reference/{protocol,settings,metrics,configuration-file}.md from the tables in the code.
 
 tools/generate_reference.py            write them
 tools/generate_reference.py --check    fail if what is there is not what would be written
@@ -6,6 +6,7 @@ tools/generate_reference.py --check    fail if what is there is not what would b
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import inspect
 import re
@@ -19,7 +20,8 @@ from penstock.agent.api_versions import FEATURES, FIRST_OWN_API
 from penstock.agent.apis import Api, Handlers, apis
 from penstock.agent.metrics import exposition
 from penstock.agent.unserved import LEVELS_NOT_SERVED, NOT_SERVED
-from penstock.base.options import UpOptions
+from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
+from penstock.cli.texts import listeners
 from penstock.log.config_values import ConfigKey, ConfigType
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler
@@ -59,6 +61,22 @@ these there are the usual ones of a process (`process_cpu_seconds_total`, `proce
 
 | Name | Type | |
 |---|---|---|
+"""
+
+CONFIGURATION_HEAD = f"""\
+# The configuration file
+
+{MARK}
+
+A file in YAML, given as `penstock up --config FILE`. How it is used: [secure it](../how-to/secure.md),
+[give each tenant a cluster](../how-to/tenants.md). Paths are relative to the file. What is not known in it is refused.
+
+| Name | |
+|---|---|
+| `listeners` | A list of listeners, in place of `--kafka`. |
+| `tls` | TLS of listeners that have none of their own. |
+| `oauth` | Whose tokens OAUTHBEARER accepts in listeners that do not say so themselves. |
+| `delegation-tokens` | `key-file`: a file with the key that secrets of delegation tokens are made with. |
 """
 
 FEATURES_HEAD = """\
@@ -108,6 +126,7 @@ def main(words: list[str]) -> int:
         REFERENCE / "protocol.md": protocol(),
         REFERENCE / "settings.md": settings(),
         REFERENCE / "metrics.md": asyncio.run(metrics()),
+        REFERENCE / "configuration-file.md": configuration(),
     }
     if words == ["--check"]:
         stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
@@ -189,6 +208,43 @@ async def metrics() -> str:
         if name.startswith("penstock_"):
             lines.append(f"| `{name}` | {kinds[name]} | {escaped(text)} |")
     return "\n".join(lines) + "\n"
+
+
+def configuration() -> str:
+    """The page of the configuration file."""
+    lines = [CONFIGURATION_HEAD]
+    for title, options, names in (
+        ("A listener", ListenerOptions, listeners.LISTENER_NAMES),
+        ("TLS", TlsOptions, listeners.TLS_NAMES),
+        ("OAuth", OAuthOptions, listeners.OAUTH_NAMES),
+    ):
+        docs = documented(options) | LISTENER_DOCS
+        lines += [f"## {title}", "", "| Name | |", "|---|---|"]
+        lines += [f"| `{name}` | {escaped(docs[name])} |" for name in names] + [""]
+    return "\n".join(lines)
+
+
+LISTENER_DOCS = {
+    "name": "What it is called, for `--advertise` and in what is told of it; its protocol, if nothing is said.",
+    "listen": "The address and port that it listens on.",
+    "advertise": "The address and port that its clients are told; those it listens on, if nothing is said.",
+    "tls": "TLS of this listener; else what the file says for all of them.",
+    "certificate": "PEM: the server's certificate, followed by those that lead to its authority. It has to be there.",
+}
+"""What is called otherwise in a file, or has a meaning of its own there."""
+
+
+def documented(options: type) -> dict[str, str]:
+    """What is said of each field of a class, by its name in a file."""
+    (tree,) = ast.parse(inspect.getsource(options)).body
+    assert isinstance(tree, ast.ClassDef)
+    found, last = {}, None
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            last = node.target.id.replace("_", "-")
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and last is not None:
+            found[last] = " ".join(str(node.value.value).split())
+    return found
 
 
 def rows(keys: Iterable[ConfigKey], *, acted_on: bool) -> Iterator[str]:

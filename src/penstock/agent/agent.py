@@ -298,7 +298,7 @@ class Agent:
         table = self._guarded(apis(handlers), produce)
         dispatcher.serve(table if self.audit is None else audited(table, self.audit))
         self.gate = open_gate(
-            self.stores, dispatcher, self.clusters, self.tenancy, settings=settings, oauth=options.oauth,
+            self.stores, dispatcher, self.clusters, self.tenancy, settings=settings, listeners=self.listeners,
             token_rules=self.token_rules, clock=self.clock, randomness=self.randomness, closing=self._closing,
         )  # fmt: skip
         self.gate.listener = self.audit

@@ -179,7 +179,9 @@ class Gate:
             )
         else:
             login.mechanism = mechanism
-            login.exchange = self._authenticator.begin(mechanism, login.cluster_id, is_bound=login.is_bound)
+            login.exchange = self._authenticator.begin(
+                mechanism, login.cluster_id, is_bound=login.is_bound, listener=connection.listener.name
+            )
         login.stage = Stage.TOKEN
         connection.fill(
             connection.open_slot(), codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
@@ -337,11 +339,11 @@ Wrapping = _Raw | _Wrapped
 
 def _check_same(login: Login, now: Identity) -> None:
     before = login.proven
-    if (
-        login.prolongs
-        and before is not None
-        and (before.principal, before.cluster_id) != (now.principal, now.cluster_id)
-    ):
+    if not login.prolongs or before is None:
+        return
+    if before.principal == now.principal and before.cluster_id != now.cluster_id:
+        raise Denied("Cannot change clusters during re-authentication")
+    if before.principal != now.principal:
         raise Denied(
             f"Cannot change principals during re-authentication from {_kafka_text(before)}: {_kafka_text(now)}"
         )

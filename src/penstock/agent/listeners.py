@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
+from penstock.clusters.transitions import check_name
+from penstock.identity.placing import EVERY_TENANT
+from penstock.identity.principal_mapping import parse_rules
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS = ("SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN", "OAUTHBEARER")
@@ -33,6 +36,7 @@ class Listener:
     advertised: tuple[str, int] | None = None
     mechanisms: tuple[str, ...] = ()
     tls: TlsOptions | None = None
+    oauth: OAuthOptions | None = None
     sni_domain: str | None = None
 
     @property
@@ -87,14 +91,16 @@ def _listener(given: ListenerOptions, options: UpOptions) -> Listener:
     listener = Listener(
         name=given.name, protocol=given.protocol, host=given.host, port=given.port, advertised=given.advertised,
         mechanisms=mechanisms, tls=given.tls if given.protocol.endswith("SSL") else None, sni_domain=given.sni_domain,
+        oauth=(given.oauth or options.oauth) if "OAUTHBEARER" in mechanisms else None,
     )  # fmt: skip
-    if listener.sni_domain is not None and listener.protocol != "SASL_SSL":
+    _check_mechanisms(listener)
+    _check_tls(listener)
+    if listener.sni_domain is not None and not _proves_clusters(listener):
         raise InvalidRequest(
             f"listener {given.name} has an sni-domain: a name that is only asked for lets nobody into a cluster. Use"
-            " SASL_SSL, where credentials of that cluster have to follow"
+            " SASL_SSL, where credentials of that cluster have to follow, or SSL with cluster-ca or"
+            " cluster-mapping-rules, by which a client's certificate has to be of it"
         )
-    _check_mechanisms(listener, options)
-    _check_tls(listener)
     if not is_loopback(given.host):
         _refuse_open_door(listener)
     return listener
@@ -105,15 +111,25 @@ def _default_mechanisms(given: ListenerOptions, options: UpOptions) -> tuple[str
     return tuple(
         mechanism
         for mechanism in MECHANISMS
-        if (safe or mechanism not in _SECRET_ITSELF_IS_SENT) and (mechanism != "OAUTHBEARER" or options.oauth)
+        if (safe or mechanism not in _SECRET_ITSELF_IS_SENT)
+        and (mechanism != "OAUTHBEARER" or given.oauth or options.oauth)
     )
 
 
-def _check_mechanisms(listener: Listener, options: UpOptions) -> None:
+def _proves_clusters(listener: Listener) -> bool:
+    """Whether clients have to prove that they are of the cluster that they ask for by a server name."""
+    tls = listener.tls
+    by_certificate = tls is not None and (tls.cluster_mapping_rules is not None or bool(tls.cluster_ca))
+    return listener.protocol == "SASL_SSL" or (listener.protocol == "SSL" and by_certificate)
+
+
+def _check_mechanisms(listener: Listener) -> None:
     for mechanism in listener.mechanisms:
         if mechanism not in MECHANISMS:
             raise InvalidRequest(f"{mechanism!r} is no SASL mechanism; there are {', '.join(MECHANISMS)}")
-    if "OAUTHBEARER" in listener.mechanisms and options.oauth is None:
+    if listener.oauth is not None:
+        _check_oauth(listener.oauth)
+    elif "OAUTHBEARER" in listener.mechanisms:
         raise InvalidRequest(
             f"listener {listener.name} offers OAUTHBEARER, but nothing says whose tokens to accept: add oauth with"
             " issuer and audience to the configuration file"
@@ -130,9 +146,18 @@ def _check_tls(listener: Listener) -> None:
         )
     if tls.client_auth not in _CLIENT_AUTH:
         raise InvalidRequest(f"client-auth is one of {', '.join(_CLIENT_AUTH)}, not {tls.client_auth!r}")
-    if tls.client_auth != "none" and tls.client_ca is None:
+    if tls.client_auth != "none" and tls.client_ca is None and not tls.cluster_ca:
         raise InvalidRequest(
             f"listener {listener.name} asks clients for certificates and needs client-ca: who may have signed them"
+        )
+    if tls.cluster_mapping_rules is not None:
+        parse_rules(tls.cluster_mapping_rules, "cluster mapping rules")
+    for name, _ in tls.cluster_ca:
+        check_name(name)
+    if (tls.cluster_mapping_rules is not None or tls.cluster_ca) and tls.client_auth == "none":
+        raise InvalidRequest(
+            f"listener {listener.name} says of which cluster a client's certificate is, but asks no client for one: add"
+            " client-auth"
         )
 
 
@@ -141,6 +166,14 @@ def _check_oauth(oauth: OAuthOptions) -> None:
         parts = urlsplit(url or oauth.issuer)
         if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
             raise InvalidRequest(f"the issuer of tokens has to be asked over TLS: https://…, not {url}")
+    if EVERY_TENANT in oauth.clusters and oauth.cluster_claim is None:
+        raise InvalidRequest(
+            f"clusters of oauth has {EVERY_TENANT!r}, by which each token of {oauth.issuer} would open every cluster:"
+            " name the claim that says which one a token is for (cluster-claim), or the clusters"
+        )
+    for name in oauth.clusters:
+        if name != EVERY_TENANT:
+            check_name(name)
 
 
 def _refuse_open_door(listener: Listener) -> None:

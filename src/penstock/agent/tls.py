@@ -19,13 +19,17 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from weakref import WeakKeyDictionary
 
+from penstock.agent.authorities import Authorities
 from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import TlsOptions
-from penstock.identity.distinguished_name import distinguished_name
+from penstock.identity.distinguished_name import distinguished_name, unmistakable_name
+from penstock.identity.failures import Denied
 from penstock.identity.model import NOBODY, NOWHERE, Identity, user
+from penstock.identity.placing import chosen, opened_by_certificate
 from penstock.identity.principal_mapping import mapped, parse_rules
 from penstock.wire.primitives import Buffer
 
@@ -50,10 +54,20 @@ class ServerTls:
         self._asked: WeakKeyDictionary[ssl.SSLObject | ssl.SSLSocket, str] = WeakKeyDictionary()
         """Which server name each client has asked for."""
         self._rules = parse_rules(options.principal_mapping_rules)
+        self._cluster_rules = None
+        if options.cluster_mapping_rules is not None:
+            self._cluster_rules = parse_rules(options.cluster_mapping_rules, "cluster mapping rules")
         self._seen = self._stamps()
-        self._context = context_of(options)
+        self._authorities: WeakKeyDictionary[ssl.SSLContext, Authorities] = WeakKeyDictionary()
+        """By the context that a client was met with: other files may have come since."""
+        self._context = self._read()
         self._looked_s = clock.monotonic()
         self.reloads = 0
+
+    def _read(self) -> ssl.SSLContext:
+        context = context_of(self._options)
+        self._authorities[context] = Authorities(self._options.cluster_ca, self._options.client_ca)
+        return context
 
     def wrap(self, sock: socket.socket) -> ssl.SSLSocket:
         """A socket whose handshake has yet to be made."""
@@ -76,11 +90,31 @@ class ServerTls:
         return Identity(cluster_id=NOWHERE if cluster_id is None else cluster_id, is_bound=True, server_name=name)
 
     def identity_of(self, sock: ssl.SSLSocket) -> Identity:
-        """Whom the client's certificate names; nobody if there is none. Raises `Denied` if no rule knows the name."""
-        certificate = sock.getpeercert()
+        """Whom the client's certificate names, in the virtual cluster that it opens; nobody if there is none. Raises
+        `Denied` if no rule knows the name, or the server name asks for another cluster."""
+        certificate, place = sock.getpeercert(), self.place_of(sock)
+        asked = {place.cluster_id} if place.is_bound else set[int]()
         if not certificate:
+            if asked:
+                raise Denied("it asks for a cluster and has no certificate")
             return NOBODY
-        return Identity(principal=user(mapped(self._rules, distinguished_name(certificate["subject"]))))
+        principal = user(mapped(self._rules, distinguished_name(certificate["subject"])))
+        cluster_id = self._opened_by(sock, certificate["subject"])
+        if chosen({cluster_id}, asked) is None:
+            raise Denied(f"its certificate does not open the cluster that it asks for as {place.server_name!r}")
+        return Identity(principal=principal, cluster_id=cluster_id, server_name=place.server_name)
+
+    def _opened_by(self, sock: ssl.SSLSocket, subject: Any) -> int:
+        """The cluster that a client's authority stands for; else the one that its name says. Raises `Denied`."""
+        name = self._authorities[sock.context].cluster_of(sock)
+        if name is not None:
+            cluster_id = self._cluster_named(name)
+            if cluster_id is None:
+                raise Denied(f"the authority of its certificate stands for a cluster {name!r}, which there is not")
+            return cluster_id
+        if self._cluster_rules is None:
+            return NOBODY.cluster_id
+        return opened_by_certificate(self._cluster_rules, unmistakable_name(subject), self._cluster_named)
 
     def _look_again(self) -> None:
         now = self._clock.monotonic()
@@ -92,7 +126,7 @@ class ServerTls:
             return
         self._seen = stamps
         try:
-            self._context = context_of(self._options)
+            self._context = self._read()
         except InvalidRequest as problem:
             _log.error("the former certificate stays in use: %s", problem)
         else:
@@ -101,7 +135,7 @@ class ServerTls:
 
     def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
         options = self._options
-        return tuple(_stamp(path) for path in (options.certificate, options.key, options.client_ca))
+        return tuple(_stamp(path) for path in (options.certificate, options.key, *client_authorities(options)))
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
@@ -121,7 +155,7 @@ def context_of(options: TlsOptions) -> ssl.SSLContext:
     # Tickets would be unasked-for bytes after the handshake, and Kafka's clients resume nothing with them.
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
     context.num_tickets = 0
-    for path in (options.certificate, options.key, options.client_ca):
+    for path in (options.certificate, options.key, *client_authorities(options)):
         if path is not None and not path.is_file():
             raise InvalidRequest(f"there is no file {path}")
     try:
@@ -132,14 +166,18 @@ def context_of(options: TlsOptions) -> ssl.SSLContext:
             f"the certificate in {options.certificate} with the key in {key} cannot be used: {_cause(problem)}"
         ) from problem
     context.verify_mode = _CLIENT_AUTH[options.client_auth]
-    if options.client_ca is not None:
+    for path in client_authorities(options):
         try:
-            context.load_verify_locations(options.client_ca)
+            context.load_verify_locations(path)
         except OSError as problem:
-            raise InvalidRequest(
-                f"the authorities in {options.client_ca} cannot be read: {_cause(problem)}"
-            ) from problem
+            raise InvalidRequest(f"the authorities in {path} cannot be read: {_cause(problem)}") from problem
     return context
+
+
+def client_authorities(options: TlsOptions) -> tuple[Path, ...]:
+    """The files of authorities whose client certificates are accepted."""
+    own = () if options.client_ca is None else (options.client_ca,)
+    return (*own, *(path for _, path in options.cluster_ca))
 
 
 def _password(options: TlsOptions) -> str:

@@ -23,6 +23,12 @@ class TlsOptions:
     """Kafka's `ssl.client.auth`: `none`, `requested` or `required`."""
     principal_mapping_rules: str = "DEFAULT"
     """Kafka's `ssl.principal.mapping.rules`: how a distinguished name becomes a principal."""
+    cluster_mapping_rules: str | None = None
+    """Rules of the same kind that make the name of a virtual cluster of a distinguished name; `DEFAULT` is the cluster
+    `default`, where without rules everybody is. Listeners of protocol SSL go by them."""
+    cluster_ca: tuple[tuple[str, Path], ...] = ()
+    """PEM, by virtual cluster: authorities whose client certificates are accepted as well, and are of that cluster
+    whatever is written in them. In listeners of protocol SSL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +43,18 @@ class OAuthOptions:
     """Where the issuer's keys are; None asks its OpenID configuration."""
     principal_claim: str = "sub"
     """The claim that names the principal."""
+    cluster_claim: str | None = None
+    """The claim that names the virtual cluster that a token is for, or the several ones in a list."""
+    clusters: tuple[str, ...] = ()
+    """The virtual clusters that tokens may open; `*` is every one but `default` and `platform`. Without a claim, all
+    tokens open all of these. None given: `*` with a claim; without one, the cluster `default`."""
     ca: Path | None = None
     """PEM: the authorities that the issuer's own certificate is checked with; None is the system's."""
+
+    @property
+    def decides_clusters(self) -> bool:
+        """Whether tokens say in which virtual cluster their holders are."""
+        return self.cluster_claim is not None or bool(self.clusters)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +71,10 @@ class ListenerOptions:
     mechanisms: tuple[str, ...] = ()
     """The SASL mechanisms that are offered; none given is the default of the program."""
     tls: TlsOptions | None = None
+    oauth: OAuthOptions | None = None
+    """Whose tokens are accepted here; None are those that are accepted everywhere."""
     sni_domain: str | None = None
-    """Clients that ask for `CLUSTER.` and this by the server name of TLS are in that virtual cluster."""
+    """Clients that ask for `CLUSTER.` and this by the server name of TLS are in that virtual cluster, or refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

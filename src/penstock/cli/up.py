@@ -62,6 +62,11 @@ def parse_metadata_url(text: str) -> str:
 @click.option("--tls-key", type=FILE, help="Its private key (PEM).  [default: in the file of --tls-cert]")
 @click.option("--tls-client-ca", type=FILE, help="Require client certificates, signed by one of these (PEM).")
 @click.option(
+    "--tls-cluster-rules", metavar="RULES",
+    help="Which virtual cluster a client certificate opens: mapping rules as Kafka's, such as"
+    " 'RULE:^.*,O=([a-z0-9-]+)$/$1/'.  [default: the cluster default]",
+)  # fmt: skip
+@click.option(
     "--client-metrics",
     metavar="URL",
     envvar="PENSTOCK_CLIENT_METRICS",
@@ -89,6 +94,7 @@ def up(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_client_ca: Path | None,
+    tls_cluster_rules: str | None,
     client_metrics: str | None,
     encrypt: bool,
     master_key_file: Path | None,
@@ -100,7 +106,7 @@ def up(
     """
     try:
         security = read_security(config) if config is not None else SecurityConfig()
-        tls = _tls(security.tls, tls_cert, tls_key, tls_client_ca)
+        tls = _tls(security.tls, tls_cert, tls_key, tls_client_ca, tls_cluster_rules)
         is_asked_for = ctx.get_parameter_source("kafka") is not click.core.ParameterSource.DEFAULT
         given = [*security.listeners, *listeners]
         if is_asked_for or not given:
@@ -134,12 +140,17 @@ def up(
 
 
 def _tls(
-    configured: TlsOptions | None, cert: Path | None, key: Path | None, client_ca: Path | None
-) -> TlsOptions | None:
+    configured: TlsOptions | None, cert: Path | None, key: Path | None, client_ca: Path | None,
+    cluster_rules: str | None,
+) -> TlsOptions | None:  # fmt: skip
     """What the options say, over what the file says."""
+    if cluster_rules is not None and client_ca is None:
+        raise InvalidRequest("--tls-cluster-rules belong to certificates of clients: add --tls-client-ca")
     if cert is not None:
         auth = "required" if client_ca is not None else "none"
-        return TlsOptions(certificate=cert, key=key, client_ca=client_ca, client_auth=auth)
+        return TlsOptions(
+            certificate=cert, key=key, client_ca=client_ca, client_auth=auth, cluster_mapping_rules=cluster_rules
+        )
     if key is not None or client_ca is not None:
         raise InvalidRequest("--tls-key and --tls-client-ca belong to a certificate: add --tls-cert")
     return configured

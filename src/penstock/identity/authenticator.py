@@ -11,7 +11,7 @@ a name. Both may be sent by PLAIN, and a key decides which virtual cluster its c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -57,8 +57,13 @@ class Exchange(Protocol):
 class BearerTokens(Protocol):
     """Who knows which tokens are good."""
 
-    async def identity_of(self, token: str, cluster_id: int) -> Identity:
-        """Whom a token names. Raises `InvalidCredentials`."""
+    @property
+    def decides_clusters(self) -> bool:
+        """Whether tokens say in which virtual cluster their holders are."""
+
+    async def identity_of(self, token: str, cluster_id: int, asked: Collection[int] = ()) -> Identity:
+        """Whom a token names, in the cluster that it opens and that is asked for; in this one, if tokens say nothing of
+        clusters. Raises `InvalidCredentials`."""
 
 
 class OnThread(Protocol):
@@ -73,32 +78,35 @@ class Authenticator:
 
     def __init__(
         self, *, database: Database, clock: Clock, randomness: Randomness, on_thread: OnThread,
-        bearer_tokens: BearerTokens | None = None, token_rules: TokenRules | None = None,
+        bearer_tokens: Mapping[str, BearerTokens] | None = None, token_rules: TokenRules | None = None,
         cluster_named: Callable[[str], int | None] = lambda name: None,
     ) -> None:  # fmt: skip
         self._database, self._clock, self._randomness = database, clock, randomness
-        self._on_thread, self._bearer_tokens, self._token_rules = on_thread, bearer_tokens, token_rules
+        self._on_thread, self._token_rules = on_thread, token_rules
+        self._bearer_tokens = bearer_tokens or {}
+        """By listener."""
         self._cluster_named = cluster_named
         self._decoy_secret = randomness.token(32)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._waiting = 0
 
-    def begin(self, mechanism: str, cluster_id: int, *, is_bound: bool = False) -> Exchange:
+    def begin(self, mechanism: str, cluster_id: int, *, is_bound: bool = False, listener: str = "") -> Exchange:
         """A new exchange. `cluster_id` is where names are looked up that do not say so themselves; bound, all are."""
         if mechanism == "PLAIN":
             return _Plain(self, cluster_id, is_bound)
         if mechanism == "OAUTHBEARER":
-            assert self._bearer_tokens is not None, "a listener offers OAUTHBEARER without an issuer"
-            return _Bearer(self._bearer_tokens, cluster_id, is_bound)
+            return _Bearer(self, self._bearer_tokens[listener], cluster_id, is_bound)
         return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id, is_bound)
 
     def _elsewhere(self, name: str) -> tuple[str, int] | None:
         """Of `name@cluster`, both. Where there is no such cluster it is looked in vain all the same, for as long."""
         inside, _, cluster = name.rpartition("@")
-        if not inside:
-            return None
-        cluster_id = self._cluster_named(cluster)
-        return inside, NOWHERE if cluster_id is None else cluster_id
+        return (inside, self.cluster_asked_for(cluster)) if inside else None
+
+    def cluster_asked_for(self, name: str) -> int:
+        """The cluster of a name that a client gives; nowhere, if there is none."""
+        cluster_id = self._cluster_named(name)
+        return NOWHERE if cluster_id is None else cluster_id
 
     async def _credentials(self, cluster_id: int, name: str, claim: Claim) -> tuple[list[Credential], Identity]:
         """What a name is checked with, in the cluster it says itself or there, and whom that proves.
@@ -226,20 +234,25 @@ class _Scram(Claim):
 
 
 class _Bearer(Claim):
-    def __init__(self, tokens: BearerTokens, cluster_id: int, is_bound: bool) -> None:
+    def __init__(
+        self, authenticator: Authenticator, tokens: BearerTokens, cluster_id: int, is_bound: bool
+    ) -> None:  # fmt: skip
         super().__init__(is_bound)
-        self._tokens, self._cluster_id = tokens, cluster_id
+        self._authenticator, self._tokens, self._cluster_id = authenticator, tokens, cluster_id
 
     async def step(self, token: bytes) -> Step:
         if self.failure is not None:
             # RFC 7628: the client acknowledges the description of its failure; whatever it sends, it is over.
             raise Denied(oauthbearer.INVALID_TOKEN)
         login = oauthbearer.read_login(token)
-        if self.is_bound:
-            # An issuer's token says nothing of clusters: whoever has one would be in any.
+        asked = {self._cluster_id} if self.is_bound else set[int]()
+        if self.is_bound and not self._tokens.decides_clusters:
+            # Its tokens say nothing of clusters: whoever has one would be in any.
             raise Denied("Authentication failed: tokens of an issuer are not for clusters that are asked for by name")
+        if login.cluster is not None:
+            asked.add(self._authenticator.cluster_asked_for(login.cluster))
         try:
-            identity = await self._tokens.identity_of(login.token, self._cluster_id)
+            identity = await self._tokens.identity_of(login.token, self._cluster_id, asked)
         except InvalidCredentials as problem:
             self.failure = str(problem)
             return Step(token=oauthbearer.INVALID_TOKEN.encode("ascii"))

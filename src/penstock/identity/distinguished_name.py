@@ -6,7 +6,7 @@ and encoded value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 _SHORT = {
@@ -31,16 +31,28 @@ _SPECIAL = ',+"\\<>;'
 
 def distinguished_name(subject: Any) -> str:
     """The text of a subject as `SSLSocket.getpeercert` gives it: parts, each of them pairs of attribute and value."""
-    return ",".join("+".join(_part(name, value) for name, value in pairs) for pairs in reversed(_pairs(subject)))
+    return _joined(subject, _escaped)
+
+
+def unmistakable_name(subject: Any) -> str:
+    """The same with all that has a meaning between values in hexadecimal within them (RFC 2253 allows it): whoever
+    chose a common name `x,O=acme` has no attribute O by that, whatever pattern looks for one."""
+    return _joined(subject, _in_hexadecimal)
+
+
+def _joined(subject: Any, escaped: Callable[[str], str]) -> str:
+    return ",".join(
+        "+".join(_part(name, value, escaped) for name, value in pairs) for pairs in reversed(_pairs(subject))
+    )
 
 
 def _pairs(subject: Iterable[Iterable[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
     return [list(part) for part in subject]
 
 
-def _part(name: str, value: str) -> str:
+def _part(name: str, value: str, escaped: Callable[[str], str]) -> str:
     if name in _SHORT:
-        return f"{_SHORT[name]}={_escaped(value)}"
+        return f"{_SHORT[name]}={escaped(value)}"
     identifier, tag = _ENCODED.get(name, (name, _UTF8))
     encoded = value.encode("utf-8")
     return f"{identifier}=#{bytes([tag]).hex()}{_length(len(encoded)).hex()}{encoded.hex()}"
@@ -53,6 +65,10 @@ def _escaped(value: str) -> str:
     if text.endswith(" ") and len(value) > 1:
         text = text[:-1] + "\\ "
     return text
+
+
+def _in_hexadecimal(value: str) -> str:
+    return "".join(f"\\{ord(char):02X}" if char in _SPECIAL or char in "=#\n\r\0" else char for char in value)
 
 
 def _length(size: int) -> bytes:

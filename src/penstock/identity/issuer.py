@@ -13,7 +13,7 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from penstock.base.clock import Clock
@@ -21,6 +21,7 @@ from penstock.base.errors import Unavailable
 from penstock.base.options import OAuthOptions
 from penstock.identity.failures import InvalidCredentials
 from penstock.identity.model import Identity, user
+from penstock.identity.placing import ClusterNamed, chosen, opened_by_token
 
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
@@ -42,12 +43,21 @@ Fetch = Callable[[str], Awaitable[bytes]]
 class Issuer:
     """Knows which tokens are good."""
 
-    def __init__(self, options: OAuthOptions, *, fetch: Fetch, clock: Clock) -> None:
-        self._options, self._clock = options, clock
+    def __init__(
+        self, options: OAuthOptions, *, fetch: Fetch, clock: Clock,
+        cluster_named: ClusterNamed = lambda name: None,
+    ) -> None:  # fmt: skip
+        self._options, self._clock, self._cluster_named = options, clock, cluster_named
         self._keys = IssuerKeys(options, fetch=fetch, clock=clock)
 
-    async def identity_of(self, token: str, cluster_id: int) -> Identity:
-        """Whom a token names. Raises `InvalidCredentials`, or `Unavailable` if that cannot be known now."""
+    @property
+    def decides_clusters(self) -> bool:
+        """Whether tokens say in which virtual cluster their holders are. Else what is asked for is not looked at."""
+        return self._options.decides_clusters
+
+    async def identity_of(self, token: str, cluster_id: int, asked: Collection[int] = ()) -> Identity:
+        """Whom a token names, in the cluster that it opens and that is asked for; in this one, if it says nothing of
+        clusters. Raises `InvalidCredentials`, or `Unavailable` if that cannot be known now."""
         if len(token) > MAX_TOKEN_CHARS:
             raise InvalidCredentials("the token is too long")
         header = _header(token)
@@ -58,6 +68,12 @@ class Issuer:
             raise InvalidCredentials("the token names no key")
         claims = _verified(token, await self._keys.find(key_id), algorithm)
         name, expires_s = self._checked(claims)
+        if self.decides_clusters:
+            opened = opened_by_token(self._options, claims, self._cluster_named)
+            found = chosen(opened, asked)
+            if found is None:
+                raise InvalidCredentials("the token does not open the cluster that is asked for, or no single one")
+            cluster_id = found
         return Identity(principal=user(name), cluster_id=cluster_id, expires_ms=int(expires_s * 1000))
 
     def _checked(self, claims: Mapping[str, Any]) -> tuple[str, float]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from penstock.identity.failures import InvalidCredentials
 
+CLUSTER_EXTENSION = "logicalCluster"
+"""By which Confluent's clients say in which cluster they want to be."""
 ACKNOWLEDGED = b"\x01"
 """What a client answers to the description of its failure, upon which the exchange ends."""
 INVALID_TOKEN = '{"status":"invalid_token"}'
@@ -23,10 +25,12 @@ class BearerLogin:
 
     token: str = field(repr=False)
     authorization_id: str
+    cluster: str | None = None
+    """The cluster it asks for, if it asks for one."""
 
 
 def read_login(message: bytes) -> BearerLogin:
-    """Read the first message of the mechanism. Extensions are allowed and mean nothing here."""
+    """Read the first message of the mechanism. Extensions are allowed; but for one they mean nothing here."""
     try:
         match = _INITIAL.fullmatch(message.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -38,4 +42,4 @@ def read_login(message: bytes) -> BearerLogin:
     if auth is None or auth["scheme"].lower() != "bearer":
         raise InvalidCredentials("there is no bearer token")
     name = (match["authzid"] or "").replace("=2C", ",").replace("=3D", "=")
-    return BearerLogin(token=auth["token"], authorization_id=name)
+    return BearerLogin(token=auth["token"], authorization_id=name, cluster=pairs.get(CLUSTER_EXTENSION))

@@ -29,6 +29,11 @@ class Rule:
     replacement: str = ""
     case: str = ""
 
+    @property
+    def takes_of_name(self) -> bool:
+        """Whether the result has something of the name in it."""
+        return any(piece["group"] is not None for piece in _REPLACEMENT.finditer(self.replacement))
+
     def apply(self, name: str) -> str | None:
         """What it makes of a name; None if it does not match."""
         if self.pattern is None:
@@ -40,21 +45,21 @@ class Rule:
         return result.lower() if self.case == "L" else result.upper() if self.case == "U" else result
 
 
-def parse_rules(text: str) -> tuple[Rule, ...]:
+def parse_rules(text: str, what: str = "principal mapping rules") -> tuple[Rule, ...]:
     """Read a list of rules. Raises `InvalidRequest`."""
     rules, position = [], 0
     text = text.strip()
     while position < len(text):
         match = _RULE.match(text, position)
         if match is None:
-            raise InvalidRequest(f"principal mapping rules: cannot read {text[position:]!r}")
+            raise InvalidRequest(f"{what}: cannot read {text[position:]!r}")
         if match["default"]:
             rules.append(Rule())
         else:
             try:
                 pattern = re.compile(match["pattern"])
             except re.error as error:
-                raise InvalidRequest(f"principal mapping rules: {match['pattern']!r}: {error}") from error
+                raise InvalidRequest(f"{what}: {match['pattern']!r}: {error}") from error
             rules.append(Rule(pattern=pattern, replacement=match["replacement"], case=match["case"]))
         position = match.end()
     return tuple(rules) or (Rule(),)

@@ -37,14 +37,15 @@ def signed(key: Any = RSA, algorithm: str = "RS256", header: Any = None, **chang
 class World:
     """An issuer's web site."""
 
-    def __init__(self, *keys: Any, jwks_url: str | None = None) -> None:
+    def __init__(self, *keys: Any, jwks_url: str | None = None, **more: Any) -> None:
         self.clock = ManualClock()
         self.keys = list(keys or (RSA, EC))
         self.asked: list[str] = []
         self.is_down = False
         self.configuration: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": "https://login.example.com/keys"}
-        options = OAuthOptions(issuer=ISSUER, audience=AUDIENCE, jwks_url=jwks_url)
-        self.issuer = Issuer(options, fetch=self._fetch, clock=self.clock)
+        options = OAuthOptions(issuer=ISSUER, audience=AUDIENCE, jwks_url=jwks_url, **more)
+        self.clusters = {"default": 1, "acme": 7, "beta": 8}
+        self.issuer = Issuer(options, fetch=self._fetch, clock=self.clock, cluster_named=self.clusters.get)
 
     async def _fetch(self, url: str) -> bytes:
         self.asked.append(url)
@@ -170,6 +171,39 @@ async def test_a_token_without_a_key_id() -> None:
     assert await World(RSA).principal(bare) == "User:billing"
     with pytest.raises(InvalidCredentials):
         await World(RSA, EC).principal(bare)
+
+
+async def test_what_is_asked_for_is_not_looked_at_where_tokens_say_nothing_of_clusters() -> None:
+    world = World()
+    assert not world.issuer.decides_clusters
+    assert (await world.issuer.identity_of(signed(cluster="acme"), 1, {8})).cluster_id == 1
+
+
+async def test_a_token_opens_what_its_claim_names() -> None:
+    world = World(cluster_claim="cluster")
+    assert world.issuer.decides_clusters
+    assert (await world.issuer.identity_of(signed(cluster="acme"), 1)).cluster_id == 7
+    both = signed(cluster=["acme", "beta"])
+    assert (await world.issuer.identity_of(both, 1, {8})).cluster_id == 8
+    refusals = set()
+    for token, asked in (
+        (signed(), ()), (signed(cluster="acme"), {8}), (signed(cluster="acme"), {-1}), (both, ()), (both, {7, 8}),
+        (signed(cluster="default"), ()), (signed(cluster="nobody"), ()), (signed(cluster="nobody"), {-1}),
+    ):  # fmt: skip
+        with pytest.raises(InvalidCredentials) as refused:
+            await world.issuer.identity_of(token, 1, asked)
+        refusals.add(str(refused.value))
+    assert len(refusals) == 1, "it is not told which of these it was"
+    del world.clusters["acme"]
+    with pytest.raises(InvalidCredentials):
+        await world.principal(signed(cluster="acme"))
+
+
+async def test_all_tokens_of_an_issuer_are_for_one_cluster() -> None:
+    world = World(clusters=("acme",))
+    assert (await world.issuer.identity_of(signed(cluster="beta"), 1)).cluster_id == 7
+    with pytest.raises(InvalidCredentials):
+        await world.issuer.identity_of(signed(), 1, {8})
 
 
 def test_sets_of_keys() -> None:

@@ -41,6 +41,12 @@ def test_bearer() -> None:
     assert "token" not in repr(login)
 
 
+def test_a_bearer_may_ask_for_a_cluster() -> None:
+    login = oauthbearer.read_login(b"n,,\x01auth=Bearer x\x01logicalCluster=acme\x01identityPoolId=pool-1\x01\x01")
+    assert (login.token, login.cluster) == ("x", "acme")
+    assert oauthbearer.read_login(b"n,,\x01logicalcluster=acme\x01auth=Bearer x\x01\x01").cluster is None
+
+
 @pytest.mark.parametrize(
     "message",
     [

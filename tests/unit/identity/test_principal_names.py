@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.base.errors import InvalidRequest
-from penstock.identity.distinguished_name import distinguished_name
+from penstock.identity.distinguished_name import distinguished_name, unmistakable_name
 from penstock.identity.failures import Denied
 from penstock.identity.principal_mapping import mapped, parse_rules
 
@@ -29,6 +29,21 @@ DUKE = "CN=Duke,OU=ServiceUsers,O=Org,C=US"
 )  # fmt: skip
 def test_distinguished_names(subject: object, text: str) -> None:
     assert distinguished_name(subject) == text
+
+
+@pytest.mark.parametrize(
+    ("subject", "text"),
+    [
+        ((), ""),
+        (((("organizationName", "acme"),), (("commonName", "app"),)), "CN=app,O=acme"),
+        (((("commonName", "x,O=acme"),),), r"CN=x\2CO\3Dacme"),
+        (((("commonName", 'a+b"c\\d<e>f;g#h\ni\0'),),), r"CN=a\2Bb\22c\5Cd\3Ce\3Ef\3Bg\23h\0Ai\00"),
+        (((("commonName", "é x"),),), "CN=é x"),
+        (((("emailAddress", "a@b"),),), "1.2.840.113549.1.9.1=#1603614062"),
+    ],
+)
+def test_no_value_passes_for_an_attribute(subject: object, text: str) -> None:
+    assert unmistakable_name(subject) == text
 
 
 @pytest.mark.parametrize(

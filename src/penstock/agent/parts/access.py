@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ async def open_access(
 
 def open_gate(
     stores: Stores, dispatch: Dispatcher, clusters: Clusters, tenancy: Tenancy, *, settings: BrokerSettings,
-    oauth: OAuthOptions | None, token_rules: TokenRules | None, clock: Clock, randomness: Randomness,
+    listeners: Sequence[Listener], token_rules: TokenRules | None, clock: Clock, randomness: Randomness,
     closing: AsyncExitStack,
 ) -> Gate:  # fmt: skip
     """Where clients prove who they are."""
@@ -97,19 +97,13 @@ def open_gate(
     async def on_thread(work: Callable[[], T], /) -> T:
         return await loop.run_in_executor(checks, work)
 
-    issuer = None
-    if oauth is not None:
-        # Not the threads of passwords: an issuer that does not answer must not keep others from proving theirs.
-        fetches = ThreadPoolExecutor(1, thread_name_prefix="token-issuer")
-        closing.callback(fetches.shutdown)
-        issuer = Issuer(oauth, fetch=Web(fetches, oauth.ca).get, clock=clock)
     return Gate(
         authenticator=Authenticator(
             database=stores.database,
             clock=clock,
             randomness=randomness,
             on_thread=on_thread,
-            bearer_tokens=issuer,
+            bearer_tokens=_issuers(listeners, clusters, clock, closing),
             token_rules=token_rules,
             cluster_named=clusters.id_of,
         ),
@@ -120,3 +114,19 @@ def open_gate(
         max_session_ms=settings.whole("connections.max.reauth.ms"),
         tenancy=tenancy,
     )
+
+
+def _issuers(
+    listeners: Sequence[Listener], clusters: Clusters, clock: Clock, closing: AsyncExitStack
+) -> Mapping[str, Issuer]:
+    """Who knows which tokens are good, by listener."""
+    issuers: dict[OAuthOptions, Issuer] = {}
+    for options in dict.fromkeys(listener.oauth for listener in listeners if listener.oauth is not None):
+        # Not the threads of passwords: an issuer that does not answer must not keep others from proving theirs, nor
+        # those who have tokens of another one.
+        fetches = ThreadPoolExecutor(1, thread_name_prefix="token-issuer")
+        closing.callback(fetches.shutdown)
+        issuers[options] = Issuer(
+            options, fetch=Web(fetches, options.ca).get, clock=clock, cluster_named=clusters.id_of
+        )
+    return {listener.name: issuers[listener.oauth] for listener in listeners if listener.oauth is not None}

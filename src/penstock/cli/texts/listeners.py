@@ -15,7 +15,7 @@ On the command line `[NAME=]PROTOCOL://HOST:PORT`; everything else is in the fil
       issuer: https://login.example.com
       audience: kafka
 
-Paths are relative to the file. A listener may have a `tls` of its own.
+Paths are relative to the file. A listener may have a `tls` and an `oauth` of its own.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions
 from penstock.cli.texts.addresses import parse_address
 
-_LISTENER_NAMES = ("name", "protocol", "listen", "advertise", "mechanisms", "tls", "sni-domain")
+LISTENER_NAMES = ("name", "protocol", "listen", "advertise", "mechanisms", "tls", "oauth", "sni-domain")
 _TLS_PATHS = ("certificate", "key", "key-password-file", "client-ca")
-_TLS_TEXTS = ("client-auth", "principal-mapping-rules")
-_OAUTH_TEXTS = ("issuer", "audience", "jwks-url", "principal-claim")
+_TLS_TEXTS = ("client-auth", "principal-mapping-rules", "cluster-mapping-rules")
+TLS_NAMES = (*_TLS_PATHS, *_TLS_TEXTS, "cluster-ca")
+_OAUTH_TEXTS = ("issuer", "audience", "jwks-url", "principal-claim", "cluster-claim")
+OAUTH_NAMES = (*_OAUTH_TEXTS, "clusters", "ca")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,38 +100,40 @@ def _config(document: Any, base: Path) -> SecurityConfig:
 
 
 def _listener(entry: Any, base: Path) -> ListenerOptions:
-    found = _mapping(
-        entry, "a listener", ("name", "protocol", "listen", "advertise", "mechanisms", "tls", "sni-domain")
-    )
+    found = _mapping(entry, "a listener", LISTENER_NAMES)
     protocol = _text(found, "protocol", "a listener").upper()
     address = parse_address(_text(found, "listen", "a listener"))
     advertised = parse_address(_text(found, "advertise", "a listener")) if "advertise" in found else None
-    mechanisms = found.get("mechanisms", [])
-    if not isinstance(mechanisms, Sequence) or isinstance(mechanisms, str):
-        raise InvalidRequest("mechanisms is a list")
     return ListenerOptions(
         name=str(found.get("name", protocol)), protocol=protocol, host=address.host, port=address.port,
         advertised=None if advertised is None else (advertised.host, advertised.port),
-        mechanisms=tuple(str(mechanism).upper() for mechanism in mechanisms),
+        mechanisms=tuple(mechanism.upper() for mechanism in _texts(found, "mechanisms")),
         tls=_tls(found["tls"], base) if "tls" in found else None,
+        oauth=_oauth(found["oauth"], base) if "oauth" in found else None,
         sni_domain=_text(found, "sni-domain", "a listener") if "sni-domain" in found else None,
     )  # fmt: skip
 
 
 def _tls(entry: Any, base: Path) -> TlsOptions:
-    found = _mapping(entry, "tls", (*_TLS_PATHS, *_TLS_TEXTS))
+    found = _mapping(entry, "tls", TLS_NAMES)
     _text(found, "certificate", "tls")
     paths = {_field(name): base / _text(found, name, "tls") for name in _TLS_PATHS if name in found}
     texts = {_field(name): _text(found, name, "tls") for name in _TLS_TEXTS if name in found}
-    return TlsOptions(**paths, **texts)  # type: ignore[arg-type]  # names and types are those of the two tables
+    authorities = found.get("cluster-ca", {})
+    if not isinstance(authorities, Mapping):
+        raise InvalidRequest("cluster-ca of tls has names of clusters, and files")
+    cluster_ca = tuple((str(name), base / _text(authorities, name, "cluster-ca")) for name in authorities)
+    return TlsOptions(**paths, **texts, cluster_ca=cluster_ca)  # type: ignore[arg-type]  # as the two tables say
 
 
 def _oauth(entry: Any, base: Path) -> OAuthOptions:
-    found = _mapping(entry, "oauth", (*_OAUTH_TEXTS, "ca"))
+    found = _mapping(entry, "oauth", OAUTH_NAMES)
     for name in ("issuer", "audience"):
         _text(found, name, "oauth")
     texts = {_field(name): _text(found, name, "oauth") for name in _OAUTH_TEXTS if name in found}
-    return OAuthOptions(**texts, ca=base / _text(found, "ca", "oauth") if "ca" in found else None)
+    return OAuthOptions(
+        **texts, clusters=_texts(found, "clusters"), ca=base / _text(found, "ca", "oauth") if "ca" in found else None
+    )
 
 
 def _token_key(entry: Any, base: Path) -> Path | None:
@@ -153,6 +157,13 @@ def _text(found: Mapping[str, Any], name: str, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise InvalidRequest(f"{what} needs {name}" if value is None else f"{name} of {what} is a text")
     return value
+
+
+def _texts(found: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    values = found.get(name, [])
+    if not isinstance(values, Sequence) or isinstance(values, str):
+        raise InvalidRequest(f"{name} is a list")
+    return tuple(map(str, values))
 
 
 def _field(name: str) -> str:

@@ -1,0 +1,85 @@
+"""Authorities of clients' certificates that vouch for one virtual cluster each.
+
+What counts are the authorities that a client was verified by, the nearest of them first, be they roots or below one
+that tenants share; not what a certificate calls its issuer, for whoever has an authority can make one that is called
+like somebody else's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import ssl
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock.base.errors import InvalidRequest
+from penstock.identity.failures import Denied
+
+MAX_REMEMBERED = 20_480
+"""Of how many clients it is remembered who vouches for them: as many as OpenSSL remembers sessions of."""
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_DER = 2
+"""OpenSSL's number of the encoding, as Python's `ssl` had it before it spoke of it."""
+
+
+class Authorities:
+    """Which cluster's authority stands behind a client. Raises `InvalidRequest` if one stands for several clusters."""
+
+    def __init__(self, files: Sequence[tuple[str, Path]], others: Path | None) -> None:
+        self._are_there = bool(files)
+        self._clusters: dict[bytes, str] = {}
+        self._others: frozenset[bytes] = frozenset()
+        """Authorities that stand for no cluster."""
+        self._seen: OrderedDict[bytes, str | None] = OrderedDict()
+        """By certificates of clients, which cluster's authority stands behind them: a TLS session that is taken up
+        again shows the certificate, and nothing of its chain."""
+        for cluster, file in files:
+            for certificate in certificates_in(file):
+                other = self._clusters.setdefault(_digest(certificate), cluster)
+                if other != cluster:
+                    raise InvalidRequest(f"an authority in {file} stands for the clusters {other} and {cluster}")
+        if files and others is not None:
+            self._others = frozenset(map(_digest, certificates_in(others)))
+
+    def cluster_of(self, sock: ssl.SSLSocket) -> str | None:
+        """The name of the cluster that a client's authority stands for; None if it stands for none. Raises `Denied`."""
+        certificate = sock.getpeercert(binary_form=True)
+        if not self._are_there or certificate is None:
+            return None
+        client, chain = _digest(certificate), verified_chain(sock)
+        if chain:
+            vouching = (self._clusters.get(_digest(certificate)) for certificate in chain)
+            found = next((cluster for cluster in vouching if cluster is not None), None)
+            if found is None and _digest(chain[-1]) not in self._others:
+                raise Denied("it is not known for which cluster the authority of its certificate stands")
+            self._seen[client] = found
+        elif client not in self._seen:
+            raise Denied("it takes up a session of which it is not known any more who vouched for it")
+        self._seen.move_to_end(client)
+        while len(self._seen) > MAX_REMEMBERED:
+            self._seen.popitem(last=False)
+        return self._seen[client]
+
+
+def certificates_in(file: Path) -> list[bytes]:
+    """The certificates in a file (DER). Raises `InvalidRequest` if they cannot be read."""
+    try:
+        return [ssl.PEM_cert_to_DER_cert(text) for text in _CERTIFICATE.findall(file.read_text("latin-1"))]
+    except (OSError, ValueError) as problem:
+        raise InvalidRequest(f"the authorities in {file} cannot be read") from problem
+
+
+def verified_chain(sock: ssl.SSLSocket) -> list[bytes]:
+    """The certificates by which a client was verified (DER), its own first; none, if it takes up a session again."""
+    public: Any = getattr(sock, "get_verified_chain", None)  # Since Python 3.13.
+    if public is not None:
+        return list(public())
+    found: Any = sock._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+    return [certificate.public_bytes(_DER) for certificate in found or ()]
+
+
+def _digest(certificate: bytes) -> bytes:
+    return hashlib.sha256(certificate).digest()

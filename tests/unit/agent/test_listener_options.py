@@ -1,0 +1,84 @@
+"""Listeners as they are written in a file: what is understood, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock.agent.listeners import Listener, listeners_of
+from penstock.base.errors import InvalidRequest
+from penstock.base.options import OAuthOptions, UpOptions
+from penstock.cli.texts.listeners import read_security
+
+OAUTH = "{issuer: https://login.example.com, audience: kafka, %s}"
+MUTUAL = "{certificate: s.pem, client-ca: ca.pem, client-auth: required, cluster-mapping-rules: '%s'}"
+
+
+def listener(tmp_path: Path, *lines: str, more: str = "") -> Listener:
+    """The only listener of a file, as an agent takes it."""
+    file = tmp_path / "penstock.yaml"
+    file.write_text("\n".join(["listeners:", "  - listen: 127.0.0.1:0", *(f"    {line}" for line in lines), more]))
+    config = read_security(file)
+    (found,) = listeners_of(UpOptions(listeners=config.listeners, oauth=config.oauth))
+    return found
+
+
+def test_an_issuer_of_everybody_and_one_of_a_listener(tmp_path: Path) -> None:
+    everybody = "oauth: " + OAUTH % "cluster-claim: cluster, clusters: ['*', default]"
+    found = listener(tmp_path, "protocol: SASL_PLAINTEXT", more=everybody)
+    assert found.oauth == OAuthOptions(
+        issuer="https://login.example.com", audience="kafka", cluster_claim="cluster", clusters=("*", "default")
+    )
+    assert "OAUTHBEARER" in found.mechanisms
+    own = "oauth: {issuer: https://acme.example.com, audience: kafka, clusters: [acme]}"
+    found = listener(tmp_path, "protocol: SASL_PLAINTEXT", own, more=everybody)
+    assert found.oauth is not None
+    assert (found.oauth.issuer, found.oauth.clusters) == ("https://acme.example.com", ("acme",))
+    assert "OAUTHBEARER" in listener(tmp_path, "protocol: SASL_PLAINTEXT", own).mechanisms
+    found = listener(tmp_path, "protocol: SASL_PLAINTEXT", "mechanisms: [PLAIN]", more=everybody)
+    assert found.oauth is None
+
+
+@pytest.mark.parametrize(
+    ("oauth", "sentence"),
+    [
+        (OAUTH % "clusters: ['*']", "name the claim"),
+        (OAUTH % "clusters: [Acme]", "is no name"),
+        (OAUTH % "clusters: acme", "clusters is a list"),
+        (OAUTH % "cluster-claim: [a]", "cluster-claim of oauth is a text"),
+        (OAUTH % "cluster: acme", "oauth has no 'cluster'"),
+        ("{issuer: http://login.example.com, audience: kafka}", "over TLS"),
+    ],
+)
+def test_issuers_that_are_refused(tmp_path: Path, oauth: str, sentence: str) -> None:
+    for lines, more in ((("protocol: SASL_PLAINTEXT",), f"oauth: {oauth}"),
+                        (("protocol: SASL_PLAINTEXT", f"oauth: {oauth}"), "")):  # fmt: skip
+        with pytest.raises(InvalidRequest, match=sentence):
+            listener(tmp_path, *lines, more=more)
+
+
+def test_rules_of_certificates(tmp_path: Path) -> None:
+    rules = r"RULE:^.*,O=([a-z0-9-]+)$/$1/"
+    found = listener(tmp_path, "protocol: SSL", "sni-domain: kafka.example.com", f"tls: {MUTUAL % rules}")
+    assert found.tls is not None
+    assert found.tls.cluster_mapping_rules == rules
+    authorities = "tls: {certificate: s.pem, client-auth: required, cluster-ca: {acme: a.pem, beta: /b.pem}}"
+    found = listener(tmp_path, "protocol: SSL", "sni-domain: kafka.example.com", authorities)
+    assert found.tls is not None
+    assert found.tls.cluster_ca == (("acme", tmp_path / "a.pem"), ("beta", Path("/b.pem")))
+    without = "tls: {certificate: s.pem, client-ca: ca.pem, client-auth: required}"
+    assert listener(tmp_path, "protocol: SSL", without).sni_domain is None
+    for lines, sentence in (
+        (("protocol: SSL", "sni-domain: kafka.example.com", without), "SSL with cluster-ca"),
+        (("protocol: PLAINTEXT", "sni-domain: kafka.example.com"), "lets nobody into a cluster"),
+        (("protocol: SSL", f"tls: {MUTUAL % 'RULE:('}"), "cluster mapping rules: cannot read"),
+        (("protocol: SSL", "tls: {certificate: s.pem, cluster-mapping-rules: DEFAULT}"), "add client-auth"),
+        (("protocol: SSL", "tls: {certificate: s.pem, cluster-ca: {acme: a.pem}}"), "add client-auth"),
+        (("protocol: SSL", "tls: {certificate: s.pem, cluster-ca: a.pem}"), "names of clusters"),
+        (("protocol: SSL", "tls: {certificate: s.pem, cluster-ca: {acme: }}"), "cluster-ca needs acme"),
+        (("protocol: SSL", authorities.replace("acme", "Acme")), "is no name"),
+        (("protocol: SSL", "tls: {certificate: s.pem, client-auth: required}"), "needs client-ca"),
+    ):  # fmt: skip
+        with pytest.raises(InvalidRequest, match=sentence):
+            listener(tmp_path, *lines)
