@@ -340,11 +340,7 @@ def test_strangers_do_not_learn_which_clusters_there_are(secured: Secured) -> No
 
 def by_name(secured: Secured, server_name: str) -> Wire:
     """A connection by TLS that asks for a server of that name."""
-    tls = secured.context()
-    tls.check_hostname = False
-    wire = Wire(secured.at("SASL_SSL"))
-    wire.socket = tls.wrap_socket(wire.socket, server_hostname=server_name)
-    return wire
+    return secured.named("SASL_SSL", server_name)
 
 
 def test_without_credentials_nobody_gets_anywhere_else_once_others_need_them(secured: Secured) -> None:

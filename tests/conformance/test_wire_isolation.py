@@ -6,14 +6,19 @@ API names. An API that is served and has no row fails here.
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.isolation import Fuzzer, Row, T, answer, request, row, shows
-from fixtures.secured import Secured
+from fixtures.isolation import CLOSED, Fuzzer, Row, T, answer, request, row, shows
+from fixtures.raw_client import ConnectionClosed
+from fixtures.secured import PASSWORD, USER, Secured
 from fixtures.tenants import Estate, Tenant, api_key, log_in, nobodys_things
+from fixtures.token_issuer import AUDIENCE, TokenIssuer, answers_of_bearer
 from fixtures.wire import Wire, batch, records_of
 
 from penstock.groups.service import GroupService
@@ -29,6 +34,8 @@ from penstock.wire.messages.create_virtual_cluster import CreateVirtualClusterRe
 from penstock.wire.messages.enter_cluster import EnterClusterRequest
 from penstock.wire.messages.index import APIS
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest
+from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest
+from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest
 
 STANDARD = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 ZERO_ID = bytes(16)
@@ -275,16 +282,24 @@ the caller's own."""
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+def issuer() -> Iterator[TokenIssuer]:
+    issuer = TokenIssuer()
+    yield issuer
+    issuer.close()
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory, issuer: TokenIssuer) -> Iterator[Secured]:
     """A broker with credentials, where within its cluster everybody may do everything that no ACL covers."""
     settings = {
         "authorizer.class.name": STANDARD, "allow.everyone.if.no.acl.found": "true", "super.users": "User:alice",
         # Whoever only asks for a topic would have one of that name from then on.
-        "auto.create.topics.enable": "false",
+        "auto.create.topics.enable": "false", "connection.failed.authentication.delay.ms": "0",
     }  # fmt: skip
     secured = Secured(
         tmp_path_factory.mktemp("isolated"), settings=settings, token_key="the key of these tokens",
-        arguments=("--client-metrics", "prometheus"),
+        arguments=("--client-metrics", "prometheus"), cluster_rules=r"RULE:^.*,O=([^,]+)$/$1/", issuer=issuer.url,
+        audience=AUDIENCE, cluster_claim="clusters",
     )  # fmt: skip
     secured.server.start()
     yield secured
@@ -364,6 +379,92 @@ def seen_by_owner(victim: Estate) -> dict[str, Any]:
     fetched = victim.wires[0].fetch(own["topic"])
     seen["records"] = [record.value for record in records_of(fetched.records)]
     return seen
+
+
+# ---- logins ---------------------------------------------------------------------------------------------------------
+
+READ = (
+    K.FETCH, K.LIST_OFFSETS, K.METADATA, K.OFFSET_FETCH, K.FIND_COORDINATOR, K.DESCRIBE_GROUPS, K.DESCRIBE_ACLS,
+    K.DESCRIBE_CONFIGS, K.DESCRIBE_PRODUCERS, K.DESCRIBE_TRANSACTIONS, K.LIST_TRANSACTIONS, K.CONSUMER_GROUP_DESCRIBE,
+    K.SHARE_FETCH, K.DESCRIBE_USER_SCRAM_CREDENTIALS, K.DESCRIBE_DELEGATION_TOKEN, K.DESCRIBE_SERVICE_ACCOUNTS,
+    K.DESCRIBE_VIRTUAL_CLUSTERS, K.ENTER_CLUSTER,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["token", "certificate"])
+def test_whoever_is_in_a_cluster_by_a_token_or_certificate_is_told_nothing_either(
+    secured: Secured, issuer: TokenIssuer, victim: Estate, way: str
+) -> None:
+    tenant = Tenant(secured, f"by-{way}")
+    token = issuer.token("app", clusters=tenant.name)
+    certificate = secured.authority.client("app", organization=tenant.name)
+
+    def connect() -> Wire:
+        if way == "certificate":
+            return secured.wire("SSL", *certificate)
+        wire = secured.wire("SASL_PLAINTEXT")
+        assert answers_of_bearer(wire, token) == [(0, b"")]
+        return wire
+
+    with connect() as wire:
+        assert wire.metadata([]).cluster_id == tenant.kafka_id
+        own_id = wire.create_topic("own")
+    nobodys = {**nobodys_things(), "kafka_id": "x" * 22, "own_id": own_id, "token_id": "t" * 22}
+    fuzzer = Fuzzer(connect, {**victim.things, "own_id": own_id}, nobodys)
+    table = served(victim.wires[0])
+    for key in READ:
+        fuzzer.ask(key, versions_of(key, table[key])[-1:], ROWS[key])
+    assert not fuzzer.complaints, "\n".join(fuzzer.complaints)
+    assert fuzzer.asked >= 2 * len(READ)
+
+
+def test_no_login_gets_into_anothers_cluster_or_learns_that_there_is_one(
+    secured: Secured, issuer: TokenIssuer, victim: Estate
+) -> None:
+    """Every credential with every way of naming a cluster: for one of somebody else's, and for one that is nobody's."""
+    asks = Tenant(secured, "asks-to-get-in")
+    tokens = {
+        "of another": issuer.token("app", clusters=asks.name), "of none": issuer.token("app"),
+        "of the platform's": issuer.token("alice", clusters=["platform", "default"]), "wrong": issuer.token(aud="x"),
+    }  # fmt: skip
+    certificate = secured.authority.client("app", organization=asks.name)
+    theirs = {name: told(secured, asks, tokens, certificate, name) for name in (victim.things["cluster"], "nobody-has")}
+    assert len(theirs["nobody-has"]) == 22
+    assert theirs[victim.things["cluster"]] == theirs["nobody-has"]
+    assert not [what for what, answers in theirs["nobody-has"].items() if answers[-1] in ((0, b""), (0, None))]
+
+
+def told(
+    secured: Secured, asks: Tenant, tokens: Mapping[str, str], certificate: tuple[Path, Path], cluster: str
+) -> dict[str, Any]:
+    """What is answered to all who ask to get into a cluster."""
+    answers: dict[str, Any] = {}
+    names = (None, f"{cluster}.kafka.test", f"{asks.name}.kafka.test")
+    for server_name, extension in product(names, (None, cluster)):
+        if cluster not in (extension, (server_name or "").partition(".")[0]):
+            continue
+        for what, token in tokens.items():
+            with secured.wire("SASL_SSL") if server_name is None else secured.named("SASL_SSL", server_name) as wire:
+                what = f"token {what}, {server_name and server_name.replace(cluster, 'C')}, {bool(extension)}"
+                answers[what] = answers_of_bearer(wire, token, extension)
+    own, password = asks.key
+    for server_name in (None, f"{cluster}.kafka.test"):
+        for user, secret in ((own, password), (own, "wrong"), (f"{USER}@{cluster}", PASSWORD), (USER, PASSWORD)):
+            if server_name is None and "@" not in user:
+                continue
+            with secured.wire("SASL_SSL") if server_name is None else secured.named("SASL_SSL", server_name) as wire:
+                wire.call(K.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="PLAIN"))
+                sent = b"\0" + user.encode() + b"\0" + secret.encode()
+                answer = wire.call(K.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=sent))
+                what = f"password {user.replace(cluster, 'C')}, {secret}, {bool(server_name)}"
+                answers[what] = [(answer.error_code, answer.error_message)]
+    with secured.named("SSL", f"{cluster}.kafka.test", *certificate) as wire:
+        try:
+            answers["certificate"] = [(0, wire.metadata([]).cluster_id)]
+        except (ssl.SSLError, ConnectionError, ConnectionClosed):
+            answers["certificate"] = [CLOSED]
+    assert answers["certificate"] == [CLOSED]
+    return answers
 
 
 # ---- the same names -------------------------------------------------------------------------------------------------
