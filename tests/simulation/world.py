@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from fixtures.key_services import FakeKeyService
 from fixtures.sim_loop import SimLoop
+from fixtures.tables import have_tables
 from simulation.agents import SimAgent, UpkeepPlan
 from simulation.faults import NONE, Faults, FaultSource
 from simulation.guards import Guards
@@ -28,7 +29,6 @@ from simulation.witness import Witness
 from penstock.base.errors import PlatformError
 from penstock.log.commit_sql import take_over
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class World:
 
     async def open(self) -> None:
         """Prepare the stores and start an agent, while nothing goes wrong yet."""
-        await migrate(self.database, self.clock)
+        await have_tables(self.database, self.clock)
         await self.witness.install(self.database)
         if self.is_shared:
             self.epoch = await self.database.transaction(lambda: take_over(1))

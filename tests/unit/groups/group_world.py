@@ -6,9 +6,9 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 
-import penstock.metadata
+from fixtures.tables import copy_tables
+
 from penstock.base.context import RequestContext
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
@@ -17,9 +17,6 @@ from penstock.groups.handlers import Endpoint, GroupHandlers
 from penstock.groups.offset_handlers import OffsetHandlers
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
-from penstock.metadata.migrate import expand
-
-MIGRATIONS = sorted((Path(next(iter(penstock.metadata.__path__))) / "migrations").glob("*.sql"))
 
 ORDERS = bytes([7]) * 16
 PAYMENTS = bytes([9]) * 16
@@ -32,8 +29,7 @@ class SqlScripts:
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:", isolation_level=None)
-        for migration in MIGRATIONS:
-            self._connection.executescript(expand(migration.read_text(), "sqlite"))
+        copy_tables(self._connection)
         self.faults: list[str] = []
         self.transactions = self.reads = 0
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from fixtures.clocks import ManualClock
 from fixtures.key_services import FakeKeyService
+from fixtures.tables import have_tables
 
 from penstock.agent.following import Following
 from penstock.base.errors import InvalidRequest, Unavailable
@@ -15,7 +16,6 @@ from penstock.base.randomness import SeededRandomness
 from penstock.keys.model import KeysErased, Lock, State
 from penstock.keys.service import DataKeys
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 
 
 class World:
@@ -30,7 +30,7 @@ class World:
 
     async def open(self) -> World:
         await self.database.open()
-        await migrate(self.database, self.clock)
+        await have_tables(self.database, self.clock)
         await self.keys.open()
         return self
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import pytest
+from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Conflict, Unavailable
@@ -12,7 +13,6 @@ from penstock.base.randomness import SeededRandomness
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import CommitEntry
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 from penstock.storage.memory import MemoryWal
 
 BODY = memoryview(b"x" * 100)
@@ -42,7 +42,7 @@ class World:
 @pytest.fixture
 async def world() -> World:
     world = World()
-    await migrate(world.database, SystemClock())
+    await have_tables(world.database, SystemClock())
     return world
 
 

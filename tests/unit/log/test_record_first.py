@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 from fixtures.clocks import ManualClock
 from fixtures.log_world import append, batch, batches_in, topic_of
+from fixtures.tables import have_tables
 
 from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
@@ -26,7 +27,6 @@ from penstock.log.wal_record import CHANGE_BYTES_MAX, HEAD_BYTES, read_record, w
 from penstock.log.writer import Writer
 from penstock.metadata.database import Script
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 from penstock.storage.arena import Arena
 from penstock.storage.slabs import SlabWal
 from penstock.storage.wal import Buffer, WalLocation
@@ -143,7 +143,7 @@ class World:
 @pytest.fixture(params=[True, False], ids=["in line", "awaited"])
 async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
     world = World(tmp_path, inline=request.param)
-    await migrate(world.database, world.clock)
+    await have_tables(world.database, world.clock)
     await world.start()
     yield world
     await world.path.store_rows()
@@ -378,7 +378,7 @@ async def test_slabs_are_followed_in_the_order_of_their_use(world: World) -> Non
 
 async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
     world = World(tmp_path, inline=False)
-    await migrate(world.database, world.clock)
+    await have_tables(world.database, world.clock)
     await world.start()
     await world.append(0)
     assert world.path._write_s == 0

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 from fixtures.clocks import ManualClock
 from fixtures.log_world import append, batch
+from fixtures.tables import have_tables
 
 from penstock.base.errors import CorruptData
 from penstock.base.randomness import SeededRandomness
@@ -21,7 +22,6 @@ from penstock.log.topics import NewTopic, Topics
 from penstock.log.writer import Writer
 from penstock.metadata.database import Script
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 
@@ -68,7 +68,7 @@ class Life:
 async def begin() -> Life:
     database = InlineDatabase()
     life = Life(database, MemoryWal(1 << 30))
-    await migrate(database, life.clock)
+    await have_tables(database, life.clock)
     return await life.start()
 
 

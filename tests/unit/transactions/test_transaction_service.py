@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import pytest
 from fixtures.log_world import topic_of
+from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Unavailable
@@ -18,7 +19,6 @@ from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store
@@ -60,7 +60,7 @@ class World:
 @pytest.fixture
 async def world() -> World:
     world = World()
-    await migrate(world.database, SystemClock())
+    await have_tables(world.database, SystemClock())
     return world
 
 
