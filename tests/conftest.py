@@ -17,6 +17,7 @@ import pytest
 from fixtures import toolchains
 from fixtures.postgres import PostgresServer, require_postgres
 from fixtures.server import Broker, Server
+from fixtures.tables import make_tables_at
 from hypothesis import settings
 
 SESSION_SERVER: pytest.StashKey[Server] = pytest.StashKey()
@@ -96,6 +97,14 @@ async def postgres_dsn(running_postgres: Callable[[], PostgresServer]) -> AsyncI
     """An empty database. It is emptied, not made: dropping one makes the server flush everything it has."""
     server = running_postgres()
     yield await server.empty_database()
+    await server.disconnect_everyone()
+
+
+@pytest.fixture
+async def migrated_postgres_dsn(running_postgres: Callable[[], PostgresServer]) -> AsyncIterator[str]:
+    """The same with the tables of this version."""
+    server = running_postgres()
+    yield await server.fresh_database(make_tables_at)
     await server.disconnect_everyone()
 
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
 from penstock.base.randomness import SeededRandomness
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 from penstock.metadata.postgres import PostgresDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 
@@ -19,9 +19,7 @@ OpenableDatabase = InlineDatabase | SqliteDatabase | PostgresDatabase
 DATABASES = ("inline", "memory", "file", "postgres")
 
 
-@pytest.fixture(params=DATABASES)
-def unopened_database(request: pytest.FixtureRequest, tmp_path: Path) -> OpenableDatabase:
-    """A new database."""
+def _new_database(request: pytest.FixtureRequest, tmp_path: Path, dsn: str) -> OpenableDatabase:
     match request.param:
         case "inline":
             return InlineDatabase()
@@ -30,16 +28,28 @@ def unopened_database(request: pytest.FixtureRequest, tmp_path: Path) -> Openabl
         case "file":
             return SqliteDatabase(tmp_path / "metadata.db")
         case _:
-            return PostgresDatabase(request.getfixturevalue("postgres_dsn"), randomness=SeededRandomness("contract"))
+            return PostgresDatabase(request.getfixturevalue(dsn), randomness=SeededRandomness("contract"))
+
+
+@pytest.fixture(params=DATABASES)
+def unopened_database(request: pytest.FixtureRequest, tmp_path: Path) -> OpenableDatabase:
+    """A new database without any tables."""
+    return _new_database(request, tmp_path, "postgres_dsn")
+
+
+@pytest.fixture(params=DATABASES)
+def database_to_open(request: pytest.FixtureRequest, tmp_path: Path) -> OpenableDatabase:
+    """A new database; where tables are dear to make, with tables."""
+    return _new_database(request, tmp_path, "migrated_postgres_dsn")
 
 
 @pytest.fixture
-async def database(unopened_database: OpenableDatabase) -> AsyncIterator[OpenableDatabase]:
+async def database(database_to_open: OpenableDatabase) -> AsyncIterator[OpenableDatabase]:
     """An open database with every table of this version."""
-    await unopened_database.open()
-    await migrate(unopened_database, SystemClock())
-    yield unopened_database
-    await unopened_database.close()
+    await database_to_open.open()
+    await have_tables(database_to_open, SystemClock())
+    yield database_to_open
+    await database_to_open.close()
 
 
 @pytest.fixture

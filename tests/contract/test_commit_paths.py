@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.log_world import append, batch, batches_in, registry_of, topic_of, writer_over
+from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
@@ -26,7 +27,6 @@ from penstock.log.registry import Registry
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.writer import Writer
 from penstock.metadata.inline import InlineDatabase
-from penstock.metadata.migrate import migrate
 from penstock.metadata.postgres import PostgresDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.memory import MemoryWal
@@ -208,13 +208,13 @@ def unopened(request: pytest.FixtureRequest, tmp_path: Path):
         return InlineDatabase()
     if "file" in kind:
         return SqliteDatabase(tmp_path / "db", durability="process")
-    return PostgresDatabase(request.getfixturevalue("postgres_dsn"), randomness=SeededRandomness("commits"))
+    return PostgresDatabase(request.getfixturevalue("migrated_postgres_dsn"), randomness=SeededRandomness("commits"))
 
 
 @pytest.fixture
 async def opened(unopened) -> AsyncIterator:
     await unopened.open()
-    await migrate(unopened, SystemClock())
+    await have_tables(unopened, SystemClock())
     for partition_id in PARTITIONS:
         await unopened.statement(
             "INSERT INTO partition (partition_id, cluster_id, shard_id, topic_id, partition_index)"
