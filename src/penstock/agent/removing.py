@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from penstock.base.acls import AclFilter
-from penstock.base.errors import Unavailable
 from penstock.clusters.removal import Step
-from penstock.wire.error_codes import ErrorCode
 
 if TYPE_CHECKING:
     from penstock.agent.agent import Agent
@@ -34,10 +32,8 @@ def removal_steps(agent: Agent) -> Sequence[Step]:
 
     async def groups(cluster_id: int) -> bool:
         going = (await agent.coordinators.groups.list_groups(cluster_id))[:AT_ONCE]
-        errors = [await agent.coordinators.groups.delete((cluster_id, group.group_id)) for group in going]
-        if going and ErrorCode.NONE not in errors:
-            # Members cannot say that they are there any more: their sessions end.
-            raise Unavailable(f"group {going[0].group_id} cannot be deleted: {errors[0].name}")
+        for group in going:
+            await agent.coordinators.groups.remove((cluster_id, group.group_id))
         return not going
 
     async def rules(cluster_id: int) -> bool:

@@ -20,7 +20,7 @@ from penstock.metadata.database import Database, Script
 
 ROWS_AT_ONCE = 500
 AGAIN_S = 2.0
-"""When a step is looked at again that has to wait: for members to be gone, say."""
+"""When a step is looked at again that has to wait: for the key service, say."""
 _log = logging.getLogger(__name__)
 
 Step = Callable[[int], Awaitable[bool]]

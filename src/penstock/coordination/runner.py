@@ -314,6 +314,8 @@ class Runner(Generic[S, R]):
         """Evolve: the decision is durable, or needs not be."""
         if is_news and (decision.state is None) != (cell.state is None):
             self._on_presence(cell.key, decision.state is not None)
+            if decision.state is None:
+                cell.deadlines.clear()  # There is nothing any more that could be late.
         if decision.state is not cell.state or decision.records:
             cell.state = decision.state
             self._last_revision += 1

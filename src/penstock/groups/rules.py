@@ -180,6 +180,10 @@ class GroupRules:
         """DeleteGroups, one group."""
         return transitions.delete_group(group, waiter)
 
+    def remove(self, group: AnyGroup | None, waiter: Waiter) -> Decision:
+        """A group of a virtual cluster that is going."""
+        return transitions.remove_group(group, waiter)
+
 
 def _emptied(group: ConsumerGroup | StreamsGroup) -> Group:
     """The classic group in the place of another without members. Its offsets are the same."""

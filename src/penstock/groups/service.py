@@ -381,6 +381,11 @@ class GroupService:
             await self.on_deleted(key)
         return error
 
+    async def remove(self, key: Key) -> None:
+        """Forget a group of a virtual cluster that is going, whoever is a member of it."""
+        await self._runner.submit(key, lambda group, waiter, _: self._rules.remove(group, waiter), ErrorCode)
+        await self.on_deleted(key)
+
     # --- Expiry ---
 
     async def expire_offsets(self) -> int:

@@ -22,6 +22,7 @@ from penstock.groups.model import (
     GroupDeleted,
     GroupState,
     Heartbeat,
+    JoinResult,
     Leaver,
     LeaveResult,
     Offset,
@@ -272,6 +273,21 @@ def delete_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
     if group.empty_since_ms is None:
         return answer(group, waiter, ErrorCode.NON_EMPTY_GROUP)
     return Decision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, ErrorCode.NONE),))
+
+
+def remove_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
+    """Forget a group of any kind with its members, who cannot come back: their virtual cluster is going."""
+    if group is None:
+        return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
+    replies = [Reply(waiter, ErrorCode.NONE)]
+    if isinstance(group, Group):
+        error = ErrorCode.COORDINATOR_NOT_AVAILABLE
+        for member in group.members.values():
+            if member.join_waiter is not None:
+                replies.append(Reply(member.join_waiter, JoinResult(error=error, member_id=member.member_id)))
+            if member.sync_waiter is not None:
+                replies.append(Reply(member.sync_waiter, SyncResult(error=error)))
+    return Decision(state=None, records=(GroupDeleted(),), replies=tuple(replies))
 
 
 def is_subscribed(group: Group, topic: str) -> bool:

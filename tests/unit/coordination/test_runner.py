@@ -283,6 +283,20 @@ def test_timer_that_is_moved_while_a_write_runs_does_not_fire() -> None:
     simulated(scenario, write_s=0.5)
 
 
+def test_a_state_that_is_no_more_has_no_timers() -> None:
+    def end(state: Tally | None, waiter: Waiter, now_ms: int) -> Decision:
+        return Decision(state=None, records=(Added(-1),), replies=(Reply(waiter, 0),))
+
+    async def scenario(runner, journal, rules) -> None:
+        await runner.submit(A, add(1), int)
+        await runner.submit(A, wind(1_000), int)
+        await runner.submit(A, end, int)
+        await asyncio.sleep(2)
+        assert rules.fired == []
+
+    simulated(scenario)
+
+
 def test_states_with_timers_are_restored_and_others_read_on_demand() -> None:
     async def scenario(runner, journal, rules) -> None:
         assert [key for key, _ in runner.states()] == [A]

@@ -114,6 +114,11 @@ class Bench:
         self.apply(transitions.delete_group(self.group, waiter))
         return self.answers[waiter]
 
+    def remove(self) -> ErrorCode:
+        waiter = self._waiter("remove")
+        self.apply(transitions.remove_group(self.group, waiter))
+        return self.answers[waiter]
+
     # --- Time ---
 
     def pass_ms(self, delay_ms: int) -> None:

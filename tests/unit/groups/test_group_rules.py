@@ -468,6 +468,24 @@ def test_group_with_members_is_not_deleted() -> None:
     assert bench.group is None
 
 
+def test_a_group_that_goes_with_its_cluster_owes_nobody_an_answer() -> None:
+    bench = Bench()
+    assert bench.remove() is ErrorCode.GROUP_ID_NOT_FOUND
+    leader, _ = bench.stable(2)
+    joining = bench.join(leader)  # It waits for the other one.
+    assert bench.remove() is ErrorCode.NONE
+    assert (bench.group, bench.asked) == (None, {})
+    assert bench.joined(joining).error is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    waiters = [bench.join(version=3) for _ in range(2)]
+    bench.pass_ms(1_000)
+    leader, follower = (bench.joined(waiter).member_id for waiter in waiters)
+    syncing = bench.sync(follower, 1)  # It waits for the leader.
+    assert bench.remove() is ErrorCode.NONE
+    assert (bench.group, bench.asked) == (None, {})
+    assert bench.synced(syncing).error is ErrorCode.COORDINATOR_NOT_AVAILABLE
+    assert isinstance(bench.records[-1], GroupDeleted)
+
+
 def test_offsets_of_subscribed_topics_are_not_deleted() -> None:
     bench = Bench()
     bench.stable(protocols=(("range", subscription("orders")),))
