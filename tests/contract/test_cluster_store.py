@@ -14,7 +14,7 @@ from penstock.base.randomness import SeededRandomness
 from penstock.clusters import store
 from penstock.clusters.failures import Forbidden, Missing, Taken
 from penstock.clusters.model import Environment
-from penstock.clusters.removal import AGAIN_S, ROWS, ROWS_AT_ONCE, Removal, Rows, remove_rows
+from penstock.clusters.removal import AGAIN_S, ROWS, ROWS_AT_ONCE, SETTLE_S, Removal, Rows, remove_rows
 from penstock.clusters.service import Clusters
 
 
@@ -143,9 +143,31 @@ async def test_a_cluster_that_goes_is_found_again_after_a_start(database: Any) -
         assert [await chore.run() for _ in range(3)] == [0, AGAIN_S, AGAIN_S]
         assert len(removed) == tries, "what has to wait is not tried at once"
         clock.time_ms += int(AGAIN_S * 1000)
+    assert [await chore.run() for _ in range(2)] == [0, SETTLE_S]
+    assert again.by_id(made.cluster_id) is not None
+    clock.time_ms += int(SETTLE_S * 1000)
     assert [await chore.run() for _ in range(2)] == [0, None]
     assert again.by_id(made.cluster_id) is None
     assert (await opened(database, "three")).by_name("acme") is None
+
+
+async def test_what_was_under_way_when_a_cluster_was_let_go_goes_too(database: Any) -> None:
+    """A cluster is forgotten when nothing was left of it twice in a row, some time apart."""
+    clusters = await opened(database, "one")
+    await clusters.create("acme", "default")
+    await clusters.begin_deletion("acme")
+    left = [True, False, True, False, False, True, False, False]
+    clock = ManualClock()
+
+    async def step(cluster_id: int) -> bool:
+        return not left.pop(0)
+
+    chore = Removal(clusters, database, [step], is_ready=lambda: True, clock=clock, settle_s=3)
+    while clusters.by_name("acme") or clusters.going():
+        wait_s = await chore.run()
+        assert wait_s in (0, 3)
+        clock.time_ms += int(wait_s * 1000)
+    assert left == [True, False, False]
 
 
 async def test_clusters_that_go_take_turns_and_none_waits_for_another(database: Any) -> None:
@@ -160,11 +182,11 @@ async def test_clusters_that_go_take_turns_and_none_waits_for_another(database: 
         steps.append(name)
         if name == "stuck":
             raise Unavailable("somebody is still there")
-        return steps.count(name) == {"big": 4, "small": 2}[name]
+        return steps.count(name) >= {"big": 4, "small": 2}[name]
 
-    chore = Removal(clusters, database, [step], is_ready=lambda: True, clock=ManualClock())
-    assert [await chore.run() for _ in range(8)] == [0, 0, 0, 0, 0, 0, 0, AGAIN_S]
-    assert steps == ["big", "stuck", "small", "big", "small", "big", "big"]
+    chore = Removal(clusters, database, [step], is_ready=lambda: True, clock=ManualClock(), settle_s=0)
+    assert [await chore.run() for _ in range(10)] == [*[0] * 9, AGAIN_S]
+    assert steps == ["big", "stuck", "small", "big", "small", "big", "small", "big", "big"]
     assert [cluster.name for cluster in clusters.going()] == ["stuck"]
 
 

@@ -17,7 +17,7 @@ from penstock.agent.apis import Api, apis, audited, guarded
 from penstock.agent.checks import checked_settings, token_rules
 from penstock.agent.client_metrics import open_sink, open_telemetry
 from penstock.agent.dispatch import Dispatcher
-from penstock.agent.following import Following
+from penstock.agent.following import FOLLOW_S, Following
 from penstock.agent.listeners import listeners_of
 from penstock.agent.metadata import bring_in_commits
 from penstock.agent.parts.access import open_access, open_gate
@@ -42,7 +42,7 @@ from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.model import Cluster, State
-from penstock.clusters.removal import Removal
+from penstock.clusters.removal import SETTLE_S, Removal
 from penstock.clusters.service import Clusters
 from penstock.log.aborted import StoredAborted
 from penstock.log.brokers import SingleBroker
@@ -177,7 +177,8 @@ class Agent:
             time_outs,
             IdExpiry(self.transactions, settings),
             Removal(
-                self.clusters, stores.database, removal_steps(self), is_ready=lambda: self.ready, clock=self.clock
+                self.clusters, stores.database, removal_steps(self), is_ready=lambda: self.ready, clock=self.clock,
+                settle_s=SETTLE_S if log.commit_path.is_alone else 2 * FOLLOW_S,
             ),
         ]  # fmt: skip
         background = self.background = Background(chores, clock=self.clock, randomness=self.randomness)

@@ -3,6 +3,9 @@
 That a cluster goes is durable before anything of it is touched, and its row goes last: a start after a crash at any
 instant finds what is left and goes on. Whatever keeps something in memory removes its own, by the steps it is given
 here; what is only in rows is removed by them, so many at a time.
+
+What was under way when it was let go may leave something behind where nothing was left before, and so may other agents
+until they have heard of it. So a cluster is looked at once more, a while after nothing was found.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from penstock.metadata.database import Database, Script
 ROWS_AT_ONCE = 500
 AGAIN_S = 2.0
 """When a step is looked at again that has to wait: for the key service, say."""
+SETTLE_S = 0.5
+"""How long after nothing is left of a cluster that is looked at again, where there is no other agent."""
 _log = logging.getLogger(__name__)
 
 Step = Callable[[int], Awaitable[bool]]
@@ -67,15 +72,18 @@ class Removal:
 
     def __init__(
         self, clusters: Clusters, database: Database, steps: Sequence[Step], *, is_ready: Callable[[], bool],
-        clock: Clock,
+        clock: Clock, settle_s: float = SETTLE_S,
     ) -> None:  # fmt: skip
         self._clusters, self._database, self._steps, self._clock = clusters, database, steps, clock
+        self._settle_s = settle_s
         self._is_ready = is_ready
         """Whether everything has started that keeps something of clusters."""
         self._last = -1
         """The cluster that had a turn last."""
         self._not_before: dict[int, float] = {}
         """Until when clusters wait."""
+        self._empty: set[int] = set()
+        """Clusters of which nothing was left when they were looked at last."""
 
     @property
     def backlog(self) -> int:
@@ -109,10 +117,16 @@ class Removal:
 
     async def _step(self, cluster: Cluster) -> None:
         """Remove something, as there always is until the cluster itself is removed."""
+        was_empty = cluster.cluster_id in self._empty
+        self._empty.discard(cluster.cluster_id)
         for step in self._steps:
             if not await step(cluster.cluster_id):
                 return
         for rows in ROWS:
             if await self._database.transaction(partial(remove_rows, cluster.cluster_id, rows), background=True):
                 return
-        await self._clusters.forget(cluster)
+        if was_empty:
+            await self._clusters.forget(cluster)
+        else:
+            self._empty.add(cluster.cluster_id)
+            self._not_before[cluster.cluster_id] = self._clock.monotonic() + self._settle_s
