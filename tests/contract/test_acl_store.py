@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +72,19 @@ async def test_what_is_decided_by_is_what_is_stored(database: Any) -> None:
     assert list(again.index(1)) == [READ], "it has not looked"
     await again.refresh()
     assert list(again.index(1)) == []
+
+
+async def test_what_somebody_changed_who_hung_up_is_in_force(database: Any) -> None:
+    acls = AclService(database)
+    await acls.open()
+    for change, expected in ((acls.create(1, [READ]), [READ]), (acls.delete(1, [AclFilter()]), [])):
+        task = asyncio.ensure_future(change)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await acls.close()
+        assert list(acls.index(1)) == expected
 
 
 async def test_nothing_is_written_for_nothing(database: Any) -> None:

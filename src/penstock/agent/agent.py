@@ -129,6 +129,7 @@ class Agent:
         self.transactions = transactions_of(stores, self.log, self.producer_ids, clock=clock)
         self._open_background(live)
         self.access = await open_access(stores, settings, self.listeners, clock=clock, randomness=randomness)
+        closing.push_async_callback(self.access.acls.close)
         self.coordinators = await open_groups(
             stores, self.log, self.topics, self.clusters, settings=settings, clock=clock, randomness=randomness,
             closing=closing,

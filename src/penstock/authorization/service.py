@@ -1,7 +1,8 @@
 """The ACLs of all virtual clusters: in memory to decide by, in the database to last.
 
 A change is decided on what is in memory, made durable, and then applied; one at a time. Where another agent has changed
-something before, or meanwhile, and where it is not known whether a change happened, everything is read anew.
+something before, or meanwhile, and where it is not known whether a change happened, everything is read anew. A caller
+who goes away stops no change.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from penstock.authorization.changes import complaint_about
 from penstock.authorization.rules import AclIndex
 from penstock.base.acls import Acl, AclFilter
 from penstock.base.errors import PlatformError
+from penstock.base.undivided import Undivided
 from penstock.metadata.database import Database, Script
 
 MAX_ACLS = 100_000
@@ -30,7 +32,7 @@ class AclService:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._clusters: dict[int, AclIndex] = {}
-        self._lock = asyncio.Lock()
+        self._lock, self._changes = asyncio.Lock(), Undivided()
         self._is_stale = False
         self._version = -1
         self._listeners: list[Callable[[], None]] = []
@@ -53,8 +55,15 @@ class AclService:
         """The ACLs of a virtual cluster. Not to be changed, and not to be kept."""
         return self._clusters.get(cluster_id, _NONE)
 
+    async def close(self) -> None:
+        """Wait for the changes that are under way; their callers may be gone."""
+        await self._changes.close()
+
     async def create(self, cluster_id: int, acls: Sequence[Acl]) -> list[str | None]:
         """Add ACLs: for each the complaint about it, or None. One that is there already is as good as added."""
+        return await self._changes.run(self._create(cluster_id, acls))
+
+    async def _create(self, cluster_id: int, acls: Sequence[Acl]) -> list[str | None]:
         async with self._lock:
             await self._catch_up()
             present = self.index(cluster_id)
@@ -73,6 +82,9 @@ class AclService:
 
     async def delete(self, cluster_id: int, filters: Iterable[AclFilter]) -> list[list[Acl]]:
         """Remove the ACLs that filters pick: those each of them picked."""
+        return await self._changes.run(self._delete(cluster_id, list(filters)))
+
+    async def _delete(self, cluster_id: int, filters: Sequence[AclFilter]) -> list[list[Acl]]:
         async with self._lock:
             await self._catch_up()
             index = self.index(cluster_id)

@@ -7,13 +7,14 @@ other. A caller who goes away stops none of that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.base.undivided import Undivided
 from penstock.clusters import store, transitions
 from penstock.clusters.failures import Forbidden, Taken
 from penstock.clusters.limits import LimitKey, Limits, changed_limits
@@ -34,7 +35,7 @@ class Clusters:
         self.on_change: Callable[[Cluster], None] = lambda cluster: None
         """Called after a cluster was made, or was given other limits."""
         self._lock = asyncio.Lock()
-        self._running: set[asyncio.Future[Any]] = set()
+        self._changes = Undivided()
 
     async def open(self, kafka_cluster_id: str) -> None:
         """Have the clusters that are always there, and read all. The id is that of the default one."""
@@ -63,7 +64,7 @@ class Clusters:
 
     async def close(self) -> None:
         """Wait for the changes that are under way; their callers may be gone."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._changes.close()
 
     # ---- what there is --------------------------------------------------------------------------------------------
 
@@ -118,7 +119,7 @@ class Clusters:
         self, name: str, environment: str, description: str = "", limits: Mapping[str, float | None] | None = None
     ) -> Cluster:
         """Make a cluster. Raises `InvalidRequest` and its kinds."""
-        return await self._undivided(self._create(name, environment, description, limits or {}))
+        return await self._changes.run(self._create(name, environment, description, limits or {}))
 
     async def _create(
         self, name: str, environment: str, description: str, changes: Mapping[str, float | None]
@@ -144,7 +145,7 @@ class Clusters:
 
     async def alter(self, name: str, description: str | None, changes: Mapping[str, float | None]) -> Cluster:
         """Change what is said of a cluster, and its limits; None takes one away. Raises `InvalidRequest`."""
-        return await self._undivided(self._alter(name, description, changes))
+        return await self._changes.run(self._alter(name, description, changes))
 
     async def _alter(self, name: str, description: str | None, changes: Mapping[str, float | None]) -> Cluster:
         async with self._lock:
@@ -161,7 +162,7 @@ class Clusters:
 
     async def begin_deletion(self, name: str) -> None:
         """Let a cluster go: from now on it is not reached. Raises `InvalidRequest` and its kinds."""
-        await self._undivided(self._begin_deletion(name))
+        await self._changes.run(self._begin_deletion(name))
 
     async def _begin_deletion(self, name: str) -> None:
         async with self._lock:
@@ -177,7 +178,7 @@ class Clusters:
 
     async def forget(self, cluster: Cluster) -> None:
         """A cluster that was being deleted is gone: nothing it held is left."""
-        await self._undivided(self._forget(cluster))
+        await self._changes.run(self._forget(cluster))
 
     async def _forget(self, cluster: Cluster) -> None:
         async with self._lock:
@@ -189,7 +190,7 @@ class Clusters:
 
     async def create_environment(self, name: str) -> None:
         """Make an environment. Raises `InvalidRequest` and its kinds."""
-        await self._undivided(self._create_environment(name))
+        await self._changes.run(self._create_environment(name))
 
     async def _create_environment(self, name: str) -> None:
         async with self._lock:
@@ -200,7 +201,7 @@ class Clusters:
 
     async def delete_environment(self, name: str) -> None:
         """Remove an environment that has no clusters. Raises `InvalidRequest` and its kinds."""
-        await self._undivided(self._delete_environment(name))
+        await self._changes.run(self._delete_environment(name))
 
     async def _delete_environment(self, name: str) -> None:
         async with self._lock:
@@ -221,10 +222,3 @@ class Clusters:
             return await self._database.transaction(script)
         except OutcomeUnknown:
             return await self._database.transaction(script)
-
-    async def _undivided(self, work: Coroutine[object, object, T]) -> T:
-        # A connection that closes cancels its request; durable and in memory must not come apart by that.
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)

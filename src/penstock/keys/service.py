@@ -8,8 +8,8 @@ The key service may be far away, or away: it is asked a few times with a time-ou
 for a moment everybody gets it at once. Clusters whose current key is not there are `locked`; a task goes on asking
 until none is, and until every master key that is to be destroyed has been.
 
-Changes are decided, made durable, and only then true here. Erasing is true in two steps: first nobody gets a key any
-more, then the master key is destroyed, however often that takes asking.
+Changes are decided, made durable, and only then true here; a caller who goes away stops none. Erasing is true in two
+steps: first nobody gets a key any more, then the master key is destroyed, however often that takes asking.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.pauses import Pauses
 from penstock.base.randomness import Randomness
+from penstock.base.undivided import Undivided
 from penstock.keys import store, transitions
 from penstock.keys.model import (
     SECRET_BYTES,
@@ -81,7 +82,7 @@ class DataKeys:
         self._cached: OrderedDict[int, DataKey] = OrderedDict()
         self._fetching: dict[int, asyncio.Task[DataKey]] = {}
         self._quiet_until: dict[str, float] = {}
-        self._changing = asyncio.Lock()
+        self._changing, self._changes = asyncio.Lock(), Undivided()
         self._revision = 0
         """Another number after every change, so that what was read before one is known to be outdated."""
         self._tried = asyncio.Event()
@@ -106,6 +107,7 @@ class DataKeys:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+        await self._changes.abandon()
 
     # ---- using keys ------------------------------------------------------------------------------------------
 
@@ -201,6 +203,9 @@ class DataKeys:
 
     async def encrypt(self, cluster_id: int) -> bool:
         """From now on, what a cluster writes is sealed; False if that was so before."""
+        return await self._changes.run(self._encrypt(cluster_id))
+
+    async def _encrypt(self, cluster_id: int) -> bool:
         async with self._changing:
             transitions.check_stays(self.stays(cluster_id))
             if cluster_id in self.clusters:
@@ -226,6 +231,9 @@ class DataKeys:
 
     async def rotate(self, cluster_id: int) -> None:
         """Seal what is written from now on by a new data key."""
+        await self._changes.run(self._rotate(cluster_id))
+
+    async def _rotate(self, cluster_id: int) -> None:
         async with self._changing:
             before = transitions.check_usable(self.clusters.get(cluster_id))
             new, secret = await self._new_key(cluster_id, before.master_key_id)
@@ -238,6 +246,9 @@ class DataKeys:
 
     async def rewrap(self, cluster_id: int) -> None:
         """Wrap all data keys of a cluster by a new master key, and destroy the old one."""
+        await self._changes.run(self._rewrap(cluster_id))
+
+    async def _rewrap(self, cluster_id: int) -> None:
         async with self._changing:
             before = transitions.check_usable(self.clusters.get(cluster_id))
             transitions.rewrapped(before, before.master_key_id)  # Before a master key is made for nothing.
@@ -259,6 +270,9 @@ class DataKeys:
 
         If it has not, it goes on being asked. Nobody gets a key either way.
         """
+        return await self._changes.run(self._erase(cluster_id))
+
+    async def _erase(self, cluster_id: int) -> bool:
         async with self._changing:
             await self._begin_erasing(cluster_id)
         await self._destroy_some(cluster_id)

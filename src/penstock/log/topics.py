@@ -11,13 +11,14 @@ When a commit's answer is lost the script runs again: all scripts of `topic_stor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest, OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid
+from penstock.base.undivided import Undivided
 from penstock.log import topic_configs, topic_names, topic_store
 from penstock.log.config_values import ConfigResource
 from penstock.log.model import Partition, Topic, TopicConfig
@@ -97,7 +98,7 @@ class Topics:
         """Called before a topic is deleted, which waits for it, and does not happen if it fails."""
         self.partition_limit: Callable[[int], float | None] = lambda cluster_id: None
         """How many partitions all topics of a virtual cluster may have together; None: any number."""
-        self._running: set[asyncio.Future[Any]] = set()
+        self._changes = Undivided()
         self._other_configs: dict[tuple[int, int, str], Overrides] = {}
         self._resolved_with = settings.start
         self._resolved: dict[tuple[tuple[str, str], ...], TopicConfig] = {}
@@ -108,7 +109,7 @@ class Topics:
 
     async def close(self) -> None:
         """Wait for the changes that are under way; their callers may be gone."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._changes.close()
 
     # ---- start ------------------------------------------------------------------------------------------------
 
@@ -181,14 +182,14 @@ class Topics:
 
     async def create(self, cluster_id: int, wanted: Sequence[NewTopic]) -> list[Topic | Refused]:
         """Create topics in one transaction; for each the topic or why not. One that is refused stops no other."""
-        return await self._undivided(self._create(cluster_id, wanted))
+        return await self._changes.run(self._create(cluster_id, wanted))
 
     async def ensure(self, cluster_id: int, names: Iterable[str]) -> list[Ensured]:
         """The topics of these names, created with the cluster's defaults where they are missing.
 
         Clients that ask for the same new topic at the same time find the one that the first of them made.
         """
-        return await self._undivided(self._ensure(cluster_id, list(names)))
+        return await self._changes.run(self._ensure(cluster_id, list(names)))
 
     def check_new(self, cluster_id: int, wanted: NewTopic) -> None:
         """Raise `Refused` unless such a topic could be created now."""
@@ -291,7 +292,7 @@ class Topics:
 
     async def add_partitions(self, topic: Topic, count: int) -> None:
         """Let a topic have `count` partitions; raise `Refused` when that is not more than it has."""
-        await self._undivided(self._add_partitions(topic, count))
+        await self._changes.run(self._add_partitions(topic, count))
 
     def check_partition_count(self, topic: Topic, count: int) -> None:
         """Raise `Refused` unless a topic could get that many partitions now."""
@@ -323,7 +324,7 @@ class Topics:
 
     async def trim(self, cluster_id: int, marks: Mapping[Partition, int]) -> None:
         """Remove the records below each offset: log starts move forward, durably first, and never back."""
-        await self._undivided(self._trim(cluster_id, marks))
+        await self._changes.run(self._trim(cluster_id, marks))
 
     async def _trim(self, cluster_id: int, marks: Mapping[Partition, int]) -> None:
         async with self._lock:
@@ -343,7 +344,7 @@ class Topics:
 
     async def delete(self, cluster_id: int, topics: Sequence[Topic]) -> None:
         """Delete topics in one transaction. One that is gone already is no error."""
-        await self._undivided(self._delete(cluster_id, topics))
+        await self._changes.run(self._delete(cluster_id, topics))
 
     async def _delete(self, cluster_id: int, topics: Sequence[Topic]) -> None:
         async with self._lock:
@@ -374,7 +375,7 @@ class Topics:
 
     async def alter_topic(self, topic: Topic, change: Change, *, validate_only: bool = False) -> None:
         """Change a topic's overrides; raise `Refused` and change nothing when the result is not allowed."""
-        await self._undivided(self._alter_topic(topic, change, validate_only))
+        await self._changes.run(self._alter_topic(topic, change, validate_only))
 
     async def _alter_topic(self, topic: Topic, change: Change, validate_only: bool) -> None:
         async with self._lock:
@@ -411,7 +412,7 @@ class Topics:
 
     async def alter_broker(self, cluster_id: int, name: str, change: Change, *, validate_only: bool = False) -> None:
         """Change the dynamic settings of all brokers (`""`) or of one, and with them the defaults of topics."""
-        await self._undivided(self._alter_broker(cluster_id, name, change, validate_only))
+        await self._changes.run(self._alter_broker(cluster_id, name, change, validate_only))
 
     async def _alter_broker(self, cluster_id: int, name: str, change: Change, validate_only: bool) -> None:
         def checked(before: Overrides) -> Overrides:
@@ -433,7 +434,7 @@ class Topics:
         self, cluster_id: int, kind: ConfigResource, name: str, change: Change, *, validate_only: bool = False
     ) -> None:
         """Change what is set for a group or a client metrics subscription."""
-        await self._undivided(self._alter_other(cluster_id, kind, name, change, validate_only))
+        await self._changes.run(self._alter_other(cluster_id, kind, name, change, validate_only))
 
     async def _alter_other(
         self, cluster_id: int, kind: ConfigResource, name: str, change: Change, validate_only: bool
@@ -460,13 +461,6 @@ class Topics:
             return await self._database.transaction(script, locking=locking)
         except OutcomeUnknown:
             return await self._database.transaction(script, locking=locking)
-
-    async def _undivided(self, work: Coroutine[object, object, T]) -> T:
-        # A connection that closes cancels its request; durable and in memory must not come apart by that.
-        task = asyncio.ensure_future(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
 
 
 async def _nothing_to_do(topic: Topic) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from penstock.base.errors import OutcomeUnknown
+from penstock.base.undivided import Undivided
 from penstock.log.refusals import Refused
 from penstock.metadata.database import Script
 from penstock.quotas import store, transitions
@@ -40,7 +41,7 @@ class Quotas:
         self._tables: dict[int, Table] = {}
         self._version = -1
         self._lock = asyncio.Lock()
-        self._running: set[asyncio.Future[Any]] = set()
+        self._changes = Undivided()
         self.on_change: Callable[[], None] = lambda: None
         """Called after the limits of some virtual cluster have changed."""
 
@@ -68,7 +69,7 @@ class Quotas:
 
     async def close(self) -> None:
         """Wait for the changes that are under way; their callers may be gone."""
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._changes.close()
 
     def table(self, cluster_id: int) -> Table:
         """All limits of a virtual cluster."""
@@ -83,10 +84,7 @@ class Quotas:
         self, cluster_id: int, changes: Sequence[Change], *, validate_only: bool = False
     ) -> Sequence[Refused | None]:
         """Change limits; for each change why not, or None."""
-        task = asyncio.ensure_future(self._alter(cluster_id, changes, validate_only))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return await asyncio.shield(task)
+        return await self._changes.run(self._alter(cluster_id, changes, validate_only))
 
     async def _alter(self, cluster_id: int, changes: Sequence[Change], validate_only: bool) -> Sequence[Refused | None]:
         async with self._lock:
