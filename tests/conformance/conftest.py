@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from fixtures.guests import admin, authorizing, guest, open_at, secret, stranger  # noqa: F401
+from fixtures.kafka_tools import ToolRunner
 from fixtures.wire import Wire
+
+
+@pytest.fixture(scope="session")
+def tools() -> Iterator[ToolRunner]:
+    """The process that Kafka's tools run in, one after the other."""
+    with ToolRunner() as runner:
+        yield runner
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from fixtures import programs
+from fixtures.kafka_tools import ToolRunner
 from fixtures.secured import PASSWORD, USER, Secured
 from fixtures.wire import Wire
 
@@ -202,26 +201,22 @@ def test_without_a_key_there_are_none(tmp_path_factory: pytest.TempPathFactory) 
     assert secured.server.stop() == 0
 
 
-def test_kafkas_own_tool(secured: Secured) -> None:
+def test_kafkas_own_tool(secured: Secured, tools: ToolRunner) -> None:
     admin = str(secured.properties("SASL_SSL", "SCRAM-SHA-512"))
     where = ("--bootstrap-server", secured.at("SASL_SSL"), "--command-config")
 
-    def run(main: str, *words: str) -> str:
-        command = programs.kafka_tool(main, *words)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
     tokens = "org.apache.kafka.tools.DelegationTokenCommand"
-    made = run(tokens, "--create", "--max-life-time-period", "-1", "--renewer-principal", "User:bob", *where, admin)
+    made = tools.run(
+        tokens, "--create", "--max-life-time-period", "-1", "--renewer-principal", "User:bob", *where, admin
+    )
     found = re.search(rf"^(\S+)\s+(\S+)\s+User:{USER}", made, re.MULTILINE)
     assert found is not None, made
     token_id, hmac = found.groups()
     module = "org.apache.kafka.common.security.scram.ScramLoginModule"
     login = f'{module} required username="{token_id}" password="{hmac}" tokenauth="true";'
     holder = str(secured.properties("SASL_SSL", "SCRAM-SHA-512", sasl_jaas_config=login))
-    run("org.apache.kafka.tools.TopicCommand", "--list", *where, holder)
-    assert token_id in run(tokens, "--describe", "--owner-principal", f"User:{USER}", *where, admin)
-    run(tokens, "--renew", "--renew-time-period", "-1", "--hmac", hmac, *where, admin)
-    run(tokens, "--expire", "--expiry-time-period", "-1", "--hmac", hmac, *where, admin)
-    assert token_id not in run(tokens, "--describe", "--owner-principal", f"User:{USER}", *where, admin)
+    tools.run("org.apache.kafka.tools.TopicCommand", "--list", *where, holder)
+    assert token_id in tools.run(tokens, "--describe", "--owner-principal", f"User:{USER}", *where, admin)
+    tools.run(tokens, "--renew", "--renew-time-period", "-1", "--hmac", hmac, *where, admin)
+    tools.run(tokens, "--expire", "--expiry-time-period", "-1", "--hmac", hmac, *where, admin)
+    assert token_id not in tools.run(tokens, "--describe", "--owner-principal", f"User:{USER}", *where, admin)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from threading import Timer
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from fixtures import programs
+from fixtures.kafka_tools import RUN_TIMEOUT_S, ToolRunner
 from fixtures.streams_members import AT_ONCE, Member, set_config, topology
 from fixtures.waiting import eventually
 from fixtures.wire import Wire
@@ -51,16 +49,8 @@ BROKER_FIRST = ("features", "metadata-quorum", "transactions")
 """They want to know where the broker is before anything else."""
 OWN_PROCESS = ("verifiable-consumer", "verifiable-producer")
 """They finish their work when Java ends."""
-RUN_TIMEOUT_S = 120
 
 Tool = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def tools() -> Iterator[ToolRunner]:
-    """The process that tools run in, one after the other."""
-    with ToolRunner() as runner:
-        yield runner
 
 
 @pytest.fixture
@@ -82,40 +72,6 @@ def _run_alone(name: str, *words: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
     assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-class ToolRunner:
-    """A process that runs one tool after the other, which saves starting each of them."""
-
-    def __enter__(self) -> Self:
-        self._errors = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            programs.java("Tools"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
-        )
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
-
-    def run(self, tool: str, *words: str, stdin: str = "", code: int = 0) -> str:
-        """What a tool printed. It must exit with the expected code."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        line = b" ".join(base64.b64encode(word.encode()) for word in (tool, stdin, *words))
-        watchdog = Timer(RUN_TIMEOUT_S, self._process.kill)
-        watchdog.start()
-        self._process.stdin.write(line + b"\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        watchdog.cancel()
-        self._errors.seek(0)
-        assert answer, f"{tool} took longer than {RUN_TIMEOUT_S} s, or ended Java\n{self._errors.read()[-3000:]!r}"
-        got, _, printed = answer.strip().partition(b" ")
-        text = base64.b64decode(printed).decode()
-        assert int(got) == code, f"exit code {int(got)}\n{text}"
-        return text
 
 
 @pytest.fixture

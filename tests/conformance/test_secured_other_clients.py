@@ -6,12 +6,12 @@ client is tried with Kafka's tools.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from fixtures import programs
+from fixtures.kafka_tools import ToolRunner
 from fixtures.programs import outcomes
 from fixtures.secured import PASSWORD, USER, Secured
 
@@ -63,19 +63,12 @@ def test_kafkajs(secured: Secured, subtests: pytest.Subtests) -> None:
     _all_well(subtests, ["node", "checks.mjs", secured.at("SASL_SSL")], login, programs.node())
 
 
-def _tool(main: str, *words: str) -> str:
-    command = programs.kafka_tool(main, *words)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.parametrize(
     ("protocol", "mechanism"),
     [("SSL", ""), ("SASL_PLAINTEXT", "PLAIN"), ("SASL_PLAINTEXT", "SCRAM-SHA-256"), ("SASL_SSL", "PLAIN")],
 )
 def test_java_over_every_protocol(
-    secured: Secured, fresh_name: Callable[..., str], protocol: str, mechanism: str
+    secured: Secured, tools: ToolRunner, fresh_name: Callable[..., str], protocol: str, mechanism: str
 ) -> None:
     more = {}
     if protocol == "SSL":
@@ -84,28 +77,26 @@ def test_java_over_every_protocol(
     properties, topic = str(secured.properties(protocol, mechanism, **more)), fresh_name()
     where = ("--bootstrap-server", secured.at(protocol))
     sizes = ("--num-records", "500", "--record-size", "1000", "--throughput", "-1")
-    _tool(PRODUCER, "--topic", topic, *sizes, *where, "--command-config", properties)
-    read = _tool(
+    tools.run(PRODUCER, "--topic", topic, *sizes, *where, "--command-config", properties)
+    read = tools.run(
         CONSUMER, "--topic", topic, "--from-beginning", "--max-messages", "500", *where, "--command-config", properties
     )
-    assert len(read.splitlines()) == 500
+    assert sum(len(line) == 1000 for line in read.splitlines()) == 500
 
 
-def test_users_are_made_with_kafkas_own_tool(secured: Secured) -> None:
+def test_users_are_made_with_kafkas_own_tool(secured: Secured, tools: ToolRunner) -> None:
     admin = str(secured.properties("SASL_SSL", "SCRAM-SHA-512"))
     where = ("--bootstrap-server", secured.at("SASL_SSL"), "--command-config", admin, "--entity-type", "users")
     for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
         added = f"{mechanism}=[iterations=4096,password=of frank]"
-        _tool(CONFIGS, *where, "--alter", "--add-config", added, "--entity-name", "frank")
-    described = _tool(CONFIGS, *where, "--describe", "--entity-name", "frank")
+        tools.run(CONFIGS, *where, "--alter", "--add-config", added, "--entity-name", "frank")
+    described = tools.run(CONFIGS, *where, "--describe", "--entity-name", "frank")
     assert "SCRAM-SHA-256=iterations=4096" in described
     assert "SCRAM-SHA-512=iterations=4096" in described
     login = 'org.apache.kafka.common.security.scram.ScramLoginModule required username="frank" password="of frank";'
     frank = str(secured.properties("SASL_SSL", "SCRAM-SHA-256", sasl_jaas_config=login))
     topics = ("org.apache.kafka.tools.TopicCommand", "--list", "--bootstrap-server", secured.at("SASL_SSL"))
-    _tool(*topics, "--command-config", frank)
-    _tool(CONFIGS, *where, "--alter", "--delete-config", "SCRAM-SHA-256", "--entity-name", "frank")
-    command = programs.kafka_tool(*topics, "--command-config", frank)
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert refused.returncode != 0
-    assert "invalid credentials with SASL mechanism SCRAM-SHA-256" in refused.stdout + refused.stderr
+    tools.run(*topics, "--command-config", frank)
+    tools.run(CONFIGS, *where, "--alter", "--delete-config", "SCRAM-SHA-256", "--entity-name", "frank")
+    refused = tools.run(*topics, "--command-config", frank, code=1)
+    assert "invalid credentials with SASL mechanism SCRAM-SHA-256" in refused
