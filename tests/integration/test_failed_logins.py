@@ -30,7 +30,7 @@ async def agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Agent]:
     settings = {"connection.failed.authentication.delay.ms": str(int(DELAY_S * 1000))}
     agent = Agent(UpOptions(data_dir=None, listeners=(listener,), settings=settings))
     await agent.start()
-    await agent.identities.set_password(DEFAULT_CLUSTER_ID, "alice", "right")
+    await agent.access.identities.set_password(DEFAULT_CLUSTER_ID, "alice", "right")
     yield agent
     await agent.stop()
 
