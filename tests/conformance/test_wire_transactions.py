@@ -13,11 +13,13 @@ from fixtures.wire import Wire, batch, records_of
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import add_partitions_to_txn as adding
-from penstock.wire.messages import offset_fetch
+from penstock.wire.messages import offset_commit, offset_fetch
 from penstock.wire.messages import txn_offset_commit as committing
 from penstock.wire.messages import write_txn_markers as marking
 from penstock.wire.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
 from penstock.wire.messages.api_versions import ApiVersionsRequest
+from penstock.wire.messages.delete_groups import DeleteGroupsRequest
+from penstock.wire.messages.delete_topics import DeleteTopicsRequest
 from penstock.wire.messages.describe_producers import DescribeProducersRequest, TopicRequest
 from penstock.wire.messages.describe_transactions import DescribeTransactionsRequest
 from penstock.wire.messages.end_txn import EndTxnRequest
@@ -404,6 +406,93 @@ def test_offsets_of_version_1(producer: Producer, topic: str, fresh_name: Callab
     assert producer.commit_offset(group, topic, 8, version=1) == 0
     assert producer.end(commit=True, version=3).error_code == 0
     assert stable_offset(wire, group, topic, stable=True) == (0, 8)
+
+
+def commit_offset(wire: Wire, group: str, topic: str, offset: int) -> int:
+    """OffsetCommit of the group itself."""
+    partition = offset_commit.OffsetCommitRequestPartition(partition_index=0, committed_offset=offset)
+    asked = offset_commit.OffsetCommitRequestTopic(name=topic, partitions=[partition])
+    request = offset_commit.OffsetCommitRequest(group_id=group, generation_id_or_member_epoch=-1, topics=[asked])
+    return int(wire.call(ApiKey.OFFSET_COMMIT, 8, request).topics[0].partitions[0].error_code)
+
+
+def test_a_relay_finds_its_offsets_after_each_end(
+    producer: Producer, topic: str, topic_id: bytes, fresh_name: Callable[..., str]
+) -> None:
+    wire, group, last = producer.wire, fresh_name(), -1
+    for number in range(12):
+        commits = number % 3 > 0
+        assert producer.send(topic_id, b"relayed").error_code == 0
+        assert producer.commit_offset(group, topic, number) == 0
+        assert stable_offset(wire, group, topic, stable=True)[0] == E.UNSTABLE_OFFSET_COMMIT
+        assert stable_offset(wire, group, topic, stable=False) == (0, last)
+        assert producer.end(commit=commits).error_code == 0
+        last = number if commits else last
+        assert stable_offset(wire, group, topic, stable=True) == (0, last)
+
+
+def test_what_a_group_commits_itself_meanwhile_stays(
+    producer: Producer, topic: str, fresh_name: Callable[..., str]
+) -> None:
+    wire, group = producer.wire, fresh_name()
+    for overtaken in (True, False, True):
+        if not overtaken:
+            assert commit_offset(wire, group, topic, 40) == 0
+        assert producer.commit_offset(group, topic, 50) == 0
+        if overtaken:
+            assert commit_offset(wire, group, topic, 60) == 0
+        assert producer.end(commit=True).error_code == 0
+        assert stable_offset(wire, group, topic, stable=True) == (0, 60 if overtaken else 50)
+
+
+def test_offsets_go_with_their_group_and_their_topic(
+    producer: Producer, topic: str, fresh_name: Callable[..., str]
+) -> None:
+    """They are gone for good, and the transaction that they were part of can be committed."""
+    wire, group, other = producer.wire, fresh_name(), fresh_name()
+    gone = fresh_name()
+    wire.create_topic(gone)
+    for _ in range(2):
+        for asked in (topic, gone):
+            assert producer.commit_offset(group, asked, 7) == 0
+            assert producer.commit_offset(other, asked, 8) == 0
+    deleted = wire.call(ApiKey.DELETE_GROUPS, 2, DeleteGroupsRequest(groups_names=[group]))
+    assert deleted.results[0].error_code == 0
+    request = DeleteTopicsRequest(topic_names=[gone], timeout_ms=10_000)
+    assert wire.call(ApiKey.DELETE_TOPICS, 5, request).responses[0].error_code == 0
+    assert stable_offset(wire, group, topic, stable=True) == (0, -1)
+    assert stable_offset(wire, other, topic, stable=True)[0] == E.UNSTABLE_OFFSET_COMMIT
+    assert producer.end(commit=True).error_code == 0
+    assert stable_offset(wire, group, topic, stable=True) == (0, -1)
+    assert stable_offset(wire, other, topic, stable=True) == (0, 8)
+    everything = offset_fetch.OffsetFetchRequest(
+        groups=[offset_fetch.OffsetFetchRequestGroup(group_id=name, topics=None) for name in (group, other)]
+    )
+    found = wire.call(ApiKey.OFFSET_FETCH, 8, everything).groups
+    assert [[one.name for one in answer.topics] for answer in found] == [[], [topic]]
+
+
+def test_more_offsets_than_a_record_can_tell(producer: Producer, fresh_name: Callable[..., str]) -> None:
+    wire, group, topic = producer.wire, fresh_name(), fresh_name()
+    wire.create_topic(topic, partitions=30)
+    for offset in (1, 2):
+        asked = committing.TxnOffsetCommitRequestTopic(
+            name=topic,
+            partitions=[
+                committing.TxnOffsetCommitRequestPartition(
+                    partition_index=index, committed_offset=offset, committed_metadata="m" * 4_000
+                )
+                for index in range(30)
+            ],
+        )
+        request = committing.TxnOffsetCommitRequest(
+            transactional_id=producer.name, group_id=group, producer_id=producer.id, producer_epoch=producer.epoch,
+            topics=[asked],
+        )  # fmt: skip
+        answer = wire.call(ApiKey.TXN_OFFSET_COMMIT, 5, request)
+        assert {one.error_code for one in answer.topics[0].partitions} == {0}
+        assert producer.end(commit=True).error_code == 0
+        assert set(wire.committed(group, [(topic, index) for index in range(30)]).values()) == {offset}
 
 
 def test_offsets_that_are_refused(producer: Producer, topic: str, fresh_name: Callable[..., str]) -> None:

@@ -64,8 +64,45 @@ async def test_what_commit_records_tell_of_ids_is_stored(database: Any) -> None:
     for _ in range(2):
         await database.transaction(lambda: store.redo(changes))
     assert sorted(await database.read(store.load), key=lambda txn: txn.key) == [ended, PLAIN]
-    with pytest.raises(CorruptData):
-        list(store.unpack_states(b"\x03"))
+    for nonsense in (b"\x04", b"\x03\x00", b"\x03" + b"\xff" * 20):
+        with pytest.raises(CorruptData):
+            store.unpack_told(nonsense)
+
+
+async def test_what_commit_records_tell_of_offsets_is_stored(database: Any) -> None:
+    """In the order of the records, and in order with what the group commits itself in between."""
+    name = "group \0 grüp"
+    noted = replace(offset(-1, 100), leader_epoch=7, metadata="métadata\0")
+    told = store.Told(
+        (ORDERS, PLAIN),
+        (((1, name), 2**40, {(TOPIC, 3): noted, (b"u" * 16, 2**31 - 1): offset(2**62)}), ((2, "g"), 5, {})),
+        ((1, 2**40, True), (2, 5, False)),
+    )
+    assert store.unpack_told(store.pack_told(told)) == told
+    assert store.unpack_told(store.pack_told(store.Told(ended=[(1, 4, False)]))).ended == ((1, 4, False),)
+
+    def waits(value: int, *partitions: int, at: int = 0) -> bytes:
+        offsets = {(TOPIC, partition): offset(value, at) for partition in partitions}
+        return store.pack_told(store.Told(pending=[(GROUP, OWNER.producer_id, offsets)]))
+
+    def ends(*, commit: bool) -> bytes:
+        return store.pack_told(store.Told([ORDERS], ended=[(1, OWNER.producer_id, commit)]))
+
+    await write(database, GroupStored(Group(stored=True)), OffsetsCommitted({(TOPIC, 1): offset(1, 50)}))
+    await database.transaction(lambda: store.redo([waits(5, 0, 1), ends(commit=True), waits(6, 0), ends(commit=False)]))
+    assert await committed(database) == {0: 5, 1: 5}
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+    await database.transaction(lambda: store.redo([waits(7, 0, 1, 2)]))
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == {(TOPIC, number) for number in range(3)}
+    changes = group_store.fold([(GROUP, OffsetsCommitted({(TOPIC, 1): offset(8, 1)}))])
+    await database.transaction(lambda: group_store.write(changes, may_be_pending=[GROUP]))
+    await database.transaction(lambda: store.redo([ends(commit=True)]))
+    assert await committed(database) == {0: 7, 1: 8, 2: 7}
+    assert await database.read(store.load) == [ORDERS]
+    await database.transaction(lambda: store.redo([waits(9, 0)]))
+    await write(database, GroupDeleted())
+    await database.transaction(lambda: store.redo([ends(commit=True)]))
+    assert await committed(database) == {}
 
 
 def test_commit_records_tell_ids_of_any_size() -> None:

@@ -12,6 +12,7 @@ from fixtures.wire import Wire, batch
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import txn_offset_commit as committing
+from penstock.wire.messages.delete_groups import DeleteGroupsRequest
 from penstock.wire.messages.delete_topics import DeleteTopicsRequest
 from penstock.wire.messages.describe_transactions import DescribeTransactionsRequest
 from penstock.wire.messages.end_txn import EndTxnRequest
@@ -100,6 +101,41 @@ def test_an_open_transaction_goes_on_after_a_restart(server: Server) -> None:
     with Wire(server.bootstrap) as wire:
         assert one.end(wire, commit=True) == ErrorCode.INVALID_TXN_STATE
         assert one.end(wire, commit=False) == 0
+        assert server.stop() == 0
+
+
+def test_offsets_are_there_after_each_kill(server: Server) -> None:
+    """Whatever was answered last before it: offsets, an end, or the deletion of their group."""
+    one, places = Producer("one"), [("orders", 0)]
+    with Wire(server.bootstrap) as wire:
+        orders = wire.create_topic("orders")
+        one.init(wire)
+        for offset in range(3):
+            assert one.send_offset(wire, "group", "orders", offset) == 0
+    server.kill()
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        assert wire.committed("group", places) == {("orders", 0): -1}
+        assert one.send(wire, orders, b"a") == 0
+        assert one.end(wire, commit=True) == 0
+        assert wire.committed("group", places) == {("orders", 0): 2}
+        for offset in (5, 6):
+            assert one.send(wire, orders, b"b") == 0
+            assert one.send_offset(wire, "group", "orders", offset) == 0
+            assert one.end(wire, commit=offset == 5) == 0
+        assert one.send_offset(wire, "group", "orders", 7) == 0
+    server.kill()
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        assert wire.committed("group", places) == {("orders", 0): 5}
+        assert one.send_offset(wire, "group", "orders", 8) == 0
+        deleted = wire.call(ApiKey.DELETE_GROUPS, 2, DeleteGroupsRequest(groups_names=["group"]))
+        assert deleted.results[0].error_code == 0
+        assert one.end(wire, commit=True) == 0
+    server.kill()
+    server.start()
+    with Wire(server.bootstrap) as wire:
+        assert wire.committed("group", places) == {("orders", 0): -1}
         assert server.stop() == 0
 
 

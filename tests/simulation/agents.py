@@ -178,10 +178,13 @@ class SimAgent:
             self._open_background(live, around.upkeep)
         if around.epoch is not None:
             self.watching = asyncio.get_running_loop().create_task(self.follower.watch())
+        path, database, passage = self.commit_path, around.database, None
+        if isinstance(path, RecordFirstCommitPath):
+            database, passage = path.up_to_date, self.transactions
         self.groups = GroupService(
-            database=around.database, topics=self.registry, settings=GroupSettings.of(self.settings),
+            database=database, topics=self.registry, settings=GroupSettings.of(self.settings),
             holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms,
-            randomness=around.randomness,
+            randomness=around.randomness, passage=passage, catch_up=path.store_changes,
         )  # fmt: skip
         await self.groups.open()
         await self._open_share(self.settings)

@@ -52,6 +52,7 @@ from penstock.log import (
     roll_forward,
     shared_commit_path,
     topic_store,
+    trailing_rows,
     usage,
     writer,
 )
@@ -175,20 +176,31 @@ def what_records_tell_of_transactions_is_forgotten(patch: pytest.MonkeyPatch) ->
     patch.setattr(transaction_store, "redo", nothing)
 
 
-def offsets_do_not_wait_for_ends_on_their_way(patch: pytest.MonkeyPatch) -> None:
-    """The database is asked whether a transaction goes on before it knows of its end, and nobody hears that it says
-    no."""
+def groups_do_not_begin_with_what_records_have_told(patch: pytest.MonkeyPatch) -> None:
+    """The database is asked whether a transaction goes on before it knows of its beginning, and nobody hears that it
+    says no."""
     write = groups_store.GroupJournal.write
-
-    async def nothing(*args: object) -> None:
-        pass
 
     async def unheard(self, records):
         await write(self, records)
         return ()
 
-    patch.setattr(TransactionService, "_settle", nothing)
+    patch.setattr(
+        trailing_rows.UpToDateDatabase, "transaction", lambda self, script: self._database.transaction(script)
+    )
     patch.setattr(groups_store.GroupJournal, "write", unheard)
+
+
+def readers_of_offsets_do_not_wait_for_rows(patch: pytest.MonkeyPatch) -> None:
+    async def nothing(self: RecordFirstCommitPath) -> None:
+        return None
+
+    patch.setattr(RecordFirstCommitPath, "store_changes", nothing)
+
+
+def records_tell_no_offsets(patch: pytest.MonkeyPatch) -> None:
+    """What becomes of offsets is left out when the rows follow."""
+    patch.setattr(transaction_store, "move_offsets", lambda pending, ended: iter(()))
 
 
 def objects_are_not_durable_when_named(patch: pytest.MonkeyPatch) -> None:
@@ -361,10 +373,11 @@ def aborts_have_no_markers(patch: pytest.MonkeyPatch) -> None:
 
 
 def offsets_do_not_wait_for_the_end(patch: pytest.MonkeyPatch) -> None:
-    def at_once(key, owner, offsets, overtaken):
+    def at_once(key, producer_id, offsets, overtaken=()):
         yield groups_store._upsert_offsets(key, sorted(offsets.items(), key=groups_store._partition))
 
-    patch.setattr(groups_store, "_add_pending", at_once)
+    for module in (groups_store, transaction_store):
+        patch.setattr(module, "add_pending", at_once)
 
 
 def offsets_are_committed_after_the_records(patch: pytest.MonkeyPatch) -> None:
@@ -650,7 +663,9 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (failed_writes_are_not_made_void, LOG),
     (records_are_not_rolled_forward, LOG),
     (what_records_tell_of_transactions_is_forgotten, TRANSACTIONS),
-    (offsets_do_not_wait_for_ends_on_their_way, TRANSACTIONS),
+    (groups_do_not_begin_with_what_records_have_told, TRANSACTIONS),
+    (readers_of_offsets_do_not_wait_for_rows, TRANSACTIONS),
+    (records_tell_no_offsets, TRANSACTIONS),
     (objects_are_not_durable_when_named, LOG),
     (batches_are_cut, LOG),
     (space_is_released_before_the_commit, COMPACTION),

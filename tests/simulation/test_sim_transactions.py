@@ -93,6 +93,8 @@ async def transact_under_faults(world: World) -> None:
     check_log(world, await read_logs(world, "orders", partitions))
     if any(fetched.aborted for fetched in world.history.fetches):
         world.marks.reach("aborted batches read")
+    if not all(commit.entries for commit in world.witness.commits(world.database)):
+        world.marks.reach("offsets alone told by a record")
     if world.database._connection.execute("SELECT COUNT(*) FROM aborted_txn").fetchone()[0]:
         world.marks.reach("aborted transactions stored")
 
@@ -181,7 +183,7 @@ async def check(world: World, partitions: list[PartitionKey], producers: list[Tr
         "killed", "connection cut", "database: before", "database: after", "database: crash before",
         "database: crash after", "application restarted", "epoch raised by its producer",
         "end of a transaction not known", "aborted batches read", "aborted transactions stored",
-        "zombie refused",
+        "zombie refused", "offsets alone told by a record",
     )
 )  # fmt: skip
 async def test_transactions_are_all_or_nothing(world: World) -> None:

@@ -291,7 +291,7 @@ class TransactionalProducer(Producer):
         if error is ErrorCode.NOT_COORDINATOR:
             self.world.marks.reach("another coordinator")
             asked.give_up()
-        if self._may_time_out and error is ErrorCode.INVALID_PRODUCER_EPOCH:
+        if self._may_time_out and error in (ErrorCode.INVALID_PRODUCER_EPOCH, ErrorCode.PRODUCER_FENCED):
             raise _GaveUp
         assert error is ErrorCode.NONE or error in TRY_AGAIN, f"{self.name}: {error!r} at {what}"
         return error is ErrorCode.NONE

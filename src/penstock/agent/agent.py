@@ -131,8 +131,8 @@ class Agent:
         self.access = await open_access(stores, settings, self.listeners, clock=clock, randomness=randomness)
         closing.push_async_callback(self.access.acls.close)
         self.coordinators = await open_groups(
-            stores, self.log, self.topics, self.clusters, settings=settings, clock=clock, randomness=randomness,
-            closing=closing,
+            stores, self.log, self.topics, self.clusters, self.transactions, settings=settings, clock=clock,
+            randomness=randomness, closing=closing,
         )  # fmt: skip
         self.topics.before_deletion = self.transactions.keep_open
         await self._open_quotas()
@@ -143,6 +143,8 @@ class Agent:
         )  # fmt: skip
         self._open_audit()
         await self.transactions.open()
+        # Before groups: they finish what they have begun.
+        closing.callback(self.transactions.close)
         self._listen()
         self.ready = True
 

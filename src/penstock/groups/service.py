@@ -106,6 +106,10 @@ async def _nothing(key: Key) -> None:
     """What happens when nobody wants to know."""
 
 
+async def _at_once() -> None:
+    """The database knows everything as soon as anybody does."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedGroup:
     """A group in a list."""
@@ -130,10 +134,14 @@ class GroupService:
         clock: Clock,
         alarms: Alarms,
         randomness: Randomness,
+        passage: store.Passage | None = None,
+        catch_up: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self._database, self._topics, self.settings = database, topics, settings
         self._clock, self._randomness = clock, randomness
-        journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms)
+        self._catch_up = catch_up
+        """Returns when the database has what became of offsets of transactions until now."""
+        journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms, passage=passage)
         self._configs = configs or NoConfigs()
         self._topic_versions: dict[int, int] = {}
         self._resolving: dict[Key, asyncio.Task[None]] = {}
@@ -310,11 +318,13 @@ class GroupService:
     async def offsets(self, key: Key) -> dict[TopicPartition, Offset]:
         """All committed offsets of a group; of an unknown group: none. Sees every commit decided before."""
         await self._runner.settled(key)
+        await self._catch_up()
         return await self._database.read(lambda: store.offsets_of(key))
 
     async def stable_offsets(self, key: Key) -> tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]:
         """The same, and for which partitions a transaction that has not ended may change that."""
         await self._runner.settled(key)
+        await self._catch_up()
         return await self._database.read(lambda: store.offsets_and_pending(key))
 
     async def delete_offsets(self, key: Key, request: DeleteOffsets) -> DeleteOffsetsResult:
@@ -406,12 +416,14 @@ class GroupService:
     async def _page_with_old_offsets(self, after: Key) -> list[Key]:
         now_ms = self._clock.now_ms()
         before_ms = now_ms - self.settings.offsets_retention_ms
+        await self._catch_up()
         return await self._database.read(
             lambda: store.with_old_offsets(after, empty_before_ms=before_ms, now_ms=now_ms, limit=_SWEEP_PAGE)
         )
 
     async def _expire_group(self, key: Key) -> int:
         _, revision = await self._runner.peek(key)
+        await self._catch_up()
         offsets, pending = await self._database.read(lambda: store.offsets_and_pending(key))
         if pending:
             return 0

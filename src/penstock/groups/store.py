@@ -3,15 +3,19 @@
 Offsets are not kept in memory. Commits go through the journal, guarded by the slot's epoch and in order with everything
 else that happens to the group; reads of offsets go straight to the database.
 
+Where one process owns the data, offsets of transactions have a quicker way (`Passage`), and so has what becomes of them
+when transactions end. The database learns of it later. So the database that the journal writes to begins each of its
+transactions with what it does not know yet, and who reads offsets waits until it knows (`GroupService`).
+
 Every script may run twice, because a conflict makes the port run it again; whether a transaction whose answer was lost
 has happened is found out by `GuardedWrites`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.coordination.guarded import GuardedWrites
@@ -135,7 +139,8 @@ def write(
             yield from _overtake(key, [partition for partition, _ in committed])
         for owner, offsets in change.pending.items():
             if (key[0], owner) in open_owners:
-                yield from _add_pending(key, owner, offsets, change.overtaken)
+                overtaken = {partition for one, partition in change.overtaken if one == owner}
+                yield from add_pending(key, owner.producer_id, offsets, overtaken)
     return frozenset(owners.keys() - open_owners)
 
 
@@ -170,11 +175,10 @@ def _overtake(key: Key, partitions: Iterable[TopicPartition]) -> Script[None]:
         )
 
 
-def _add_pending(
-    key: Key, owner: TransactionOwner, offsets: Mapping[TopicPartition, Offset],
-    overtaken: Container[tuple[TransactionOwner, TopicPartition]],
-) -> Script[None]:  # fmt: skip
-    """Let offsets wait for the end of a transaction."""
+def add_pending(
+    key: Key, producer_id: int, offsets: Mapping[TopicPartition, Offset], overtaken: Container[TopicPartition] = ()
+) -> Script[None]:
+    """Let offsets wait for the end of a producer's transaction."""
     for (topic_id, partition), offset in sorted(offsets.items(), key=_partition):
         # When transactions end, the newest of several offsets is the one with the latest time. Clocks may go back.
         latest = yield (
@@ -182,7 +186,7 @@ def _add_pending(
             " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4"
             " UNION ALL SELECT committed_ms FROM txn_offset WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3"
             " AND partition_index = $4 AND producer_id <> $5) AS earlier",
-            (*row_key(key), topic_id, partition, owner.producer_id),
+            (*row_key(key), topic_id, partition, producer_id),
         )
         earlier_ms = latest[0][0]
         committed_ms = offset.committed_ms if earlier_ms is None else max(offset.committed_ms, int(earlier_ms) + 1)
@@ -194,8 +198,8 @@ def _add_pending(
             " committed_offset = excluded.committed_offset, leader_epoch = excluded.leader_epoch,"
             " metadata = excluded.metadata, committed_ms = excluded.committed_ms, is_overtaken = excluded.is_overtaken",
             (
-                key[0], owner.producer_id, name_key(key[1]), topic_id, partition, offset.committed_offset,
-                offset.leader_epoch, offset.metadata, committed_ms, int((owner, (topic_id, partition)) in overtaken),
+                key[0], producer_id, name_key(key[1]), topic_id, partition, offset.committed_offset,
+                offset.leader_epoch, offset.metadata, committed_ms, int((topic_id, partition) in overtaken),
                 long_name(key[1]),
             ),
         )  # fmt: skip
@@ -384,13 +388,25 @@ def with_old_offsets(after: Key, *, empty_before_ms: int, now_ms: int, limit: in
 # --- Journal -------------------------------------------------------------------------------------------------------
 
 
+class Passage(Protocol):
+    """Makes offsets of transactions durable without the database."""
+
+    def takes(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
+        """Whether that is the better way for these now. Others have to wait meanwhile, whatever they want of groups."""
+
+    async def let_wait(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
+        """Let them wait for the ends of their transactions, all or nothing, in order; the numbers of those whose
+        transactions do not go on. Raises `Unavailable` when nothing of it happened."""
+
+
 class GroupJournal:
     """Makes decisions about groups durable, under the leases of their slots."""
 
     def __init__(
-        self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True
-    ) -> None:
-        self._database = database
+        self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
+        passage: Passage | None = None,
+    ) -> None:  # fmt: skip
+        self._database, self._passage = database, passage
         self._writes = GuardedWrites(database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases)
         self._pending: set[Key] = set()
         """Groups that have had offsets of transactions."""
@@ -409,12 +425,18 @@ class GroupJournal:
         self._writes.check(key)
         return await self._database.read(lambda: load_group(key))
 
-    async def write(self, records: Iterable[tuple[Key, Record]]) -> Sequence[int]:
-        """One guarded transaction. Returns or raises only when it is known what happened. Refused are offsets of
-        transactions that have ended; where that is not known, because the answer was lost, all of them."""
+    async def write(self, records: Iterable[tuple[Key, Record]]) -> Collection[int]:
+        """One guarded transaction, or nothing but offsets of transactions by their passage. Returns or raises only when
+        it is known what happened. Refused are offsets of transactions that have ended; where that is not known, because
+        the answer was lost, all of them."""
         written = list(records)
+        pending = [(key, record) for key, record in written if isinstance(record, OffsetsPending)]
+        self._pending.update(key for key, _ in pending)
+        if self._passage is not None and len(pending) == len(written) and self._passage.takes(pending):
+            for key, _ in pending:
+                self._writes.check(key)
+            return await self._passage.let_wait(pending)
         changes = fold(written)
-        self._pending.update(key for key, change in changes.items() if change.pending)
         left_out = await self._writes.write(changes, lambda: write(changes, may_be_pending=self._pending))
         if left_out is not None and not left_out:
             return ()

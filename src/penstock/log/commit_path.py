@@ -83,7 +83,7 @@ class CommitPath(Protocol):
         """Until the database has a row for every commit so far; the last one that it is known to have."""
 
     async def store_changes(self) -> None:
-        """Until the database has what every commit so far has changed."""
+        """Until the database has what every commit so far has changed. Raises `Unavailable` when it does not get it."""
 
     def close(self) -> None:
         """Do nothing more."""

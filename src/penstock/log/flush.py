@@ -3,7 +3,8 @@
 A *passenger* is a change of something else that must become durable in one transaction with the flush, and in order
 with it: the state of a transaction and the markers that end it. It decides when the flush is put together, on what is
 durable by then and on the batches that are in the flush already. Since the writer has one flush under way at a time,
-there is nothing else it could depend on. A flush may consist of passengers alone; without markers it needs no object.
+there is nothing else it could depend on. A flush may consist of passengers alone; without markers it needs no object,
+but it may be given one: where the object alone makes a commit, that is quicker than the database.
 
 Where several agents commit, what is durable by then may be more than is known here. So a passenger names the producers
 whose batches its decision rests on; if there are more of those, nothing of the flush happens and all of it is decided
@@ -174,6 +175,8 @@ class Flush:
     """What a commit record can tell of what passengers write; None if it cannot."""
     boarded: set[object] | None = None
     """Whatever passengers have touched: a second one who needs the same takes the next flush."""
+    is_hurried: bool = False
+    """Whether what passengers write is worth an object that holds nothing but its record."""
 
     def let_board(self) -> None:
         """There are passengers."""
@@ -183,6 +186,11 @@ class Flush:
     def is_empty(self) -> bool:
         """Whether there is nothing to make durable."""
         return not self.shares and not self.gathered
+
+    @property
+    def has_object(self) -> bool:
+        """Whether it is laid out: then it is a commit, if one without batches."""
+        return len(self.body) > 0
 
     @property
     def change(self) -> Change | None:
@@ -201,15 +209,14 @@ class Flush:
         """Whether a passenger of this flush has touched something."""
         return self.boarded is not None and key in self.boarded
 
-    def join(self, passenger: Passenger, *, producers: Iterable[int] = (), key: object = None) -> None:
+    def join(self, passenger: Passenger, *, producers: Iterable[int] = (), keys: Iterable[object] = ()) -> None:
         """Take a passenger in, with those on whose batches it rests and what nobody else may touch now."""
         assert self.passengers is not None
         assert self.producers is not None
         assert self.boarded is not None
         self.passengers.append(passenger)
         self.producers.update(producers)
-        if key is not None:
-            self.boarded.add(key)
+        self.boarded.update(keys)
 
     def gather(self, kind: type[Gathered], make: Callable[[], Gathered]) -> Gathered:
         """What passengers of a kind write; made for the first of them."""

@@ -20,13 +20,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Unavailable
+from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath, note
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.log.roll_forward import begin_life, secret_of
-from penstock.log.trailing_rows import CommitRow, TrailingRows
+from penstock.log.trailing_rows import CommitRow, TrailingRows, UpToDateDatabase
 from penstock.log.wal_record import CHANGE_BYTES_MAX, COMMITS, REFERRED, RecordHead, record_bytes_max, write_record
 from penstock.metadata.database import Database
 from penstock.storage.wal import WalLocation, WalStore
@@ -75,9 +75,18 @@ class RecordFirstCommitPath:
         return await self._database.store_rows()
 
     async def store_changes(self) -> None:
-        """Until the database has what every commit so far has changed."""
-        if self._rows.has_changes:
-            await self._rows.store()
+        """Until the database has what every commit so far has changed. Raises `Unavailable` when it does not get it."""
+        if not self._rows.has_changes:
+            return
+        try:
+            await self._rows.take_along(lambda connection: None)
+        except OutcomeUnknown as problem:
+            raise Unavailable("it is not known whether the database has what was committed") from problem
+
+    @property
+    def up_to_date(self) -> UpToDateDatabase:
+        """The database for whoever writes what commits change as well."""
+        return UpToDateDatabase(self._metadata, self._rows)
 
     def close(self) -> None:
         """Let the next start bring in what the database does not have."""

@@ -6,6 +6,8 @@ what happened.
 
 A commit may have changed something else as well, which its object tells too (`CommitRow.change`). That becomes true in
 the database with the row, by whoever inserts it and by nobody else: where the row is already, something newer may be.
+Whoever else writes what commits change does so through `UpToDateDatabase`: his transactions begin with the rows that
+wait, so they come after every commit that was made before them, as all who were answered have it.
 
 A timer is set by the first row that waits, and by nothing else. Memory is bounded: when `is_full`, commits have to go
 through the database, and take the rows that wait along.
@@ -25,7 +27,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from penstock.base.errors import CorruptData, PlatformError, Unavailable
 from penstock.base.pauses import Pauses
 from penstock.base.randomness import Randomness
-from penstock.metadata.database import Script
+from penstock.metadata.database import Database, Script
 from penstock.metadata.sqlite_engine import run_script, translate
 
 T = TypeVar("T")
@@ -165,6 +167,21 @@ class TrailingRows:
             self._bytes -= row.wal_length
             self._changes -= bool(row.change)
 
+    async def take_along(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run work behind everything that is here now, in one transaction with it.
+
+        Transactions run in the order in which they are asked for, so nothing that is newer can be there before it.
+        """
+        rows = self.waiting()
+
+        def all_of_it(connection: sqlite3.Connection) -> T:
+            self.insert(connection, rows)
+            return work(connection)
+
+        answer = await self._database.submit(all_of_it)
+        self.stored(rows)
+        return answer
+
     async def store(self) -> None:
         """Until the database has everything that is here now."""
         last_seq = self._rows[-1].seq if self._rows else -1
@@ -217,3 +234,20 @@ class TrailingRows:
             self.stored(rows)
             if len(self._rows) < APPLY_FROM_ROWS:
                 return
+
+
+class UpToDateDatabase:
+    """The metadata port for a coordinator whose rows commits change as well."""
+
+    def __init__(self, database: Database, rows: TrailingRows) -> None:
+        self._database, self._rows = database, rows
+
+    async def transaction(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script, all or nothing, on what every commit so far has changed."""
+        if not self._rows.has_changes:
+            return await self._database.transaction(script)
+        return await self._rows.take_along(partial(run_script, script=script))
+
+    async def read(self, script: Callable[[], Script[T]]) -> T:
+        """Run a script that only reads, on what the database has."""
+        return await self._database.read(script)

@@ -145,6 +145,11 @@ class Writer:
             self._soon(self._start)
 
     @property
+    def is_held_up(self) -> bool:
+        """Whether the next flush has to wait for room in the log."""
+        return self._has_no_room()
+
+    @property
     def has_company(self) -> bool:
         """Whether others have appended while this process was running."""
         return self._commit_path.has_company
@@ -159,10 +164,6 @@ class Writer:
         known now."""
         if self._written is not None:
             await asyncio.shield(self._written)
-
-    async def store_changes(self) -> None:
-        """Until the database has what every flush so far has changed."""
-        await self._commit_path.store_changes()
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
@@ -223,7 +224,7 @@ class Writer:
     def _flush_now(self, flush: Flush) -> bool:
         """Make a flush durable without waiting, if that is possible."""
         change = flush.change
-        if not flush.shares:
+        if not flush.has_object:
             if change is None or not self._commit_path.change_now(change):
                 return False
             self._land(flush)
@@ -282,7 +283,7 @@ class Writer:
 
     async def _flush(self, flush: Flush) -> None:
         change = flush.change
-        if flush.shares:
+        if flush.has_object:
             entries, bases = entries_of(flush.shares, flush.seals)
             if flush.seals is None:
                 commit = await self._commit_path.commit(flush.stored, entries, bases, change)
@@ -323,7 +324,7 @@ class Writer:
                 shares.append(share)
         if self._passengers:
             size = self._board(flush, size)
-        if not shares:
+        if not shares and not (flush.is_hurried and flush.record and self._commit_path.record_bytes(0, 0)):
             return flush
         front = self._commit_path.record_bytes(len(shares), sum(len(share.appended) for share in shares))
         if front and flush.record:

@@ -21,10 +21,6 @@ class Cell:
     """Groups that may have offsets of it, and since when."""
     moving: asyncio.Future[None] | None = None
     """Done when a flush has ended that changes the id; None if there is none."""
-    changes: int = 0
-    """How often it was changed by this process."""
-    stored: int = 0
-    """How many of these changes the database is known to have."""
 
     @property
     def has_writes(self) -> bool:

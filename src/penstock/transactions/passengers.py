@@ -2,24 +2,28 @@
 
 Each decides when a flush is put together, on the state in force and on the batches that go with it. What all of them
 write in one flush is gathered: the proof that the ids are this process' to change, then the ids, then what becomes of
-offsets. Ids come first, because whoever adds offsets to a transaction holds its id's row meanwhile.
+offsets. Ids come first, because others who add offsets to a transaction hold its id's row meanwhile.
+
+Offsets of groups are told by the flush's record as ids are. Others change them in the database, and know of it: they
+begin with what records have told, or wait for it (`log/trailing_rows.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from penstock.base.errors import Fenced, PlatformError
 from penstock.coordination.model import Key
+from penstock.groups.model import OffsetsPending
 from penstock.log.flush import Flush
 from penstock.log.model import Partition
 from penstock.log.wal_record import CHANGE_BYTES_MAX
 from penstock.metadata.database import Script
 from penstock.transactions import store
 from penstock.transactions.cells import Cell
-from penstock.transactions.model import Decision, Producer, Transaction
+from penstock.transactions.model import Decision, Producer, Transaction, TransactionState
 from penstock.transactions.slots import Slots
 from penstock.wire.error_codes import ErrorCode
 
@@ -37,6 +41,8 @@ class Writes:
         self._slots = slots
         self.states: dict[Key, Transaction | None] = {}
         """Ids as they are to be stored; None: to be forgotten."""
+        self.pending: list[store.Pending] = []
+        """Offsets that wait from now on. None of a transaction that ends in the same flush."""
         self.ended: list[store.Ended] = []
         self.proven: set[Key] = set()
         """What must be this process' to decide, be it changed or not."""
@@ -49,15 +55,14 @@ class Writes:
         for key in keys:
             if self.states[key] is None:
                 yield from store.forget(key)
-        yield from store.end_offsets(sorted(self.ended))
+        yield from store.move_offsets(self.pending, sorted(self.ended))
 
     def record(self) -> bytes | None:
-        """Ids and nothing else can be told by a record, as many as it has room for. Offsets of groups are changed by
-        others too, in the database, and ids that somebody else may decide tomorrow are proven there."""
+        """As much as a record has room for. Ids that somebody else may decide tomorrow are proven in the database."""
         states = [state for state in self.states.values() if state is not None]
-        if self._slots.is_shared or self.ended or len(states) < len(self.states):
+        if self._slots.is_shared or len(states) < len(self.states):
             return None
-        told = store.pack_states(states)
+        told = store.pack_told(store.Told(states, self.pending, sorted(self.ended)))
         return told if len(told) <= CHANGE_BYTES_MAX else None
 
 
@@ -120,12 +125,14 @@ class Request(_Passenger[Decision]):
             return True
         self._decision = decision
         producers = () if cell is None else (cell.txn.producer_id,)
-        flush.join(self, producers=producers, key=self._key)
+        flush.join(self, producers=producers, keys=(self._key,))
         writes = self._writes(flush)
         writes.proven.add(self._key)
         if decision.state is None:
             return True  # A refusal, too, must be this coordinator's to give.
         writes.states[self._key] = decision.state
+        if decision.state.state is TransactionState.ONGOING:
+            flush.is_hurried = True  # A producer of before KIP-890 waits for it, in each of its transactions.
         if cell is not None:
             self._moving = cell
             cell.moving = asyncio.get_running_loop().create_future()
@@ -138,6 +145,7 @@ class Request(_Passenger[Decision]):
                 # is known, whoever sent them has not been told yet that they are there.
                 commit = decision.ending is not None and decision.ending.commit
                 writes.ended.append((self._key[0], cell.txn.producer_id, commit))
+                flush.is_hurried = True
         return True
 
     def landed(self) -> None:
@@ -167,6 +175,46 @@ def _is_other(before: Transaction, decision: Decision) -> bool:
     )
 
 
+class Offsets(_Passenger[Collection[int]]):
+    """Lets offsets of groups wait for the ends of transactions, in the order given; answered with the numbers of those
+    whose transactions do not go on."""
+
+    def __init__(self, service: TransactionService, offsets: Sequence[tuple[Key, OffsetsPending]]) -> None:
+        super().__init__(service, (0, ""))
+        self._offsets = offsets
+        self._refused: set[int] = set()
+
+    def board(self, flush: Flush) -> bool:
+        """See which transactions go on. Those that may end in this flush are asked about when that is known."""
+        keys = {_owners_key(group, record) for group, record in self._offsets}
+        if any(flush.has_boarded(key) for key in keys):
+            return False
+        goes_on = [self._service.goes_on(_owners_key(*one), one[1].owner) for one in self._offsets]
+        self._refused = {number for number, goes in enumerate(goes_on) if not goes}
+        if len(self._refused) == len(self._offsets):
+            self._answer(self._refused)
+            return True
+        flush.join(self, keys=keys)
+        flush.is_hurried = True
+        writes = self._writes(flush)
+        for (group, record), goes in zip(self._offsets, goes_on, strict=True):
+            if goes:
+                writes.pending.append((group, record.owner.producer_id, record.offsets))
+        return True
+
+    def landed(self) -> None:
+        """They wait."""
+        for number, (group, record) in enumerate(self._offsets):
+            cell = self._service.cell(_owners_key(group, record))
+            if number not in self._refused and cell is not None:
+                self._service.wait_for_end(cell, group[1])
+        self._answer(self._refused)
+
+
+def _owners_key(group: Key, record: OffsetsPending) -> Key:
+    return group[0], record.owner.transactional_id
+
+
 class Forgetting(_Passenger[None]):
     """Forgets a transactional id, if it is still unused."""
 
@@ -186,7 +234,7 @@ class Forgetting(_Passenger[None]):
         ):  # fmt: skip
             self._answer(None)
             return True
-        flush.join(self, producers=(cell.txn.producer_id,), key=self._key)
+        flush.join(self, producers=(cell.txn.producer_id,), keys=(self._key,))
         writes = self._writes(flush)
         writes.proven.add(self._key)
         writes.states[self._key] = None

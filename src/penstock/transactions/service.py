@@ -19,18 +19,20 @@ few of them is taken back by it (`log/flush.py`), and an end of nothing is looke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Fenced, Unavailable
 from penstock.coordination.model import Key, Loading
+from penstock.groups.model import OffsetsPending, TransactionOwner
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import Outdated
 from penstock.log.flush import Flush
 from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
+from penstock.log.wal_record import CHANGE_BYTES_MAX
 from penstock.log.writer import Writer
 from penstock.metadata.database import Database, read_by_statement
 from penstock.transactions import store, transitions
@@ -49,12 +51,14 @@ from penstock.transactions.model import (
     Transaction,
     TransactionState,
 )
-from penstock.transactions.passengers import Decide, Forgetting, Marker, Request
+from penstock.transactions.passengers import Decide, Forgetting, Marker, Offsets, Request
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
 COORDINATOR_EPOCH = 0
 """Markers carry the epoch of whoever coordinates; here nobody ever takes over without the log itself."""
+OFFSETS_BYTES_MAX = CHANGE_BYTES_MAX // 2
+"""How much of a record may be offsets that are stored at once."""
 HOWEVER_NEW = -(2**63)
 """A retention that everything is past, also what a clock says to be of the future."""
 
@@ -72,7 +76,9 @@ class TransactionService:
         self._cells: dict[Key, Cell] = {}
         self._by_producer: dict[int, Cell] = {}
         self._elsewhere = Elsewhere(database)
-        self._open = False
+        self._open = self._closed = False
+        self._boarding: dict[Offsets, None] = {}
+        """Offsets that wait for a flush."""
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there may be a transaction that can time out."""
 
@@ -160,7 +166,6 @@ class TransactionService:
         """A decision is durable."""
         if decision.state is not None:
             self._put(decision.state)
-            self._cells[key].changes += 1
         if decision.ending is not None:
             # All of them have their markers, or their topics are deleted.
             self._cells[key].open = {}
@@ -254,9 +259,8 @@ class TransactionService:
         cell = self._cells.get(key)
         txn = await self._known(key, cell)
         error = transitions.owner_error(txn, producer)
-        if cell is not None and error is ErrorCode.NONE and group_id not in cell.pending:
-            cell.pending[group_id] = self._clock.now_ms()
-            self.on_begin()
+        if cell is not None and error is ErrorCode.NONE:
+            self.wait_for_end(cell, group_id)
         return error
 
     async def add_error(self, key: Key, request: Add) -> ErrorCode | None:
@@ -268,18 +272,49 @@ class TransactionService:
         return decision.result.error if decision.state is None else None
 
     async def _settle(self, key: Key) -> None:
-        """Until the database knows an id as it is in force: it is asked whether the transaction goes on, by who stores
-        offsets of it, and must not say so of one that a commit record has ended."""
-        while not self.slots.is_shared and (cell := self._cells.get(key)) is not None:
-            if cell.moving is not None:
-                await asyncio.wait((cell.moving,))
-            elif cell.stored < cell.changes:
-                changes = cell.changes
-                await self._writer.store_changes()
-                # Not before: whoever else asks meanwhile has to wait too, also if this one fails or is given up.
-                cell.stored = max(cell.stored, changes)
-            else:
-                return
+        """Until no flush is under way that changes an id. One that was decided before it was known that there are
+        offsets would leave them behind."""
+        while not self.slots.is_shared and (cell := self._cells.get(key)) is not None and cell.moving is not None:
+            await asyncio.wait((cell.moving,))
+
+    def takes(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
+        """Whether `let_wait` is the better way for these now: there is room in the log, and in a record, beside what
+        others tell in it. If not, a flush would go through the database with all batches that it has."""
+        return not self._writer.is_held_up and store.size_of(offsets) <= OFFSETS_BYTES_MAX
+
+    async def let_wait(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
+        """Let offsets of groups wait for the ends of transactions; the numbers of those whose transactions do not go
+        on. Only for who is alone. Raises `Unavailable` when nothing of it happened.
+        """
+        if self._closed:
+            raise Unavailable("the coordinator is shutting down")
+        request = Offsets(self, offsets)
+        self._boarding[request] = None
+        self._writer.take_along(request)
+        try:
+            return await request.answer
+        finally:
+            self._boarding.pop(request, None)
+
+    def goes_on(self, key: Key, owner: TransactionOwner) -> bool:
+        """Whether a producer may add offsets to its transaction."""
+        cell = self._cells.get(key)
+        if cell is None or (cell.txn.producer_id, cell.txn.epoch) != (owner.producer_id, owner.epoch):
+            return False
+        return owner.begins or cell.txn.state is TransactionState.ONGOING
+
+    def wait_for_end(self, cell: Cell, group_id: str) -> None:
+        """Offsets of a group may wait for the end of a transaction."""
+        if group_id not in cell.pending:
+            cell.pending[group_id] = self._clock.now_ms()
+            self.on_begin()
+
+    def close(self) -> None:
+        """Let everybody go whose offsets wait for a flush, which may never come: the writer has given up, or does soon.
+        Nobody is there any more to be told what became of them."""
+        self._closed = True
+        for request in list(self._boarding):
+            request.failed(Unavailable("the coordinator is shutting down"))
 
     async def _known(self, key: Key, cell: Cell | None) -> Transaction | None:
         """An id as it is. Where several agents coordinate, another one may have changed it."""

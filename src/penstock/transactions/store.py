@@ -1,18 +1,31 @@
-"""The SQL of transactions. Every script leaves the same behind when it is run again at once.
+"""The SQL of transactions, and how commit records tell what it writes. Every script leaves the same behind when it is
+run again at once.
 
 Offsets of an open transaction wait in `txn_offset`; the script that commits it moves them to `group_offset`. Those in
 a group that was deleted meanwhile are gone, as the group's own are.
+
+A commit record tells ids as they are, in a format of their own, and what becomes of offsets as something that is done:
+offsets that wait from now on, and producers whose transactions have ended. Format 3, big-endian: size of the ids u32,
+number of the ended u32; the ids; per ended one cluster id i64, producer id i64, whether by a commit u8; then, per group
+with offsets that wait, cluster id i64, producer id i64, size of the group id u32, number of the partitions u32, group
+id, and per partition topic id (16 bytes), index i32, offset i64, leader epoch i32, time i64, when it expires i64 (-1:
+as others do), size of the metadata u32, metadata.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, starmap
 from struct import Struct
-from typing import Any, TypeVar
+from struct import error as StructError
+from typing import Any, NamedTuple, TypeVar
 
 from penstock.base.errors import CorruptData
 from penstock.coordination.model import Key
+from penstock.groups.model import Offset, OffsetsPending, TopicPartition
+from penstock.groups.store import add_pending
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_of, row_key
 from penstock.transactions.model import Transaction, TransactionState
@@ -31,9 +44,28 @@ _STATE = Struct(">qqhqhqBqqIII")
 _LAYOUTS = {b"\x01": Struct(">qqhqhqBqqHIH"), _STATES_FORMAT: _STATE}
 """By format. The first one had no room for the groups of a large transaction."""
 
+_TOLD_FORMAT = b"\x03"
+_TOLD = Struct(">II")
+_ENDED = Struct(">qq?")
+_PENDING = Struct(">qqII")
+_OFFSET = Struct(">16siqiqqI")
+_NO_EXPIRY = -1
+UTF8_BYTES_MAX = 4
+"""Of a character."""
+
 T = TypeVar("T")
 Ended = tuple[int, int, bool]
 """Cluster id and producer id of a transaction that ends, and whether by a commit."""
+Pending = tuple[Key, int, Mapping[TopicPartition, Offset]]
+"""Offsets of a group that wait for the end of a producer's transaction: the group, the producer id, the offsets."""
+
+
+class Told(NamedTuple):
+    """What a commit record tells of transactions."""
+
+    states: Sequence[Transaction] = ()
+    pending: Sequence[Pending] = ()
+    ended: Sequence[Ended] = ()
 
 
 def pack_partitions(partitions: Iterable[int]) -> bytes:
@@ -162,10 +194,132 @@ def unpack_states(blob: bytes) -> Iterator[Transaction]:
         )  # fmt: skip
 
 
+def pack_told(told: Told) -> bytes:
+    """What a commit record tells. Where it is of ids only, that is all there is."""
+    states = pack_states(told.states)
+    if not told.pending and not told.ended:
+        return states
+    parts = [_TOLD_FORMAT, _TOLD.pack(len(states), len(told.ended)), states]
+    parts.extend(_ENDED.pack(*ended) for ended in told.ended)
+    for (cluster_id, group_id), producer_id, offsets in told.pending:
+        group = group_id.encode()
+        parts += (_PENDING.pack(cluster_id, producer_id, len(group), len(offsets)), group)
+        for (topic_id, partition), offset in offsets.items():
+            metadata = offset.metadata.encode()
+            parts += (
+                _OFFSET.pack(
+                    topic_id, partition, offset.committed_offset, offset.leader_epoch, offset.committed_ms,
+                    _NO_EXPIRY if offset.expires_ms is None else offset.expires_ms, len(metadata),
+                ),
+                metadata,
+            )  # fmt: skip
+    return b"".join(parts)
+
+
+def size_of(offsets: Iterable[tuple[Key, OffsetsPending]]) -> int:
+    """How much room offsets take up in a record, at most."""
+    return sum(
+        _PENDING.size + UTF8_BYTES_MAX * len(group_id)
+        + sum(_OFFSET.size + UTF8_BYTES_MAX * len(offset.metadata) for offset in record.offsets.values())
+        for (_, group_id), record in offsets
+    )  # fmt: skip
+
+
+def unpack_told(blob: bytes) -> Told:
+    """Read what `pack_told` or `pack_states` wrote; raise `CorruptData` on anything else."""
+    if blob[:1] != _TOLD_FORMAT:
+        return Told(tuple(unpack_states(blob)))
+    try:
+        states_bytes, ended_count = _TOLD.unpack_from(blob, 1)
+        at = 1 + _TOLD.size + states_bytes
+        states = tuple(unpack_states(blob[at - states_bytes : at]))
+        end = at + ended_count * _ENDED.size
+        ended = tuple(_ENDED.iter_unpack(blob[at:end]))
+        return Told(states, tuple(_unpack_pending(blob, end)), ended)
+    except StructError as problem:
+        raise CorruptData("what a commit record tells of transactions ends too early") from problem
+
+
+def _unpack_pending(blob: bytes, at: int) -> Iterator[Pending]:
+    while at < len(blob):
+        cluster_id, producer_id, group_bytes, count = _PENDING.unpack_from(blob, at)
+        at += _PENDING.size
+        group_id, at = blob[at : at + group_bytes].decode(), at + group_bytes
+        offsets = {}
+        for _ in range(count):
+            topic_id, partition, committed, leader_epoch, committed_ms, expires_ms, size = _OFFSET.unpack_from(blob, at)
+            at += _OFFSET.size
+            metadata, at = blob[at : at + size].decode(), at + size
+            offsets[topic_id, partition] = Offset(
+                committed_offset=committed, leader_epoch=leader_epoch, metadata=metadata, committed_ms=committed_ms,
+                expires_ms=None if expires_ms == _NO_EXPIRY else expires_ms,
+            )  # fmt: skip
+        yield (cluster_id, group_id), producer_id, offsets
+
+
 def redo(changes: Iterable[bytes]) -> Script[None]:
-    """Store what commit records tell of transactional ids, oldest first."""
-    latest = {txn.key: txn for change in changes for txn in unpack_states(change)}
+    """Make true what commit records tell of transactions, oldest first."""
+    all_told = [unpack_told(change) for change in changes]
+    latest = {txn.key: txn for told in all_told for txn in told.states}
     yield from put(*(latest[key] for key in sorted(latest)))
+    for pending, ended in folded(all_told):
+        yield from move_offsets(pending, ended)
+
+
+@dataclass(slots=True)
+class _Course:
+    """What a producer has done with offsets, by group."""
+
+    first_end: bool | None = None
+    """Whether the first of its transactions that ended was committed; None if none has ended."""
+    committed: dict[Key, dict[TopicPartition, Offset]] = field(default_factory=dict)
+    waiting: dict[Key, dict[TopicPartition, Offset]] = field(default_factory=dict)
+
+    def end(self, *, commit: bool) -> None:
+        if self.first_end is None:
+            self.first_end = commit
+        if commit:
+            for group, offsets in self.waiting.items():
+                self.committed.setdefault(group, {}).update(offsets)
+        self.waiting = {}
+
+
+def folded(all_told: Sequence[Told]) -> Iterable[tuple[Sequence[Pending], Sequence[Ended]]]:
+    """What records tell of offsets, one after the other, with what nobody would see left out: of the transactions of a
+    producer only the last offset of each partition that was committed. A relay moves the same ones a thousand times.
+
+    All of it where producers have sent offsets of the same partitions.
+    """
+    owners: dict[tuple[Key, TopicPartition], int] = {}
+    courses: dict[tuple[int, int], _Course] = {}
+    for told in all_told:
+        for group, producer_id, offsets in told.pending:
+            if any(owners.setdefault((group, partition), producer_id) != producer_id for partition in offsets):
+                return [(told.pending, told.ended) for told in all_told]
+            courses.setdefault((group[0], producer_id), _Course()).waiting.setdefault(group, {}).update(offsets)
+        for cluster_id, producer_id, commit in told.ended:
+            courses.setdefault((cluster_id, producer_id), _Course()).end(commit=commit)
+    return chain.from_iterable(starmap(_steps, courses.items()))
+
+
+def _steps(producer: tuple[int, int], course: _Course) -> Iterator[tuple[Sequence[Pending], Sequence[Ended]]]:
+    """The same of one producer, whose transactions are made one."""
+    cluster_id, producer_id = producer
+    if course.first_end is False:
+        # What waited before was not committed with what came later.
+        yield (), ((cluster_id, producer_id, False),)
+    if course.first_end or course.committed:
+        pending = [(group, producer_id, offsets) for group, offsets in course.committed.items()]
+        yield pending, ((cluster_id, producer_id, True),)
+    if course.waiting:
+        yield [(group, producer_id, offsets) for group, offsets in course.waiting.items()], ()
+
+
+def move_offsets(pending: Iterable[Pending], ended: Iterable[Ended]) -> Script[None]:
+    """What becomes of offsets by one flush. No transaction that ends in it gets any."""
+    for group, producer_id, offsets in pending:
+        yield from add_pending(group, producer_id, offsets)
+    yield from end_offsets(ended)
 
 
 def forget(key: Key) -> Script[None]:
@@ -175,7 +329,7 @@ def forget(key: Key) -> Script[None]:
 
 def end_offsets(ended: Iterable[Ended]) -> Script[None]:
     """The offsets of producers' transactions become committed, or are gone. Store their ids first: that keeps others
-    from adding more.
+    from adding more through the database.
 
     One that the group committed itself while this one was waiting is newer, and stays.
     """

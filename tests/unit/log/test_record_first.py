@@ -48,13 +48,14 @@ def redo(changes: Sequence[bytes]) -> Script[None]:
 class Named:
     """A passenger that changes something a record can tell."""
 
-    def __init__(self, name: bytes, *, record: bool = True) -> None:
-        self.name, self._record = name, record
+    def __init__(self, name: bytes, *, record: bool = True, hurried: bool = False) -> None:
+        self.name, self._record, self._hurried = name, record, hurried
         self.landed_at: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def board(self, flush: Flush) -> bool:
         flush.join(self)
         flush.gather(Named, lambda: self)
+        flush.is_hurried = flush.is_hurried or self._hurried
         return True
 
     def script(self) -> Script[None]:
@@ -207,7 +208,10 @@ async def test_a_change_that_a_record_tells_follows_with_its_row(world: World) -
     assert await world.append_with(Named(b"change 2"), 2) == [(GOOD, 2)]
     assert await world.counted() == {}
     assert world.rows.has_changes
-    world.planned = ["before", "after"]
+    for fault in ("before", "after"):
+        world.planned = [fault]
+        with pytest.raises(Unavailable):
+            await world.path.store_changes()
     await world.path.store_changes()
     assert await world.counted() == {"change 1": 1, "change 2": 1}
     assert await world.stored() == 2
@@ -237,6 +241,65 @@ async def test_changes_keep_their_order_with_those_of_the_database(world: World)
     assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}
     await world.restart()
     assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}
+
+
+async def test_others_write_on_what_commits_have_changed(world: World) -> None:
+    """What they write is there with all that was answered before, or not at all."""
+
+    def looking() -> Script[list[str]]:
+        rows = yield "SELECT name FROM counter WHERE name LIKE 'change%' ORDER BY name", ()
+        yield from redo([b"change seen"])
+        return [name for (name,) in rows]
+
+    database = world.path.up_to_date
+    assert await database.transaction(looking) == []
+    await world.append_with(Named(b"change 1"), 0)
+    for fault, problem in (("before", Unavailable), ("after", OutcomeUnknown)):
+        world.planned = [fault]
+        with pytest.raises(problem):
+            await database.transaction(looking)
+    writing = asyncio.ensure_future(database.transaction(looking))
+    await asyncio.sleep(0)
+    await world.append_with(Named(b"change 2"), 2)
+    assert await writing == ["change 1", "change seen"]
+    assert await world.stored() == 1
+    await world.restart()
+    assert await world.counted() == {"change 1": 1, "change 2": 1, "change seen": 3}
+
+
+async def test_what_others_write_fails_without_a_trace(world: World) -> None:
+    await world.append_with(Named(b"change 1"), 0)
+
+    def failing() -> Script[None]:
+        yield from redo([b"change 2"])
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await world.path.up_to_date.transaction(failing)
+    assert await world.counted() == {}
+    assert world.rows.has_changes
+
+
+async def test_passengers_in_a_hurry_have_an_object_of_their_own(world: World) -> None:
+    """It holds nothing but its record, and counts as any other."""
+    alone = Named(b"change 1", hurried=True)
+    world.writer.take_along(alone)
+    await alone.landed_at
+    assert (await world.counted(), await world.stored()) == ({}, 0)
+    assert await world.append(0) == [(GOOD, 0)]
+    others = [Named(b"change 2"), Named(b"change 3", record=False, hurried=True)]
+    for other in others:
+        world.writer.take_along(other)
+        await other.landed_at
+    assert await world.counted() == {f"change {number}": 1 for number in range(1, 4)}
+    assert await world.stored() == 2, "an object was written for what no record tells"
+    last = Named(b"change 4", hurried=True)
+    world.writer.take_along(last)
+    await last.landed_at
+    await world.restart()
+    assert await world.counted() == {f"change {number}": 1 for number in range(1, 5)}
+    assert await world.stored() == 3
+    assert await world.append(2) == [(GOOD, 2)]
 
 
 async def test_a_change_that_failed_is_never_made_true(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from fixtures.log_world import topic_of
@@ -12,6 +13,8 @@ from fixtures.tables import have_tables
 from penstock.base.clock import SystemClock
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
+from penstock.coordination.model import Key
+from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
 from penstock.log.batches import Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import TRANSACTIONAL
@@ -25,32 +28,20 @@ from penstock.transactions import store
 from penstock.transactions.model import EPOCH_EXHAUSTED, EPOCH_MAX, Add, End, Init, Producer, Transaction
 from penstock.transactions.passengers import Writes
 from penstock.transactions.service import TransactionService
-from penstock.transactions.slots import AllSlots
+from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
 KEY = (1, "orders")
 
 
-class TrailingPath(EmbeddedCommitPath):
-    """Says of every change that the database does not have it yet, until it is let."""
-
-    def __init__(self, database: InlineDatabase) -> None:
-        super().__init__(
-            database=database, wal=MemoryWal(1 << 20), clock=SystemClock(), randomness=SeededRandomness("txn"), seq=0,
-            inline=False,
-        )  # fmt: skip
-        self.asked: list[asyncio.Future[None]] = []
-
-    async def store_changes(self) -> None:
-        self.asked.append(asyncio.get_running_loop().create_future())
-        await self.asked[-1]
-
-
 class World:
     def __init__(self) -> None:
         self.database = InlineDatabase()
-        self.path = TrailingPath(self.database)
-        self.writer = Writer(arena=Arena(1 << 20), commit_path=self.path, clock=SystemClock())
+        path = EmbeddedCommitPath(
+            database=self.database, wal=MemoryWal(1 << 20), clock=SystemClock(), randomness=SeededRandomness("txn"),
+            seq=0, inline=False,
+        )  # fmt: skip
+        self.writer = Writer(arena=Arena(1 << 20), commit_path=path, clock=SystemClock())
         self.service = TransactionService(
             database=self.database, registry=Registry(), writer=self.writer, producer_ids=ProducerIds(self.database),
             clock=SystemClock(),
@@ -94,49 +85,106 @@ async def test_nothing_begins_after_the_writer_was_abandoned(world: World) -> No
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def settle() -> None:
-    """Let everything run that does not wait for the database to get what it does not have."""
-    for _ in range(20):
+async def on_its_way(world: World) -> None:
+    """A flush is being written, and stays so until the database is told to go on."""
+    world.database.delay_s = lambda: 3_600.0
+    while not world.database._waiting:
         await asyncio.sleep(0)
 
 
-async def test_everybody_with_offsets_waits_until_the_database_knows_the_id(world: World) -> None:
-    """Also who comes second, when the first has gone, and when it did not work."""
-    await world.service.open()
-    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
-    first, second = (asyncio.ensure_future(world.service.offsets_come(KEY, producer, group)) for group in "ab")
-    await settle()
-    assert not second.done()
-    first.cancel()
-    world.path.asked[-1].set_exception(Unavailable("the database does not get it"))
-    with pytest.raises(Unavailable):
-        await second
-    old = asyncio.ensure_future(world.service.add_error(KEY, Add(producer=producer, groups=frozenset("a"))))
-    third = asyncio.ensure_future(world.service.offsets_come(KEY, producer, "a"))
-    await settle()
-    assert not old.done()
-    assert not third.done()
-    for asked in world.path.asked[-2:]:
-        asked.set_result(None)
-    assert await third is ErrorCode.NONE
-    assert await old is None
-    known = len(world.path.asked)
-    assert await world.service.offsets_come(KEY, producer, "b") is ErrorCode.NONE
-    assert len(world.path.asked) == known, "what it is known to have was asked for again"
-
-
-async def test_what_changes_while_the_database_gets_an_id_is_waited_for_as_well(world: World) -> None:
+async def test_who_sends_offsets_waits_for_changes_of_the_id_on_their_way(world: World) -> None:
+    """The end of a transaction that was decided without them would leave them behind."""
     await world.service.open()
     before = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    raising = asyncio.ensure_future(world.service.init(KEY, Init(timeout_ms=1_000)))
+    await on_its_way(world)
     coming = asyncio.ensure_future(world.service.offsets_come(KEY, before, "a"))
-    await settle()
-    raised = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
-    world.path.asked[0].set_result(None)
-    await settle()
+    old = asyncio.ensure_future(world.service.add_error(KEY, Add(producer=before, groups=frozenset("a"))))
+    await asyncio.wait((coming, old), timeout=0.01)
     assert not coming.done()
-    world.path.asked[1].set_result(None)
+    assert not old.done()
+    world.database.delay_s = None
+    world.database._run_next()
+    raised = (await raising).producer
     assert await coming is ErrorCode.PRODUCER_FENCED
+    assert await old is ErrorCode.PRODUCER_FENCED
     assert await world.service.offsets_come(KEY, raised, "a") is ErrorCode.NONE
+
+
+def waiting_offsets(producer: Producer, *, key: Key = KEY, begins: bool = True) -> tuple[Key, OffsetsPending]:
+    """What a group's journal has of one producer."""
+    owner = TransactionOwner(
+        transactional_id=key[1], producer_id=producer.producer_id, epoch=producer.epoch, begins=begins
+    )
+    one = Offset(committed_offset=7, leader_epoch=-1, metadata="", committed_ms=5)
+    return (1, "readers"), OffsetsPending(owner, {(b"t" * 16, 0): one})
+
+
+async def test_offsets_wait_only_for_transactions_that_go_on(world: World) -> None:
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    stale, nobodys = Producer(producer.producer_id, producer.epoch - 1), Producer(77, 0)
+    asked = [
+        waiting_offsets(stale), waiting_offsets(producer), waiting_offsets(nobodys, key=(1, "nobody")),
+        waiting_offsets(producer, begins=False),
+    ]  # fmt: skip
+    assert set(await world.service.let_wait(asked)) == {0, 2, 3}
+    assert await world.service.let_wait(asked[:1]) == {0}
+    assert await world.database.read(store.load_pending) == [(producer.producer_id, "readers", 5)]
+    cell = world.service.cell(KEY)
+    assert cell is not None
+    assert cell.is_ongoing
+    await world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=False))
+    assert await world.database.read(store.load_pending) == []
+    await world.service.add(KEY, Add(producer=producer, groups=frozenset({"readers"})))
+    assert await world.service.let_wait(asked[3:]) == set()
+
+
+async def test_offsets_are_asked_about_when_it_is_known_what_became_of_the_transaction(world: World) -> None:
+    """An end that is decided with the same flush is in force before they are."""
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    assert await world.service.offsets_come(KEY, producer, "readers") is ErrorCode.NONE
+    ending = asyncio.ensure_future(world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=True)))
+    coming = asyncio.ensure_future(world.service.let_wait([waiting_offsets(producer)]))
+    assert (await ending).error is ErrorCode.NONE
+    assert await coming == {0}
+    assert await world.database.read(store.load_pending) == []
+
+
+async def test_what_is_large_or_would_have_to_wait_is_left_to_the_database(world: World) -> None:
+    class Full:
+        is_short = True
+
+        async def wait(self) -> None:
+            raise AssertionError
+
+    def sent(partitions: int, metadata: str = "") -> list[tuple[Key, OffsetsPending]]:
+        group, record = waiting_offsets(Producer(1, 0))
+        (one,) = record.offsets.values()
+        one = replace(one, metadata=metadata)
+        return [(group, replace(record, offsets={(b"t" * 16, number): one for number in range(partitions)}))]
+
+    for few, many in ((sent(500), sent(2_000)), (sent(1, "x" * 4_000), sent(5, "é" * 4_000))):
+        assert world.service.takes(few)
+        assert not world.service.takes(many)
+        told = [(group, record.owner.producer_id, record.offsets) for group, record in few]
+        assert len(store.pack_told(store.Told(pending=told))) <= store.size_of(few) + 100
+    world.writer._room = Full()
+    assert not world.service.takes(sent(1))
+
+
+async def test_offsets_are_let_go_when_nothing_is_flushed_any_more(world: World) -> None:
+    """Whoever closes the groups does not wait for a writer that has given up."""
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=1_000))).producer
+    world.writer.abandon()
+    coming = asyncio.ensure_future(world.service.let_wait([waiting_offsets(producer)]))
+    await asyncio.sleep(0)
+    world.service.close()
+    for request in (coming, world.service.let_wait([waiting_offsets(producer)])):
+        with pytest.raises(Unavailable):
+            await request
 
 
 def test_a_record_tells_ids_while_they_fit() -> None:
@@ -149,6 +197,23 @@ def test_a_record_tells_ids_while_they_fit() -> None:
 
     assert told(1_000) is not None
     assert told(10_000) is None
+
+
+def test_a_record_tells_offsets_while_they_fit() -> None:
+    def told(partitions: int, slots: Slots) -> bytes | None:
+        writes = Writes(slots)
+        one = Offset(committed_offset=7, leader_epoch=-1, metadata="m" * 20, committed_ms=5)
+        writes.pending.append(((1, "readers"), 7, {(b"t" * 16, number): one for number in range(partitions)}))
+        writes.ended.append((1, 8, True))
+        return writes.record()
+
+    few = told(900, AllSlots())
+    assert few is not None
+    assert len(store.unpack_told(few).pending[0][2]) == 900
+    assert told(1_100, AllSlots()) is None
+    shared = AllSlots()
+    shared.is_shared = True
+    assert told(1, shared) is None
 
 
 async def test_the_producer_ids_of_transactional_ids_are_counted(world: World) -> None:

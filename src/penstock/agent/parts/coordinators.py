@@ -14,16 +14,19 @@ from penstock.base.context import RequestContext
 from penstock.base.randomness import Randomness
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.service import Clusters
+from penstock.coordination.leases import Database as CoordinatorDatabase
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups.handlers import Endpoint
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.service import ShareGroups
+from penstock.groups.store import Passage
 from penstock.log.aborted import StoredAborted
 from penstock.log.brokers import SingleBroker
 from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
+from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.settings import BrokerSettings
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.topics import Topics
@@ -77,13 +80,18 @@ class GroupCoordinators:
 
 
 async def open_groups(
-    stores: Stores, log: Log, topics: Topics, clusters: Clusters, *, settings: BrokerSettings, clock: Clock,
-    randomness: Randomness, closing: AsyncExitStack,
+    stores: Stores, log: Log, topics: Topics, clusters: Clusters, transactions: TransactionService, *,
+    settings: BrokerSettings, clock: Clock, randomness: Randomness, closing: AsyncExitStack,
 ) -> GroupCoordinators:  # fmt: skip
     """Take over groups and share partitions, and hear from now on what becomes of topics."""
+    database: CoordinatorDatabase = stores.database
+    passage: Passage | None = None
+    if isinstance(log.commit_path, RecordFirstCommitPath):
+        database, passage = log.commit_path.up_to_date, transactions
     groups = GroupService(
-        database=stores.database, topics=log.registry, settings=GroupSettings.of(settings), configs=topics,
-        holder=HOLDER, clock=clock, alarms=LoopAlarms(), randomness=randomness,
+        database=database, topics=log.registry, settings=GroupSettings.of(settings), configs=topics, holder=HOLDER,
+        clock=clock, alarms=LoopAlarms(), randomness=randomness, passage=passage,
+        catch_up=log.commit_path.store_changes,
     )  # fmt: skip
     groups.limit = clusters.limit(LimitKey.GROUPS)
     await groups.open()
