@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 from comparing.batches import batches_to_plain, build_batches
@@ -106,3 +107,21 @@ def test_batches_are_told_field_by_field() -> None:
     (spoilt,) = batches_to_plain(build_batches([{"values": ["a"], "timestamp": NOW, "crc": "wrong"}]) or b"")
     assert not spoilt["crc_is_right"]
     assert batches_to_plain((build_batches([{"values": ["a"], "timestamp": NOW}]) or b"")[:-3]) == [{"cut": True}]
+
+
+def test_lives_count_to_the_minute_and_waits_roughly() -> None:
+    now = int(time.time() * 1000)
+    day, later, long_after = ({"max_timestamp_ms": now + 86_400_000 + more} for more in (0, 900, 120_000))
+    assert found(day, later) == []
+    assert found(day, long_after) == [("max_timestamp_ms", "in 1440 min", "in 1442 min")]
+    assert found({"max_timestamp_ms": -1}, {"max_timestamp_ms": 0}) == [("max_timestamp_ms", -1, 0)]
+    assert found({"throttle_time_ms": 189_000}, {"throttle_time_ms": 185_123}) == []
+    assert found({"throttle_time_ms": 0}, {"throttle_time_ms": 1}) == [("throttle_time_ms", 0, "about 0 s")]
+
+
+def test_tokens_count_by_which_are_the_same() -> None:
+    one, other = ({"token_id": letter * 22, "hmac": letter.encode() * 64} for letter in "ab")
+    assert found({"tokens": [one, other]}, {"tokens": [other, one]}) == []
+    assert found({"a": one, "b": one}, {"a": one, "b": other}) == [
+        ("b.hmac", "<secret 1>", "<secret 2>"), ("b.token_id", "<uuid 1>", "<uuid 2>"),
+    ]  # fmt: skip

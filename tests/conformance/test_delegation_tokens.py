@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from fixtures.kafka_tools import ToolRunner
-from fixtures.secured import PASSWORD, USER, Secured
+from fixtures.secured import PASSWORD, USER, Secured, authenticate
 from fixtures.wire import Wire
 
-from penstock.cli.kafka import sasl
 from penstock.cli.kafka.security import Security
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
@@ -24,8 +23,6 @@ from penstock.wire.messages.describe_delegation_token import (
 from penstock.wire.messages.expire_delegation_token import ExpireDelegationTokenRequest
 from penstock.wire.messages.metadata import MetadataRequest
 from penstock.wire.messages.renew_delegation_token import RenewDelegationTokenRequest
-from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest
-from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest
 
 pytestmark = [
     pytest.mark.differs("the reference is not started with these listeners"),
@@ -52,18 +49,8 @@ def connect(
 ) -> tuple[Wire, Any]:
     """A connection and the last answer of its authentication."""
     wire = secured.wire("SASL_PLAINTEXT")
-    wire.call(ApiKey.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="SCRAM-SHA-256"))
     security = Security(mechanism="SCRAM-SHA-256", user=user, password=password, is_token_auth=is_token)
-    exchange = sasl.messages(security, "abcdefgh")
-    token = next(exchange)
-    while True:
-        answer = wire.call(ApiKey.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=token))
-        if answer.error_code:
-            return wire, answer
-        try:
-            token = exchange.send(bytes(answer.auth_bytes))
-        except StopIteration:
-            return wire, answer
+    return wire, authenticate(wire, security)
 
 
 @pytest.fixture

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import yaml
 from fixtures.server import Server
 from fixtures.waiting import eventually, free_ports
 from fixtures.wire import Wire
@@ -20,22 +22,37 @@ from penstock.wire.messages.find_coordinator import FindCoordinatorRequest
 ROOT = Path(__file__).resolve().parents[3]
 JARS = ROOT / "build" / "bench"
 EVERYBODY = "User:ANONYMOUS"
+TOKEN_KEY = "what the tokens of a comparison are made with"
 KAFKA_SETTINGS = {
     "offsets.topic.num.partitions": "1", "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
     "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY,
+    "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
+    "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512", "delegation.token.secret.key": TOKEN_KEY,
+    **{
+        f"listener.name.sasl_plaintext.scram-sha-{bits}.sasl.jaas.config":
+        "org.apache.kafka.common.security.scram.ScramLoginModule required;" for bits in (256, 512)
+    },
 }  # fmt: skip
 """One partition where there would be fifty, and no waiting for more members: quick, and as Penstock does. ACLs are
-decided by, so that there are any; and whoever connects is a super user."""
+decided by, so that there are any; and whoever connects without saying who they are is a super user. A second listener
+is for those who say, which they have to for tokens."""
 _SAID_TO_BOTH = (
     "num.partitions", "log.retention.hours", "log.segment.bytes", "log.retention.check.interval.ms",
     "socket.request.max.bytes",
 )  # fmt: skip
 PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH} | {
-    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY,
+    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, "audit.enable": "false",
 }  # fmt: skip
-"""What Kafka's shipped server.properties says, so that it has been said to both."""
+"""What Kafka's shipped server.properties says, so that it has been said to both. Kafka has no audit log."""
 COORDINATED = {0: "warm-up", 1: "warm-up", 2: "warm-up:AAAAAAAAAAAAAAAAAAAAAQ:0"}
+
+
+class Addresses(NamedTuple):
+    """Where a broker is."""
+
+    plain: str
+    sasl: str
 
 
 def install_kafka() -> None:
@@ -45,23 +62,41 @@ def install_kafka() -> None:
 
 
 @contextmanager
-def both(directory: Path) -> Iterator[tuple[str, str]]:
+def both(directory: Path) -> Iterator[tuple[Addresses, Addresses]]:
     """Addresses of Kafka and Penstock, both running, coordinators included."""
-    port, side_port = free_ports(2)
+    port, side_port, *sasl_ports = free_ports(4)
+    sasl_of_kafka, sasl_of_penstock = (f"127.0.0.1:{sasl_port}" for sasl_port in sasl_ports)
     place = Place(variant=Variant.KAFKA, directory=directory / "kafka", port=port, side_port=side_port)
-    kafka = Kafka(JARS, KAFKA_SETTINGS).start(place)
-    penstock = Server(directory / "penstock", settings=PENSTOCK_SETTINGS)
+    clients = f"PLAINTEXT://{place.address},SASL_PLAINTEXT://{sasl_of_kafka}"
+    listeners = {"listeners": f"{clients},CONTROLLER://127.0.0.1:{side_port}", "advertised.listeners": clients}
+    kafka = Kafka(JARS, {**KAFKA_SETTINGS, **listeners}).start(place)
+    penstock = Server(
+        directory / "penstock", settings=PENSTOCK_SETTINGS,
+        arguments=("--config", str(_configuration(directory, sasl_of_penstock))),
+    )  # fmt: skip
     try:
         penstock.start()
         kafka.await_ready()
         for address in (kafka.address, penstock.bootstrap):
             _warm_up(address)
-        yield kafka.address, penstock.bootstrap
+        yield Addresses(kafka.address, sasl_of_kafka), Addresses(penstock.bootstrap, sasl_of_penstock)
         assert penstock.running, f"Penstock ended by itself\n{penstock.log_tail()}"
     finally:
         kafka.child.kill()
         if penstock.running:
             penstock.stop()
+
+
+def _configuration(directory: Path, sasl: str) -> Path:
+    """What Penstock needs for tokens."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "token.key").write_text(TOKEN_KEY)
+    file = directory / "penstock.yaml"
+    document = {
+        "listeners": [{"protocol": "SASL_PLAINTEXT", "listen": sasl}], "delegation-tokens": {"key-file": "token.key"},
+    }  # fmt: skip
+    file.write_text(yaml.safe_dump(document))
+    return file
 
 
 def _warm_up(address: str) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .brokers import both, install_kafka
+from .brokers import Addresses, both, install_kafka
 from .generated import generated
 from .judging import Declared, Difference, declared, differences
 from .running import Answer, Run
@@ -83,10 +83,10 @@ def compare(
     return Comparison(verdicts=[*first, *rest], entries=entries)
 
 
-def _run(bootstrap: str, sequence: Sequence_, now_ms: int, *, reencode: bool = False) -> list[Answer] | str:
+def _run(broker: Addresses, sequence: Sequence_, now_ms: int, *, reencode: bool = False) -> list[Answer] | str:
     """The answers, or why there are none."""
     try:
-        return Run(bootstrap, sequence, now_ms, reencode=reencode).answers()
+        return Run(broker, sequence, now_ms, reencode=reencode).answers()
     except Exception as problem:
         return f"{type(problem).__name__}: {problem}"
 

@@ -20,8 +20,9 @@ RULES = {
     "pieces": "A topic that is answered in several pieces counts as one.",
     "names": "Names of topics, groups and transactional ids carry a tag of the sequence; what belongs to another"
     " sequence, and Kafka's internal topics, are left out of lists.",
-    "ids": "Topic ids, producer ids, fetch sessions and the random part of member ids count by which of them are"
-    " the same: the first of its kind in a sequence is 1. That there is none (zero, -1, empty) is compared.",
+    "ids": "Topic ids, producer ids, fetch sessions, delegation tokens, their secrets and the random part of member ids"
+    " count by which of them are the same: the first of its kind in a sequence is 1. That there is none (zero, -1,"
+    " empty) is compared.",
     "times": "A time within ten minutes of the base of the record timestamps is compared to the millisecond, relative"
     " to it; one within ten minutes of the clock is \"now\".",
     "group epochs": "Epochs of consumer and share groups count by which of them are the same: the first in a sequence"
@@ -31,6 +32,9 @@ RULES = {
     "messages": "Sentences for people are there or not.",
     "sizes": "Bytes on and of a disk are there or not.",
     "waiting": "Where a coordinator is loading or still writes markers (14, 51), it is asked again, as clients do.",
+    "lives": "How long tokens and sessions last is compared to the minute.",
+    "throttling": "How long a client is told to wait is compared to the nearest hundred seconds.",
+    "proofs": "What proves a broker to its client is there or not.",
     "addresses": "The client's address is compared.",
 }  # fmt: skip
 
@@ -38,6 +42,7 @@ _KEYS = (
     "name", "topic", "topic_name", "group_id", "transactional_id", "member_id", "resource_name", "group", "key",
     "entity_type", "topic_id", "partition_index", "partition", "index", "api_key", "broker_id", "node_id",
     "error_partition", "user", "state_filters", "feature", "coordinator_key", "subtopology_id", "status_code",
+    "token_id", "principal_name",
 )  # fmt: skip
 _PIECES = ("partition_responses", "partitions")
 _TEXTS = {
@@ -47,6 +52,11 @@ _TEXTS = {
 _PLACES = {"host", "port", "log_dir", "cluster_id", "rack"}
 _EPOCHS = {"coordinator_epoch", "finalized_features_epoch"}
 _SIZES = {"total_bytes", "usable_bytes"}
+_LIVES = {
+    "issue_timestamp_ms", "expiry_timestamp_ms", "max_timestamp_ms", "issue_timestamp", "expiry_timestamp",
+    "max_timestamp",
+}  # fmt: skip
+_MINUTE_MS, _THROTTLE_MS = 60_000, 100_000
 _SETS = {"partitions", "partition_indexes"}
 _INTERNED = {
     "producer_id": ("producer", 0), "session_id": ("session", 1), "member_epoch": ("group epoch", 1),
@@ -142,6 +152,12 @@ class Normaliser:
             return f"<{name}>"
         if name in _EPOCHS | _SIZES and value >= 0:
             return f"<{name}>"
+        if name in _LIVES and value > 0:
+            return f"in {round((value - time.time() * 1000) / _MINUTE_MS)} min"
+        if name == "session_lifetime_ms" and value > 0:
+            return f"{round(value / _MINUTE_MS)} min"
+        if name == "throttle_time_ms" and value > 0:
+            return f"about {round(value / _THROTTLE_MS) * _THROTTLE_MS // 1000} s"
         kind, first = next((known for field, known in _INTERNED.items() if name.endswith(field)), ("", 0))
         if kind and value >= first:
             return self._interned(kind, value)
@@ -156,6 +172,10 @@ class Normaliser:
             if value == bytes(16):
                 return "zero"
             return self._names.ids.get(value) or self._interned("id", value)
+        if name == "hmac" and value:
+            return self._interned("secret", value)
+        if name == "auth_bytes" and value:
+            return "<proof>"
         try:
             return self._text(name, value.decode("ascii"))
         except UnicodeDecodeError:
@@ -166,7 +186,7 @@ class Normaliser:
             return f"<{name}>"
         value = value.replace(f"{self._tag}-", "$")
         value = _UUID.sub(lambda found: self._interned("uuid", found[0]), value)
-        if name in ("member_id", "leader") and _SHORT_UUID.fullmatch(value):
+        if name in ("member_id", "leader", "token_id") and _SHORT_UUID.fullmatch(value):
             return self._interned("uuid", value)
         return value
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fixtures.raw_client import CLIENT_ID, ConnectionClosed, request_bytes
+from fixtures.secured import authenticate
 from fixtures.wire import Wire
 
+from penstock.cli.kafka.security import Security
 from penstock.wire import codec
 from penstock.wire.codec import Malformed
 
+from .brokers import Addresses
 from .messages import find, plain, request
 from .names import Names
 from .normalising import Flat, Normaliser
@@ -40,8 +44,8 @@ class Answer:
 class Run:
     """A sequence at a broker. `reencode` demands that the codec writes each answer as it was."""
 
-    def __init__(self, bootstrap: str, sequence: Sequence_, now_ms: int, *, reencode: bool = False) -> None:
-        self._bootstrap, self._sequence, self._reencode = bootstrap, sequence, reencode
+    def __init__(self, broker: Addresses, sequence: Sequence_, now_ms: int, *, reencode: bool = False) -> None:
+        self._broker, self._sequence, self._reencode = broker, sequence, reencode
         self._names = Names(sequence.tag, now_ms, sequence.parameters)
         self._normaliser = Normaliser(sequence.tag, now_ms, self._names)
         self._connections: dict[str, Wire] = {}
@@ -60,7 +64,7 @@ class Run:
     def _make_topics(self) -> None:
         if not self._sequence.topics:
             return
-        with Wire(self._bootstrap, timeout_s=ANSWER_TIMEOUT_S) as wire:
+        with Wire(self._broker.plain, timeout_s=ANSWER_TIMEOUT_S) as wire:
             for name, made in self._sequence.topics.items():
                 configs = {key: str(value) for key, value in self._names.resolve(made.get("configs", {})).items()}
                 known = self._names.value(name)
@@ -73,6 +77,8 @@ class Run:
             self._connections.pop(step.words["close"]).close()
             return SENT
         try:
+            if "login" in step.words:
+                return self._log_in(step)
             if "receive" in step.words:
                 asked, correlation_id = self._due[step.words["receive"]].pop(0)
                 return self._receive(step.words["receive"], asked, correlation_id, step)
@@ -104,13 +110,31 @@ class Run:
 
     def _settle(self) -> None:
         """Wait for what was changed. Kafka learns of changes in their order, so of a topic made now last."""
-        with Wire(self._bootstrap, timeout_s=ANSWER_TIMEOUT_S) as wire:
+        with Wire(self._broker.plain, timeout_s=ANSWER_TIMEOUT_S) as wire:
             self._settled += 1
             wire.create_topic(self._names.value(f"settled{self._settled}"))
 
+    def _log_in(self, step: Step) -> Flat:
+        """Begin a connection as somebody; the last answer about it."""
+        deadline = time.monotonic() + UNTIL_TIMEOUT_S
+        words = self._names.resolve(step.words["login"])
+        secret = words["password"]
+        security = Security(
+            mechanism=words.get("mechanism", "SCRAM-SHA-256"), user=words["user"], is_token_auth="token" in words,
+            password=secret if isinstance(secret, str) else base64.b64encode(secret).decode(),
+        )  # fmt: skip
+        wanted: Mapping[str, Any] = step.words.get("until", {})
+        while True:
+            wire = self._connections[step.connection] = Wire(self._broker.sasl, timeout_s=ANSWER_TIMEOUT_S)
+            answer = plain(authenticate(wire, security))
+            if all(answer[name] == value for name, value in wanted.items()) or time.monotonic() > deadline:
+                return self._normaliser.flat(answer)
+            wire.close()
+            time.sleep(UNTIL_PAUSE_S)
+
     def _send(self, step: Step) -> int:
         assert step.key is not None
-        wire = self._connection(step.connection)
+        wire = self._connection(step.connection, self._names.resolve(step.words.get("client", CLIENT_ID)))
         wire._correlation_id += 1  # The client numbers only what it encodes itself.
         words = step.words
         if "body" in words:
@@ -119,7 +143,8 @@ class Run:
             data = (len(head) + len(body)).to_bytes(4, "big") + head + body
         else:
             fields = _with_time(self._names.resolve(step.fields), self._names.value("now"))
-            data = request_bytes(step.key, step.version, request(step.key, fields), wire._correlation_id)
+            message = request(step.key, fields)
+            data = request_bytes(step.key, step.version, message, wire._correlation_id, wire._client_id)
             if "cut" in words:
                 data = _resized(data[: -words["cut"]])
             if "tags" in words:  # In place of the empty tag section at the end.
@@ -153,9 +178,9 @@ class Run:
             met.append(all(find(answer, path) == self._names.resolve(value) for path, value in wanted.items()))
         return self._normaliser.flat(answer)
 
-    def _connection(self, name: str) -> Wire:
+    def _connection(self, name: str, client_id: str = CLIENT_ID) -> Wire:
         if name not in self._connections:
-            self._connections[name] = Wire(self._bootstrap, timeout_s=ANSWER_TIMEOUT_S)
+            self._connections[name] = Wire(self._broker.plain, timeout_s=ANSWER_TIMEOUT_S, client_id=client_id)
         return self._connections[name]
 
 

@@ -15,7 +15,9 @@
 five milliseconds before the time that all record timestamps of a run count from. Words of a step beside these:
 `silent` (no answer is due), `settle` (what it changed is waited for, where a broker learns of changes later),
 `later` (its answer is read by a step `receive: connection`), `cut`, `extra`, `body`, `tags` (what is done to the bytes
-of the request), `close: connection`.
+of the request), `close: connection`, `client` (the client id of the connection that begins with this step), `login`
+(with `via`: a connection begins by proving by SCRAM who somebody is: `{user: $alice, password: secret}`, or by a token,
+`{token: true, user: $token, password: $hmac}`).
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ from .messages import BY_TITLE
 
 FOLDER = Path(__file__).resolve().parents[1] / "sequences"
 PREPARATIONS = "preparations"
-WORDS = {"save", "until", "via", "silent", "later", "cut", "extra", "body", "tags", "settle"}
-OTHER_STEPS = {"receive", "close"}
+WORDS = {"save", "until", "via", "client", "silent", "later", "cut", "extra", "body", "tags", "settle"}
+OTHER_STEPS = {"receive", "close", "login"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +168,7 @@ def _step(step: Mapping[str, Any], spread: ApiKey | None, version: int | None) -
     if unknown:
         raise ValueError(f"a step has no {', '.join(unknown)}")
     if api is None:
-        return Step(key=None, version=0, fields={}, words=words)
+        return Step(key=None, version=0, fields={}, words=words, connection=words.get("via", "main"))
     title, _, fixed = api.partition(" ")
     key = BY_TITLE[title]
     if fixed:
