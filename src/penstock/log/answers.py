@@ -13,6 +13,7 @@ from penstock.wire.error_codes import ErrorCode
 _ERRORS = {
     Refusal.OUT_OF_ORDER: ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
     Refusal.FENCED: ErrorCode.INVALID_PRODUCER_EPOCH,
+    Refusal.OUTSIDE: ErrorCode.INVALID_TXN_STATE,
     Refusal.TOO_EARLY: ErrorCode.KAFKA_STORAGE_ERROR,
 }
 

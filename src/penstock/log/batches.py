@@ -78,6 +78,8 @@ class Rejected(NamedTuple):
     message: str | None = None
     records: tuple[tuple[int, str], ...] = ()
     """The index within the batch and what is wrong, for records that can be blamed."""
+    by_request: bool = False
+    """Whether a request may not bring it, whatever the log is like: then the answer does not tell where that starts."""
 
 
 @twinned
@@ -118,7 +120,7 @@ def inspect(
 ) -> Accepted | Rejected:
     """Judge what a request brings for one partition."""
     if data is None or len(data) < HEADER_BYTES:
-        return Rejected(ErrorCode.INVALID_RECORD, "there is no record batch")
+        return Rejected(ErrorCode.INVALID_RECORD, "there is no record batch", by_request=True)
     (
         base_offset, length, _, magic, crc, attributes, last_offset_delta, _, max_timestamp, producer_id, epoch,
         sequence, count,
@@ -126,14 +128,16 @@ def inspect(
     size = length + LENGTH_OVERHEAD
     if size != len(data):
         if size > len(data) or size < HEADER_BYTES:
-            return Rejected(ErrorCode.INVALID_RECORD, "the record batch is cut short")
+            return Rejected(ErrorCode.INVALID_RECORD, "the record batch is cut short", by_request=True)
         if _another_batch(data, size):
-            return Rejected(ErrorCode.INVALID_RECORD, "a partition gets exactly one record batch in a request")
+            return Rejected(
+                ErrorCode.INVALID_RECORD, "a partition gets exactly one record batch in a request", by_request=True
+            )
         data = data[:size]
     if magic != MAGIC:
         known = magic in (0, 1)
         error = ErrorCode.INVALID_RECORD if known else ErrorCode.CORRUPT_MESSAGE
-        return Rejected(error, f"record format {magic} cannot be produced, only {MAGIC}")
+        return Rejected(error, f"record format {magic} cannot be produced, only {MAGIC}", by_request=True)
     if size > config.max_message_bytes:
         return Rejected(
             ErrorCode.MESSAGE_TOO_LARGE, f"the batch has {size} bytes, the topic takes {config.max_message_bytes}"
@@ -146,9 +150,11 @@ def inspect(
         return Rejected(ErrorCode.INVALID_RECORD, "an idempotent batch needs an epoch and a sequence")
     codec = attributes & _CODEC_BITS
     if codec > _HIGHEST_CODEC or (codec == _ZSTD and version < ZSTD_SINCE_VERSION):
-        return Rejected(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"compression {codec} cannot be used here")
+        text = f"compression {codec} cannot be used here"
+        return Rejected(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, text, by_request=codec == _ZSTD)
     if attributes & _TRANSACTIONAL_BIT and not transactional:
-        return Rejected(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "a transactional batch without an id")
+        text = "a transactional batch without an id"
+        return Rejected(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, text, by_request=True)
     flags = 0
     if attributes & _TRANSACTIONAL_BIT:
         if producer_id < 0:

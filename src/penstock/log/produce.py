@@ -217,7 +217,7 @@ _WITHOUT_LOG_START = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.CORRUPT_MESSAGE)
 
 
 def _rejection(partition: Partition, outcome: Rejected) -> Appended:
-    log_start = -1 if outcome.error in _WITHOUT_LOG_START else partition.log_start
+    log_start = -1 if outcome.by_request or outcome.error in _WITHOUT_LOG_START else partition.log_start
     return Appended(outcome.error, log_start=log_start, message=outcome.message, record_errors=outcome.records)
 
 

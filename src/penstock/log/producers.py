@@ -22,6 +22,7 @@ class Refusal(Enum):
 
     OUT_OF_ORDER = "out of order"
     FENCED = "fenced"
+    OUTSIDE = "outside of its transaction"
     TOO_EARLY = "too early"
     """One sent before it failed and has to come again first, unless another agent has it: to be tried again."""
 

@@ -390,12 +390,12 @@ class Writer:
         share.next_offset += batch.offset_count
         share.byte_length += len(batch.data)
 
-    def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | None:
+    def _transactional_refusal(self, share: Share, batch: Accepted) -> ErrorCode | Refusal | None:
         """Why a batch does not fit the transactions there are."""
         producer_id, partition = batch.producer_id, share.partition
         if not batch.flags:
             if producer_id in partition.transactions or (share.transactional and producer_id in share.transactional):
-                return ErrorCode.INVALID_TXN_STATE
+                return Refusal.OUTSIDE
             return None
         if self.transactions is None:
             return ErrorCode.INVALID_TXN_STATE
@@ -407,7 +407,7 @@ class Writer:
             return refusal
         is_new = producer_id not in share.producers and producer_id not in partition.producers
         if is_new and batch.base_sequence and batch.flags & IMPLICIT and self._commit_path.is_alone:
-            return ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+            return Refusal.OUT_OF_ORDER
         return None
 
     def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | None:
