@@ -143,7 +143,8 @@ def test_who_is_shown_a_token_and_may_renew_it(secured: Secured, alice: Wire, bo
     assert own.token_id not in described(bob)
     assert shared.token_id in described(bob)
     assert shared.token_id in described(bob, USER)
-    assert described(bob, "bob") == {}
+    assert shared.token_id in described(bob, "bob")
+    assert described(bob, "carol") == {}
     renewed = renew(bob, bytes(shared.hmac), 60_000)
     assert renewed.error_code == 0
     assert renewed.expiry_timestamp_ms < shared.expiry_timestamp_ms
@@ -169,7 +170,8 @@ def test_tokens_that_are_not_made(secured: Secured, alice: Wire) -> None:
     assert create(alice, owner="bob").error_code == ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED
     assert create(alice, owner=USER).error_code == 0
     assert create(alice, "x", kind="Group").error_code == ErrorCode.INVALID_PRINCIPAL_TYPE
-    assert create(alice, "").error_code == ErrorCode.INVALID_REQUEST
+    assert create(alice, "").error_code == 0
+    assert create(alice, "x" * 30_000, "y" * 30_000, "z" * 30_000).error_code == ErrorCode.INVALID_REQUEST
     with Wire(secured.plaintext) as wire:
         assert create(wire).error_code == ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
 

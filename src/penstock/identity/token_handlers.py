@@ -23,8 +23,10 @@ from penstock.wire.messages.describe_delegation_token import (
 from penstock.wire.messages.expire_delegation_token import ExpireDelegationTokenRequest, ExpireDelegationTokenResponse
 from penstock.wire.messages.renew_delegation_token import RenewDelegationTokenRequest, RenewDelegationTokenResponse
 
-MAX_NAME_CHARS = 512
-ERROR_TIMESTAMP = -1
+MAX_NAMES_CHARS = 65_536
+"""Of all who have to do with a token. Kafka has no such limit of its own."""
+NOT_ASKED, NONE_FOUND = -1, 0
+"""What stands for a time in refusals: of those who may not ask at all, and of others; as in Kafka."""
 
 
 class TokenHandlers:
@@ -55,11 +57,12 @@ class TokenHandlers:
             response.error_code = ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
         elif owner != context.principal and not (self._is_guarded and self._may_change(context, owner)):
             response.error_code = ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED
-        elif rules is None:
-            response.error_code = ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED
         elif any(one.principal_type != USER for one in request.renewers):
             response.error_code = ErrorCode.INVALID_PRINCIPAL_TYPE
-        elif len(renewers) > MAX_RENEWERS or any(_is_odd(name) for name in (owner, *renewers)):
+        elif rules is None:
+            response.error_code = ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED
+            response.issue_timestamp_ms = response.expiry_timestamp_ms = response.max_timestamp_ms = NONE_FOUND
+        elif len(renewers) > MAX_RENEWERS or sum(map(len, (owner, *renewers))) > MAX_NAMES_CHARS:
             response.error_code = ErrorCode.INVALID_REQUEST
         else:
             await self._issue(context, rules, owner, renewers, request.max_lifetime_ms, response)
@@ -99,7 +102,7 @@ class TokenHandlers:
         """RenewDelegationToken, key 39, v1-2: v2: flexible."""
         code, token = await self._find(context, bytes(request.hmac))
         if token is None or self._rules is None:
-            return RenewDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP)
+            return RenewDelegationTokenResponse(error_code=code, expiry_timestamp_ms=_of_refusal(code))
         now_ms = self._clock.now_ms()
         if token.has_expired(now_ms):
             code = ErrorCode.DELEGATION_TOKEN_EXPIRED
@@ -110,7 +113,7 @@ class TokenHandlers:
             code = await self._write(lambda: token_store.set_expiry(renewed))
             if not code:
                 return RenewDelegationTokenResponse(expiry_timestamp_ms=renewed.expires_ms)
-        return RenewDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP)
+        return RenewDelegationTokenResponse(error_code=code, expiry_timestamp_ms=NONE_FOUND)
 
     async def expire(
         self, context: RequestContext, request: ExpireDelegationTokenRequest
@@ -118,9 +121,9 @@ class TokenHandlers:
         """ExpireDelegationToken, key 40, v1-2: v2: flexible. A negative period ends it at once."""
         code, token = await self._find(context, bytes(request.hmac))
         if token is None or self._rules is None:
-            return ExpireDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP)
+            return ExpireDelegationTokenResponse(error_code=code, expiry_timestamp_ms=_of_refusal(code))
         now_ms = self._clock.now_ms()
-        ends_ms = ERROR_TIMESTAMP
+        ends_ms = NONE_FOUND
         if not token.may_renew(context.principal):
             code = ErrorCode.DELEGATION_TOKEN_OWNER_MISMATCH
         elif request.expiry_time_period_ms < 0:
@@ -131,19 +134,20 @@ class TokenHandlers:
         else:
             ending = self._rules.ending(token, request.expiry_time_period_ms, now_ms)
             code, ends_ms = await self._write(lambda: token_store.set_expiry(ending)), ending.expires_ms
-        return ExpireDelegationTokenResponse(error_code=code, expiry_timestamp_ms=ERROR_TIMESTAMP if code else ends_ms)
+        return ExpireDelegationTokenResponse(error_code=code, expiry_timestamp_ms=NONE_FOUND if code else ends_ms)
 
     async def describe(
         self, context: RequestContext, request: DescribeDelegationTokenRequest
     ) -> DescribeDelegationTokenResponse:
-        """DescribeDelegationToken, key 41, v1-3: v2: flexible. v3: who asked for it. Null owners are all."""
+        """DescribeDelegationToken, key 41, v1-3: v2: flexible. v3: who asked for it. Null owners are all; else tokens
+        are shown that one of them has to do with."""
         rules = self._rules
         if not _is_allowed(context):
             return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED)
         if rules is None:
             return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED)
         owners = request.owners
-        wanted = None if owners is None else {f"{one.principal_type}:{one.principal_name}" for one in owners}
+        wanted = None if owners is None else [f"{one.principal_type}:{one.principal_name}" for one in owners]
         try:
             tokens = await self._database.read(lambda: token_store.all_of(context.cluster_id))
         except PlatformError:
@@ -153,7 +157,7 @@ class TokenHandlers:
             tokens=[
                 _described(token, rules.secret(token.token_id))
                 for token in tokens
-                if (wanted is None or token.owner in wanted)
+                if (wanted is None or any(token.concerns(one) for one in wanted))
                 and not token.has_expired(now_ms)
                 and self._is_shown(context, token)
             ]
@@ -193,9 +197,8 @@ def _parts(principal: str) -> tuple[str, str]:
     return kind, name
 
 
-def _is_odd(principal: str) -> bool:
-    kind, name = _parts(principal)
-    return kind != USER or not name or len(name) > MAX_NAME_CHARS or "\0" in name
+def _of_refusal(code: ErrorCode) -> int:
+    return NOT_ASKED if code == ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED else NONE_FOUND
 
 
 def _described(token: Token, secret: bytes) -> DescribedDelegationToken:

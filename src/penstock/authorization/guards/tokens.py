@@ -39,9 +39,10 @@ async def describe_delegation_token(
 
 def _is_visible(access: Access, token: describing.DescribedDelegationToken) -> bool:
     owner = f"{token.principal_type}:{token.principal_name}"
+    requester = f"{token.token_requester_principal_type}:{token.token_requester_principal_name}"
     renewers = [f"{renewer.principal_type}:{renewer.principal_name}" for renewer in token.renewers]
     return (
-        access.context.principal in (owner, *renewers)
+        access.context.principal in (owner, requester, *renewers)
         or access.might(Operation.DESCRIBE, ResourceType.DELEGATION_TOKEN, token.token_id)
         or access.might(Operation.DESCRIBE_TOKENS, ResourceType.USER, owner)
     )
