@@ -125,6 +125,9 @@ class FetchHandler:
         partition, error = self._resolve(cluster_id, wanted.topic, wanted.index, may_read)
         if partition is not None:
             error = _refusal(partition, wanted)
+            wanted.was_found = True
+        elif error is ErrorCode.UNKNOWN_TOPIC_ID and wanted.was_found:
+            error = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         if partition is None or error is not ErrorCode.NONE:
             wanted.partition = None
             data.error_code, data.high_watermark, data.log_start_offset = error, -1, -1

@@ -44,7 +44,7 @@ class Wanted:
 
     __slots__ = (
         "current_leader_epoch", "fetch_offset", "index", "last_fetched_epoch", "max_bytes", "partition",
-        "sent_high_watermark", "sent_log_start", "topic",
+        "sent_high_watermark", "sent_log_start", "topic", "was_found",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,8 @@ class Wanted:
         self.last_fetched_epoch = last_fetched_epoch
         self.partition: Partition | None = None
         """What it was found to be the last time it was looked at, if nothing was wrong with asking for it."""
+        self.was_found = False
+        """Whether its id ever was a topic's: then, as in Kafka, it is the topic that is gone, not the id unknown."""
         self.sent_high_watermark = -1
         self.sent_log_start = -1
 
@@ -205,6 +207,7 @@ class FetchSessions:
             known = session.wanted.get((want.topic, want.index))
             if known is not None:
                 want.sent_high_watermark, want.sent_log_start = known.sent_high_watermark, known.sent_log_start
+                want.was_found = known.was_found
                 if (
                     want.current_leader_epoch == known.current_leader_epoch
                     and want.last_fetched_epoch == known.last_fetched_epoch

@@ -404,6 +404,19 @@ async def test_a_session_notices_what_becomes_of_a_partition_that_was_quiet() ->
     assert [data.error_code for data in answer.responses[0].partitions] == [NONE, RANGE, NONE]
 
 
+async def test_a_session_that_knew_a_topic_is_told_that_it_is_gone() -> None:
+    world = World()
+    orders = world.orders.topic_id
+    answer = world.start(asking((0, 0), topic=orders, session_epoch=0), version=13).answer
+    world.orders.deleted = True
+    world.registry.remove(world.orders)
+    for epoch in (1, 2):
+        (data,) = world.start(asking(session_id=answer.session_id, session_epoch=epoch), version=13).partitions
+        assert data.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    (data,) = world.start(asking((0, 0), topic=orders, max_wait_ms=0), version=13).partitions
+    assert data.error_code == ErrorCode.UNKNOWN_TOPIC_ID
+
+
 async def test_a_session_notices_that_its_client_knows_another_epoch_now() -> None:
     world = World()
     session_id = opened(world, (0, 0))
