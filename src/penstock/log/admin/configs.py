@@ -299,5 +299,6 @@ def _shown(entry: Entry, *, synonyms: bool, doc: bool) -> DescribeConfigsResourc
         if synonyms
         else [],
         config_type=entry.type,
-        documentation=entry.doc if doc else None,
+        # Kafka has an empty text for loggers, whether it was asked for or not.
+        documentation=entry.doc if doc or entry.source is ConfigSource.BROKER_LOGGER else None,
     )

@@ -145,7 +145,12 @@ class ReplicaHandlers:
         response = ElectLeadersResponse(
             error_code=ErrorCode.NONE if known_type else ErrorCode.INVALID_REQUEST, replica_election_results=[]
         )
-        # Null asks for every partition that needs an election: there are none.
+        if request.topic_partitions is None and known_type:
+            # Null asks for every partition that needs an election: there are none. Topics are listed all the same.
+            response.replica_election_results = [
+                ReplicaElectionResult(topic=topic.name, partition_result=[])
+                for topic in self._registry.all(context.cluster_id)
+            ]
         for topic in request.topic_partitions or ():
             results = []
             for index in topic.partitions:
