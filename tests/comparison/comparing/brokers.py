@@ -22,11 +22,12 @@ from penstock.wire.messages.find_coordinator import FindCoordinatorRequest
 ROOT = Path(__file__).resolve().parents[3]
 JARS = ROOT / "build" / "bench"
 EVERYBODY = "User:ANONYMOUS"
+NO_DELAY = "connection.failed.authentication.delay.ms"
 TOKEN_KEY = "what the tokens of a comparison are made with"
 KAFKA_SETTINGS = {
     "offsets.topic.num.partitions": "1", "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
-    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY,
+    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, NO_DELAY: "0",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
     "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512", "delegation.token.secret.key": TOKEN_KEY,
     **{
@@ -42,7 +43,7 @@ _SAID_TO_BOTH = (
     "socket.request.max.bytes",
 )  # fmt: skip
 PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH} | {
-    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, "audit.enable": "false",
+    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, "audit.enable": "false", NO_DELAY: "0",
 }  # fmt: skip
 """What Kafka's shipped server.properties says, so that it has been said to both. Kafka has no audit log."""
 COORDINATED = {0: "warm-up", 1: "warm-up", 2: "warm-up:AAAAAAAAAAAAAAAAAAAAAQ:0"}
