@@ -114,6 +114,7 @@ def test_lives_count_to_the_minute_and_waits_roughly() -> None:
     day, later, long_after = ({"max_timestamp_ms": now + 86_400_000 + more} for more in (0, 900, 120_000))
     assert found(day, later) == []
     assert found(day, long_after) == [("max_timestamp_ms", "in 1440 min", "in 1442 min")]
+    assert flat({"max_timestamp": NOW + 60_000}) == {"max_timestamp": "now+60000"}
     assert found({"max_timestamp_ms": -1}, {"max_timestamp_ms": 0}) == [("max_timestamp_ms", -1, 0)]
     assert found({"throttle_time_ms": 189_000}, {"throttle_time_ms": 185_123}) == []
     assert found({"throttle_time_ms": 0}, {"throttle_time_ms": 1}) == [("throttle_time_ms", 0, "about 0 s")]

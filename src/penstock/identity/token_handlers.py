@@ -51,7 +51,7 @@ class TokenHandlers:
         response = CreateDelegationTokenResponse(issue_timestamp_ms=-1, expiry_timestamp_ms=-1, max_timestamp_ms=-1)
         response.principal_type, response.principal_name = _parts(owner)
         response.token_requester_principal_type, response.token_requester_principal_name = _parts(context.principal)
-        renewers = tuple(dict.fromkeys(f"{one.principal_type}:{one.principal_name}" for one in request.renewers))
+        renewers = tuple(f"{one.principal_type}:{one.principal_name}" for one in request.renewers)
         rules = self._rules
         if not _is_allowed(context):
             response.error_code = ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
@@ -79,7 +79,7 @@ class TokenHandlers:
         secret = rules.secret(token.token_id)
 
         def script() -> Script[bool]:
-            if (yield from token_store.count(token.cluster_id, owner)) >= MAX_TOKENS_PER_OWNER:
+            if (yield from token_store.count(token.cluster_id, owner, token.issued_ms)) >= MAX_TOKENS_PER_OWNER:
                 return False
             yield from token_store.put(token, hash_of(secret))
             return True

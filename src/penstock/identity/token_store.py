@@ -9,6 +9,8 @@ from typing import Any
 from penstock.identity.tokens import Token
 from penstock.metadata.database import Script
 
+KEPT_MS = 3_600_000
+"""How long it is remembered of a token that its time is over: as long as Kafka may take to sweep it away."""
 _COLUMNS = "cluster_id, token_id, owner, requester, renewers, issued_ms, expires_ms, max_ms"
 
 
@@ -20,8 +22,8 @@ def _token(row: Sequence[Any]) -> Token:
 
 
 def put(token: Token, hmac_hash: bytes) -> Script[None]:
-    """Keep a new token. Those whose time is over are forgotten on this occasion."""
-    yield "DELETE FROM delegation_token WHERE expires_ms < $1", (token.issued_ms,)
+    """Keep a new token. Those whose time has been over for long are forgotten on this occasion."""
+    yield "DELETE FROM delegation_token WHERE expires_ms < $1", (token.issued_ms - KEPT_MS,)
     yield (
         f"INSERT INTO delegation_token ({_COLUMNS}, hmac_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
         " ON CONFLICT DO NOTHING",
@@ -32,9 +34,12 @@ def put(token: Token, hmac_hash: bytes) -> Script[None]:
     )  # fmt: skip
 
 
-def count(cluster_id: int, owner: str) -> Script[int]:
-    """How many tokens an owner has."""
-    rows = yield "SELECT COUNT(*) FROM delegation_token WHERE cluster_id = $1 AND owner = $2", (cluster_id, owner)
+def count(cluster_id: int, owner: str, now_ms: int) -> Script[int]:
+    """How many tokens an owner has whose time is not over."""
+    rows = yield (
+        "SELECT COUNT(*) FROM delegation_token WHERE cluster_id = $1 AND owner = $2 AND expires_ms >= $3",
+        (cluster_id, owner, now_ms),
+    )
     return int(rows[0][0])
 
 

@@ -53,8 +53,8 @@ _PLACES = {"host", "port", "log_dir", "cluster_id", "rack"}
 _EPOCHS = {"coordinator_epoch", "finalized_features_epoch"}
 _SIZES = {"total_bytes", "usable_bytes"}
 _LIVES = {
-    "issue_timestamp_ms", "expiry_timestamp_ms", "max_timestamp_ms", "issue_timestamp", "expiry_timestamp",
-    "max_timestamp",
+    "issue_timestamp_ms", "expiry_timestamp_ms", "max_timestamp_ms", "token.issue_timestamp", "token.expiry_timestamp",
+    "token.max_timestamp",
 }  # fmt: skip
 _MINUTE_MS, _THROTTLE_MS = 60_000, 100_000
 _SETS = {"partitions", "partition_indexes"}
@@ -91,8 +91,11 @@ class Normaliser:
 
     def _walk(self, path: str, name: str, value: Any, found: Flat) -> None:
         if isinstance(value, Mapping):
+            # Batches have a field of the same name.
+            owner = "token." if "token_id" in value else ""
             for field, inner in value.items():
-                self._walk(f"{path}.{field}" if path else field, field, inner, found)
+                name = f"{owner}{field}" if field.endswith("_timestamp") else field
+                self._walk(f"{path}.{field}" if path else field, name, inner, found)
         elif isinstance(value, list):
             self._walk_list(path, name, value, found)
         else:

@@ -213,7 +213,11 @@ class TopicHandlers:
                     del going[topic]
                     state.name, state.topic_id = topic.name, topic.topic_id
                     raise Refused(ErrorCode.INVALID_REQUEST, "The topic is given by its name and by its id.")
-                allowance.spend(len(topic.partitions))
+                try:
+                    allowance.spend(len(topic.partitions))
+                except Refused:
+                    state.name, state.topic_id = topic.name, topic.topic_id
+                    raise
             except Refused as refusal:
                 responses[state.name, state.topic_id] = _not_deleted(state, refusal)
                 continue
