@@ -10,15 +10,22 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from fixtures.sim_loop import Host
 
 from penstock.agent.apis import Api, Handlers, apis
+from penstock.agent.removing import removal_steps
+from penstock.authorization.service import AclService
 from penstock.base.clock import Clock
 from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness, SeededRandomness
+from penstock.clusters.handlers import VirtualClusterHandlers
+from penstock.clusters.model import Cluster, State
+from penstock.clusters.removal import Removal
+from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import Alarms
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
@@ -30,6 +37,7 @@ from penstock.groups.share.handlers import ShareGroupHandlers
 from penstock.groups.share.service import ShareGroups
 from penstock.groups.streams.handlers import StreamsGroupHandlers
 from penstock.groups.streams.internal_topics import InternalTopics
+from penstock.keys.handlers import ClusterKeyHandlers
 from penstock.keys.port import KeyService
 from penstock.keys.service import DataKeys
 from penstock.log.aborted import StoredAborted
@@ -85,6 +93,9 @@ from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import LeasedSlots
 from penstock.wire.api_keys import ApiKey
 
+if TYPE_CHECKING:
+    from simulation.links import Link
+
 NODE_ID = 1
 SHARD_ID = 1
 CLUSTER_ID = "penstock-simulation-00"
@@ -124,6 +135,9 @@ class Surroundings:
     """Who wraps the keys that everything is sealed by; None: nothing is."""
     epoch: int | None = None
     """Of the shard if other agents commit to it as well, else None."""
+    has_tenants: bool = False
+    """Whether there are virtual clusters that are made and deleted, for which there have to be keys and a
+    background."""
 
 
 @cache
@@ -141,6 +155,8 @@ class SimAgent:
         self.registry = Registry()
         self.settings = _settings(frozenset(around.settings.items()))
         self._table: dict[int, Api] = {}
+        self.server = _Connections()
+        self.is_ready = False
 
     async def start(self) -> None:
         """Bring the state back and serve. Raises a `PlatformError` when that is impossible now."""
@@ -153,6 +169,8 @@ class SimAgent:
             self._life = await roll_forward(
                 around.database, around.wal, randomness=SeededRandomness("life"), redo=transaction_store.redo
             )
+        if around.has_tenants:
+            await self._open_clusters()
         await self.topics.load()
         self.sealing = await self._keys()
         seq = await load_state(around.database, self.registry, around.wal)
@@ -187,10 +205,37 @@ class SimAgent:
             randomness=around.randomness, passage=passage, catch_up=path.store_changes,
         )  # fmt: skip
         await self.groups.open()
+        self.coordinators = SimpleNamespace(groups=self.groups)
         await self._open_share(self.settings)
         self.topics.listen(_GroupsListener(self.groups))
         self.topics.before_deletion = self.transactions.keep_open
         self._serve()
+        self.is_ready = True
+
+    def admits(self, cluster_id: int) -> bool:
+        """Whether a connection may be in that virtual cluster."""
+        return not self.around.has_tenants or self.clusters.is_open(cluster_id)
+
+    async def _open_clusters(self) -> None:
+        around = self.around
+        self.clusters = Clusters(
+            database=around.database, clock=around.clock, randomness=around.randomness, shard_id=SHARD_ID
+        )
+        await self.clusters.open(CLUSTER_ID)
+        self.clusters.on_change = self._on_cluster
+        self.acls, self.quotas = AclService(around.database), _NoQuotas()
+        self.access = SimpleNamespace(acls=self.acls)
+        await self.acls.open()
+
+    def _on_cluster(self, cluster: Cluster) -> None:
+        if cluster.state is State.DELETING:
+            self.background.wake(Removal.name)
+
+    def _on_erased(self, cluster_id: int) -> None:
+        for partition in list(self.registry.partitions()):
+            if partition.topic.cluster_id == cluster_id:
+                forget_views([(partition, span) for span in list(partition.spans)])
+                partition.wake()
 
     async def _keys(self) -> Sealing | None:
         around = self.around
@@ -200,6 +245,8 @@ class SimAgent:
         self.keys = DataKeys(
             database=around.database, service=around.key_service, clock=around.clock, randomness=randomness
         )
+        if around.has_tenants:
+            self.keys.stays, self.keys.on_erased = self.clusters.is_open, self._on_erased
         await self.keys.open()
         await self.keys.encrypt(DEFAULT_CLUSTER_ID)
         return Sealing(self.keys, randomness)
@@ -260,6 +307,11 @@ class SimAgent:
         chores: list[Chore] = [self.compaction, *upkeep.chores]
         if self.sealing is not None:
             chores.append(SpentKeys(upkeep.changes, self.keys, lambda: self.backlog.last_seq))
+        if around.has_tenants:
+            steps = removal_steps(self)  # type: ignore[arg-type]  # It has the parts that are asked for.
+            chores.append(
+                Removal(self.clusters, around.database, steps, is_ready=lambda: self.is_ready, clock=around.clock)
+            )
         time_outs = TimeOuts(self.transactions, self.settings)
         chores += [time_outs, IdExpiry(self.transactions, self.settings)]
         background = self.background = Background(chores, clock=around.clock, randomness=around.randomness)
@@ -320,9 +372,25 @@ class SimAgent:
                     streams_groups=StreamsGroupHandlers(self.groups, InternalTopics(topic_handlers)),
                     transactions=TransactionHandlers(service, self.registry, self.producer_ids, self.settings),
                     transaction_offsets=TransactionOffsetHandlers(service, self.groups, self.registry),
+                    **self._cluster_handlers(),
                 )
             )
         )
+
+    def _cluster_handlers(self) -> dict[str, Any]:
+        if not self.around.has_tenants:
+            return {}
+
+        async def usage(cluster_id: int) -> dict[str, float]:
+            return {}
+
+        def directory() -> dict[str, int]:
+            return {cluster.name: cluster.cluster_id for cluster in self.clusters.all()}
+
+        return {
+            "virtual_clusters": VirtualClusterHandlers(self.clusters, is_admin=lambda context: True, usage=usage),
+            "cluster_keys": ClusterKeyHandlers(self.keys, directory, is_admin=lambda context: True),
+        }
 
     # ---- requests ------------------------------------------------------------------------------------------------
 
@@ -369,6 +437,31 @@ def _with_own_bytes(response: Any) -> Any:
             if partition.records:
                 partition.records = b"".join(bytes(piece) for piece in partition.records)
     return response
+
+
+class _Connections:
+    """The connections of virtual clusters other than the default one, as `penstock.agent.server` knows them."""
+
+    def __init__(self) -> None:
+        self._links: dict[int, list[Link]] = {}
+
+    def enter(self, cluster_id: int, link: Link) -> None:
+        """A connection is in a virtual cluster."""
+        self._links.setdefault(cluster_id, []).append(link)
+
+    def close_cluster(self, cluster_id: int) -> int:
+        """Close every connection of a virtual cluster; how many there were."""
+        inside = self._links.pop(cluster_id, [])
+        for link in inside:
+            link.hang_up()
+        return len(inside)
+
+
+class _NoQuotas:
+    """Limits are not asked about here; of those that are stored nothing is kept in memory."""
+
+    def forget(self, cluster_id: int) -> None:
+        """Nothing to do."""
 
 
 class _OneCoordinator:

@@ -14,6 +14,7 @@ from simulation.links import ConnectionLost, Link
 from simulation.places import Place
 from simulation.world import World
 
+from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.errors import PlatformError
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
@@ -35,14 +36,16 @@ TRY_AGAIN = frozenset(
 class Client:
     """A client with one connection, made anew when it ends."""
 
-    def __init__(self, world: World, name: str, *, place: Place | None = None) -> None:
-        self.world, self.name, self.place = world, name, place
+    def __init__(
+        self, world: World, name: str, *, place: Place | None = None, cluster_id: int = DEFAULT_CLUSTER_ID
+    ) -> None:
+        self.world, self.name, self.place, self.cluster_id = world, name, place, cluster_id
         self._link: Link | None = None
 
     async def link(self) -> Link:
         """The connection."""
         if self._link is None or self._link.lost:
-            self._link = await self.world.connect(self.name, self.place)
+            self._link = await self.world.connect(self.name, self.place, self.cluster_id)
         return self._link
 
     def give_up(self) -> None:

@@ -7,7 +7,7 @@ The stores behind the wrappers are the truth: they survive the crash of whoever 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -15,6 +15,7 @@ from simulation.guards import Guards
 from simulation.marks import Marks
 
 from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.keys.port import KeyService
 from penstock.storage.object_store import ObjectInfo, ObjectStore, ObjectWriter, Piece
 from penstock.storage.wal import Buffer, Shared, WalLocation, WalStore
 
@@ -246,6 +247,42 @@ class FaultyObjects:
 
     def close(self) -> None:
         """The data outlives the process."""
+
+
+class FaultyKeyService:
+    """A key service that fails."""
+
+    def __init__(self, inner: KeyService, source: FaultSource, die: Callable[[], None]) -> None:
+        self._inner, self._source, self._die = inner, source, die
+
+    async def _ask(self, work: Callable[[], Awaitable[T]]) -> T:
+        kind = self._source.write("keys")
+        if kind == "crash before":
+            self._die()
+        if kind in ("before", "crash before"):
+            raise Unavailable("the key service is away")
+        answer = await work()
+        if kind == "crash after":
+            self._die()
+        if kind in ("after", "crash after"):
+            raise Unavailable("the key service's answer was lost")
+        return answer
+
+    async def create(self) -> str:
+        """Make a master key."""
+        return await self._ask(self._inner.create)
+
+    async def wrap(self, master_key_id: str, secret: bytes, context: bytes) -> bytes:
+        """Encrypt a data key."""
+        return await self._ask(lambda: self._inner.wrap(master_key_id, secret, context))
+
+    async def unwrap(self, master_key_id: str, wrapped: bytes, context: bytes) -> bytes:
+        """Decrypt it."""
+        return await self._ask(lambda: self._inner.unwrap(master_key_id, wrapped, context))
+
+    async def destroy(self, master_key_id: str) -> None:
+        """Let a master key be no more."""
+        await self._ask(lambda: self._inner.destroy(master_key_id))
 
 
 class _FaultyWriter:

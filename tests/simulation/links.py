@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from fixtures.sim_loop import Host
 from simulation.faults import FaultSource
 
-from penstock.base.context import RequestContext
+from penstock.base.context import DEFAULT_CLUSTER_ID, RequestContext
 from penstock.wire.api_keys import ApiKey
 
 Done = Callable[[Any], None]
@@ -56,9 +56,12 @@ class _Slot:
 class Link:
     """A connection from a client to one life of an agent."""
 
-    def __init__(self, agent: Answering, source: FaultSource, client_id: str, connection_id: int) -> None:
+    def __init__(
+        self, agent: Answering, source: FaultSource, client_id: str, connection_id: int,
+        cluster_id: int = DEFAULT_CLUSTER_ID,
+    ) -> None:  # fmt: skip
         self._agent, self._source = agent, source
-        self._client_id, self._connection_id = client_id, connection_id
+        self._client_id, self._connection_id, self._cluster_id = client_id, connection_id, cluster_id
         self._loop = asyncio.get_running_loop()
         self._client = copy_context()
         self.lost = self._cut = False
@@ -81,7 +84,8 @@ class Link:
             reply.set_exception(ConnectionLost())
             return reply
         context = RequestContext(
-            client_id=self._client_id, api_version=version, connection_id=self._connection_id
+            client_id=self._client_id, api_version=version, connection_id=self._connection_id,
+            cluster_id=self._cluster_id,
         )  # fmt: skip
         if self._cut or self._source.cut():
             # What was sent before still arrives; this, and whatever is sent before the end is noticed, does not.
@@ -156,11 +160,15 @@ class Link:
         while self._slots and self._slots[0].is_filled:
             ready = self._slots.popleft()
             if self._source.cut():
-                self._loop.call_soon(self.lose, context=self._client)
-                self._close()
+                self.hang_up()
                 return
             self._inbound.append(ready)
             self._loop.call_later(self._source.transit_s(), self._deliver, context=self._client)
+
+    def hang_up(self) -> None:
+        """The agent closes the connection."""
+        self._loop.call_soon(self.lose, context=self._client)
+        self._close()
 
     def _close(self) -> None:
         if self._closed:

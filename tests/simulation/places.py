@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from fixtures.sim_loop import Host, SimLoop
 from simulation.agents import SimAgent, Surroundings
-from simulation.faults import NONE, FaultyObjects, FaultyWal, SharedWal
+from simulation.faults import NONE, FaultyKeyService, FaultyObjects, FaultyWal, SharedWal
 from simulation.links import Link
 
 from penstock.base.errors import CorruptData, PlatformError
 from penstock.base.randomness import SeededRandomness
+from penstock.keys.port import KeyService
 from penstock.metadata.inline import InlineDatabase
 
 if TYPE_CHECKING:
@@ -151,12 +152,15 @@ class Place:
         self, host: Host, database: InlineDatabase, wal: FaultyWal, clock: SimClock, die: Callable[[], None]
     ) -> Surroundings:
         world = self._world
+        key_service: KeyService | None = world.key_service
+        if key_service is not None and world.has_tenants:
+            key_service = FaultyKeyService(key_service, world.source, die)
         return Surroundings(
             host=host, database=database, wal=wal, clock=clock, alarms=SimAlarms(clock),
             objects=FaultyObjects(world.object_store, world.source, die, world.guards),
             randomness=SeededRandomness(f"{world.seed}:ids:{host.name}"), inline=world.inline,
             settings=world.settings, upkeep=world.upkeep, agent_id=self.number, epoch=world.epoch,
-            key_service=world.key_service,
+            key_service=key_service, has_tenants=world.has_tenants,
         )  # fmt: skip
 
     async def _start(self, agent: SimAgent, died: asyncio.Future[None]) -> bool:

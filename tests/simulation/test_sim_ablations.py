@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import test_sim_clusters
 import test_sim_compaction
 import test_sim_consumer_groups
 import test_sim_groups
@@ -32,6 +33,8 @@ from simulation.seeds import Scenario, run
 from simulation.world import World
 
 from penstock.base.errors import Unavailable
+from penstock.clusters import store as clusters_store
+from penstock.clusters.removal import Removal
 from penstock.coordination import leases
 from penstock.coordination.leases import Script
 from penstock.groups import reconcile
@@ -41,6 +44,7 @@ from penstock.groups.consumer import steps as consumer_steps
 from penstock.groups.consumer import transitions as consumer_transitions
 from penstock.groups.streams import offsets as streams_offsets
 from penstock.groups.streams import reconcile as streams_reconcile
+from penstock.keys import transitions as key_transitions
 from penstock.log import (
     commit_sql,
     commits,
@@ -614,6 +618,22 @@ def what_a_session_was_told_is_told_of_other_positions(patch: pytest.MonkeyPatch
     patch.setattr(fetch_sessions.Wanted, "is_quiet", property(is_quiet))
 
 
+def clusters_are_forgotten_before_what_they_hold(patch: pytest.MonkeyPatch) -> None:
+    """The agent that began goes on; nobody else knows that there is anything to remove."""
+    step = Removal._step
+
+    async def hasty(self, cluster):
+        await self._database.transaction(lambda: clusters_store.forget(cluster.cluster_id))
+        await step(self, cluster)
+
+    patch.setattr(Removal, "_step", hasty)
+
+
+def keys_count_as_erased_when_that_is_asked_for(patch: pytest.MonkeyPatch) -> None:
+    """Whatever the key service says."""
+    patch.setattr(key_transitions, "erasing", lambda keys: key_transitions.erased(keys))
+
+
 LOG = test_sim_log.test_acknowledged_records_survive.scenario
 COMPACTION = test_sim_compaction.test_compaction_loses_nothing.scenario
 TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
@@ -633,6 +653,7 @@ LEASED_CONSUMERS = test_sim_leases.test_leases_of_consumer_groups.scenario
 LEASED_SHARE = test_sim_leases.test_leases_of_share_partitions.scenario
 SESSIONS = test_sim_sessions.test_sessions_say_what_full_fetches_say.scenario
 ADOPTED = test_sim_compaction.test_adopted_objects_lose_nothing.scenario
+CLUSTERS = test_sim_clusters.test_deleted_clusters_go_to_the_end.scenario
 OVER_TWO = test_sim_transactions.test_transactions_over_two_agents.scenario
 ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (no_look_up_of_lost_answers, TRANSACTIONS),
@@ -702,6 +723,8 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (sessions_end_and_nothing_is_released_but_forgotten, SHARE),
     (ends_do_not_look_at_what_was_not_seen, OVER_TWO),
     (commits_do_not_look_at_transactions, OVER_TWO),
+    (clusters_are_forgotten_before_what_they_hold, CLUSTERS),
+    (keys_count_as_erased_when_that_is_asked_for, CLUSTERS),
 ]
 
 

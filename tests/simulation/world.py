@@ -26,6 +26,7 @@ from simulation.marks import Marks
 from simulation.places import Place, SimClock
 from simulation.witness import Witness
 
+from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.errors import PlatformError
 from penstock.log.commit_sql import take_over
 from penstock.metadata.inline import InlineDatabase
@@ -61,6 +62,8 @@ class World:
         self.upkeep: UpkeepPlan | None = None
         self.key_service: FakeKeyService | None = None
         """Who wraps the keys that everything is sealed by; None: nothing is sealed."""
+        self.has_tenants = False
+        """Whether virtual clusters are made and deleted. Then the key service fails like everything else."""
         self.database = InlineDatabase()
         """What all agents' databases are a view of; for looking into."""
         self.guards = Guards(lambda: self.database, self.clock, GRACE_MS)
@@ -137,16 +140,20 @@ class World:
 
     # ---- for clients -----------------------------------------------------------------------------------------------
 
-    async def connect(self, client_id: str, place: Place | None = None) -> Link:
-        """A connection to the agent of a place, or of any; waits until there is one."""
+    async def connect(self, client_id: str, place: Place | None = None, cluster_id: int = DEFAULT_CLUSTER_ID) -> Link:
+        """A connection to the agent of a place, or of any, in a virtual cluster; waits until there is an agent."""
         await asyncio.sleep(self.source.transit_s())
         chosen = place or self.source.choose(self.places)
         while chosen.agent is None:
             await asyncio.sleep(self.source.between(0.01, 0.1))
             chosen = place or self.source.choose(self.places)
+        if not chosen.agent.admits(cluster_id):
+            raise ConnectionLost
         self._connection_id += 1
-        link = Link(chosen.agent, self.source, client_id, self._connection_id)
+        link = Link(chosen.agent, self.source, client_id, self._connection_id, cluster_id)
         chosen.links.append(link)
+        if cluster_id != DEFAULT_CLUSTER_ID:
+            chosen.agent.server.enter(cluster_id, link)
         return link
 
     async def eventually(self, attempt: Callable[[], Awaitable[T | None]], what: str, within_s: float = 600.0) -> T:
