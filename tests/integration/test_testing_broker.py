@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -99,6 +100,7 @@ def test_many_at_once_in_bounded_memory_leave_nothing_behind() -> None:
     with Broker():
         pass
     process = psutil.Process()
+    gc.collect()  # What other tests have left may go at any time.
     threads, files, memory = threading.active_count(), process.num_fds(), process.memory_info().rss
     brokers = [Broker().start() for _ in range(MANY)]
     try:
@@ -110,8 +112,9 @@ def test_many_at_once_in_bounded_memory_leave_nothing_behind() -> None:
     finally:
         for broker in brokers:
             broker.stop()
+    gc.collect()
     assert threading.active_count() == threads
-    assert process.num_fds() == files
+    assert process.num_fds() <= files
 
 
 @pytest.mark.parametrize("durability", ["process", "disk"])
