@@ -2,7 +2,8 @@
 
 What counts are the authorities that a client was verified by, the nearest of them first, be they roots or below one
 that tenants share; not what a certificate calls its issuer, for whoever has an authority can make one that is called
-like somebody else's.
+like somebody else's. An authority is its name and its key (RFC 5280, section 6.1): it may have several certificates,
+and its clients choose by which of them they are verified.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from penstock.base.errors import InvalidRequest
 from penstock.identity.failures import Denied
@@ -38,11 +43,11 @@ class Authorities:
         again shows the certificate, and nothing of its chain."""
         for cluster, file in files:
             for certificate in certificates_in(file):
-                other = self._clusters.setdefault(_digest(certificate), cluster)
+                other = self._clusters.setdefault(_authority(certificate, file), cluster)
                 if other != cluster:
                     raise InvalidRequest(f"an authority in {file} stands for the clusters {other} and {cluster}")
         if files and others is not None:
-            self._others = frozenset(map(_digest, certificates_in(others)))
+            self._others = frozenset(_authority(certificate, others) for certificate in certificates_in(others))
 
     def cluster_of(self, sock: ssl.SSLSocket) -> str | None:
         """The name of the cluster that a client's authority stands for; None if it stands for none. Raises `Denied`."""
@@ -51,9 +56,10 @@ class Authorities:
             return None
         client, chain = _digest(certificate), verified_chain(sock)
         if chain:
-            vouching = (self._clusters.get(_digest(certificate)) for certificate in chain)
+            authorities = [_authority_shown(certificate) for certificate in chain]
+            vouching = map(self._clusters.get, authorities)
             found = next((cluster for cluster in vouching if cluster is not None), None)
-            if found is None and _digest(chain[-1]) not in self._others:
+            if found is None and authorities[-1] not in self._others:
                 raise Denied("it is not known for which cluster the authority of its certificate stands")
             self._seen[client] = found
         elif client not in self._seen:
@@ -79,6 +85,27 @@ def verified_chain(sock: ssl.SSLSocket) -> list[bytes]:
         return list(public())
     found: Any = sock._sslobj.get_verified_chain()  # type: ignore[attr-defined]
     return [certificate.public_bytes(_DER) for certificate in found or ()]
+
+
+def _authority(certificate: bytes, file: Path) -> bytes:
+    """What is the same in all certificates of one authority."""
+    try:
+        return _name_and_key(certificate)
+    except (ValueError, UnsupportedAlgorithm) as problem:
+        raise InvalidRequest(f"an authority in {file} cannot be read: {problem}") from problem
+
+
+def _authority_shown(certificate: bytes) -> bytes:
+    try:
+        return _name_and_key(certificate)
+    except (ValueError, UnsupportedAlgorithm) as problem:
+        raise Denied("its certificate, or an authority of it, cannot be read") from problem
+
+
+def _name_and_key(certificate: bytes) -> bytes:
+    parsed = x509.load_der_x509_certificate(certificate)
+    key = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return _digest(parsed.subject.public_bytes()) + _digest(key)
 
 
 def _digest(certificate: bytes) -> bytes:

@@ -100,6 +100,17 @@ def test_an_authority_below_one_that_is_shared(world: World) -> None:
     assert world.met(beside)[0] is None
 
 
+def test_an_authority_with_several_certificates(world: World) -> None:
+    """Whoever has its key chooses by which of them their client is verified."""
+    certificate, key = world.below.client("app")
+    certificate.write_bytes(certificate.read_bytes() + world.below.certified("again", world.own).read_bytes())
+    below = world.client(world.own)
+    below.load_cert_chain(certificate, key)
+    assert world.met(below)[0] == "gamma"
+    with pytest.raises(InvalidRequest, match="stands for the clusters gamma and acme"):
+        Authorities([("gamma", world.below.ca), ("acme", world.below.certified("once more", world.own))], None)
+
+
 def test_a_session_that_is_taken_up_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     acme, own = world.client(world.acme), world.client(world.own)
     _, session = world.met(acme)
