@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import SeededRandomness
-from penstock.identity import store
+from penstock.identity import store, token_store
 from penstock.identity.accounts import MAX_KEYS_PER_ACCOUNT, ServiceAccount, looks_like_key
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.service import CredentialChange, Identities
+from penstock.identity.tokens import Token
+from penstock.metadata.database import Script
 
 ONE = Credential(
     mechanism=Mechanism.SCRAM_SHA_256, iterations=4096, salt=b"s\0lt", stored_key=b"\0" * 32, server_key=b"\xff" * 32
@@ -134,3 +137,37 @@ async def test_what_is_refused(identities: Identities) -> None:
         await identities.create_key(1, "a", "", -1)
     with pytest.raises(InvalidRequest, match="keys already"):
         await identities.create_key(1, "a", "", -1)
+
+
+async def test_ended_tokens_make_room(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are remembered for an hour, and nobody can fill the database with them."""
+    monkeypatch.setattr(token_store, "MAX_TOKENS_PER_OWNER", 3)
+    monkeypatch.setattr(token_store, "MAX_TOKENS_PER_CLUSTER", 4)
+
+    async def make(owner: str, ends_ms: int, now_ms: int = START_MS) -> bool:
+        def script() -> Script[bool]:
+            if not (yield from token_store.has_room(1, owner, now_ms)):
+                return False
+            token_id = f"{owner}-{next(numbers)}"
+            token = Token(
+                cluster_id=1, token_id=token_id, owner=owner, requester=owner, renewers=(), issued_ms=now_ms,
+                expires_ms=ends_ms, max_ms=ends_ms,
+            )  # fmt: skip
+            yield from token_store.put(token, token_id.encode())
+            return True
+
+        made: bool = await database.transaction(script)
+        return made
+
+    async def shown(now_ms: int = START_MS) -> set[str]:
+        return {token.token_id for token in await database.read(lambda: token_store.all_of(1, now_ms))}
+
+    numbers = count()
+    assert [await make("User:a", START_MS + 10) for _ in range(4)] == [True, True, True, False]
+    assert [await make("User:b", START_MS + 1_000) for _ in range(2)] == [True, False], "the cluster's are too many"
+    later_ms = START_MS + 100
+    assert await shown() == {"User:a-0", "User:a-1", "User:a-2", "User:b-3"}
+    assert await shown(later_ms) == {"User:b-3"}
+    assert (await database.read(lambda: token_store.by_id(1, "User:a-0"))) is not None, "it is remembered"
+    assert [await make("User:a", later_ms + 10, later_ms) for _ in range(4)] == [True, True, True, False]
+    assert await shown(later_ms) == {"User:b-3", "User:a-4", "User:a-5", "User:a-6"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from penstock.base.clock import Clock
 from penstock.base.context import ANONYMOUS, RequestContext
@@ -10,7 +10,7 @@ from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.identity import token_store
 from penstock.identity.model import USER, MayChange
-from penstock.identity.tokens import MAX_RENEWERS, MAX_TOKENS_PER_OWNER, Token, TokenRules, hash_of
+from penstock.identity.tokens import MAX_RENEWERS, Token, TokenRules, hash_of
 from penstock.metadata.database import Database, Script
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.create_delegation_token import CreateDelegationTokenRequest, CreateDelegationTokenResponse
@@ -23,8 +23,9 @@ from penstock.wire.messages.describe_delegation_token import (
 from penstock.wire.messages.expire_delegation_token import ExpireDelegationTokenRequest, ExpireDelegationTokenResponse
 from penstock.wire.messages.renew_delegation_token import RenewDelegationTokenRequest, RenewDelegationTokenResponse
 
-MAX_NAMES_CHARS = 65_536
-"""Of all who have to do with a token. Kafka has no such limit of its own."""
+MAX_NAMES_BYTES = 4_096
+"""Of all who have to do with a token: whoever asks for all tokens of a cluster has them in the agent's memory.
+Kafka has no such limit of its own."""
 NOT_ASKED, NONE_FOUND = -1, 0
 """What stands for a time in refusals: of those who may not ask at all, and of others; as in Kafka."""
 
@@ -62,7 +63,7 @@ class TokenHandlers:
         elif rules is None:
             response.error_code = ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED
             response.issue_timestamp_ms = response.expiry_timestamp_ms = response.max_timestamp_ms = NONE_FOUND
-        elif len(renewers) > MAX_RENEWERS or sum(map(len, (owner, *renewers))) > MAX_NAMES_CHARS:
+        elif len(renewers) > MAX_RENEWERS or _bytes_of((owner, *renewers)) > MAX_NAMES_BYTES:
             response.error_code = ErrorCode.INVALID_REQUEST
         else:
             await self._issue(context, rules, owner, renewers, request.max_lifetime_ms, response)
@@ -79,7 +80,7 @@ class TokenHandlers:
         secret = rules.secret(token.token_id)
 
         def script() -> Script[bool]:
-            if (yield from token_store.count(token.cluster_id, owner, token.issued_ms)) >= MAX_TOKENS_PER_OWNER:
+            if not (yield from token_store.has_room(token.cluster_id, owner, token.issued_ms)):
                 return False
             yield from token_store.put(token, hash_of(secret))
             return True
@@ -147,12 +148,12 @@ class TokenHandlers:
         if rules is None:
             return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED)
         owners = request.owners
+        now_ms = self._clock.now_ms()
         wanted = None if owners is None else [f"{one.principal_type}:{one.principal_name}" for one in owners]
         try:
-            tokens = await self._database.read(lambda: token_store.all_of(context.cluster_id))
+            tokens = await self._database.read(lambda: token_store.all_of(context.cluster_id, now_ms))
         except PlatformError:
             return DescribeDelegationTokenResponse(error_code=ErrorCode.REQUEST_TIMED_OUT)
-        now_ms = self._clock.now_ms()
         return DescribeDelegationTokenResponse(
             tokens=[
                 _described(token, rules.secret(token.token_id))
@@ -211,3 +212,7 @@ def _described(token: Token, secret: bytes) -> DescribedDelegationToken:
         max_timestamp=token.max_ms, token_id=token.token_id, hmac=secret,
         renewers=[DescribedDelegationTokenRenewer(principal_type=kind, principal_name=name) for kind, name in renewers],
     )  # fmt: skip
+
+
+def _bytes_of(names: Iterable[str]) -> int:
+    return sum(len(name.encode("utf-8", "replace")) for name in names)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.identity.tokens import Token
+from penstock.identity.tokens import MAX_TOKENS_PER_CLUSTER, MAX_TOKENS_PER_OWNER, Token
 from penstock.metadata.database import Script
 
 KEPT_MS = 3_600_000
@@ -34,13 +34,20 @@ def put(token: Token, hmac_hash: bytes) -> Script[None]:
     )  # fmt: skip
 
 
-def count(cluster_id: int, owner: str, now_ms: int) -> Script[int]:
-    """How many tokens an owner has whose time is not over."""
+def has_room(cluster_id: int, owner: str, now_ms: int) -> Script[bool]:
+    """Whether an owner may have one more. Ended ones that are still remembered count, and go when room is wanted."""
+    if (yield from _has_room(cluster_id, owner)):
+        return True
+    yield "DELETE FROM delegation_token WHERE cluster_id = $1 AND expires_ms < $2", (cluster_id, now_ms)
+    return (yield from _has_room(cluster_id, owner))
+
+
+def _has_room(cluster_id: int, owner: str) -> Script[bool]:
     rows = yield (
-        "SELECT COUNT(*) FROM delegation_token WHERE cluster_id = $1 AND owner = $2 AND expires_ms >= $3",
-        (cluster_id, owner, now_ms),
+        "SELECT COUNT(*), COUNT(CASE WHEN owner = $2 THEN 1 END) FROM delegation_token WHERE cluster_id = $1",
+        (cluster_id, owner),
     )
-    return int(rows[0][0])
+    return int(rows[0][0]) < MAX_TOKENS_PER_CLUSTER and int(rows[0][1]) < MAX_TOKENS_PER_OWNER
 
 
 def by_id(cluster_id: int, token_id: str) -> Script[Token | None]:
@@ -59,9 +66,12 @@ def by_hash(cluster_id: int, hmac_hash: bytes) -> Script[Token | None]:
     return _token(rows[0]) if rows else None
 
 
-def all_of(cluster_id: int) -> Script[list[Token]]:
-    """Every token of a cluster."""
-    rows = yield f"SELECT {_COLUMNS} FROM delegation_token WHERE cluster_id = $1 ORDER BY token_id", (cluster_id,)
+def all_of(cluster_id: int, now_ms: int) -> Script[list[Token]]:
+    """Every token of a cluster whose time is not over."""
+    rows = yield (
+        f"SELECT {_COLUMNS} FROM delegation_token WHERE cluster_id = $1 AND expires_ms >= $2 ORDER BY token_id",
+        (cluster_id, now_ms),
+    )
     return [_token(row) for row in rows]
 
 

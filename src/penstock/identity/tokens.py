@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from penstock.identity.scram import MIN_ITERATIONS, Credential, Mechanism, credential_of, salted_password
 
 MAX_TOKENS_PER_OWNER = 1000
+MAX_TOKENS_PER_CLUSTER = 10_000
 MAX_RENEWERS = 100
 MIN_KEY_BYTES = 16
 _FOREVER_MS = 2**63 - 1

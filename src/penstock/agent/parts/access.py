@@ -25,6 +25,7 @@ from penstock.base.randomness import Randomness
 from penstock.clusters.service import Clusters
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
 from penstock.identity.issuer import Issuer
+from penstock.identity.model import USER
 from penstock.identity.penalties import Penalties
 from penstock.identity.service import Identities
 from penstock.identity.tokens import TokenRules
@@ -58,8 +59,11 @@ class Access:
 
     def may_change_proofs(self, context: RequestContext, principal: str) -> bool:
         """Whether somebody may decide how a principal of their cluster is proven, as far as ACLs let them: whoever can
-        prove to be an administrator of the platform is one, and no ACL makes one."""
-        is_reserved = is_super_user(context.cluster_id, principal, self.super_users)
+        prove to be an administrator of the platform is one, and no ACL makes one. Nor does one make anybody who is not
+        a user, as those administrators are not within a cluster."""
+        is_reserved = not principal.startswith(f"{USER}:") or is_super_user(
+            context.cluster_id, principal, self.super_users
+        )
         return not is_reserved or self.administers_platform(context)
 
 
