@@ -232,6 +232,11 @@ class Server:
                     problem = str(denied)
                     handshake.is_denied = True
                     handshake.sock.close()
+                except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, and nobody's count
+                    problem = "what its certificate says cannot be made sense of"
+                    _log.debug("a handshake with %s", host, exc_info=True)
+                    handshake.is_denied = True
+                    handshake.sock.close()
                 else:
                     self._connect(TlsStream(handshake.sock), host, listener, identity, port)
                     if identity is not NOBODY and not listener.uses_sasl:

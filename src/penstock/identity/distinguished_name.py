@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from penstock.identity.failures import Denied
+
 _SHORT = {
     "commonName": "CN", "countryName": "C", "localityName": "L", "stateOrProvinceName": "ST", "organizationName": "O",
     "organizationalUnitName": "OU", "streetAddress": "STREET", "domainComponent": "DC", "userId": "UID",
@@ -30,7 +32,10 @@ _SPECIAL = ',+"\\<>;'
 
 
 def distinguished_name(subject: Any) -> str:
-    """The text of a subject as `SSLSocket.getpeercert` gives it: parts, each of them pairs of attribute and value."""
+    """The text of a subject as `SSLSocket.getpeercert` gives it: parts, each of them pairs of attribute and value.
+
+    Raises `Denied` if a value is bits instead of text, as an x500UniqueIdentifier is.
+    """
     return _joined(subject, _escaped)
 
 
@@ -46,11 +51,13 @@ def _joined(subject: Any, escaped: Callable[[str], str]) -> str:
     )
 
 
-def _pairs(subject: Iterable[Iterable[tuple[str, str]]]) -> list[list[tuple[str, str]]]:
+def _pairs(subject: Iterable[Iterable[tuple[str, str | bytes]]]) -> list[list[tuple[str, str | bytes]]]:
     return [list(part) for part in subject]
 
 
-def _part(name: str, value: str, escaped: Callable[[str], str]) -> str:
+def _part(name: str, value: str | bytes, escaped: Callable[[str], str]) -> str:
+    if isinstance(value, bytes):
+        raise Denied(f"the part {name} of its certificate's name is no text")
     if name in _SHORT:
         return f"{_SHORT[name]}={escaped(value)}"
     identifier, tag = _ENCODED.get(name, (name, _UTF8))

@@ -62,7 +62,7 @@ class Issuer:
             raise InvalidCredentials("the token is too long")
         header = _header(token)
         algorithm, key_id = header.get("alg"), header.get("kid")
-        if algorithm not in ALGORITHMS:
+        if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
             raise InvalidCredentials("the token is not signed by a key pair")
         if key_id is not None and not isinstance(key_id, str):
             raise InvalidCredentials("the token names no key")

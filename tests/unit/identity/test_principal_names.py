@@ -80,3 +80,10 @@ def test_no_rule() -> None:
 def test_rules_that_cannot_be_read(rules: str) -> None:
     with pytest.raises(InvalidRequest, match="principal mapping rules"):
         parse_rules(rules)
+
+
+def test_a_part_of_a_name_that_is_no_text() -> None:
+    subject = ((("commonName", "x"),), (("x500UniqueIdentifier", b"\x01"),))
+    for named in (distinguished_name, unmistakable_name):
+        with pytest.raises(Denied, match="x500UniqueIdentifier"):
+            named(subject)
