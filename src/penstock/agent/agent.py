@@ -44,6 +44,7 @@ from penstock.clusters.limits import LimitKey
 from penstock.clusters.model import Cluster, State
 from penstock.clusters.removal import SETTLE_S, Removal
 from penstock.clusters.service import Clusters
+from penstock.groups.expiry import OffsetExpiry
 from penstock.log.aborted import StoredAborted
 from penstock.log.brokers import SingleBroker
 from penstock.log.fetch import FetchHandler
@@ -179,6 +180,7 @@ class Agent:
             SpentKeys(upkeep.changes, self.keys, lambda: log.backlog.last_seq),
             time_outs,
             IdExpiry(self.transactions, settings),
+            OffsetExpiry(lambda: self.coordinators.groups.expire_offsets(), settings),
             Removal(
                 self.clusters, stores.database, removal_steps(self), is_ready=lambda: self.ready, clock=self.clock,
                 settle_s=SETTLE_S if log.commit_path.is_alone else 2 * FOLLOW_S,

@@ -428,6 +428,9 @@ class GroupService:
         if pending:
             return 0
         names = self._names(key[0], offsets)
+        unknown = {topic_id for topic_id, _ in offsets} - names.keys()
+        if unknown:  # They are gone, or another agent has made them.
+            names |= await self._database.read(lambda: store.topic_names(key[0], unknown))
 
         def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> Decision:
             return self._rules.expire_offsets(key, group, offsets, names, waiter, now_ms)

@@ -367,6 +367,16 @@ def offsets_and_pending(key: Key) -> Script[tuple[dict[TopicPartition, Offset], 
     return offsets, pending
 
 
+def topic_names(cluster_id: int, topic_ids: Iterable[bytes]) -> Script[dict[bytes, str]]:
+    """The names of those topics that there are."""
+    names = {}
+    for topic_id in sorted(topic_ids):
+        rows = yield "SELECT name FROM topic WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
+        if rows:
+            names[topic_id] = str(rows[0][0])
+    return names
+
+
 def forget_topic(cluster_id: int, topic_id: bytes) -> Script[None]:
     """Delete all offsets of a topic that is gone. Its id never comes back, so this needs no guard."""
     yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)

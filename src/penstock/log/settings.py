@@ -187,6 +187,11 @@ class BrokerSettings:
         return self.whole("offsets.retention.minutes") * 60_000
 
     @property
+    def offsets_check_interval_ms(self) -> int:
+        """How often offsets are looked at for whether their time is over."""
+        return self.whole("offsets.retention.check.interval.ms")
+
+    @property
     def offset_metadata_max_bytes(self) -> int:
         """How long the note beside a committed offset may be."""
         return self.whole("offset.metadata.max.bytes")
