@@ -21,7 +21,7 @@ from itertools import islice
 from typing import Protocol
 
 from penstock.base.clock import Clock
-from penstock.base.errors import PlatformError
+from penstock.base.errors import PlatformError, Unavailable
 from penstock.keys.model import Lock
 from penstock.log.answers import Appended, Settles, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
@@ -230,7 +230,12 @@ class Writer:
             self._land(flush)
             return True
         entries, bases = entries_of(flush.shares, flush.seals)
-        commit = self._commit_path.commit_now(flush.stored, entries, bases, change)
+        try:
+            commit = self._commit_path.commit_now(flush.stored, entries, bases, change)
+        except Unavailable:
+            if flush.shares or change is None:
+                raise
+            return False  # As `_flush` does.
         if commit is None:
             return False
         self._succeed(flush, commit)
@@ -285,11 +290,20 @@ class Writer:
         change = flush.change
         if flush.has_object:
             entries, bases = entries_of(flush.shares, flush.seals)
-            if flush.seals is None:
-                commit = await self._commit_path.commit(flush.stored, entries, bases, change)
+            try:
+                if flush.seals is None:
+                    commit = await self._commit_path.commit(flush.stored, entries, bases, change)
+                else:
+                    commit = await self._commit_path.commit(flush.stored, entries, bases, change, flush.body)
+            except Unavailable:
+                if flush.shares or change is None:
+                    raise
+                # Nothing happened, as where the log is full. The database has room that the log leaves to it, for
+                # what makes room may need just this.
+                await self._commit_path.change(change)
+                self._land(flush)
             else:
-                commit = await self._commit_path.commit(flush.stored, entries, bases, change, flush.body)
-            self._succeed(flush, commit)
+                self._succeed(flush, commit)
         elif change is not None:
             await self._commit_path.change(change)
             self._land(flush)

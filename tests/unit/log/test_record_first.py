@@ -302,6 +302,30 @@ async def test_passengers_in_a_hurry_have_an_object_of_their_own(world: World) -
     assert await world.append(2) == [(GOOD, 2)]
 
 
+async def test_passengers_in_a_hurry_need_no_room_in_the_log(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What makes room may wait for them: the deletion of a topic in which a transaction is open, for instance."""
+
+    def full(body: Sequence[Buffer]) -> WalLocation:
+        raise Unavailable("the write-ahead log is full")
+
+    first = Named(b"change 1", hurried=True)
+    world.writer.take_along(first)
+    await first.landed_at
+    with monkeypatch.context() as patched:
+        patched.setattr(world.wal, "append", full)
+        for passenger in (Named(b"change 2", hurried=True), Named(b"change 3", record=False, hurried=True)):
+            world.writer.take_along(passenger)
+            await passenger.landed_at
+        other = Named(b"change 4", hurried=True)
+        assert (await world.append_with(other, 0))[0][0] == ErrorCode.KAFKA_STORAGE_ERROR
+        with pytest.raises(Unavailable):
+            await other.landed_at
+    assert await world.counted() == {f"change {number}": 1 for number in range(1, 4)}
+    assert await world.append(0) == [(GOOD, 0)]
+    await world.restart()
+    assert await world.counted() == {f"change {number}": 1 for number in range(1, 4)}
+
+
 async def test_a_change_that_failed_is_never_made_true(world: World) -> None:
     await world.append_with(Named(b"change 1"), 0)
 
