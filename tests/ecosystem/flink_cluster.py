@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ class Cluster:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return json.loads(answer.read())
         except urllib.error.HTTPError as refusal:
+            if refusal.code == HTTPStatus.SERVICE_UNAVAILABLE:  # It answers already, and nobody is its leader yet.
+                raise ConnectionError(url) from None
             raise AssertionError(refusal.read().decode(errors="replace")[-6000:]) from None
 
 
