@@ -9,6 +9,9 @@ from simulation.session_readers import Known
 
 from penstock.wire.error_codes import ErrorCode
 
+GONE = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID, ErrorCode.UNKNOWN_TOPIC_ID)
+"""What is said of a topic that is gone in a session that knew it, and without, as in Kafka."""
+
 
 def check_session(
     known: Mapping[PartitionKey, Known], before: Mapping[PartitionKey, Known], after: Mapping[PartitionKey, Known]
@@ -19,6 +22,11 @@ def check_session(
         first, last = before[key], after[key]
         if ErrorCode.KAFKA_STORAGE_ERROR in (mine.error, first.error, last.error):
             continue  # One of three reads failed.
+        if (
+            mine.error == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+            and first.error == ErrorCode.UNKNOWN_TOPIC_ID == last.error
+        ):
+            continue  # As in Kafka: a session that knew a topic says that it is gone, anybody else that they never did.
         if first == last:
             assert mine == first, f"{key}: {mine} in the session, {first} without"
         if first.error == last.error == mine.error == 0:
