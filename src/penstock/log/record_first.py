@@ -33,6 +33,10 @@ from penstock.storage.wal import WalLocation, WalStore
 
 QUICK_S = 0.001
 """For how long the event loop may wait for a disk, typically."""
+PROBE_EVERY_S = 1.0
+"""How often a disk that has been slow is tried on the event loop all the same. On the thread a write also takes as
+long as the thread then waits for the interpreter, the longer the busier the loop is: a disk that was slow once would
+never be found to be quick again."""
 _SMOOTHING = 0.1
 _NO_ID = bytes(16)
 
@@ -60,6 +64,8 @@ class RecordFirstCommitPath:
         self._waits_for_disk = not inline
         self._write_s = 0.0
         """How long a small write takes, about."""
+        self._probed_at = clock.monotonic()
+        """When a slow disk was tried last."""
         self._failed = False
         """Whether there may be a record on the disk that is to be made void."""
 
@@ -123,7 +129,7 @@ class RecordFirstCommitPath:
         if not self._is_enough(change):
             self._refer(body)
             return self._database.commit_now(body, entries, heads, change)
-        if len(body) > INLINE_MAX_BYTES or self._write_s > QUICK_S:
+        if len(body) > INLINE_MAX_BYTES or not (self._write_s <= QUICK_S or self._may_probe()):
             return None
         row = self._record(body, entries, heads, change)
         try:
@@ -149,6 +155,14 @@ class RecordFirstCommitPath:
         if self._rows.is_full or self._database.is_unsure:
             return False
         return change is None or (change.record is not None and len(change.record) <= CHANGE_BYTES_MAX)
+
+    def _may_probe(self) -> bool:
+        """Whether a slow disk is tried again. What it takes now counts alone."""
+        now = self._clock.monotonic()
+        if now - self._probed_at < PROBE_EVERY_S:
+            return False
+        self._probed_at, self._write_s = now, 0.0
+        return True
 
     def _append(self, body: memoryview) -> WalLocation:
         """Write an object, and learn how long that takes. Large ones say nothing about small ones."""

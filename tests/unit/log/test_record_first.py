@@ -485,7 +485,17 @@ async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
 
     world.path._on_thread = counting
     await world.append(4)
-    assert on_thread
+    assert len(on_thread) == 1
+    world.clock.time_ms += 1_000
+    await world.append(6)
+    assert len(on_thread) == 1, "it is tried now and then, or it would never be found to be quick again"
+    await world.append(8)
+    assert len(on_thread) == 2, "it is as slow as before"
+    world.clock.time_ms += 1_000
+    world.after_write = lambda: None
+    for sequence in range(10, 20, 2):
+        await world.append(sequence)
+    assert len(on_thread) == 2
     await world.path.store_rows()
     world.wal.close()
 
