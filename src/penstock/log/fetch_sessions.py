@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from penstock.base.clock import Clock, SteadyClock
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
 from penstock.base.randomness import Randomness
-from penstock.clusters.sharing import Shared
+from penstock.clusters.sharing import Holdings
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -111,10 +111,9 @@ class FetchSessions:
     def __init__(self, *, slots: int, clock: Clock, randomness: Randomness) -> None:
         # Whoever sets the wall clock neither pushes out sessions in use nor keeps those that nobody uses.
         self._clock, self._randomness = SteadyClock(clock), randomness
-        self._slots, self._partitions = Shared(slots), Shared(ALL_MAX_PARTITIONS)
+        self._holdings = Holdings[int](slots, ALL_MAX_PARTITIONS)
         self._sessions: OrderedDict[int, Session] = OrderedDict()
-        """By id, the one that was not used for longest first; as are those of each cluster."""
-        self._of_cluster: dict[int, OrderedDict[int, Session]] = {}
+        """By id, the one that was not used for longest first."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -136,7 +135,7 @@ class FetchSessions:
             session = self._open(by_id, owner, len(wanted)) if len(wanted) <= SESSION_MAX_PARTITIONS else None
             if session is not None:
                 session.wanted.update(((want.topic, want.index), want) for want in wanted)
-                self._partitions.take(owner[0], len(wanted))
+                self._holdings.grow(owner[0], session.session_id, len(wanted))
             return session, wanted, True
         session = self._continue(request, by_id, owner)
         if not session.wanted:  # Its client has let go of everything: it is over, and the client told so by the id 0.
@@ -156,32 +155,29 @@ class FetchSessions:
             session_id = int.from_bytes(self._randomness.token(4)) & 0x7FFFFFFF
             if session_id and session_id not in self._sessions:
                 break
-        session = Session(session_id, owner, by_id=by_id, now_ms=self._clock.now_ms())
-        self._sessions[session_id] = self._of_cluster.setdefault(owner[0], OrderedDict())[session_id] = session
-        self._slots.take(owner[0], 1)
+        session = self._sessions[session_id] = Session(session_id, owner, by_id=by_id, now_ms=self._clock.now_ms())
+        self._holdings.add(owner[0], session_id)
         return session
 
     def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> bool:
         """Whether a cluster may have so many more sessions and partitions. Those that have to go for that are gone."""
-        while self._slots.left < sessions or self._partitions.left < partitions:
+        holdings = self._holdings
+        while holdings.lacks(sessions, partitions):
             idle = self._idle(cluster_id)
             if idle is None:
                 break
             self.drop(idle.session_id)
-        if not (self._slots.may_have(cluster_id, sessions) and self._partitions.may_have(cluster_id, partitions)):
+        if not holdings.may_have(cluster_id, sessions, partitions):
             return False
-        while self._slots.left < sessions:
-            self.drop(next(iter(self._of_cluster[self._slots.richest(cluster_id)])))
-        while self._partitions.left < partitions:
-            of_richest = self._of_cluster[self._partitions.richest(cluster_id)].values()
-            self.drop(max(of_richest, key=lambda session: len(session.wanted)).session_id)  # Few have to begin anew.
+        while (session_id := holdings.given_up(cluster_id, sessions, partitions)) is not None:
+            self.drop(session_id)
         return True
 
     def _idle(self, cluster_id: int) -> Session | None:
         """A session that nobody uses any more, one of the cluster itself if there is one."""
         now_ms = self._clock.now_ms()
-        for sessions in (self._of_cluster.get(cluster_id, self._sessions), self._sessions):
-            oldest = next(iter(sessions.values()), None)
+        for session_id in (self._holdings.oldest(cluster_id), next(iter(self._sessions), None)):
+            oldest = None if session_id is None else self._sessions[session_id]
             if oldest is not None and now_ms - oldest.last_used_ms >= MIN_EVICTION_MS:
                 return oldest
         return None
@@ -197,7 +193,7 @@ class FetchSessions:
         session.epoch = session.epoch % 0x7FFFFFFF + 1
         session.last_used_ms = self._clock.now_ms()
         self._sessions.move_to_end(session.session_id)
-        self._of_cluster[owner[0]].move_to_end(session.session_id)
+        self._holdings.use(owner[0], session.session_id)
         before = len(session.wanted)
         for topic in request.forgotten_topics_data:
             key: TopicKey = topic.topic_id if by_id else topic.topic
@@ -218,7 +214,7 @@ class FetchSessions:
         if growth:
             is_small = len(session.wanted) <= SESSION_MAX_PARTITIONS
             fits = growth < 0 or (is_small and self._make_room(owner[0], 0, growth))
-            self._partitions.take(owner[0], growth)
+            self._holdings.grow(owner[0], session.session_id, growth)
             if not fits:
                 self.drop(session.session_id)
                 raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session has too many partitions")
@@ -227,15 +223,8 @@ class FetchSessions:
     def drop(self, session_id: int) -> None:
         """Forget a session; one that is not there is no error."""
         session = self._sessions.pop(session_id, None)
-        if session is None:
-            return
-        cluster_id = session.owner[0]
-        self._slots.take(cluster_id, -1)
-        self._partitions.take(cluster_id, -len(session.wanted))
-        of_cluster = self._of_cluster[cluster_id]
-        del of_cluster[session_id]
-        if not of_cluster:
-            del self._of_cluster[cluster_id]
+        if session is not None:
+            self._holdings.remove(session.owner[0], session_id)
 
 
 def _wanted(request: FetchRequest, by_id: bool) -> Iterable[Wanted]:

@@ -12,12 +12,11 @@ may go on with it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from penstock.base.context import ANONYMOUS
-from penstock.clusters.sharing import Shared
+from penstock.clusters.sharing import Holdings
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
@@ -69,11 +68,9 @@ class ShareSessions:
     """The sessions of one agent, at most so many."""
 
     def __init__(self, max_sessions: int) -> None:
-        self._slots, self._partitions = Shared(max_sessions), Shared(ALL_MAX_PARTITIONS)
+        self._holdings = Holdings[SessionKey](max_sessions, ALL_MAX_PARTITIONS)
         self._sessions: dict[SessionKey, Session] = {}
         self._of_connection: dict[int, dict[SessionKey, None]] = {}
-        self._of_cluster: dict[int, OrderedDict[SessionKey, Session]] = {}
-        """The one that was not used for longest first."""
         self.on_evicted: Callable[[Session], None] = lambda session: None
         """Told of a session that had to go for one of another cluster."""
 
@@ -93,21 +90,18 @@ class ShareSessions:
         if len(self._of_connection.get(connection_id, ())) >= MAX_OF_CONNECTION:
             raise _limit_reached()
         self._make_room(key.cluster_id, 1, len(session.partitions))
-        self._sessions[key] = self._of_cluster.setdefault(key.cluster_id, OrderedDict())[key] = session
+        self._sessions[key] = session
         self._of_connection.setdefault(connection_id, {})[key] = None
-        self._slots.take(key.cluster_id, 1)
-        self._partitions.take(key.cluster_id, len(session.partitions))
+        self._holdings.add(key.cluster_id, key, len(session.partitions))
         return session
 
     def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> None:
         """See whether a cluster may have so much more; sessions of others that have to go for that are gone."""
-        if not (self._slots.may_have(cluster_id, sessions) and self._partitions.may_have(cluster_id, partitions)):
+        holdings = self._holdings
+        if not holdings.may_have(cluster_id, sessions, partitions):
             raise _limit_reached()
-        while self._slots.left < sessions:
-            self._evict(next(iter(self._of_cluster[self._slots.richest(cluster_id)])))
-        while self._partitions.left < partitions:
-            of_richest = self._of_cluster[self._partitions.richest(cluster_id)].values()
-            self._evict(max(of_richest, key=lambda session: len(session.partitions)).key)
+        while (key := holdings.given_up(cluster_id, sessions, partitions)) is not None:
+            self._evict(key)
 
     def _evict(self, key: SessionKey) -> None:
         session = self.close(key)
@@ -127,22 +121,22 @@ class ShareSessions:
         if session.epoch != epoch:
             raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "The share session epoch is invalid.")
         session.next_epoch()
-        self._of_cluster[key.cluster_id].move_to_end(key)
+        self._holdings.use(key.cluster_id, key)
         return session
 
     def change(self, session: Session, added: Iterable[TopicPartition], forgotten: Iterable[TopicPartition]) -> None:
         """The member names partitions anew, or does not want them any more."""
         gone = set(forgotten)
         fresh = [one for one in dict.fromkeys(added) if one not in session.partitions and one not in gone]
-        cluster_id, before = session.key.cluster_id, len(session.partitions)
+        key, before = session.key, len(session.partitions)
         for partition in gone:
             session.partitions.pop(partition, None)
-        self._partitions.take(cluster_id, len(session.partitions) - before)
+        self._holdings.grow(key.cluster_id, key, len(session.partitions) - before)
         if fresh:
             _check_size(len(session.partitions) + len(fresh))
-            self._make_room(cluster_id, 0, len(fresh))
+            self._make_room(key.cluster_id, 0, len(fresh))
             session.partitions.update(dict.fromkeys(fresh, True))
-            self._partitions.take(cluster_id, len(fresh))
+            self._holdings.grow(key.cluster_id, key, len(fresh))
 
     def close(self, key: SessionKey) -> Session | None:
         """The session that ends, if there is one."""
@@ -152,12 +146,7 @@ class ShareSessions:
             del keys[key]
             if not keys:
                 del self._of_connection[session.connection_id]
-            of_cluster = self._of_cluster[key.cluster_id]
-            del of_cluster[key]
-            if not of_cluster:
-                del self._of_cluster[key.cluster_id]
-            self._slots.take(key.cluster_id, -1)
-            self._partitions.take(key.cluster_id, -len(session.partitions))
+            self._holdings.remove(key.cluster_id, key)
         return session
 
     def close_connection(self, connection_id: int) -> list[Session]:
