@@ -42,12 +42,12 @@ class Authorities:
         """By certificates of clients, which cluster's authority stands behind them: a TLS session that is taken up
         again shows the certificate, and nothing of its chain."""
         for cluster, file in files:
-            for certificate in certificates_in(file):
-                other = self._clusters.setdefault(_authority(certificate, file), cluster)
+            for authority in authorities_in(file):
+                other = self._clusters.setdefault(authority, cluster)
                 if other != cluster:
                     raise InvalidRequest(f"an authority in {file} stands for the clusters {other} and {cluster}")
         if files and others is not None:
-            self._others = frozenset(_authority(certificate, others) for certificate in certificates_in(others))
+            self._others = frozenset(authorities_in(others))
 
     def cluster_of(self, sock: ssl.SSLSocket) -> str | None:
         """The name of the cluster that a client's authority stands for; None if it stands for none. Raises `Denied`."""
@@ -56,7 +56,10 @@ class Authorities:
             return None
         client, chain = _digest(certificate), verified_chain(sock)
         if chain:
-            authorities = [_authority_shown(certificate) for certificate in chain]
+            try:
+                authorities = [_authority(certificate) for certificate in chain]
+            except ValueError as problem:
+                raise Denied("its certificate, or an authority of it, cannot be read") from problem
             vouching = map(self._clusters.get, authorities)
             found = next((cluster for cluster in vouching if cluster is not None), None)
             if found is None and authorities[-1] not in self._others:
@@ -70,10 +73,11 @@ class Authorities:
         return self._seen[client]
 
 
-def certificates_in(file: Path) -> list[bytes]:
-    """The certificates in a file (DER). Raises `InvalidRequest` if they cannot be read."""
+def authorities_in(file: Path) -> list[bytes]:
+    """The authorities that a file has certificates of. Raises `InvalidRequest` if they cannot be read."""
     try:
-        return [ssl.PEM_cert_to_DER_cert(text) for text in _CERTIFICATE.findall(file.read_text("latin-1"))]
+        texts = _CERTIFICATE.findall(file.read_text("latin-1"))
+        return [_authority(ssl.PEM_cert_to_DER_cert(text)) for text in texts]
     except (OSError, ValueError) as problem:
         raise InvalidRequest(f"the authorities in {file} cannot be read") from problem
 
@@ -87,24 +91,13 @@ def verified_chain(sock: ssl.SSLSocket) -> list[bytes]:
     return [certificate.public_bytes(_DER) for certificate in found or ()]
 
 
-def _authority(certificate: bytes, file: Path) -> bytes:
-    """What is the same in all certificates of one authority."""
+def _authority(certificate: bytes) -> bytes:
+    """What is the same in all certificates of one authority. Raises `ValueError` if it cannot be read."""
     try:
-        return _name_and_key(certificate)
-    except (ValueError, UnsupportedAlgorithm) as problem:
-        raise InvalidRequest(f"an authority in {file} cannot be read: {problem}") from problem
-
-
-def _authority_shown(certificate: bytes) -> bytes:
-    try:
-        return _name_and_key(certificate)
-    except (ValueError, UnsupportedAlgorithm) as problem:
-        raise Denied("its certificate, or an authority of it, cannot be read") from problem
-
-
-def _name_and_key(certificate: bytes) -> bytes:
-    parsed = x509.load_der_x509_certificate(certificate)
-    key = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        parsed = x509.load_der_x509_certificate(certificate)
+        key = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except UnsupportedAlgorithm as problem:
+        raise ValueError(str(problem)) from problem
     return _digest(parsed.subject.public_bytes()) + _digest(key)
 
 

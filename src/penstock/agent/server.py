@@ -228,13 +228,11 @@ class Server:
             if problem is None:
                 try:
                     identity = (tls.place_of if listener.uses_sasl else tls.identity_of)(handshake.sock)
-                except Denied as denied:
-                    problem = str(denied)
-                    handshake.is_denied = True
-                    handshake.sock.close()
-                except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, and nobody's count
-                    problem = "what its certificate says cannot be made sense of"
-                    _log.debug("a handshake with %s", host, exc_info=True)
+                except Exception as why:  # noqa: BLE001  # a bug of ours must cost one connection, and nobody's count
+                    problem = str(why)
+                    if not isinstance(why, Denied):
+                        problem = "what its certificate says cannot be made sense of"
+                        _log.debug("a handshake with %s", host, exc_info=True)
                     handshake.is_denied = True
                     handshake.sock.close()
                 else:
