@@ -158,9 +158,7 @@ class TokenHandlers:
             tokens=[
                 _described(token, rules.secret(token.token_id))
                 for token in tokens
-                if (wanted is None or any(token.concerns(one) for one in wanted))
-                and not token.has_expired(now_ms)
-                and self._is_shown(context, token)
+                if (wanted is None or any(token.concerns(one) for one in wanted)) and self._is_shown(context, token)
             ]
         )
 
