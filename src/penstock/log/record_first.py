@@ -129,7 +129,7 @@ class RecordFirstCommitPath:
         if not self._is_enough(change):
             self._refer(body)
             return self._database.commit_now(body, entries, heads, change)
-        if len(body) > INLINE_MAX_BYTES or not (self._write_s <= QUICK_S or self._may_probe()):
+        if len(body) > INLINE_MAX_BYTES or not (self._write_s <= QUICK_S or self._begin_probe()):
             return None
         row = self._record(body, entries, heads, change)
         try:
@@ -156,8 +156,8 @@ class RecordFirstCommitPath:
             return False
         return change is None or (change.record is not None and len(change.record) <= CHANGE_BYTES_MAX)
 
-    def _may_probe(self) -> bool:
-        """Whether a slow disk is tried again. What it takes now counts alone."""
+    def _begin_probe(self) -> bool:
+        """Try a slow disk again, if it is time to; whether it is. What it takes now counts alone."""
         now = self._clock.monotonic()
         if now - self._probed_at < PROBE_EVERY_S:
             return False
