@@ -34,10 +34,11 @@ from penstock.storage.wal import WalLocation, WalStore
 QUICK_S = 0.001
 """For how long the event loop may wait for a disk, typically."""
 PROBE_EVERY_S = 1.0
-"""How often a disk that has been slow is tried on the event loop all the same. On the thread a write also takes as
-long as the thread then waits for the interpreter, the longer the busier the loop is: a disk that was slow once would
-never be found to be quick again."""
+"""How often a disk that has been slow is tried on the event loop all the same."""
 _SMOOTHING = 0.1
+_COUNTED_MAX_S = 2 * QUICK_S
+"""Of one write no more counts. A few in a hundred take ten times as long as others, on any disk, and say nothing of
+those that follow."""
 _NO_ID = bytes(16)
 
 OnThread = Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]]
@@ -62,8 +63,9 @@ class RecordFirstCommitPath:
         """Makes ids of objects that nobody else has; they need not be hard to guess."""
         self._life, self._shard_id, self._agent_id = life, shard_id, agent_id
         self._waits_for_disk = not inline
-        self._write_s = 0.0
-        """How long a small write takes, about."""
+        self._write_s = 0.0 if inline else QUICK_S
+        """How long a small write takes, about: of those on the event loop. On its thread one takes also as long as the
+        thread then waits for the interpreter, which is more than what the disk takes where the loop is busy."""
         self._probed_at = clock.monotonic()
         """When a slow disk was tried last."""
         self._failed = False
@@ -110,7 +112,7 @@ class RecordFirstCommitPath:
             return await self._database.commit(body, entries, heads, change)
         row = self._record(body, entries, heads, change)
         try:
-            location = await self._on_thread(lambda: self._append(body))
+            location = await self._on_thread(lambda: self._wal.append((body,)))
         except Unavailable:
             raise
         except Exception as problem:
@@ -157,20 +159,21 @@ class RecordFirstCommitPath:
         return change is None or (change.record is not None and len(change.record) <= CHANGE_BYTES_MAX)
 
     def _begin_probe(self) -> bool:
-        """Try a slow disk again, if it is time to; whether it is. What it takes now counts alone."""
+        """Try a slow disk again, if it is time to; whether it is. One more slow write ends it."""
         now = self._clock.monotonic()
         if now - self._probed_at < PROBE_EVERY_S:
             return False
-        self._probed_at, self._write_s = now, 0.0
+        self._probed_at, self._write_s = now, QUICK_S
         return True
 
     def _append(self, body: memoryview) -> WalLocation:
-        """Write an object, and learn how long that takes. Large ones say nothing about small ones."""
-        if not self._waits_for_disk or len(body) > INLINE_MAX_BYTES:
+        """Write a small object on the event loop, and learn how long that takes."""
+        if not self._waits_for_disk:
             return self._wal.append((body,))
         began = self._clock.monotonic()
         location = self._wal.append((body,))
-        self._write_s += _SMOOTHING * (self._clock.monotonic() - began - self._write_s)
+        took_s = min(self._clock.monotonic() - began, _COUNTED_MAX_S)
+        self._write_s += _SMOOTHING * (took_s - self._write_s)
         return location
 
     def _refer(self, body: memoryview) -> None:

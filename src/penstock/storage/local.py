@@ -35,7 +35,9 @@ from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, m
 from penstock.storage.pieces import PIECE_MIN_BYTES, FilePiece
 from penstock.storage.wal import Buffer, Shared
 
-STAGING_BYTES = 2 * 1024 * 1024
+STAGING_BYTES = 256 * 1024
+"""Also how much is written at once. Who syncs a log meanwhile waits for as much, and no more: a disk's cache is emptied
+for everybody."""
 DIRECT_MIN_BYTES = 256 * 1024
 ALLOCATION_BYTES = 16 * 1024 * 1024
 _IDLE_STAGINGS = 2
@@ -262,7 +264,9 @@ class LocalObjectWriter:
         else:
             self._allocate(start + view.nbytes)
             with view[:whole] as pages, view[whole:] as rest:
-                write_fully(descriptor, [pages], start)
+                for done in range(0, whole, STAGING_BYTES):
+                    with pages[done : done + STAGING_BYTES] as piece:
+                        write_fully(descriptor, [piece], start + done)
                 if rest.nbytes:
                     write_fully(self._plain, [rest], start + whole)
         self._written_bytes = start + view.nbytes
@@ -272,7 +276,9 @@ class LocalObjectWriter:
             return None
         if self._direct is None and self._tries_direct:
             self._tries_direct = False
-            self._direct = open_direct(self._path, os.O_WRONLY)
+            # What is synced piece by piece does not pile up in the disk's cache, for a log's sync to wait for.
+            synced = os.O_DSYNC if self._store._sync else 0
+            self._direct = open_direct(self._path, os.O_WRONLY | synced)
         return self._direct
 
     def _allocate(self, end: int) -> None:

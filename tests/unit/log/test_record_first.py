@@ -16,7 +16,7 @@ from fixtures.tables import have_tables
 from penstock.base.errors import OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log import trailing_rows
-from penstock.log.commit_path import Change, EmbeddedCommitPath
+from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath
 from penstock.log.flush import Flush
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.recovery import commits_after, load_state
@@ -467,15 +467,6 @@ async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
     world = World(tmp_path, inline=False)
     await have_tables(world.database, world.clock)
     await world.start()
-    await world.append(0)
-    assert world.path._write_s == 0
-
-    def slow() -> None:
-        world.clock.time_ms += 100
-
-    world.after_write = slow
-    await world.append(2)
-    assert world.path._write_s > 0
     on_thread: list[int] = []
     through_thread = world.path._on_thread
 
@@ -483,19 +474,53 @@ async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
         on_thread.append(1)
         return await through_thread(work)
 
+    def slow() -> None:
+        world.clock.time_ms += 100
+
     world.path._on_thread = counting
-    await world.append(4)
-    assert len(on_thread) == 1
+    for sequence in range(0, 20, 2):
+        await world.append(sequence)
+    assert not on_thread
+    world.after_write = slow
+    await world.append(20)
+    world.after_write = lambda: None
+    await world.append(22)
+    assert not on_thread, "one slow write says nothing"
+    world.after_write = slow
+    for sequence in range(24, 44, 2):
+        await world.append(sequence)
+    waited = len(on_thread)
+    assert 0 < waited < 10
     world.clock.time_ms += 1_000
-    await world.append(6)
-    assert len(on_thread) == 1, "it is tried now and then, or it would never be found to be quick again"
-    await world.append(8)
-    assert len(on_thread) == 2, "it is as slow as before"
+    await world.append(44)
+    assert len(on_thread) == waited, "it is tried now and then, or it would never be found to be quick again"
+    await world.append(46)
+    assert len(on_thread) == waited + 1, "it is as slow as before"
     world.clock.time_ms += 1_000
     world.after_write = lambda: None
-    for sequence in range(10, 20, 2):
+    for sequence in range(48, 58, 2):
         await world.append(sequence)
-    assert len(on_thread) == 2
+    assert len(on_thread) == waited + 1
+    await world.path.store_rows()
+    world.wal.close()
+
+
+async def test_what_a_thread_waits_for_the_interpreter_makes_no_disk_slow(tmp_path: Path) -> None:
+    world = World(tmp_path, inline=False)
+    await have_tables(world.database, world.clock)
+    await world.start()
+    before = world.path._write_s
+
+    async def held_up(work: Callable[[], WalLocation]) -> WalLocation:
+        location = work()
+        world.clock.time_ms += 100
+        return location
+
+    world.path._on_thread = held_up
+    data = batch(2, producer_id=7, epoch=0, sequence=0, size_bytes=INLINE_MAX_BYTES)
+    (answer,) = await append(world.writer, (world.topic.partitions[0], data))
+    assert answer.error is GOOD
+    assert world.path._write_s == before
     await world.path.store_rows()
     world.wal.close()
 
