@@ -20,6 +20,7 @@ from typing import NoReturn
 from benchmarks.bench import Bench
 from benchmarks.load import build
 from benchmarks.measuring.machine import describe
+from benchmarks.measuring.speed import Speedometer
 from benchmarks.model import Row, Variant
 from benchmarks.options import CHECKOUT, HERE, parse
 from benchmarks.peers.fleet import Fleet
@@ -76,14 +77,14 @@ def _run(options: argparse.Namespace) -> None:
     to_terminal("building the load client")
     program = build(options.cache)
     rules = Rules(repeats=options.repeats, attempts=options.attempts, noise_limit_cores=options.noise_limit)
-    with _workplace(options.directory) as directory:
+    with _workplace(options.directory) as directory, Speedometer() as speedometer:
         _demand_space(directory, scale, rows)
         with _fleet(options, directory, program, scale, rows) as fleet:
             circumstances = describe(CHECKOUT, directory) | {
                 "kafka": VERSION,
                 "scale": scale.name + (", Kafka in Penstock's place" if options.calibrate else ""),
             }
-            bench = Bench(program=program, fleet=fleet, scale=scale)
+            bench = Bench(program=program, fleet=fleet, scale=scale, speedometer=speedometer)
             results: dict[str, object] = {}
             for result in run_rows(bench, rows, rules, to_terminal):
                 at = time.strftime("%Y-%m-%d %H:%M", time.gmtime())

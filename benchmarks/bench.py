@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks.load import TIMEOUT_S, Measured, Option, running
 from benchmarks.measuring.account import Account, between, read
 from benchmarks.measuring.procfs import read_dirty_mib, read_stats, read_usage
-from benchmarks.model import Variant
+from benchmarks.measuring.speed import Speedometer
+from benchmarks.model import Conditions, Variant
 from benchmarks.peers.fleet import Fleet
 from benchmarks.peers.server import Server
 from benchmarks.processes import BenchmarkError
@@ -24,11 +25,12 @@ LOOK_S = 0.5
 
 
 class Bench:
-    """One benchmark under way. `noise_cores` is the largest of the loads since it was last reset."""
+    """One benchmark under way."""
 
-    def __init__(self, *, program: Path, fleet: Fleet, scale: Scale) -> None:
+    def __init__(self, *, program: Path, fleet: Fleet, scale: Scale, speedometer: Speedometer) -> None:
         self.fleet, self.scale = fleet, scale
-        self.noise_cores = 0.0
+        self._speedometer = speedometer
+        self._accounts: list[Account] = []
         self._program = program
         self._number = 0
         self._prepared: dict[tuple[str, Path], str] = {}
@@ -111,7 +113,18 @@ class Bench:
         return account
 
     def note(self, account: Account) -> None:
-        self.noise_cores = max(self.noise_cores, account.others_cores)
+        self._accounts.append(account)
+
+    def conditions(self) -> Conditions:
+        """The worst of the loads since it was last asked for."""
+        accounts, self._accounts = self._accounts, []
+        return Conditions(
+            others_cores=max((account.others_cores for account in accounts), default=0.0),
+            speed=min(
+                (self._speedometer.speed(account.began_s, account.began_s + account.seconds) for account in accounts),
+                default=1.0,
+            ),
+        )
 
     def settle(self, server: Server, timeout_s: float | None = None) -> float:
         """Wait until a server rests and its pages are on disk; return the CPU seconds it used until then.

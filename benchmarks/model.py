@@ -75,8 +75,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What a run was made in: how many cores others kept busy, and the mean speed of the processors (see `speed`)."""
+
+    others_cores: float
+    speed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One measurement that succeeded. `others_cores` is the noise it was made in."""
+    """One measurement that succeeded, and its conditions. Where no `speed` is known it was not looked at."""
 
     variant: Variant
     repeat: int
@@ -84,6 +92,7 @@ class Run:
     others_cores: float
     noisy: bool
     figures: Figures
+    speed: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from benchmarks.bench import Bench
 from benchmarks.figures import FIGURES
-from benchmarks.model import Figures, Row, RowResult, Run, Variant
+from benchmarks.model import Conditions, Figures, Row, RowResult, Run, Variant
 from benchmarks.processes import BenchmarkError
 
 
@@ -63,9 +63,9 @@ def _quietest(bench: Bench, row: Row, variant: Variant, repeat: int, rules: Rule
     """Measure until a run was quiet; of none but noisy ones keep the least noisy, marked."""
     best: Run | None = None
     for attempt in range(1, rules.attempts + 1):
-        bench.noise_cores = 0.0
+        bench.conditions()
         figures = row.measure(bench, variant)
-        run = _run(variant, repeat, attempt, bench.noise_cores, figures, rules)
+        run = _run(variant, repeat, attempt, bench.conditions(), figures, rules)
         if not run.noisy:
             return run
         if best is None or run.others_cores < best.others_cores:
@@ -74,20 +74,21 @@ def _quietest(bench: Bench, row: Row, variant: Variant, repeat: int, rules: Rule
     return best
 
 
-def _run(variant: Variant, repeat: int, attempt: int, noise: float, figures: Figures, rules: Rules) -> Run:
+def _run(variant: Variant, repeat: int, attempt: int, conditions: Conditions, figures: Figures, rules: Rules) -> Run:
     return Run(
         variant=variant,
         repeat=repeat,
         attempts=attempt,
-        others_cores=noise,
-        noisy=noise > rules.noise_limit_cores,
+        others_cores=conditions.others_cores,
+        speed=conditions.speed,
+        noisy=conditions.others_cores > rules.noise_limit_cores,
         figures=figures,
     )
 
 
 def _describe(row: Row, run: Run) -> str:
     shown = (f"{FIGURES[name].title} {FIGURES[name].write(run.figures[name])}" for name in row.shown)
-    noise = f"others {run.others_cores:.2f} cores{', NOISY' if run.noisy else ''}"
+    noise = f"others {run.others_cores:.2f} cores{', NOISY' if run.noisy else ''}; speed {run.speed or 1:.2f}"
     return f"{run.variant.title:<28} {'; '.join(shown)}; {noise}"
 
 

@@ -26,6 +26,8 @@ class Reading:
 class Account:
     """Who burnt how much CPU between two readings, and what the server held at the second."""
 
+    began_s: float
+    """By `time.monotonic`."""
     seconds: float
     server_cpu_s: float
     clients_cpu_s: float
@@ -63,6 +65,7 @@ def between(first: Reading, second: Reading) -> Account:
     harness = second.harness_cpu_s - first.harness_cpu_s
     kernel = second.kernel_cpu_s - first.kernel_cpu_s
     return Account(
+        began_s=first.at_s,
         seconds=second.at_s - first.at_s,
         server_cpu_s=server,
         clients_cpu_s=clients,
