@@ -31,11 +31,11 @@ from penstock.log.wal_record import CHANGE_BYTES_MAX, COMMITS, REFERRED, RecordH
 from penstock.metadata.database import Database
 from penstock.storage.wal import WalLocation, WalStore
 
-QUICK_S = 0.001
+QUICK_S = 0.0015
 """For how long the event loop may wait for a disk, typically."""
-PROBE_EVERY_S = 1.0
+PROBE_EVERY_S = 0.5
 """How often a disk that has been slow is tried on the event loop all the same."""
-_SMOOTHING = 0.1
+_SMOOTHING = 0.05
 _COUNTED_MAX_S = 2 * QUICK_S
 """Of one write no more counts. A few in a hundred take ten times as long as others, on any disk, and say nothing of
 those that follow."""

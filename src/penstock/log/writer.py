@@ -264,18 +264,23 @@ class Writer:
             self._soon(self._start)
 
     async def _run(self, flush: Flush) -> None:
-        """Flush until nothing waits."""
+        """Flush until nothing waits, or what waits can be flushed in line again: under a steady load always something
+        waits. The first flush cannot, which is why it is here."""
+        in_line = False
         while True:
             if not flush.is_empty:
                 try:
-                    await self._flush(flush)
+                    in_line = in_line and self._flush_now(flush)
+                    if not in_line:
+                        await self._flush(flush)
                 except Outdated as problem:
                     self._put_back(flush, problem)
                 except PlatformError as problem:
                     self._fail(flush, problem)
             self._pass()
-            if not self._dirty and not self._passengers:
+            if in_line or not (self._dirty or self._passengers):
                 return
+            in_line = True
             if self._has_no_room():
                 await self._wait_for_room()
             self._written = asyncio.get_running_loop().create_future()

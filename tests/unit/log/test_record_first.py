@@ -525,6 +525,32 @@ async def test_what_a_thread_waits_for_the_interpreter_makes_no_disk_slow(tmp_pa
     world.wal.close()
 
 
+async def test_flushes_come_back_in_line_though_always_something_waits(tmp_path: Path) -> None:
+    world = World(tmp_path, inline=False)
+    await have_tables(world.database, world.clock)
+    await world.start()
+    on_thread: list[int] = []
+    arrived: list[asyncio.Future[object]] = []
+
+    async def meanwhile(work: Callable[[], WalLocation]) -> WalLocation:
+        on_thread.append(1)
+        for _ in range(2):
+            arrived.append(asyncio.ensure_future(world.append(2 * len(arrived), partition=1)))
+        await asyncio.sleep(0)
+        return work()
+
+    world.path._on_thread = meanwhile
+    data = batch(2, producer_id=7, epoch=0, sequence=0, size_bytes=INLINE_MAX_BYTES)
+    (answer,) = await append(world.writer, (world.topic.partitions[0], data))
+    assert answer.error is GOOD
+    await asyncio.gather(*arrived)
+    await world.writer.drain()
+    assert len(arrived) == 2
+    assert len(on_thread) == 1, "what came meanwhile is small"
+    await world.path.store_rows()
+    world.wal.close()
+
+
 async def test_objects_larger_than_slabs_hide_nothing(world: World) -> None:
     """They have places of their own, begun after the slab that later objects are in."""
     await world.append(0)
