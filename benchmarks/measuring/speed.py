@@ -44,7 +44,7 @@ class Speedometer:
     """Looks at each processor in turn while the block runs."""
 
     def __init__(self) -> None:
-        self._looks: list[Look] = []
+        self.looks: list[Look] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look_on, name="speedometer", daemon=True)
 
@@ -60,7 +60,7 @@ class Speedometer:
 
     def speed(self, begin_s: float, end_s: float) -> float:
         """The mean between two times of `time.monotonic`, over all processors."""
-        return mean_speed(tuple(self._looks), begin_s, end_s)
+        return mean_speed(tuple(self.looks), begin_s, end_s)
 
     def _look_on(self) -> None:
         processors = sorted(os.sched_getaffinity(0))
@@ -69,7 +69,7 @@ class Speedometer:
         while True:
             for processor in processors:
                 os.sched_setaffinity(0, {processor})
-                self._looks.append(_look(processor))
+                self.looks.append(_look(processor))
                 if self._ended.wait(EVERY_S / len(processors)):
                     return
 

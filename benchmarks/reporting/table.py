@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from benchmarks.figures import FIGURES, significant
 from benchmarks.model import RowResult, Target, Variant
@@ -120,6 +121,7 @@ def _circumstances(measurements: Sequence[Measurement]) -> str:
         "commit",
         "scale, repeats",
         "others' CPU, cores (median, worst)",
+        "speed of the processors, by variant",
         "fsync p50, p99; synced writes of 512 KiB",
     )
     lines = [_circumstance(each) for each in measurements]
@@ -136,7 +138,15 @@ def _circumstance(measurement: Measurement) -> tuple[str, ...]:
         syncs += f"; {about['synced_mb_per_s']} MB/s"
     repeats = max((run.repeat for run in runs), default=-1) + 1
     loudness = f"{noise[len(noise) // 2]:.2f}, {noise[-1]:.2f}"
-    return measurement.result.row.title, measurement.at, commit, f"{about['scale']}, {repeats}", loudness, syncs
+    scale, speeds = f"{about['scale']}, {repeats}", _speeds(measurement.result)
+    return measurement.result.row.title, measurement.at, commit, scale, loudness, speeds, syncs
+
+
+def _speeds(result: RowResult) -> str:
+    """The median of each variant: a ratio says less the more these differ."""
+    speeds = {variant: [run.speed for run in result.runs if run.variant is variant] for variant in result.row.variants}
+    known = {variant: [speed for speed in found if speed is not None] for variant, found in speeds.items()}
+    return ", ".join(f"{median(found):.2f}" for found in known.values() if found) or "–"
 
 
 def _machine(measurement: Measurement) -> str:

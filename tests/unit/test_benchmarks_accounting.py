@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -19,6 +21,7 @@ from benchmarks.measuring.procfs import (
     read_stats,
     read_usage,
 )
+from benchmarks.measuring.speed import Look, Speedometer, mean_speed
 
 # Burns CPU itself, in a child that ends, and in one that lives on; then tells how much, and waits.
 BURNING = """
@@ -90,3 +93,19 @@ def test_what_nobody_of_the_run_burnt_is_the_others():
     assert account.others_cpu_s == pytest.approx(4)
     assert account.others_cores == pytest.approx(0.4)
     assert (account.written_bytes, account.resident_mib) == (4, 70)
+
+
+def test_a_speed_is_that_of_the_fastest_looks_over_those_of_the_time():
+    looks = [Look(at_s=at_s, processor=at_s % 2, cpu_s=cpu_s) for at_s, cpu_s in enumerate([1.0, 1.0, 2.0, 2.0, 1.0])]
+    assert mean_speed(looks, 0, 4) == pytest.approx(0.8)
+    assert mean_speed(looks, 2, 3) == pytest.approx(0.5)
+    assert mean_speed(looks, 10, 11) == 1.0, "nobody looked"
+
+
+def test_speeds_are_looked_at_on_each_processor():
+    begun = time.monotonic()
+    with Speedometer() as speedometer:
+        while {look.processor for look in speedometer.looks} != os.sched_getaffinity(0):
+            assert time.monotonic() < begun + 30
+            time.sleep(0.01)
+    assert 0 < speedometer.speed(begun, time.monotonic()) <= 1
