@@ -149,6 +149,15 @@ def test_topic_compression_recompresses(wire: Wire, fresh_name: Callable[..., st
     assert [record.value for record in records_of(stored)] == values * 2
 
 
+def test_what_is_too_large_once_recompressed(wire: Wire, fresh_name: Callable[..., str]) -> None:
+    name = fresh_name()
+    wire.create_topic(name, configs={"compression.type": "uncompressed", "max.message.bytes": "1000"})
+    large = batch(b"x" * 5000, compression=Compression.GZIP)
+    assert len(large) < 1000
+    assert wire.produce(name, large).error_code == ErrorCode.MESSAGE_TOO_LARGE
+    assert wire.produce(name, batch(b"x" * 500, compression=Compression.GZIP)).base_offset == 0
+
+
 def test_compacted_topic_needs_keys(wire: Wire, fresh_name: Callable[..., str]) -> None:
     name = fresh_name()
     wire.create_topic(name, configs={"cleanup.policy": "compact"})

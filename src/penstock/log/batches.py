@@ -112,7 +112,7 @@ def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
     """What `accept` asks of a topic: the most bytes of a batch, none if it has to look at all; the latest timestamp."""
     if not config.plain or config.timestamp_before_max_ms <= now_ms:
         return 0, 0
-    return config.max_message_bytes, now_ms + config.timestamp_after_max_ms
+    return config.largest_batch_bytes, now_ms + config.timestamp_after_max_ms
 
 
 def inspect(
@@ -165,7 +165,7 @@ def inspect(
         config.timestamp_before_max_ms > now_ms and max_timestamp <= now_ms + config.timestamp_after_max_ms
     ) or config.log_append_time
     if timely and config.plain and not attributes & _APPEND_TIME_BIT:
-        return accepted
+        return _beyond_a_segment(size, config) or accepted
     return _look_inside(accepted, config, now_ms)
 
 
@@ -203,8 +203,23 @@ def _look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted 
         data = _reshape(batch.data, header, config, now_ms)
     except PlatformError as problem:
         return Rejected(ErrorCode.INVALID_RECORD, str(problem))
+    size = len(data)
+    if size > config.max_message_bytes:
+        text = f"the batch would be stored with {size} bytes, the topic takes {config.max_message_bytes}"
+        return Rejected(ErrorCode.MESSAGE_TOO_LARGE, text)
+    too_long = _beyond_a_segment(size, config)
+    if too_long is not None:
+        return too_long
     append_time_ms = now_ms if config.log_append_time else NO_TIMESTAMP
     return batch._replace(data=data, max_timestamp=parse_header(data).max_timestamp, append_time_ms=append_time_ms)
+
+
+def _beyond_a_segment(size: int, config: TopicConfig) -> Rejected | None:
+    """What is wrong with a batch that fits into no segment. Kafka looks last of all."""
+    if size <= config.segment_bytes:
+        return None
+    text = f"the batch has {size} bytes, segments of the topic have {config.segment_bytes}"
+    return Rejected(ErrorCode.RECORD_LIST_TOO_LARGE, text)
 
 
 def _wrong_records(data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int) -> Rejected | None:

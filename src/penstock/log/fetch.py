@@ -39,6 +39,7 @@ from penstock.wire.messages.fetch import (
 )
 
 TOPIC_IDS_SINCE = 13
+STORAGE_ERRORS_SINCE = 6
 READ_COMMITTED = 1
 MAX_WAIT_MS = 600_000
 RESPONSE_MAX_BYTES = 8 * 1024 * 1024
@@ -86,7 +87,8 @@ class FetchHandler:
         """Whom to ask for permission. Without it everybody may read everything."""
 
     def handle(self, context: RequestContext, request: FetchRequest, done: Done) -> Callable[[], None] | None:
-        """Fetch, key 1, v4-18. v7: sessions. v12: flexible, epochs. v13: topic ids. v15: replica state as a tag.
+        """Fetch, key 1, v4-18. v6: storage errors. v7: sessions. v12: flexible, epochs. v13: topic ids. v15: replica
+        state as a tag.
 
         Calls `done` at once or later; returns how to give up waiting, or None if there is nothing to give up.
         """
@@ -344,7 +346,7 @@ class Poll:
                 answer.data.aborted_transactions = await self._aborted(partition, offset, found)
         except PlatformError as problem:
             _log.error("a read of %s-%d failed: %s", partition.topic.name, partition.index, problem)
-            answer.data.error_code = read_failure(problem)
+            answer.data.error_code = _told(read_failure(problem), self._context.api_version)
         except Exception:  # noqa: BLE001  # a bug of ours must not keep the client waiting
             _log.exception("a read of %s-%d failed", partition.topic.name, partition.index)
             answer.data.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
@@ -426,6 +428,13 @@ class Poll:
         wanted.sent_high_watermark = -1 if data.error_code else data.high_watermark
         wanted.sent_log_start = data.log_start_offset
         return changed
+
+
+def _told(error: ErrorCode, version: int) -> ErrorCode:
+    """An error as clients of a version know it: those of the oldest ones try again after this one, as in Kafka."""
+    if error is ErrorCode.KAFKA_STORAGE_ERROR and version < STORAGE_ERRORS_SINCE:
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER
+    return error
 
 
 def _record_bytes(data: PartitionData) -> int:

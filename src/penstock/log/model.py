@@ -48,6 +48,11 @@ class TopicConfig:
     min_cleanable_dirty_ratio: float = 0.5
     segment_bytes: int = 1_073_741_824
     segment_ms: int = 604_800_000
+    largest_batch_bytes: int = field(init=False, default=0)
+    """No batch may be larger than a segment either."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "largest_batch_bytes", min(self.max_message_bytes, self.segment_bytes))
 
     @property
     def plain(self) -> bool:

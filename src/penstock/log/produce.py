@@ -212,7 +212,7 @@ def _count_repeats_once(request: ProduceRequest) -> None:
     request.topic_data = list(topics.values())
 
 
-_WITHOUT_LOG_START = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.CORRUPT_MESSAGE)
+_WITHOUT_LOG_START = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE, ErrorCode.CORRUPT_MESSAGE)
 """What Kafka refuses before it looks where the log starts."""
 
 

@@ -11,7 +11,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.log.batches import Accepted, Rejected, inspect
+from penstock.log.batches import Accepted, Rejected, accept, inspect, limits_of_plain
 from penstock.log.model import TopicConfig
 from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
@@ -250,6 +250,28 @@ def test_the_topics_own_compression(sent: Compression, wanted: Compression) -> N
     assert list(iter_records(accepted.data)) == list(iter_records(data))
     if sent is wanted:
         assert bytes(accepted.data) == data
+
+
+def test_a_batch_fits_into_a_segment() -> None:
+    config = TopicConfig(segment_bytes=len(GOOD))
+    assert isinstance(judge(GOOD, config), Accepted)
+    assert accept(GOOD, 0, len(GOOD), *limits_of_plain(config, NOW_MS)) is not None
+    smaller = replace(config, segment_bytes=len(GOOD) - 1)
+    for one in (smaller, replace(smaller, compact=True), replace(smaller, log_append_time=True)):
+        assert judge(GOOD, one).error is ErrorCode.RECORD_LIST_TOO_LARGE
+    assert accept(GOOD, 0, len(GOOD), *limits_of_plain(smaller, NOW_MS)) is None
+    # What is wrong with the batch itself is said first.
+    assert judge(batch(b"a", key=None), replace(smaller, compact=True, segment_bytes=1)).error is INVALID
+
+
+def test_what_is_too_large_in_the_topics_own_compression() -> None:
+    data = batch(b"x" * 1_000, compression=Compression.GZIP)
+    stored = len(batch(b"x" * 1_000))
+    assert len(data) < 200
+    config = TopicConfig(compression=int(Compression.NONE), max_message_bytes=stored - 1)
+    assert judge(data, config).error is ErrorCode.MESSAGE_TOO_LARGE
+    assert len(judge(data, replace(config, max_message_bytes=stored)).data) == stored
+    assert len(judge(data, replace(config, compression=int(Compression.SNAPPY))).data) < 200
 
 
 def test_compression_and_append_time_together() -> None:

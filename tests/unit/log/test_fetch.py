@@ -319,10 +319,14 @@ async def test_cold_batches_are_read_and_the_rest_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "error"),
-    [(Unavailable("away"), ErrorCode.KAFKA_STORAGE_ERROR), (CorruptData("torn"), ErrorCode.UNKNOWN_SERVER_ERROR)],
+    ("failure", "version", "error"),
+    [
+        (Unavailable("away"), 6, ErrorCode.KAFKA_STORAGE_ERROR),
+        (Unavailable("away"), 5, ErrorCode.NOT_LEADER_OR_FOLLOWER),
+        (CorruptData("torn"), 5, ErrorCode.UNKNOWN_SERVER_ERROR),
+    ],
 )
-async def test_a_failed_read_is_one_partitions_error(failure: Exception, error: ErrorCode) -> None:
+async def test_a_failed_read_is_one_partitions_error(failure: Exception, version: int, error: ErrorCode) -> None:
     world = World()
     world.log.add_commit(ONE, in_memory=False)
     world.append(world.orders.partitions[1], ONE)
@@ -331,7 +335,7 @@ async def test_a_failed_read_is_one_partitions_error(failure: Exception, error: 
         raise failure
 
     world.log.wal.read = fail  # type: ignore[method-assign]
-    poll = world.start(asking((0, 0), (1, 0), **LARGE))
+    poll = world.start(asking((0, 0), (1, 0), **LARGE), version=version)
     await poll.wait()
     assert [(data.error_code, size_of(data)) for data in poll.partitions] == [(error, 0), (NONE, len(ONE))]
 
