@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 from cli_session import Session, promised_shape, shape_of
+from click.testing import CliRunner
+from fixtures.server import Server
+from fixtures.waiting import free_ports
 from fixtures.wire import Wire
 
+from penstock.cli.main import cli
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.messages import incremental_alter_configs as configs
 from penstock.wire.messages import streams_group_heartbeat
@@ -71,6 +75,15 @@ def test_what_goes_wrong_with_topics_is_said(session: Session, topic: str) -> No
     assert "add --yes" in session.run("topic", "delete", topic, code=2).stderr
 
 
+def test_several_topics_are_made_or_none(session: Session, topic: str) -> None:
+    names = [f"{topic}-{number}" for number in range(2)]
+    assert "exists already" in session.run("topic", "create", *names, topic, code=1).stderr
+    assert not {*names} & {row["name"] for row in session.json("topic", "list")}
+    made = session.json("topic", "create", *names, topic, names[0], "--if-not-exists", "-p", "2")
+    assert [(row["name"], row["created"]) for row in made] == [(names[0], True), (names[1], True), (topic, False)]
+    session.run("topic", "delete", *names, "--yes")
+
+
 def test_trying_changes_nothing(session: Session, topic: str) -> None:
     session.run("produce", topic, "-p", "0", stdin="a\nb\n")
     other = f"{topic}-other"
@@ -126,6 +139,22 @@ def test_any_bytes_come_back(session: Session, topic: str) -> None:
         "produce", topic, "-f", "%k\\x00\\xff%v\\x00\\xfe\\xfd", stdin=b"k\x00\xff" + data[1:] + b"\x00\xfe\xfd"
     )
     assert session.run("consume", topic, "-f", "%v").stdout_bytes == data[1:]
+
+
+@pytest.mark.parametrize("words", [(), ("--no-idempotent",), ("-z", "gzip")])
+def test_batches_are_halved_until_their_topic_takes_them(session: Session, topic: str, words: tuple[str, ...]) -> None:
+    session.run("topic", "alter", topic, "--set", "max.message.bytes=1500")
+    lines = [f"{number} {secrets.token_hex(200)}" for number in range(300)]
+    report = session.json("produce", topic, "-p", "0", *words, stdin="\n".join(lines))
+    (written,) = report["partitions"]
+    assert (written["records"], written["first_offset"], written["last_offset"]) == (300, 0, 299)
+    assert report["bytes"] == sum(map(len, lines))
+    assert session.run("consume", topic).stdout.splitlines() == lines
+    session.run("produce", topic, "-p", "0", stdin="after\n")
+    assert (
+        "larger than max.message.bytes"
+        in session.run("produce", topic, *words, stdin=secrets.token_hex(4500), code=1).stderr
+    )
 
 
 def test_null_is_not_empty(session: Session, topic: str) -> None:
@@ -229,7 +258,9 @@ def test_a_group_without_members(session: Session, topic: str, tmp_path: Path) -
     kept = tmp_path / "offsets.json"
     kept.write_text(json.dumps(lag))
 
-    moved = session.json("group", "seek", group, "--to", "start")
+    session.run("group", "seek", group, "--to", "end", "-t", f"{topic}:1", "-t", f"{topic}:2")
+    assert len(session.json("group", "lag", group)["partitions"]) == 3
+    moved = session.json("group", "seek", group, "--to", "start", "-t", f"{topic}:0")
     assert [(row["before"], row["offset"]) for row in moved["partitions"]] == [(2, 0)]
     assert session.json("group", "lag", group)["lag"] == 3
     session.run("group", "seek", group, "--to", f"file:{kept}")
@@ -406,6 +437,39 @@ def test_cluster_info(session: Session) -> None:
     assert found["controller"] in [broker["id"] for broker in found["brokers"]]
 
 
+def seen_by_the_doctor(directory: Path, *words: str) -> dict[str, dict[str, str]]:
+    """What the doctor says, by what it looked at. The ports are none that anything has."""
+    local = ("--kafka", "127.0.0.1:0", "--http", "127.0.0.1:0", "--data-dir", str(directory))
+    result = CliRunner().invoke(cli, ("doctor", *local, *words, "-o", "json"))
+    found = json.loads(result.stdout)
+    assert result.exit_code == (found["status"] == "fail")
+    return {check["name"]: check for check in found["checks"]}
+
+
+def test_the_doctor_looks_at_a_cluster(session: Session, tmp_path: Path) -> None:
+    cluster = session.json("cluster", "info")
+    seen = seen_by_the_doctor(tmp_path, "-b", session.bootstrap)
+    assert seen["cluster"]["found"] == f"{cluster['id']}, 1 broker"
+    (broker,) = cluster["brokers"]
+    assert seen[f"broker {broker['id']}"]["found"].startswith(f"{broker['host']}:{broker['port']}, answers in p50 ")
+    assert "cluster" not in seen_by_the_doctor(tmp_path)
+    lost = seen_by_the_doctor(tmp_path, "-b", "127.0.0.1:1")["cluster"]
+    assert (lost["status"], lost["found"]) == ("fail", "cannot reach 127.0.0.1:1: connection refused")
+    assert "--bootstrap" in lost["change"]
+
+
+def test_the_doctor_finds_an_address_that_leads_nowhere(tmp_path: Path) -> None:
+    (nowhere,) = free_ports(1)
+    server = Server(tmp_path, arguments=("--advertise", f"127.0.0.1:{nowhere}"))
+    server.start()
+    try:
+        told = seen_by_the_doctor(tmp_path, "-b", server.bootstrap)["broker 1"]
+    finally:
+        assert server.stop() == 0
+    assert (told["status"], told["found"]) == ("fail", f"cannot reach 127.0.0.1:{nowhere}: connection refused")
+    assert "penstock up --advertise" in told["change"]
+
+
 def test_bench_measures_and_cleans_up(session: Session) -> None:
     report = session.json("bench", "-d", "1s", "--rate", "50", "-p", "2")
     assert shape_of(report) == {**promised_shape("bench"), "notes": None}
@@ -430,8 +494,6 @@ def test_tables_are_for_people(session: Session, topic: str) -> None:
 def test_names_are_completed(session: Session, topic: str) -> None:
     environment = {"PENSTOCK_BOOTSTRAP": session.bootstrap, "_PENSTOCK_COMPLETE": "bash_complete"}
     from click.shell_completion import BashComplete
-
-    from penstock.cli.main import cli
 
     completer = BashComplete(cli, {}, "penstock", "_PENSTOCK_COMPLETE")
     with pytest.MonkeyPatch.context() as patch:

@@ -10,9 +10,9 @@ import click
 
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_topics
-from penstock.cli.options import Parsed, client_options, output_option
+from penstock.cli.options import Parsed, client_options, output_option, position_of
 from penstock.cli.output import yaml_text
-from penstock.cli.texts.positions import parse_partitions, parse_position
+from penstock.cli.texts.positions import parse_partitions
 from penstock.cli.texts.records import ShownRecord, compile_format, to_document, to_json
 
 if TYPE_CHECKING:
@@ -99,10 +99,7 @@ def _reader(
     from penstock.cli.kafka.fetching import Reader
     from penstock.cli.kafka.offsets import extents, resolve
 
-    try:
-        position = parse_position(start, now_ms=client.clock.now_ms())
-    except InvalidRequest as error:
-        raise click.BadParameter(str(error), param_hint="--from") from error
+    position = position_of(start, "--from", now_ms=client.clock.now_ms())
     cluster = client.settled(lambda: client.metadata(topics))
     wheres = [
         TopicPartition(name, number)

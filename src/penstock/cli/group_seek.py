@@ -14,15 +14,19 @@ import click
 
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_groups
-from penstock.cli.options import asks_cluster, dry_run_option
+from penstock.cli.options import Parsed, asks_cluster, dry_run_option, position_of
 from penstock.cli.output import Column, Details, Result, Row, Section, number
-from penstock.cli.texts.positions import parse_position, parse_topic_partitions
+from penstock.cli.texts.positions import Position, parse_topic_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from penstock.cli.kafka.client import Client, TopicPartition
     from penstock.cli.kafka.groups import Group
+
+
+NamedTopic = tuple[str, tuple[int, ...] | None]
+"""A topic and some partitions of it, or all."""
 
 
 @click.command(
@@ -35,12 +39,12 @@ if TYPE_CHECKING:
     help="start, end, an offset, -N (N before the end), a time such as @1h or 2026-01-31T12:00Z, or file:PATH.",
 )  # fmt: skip
 @click.option(
-    "-t", "--topic", "topics", metavar="TOPIC[:PARTITIONS]", multiple=True,
+    "-t", "--topic", "topics", type=Parsed("TOPIC[:PARTITIONS]", parse_topic_partitions), multiple=True,
     help="Only this.  [default: everything the group committed]",
 )  # fmt: skip
 @dry_run_option
 @asks_cluster
-def seek(client: Client, name: str, target: str, topics: tuple[str, ...], dry_run: bool) -> Result:
+def seek(client: Client, name: str, target: str, topics: tuple[NamedTopic, ...], dry_run: bool) -> Result:
     """Move a group to other offsets.
 
     Refused while the group has members: they would overwrite it. Offsets outside of what a partition keeps are moved
@@ -50,10 +54,11 @@ def seek(client: Client, name: str, target: str, topics: tuple[str, ...], dry_ru
 
     if target.startswith("file:") and topics:
         raise click.UsageError("--topic does not go with --to file:PATH; the file names the partitions")
+    wanted = _read_target(target, now_ms=client.clock.now_ms())
     if not _may_seek(client, name) and not dry_run:
         raise InvalidRequest(f"group {name!r} has members, who would overwrite this. Stop its consumers first")
     committed = committed_offsets(client, name)
-    offsets = _targets(client, target, topics, list(committed))
+    offsets = _targets(client, wanted, topics, list(committed))
     if not offsets:
         raise InvalidRequest(f"group {name!r} has committed nothing; say where with --topic")
     if not dry_run:
@@ -90,32 +95,38 @@ def _may_seek(client: Client, name: str) -> bool:
     return not found.members and found.state in ("Empty", "Dead", "")
 
 
+def _read_target(target: str, *, now_ms: int) -> Position | dict[TopicPartition, int]:
+    """Where to: the same for everything, or what a file says."""
+    if target.startswith("file:"):
+        return read_offsets(_text_of(Path(target.removeprefix("file:"))))
+    return position_of(target, "--to", now_ms=now_ms)
+
+
 def _targets(
-    client: Client, target: str, topics: Sequence[str], committed: Sequence[TopicPartition]
-) -> dict[TopicPartition, int]:
+    client: Client, wanted: Position | dict[TopicPartition, int], topics: Sequence[NamedTopic],
+    committed: Sequence[TopicPartition],
+) -> dict[TopicPartition, int]:  # fmt: skip
     from penstock.cli.kafka.offsets import extents, resolve
 
-    if target.startswith("file:"):
-        wanted = read_offsets(_text_of(Path(target.removeprefix("file:"))))
+    if isinstance(wanted, dict):
         kept = extents(client, wanted)
         placed: Mapping[TopicPartition, int] = wanted
     else:
-        position = parse_position(target, now_ms=client.clock.now_ms())
         kept = extents(client, _named(client, topics) if topics else committed)
-        placed = resolve(client, position, kept)
+        placed = resolve(client, wanted, kept)
     return {where: min(max(offset, kept[where].start), kept[where].end) for where, offset in placed.items()}
 
 
-def _named(client: Client, topics: Sequence[str]) -> list[TopicPartition]:
+def _named(client: Client, topics: Sequence[NamedTopic]) -> list[TopicPartition]:
     from penstock.cli.kafka.client import TopicPartition
 
-    wanted = dict(parse_topic_partitions(text) for text in topics)
-    cluster = client.settled(lambda: client.metadata(wanted))
-    return [
+    cluster = client.settled(lambda: client.metadata({topic for topic, _ in topics}))
+    named = (
         TopicPartition(topic, partition)
-        for topic, partitions in wanted.items()
+        for topic, partitions in topics
         for partition in partitions or cluster.topic(topic).partitions
-    ]
+    )
+    return list(dict.fromkeys(named))
 
 
 def _text_of(path: Path) -> str:

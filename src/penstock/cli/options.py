@@ -18,6 +18,7 @@ import click
 from penstock.base.errors import InvalidRequest
 from penstock.cli.output import FORMATS, Result, emit
 from penstock.cli.texts.addresses import Address, parse_address, parse_addresses
+from penstock.cli.texts.positions import Position, parse_position
 from penstock.cli.texts.quantities import parse_size
 from penstock.cli.texts.times import parse_duration_ms
 
@@ -60,6 +61,14 @@ def parse_setting(text: str) -> tuple[str, str]:
 SETTING = Parsed("KEY=VALUE", parse_setting)
 
 
+def position_of(text: str, option: str, *, now_ms: int) -> Position:
+    """The position that an option names; what is none is wrong usage."""
+    try:
+        return parse_position(text, now_ms=now_ms)
+    except InvalidRequest as error:
+        raise click.BadParameter(str(error), param_hint=option) from error
+
+
 def settings_of(pairs: Sequence[tuple[str, str]], option: str) -> Mapping[str, str]:
     """Settings by name; the same name twice is wrong usage."""
     settings: dict[str, str] = {}
@@ -77,6 +86,13 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+client_config_option = click.option(
+    "--client-config", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
+    envvar="PENSTOCK_CLIENT_CONFIG", show_envvar=True,
+    help="How to connect, as in client.properties: security.protocol, sasl.username, ssl.ca.location, …",
+)  # fmt: skip
+
+
 def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """`--bootstrap`, `--client-config`, `--cluster` and `--timeout`; the function gets a `client`, which connects when
     it is first used."""
@@ -85,11 +101,7 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "-b", "--bootstrap", type=ADDRESSES, default=DEFAULT_BOOTSTRAP, envvar="PENSTOCK_BOOTSTRAP", show_envvar=True,
         help="Where the cluster is.",
     )  # fmt: skip
-    @click.option(
-        "--client-config", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-        envvar="PENSTOCK_CLIENT_CONFIG", show_envvar=True,
-        help="How to connect, as in client.properties: security.protocol, sasl.username, ssl.ca.location, …",
-    )  # fmt: skip
+    @client_config_option
     @click.option(
         "--cluster", metavar="NAME", envvar="PENSTOCK_CLUSTER", show_envvar=True,
         help="The virtual cluster to go to, for administrators of the platform. Credentials decide it for others.",

@@ -20,6 +20,8 @@ from penstock.cli.output import Column, Listing, Notice, Result, Row, number
 from penstock.cli.texts.quantities import count_text, plural
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from penstock.cli.kafka.client import Client
 
 
@@ -85,32 +87,44 @@ def create(
     if_not_exists: bool,
     dry_run: bool,
 ) -> Result:
-    """Create topics."""
+    """Create topics.
+
+    What is wrong with one of several is told before any of them is made.
+    """
+    settings = settings_of(configs, "--config")
+    wanted = list(dict.fromkeys(names))
+    rows: list[Row] = []
+    for trial in [True, False] if len(wanted) > 1 and not dry_run else [dry_run]:
+        rows = [
+            _create(client, name, partitions, replication_factor, settings, if_not_exists, trial) for name in wanted
+        ]
+    return Listing(rows=rows, columns=[*_COLUMNS, Column("created")], empty="")
+
+
+def _create(
+    client: Client, name: str, partitions: int | None, replication_factor: int | None, settings: Mapping[str, str],
+    if_not_exists: bool, dry_run: bool,
+) -> Row:  # fmt: skip
     from penstock.cli.kafka.failures import BrokerError
     from penstock.cli.kafka.topics import create_topic
     from penstock.wire.error_codes import ErrorCode
 
-    settings = settings_of(configs, "--config")
-    rows: list[Row] = []
-    for name in names:
-        row: dict[str, str | int | bool | None] = {"name": name, "partitions": None, "replication_factor": None}
-        try:
-            made = create_topic(
-                client, name, partitions=partitions or -1, replication_factor=replication_factor or -1,
-                configs=settings, dry_run=dry_run,
-            )  # fmt: skip
-            # Brokers before version 5 of the answer do not tell what they chose.
-            row |= {
-                "partitions": made.num_partitions if made.num_partitions > 0 else partitions,
-                "replication_factor": made.replication_factor if made.replication_factor > 0 else replication_factor,
-                "created": not dry_run,
-            }
-        except BrokerError as error:
-            if error.code != ErrorCode.TOPIC_ALREADY_EXISTS or not if_not_exists:
-                raise
-            row["created"] = False
-        rows.append(row)
-    return Listing(rows=rows, columns=[*_COLUMNS, Column("created")], empty="")
+    row: dict[str, str | int | bool | None] = {"name": name, "partitions": None, "replication_factor": None}
+    try:
+        made = create_topic(
+            client, name, partitions=partitions or -1, replication_factor=replication_factor or -1,
+            configs=settings, dry_run=dry_run,
+        )  # fmt: skip
+    except BrokerError as error:
+        if error.code != ErrorCode.TOPIC_ALREADY_EXISTS or not if_not_exists:
+            raise
+        return row | {"created": False}
+    # Brokers before version 5 of the answer do not tell what they chose.
+    return row | {
+        "partitions": made.num_partitions if made.num_partitions > 0 else partitions,
+        "replication_factor": made.replication_factor if made.replication_factor > 0 else replication_factor,
+        "created": not dry_run,
+    }
 
 
 @click.command("add-partitions", epilog="JSON: {name, partitions_before, partitions, changed}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.completion import complete_topics
-from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, yes_option
+from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, position_of, yes_option
 from penstock.cli.output import Column, Details, Result, Row, Section, number
 from penstock.cli.texts.positions import parse_partitions
 from penstock.cli.texts.quantities import count_text, plural
@@ -34,9 +34,8 @@ def trim(client: Client, name: str, before: str, numbers: tuple[int, ...] | None
     from penstock.cli.kafka.client import TopicPartition
     from penstock.cli.kafka.offsets import extents, resolve
     from penstock.cli.kafka.topics import delete_records
-    from penstock.cli.texts.positions import parse_position
 
-    position = parse_position(before, now_ms=client.clock.now_ms())
+    position = position_of(before, "--before", now_ms=client.clock.now_ms())
     topic = client.settled(lambda: client.metadata([name]).topic(name))
     kept = extents(client, [TopicPartition(name, index) for index in numbers or topic.partitions])
     targets = {where: max(offset, kept[where].start) for where, offset in resolve(client, position, kept).items()}

@@ -42,6 +42,8 @@ KAFKA = Holder(pid=7, command="java")
         (verdicts.fsync_verdict([1.0] * 50 + [200.0] * 50), Status.WARN),
         (verdicts.fsync_verdict([0.005] * 100), Status.WARN),
         (verdicts.fsync_verdict([150.0] * 10), Status.FAIL),
+        (verdicts.broker_verdict("broker 1", "host:9092", [0.2] * 50), Status.OK),
+        (verdicts.broker_verdict("broker 1", "host:9092", [300.0] * 50), Status.WARN),
         (verdicts.files_verdict(65536, 65536), Status.OK),
         (verdicts.files_verdict(1024, 65536), Status.WARN),
         (verdicts.files_verdict(128, 128), Status.FAIL),

@@ -100,7 +100,10 @@ def test_version_in_every_format() -> None:
         (["up", "--set", "a=1", "--set", "a=2"], "a is given twice"),
         (["up", "--metadata", "mysql://x"], "postgresql://"),
         (["bench", "--size", "8"], "needs 16 bytes"),
+        (["topic", "trim", "a", "--before", "lunch"], "is not a position"),
         (["group", "seek", "g", "--to", "file:x", "-t", "a"], "the file names the partitions"),
+        (["group", "seek", "g", "--to", "lunch"], "is not a position"),
+        (["group", "seek", "g", "--to", "end", "-t", "a:x"], "is not a list of partitions"),
         (["completion", "csh"], "'csh' is not one of"),
     ],
 )

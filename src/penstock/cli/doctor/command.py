@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from penstock.cli.doctor.verdicts import Check, Status
-from penstock.cli.options import ADDRESS, output_option
+from penstock.cli.options import ADDRESS, ADDRESSES, client_config_option, open_client, output_option
 from penstock.cli.output import Column, Details, Json, Section, emit
 from penstock.cli.texts.addresses import Address
 from penstock.cli.texts.quantities import plural
 
+if TYPE_CHECKING:
+    from penstock.cli.kafka.client import Client
+
+CLUSTER_TIMEOUT_S = 5.0
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
@@ -22,21 +28,33 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 )
 @click.option("--kafka", type=ADDRESS, default="127.0.0.1:9092", help="Where Kafka clients shall connect.")
 @click.option("--http", type=ADDRESS, default="127.0.0.1:8080", help="Where health and metrics shall be.")
+@click.option(
+    "-b", "--bootstrap", type=ADDRESSES,
+    help="Look at the cluster there as well: is each broker where clients are told that it is?",
+)  # fmt: skip
+@client_config_option
 @output_option
 @click.pass_context
-def doctor(ctx: click.Context, data_dir: Path, kafka: Address, http: Address, output_format: str) -> None:
+def doctor(
+    ctx: click.Context, data_dir: Path, kafka: Address, http: Address, bootstrap: Sequence[Address] | None,
+    client_config: Path | None, output_format: str,
+) -> None:  # fmt: skip
     """Check this machine and say what to change.
 
     Looks at ports, disk (with some real synchronous writes), clock, limits and versions. Changes nothing.
     """
-    checks = list(examine(data_dir, kafka, http))
+    with contextlib.ExitStack() as closing:
+        client = None
+        if bootstrap is not None:
+            client = closing.enter_context(open_client(bootstrap, client_config, CLUSTER_TIMEOUT_S))
+        checks = list(examine(data_dir, kafka, http, client))
     counts = {status: sum(check.status is status for check in checks) for status in Status}
     worst = next(status for status in (Status.FAIL, Status.WARN, Status.OK) if counts[status])
     emit(Details(document=_document(checks, worst), sections=[_SECTION], footer=_footer(counts)), output_format)
     ctx.exit(int(worst is Status.FAIL))
 
 
-def examine(data_dir: Path, kafka: Address, http: Address) -> Iterator[Check]:
+def examine(data_dir: Path, kafka: Address, http: Address, client: Client | None = None) -> Iterator[Check]:
     """Every check, the clock last because it watches the others."""
     from penstock.base.clock import SystemClock
     from penstock.cli.doctor.disk import disk_checks
@@ -49,6 +67,10 @@ def examine(data_dir: Path, kafka: Address, http: Address) -> Iterator[Check]:
     yield port_check("http", http)
     yield from disk_checks(data_dir, clock)
     yield from system_checks()
+    if client is not None:
+        from penstock.cli.doctor.cluster import cluster_checks
+
+        yield from cluster_checks(client)
     yield watch.verdict()
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.base.clock import Clock
+from penstock.base.randomness import SystemRandomness
 from penstock.cli.doctor.verdicts import Check, check, filesystem_verdict, fsync_verdict, space_verdict
 
 _WRITES, _WRITE_BYTES, _LONGEST_S = 200, 4096, 1.5
@@ -70,7 +71,7 @@ def fsync_latencies_ms(directory: Path, clock: Clock) -> list[float]:
         descriptor = os.open(name, os.O_WRONLY | getattr(os, "O_DSYNC", os.O_SYNC))
         try:
             os.write(descriptor, bytes(_WRITES * _WRITE_BYTES))  # Allocated first, as a slab is.
-            block = os.urandom(_WRITE_BYTES)
+            block = SystemRandomness().token(_WRITE_BYTES)
             finish = clock.monotonic() + _LONGEST_S
             for index in range(_WRITES):
                 started = clock.monotonic()

@@ -106,6 +106,15 @@ def fsync_verdict(latencies_ms: Sequence[float]) -> Check:
     return check("fsync", found)
 
 
+def broker_verdict(name: str, address: str, latencies_ms: Sequence[float]) -> Check:
+    """Whether a broker answers soon, without work for it to do."""
+    p50, p99 = percentile(latencies_ms, 50), percentile(latencies_ms, 99)
+    found = f"{address}, answers in p50 {milliseconds_text(p50)}, p99 {milliseconds_text(p99)}"
+    if p50 > 100:
+        return check(name, found, warn="It is busy or far away: every request takes that long at least")
+    return check(name, found)
+
+
 def files_verdict(soft: int, hard: int) -> Check:
     """Whether there are descriptors enough: one per connection, and some per segment."""
     found = f"{soft:,} allowed" + (f", {hard:,} at most" if hard > soft else "")

@@ -202,7 +202,7 @@ class Client:
                 if self.clock.monotonic() + pause_s > deadline:
                     raise
                 self.close()
-            time.sleep(pause_s)
+            time.sleep(pause_s)  # noqa: TID251  # there is no loop in a command
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     def _connect_to(self, broker: Broker) -> Connection:

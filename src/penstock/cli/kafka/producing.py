@@ -1,13 +1,16 @@
 """Writing records: batches per partition, idempotent by default, one request per leader and round.
 
 A batch keeps its producer id and sequence over retries, so that a batch whose answer was lost is stored once. Rounds
-do not overlap: the next one is built when the last one was answered, which keeps order without more rules.
+do not overlap: the next one is built when the last one was answered, which keeps order without more rules. What is too
+large for its topic goes in halves, in their order, as far as there is more than one record to it.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import Randomness
@@ -33,6 +36,7 @@ ROUND_BYTES = 4 * 1024 * 1024
 _RECORD_OVERHEAD_BYTES = 32
 _CREATION_S = 5.0
 _SEQUENCES = 2**31
+_TOO_LARGE = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +67,8 @@ class _Pending:
 @dataclass(frozen=True, slots=True)
 class _Batch:
     data: bytes
-    records: int
-    size_bytes: int
+    records: Sequence[Record]
+    sequence: int
 
 
 class Producer:
@@ -78,6 +82,8 @@ class Producer:
         self._sequences: dict[int, int] = {}
         self._pending: dict[int, _Pending] = {}
         self._pending_bytes = 0
+        self._batch_bytes = BATCH_BYTES
+        """Less once the topic has turned out to take less."""
         self.written: dict[int, Written] = {}
 
     @property
@@ -98,7 +104,7 @@ class Producer:
         chosen = self._partition(key) if partition is None else partition
         size = len(key or b"") + len(value or b"") + _RECORD_OVERHEAD_BYTES
         pending = self._pending.get(chosen)
-        if pending is not None and pending.size_bytes + size > BATCH_BYTES:
+        if pending is not None and pending.size_bytes + size > self._batch_bytes:
             if key is None and partition is None:
                 self._sticky.move()
             self.flush()
@@ -114,10 +120,21 @@ class Producer:
 
     def flush(self) -> None:
         """Write what waits, and wait until it is acknowledged."""
-        batches = {partition: self._build(partition, pending) for partition, pending in self._pending.items()}
+        waiting = {
+            number: deque([self._build(pending.records, self._take_sequences(number, len(pending.records)))])
+            for number, pending in self._pending.items()
+        }
         self._pending, self._pending_bytes = {}, 0
-        if batches:
-            self._client.settled(lambda: self._round(batches))
+        while waiting:
+            batches = {number: queue[0] for number, queue in waiting.items()}
+            self._client.settled(partial(self._round, batches))
+            for number, queue in list(waiting.items()):
+                batch = queue.popleft()
+                if number in batches:
+                    self._batch_bytes = min(self._batch_bytes, _size_of(batch.records) // 2)
+                    queue.extendleft(self._halves(batch))
+                if not queue:
+                    del waiting[number]
 
     def _identity(self) -> tuple[int, int]:
         if not self._settings.idempotent:
@@ -134,21 +151,32 @@ class Producer:
     def _partition(self, key: bytes | None) -> int:
         return self._sticky.current if key is None else partition_of_key(key, len(self.topic.partitions))
 
-    def _build(self, partition: int, pending: _Pending) -> _Batch:
+    def _take_sequences(self, partition: int, count: int) -> int:
         sequence = self._sequences.get(partition, 0)
-        self._sequences[partition] = (sequence + len(pending.records)) % _SEQUENCES
+        self._sequences[partition] = (sequence + count) % _SEQUENCES
+        return sequence
+
+    def _build(self, records: Sequence[Record], sequence: int) -> _Batch:
         data = build_batch(
-            pending.records,
+            records,
             compression=self._settings.compression,
             producer_id=self._producer_id,
             producer_epoch=self._epoch,
             base_sequence=sequence if self._settings.idempotent else -1,
         )
-        size = pending.size_bytes - _RECORD_OVERHEAD_BYTES * len(pending.records)
-        return _Batch(data, len(pending.records), size)
+        return _Batch(data, records, sequence)
+
+    def _halves(self, batch: _Batch) -> tuple[_Batch, _Batch]:
+        """The second half of a batch, and the first."""
+        middle = len(batch.records) // 2
+        second = [record._replace(offset=number) for number, record in enumerate(batch.records[middle:])]
+        return (
+            self._build(second, (batch.sequence + middle) % _SEQUENCES),
+            self._build(batch.records[:middle], batch.sequence),
+        )
 
     def _round(self, batches: dict[int, _Batch]) -> None:
-        """Send every batch that is not acknowledged yet; acknowledged ones leave `batches`."""
+        """Send every batch that is not acknowledged yet; acknowledged ones leave `batches`, those to be halved stay."""
         name, answered = self.topic.name, self._settings.acks != 0
         cluster = self._client.metadata([name])
         by_leader = cluster.by_leader(TopicPartition(name, partition) for partition in batches)
@@ -168,7 +196,8 @@ class Producer:
                     self._check(result)
                     self._acknowledged(result.index, batches.pop(result.index), base_offset=result.base_offset)
                 except BrokerError as error:
-                    failures.append(error)
+                    if error.code not in _TOO_LARGE or len(batches[result.index].records) == 1:
+                        failures.append(error)
         if failures:
             # What cannot pass is said first; what may pass is tried again by the caller.
             raise min(failures, key=lambda failure: failure.may_pass)
@@ -190,11 +219,17 @@ class Producer:
 
     def _acknowledged(self, partition: int, batch: _Batch, *, base_offset: int) -> None:
         written = self.written.setdefault(partition, Written())
-        written.records += batch.records
-        written.size_bytes += batch.size_bytes
+        count = len(batch.records)
+        written.records += count
+        written.size_bytes += _size_of(batch.records)
         if base_offset >= 0:
             written.first_offset = base_offset if written.first_offset is None else written.first_offset
-            written.last_offset = base_offset + batch.records - 1
+            written.last_offset = base_offset + count - 1
+
+
+def _size_of(records: Sequence[Record]) -> int:
+    """Bytes of keys and values."""
+    return sum(len(record.key or b"") + len(record.value or b"") for record in records)
 
 
 def topic_or_created(client: Client, name: str) -> Topic:
