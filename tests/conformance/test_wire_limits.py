@@ -23,6 +23,7 @@ from penstock.wire.messages import (
     offset_commit,
     share_fetch,
     txn_offset_commit,
+    write_txn_markers,
 )
 from penstock.wire.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
 from penstock.wire.messages.alter_virtual_cluster import AlteredLimit, AlterVirtualClusterRequest
@@ -207,6 +208,22 @@ def test_producer_ids(secured: Secured) -> None:
         other = InitProducerIdRequest(transactional_id="other", transaction_timeout_ms=1000)
         assert wire.call(K.INIT_PRODUCER_ID, 4, other).error_code == POLICY
         assert wire.call(K.INIT_PRODUCER_ID, 4, named).error_code == 0, "it has one"
+        made_up = batch(b"x", producer_id=2**50, producer_epoch=0, base_sequence=0)
+        assert wire.produce("t", made_up).error_code == POLICY, "nobody has given it out"
+        assert mark(wire, "t", 2**50) == POLICY
+        assert wire.list_offset("t", -1).offset == 1
+        following = batch(b"x", producer_id=made.producer_id, producer_epoch=0, base_sequence=1)
+        assert wire.produce("t", following).error_code == 0, "it is known"
+        assert wire.produce("t", batch(b"x")).error_code == 0, "it has no producer id"
+        assert mark(wire, "t", made.producer_id) == 0
+
+
+def mark(wire: Wire, topic: str, producer_id: int) -> int:
+    """Write a marker as an administrator may; the error code."""
+    marked = write_txn_markers.WritableTxnMarkerTopic(name=topic, partition_indexes=[0])
+    marker = write_txn_markers.WritableTxnMarker(producer_id=producer_id, producer_epoch=0, topics=[marked])
+    answer = wire.call(K.WRITE_TXN_MARKERS, 1, write_txn_markers.WriteTxnMarkersRequest(markers=[marker]))
+    return int(answer.markers[0].topics[0].partitions[0].error_code)
 
 
 def test_requests_and_bytes_make_a_tenant_wait_and_nobody_else(secured: Secured) -> None:

@@ -54,6 +54,12 @@ class Ticket:
             self.finish(self.results)  # type: ignore[arg-type]  # None is left nowhere
 
 
+CROWDED_OUT = Appended(
+    ErrorCode.POLICY_VIOLATION, message="This cluster may not have another producer id; it has as many as it may have."
+)
+"""The answer to the first batch of a producer in a virtual cluster that may not have another one."""
+
+
 def refused(refusal: Refusal, partition: Partition) -> Appended:
     """The answer to a batch that does not fit its producer's earlier ones."""
     return Appended(_ERRORS[refusal], log_start=partition.log_start)

@@ -193,6 +193,9 @@ class ProducerTally:
     def __len__(self) -> int:
         return len(self._places)
 
+    def __contains__(self, producer_id: int) -> bool:
+        return producer_id in self._places
+
     def came(self, producer_ids: Iterable[int]) -> None:
         """One more place knows each of these."""
         for producer_id in producer_ids:

@@ -23,7 +23,7 @@ from typing import Protocol
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.keys.model import Lock
-from penstock.log.answers import Appended, Settles, refused, repeated
+from penstock.log.answers import CROWDED_OUT, Appended, Settles, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath, Outdated
 from penstock.log.commits import (
@@ -108,6 +108,10 @@ class Writer:
         """Has a flush begun when all that has arrived is in its buffers."""
         self.transactions: TransactionGuard | None = None
         """Who knows about transactions. Without it there are none."""
+        self.producer_limit: Callable[[int], float | None] = lambda cluster_id: None
+        """How many producer ids a virtual cluster may have; None: any number."""
+        self._newcomers: dict[int, set[int]] = {}
+        """Producer ids that begin with the flush that is put together, by virtual cluster, where there is a limit."""
         self._dirty: deque[Partition] = deque()
         self._passengers: deque[Passenger] = deque()
         self._task: asyncio.Task[None] | None = None
@@ -323,6 +327,7 @@ class Writer:
         """
         shares: list[Share] = []
         flush = Flush(self._clock.now_ms(), shares, self._commit_path.seen)
+        self._newcomers.clear()
         size, is_full = 0, False
         while self._dirty and not is_full and size < FLUSH_MAX_BYTES:
             partition = self._dirty.popleft()
@@ -400,7 +405,11 @@ class Writer:
 
     def _decide_one(self, share: Share, batch: Accepted, ticket: Settles, position: int, now_ms: int) -> None:
         if batch.producer_id >= 0:
-            verdict = self._transactional_refusal(share, batch) or self._judge(share, batch, now_ms)
+            verdict = (
+                self._transactional_refusal(share, batch)
+                or self._crowded_out(share, batch)
+                or self._judge(share, batch, now_ms)
+            )
             if verdict is not None:
                 self.pending_bytes -= len(batch.data)
                 self._answer_unwritten(share, verdict, ticket, position)
@@ -429,6 +438,28 @@ class Writer:
             return Refusal.OUT_OF_ORDER
         return None
 
+    def _crowded_out(self, share: Share, batch: Accepted) -> Appended | None:
+        """The answer to a producer that there is no room for; whoever has a transactional id has been counted by it."""
+        producer_id = batch.producer_id
+        if batch.flags or producer_id in share.producers or self.has_room_for(share.partition, producer_id):
+            return None
+        return CROWDED_OUT
+
+    def has_room_for(self, partition: Partition, producer_id: int) -> bool:
+        """Whether a partition may remember a producer: its virtual cluster has it already, or may have another one.
+        Asked while a flush is put together, and then so counted. Clients may have made up their ids themselves."""
+        if producer_id in partition.producers:
+            return True
+        cluster_id, tally = partition.topic.cluster_id, partition.tally
+        limit = self.producer_limit(cluster_id)
+        if limit is None or tally is None or producer_id in tally:
+            return True
+        newcomers = self._newcomers.setdefault(cluster_id, set())
+        if producer_id not in newcomers and len(tally) + len(newcomers) >= limit:
+            return False
+        newcomers.add(producer_id)
+        return True
+
     def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | None:
         """Judge a batch of an idempotent producer against the log as it will be after this flush."""
         state = share.producers.get(batch.producer_id)
@@ -454,9 +485,11 @@ class Writer:
         return verdict
 
     def _answer_unwritten(
-        self, share: Share, verdict: SequenceBatch | Refusal | ErrorCode, ticket: Settles, position: int
+        self, share: Share, verdict: SequenceBatch | Refusal | ErrorCode | Appended, ticket: Settles, position: int
     ) -> None:
-        if isinstance(verdict, ErrorCode):
+        if isinstance(verdict, Appended):
+            ticket.settle(position, verdict)
+        elif isinstance(verdict, ErrorCode):
             ticket.settle(position, Appended(verdict))
         elif isinstance(verdict, Refusal):
             ticket.settle(position, refused(verdict, share.partition))

@@ -267,6 +267,8 @@ class Marker(_Passenger["dict[Partition, ErrorCode]"]):
                 self._refusals[partition] = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             elif known is not None and known.epoch > self._producer.epoch:
                 self._refusals[partition] = ErrorCode.INVALID_PRODUCER_EPOCH
+            elif not self._service.has_room_for(partition, self._producer.producer_id):
+                self._refusals[partition] = ErrorCode.POLICY_VIOLATION
             else:
                 marked.append(partition)
         flush.end_transaction(

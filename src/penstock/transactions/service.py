@@ -346,6 +346,10 @@ class TransactionService:
         self._writer.take_along(marker)
         return await marker.answer
 
+    def has_room_for(self, partition: Partition, producer_id: int) -> bool:
+        """Whether a partition may come to know a producer by a marker."""
+        return self._writer.has_room_for(partition, producer_id)
+
     def all(self, cluster_id: int) -> Iterator[Cell]:
         """Every transactional id of a virtual cluster."""
         return (cell for (owner, _), cell in self._cells.items() if owner == cluster_id)

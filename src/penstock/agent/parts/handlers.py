@@ -45,7 +45,7 @@ def handlers_of(agent: Agent) -> Handlers:
     streams_groups = StreamsGroupHandlers(groups, internal_topics)
     consumer_groups.authorizer = streams_groups.authorizer = access.authorizer
     transactions = TransactionHandlers(agent.transactions, registry, agent.producer_ids, agent.settings)
-    transactions.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
+    transactions.producer_limit = agent.log.writer.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
     cluster = ClusterHandlers(topics, brokers, agent.throttles)
     if agent.audit is not None:
         cluster.on_created = partial(agent.audit.on_topic_made, because="auto.create.topics.enable")
