@@ -63,7 +63,14 @@ def idempotent(things: Mapping[str, Any]) -> bytes:
 CLASSIC = {"GenerationId": 1, "GenerationIdOrMemberEpoch": 1}
 CONSUMERS = {"GroupId": T("consumer_group"), "GroupIds": [T("consumer_group")], "MemberId": T("consumer_member")}
 SHARERS = {"GroupId": T("share_group"), "GroupIds": [T("share_group")], "MemberId": T("share_member")}
-ALL_GROUPS = [T("group"), T("consumer_group"), T("share_group")]
+STREAMS = {
+    "UserEndpoint": None, "ClientTags": None, "TaskOffsets": None, "TaskEndOffsets": None, "InstanceId": None,
+}  # fmt: skip
+STREAMERS = {
+    **STREAMS, "GroupId": T("streams_group"), "MemberId": T("streams_member"), "Topology": None, "ActiveTasks": None,
+    "StandbyTasks": None, "WarmupTasks": None, "ProcessId": None, "RebalanceTimeoutMs": -1,
+}  # fmt: skip
+ALL_GROUPS = [T("group"), T("consumer_group"), T("share_group"), T("streams_group")]
 PRODUCE = {"Acks": -1, "TransactionalId": None, "Records": records}
 ACL_FILTER = {
     "ResourceTypeFilter": 2, "ResourceNameFilter": T("topic"), "PatternTypeFilter": 1, "PrincipalFilter": None,
@@ -252,10 +259,15 @@ ROWS: Mapping[K, Row] = {
         changes=True,
     ),
     K.STREAMS_GROUP_HEARTBEAT: row(
-        {"MemberEpoch": 1, "Topology": None, "ActiveTasks": None, "StandbyTasks": None, "WarmupTasks": None,
-         "ProcessId": None, "UserEndpoint": None, "ClientTags": None, "TaskOffsets": None, "TaskEndOffsets": None,
-         "InstanceId": None, "RebalanceTimeoutMs": -1},
-        shows=False, changes=True,
+        {**STREAMERS, "MemberEpoch": 1}, {**STREAMERS, "MemberEpoch": 2}, {**STREAMERS, "MemberEpoch": -1},
+        # An application of one's own that reads what somebody else has.
+        {
+            **STREAMS, "GroupId": lambda things: f"own-{things['topic']}", "MemberId": "own-member", "MemberEpoch": 0,
+            "ProcessId": "own", "RebalanceTimeoutMs": 10_000, "ActiveTasks": [], "StandbyTasks": [], "WarmupTasks": [],
+            "SubtopologyId": "0", "Topology.Subtopologies.SourceTopics": [T("topic")], "StateChangelogTopics": [],
+            "RepartitionSourceTopics": [], "CopartitionGroups": [],
+        },
+        changes=True, new=("member_epoch", "heartbeat_interval_ms"),
     ),
     K.STREAMS_GROUP_DESCRIBE: row({"GroupIds": ALL_GROUPS}),
     K.DESCRIBE_SHARE_GROUP_OFFSETS: row(SHARERS, {**SHARERS, "Groups.Topics": None}),
