@@ -650,6 +650,7 @@ MEMBERS = test_sim_groups.test_members_of_a_generation_own_different_partitions.
 RESTARTS = test_sim_groups.test_members_keep_their_generation_over_restarts.scenario
 LEASED_CLASSIC = test_sim_leases.test_leases_of_classic_groups.scenario
 LEASED_CONSUMERS = test_sim_leases.test_leases_of_consumer_groups.scenario
+LEASED_STREAMS = test_sim_leases.test_leases_of_streams_groups.scenario
 LEASED_SHARE = test_sim_leases.test_leases_of_share_partitions.scenario
 SESSIONS = test_sim_sessions.test_sessions_say_what_full_fetches_say.scenario
 ADOPTED = test_sim_compaction.test_adopted_objects_lose_nothing.scenario
@@ -672,6 +673,7 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (locks_go_by_the_wall_clock, SHARE),
     (leases_guard_nothing, LEASED_CLASSIC),
     (leases_guard_nothing, LEASED_CONSUMERS),
+    (leases_guard_nothing, LEASED_STREAMS),
     (leases_guard_nothing, LEASED_SHARE),
     (sessions_do_not_look_where_logs_begin, SESSIONS),
     (sessions_forget_nothing, SESSIONS),

@@ -13,6 +13,7 @@ from simulation.members import GroupMember
 from simulation.scenarios import produce_plainly, replace_now_and_then
 from simulation.seeds import simulate
 from simulation.share_consumers import ShareConsumer
+from simulation.streams_members import StreamsMember
 from simulation.world import WRONG_DRIFT, WRONG_MS, World
 from test_sim_consumer_groups import PARTITIONS, all_in_use, check_group, leave_now_and_then
 from test_sim_groups import MEMBER_PARTITIONS, MEMBERS, all_own, check_classic
@@ -45,9 +46,19 @@ async def test_leases_of_classic_groups(world: World) -> None:
 
 @simulate(seeds=20, reach=(*REACH, "gave something back"))
 async def test_leases_of_consumer_groups(world: World) -> None:
-    topic_id = await open_shared(world, PARTITIONS)
+    await use_while_replaced(world, await open_shared(world, PARTITIONS), Member)
+
+
+@simulate(seeds=20, reach=(*REACH, "gave something back"))
+async def test_leases_of_streams_groups(world: World) -> None:
+    topic_id = await open_shared(world, PARTITIONS, "group-changelog")
+    await use_while_replaced(world, topic_id, StreamsMember)
+
+
+async def use_while_replaced(world: World, topic_id: bytes, kind: type[Member]) -> None:
+    """Members that each use something alone, whose coordinator is another one again and again."""
     uses: list[Use] = []
-    members = [Member(world, f"member-{number}", "group", "orders", uses) for number in range(3)]
+    members = [kind(world, f"member-{number}", "group", "orders", uses) for number in range(3)]
     lookers = [Committer(world, "group", "orders", PartitionKey(topic_id, index)) for index in range(PARTITIONS)]
     stop, settled = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as work:
@@ -87,11 +98,14 @@ async def test_leases_of_share_partitions(world: World) -> None:
     await check_share(world, members, partition)
 
 
-async def open_shared(world: World, partitions: int) -> bytes:
-    """A world in which agents replace each other, and a topic in it."""
+async def open_shared(world: World, partitions: int, *more: str) -> bytes:
+    """A world in which agents replace each other, and a topic in it, and others of the same kind."""
     world.is_shared = True
     world.skew_ms, world.drift = WRONG_MS, WRONG_DRIFT
     await world.open()
-    topic_id = await Admin(world, "admin").create_topic("orders", partitions=partitions)
+    admin = Admin(world, "admin")
+    topic_id = await admin.create_topic("orders", partitions=partitions)
+    for name in more:
+        await admin.create_topic(name, partitions=partitions)
     world.faults = SOME
     return topic_id
