@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,8 @@ from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.fetch import FetchRequest
 from penstock.wire.messages.index import APIS
 from penstock.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
+
+README = Path(__file__).parents[3] / "README.md"
 
 
 class Wired:
@@ -110,6 +113,11 @@ async def test_what_is_not_served_is_explained(wired: Wired) -> None:
     assert not NOT_SERVED.keys() & wired.table.keys(), "served, and yet explained away"
     unexplained = [key.name for key in ApiKey if codec.versions(key) and key not in wired.table.keys() | NOT_SERVED]
     assert not unexplained
+
+
+async def test_the_readme_counts_them(wired: Wired) -> None:
+    count = sum(key < FIRST_OWN_API for key in wired.table)
+    assert f"[{count} APIs](docs/reference/protocol.md)" in README.read_text()
 
 
 async def test_every_version_of_every_api_can_be_read_and_written(wired: Wired) -> None:
