@@ -1,7 +1,8 @@
 """Members of consumer groups (KIP-848) as clients are: told what they have, they use it until they have given it back.
 
 A member writes down when it used which partition. It stops using what it has to give back before it says that it has,
-and everything when it is fenced, or was not answered for so long that its session may be over.
+and everything when it is fenced, or was not answered for so long that its session may be over. Whoever was answered not
+long ago is a member still, whoever coordinates the group by now.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ class Member(Client):
             return float(answer.heartbeat_interval_ms) / 1000
         if error in FENCED:
             self.world.marks.reach("fenced")
+            heard_of = self.now() - self.heard_at < GIVE_UP_S
+            assert error is ErrorCode.FENCED_MEMBER_EPOCH or not heard_of, f"{self.member_id} was forgotten"
             self.die()
         else:
             assert error in TRY_AGAIN, error

@@ -640,6 +640,7 @@ TRIM = test_sim_trim.test_trimmed_records_stay_gone.scenario
 RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
 KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
 SHARE = test_sim_share.test_share_group.scenario
+SHARE_MEMBERS = test_sim_share.test_members_of_a_share_group.scenario
 CONSUMERS = test_sim_consumer_groups.test_nobody_shares_a_partition.scenario
 STREAMS = test_sim_streams_groups.test_nobody_shares_a_task.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
@@ -720,6 +721,7 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (former_generations_commit, MEMBERS),
     (adopted_objects_are_not_kept, ADOPTED),
     (coordinators_are_not_fenced, OVER_TWO),
+    (members_are_not_stored, SHARE_MEMBERS),
     (what_is_acknowledged_is_not_stored, SHARE),
     (what_is_acquired_is_given_away, SHARE),
     (sessions_end_and_nothing_is_released_but_forgotten, SHARE),

@@ -1,4 +1,5 @@
-"""A share group works while agents die: nobody gets what another has, nothing accepted comes again, nothing is lost."""
+"""A share group works while agents die: nobody gets what another has, nothing accepted comes again, nothing is lost;
+whoever is heard of stays a member, and everything is read by somebody."""
 
 from __future__ import annotations
 
@@ -11,9 +12,11 @@ from simulation.history import PartitionKey
 from simulation.scenarios import kill_now_and_then, produce_plainly, read_logs
 from simulation.seeds import simulate
 from simulation.share_consumers import ShareConsumer
+from simulation.share_members import ShareMember
 from simulation.world import WRONG_DRIFT, WRONG_MS, World
+from test_sim_consumer_groups import PARTITIONS, all_in_use
 
-MEMBERS, PRODUCERS, BATCHES = 3, 2, 15
+MEMBERS, PRODUCERS, BATCHES, LEAVES = 3, 2, 15, 4
 CONFIG = {"auto_offset_reset": "earliest", "delivery_count_limit": "10"}
 LIMIT, LOCK_S = 10, 30.0
 
@@ -64,3 +67,44 @@ async def test_share_group(world: World) -> None:
         stop.set()
     await world.heal()
     await check_share(world, members, partition)
+
+
+@simulate(
+    seeds=25, reach=("killed", "connection cut", "database: after", "clock set back", "leaving was not answered")
+)  # fmt: skip
+async def test_members_of_a_share_group(world: World) -> None:
+    world.skew_ms, world.drift = WRONG_MS, WRONG_DRIFT
+    await world.open()
+    await Admin(world, "admin").create_topic("jobs", partitions=PARTITIONS)
+    members = [ShareMember(world, f"member-{number}", "workers", "jobs", []) for number in range(MEMBERS)]
+    world.faults = SOME
+    stop, settled = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as work:
+        work.create_task(kill_now_and_then(world, stop, every_s=3))
+        for member in members:
+            work.create_task(come_and_go(world, member, settled))
+        await asyncio.sleep(40)
+        stop.set()
+        await asyncio.sleep(1)
+        await world.heal()
+        await world.eventually(lambda: all_in_use(members), "everything being read")
+        for member in members:
+            await world.eventually(member.is_described_so, "the group saying so, too")
+        settled.set()
+
+
+async def come_and_go(world: World, member: ShareMember, stop: asyncio.Event) -> None:
+    """Live, and now and then leave, or just stop, and come back as somebody else."""
+    await asyncio.sleep(world.workload.uniform(0, 2))
+    for _ in range(LEAVES):
+        gone = asyncio.Event()
+        life = asyncio.get_running_loop().create_task(member.live(gone))
+        await asyncio.sleep(world.workload.uniform(2, 12))
+        gone.set()
+        await life
+        if world.workload.random() < 0.6:
+            await member.leave()
+        else:
+            member.die()
+    member.stays = True
+    await member.live(stop)
