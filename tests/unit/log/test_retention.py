@@ -6,7 +6,7 @@ import pytest
 from fixtures.clocks import START_MS
 from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
 
-from penstock.log.model import Partition, Span, Topic, TopicConfig
+from penstock.log.model import OpenTransaction, Partition, Span, Topic, TopicConfig
 from penstock.log.segments import Stretch
 from penstock.log.upkeep.retention import judge
 
@@ -86,6 +86,23 @@ def test_when_the_first_segments_all_go_there_is_another_look() -> None:
     )  # fmt: skip
     assert verdict.log_start == 10, "the spans are not looked at before all segments were"
     assert not verdict.is_final
+
+
+@pytest.mark.parametrize(("first_offset", "expected"), [(0, 0), (5, 5), (12, 12), (20, 20), (35, 30)])
+@pytest.mark.parametrize("config", [TopicConfig(retention_ms=100), TopicConfig(retention_ms=-1, retention_bytes=0)])
+def test_what_is_not_stable_stays(config: TopicConfig, first_offset: int, expected: int) -> None:
+    partition = partition_of(size_bytes=30)
+    partition.transactions[7] = OpenTransaction(first_offset, 0)
+    verdict = judge(partition, stretches((0, 9, 10, OLD), (10, 19, 10, OLD), (20, 29, 10, OLD)), config, now_ms=NOW)
+    assert (verdict.log_start, verdict.is_final) == (expected, True)
+
+
+def test_a_log_start_within_a_transaction_does_not_go_back() -> None:
+    """An administrator may delete records of one that is open."""
+    partition = partition_of(log_start=15)
+    partition.transactions[7] = OpenTransaction(5, 0)
+    verdict = judge(partition, stretches((10, 19, 5, OLD)), TopicConfig(retention_ms=100), now_ms=NOW)
+    assert verdict.log_start == 15
 
 
 class Poll:

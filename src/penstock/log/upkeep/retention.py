@@ -7,6 +7,9 @@ object they are in. By size only segments leave, and only as long as at least `r
 Kafka keeps a segment open for up to `segment.ms` and lets go of it as a whole. Here stretches are small, so records
 leave soon after their time, whatever the traffic. What is still in the write-ahead log leaves by moving the log start
 over it, like the rest; its bytes go with the commits they are in.
+
+What is not stable stays, however old: readers of committed data could not have read it yet. A transaction is open for
+`transaction.max.timeout.ms` at most.
 """
 
 from __future__ import annotations
@@ -59,7 +62,10 @@ def judge(
     """
     by_age = _too_old(partition, stretches, config, now_ms, complete)
     by_size = _too_many(partition, stretches, config, leaving_bytes)
-    mark = max(partition.log_start, by_age, by_size)
+    mark = max(by_age, by_size)
+    if partition.transactions:
+        mark = min(mark, partition.last_stable_offset)
+    mark = max(partition.log_start, mark)
     return Verdict(log_start=mark, is_final=complete or mark <= stretches[-1].last_offset)
 
 
