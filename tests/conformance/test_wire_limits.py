@@ -17,6 +17,7 @@ from fixtures.wire import Wire, batch, fetch_topic
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import (
+    alter_share_group_offsets,
     create_topics,
     fetch,
     join_group,
@@ -101,6 +102,10 @@ def test_groups_of_every_kind(secured: Secured) -> None:
             process_id="p", active_tasks=[], standby_tasks=[], warmup_tasks=[],
         )  # fmt: skip
         assert wire.call(K.STREAMS_GROUP_HEARTBEAT, 0, streams).error_code == POLICY
+        begins = alter_share_group_offsets.AlterShareGroupOffsetsRequestPartition(partition_index=0, start_offset=0)
+        topic = alter_share_group_offsets.AlterShareGroupOffsetsRequestTopic(topic_name="t", partitions=[begins])
+        altered = alter_share_group_offsets.AlterShareGroupOffsetsRequest(group_id="two", topics=[topic])
+        assert wire.call(K.ALTER_SHARE_GROUP_OFFSETS, 0, altered).error_code == POLICY
         part = offset_commit.OffsetCommitRequestPartition(partition_index=0, committed_offset=0, committed_metadata="")
         topic = offset_commit.OffsetCommitRequestTopic(name="t", partitions=[part])
         commit = offset_commit.OffsetCommitRequest(

@@ -62,6 +62,7 @@ class ShareGroups:
 
     async def require_empty(self, key: Key, topics: Mapping[bytes, int]) -> None:
         """Make sure that a share group has no members and knows topics, so that offsets in these may be set."""
+        await self._groups.make_room(key)
         _raise(
             await self._groups.apply(
                 key, lambda group, waiter, now_ms: membership.empty(group, topics, waiter, now_ms), HeartbeatResult
