@@ -4,43 +4,63 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from fixtures.raw_client import ConnectionClosed
+from fixtures.token_issuer import AUDIENCE, TokenIssuer
 from fixtures.wire import Wire
 
 from penstock.agent.agent import Agent
 from penstock.base.context import DEFAULT_CLUSTER_ID
-from penstock.base.options import ListenerOptions, UpOptions
-from penstock.identity import penalties
+from penstock.base.options import ListenerOptions, OAuthOptions, UpOptions
+from penstock.identity import guesses
+from penstock.identity.attempts import Attempt
+from penstock.identity.guesses import Limit
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.sasl_authenticate import SaslAuthenticateRequest, SaslAuthenticateResponse
 from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest
 
-FEW, PATIENCE_S, DELAY_S = 3, 0.4, 1.5
+FEW, EVERY_S, PATIENCE_S = 3, 0.5, 1.2
+MANY = 12
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[TokenIssuer]:
+    issuer = TokenIssuer()
+    yield issuer
+    issuer.close()
 
 
 @pytest.fixture
-async def agent(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Agent]:
-    monkeypatch.setattr(penalties, "MAX_WAITING_PER_HOST", FEW)
-    monkeypatch.setattr(penalties, "PATIENCE_S", PATIENCE_S)
+async def agent(monkeypatch: pytest.MonkeyPatch, issuer: TokenIssuer) -> AsyncIterator[Agent]:
+    monkeypatch.setattr(guesses, "OF_NETWORK", Limit(at_once=FEW, per_s=1 / EVERY_S))
+    monkeypatch.setattr(guesses, "PATIENCE_S", PATIENCE_S)
     listener = ListenerOptions(protocol="SASL_PLAINTEXT", host="127.0.0.1", port=0)
-    settings = {"connection.failed.authentication.delay.ms": str(int(DELAY_S * 1000))}
-    agent = Agent(UpOptions(data_dir=None, listeners=(listener,), settings=settings))
+    agent = Agent(
+        UpOptions(
+            data_dir=None, listeners=(listener,), settings={"connection.failed.authentication.delay.ms": "20"},
+            oauth=OAuthOptions(issuer=issuer.url, audience=AUDIENCE),
+        )
+    )  # fmt: skip
     await agent.start()
-    await agent.access.identities.set_password(DEFAULT_CLUSTER_ID, "alice", "right")
+    for name in ("alice", "bob"):
+        await agent.access.identities.set_password(DEFAULT_CLUSTER_ID, name, "right")
     yield agent
     await agent.stop()
 
 
-def begin(agent: Agent, password: str) -> Wire:
+def begin(agent: Agent, token: bytes, mechanism: str = "PLAIN") -> Wire:
     """A connection that has sent its proof and waits."""
     wire = Wire(f"127.0.0.1:{agent.kafka_port}")
-    assert wire.call(ApiKey.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="PLAIN")).error_code == 0
-    wire.send(ApiKey.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=b"\0alice\0" + password.encode()))
+    assert wire.call(ApiKey.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism=mechanism)).error_code == 0
+    wire.send(ApiKey.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=token))
     return wire
+
+
+def plain(password: str, name: str = "alice") -> bytes:
+    return f"\0{name}\0{password}".encode()
 
 
 def answer(wire: Wire) -> SaslAuthenticateResponse:
@@ -48,40 +68,93 @@ def answer(wire: Wire) -> SaslAuthenticateResponse:
     return response
 
 
-async def guess(agent: Agent) -> None:
+async def guess(agent: Agent, token: bytes = plain("wrong"), mechanism: str = "PLAIN") -> None:
     """Guess wrong, and hang up as soon as that has been found out."""
     failed = agent.gate.stats.failed
-    wire = await asyncio.to_thread(begin, agent, "wrong")
+    wire = await asyncio.to_thread(begin, agent, token, mechanism)
     async with asyncio.timeout(10):
         while agent.gate.stats.failed == failed:
             await asyncio.sleep(0.01)
     wire.close()
 
 
+async def comes_in(agent: Agent, name: str) -> float:
+    """How long it takes to come in with the right password, again and again if need be, as clients do."""
+    began = time.monotonic()
+    while True:
+        wire = await asyncio.to_thread(begin, agent, plain("right", name))
+        with wire:
+            try:
+                assert (await asyncio.to_thread(answer, wire)).error_code == ErrorCode.NONE
+            except ConnectionClosed:
+                continue
+            return time.monotonic() - began
+
+
 async def test_hanging_up_makes_no_guess_cheaper(agent: Agent) -> None:
     for _ in range(FEW):
         await guess(agent)
     began = time.monotonic()
-    await guess(agent)
-    assert time.monotonic() - began >= PATIENCE_S
+    for _ in range(2):
+        await guess(agent)
+    assert time.monotonic() - began >= EVERY_S
+
+
+async def test_guesses_on_many_connections_wait_for_each_other(agent: Agent) -> None:
+    began = time.monotonic()
+    wires = [await asyncio.to_thread(begin, agent, plain("wrong", f"name {number}")) for number in range(MANY)]
+    told = list[int]()
+    for wire in wires:
+        with wire:
+            try:
+                told.append((await asyncio.to_thread(answer, wire)).error_code)
+            except ConnectionClosed:
+                continue  # Nobody has looked at it, and so nobody says that it is wrong.
+    assert set(told) == {ErrorCode.SASL_AUTHENTICATION_FAILED}
+    assert FEW <= len(told) <= FEW + (time.monotonic() - began) / EVERY_S + 1
+    assert len(told) == agent.gate.stats.failed
+    assert agent.gate.stats.held_up == MANY - len(told) > 0
 
 
 async def test_nobody_is_kept_out_by_who_guesses_at_the_same_address(agent: Agent) -> None:
+    await comes_in(agent, "bob")
+    wires = [await asyncio.to_thread(begin, agent, plain("wrong", f"name {number}")) for number in range(MANY)]
+    assert await comes_in(agent, "bob") < EVERY_S
+    assert await comes_in(agent, "alice") < 10
+    for wire in wires:
+        wire.close()
+
+
+async def test_who_has_a_password_guesses_others_no_faster(agent: Agent) -> None:
     for _ in range(FEW):
         await guess(agent)
+        await comes_in(agent, "bob")
     began = time.monotonic()
-    wire = await asyncio.to_thread(begin, agent, "right")
-    with wire:
-        assert (await asyncio.to_thread(answer, wire)).error_code == ErrorCode.NONE
-    assert PATIENCE_S <= time.monotonic() - began < DELAY_S
+    for _ in range(2):
+        await guess(agent)
+        await comes_in(agent, "bob")
+    assert time.monotonic() - began >= EVERY_S
 
 
-async def test_who_fails_beyond_the_bound_is_answered_like_others(agent: Agent) -> None:
-    wires = [await asyncio.to_thread(begin, agent, "wrong") for _ in range(FEW + 2)]
+async def test_a_bad_token_costs_also_whom_it_is_not_told(agent: Agent) -> None:
+    """A client is told of it in two steps (RFC 7628); whoever knows that hangs up before the second."""
+    told = list[Attempt]()
+
+    class Listener:
+        def on_attempt(self, attempt: Attempt) -> None:
+            told.append(attempt)
+
+    agent.gate.listener = Listener()
+    for number in range(FEW):
+        await guess(agent, f"n,,\x01auth=Bearer x.y.{number}\x01\x01".encode(), "OAUTHBEARER")
+    assert [attempt.mechanism for attempt in told] == ["SASL_PLAINTEXT/OAUTHBEARER"] * FEW
+    assert all(attempt.message and attempt.identity is None for attempt in told)
     began = time.monotonic()
-    answers = await asyncio.gather(*(asyncio.to_thread(answer, wire) for wire in wires))
-    assert {one.error_code for one in answers} == {ErrorCode.SASL_AUTHENTICATION_FAILED}
-    assert time.monotonic() - began >= DELAY_S / 2
-    for wire in wires:
-        with wire, pytest.raises(ConnectionClosed):
-            wire.receive_frame()
+    token = b"n,,\x01auth=Bearer x.y.z\x01\x01"
+    with await asyncio.to_thread(begin, agent, token, "OAUTHBEARER") as wire:
+        assert bytes((await asyncio.to_thread(answer, wire)).auth_bytes) == b'{"status":"invalid_token"}'
+        assert time.monotonic() - began >= EVERY_S / 2
+        wire.send(ApiKey.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=b"\x01"))
+        last = await asyncio.to_thread(answer, wire)
+        assert last.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
+    assert (len(told), agent.gate.stats.failed) == (FEW + 1, FEW + 1)

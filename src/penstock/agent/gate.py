@@ -5,8 +5,9 @@ wrapped in SaslAuthenticate or, after a handshake of version 0, as they are. Any
 has proven who they are is answered by the dispatcher directly; only a session that ends by itself (KIP-368) has its
 requests looked at, and may be prolonged on the same connection by the same principal and mechanism.
 
-A failure is answered after a while and then ends the connection. What is logged names the address and what was
-claimed, never what was sent as a proof.
+A failure is answered after a while and then ends the connection. Nothing is looked at before it is its turn
+(`identity/guesses.py`); whose turn does not come is hung up on, unanswered. What is logged names the address and what
+was claimed, never what was sent as a proof.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.base.clock import Clock
 from penstock.base.errors import PlatformError
 from penstock.identity.attempts import Attempt, AttemptListener
-from penstock.identity.authenticator import Authenticator, Exchange
+from penstock.identity.authenticator import Authenticator, Exchange, Step
 from penstock.identity.failures import Denied, InvalidCredentials
+from penstock.identity.guesses import Guesses, Outcome
 from penstock.identity.model import Identity
 from penstock.identity.penalties import Penalties
 from penstock.wire import codec
@@ -74,6 +76,10 @@ class Login:
     """Whether it belongs to somebody already, and only proves so again."""
     spoilt: str | None = None
     """Why the next message fails whatever it is."""
+    subject: bytes = b""
+    """A hash of whom or what its client claims, once it has."""
+    looked_s: float = 0.0
+    """When what it sent last began to be looked at."""
     ends_s: float | None = None
     """When the session ends, by the monotonic clock."""
     proven: Identity | None = None
@@ -88,6 +94,8 @@ class GateStats:
 
     succeeded: int = 0
     failed: int = 0
+    held_up: int = 0
+    """Attempts that nobody looked at."""
     prolonged: int = 0
     expired: int = 0
 
@@ -97,10 +105,10 @@ class Gate:
 
     def __init__(
         self, *, authenticator: Authenticator, dispatch: Dispatch, clock: Clock, penalties: Penalties,
-        max_receive_bytes: int, max_session_ms: int, tenancy: Tenancy,
+        guesses: Guesses, max_receive_bytes: int, max_session_ms: int, tenancy: Tenancy,
     ) -> None:  # fmt: skip
         self._authenticator, self._dispatch, self._clock = authenticator, dispatch, clock
-        self._penalties, self._tenancy = penalties, tenancy
+        self._penalties, self._guesses, self._tenancy = penalties, guesses, tenancy
         self._max_receive_bytes, self._max_session_ms = max_receive_bytes, max_session_ms
         self.stats = GateStats()
         self.listener: AttemptListener | None = None
@@ -170,7 +178,9 @@ class Gate:
             slot = connection.open_slot()
             login.mechanism = ""
             self._tell(connection, login, message="The mechanism is not offered.")
-            self._wait(connection, self._fail(connection, slot, answer, f"mechanism {mechanism[:64]!r} is not offered"))
+            login.looked_s = self._clock.monotonic()
+            why = f"mechanism {mechanism[:64]!r} is not offered"
+            self._wait(connection, self._fail(connection, login, slot, answer, why))
             return
         if login.prolongs and mechanism != login.mechanism:
             login.spoilt = (
@@ -199,31 +209,24 @@ class Gate:
     async def _step(
         self, connection: Connection, login: Login, slot: Slot, token: bytes, wrapping: Wrapping
     ) -> None:  # fmt: skip
-        before_s = self._penalties.before(connection.host)
-        if before_s:
-            await asyncio.sleep(before_s)
-        began_s = self._clock.monotonic()
+        login.looked_s = self._clock.monotonic()
         try:
-            if login.spoilt is not None:
-                raise Denied(login.spoilt)
-            assert login.exchange is not None
-            step = await login.exchange.step(token)
-            if step.identity is not None:
-                _check_same(login, step.identity)
-                if not self._tenancy.is_open(step.identity.cluster_id):
-                    raise Denied(GONE)
-            elif login.exchange.failure is not None:
+            step = await self._look(connection, login, token)
+            if login.exchange is not None and login.exchange.failure is not None:
+                # The client has a message more before it is told; it may as well hang up now.
                 self._tell(connection, login, message=login.exchange.failure)
+                await self._pay(connection, login)
         except Denied as denied:
-            reason = self._told(login, denied)
-            if login.exchange is None or login.exchange.failure is None:
+            answer, why = wrapping.failure(self._told(login, denied)), f"{login.mechanism}: {denied}"
+            if login.exchange is not None and login.exchange.failure is not None:
+                self._turn_away(connection, slot, answer, why)
+            else:
                 self._tell(connection, login, message=str(denied))
-            spent_s = self._clock.monotonic() - began_s
-            await self._fail(connection, slot, wrapping.failure(reason), f"{login.mechanism}: {denied}", spent_s)
+                await self._fail(connection, login, slot, answer, why)
         except PlatformError as problem:
             # The client tries again on another connection: nothing was found out about its credentials.
-            _log.warning("a client could not be authenticated: %s", problem)
-            connection.close()
+            self.stats.held_up += 1
+            connection.refuse(f"its authentication was not looked at: {problem}")
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
             _log.exception("authentication failed")
             connection.close()
@@ -239,6 +242,32 @@ class Gate:
                 connection.fill(slot, wrapping.success(step.token, lifetime_ms))
                 connection.release()
 
+    async def _look(self, connection: Connection, login: Login, token: bytes) -> Step:
+        """Take a client's message, once it may be looked at. Raises `Denied` if it proves the wrong thing."""
+        if login.spoilt is not None:
+            raise Denied(login.spoilt)
+        assert login.exchange is not None
+        guess = login.exchange.guess(token)
+        if guess is None:
+            return await login.exchange.step(token)
+        login.subject = guess.subject
+        turn, outcome = await self._guesses.turn(connection.host, guess), Outcome.FAILED
+        try:
+            login.looked_s = self._clock.monotonic()
+            step = await login.exchange.step(token)
+            if step.identity is not None:
+                _check_same(login, step.identity)
+                if not self._tenancy.is_open(step.identity.cluster_id):
+                    raise Denied(GONE)
+                outcome = Outcome.PROVEN
+            return step
+        except PlatformError as problem:
+            if not isinstance(problem, Denied):
+                outcome = Outcome.UNSEEN
+            raise
+        finally:
+            self._guesses.end(turn, outcome)
+
     def _told(self, login: Login, denied: Denied) -> str:
         if isinstance(denied, InvalidCredentials):
             what = "re-authentication" if login.prolongs else "authentication"
@@ -249,7 +278,7 @@ class Gate:
 
     def _let_in(self, connection: Connection, login: Login, identity: Identity) -> int:
         """It is proven whose connection this is; how long that holds, in ms, 0 for as long as it lasts."""
-        self._penalties.succeeded(connection.host)
+        self._penalties.succeeded(connection.host, login.subject)
         self._tell(connection, login, identity)
         if login.prolongs:
             self.stats.prolonged += 1
@@ -292,13 +321,21 @@ class Gate:
     # ---- failures ------------------------------------------------------------------------------------------------
 
     async def _fail(
-        self, connection: Connection, slot: Slot, answer: list[Buffer] | None, why: str, spent_s: float = 0.0
+        self, connection: Connection, login: Login, slot: Slot, answer: list[Buffer] | None, why: str
     ) -> None:
-        """Answer in vain, and not at once: the later, the more often that address has failed."""
+        """Answer in vain, and not at once."""
+        await self._pay(connection, login)
+        self._turn_away(connection, slot, answer, why)
+
+    async def _pay(self, connection: Connection, login: Login) -> None:
+        """Count a failure, and wait: the longer, the more often the same has failed."""
         self.stats.failed += 1
-        wait_s = self._penalties.failed(connection.host, spent_s=spent_s)
+        spent_s = self._clock.monotonic() - login.looked_s
+        wait_s = self._penalties.failed(connection.host, login.subject, spent_s=spent_s)
         connection.pause()
         await asyncio.sleep(wait_s)
+
+    def _turn_away(self, connection: Connection, slot: Slot, answer: list[Buffer] | None, why: str) -> None:
         if answer is not None and not connection.closed:
             connection.fill(slot, answer)
             connection.send()

@@ -46,6 +46,12 @@ class _AgentCollector:
             ("penstock_connections_accepted", "Connections accepted.", server.accepted),
             ("penstock_authentications", "Connections that have proven who they are.", agent.gate.stats.succeeded),
             ("penstock_authentication_failures", "Attempts to prove it that failed.", agent.gate.stats.failed),
+            (
+                "penstock_authentications_held_up",
+                "Attempts that were not looked at: too much had failed from there or for that name, or the database"
+                " was away.",
+                agent.gate.stats.held_up,
+            ),
             ("penstock_reauthentications", "Sessions that were prolonged (KIP-368).", agent.gate.stats.prolonged),
             ("penstock_expired_sessions", "Connections closed because their session ended.", agent.gate.stats.expired),
         ):

@@ -29,6 +29,7 @@ from penstock.base.errors import Unavailable
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.failures import Denied
 from penstock.identity.model import NOBODY, Identity
+from penstock.identity.networks import host_of
 from penstock.storage.arena import CHUNK_BYTES, Arena
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
@@ -162,7 +163,7 @@ class Server:
                 _log.error("a connection could not be accepted: %s", problem)
                 self._pause_accepting()
                 return
-            self._accept(sock, str(address[0]), listening.listener, listening.tls, int(address[1]))
+            self._accept(sock, host_of(str(address[0])), listening.listener, listening.tls, int(address[1]))
 
     def _accept(
         self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None, port: int = 0

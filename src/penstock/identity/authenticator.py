@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.errors import Unavailable
 from penstock.base.randomness import Randomness, uuid_text
 from penstock.identity import oauthbearer, plain, scram, store, token_store
 from penstock.identity.accounts import looks_like_key
 from penstock.identity.failures import Denied, InvalidCredentials
+from penstock.identity.guesses import Guess
 from penstock.identity.model import NOBODY, NOWHERE, Identity, user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.tokens import TokenRules
@@ -49,6 +51,9 @@ class Exchange(Protocol):
     """Whether there is nobody of the name that was claimed."""
     failure: str | None
     """Why it has failed already, although the client is to send one more message."""
+
+    def guess(self, token: bytes) -> Guess | None:
+        """What the client's next message is about to prove; None if it proves nothing yet."""
 
     async def step(self, token: bytes) -> Step:
         """Take the client's next message. Raises `Denied`, after which the exchange is over."""
@@ -142,7 +147,7 @@ class Authenticator:
 
     async def _computed(self, work: Callable[[], T]) -> T:
         if self._waiting >= MAX_WAITING_CHECKS:
-            raise Denied("Authentication failed: too many are being authenticated")
+            raise Unavailable("too many are being authenticated")
         self._waiting += 1
         try:
             async with self._checks:
@@ -209,6 +214,13 @@ class _Plain(Claim):
         super().__init__(is_bound)
         self._authenticator, self._cluster_id = authenticator, cluster_id
 
+    def guess(self, token: bytes) -> Guess:
+        try:
+            name = plain.read_login(token).name
+        except Denied:
+            return Guess.of(b"", is_of_password=False)
+        return _guess_of(self._cluster_id, name, has_password=not looks_like_key(name))
+
     async def step(self, token: bytes) -> Step:
         login = plain.read_login(token)
         identity = await self._authenticator.password_identity(login.name, login.password, self._cluster_id, self)
@@ -221,6 +233,10 @@ class _Scram(Claim):
         self._authenticator, self._mechanism, self._cluster_id = authenticator, mechanism, cluster_id
         self._exchange: scram.Exchange | None = None
         self._identity: Identity | None = None
+        self._guess: Guess | None = None
+
+    def guess(self, token: bytes) -> Guess | None:
+        return self._guess
 
     async def step(self, token: bytes) -> Step:
         if self._exchange is not None:
@@ -230,6 +246,7 @@ class _Scram(Claim):
             self._mechanism, first, self._cluster_id, self
         )
         self._exchange = scram.Exchange(first, credential, self._authenticator.nonce())
+        self._guess = _guess_of(self._cluster_id, first.name, has_password=not first.is_token)
         return Step(token=self._exchange.challenge)
 
 
@@ -239,6 +256,9 @@ class _Bearer(Claim):
     ) -> None:  # fmt: skip
         super().__init__(is_bound)
         self._authenticator, self._tokens, self._cluster_id = authenticator, tokens, cluster_id
+
+    def guess(self, token: bytes) -> Guess | None:
+        return Guess.of(token, is_of_password=False) if self.failure is None else None
 
     async def step(self, token: bytes) -> Step:
         if self.failure is not None:
@@ -261,3 +281,8 @@ class _Bearer(Claim):
                 "Authentication failed: Client requested an authorization id that is not the token's principal"
             )
         return Step(token=b"", identity=identity)
+
+
+def _guess_of(cluster_id: int, name: str, *, has_password: bool) -> Guess:
+    """Keys and tokens cannot be guessed: who fails at one holds up nobody elsewhere."""
+    return Guess.of(f"{cluster_id} {name}".encode("utf-8", "surrogatepass"), is_of_password=has_password)

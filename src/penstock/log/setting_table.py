@@ -232,7 +232,8 @@ _LIMITS = (
     ),
     _setting(
         "connection.failed.authentication.delay.ms", INT, "100", at_least=0,
-        doc="How long a failed authentication waits for its answer. It grows while one address goes on failing.",
+        doc="How long a failed authentication waits for its answer. It grows while the same goes on failing from one"
+        " network. With 0 nobody waits, and how much may be guessed is not limited.",
     ),
     _setting(
         "delegation.token.max.lifetime.ms", LONG, "604800000", at_least=1,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from fixtures.clocks import LoopClock
 from fixtures.sim_loop import SimLoop
 
 from penstock.base.errors import Conflict, Fenced, Unavailable
@@ -109,16 +110,6 @@ class FakeJournal:
         for key, record in batch:
             self.numbers[key] = self.numbers.get(key, 0) + record.amount
         return [number for number, (_, record) in enumerate(batch) if record.amount == REFUSED]
-
-
-class LoopClock:
-    """The loop's virtual time as wall clock."""
-
-    def now_ms(self) -> int:
-        return int(asyncio.get_running_loop().time() * 1000)
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 A, B = (1, "a"), (1, "b")

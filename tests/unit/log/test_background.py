@@ -8,21 +8,12 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
+from fixtures.clocks import LoopClock
 from fixtures.sim_loop import SimLoop
 
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log.upkeep.background import Background
-
-
-class LoopClock:
-    """The virtual time of the running loop."""
-
-    def now_ms(self) -> int:
-        return int(self.monotonic() * 1000)
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 class Script:

@@ -24,6 +24,7 @@ from penstock.base.options import OAuthOptions
 from penstock.base.randomness import Randomness
 from penstock.clusters.service import Clusters
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
+from penstock.identity.guesses import Guesses
 from penstock.identity.issuer import Issuer
 from penstock.identity.model import USER
 from penstock.identity.penalties import Penalties
@@ -97,6 +98,7 @@ def open_gate(
     checks = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password-check")
     closing.callback(checks.shutdown)
     loop = asyncio.get_running_loop()
+    delay_s = settings.whole("connection.failed.authentication.delay.ms") / 1000
 
     async def on_thread(work: Callable[[], T], /) -> T:
         return await loop.run_in_executor(checks, work)
@@ -113,7 +115,8 @@ def open_gate(
         ),
         dispatch=dispatch,
         clock=clock,
-        penalties=Penalties(clock, settings.whole("connection.failed.authentication.delay.ms") / 1000),
+        penalties=Penalties(clock, delay_s),
+        guesses=Guesses(clock, randomness, is_on=delay_s > 0),
         max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
         max_session_ms=settings.whole("connections.max.reauth.ms"),
         tenancy=tenancy,

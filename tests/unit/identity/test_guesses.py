@@ -1,0 +1,318 @@
+"""How many guesses are looked at, and who gets in meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from itertools import count
+
+import pytest
+from fixtures.clocks import LoopClock
+from fixtures.sim_loop import SimLoop
+
+from penstock.base.errors import Unavailable
+from penstock.base.randomness import SeededRandomness
+from penstock.identity import guesses as module
+from penstock.identity.guesses import (
+    LANES,
+    MAX_BUDGETS,
+    OF_NAME,
+    OF_NETWORK,
+    PATIENCE_S,
+    Guess,
+    Guesses,
+    Limit,
+    Outcome,
+)
+
+HOME, AWAY = "10.0.0.1", "10.0.0.2"
+SHORTLY_S = 0.001
+
+
+def named(name: str) -> Guess:
+    return Guess(name.encode(), is_of_password=True)
+
+
+class World:
+    """Attempts, and what became of them."""
+
+    def __init__(self, loop: SimLoop, seed: int) -> None:
+        self._loop = loop
+        self.guesses = Guesses(LoopClock(), SeededRandomness(f"guesses {seed}"))
+        self.looked_at = 0
+        self._tasks: list[asyncio.Task[bool]] = []
+
+    async def attempt(self, host: str, name: str, *, is_right: bool = False, takes_s: float = SHORTLY_S) -> bool:
+        """Whether it was looked at."""
+        try:
+            turn = await self.guesses.turn(host, named(name))
+        except Unavailable:
+            return False
+        self.looked_at += 1
+        outcome = Outcome.FAILED
+        try:
+            await asyncio.sleep(takes_s)
+            outcome = Outcome.PROVEN if is_right else Outcome.FAILED
+        finally:
+            self.guesses.end(turn, outcome)
+        return True
+
+    def begin(self, host: str, name: str, *, is_right: bool = False) -> asyncio.Task[bool]:
+        task = asyncio.ensure_future(self.attempt(host, name, is_right=is_right))
+        self._tasks.append(task)
+        return task
+
+    async def comes_in(self, host: str, name: str) -> float:
+        """How long somebody takes who knows the password, whatever their client has to repeat."""
+        began = self._loop.time()
+        while not await self.attempt(host, name, is_right=True):
+            await asyncio.sleep(0.1)
+        return self._loop.time() - began
+
+    async def spend(self, host: str, name: str = "somebody") -> None:
+        """Fail until nothing is left."""
+        for _ in range(OF_NETWORK.at_once):
+            assert await self.attempt(host, name, takes_s=0)
+
+    def guess_on(self, host: str, connections: int, name: Callable[[int], str]) -> None:
+        """Guess on many connections, on each again and again."""
+        numbers = count()
+
+        async def one() -> bool:
+            while True:
+                was_looked_at = await self.attempt(host, name(next(numbers)))
+                await asyncio.sleep(SHORTLY_S if was_looked_at else 1)
+
+        self._tasks += [asyncio.ensure_future(one()) for _ in range(connections)]
+
+    async def end(self) -> None:
+        """Everybody goes, and nothing is left of them."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        assert not self.guesses._waiting
+        assert not any(budget.lanes or budget.timer for budget in self.guesses._budgets.values())
+
+
+def simulated(scenario: Callable[[World, SimLoop], Coroutine[None, None, None]], *, seeds: int = 3) -> None:
+    for seed in range(seeds):
+        loop = SimLoop(seed)
+
+        async def run(loop: SimLoop = loop, seed: int = seed) -> None:
+            world = World(loop, seed)
+            await scenario(world, loop)
+            await world.end()
+
+        loop.run(run())
+        assert not loop.pending_timers()
+
+
+@pytest.mark.parametrize("connections", [10, 300, 1000])
+@pytest.mark.parametrize("names", [1, 7, 10**9])
+def test_more_connections_make_no_more_guesses(connections: int, names: int) -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        world.guess_on(HOME, connections, lambda number: f"name {number % names}")
+        await asyncio.sleep(60)
+        bound = OF_NETWORK.at_once + 60 * OF_NETWORK.per_s
+        assert bound - 5 <= world.looked_at <= bound + 1
+
+    simulated(scenario, seeds=1)
+
+
+def test_hanging_up_makes_no_guess_cheaper() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        for _ in range(1000):
+            task = world.begin(HOME, "alice")
+            await asyncio.sleep(SHORTLY_S / 2)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        assert world.looked_at <= OF_NETWORK.at_once + 2
+
+    simulated(scenario)
+
+
+def test_who_knows_the_password_pays_nothing() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        began = loop.time()
+        assert all(await asyncio.gather(*(world.begin(HOME, "app", is_right=True) for _ in range(1000))))
+        for _ in range(1000):
+            assert await world.attempt(HOME, "app", is_right=True)
+        assert loop.time() - began < 3000 * SHORTLY_S
+
+    simulated(scenario)
+
+
+def test_nobodys_success_pays_for_what_failed() -> None:
+    """Whoever has one password guesses others no faster for it."""
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        for _ in range(OF_NETWORK.at_once):
+            await world.attempt(HOME, "alice", takes_s=0)
+            assert await world.attempt(HOME, "mallory", is_right=True, takes_s=0)
+        began = loop.time()
+        await world.attempt(HOME, "alice")
+        assert loop.time() - began > 0.9 / OF_NETWORK.per_s
+
+    simulated(scenario)
+
+
+@pytest.mark.parametrize("connections", [1, 100, 1000])
+def test_known_ones_come_and_go_while_somebody_guesses_at_their_address(connections: int) -> None:
+    """Behind one address (NAT), on any number of connections, at other names."""
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.attempt(HOME, "app", is_right=True)
+        world.guess_on(HOME, connections, lambda number: f"name {number}")
+        await asyncio.sleep(30)
+        for _ in range(20):
+            assert await world.comes_in(HOME, "app") < 2 * SHORTLY_S
+        many = [world.begin(HOME, "app", is_right=True) for _ in range(50)]
+        began = loop.time()
+        assert all(await asyncio.gather(*many))
+        assert loop.time() - began < 100 * SHORTLY_S
+
+    simulated(scenario, seeds=1)
+
+
+@pytest.mark.parametrize("name", ["alice", "bob"])
+def test_who_comes_for_the_first_time_gets_in_while_somebody_guesses_at_their_address(name: str) -> None:
+    """Also at their own name, as long as the guesser waits for answers."""
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        world.guess_on(HOME, 40, lambda _: "alice")
+        await asyncio.sleep(10.5)
+        assert await world.comes_in(HOME, name) <= 3 / OF_NETWORK.per_s
+
+    simulated(scenario)
+
+
+def test_names_take_turns() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.spend(HOME)
+        for number in range(1000):
+            world.begin(HOME, f"name {number}")
+        await asyncio.sleep(SHORTLY_S)
+        assert await world.comes_in(HOME, "bob") <= (LANES + 1) / OF_NETWORK.per_s
+
+    simulated(scenario)
+    assert LANES / OF_NETWORK.per_s < PATIENCE_S
+
+
+def test_a_failure_ends_what_a_success_gave() -> None:
+    """One guess for each time that the owner comes in, and no more."""
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.attempt(HOME, "alice", is_right=True)
+        await world.spend(HOME)
+        world.looked_at = 0
+        for _ in range(10):
+            world.begin(HOME, "alice")
+        await asyncio.sleep(0.5 / OF_NETWORK.per_s)
+        assert world.looked_at == 1
+        await asyncio.sleep(2 / OF_NETWORK.per_s)
+        assert world.looked_at == 3
+
+    simulated(scenario)
+
+
+def test_other_networks_do_not_notice() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.spend(HOME, "alice")
+        assert await world.comes_in(AWAY, "alice") < 2 * SHORTLY_S
+        began = loop.time()
+        await world.attempt("2001:db8::1", "bob")
+        assert loop.time() - began < 2 * SHORTLY_S
+
+    simulated(scenario)
+
+
+def test_addresses_of_one_ipv6_network_have_one_budget() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        for number in range(OF_NETWORK.at_once):
+            assert await world.attempt(f"2001:db8::{number:x}", f"name {number}", takes_s=0)
+        began = loop.time()
+        assert await world.attempt("2001:db8::ffff:1", "alice")
+        assert loop.time() - began > 0.9 / OF_NETWORK.per_s
+        began = loop.time()
+        assert await world.attempt("2001:db8:0:1::1", "alice")
+        assert loop.time() - began < 2 * SHORTLY_S
+
+    simulated(scenario)
+
+
+def test_a_name_is_guessed_at_from_everywhere_together_and_its_owner_gets_in_where_they_are_known() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.attempt(HOME, "alice", is_right=True)
+        world.looked_at = 0
+        for number in range(1000):
+            world.guess_on(f"10.1.{number // 250}.{number % 250}", 1, lambda _: "alice")
+        await asyncio.sleep(30)
+        assert world.looked_at <= OF_NAME.at_once + 30 * OF_NAME.per_s + 1
+        for _ in range(10):
+            assert await world.comes_in(HOME, "alice") < 2 * SHORTLY_S
+        assert await world.comes_in(AWAY, "bob") < 2 * SHORTLY_S
+
+    simulated(scenario, seeds=1)
+
+
+def test_what_cannot_be_guessed_holds_up_nobody_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Secrets of API keys and tokens: whoever knows the id of one must not keep others from using it."""
+    monkeypatch.setattr(module, "OF_NAME", Limit(at_once=2, per_s=0.01))
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        began = loop.time()
+        for _ in range(10):
+            world.guesses.end(await world.guesses.turn(HOME, Guess(b"PK", is_of_password=False)), Outcome.FAILED)
+        assert loop.time() - began < SHORTLY_S
+
+    simulated(scenario)
+
+
+def test_whose_turn_does_not_come_is_let_go() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.spend(HOME)
+        began = loop.time()
+        tasks = [world.begin(HOME, "alice") for _ in range(500)]
+        await asyncio.sleep(SHORTLY_S)
+        last = world.begin(HOME, "alice")
+        seen = await asyncio.gather(*tasks)
+        assert loop.time() - began <= PATIENCE_S + SHORTLY_S
+        assert 0 < sum(seen) <= PATIENCE_S * OF_NETWORK.per_s
+        assert last.done()
+        assert last.result(), "who came last is first"
+
+    simulated(scenario)
+
+
+def test_few_are_remembered() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        for number in range(MAX_BUDGETS):
+            await world.attempt(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", f"name {number}", takes_s=0)
+        assert len(world.guesses._budgets) == MAX_BUDGETS
+
+    simulated(scenario, seeds=1)
+
+
+def test_the_last_ones_to_come_in_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_KNOWN", 10)
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        for number in range(100):
+            await world.attempt(HOME, f"name {number}", is_right=True)
+        assert len(world.guesses._known) == 10
+        await world.spend(HOME)
+        assert await world.comes_in(HOME, "name 99") < 2 * SHORTLY_S
+        assert await world.comes_in(HOME, "name 1") > 0.5 / OF_NETWORK.per_s
+
+    simulated(scenario)
+
+
+def test_where_failing_costs_nothing_nobody_is_held_up() -> None:
+    async def scenario(world: World, loop: SimLoop) -> None:
+        world.guesses = Guesses(LoopClock(), SeededRandomness("off"), is_on=False)
+        began = loop.time()
+        for _ in range(2 * OF_NETWORK.at_once):
+            assert await world.attempt(HOME, "alice", takes_s=0)
+        assert loop.time() == began
+
+    simulated(scenario)
