@@ -154,7 +154,16 @@ def _check_tls(listener: Listener) -> None:
         parse_rules(tls.cluster_mapping_rules, "cluster mapping rules")
     for name, _ in tls.cluster_ca:
         check_name(name)
-    if (tls.cluster_mapping_rules is not None or tls.cluster_ca) and tls.client_auth == "none":
+    if tls.cluster_mapping_rules is None and not tls.cluster_ca:
+        return
+    if listener.uses_sasl:
+        raise InvalidRequest(
+            f"listener {listener.name} is of protocol {listener.protocol}, where the credentials that follow say of"
+            " which cluster a client is: cluster-ca and cluster-mapping-rules (--tls-cluster-rules) would decide"
+            " nothing. Give it, in the configuration file, a tls of its own without them; or use SSL, where"
+            " certificates decide"
+        )
+    if tls.client_auth == "none":
         raise InvalidRequest(
             f"listener {listener.name} says of which cluster a client's certificate is, but asks no client for one: add"
             " client-auth"

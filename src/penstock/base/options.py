@@ -25,10 +25,10 @@ class TlsOptions:
     """Kafka's `ssl.principal.mapping.rules`: how a distinguished name becomes a principal."""
     cluster_mapping_rules: str | None = None
     """Rules of the same kind that make the name of a virtual cluster of a distinguished name; `DEFAULT` is the cluster
-    `default`, where without rules everybody is. Listeners of protocol SSL go by them."""
+    `default`, where without rules everybody is. Only for listeners of protocol SSL."""
     cluster_ca: tuple[tuple[str, Path], ...] = ()
     """PEM, by virtual cluster: authorities whose client certificates are accepted as well, and are of that cluster
-    whatever is written in them. In listeners of protocol SSL."""
+    whatever is written in them. Only for listeners of protocol SSL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

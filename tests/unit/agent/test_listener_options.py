@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,28 @@ def test_issuers_that_are_refused(tmp_path: Path, oauth: str, sentence: str) -> 
             listener(tmp_path, *lines, more=more)
 
 
+def test_rules_of_certificates_that_are_said_of_all_listeners(tmp_path: Path) -> None:
+    file = tmp_path / "penstock.yaml"
+    certificate = "certificate: s.pem, client-ca: ca.pem, client-auth: required"
+    shared = f"tls: {{{certificate}, cluster-ca: {{acme: a.pem}}}}"
+    text = "listeners:\n  - {protocol: SSL, listen: 127.0.0.1:0}\n  - {protocol: SASL_SSL, listen: 127.0.0.1:0%s}\n"
+
+    def listeners(more: str) -> tuple[Listener, ...]:
+        file.write_text(text % more + shared)
+        config = read_security(file)
+        return listeners_of(
+            UpOptions(listeners=tuple(replace(given, tls=given.tls or config.tls) for given in config.listeners))
+        )
+
+    with pytest.raises(InvalidRequest, match="listener SASL_SSL is of protocol SASL_SSL"):
+        listeners("")
+    certificates, passwords = listeners(f", tls: {{{certificate}}}")
+    assert certificates.tls is not None
+    assert certificates.tls.cluster_ca
+    assert passwords.tls is not None
+    assert not passwords.tls.cluster_ca
+
+
 def test_rules_of_certificates(tmp_path: Path) -> None:
     rules = r"RULE:^.*,O=([a-z0-9-]+)$/$1/"
     found = listener(tmp_path, "protocol: SSL", "sni-domain: kafka.example.com", f"tls: {MUTUAL % rules}")
@@ -79,6 +102,8 @@ def test_rules_of_certificates(tmp_path: Path) -> None:
         (("protocol: SSL", "tls: {certificate: s.pem, cluster-ca: {acme: }}"), "cluster-ca needs acme"),
         (("protocol: SSL", authorities.replace("acme", "Acme")), "is no name"),
         (("protocol: SSL", "tls: {certificate: s.pem, client-auth: required}"), "needs client-ca"),
+        (("protocol: SASL_SSL", f"tls: {MUTUAL % 'DEFAULT'}"), "the credentials that follow say"),
+        (("protocol: SASL_SSL", authorities), "a tls of its own without them"),
     ):  # fmt: skip
         with pytest.raises(InvalidRequest, match=sentence):
             listener(tmp_path, *lines)
