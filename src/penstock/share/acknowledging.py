@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from penstock.base.context import RequestContext
 from penstock.base.errors import Fenced, PlatformError
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
@@ -68,7 +69,7 @@ class Acknowledging:
     async def _one(self, key: SessionKey, partition: TopicPartition, given: Sequence[Acknowledgement]) -> Outcome:
         name = PartitionName(key.cluster_id, key.group_id, *partition)
         try:
-            answer: Acknowledged = await self._partitions.acknowledge(name, key.member_id, given)
+            answer: Acknowledged = await self._partitions.acknowledge(name, key.holder, given)
         except PlatformError as failure:
             return Outcome(acknowledge_failure(failure), str(failure))
         return Outcome(answer.error, answer.message)
@@ -96,13 +97,13 @@ class Acknowledging:
         return ErrorCode.NONE
 
 
-def session_key(cluster_id: int, group_id: str | None, member_id: str | None) -> SessionKey:
+def session_key(context: RequestContext, group_id: str | None, member_id: str | None) -> SessionKey:
     """Whose request it is. Raises `Refused`."""
     if group_id is None:
         raise Refused(ErrorCode.INVALID_REQUEST, "Invalid group id in the request.")
     if not member_id or len(member_id) > MAX_MEMBER_ID:
         raise Refused(ErrorCode.INVALID_REQUEST, "Invalid member id in the request.")
-    return SessionKey(cluster_id, group_id, member_id)
+    return SessionKey(context.cluster_id, group_id, member_id, context.principal)
 
 
 def acknowledge_failure(error: PlatformError) -> ErrorCode:

@@ -87,7 +87,7 @@ class ShareFetchHandler:
         """ShareFetch, key 78, v1-2. v2: acquire modes (KIP-1206), renewals (KIP-1222)."""
         said = _said(request)
         try:
-            key = session_key(context.cluster_id, request.group_id, request.member_id)
+            key = session_key(context, request.group_id, request.member_id)
             if request.share_acquire_mode not in (_OPTIMISED, _EXACT):
                 raise Refused(ErrorCode.INVALID_REQUEST, "Unknown share acquire mode.")
             _check_renewal(context.api_version, request)
@@ -122,7 +122,7 @@ class ShareFetchHandler:
         key = session.key
         for partition in session.partitions:
             try:
-                await self._partitions.release(PartitionName(key.cluster_id, key.group_id, *partition), key.member_id)
+                await self._partitions.release(PartitionName(key.cluster_id, key.group_id, *partition), key.holder)
             except PlatformError as failure:
                 _log.debug("a lock of share group %s waits for its time-out: %s", key.group_id, failure)
 
@@ -139,13 +139,13 @@ class ShareFetchHandler:
             for partition in topic.partitions
         ]
         if epoch == FINAL_EPOCH:
-            self._sessions.require(key, context.principal)
+            self._sessions.require(key)
             return None
         if epoch == INITIAL_EPOCH:
             if speaks:
                 raise Refused(ErrorCode.INVALID_REQUEST, "The first request of a share session cannot acknowledge.")
-            return self._sessions.open(key, context.connection_id, named, context.principal)
-        session = self._sessions.go_on(key, epoch, context.principal)
+            return self._sessions.open(key, context.connection_id, named)
+        session = self._sessions.go_on(key, epoch)
         forgotten = (
             TopicPartition(topic.topic_id, index)
             for topic in request.forgotten_topics_data
@@ -247,7 +247,7 @@ class ShareFetchHandler:
         for one in readable:
             if room <= 0:
                 break
-            asked = Acquire(key.member_id, room, request.batch_size, exact)
+            asked = Acquire(key.holder, room, request.batch_size, exact)
             await self._take(one, asked, max_bytes)
             room -= one.taken.count
             told = told or bool(one.taken.ranges) or one.error is not ErrorCode.NONE

@@ -65,13 +65,13 @@ class ShareHandlers:
         """ShareAcknowledge, key 79, v1-2. v2: renewals, and how long a lock lasts (KIP-1222)."""
         epoch = request.share_session_epoch
         try:
-            key = session_key(context.cluster_id, request.group_id, request.member_id)
+            key = session_key(context, request.group_id, request.member_id)
             if epoch == INITIAL_EPOCH:
                 raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "A share session begins with a fetch.")
             if epoch == FINAL_EPOCH:
-                self._sessions.require(key, context.principal)
+                self._sessions.require(key)
             else:
-                self._sessions.go_on(key, epoch, context.principal)
+                self._sessions.go_on(key, epoch)
         except Refused as refused:
             return ShareAcknowledgeResponse(error_code=refused.code, error_message=refused.message)
         said = {

@@ -6,8 +6,9 @@ member before its session is opened, so what one connection may open is bounded,
 shared fairly among virtual clusters: one that has most loses a session to one that has less, and nobody else does.
 
 With Apache Kafka whoever may read the group and knows the id of a member can take its session, and with it what the
-member has acquired. Here it stays with its principal, as fetch sessions do; on another connection the same principal
-may go on with it.
+member has acquired. Here a session is one principal's, and so is what was acquired in it. Another principal that says
+to be the same member is another member, which neither takes that nor is in the way, also if it came first. On another
+connection the same principal may go on with its session.
 """
 
 from __future__ import annotations
@@ -36,6 +37,12 @@ class SessionKey(NamedTuple):
     cluster_id: int
     group_id: str
     member_id: str
+    principal: str = ANONYMOUS
+
+    @property
+    def holder(self) -> str:
+        """Who has what is acquired in the session."""
+        return f"{len(self.member_id)} {self.member_id}{self.principal}"
 
 
 class TopicPartition(NamedTuple):
@@ -48,13 +55,10 @@ class TopicPartition(NamedTuple):
 class Session:
     """What a member fetches."""
 
-    __slots__ = ("connection_id", "epoch", "key", "partitions", "principal")
+    __slots__ = ("connection_id", "epoch", "key", "partitions")
 
-    def __init__(
-        self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition], principal: str
-    ) -> None:
-        self.key, self.principal = key, principal
-        self.connection_id = connection_id
+    def __init__(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> None:
+        self.key, self.connection_id = key, connection_id
         self.epoch = 1
         self.partitions: dict[TopicPartition, bool] = dict.fromkeys(partitions, False)
         """In the order they were named, with whether the next answer must say something of each."""
@@ -77,15 +81,10 @@ class ShareSessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def open(
-        self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition], principal: str = ANONYMOUS
-    ) -> Session:
+    def open(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> Session:
         """A new session, in place of one that the member may have had."""
-        known = self._sessions.get(key)
-        if known is not None and known.principal != principal:
-            raise Refused(ErrorCode.GROUP_AUTHORIZATION_FAILED, "The share session is another principal's.")
         self.close(key)
-        session = Session(key, connection_id, partitions, principal)
+        session = Session(key, connection_id, partitions)
         _check_size(len(session.partitions))
         if len(self._of_connection.get(connection_id, ())) >= MAX_OF_CONNECTION:
             raise _limit_reached()
@@ -108,16 +107,16 @@ class ShareSessions:
         if session is not None:
             self.on_evicted(session)
 
-    def require(self, key: SessionKey, principal: str = ANONYMOUS) -> Session:
-        """The session of a member; one that is another principal's is not known."""
+    def require(self, key: SessionKey) -> Session:
+        """The session of a member."""
         session = self._sessions.get(key)
-        if session is None or session.principal != principal:
+        if session is None:
             raise Refused(ErrorCode.SHARE_SESSION_NOT_FOUND, "The share session was not found.")
         return session
 
-    def go_on(self, key: SessionKey, epoch: int, principal: str = ANONYMOUS) -> Session:
+    def go_on(self, key: SessionKey, epoch: int) -> Session:
         """The session of a member whose request is the next one."""
-        session = self.require(key, principal)
+        session = self.require(key)
         if session.epoch != epoch:
             raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "The share session epoch is invalid.")
         session.next_epoch()

@@ -54,18 +54,29 @@ def test_sessions_end_with_their_connection() -> None:
 
 def test_a_session_stays_with_its_principal() -> None:
     sessions = ShareSessions(10)
-    session = sessions.open(ANNA, 7, [ONE], "User:anna")
-    for call in (
-        lambda: sessions.require(ANNA, "User:eve"),
-        lambda: sessions.go_on(ANNA, 1, "User:eve"),
-        lambda: sessions.go_on(ANNA, 5, "User:eve"),
-    ):
+    anna, eve = ANNA._replace(principal="User:anna"), ANNA._replace(principal="User:eve")
+    session = sessions.open(anna, 7, [ONE])
+    for call in (lambda: sessions.require(eve), lambda: sessions.go_on(eve, 1), lambda: sessions.go_on(eve, 5)):
         assert refusal(call) is ErrorCode.SHARE_SESSION_NOT_FOUND
-    assert refusal(lambda: sessions.open(ANNA, 8, [ONE], "User:eve")) is ErrorCode.GROUP_AUTHORIZATION_FAILED
-    assert sessions.go_on(ANNA, 1, "User:anna") is session
-    assert sessions.open(ANNA, 8, [TWO], "User:anna") is not session
-    assert sessions.close(ANNA) is not None
-    sessions.open(ANNA, 9, [ONE], "User:eve")  # Nobody has it any more.
+    assert sessions.go_on(anna, 1) is session
+    assert sessions.open(anna, 8, [TWO]) is not session
+
+
+def test_who_says_to_be_a_member_first_keeps_nobody_out() -> None:
+    sessions = ShareSessions(10)
+    anna, eve = ANNA._replace(principal="User:anna"), ANNA._replace(principal="User:eve")
+    theirs, session = sessions.open(eve, 9, [ONE]), sessions.open(anna, 7, [ONE])
+    assert sessions.go_on(anna, 1) is session
+    assert sessions.go_on(eve, 1) is theirs
+    assert sessions.close_connection(9) == [theirs]
+    assert sessions.go_on(anna, 2) is session
+    assert anna.holder != eve.holder
+
+
+def test_no_two_have_the_same_by_names_that_look_alike() -> None:
+    first, second = SessionKey(1, "group", "a", "b c"), SessionKey(1, "group", "a b", " c")
+    assert first.holder != second.holder
+    assert SessionKey(1, "group", "1 a", "b").holder != SessionKey(1, "group", "1", " ab").holder
 
 
 def test_a_member_has_one_session() -> None:
