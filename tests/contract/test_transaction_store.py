@@ -25,7 +25,7 @@ from penstock.wire.primitives import STRING_MAX_BYTES
 
 TOPIC = b"t" * 16
 GROUP = (1, "group")
-OWNER = Owner(transactional_id="orders", producer_id=2**40, epoch=3)
+OWNER = Owner(transactional_id="orders", producer_id=2**40, epoch=3, began_ms=5)
 ORDERS = Transaction(
     key=(1, "orders"), producer_id=2**40, epoch=3, last_producer_id=4, last_epoch=2, timeout_ms=60_000,
     state=TransactionState.ONGOING, partitions=frozenset({1, 2**40}), groups=frozenset({"group", "ünï\0code"}),
@@ -127,7 +127,7 @@ async def test_ids_and_their_groups_have_any_names(database: Any) -> None:
     assert {txn.key[1]: txn for txn in await database.read(store.load)} == txns
     for name, txn in txns.items():
         assert await database.read(partial(store.load_one, txn.key)) == txn
-        owner = Owner(transactional_id=name, producer_id=txn.producer_id, epoch=3)
+        owner = Owner(transactional_id=name, producer_id=txn.producer_id, epoch=3, began_ms=5)
         changes = group_store.fold([((1, name), OffsetsPending(owner, {(TOPIC, 0): offset(5)}))])
         assert await database.transaction(partial(group_store.write, changes)) == frozenset()
         assert await database.read(partial(store.load_pending_of, 1, txn.producer_id)) == {name: 0}
@@ -180,7 +180,7 @@ async def test_what_the_group_committed_itself_meanwhile_stays(database: Any) ->
 
 async def test_the_newest_offset_counts_though_the_clock_went_back(database: Any) -> None:
     other = replace(ORDERS, key=(1, "payments"), producer_id=7)
-    others = Owner(transactional_id="payments", producer_id=7, epoch=3)
+    others = Owner(transactional_id="payments", producer_id=7, epoch=3, began_ms=5)
     for txn in (ORDERS, other):
         await database.transaction(partial(store.put, txn))
     await write(database, OffsetsCommitted({(TOPIC, 0): offset(1, 1_000), (TOPIC, 1): offset(1, 1_000)}))
@@ -223,13 +223,29 @@ async def test_offsets_may_begin_a_transaction(database: Any) -> None:
 
 async def test_only_the_owner_of_an_open_transaction_adds_offsets(database: Any) -> None:
     await database.transaction(lambda: store.put(PLAIN))
-    stale = Owner(transactional_id="orders", producer_id=2**40, epoch=2)
+    stale = replace(OWNER, epoch=2)
     await database.transaction(lambda: store.put(ORDERS))
     await write(database, OffsetsPending(stale, {(TOPIC, 0): offset(5)}))
     await write(
         database, OffsetsPending(Owner(transactional_id="none", producer_id=1, epoch=0), {(TOPIC, 0): offset(5)})
     )
     assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+
+
+async def test_offsets_do_not_join_the_next_transaction(database: Any) -> None:
+    """Producers of before KIP-890 keep their epoch; what they have sent may be stored when they are past it."""
+    late, following = OWNER, replace(OWNER, began_ms=9)
+    await database.transaction(lambda: store.put(replace(ORDERS, started_ms=9)))
+    await write(database, OffsetsPending(late, {(TOPIC, 0): offset(5)}))
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == frozenset()
+    changes = group_store.fold(
+        [
+            (GROUP, OffsetsPending(following, {(TOPIC, 1): offset(6)})),
+            (GROUP, OffsetsPending(late, {(TOPIC, 2): offset(5)})),
+        ]
+    )
+    assert await database.transaction(lambda: group_store.write(changes)) == {(1, late)}
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == {(TOPIC, 1)}
 
 
 async def test_offsets_of_an_ended_transaction_are_refused(database: Any) -> None:

@@ -118,6 +118,9 @@ class TransactionOwner:
     epoch: int
     begins: bool = False
     """Whether sending offsets makes their group part of the transaction, or begins one (KIP-890)."""
+    began_ms: int = -1
+    """If not: when the transaction began that the group is part of. The next one has the same epoch, and may have begun
+    before what was sent for this one is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,10 +150,10 @@ def _hold_open(owners: Iterable[tuple[int, TransactionOwner]]) -> Script[set[tup
     for cluster_id, owner in sorted(owners, key=_by_owner):
         rows = yield (
             "UPDATE txn SET epoch = epoch WHERE cluster_id = $1 AND transactional_id = $2 AND producer_id = $3"
-            " AND epoch = $4 AND (state = $5 OR $6 = 1) RETURNING 1",
+            " AND epoch = $4 AND ((state = $5 AND started_ms = $6) OR $7 = 1) RETURNING 1",
             (
                 cluster_id, name_key(owner.transactional_id), owner.producer_id, owner.epoch, TRANSACTION_ONGOING,
-                int(owner.begins),
+                owner.began_ms, int(owner.begins),
             ),
         )  # fmt: skip
         if rows:
@@ -161,9 +161,9 @@ def _hold_open(owners: Iterable[tuple[int, TransactionOwner]]) -> Script[set[tup
     return found
 
 
-def _by_owner(one: tuple[int, TransactionOwner]) -> tuple[int, str, int, int, bool]:
+def _by_owner(one: tuple[int, TransactionOwner]) -> tuple[int, str, int, int, bool, int]:
     cluster_id, owner = one
-    return cluster_id, owner.transactional_id, owner.producer_id, owner.epoch, owner.begins
+    return cluster_id, owner.transactional_id, owner.producer_id, owner.epoch, owner.begins, owner.began_ms
 
 
 def _overtake(key: Key, partitions: Iterable[TopicPartition]) -> Script[None]:

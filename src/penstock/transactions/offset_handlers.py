@@ -13,7 +13,7 @@ from penstock.groups.asked_offsets import Topics, sort_out
 from penstock.groups.failures import code_of
 from penstock.groups.model import CommitOffsets, Offset, TopicPartition, TransactionOwner
 from penstock.groups.service import GroupService
-from penstock.transactions.model import Add, Producer
+from penstock.transactions.model import NEVER_MS, Add, Producer
 from penstock.transactions.service import TransactionService
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.txn_offset_commit import (
@@ -70,7 +70,7 @@ class TransactionOffsetHandlers:
         try:
             # Before anything is noted of it: a group that there may not be is not part of a transaction either.
             await self._groups.make_room((context.cluster_id, request.group_id))
-            error = await self._join(context, request)
+            error, began_ms = await self._join(context, request)
             if error is not ErrorCode.NONE:
                 return error
             asked = CommitOffsets(
@@ -85,22 +85,24 @@ class TransactionOffsetHandlers:
                     producer_id=request.producer_id,
                     epoch=request.producer_epoch,
                     begins=context.api_version >= IMPLICIT_SINCE,
+                    began_ms=began_ms,
                 ),
             )
             return await self._groups.commit_offsets((context.cluster_id, request.group_id), asked)
         except PlatformError as problem:
             return code_of(problem)
 
-    async def _join(self, context: RequestContext, request: TxnOffsetCommitRequest) -> ErrorCode:
-        """Make the group part of the transaction, or see whether it is."""
+    async def _join(self, context: RequestContext, request: TxnOffsetCommitRequest) -> tuple[ErrorCode, int]:
+        """Make the group part of the transaction, or see whether it is, and since when that runs."""
         key = (context.cluster_id, request.transactional_id)
         producer = Producer(request.producer_id, request.producer_epoch)
+        began_ms = NEVER_MS
         if context.api_version >= IMPLICIT_SINCE:
             error = await self._service.offsets_come(key, producer, request.group_id)
         else:
             add = Add(producer=producer, groups=frozenset((request.group_id,)))
-            known = await self._service.add_error(key, add)
+            known, began_ms = await self._service.part_of(key, add)
             abortable = context.api_version >= ABORTABLE_SINCE
             missing = ErrorCode.TRANSACTION_ABORTABLE if abortable else ErrorCode.INVALID_TXN_STATE
             error = missing if known is None else known
-        return ErrorCode.INVALID_PRODUCER_EPOCH if error is ErrorCode.PRODUCER_FENCED else error
+        return (ErrorCode.INVALID_PRODUCER_EPOCH if error is ErrorCode.PRODUCER_FENCED else error), began_ms

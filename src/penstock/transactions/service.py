@@ -263,13 +263,15 @@ class TransactionService:
             self.wait_for_end(cell, group_id)
         return error
 
-    async def add_error(self, key: Key, request: Add) -> ErrorCode | None:
-        """What `add` would answer without changing anything; None if it has something to change."""
+    async def part_of(self, key: Key, request: Add) -> tuple[ErrorCode | None, int]:
+        """What `add` would answer without changing anything, None if it has something to change; and when the
+        transaction began that has everything."""
         await self._settle(key)
         cell = self._cells.get(key)
         txn, has_batches = await self._known(key, cell), cell is not None and cell.has_writes
         decision = transitions.add(txn, request, self._clock.now_ms(), has_batches=has_batches)
-        return decision.result.error if decision.state is None else None
+        began_ms = NEVER_MS if txn is None else txn.started_ms
+        return (decision.result.error if decision.state is None else None), began_ms
 
     async def _settle(self, key: Key) -> None:
         """Until no flush is under way that changes an id. One that was decided before it was known that there are
@@ -301,7 +303,7 @@ class TransactionService:
         cell = self._cells.get(key)
         if cell is None or (cell.txn.producer_id, cell.txn.epoch) != (owner.producer_id, owner.epoch):
             return False
-        return owner.begins or cell.txn.state is TransactionState.ONGOING
+        return owner.begins or (cell.txn.state is TransactionState.ONGOING and cell.txn.started_ms == owner.began_ms)
 
     def wait_for_end(self, cell: Cell, group_id: str) -> None:
         """Offsets of a group may wait for the end of a transaction."""

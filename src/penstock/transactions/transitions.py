@@ -31,6 +31,8 @@ from penstock.transactions.model import (
 )
 from penstock.wire.error_codes import ErrorCode
 
+SAME_CLOCK_MS = 1000
+"""How far transactions that follow each other within a millisecond may be ahead of the clock."""
 _COMPLETE = {True: TransactionState.COMPLETE_COMMIT, False: TransactionState.COMPLETE_ABORT}
 
 
@@ -115,12 +117,21 @@ def add(txn: Transaction | None, request: Add, now_ms: int, *, has_batches: bool
     if is_known and txn.state is TransactionState.ONGOING:
         return refused(ErrorCode.NONE)
     begins = not is_ongoing(txn, has_batches=has_batches)
-    began_ms = now_ms if begins or txn.started_ms == NEVER_MS else txn.started_ms
+    began_ms = _next_start_ms(txn, now_ms) if begins or txn.started_ms == NEVER_MS else txn.started_ms
     state = replace(
         txn, state=TransactionState.ONGOING, partitions=txn.partitions | request.partitions,
-        groups=txn.groups | request.groups, started_ms=began_ms, updated_ms=now_ms,
+        groups=txn.groups | request.groups, started_ms=began_ms, updated_ms=max(now_ms, began_ms),
     )  # fmt: skip
     return Decision(result=Result(), state=state)
+
+
+def _next_start_ms(txn: Transaction, now_ms: int) -> int:
+    """When a transaction begins: later than the one before it, for by that they are told apart while the epoch stays.
+
+    A clock that was set back is believed, though, as the transaction would not time out for as long.
+    """
+    following_ms = txn.updated_ms + 1
+    return following_ms if now_ms < following_ms <= now_ms + SAME_CLOCK_MS else now_ms
 
 
 def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool, fresh_id: int | None) -> Decision:
@@ -189,7 +200,7 @@ def _end_and_raise(txn: Transaction, request: End, now_ms: int, *, fresh_id: int
 def _ended(txn: Transaction, *, commit: bool, now_ms: int) -> Transaction:
     return replace(
         txn, state=_COMPLETE[commit], partitions=frozenset(), groups=frozenset(), started_ms=NEVER_MS,
-        updated_ms=now_ms,
+        updated_ms=max(now_ms, txn.started_ms),
     )  # fmt: skip
 
 

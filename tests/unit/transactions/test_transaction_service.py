@@ -25,7 +25,7 @@ from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store
-from penstock.transactions.model import EPOCH_EXHAUSTED, EPOCH_MAX, Add, End, Init, Producer, Transaction
+from penstock.transactions.model import EPOCH_EXHAUSTED, EPOCH_MAX, NEVER_MS, Add, End, Init, Producer, Transaction
 from penstock.transactions.passengers import Writes
 from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import AllSlots, Slots
@@ -99,7 +99,7 @@ async def test_who_sends_offsets_waits_for_changes_of_the_id_on_their_way(world:
     raising = asyncio.ensure_future(world.service.init(KEY, Init(timeout_ms=1_000)))
     await on_its_way(world)
     coming = asyncio.ensure_future(world.service.offsets_come(KEY, before, "a"))
-    old = asyncio.ensure_future(world.service.add_error(KEY, Add(producer=before, groups=frozenset("a"))))
+    old = asyncio.ensure_future(world.service.part_of(KEY, Add(producer=before, groups=frozenset("a"))))
     await asyncio.wait((coming, old), timeout=0.01)
     assert not coming.done()
     assert not old.done()
@@ -107,15 +107,18 @@ async def test_who_sends_offsets_waits_for_changes_of_the_id_on_their_way(world:
     world.database._run_next()
     raised = (await raising).producer
     assert await coming is ErrorCode.PRODUCER_FENCED
-    assert await old is ErrorCode.PRODUCER_FENCED
+    assert (await old)[0] is ErrorCode.PRODUCER_FENCED
     assert await world.service.offsets_come(KEY, raised, "a") is ErrorCode.NONE
 
 
-def waiting_offsets(producer: Producer, *, key: Key = KEY, begins: bool = True) -> tuple[Key, OffsetsPending]:
+def waiting_offsets(
+    producer: Producer, *, key: Key = KEY, began_ms: int | None = None
+) -> tuple[Key, OffsetsPending]:  # fmt: skip
     """What a group's journal has of one producer."""
     owner = TransactionOwner(
-        transactional_id=key[1], producer_id=producer.producer_id, epoch=producer.epoch, begins=begins
-    )
+        transactional_id=key[1], producer_id=producer.producer_id, epoch=producer.epoch, begins=began_ms is None,
+        began_ms=NEVER_MS if began_ms is None else began_ms,
+    )  # fmt: skip
     one = Offset(committed_offset=7, leader_epoch=-1, metadata="", committed_ms=5)
     return (1, "readers"), OffsetsPending(owner, {(b"t" * 16, 0): one})
 
@@ -126,7 +129,7 @@ async def test_offsets_wait_only_for_transactions_that_go_on(world: World) -> No
     stale, nobodys = Producer(producer.producer_id, producer.epoch - 1), Producer(77, 0)
     asked = [
         waiting_offsets(stale), waiting_offsets(producer), waiting_offsets(nobodys, key=(1, "nobody")),
-        waiting_offsets(producer, begins=False),
+        waiting_offsets(producer, began_ms=NEVER_MS),
     ]  # fmt: skip
     assert set(await world.service.let_wait(asked)) == {0, 2, 3}
     assert await world.service.let_wait(asked[:1]) == {0}
@@ -136,8 +139,27 @@ async def test_offsets_wait_only_for_transactions_that_go_on(world: World) -> No
     assert cell.is_ongoing
     await world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=False))
     assert await world.database.read(store.load_pending) == []
-    await world.service.add(KEY, Add(producer=producer, groups=frozenset({"readers"})))
-    assert await world.service.let_wait(asked[3:]) == set()
+    add = Add(producer=producer, groups=frozenset({"readers"}))
+    await world.service.add(KEY, add)
+    error, began_ms = await world.service.part_of(KEY, add)
+    assert error is ErrorCode.NONE
+    assert await world.service.let_wait([waiting_offsets(producer, began_ms=began_ms)]) == set()
+
+
+async def test_offsets_that_were_stuck_do_not_join_the_next_transaction(world: World) -> None:
+    """Producers of before KIP-890 keep their epoch, and transactions may follow each other within a millisecond."""
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
+    add, stuck = Add(producer=producer, groups=frozenset({"readers"})), list[tuple[Key, OffsetsPending]]()
+    for _ in range(5):
+        await world.service.add(KEY, add)
+        error, began_ms = await world.service.part_of(KEY, add)
+        assert error is ErrorCode.NONE
+        assert await world.service.let_wait(stuck) == set(range(len(stuck)))
+        stuck.append(waiting_offsets(producer, began_ms=began_ms))
+        assert await world.service.let_wait(stuck) == set(range(len(stuck) - 1))
+        await world.service.end(KEY, End(producer=producer, commit=False, raises_epoch=False))
+        assert await world.database.read(store.load_pending) == []
 
 
 async def test_offsets_are_asked_about_when_it_is_known_what_became_of_the_transaction(world: World) -> None:

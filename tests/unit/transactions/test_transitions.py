@@ -129,6 +129,28 @@ def test_adding_begins_a_transaction_and_adds_to_it() -> None:
     assert (again.result.error, again.state) == (E.NONE, None)
 
 
+@pytest.mark.parametrize("passed_ms", [0, 1, -1, -500])
+def test_a_transaction_begins_after_the_one_before_it(passed_ms: int) -> None:
+    """By that they are told apart, as the epoch stays the same in version 1."""
+    txn, begins = EMPTY, list[int]()
+    for number in range(10):
+        now_ms = NOW + (number * passed_ms if passed_ms >= 0 else passed_ms * (number > 0))
+        begun = add(txn, Add(producer=ME, groups=frozenset({"g"})), now_ms, has_batches=False).state
+        assert begun is not None
+        begins.append(begun.started_ms)
+        ended = end(begun, End(producer=ME, commit=True, raises_epoch=False), now_ms, has_batches=False, fresh_id=None)
+        assert ended.state is not None
+        txn = ended.state
+    assert begins == sorted(set(begins))
+
+
+def test_a_clock_that_was_set_back_is_believed() -> None:
+    txn = replace(EMPTY, updated_ms=NOW)
+    begun = add(txn, Add(producer=ME), NOW - 3_600_000, has_batches=False).state
+    assert begun is not None
+    assert begun.started_ms == NOW - 3_600_000
+
+
 @pytest.mark.parametrize("commit", [True, False])
 @pytest.mark.parametrize(("txn", "has_batches"), [(ONGOING, False), (ONGOING, True), (EMPTY, True)])
 def test_both_generations_end_a_transaction(txn: Transaction, has_batches: bool, commit: bool) -> None:
