@@ -13,6 +13,7 @@ from fixtures.wire import Wire
 
 from penstock.agent.agent import Agent
 from penstock.base.context import DEFAULT_CLUSTER_ID
+from penstock.base.errors import Unavailable
 from penstock.base.options import ListenerOptions, OAuthOptions, UpOptions
 from penstock.identity import guesses
 from penstock.identity.attempts import Attempt
@@ -31,6 +32,17 @@ def issuer() -> Iterator[TokenIssuer]:
     issuer = TokenIssuer()
     yield issuer
     issuer.close()
+
+
+class Told:
+    """Hears of attempts."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.attempts: list[Attempt] = []
+        agent.gate.listener = self
+
+    def on_attempt(self, attempt: Attempt) -> None:
+        self.attempts.append(attempt)
 
 
 @pytest.fixture
@@ -138,17 +150,11 @@ async def test_who_has_a_password_guesses_others_no_faster(agent: Agent) -> None
 
 async def test_a_bad_token_costs_also_whom_it_is_not_told(agent: Agent) -> None:
     """A client is told of it in two steps (RFC 7628); whoever knows that hangs up before the second."""
-    told = list[Attempt]()
-
-    class Listener:
-        def on_attempt(self, attempt: Attempt) -> None:
-            told.append(attempt)
-
-    agent.gate.listener = Listener()
+    told = Told(agent)
     for number in range(FEW):
         await guess(agent, f"n,,\x01auth=Bearer x.y.{number}\x01\x01".encode(), "OAUTHBEARER")
-    assert [attempt.mechanism for attempt in told] == ["SASL_PLAINTEXT/OAUTHBEARER"] * FEW
-    assert all(attempt.message and attempt.identity is None for attempt in told)
+    assert [attempt.mechanism for attempt in told.attempts] == ["SASL_PLAINTEXT/OAUTHBEARER"] * FEW
+    assert all(attempt.message and attempt.identity is None for attempt in told.attempts)
     began = time.monotonic()
     token = b"n,,\x01auth=Bearer x.y.z\x01\x01"
     with await asyncio.to_thread(begin, agent, token, "OAUTHBEARER") as wire:
@@ -157,4 +163,22 @@ async def test_a_bad_token_costs_also_whom_it_is_not_told(agent: Agent) -> None:
         wire.send(ApiKey.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=b"\x01"))
         last = await asyncio.to_thread(answer, wire)
         assert last.error_code == ErrorCode.SASL_AUTHENTICATION_FAILED
-    assert (len(told), agent.gate.stats.failed) == (FEW + 1, FEW + 1)
+    assert (len(told.attempts), agent.gate.stats.failed) == (FEW + 1, FEW + 1)
+
+
+async def test_who_comes_by_ipv4_to_a_listener_of_ipv6_has_an_ipv4_address() -> None:
+    """As in Java, and so for ACLs and quotas too."""
+    listener = ListenerOptions(protocol="SASL_PLAINTEXT", host="::", port=0, mechanisms=("SCRAM-SHA-512",))
+    agent = Agent(UpOptions(data_dir=None, listeners=(listener,)))
+    try:
+        await agent.start()
+    except (Unavailable, OSError):
+        pytest.skip("this machine has no IPv6")
+    try:
+        told = Told(agent)
+        with await asyncio.to_thread(Wire, f"127.0.0.1:{agent.kafka_port}") as wire:
+            asked = SaslHandshakeRequest(mechanism="GSSAPI")
+            assert (await asyncio.to_thread(wire.call, ApiKey.SASL_HANDSHAKE, 1, asked)).error_code
+        assert [attempt.client_host for attempt in told.attempts] == ["127.0.0.1"]
+    finally:
+        await agent.stop()
