@@ -329,6 +329,13 @@ cdef object sequence_of(object batch, int64_t offset):
     return made
 
 
+cdef inline int remember(object state, object batch) except -1:
+    cdef tuple known = state.batches
+    cdef Py_ssize_t count = len(known)
+    state.batches = (known if count < 5 else known[count - 4:]) + (batch,)
+    return 0
+
+
 def append_in_order(object share, list pending, Py_ssize_t first, object now_ms):
     cdef object partition = share.partition, row, batch, producer_id, state, known
     cdef dict producers = share.producers, known_producers
@@ -353,11 +360,9 @@ def append_in_order(object share, list pending, Py_ssize_t first, object now_ms)
             if known is None or not follows(known, batch):
                 break
             if state is None:
-                state = producers[producer_id] = ProducerState(
-                    producer_id, known.epoch, known.last_ms, known.batches.copy()
-                )
+                state = producers[producer_id] = ProducerState(producer_id, known.epoch, now_ms, known.batches)
             state.last_ms = now_ms
-            state.batches.append(sequence_of(batch, offset))
+            remember(state, sequence_of(batch, offset))
         appended.append((batch, item(row, 1), item(row, 2), offset))
         offset += <int64_t>item(batch, 1)
         size += len(item(batch, 0))

@@ -1,7 +1,8 @@
 """Giving memory back when nothing happens.
 
-Arenas keep what they once took, because fresh pages are dear. After a minute in which nothing was written or read from
-files, that is memory for nobody: recent batches are in segments by then, and are read from there.
+Arenas keep what they once took, because fresh pages are dear. After a while in which nothing was written or read from
+files, that is memory for nobody: whoever wants recent batches has them, or finds them in files. What knows about each
+stretch of them goes with them, which for small ones is as much again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-REST_S = 60.0
+REST_S = 15.0
 
 
 class Rest:

@@ -68,11 +68,9 @@ def append_in_order(share: Share, pending: list[tuple[Accepted, Settles, int]], 
             if known is None or not follows(known, batch.producer_epoch, batch.base_sequence):
                 break
             if state is None:
-                state = producers[producer_id] = ProducerState(
-                    producer_id, known.epoch, known.last_ms, known.batches.copy()
-                )
+                state = producers[producer_id] = ProducerState(producer_id, known.epoch, now_ms, known.batches)
             state.last_ms = now_ms
-            state.batches.append(sequence_of(batch, offset))
+            state.add(sequence_of(batch, offset))
         appended.append((batch, ticket, position, offset))
         offset += batch.offset_count
         size += len(batch.data)
@@ -262,6 +260,6 @@ class Flush:
                 known = partition.producers.get(producer_id)
                 if known is not None and known.epoch >= epoch:
                     share.producers[producer_id] = ProducerState(
-                        producer_id, known.epoch, known.last_ms, known.batches.copy()
+                        producer_id, known.epoch, known.last_ms, known.batches
                     )
             note_marker(share.producers, producer_id, epoch, self.now_ms)

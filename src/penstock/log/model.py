@@ -11,7 +11,6 @@ below `log_start` is in a segment or in a span; where both have it, they agree.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
@@ -94,7 +93,13 @@ class ProducerState:
     producer_id: int
     epoch: int
     last_ms: int
-    batches: deque[SequenceBatch] = field(default_factory=lambda: deque(maxlen=KEPT_BATCHES))
+    batches: tuple[SequenceBatch, ...] = ()
+    """The last few, the oldest first. A tuple, as a partition may know very many producers of which most are silent: it
+    takes no more room than it needs, and a copy of the state shares it."""
+
+    def add(self, batch: SequenceBatch) -> None:
+        """Remember one more batch, and no more of the oldest if that is one too many."""
+        self.batches = (*self.batches[1 - KEPT_BATCHES :], batch)
 
 
 class OpenTransaction(NamedTuple):

@@ -6,7 +6,6 @@ commit wrote are remembered, by `remember`.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Container, Mapping
 from enum import Enum
 
@@ -69,7 +68,7 @@ def awaited(epoch: int, first_sequence: int, now_ms: int) -> ProducerState:
     Without it, the batches sent behind that one would be those of an unknown producer, and be accepted before it.
     """
     before = SequenceBatch(NO_SEQUENCE, (first_sequence - 1) % SEQUENCES, -1, -1, NO_TIMESTAMP)
-    return ProducerState(NO_PRODUCER_ID, epoch, now_ms, deque((before,)))
+    return ProducerState(NO_PRODUCER_ID, epoch, now_ms, (before,))
 
 
 def remember(
@@ -80,7 +79,7 @@ def remember(
     if state is None or epoch > state.epoch:
         state = producers[producer_id] = ProducerState(producer_id, epoch, now_ms)
     state.last_ms = now_ms
-    state.batches.append(batch)
+    state.add(batch)
 
 
 def note_marker(producers: dict[int, ProducerState], producer_id: int, epoch: int, now_ms: int) -> None:

@@ -9,7 +9,6 @@ on the rows since the last compaction, not on the size of the log.
 from __future__ import annotations
 
 import gc
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -48,11 +47,11 @@ def pack_batches(batches: Iterable[SequenceBatch]) -> bytes:
     )
 
 
-def unpack_batches(blob: bytes) -> deque[SequenceBatch]:
+def unpack_batches(blob: bytes) -> tuple[SequenceBatch, ...]:
     """Read the `batches` column of `producer_state`."""
     if len(blob) % _BATCH.size:
         raise CorruptData(f"a producer state has {len(blob)} bytes of batches")
-    return deque(starmap(SequenceBatch, _BATCH.iter_unpack(blob)), maxlen=KEPT_BATCHES)
+    return tuple(starmap(SequenceBatch, _BATCH.iter_unpack(blob[-KEPT_BATCHES * BATCH_BYTES :])))
 
 
 async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shard_id: int = 1) -> int:

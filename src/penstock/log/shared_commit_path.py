@@ -457,7 +457,7 @@ def _are_next_in_transactions(state: ProducerState | None, batches: Sequence[Pro
     known: dict[int, ProducerState] = {}
     producer_id = batches[0].producer_id
     if state is not None:
-        known[producer_id] = ProducerState(producer_id, state.epoch, state.last_ms, state.batches.copy())
+        known[producer_id] = ProducerState(producer_id, state.epoch, state.last_ms, state.batches)
     for batch in batches:
         before = known.get(producer_id)
         if batch.flags & CONTROL:

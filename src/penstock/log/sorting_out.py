@@ -159,7 +159,7 @@ def _state(
     """The state of a producer after what was judged so far: a copy, for the rows read stay as they are."""
     producer_id, stored = key[1], states.get(key)
     if producer_id not in known and stored is not None:
-        known[producer_id] = ProducerState(producer_id, stored.epoch, stored.last_ms, stored.batches.copy())
+        known[producer_id] = ProducerState(producer_id, stored.epoch, stored.last_ms, stored.batches)
     return known.get(producer_id)
 
 

@@ -466,7 +466,7 @@ class Writer:
         if state is None:
             known = share.partition.producers.get(batch.producer_id)
             if known is not None:
-                state = ProducerState(known.producer_id, known.epoch, known.last_ms, known.batches.copy())
+                state = ProducerState(known.producer_id, known.epoch, known.last_ms, known.batches)
         known = state or share.partition.awaited.get(batch.producer_id)
         verdict = judge(known, batch.producer_epoch, batch.base_sequence, batch.offset_count)
         if verdict is None:

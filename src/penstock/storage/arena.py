@@ -12,7 +12,8 @@ by up to a quarter rather than give up what is new.
 
 Chunks are filled in order and used again in order, oldest first, which makes an arena the tail cache as well: the
 owner is told when a chunk's bytes are about to go. Memory is touched only when written, so a large reservation
-costs nothing until bytes arrive.
+costs nothing until bytes arrive. What an owner remembers about a piece costs memory too, which is nowhere else counted:
+a chunk of very many small pieces is full before its bytes are.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import Any
 
 ALIGNMENT = 4096
 CHUNK_BYTES = 8 * 1024 * 1024
+TENANT_BYTES = 1024
+"""A chunk has at most one tenant for so many of its bytes: what is remembered of each takes half as many."""
 
 
 def aligned(size_bytes: int) -> int:
@@ -74,6 +77,7 @@ class Arena:
         self._budget_bytes = budget_bytes
         self._slack_bytes = budget_bytes // 4
         self._chunk_bytes = min(chunk_bytes, max(ALIGNMENT, budget_bytes))
+        self._tenants_max = self._chunk_bytes // TENANT_BYTES
         self._on_recycle = on_recycle
         self._chunks: deque[Chunk] = deque()
         self._current: Chunk | None = None
@@ -83,7 +87,12 @@ class Arena:
     def reserve(self, size_bytes: int) -> tuple[memoryview, Chunk]:
         """Writable memory of that size, page-aligned, and the chunk it lies in."""
         current = self._current
-        if current is None or current.base is None or current.used_bytes + size_bytes > current.size_bytes:
+        if (
+            current is None
+            or current.base is None
+            or current.used_bytes + size_bytes > current.size_bytes
+            or len(current.tenants) >= self._tenants_max
+        ):
             current = self._current = self._next(size_bytes)
         start = current.used_bytes
         current.used_bytes = start + aligned(size_bytes)

@@ -170,7 +170,7 @@ async def test_the_last_batches_of_producers_keep_their_headers() -> None:
     await world.segment(partition, batch)
     await world.segment(partition, [record("a")], [record("b")])
     state = partition.producers[7] = ProducerState(7, 0, START_MS)
-    state.batches.append(SequenceBatch(3, 3, 0, 0, 0))
+    state.add(SequenceBatch(3, 3, 0, 0, 0))
     await clean(world)
     view = (await world.reader.read_batches(partition, 0, 1000))[0]
     headers = [header for _, header in iter_batches(view)]

@@ -151,7 +151,7 @@ def prepared() -> tuple[Partition, Share]:
     partition = a_partition()
     for producer_id, last in ((1, 2**31 - 1), (2, 2**31 - 4)):
         state = ProducerState(producer_id, 0, 5)
-        state.batches.append(SequenceBatch(last - 2, last, 90, 92, 4))
+        state.add(SequenceBatch(last - 2, last, 90, 92, 4))
         partition.producers[producer_id] = state
     partition.producers[3] = ProducerState(3, 0, 5)
     return partition, share_of(partition)
@@ -170,6 +170,18 @@ def test_batches_in_order_are_appended(made: list[Accepted], first: int, has_tra
         seen.append((reached, share.next_offset, share.byte_length, share.appended, share.producers))
         assert before == {key: list(state.batches) for key, state in partition.producers.items()}
     assert seen[0] == seen[1]
+
+
+def test_the_last_five_batches_of_a_flush_are_remembered() -> None:
+    pending = [(accepted(1, sequence=3 * number), object(), number) for number in range(7)]
+    remembered = []
+    for function in (flush.append_in_order, reference(flush.append_in_order)):
+        partition, share = prepared()
+        assert function(share, pending, 0, NOW_MS) == len(pending)
+        remembered.append(share.producers[1].batches)
+        assert len(partition.producers[1].batches) == 1
+    assert remembered[0] == remembered[1]
+    assert [batch.first_sequence for batch in remembered[0]] == [6, 9, 12, 15, 18]
 
 
 @given(made=BATCHES, base=st.integers(0, 2**40))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,18 @@ def test_a_new_epoch_forgets_the_old_one() -> None:
 def test_five_batches_are_kept() -> None:
     assert len(SIX.batches) == KEPT_BATCHES == 5
     assert [batch.first_sequence for batch in SIX.batches] == [1, 3, 4, 7, 8]
+
+
+def test_a_producer_that_wrote_once_takes_little_memory() -> None:
+    producers: dict[int, ProducerState] = {}
+    tracemalloc.start()
+    try:
+        for number in range(10_000, 12_000):
+            remember(producers, number, 0, SequenceBatch(0, 0, 10 * number, 10 * number, 10**12 + number), 10**12)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / len(producers) < 500  # With the numbers themselves, and its place among all others.
 
 
 def test_who_writes_nothing_expires() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import AsyncIterator, Collection, Sequence
 from pathlib import Path
 from struct import pack_into
@@ -432,7 +431,7 @@ def test_what_is_left_of_an_entry_of_which_batches_were_refused_is_opened() -> N
         tuple(ProducerBatch(9, 0, number, 0, number, 5) for number in range(4)),
         EntrySeal(5, bytes(16), 100, len(body), 0, 0, 0),
     )  # fmt: skip
-    known = {(1, 9): ProducerState(9, 0, 0, deque([SequenceBatch(0, 0, 7, 7, 5)], maxlen=5))}
+    known = {(1, 9): ProducerState(9, 0, 0, (SequenceBatch(0, 0, 7, 7, 5),))}
     left = sort_out(body, [entry], {1: 8}, known, 0)  # The first one is a repeat.
     (rest,) = left.entries
     assert rest.seal is not None

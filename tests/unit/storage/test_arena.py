@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from penstock.storage.arena import ALIGNMENT, Arena, aligned
+from penstock.storage.arena import ALIGNMENT, TENANT_BYTES, Arena, aligned
 from penstock.storage.disk import is_aligned
 
 PAGE = ALIGNMENT
@@ -39,6 +39,18 @@ def test_chunks_nobody_looks_at_are_used_again() -> None:
         del view
     assert held.size_bytes <= 2 * CHUNK
     assert held.pinned_bytes == 0
+
+
+def test_a_chunk_of_very_many_small_pieces_is_full_before_its_bytes_are() -> None:
+    let_go: list[int] = []
+    held = arena(on_recycle=let_go.extend)
+    per_chunk = CHUNK // TENANT_BYTES
+    for number in range(10 * per_chunk):
+        if number % per_chunk == 0:
+            _, chunk = held.reserve(1)
+        chunk.tenants.append(number)
+    assert let_go == list(range(8 * per_chunk))
+    assert held.size_bytes == 2 * CHUNK
 
 
 def test_a_reader_keeps_its_bytes_valid() -> None:

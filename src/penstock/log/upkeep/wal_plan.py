@@ -119,14 +119,15 @@ class Stretch:
 
     def _producer_row(self, producer_id: int) -> ProducerRow:
         found = self.producers[producer_id]
-        batches = deque((sequence_batch(base, batch) for base, batch in found.batches), maxlen=KEPT_BATCHES)
+        batches = [sequence_batch(base, batch) for base, batch in found.batches]
         known = self.partition.producers.get(producer_id)
         if known is not None and known.epoch == found.epoch:
             older = [batch for batch in known.batches if batch.last_offset < self.base_offset]
-            batches = deque((*older, *batches), maxlen=KEPT_BATCHES)
+            batches = older + batches
         transaction = self.transactions.get(producer_id, _NO_TRANSACTION)
         return ProducerRow(
-            producer_id=producer_id, epoch=found.epoch, last_ms=found.last_ms, batches=pack_batches(batches),
+            producer_id=producer_id, epoch=found.epoch, last_ms=found.last_ms,
+            batches=pack_batches(batches[-KEPT_BATCHES:]),
             txn_first_offset=transaction.first_offset, txn_started_ms=transaction.started_ms,
         )  # fmt: skip
 
