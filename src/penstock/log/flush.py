@@ -259,7 +259,5 @@ class Flush:
             if producer_id not in share.producers:
                 known = partition.producers.get(producer_id)
                 if known is not None and known.epoch >= epoch:
-                    share.producers[producer_id] = ProducerState(
-                        producer_id, known.epoch, known.last_ms, known.batches
-                    )
+                    share.producers[producer_id] = ProducerState(producer_id, known.epoch, known.last_ms, known.batches)
             note_marker(share.producers, producer_id, epoch, self.now_ms)

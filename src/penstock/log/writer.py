@@ -2,8 +2,9 @@
 
 There is no timer. A flush starts as soon as the one before has ended and takes everything that came meanwhile, up to
 `FLUSH_MAX_BYTES`: natural batching, which serves one producer at the speed of the disk and a thousand at its
-bandwidth. Batches are copied once, grouped by partition, into page-aligned memory that is written as it stands and
-then stays as the tail that consumers read.
+bandwidth. Where several virtual clusters append, each gets its part of a flush (see lines.py). Batches are copied once,
+grouped by partition, into page-aligned memory that is written as it stands and then stays as the tail that consumers
+read.
 
 The order of a flush is: decide (which batches are appended, which repeat earlier ones, which are refused), write and
 commit, and only then evolve the partitions, wake those who wait and answer. A flush that fails changes nothing. One
@@ -43,6 +44,7 @@ from penstock.log.flush import (
     settle_appended,
 )
 from penstock.log.layout import answers_in_part, entries_of, index_of, lay_out, write_moved_offsets
+from penstock.log.lines import Lines, Portion
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
 from penstock.log.producers import Refusal, awaited, judge, remember
 from penstock.log.sealing import Sealing, locked_out
@@ -112,7 +114,8 @@ class Writer:
         """How many producer ids a virtual cluster may have; None: any number."""
         self._newcomers: dict[int, set[int]] = {}
         """Producer ids that begin with the flush that is put together, by virtual cluster, where there is a limit."""
-        self._dirty: deque[Partition] = deque()
+        self._lines = Lines()
+        """Partitions with batches that wait."""
         self._passengers: deque[Passenger] = deque()
         self._task: asyncio.Task[None] | None = None
         self._written: asyncio.Future[None] | None = None
@@ -134,7 +137,7 @@ class Writer:
         """Put a batch into its partition's buffer. The ticket is settled when it is durable, or refused."""
         pending = partition.pending
         if not pending:
-            self._dirty.append(partition)
+            self._lines.add(partition)
         pending.append((batch, ticket, position))
         self.pending_bytes += len(batch.data)
         if not self._scheduled and self._task is None:
@@ -171,7 +174,7 @@ class Writer:
 
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
-        while self._scheduled or self._task is not None or self._dirty or self._passengers:
+        while self._scheduled or self._task is not None or self._lines or self._passengers:
             if self.broken or self._abandoned:
                 return
             task = self._task
@@ -186,7 +189,7 @@ class Writer:
         It may become durable yet, with the number and the offsets that the next flush would have got.
         """
         self._abandoned = self._scheduled = True
-        self._dirty.clear()
+        self._lines.clear()
         self._passengers.clear()
         if self._task is not None:
             self._task.cancel()
@@ -206,7 +209,7 @@ class Writer:
             self._break(bug)
 
     def _flush_what_waits(self) -> None:
-        while self._dirty or self._passengers:
+        while self._lines or self._passengers:
             if self._has_no_room():
                 self._begin(Flush(0, []))
                 return
@@ -223,6 +226,11 @@ class Writer:
                 continue
             if not is_done:
                 self._begin(flush)
+                return
+            if self._lines and self._lines.is_shared(self._clock.monotonic()):
+                # What others have sent meanwhile is to be in the next one.
+                self._scheduled = True
+                _next_turn(self._start)
                 return
 
     def _flush_now(self, flush: Flush) -> bool:
@@ -263,7 +271,7 @@ class Writer:
         bug = None if task.cancelled() else task.exception()
         if bug is not None:
             self._break(bug)
-        elif (self._dirty or self._passengers) and not self._scheduled:
+        elif (self._lines or self._passengers) and not self._scheduled:
             self._scheduled = True
             self._soon(self._start)
 
@@ -282,7 +290,7 @@ class Writer:
                 except PlatformError as problem:
                     self._fail(flush, problem)
             self._pass()
-            if in_line or not (self._dirty or self._passengers):
+            if in_line or not (self._lines or self._passengers):
                 return
             in_line = True
             if self._has_no_room():
@@ -328,24 +336,13 @@ class Writer:
         shares: list[Share] = []
         flush = Flush(self._clock.now_ms(), shares, self._commit_path.seen)
         self._newcomers.clear()
-        size, is_full = 0, False
-        while self._dirty and not is_full and size < FLUSH_MAX_BYTES:
-            partition = self._dirty.popleft()
-            pending: list[Waiting] = partition.pending
-            taken = _fitting(pending, FLUSH_MAX_BYTES - size)
-            if taken == len(pending):
-                partition.pending = []
-            else:
-                # Its rest is for the next flush: a partition has one share of a flush, whose base is its head.
-                is_full = True
-                partition.pending = pending[taken:]
-                self._dirty.append(partition)
-                pending = pending[:taken]
-            share = self._decide(partition, pending, flush.now_ms)
-            if share.appended:
-                share.byte_start = size
-                size += share.byte_length
-                shares.append(share)
+        size, now_s = 0, self._clock.monotonic()
+        portion = self._lines.portion(now_s)
+        for cluster_id, line in self._lines.in_turn():
+            size = self._take(line, flush, size, portion)
+            self._lines.served(cluster_id, now_s)
+            if size >= FLUSH_MAX_BYTES:
+                break
         if self._passengers:
             size = self._board(flush, size)
         if not shares and not (flush.is_hurried and flush.record and self._commit_path.record_bytes(0, 0)):
@@ -363,6 +360,29 @@ class Writer:
         if self._sealing is not None:
             self._sealing.seal(flush, front, front + size)
         return flush
+
+    def _take(self, line: deque[Partition], flush: Flush, size: int, portion: Portion) -> int:
+        """Let one cluster have its part of a flush; the size of the flush with it."""
+        end, room = min(size + portion.size_bytes, FLUSH_MAX_BYTES), portion.batches
+        while line and size < end and room > 0:
+            partition = line.popleft()
+            pending: list[Waiting] = partition.pending
+            taken = _fitting(pending, end - size, room)
+            room -= taken
+            if taken == len(pending):
+                partition.pending = []
+            else:
+                # Its rest is for the next flush: a partition has one share of a flush, whose base is its head.
+                room = 0
+                partition.pending = pending[taken:]
+                line.append(partition)
+                pending = pending[:taken]
+            share = self._decide(partition, pending, flush.now_ms)
+            if share.appended:
+                share.byte_start = size
+                size += share.byte_length
+                flush.shares.append(share)
+        return size
 
     def _board(self, flush: Flush, size_before: int) -> int:
         """Let passengers decide, now that it is known what they go with; the size of the flush with their markers."""
@@ -603,7 +623,7 @@ class Writer:
                     again.append((batch, ticket, slot))
                     self.pending_bytes += len(batch.data)
             if again and not partition.pending:
-                self._dirty.append(partition)
+                self._lines.add(partition)
             partition.pending = again + partition.pending
             for _, ticket, slot in share.repeated:
                 ticket.settle(slot, refused)
@@ -660,14 +680,15 @@ def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
         partition.drop_lost_spans()
 
 
-def _fitting(pending: list[Waiting], room_bytes: int) -> int:
+def _fitting(pending: list[Waiting], room_bytes: int, room_batches: int) -> int:
     """How many of the waiting batches of a partition fit; one always does."""
     if len(pending) == 1:
         return 1
     size = offsets = 0
-    for count, (batch, _, _) in enumerate(pending[:SHARE_MAX_BATCHES]):
+    most = min(room_batches, SHARE_MAX_BATCHES)
+    for count, (batch, _, _) in enumerate(pending[:most]):
         size += len(batch.data)
         offsets += batch.offset_count
         if count and (size > room_bytes or offsets > SHARE_MAX_OFFSETS):
             return count
-    return min(len(pending), SHARE_MAX_BATCHES)
+    return min(len(pending), most)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from struct import pack_into
 
 from fixtures.log_world import append, batch, batches_in, topic_of, writer_over
 
 from penstock.log.batches import Accepted
 from penstock.log.commits import Commit, pack_entries, unpack_entries
+from penstock.log.lines import PART
+from penstock.log.model import Partition
 from penstock.log.writer import FLUSH_MAX_BYTES
 from penstock.storage.wal import WalLocation
 from penstock.wire.error_codes import ErrorCode
@@ -78,3 +81,47 @@ async def test_more_batches_than_a_row_can_count_go_into_several_flushes() -> No
     assert {answer.error for answer in answers} == {ErrorCode.NONE}
     assert partition.next_offset == total
     assert all(unpack_entries(pack_entries(commit.entries)) == commit.entries for commit in path.commits)
+
+
+def of_two_clusters() -> tuple[Partition, Partition]:
+    """A partition of somebody, and one of somebody else."""
+    first, second = topic_of(1), topic_of(2, name="u")
+    second.cluster_id = first.cluster_id + 1
+    return first.partitions[0], second.partitions[0]
+
+
+async def test_nobody_waits_behind_all_that_another_cluster_has_to_write() -> None:
+    path, (loud, quiet) = Path(), of_two_clusters()
+    size_bytes = PART.size_bytes // 4
+    waiting = [(loud, batch(size_bytes=size_bytes, mark=mark)) for mark in range(16)]
+    await append(writer_over(path), *waiting, (quiet, batch(mark=16)))
+    shares = [{entry.partition_id: entry.byte_length for entry in commit.entries} for commit in path.commits]
+    assert [share.get(1) for share in shares] == [PART.size_bytes] * 4
+    assert [2 in share for share in shares] == [True, False, False, False]
+    stored = [found for span in loud.spans for found in batches_in(span.view)]
+    assert stored == [(mark, 1, mark) for mark in range(16)]
+
+
+async def test_nor_behind_very_many_batches_however_small() -> None:
+    path, (loud, quiet) = Path(), of_two_clusters()
+    writer = writer_over(path)
+    total = 3 * PART.batches
+    begun = asyncio.gather(
+        append(writer, (quiet, batch())), append(writer, *((loud, batch(mark=mark)) for mark in range(total)))
+    )
+    while not path.commits:
+        await asyncio.sleep(0)
+    # What arrives while the others' batches are written is in the very next flush.
+    await append(writer, (quiet, batch(mark=1)))
+    assert [entry.partition_id for entry in path.commits[1].entries] == [1, 2]
+    await begun
+    assert [entry.batch_count for commit in path.commits for entry in commit.entries if entry.partition_id == 1] == [
+        PART.batches
+    ] * 3
+
+
+async def test_a_cluster_that_is_alone_has_whole_flushes() -> None:
+    path, (loud, _) = Path(), of_two_clusters()
+    count = FLUSH_MAX_BYTES // PART.size_bytes
+    await append(writer_over(path), *((loud, batch(size_bytes=PART.size_bytes, mark=mark)) for mark in range(count)))
+    assert [entry.batch_count for commit in path.commits for entry in commit.entries] == [count]

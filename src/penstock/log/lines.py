@@ -1,0 +1,83 @@
+"""Partitions with batches that wait for a flush: a line for each virtual cluster, and what each gets of a flush. Pure.
+
+Alone, a cluster gets whole flushes, and its partitions go in the order in which they began to wait. Where others have
+appended lately, each gets a limited share of a flush, in turn. A record waits for the flush under way and then for its
+own, so what it waits for is how large others make them. The platform's own cluster, whose records tell what the others
+do, is in line like them and limits nobody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+from typing import NamedTuple
+
+from penstock.base.context import PLATFORM_CLUSTER_ID
+from penstock.log.model import Partition
+
+SHARED_S = 1.0
+"""For how long a cluster that has appended is expected to go on."""
+
+
+class Portion(NamedTuple):
+    """What one cluster may have of a flush. One batch always fits."""
+
+    size_bytes: int
+    batches: int
+
+
+EVERYTHING = Portion(2**62, 2**62)
+PART = Portion(512 * 1024, 1024)
+"""A disk takes this in one or two milliseconds. So many batches, however small, take the loop as long."""
+
+
+class Lines:
+    """Who waits, and who has been here."""
+
+    __slots__ = ("_last", "_lines", "_shared_until_s")
+
+    def __init__(self) -> None:
+        self._lines: dict[int, deque[Partition]] = {}
+        """By cluster, whose turn is first. A partition is in it once."""
+        self._last: int | None = None
+        """Who was in a flush last."""
+        self._shared_until_s = -inf
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def add(self, partition: Partition) -> None:
+        """A partition begins to wait."""
+        cluster_id = partition.topic.cluster_id
+        line = self._lines.get(cluster_id)
+        if line is None:
+            line = self._lines[cluster_id] = deque()
+        line.append(partition)
+
+    def clear(self) -> None:
+        """Nobody waits any more."""
+        self._lines.clear()
+
+    def in_turn(self) -> Sequence[tuple[int, deque[Partition]]]:
+        """The clusters that wait, with their lines. Tell `served` of each that something is taken from."""
+        return list(self._lines.items())
+
+    def portion(self, now_s: float) -> Portion:
+        """What each of them may have of the next flush."""
+        return PART if self.is_shared(now_s) else EVERYTHING
+
+    def is_shared(self, now_s: float) -> bool:
+        """Whether flushes are for more than one cluster now."""
+        lines = self._lines
+        return now_s < self._shared_until_s or len(lines) - (PLATFORM_CLUSTER_ID in lines) > 1
+
+    def served(self, cluster_id: int, now_s: float) -> None:
+        """A cluster has had its turn: the next one is behind all others."""
+        line = self._lines.pop(cluster_id)
+        if line:
+            self._lines[cluster_id] = line
+        if cluster_id not in (self._last, PLATFORM_CLUSTER_ID):
+            if self._last is not None:
+                self._shared_until_s = now_s + SHARED_S
+            self._last = cluster_id
