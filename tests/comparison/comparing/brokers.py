@@ -16,7 +16,12 @@ from benchmarks.model import Variant
 from benchmarks.peers.kafka import SETTINGS, Kafka
 from benchmarks.peers.server import Place
 from penstock.authorization.settings import STANDARD_AUTHORIZER
+from penstock.identity import scram
 from penstock.wire.api_keys import ApiKey
+from penstock.wire.messages.alter_user_scram_credentials import (
+    AlterUserScramCredentialsRequest,
+    ScramCredentialUpsertion,
+)
 from penstock.wire.messages.find_coordinator import FindCoordinatorRequest
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,12 +29,18 @@ JARS = ROOT / "build" / "bench"
 EVERYBODY = "User:ANONYMOUS"
 NO_DELAY = "connection.failed.authentication.delay.ms"
 TOKEN_KEY = "what the tokens of a comparison are made with"
+USER, PASSWORD = "walter", "secret"
+"""Somebody who is there from the beginning: Kafka is told of users of PLAIN when it starts."""
+MECHANISMS = ["SCRAM-SHA-512", "PLAIN", "SCRAM-SHA-256"]
+"""In the order that they have in a hash table of Java, in which Kafka tells them."""
 KAFKA_SETTINGS = {
     "offsets.topic.num.partitions": "1", "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
     "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, NO_DELAY: "0",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
-    "sasl.enabled.mechanisms": "SCRAM-SHA-256,SCRAM-SHA-512", "delegation.token.secret.key": TOKEN_KEY,
+    "sasl.enabled.mechanisms": ",".join(MECHANISMS), "delegation.token.secret.key": TOKEN_KEY,
+    "listener.name.sasl_plaintext.plain.sasl.jaas.config":
+    f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";',
     **{
         f"listener.name.sasl_plaintext.scram-sha-{bits}.sasl.jaas.config":
         "org.apache.kafka.common.security.scram.ScramLoginModule required;" for bits in (256, 512)
@@ -94,15 +105,25 @@ def _configuration(directory: Path, sasl: str) -> Path:
     (directory / "token.key").write_text(TOKEN_KEY)
     file = directory / "penstock.yaml"
     document = {
-        "listeners": [{"protocol": "SASL_PLAINTEXT", "listen": sasl}], "delegation-tokens": {"key-file": "token.key"},
-    }  # fmt: skip
+        "listeners": [{"protocol": "SASL_PLAINTEXT", "listen": sasl, "mechanisms": MECHANISMS}],
+        "delegation-tokens": {"key-file": "token.key"},
+    }
     file.write_text(yaml.safe_dump(document))
     return file
 
 
 def _warm_up(address: str) -> None:
-    """Kafka makes the topics of its coordinators when it is first asked for one."""
+    """Kafka makes the topics of its coordinators when it is first asked for one. Both have their user."""
     with Wire(address) as wire:
+        salt, iterations = b"salt", scram.MIN_ITERATIONS
+        salted = scram.salted_password(scram.Mechanism.SCRAM_SHA_512, PASSWORD.encode(), salt, iterations)
+        user = ScramCredentialUpsertion(
+            name=USER, mechanism=scram.Mechanism.SCRAM_SHA_512, iterations=iterations, salt=salt, salted_password=salted
+        )
+        altered = wire.call(
+            ApiKey.ALTER_USER_SCRAM_CREDENTIALS, 0, AlterUserScramCredentialsRequest(deletions=[], upsertions=[user])
+        )
+        assert altered.results[0].error_code == 0
         for kind, name in COORDINATED.items():
             request = FindCoordinatorRequest(key_type=kind, coordinator_keys=[name])
 

@@ -61,11 +61,11 @@ def _value(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Message):
         return _struct(hint, value)
     if hint is bytes:
-        return _blob(value)
+        return blob(value)
     return value
 
 
-def _blob(value: Any) -> bytes:
+def blob(value: Any) -> bytes:
     """Opaque bytes: as they are, text, hexadecimal after 0x, or what consumers put into the classic group protocol."""
     if isinstance(value, bytes):
         return value

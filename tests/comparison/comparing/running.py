@@ -17,7 +17,7 @@ from penstock.wire import codec
 from penstock.wire.codec import Malformed
 
 from .brokers import Addresses
-from .messages import find, plain, request
+from .messages import blob, find, plain, request
 from .names import Names
 from .normalising import Flat, Normaliser
 from .sequences import Sequence_, Step
@@ -49,6 +49,8 @@ class Run:
         self._names = Names(sequence.tag, now_ms, sequence.parameters)
         self._normaliser = Normaliser(sequence.tag, now_ms, self._names)
         self._connections: dict[str, Wire] = {}
+        self._sasl: set[str] = set()
+        """Connections where SASL is asked for."""
         self._due: dict[str, list[tuple[Step, int]]] = {}
         self._settled = 0
 
@@ -79,6 +81,12 @@ class Run:
         try:
             if "login" in step.words:
                 return self._log_in(step)
+            if "connect" in step.words:
+                self._sasl.add(step.connection)
+                self._connection(step.connection)
+                return SENT
+            if "raw" in step.words:
+                return self._exchange(step)
             if "receive" in step.words:
                 asked, correlation_id = self._due[step.words["receive"]].pop(0)
                 return self._receive(step.words["receive"], asked, correlation_id, step)
@@ -132,6 +140,12 @@ class Run:
             wire.close()
             time.sleep(UNTIL_PAUSE_S)
 
+    def _exchange(self, step: Step) -> Flat:
+        """Bytes there and back, without a request around them."""
+        wire, token = self._connection(step.connection), blob(self._names.resolve(step.words["raw"]))
+        wire.send_bytes(len(token).to_bytes(4, "big") + token)
+        return {"": wire.receive_frame().hex()}
+
     def _send(self, step: Step) -> int:
         assert step.key is not None
         wire = self._connection(step.connection, self._names.resolve(step.words.get("client", CLIENT_ID)))
@@ -180,7 +194,8 @@ class Run:
 
     def _connection(self, name: str, client_id: str = CLIENT_ID) -> Wire:
         if name not in self._connections:
-            self._connections[name] = Wire(self._broker.plain, timeout_s=ANSWER_TIMEOUT_S, client_id=client_id)
+            address = self._broker.sasl if name in self._sasl else self._broker.plain
+            self._connections[name] = Wire(address, timeout_s=ANSWER_TIMEOUT_S, client_id=client_id)
         return self._connections[name]
 
 

@@ -17,7 +17,8 @@ five milliseconds before the time that all record timestamps of a run count from
 `later` (its answer is read by a step `receive: connection`), `cut`, `extra`, `body`, `tags` (what is done to the bytes
 of the request), `close: connection`, `client` (the client id of the connection that begins with this step), `login`
 (with `via`: a connection begins by proving by SCRAM who somebody is: `{user: $alice, password: secret}`, or by a token,
-`{token: true, user: $token, password: $hmac}`).
+`{token: true, user: $token, password: $hmac}`), `connect: sasl` (with `via`: a connection begins where SASL is asked
+for), `raw` (with `via`: bytes that are sent as they are, after their size, and the frame that comes back).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from .messages import BY_TITLE
 FOLDER = Path(__file__).resolve().parents[1] / "sequences"
 PREPARATIONS = "preparations"
 WORDS = {"save", "until", "via", "client", "silent", "later", "cut", "extra", "body", "tags", "settle"}
-OTHER_STEPS = {"receive", "close", "login"}
+OTHER_STEPS = {"receive", "close", "login", "connect", "raw"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
