@@ -7,6 +7,7 @@ import asyncio
 
 from simulation.clients import Admin, Committer
 from simulation.faults import SOME
+from simulation.heartbeat_groups import PARTITIONS, all_in_use, check_group, leave_now_and_then
 from simulation.heartbeating import Member, Use
 from simulation.history import PartitionKey
 from simulation.members import GroupMember
@@ -15,7 +16,6 @@ from simulation.seeds import simulate
 from simulation.share_consumers import ShareConsumer
 from simulation.streams_members import StreamsMember
 from simulation.world import WRONG_DRIFT, WRONG_MS, World
-from test_sim_consumer_groups import PARTITIONS, all_in_use, check_group, leave_now_and_then
 from test_sim_groups import MEMBER_PARTITIONS, MEMBERS, all_own, check_classic
 from test_sim_share import CONFIG, check_share
 

@@ -8,13 +8,13 @@ import asyncio
 from simulation.checkers.share import check_accepted, check_complete, check_counts, check_exclusive
 from simulation.clients import Admin
 from simulation.faults import SOME
+from simulation.heartbeat_groups import PARTITIONS, all_in_use
 from simulation.history import PartitionKey
 from simulation.scenarios import kill_now_and_then, produce_plainly, read_logs
 from simulation.seeds import simulate
 from simulation.share_consumers import ShareConsumer
 from simulation.share_members import ShareMember
 from simulation.world import WRONG_DRIFT, WRONG_MS, World
-from test_sim_consumer_groups import PARTITIONS, all_in_use
 
 MEMBERS, PRODUCERS, BATCHES, LEAVES = 3, 2, 15, 4
 CONFIG = {"auto_offset_reset": "earliest", "delivery_count_limit": "10"}
