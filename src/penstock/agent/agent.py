@@ -180,7 +180,9 @@ class Agent:
             SpentKeys(upkeep.changes, self.keys, lambda: log.backlog.last_seq),
             time_outs,
             IdExpiry(self.transactions, settings),
-            OffsetExpiry(lambda: self.coordinators.groups.expire_offsets(), settings),
+            OffsetExpiry(
+                lambda: self.coordinators.groups.expire_offsets(), settings, is_ready=lambda: self.ready
+            ),
             Removal(
                 self.clusters, stores.database, removal_steps(self), is_ready=lambda: self.ready, clock=self.clock,
                 settle_s=SETTLE_S if log.commit_path.is_alone else 2 * FOLLOW_S,

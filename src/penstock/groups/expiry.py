@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 FIRST_AFTER_S = 60.0
-"""After a start. Else what restarts more often than it looks would never look."""
+"""After a look that came too early, in a start. Else what restarts more often than it looks would never look."""
 
 
 class Settings(Protocol):
@@ -22,15 +22,17 @@ class OffsetExpiry:
 
     name = "offset expiry"
 
-    def __init__(self, expire: Callable[[], Awaitable[int]], settings: Settings) -> None:
+    def __init__(
+        self, expire: Callable[[], Awaitable[int]], settings: Settings, *, is_ready: Callable[[], bool]
+    ) -> None:
         self._expire, self._settings = expire, settings
-        self._has_begun = False
+        self._is_ready = is_ready
+        """Whether groups have been read."""
 
     async def run(self) -> float | None:
-        """Look at every group that may have something to drop; not yet at start, when groups are being read."""
+        """Look at every group that may have something to drop."""
         interval_s = self._settings.offsets_check_interval_ms / 1000
-        if not self._has_begun:
-            self._has_begun = True
+        if not self._is_ready():
             return min(interval_s, FIRST_AFTER_S)
         await self._expire()
         return interval_s
