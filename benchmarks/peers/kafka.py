@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.processes import BenchmarkError, Child, run
@@ -67,13 +67,16 @@ LOGGING = """<Configuration status="WARN"><Appenders><Console name="C" target="S
 
 
 class Kafka:
-    """Apache Kafka with settings of its own on top of the shipped ones."""
+    """Apache Kafka with settings of its own, and flags of its JVM, on top of the shipped ones."""
 
-    def __init__(self, cache: Path, extra: Mapping[str, str] | None = None, *, tls: bool = False) -> None:
+    def __init__(
+        self, cache: Path, extra: Mapping[str, str] | None = None, *, tls: bool = False, flags: Sequence[str] = ()
+    ) -> None:
         self._jars = cache / "kafka-jars"
         self._cache = cache
         self._extra = dict(extra or {})
         self._tls = tls
+        self._flags = flags
 
     def install(self) -> None:
         done = self._jars / ".complete"
@@ -106,7 +109,7 @@ class Kafka:
         if not (data / "meta.properties").exists():
             formatting = ["kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(properties)]
             run([*java, *formatting], log=place.directory / "format.log", timeout_s=FORMAT_TIMEOUT_S)
-        child = Child([java[0], *JVM_FLAGS, *java[1:], "kafka.Kafka", str(properties)], log=log)
+        child = Child([java[0], *JVM_FLAGS, *self._flags, *java[1:], "kafka.Kafka", str(properties)], log=log)
         return Server(
             place=place, child=child, started_ns=begun_ns, answers=lambda: STARTED in log.read_bytes(),
             authority=authority,

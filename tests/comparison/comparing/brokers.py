@@ -57,6 +57,8 @@ PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH} | {
     "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, "audit.enable": "false", NO_DELAY: "0",
 }  # fmt: skip
 """What Kafka's shipped server.properties says, so that it has been said to both. Kafka has no audit log."""
+QUICK_START = ("-XX:TieredStopAtLevel=1",)
+"""It has ended before thorough compiling would have paid."""
 COORDINATED = {0: "warm-up", 1: "warm-up", 2: "warm-up:AAAAAAAAAAAAAAAAAAAAAQ:0"}
 
 
@@ -81,7 +83,7 @@ def both(directory: Path) -> Iterator[tuple[Addresses, Addresses]]:
     place = Place(variant=Variant.KAFKA, directory=directory / "kafka", port=port, side_port=side_port)
     clients = f"PLAINTEXT://{place.address},SASL_PLAINTEXT://{sasl_of_kafka}"
     listeners = {"listeners": f"{clients},CONTROLLER://127.0.0.1:{side_port}", "advertised.listeners": clients}
-    kafka = Kafka(JARS, {**KAFKA_SETTINGS, **listeners}).start(place)
+    kafka = Kafka(JARS, {**KAFKA_SETTINGS, **listeners}, flags=QUICK_START).start(place)
     penstock = Server(
         directory / "penstock", settings=PENSTOCK_SETTINGS,
         arguments=("--config", str(_configuration(directory, sasl_of_penstock))),
