@@ -1,10 +1,13 @@
 import java.io.PrintWriter;
 import java.io.StringWriter;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 
@@ -21,6 +24,8 @@ public final class Main {
     }
 
     private static final int CHECK_TIMEOUT_S = 60;
+    /** Most of them wait most of the time. */
+    private static final int CHECKS_AT_ONCE = 4;
 
     public static void main(String[] arguments) throws Exception {
         Kit kit = new Kit(arguments[0]);
@@ -45,17 +50,27 @@ public final class Main {
             thread.setDaemon(true);
             return thread;
         });
+        ExecutorService reporters = Executors.newFixedThreadPool(CHECKS_AT_ONCE);
+        List<Future<?>> reports = new ArrayList<>();
         checks.forEach((name, check) -> {
             if (arguments.length > 1 && !arguments[1].startsWith("--") && !name.matches(arguments[1])) {
                 return;
             }
-            long began = System.nanoTime();
-            String error = failureOf(runner, check);
-            System.out.printf("{\"name\": \"%s\", \"error\": %s, \"seconds\": %.2f}%n",
-                    name, error == null ? "null" : quoted(error), (System.nanoTime() - began) / 1e9);
+            reports.add(reporters.submit(() -> report(name, runner, check)));
         });
+        reporters.shutdown();
+        for (Future<?> report : reports) {
+            report.get();
+        }
         System.out.flush();
         System.exit(0);
+    }
+
+    private static void report(String name, ExecutorService runner, Check check) {
+        long began = System.nanoTime();
+        String error = failureOf(runner, check);
+        System.out.println(String.format("{\"name\": \"%s\", \"error\": %s, \"seconds\": %.2f}",
+                name, error == null ? "null" : quoted(error), (System.nanoTime() - began) / 1e9));
     }
 
     private static String failureOf(ExecutorService runner, Check check) {
