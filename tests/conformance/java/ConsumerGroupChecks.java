@@ -135,7 +135,10 @@ final class ConsumerGroupChecks {
                 }
                 Kit.eventually("every record at one member", () -> total(all) >= 600);
                 Kit.same(600, total(all));
-                Kit.same(4, first.revoked.get());
+                // One after the other they may be given their shares; the range assignor then goes by their ids anew.
+                int most = assignor.equals("range") ? 5 : 4;
+                int revoked = first.revoked.get();
+                Kit.check(revoked >= 4 && revoked <= most, "the first gave back " + revoked);
             }
             Kit.eventually("the first having everything again", () -> first.assignment.size() == 6);
         }
