@@ -111,12 +111,14 @@ def test_nobody_else_notices(server: Server) -> None:
     limit(server, "greedy", producer_byte_rate=RATE)
     polite = Producer({"bootstrap.servers": server.bootstrap, "client.id": "polite", "linger.ms": 0})
     round_trips(polite, "polite", 50)
-    alone_s = round_trips(polite, "polite", 300)
+    before_s = round_trips(polite, "polite", 300)
     greedy = Greedy(server, "crowd")
     greedy.run(SETTLE_S)  # Its queue is full from now on, and it is muted most of the time.
     beside_s = round_trips(polite, "polite", 300)
     greedy.stop()
     assert greedy.throttled_ms > 0
+    # What else the machine does changes meanwhile.
+    alone_s = max(before_s, round_trips(polite, "polite", 300))
     assert beside_s <= 1.5 * alone_s + 0.001
 
 
