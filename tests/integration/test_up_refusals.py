@@ -82,6 +82,7 @@ def test_an_address_that_others_can_reach(data: Path) -> None:
         for address in ("0.0.0.0:9092", "[::]:9092", "example.org:9092"):
             line = refusal(data, code=2, **{option: address})
             assert f"{address.rpartition(':')[0].strip('[]')} can be reached from other machines" in line
+            assert option == "http" or f"--listener SASL_SSL://{address} " in line
     assert not data.exists()
 
 

@@ -188,9 +188,10 @@ def _check_oauth(oauth: OAuthOptions) -> None:
 def _refuse_open_door(listener: Listener) -> None:
     reached = f"listener {listener.name} at {listener.host} can be reached from other machines"
     if listener.protocol == "PLAINTEXT":
+        host = f"[{listener.host}]" if ":" in listener.host else listener.host
         raise InvalidRequest(
             f"{reached} and asks for no credentials. Listen on 127.0.0.1, or use SASL_SSL:"
-            f" --listener SASL_SSL://{listener.host}:{listener.port} --tls-cert FILE --tls-key FILE"
+            f" --listener SASL_SSL://{host}:{listener.port} --tls-cert FILE --tls-key FILE"
         )
     if listener.protocol == "SSL" and listener.tls is not None and listener.tls.client_auth != "required":
         raise InvalidRequest(
