@@ -34,11 +34,15 @@ from penstock.storage.wal import WalLocation, WalStore
 QUICK_S = 0.0015
 """For how long the event loop may wait for a disk, typically."""
 PROBE_EVERY_S = 0.5
-"""How often a disk that has been slow is tried on the event loop all the same."""
+"""How often a disk that has been slow is tried on the event loop all the same, if that is a small part of the time."""
+PROBE_SHARE = 20
+"""After a write it takes at least so many times as long until a slow disk is tried again."""
 _SMOOTHING = 0.05
 _COUNTED_MAX_S = 2 * QUICK_S
 """Of one write no more counts. A few in a hundred take ten times as long as others, on any disk, and say nothing of
 those that follow."""
+STUCK_S = 0.05
+"""One write that takes longer is enough: until the next probe nobody waits for such a disk."""
 _NO_ID = bytes(16)
 
 OnThread = Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]]
@@ -66,8 +70,8 @@ class RecordFirstCommitPath:
         self._write_s = 0.0 if inline else QUICK_S
         """How long a small write takes, about: of those on the event loop. On its thread one takes also as long as the
         thread then waits for the interpreter, which is more than what the disk takes where the loop is busy."""
-        self._probed_at = clock.monotonic()
-        """When a slow disk was tried last."""
+        self._probe_at = clock.monotonic() + PROBE_EVERY_S
+        """When a slow disk may be tried again."""
         self._failed = False
         """Whether there may be a record on the disk that is to be made void."""
 
@@ -160,10 +164,9 @@ class RecordFirstCommitPath:
 
     def _begin_probe(self) -> bool:
         """Try a slow disk again, if it is time to; whether it is. One more slow write ends it."""
-        now = self._clock.monotonic()
-        if now - self._probed_at < PROBE_EVERY_S:
+        if self._clock.monotonic() < self._probe_at:
             return False
-        self._probed_at, self._write_s = now, QUICK_S
+        self._write_s = QUICK_S
         return True
 
     def _append(self, body: memoryview) -> WalLocation:
@@ -171,10 +174,16 @@ class RecordFirstCommitPath:
         if not self._waits_for_disk:
             return self._wal.append((body,))
         began = self._clock.monotonic()
-        location = self._wal.append((body,))
-        took_s = min(self._clock.monotonic() - began, _COUNTED_MAX_S)
-        self._write_s += _SMOOTHING * (took_s - self._write_s)
-        return location
+        try:
+            return self._wal.append((body,))
+        finally:
+            ended = self._clock.monotonic()
+            took_s = ended - began
+            self._probe_at = ended + max(PROBE_EVERY_S, PROBE_SHARE * took_s)
+            if took_s > STUCK_S:
+                self._write_s = _COUNTED_MAX_S
+            else:
+                self._write_s += _SMOOTHING * (min(took_s, _COUNTED_MAX_S) - self._write_s)
 
     def _refer(self, body: memoryview) -> None:
         head = RecordHead(

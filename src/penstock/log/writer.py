@@ -202,11 +202,18 @@ class Writer:
         self.on_broken()
 
     def _start(self) -> None:
+        if self._abandoned or self.broken:
+            return
         self._scheduled = False
+        if self._task is not None:
+            return  # Whose end begins the next one.
         try:
             self._flush_what_waits()
         except Exception as bug:  # noqa: BLE001  # whatever it is, its flush is neither durable nor refused
             self._break(bug)
+
+    def _start_soon(self) -> None:
+        self._soon(self._start)
 
     def _flush_what_waits(self) -> None:
         while self._lines or self._passengers:
@@ -230,7 +237,7 @@ class Writer:
             if self._lines and self._lines.is_shared(self._clock.monotonic()):
                 # What others have sent meanwhile is to be in the next one.
                 self._scheduled = True
-                _next_turn(self._start)
+                _next_turn(self._start_soon)
                 return
 
     def _flush_now(self, flush: Flush) -> bool:

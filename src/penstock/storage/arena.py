@@ -131,7 +131,9 @@ class Arena:
             chunk = self._chunks.popleft()
             was_let = bool(chunk.tenants)
             if was_let:
-                tenants, chunk.tenants = chunk.tenants, []
+                # Emptied in place: who has reserved a piece adds its tenants to this list when they are known.
+                tenants = chunk.tenants.copy()
+                chunk.tenants.clear()
                 if self._on_recycle is not None:
                     self._on_recycle(tenants)
                 del tenants

@@ -475,7 +475,7 @@ async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
         return await through_thread(work)
 
     def slow() -> None:
-        world.clock.time_ms += 100
+        world.clock.time_ms += 20
 
     world.path._on_thread = counting
     for sequence in range(0, 20, 2):
@@ -501,6 +501,21 @@ async def test_a_slow_disk_is_not_waited_for_in_line(tmp_path: Path) -> None:
     for sequence in range(48, 58, 2):
         await world.append(sequence)
     assert len(on_thread) == waited + 1
+
+    def stuck() -> None:
+        world.clock.time_ms += 200
+
+    world.after_write = stuck
+    await world.append(58)
+    world.after_write = lambda: None
+    await world.append(60)
+    assert len(on_thread) == waited + 2, "one such write is enough"
+    world.clock.time_ms += 1_000
+    await world.append(62)
+    assert len(on_thread) == waited + 3, "a disk that takes long is tried seldom"
+    world.clock.time_ms += 4_000
+    await world.append(64)
+    assert len(on_thread) == waited + 3
     await world.path.store_rows()
     world.wal.close()
 

@@ -134,3 +134,18 @@ def test_dropping_gives_back_what_nobody_looks_at() -> None:
     again, _ = held.reserve(10)
     again[:] = b"0123456789"
     assert bytes(kept) == b"still mine"
+
+
+def test_a_tenant_that_moves_in_after_the_memory_was_given_back_is_told_too() -> None:
+    """A flush knows its tenants when it is written, and memory may be given back meanwhile."""
+    told: list[object] = []
+    held = arena(on_recycle=told.extend)
+    view, chunk = held.reserve(10)
+    tenants = chunk.tenants
+    tenants.append("known")
+    held.drop()
+    tenants.append("written since")
+    del view
+    held.drop()
+    assert told == ["known", "written since"]
+    assert held.size_bytes == 0
