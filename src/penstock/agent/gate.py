@@ -249,16 +249,13 @@ class Gate:
         assert login.exchange is not None
         guess = login.exchange.guess(token)
         if guess is None:
-            return await login.exchange.step(token)
+            return await self._prove(login, login.exchange, token)
         login.subject = guess.subject
         turn, outcome = await self._guesses.turn(connection.host, guess), Outcome.FAILED
         try:
             login.looked_s = self._clock.monotonic()
-            step = await login.exchange.step(token)
+            step = await self._prove(login, login.exchange, token)
             if step.identity is not None:
-                _check_same(login, step.identity)
-                if not self._tenancy.is_open(step.identity.cluster_id):
-                    raise Denied(GONE)
                 outcome = Outcome.PROVEN
             return step
         except PlatformError as problem:
@@ -267,6 +264,14 @@ class Gate:
             raise
         finally:
             self._guesses.end(turn, outcome)
+
+    async def _prove(self, login: Login, exchange: Exchange, token: bytes) -> Step:
+        step = await exchange.step(token)
+        if step.identity is not None:
+            _check_same(login, step.identity)
+            if not self._tenancy.is_open(step.identity.cluster_id):
+                raise Denied(GONE)
+        return step
 
     def _told(self, login: Login, denied: Denied) -> str:
         if isinstance(denied, InvalidCredentials):
