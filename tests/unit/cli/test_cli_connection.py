@@ -162,6 +162,12 @@ def test_what_may_pass_is_tried_again_until_the_deadline() -> None:
         (44, "too many", "topic 't': too many"),
         (-1, None, "topic 't': the broker answered UNKNOWN_SERVER_ERROR"),
         (9999, None, "topic 't': the broker answered error 9999"),
+        (
+            ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
+            "Cluster authorization failed.",
+            "topic 't': you are not allowed to do this on the cluster",
+        ),
+        (ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "That is for others.", "topic 't': That is for others."),
     ],
 )
 def test_error_codes_become_sentences(code: int, detail: str | None, sentence: str) -> None:

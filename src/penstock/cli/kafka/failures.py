@@ -75,7 +75,7 @@ class BrokerError(PlatformError):
         self.code, self.about, self.detail = code, about, detail
         # Our sentence names the cure where we know one; otherwise what the broker said is the best there is.
         sentence = _SENTENCES.get(code) or detail or f"the broker answered {code_name(code)}"
-        if detail and code in _BROKER_KNOWS_BETTER:
+        if detail and code in _BROKER_KNOWS_BETTER and detail != _SAYS_NO_MORE.get(code):
             sentence = detail
         super().__init__(f"{about}: {sentence}" if about else sentence)
 
@@ -86,8 +86,16 @@ class BrokerError(PlatformError):
 
 
 _BROKER_KNOWS_BETTER = frozenset(
-    {ErrorCode.INVALID_PARTITIONS, ErrorCode.INVALID_CONFIG, ErrorCode.POLICY_VIOLATION, ErrorCode.INVALID_RECORD}
+    {
+        ErrorCode.INVALID_PARTITIONS,
+        ErrorCode.INVALID_CONFIG,
+        ErrorCode.POLICY_VIOLATION,
+        ErrorCode.INVALID_RECORD,
+        ErrorCode.CLUSTER_AUTHORIZATION_FAILED,
+    }
 )
+_SAYS_NO_MORE: Mapping[int, str] = {ErrorCode.CLUSTER_AUTHORIZATION_FAILED: "Cluster authorization failed."}
+"""What brokers say where there is nothing to be said beside the code."""
 
 
 def check(code: int, about: str, detail: str | None = None) -> None:
