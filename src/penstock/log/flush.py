@@ -191,6 +191,12 @@ class Flush:
         return len(self.body) > 0
 
     @property
+    def can_do_without_object(self) -> bool:
+        """Whether the database alone can make it true when the log takes no object, as where that is full. It has room
+        that the log leaves to it, and what makes room in the log may need just this change."""
+        return not self.shares and bool(self.passengers)
+
+    @property
     def change(self) -> Change | None:
         """Everything passengers want to be written."""
         if not self.passengers:

@@ -26,7 +26,7 @@ from penstock.base.errors import PlatformError, Unavailable
 from penstock.keys.model import Lock
 from penstock.log.answers import CROWDED_OUT, Appended, Settles, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
-from penstock.log.commit_path import CommitPath, Outdated
+from penstock.log.commit_path import Change, CommitPath, Outdated
 from penstock.log.commits import (
     CONTROL,
     Commit,
@@ -252,9 +252,9 @@ class Writer:
         try:
             commit = self._commit_path.commit_now(flush.stored, entries, bases, change)
         except Unavailable:
-            if flush.shares or change is None:
+            if not flush.can_do_without_object:
                 raise
-            return False  # As `_flush` does.
+            return False
         if commit is None:
             return False
         self._succeed(flush, commit)
@@ -313,24 +313,23 @@ class Writer:
     async def _flush(self, flush: Flush) -> None:
         change = flush.change
         if flush.has_object:
-            entries, bases = entries_of(flush.shares, flush.seals)
             try:
-                if flush.seals is None:
-                    commit = await self._commit_path.commit(flush.stored, entries, bases, change)
-                else:
-                    commit = await self._commit_path.commit(flush.stored, entries, bases, change, flush.body)
+                commit = await self._commit(flush, change)
             except Unavailable:
-                if flush.shares or change is None:
+                if not flush.can_do_without_object:
                     raise
-                # Nothing happened, as where the log is full. The database has room that the log leaves to it, for
-                # what makes room may need just this.
-                await self._commit_path.change(change)
-                self._land(flush)
             else:
                 self._succeed(flush, commit)
-        elif change is not None:
+                return
+        if change is not None:
             await self._commit_path.change(change)
             self._land(flush)
+
+    async def _commit(self, flush: Flush, change: Change | None) -> Commit:
+        entries, bases = entries_of(flush.shares, flush.seals)
+        if flush.seals is None:
+            return await self._commit_path.commit(flush.stored, entries, bases, change)
+        return await self._commit_path.commit(flush.stored, entries, bases, change, flush.body)
 
     # ---- decide ----------------------------------------------------------------------------------------------
 
