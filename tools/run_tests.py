@@ -2,9 +2,9 @@
 
 Each piece is a pytest process of its own, so that one which cannot even start takes nothing else with it. They wait in
 one queue, the longest first; whatever fits beside what is running is begun, so that all cores have work until the end.
-What counts memory and time, or takes all there is of either, is left alone. Progress is printed meanwhile. After
-everything has run come the end of the output of what failed (the whole is in a log that is kept), one line per piece,
-and what was left out for lack of a toolchain. A file below tests/ that no piece names is run as well.
+Pieces that mostly wait share a core. Progress is printed meanwhile. After everything has run come the end of the output
+of what failed (the whole is in a log that is kept), one line per piece, and what was left out for lack of a toolchain.
+A file below tests/ that no piece names is run as well, alone, as nobody knows what it does to others.
 """
 
 from __future__ import annotations
@@ -53,24 +53,25 @@ class Piece:
 
 ALONE = float(CORES)
 PIECES = (
-    Piece("ablations", ("simulation/test_sim_ablations.py",), 130),
-    Piece("simulated transactions", ("simulation/test_sim_transactions.py", "simulation/test_sim_l*.py"), 110),
-    Piece("simulated logs", ("simulation/test_sim_s*.py", "simulation/test_sim_trim.py"), 100),
-    Piece("simulation", ("simulation",), 90),
-    Piece("unit, log", ("unit/log",), 90),
-    Piece("unit", ("unit",), 50),
-    Piece("without the twin", ("unit/log/test_writer*.py", "unit/agent/test_dispatch.py"), 15, is_pure=True),
+    Piece("ablations", ("simulation/test_sim_ablations.py",), 60),
+    Piece("simulated transactions", ("simulation/test_sim_transactions.py", "simulation/test_sim_l*.py"), 125),
+    Piece("simulated logs", ("simulation/test_sim_s*.py", "simulation/test_sim_trim.py"), 90),
+    Piece("simulation", ("simulation",), 175),
+    Piece("unit, log", ("unit/log",), 65),
+    Piece("unit", ("unit",), 60),
+    Piece("without the twin", ("unit/log/test_writer*.py", "unit/agent/test_dispatch.py"), 10, is_pure=True),
     Piece("contract", ("contract",), 110),
-    Piece("comparison", ("comparison",), 150, is_java=True),
-    Piece("integration", ("integration",), 180),
-    Piece("ecosystem", ("ecosystem",), 150, is_java=True),
-    Piece("wire", ("conformance/test_wire*.py",), 130),
-    Piece("restarts", ("conformance/test_client_restarts.py",), 90, is_java=True),
-    Piece("clients", ("conformance/test_client*.py",), 190, is_java=True),
-    Piece("tools", ("conformance/test_kafka_tools.py",), 100, is_java=True),
-    Piece("conformance", ("conformance",), 240, is_java=True),
-    Piece("crash", ("crash",), 268, cores=ALONE),
-    Piece("fuzz", ("fuzz",), 58, cores=ALONE),
+    Piece("comparison", ("comparison",), 170, is_java=True),
+    Piece("integration", ("integration",), 230),
+    Piece("ecosystem", ("ecosystem",), 130, is_java=True),
+    Piece("wire", ("conformance/test_wire*.py",), 150, cores=0.5),
+    Piece("restarts", ("conformance/test_client_restarts.py",), 100, cores=0.5, is_java=True),
+    Piece("clients", ("conformance/test_client*.py",), 180, cores=0.5, is_java=True),
+    Piece("tools", ("conformance/test_kafka_tools.py",), 20, is_java=True),
+    Piece("conformance", ("conformance",), 240, cores=0.5, is_java=True),
+    Piece("crashes, exactly once", ("crash/test_exactly_once.py",), 140),
+    Piece("crash", ("crash",), 145),
+    Piece("fuzz", ("fuzz",), 55),
 )
 QUICK = (Piece("unit, log", ("unit/log",), 60), Piece("unit", ("unit",), 30))
 REPORT_EVERY_S = 10
