@@ -72,13 +72,28 @@ class GuardedWrites:
                 raise Unavailable("the transaction did not happen") from error
             return None
         except leases.SlotsLost as lost:
-            self._lose(lost)
+            self.lose(lost)
             raise
 
-    def _lose(self, lost: leases.SlotsLost) -> None:
+    def lose(self, lost: leases.SlotsLost) -> None:
         """From now on whoever asks for something of these slots is sent to its new coordinator."""
         for slot in lost.slots:
             self._epochs.pop(slot, None)
+
+    def part(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> Callable[[], Script[T]]:
+        """The same as a part of somebody else's transaction, who finds out what became of that. Raises `SlotsLost`.
+
+        It has no number, so that it may be under way beside a transaction that has one.
+        """
+        slots = sorted({slot_of(key) for key in keys})
+
+        def script() -> Script[T]:
+            # That may be a while after others have prolonged the lease.
+            expires_ms = self._holder.expires_ms(self._clock.now_ms())
+            yield from leases.guard(slots, self._epochs, write_number=None, expires_ms=expires_ms, whose=self._whose)
+            return (yield from changes())
+
+        return script
 
     async def _happened(self, slots: Sequence[int], number: int) -> bool:
         attempt = 0

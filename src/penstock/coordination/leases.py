@@ -87,16 +87,19 @@ def guard(
     slots: Iterable[int],
     epochs: Mapping[int, int],
     *,
-    write_number: int,
+    write_number: int | None,
     expires_ms: int | None,
     whose: int = SHARED_SLOTS,
 ) -> Script[None]:
-    """The first steps of a coordinator's transaction. Raises `SlotsLost` when some are not ours any more."""
+    """The first steps of a coordinator's transaction. Raises `SlotsLost` when some are not ours any more.
+
+    Without a number, the last write that has one can be asked for all the same.
+    """
     for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
         marks = ", ".join(f"${number}" for number in range(5, 5 + len(wanted)))
         rows = yield (
-            "UPDATE lease SET write_number = $1, expires_ms = $2 WHERE cluster_id = $3 AND epoch = $4"
-            f" AND slot IN ({marks}) RETURNING slot",
+            "UPDATE lease SET write_number = COALESCE($1, write_number), expires_ms = $2"
+            f" WHERE cluster_id = $3 AND epoch = $4 AND slot IN ({marks}) RETURNING slot",
             (write_number, expires_ms, whose, epoch, *wanted),
         )
         if len(rows) != len(wanted):

@@ -1,10 +1,11 @@
 """What one flush of the writer consists of: shares of partitions, and passengers.
 
 A *passenger* is a change of something else that must become durable in one transaction with the flush, and in order
-with it: the state of a transaction and the markers that end it. It decides when the flush is put together, on what is
-durable by then and on the batches that are in the flush already. Since the writer has one flush under way at a time,
-there is nothing else it could depend on. A flush may consist of passengers alone; without markers it needs no object,
-but it may be given one: where the object alone makes a commit, that is quicker than the database.
+with it: the state of a transaction and the markers that end it, or letters for a share group's dead letter queue and
+the note that they were written. It decides when the flush is put together, on what is durable by then and on the
+batches that are in the flush already. Since the writer has one flush under way at a time, there is nothing else it
+could depend on. A flush may consist of passengers alone; without batches of theirs it needs no object, but it may be
+given one: where the object alone makes a commit, that is quicker than the database.
 
 Where several agents commit, what is durable by then may be more than is known here. So a passenger names the producers
 whose batches its decision rests on; if there are more of those, nothing of the flush happens and all of it is decided
@@ -137,14 +138,17 @@ class TransactionGuard(Protocol):
         """Producers have durable batches of transactions in a partition. Their transactions may be open or ended."""
 
 
-class _Nobody:
-    """Whom to tell about a marker."""
+class Brought:
+    """Whom to tell about a batch that a passenger brings. If the flush is decided again, the passenger brings another.
+
+    Most want to know nothing: they hear of the whole flush.
+    """
 
     def settle(self, position: int, result: Appended) -> None:
         """Nobody waits."""
 
 
-_NOBODY = _Nobody()
+_NOBODY = Brought()
 _NOTHING = memoryview(b"")
 
 
@@ -241,24 +245,28 @@ class Flush:
             if share.transactional is not None and producer_id in share.transactional:
                 yield share.partition
 
+    def append(self, partition: Partition, batch: Accepted, ticket: Brought = _NOBODY) -> Share:
+        """Append a batch that a passenger brings, behind what the flush has for the partition: to which share."""
+        if self.by_partition is None:
+            self.by_partition = {share.partition: share for share in self.shares}
+        share = self.by_partition.get(partition)
+        if share is None:
+            share = self.by_partition[partition] = Share(partition, partition.next_offset, partition.next_offset)
+            self.shares.append(share)
+        share.appended.append((batch, ticket, 0, share.next_offset))
+        share.next_offset += batch.offset_count
+        share.byte_length += len(batch.data)
+        return share
+
     def end_transaction(
         self, partitions: Iterable[Partition], *, producer_id: int, epoch: int, commit: bool, coordinator_epoch: int
     ) -> None:
         """Append the marker that ends a producer's transaction in partitions, behind what the flush has of it."""
-        if self.by_partition is None:
-            self.by_partition = {share.partition: share for share in self.shares}
         batch = marker(
             producer_id=producer_id, epoch=epoch, commit=commit, coordinator_epoch=coordinator_epoch, now_ms=self.now_ms
         )
-        size = len(batch.data)
         for partition in partitions:
-            share = self.by_partition.get(partition)
-            if share is None:
-                share = self.by_partition[partition] = Share(partition, partition.next_offset, partition.next_offset)
-                self.shares.append(share)
-            share.appended.append((batch, _NOBODY, 0, share.next_offset))
-            share.next_offset += 1
-            share.byte_length += size
+            share = self.append(partition, batch)
             if share.transactional is None:
                 share.transactional = {}
             share.transactional[producer_id] = None

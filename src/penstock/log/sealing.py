@@ -19,7 +19,7 @@ from penstock.base.errors import CorruptData, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.keys.model import DataKey, Lock
 from penstock.log.answers import Appended
-from penstock.log.commits import SEAL_BYTES
+from penstock.log.commits import CONTROL, SEAL_BYTES
 from penstock.log.flush import Flush, Share
 from penstock.log.model import EntrySeal, Partition, Seal, Topic
 from penstock.log.seals import SALT_BYTES, BrokenSeal, RangeCipher, covering, stored_bytes
@@ -76,7 +76,14 @@ class Sealing:
         return len(shares) * SEAL_BYTES
 
     def seal(self, flush: Flush, front: int, end: int) -> None:
-        """Make the body that is stored of one that is laid out: with a front of that size, and up to that end."""
+        """Make the body that is stored of one that is laid out: with a front of that size, and up to that end.
+
+        Raises `Unavailable` if it has anything but markers of a cluster that is locked. Whoever appends asks before.
+        """
+        if self.locked:
+            for share in flush.shares:
+                if share.partition.topic.cluster_id in self.locked and _has_records(share):
+                    raise Unavailable(f"nothing can be sealed for {share.partition.topic.name} now")
         if not self._keys.is_on:
             return
         body, current = flush.body, self._keys.current
@@ -201,6 +208,10 @@ def read_span(
     except CorruptData as problem:
         raise BrokenSeal(str(problem)) from problem
     sealing.cipher(seal, partition).open_into(sealed, seal.skipped, target)
+
+
+def _has_records(share: Share) -> bool:
+    return any(not batch.flags & CONTROL for batch, *_ in share.appended)
 
 
 def locked_out(lock: Lock) -> Appended:

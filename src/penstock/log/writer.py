@@ -35,6 +35,7 @@ from penstock.log.commits import (
     wake,
 )
 from penstock.log.flush import (
+    Brought,
     Flush,
     Passenger,
     Share,
@@ -155,6 +156,15 @@ class Writer:
     def is_held_up(self) -> bool:
         """Whether the next flush has to wait for room in the log."""
         return self._has_no_room()
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether nothing that is given to it will ever be flushed."""
+        return self.broken or self._abandoned
+
+    def lock_of(self, cluster_id: int) -> Lock | None:
+        """Why a virtual cluster cannot be written to, if it is so."""
+        return self._locked.get(cluster_id)
 
     @property
     def has_company(self) -> bool:
@@ -364,7 +374,11 @@ class Writer:
         lay_out(body, shares)
         flush.body, flush.stored, flush.tenants = body, body, chunk.tenants
         if self._sealing is not None:
-            self._sealing.seal(flush, front, front + size)
+            try:
+                self._sealing.seal(flush, front, front + size)
+            except Unavailable as problem:
+                self._fail(flush, problem)
+                return Flush(flush.now_ms, [])
         return flush
 
     def _take(self, line: deque[Partition], flush: Flush, size: int, portion: Portion) -> int:
@@ -625,7 +639,7 @@ class Writer:
             self.pending_bytes -= share.byte_length
             again: list[Waiting] = []
             for batch, ticket, slot, _ in share.appended:
-                if not batch.flags & CONTROL:
+                if not isinstance(ticket, Brought):
                     again.append((batch, ticket, slot))
                     self.pending_bytes += len(batch.data)
             if again and not partition.pending:

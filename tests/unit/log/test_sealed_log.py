@@ -13,11 +13,12 @@ from fixtures.compaction_world import LogWorld
 from fixtures.key_services import FakeKeyService
 from fixtures.log_world import batches_in, topic_of
 
-from penstock.base.errors import Unavailable
+from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.keys.model import DataKey, KeysErased, Lock
 from penstock.log.batches import Accepted
 from penstock.log.commits import CommitEntry, ProducerBatch
+from penstock.log.flush import Flush
 from penstock.log.model import NO_TIMESTAMP, EntrySeal, Partition, ProducerState, SequenceBatch, Topic
 from penstock.log.sealing import Sealing, read_span
 from penstock.log.seals import BrokenSeal, RangeCipher, stored_bytes
@@ -370,6 +371,48 @@ async def test_without_its_keys_a_cluster_waits_and_nobody_else_does(house: Hous
     assert await marks_of(world, sealed) == expected(len(SIZES))
     (answer,) = await world.append((sealed, marked(SECRET, mark=len(SIZES))))
     assert answer.error is ErrorCode.NONE
+    assert house.holds(SECRET) == []
+
+
+class Careless:
+    """Brings a batch to a flush without asking whether its cluster may be written to; or the end of a transaction."""
+
+    def __init__(self, partition: Partition, accepted: Accepted | None) -> None:
+        self.partition, self.accepted = partition, accepted
+        self.problem: PlatformError | None = None
+
+    def board(self, flush: Flush) -> bool:
+        if self.accepted is None:
+            flush.end_transaction((self.partition,), producer_id=7, epoch=0, commit=False, coordinator_epoch=0)
+        else:
+            flush.append(self.partition, self.accepted)
+        flush.join(self)
+        return True
+
+    def landed(self) -> None:
+        """It is durable."""
+
+    def failed(self, problem: PlatformError) -> None:
+        self.problem = problem
+
+
+@pytest.mark.parametrize("lock", list(Lock))
+async def test_nothing_of_a_locked_cluster_is_stored_in_the_clear_whoever_brings_it(house: House, lock: Lock) -> None:
+    world = await begun(house)
+    sealed, plain = partition_in(world, SEALED), partition_in(world, PLAIN)
+    world.keys.locked[SEALED] = lock
+    del world.keys.current[SEALED]
+    careless, marker = Careless(sealed, marked(SECRET)), Careless(sealed, None)
+    world.writer.take_along(careless)
+    (answer,) = await world.append((plain, marked(OPEN)))
+    assert answer.error is ErrorCode.KAFKA_STORAGE_ERROR
+    assert isinstance(careless.problem, Unavailable)
+    assert world.writer.pending_bytes == 0
+    world.writer.take_along(marker)
+    assert [one.error for one in await world.append((plain, marked(OPEN, mark=len(SIZES))))] == [ErrorCode.NONE]
+    assert marker.problem is None
+    assert sealed.next_offset == len(SIZES) + 1
+    assert await marks_of(world, plain) == expected(len(SIZES) + 1)
     assert house.holds(SECRET) == []
 
 
