@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from fixtures.wire import ZERO_ID, Wire, batch, records_of
 
 from penstock.base.randomness import uuid_text
 from penstock.wire.api_keys import ApiKey
+from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_share_group_offsets as alter
 from penstock.wire.messages import delete_records, share_acknowledge, share_fetch
@@ -27,7 +29,7 @@ from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequ
 Connect = Callable[..., Wire]
 Said = dict[tuple[bytes, int], list[tuple[int, int, list[int]]]]
 GAP, ACCEPT, RELEASE, REJECT, RENEW = range(5)
-GROUP_CONFIG = 32
+BROKER_CONFIG, GROUP_CONFIG = 4, 32
 
 
 class Consumer:
@@ -137,19 +139,21 @@ def acquired(answer: Any) -> list[tuple[int, int, int]]:
 
 
 def set_group_config(wire: Wire, group: str, **values: str) -> None:
-    request = configs.IncrementalAlterConfigsRequest(
-        resources=[
-            configs.AlterConfigsResource(
-                resource_type=GROUP_CONFIG, resource_name=group,
-                configs=[
-                    configs.AlterableConfig(name=f"share.{name.replace('_', '.')}", config_operation=0, value=value)
-                    for name, value in values.items()
-                ],
-            )
-        ]
+    named = {f"share.{name.replace('_', '.')}": value for name, value in values.items()}
+    assert set_config(wire, GROUP_CONFIG, group, named) == 0
+
+
+def set_config(wire: Wire, kind: int, name: str, values: Mapping[str, str | None]) -> int:
+    """Set some, delete those without a value; the error code."""
+    resource = configs.AlterConfigsResource(
+        resource_type=kind, resource_name=name,
+        configs=[
+            configs.AlterableConfig(name=key, config_operation=int(value is None), value=value)
+            for key, value in values.items()
+        ],
     )  # fmt: skip
-    answer = wire.call(ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, request)
-    assert answer.responses[0].error_code == 0, answer.responses[0].error_message
+    request = configs.IncrementalAlterConfigsRequest(resources=[resource])
+    return int(wire.call(ApiKey.INCREMENTAL_ALTER_CONFIGS, 1, request).responses[0].error_code)
 
 
 @pytest.fixture
@@ -500,6 +504,159 @@ def test_suspects_are_delivered_in_ever_smaller_parts(
     assert consumer.take(said={here: [(0, 15, [RELEASE])]}) == [(0, 7, 4)]
     assert consumer.take(said={here: [(0, 7, [RELEASE])]}) == [(0, 0, 5)]
     assert consumer.take(said={here: [(0, 0, [RELEASE])]}) == [(1, 1, 5)], "0 was delivered often enough"
+
+
+# --- Dead letters ---------------------------------------------------------------------------------------------------
+
+REJECTED, EXHAUSTED = b"Offset rejected by client.", b"Offset delivery count exceeded the threshold."
+DLQ = "__dlq.errors."
+QUEUE_NAME, COPIES = "errors.deadletterqueue.topic.name", "errors.deadletterqueue.copy.record.enable"
+
+
+@pytest.fixture
+def queue(wire: Wire, group: str, fresh_name: Callable[..., str]) -> str:
+    """The group's dead letter queue."""
+    name = fresh_name("dlq.jobs")
+    wire.create_topic(name, partitions=2, configs={"errors.deadletterqueue.group.enable": "true"})
+    assert set_config(wire, GROUP_CONFIG, group, {QUEUE_NAME: name}) == 0
+    return name
+
+
+def letters(wire: Wire, queue: str, count: int, *, partition: int = 0) -> list[tuple[int, bytes, int]]:
+    """Offset, cause and delivery count of everything in a queue, once there is so much."""
+
+    def all_there() -> list[tuple[int, bytes, int]] | None:
+        told = [dict(record.headers) for record in wire.fetch_records(queue, partition=partition)]
+        found = [(one[f"{DLQ}offset"], one[f"{DLQ}message"], one[f"{DLQ}delivery.count"]) for one in told]
+        return [(int(offset), message, int(times)) for offset, message, times in found] if len(told) >= count else None
+
+    return eventually(all_there, what=f"{count} letters in {queue}")
+
+
+def test_what_is_rejected_is_told_of_in_the_dead_letter_queue(
+    wire: Wire, consumer: Consumer, group: str, topic: str, topic_id: bytes, queue: str
+) -> None:
+    fill(wire, topic, 10)
+    assert consumer.take((topic_id, 0)) == [(0, 9, 1)]
+    assert consumer.says(topic_id, (0, 4, [ACCEPT, REJECT, REJECT, GAP, RELEASE]), (5, 9, [ACCEPT])) == 0
+    assert letters(wire, queue, 2) == [(1, REJECTED, 1), (2, REJECTED, 1)]
+    eventually(lambda: offsets(wire, group, topic) == [(0, 4, 1)], what="what was given up being done with")
+    first, _ = wire.fetch_records(queue)
+    assert (first.key, first.value) == (None, None)
+    assert abs(first.timestamp - time.time() * 1000) < 60_000
+    assert first.headers == (
+        (f"{DLQ}topic", topic.encode()), (f"{DLQ}partition", b"0"), (f"{DLQ}offset", b"1"),
+        (f"{DLQ}group", group.encode()), (f"{DLQ}delivery.count", b"1"), (f"{DLQ}message", REJECTED),
+    )  # fmt: skip
+    # And said with a fetch.
+    assert consumer.take() == [(4, 4, 2)]
+    assert consumer.take(said={(topic_id, 0): [(4, 4, [REJECT])]}) == []
+    assert letters(wire, queue, 3)[2:] == [(4, REJECTED, 2)]
+
+
+def test_what_is_delivered_too_often_is_told_of_and_copied(
+    wire: Wire, consumer: Consumer, group: str, topic: str, topic_id: bytes, queue: str
+) -> None:
+    set_group_config(wire, group, delivery_count_limit="2")
+    assert set_config(wire, GROUP_CONFIG, group, {COPIES: "true"}) == 0
+    assert wire.produce(topic, batch(b"a", b"b", key=b"k", compression=Compression.ZSTD)).error_code == 0
+    assert wire.produce(topic, batch(b"c")).error_code == 0
+    assert consumer.take((topic_id, 0)) == [(0, 2, 1)]
+    assert consumer.says(topic_id, (0, 2, [RELEASE])) == 0
+    assert consumer.take() == [(0, 2, 2)]
+    assert consumer.fetch(epoch=-1).error_code == 0, "the session ends"
+    assert letters(wire, queue, 3) == [(number, EXHAUSTED, 2) for number in range(3)]
+    told = [(record.key, record.value) for record in wire.fetch_records(queue)]
+    assert told == [(b"k", b"a"), (b"k", b"b"), (None, b"c")]
+
+
+def test_a_partition_has_its_letters_in_one_partition_of_the_queue(
+    connect: Connect, wire: Wire, group: str, queue: str, fresh_name: Callable[..., str]
+) -> None:
+    topic = fresh_name("wide")
+    topic_id = wire.create_topic(topic, partitions=4)
+    consumer = Consumer(connect(), group)
+    consumer.join(topic)
+    for partition in range(4):
+        assert wire.produce(topic, batch(b"x"), partition=partition).error_code == 0
+        assert consumer.take((topic_id, partition)) == [(0, 0, 1)]
+        assert consumer.says(topic_id, (0, 0, [REJECT]), partition=partition) == 0
+    for partition in range(2):
+        assert letters(wire, queue, 2, partition=partition) == [(0, REJECTED, 1)] * 2
+        told = [dict(record.headers)[f"{DLQ}partition"] for record in wire.fetch_records(queue, partition=partition)]
+        assert sorted(told) == [b"%d" % partition, b"%d" % (partition + 2)]
+
+
+@pytest.mark.parametrize("what", ["missing", "not enabled", "named otherwise", "compacted"])
+def test_where_no_queue_will_have_them_records_are_given_up_all_the_same(
+    wire: Wire, consumer: Consumer, group: str, topic: str, topic_id: bytes, fresh_name: Callable[..., str], what: str
+) -> None:
+    name, enabled = fresh_name("jobs" if what == "named otherwise" else "dlq.jobs"), what != "not enabled"
+    settings = {"errors.deadletterqueue.group.enable": str(enabled).lower()}
+    if what == "compacted":
+        settings["cleanup.policy"] = "compact"  # Letters without copies have no keys.
+    if what != "missing":
+        wire.create_topic(name, configs=settings)
+    assert set_config(wire, GROUP_CONFIG, group, {QUEUE_NAME: name}) == 0
+    fill(wire, topic, 5)
+    assert consumer.take((topic_id, 0)) == [(0, 4, 1)]
+    assert consumer.says(topic_id, (0, 2, [REJECT]), (3, 3, [RELEASE])) == 0
+    eventually(lambda: offsets(wire, group, topic)[0][1] == 3, what="what was given up being done with")
+    assert consumer.take() == [(3, 3, 2)]
+    if what == "missing":
+        assert wire.metadata([name]).topics[0].error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    else:
+        assert wire.list_offset(name, -1).offset == 0
+
+
+def test_a_queue_is_created_where_that_is_wanted(
+    wire: Wire, consumer: Consumer, group: str, topic: str, topic_id: bytes, fresh_name: Callable[..., str]
+) -> None:
+    name, wanted = fresh_name("dlq.jobs"), "errors.deadletterqueue.auto.create.topics.enable"
+    assert set_config(wire, GROUP_CONFIG, group, {QUEUE_NAME: name}) == 0
+    fill(wire, topic, 1)
+    assert consumer.take((topic_id, 0)) == [(0, 0, 1)]
+    try:
+        assert set_config(wire, BROKER_CONFIG, "", {wanted: "true"}) == 0
+        assert consumer.says(topic_id, (0, 0, [REJECT])) == 0
+        eventually(lambda: wire.metadata([name]).topics[0].error_code == 0, what="the queue being created")
+    finally:
+        assert set_config(wire, BROKER_CONFIG, "", {wanted: None}) == 0
+    assert letters(wire, name, 1) == [(0, REJECTED, 1)]
+
+
+def test_a_group_that_is_deleted_has_told_of_what_it_gave_up_and_one_of_its_name_begins_anew(
+    connect: Connect, wire: Wire, consumer: Consumer, group: str, topic: str, topic_id: bytes, queue: str
+) -> None:
+    fill(wire, topic, 10)
+    assert consumer.take((topic_id, 0)) == [(0, 9, 1)]
+    assert consumer.says(topic_id, (0, 2, [REJECT]), (3, 3, [ACCEPT])) == 0
+    consumer.heartbeat(epoch=-1)
+    removed = wire.call(ApiKey.DELETE_GROUPS, 2, DeleteGroupsRequest(groups_names=[group]))
+    assert removed.results[0].error_code == 0
+    assert letters(wire, queue, 3) == [(number, REJECTED, 1) for number in range(3)]
+    again = Consumer(connect(), group)
+    again.join(topic)
+    assert again.take((topic_id, 0)) == [(0, 9, 1)]
+
+
+def test_what_is_refused_by_the_queue_keeps_nothing_else_from_it(
+    wire: Wire, consumer: Consumer, group: str, topic: str, topic_id: bytes, queue: str
+) -> None:
+    """A compacted queue has no room for letters without a key."""
+    assert set_config(wire, 2, queue, {"cleanup.policy": "compact"}) == 0
+    assert set_config(wire, GROUP_CONFIG, group, {COPIES: "true"}) == 0
+    assert wire.produce(topic, batch(b"a", b"b", key=b"k")).error_code == 0
+    assert wire.produce(topic, batch(b"c")).error_code == 0
+    assert wire.produce(topic, batch(b"d", key=b"k")).error_code == 0
+    assert consumer.take((topic_id, 0)) == [(0, 3, 1)]
+    assert consumer.says(topic_id, (0, 3, [REJECT])) == 0
+    assert letters(wire, queue, 3) == [(0, REJECTED, 1), (1, REJECTED, 1), (3, REJECTED, 1)]
+    eventually(lambda: offsets(wire, group, topic) == [(0, 4, 0)], what="everything being done with")
+
+
+def test_internal_topics_are_no_dead_letter_queues(wire: Wire, group: str) -> None:
+    assert set_config(wire, GROUP_CONFIG, group, {QUEUE_NAME: "__consumer_offsets"}) == ErrorCode.INVALID_CONFIG
 
 
 # --- Administration ------------------------------------------------------------------------------------------------

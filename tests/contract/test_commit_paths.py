@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,10 @@ from fixtures.log_world import append, batch, batches_in, registry_of, topic_of,
 from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
-from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
+from penstock.base.errors import Conflict, Fenced, OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
+from penstock.coordination.leases import Holder
+from penstock.coordination.timers import LoopAlarms
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
 from penstock.log.commit_path import CommitPath, EmbeddedCommitPath
 from penstock.log.commit_sql import CommitSql, PostgresCommitSql, take_over
@@ -29,6 +31,9 @@ from penstock.log.writer import Writer
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.postgres import PostgresDatabase
 from penstock.metadata.sqlite import SqliteDatabase
+from penstock.share import store as share_store
+from penstock.share.model import REJECTED, Deleted, Letters, Run, SharePartition, Stored
+from penstock.share.store import PartitionName, ShareJournal
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store as transaction_store
 from penstock.transactions.model import Transaction
@@ -816,6 +821,148 @@ async def test_a_restart_finds_open_transactions(world: World) -> None:
     again = await world.agent()
     assert [list(again.partitions[number].transactions) for number in PARTITIONS] == [[7], [], []]
     await world.check(agent, again)
+
+
+# ---- letters of share groups -----------------------------------------------------------------------------------
+
+NAME = PartitionName(1, "workers", b"t" * 16, 0)
+WAITING = SharePartition(start_offset=0, next_offset=3, runs=(Run(0, 2, REJECTED, 1, "", 0, (0, 2)),))
+TOLD = replace(WAITING, told=((0, 2),))
+DONE = SharePartition(start_offset=3, next_offset=3)
+
+
+async def with_letters_to_write(world: World, agent: Agent) -> ShareJournal:
+    """A journal of share groups, one of which has given up three records."""
+    journal = ShareJournal(
+        world.database, holder=Holder(name="agent"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
+    )
+    await journal.open()
+    await journal.write([(NAME.key, Stored(WAITING))])
+    return journal
+
+
+async def tell(journal: ShareJournal, agent: Agent, mark: int = 9) -> bool:
+    return await journal.tell(NAME.key, 0, Letters(agent.partitions[2], batch(3, mark=mark), [(0, 2)]))
+
+
+async def stored(world: World) -> SharePartition | None:
+    return await world.database.read(lambda: share_store.load(NAME))
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "never"])
+async def test_letters_and_the_note_of_them_happen_together(world: World, fault: str) -> None:
+    agent = await world.agent()
+    journal = await with_letters_to_write(world, agent)
+    agent.database.faults = [fault]
+    if fault != "after":
+        with pytest.raises(Unavailable):
+            await tell(journal, agent)
+        assert await stored(world) == WAITING
+        assert await world.log(2) == []
+    assert await tell(journal, agent)
+    assert await stored(world) == TOLD
+    assert await world.log(2) == [(0, 9)]
+    await journal.write([(NAME.key, Stored(replace(WAITING, next_offset=3)))])
+    assert await stored(world) == TOLD, "what members say meanwhile changes nothing of it"
+    await journal.write([(NAME.key, Stored(DONE, is_settled=True)), (NAME.key, Stored(DONE))])
+    assert await stored(world) == DONE
+    await world.check(agent)
+
+
+async def test_letters_follow_what_their_queue_gets_by_the_same_flush(world: World) -> None:
+    agent = await world.agent()
+    journal = await with_letters_to_write(world, agent)
+    (answer,), _ = await asyncio.gather(
+        append(agent.writer, (agent.partitions[2], batch(2, mark=1))), tell(journal, agent)
+    )
+    assert (answer.error, answer.base_offset) == (ErrorCode.NONE, 0)
+    assert await world.log(2) == [(0, 1), (2, 9)]
+    assert len(await world.commits()) == 1
+    await world.check(agent)
+
+
+async def test_a_coordinator_that_was_replaced_writes_no_letters_and_keeps_nobody_from_writing(world: World) -> None:
+    agent = await world.agent()
+    old = await with_letters_to_write(world, agent)
+    new = ShareJournal(
+        world.database, holder=Holder(name="new"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
+    )
+    assert list(await new.open()) == [(NAME.key, WAITING)]
+    (answer,), fenced = await asyncio.gather(
+        append(agent.writer, (agent.partitions[1], batch(1, mark=1))), tell(old, agent), return_exceptions=True
+    )
+    assert isinstance(fenced, Fenced)
+    assert answer.error is ErrorCode.NONE
+    assert (await world.log(1), await world.log(2)) == ([(0, 1)], [])
+    assert await tell(new, agent, mark=5)
+    assert await world.log(2) == [(0, 5)]
+    last = ShareJournal(
+        world.database, holder=Holder(name="last"), clock=SystemClock(), alarms=LoopAlarms(), writer=agent.writer
+    )
+    assert list(await last.open()) == [(NAME.key, TOLD)]
+    await world.check(agent)
+
+
+async def test_letters_do_not_hide_what_became_of_another_write(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = await world.agent()
+    journal = await with_letters_to_write(world, agent)
+    transaction = world.database.transaction
+
+    async def loses_the_answer(script, **options):
+        monkeypatch.setattr(world.database, "transaction", transaction)
+        await transaction(script, **options)
+        await tell(journal, agent)
+        raise OutcomeUnknown("the connection ended")
+
+    monkeypatch.setattr(world.database, "transaction", loses_the_answer)
+    await journal.write([(NAME.key, Stored(replace(WAITING, next_offset=3)))])
+    assert await stored(world) == TOLD
+
+
+async def test_letters_do_not_bring_a_group_back(world: World) -> None:
+    agent = await world.agent()
+    journal = await with_letters_to_write(world, agent)
+    await journal.write([(NAME.key, Deleted())])
+    assert await tell(journal, agent)
+    assert await stored(world) is None
+    await journal.write([(NAME.key, Stored(replace(WAITING, state_epoch=1)))])
+    assert await tell(journal, agent)
+    assert await stored(world) == replace(WAITING, state_epoch=1), "it was set elsewhere meanwhile"
+
+
+async def test_a_queue_that_is_gone_gets_nothing(world: World) -> None:
+    agent = await world.agent()
+    journal = await with_letters_to_write(world, agent)
+    agent.partitions[2].topic.deleted = True
+    with pytest.raises(Conflict):
+        await tell(journal, agent)
+    assert await stored(world) == WAITING
+    assert await world.commits() == []
+
+
+@shared_only
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_a_queue_that_another_agent_deleted_is_not_said_to_have_letters(world: World, is_alone: bool) -> None:
+    agent = await world.agent()
+    journal = await with_letters_to_write(world, agent)
+    await world.database.statement("DELETE FROM partition WHERE partition_id = 2")
+    if is_alone:
+        with pytest.raises(Conflict):
+            await tell(journal, agent)
+    else:
+        _, is_there = await asyncio.gather(
+            append(agent.writer, (agent.partitions[1], batch(1, mark=1))), tell(journal, agent)
+        )
+        assert not is_there
+    assert await world.log(2) == []
+
+
+async def test_letters_do_not_wait_for_a_log_that_has_stopped(world: World) -> None:
+    agent = await world.agent()
+    journal = await with_letters_to_write(world, agent)
+    agent.writer.abandon()
+    with pytest.raises(Unavailable):
+        await tell(journal, agent)
 
 
 def test_both_dialects_have_the_same_scripts() -> None:

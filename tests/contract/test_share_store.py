@@ -8,14 +8,24 @@ import pytest
 from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.clock import SystemClock
-from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
+from penstock.base.errors import CorruptData, Fenced, OutcomeUnknown, Unavailable
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store as groups_store
 from penstock.groups.model import GroupDeleted
 from penstock.groups.store import GroupJournal
 from penstock.share import store
-from penstock.share.model import ACKNOWLEDGED, ACQUIRED, ARCHIVED, AVAILABLE, Deleted, Run, SharePartition, Stored
+from penstock.share.model import (
+    ACKNOWLEDGED,
+    ACQUIRED,
+    ARCHIVED,
+    AVAILABLE,
+    REJECTED,
+    Deleted,
+    Run,
+    SharePartition,
+    Stored,
+)
 from penstock.share.store import PartitionName, ShareJournal, Summary
 
 TOPIC, OTHER = bytes(range(16)), b"\xff" * 16
@@ -88,6 +98,21 @@ async def test_what_a_deleted_group_did_goes_with_it(database) -> None:
     await database.transaction(lambda: groups_store.write(changes))
     assert await one.load(HERE.key) is None
     assert await one.load(THERE.key) == READ_BACK
+
+
+async def test_a_partition_that_cannot_be_read_stops_no_start(database) -> None:
+    one = await opened(database)
+    given_up = replace(READ_BACK, runs=tuple(run._replace(state=REJECTED) for run in READ_BACK.runs))
+    await one.write([(name.key, Stored(given_up)) for name in (HERE, THERE)])
+    await database.transaction(lambda: spoil(HERE))
+    again = journal(database)
+    assert list(await again.open()) == [(THERE.key, given_up)]
+    with pytest.raises(CorruptData):
+        await again.load(HERE.key)
+
+
+def spoil(name: PartitionName):
+    yield "UPDATE share_partition SET state = $1 WHERE group_id = $2", (b"?", name.group_id)
 
 
 async def test_a_stale_holder_changes_nothing(database) -> None:

@@ -1,4 +1,5 @@
-"""`kill -9` while a share group works: nothing accepted comes again, everything else does.
+"""`kill -9` while a share group works: nothing accepted comes again, everything else does, and the dead letter queue is
+told once of each record that was given up.
 
 Members speak the wire protocol themselves, so that it is known what was answered and what was only sent.
 """
@@ -27,11 +28,13 @@ from penstock.wire.messages.share_fetch import (
     ShareFetchRequest,
 )
 from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
+from penstock.wire.records import Record
 
 CRASHES = int(os.environ.get("PENSTOCK_CRASHES", "10")) // 2
 MEMBERS, RECORDS, LIMIT = 3, 4_000, 10
-GROUP, TOPIC = "workers", "jobs"
-ACCEPT, RELEASE = 1, 2
+GROUP, TOPIC, QUEUE = "workers", "jobs", "dlq.jobs"
+ACCEPT, RELEASE, REJECT = 1, 2, 3
+ENDS = (ACCEPT, REJECT)
 
 
 @pytest.fixture
@@ -41,7 +44,11 @@ def server(tmp_path: Path) -> Iterator[Server]:
     one.start()
     with Wire(one.bootstrap) as wire:
         wire.create_topic(TOPIC)
-        values = {"share.auto.offset.reset": "earliest", "share.delivery.count.limit": str(LIMIT)}
+        wire.create_topic(QUEUE, configs={"errors.deadletterqueue.group.enable": "true"})
+        values = {
+            "share.auto.offset.reset": "earliest", "share.delivery.count.limit": str(LIMIT),
+            "errors.deadletterqueue.topic.name": QUEUE, "errors.deadletterqueue.copy.record.enable": "true",
+        }  # fmt: skip
         resource = configs.AlterConfigsResource(
             resource_type=32, resource_name=GROUP,
             configs=[configs.AlterableConfig(name=key, config_operation=0, value=text) for key, text in values.items()],
@@ -53,15 +60,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 class Members:
-    """Threads that take, accept and release; what they know is shared."""
+    """Threads that take, accept, reject and release; what they know is shared."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.stop = threading.Event()
-        self.accepted: set[int] = set()
-        """Accepted, and told so."""
-        self.maybe: set[int] = set()
-        """Acceptance was sent, and nothing heard of it."""
+        self.ended: dict[int, int] = {}
+        """Accepted or rejected, and told so."""
+        self.maybe: dict[int, set[int]] = {kind: set() for kind in ENDS}
+        """The same was sent, whatever was heard of it."""
         self.deliveries: Counter[int] = Counter()
         self.faults: list[str] = []
         self._lock = threading.Lock()
@@ -69,9 +76,9 @@ class Members:
 
     @property
     def reached(self) -> int:
-        """How many records were accepted, as far as anybody can tell."""
+        """How many records are done with, as far as anybody can tell."""
         with self._lock:
-            return len(self.accepted | self.maybe)
+            return len(self.maybe[ACCEPT] | self.maybe[REJECT])
 
     def start(self) -> None:
         for thread in self._threads:
@@ -101,9 +108,10 @@ class Members:
         held: list[int] = []
         epoch = 0
         while not self.stop.is_set() or held:
-            said = {offset: ACCEPT if chance.random() < 0.8 else RELEASE for offset in held}
+            said = {offset: chance.choices((ACCEPT, REJECT, RELEASE), (0.6, 0.2, 0.2))[0] for offset in held}
             with self._lock:
-                self.maybe |= {offset for offset, kind in said.items() if kind == ACCEPT}
+                for kind in ENDS:
+                    self.maybe[kind] |= {offset for offset, one in said.items() if one == kind}
             answer = wire.call(ApiKey.SHARE_FETCH, 2, self._request(member_id, topic_id, epoch, said))
             assert answer.error_code == 0
             epoch += 1
@@ -128,18 +136,18 @@ class Members:
             for topic in answer.responses:  # type: ignore[attr-defined]
                 for partition in topic.partitions:
                     if partition.acknowledge_error_code == 0:
-                        self.accepted |= {offset for offset, kind in said.items() if kind == ACCEPT}
+                        self.ended |= {offset: kind for offset, kind in said.items() if kind in ENDS}
                     for taken in partition.acquired_records:
                         offsets = range(taken.first_offset, taken.last_offset + 1)
-                        again = self.accepted.intersection(offsets)
+                        again = self.ended.keys() & set(offsets)
                         if again:
-                            self.faults.append(f"accepted, and delivered again: {sorted(again)}")
+                            self.faults.append(f"done with, and delivered again: {sorted(again)}")
                         self.deliveries.update(offsets)
                         held += offsets
         return held
 
 
-def test_nothing_accepted_comes_again_and_nothing_is_lost(server: Server) -> None:
+def test_nothing_comes_again_nothing_is_lost_and_every_dead_letter_is_written_once(server: Server) -> None:
     members = Members(server)
     members.start()
     try:
@@ -148,6 +156,38 @@ def test_nothing_accepted_comes_again_and_nothing_is_lost(server: Server) -> Non
         members.finish()
     assert members.faults == []
     assert end == RECORDS // CRASHES // 20 * 20 * CRASHES
+    check_letters(server, members)
+
+
+def check_letters(server: Server, members: Members) -> None:
+    """Every record that was given up is told of once, with its value, and no other."""
+    tried_out = {offset for offset, times in members.deliveries.items() if times >= LIMIT}
+    accepted = {offset for offset, kind in members.ended.items() if kind == ACCEPT}
+    rejected = {offset for offset, kind in members.ended.items() if kind == REJECT}
+    with Wire(server.bootstrap) as wire:
+        values = {record.offset: record.value for record in everything(wire, TOPIC)}
+
+        def told() -> list[tuple[int, bytes | None]] | None:
+            found = [
+                (int(dict(one.headers)["__dlq.errors.offset"] or b""), one.value) for one in everything(wire, QUEUE)
+            ]
+            return found if rejected <= {offset for offset, _ in found} else None
+
+        letters = eventually(told, what="a letter of everything that was rejected", within_s=60)
+    assert letters == [(offset, values[offset]) for offset, _ in letters]
+    offsets = [offset for offset, _ in letters]
+    assert len(offsets) == len(set(offsets)), "told of twice"
+    assert not accepted.intersection(offsets)
+    assert members.maybe[REJECT] | tried_out >= set(offsets)
+
+
+def everything(wire: Wire, topic: str) -> list[Record]:
+    """All records of a topic of one partition."""
+    found: list[Record] = []
+    end = wire.list_offset(topic, -1).offset
+    while len(found) < end:
+        found += wire.fetch_records(topic, len(found))
+    return found
 
 
 def work_through_crashes(server: Server, members: Members) -> int:
@@ -166,8 +206,8 @@ def work_through_crashes(server: Server, members: Members) -> int:
         end = wire.list_offset(TOPIC, -1).offset
 
     def done() -> bool:
-        finished = members.accepted | members.maybe | {o for o, times in members.deliveries.items() if times >= LIMIT}
-        return finished >= set(range(end))
+        tried_out = {offset for offset, times in members.deliveries.items() if times >= LIMIT}
+        return members.maybe[ACCEPT] | members.maybe[REJECT] | tried_out >= set(range(end))
 
     eventually(done, what="every record to be done with", within_s=60)
     return int(end)

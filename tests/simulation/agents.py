@@ -77,6 +77,7 @@ from penstock.log.upkeep.wal_compaction import WalCompaction
 from penstock.log.upkeep.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
 from penstock.metadata.inline import InlineDatabase
+from penstock.share.dead_letters import DeadLetters
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.handlers import ShareHandlers
 from penstock.share.service import SharePartitions
@@ -328,9 +329,17 @@ class SimAgent:
         self.share_partitions = SharePartitions(
             database=around.database, reader=self.reader, aborted=StoredAborted(around.database),
             configs=self.share_configs, offset_for_timestamp=self.timestamps.offset_for_timestamp,
-            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms,
+            holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms, writer=self.writer,
+        )  # fmt: skip
+        self.dead_letters = DeadLetters(
+            partitions=self.share_partitions, topics=self.topics, configs=self.share_configs, reader=self.reader,
+            writer=self.writer, clock=around.clock, alarms=around.alarms,
         )  # fmt: skip
         await self.share_partitions.open()
+        known = self.share_partitions._runner.states()
+        self.found_letters = any(partition is not None and partition.told for _, partition in known)
+        """Whether the one before died when letters were written, and what they are about was not archived yet."""
+        self.groups.before_deletion = self.share_partitions.settle_group
         self.groups.on_deleted = self.share_partitions.forget_group
 
     def _share_handlers(self) -> ShareHandlers:

@@ -183,6 +183,7 @@ class Said:
 
     offset: int
     accepts: bool
+    rejects: bool = False
     invoked_at: float
     answered_at: float = float("inf")
     outcome: Outcome = Outcome.UNKNOWN

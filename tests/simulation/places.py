@@ -175,6 +175,8 @@ class Place:
             return False
         problem = task.exception()
         if problem is None:
+            if agent.found_letters:
+                world.marks.reach("died between a letter and its record")
             return True
         if not isinstance(problem, PlatformError) or isinstance(problem, CorruptData) or faults == NONE:
             raise problem

@@ -16,7 +16,7 @@ from penstock.wire.messages import incremental_alter_configs as configs
 from penstock.wire.messages import share_fetch
 from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
 
-ACCEPT, RELEASE = 1, 2
+ACCEPT, RELEASE, REJECT = 1, 2, 3
 GROUP = 32
 
 
@@ -29,13 +29,15 @@ class ShareConsumer(Client):
         self.epoch = 0
         self.held: list[Delivery] = []
 
-    async def configure(self, **values: str) -> bool | None:
+    async def configure(self, *, queue: str | None = None, **values: str) -> bool | None:
         """Set the group's configuration; None if nobody knows whether that happened."""
+        named = {f"share.{name.replace('_', '.')}": value for name, value in values.items()}
+        if queue is not None:
+            named |= {"errors.deadletterqueue.topic.name": queue, "errors.deadletterqueue.copy.record.enable": "true"}
         resource = configs.AlterConfigsResource(
             resource_type=GROUP, resource_name=self.group_id,
             configs=[
-                configs.AlterableConfig(name=f"share.{name.replace('_', '.')}", config_operation=0, value=value)
-                for name, value in values.items()
+                configs.AlterableConfig(name=name, config_operation=0, value=text) for name, text in named.items()
             ],
         )  # fmt: skip
         answer = await self.call(
@@ -51,11 +53,11 @@ class ShareConsumer(Client):
         answer = await self.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, request)
         return True if answer.error_code == 0 else None
 
-    async def work(self, stop: asyncio.Event) -> None:
+    async def work(self, stop: asyncio.Event, *, rejects: float = 0.0) -> None:
         """Take and say until told to stop."""
         while not stop.is_set():
             try:
-                await self.round(accepts=0.7, keeps=0.2)
+                await self.round(accepts=0.7, keeps=0.2, rejects=rejects)
             except ConnectionLost:
                 self.forget()
             await asyncio.sleep(self.world.workload.uniform(0, 0.05))
@@ -78,13 +80,20 @@ class ShareConsumer(Client):
             delivery.ended_at = min(delivery.ended_at, self.now())
         self.held = []
 
-    async def round(self, *, accepts: float, keeps: float) -> int:
+    async def round(self, *, accepts: float, keeps: float, rejects: float = 0.0) -> int:
         """Say something of what is held, and take more. How many records came."""
         chance, link = self.world.workload, await self.link()
-        said: list[tuple[Delivery, bool]] = []
+        said: list[tuple[Delivery, int]] = []
         if self.epoch:
-            said = [(one, chance.random() < accepts) for one in self.held if chance.random() >= keeps]
-        words = [Said(offset=one.offset, accepts=good, invoked_at=self.now()) for one, good in said]
+            said = [
+                (one, ACCEPT if chance.random() < accepts else RELEASE) for one in self.held if chance.random() >= keeps
+            ]
+        if rejects:
+            said = [(one, REJECT if chance.random() < rejects else kind) for one, kind in said]
+        words = [
+            Said(offset=one.offset, accepts=kind == ACCEPT, rejects=kind == REJECT, invoked_at=self.now())
+            for one, kind in said
+        ]
         self.world.history.said += words
         for one, _ in said:
             one.ended_at = min(one.ended_at, self.now())
@@ -100,12 +109,10 @@ class ShareConsumer(Client):
         self.epoch += 1
         return self._learn(response, words, invoked_at, link.life)
 
-    def _request(self, said: list[tuple[Delivery, bool]]) -> share_fetch.ShareFetchRequest:
+    def _request(self, said: list[tuple[Delivery, int]]) -> share_fetch.ShareFetchRequest:
         batches = [
-            share_fetch.AcknowledgementBatch(
-                first_offset=one.offset, last_offset=one.offset, acknowledge_types=[ACCEPT if good else RELEASE]
-            )
-            for one, good in sorted(said, key=lambda pair: pair[0].offset)
+            share_fetch.AcknowledgementBatch(first_offset=one.offset, last_offset=one.offset, acknowledge_types=[kind])
+            for one, kind in sorted(said, key=lambda pair: pair[0].offset)
         ]
         partition = share_fetch.FetchPartition(partition_index=self.partition.index, acknowledgement_batches=batches)
         return share_fetch.ShareFetchRequest(

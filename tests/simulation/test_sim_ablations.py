@@ -96,7 +96,7 @@ def no_look_up_of_lost_answers(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_is_acknowledged_is_not_stored(patch: pytest.MonkeyPatch) -> None:
-    def nothing(changes: object) -> Script[None]:
+    def nothing(changes: object, settled: object) -> Script[None]:
         return
         yield
 
@@ -116,6 +116,33 @@ def what_is_acquired_is_given_away(patch: pytest.MonkeyPatch) -> None:
 def sessions_end_and_nothing_is_released_but_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Records of a member that is gone count as done with."""
     patch.setattr(share_transitions, "let_go", lambda run, most: archived(run))
+
+
+def letters_are_not_noted(patch: pytest.MonkeyPatch) -> None:
+    """What they are about is archived afterwards, unless somebody dies in between."""
+    patch.setattr(share_store, "note_told", lambda name, state_epoch, stretches: iter(()))
+
+
+def letters_are_written_when_their_records_are_done_with(patch: pytest.MonkeyPatch) -> None:
+    tell = share_service.SharePartitions.tell
+
+    async def late(self, name, state_epoch, letters):
+        await self.archive(name, state_epoch, letters.stretches)
+        return await tell(self, name, state_epoch, letters)
+
+    patch.setattr(share_service.SharePartitions, "tell", late)
+
+
+def what_is_given_up_is_forgotten_by_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """Nobody is told where it left off, and a partition that is read back counts as told of."""
+    read = share_store.decode
+
+    def forgetful(stored, **options):
+        partition = read(stored, **options)
+        runs = tuple(archived(run) if run.archiving else run for run in partition.runs)
+        return share_transitions._settled(partition, runs, partition.next_offset)
+
+    patch.setattr(share_store, "decode", forgetful)
 
 
 def no_judgement_of_producers(patch: pytest.MonkeyPatch) -> None:
@@ -641,6 +668,7 @@ RETENTION = test_sim_retention.test_retention_takes_what_is_due.scenario
 KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
 SHARE = test_sim_share.test_share_group.scenario
 SHARE_MEMBERS = test_sim_share.test_members_of_a_share_group.scenario
+LETTERS = test_sim_share.test_dead_letters.scenario
 CONSUMERS = test_sim_consumer_groups.test_nobody_shares_a_partition.scenario
 STREAMS = test_sim_streams_groups.test_nobody_shares_a_task.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
@@ -724,6 +752,9 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (members_are_not_stored, SHARE_MEMBERS),
     (what_is_acknowledged_is_not_stored, SHARE),
     (what_is_acquired_is_given_away, SHARE),
+    (letters_are_not_noted, LETTERS),
+    (letters_are_written_when_their_records_are_done_with, LETTERS),
+    (what_is_given_up_is_forgotten_by_a_restart, LETTERS),
     (sessions_end_and_nothing_is_released_but_forgotten, SHARE),
     (ends_do_not_look_at_what_was_not_seen, OVER_TWO),
     (commits_do_not_look_at_transactions, OVER_TWO),

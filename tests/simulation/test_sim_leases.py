@@ -17,7 +17,7 @@ from simulation.share_consumers import ShareConsumer
 from simulation.streams_members import StreamsMember
 from simulation.world import WRONG_DRIFT, WRONG_MS, World
 from test_sim_groups import MEMBER_PARTITIONS, MEMBERS, all_own, check_classic
-from test_sim_share import CONFIG, check_share
+from test_sim_share import CONFIG, ENABLED, QUEUE, check_queue, check_share, finish
 
 REACH = ("the one before was still alive", "another coordinator", "database: after", "clock set back")
 
@@ -96,6 +96,29 @@ async def test_leases_of_share_partitions(world: World) -> None:
         stop.set()
     await world.heal()
     await check_share(world, members, partition)
+
+
+@simulate(seeds=15, reach=("the one before was still alive", "dead letters"))
+async def test_dead_letters_over_leases(world: World) -> None:
+    topic_id = await open_shared(world, 1)
+    partition = PartitionKey(topic_id, 0)
+    queue_id = await Admin(world, "queues").create_topic(QUEUE, **ENABLED)
+    members = [ShareConsumer(world, "workers", number, "orders", partition) for number in range(3)]
+    await world.eventually(lambda: members[0].configure(**CONFIG, queue=QUEUE), "the group being configured")
+    for member in members:
+        await world.eventually(member.join, "a member joining")
+    stop, ended = asyncio.Event(), asyncio.Event()
+    async with asyncio.TaskGroup() as everything:
+        replacing = everything.create_task(replace_now_and_then(world, ended, every_s=0.3, lingers_s=0.5))
+        for member in members:
+            everything.create_task(member.work(stop, rejects=0.4))
+        await produce_plainly(world, "orders", partition, "plain", 20, pause_s=0.2)
+        ended.set()
+        await replacing
+        stop.set()
+    await world.heal()
+    await finish(world, members, partition)
+    await check_queue(world, members, partition, queue_id)
 
 
 async def open_shared(world: World, partitions: int, *more: str) -> bytes:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 
-from simulation.checkers.share import check_accepted, check_complete, check_counts, check_exclusive
+from simulation.checkers.share import check_accepted, check_complete, check_counts, check_exclusive, check_letters
 from simulation.clients import Admin
 from simulation.faults import SOME
 from simulation.heartbeat_groups import PARTITIONS, all_in_use
 from simulation.history import PartitionKey
+from simulation.logs import read_log
 from simulation.scenarios import kill_now_and_then, produce_plainly, read_logs
 from simulation.seeds import simulate
 from simulation.share_consumers import ShareConsumer
@@ -17,18 +18,26 @@ from simulation.share_members import ShareMember
 from simulation.world import WRONG_DRIFT, WRONG_MS, World
 
 MEMBERS, PRODUCERS, BATCHES, LEAVES = 3, 2, 15, 4
+QUEUE, ENABLED, LETTERS_S = "dlq.jobs", {"errors.deadletterqueue.group.enable": "true"}, 60.0
+"""Where dead letters go, and within which time they are written once nothing goes wrong any more."""
 CONFIG = {"auto_offset_reset": "earliest", "delivery_count_limit": "10"}
 LIMIT, LOCK_S = 10, 30.0
 
 
-async def check_share(world: World, members: list[ShareConsumer], partition: PartitionKey) -> None:
-    """Let a last member take what is left; what must hold then."""
+async def finish(world: World, members: list[ShareConsumer], partition: PartitionKey) -> None:
+    """Let a last member take what is left."""
     topic, number = members[0].topic, len(members)
     for member in members:
         member.give_up()
     last = ShareConsumer(world, "workers", number, topic, partition)
     await asyncio.sleep(2 * LOCK_S)
     await world.eventually(last.drain, "everything being accepted")
+
+
+async def check_share(world: World, members: list[ShareConsumer], partition: PartitionKey) -> None:
+    """What must hold once all is taken."""
+    await finish(world, members, partition)
+    topic = members[0].topic
     history = world.history
     if any(delivery.count > 1 for delivery in history.deliveries):
         world.marks.reach("delivered again")
@@ -108,3 +117,48 @@ async def come_and_go(world: World, member: ShareMember, stop: asyncio.Event) ->
             member.die()
     member.stays = True
     await member.live(stop)
+
+
+async def check_queue(world: World, members: list[ShareConsumer], partition: PartitionKey, queue_id: bytes) -> None:
+    """Compare the dead letter queue with what was given up."""
+    await asyncio.sleep(LETTERS_S)
+    source = await read_log(world, members[0].topic, partition)
+    queue = await read_log(world, QUEUE, PartitionKey(queue_id, 0))
+    letters = [
+        (int(dict(record.headers)["__dlq.errors.offset"] or b""), record.value)
+        for batch in queue.batches
+        for record in batch.records
+    ]
+    values = {record.offset: record.value for batch in source.batches for record in batch.records}
+    if letters:
+        world.marks.reach("dead letters")
+    check_letters(letters, values, world.history.deliveries, world.history.said, LIMIT)
+
+
+AT_ANY_MOMENT = ("killed", "database: after", "database: crash after", "died between a letter and its record")
+
+
+@simulate(reach=("dead letters", *AT_ANY_MOMENT), seeds=60)
+async def test_dead_letters(world: World) -> None:
+    await world.open()
+    admin = Admin(world, "admin")
+    partition = PartitionKey(await admin.create_topic("jobs", partitions=1), 0)
+    queue_id = await admin.create_topic(QUEUE, partitions=1, **ENABLED)
+    members = [ShareConsumer(world, "workers", number, "jobs", partition) for number in range(MEMBERS)]
+    await world.eventually(lambda: members[0].configure(**CONFIG, queue=QUEUE), "the group being configured")
+    for member in members:
+        await world.eventually(member.join, "a member joining")
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=0.7))
+        for member in members:
+            background.create_task(member.work(stop, rejects=0.4))
+        async with asyncio.TaskGroup() as work:
+            for number in range(PRODUCERS):
+                work.create_task(produce_plainly(world, "jobs", partition, f"p{number}", BATCHES, pause_s=0.1))
+        await asyncio.sleep(1.0)
+        stop.set()
+    await world.heal()
+    await check_share(world, members, partition)
+    await check_queue(world, members, partition, queue_id)

@@ -211,6 +211,7 @@ class Agent:
         self.throttles = Throttles(clock=self.clock, settings=QuotaSettings.of(self.settings))
         self.quotas = Quotas(database=self.stores.database, throttles=self.throttles)
         await self.quotas.load()
+        self.coordinators.dead_letters.charge = self.throttles.on_own_write
         self._closing.push_async_callback(self.quotas.close)
         self.tenancy = Tenancy(
             limits=self.clusters.limits, tenant=self.throttles.tenant, is_open=self.clusters.is_open, clock=self.clock
@@ -330,6 +331,7 @@ class Agent:
         log.writer.on_broken = self._on_writer_broken
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
         self._closing.push_async_callback(log.drain)
+        self._closing.push_async_callback(self.coordinators.dead_letters.close)
         self._closing.callback(server.stop_listening)
         self._open_ports(server)
 

@@ -29,7 +29,7 @@ ZERO_FEATURES_SINCE = 4
 """Older clients cannot read a feature that may be at level 0 (KAFKA-17011)."""
 FEATURES = {
     "group.version": (0, 1, ApiKey.CONSUMER_GROUP_HEARTBEAT),
-    "share.version": (0, 1, ApiKey.SHARE_GROUP_HEARTBEAT),
+    "share.version": (0, 2, ApiKey.SHARE_GROUP_HEARTBEAT),
     "streams.version": (0, 1, ApiKey.STREAMS_GROUP_HEARTBEAT),
     "transaction.version": (0, 2, ApiKey.END_TXN),
 }

@@ -36,6 +36,7 @@ class _AgentCollector:
                 requests.add_metric([ApiKey(key).name.lower()], count)
         yield requests
         writer, reader, server = agent.log.writer.stats, agent.log.reader, agent.server
+        letters = agent.coordinators.dead_letters.stats
         for name, text, value in (
             ("penstock_commits", "Flushes made durable.", writer.commits),
             ("penstock_commit_failures", "Flushes that failed.", writer.failures),
@@ -54,6 +55,8 @@ class _AgentCollector:
             ),
             ("penstock_reauthentications", "Sessions that were prolonged (KIP-368).", agent.gate.stats.prolonged),
             ("penstock_expired_sessions", "Connections closed because their session ended.", agent.gate.stats.expired),
+            ("penstock_dead_letters", "Records of share groups that a dead letter queue was told of.", letters.letters),
+            ("penstock_dead_letters_lost", "Records given up whose queue could not be told of them.", letters.lost),
         ):
             yield CounterMetricFamily(name, text, value)
         for name, text, value in (

@@ -41,12 +41,6 @@ NOT_SERVED: Mapping[ApiKey, str] = {
 _FORMAT = "A format of Apache Kafka's own metadata and replication."
 
 LEVELS_NOT_SERVED: Mapping[str, str] = {
-    "share.version": (
-        "2, which Apache Kafka 4.4 finalizes, adds dead letter queues (KIP-1191). A record that is given up has to be"
-        " in the queue exactly if it is given up, whatever crashes in between; the write to the log that this takes is"
-        " not there. What names a queue (`errors.deadletterqueue.*`) is kept and has no effect: a record that was"
-        " rejected, or delivered too often, is not delivered any more, and stays in its topic."
-    ),
     "metadata.version": _FORMAT,
     "kraft.version": _FORMAT,
     "eligible.leader.replicas.version": _FORMAT,

@@ -181,6 +181,10 @@ class Runner(Generic[S, R]):
             return False, None
         return True, cell.staged[-1].state if cell.staged else cell.state
 
+    def known_keys(self) -> list[Key]:
+        """Every key of which something is in memory, or on its way there."""
+        return list(self._cells)
+
     def states(self) -> Iterator[tuple[Key, S | None]]:
         """Every state in memory, as in force now."""
         return ((key, cell.state) for key, cell in list(self._cells.items()) if cell.loaded)

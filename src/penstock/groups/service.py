@@ -148,6 +148,8 @@ class GroupService:
         self._rules = GroupRules(self.terms)
         self.limit: Callable[[int], float | None] = lambda cluster_id: None
         """How many groups a virtual cluster may have; None: any number."""
+        self.before_deletion: Callable[[Key], Awaitable[None]] = _nothing
+        """Called before somebody's request deletes a group, which waits for it."""
         self.on_deleted: Callable[[Key], Awaitable[None]] = _nothing
         """Told of every group that was deleted, once that is durable."""
         self._counts: dict[int, int] = {}
@@ -386,6 +388,7 @@ class GroupService:
 
     async def delete(self, key: Key) -> ErrorCode:
         """DeleteGroups, one group."""
+        await self.before_deletion(key)
         error = await self._runner.submit(key, lambda group, waiter, _: self._rules.delete(group, waiter), ErrorCode)
         if error is ErrorCode.NONE:
             await self.on_deleted(key)

@@ -47,6 +47,8 @@ class TopicConfig:
     min_cleanable_dirty_ratio: float = 0.5
     segment_bytes: int = 1_073_741_824
     segment_ms: int = 604_800_000
+    takes_dead_letters: bool = False
+    """Whether share groups may name the topic as their dead letter queue."""
     largest_batch_bytes: int = field(init=False, default=0)
     """No batch may be larger than a segment either."""
 

@@ -31,6 +31,7 @@ _MATCHABLE = frozenset(
 )  # fmt: skip
 
 STREAMS_ASSIGNORS = ("sticky",)
+DEAD_LETTER_TOPIC = "errors.deadletterqueue.topic.name"
 
 
 def _offset_reset(value: ConfigValue) -> str | None:
@@ -81,8 +82,8 @@ GROUP_KEYS: Mapping[str, ConfigKey] = table(
                 doc="Whether a share group's members may prolong the acquisition of a record.",
             ),
             ConfigKey(
-                name="errors.deadletterqueue.topic.name", type=ConfigType.STRING, default="",
-                doc="The topic that takes a share group's undeliverable records.",
+                name=DEAD_LETTER_TOPIC, type=ConfigType.STRING, default="",
+                doc="The topic that is told of records that a share group gave up.",
             ),
             ConfigKey(
                 name="errors.deadletterqueue.copy.record.enable", type=ConfigType.BOOLEAN, default="false",
@@ -127,6 +128,8 @@ def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
         values = [int(overrides.get(name) or settings.whole(f"group.{name}")) for name in (beat, session)]
         if (beat in overrides or session in overrides) and values[0] >= values[1]:
             raise Refused(ErrorCode.INVALID_CONFIG, f"{session} must be greater than {beat}")
+    if overrides.get(DEAD_LETTER_TOPIC, "").strip().startswith("__"):
+        raise Refused(ErrorCode.INVALID_CONFIG, f"{DEAD_LETTER_TOPIC}: DLQ topic name must not start with '__'")
 
 
 def _check_limits(name: str, value: ConfigValue, settings: BrokerSettings) -> None:

@@ -78,6 +78,17 @@ _TOPICS = (
     ),
 )  # fmt: skip
 
+_DEAD_LETTERS = (
+    _setting(
+        "errors.deadletterqueue.topic.name.prefix", STRING, "dlq.",
+        doc="How the names of dead letter queues of share groups begin. Empty: as they like.",
+    ),
+    _setting(
+        "errors.deadletterqueue.auto.create.topics.enable", BOOLEAN, "false",
+        doc="Whether a dead letter queue that a share group names is created when it is not there.",
+    ),
+)  # fmt: skip
+
 _GROUPS = (
     _setting(
         "group.initial.rebalance.delay.ms", INT, "0", at_least=0,
@@ -122,6 +133,7 @@ _GROUPS = (
         "group.share.max.share.sessions", INT, "2000", at_least=1,
         doc="How many share sessions are held at once.",
     ),
+    *_DEAD_LETTERS,
     *_range_of(
         "group.consumer.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
         doc="After how long without a heartbeat a member of a consumer group is taken out of it.",
@@ -480,6 +492,7 @@ _FIXED_TOPIC_DEFAULTS = {
     "log.retention.minutes", "log.retention.hours", "log.roll.hours", "log.roll.jitter.hours",
 }  # fmt: skip
 DYNAMIC: frozenset[str] = frozenset(
-    {key.name for key in (*_TOPIC_DEFAULTS, *_KEPT_ONLY)} - _FIXED_TOPIC_DEFAULTS | {"producer.id.expiration.ms"}
+    {key.name for key in (*_TOPIC_DEFAULTS, *_KEPT_ONLY, *_DEAD_LETTERS)} - _FIXED_TOPIC_DEFAULTS
+    | {"producer.id.expiration.ms"}
 )
 """What can be altered while the cluster runs. The rest is fixed when the process starts, as most of it is in Kafka."""

@@ -128,6 +128,10 @@ _WRITING = (
         name="compression.zstd.level", type=ConfigType.INT, default="3", minimum=-131_072, maximum=22,
         doc="The zstd level when compression.type is zstd.",
     ),
+    _key(
+        "errors.deadletterqueue.group.enable", ConfigType.BOOLEAN, "false",
+        doc="Whether share groups may name the topic as their dead letter queue.",
+    ),
 )  # fmt: skip
 
 _KEPT_ONLY = (
@@ -144,10 +148,6 @@ _KEPT_ONLY = (
     _key(
         "unclean.leader.election.enable", ConfigType.BOOLEAN, "false", acted_on=False,
         doc="Whether a replica that misses records may lead; kept only, there is one copy of the truth.",
-    ),
-    _key(
-        "errors.deadletterqueue.group.enable", ConfigType.BOOLEAN, "false", acted_on=False,
-        doc="Whether the topic may be the dead letter queue of share groups; kept only.",
     ),
     _key(
         "file.delete.delay.ms", ConfigType.LONG, "60000", minimum=0, acted_on=False,
@@ -312,6 +312,7 @@ def resolve(overrides: Mapping[str, str], settings: BrokerSettings) -> TopicConf
         min_cleanable_dirty_ratio=cast(float, values["min.cleanable.dirty.ratio"]),
         segment_bytes=_whole(values, "segment.bytes"),
         segment_ms=_whole(values, "segment.ms"),
+        takes_dead_letters=cast(bool, values["errors.deadletterqueue.group.enable"]),
     )
 
 

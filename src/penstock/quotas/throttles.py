@@ -132,6 +132,12 @@ class Throttles:
             return 0
         return self._noted(key, min(spending.charge(amount, self._now_ms()), MAX_THROTTLE_MS))
 
+    def on_own_write(self, cluster_id: int, size_bytes: int) -> int:
+        """Something was written for a virtual cluster that none of its clients has sent; for how many milliseconds to
+        write no more of it. Its clients wait as well, as for what one of them has sent."""
+        tenant = self.tenant(cluster_id)
+        return 0 if tenant is None else self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes)
+
     def on_produce(self, client: Client, size_bytes: int) -> int:
         """The same for a produce request."""
         throttle_ms = self.on_request(client, size_bytes)

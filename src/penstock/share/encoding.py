@@ -5,10 +5,13 @@
 
 Runs follow each other from the start offset, which has a column of its own, as has the state epoch. What is acquired is
 stored as available and not counted: a lock does not outlive the process that gave it.
+
+Releases without dead letter queues know neither state 3 nor 5, and cannot read what has them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from struct import Struct, error
 
 from penstock.base.errors import CorruptData
@@ -18,6 +21,7 @@ from penstock.share.runs import joined
 _VERSION = 1
 _HEAD = Struct(">Bqi")
 _RUN = Struct(">qBhqq")
+_STRETCH = Struct(">qq")
 
 
 def encode(partition: SharePartition) -> bytes:
@@ -31,7 +35,7 @@ def encode(partition: SharePartition) -> bytes:
     return b"".join(parts)
 
 
-def decode(stored: bytes, *, start_offset: int, state_epoch: int) -> SharePartition:
+def decode(stored: bytes, *, start_offset: int, state_epoch: int, told: bytes = b"") -> SharePartition:
     """The partition that was stored. Raises `CorruptData`."""
     try:
         version, next_offset, count = _HEAD.unpack_from(stored, 0)
@@ -48,7 +52,23 @@ def decode(stored: bytes, *, start_offset: int, state_epoch: int) -> SharePartit
             raise ValueError(f"the runs end at {first}, not {next_offset}")
     except (error, ValueError) as problem:
         raise CorruptData(f"a stored share partition cannot be read: {problem}") from problem
-    return SharePartition(start_offset=start_offset, next_offset=next_offset, runs=tuple(runs), state_epoch=state_epoch)
+    return SharePartition(
+        start_offset=start_offset, next_offset=next_offset, runs=tuple(runs), state_epoch=state_epoch,
+        told=decode_stretches(told),
+    )  # fmt: skip
+
+
+def encode_stretches(stretches: Iterable[tuple[int, int]]) -> bytes:
+    """Stretches of offsets: int64 first and last of each."""
+    return b"".join(_STRETCH.pack(*stretch) for stretch in stretches)
+
+
+def decode_stretches(stored: bytes) -> tuple[tuple[int, int], ...]:
+    """The same. Raises `CorruptData`."""
+    try:
+        return tuple((first, last) for first, last in _STRETCH.iter_unpack(stored))
+    except error as problem:
+        raise CorruptData(f"stored stretches of offsets cannot be read: {problem}") from problem
 
 
 def _unlocked(run: Run) -> Run:

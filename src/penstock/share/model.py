@@ -18,19 +18,26 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from penstock.coordination import model as coordination
+from penstock.log.batches import Accepted
+from penstock.log.model import Partition
 from penstock.wire.error_codes import ErrorCode
 
 
 class RecordState(IntEnum):
-    """Kafka's states of a record in flight, by their numbers in its own log."""
+    """Kafka's states of a record in flight, by their numbers in its own log. Its ARCHIVING, 3, is two here, so that
+    why a record was given up is still known after a restart."""
 
     AVAILABLE = 0
     ACQUIRED = 1
     ACKNOWLEDGED = 2
+    REJECTED = 3
+    """Given up by a member, and not done with before the dead letter queue has it."""
     ARCHIVED = 4
+    EXHAUSTED = 5
+    """The same, given up because it was delivered as often as is allowed."""
 
 
-AVAILABLE, ACQUIRED, ACKNOWLEDGED, ARCHIVED = RecordState
+AVAILABLE, ACQUIRED, ACKNOWLEDGED, REJECTED, ARCHIVED, EXHAUSTED = RecordState
 NOBODY = ""
 
 
@@ -65,6 +72,11 @@ class Run(NamedTuple):
         """Whether nothing can happen to these any more."""
         return self.state is ACKNOWLEDGED or self.state is ARCHIVED
 
+    @property
+    def archiving(self) -> bool:
+        """Whether these are given up, and the dead letter queue is still to have them."""
+        return self.state is REJECTED or self.state is EXHAUSTED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SharePartition:
@@ -76,6 +88,8 @@ class SharePartition:
     """Ascending, from `start_offset` to `next_offset` without holes; the first one is not terminal."""
     state_epoch: int = 0
     """Raised when an administrator resets the partition."""
+    told: tuple[tuple[int, int], ...] = ()
+    """Stretches that are archiving and have their letters already, as a start or another agent left them."""
 
     @property
     def in_flight(self) -> int:
@@ -86,6 +100,11 @@ class SharePartition:
     def delivery_complete(self) -> int:
         """How many offsets in flight are done with."""
         return sum(run.last - run.first + 1 for run in self.runs if run.terminal)
+
+    @property
+    def archiving(self) -> int:
+        """How many offsets the dead letter queue is still to have."""
+        return sum(run.last - run.first + 1 for run in self.runs if run.archiving)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +119,8 @@ class Limits:
     """`share.partition.max.record.locks`"""
     renewable: bool = True
     """`share.renew.acknowledge.enable`"""
+    dead_letters: bool = False
+    """Whether `errors.deadletterqueue.topic.name` names a queue for what is given up."""
 
 
 class Acquire(NamedTuple):
@@ -166,11 +187,21 @@ class Acknowledged:
     message: str | None = None
 
 
+class Letters(NamedTuple):
+    """A batch for a dead letter queue, and of which offsets it tells."""
+
+    queue: Partition
+    batch: Accepted
+    stretches: Sequence[tuple[int, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """Record: a partition is now like this."""
 
     partition: SharePartition
+    is_settled: bool = False
+    """Whether what is known of letters that were written is a thing of the past: the state says so from now on."""
 
 
 @dataclass(frozen=True, slots=True)

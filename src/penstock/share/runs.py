@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from penstock.share.model import ARCHIVED, AVAILABLE, NOBODY, Run
+from penstock.share.model import ARCHIVED, AVAILABLE, EXHAUSTED, NOBODY, Limits, RecordState, Run
 
 S = TypeVar("S", bound=tuple[int, ...])
 
@@ -18,10 +18,15 @@ def archived(run: Run) -> Run:
     return run._replace(state=ARCHIVED, member=NOBODY, expires_ms=0)
 
 
-def let_go(run: Run, max_deliveries: int) -> Run:
+def given_up(run: Run, state: RecordState, limits: Limits) -> Run:
+    """A run that will not be delivered again, on its way to the group's dead letter queue if it has one."""
+    return archived(run)._replace(state=state) if limits.dead_letters else archived(run)
+
+
+def let_go(run: Run, limits: Limits) -> Run:
     """An acquired run that its member does not have any more: for others, unless they were tried often enough."""
-    if run.deliveries >= max_deliveries:
-        return archived(run)
+    if run.deliveries >= limits.max_deliveries:
+        return given_up(run, EXHAUSTED, limits)
     return run._replace(state=AVAILABLE, member=NOBODY, expires_ms=0)
 
 
@@ -61,11 +66,3 @@ def joined(runs: Iterable[Run]) -> tuple[Run, ...]:
                 continue
         result.append(run)
     return tuple(result)
-
-
-def from_offset(runs: Sequence[Run], offset: int) -> list[Run]:
-    """Runs without what lies before an offset."""
-    kept = [run for run in runs if run.last >= offset]
-    if kept and kept[0].first < offset:
-        kept[0] = kept[0]._replace(first=offset)
-    return kept

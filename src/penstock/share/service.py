@@ -6,6 +6,9 @@ by one taker of a partition at a time, and the decision is made on what was read
 
 Who waits for records *watches* its partitions: it is told when something becomes available again. What is new it hears
 from the log.
+
+What is given up for a dead letter queue is noted here. Whoever writes letters (`dead_letters`) hears of it, asks which
+records are `archiving`, has their letters appended (`tell`), and then has them `archive`d.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from penstock.coordination.timers import Alarms
 from penstock.log.aborted import AbortedLookup, aborted_between, batches_below, end_of
 from penstock.log.model import AbortedTransaction, Partition
 from penstock.log.reader import COLD_READ_BYTES, Reader
+from penstock.log.writer import Writer
 from penstock.share import store, transitions
 from penstock.share.model import (
     Acknowledged,
@@ -32,6 +36,7 @@ from penstock.share.model import (
     AcquiredRange,
     Decision,
     Fetched,
+    Letters,
     Limits,
     Record,
     SharePartition,
@@ -49,6 +54,16 @@ class OffsetForTimestamp(Protocol):
 
     async def __call__(self, partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:
         """The lowest offset whose record is not older than `timestamp`, with that record's timestamp."""
+
+
+class LetterWriter(Protocol):
+    """Who writes letters for dead letter queues."""
+
+    def begin(self, key: Key) -> None:
+        """A partition has records that a queue is to hear of."""
+
+    async def settle(self, is_meant: Callable[[Key], bool]) -> None:
+        """Wait until that is done for partitions that are to be forgotten, if it does not take long."""
 
 
 StartAt = Callable[[PartitionName], Awaitable[int | None]]
@@ -104,13 +119,16 @@ class SharePartitions:
         holder: Holder,
         clock: Clock,
         alarms: Alarms,
+        writer: Writer | None = None,
     ) -> None:
         self._database, self._reader, self._aborted, self._configs = database, reader, aborted, configs
         self._offset_for_timestamp, self._clock = offset_for_timestamp, clock
-        journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms)
+        self._journal = store.ShareJournal(database, holder=holder, clock=clock, alarms=alarms, writer=writer)
+        self.letter_writer: LetterWriter | None = None
+        """Without it, what is given up stays where it is."""
         self._runner: Runner[SharePartition, Record] = Runner(
-            journal=journal,
-            rules=_WakingRules(self._limits_of, self.wake),
+            journal=self._journal,
+            rules=_WakingRules(self._limits_of, self.wake, self._begin_letters),
             # All times in these rules are those of locks, which are never stored.
             clock=SteadyClock(clock),
             alarms=alarms,
@@ -173,6 +191,35 @@ class SharePartitions:
             Acknowledged,
         )
         self.wake(key)
+
+    # --- What is given up ---
+
+    def _begin_letters(self, key: Key) -> None:
+        if self.letter_writer is not None:
+            self.letter_writer.begin(key)
+
+    async def archiving(self, name: PartitionName) -> SharePartition | None:
+        """A partition with records that a dead letter queue is still to hear of, or that are to be archived since it
+        has; None if it has none."""
+        partition, _ = await self._runner.peek(name.key)
+        return partition if partition is not None and partition.archiving else None
+
+    async def tell(self, name: PartitionName, state_epoch: int, letters: Letters) -> bool:
+        """Append letters; whether the queue was still there to take them. Raises `Conflict` if it is known not to be.
+
+        That is durable when this returns, and nobody will be told of these records again.
+        """
+        return await self._journal.tell(name.key, state_epoch, letters)
+
+    async def archive(self, name: PartitionName, state_epoch: int, stretches: Sequence[tuple[int, int]]) -> bool:
+        """Be done with stretches that are archiving. False if something else has become of the partition meanwhile."""
+        is_done = await self._runner.submit(
+            name.key,
+            lambda partition, waiter, now_ms: transitions.archive(partition, state_epoch, stretches, waiter, now_ms),
+            bool,
+        )
+        self.wake(name.key)
+        return is_done
 
     # --- What members take ---
 
@@ -317,6 +364,7 @@ class SharePartitions:
 
     async def reset(self, offsets: Mapping[PartitionName, int]) -> None:
         """Let a group without members go on elsewhere."""
+        await self._settle_letters({name.key for name in offsets}.__contains__)
         await asyncio.gather(*(self._reset(name, offset) for name, offset in offsets.items()))
 
     async def _reset(self, name: PartitionName, offset: int) -> None:
@@ -326,6 +374,15 @@ class SharePartitions:
 
     async def forget(self, names: Iterable[PartitionName]) -> None:
         """Let groups know nothing of partitions any more."""
+        names = list(names)
+        await self._settle_letters({name.key for name in names}.__contains__)
+        await self._forget_all(names)
+
+    async def _settle_letters(self, is_meant: Callable[[Key], bool]) -> None:
+        if self.letter_writer is not None:
+            await self.letter_writer.settle(is_meant)
+
+    async def _forget_all(self, names: Iterable[PartitionName]) -> None:
         await asyncio.gather(*map(self._forget, names))
 
     async def _forget(self, name: PartitionName) -> None:
@@ -334,26 +391,33 @@ class SharePartitions:
         )
         self.wake(name.key)
 
+    async def settle_group(self, key: Key) -> None:
+        """A group is to be deleted: wait for its letters, if it does not take long."""
+        await self._settle_letters(lambda partition: PartitionName.is_of_group(partition, key))
+
     async def forget_group(self, key: Key) -> None:
-        """A group was deleted."""
-        cluster_id, group_id = key
-        found = await self.summaries(cluster_id, group_id)
-        await self.forget(PartitionName(cluster_id, group_id, topic_id, index) for topic_id, index in found)
+        """A group was deleted, and with it all of its rows: what is in memory is not to come back to them."""
+        known = [one for one in self._runner.known_keys() if PartitionName.is_of_group(one, key)]
+        await self._forget_all(map(PartitionName.of, known))
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
-        """A topic was deleted."""
-        await self.forget(await self._database.read(lambda: store.of_topic(cluster_id, topic_id)))
+        """A topic was deleted. Nobody waits for letters here, for others wait for changes of topics."""
+        await self._forget_all(await self._database.read(lambda: store.of_topic(cluster_id, topic_id)))
 
 
 class _WakingRules(transitions.Rules):
-    """The rules, and a word to those who wait when locks ran out."""
+    """The rules, and a word to those who wait when locks ran out, or write letters when there are some to write."""
 
-    def __init__(self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None]) -> None:
+    def __init__(
+        self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None], begin_letters: Callable[[Key], None]
+    ) -> None:
         super().__init__(limits_of)
-        self._wake = wake
+        self._wake, self._begin_letters = wake, begin_letters
 
     def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
-        """A lock ran out."""
+        """A lock ran out, or what was given up is durable."""
+        if timer == transitions.LETTERS:
+            self._begin_letters(key)
         decision = super().expired(key, state, timer, now_ms)
         if decision.records:
             # Whoever looks from now on is decided after this, and answered when this is durable.

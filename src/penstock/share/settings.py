@@ -35,6 +35,10 @@ class ShareConfig:
     """`share.auto.offset.reset` is `earliest`."""
     starts_before_ms: int | None = None
     """`share.auto.offset.reset` is a duration, this long."""
+    dead_letter_topic: str = ""
+    """`errors.deadletterqueue.topic.name`; empty: what is given up leaves no trace."""
+    copies_records: bool = False
+    """`errors.deadletterqueue.copy.record.enable`"""
 
 
 class ShareConfigs:
@@ -71,16 +75,20 @@ def share_config(overrides: Mapping[str, str], broker: BrokerSettings) -> ShareC
         return min(max(value, broker.whole(f"group.share.min.{name}")), broker.whole(f"group.share.max.{name}"))
 
     reset = overrides.get("share.auto.offset.reset", "latest")
+    queue = overrides.get("errors.deadletterqueue.topic.name", "").strip()
     return ShareConfig(
         limits=Limits(
             max_deliveries=number("delivery.count.limit"),
             lock_ms=number("record.lock.duration.ms"),
             max_locks=number("partition.max.record.locks"),
             renewable=overrides.get("share.renew.acknowledge.enable", "true").lower() == "true",
+            dead_letters=bool(queue),
         ),
         read_committed=overrides.get("share.isolation.level") == _READ_COMMITTED,
         starts_earliest=reset == "earliest",
         starts_before_ms=duration_ms(reset),
+        dead_letter_topic=queue,
+        copies_records=overrides.get("errors.deadletterqueue.copy.record.enable", "false").strip().lower() == "true",
     )
 
 

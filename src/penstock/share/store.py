@@ -2,21 +2,30 @@
 
 A partition is one row, written whole: what is in flight of it is bounded by the limit of locks, and mostly is a few
 dozen bytes. Only the last of several changes that travel in one transaction is written.
+
+Letters for a dead letter queue travel with a flush of the log, in whose transaction it is noted beside the row of what
+they tell (`told`). That becomes part of the row's state by the next write that says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+import logging
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from penstock.base.clock import Clock
+from penstock.base.errors import CorruptData, Unavailable
 from penstock.coordination.guarded import GuardedWrites
 from penstock.coordination.leases import SHARE_SLOTS, Database, Holder, Script
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms
+from penstock.log.writer import Writer
 from penstock.metadata.names import long_name, name_key, name_of
-from penstock.share.encoding import decode, encode
-from penstock.share.model import Deleted, Record, SharePartition, Stored
+from penstock.share.encoding import decode, encode, encode_stretches
+from penstock.share.model import Deleted, Letters, Record, SharePartition, Stored
+from penstock.share.passengers import Riding
+
+_log = logging.getLogger(__name__)
 
 
 class PartitionName(NamedTuple):
@@ -38,6 +47,11 @@ class PartitionName(NamedTuple):
         group_id, topic_id, index = key[1].rsplit(":", 2)
         return cls(key[0], group_id, bytes.fromhex(topic_id), int(index))
 
+    @staticmethod
+    def is_of_group(key: Key, group: Key) -> bool:
+        """Whether a key is one of a group's."""
+        return key[0] == group[0] and key[1].rsplit(":", 2)[0] == group[1]
+
     @property
     def row_key(self) -> tuple[int, str, bytes, int]:
         """What the database knows it by."""
@@ -54,19 +68,23 @@ class Summary(NamedTuple):
 # --- Scripts -------------------------------------------------------------------------------------------------------
 
 
-def write(changes: Mapping[Key, Record]) -> Script[None]:
-    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle."""
+def write(changes: Mapping[Key, Record], settled: Container[Key] = ()) -> Script[None]:
+    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle.
+
+    `settled`: of which nothing is to be noted any more of letters that were written.
+    """
     for key in sorted(changes):
         match changes[key]:
             case Stored(partition=partition):
                 name = PartitionName.of(key)
                 yield (
                     "INSERT INTO share_partition (cluster_id, group_id, topic_id, partition_index, slot, start_offset,"
-                    " delivery_complete, state_epoch, state, long_name)"
-                    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+                    " delivery_complete, state_epoch, state, long_name, archiving)"
+                    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
                     " ON CONFLICT (cluster_id, group_id, topic_id, partition_index) DO UPDATE SET slot = excluded.slot,"
                     " start_offset = excluded.start_offset, delivery_complete = excluded.delivery_complete,"
-                    " state_epoch = excluded.state_epoch, state = excluded.state",
+                    " state_epoch = excluded.state_epoch, state = excluded.state,"
+                    " archiving = excluded.archiving" + (", told = NULL" if key in settled else ""),
                     (
                         *name.row_key,
                         slot_of(key),
@@ -75,6 +93,7 @@ def write(changes: Mapping[Key, Record]) -> Script[None]:
                         partition.state_epoch,
                         encode(partition),
                         long_name(name.group_id),
+                        partition.archiving,
                     ),
                 )
             case Deleted():
@@ -88,14 +107,44 @@ def write(changes: Mapping[Key, Record]) -> Script[None]:
 def load(name: PartitionName) -> Script[SharePartition | None]:
     """One partition."""
     rows = yield (
-        "SELECT start_offset, state_epoch, state FROM share_partition"
+        "SELECT start_offset, state_epoch, state, told FROM share_partition"
         " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
         name.row_key,
     )
-    if not rows:
-        return None
-    start_offset, state_epoch, state = rows[0]
-    return decode(bytes(state), start_offset=int(start_offset), state_epoch=int(state_epoch))
+    return _decoded(rows[0]) if rows else None
+
+
+def _decoded(row: Sequence[Any]) -> SharePartition:
+    start_offset, state_epoch, state, told = row
+    return decode(bytes(state), start_offset=int(start_offset), state_epoch=int(state_epoch), told=bytes(told or b""))
+
+
+def load_archiving() -> Script[list[tuple[Key, SharePartition]]]:
+    """Every partition with records that a dead letter queue is still to have. One that cannot be read is left out, as
+    whoever reads from it finds out."""
+    rows = yield (
+        "SELECT cluster_id, group_id, long_name, topic_id, partition_index, start_offset, state_epoch, state, told"
+        " FROM share_partition WHERE archiving > 0 ORDER BY cluster_id, group_id, topic_id, partition_index",
+        (),
+    )
+    found = []
+    for row in rows:
+        name = PartitionName(int(row[0]), name_of(row[1], row[2]), bytes(row[3]), int(row[4]))
+        try:
+            found.append((name.key, _decoded(row[5:])))
+        except CorruptData as problem:
+            _log.error("dead letters of the share group %r are not written: %s", name.group_id, problem)
+    return found
+
+
+def note_told(name: PartitionName, state_epoch: int, stretches: Iterable[tuple[int, int]]) -> Script[None]:
+    """Letters of stretches are in the queue. Of a group that is gone, or was set elsewhere, that is of no interest."""
+    yield (
+        "UPDATE share_partition SET told = $5"
+        " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4"
+        " AND state_epoch = $6 AND archiving > 0",
+        (*name.row_key, encode_stretches(stretches), state_epoch),
+    )
 
 
 def summaries(cluster_id: int, group_id: str) -> Script[dict[tuple[bytes, int], Summary]]:
@@ -124,17 +173,19 @@ class ShareJournal:
     """Makes decisions about share partitions durable, under the leases of their slots."""
 
     def __init__(
-        self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True
-    ) -> None:
-        self._database = database
+        self, database: Database, *, holder: Holder, clock: Clock, alarms: Alarms, force_leases: bool = True,
+        writer: Writer | None = None,
+    ) -> None:  # fmt: skip
+        self._database, self._writer = database, writer
         self._writes = GuardedWrites(
             database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases, whose=SHARE_SLOTS
         )
 
     async def open(self) -> Sequence[tuple[Key, SharePartition]]:
-        """Take the slots. Locks did not survive, so no partition has to be in memory."""
-        await self._writes.open()
-        return ()
+        """Take the slots. Locks did not survive, so only those have to be in memory that have letters to write."""
+        slots = await self._writes.open()
+        found = await self._database.read(load_archiving)
+        return [(key, partition) for key, partition in found if slot_of(key) in slots]
 
     async def load(self, key: Key) -> SharePartition | None:
         """Read one partition, if its slot is ours."""
@@ -143,6 +194,21 @@ class ShareJournal:
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> tuple[()]:
         """One guarded transaction."""
+        records = list(records)
         changes = dict(records)
-        await self._writes.write(changes, lambda: write(changes))
+        settled = {key for key, record in records if isinstance(record, Deleted) or record.is_settled}
+        await self._writes.write(changes, lambda: write(changes, settled))
         return ()
+
+    async def tell(self, key: Key, state_epoch: int, letters: Letters) -> bool:
+        """Have letters appended by a flush, and noted that they were; whether the queue was still there to take them.
+
+        Raises `Unavailable` or `Conflict` when nothing happened, `Fenced` when somebody else holds the slot.
+        """
+        if self._writer is None or self._writer.has_stopped:
+            raise Unavailable("nothing is appended to the log any more")
+        name = PartitionName.of(key)
+        note = self._writes.part([key], lambda: note_told(name, state_epoch, letters.stretches))
+        riding = Riding(self._writes, note, letters, self._writer.lock_of)
+        self._writer.take_along(riding)
+        return await riding.outcome

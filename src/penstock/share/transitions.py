@@ -5,6 +5,9 @@
         │                     │ └────renew──► acquired, with a new lock
         └──release, time-out──┘ ... or archived, after the last delivery that is allowed
 
+Where the group has a dead letter queue, what is rejected or was delivered too often is not archived at once: it is
+*archiving* until the queue has a letter of it, or never will.
+
 The start offset moves over what is acknowledged or archived as soon as nothing before it is still open.
 
 What a member acquires is not made durable: if the process dies the records are simply available again, and their
@@ -21,8 +24,10 @@ from penstock.share.acquisition import acquired_of
 from penstock.share.model import (
     ACKNOWLEDGED,
     ACQUIRED,
+    ARCHIVED,
     AVAILABLE,
     NOBODY,
+    REJECTED,
     Acknowledged,
     Acknowledgement,
     AcknowledgeType,
@@ -36,13 +41,16 @@ from penstock.share.model import (
     SharePartition,
     Stored,
 )
-from penstock.share.runs import archived, changed, from_offset, joined, let_go
+from penstock.share.runs import archived, changed, given_up, joined, let_go
 from penstock.wire.error_codes import ErrorCode
 
 LOCKS = "locks"
 """The timer of the lock that ends first."""
+LETTERS = "letters"
+"""The timer that says at once that letters are to be written."""
 
 _ACCEPT, _RELEASE, _RENEW = AcknowledgeType.ACCEPT, AcknowledgeType.RELEASE, AcknowledgeType.RENEW
+_REJECT = AcknowledgeType.REJECT
 
 
 def next_fetch_offset(partition: SharePartition) -> int:
@@ -102,10 +110,10 @@ def acknowledge(
         if kind == _ACCEPT:
             return run._replace(state=ACKNOWLEDGED, member=NOBODY, expires_ms=0)
         if kind == _RELEASE:
-            return let_go(run, limits.max_deliveries)
+            return let_go(run, limits)
         if kind == _RENEW:
             return run._replace(expires_ms=renewed_ms)
-        return archived(run)
+        return given_up(run, REJECTED, limits) if kind == _REJECT else archived(run)
 
     if not limits.renewable and any(kind == _RENEW for _, _, kind in said):
         message = "Renewing acquisition locks is not enabled for the group."
@@ -125,7 +133,7 @@ def release(partition: SharePartition | None, member: str, limits: Limits, waite
     reply = Reply(waiter, Acknowledged())
     if partition is None or not any(run.member == member for run in partition.runs):
         return Decision(state=partition, replies=(reply,))
-    runs = [let_go(run, limits.max_deliveries) if run.member == member else run for run in partition.runs]
+    runs = [let_go(run, limits) if run.member == member else run for run in partition.runs]
     return _moved_on(partition, runs, now_ms, reply)
 
 
@@ -134,10 +142,23 @@ def expired(partition: SharePartition | None, limits: Limits, now_ms: int) -> De
     if partition is None:
         return Decision(state=None)
     runs = [
-        let_go(run, limits.max_deliveries) if run.state is ACQUIRED and run.expires_ms <= now_ms else run
-        for run in partition.runs
+        let_go(run, limits) if run.state is ACQUIRED and run.expires_ms <= now_ms else run for run in partition.runs
     ]
     return _moved_on(partition, runs, now_ms)
+
+
+def archive(
+    partition: SharePartition | None, state_epoch: int, stretches: Sequence[tuple[int, int]], waiter: Waiter,
+    now_ms: int,
+) -> Decision:  # fmt: skip
+    """The dead letter queue has letters of stretches, or never will: what is archiving of them is done with. Answers
+    whether that is so, and not something else has become of the partition meanwhile."""
+    if partition is None or partition.state_epoch != state_epoch:
+        return Decision(state=partition, replies=(Reply(waiter, False),))
+    runs = changed(partition.runs, stretches, lambda run, _: archived(run) if run.archiving else run)
+    after = replace(_settled(partition, runs, partition.next_offset), told=())
+    record = Stored(after, is_settled=True)
+    return Decision(state=after, records=(record,), replies=(Reply(waiter, True),), timers=_timers(after, now_ms))
 
 
 def reset(partition: SharePartition | None, start_offset: int, waiter: Waiter) -> Decision:
@@ -145,7 +166,8 @@ def reset(partition: SharePartition | None, start_offset: int, waiter: Waiter) -
     epoch = 0 if partition is None else partition.state_epoch + 1
     new = SharePartition(start_offset=start_offset, next_offset=start_offset, state_epoch=epoch)
     reply = Reply(waiter, Acknowledged())
-    return Decision(state=new, records=(Stored(new),), replies=(reply,), timers=(Timer(LOCKS, None),))
+    record = Stored(new, is_settled=True)
+    return Decision(state=new, records=(record,), replies=(reply,), timers=(Timer(LOCKS, None),))
 
 
 def forget(partition: SharePartition | None, waiter: Waiter) -> Decision:
@@ -163,8 +185,8 @@ class Rules:
         self._limits_of = limits_of
 
     def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
-        """A lock ran out."""
-        return expired(state, self._limits_of(key), now_ms)
+        """A lock ran out; or there are letters to write, which is for others to do."""
+        return Decision(state=state) if timer == LETTERS else expired(state, self._limits_of(key), now_ms)
 
     def restored(self, key: Key, state: SharePartition, now_ms: int) -> Decision:
         """A partition was read back, and nobody has a lock; or what was to become of it could not be written."""
@@ -175,11 +197,21 @@ class Rules:
 
 
 def trimmed(partition: SharePartition, log_start: int) -> SharePartition:
-    """The partition of a log that begins at an offset: what was before is nobody's concern any more."""
+    """The partition of a log that begins at an offset: what was before is nobody's concern any more. From the first
+    record on that a dead letter queue is still to hear of, all is as it was, but that nothing is available."""
     if log_start <= partition.start_offset:
         return partition
+    waiting = next((run.first for run in partition.runs if run.archiving), log_start)
+
+    def pass_over(run: Run, _: tuple[int, int]) -> Run:
+        return archived(run) if run.first < waiting or run.state is AVAILABLE else run
+
+    runs = changed(partition.runs, [(partition.start_offset, log_start - 1)], pass_over)
     next_offset = max(partition.next_offset, log_start)
-    return _settled(replace(partition, start_offset=log_start), from_offset(partition.runs, log_start), next_offset)
+    if next_offset > partition.next_offset:
+        never = (partition.next_offset, next_offset - 1)
+        runs.append(Run(*never, ARCHIVED, 0, NOBODY, 0, never))
+    return _settled(partition, runs, next_offset)
 
 
 def _settled(partition: SharePartition, runs: Sequence[Run], next_offset: int) -> SharePartition:
@@ -205,7 +237,8 @@ def _fates(partition: SharePartition) -> list[tuple[object, ...]]:
 
 def _timers(partition: SharePartition, now_ms: int) -> tuple[Timer, ...]:
     first_ms = min((run.expires_ms for run in partition.runs if run.state is ACQUIRED), default=None)
-    return (Timer(LOCKS, None if first_ms is None else first_ms - now_ms),)
+    locks = Timer(LOCKS, None if first_ms is None else first_ms - now_ms)
+    return (locks, Timer(LETTERS, 0)) if any(run.archiving for run in partition.runs) else (locks,)
 
 
 def _refused(partition: SharePartition | None, waiter: Waiter, error: ErrorCode, message: str | None) -> Decision:

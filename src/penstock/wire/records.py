@@ -460,6 +460,38 @@ def scan_records(header: BatchHeader, data: bytes) -> list[RecordSpan]:
     return spans
 
 
+def contents_within(
+    header: BatchHeader, data: bytes, stretches: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, bytes | None, bytes | None]]:
+    """Offset, key and value of the records of a records section that lie within stretches of offsets, which ascend.
+
+    Everything else is passed over: other records, and all headers. Raises `Malformed` where a record is none.
+    """
+    position, size, index = 0, len(data), 0
+    try:
+        for _ in range(header.record_count):
+            length, position = read_varint(data, position)
+            end = position + length
+            if length < MIN_RECORD_BYTES or end > size:
+                raise Malformed("a record's length does not fit its batch")
+            _, position = read_varlong(data, position + 1)
+            delta, position = read_varint(data, position)
+            offset = header.base_offset + delta
+            while stretches[index][1] < offset:
+                index += 1
+                if index == len(stretches):
+                    return
+            if offset >= stretches[index][0]:
+                key, position = _read_bytes(data, position)
+                value, position = _read_bytes(data, position)
+                if position >= end:
+                    raise Malformed("a record does not fit its length")
+                yield offset, key, value
+            position = end
+    except IndexError as problem:
+        raise Malformed(f"a record cannot be decoded: {problem}") from problem
+
+
 def filter_batch(
     batch: Buffer,
     keep: Callable[[RecordSpan], bool],

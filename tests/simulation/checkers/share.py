@@ -1,8 +1,8 @@
-"""Share groups: one member at a time, nothing accepted again, nothing lost, no record too often."""
+"""Share groups: one member at a time, nothing accepted again, nothing lost, no record too often; dead letters once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from simulation.history import Delivery, Outcome, Said
 
@@ -40,8 +40,27 @@ def check_counts(deliveries: Sequence[Delivery], limit: int) -> None:
 
 
 def check_complete(end_offset: int, deliveries: Sequence[Delivery], said: Sequence[Said], limit: int) -> None:
-    """Once a group has taken all there is, each record was accepted, or tried as often as allowed."""
-    accepted = {word.offset for word in said if word.accepts and word.outcome is not Outcome.REFUSED}
+    """Once a group has taken all there is, each record was accepted or rejected, or tried as often as allowed."""
+    ended = {word.offset for word in said if (word.accepts or word.rejects) and word.outcome is not Outcome.REFUSED}
     tried_out = {delivery.offset for delivery in deliveries if delivery.count >= limit}
-    lost = [offset for offset in range(end_offset) if offset not in accepted and offset not in tried_out]
+    lost = [offset for offset in range(end_offset) if offset not in ended and offset not in tried_out]
     assert not lost, f"never done with: {lost}"
+
+
+def check_letters(
+    letters: Sequence[tuple[int, bytes | None]], values: Mapping[int, bytes | None], deliveries: Sequence[Delivery],
+    said: Sequence[Said], limit: int,
+) -> None:  # fmt: skip
+    """The dead letter queue has one copy of each record that was given up, and of no other."""
+    told = [offset for offset, _ in letters]
+    twice = sorted({offset for offset in told if told.count(offset) > 1})
+    assert not twice, f"more than one letter of {twice}"
+    rejected = {word.offset for word in said if word.rejects and word.outcome is Outcome.ACKNOWLEDGED}
+    assert rejected <= set(told), f"no letter of {sorted(rejected - set(told))}"
+    accepted = {word.offset for word in said if word.accepts and word.outcome is Outcome.ACKNOWLEDGED}
+    assert not accepted.intersection(told), f"accepted, and yet dead letters: {sorted(accepted.intersection(told))}"
+    given_up = {word.offset for word in said if word.rejects and word.outcome is not Outcome.REFUSED}
+    given_up |= {delivery.offset for delivery in deliveries if delivery.count >= limit}
+    assert given_up >= set(told), f"nobody gave up {sorted(set(told) - given_up)}"
+    wrong = [offset for offset, value in letters if values[offset] != value]
+    assert not wrong, f"letters of {wrong} have other values"

@@ -52,6 +52,13 @@ def test_requests_and_their_bytes_count_for_the_cluster_and_nobody_else() -> Non
     assert limited.throttled["bytes_in_rate"] == 1
 
 
+def test_what_the_broker_writes_for_a_cluster_counts_as_its_own() -> None:
+    limited, _ = throttles(bytes_in_rate=1000)
+    assert limited.on_own_write(7, 1500) == 500
+    assert limited.on_request(limited.client(NOISY), 10) == 510
+    assert limited.on_own_write(8, 10**9) == 0
+
+
 def test_nothing_is_fetched_while_a_cluster_owes() -> None:
     limited, clock = throttles(bytes_out_rate=1000)
     assert limited.fetch_room(NOISY) == 1000

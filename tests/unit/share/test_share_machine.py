@@ -42,10 +42,15 @@ class Record:
     expires_ms: int = 0
     accepted: bool = False
     gone: bool = False
+    owed: bool = False
+    """Given up, so that a dead letter queue hears of it, if there is one."""
+    letters: int = 0
 
 
 class SharePartitionMachine(RuleBasedStateMachine):
     """A log that grows, members that come and go, and a process that dies now and then."""
+
+    limits = LIMITS
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,14 +128,14 @@ class SharePartitionMachine(RuleBasedStateMachine):
         count=st.integers(1, 8), aborted=st.booleans(),
     )  # fmt: skip
     def acquire(self, member: str, most: int, size: int, exact: bool, count: int, aborted: bool) -> None:
-        if not transitions.has_room(self.partition, LIMITS):
+        if not transitions.has_room(self.partition, self.limits):
             return
         offset = max(transitions.next_fetch_offset(self.partition), self.log_start)
         batches = [batch for batch in self.log if batch.last >= offset][:count]
         unseen = batches[1:2] if aborted else []
         decision = transitions.acquire(
             self.partition, Acquire(member, most, size, exact), Fetched(offset, self.log_start, batches, unseen),
-            LIMITS, WAITER, self.now_ms,
+            self.limits, WAITER, self.now_ms,
         )  # fmt: skip
         acquired = self.adopt(decision)
         assert isinstance(acquired, Acquired)
@@ -147,9 +152,9 @@ class SharePartitionMachine(RuleBasedStateMachine):
                 assert not record.gone, "an archived record was delivered again"
                 assert number >= self.log_start
                 assert not any(batch.first <= number <= batch.last for batch in unseen), "an aborted record was seen"
-                record.holder, record.expires_ms = member, self.now_ms + LIMITS.lock_ms
+                record.holder, record.expires_ms = member, self.now_ms + self.limits.lock_ms
                 record.deliveries += 1
-                assert record.deliveries == taken.deliveries <= LIMITS.max_deliveries
+                assert record.deliveries == taken.deliveries <= self.limits.max_deliveries
 
     @rule(member=st.sampled_from(MEMBERS), data=st.data())
     def acknowledge(self, member: str, data: st.DataObject) -> None:
@@ -162,26 +167,29 @@ class SharePartitionMachine(RuleBasedStateMachine):
             last += 1
         kinds = st.sampled_from(list(AcknowledgeType))
         types = [data.draw(kinds)] if data.draw(st.booleans()) else [data.draw(kinds) for _ in range(first, last + 1)]
+        start = self.partition.start_offset
         answer = self.adopt(
             transitions.acknowledge(
-                self.partition, member, [Acknowledgement(first, last, types)], LIMITS, WAITER, self.now_ms
+                self.partition, member, [Acknowledgement(first, last, types)], self.limits, WAITER, self.now_ms
             )
         )
         assert isinstance(answer, Acknowledged)
         assert answer.error == 0, answer
         for number in range(first, last + 1):
-            self.said(self.records[number], types[number - first] if len(types) > 1 else types[0])
+            self.said(number, types[number - first] if len(types) > 1 else types[0], start)
         self.keep()
 
-    def said(self, record: Record, kind: int) -> None:
+    def said(self, number: int, kind: int, start: int) -> None:
+        """Of what lay before the start when it was said, nothing is heard."""
+        record = self.records[number]
         if kind == AcknowledgeType.RENEW:
-            record.expires_ms = self.now_ms + LIMITS.lock_ms
+            record.expires_ms = self.now_ms + self.limits.lock_ms
             return
         record.holder = None
         record.accepted = record.accepted or kind == AcknowledgeType.ACCEPT
-        record.gone = kind in (AcknowledgeType.GAP, AcknowledgeType.REJECT) or (
-            kind == AcknowledgeType.RELEASE and record.deliveries >= LIMITS.max_deliveries
-        )
+        exhausted = kind == AcknowledgeType.RELEASE and record.deliveries >= self.limits.max_deliveries
+        record.owed = self.limits.dead_letters and number >= start and (exhausted or kind == AcknowledgeType.REJECT)
+        record.gone = exhausted or kind in (AcknowledgeType.GAP, AcknowledgeType.REJECT)
 
     @rule(member=st.sampled_from(MEMBERS), data=st.data())
     def acknowledge_what_is_not_held(self, member: str, data: st.DataObject) -> None:
@@ -193,24 +201,26 @@ class SharePartitionMachine(RuleBasedStateMachine):
         if record is not None and record.holder == member:
             return
         given = [Acknowledgement(offset, offset, [AcknowledgeType.ACCEPT])]
-        answer = self.adopt(transitions.acknowledge(before, member, given, LIMITS, WAITER, self.now_ms))
+        answer = self.adopt(transitions.acknowledge(before, member, given, self.limits, WAITER, self.now_ms))
         assert answer.error != 0
         assert self.partition is before
 
     @rule(member=st.sampled_from(MEMBERS))
     def leave(self, member: str) -> None:
-        self.adopt(transitions.release(self.partition, member, LIMITS, WAITER, self.now_ms))
-        for record in self.records.values():
+        start = self.partition.start_offset
+        self.adopt(transitions.release(self.partition, member, self.limits, WAITER, self.now_ms))
+        for number, record in self.records.items():
             if record.holder == member:
-                self.said(record, AcknowledgeType.RELEASE)
+                self.said(number, AcknowledgeType.RELEASE, start)
         self.keep()
 
     @rule()
     def ring(self) -> None:
-        self.adopt(transitions.expired(self.partition, LIMITS, self.now_ms))
-        for record in self.records.values():
+        start = self.partition.start_offset
+        self.adopt(transitions.expired(self.partition, self.limits, self.now_ms))
+        for number, record in self.records.items():
             if record.holder is not None and record.expires_ms <= self.now_ms:
-                self.said(record, AcknowledgeType.RELEASE)
+                self.said(number, AcknowledgeType.RELEASE, start)
         self.keep()
 
     # --- What always holds ---
@@ -238,12 +248,17 @@ class SharePartitionMachine(RuleBasedStateMachine):
                 elif run.state is AVAILABLE:
                     assert record.holder is None
                     assert not record.gone
-                    assert record.deliveries == run.deliveries < LIMITS.max_deliveries
+                    assert record.deliveries == run.deliveries < self.limits.max_deliveries
                 elif run.state is ACKNOWLEDGED:
                     assert record.accepted
+                elif run.archiving:
+                    assert record.owed
+                    assert not record.letters
+                    assert record.deliveries == run.deliveries
                 else:
                     assert run.state is ARCHIVED
                     assert record.holder is None
+                    assert record.letters == record.owed, "done with before the queue heard of it"
 
     @invariant()
     def is_stored_faithfully(self) -> None:
@@ -271,5 +286,32 @@ class SharePartitionMachine(RuleBasedStateMachine):
         return self.records[number].deliveries == 0
 
 
+class WithDeadLetters(SharePartitionMachine):
+    """The same for a group that has a dead letter queue."""
+
+    limits = replace(LIMITS, dead_letters=True)
+
+    @precondition(lambda self: self.partition.archiving)
+    @rule(data=st.data())
+    def write_letters(self, data: st.DataObject) -> None:
+        waiting = [run for run in self.partition.runs if run.archiving]
+        chosen = waiting[: data.draw(st.integers(1, len(waiting)))]
+        stretches = [(run.first, data.draw(st.integers(run.first, run.last))) for run in chosen]
+        assert self.adopt(transitions.archive(self.partition, 0, stretches, WAITER, self.now_ms)) is True
+        for first, last in stretches:
+            for number in range(first, last + 1):
+                self.records[number].letters += 1
+        self.keep()
+
+    @invariant()
+    def nothing_is_passed_over_before_the_queue_heard_of_it(self) -> None:
+        for number, record in self.records.items():
+            assert record.letters <= record.owed
+            if number < self.partition.start_offset:
+                assert record.letters == record.owed, f"{number} left without a letter"
+
+
 TestSharePartition = SharePartitionMachine.TestCase
+TestWithDeadLetters = WithDeadLetters.TestCase
 TestSharePartition.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestWithDeadLetters.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from base64 import b64decode
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -25,12 +26,14 @@ from penstock.wire.records import (
     Record,
     TimestampType,
     build_batch,
+    contents_within,
     crc_of,
     filter_batch,
     iter_batches,
     iter_records,
     offset_prefix,
     parse_header,
+    records_section,
     scan_batch,
     verify_crc,
     with_append_time,
@@ -225,6 +228,28 @@ def test_compaction_keeps_records_as_they_were(
     assert after.delete_horizon_ms == horizon
 
 
+@EVERY
+@examples(15, 500)
+@given(records=record_lists(), seed=st.integers(0, 999))
+def test_keys_and_values_are_found_within_stretches(compression: Compression, records: list[Record], seed: int) -> None:
+    random = Random(seed)
+    wanted = [record.offset for record in records if random.random() < 0.4] or [records[-1].offset]
+    batch = build_batch(records, compression=compression)
+    header = parse_header(batch)
+    found = contents_within(header, records_section(batch, header), [(offset, offset) for offset in wanted])
+    assert list(found) == [(one.offset, one.key, one.value) for one in records if one.offset in wanted]
+    first, last = wanted[0], wanted[-1]
+    found = contents_within(header, records_section(batch, header), [(first, last), (last + 5, last + 6)])
+    assert [offset for offset, _, _ in found if offset <= last] == [
+        one.offset for one in records if first <= one.offset <= last
+    ]
+
+
+def contents(batch: bytes) -> list[tuple[int, bytes | None, bytes | None]]:
+    header = parse_header(batch)
+    return list(contents_within(header, records_section(batch, header, max_bytes=1 << 20), [(0, 1 << 40)]))
+
+
 def resealed(batch: bytes, **changes: int) -> bytes:
     """The batch with other header fields; iter_records does not look at the CRC."""
     return HEADER.pack(*parse_header(batch)._replace(**changes)) + batch[HEADER_BYTES:]
@@ -262,7 +287,11 @@ def test_damaged_batches_raise_nothing_but_malformed(compression: Compression, s
         batch[random.randrange(len(batch))] = random.randrange(256)
     if random.random() < 0.3:
         del batch[random.randrange(len(batch)) :]
-    for read in (lambda: list(iter_records(batch, max_bytes=1 << 20)), lambda: scan_batch(batch, max_bytes=1 << 20)):
+    reads: list[Callable[[], Any]] = [
+        lambda: list(iter_records(batch, max_bytes=1 << 20)), lambda: scan_batch(batch, max_bytes=1 << 20),
+        lambda: contents(bytes(batch)),
+    ]  # fmt: skip
+    for read in reads:
         with suppress(Malformed):
             read()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.settings import BrokerSettings
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.topics import Topics
+from penstock.share.dead_letters import DeadLetters
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.handlers import ShareHandlers
 from penstock.share.service import SharePartitions
@@ -63,6 +65,7 @@ class GroupCoordinators:
     share_groups: ShareGroups
     share_configs: ShareConfigs
     share_partitions: SharePartitions
+    dead_letters: DeadLetters
 
     async def on_topic_created(self, topic: Topic) -> None:
         """Groups may subscribe it, or have more partitions to assign."""
@@ -100,13 +103,22 @@ async def open_groups(
     partitions = SharePartitions(
         database=stores.database, reader=log.reader, aborted=StoredAborted(stores.database), configs=configs,
         offset_for_timestamp=log.timestamps.offset_for_timestamp, holder=HOLDER, clock=clock, alarms=LoopAlarms(),
+        writer=log.writer,
+    )  # fmt: skip
+    executor = ThreadPoolExecutor(1, thread_name_prefix="dead-letters")
+    closing.callback(executor.shutdown)
+    dead_letters = DeadLetters(
+        partitions=partitions, topics=topics, configs=configs, reader=log.reader, writer=log.writer, clock=clock,
+        alarms=LoopAlarms(), executor=executor,
     )  # fmt: skip
     await partitions.open()
     closing.push_async_callback(partitions.close)
+    closing.push_async_callback(dead_letters.close)
+    groups.before_deletion = partitions.settle_group
     groups.on_deleted = partitions.forget_group
     coordinators = GroupCoordinators(
         groups=groups, share_groups=ShareGroups(groups, log.registry, topics), share_configs=configs,
-        share_partitions=partitions,
+        share_partitions=partitions, dead_letters=dead_letters,
     )  # fmt: skip
     topics.listen(coordinators)
     return coordinators

@@ -1,0 +1,96 @@
+"""Letters for dead letter queues (KIP-1191), on their way with a flush.
+
+In the flush's own transaction it is noted what they tell. So a crash leaves either both or neither, and no record has
+two letters. They travel apart from what members say, which waits neither for the log nor for their success.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from penstock.base.errors import Conflict, Fenced, PlatformError, Unavailable
+from penstock.coordination.guarded import GuardedWrites
+from penstock.coordination.leases import SlotsLost
+from penstock.keys.model import Lock
+from penstock.log.answers import Appended
+from penstock.log.commit_path import Outdated
+from penstock.log.flush import Brought, Flush
+from penstock.metadata.database import Script
+from penstock.share.model import Letters
+from penstock.wire.error_codes import ErrorCode
+
+
+class Writes:
+    """What is noted of letters that go with a flush."""
+
+    def __init__(self, script: Callable[[], Script[None]]) -> None:
+        self.script = script
+
+    def record(self) -> bytes | None:
+        """Nothing: how far a share group is, is known to the database only."""
+        return None
+
+
+class Riding(Brought):
+    """One batch of letters."""
+
+    def __init__(
+        self, guarded: GuardedWrites, note: Callable[[], Script[None]], letters: Letters,
+        lock_of: Callable[[int], Lock | None],
+    ) -> None:  # fmt: skip
+        self._guarded, self._note, self._letters, self._lock_of = guarded, note, letters, lock_of
+        self._lost: Fenced | None = None
+        self._error = ErrorCode.NONE
+        self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        """Whether the queue has the letters, once the flush is durable: it may have been deleted meanwhile."""
+
+    def board(self, flush: Flush) -> bool:
+        """Join, unless that is known to be in vain by now."""
+        if self.outcome.done():
+            return True  # Nobody waits for it any more.
+        if flush.has_boarded(Writes):
+            return False
+        obstacle = self._obstacle()
+        if obstacle is not None:
+            self.outcome.set_exception(obstacle)
+            return True
+        flush.append(self._letters.queue, self._letters.batch, self)
+        flush.join(self, keys=(Writes,))
+        flush.gather(Writes, lambda: Writes(self._script))
+        return True
+
+    def _obstacle(self) -> PlatformError | None:
+        topic = self._letters.queue.topic
+        if self._lost is not None:
+            if isinstance(self._lost, SlotsLost):
+                self._guarded.lose(self._lost)
+            return self._lost
+        if topic.deleted:
+            return Conflict(f"{topic.name} was deleted")
+        if self._lock_of(topic.cluster_id) is not None:
+            return Unavailable("the keys of the cluster are not there")
+        return None
+
+    def _script(self) -> Script[None]:
+        try:
+            yield from self._note()
+        except Fenced as lost:
+            # Only this passenger is too late. The flush is put together again, without it.
+            self._lost = lost
+            raise Outdated(str(lost)) from None
+
+    def settle(self, position: int, result: Appended) -> None:
+        """What became of the batch; what became of the flush follows."""
+        self._error = result.error
+
+    def landed(self) -> None:
+        """It is durable."""
+        if not self.outcome.done():
+            self.outcome.set_result(self._error is ErrorCode.NONE)
+
+    def failed(self, problem: PlatformError) -> None:
+        """It did not happen. That the log has another writer by now says nothing of who has the slots, with the locks
+        that only this process knows."""
+        if not self.outcome.done():
+            self.outcome.set_exception(problem if isinstance(problem, Unavailable) else Unavailable(str(problem)))

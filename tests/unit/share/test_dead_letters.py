@@ -1,0 +1,355 @@
+"""Who writes dead letters, over a log: whom that keeps waiting, what it costs, and what becomes of letters when their
+queue, their group, their keys or the log go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fixtures.compaction_world import LogWorld
+from fixtures.key_services import FakeKeyService
+
+from penstock.base.errors import Unavailable
+from penstock.coordination.leases import Holder
+from penstock.coordination.timers import LoopAlarms
+from penstock.groups import store as groups_store
+from penstock.groups.model import GroupDeleted
+from penstock.log.aborted import StoredAborted
+from penstock.log.batches import Accepted, inspect
+from penstock.log.model import Partition, Topic
+from penstock.log.settings import BrokerSettings
+from penstock.log.topics import NewTopic
+from penstock.metadata.inline import InlineDatabase
+from penstock.share.dead_letters import DeadLetters
+from penstock.share.model import Acknowledgement, AcknowledgeType, Acquire
+from penstock.share.service import SharePartitions
+from penstock.share.settings import ShareConfigs
+from penstock.share.store import PartitionName
+from penstock.storage.memory import MemoryObjectStore, MemoryWal
+from penstock.wire.compression import Compression
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.records import Record, build_batch, iter_batches, iter_records
+
+GROUP, MEMBER, QUEUE = "workers", "anna", "dlq.jobs"
+ACCEPT, RELEASE, REJECT = AcknowledgeType.ACCEPT, AcknowledgeType.RELEASE, AcknowledgeType.REJECT
+SOON_S = 3.0
+"""Less than anybody waits for letters."""
+SECRET = b"swordfish-of-the-sealed-tenant"
+
+
+class Room:
+    """A log that has none now and then."""
+
+    is_short = False
+
+    def __init__(self) -> None:
+        self._freed = asyncio.Event()
+
+    async def wait(self) -> None:
+        await self._freed.wait()
+
+    def free(self) -> None:
+        self.is_short = False
+        self._freed.set()
+
+
+class GroupConfigs:
+    """What was set for the group."""
+
+    def __init__(self, **more: str) -> None:
+        self.values = {"errors.deadletterqueue.topic.name": QUEUE, **more}
+
+    def overrides(self, cluster_id: int, kind: object, name: str) -> Mapping[str, str]:
+        return self.values
+
+
+class Office:
+    """A log, the share partitions over it, and who writes their letters."""
+
+    def __init__(self, world: LogWorld, configs: GroupConfigs, executor: ThreadPoolExecutor | None = None) -> None:
+        self.world, self.executor, self.room = world, executor, Room()
+        world.writer._room = self.room
+        share_configs = ShareConfigs(configs, BrokerSettings())
+        self.partitions = SharePartitions(
+            database=world.database, reader=world.reader, aborted=StoredAborted(world.database), configs=share_configs,
+            offset_for_timestamp=self._nowhere, holder=Holder(name="office"), clock=world.clock, alarms=LoopAlarms(),
+            writer=world.writer,
+        )  # fmt: skip
+        self.letters = DeadLetters(
+            partitions=self.partitions, topics=world.topics, configs=share_configs, reader=world.reader,
+            writer=world.writer, clock=world.clock, alarms=LoopAlarms(), executor=executor,
+        )  # fmt: skip
+
+    async def _nowhere(self, partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:
+        raise AssertionError("nobody asks for a time")
+
+    async def close(self) -> None:
+        self.room.free()
+        await self.letters.close()
+        await self.partitions.close()
+
+    # --- What members do ---
+
+    async def take(self, count: int, *, index: int = 0, start: int = 0) -> list[tuple[int, int]]:
+        async def begins(name: PartitionName) -> int:
+            return start
+
+        asked = Acquire(MEMBER, count, count, exact=True)
+        taken = await self.partitions.take(self.name(index), self.jobs.partitions[index], asked, 1 << 20, begins)
+        return [(one.first, one.last) for one in taken.ranges]
+
+    async def say(self, kind: AcknowledgeType, *offsets: int, index: int = 0) -> ErrorCode:
+        said = [Acknowledgement(offset, offset, [kind]) for offset in offsets]
+        return (await self.partitions.acknowledge(self.name(index), MEMBER, said)).error
+
+    async def waiting(self, *offsets: int, index: int = 0) -> None:
+        """Have records rejected while the log has no room, and their letters made."""
+        self.room.is_short = True
+        assert await self.say(REJECT, *offsets, index=index) is ErrorCode.NONE
+        await until(lambda: len(self.world.writer._passengers) > 0)
+
+    # --- What there is ---
+
+    def topic(self, name: str) -> Topic:
+        topic = self.world.registry.by_name(1, name)
+        assert topic is not None
+        return topic
+
+    @property
+    def jobs(self) -> Topic:
+        return self.topic("jobs")
+
+    def name(self, index: int = 0) -> PartitionName:
+        return PartitionName(1, GROUP, self.jobs.topic_id, index)
+
+    async def fill(
+        self, values: Sequence[bytes], *, index: int = 0, keys: Sequence[bytes | None] = (), **how: Any
+    ) -> None:
+        given = keys or [None] * len(values)
+        records = [Record(number, 5, key, value) for number, (key, value) in enumerate(zip(given, values, strict=True))]
+        batch = inspect(build_batch(records, **how), self.jobs.config, 10, version=13, transactional=False)
+        assert isinstance(batch, Accepted)
+        (answer,) = await self.world.append((self.jobs.partitions[index], batch))
+        assert answer.error is ErrorCode.NONE
+
+    async def told(self) -> list[tuple[int, bytes | None]]:
+        """Offset and value of every letter."""
+        views = await self.world.contents(self.topic(QUEUE).partitions[0])
+        return [
+            (int(dict(record.headers)["__dlq.errors.offset"] or b""), record.value)
+            for position, header in iter_batches(views)
+            for record in iter_records(views[position : position + header.size_bytes])
+        ]
+
+    async def is_done(self, index: int = 0) -> bool:
+        return await self.partitions.archiving(self.name(index)) is None
+
+    async def done(self, index: int = 0) -> None:
+        async with asyncio.timeout(SOON_S):
+            while not await self.is_done(index):
+                await asyncio.sleep(0.01)
+
+    async def rows(self) -> int:
+        return int((await self.world.database.statement("SELECT COUNT(*) FROM share_partition"))[0][0])
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture
+async def opened() -> AsyncIterator[Open]:
+    offices: list[Office] = []
+
+    async def opens(
+        *, key_service: FakeKeyService | None = None, queue: Mapping[str, str] | None = None,
+        executor: ThreadPoolExecutor | None = None, **configs: str,
+    ) -> Office:  # fmt: skip
+        world = await LogWorld(
+            InlineDatabase(), MemoryWal(1 << 28), MemoryObjectStore(), key_service=key_service
+        ).open()
+        world.clock.time_ms = 10
+        if key_service is not None:
+            await world.keys.encrypt(1)
+        enabled = {"errors.deadletterqueue.group.enable": "true", **(queue or {})}
+        await world.topics.create(
+            1, [NewTopic(name="jobs", partition_count=2), NewTopic(name=QUEUE, partition_count=1, overrides=enabled)]
+        )
+        office = Office(
+            world, GroupConfigs(**{name.replace("_", "."): value for name, value in configs.items()}), executor
+        )
+        await office.partitions.open()
+        offices.append(office)
+        return office
+
+    yield opens
+    for office in offices:
+        await office.close()
+        await office.world.writer.drain()
+        if office.world.key_service is not None:
+            await office.world.keys.close()
+        await office.world.database.close()
+
+
+COPIES = {"errors_deadletterqueue_copy_record_enable": "true"}
+
+
+async def test_what_members_say_neither_waits_for_letters_nor_fails_with_them(opened: Open) -> None:
+    office = await opened()
+    for index in range(2):
+        await office.fill([b"x"] * 5, index=index)
+        assert await office.take(5, index=index) == [(0, 4)]
+    await office.waiting(0)
+    async with asyncio.timeout(SOON_S):
+        assert await office.say(ACCEPT, 1, index=0) is ErrorCode.NONE, "of the same partition"
+        assert await office.say(ACCEPT, 1, index=1) is ErrorCode.NONE, "of another"
+        assert await office.say(REJECT, 2, index=1) is ErrorCode.NONE
+    commit, office.world.commit_path.commit = office.world.commit_path.commit, fails
+    office.room.free()
+    await until(lambda: office.world.writer.stats.failures >= 2)
+    assert await office.say(ACCEPT, 2, index=0) is ErrorCode.NONE
+    office.world.commit_path.commit = commit
+    for index in range(2):
+        await office.done(index)
+    assert sorted(await office.told()) == [(0, None), (2, None)]
+
+
+async def fails(*args: object) -> None:
+    raise Unavailable("the disk is away")
+
+
+async def test_a_group_that_is_deleted_does_not_come_back_by_its_letters(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 9)
+    assert await office.take(5) == [(0, 4)]
+    await office.waiting(0)
+    changes = groups_store.fold([((1, GROUP), GroupDeleted())])
+    await office.world.database.transaction(lambda: groups_store.write(changes))
+    async with asyncio.timeout(SOON_S):
+        await office.partitions.forget_group((1, GROUP))
+    office.room.free()
+    await until(lambda: not office.letters._tasks)
+    assert await office.rows() == 0
+    assert await office.take(5, start=6) == [(6, 8)], "another of its name begins anew"
+    assert await office.rows() == 1
+
+
+async def test_a_group_that_is_to_be_deleted_is_waited_for_until_its_letters_are_written(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    await office.take(5)
+    await office.waiting(0)
+    settled = asyncio.ensure_future(office.partitions.settle_group((1, GROUP)))
+    await office.partitions.settle_group((1, "others"))
+    await office.partitions.settle_group((2, GROUP))
+    assert not settled.done()
+    office.room.free()
+    await settled
+    assert await office.told() == [(0, None)]
+
+
+async def test_a_topic_that_is_deleted_waits_for_no_letters(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    await office.take(5)
+    await office.waiting(0)
+    async with asyncio.timeout(SOON_S):
+        await office.partitions.forget_topic(1, office.jobs.topic_id)
+    assert await office.rows() == 0
+
+
+async def test_a_queue_that_was_deleted_has_got_nothing(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    await office.take(5)
+    await office.waiting(0, 1)
+    await office.world.topics.delete(1, [office.topic(QUEUE)])
+    office.room.free()
+    await office.done()
+    assert (office.letters.stats.letters, office.letters.stats.lost) == (0, 2)
+
+
+async def test_a_letter_that_is_refused_costs_only_itself(opened: Open) -> None:
+    office = await opened(queue={"cleanup.policy": "compact"}, **COPIES)
+    keys = [None if number == 3 else b"k%d" % number for number in range(10)]
+    await office.fill([b"v%d" % number for number in range(10)], keys=keys)
+    await office.take(10)
+    assert await office.say(REJECT, *range(10)) is ErrorCode.NONE
+    await office.done()
+    assert await office.told() == [(number, b"v%d" % number) for number in range(10) if number != 3]
+    assert (office.letters.stats.letters, office.letters.stats.lost) == (9, 1)
+
+
+async def test_closing_does_not_wait_for_the_log(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    await office.take(5)
+    await office.waiting(0)
+    async with asyncio.timeout(SOON_S):
+        await office.letters.close()
+        await office.partitions.close()
+
+
+async def test_what_has_its_letter_gets_no_other_after_a_crash(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    await office.take(5)
+    await office.waiting(0, 1, 4)
+    # The process dies with its letters in the log, before what they are about is archived.
+    archived = asyncio.Event()
+
+    async def dies(*args: object) -> None:
+        archived.set()
+        await asyncio.Event().wait()
+
+    office.partitions.archive = dies
+    office.room.free()
+    await archived.wait()
+    assert await office.told() == [(0, None), (1, None), (4, None)]
+    successor = Office(office.world, GroupConfigs())
+    await successor.partitions.open()
+    await successor.done()
+    assert await office.told() == [(0, None), (1, None), (4, None)]
+    assert await successor.take(5) == [(2, 3)]
+    await successor.close()
+
+
+async def test_letters_of_a_cluster_that_is_locked_meanwhile_are_not_stored(opened: Open) -> None:
+    office = await opened(key_service=FakeKeyService(), **COPIES)
+    await office.fill([SECRET] * 3)
+    await office.take(3)
+    await office.waiting(0)
+    assert await office.world.keys.erase(1)
+    before = len(office.world.wal._objects)
+    office.room.free()
+    await until(lambda: not office.world.writer._passengers)
+    await office.world.writer.drain()
+    assert len(office.world.wal._objects) == before
+    assert not any(SECRET in body for body in office.world.wal._objects.values())
+
+
+async def test_records_of_a_large_batch_are_copied_without_stopping_everybody(opened: Open) -> None:
+    """Every other record of what was in flight; before these, many that nobody asks for."""
+    with ThreadPoolExecutor(1) as executor:
+        office = await opened(executor=executor, **COPIES)
+        count, taken = 40_000, 600
+        await office.fill([b"%d" % number for number in range(count)], compression=Compression.ZSTD)
+        assert await office.take(taken, start=count - taken) == [(count - taken, count - 1)]
+        wanted = range(count - taken, count, 2)
+        longest, at = 0.0, time.monotonic()
+        assert await office.say(REJECT, *wanted) is ErrorCode.NONE
+        while not await office.is_done():
+            now = time.monotonic()
+            longest, at = max(longest, now - at), now
+            assert longest < 1
+            await asyncio.sleep(0.001)
+        assert await office.told() == [(number, b"%d" % number) for number in wanted]
