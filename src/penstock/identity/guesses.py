@@ -15,7 +15,8 @@ known without looking is used:
 - All others stand in lanes, a network's by name and a name's by network, which take turns. So who guesses at one name
   holds up that name, from there. Which lane it is follows from a secret, so nobody can stand before others by a name
   that they choose; there are few, so each has its turn before anybody's patience ends.
-- In a lane who came last is first: waiting on many connections wins nothing, and who has waited long has often gone.
+- In a lane half of the turns are the newest's, a quarter the oldest's, and the others anybody's: whether somebody waits
+  on many connections or comes and goes all the time, there are turns that they do not win by it.
 
 Whose turn does not come in time is hung up on without an answer, for nothing was found out about their credential:
 clients try that again by themselves, where they give up at a refusal. Whoever waits has a connection, of which there
@@ -26,9 +27,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from hashlib import blake2b
+from itertools import islice
 from typing import NamedTuple
 
 from penstock.base.clock import Clock
@@ -44,10 +47,10 @@ class Limit(NamedTuple):
     per_s: float
 
 
-OF_NETWORK = Limit(at_once=100, per_s=1.0)
+OF_NETWORK = Limit(at_once=100, per_s=2.0)
 OF_NAME = Limit(at_once=1000, per_s=10.0)
 """More: the owner, who comes from a network for the first time, is among all those who guess at it anywhere."""
-LANES = 16
+LANES = 8
 PATIENCE_S = 20.0
 """Clients wait for half a minute or longer, and so does the gate (`LOGIN_S`)."""
 TICK_S = 0.001
@@ -107,7 +110,7 @@ class Budget:
         self._limit, self._filled_s = limit, now
         self.left: float = limit.at_once
         self.lanes: OrderedDict[int, dict[_Waiting, None]] = OrderedDict()
-        """Those in which somebody waits, in the order of their turns; in each who came last is last."""
+        """Those in which somebody waits, in the order of their turns; in each the oldest is first."""
         self.timer: asyncio.TimerHandle | None = None
 
     def fill(self, now: float) -> None:
@@ -148,12 +151,13 @@ class Budget:
             if not lane:
                 del self.lanes[waiting.lane]
 
-    def next(self, now: float) -> _Waiting | None:
+    def next(self, now: float, draw: Callable[[], float]) -> _Waiting | None:
         """Whose turn it is, if there is one left for them."""
         while self.lanes and self.take(now):
             number, lane = next(iter(self.lanes.items()))
             self.lanes.move_to_end(number)
-            waiting, _ = lane.popitem()
+            waiting = _chosen(lane, draw())
+            del lane[waiting]
             if not lane:
                 del self.lanes[number]
             if not waiting.come.done():
@@ -162,11 +166,20 @@ class Budget:
         return None
 
 
+def _chosen(lane: dict[_Waiting, None], drawn: float) -> _Waiting:
+    """Of those who wait, by a number in [0, 1)."""
+    if drawn < 0.5:
+        return next(reversed(lane))
+    anybody = int((drawn - 0.75) * 4 * len(lane))
+    return next(islice(lane, max(0, anybody), None))
+
+
 class Guesses:
     """Whose turn it is. `is_on`: whether anybody is held up at all."""
 
     def __init__(self, clock: Clock, randomness: Randomness, *, is_on: bool = True) -> None:
         self._clock, self._secret, self._is_on = clock, randomness.token(16), is_on
+        self._draw = lambda: randomness.uniform(0.0, 1.0)
         self._budgets: OrderedDict[bytes, Budget] = OrderedDict()
         self._known: OrderedDict[bytes, bool] = OrderedDict()
         """Who came in the last time, by network and subject, and whether one of them is being looked at."""
@@ -243,7 +256,7 @@ class Guesses:
 
     def _serve(self, budget: Budget) -> None:
         now = self._clock.monotonic()
-        while (waiting := budget.next(now)) is not None:
+        while (waiting := budget.next(now, self._draw)) is not None:
             waiting.turn.taken.append(budget)
             waiting.come.set_result(None)
         if budget.lanes and budget.timer is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -74,14 +75,17 @@ class World:
         for _ in range(OF_NETWORK.at_once):
             assert await self.attempt(host, name, takes_s=0)
 
-    def guess_on(self, host: str, connections: int, name: Callable[[int], str]) -> None:
-        """Guess on many connections, on each again and again."""
+    def guess_on(
+        self, host: str, connections: int, name: Callable[[int], str], *, patience_s: float = 2 * PATIENCE_S
+    ) -> None:
+        """Guess on many connections, on each again and again, and hang up where that takes longer."""
         numbers = count()
 
         async def one() -> bool:
             while True:
-                was_looked_at = await self.attempt(host, name(next(numbers)))
-                await asyncio.sleep(SHORTLY_S if was_looked_at else 1)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.attempt(host, name(next(numbers))), patience_s)
+                await asyncio.sleep(SHORTLY_S)
 
         self._tasks += [asyncio.ensure_future(one()) for _ in range(connections)]
 
@@ -107,7 +111,7 @@ def simulated(scenario: Callable[[World, SimLoop], Coroutine[None, None, None]],
         assert not loop.pending_timers()
 
 
-@pytest.mark.parametrize("connections", [10, 300, 1000])
+@pytest.mark.parametrize("connections", [10, 500])
 @pytest.mark.parametrize("names", [1, 7, 10**9])
 def test_more_connections_make_no_more_guesses(connections: int, names: int) -> None:
     async def scenario(world: World, loop: SimLoop) -> None:
@@ -174,16 +178,31 @@ def test_known_ones_come_and_go_while_somebody_guesses_at_their_address(connecti
     simulated(scenario, seeds=1)
 
 
-@pytest.mark.parametrize("name", ["alice", "bob"])
-def test_who_comes_for_the_first_time_gets_in_while_somebody_guesses_at_their_address(name: str) -> None:
-    """Also at their own name, as long as the guesser waits for answers."""
+@pytest.mark.parametrize(("name", "within_s"), [("alice", 5 * PATIENCE_S), ("bob", 3 / OF_NETWORK.per_s)])
+def test_who_comes_for_the_first_time_gets_in_while_somebody_guesses_at_their_address(
+    name: str, within_s: float
+) -> None:  # fmt: skip
+    """Also at their own name."""
 
     async def scenario(world: World, loop: SimLoop) -> None:
         world.guess_on(HOME, 40, lambda _: "alice")
-        await asyncio.sleep(10.5)
-        assert await world.comes_in(HOME, name) <= 3 / OF_NETWORK.per_s
+        await asyncio.sleep(10.1)
+        assert await world.comes_in(HOME, name) <= within_s
 
-    simulated(scenario)
+    simulated(scenario, seeds=10)
+
+
+@pytest.mark.parametrize("patience_s", [1.0, 5.0, PATIENCE_S])
+def test_who_comes_for_the_first_time_gets_in_whatever_guessers_do_with_many_connections(patience_s: float) -> None:
+    """They have a hundred, guess at any number of names, and wait, or come and go all the time."""
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        for number in range(100):
+            world.guess_on(HOME, 1, lambda _, number=number: f"name {number}", patience_s=patience_s)
+        await asyncio.sleep(10.1)
+        assert await world.comes_in(HOME, "bob") < 300
+
+    simulated(scenario, seeds=1)
 
 
 def test_names_take_turns() -> None:
@@ -192,7 +211,7 @@ def test_names_take_turns() -> None:
         for number in range(1000):
             world.begin(HOME, f"name {number}")
         await asyncio.sleep(SHORTLY_S)
-        assert await world.comes_in(HOME, "bob") <= (LANES + 1) / OF_NETWORK.per_s
+        assert await world.comes_in(HOME, "bob") <= PATIENCE_S
 
     simulated(scenario)
     assert LANES / OF_NETWORK.per_s < PATIENCE_S
@@ -274,12 +293,9 @@ def test_whose_turn_does_not_come_is_let_go() -> None:
         began = loop.time()
         tasks = [world.begin(HOME, "alice") for _ in range(500)]
         await asyncio.sleep(SHORTLY_S)
-        last = world.begin(HOME, "alice")
         seen = await asyncio.gather(*tasks)
         assert loop.time() - began <= PATIENCE_S + SHORTLY_S
         assert 0 < sum(seen) <= PATIENCE_S * OF_NETWORK.per_s
-        assert last.done()
-        assert last.result(), "who came last is first"
 
     simulated(scenario)
 
