@@ -27,6 +27,8 @@ from penstock.wire.messages.find_coordinator import FindCoordinatorRequest
 ROOT = Path(__file__).resolve().parents[3]
 JARS = ROOT / "build" / "bench"
 EVERYBODY = "User:ANONYMOUS"
+PREFIX = "errors.deadletterqueue.topic.name.prefix"
+"""Of the names of dead letter queues: none is asked for."""
 NO_DELAY = "connection.failed.authentication.delay.ms"
 TOKEN_KEY = "what the tokens of a comparison are made with"
 USER, PASSWORD = "walter", "secret"
@@ -36,7 +38,7 @@ MECHANISMS = ["SCRAM-SHA-512", "PLAIN", "SCRAM-SHA-256"]
 KAFKA_SETTINGS = {
     "offsets.topic.num.partitions": "1", "transaction.state.log.num.partitions": "1",
     "share.coordinator.state.topic.num.partitions": "1", "group.initial.rebalance.delay.ms": "0",
-    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, NO_DELAY: "0",
+    "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, PREFIX: "", NO_DELAY: "0",
     "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT",
     "sasl.enabled.mechanisms": ",".join(MECHANISMS), "delegation.token.secret.key": TOKEN_KEY,
     "listener.name.sasl_plaintext.plain.sasl.jaas.config":
@@ -55,6 +57,7 @@ _SAID_TO_BOTH = (
 )  # fmt: skip
 PENSTOCK_SETTINGS = {name: SETTINGS[name] for name in _SAID_TO_BOTH} | {
     "authorizer.class.name": STANDARD_AUTHORIZER, "super.users": EVERYBODY, "audit.enable": "false", NO_DELAY: "0",
+    PREFIX: "",
 }  # fmt: skip
 """What Kafka's shipped server.properties says, so that it has been said to both. Kafka has no audit log."""
 QUICK_START = ("-XX:TieredStopAtLevel=1",)
