@@ -271,8 +271,9 @@ class GroupHandlers:
 
     async def delete_groups(self, context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
         """DeleteGroups, key 42, v0-3. v3: error messages. 68 for a group with members, 69 for an unknown one."""
-        results = []
-        for group_id in dict.fromkeys(request.groups_names):
+        results, group_ids = [], dict.fromkeys(request.groups_names)
+        await self._groups.await_deletion((context.cluster_id, group_id) for group_id in group_ids)
+        for group_id in group_ids:
             try:
                 error = await self._groups.delete((context.cluster_id, group_id))
             except PlatformError as failure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -386,9 +386,12 @@ class GroupService:
                 )
         return [listed[group_id] for group_id in sorted(listed)]
 
+    async def await_deletion(self, keys: Iterable[Key]) -> None:
+        """Let groups that are to be deleted come to an end with what they have begun, all at the same time."""
+        await asyncio.gather(*map(self.before_deletion, keys))
+
     async def delete(self, key: Key) -> ErrorCode:
-        """DeleteGroups, one group."""
-        await self.before_deletion(key)
+        """DeleteGroups, one group, after `await_deletion`."""
         error = await self._runner.submit(key, lambda group, waiter, _: self._rules.delete(group, waiter), ErrorCode)
         if error is ErrorCode.NONE:
             await self.on_deleted(key)

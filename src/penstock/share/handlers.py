@@ -158,6 +158,8 @@ class ShareHandlers:
             if not group_id:
                 raise Refused(ErrorCode.INVALID_GROUP_ID, "The group id must not be empty.")
             known = {topic.topic_id: len(topic.partitions) for topic in topics.values() if topic is not None}
+            # Before it is asked whether there are members: nobody is to join while letters are waited for.
+            await self._partitions.settle_group((cluster_id, group_id))
             await self._groups.require_empty((cluster_id, group_id), known)
             await self._partitions.reset(offsets)
         except PlatformError as failure:

@@ -91,14 +91,14 @@ def complaint(name: str, topic: Topic | None, settings: BrokerSettings) -> str |
     if not name:
         return "the group has no dead letter queue any more"
     if name.startswith("__"):
-        return f"the name of the dead letter queue {name} must not start with __"
+        return f"the name of the dead letter queue {name!r} must not start with __"
     if topic is not None and not topic.config.takes_dead_letters:
-        return f"the topic {name} does not have errors.deadletterqueue.group.enable=true"
+        return f"the topic {name!r} does not have errors.deadletterqueue.group.enable=true"
     if topic is None and not settings.flag("errors.deadletterqueue.auto.create.topics.enable"):
-        return f"the topic {name} is not there, and errors.deadletterqueue.auto.create.topics.enable is false"
+        return f"the topic {name!r} is not there, and errors.deadletterqueue.auto.create.topics.enable is false"
     prefix = (settings.text("errors.deadletterqueue.topic.name.prefix") or "").strip()
     if not name.startswith(prefix):
-        return f"the name of the dead letter queue {name} does not begin with {prefix}"
+        return f"the name of the dead letter queue {name!r} does not begin with {prefix!r}"
     return None
 
 
@@ -223,7 +223,7 @@ class Copies:
     def _look_into(self, batch: memoryview, header: BatchHeader, wanted: Sequence[Stretch]) -> None:
         """Decode what is wanted of a batch; it is looked at to its end unless there is no more room."""
         self.looked_to = max(self.looked_to, header.last_offset)
-        if header.record_count > MAX_RECORDS:
+        if header.record_count > MAX_RECORDS or header.size_bytes > COPIED_BATCH_BYTES:
             return
         try:
             data = records_section(batch, header, max_bytes=COPIED_BATCH_BYTES)

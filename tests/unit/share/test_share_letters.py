@@ -289,6 +289,12 @@ def test_what_decompresses_to_too_much_is_not_copied_and_counts_as_work() -> Non
     assert (copies.found, copies.looked_to, copies.is_enough) == ({}, 0, True)
 
 
+def test_nothing_is_copied_of_a_batch_that_is_too_large_as_it_is() -> None:
+    large = stored(bytes(letters.COPIED_BATCH_BYTES + 1))
+    copies = looked([large + stored(b"a", base=1)], (0, 1))
+    assert 0 not in copies.found
+
+
 # --- Queues ---------------------------------------------------------------------------------------------------------
 
 OPEN = replace(topic_of(1, name="dlq.jobs").config, takes_dead_letters=True)
@@ -303,10 +309,11 @@ ANY_NAME = BrokerSettings.started_with({"errors.deadletterqueue.topic.name.prefi
         ("dlq.jobs", True, False, BrokerSettings(), "group.enable"),
         ("dlq.jobs", False, False, BrokerSettings(), "auto.create"),
         ("dlq.jobs", False, False, CREATES, None),
-        ("jobs", False, False, CREATES, "begin with dlq."),
-        ("jobs", True, True, BrokerSettings(), "begin with dlq."),
+        ("jobs", False, False, CREATES, "begin with 'dlq.'"),
+        ("jobs", True, True, BrokerSettings(), "begin with 'dlq.'"),
         ("jobs", True, True, ANY_NAME, None),
         ("__jobs", True, True, ANY_NAME, "__"),
+        ("jobs\nERROR", False, False, CREATES, r"'jobs\nERROR'"),
         ("", False, False, CREATES, "any more"),
     ],
 )
