@@ -132,7 +132,8 @@ class SharePartitionMachine(RuleBasedStateMachine):
             return
         offset = max(transitions.next_fetch_offset(self.partition), self.log_start)
         batches = [batch for batch in self.log if batch.last >= offset][:count]
-        unseen = batches[1:2] if aborted else []
+        # What is aborted was so from the beginning: nobody has had any of it.
+        unseen = [batch for batch in batches[1:2] if aborted and not self.was_delivered(batch)]
         decision = transitions.acquire(
             self.partition, Acquire(member, most, size, exact), Fetched(offset, self.log_start, batches, unseen),
             self.limits, WAITER, self.now_ms,
@@ -281,6 +282,11 @@ class SharePartitionMachine(RuleBasedStateMachine):
                     or not any(batch.first <= number <= batch.last for batch in self.log)
                     or self.unseen(number)
                 ), f"{number} was never done with"
+
+    def was_delivered(self, batch: Batch) -> bool:
+        return any(
+            self.records[number].deliveries for number in range(batch.first, batch.last + 1) if number in self.records
+        )
 
     def unseen(self, number: int) -> bool:
         return self.records[number].deliveries == 0
