@@ -9,6 +9,6 @@ from simulation.seeds import simulate
 from simulation.world import World
 
 
-@simulate(reach=REACH)
+@simulate(seeds=100, reach=REACH)
 async def test_nobody_shares_a_partition(world: World) -> None:
     await come_and_go(world, Member)
