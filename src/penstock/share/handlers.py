@@ -158,7 +158,6 @@ class ShareHandlers:
             if not group_id:
                 raise Refused(ErrorCode.INVALID_GROUP_ID, "The group id must not be empty.")
             known = {topic.topic_id: len(topic.partitions) for topic in topics.values() if topic is not None}
-            # Before it is asked whether there are members: nobody is to join while letters are waited for.
             await self._partitions.settle_group((cluster_id, group_id))
             await self._groups.require_empty((cluster_id, group_id), known)
             await self._partitions.reset(offsets)
@@ -176,6 +175,7 @@ class ShareHandlers:
         try:
             if not group_id:
                 raise Refused(ErrorCode.INVALID_GROUP_ID, "The group id must not be empty.")
+            await self._partitions.settle_group((cluster_id, group_id))
             # A group that is not there, or not empty, is told so before anything is lost.
             await self._groups.forget_topics((cluster_id, group_id), ())
             group = await self._groups.find((cluster_id, group_id))

@@ -363,8 +363,7 @@ class SharePartitions:
         return await self._database.read(lambda: store.summaries(cluster_id, group_id))
 
     async def reset(self, offsets: Mapping[PartitionName, int]) -> None:
-        """Let a group without members go on elsewhere."""
-        await self._settle_letters({name.key for name in offsets}.__contains__)
+        """Let a group without members go on elsewhere, after `settle_group`."""
         await asyncio.gather(*(self._reset(name, offset) for name, offset in offsets.items()))
 
     async def _reset(self, name: PartitionName, offset: int) -> None:
@@ -374,15 +373,6 @@ class SharePartitions:
 
     async def forget(self, names: Iterable[PartitionName]) -> None:
         """Let groups know nothing of partitions any more."""
-        names = list(names)
-        await self._settle_letters({name.key for name in names}.__contains__)
-        await self._forget_all(names)
-
-    async def _settle_letters(self, is_meant: Callable[[Key], bool]) -> None:
-        if self.letter_writer is not None:
-            await self.letter_writer.settle(is_meant)
-
-    async def _forget_all(self, names: Iterable[PartitionName]) -> None:
         await asyncio.gather(*map(self._forget, names))
 
     async def _forget(self, name: PartitionName) -> None:
@@ -392,17 +382,19 @@ class SharePartitions:
         self.wake(name.key)
 
     async def settle_group(self, key: Key) -> None:
-        """A group is to be deleted: wait for its letters, if it does not take long."""
-        await self._settle_letters(lambda partition: PartitionName.is_of_group(partition, key))
+        """A group is to lose what it knows of partitions: wait for its letters, if it does not take long. Before it is
+        asked whether it has members, as nobody is to join meanwhile."""
+        if self.letter_writer is not None:
+            await self.letter_writer.settle(lambda partition: PartitionName.is_of_group(partition, key))
 
     async def forget_group(self, key: Key) -> None:
         """A group was deleted, and with it all of its rows: what is in memory is not to come back to them."""
         known = [one for one in self._runner.known_keys() if PartitionName.is_of_group(one, key)]
-        await self._forget_all(map(PartitionName.of, known))
+        await self.forget(map(PartitionName.of, known))
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
         """A topic was deleted. Nobody waits for letters here, for others wait for changes of topics."""
-        await self._forget_all(await self._database.read(lambda: store.of_topic(cluster_id, topic_id)))
+        await self.forget(await self._database.read(lambda: store.of_topic(cluster_id, topic_id)))
 
 
 class _WakingRules(transitions.Rules):
