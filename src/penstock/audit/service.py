@@ -47,6 +47,7 @@ from penstock.authorization.authorizer import Decision
 from penstock.authorization.rules import DEFAULT_DENY
 from penstock.base.acls import CLUSTER_NAME, ResourceType
 from penstock.base.clock import Clock
+from penstock.base.complaints import Seldom
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.randomness import Randomness, new_uuid
@@ -126,7 +127,7 @@ class AuditLog:
         self._in_flight: list[Heard] = []
         self._reporting: list[Lost] = []
         self._stop = asyncio.Event()
-        self._complained_s: float | None = None
+        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self._has_ended = False
         self.stats = AuditStats()
 
@@ -284,9 +285,7 @@ class AuditLog:
         self._losses.add(cluster_id, 1, self._clock.now_ms())
         lost = self.stats.lost_by_cluster
         lost[cluster_id] = lost.get(cluster_id, 0) + 1
-        now_s = self._clock.monotonic()
-        if self._complained_s is None or now_s - self._complained_s >= COMPLAIN_EVERY_S:
-            self._complained_s = now_s
+        if self._complaints.is_due():
             _log.warning("events of the audit log are lost, %d by now", self.stats.lost)
 
     def _lose_all(self, facts: Sequence[Heard]) -> None:

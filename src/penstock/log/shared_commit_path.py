@@ -32,6 +32,7 @@ from functools import partial
 from typing import Any
 
 from penstock.base.clock import Clock
+from penstock.base.complaints import Seldom
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
@@ -412,14 +413,11 @@ class SharedCommitPath:
         return await self._decided(new, self._locked)
 
     async def _until_answered(self, script: Callable[[], Script[Any]]) -> Any:
-        complain_at = self._clock.monotonic()
+        complaints = Seldom(self._clock, COMPLAIN_EVERY_S)
 
         def complain(problem: PlatformError) -> None:
-            nonlocal complain_at
-            now = self._clock.monotonic()
-            if now >= complain_at:
+            if complaints.is_due():
                 _log.warning("a commit cannot be looked up yet, and producers wait for it: %s", problem)
-                complain_at = now + COMPLAIN_EVERY_S
 
         return await until_answered(
             lambda: self._database.transaction(script, locking=True), Pauses(self._randomness), complain

@@ -22,6 +22,7 @@ from itertools import islice
 from typing import Protocol
 
 from penstock.base.clock import Clock
+from penstock.base.complaints import Seldom
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.keys.model import Lock
 from penstock.log.answers import CROWDED_OUT, Appended, Settles, refused, repeated
@@ -132,7 +133,7 @@ class Writer:
         self._abandoned = False
         self.stats = WriterStats()
         self._failed_in_a_row = 0
-        self._complained_at = 0.0
+        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
 
     def submit(self, partition: Partition, batch: Accepted, ticket: Settles, position: int) -> None:
         """Put a batch into its partition's buffer. The ticket is settled when it is durable, or refused."""
@@ -185,7 +186,7 @@ class Writer:
     async def drain(self) -> None:
         """Wait until everything submitted so far is settled."""
         while self._scheduled or self._task is not None or self._lines or self._passengers:
-            if self.broken or self._abandoned:
+            if self.has_stopped:
                 return
             task = self._task
             if task is None:
@@ -212,7 +213,7 @@ class Writer:
         self.on_broken()
 
     def _start(self) -> None:
-        if self._abandoned or self.broken:
+        if self.has_stopped:
             return
         self._scheduled = False
         if self._task is not None:
@@ -655,9 +656,7 @@ class Writer:
         """Nothing was written: say so with an error that makes clients try again."""
         self.stats.failures += 1
         self._failed_in_a_row += 1
-        now = self._clock.monotonic()
-        if self._failed_in_a_row == 1 or now - self._complained_at >= COMPLAIN_EVERY_S:
-            self._complained_at = now
+        if self._complaints.is_due(is_new=self._failed_in_a_row == 1):
             _log.error("a flush failed, its producers are told to try again: %s", problem)
         refused = Appended(ErrorCode.KAFKA_STORAGE_ERROR, message=str(problem))
         for share in flush.shares:

@@ -23,6 +23,7 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.complaints import Seldom
 from penstock.base.errors import Conflict, CorruptData, Fenced, InvalidRequest, PlatformError, Unavailable
 from penstock.coordination.model import Key
 from penstock.coordination.timers import Alarms, pause
@@ -96,7 +97,7 @@ class DeadLetters:
         """Partitions of which something was said while their task was at work."""
         self._room = asyncio.Semaphore(AT_ONCE)
         self._closed = False
-        self._complained_at: float | None = None
+        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self.charge: Callable[[int, int], int] = lambda cluster_id, size_bytes: 0
         """Counts bytes as written by a virtual cluster; for how many milliseconds to write no more for it."""
         self.stats = DeadLetterStats()
@@ -263,7 +264,5 @@ class DeadLetters:
         return copies
 
     def _complain(self, name: PartitionName, what: str, problem: Exception | str) -> None:
-        now = self._clock.monotonic()
-        if self._complained_at is None or now - self._complained_at >= COMPLAIN_EVERY_S:
-            self._complained_at = now
+        if self._complaints.is_due():
             _log.error("dead letters of the share group %r %s: %s", name.group_id, what, problem)

@@ -38,7 +38,8 @@ from penstock.storage.wal import Buffer, Shared
 STAGING_BYTES = 256 * 1024
 """Also how much is written at once. Who syncs a log meanwhile waits for as much, and no more: a disk's cache is emptied
 for everybody."""
-DIRECT_MIN_BYTES = 256 * 1024
+DIRECT_MIN_BYTES = STAGING_BYTES
+"""Whatever fills the staging buffer goes around the page cache."""
 ALLOCATION_BYTES = 16 * 1024 * 1024
 _IDLE_STAGINGS = 2
 _TEMPORARY = ".tmp"

@@ -15,6 +15,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from penstock.base.clock import Clock
+from penstock.base.complaints import Seldom
 from penstock.telemetry.otlp import labelled, points
 from penstock.wire.primitives import Buffer
 
@@ -57,7 +58,7 @@ class OtlpForwarder:
         self._waiting: deque[bytes] = deque()
         self._waiting_bytes = 0
         self._task: asyncio.Task[None] | None = None
-        self._complained_s: float | None = None
+        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self.dropped = 0
 
     def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
@@ -89,9 +90,7 @@ class OtlpForwarder:
                 self._waiting_bytes -= size
 
     def _complain(self, problem: OSError) -> None:
-        now_s = self._clock.monotonic()
-        if self._complained_s is None or now_s - self._complained_s >= COMPLAIN_EVERY_S:
-            self._complained_s = now_s
+        if self._complaints.is_due():
             _log.warning("metrics of clients could not be sent on: %s", problem)
 
     async def close(self) -> None:
