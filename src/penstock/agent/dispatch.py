@@ -24,7 +24,7 @@ from penstock.base.errors import PlatformError
 from penstock.log.answers import Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
-from penstock.quotas.throttles import Throttles
+from penstock.quotas.throttles import Client, Throttles
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.hot import (
@@ -120,22 +120,30 @@ class Dispatcher:
         context = connection.context(version, header.client_id)
         slot = connection.open_slot()
         if key == ApiKey.PRODUCE:
-            stopwatch = None
+            timed_from = None
             if self.throttles is not None:
-                stopwatch = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
+                timed_from = self._count_produce(
+                    self.throttles, connection, context, len(frame), tell=request.acks != 0
+                )
             self._produce.handle(
                 context, request, partial(self._produced, connection, slot, version, header.correlation_id, request)
             )
-            if stopwatch is not None:
-                self._count_time(stopwatch)
-        elif key == ApiKey.FETCH:
-            throttle_ms = self._on_arrival(context, len(frame))
-            self._start_fetch(connection, slot, context, header.correlation_id, request, throttle_ms)
+            if timed_from is not None:
+                self._count_time(timed_from)
+            return
+        throttle_ms, stopwatch = 0, None
+        # Nobody pays for those who only say that they are of a cluster.
+        if self.throttles is not None and context.is_proven:
+            client = self.throttles.client(context)
+            throttle_ms = self.throttles.on_request(client, len(frame))
+            if client.time is not None:
+                stopwatch = Stopwatch(client, self._clock)
+        if key == ApiKey.FETCH:
+            self._start_fetch(connection, slot, context, header.correlation_id, request, throttle_ms, stopwatch)
         else:
-            throttle_ms = self._on_arrival(context, len(frame))
             connection.hold()
             connection.task = connection.spawn(
-                self._run(connection, slot, api, context, key, header.correlation_id, request, throttle_ms)
+                self._run(connection, slot, api, context, key, header.correlation_id, request, throttle_ms, stopwatch)
             )
 
     def _produce_again(self, connection: Connection, shape: ProduceShape, frame: bytes | memoryview) -> bool:
@@ -148,15 +156,15 @@ class Dispatcher:
         self.requests[ApiKey.PRODUCE] += 1
         connection.correlation_id = taken.correlation_id
         context = connection.context(shape.version, shape.client_id)
-        stopwatch = None
+        timed_from = None
         if self.throttles is not None:
-            stopwatch = self._count_produce(connection, context, len(frame), tell=True)
+            timed_from = self._count_produce(self.throttles, connection, context, len(frame), tell=True)
         self._produce.handle_one(
             context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
             AgainTicket(connection, connection.open_slot(), shape, taken),
         )  # fmt: skip
-        if stopwatch is not None:
-            self._count_time(stopwatch)
+        if timed_from is not None:
+            self._count_time(timed_from)
         return True
 
     def _produce_plainly(self, connection: Connection, plain: PlainProduce, frame: bytes | memoryview) -> None:
@@ -166,12 +174,12 @@ class Dispatcher:
             connection.produces = learn(frame)
         context = connection.context(plain.version, plain.client_id)
         slot = connection.open_slot()
-        stopwatch = None
+        timed_from = None
         if self.throttles is not None:
-            stopwatch = self._count_produce(connection, context, len(frame), tell=True)
+            timed_from = self._count_produce(self.throttles, connection, context, len(frame), tell=True)
         self._produce.handle_plain(context, plain, frame, partial(self._plainly_produced, connection, slot, plain))
-        if stopwatch is not None:
-            self._count_time(stopwatch)
+        if timed_from is not None:
+            self._count_time(timed_from)
 
     def _plainly_produced(
         self, connection: Connection, slot: Slot, plain: PlainProduce, results: list[Appended]
@@ -188,36 +196,23 @@ class Dispatcher:
         self._reply(connection, slot, ApiKey.PRODUCE, plain.version, plain.correlation_id, response)
 
     def _count_produce(
-        self, connection: Connection, context: RequestContext, size_bytes: int, *, tell: bool
-    ) -> Stopwatch | None:
+        self, throttles: Throttles, connection: Connection, context: RequestContext, size_bytes: int, *, tell: bool
+    ) -> tuple[Client, float] | None:
         """A produce request arrived: mute its connection if that was too much. The time it takes counts for the next
-        one, because it is not known before this one is on its way."""
-        assert self.throttles is not None
-        client = self.throttles.client(context)
-        throttle_ms = self.throttles.on_produce(client, size_bytes)
+        one, because it is not known before this one is on its way: whose time from when, if anybody limits it."""
+        client, now_s = throttles.client(context), self._clock.monotonic()
+        throttle_ms = throttles.on_produce(client, size_bytes, now_s)
         if throttle_ms:
             connection.mute(throttle_ms)
             if tell:
                 connection.throttle_ms = max(connection.throttle_ms, throttle_ms)
-        return None if client.time is None else Stopwatch(client, self._clock)
+        return None if client.time is None else (client, now_s)
 
-    def _count_time(self, stopwatch: Stopwatch) -> None:
+    def _count_time(self, timed_from: tuple[Client, float]) -> None:
         if self.throttles is not None:
-            self.throttles.count_time(stopwatch.client, stopwatch.spent_s())
-
-    def _on_arrival(self, context: RequestContext, size_bytes: int) -> int:
-        """For how long the connection of a request has to wait once that is answered, because its cluster has sent
-        too much. Nobody pays for those who only say that they are of the cluster."""
-        if self.throttles is None or not context.is_proven:
-            return 0
-        return self.throttles.on_request(self.throttles.client(context), size_bytes)
-
-    def _stopwatch(self, context: RequestContext) -> Stopwatch | None:
-        """Measures a request, if how long it takes matters."""
-        if self.throttles is None or not context.is_proven:
-            return None
-        client = self.throttles.client(context)
-        return None if client.time is None else Stopwatch(client, self._clock)
+            client, since_s = timed_from
+            now_s = self._clock.monotonic()
+            self.throttles.count_time(client, now_s - since_s, now_s)
 
     def _produced(
         self, connection: Connection, slot: Slot, version: int, correlation_id: int, request: ProduceRequest,
@@ -238,10 +233,9 @@ class Dispatcher:
 
     def _start_fetch(
         self, connection: Connection, slot: Slot, context: RequestContext, correlation_id: int, request: Any,
-        throttle_ms: int,
+        throttle_ms: int, stopwatch: Stopwatch | None,
     ) -> None:  # fmt: skip
         answered = False
-        stopwatch = self._stopwatch(context)
 
         def done(response: Message) -> None:
             nonlocal answered
@@ -264,10 +258,9 @@ class Dispatcher:
 
     async def _run(
         self, connection: Connection, slot: Slot, api: Api, context: RequestContext, key: int, correlation_id: int,
-        request: Any, throttle_ms: int,
+        request: Any, throttle_ms: int, stopwatch: Stopwatch | None,
     ) -> None:  # fmt: skip
         assert api.handle is not None
-        stopwatch = self._stopwatch(context)
         try:
             if stopwatch is None:
                 response = await api.handle(context, request)

@@ -29,28 +29,43 @@ class Windows:
         """All samples together."""
         return self.samples * self.window_ms
 
+    @property
+    def shortest_ms(self) -> int:
+        """The least that amounts are ever averaged over: all windows but the current one."""
+        return (self.samples - 1) * self.window_ms
+
 
 class Rate:
     """Amounts over a sliding window."""
 
-    __slots__ = ("_samples", "_total", "_windows")
+    __slots__ = ("_current", "_current_until_ms", "_samples", "_windows", "total")
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
         self._samples: deque[list[float]] = deque()
         """[when it began, when something was last added, how much]; the oldest first."""
-        self._total = 0.0
+        self._current: list[float] = []
+        """The youngest, and until when it is added to: every request asks."""
+        self._current_until_ms = 0
+        self.total = 0.0
+        """All samples together. Of the oldest some may be due to be forgotten, so the true total is this or less."""
 
     def record(self, amount: float, now_ms: int) -> None:
         """Add an amount, or take one back."""
-        samples = self._samples
-        if samples and now_ms - samples[-1][0] < self._windows.window_ms:
-            sample = samples[-1]
+        if now_ms < self._current_until_ms:
+            sample = self._current
             sample[1] = now_ms
             sample[2] += amount
         else:
-            samples.append([now_ms, now_ms, amount])
-        self._total += amount
+            self._forget(now_ms)
+            self._current = [now_ms, now_ms, amount]
+            self._current_until_ms = now_ms + self._windows.window_ms
+            self._samples.append(self._current)
+        self.total += amount
+
+    def harmless(self, limit: float) -> float:
+        """A total that is never too much, whenever it was added."""
+        return limit * self._windows.shortest_ms / 1000
 
     def excess_ms(self, limit: float, now_ms: int) -> int:
         """How long nothing may be added until the average is at the limit, in units a second; 0 if it is now."""
@@ -58,7 +73,7 @@ class Rate:
         if not self._samples:
             return 0
         span_ms = self._span_ms(now_ms)
-        excess = self._total - limit * span_ms / 1000
+        excess = self.total - limit * span_ms / 1000
         return 0 if excess <= 0 else min(round(excess / limit * 1000), MAX_THROTTLE_MS)
 
     def is_idle(self, now_ms: int) -> bool:
@@ -69,9 +84,10 @@ class Rate:
     def _forget(self, now_ms: int) -> None:
         samples, stretch_ms = self._samples, self._windows.stretch_ms
         while samples and now_ms - samples[0][1] >= stretch_ms:
-            self._total -= samples.popleft()[2]
+            self.total -= samples.popleft()[2]
         if not samples:
-            self._total = 0.0  # Whatever rounding has left.
+            self.total = 0.0  # Whatever rounding has left.
+            self._current_until_ms = 0
 
     def _span_ms(self, now_ms: int) -> int:
         """The time that the amounts are divided by: as if the windows before the first sample had been empty."""
@@ -95,6 +111,11 @@ class TokenBucket:
         """Take credits, even more than there are."""
         self._refill(limit, now_ms)
         self._tokens = min(self._tokens - amount, self._burst(limit))
+
+    def charge(self, amount: float, limit: float, now_ms: int) -> int:
+        """Take credits; how long until none are owed."""
+        self.record(amount, limit, now_ms)
+        return 0 if self._tokens >= 0 else self.excess_ms(limit, now_ms)
 
     def excess_ms(self, limit: float, now_ms: int) -> int:
         """How long until no credits are owed; 0 if none are."""

@@ -26,8 +26,7 @@ class Spending:
 
     def charge(self, amount: float, now_ms: int) -> int:
         """Count an amount; for how many milliseconds to wait."""
-        self._bucket.record(amount, self.limit, now_ms)
-        return self._bucket.excess_ms(self.limit, now_ms)
+        return self._bucket.charge(amount, self.limit, now_ms)
 
     def owed_ms(self, now_ms: int) -> int:
         """How long it takes until nothing is owed."""

@@ -39,15 +39,23 @@ _RATES = (LimitKey.BYTES_IN_RATE, LimitKey.BYTES_OUT_RATE, LimitKey.REQUEST_RATE
 class Meter:
     """A rate that somebody may not exceed."""
 
-    __slots__ = ("limit", "rate")
+    __slots__ = ("harmless", "limit", "rate")
 
     def __init__(self, rate: Rate, limit: float) -> None:
         self.rate, self.limit = rate, limit
+        self.harmless = rate.harmless(limit)
+        """With no more than this nobody waits, and it does not have to be reckoned."""
 
     def charge(self, amount: float, now_ms: int) -> int:
         """Count an amount; how long to wait for it."""
-        self.rate.record(amount, now_ms)
-        return self.rate.excess_ms(self.limit, now_ms)
+        rate = self.rate
+        rate.record(amount, now_ms)
+        return 0 if rate.total <= self.harmless else rate.excess_ms(self.limit, now_ms)
+
+    def owed_ms(self, now_ms: int) -> int:
+        """How long to wait for what was counted before."""
+        rate = self.rate
+        return 0 if rate.total <= self.harmless else rate.excess_ms(self.limit, now_ms)
 
 
 class Client:
@@ -120,53 +128,63 @@ class Throttles:
     def on_request(self, client: Client, size_bytes: int) -> int:
         """A request arrived; for how many milliseconds nothing more is to be read from its connection."""
         tenant = client.tenant
-        if tenant is None:
-            return 0
+        return 0 if tenant is None else self._of_arrival(tenant, size_bytes, self._now_ms())
+
+    def _of_arrival(self, tenant: Tenant, size_bytes: int, now_ms: int) -> int:
         return max(
-            self._charged(LimitKey.REQUEST_RATE, tenant.requests, 1),
-            self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes),
+            self._charged(LimitKey.REQUEST_RATE, tenant.requests, 1, now_ms),
+            self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes, now_ms),
         )
 
-    def _charged(self, key: str, spending: Spending | None, amount: float) -> int:
+    def _charged(self, key: str, spending: Spending | None, amount: float, now_ms: int) -> int:
         if spending is None or not amount:
             return 0
-        return self._noted(key, min(spending.charge(amount, self._now_ms()), MAX_THROTTLE_MS))
+        return self._noted(key, min(spending.charge(amount, now_ms), MAX_THROTTLE_MS))
 
     def on_own_write(self, cluster_id: int, size_bytes: int) -> int:
         """Something was written for a virtual cluster that none of its clients has sent; for how many milliseconds to
         write no more of it. Its clients wait as well, as for what one of them has sent."""
         tenant = self.tenant(cluster_id)
-        return 0 if tenant is None else self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes)
+        if tenant is None:
+            return 0
+        return self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes, self._now_ms())
 
-    def on_produce(self, client: Client, size_bytes: int) -> int:
-        """The same for a produce request."""
-        throttle_ms = self.on_request(client, size_bytes)
+    def on_produce(self, client: Client, size_bytes: int, now_s: float) -> int:
+        """The same for a produce request, which came at that time by the clock; and for the time that those before it
+        took. In the common case nobody waits: that is found out by two comparisons."""
+        now_ms, throttle_ms = int(now_s * 1000), 0
+        if client.tenant is not None:
+            throttle_ms = self._of_arrival(client.tenant, size_bytes, now_ms)
         if client.produce is not None:
-            own_ms = self._noted(QuotaKey.PRODUCER_BYTE_RATE, client.produce.charge(size_bytes, self._now_ms()))
-            throttle_ms = max(throttle_ms, own_ms)
-        return throttle_ms if client.time is None else max(throttle_ms, self.on_time(client, 0.0))
+            own_ms = client.produce.charge(size_bytes, now_ms)
+            if own_ms:
+                throttle_ms = max(throttle_ms, self._noted(QuotaKey.PRODUCER_BYTE_RATE, own_ms))
+        if client.time is not None:
+            time_ms = client.time.owed_ms(now_ms)
+            if time_ms:
+                throttle_ms = max(throttle_ms, self._waited_for_time(time_ms))
+        return throttle_ms
 
     def on_time(self, client: Client, spent_s: float) -> int:
         """A client's request took so long; for how many milliseconds to wait."""
         meter = client.time
-        if meter is None:
-            return 0
-        # One window at most, as in Kafka: time is not a debt that has to be paid back.
-        throttle_ms = min(meter.charge(spent_s * 100, self._now_ms()), self._settings.windows.window_ms)
-        return self._noted(QuotaKey.REQUEST_PERCENTAGE, throttle_ms)
+        return 0 if meter is None else self._waited_for_time(meter.charge(spent_s * 100, self._now_ms()))
 
-    def count_time(self, client: Client, spent_s: float) -> None:
-        """A client's request took so long, which counts for the next one."""
+    def _waited_for_time(self, owed_ms: int) -> int:
+        # One window at most, as in Kafka: time is not a debt that has to be paid back.
+        return self._noted(QuotaKey.REQUEST_PERCENTAGE, min(owed_ms, self._settings.windows.window_ms))
+
+    def count_time(self, client: Client, spent_s: float, now_s: float) -> None:
+        """A client's request took so long until now, which counts for the next one."""
         if client.time is not None:
-            client.time.rate.record(spent_s * 100, self._now_ms())
+            client.time.rate.record(spent_s * 100, int(now_s * 1000))
 
     def fetch_room(self, context: RequestContext) -> int | None:
         """How many bytes a fetch can be answered with that are not bound to be too many; None for any number."""
         client = self.client(context)
         meter, room = client.fetch, None
         if meter is not None:
-            windows = self._settings.windows
-            room = max(1, int(meter.limit * (windows.samples - 1) * windows.window_ms / 1000))
+            room = max(1, int(meter.harmless))
         if client.tenant is not None and client.tenant.bytes_out is not None:
             # What a second allows for all of them: nobody else waits for longer while it is sent.
             second = max(1, int(client.tenant.bytes_out.limit))
@@ -204,14 +222,14 @@ class Throttles:
 
     def on_sent(self, context: RequestContext, size_bytes: int) -> int:
         """Records were sent that could not be held back; for how long to wait."""
-        client = self.client(context)
+        client, now_ms = self.client(context), self._now_ms()
         tenant_ms = 0
         if client.tenant is not None:
-            tenant_ms = self._charged(LimitKey.BYTES_OUT_RATE, client.tenant.bytes_out, size_bytes)
+            tenant_ms = self._charged(LimitKey.BYTES_OUT_RATE, client.tenant.bytes_out, size_bytes, now_ms)
         meter = client.fetch
         if meter is None or not size_bytes:
             return tenant_ms
-        return max(tenant_ms, self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, self._now_ms())))
+        return max(tenant_ms, self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, now_ms)))
 
     def allowance(self, context: RequestContext, *, strict: bool) -> Allowance:
         """How much a client may change with one request."""

@@ -22,6 +22,7 @@ from penstock.base.options import UpOptions
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages import alter_client_quotas as quotas
 from penstock.wire.messages import produce
 from penstock.wire.messages.api_versions import ApiVersionsRequest
 from penstock.wire.messages.fetch import FetchRequest
@@ -249,6 +250,50 @@ async def test_a_failure_without_acknowledgement_ends_the_connection(wired: Wire
     bad = producing("nothing", acks=0) if what == "topic" else producing("orders", acks=0, data=b"x" * 100)
     await wired.send(client, ApiKey.PRODUCE, 9, bad)
     assert await client.is_closed()
+
+
+async def limit(wired: Wired, key: str, value: float | None) -> None:
+    """What everybody here may do from now on; None for anything."""
+    entry = quotas.AlterClientQuotasRequestEntryData(
+        entity=[quotas.AlterClientQuotasRequestEntityData(entity_type="client-id", entity_name="tester")],
+        ops=[quotas.OpData(key=key, value=value or 0.0, remove=value is None)],
+    )
+    answer = await wired.ask(
+        wired.connect(), ApiKey.ALTER_CLIENT_QUOTAS, 1, quotas.AlterClientQuotasRequest(entries=[entry])
+    )
+    assert answer.entries[0].error_code == 0
+
+
+@pytest.mark.parametrize("acks", [1, -1])
+async def test_a_limit_counts_for_the_very_next_request(wired: Wired, acks: int) -> None:
+    """Also of a producer that sends the same again and again, whose requests are hardly looked at."""
+    await make_topic(wired, wired.connect())
+
+    async def told_ms(client: Client) -> int:
+        answer = await wired.ask(client, ApiKey.PRODUCE, 9, producing("orders", acks=acks))
+        assert answer.responses[0].partition_responses[0].error_code == 0
+        return int(answer.throttle_time_ms)
+
+    for _ in range(2):
+        muted, other = wired.connect(), wired.connect()
+        assert [await told_ms(client) for client in (muted, other, muted, other)] == [0, 0, 0, 0]
+        await limit(wired, "producer_byte_rate", 10**12)
+        assert await told_ms(other) == 0
+        await limit(wired, "producer_byte_rate", 1)
+        assert await told_ms(muted) > 0
+        await limit(wired, "producer_byte_rate", None)
+        assert await told_ms(other) == 0
+
+
+async def test_the_time_of_a_produce_request_counts_for_the_next_one(wired: Wired) -> None:
+    client = wired.connect()
+    await make_topic(wired, client)
+    await limit(wired, "request_percentage", 1e-9)
+    told = [
+        (await wired.ask(client, ApiKey.PRODUCE, 9, producing("orders", acks=1))).throttle_time_ms for _ in range(2)
+    ]
+    assert told[0] == 0
+    assert 0 < told[1] <= 1_000
 
 
 async def test_a_fetch_that_waits_holds_what_is_behind_it(wired: Wired) -> None:

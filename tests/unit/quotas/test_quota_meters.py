@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.quotas.meters import MAX_THROTTLE_MS, Rate, TokenBucket, Windows
+from penstock.quotas.throttles import Meter
 
 ELEVEN = Windows(samples=11, window_ms=1000)
 
@@ -45,11 +46,11 @@ class SlowRate:
         return max(0.0, (rate - limit) / limit * elapsed)
 
 
-@given(
-    events=st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 5000)), max_size=60),
-    windows=st.builds(Windows, samples=st.integers(1, 12), window_ms=st.sampled_from([500, 1000, 3000])),
-    limit=st.integers(1, 2000),
-)
+EVENTS = st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 5000)), max_size=60)
+WINDOWS = st.builds(Windows, samples=st.integers(1, 12), window_ms=st.sampled_from([500, 1000, 3000]))
+
+
+@given(events=EVENTS, windows=WINDOWS, limit=st.integers(1, 2000))
 def test_a_rate_is_kafkas_rate(events, windows: Windows, limit: int) -> None:
     rate, slow, now = Rate(windows), SlowRate(windows), 1_000_000
     for pause, amount in events:
@@ -57,6 +58,32 @@ def test_a_rate_is_kafkas_rate(events, windows: Windows, limit: int) -> None:
         rate.record(amount, now)
         slow.record(amount, now)
         assert rate.excess_ms(limit, now) == pytest.approx(min(slow.excess_ms(limit, now), MAX_THROTTLE_MS), abs=1)
+
+
+@given(events=EVENTS, windows=WINDOWS, limit=st.integers(1, 2000))
+def test_who_is_found_harmless_would_not_have_to_wait(events, windows: Windows, limit: int) -> None:
+    """A meter reckons only when it has to, and forgets only then: nobody waits longer or less for that."""
+    rate, reckoned, now = Rate(windows), Rate(windows), 1_000_000
+    meter = Meter(rate, limit)
+    for pause, amount in events:
+        now += pause
+        assert meter.owed_ms(now) == reckoned.excess_ms(limit, now)
+        reckoned.record(amount, now)
+        assert meter.charge(amount, now) == reckoned.excess_ms(limit, now)
+        assert len(rate._samples) <= windows.samples + 1
+
+
+@pytest.mark.parametrize("charge", [True, False])
+def test_who_stays_far_below_a_limit_keeps_no_more_samples(charge: bool) -> None:
+    rate = Rate(ELEVEN)
+    meter = Meter(rate, 10**12)
+    for second in range(1_000):
+        if charge:
+            assert meter.charge(1, second * 1_000) == 0
+        else:
+            rate.record(1, second * 1_000)
+    assert len(rate._samples) <= 12
+    assert rate.total <= 12
 
 
 def test_a_burst_passes_at_once_and_then_the_rate_is_kept() -> None:
@@ -126,6 +153,15 @@ def test_a_burst_that_kip_599_reckons_with() -> None:
     bucket = TokenBucket(Windows(samples=100, window_ms=1000))
     bucket.record(560, 5, 0)
     assert bucket.excess_ms(5, 0) == 12_000
+
+
+@given(spends=EVENTS, limit=st.integers(1, 5000))
+def test_a_charge_is_credits_taken_and_the_time_to_wait(spends, limit: int) -> None:
+    at_once, by_steps, now = TokenBucket(ELEVEN), TokenBucket(ELEVEN), 0
+    for pause, amount in spends:
+        now += pause
+        by_steps.record(amount, limit, now)
+        assert at_once.charge(amount, limit, now) == by_steps.excess_ms(limit, now)
 
 
 def test_a_bucket_nobody_owes_is_as_good_as_new_once_full() -> None:

@@ -25,7 +25,8 @@ class World:
         self.throttles.replace(1, limits)
 
     def produce(self, size: int, user: str = "alice", client_id: str | None = "app", cluster_id: int = 1) -> int:
-        return self.throttles.on_produce(self.throttles.client(who(user, client_id, cluster_id)), size)
+        client = self.throttles.client(who(user, client_id, cluster_id))
+        return self.throttles.on_produce(client, size, self.clock.monotonic())
 
     def spend_time(self, spent_s: float, client_id: str = "app") -> int:
         return self.throttles.on_time(self.throttles.client(who("alice", client_id)), spent_s)
@@ -104,8 +105,11 @@ def test_the_time_of_a_produce_request_counts_for_the_next_one() -> None:
     world = World({entity(client_id="app"): limits(request_percentage=10)})
     client = world.throttles.client(who("alice"))
     assert world.produce(1) == 0
-    world.throttles.count_time(client, 1.05)
+    world.throttles.count_time(client, 1.05, world.clock.monotonic())
     assert world.produce(1) == 500
+    assert world.throttles.throttled[QuotaKey.REQUEST_PERCENTAGE] == 1
+    world.throttles.count_time(client, 5.0, world.clock.monotonic())
+    assert world.produce(1) == 1_000
 
 
 # ---- fetch ----------------------------------------------------------------------------------------------------------
