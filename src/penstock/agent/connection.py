@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from penstock.agent.sending import PREFETCH_S, Output, Uncached, drop_sent, send_first
 from penstock.agent.tls import TlsStream
 from penstock.base.context import RequestContext
-from penstock.wire.hot import ProduceShape
 from penstock.wire.primitives import Buffer, Malformed
 
 if TYPE_CHECKING:
+    from penstock.agent.dispatch import Again
     from penstock.agent.gate import Login
     from penstock.agent.listeners import Listener
     from penstock.agent.server import Server
@@ -146,7 +146,7 @@ class Connection:
         self._input_paused = False
         self._contexts: dict[tuple[int, str | None], RequestContext] = {}
         self.closed = False
-        self.produces: ProduceShape | None = None
+        self.produces: Again | None = None
         """What its last produce request looked like, if the next one can be read faster for it."""
         self.task: asyncio.Task[None] | None = None
         self.cancel_wait: Callable[[], None] | None = None
@@ -337,6 +337,7 @@ class Connection:
     def introduce(self, software_name: str, software_version: str) -> None:
         """The client says what program it is. Nobody has to keep more of it than makes sense."""
         self.software = software_name[:SOFTWARE_MAX], software_version[:SOFTWARE_MAX]
+        self.produces = None
         self._contexts.clear()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -18,6 +18,7 @@ from penstock.agent import api_versions
 from penstock.agent.apis import Api
 from penstock.agent.connection import Connection, Slot
 from penstock.agent.throttling import Stopwatch, record_bytes, throttle, timed
+from penstock.authorization.authorizer import Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
@@ -41,6 +42,20 @@ from penstock.wire.messages.produce import ProduceRequest
 from penstock.wire.primitives import Malformed, Message
 
 _log = logging.getLogger(__name__)
+
+
+class Again:
+    """A producer that sends the same again and again: what its requests have in common, who it is, and what was found
+    out about it. That is asked for anew when what it was found in has changed since."""
+
+    __slots__ = ("client", "context", "grant", "shape", "version")
+
+    def __init__(self, shape: ProduceShape, context: RequestContext) -> None:
+        self.shape, self.context = shape, context
+        self.grant = Grant()
+        self.client: Client | None = None
+        """Which limits count for it, as of that version of all limits."""
+        self.version = -1
 
 
 class AgainTicket:
@@ -94,7 +109,8 @@ class Dispatcher:
 
     def __call__(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Start answering one frame. Raises `Malformed` when the connection must end."""
-        if connection.produces is not None and self._produce_again(connection, connection.produces, frame):
+        again = connection.produces
+        if again is not None and self._produce_again(connection, again, frame):
             return
         plain = read_produce(frame)
         if plain is not None:
@@ -120,16 +136,12 @@ class Dispatcher:
         context = connection.context(version, header.client_id)
         slot = connection.open_slot()
         if key == ApiKey.PRODUCE:
-            timed_from = None
-            if self.throttles is not None:
-                timed_from = self._count_produce(
-                    self.throttles, connection, context, len(frame), tell=request.acks != 0
-                )
+            counted = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
             self._produce.handle(
                 context, request, partial(self._produced, connection, slot, version, header.correlation_id, request)
             )
-            if timed_from is not None:
-                self._count_time(timed_from)
+            if counted is not None:
+                self._count_time(*counted)
             return
         throttle_ms, stopwatch = 0, None
         # Nobody pays for those who only say that they are of a cluster.
@@ -146,8 +158,9 @@ class Dispatcher:
                 self._run(connection, slot, api, context, key, header.correlation_id, request, throttle_ms, stopwatch)
             )
 
-    def _produce_again(self, connection: Connection, shape: ProduceShape, frame: bytes | memoryview) -> bool:
+    def _produce_again(self, connection: Connection, again: Again, frame: bytes | memoryview) -> bool:
         """Start answering a produce request like the connection's last one; False if it is another request."""
+        shape = again.shape
         if type(frame) is not bytes:
             return False
         taken = take(shape, frame)
@@ -155,31 +168,35 @@ class Dispatcher:
             return False
         self.requests[ApiKey.PRODUCE] += 1
         connection.correlation_id = taken.correlation_id
-        context = connection.context(shape.version, shape.client_id)
-        timed_from = None
-        if self.throttles is not None:
-            timed_from = self._count_produce(self.throttles, connection, context, len(frame), tell=True)
+        throttles, client, since_ms = self.throttles, None, 0.0
+        if throttles is not None:
+            if again.version != throttles.version:
+                again.client, again.version = throttles.client(again.context), throttles.version
+            client, since_ms = again.client, self._clock.monotonic() * 1000
+            assert client is not None
+            throttle_ms = throttles.on_produce(client, len(frame), since_ms)
+            if throttle_ms:
+                _hold_off(connection, throttle_ms, tell=True)
         self._produce.handle_one(
-            context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
-            AgainTicket(connection, connection.open_slot(), shape, taken),
+            again.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
+            AgainTicket(connection, connection.open_slot(), shape, taken), again.grant,
         )  # fmt: skip
-        if timed_from is not None:
-            self._count_time(timed_from)
+        if client is not None and client.time is not None:
+            self._count_time(client, since_ms)
         return True
 
     def _produce_plainly(self, connection: Connection, plain: PlainProduce, frame: bytes | memoryview) -> None:
         """Start answering a produce request that was read without a message."""
         self.requests[ApiKey.PRODUCE] += 1
-        if type(frame) is bytes and len(plain.shares) == 1:
-            connection.produces = learn(frame)
         context = connection.context(plain.version, plain.client_id)
+        if type(frame) is bytes and len(plain.shares) == 1:
+            shape = learn(frame)
+            connection.produces = None if shape is None else Again(shape, context)
         slot = connection.open_slot()
-        timed_from = None
-        if self.throttles is not None:
-            timed_from = self._count_produce(self.throttles, connection, context, len(frame), tell=True)
+        counted = self._count_produce(connection, context, len(frame), tell=True)
         self._produce.handle_plain(context, plain, frame, partial(self._plainly_produced, connection, slot, plain))
-        if timed_from is not None:
-            self._count_time(timed_from)
+        if counted is not None:
+            self._count_time(*counted)
 
     def _plainly_produced(
         self, connection: Connection, slot: Slot, plain: PlainProduce, results: list[Appended]
@@ -196,23 +213,22 @@ class Dispatcher:
         self._reply(connection, slot, ApiKey.PRODUCE, plain.version, plain.correlation_id, response)
 
     def _count_produce(
-        self, throttles: Throttles, connection: Connection, context: RequestContext, size_bytes: int, *, tell: bool
+        self, connection: Connection, context: RequestContext, size_bytes: int, *, tell: bool
     ) -> tuple[Client, float] | None:
         """A produce request arrived: mute its connection if that was too much. The time it takes counts for the next
-        one, because it is not known before this one is on its way: whose time from when, if anybody limits it."""
-        client, now_s = throttles.client(context), self._clock.monotonic()
-        throttle_ms = throttles.on_produce(client, size_bytes, now_s)
+        one, because it is not known before this one is on its way. Whose it is, and when it began, if anybody counts.
+        """
+        if self.throttles is None:
+            return None
+        client, now_ms = self.throttles.client(context), self._clock.monotonic() * 1000
+        throttle_ms = self.throttles.on_produce(client, size_bytes, now_ms)
         if throttle_ms:
-            connection.mute(throttle_ms)
-            if tell:
-                connection.throttle_ms = max(connection.throttle_ms, throttle_ms)
-        return None if client.time is None else (client, now_s)
+            _hold_off(connection, throttle_ms, tell=tell)
+        return client, now_ms
 
-    def _count_time(self, timed_from: tuple[Client, float]) -> None:
+    def _count_time(self, client: Client, since_ms: float) -> None:
         if self.throttles is not None:
-            client, since_s = timed_from
-            now_s = self._clock.monotonic()
-            self.throttles.count_time(client, now_s - since_s, now_s)
+            self.throttles.count_time(client, since_ms, self._clock.monotonic() * 1000)
 
     def _produced(
         self, connection: Connection, slot: Slot, version: int, correlation_id: int, request: ProduceRequest,
@@ -291,6 +307,13 @@ class Dispatcher:
         self, connection: Connection, slot: Slot, key: int, version: int, correlation_id: int, response: Message
     ) -> None:
         connection.fill(slot, codec.encode_response(key, version, correlation_id, response))
+
+
+def _hold_off(connection: Connection, throttle_ms: int, *, tell: bool) -> None:
+    """Have a producer wait, and say so with the next response, if it gets any."""
+    connection.mute(throttle_ms)
+    if tell:
+        connection.throttle_ms = max(connection.throttle_ms, throttle_ms)
 
 
 def _name(api_key: int) -> str:

@@ -81,6 +81,15 @@ class _Caller:
         self.any_of: dict[Action, bool] = {}
 
 
+class Grant:
+    """What somebody was allowed and asks for again and again: as of which generation of what is remembered."""
+
+    __slots__ = ("generation",)
+
+    def __init__(self) -> None:
+        self.generation = -1
+
+
 class Authorizer:
     """Says whether a request may do what it asks for."""
 
@@ -94,6 +103,8 @@ class Authorizer:
         self._grants = 0
         self.version = 0
         """Goes up with every change of ACLs: what was decided before may be decided otherwise now."""
+        self.generation = 0
+        """Goes up whenever everything remembered is forgotten: whoever remembers a `Grant` of before has to ask."""
         self.listener = listener
 
     def forget(self) -> None:
@@ -102,6 +113,7 @@ class Authorizer:
         self._clear()
 
     def _clear(self) -> None:
+        self.generation += 1
         self._callers.clear()
         self._grants = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_ID, Authorizer
+from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_ID, Authorizer, Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.log.answers import Appended, Settles, Ticket
@@ -118,11 +118,13 @@ class ProduceHandler:
             self._writer.submit(partition, batch, ticket, position)
 
     def handle_one(
-        self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles
-    ) -> None:
-        """The same for a request of one partition, without transaction, that wants an acknowledgement."""
+        self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles,
+        grant: Grant,
+    ) -> None:  # fmt: skip
+        """The same for a request of one partition, without transaction, that wants an acknowledgement. The grant is
+        that of all requests of this shape in this context."""
         version, now_ms = shape.version, self._clock.now_ms()
-        partition = self._find(context, version, shape.topic_name, shape.topic_id, index)
+        partition = self._find(context, version, shape.topic_name, shape.topic_id, index, grant)
         if isinstance(partition, ErrorCode):
             ticket.settle(0, Appended(partition))
             return
@@ -146,16 +148,16 @@ class ProduceHandler:
         )
 
     def _find(
-        self, context: RequestContext, version: int, name: str, topic_id: bytes, index: int
+        self, context: RequestContext, version: int, name: str, topic_id: bytes, index: int, grant: Grant | None = None
     ) -> Partition | ErrorCode:
         """The partition that a request of that version names, or why there is none for this caller."""
-        partitions = self._partitions(context, version, name, topic_id)
+        partitions = self._partitions(context, version, name, topic_id, grant)
         if isinstance(partitions, ErrorCode):
             return partitions
         return partitions[index] if 0 <= index < len(partitions) else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
     def _partitions(
-        self, context: RequestContext, version: int, name: str, topic_id: bytes
+        self, context: RequestContext, version: int, name: str, topic_id: bytes, grant: Grant | None = None
     ) -> list[Partition] | ErrorCode:
         """The partitions of the topic that a request of that version names, or why it has none for this caller."""
         if version >= TOPIC_IDS_SINCE:
@@ -167,8 +169,11 @@ class ProduceHandler:
             topic = self._registry.by_name(context.cluster_id, name)
         authorizer = self.authorizer
         # Before it is known whether the topic exists: that too is not for everybody.
-        if authorizer is not None and not authorizer.allows(context, _PRODUCE, WRITE_TOPIC, name):
-            return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+        if authorizer is not None and (grant is None or grant.generation != authorizer.generation):
+            if not authorizer.allows(context, _PRODUCE, WRITE_TOPIC, name):
+                return ErrorCode.TOPIC_AUTHORIZATION_FAILED
+            if grant is not None:
+                grant.generation = authorizer.generation
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if topic is None else topic.partitions
 
     def _judge(

@@ -36,63 +36,73 @@ class Windows:
 
 
 class Rate:
-    """Amounts over a sliding window."""
+    """Amounts over a sliding window. Of a time only whole milliseconds count."""
 
-    __slots__ = ("_current", "_current_until_ms", "_samples", "_windows", "total")
+    __slots__ = ("_before", "_began_ms", "_samples", "_windows", "last_ms", "total", "until_ms")
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
-        self._samples: deque[list[float]] = deque()
-        """[when it began, when something was last added, how much]; the oldest first."""
-        self._current: list[float] = []
-        """The youngest, and until when it is added to: every request asks."""
-        self._current_until_ms = 0
+        self._samples: deque[tuple[int, int, float]] = deque()
+        """Those that are over: when each began, when something was last added, how much; the oldest first."""
+        self._before = 0.0
+        """Those together."""
+        self._began_ms = 0
+        self.until_ms = 0
+        """When the current sample is over; 0 if there is none."""
+        self.last_ms = 0.0
+        """When something was last added to it."""
         self.total = 0.0
         """All samples together. Of the oldest some may be due to be forgotten, so the true total is this or less."""
 
-    def record(self, amount: float, now_ms: int) -> None:
-        """Add an amount, or take one back."""
-        if now_ms < self._current_until_ms:
-            sample = self._current
-            sample[1] = now_ms
-            sample[2] += amount
-        else:
-            self._forget(now_ms)
-            self._current = [now_ms, now_ms, amount]
-            self._current_until_ms = now_ms + self._windows.window_ms
-            self._samples.append(self._current)
+    def record(self, amount: float, now_ms: float) -> None:
+        """Add an amount, or take one back. Within a sample that is two assignments, which whoever counts for every
+        request may make instead."""
+        if now_ms >= self.until_ms:
+            self._begin(int(now_ms))
+        self.last_ms = now_ms
         self.total += amount
+
+    def _begin(self, now_ms: int) -> None:
+        """Begin a sample."""
+        self._forget(now_ms)
+        if self.until_ms:
+            self._samples.append((self._began_ms, int(self.last_ms), self.total - self._before))
+            self._before = self.total
+        self._began_ms, self.until_ms = now_ms, now_ms + self._windows.window_ms
 
     def harmless(self, limit: float) -> float:
         """A total that is never too much, whenever it was added."""
         return limit * self._windows.shortest_ms / 1000
 
-    def excess_ms(self, limit: float, now_ms: int) -> int:
+    def excess_ms(self, limit: float, now_ms: float) -> int:
         """How long nothing may be added until the average is at the limit, in units a second; 0 if it is now."""
+        now_ms = int(now_ms)
         self._forget(now_ms)
-        if not self._samples:
+        if not self.until_ms:
             return 0
-        span_ms = self._span_ms(now_ms)
-        excess = self.total - limit * span_ms / 1000
+        excess = self.total - limit * self._span_ms(now_ms) / 1000
         return 0 if excess <= 0 else min(round(excess / limit * 1000), MAX_THROTTLE_MS)
 
-    def is_idle(self, now_ms: int) -> bool:
+    def is_idle(self, now_ms: float) -> bool:
         """Whether it is as good as new."""
-        self._forget(now_ms)
-        return not self._samples
+        self._forget(int(now_ms))
+        return not self.until_ms
 
     def _forget(self, now_ms: int) -> None:
         samples, stretch_ms = self._samples, self._windows.stretch_ms
         while samples and now_ms - samples[0][1] >= stretch_ms:
-            self.total -= samples.popleft()[2]
+            amount = samples.popleft()[2]
+            self._before -= amount
+            self.total -= amount
         if not samples:
-            self.total = 0.0  # Whatever rounding has left.
-            self._current_until_ms = 0
+            self._before = 0.0  # Whatever rounding has left.
+            if now_ms - int(self.last_ms) >= stretch_ms:
+                self.total, self.until_ms = 0.0, 0
 
     def _span_ms(self, now_ms: int) -> int:
         """The time that the amounts are divided by: as if the windows before the first sample had been empty."""
         window_ms = self._windows.window_ms
-        elapsed_ms = int(now_ms - self._samples[0][0])
+        elapsed_ms = now_ms - (self._samples[0][0] if self._samples else self._began_ms)
         missing = self._windows.samples - 1 - elapsed_ms // window_ms
         return max(elapsed_ms + max(missing, 0) * window_ms, 1)
 

@@ -52,11 +52,6 @@ class Meter:
         rate.record(amount, now_ms)
         return 0 if rate.total <= self.harmless else rate.excess_ms(self.limit, now_ms)
 
-    def owed_ms(self, now_ms: int) -> int:
-        """How long to wait for what was counted before."""
-        rate = self.rate
-        return 0 if rate.total <= self.harmless else rate.excess_ms(self.limit, now_ms)
-
 
 class Client:
     """The meters that count for one client; None where there is no limit."""
@@ -75,10 +70,16 @@ class Client:
 
 
 class Throttles:
-    """The measures of one agent's clients."""
+    """The measures of one agent's clients.
+
+    Times are milliseconds of the clock's `monotonic`.
+    """
 
     def __init__(self, *, clock: Clock, settings: QuotaSettings) -> None:
         self._clock, self._settings = clock, settings
+        self.version = 0
+        """Goes up when another `Client` may be found for somebody than was before: the one that was has to be looked up
+        again."""
         self._tables: dict[int, Table] = {}
         self._clients: dict[tuple[int, str, str | None], Client] = {}
         self._rates: dict[tuple[str, int, str, str], Rate] = {}
@@ -115,8 +116,12 @@ class Throttles:
         self._tenants.pop(cluster_id, None)
         self._look_again()
 
-    def _look_again(self) -> None:
+    def _forget_clients(self) -> None:
+        self.version += 1
         self._clients.clear()
+
+    def _look_again(self) -> None:
+        self._forget_clients()
         keys = {key for each in self._tables.values() for limits in each.values() for key in limits}
         self.limits_addresses = QuotaKey.CONNECTION_CREATION_RATE in keys
         self.limits_clients = bool(keys - {QuotaKey.CONNECTION_CREATION_RATE}) or any(
@@ -149,20 +154,26 @@ class Throttles:
             return 0
         return self._charged(LimitKey.BYTES_IN_RATE, tenant.bytes_in, size_bytes, self._now_ms())
 
-    def on_produce(self, client: Client, size_bytes: int, now_s: float) -> int:
-        """The same for a produce request, which came at that time by the clock; and for the time that those before it
-        took. In the common case nobody waits: that is found out by two comparisons."""
-        now_ms, throttle_ms = int(now_s * 1000), 0
+    def on_produce(self, client: Client, size_bytes: int, now_ms: float) -> int:
+        """The same for a produce request that came at that time, and for the time that those before it took. Nearly
+        always nobody has to wait: two comparisons tell."""
+        throttle_ms = 0
         if client.tenant is not None:
-            throttle_ms = self._of_arrival(client.tenant, size_bytes, now_ms)
-        if client.produce is not None:
-            own_ms = client.produce.charge(size_bytes, now_ms)
-            if own_ms:
-                throttle_ms = max(throttle_ms, self._noted(QuotaKey.PRODUCER_BYTE_RATE, own_ms))
-        if client.time is not None:
-            time_ms = client.time.owed_ms(now_ms)
-            if time_ms:
-                throttle_ms = max(throttle_ms, self._waited_for_time(time_ms))
+            throttle_ms = self._of_arrival(client.tenant, size_bytes, int(now_ms))
+        meter = client.produce
+        if meter is not None:
+            rate = meter.rate
+            if now_ms < rate.until_ms:
+                rate.last_ms = now_ms
+                rate.total += size_bytes
+            else:
+                rate.record(size_bytes, now_ms)
+            if rate.total > meter.harmless:
+                own_ms = self._noted(QuotaKey.PRODUCER_BYTE_RATE, rate.excess_ms(meter.limit, now_ms))
+                throttle_ms = max(throttle_ms, own_ms)
+        meter = client.time
+        if meter is not None and meter.rate.total > meter.harmless:
+            throttle_ms = max(throttle_ms, self._waited_for_time(meter.rate.excess_ms(meter.limit, now_ms)))
         return throttle_ms
 
     def on_time(self, client: Client, spent_s: float) -> int:
@@ -174,10 +185,16 @@ class Throttles:
         # One window at most, as in Kafka: time is not a debt that has to be paid back.
         return self._noted(QuotaKey.REQUEST_PERCENTAGE, min(owed_ms, self._settings.windows.window_ms))
 
-    def count_time(self, client: Client, spent_s: float, now_s: float) -> None:
-        """A client's request took so long until now, which counts for the next one."""
-        if client.time is not None:
-            client.time.rate.record(spent_s * 100, int(now_s * 1000))
+    def count_time(self, client: Client, since_ms: float, now_ms: float) -> None:
+        """A client's produce request took from then until now, which counts for the next one."""
+        if client.time is None:
+            return
+        rate, spent = client.time.rate, (now_ms - since_ms) / 10
+        if now_ms < rate.until_ms:
+            rate.last_ms = now_ms
+            rate.total += spent
+        else:
+            rate.record(spent, now_ms)
 
     def fetch_room(self, context: RequestContext) -> int | None:
         """How many bytes a fetch can be answered with that are not bound to be too many; None for any number."""
@@ -203,10 +220,14 @@ class Throttles:
         tenant_ms, may_go = self._of_tenant(client, size_bytes, now_ms)
         if not may_go or meter is None or not size_bytes:
             return tenant_ms, may_go
-        alone = meter.rate.is_idle(now_ms)
+        rate = meter.rate
+        if rate.total + size_bytes <= meter.harmless:
+            rate.record(size_bytes, now_ms)
+            return tenant_ms, True
+        alone = rate.is_idle(now_ms)
         throttle_ms = self._noted(QuotaKey.CONSUMER_BYTE_RATE, meter.charge(size_bytes, now_ms))
         if throttle_ms and not alone:
-            meter.rate.record(-size_bytes, now_ms)
+            rate.record(-size_bytes, now_ms)
         return max(throttle_ms, tenant_ms), alone or not throttle_ms
 
     def _of_tenant(self, client: Client, size_bytes: int, now_ms: int) -> tuple[int, bool]:
@@ -248,7 +269,7 @@ class Throttles:
         if client is None:
             self._drop_idle()
             if len(self._clients) >= CLIENTS_MAX:
-                self._clients.clear()  # Found again when they are needed.
+                self._forget_clients()  # Found again when they are needed.
             client = self._clients[key] = self._find(*key)
         return client
 
@@ -296,7 +317,7 @@ class Throttles:
         if self.meter_count < self._keep or now_ms - self._dropped_ms < self._settings.windows.window_ms:
             return
         self._dropped_ms = now_ms
-        self._clients.clear()
+        self._forget_clients()
         self._rates = {key: rate for key, rate in self._rates.items() if not rate.is_idle(now_ms)}
         self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.is_idle(now_ms)}
         self._keep = min(max(KEPT_MIN, 2 * self.meter_count), METERS_MAX)

@@ -18,7 +18,12 @@ from penstock.agent.api_versions import FIRST_OWN_API
 from penstock.agent.apis import Api
 from penstock.agent.listeners import Listener
 from penstock.agent.unserved import NOT_SERVED
+from penstock.authorization.authorizer import Decision
+from penstock.authorization.settings import STANDARD_AUTHORIZER
+from penstock.base.acls import Acl, AclFilter, Operation, Permission, ResourceType
+from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.options import UpOptions
+from penstock.identity.model import Identity
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
@@ -79,6 +84,26 @@ async def wired() -> AsyncIterator[Wired]:
     wired = Wired(agent)
     yield wired
     await wired.close()
+
+
+@pytest.fixture
+async def guarded() -> AsyncIterator[Wired]:
+    """An agent that asks what one may do: with topics anything, to begin with."""
+    settings = {"authorizer.class.name": STANDARD_AUTHORIZER}
+    agent = Agent(UpOptions(data_dir=None, kafka_port=0, http_port=0, settings=settings))
+    await agent.start()
+    wired = Wired(agent)
+    await agent.access.acls.create(DEFAULT_CLUSTER_ID, [rule("*", Operation.ALL)])
+    yield wired
+    await wired.close()
+
+
+def rule(topic: str, operation: Operation = Operation.WRITE, permission: Permission = Permission.ALLOW) -> Acl:
+    """For whoever does not say who it is."""
+    return Acl(
+        resource_type=ResourceType.TOPIC, resource_name=topic, principal=ANONYMOUS, operation=operation,
+        permission=permission,
+    )  # fmt: skip
 
 
 def raw(key: int, version: int, body: bytes = b"", *, correlation_id: int = 7) -> bytes:
@@ -225,8 +250,8 @@ def producing(topic: str, *, acks: int, data: bytes | None = None) -> produce.Pr
     )  # fmt: skip
 
 
-async def make_topic(wired: Wired, client: Client) -> None:
-    request = MetadataRequest(topics=[MetadataRequestTopic(name="orders")], allow_auto_topic_creation=True)
+async def make_topic(wired: Wired, client: Client, name: str = "orders") -> None:
+    request = MetadataRequest(topics=[MetadataRequestTopic(name=name)], allow_auto_topic_creation=True)
     for _ in range(5):
         answer = await wired.ask(client, ApiKey.METADATA, 9, request)
         if not answer.topics[0].error_code:
@@ -294,6 +319,68 @@ async def test_the_time_of_a_produce_request_counts_for_the_next_one(wired: Wire
     ]
     assert told[0] == 0
     assert 0 < told[1] <= 1_000
+
+
+class Heard:
+    """A listener of the authorizer's."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def on_decision(self, context: RequestContext, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+
+async def errors_of(wired: Wired, client: Client, *topics: str) -> list[int]:
+    """What each of these requests is answered, one after the other."""
+    answers = [await wired.ask(client, ApiKey.PRODUCE, 9, producing(topic, acks=1)) for topic in topics]
+    return [answer.responses[0].partition_responses[0].error_code for answer in answers]
+
+
+async def test_a_change_of_permissions_counts_for_the_very_next_request(guarded: Wired) -> None:
+    """Of a producer that sends the same again and again. What is allowed is heard of once, what is denied each time."""
+    client, denied = guarded.connect(), ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    await make_topic(guarded, client)
+    acls, forbids = guarded.agent.access.acls, rule("orders", permission=Permission.DENY)
+    authorizer, heard = guarded.agent.access.authorizer, Heard()
+    assert authorizer is not None
+    authorizer.listener = heard
+    for _ in range(2):
+        heard.decisions.clear()
+        assert await errors_of(guarded, client, *["orders"] * 4) == [0] * 4
+        await acls.create(DEFAULT_CLUSTER_ID, [forbids])
+        assert await errors_of(guarded, client, *["orders"] * 3) == [denied] * 3
+        await acls.delete(DEFAULT_CLUSTER_ID, [AclFilter(permission=Permission.DENY)])
+        told = [one.verdict.allowed for one in heard.decisions if one.operation is Operation.WRITE]
+        assert told == [True, False, False, False]
+        # What was remembered is forgotten, so the next one is heard of again.
+
+
+async def test_what_is_allowed_for_one_topic_says_nothing_of_another(guarded: Wired) -> None:
+    client = guarded.connect()
+    for topic in ("orders", "secret"):
+        await make_topic(guarded, client, topic)
+    await guarded.agent.access.acls.create(DEFAULT_CLUSTER_ID, [rule("secret", permission=Permission.DENY)])
+    denied = ErrorCode.TOPIC_AUTHORIZATION_FAILED
+    asked = ["orders", "orders", "secret", "secret", "orders", "secret", "orders", "orders"]
+    assert await errors_of(guarded, client, *asked) == [denied if topic == "secret" else 0 for topic in asked]
+
+
+async def test_nothing_is_remembered_of_a_connection_that_changes_hands(guarded: Wired) -> None:
+    """The same request names something else in another virtual cluster, and is somebody else's there."""
+    client = guarded.connect()
+    (connection,) = guarded.agent.server._connections.values()
+    await make_topic(guarded, client)
+    assert await errors_of(guarded, client, "orders", "orders") == [0, 0]
+    assert connection.produces is not None
+    topic = guarded.agent.registry.by_name(DEFAULT_CLUSTER_ID, "orders")
+    assert topic is not None
+    for identity in (Identity(principal="User:other"), Identity(cluster_id=7)):
+        connection.belongs_to(identity)
+        assert await errors_of(guarded, client, "orders", "orders") == [ErrorCode.TOPIC_AUTHORIZATION_FAILED] * 2
+    assert sum(partition.next_offset for partition in topic.partitions) == 2
+    connection.belongs_to(Identity())
+    assert await errors_of(guarded, client, "orders", "orders") == [0, 0]
 
 
 async def test_a_fetch_that_waits_holds_what_is_behind_it(wired: Wired) -> None:

@@ -84,7 +84,10 @@ def test_nothing_is_remembered_beyond_a_change() -> None:
     assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
     assert authorizer.allows_any(ALICE, READ_TOPIC)
     clusters.index(1).add(acl(permission=Permission.DENY))
+    before = authorizer.generation, authorizer.version
     authorizer.forget()
+    assert authorizer.generation > before[0]
+    assert authorizer.version > before[1]
     assert not authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
     clusters.index(1).remove(acl(permission=Permission.DENY))
     clusters.index(1).remove(acl())
@@ -102,6 +105,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         context = RequestContext(principal=f"User:{number % 25}")
         assert authorizer.allows(context, FETCH, READ_TOPIC, f"topic-{number}")
         assert authorizer.allows(context, FETCH, READ_TOPIC, "long" * 1000)
+    assert authorizer.generation > 5, "whoever remembers anything has to ask again"
     assert len(authorizer._callers) <= 10
     assert sum(len(names) for caller in authorizer._callers.values() for names in caller.granted.values()) <= 10
 

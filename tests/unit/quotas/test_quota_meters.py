@@ -67,7 +67,6 @@ def test_who_is_found_harmless_would_not_have_to_wait(events, windows: Windows, 
     meter = Meter(rate, limit)
     for pause, amount in events:
         now += pause
-        assert meter.owed_ms(now) == reckoned.excess_ms(limit, now)
         reckoned.record(amount, now)
         assert meter.charge(amount, now) == reckoned.excess_ms(limit, now)
         assert len(rate._samples) <= windows.samples + 1
@@ -83,7 +82,7 @@ def test_who_stays_far_below_a_limit_keeps_no_more_samples(charge: bool) -> None
         else:
             rate.record(1, second * 1_000)
     assert len(rate._samples) <= 12
-    assert rate.total <= 12
+    assert rate.total <= 12, "what is old is not counted any more"
 
 
 def test_a_burst_passes_at_once_and_then_the_rate_is_kept() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from fixtures.clocks import ManualClock
 
@@ -12,7 +14,7 @@ from penstock.quotas import throttles as module
 from penstock.quotas.meters import Windows
 from penstock.quotas.model import Entity, QuotaKey, entity
 from penstock.quotas.settings import QuotaSettings
-from penstock.quotas.throttles import Throttles
+from penstock.quotas.throttles import Client, Throttles
 from penstock.wire.error_codes import ErrorCode
 
 
@@ -26,10 +28,14 @@ class World:
 
     def produce(self, size: int, user: str = "alice", client_id: str | None = "app", cluster_id: int = 1) -> int:
         client = self.throttles.client(who(user, client_id, cluster_id))
-        return self.throttles.on_produce(client, size, self.clock.monotonic())
+        return self.throttles.on_produce(client, size, self.clock.monotonic() * 1000)
 
     def spend_time(self, spent_s: float, client_id: str = "app") -> int:
         return self.throttles.on_time(self.throttles.client(who("alice", client_id)), spent_s)
+
+    def count_time(self, client: Client, spent_s: float) -> None:
+        now_ms = self.clock.monotonic() * 1000
+        self.throttles.count_time(client, now_ms - spent_s * 1000, now_ms)
 
     def fetch(self, size: int) -> tuple[int, bool]:
         return self.throttles.on_fetch(who("alice"), size)
@@ -105,10 +111,10 @@ def test_the_time_of_a_produce_request_counts_for_the_next_one() -> None:
     world = World({entity(client_id="app"): limits(request_percentage=10)})
     client = world.throttles.client(who("alice"))
     assert world.produce(1) == 0
-    world.throttles.count_time(client, 1.05, world.clock.monotonic())
+    world.count_time(client, 1.05)
     assert world.produce(1) == 500
     assert world.throttles.throttled[QuotaKey.REQUEST_PERCENTAGE] == 1
-    world.throttles.count_time(client, 5.0, world.clock.monotonic())
+    world.count_time(client, 5.0)
     assert world.produce(1) == 1_000
 
 
@@ -209,6 +215,51 @@ def test_meters_nobody_uses_make_room_for_others(monkeypatch: pytest.MonkeyPatch
         assert world.produce(1, client_id=f"client-{number}") == 0
         assert world.throttles.meter_count <= 64
         assert len(world.throttles._clients) <= 16
+
+
+def test_who_was_looked_up_is_looked_up_again_when_that_may_have_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of the same version the same is found: what counts for a client can be held on to until it goes up."""
+    monkeypatch.setattr(module, "KEPT_MIN", 8)
+    monkeypatch.setattr(module, "CLIENTS_MAX", 8)
+    world, randomness = World({}), Random(7)
+    world.throttles._keep = 8
+    held: dict[int, tuple[int, Client]] = {}
+    kept = outdated = 0
+    for _ in range(2_000):
+        match randomness.randrange(200):
+            case 0:
+                world.throttles.replace(
+                    1, {entity(client_id=None): limits(producer_byte_rate=randomness.randint(1, 9))}
+                )
+            case 1:
+                world.throttles.replace(1, {})
+            case 2:
+                world.throttles.limit(1, limits(request_rate=5) if randomness.random() < 0.5 else {})
+            case 3:
+                world.throttles.forget(1)
+            case 4:
+                world.clock.time_ms += 20_000
+        number = randomness.randrange(12)
+        version, client = held.get(number, (-1, None))
+        found = world.throttles.client(who("alice", f"client-{number}"))
+        if client is not None and version == world.throttles.version:
+            assert found is client
+            kept += 1
+        elif client is not None:
+            outdated += 1
+        held[number] = world.throttles.version, found
+        world.throttles.on_produce(found, 1, world.clock.monotonic() * 1000)
+    assert kept > 100
+    assert outdated > 100
+
+
+@pytest.mark.parametrize("change", ["replace", "limit", "forget"])
+def test_every_change_of_limits_has_clients_looked_up_again(change: str) -> None:
+    world = World({})
+    before = world.throttles.version
+    arguments = {"replace": ({},), "limit": ({},), "forget": ()}[change]
+    getattr(world.throttles, change)(1, *arguments)
+    assert world.throttles.version > before
 
 
 def test_a_debt_is_not_forgotten_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def test_requests_and_their_bytes_count_for_the_cluster_and_nobody_else() -> Non
     assert limited.on_request(other, 10) == 1000, "they share it"
     assert limited.on_request(limited.client(QUIET), 10**9) == 0
     clock.time_ms += 10_000
-    assert limited.on_produce(client, 1500, clock.monotonic()) == 500
+    assert limited.on_produce(client, 1500, clock.monotonic() * 1000) == 500
     assert limited.throttled["bytes_in_rate"] == 1
 
 
