@@ -76,11 +76,11 @@ class Rate:
 
     def excess_ms(self, limit: float, now_ms: float) -> int:
         """How long nothing may be added until the average is at the limit, in units a second; 0 if it is now."""
-        now_ms = int(now_ms)
-        self._forget(now_ms)
+        at_ms = int(now_ms)
+        self._forget(at_ms)
         if not self.until_ms:
             return 0
-        excess = self.total - limit * self._span_ms(now_ms) / 1000
+        excess = self.total - limit * self._span_ms(at_ms) / 1000
         return 0 if excess <= 0 else min(round(excess / limit * 1000), MAX_THROTTLE_MS)
 
     def is_idle(self, now_ms: float) -> bool:
