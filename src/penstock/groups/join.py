@@ -26,7 +26,7 @@ def join(group: Group | None, request: Join, waiter: Waiter, now_ms: int, settin
     """Become a member, or join again: answered when the rebalance this is part of completes."""
     is_known = group is not None
     step = Step(group or Group(since_ms=now_ms), now_ms, settings)
-    if not settings.min_session_timeout_ms <= request.session_timeout_ms <= settings.max_session_timeout_ms:
+    if not has_valid_session(request, settings):
         _refuse(step, request, waiter, ErrorCode.INVALID_SESSION_TIMEOUT)
     elif not is_known and request.member_id:
         _refuse(step, request, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
@@ -41,6 +41,11 @@ def join(group: Group | None, request: Join, waiter: Waiter, now_ms: int, settin
     else:
         _join_known(step, request, waiter)
     return step.decision()
+
+
+def has_valid_session(request: Join, settings: GroupSettings) -> bool:
+    """Whether a member may ask for its session time-out, whatever the group is."""
+    return settings.min_session_timeout_ms <= request.session_timeout_ms <= settings.max_session_timeout_ms
 
 
 def _refuse(step: Step, request: Join, waiter: Waiter, error: ErrorCode) -> None:

@@ -13,6 +13,7 @@ from penstock.groups import kept_offsets, transitions
 from penstock.groups.consumer import classic_members
 from penstock.groups.consumer import transitions as consumer
 from penstock.groups.consumer.model import ConsumerGroup
+from penstock.groups.join import has_valid_session
 from penstock.groups.join import join as join_classic
 from penstock.groups.model import (
     AnyGroup,
@@ -95,8 +96,11 @@ class GroupRules:
             return join_classic(group, request, waiter, now_ms, terms.settings)
         if isinstance(group, ConsumerGroup | StreamsGroup) and not group.members:
             return join_classic(_emptied(group), request, waiter, now_ms, terms.settings)
-        error = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
-        return answer(group, waiter, JoinResult(error=error, member_id=request.member_id))
+        if not has_valid_session(request, terms.settings):
+            error, member_id = ErrorCode.INVALID_SESSION_TIMEOUT, request.member_id
+        else:
+            error, member_id = ErrorCode.INCONSISTENT_GROUP_PROTOCOL, ""
+        return answer(group, waiter, JoinResult(error=error, member_id=member_id))
 
     def sync(self, key: Key, group: AnyGroup | None, request: Sync, waiter: Waiter, now_ms: int) -> Decision:
         """SyncGroup."""

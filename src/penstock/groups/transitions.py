@@ -199,7 +199,10 @@ def restored(group: Group, now_ms: int, settings: GroupSettings) -> Decision:
     step = Step(group, now_ms, settings)
     for member in group.members.values():
         step.session(member)
-    if group.state is GroupState.COMPLETING_REBALANCE:
+    if len(group.members) > settings.max_size:
+        # The limit is a lower one now: whoever joins again when there is no room left is turned away.
+        prepare(step)
+    elif group.state is GroupState.COMPLETING_REBALANCE:
         step.put_all([replace(member, owes_sync=True) for member in group.members.values()])
         step.timer(SYNC_TIMER, rebalance_timeout_ms(group))
     return step.decision()
@@ -218,7 +221,7 @@ def commit_offsets(
     error = _commit_error(step.group, request)
     if error is ErrorCode.NONE:
         member = step.group.members.get(request.member_id)
-        if member is not None:
+        if member is not None and request.owner is None:
             step.session(member)
         if not step.group.stored and request.offsets:
             step.store()

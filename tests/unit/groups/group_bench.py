@@ -20,6 +20,7 @@ from penstock.groups.model import (
     Record,
     Sync,
     SyncResult,
+    TransactionOwner,
 )
 from penstock.groups.rebalance import member_error
 from penstock.groups.settings import GroupSettings
@@ -96,7 +97,10 @@ class Bench:
         self.apply(transitions.leave(self.group, named, waiter, self.now_ms, self.settings))
         return self.answers[waiter].errors
 
-    def commit(self, member_id: str = "", generation: int = -1, *, instance_id: str | None = None, version: int = 9):
+    def commit(
+        self, member_id: str = "", generation: int = -1, *, instance_id: str | None = None, version: int = 9,
+        owner: TransactionOwner | None = None,
+    ):  # fmt: skip
         offset = Offset(committed_offset=5, leader_epoch=0, metadata="", committed_ms=self.now_ms)
         request = CommitOffsets(
             member_id=member_id,
@@ -104,6 +108,7 @@ class Bench:
             generation=generation,
             offsets={(TOPIC, 0): offset},
             knows_unknown_groups=version >= 9,
+            owner=owner,
         )
         waiter = self._waiter("commit")
         self.apply(transitions.commit_offsets(self.group, request, waiter, self.now_ms, self.settings))

@@ -182,6 +182,31 @@ def test_classic_static_member_takes_the_place_of_a_modern_one() -> None:
     bench.check()
 
 
+def test_taking_a_place_while_others_wait_begins_a_rebalance() -> None:
+    """Nobody would tell the member that waits for a partition that it has become free."""
+    bench = classic()
+    bench.join("static", instance_id="one")
+    assert assigned(bench.group.members["static"]) == set()  # It waits for what the other one has to give back.
+    bench.beat("static", -2, instance_id="one")
+    answer = bench.classic_join(instance_id="one")
+    assert (answer.error, bench.group.state) == (ErrorCode.NONE, GroupState.PREPARING_REBALANCE)
+    assert bench.classic_sync(answer.member_id, bench.group.generation).error is ErrorCode.REBALANCE_IN_PROGRESS
+    bench.check()
+
+
+def test_classic_members_are_left_alone_until_there_is_a_target() -> None:
+    bench = ConsumerBench()
+    bench.join("new")
+    told = bench.classic_join()
+    assert (told.error, told.generation, bench.group.epoch) == (ErrorCode.NONE, 1, 2)  # Too soon for a second target.
+    assert sync(bench, told.member_id, 1) == set()
+    assert bench.classic_beat(told.member_id, 1) is ErrorCode.NONE
+    bench.pass_ms(1_000)
+    # Nobody has had it computed, and whoever joins now does.
+    assert bench.classic_beat(told.member_id, 1) is ErrorCode.REBALANCE_IN_PROGRESS
+    assert bench.classic_join(told.member_id).generation == 2
+
+
 def test_modern_static_member_takes_the_place_of_a_classic_one() -> None:
     bench = classic(instance_id="one")
     answer = bench.join("new", instance_id="one")
@@ -218,6 +243,7 @@ def test_classic_members_must_join_again_and_sync_in_time() -> None:
     ("more", "error"),
     [
         ({"protocol_type": "connect"}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
+        ({"protocol_type": "connect", "member_id": "x"}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
         ({"protocol": "sticky"}, ErrorCode.INCONSISTENT_GROUP_PROTOCOL),
         ({"member_id": "new"}, ErrorCode.NONE),
         ({"member_id": "x", "instance_id": "i"}, ErrorCode.UNKNOWN_MEMBER_ID),
@@ -226,7 +252,10 @@ def test_classic_members_must_join_again_and_sync_in_time() -> None:
 )
 def test_classic_joins_are_checked(more, error: ErrorCode) -> None:
     bench = mixed()
-    assert bench.classic_join(**more).error is error
+    answer = bench.classic_join(**more)
+    assert answer.error is error
+    if error is not ErrorCode.NONE and error is not ErrorCode.MEMBER_ID_REQUIRED:
+        assert not answer.member_id
 
 
 def test_classic_requests_of_others_are_refused() -> None:

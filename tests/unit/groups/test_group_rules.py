@@ -17,6 +17,7 @@ from penstock.groups.model import (
     Offset,
     OffsetsCommitted,
     OffsetsDeleted,
+    TransactionOwner,
 )
 from penstock.groups.settings import GroupSettings
 from penstock.wire.error_codes import ErrorCode
@@ -162,6 +163,31 @@ def test_group_size_is_limited() -> None:
     bench.stable(2)
     assert bench.joined(bench.join(version=3)).error is ErrorCode.GROUP_MAX_SIZE_REACHED
     assert bench.state is GroupState.STABLE
+
+
+def test_lower_limit_turns_away_those_who_join_last_after_a_restart() -> None:
+    bench = Bench()
+    first, second, third = bench.stable(3)
+    bench.settings = GroupSettings(max_size=2)
+    bench.restart()
+    assert bench.heartbeat(first, 1) is ErrorCode.REBALANCE_IN_PROGRESS
+    waiters = [bench.join(first), bench.join(second)]
+    assert bench.joined(bench.join(third)).error is ErrorCode.GROUP_MAX_SIZE_REACHED
+    assert [bench.joined(waiter).generation for waiter in waiters] == [2, 2]
+
+
+def test_offsets_of_transactions_do_not_keep_a_member() -> None:
+    bench = Bench()
+    (member_id,) = bench.stable(1)
+    bench.pass_ms(6_000)
+    owner = TransactionOwner(transactional_id="t", producer_id=1, epoch=0)
+    assert bench.commit(member_id, 1, owner=owner) is ErrorCode.NONE
+    bench.pass_ms(3_000)
+    assert bench.commit(member_id, 1) is ErrorCode.NONE
+    bench.pass_ms(6_000)
+    assert bench.commit(member_id, 1, owner=owner) is ErrorCode.NONE
+    bench.pass_ms(6_000)
+    assert bench.state is GroupState.EMPTY
 
 
 def test_protocol_that_most_prefer_is_chosen() -> None:

@@ -17,6 +17,7 @@ from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerM
 from penstock.groups.consumer.steps import JOIN_TIMER, SYNC_TIMER, Step, preferred_assignor
 from penstock.groups.consumer.subscription import Subscription, encoded_assignment, subscription_of
 from penstock.groups.consumer.transitions import check_not_fenced, static_successor
+from penstock.groups.join import has_valid_session
 from penstock.groups.model import (
     CONSUMER,
     Decision,
@@ -39,9 +40,12 @@ from penstock.wire.primitives import Malformed
 def join(group: ConsumerGroup, request: Join, waiter: Waiter, terms: Terms) -> Decision:
     """Become a member, or join again: answered at once."""
     member_id = request.member_id or request.new_member_id
+    if not has_valid_session(request, terms.settings):
+        invalid = JoinResult(error=ErrorCode.INVALID_SESSION_TIMEOUT, member_id=request.member_id)
+        return Decision(state=group, replies=(Reply(waiter, invalid),))
     error = _join_error(group, request, terms)
     if error is not ErrorCode.NONE:
-        return _refused(group, request, waiter, error)
+        return _refused(group, waiter, error)
     if not request.member_id and request.instance_id is None and request.member_id_required:
         # The client comes back with its id, so that a join whose answer is lost leaves no ghost behind (KIP-394).
         result = JoinResult(error=ErrorCode.MEMBER_ID_REQUIRED, member_id=member_id)
@@ -50,19 +54,18 @@ def join(group: ConsumerGroup, request: Join, waiter: Waiter, terms: Terms) -> D
         says = subscription_of(request.protocols[0][1], terms.topics)
         return _join(group, request, member_id, says, waiter, terms)
     except Malformed:
-        return _refused(group, request, waiter, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
+        return _refused(group, waiter, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
     except Refused as refused:
-        return _refused(group, request, waiter, refused.code)
+        return _refused(group, waiter, refused.code)
 
 
-def _refused(group: ConsumerGroup, request: Join, waiter: Waiter, error: ErrorCode) -> Decision:
-    return Decision(state=group, replies=(Reply(waiter, JoinResult(error=error, member_id=request.member_id)),))
+def _refused(group: ConsumerGroup, waiter: Waiter, error: ErrorCode) -> Decision:
+    # As in Kafka, nobody is named, unlike where a classic group refuses.
+    return Decision(state=group, replies=(Reply(waiter, JoinResult(error=error, member_id="")),))
 
 
 def _join_error(group: ConsumerGroup, request: Join, terms: Terms) -> ErrorCode:
-    settings, names = terms.settings, [name for name, _ in request.protocols]
-    if not settings.min_session_timeout_ms <= request.session_timeout_ms <= settings.max_session_timeout_ms:
-        return ErrorCode.INVALID_SESSION_TIMEOUT
+    names = [name for name, _ in request.protocols]
     if terms.consumer.migration_policy == "disabled" or request.protocol_type != CONSUMER:
         return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     is_known = request.member_id in group.members or group.static_member(request.instance_id) is not None
@@ -98,7 +101,10 @@ def _join(
         if not stale:
             member = step.reconcile(member, says.owned, subscription_changed=changed)
         step.reply(waiter, _joined(member))
-        return migration.downgraded(step, list(step.group.members.values()), rebalances=stale)
+        members = list(step.group.members.values())
+        # A member that waits for what another has to give back is not told any more when that is free.
+        is_settled = not stale and all(one.has_reached(step.group.target_epoch) for one in members)
+        return migration.downgraded(step, members, rebalances=not is_settled)
     step.retarget()
     member = step.reconcile(step.group.members[member.member_id], says.owned, subscription_changed=changed)
     step.timer(JOIN_TIMER + member.member_id, None)
@@ -155,7 +161,7 @@ def sync(group: ConsumerGroup, request: Sync, waiter: Waiter, terms: Terms) -> D
         error = ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         return Decision(state=group, replies=(Reply(waiter, SyncResult(error=error)),))
     step = Step(group, terms)
-    if group.epoch > member.epoch and member.state is not Reconciliation.UNREVOKED:
+    if group.target_epoch > member.epoch and member.state is not Reconciliation.UNREVOKED:
         _tell_to_join(step, member)
         step.reply(waiter, SyncResult(error=ErrorCode.REBALANCE_IN_PROGRESS))
         return step.decision()
@@ -176,9 +182,10 @@ def heartbeat(group: ConsumerGroup, request: Heartbeat, waiter: Waiter, terms: T
     if step.group.topics_version != terms.topics.version and step.look_at_topics():
         step.bump()
     step.session(member)
-    must_join = (
-        member.epoch < step.group.epoch or member.state is Reconciliation.UNREVOKED or _is_complete(group, member)
-    )
+    # Before the target of the group's epoch may be computed, joining again would bring nothing; afterwards there may be
+    # nobody else to have it computed.
+    is_behind = member.epoch < step.group.target_epoch or step.may_retarget()
+    must_join = is_behind or member.state is Reconciliation.UNREVOKED or _is_complete(group, member)
     if must_join:
         _tell_to_join(step, member)
     step.reply(waiter, ErrorCode.REBALANCE_IN_PROGRESS if must_join else ErrorCode.NONE)

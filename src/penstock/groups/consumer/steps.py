@@ -112,10 +112,14 @@ class Step:
         self.group = replace(self.group, topics_version=topics.version, topics_hash=seen)
         return changed
 
+    def may_retarget(self) -> bool:
+        """Whether the group's epoch calls for a target that may be computed now."""
+        return self.group.target_epoch < self.group.epoch and self._may_assign()
+
     def retarget(self) -> None:
         """Compute the target that the group's epoch calls for, unless it is there or it is too soon."""
         group, terms = self.group, self.terms
-        if group.target_epoch >= group.epoch or not self._may_assign():
+        if not self.may_retarget():
             return
         subscribers = self._subscribers()
         counts = {
