@@ -203,7 +203,7 @@ class SimAgent:
         self.groups = GroupService(
             database=database, topics=self.registry, settings=GroupSettings.of(self.settings),
             holder=Holder(name=f"agent-{NODE_ID}"), clock=around.clock, alarms=around.alarms,
-            randomness=around.randomness, passage=passage, catch_up=path.store_changes,
+            randomness=around.randomness, passage=passage, catch_up=path.store_changes, live=self.topics.settings,
         )  # fmt: skip
         await self.groups.open()
         self.coordinators = SimpleNamespace(groups=self.groups)

@@ -43,9 +43,10 @@ from penstock.groups.model import (
     TopicPartition,
 )
 from penstock.groups.rules import GroupRules
-from penstock.groups.settings import GroupSettings
+from penstock.groups.settings import GroupSettings, LiveGroupSettings
 from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
+from penstock.log.settings import LiveSettings
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
@@ -136,8 +137,11 @@ class GroupService:
         randomness: Randomness,
         passage: store.Passage | None = None,
         catch_up: Callable[[], Awaitable[None]] = _at_once,
+        live: LiveSettings | None = None,
     ) -> None:
         self._database, self._topics, self.settings = database, topics, settings
+        self.settings_of = LiveGroupSettings(live or LiveSettings(), settings).of
+        """What groups of a virtual cluster go by now."""
         self._clock, self._randomness = clock, randomness
         self._catch_up = catch_up
         """Returns when the database has what became of offsets of transactions until now."""
@@ -177,12 +181,13 @@ class GroupService:
         """What rules go by for a group, at a time."""
         cluster_id, group_id = key
         overrides = self._configs.group_overrides(cluster_id, group_id)
+        settings = self.settings_of(cluster_id)
         return Terms(
             now_ms=now_ms,
             topics=ClusterTopics(self._topics, cluster_id, self._topic_versions.get(cluster_id, 1)),
-            settings=self.settings,
-            consumer=self.settings.consumer.of_group(overrides),
-            streams=self.settings.streams.of_group(overrides),
+            settings=settings,
+            consumer=settings.consumer.of_group(overrides),
+            streams=settings.streams.of_group(overrides),
         )
 
     def topics_changed(self, cluster_id: int) -> None:

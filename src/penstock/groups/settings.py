@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from penstock.groups.share.model import ShareGroupSettings
 from penstock.groups.streams.model import StreamsGroupSettings
-from penstock.log.settings import BrokerSettings
+from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
+from penstock.log.settings import BrokerSettings, LiveSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class ConsumerSettings:
     """`group.consumer.migration.policy`"""
     regex_refresh_interval_ms: int = 600_000
     """`group.consumer.regex.refresh.interval.ms`"""
+    bounds: Bounds = field(default_factory=dict)
+    """Of what groups have of their own."""
 
     @property
     def upgrades(self) -> bool:
@@ -41,16 +44,17 @@ class ConsumerSettings:
 
     def of_group(self, overrides: Mapping[str, str]) -> ConsumerSettings:
         """The same for a group with configuration of its own."""
-        mine = {name: int(overrides[key]) for key, name in _GROUP_KEYS.items() if key in overrides}
-        return (
-            replace(
-                self,
-                session_timeout_ms=mine.get("session_timeout_ms", self.session_timeout_ms),
-                heartbeat_interval_ms=mine.get("heartbeat_interval_ms", self.heartbeat_interval_ms),
-                assignment_interval_ms=mine.get("assignment_interval_ms", self.assignment_interval_ms),
-            )
-            if mine
-            else self
+        if not any(key.startswith("consumer.") for key in overrides):
+            return self
+
+        def number(name: str, otherwise: int) -> int:
+            return whole_of(overrides, f"consumer.{name}", otherwise, self.bounds)
+
+        return replace(
+            self,
+            session_timeout_ms=number("session.timeout.ms", self.session_timeout_ms),
+            heartbeat_interval_ms=number("heartbeat.interval.ms", self.heartbeat_interval_ms),
+            assignment_interval_ms=number("assignment.interval.ms", self.assignment_interval_ms),
         )
 
     @classmethod
@@ -59,19 +63,13 @@ class ConsumerSettings:
         return cls(
             session_timeout_ms=broker.whole("group.consumer.session.timeout.ms"),
             heartbeat_interval_ms=broker.whole("group.consumer.heartbeat.interval.ms"),
-            assignment_interval_ms=broker.whole("group.consumer.assignment.interval.ms"),
+            assignment_interval_ms=assignment_interval_ms("consumer", broker),
             max_size=broker.whole("group.consumer.max.size"),
             assignors=broker.words("group.consumer.assignors"),
             migration_policy=(broker.text("group.consumer.migration.policy") or "").lower(),
             regex_refresh_interval_ms=broker.whole("group.consumer.regex.refresh.interval.ms"),
+            bounds=bounds_of("consumer", broker),
         )
-
-
-_GROUP_KEYS = {
-    "consumer.session.timeout.ms": "session_timeout_ms",
-    "consumer.heartbeat.interval.ms": "heartbeat_interval_ms",
-    "consumer.assignment.interval.ms": "assignment_interval_ms",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,3 +116,23 @@ class GroupSettings:
             streams=StreamsGroupSettings.of(broker),
             consumer=ConsumerSettings.of(broker),
         )
+
+
+class LiveGroupSettings:
+    """The same in every virtual cluster, as altered there: the intervals between two assignments."""
+
+    def __init__(self, live: LiveSettings, start: GroupSettings) -> None:
+        self._live, self._start = live, start
+        self._known: dict[int, tuple[BrokerSettings, GroupSettings]] = {}
+
+    def of(self, cluster_id: int) -> GroupSettings:
+        """What groups of a virtual cluster go by now."""
+        broker = self._live.of(cluster_id)
+        if broker is self._live.start:
+            self._known.pop(cluster_id, None)
+            return self._start
+        known = self._known.get(cluster_id)
+        if known is None or known[0] is not broker:
+            # Settings are replaced when they are altered, so the same object means the same settings.
+            known = self._known[cluster_id] = broker, GroupSettings.of(broker)
+        return known[1]

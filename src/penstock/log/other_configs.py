@@ -132,9 +132,45 @@ def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
         raise Refused(ErrorCode.INVALID_CONFIG, f"{DEAD_LETTER_TOPIC}: DLQ topic name must not start with '__'")
 
 
-def _check_limits(name: str, value: ConfigValue, settings: BrokerSettings) -> None:
+def _limits(name: str) -> tuple[str, str]:
+    """The settings that bound a configuration of groups, where there are such."""
     kind, _, rest = name.partition(".")
-    least, most = f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest.removeprefix('num.')}"
+    return f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest.removeprefix('num.')}"
+
+
+Bounds = Mapping[str, tuple[int, int]]
+"""Configurations of groups, and the least and the most that counts of each."""
+
+
+def bounds_of(kind: str, settings: BrokerSettings) -> Bounds:
+    """The bounds that a broker sets for what groups of a kind have of their own."""
+    bounds = {}
+    for name in GROUP_KEYS:
+        least, most = _limits(name)
+        if name.startswith(f"{kind}.") and most in SETTINGS:
+            bounds[name] = settings.whole(least) if least in SETTINGS else 0, settings.whole(most)
+    return bounds
+
+
+def assignment_interval_ms(kind: str, settings: BrokerSettings) -> int:
+    """The least time between two assignments of a group of a kind: what was altered counts as far as the bounds go."""
+    least, most = _limits(f"{kind}.assignment.interval.ms")
+    value = settings.whole(f"group.{kind}.assignment.interval.ms")
+    return min(max(value, settings.whole(least)), settings.whole(most))
+
+
+def whole_of(overrides: Mapping[str, str], name: str, otherwise: int, bounds: Bounds) -> int:
+    """A number that a group has of its own. What was set while the bounds were wider counts as far as they go now."""
+    text = overrides.get(name)
+    if text is None:
+        return otherwise
+    value = int(text)
+    least, most = bounds.get(name, (value, value))
+    return min(max(value, least), most)
+
+
+def _check_limits(name: str, value: ConfigValue, settings: BrokerSettings) -> None:
+    least, most = _limits(name)
     if name == "streams.assignor.name" and value not in STREAMS_ASSIGNORS:
         raise InvalidRequest(
             f"{name} '{value}' is not a registered task assignor. Registered assignors are: {list(STREAMS_ASSIGNORS)}."

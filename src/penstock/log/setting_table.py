@@ -494,5 +494,6 @@ _FIXED_TOPIC_DEFAULTS = {
 DYNAMIC: frozenset[str] = frozenset(
     {key.name for key in (*_TOPIC_DEFAULTS, *_KEPT_ONLY, *_DEAD_LETTERS)} - _FIXED_TOPIC_DEFAULTS
     | {"producer.id.expiration.ms"}
+    | {f"group.{kind}.assignment.interval.ms" for kind in ("consumer", "share", "streams")}
 )
 """What can be altered while the cluster runs. The rest is fixed when the process starts, as most of it is in Kafka."""

@@ -79,12 +79,13 @@ class BrokerSettings:
         settings._consistent()
         return settings
 
-    def _consistent(self) -> None:
+    def _consistent(self, *, is_altered: bool = False) -> None:
+        """Raise `InvalidRequest` for a contradiction. What was altered beyond its bounds counts as far as they go."""
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
             raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
         for name in _SHARE_RANGES:
             least, value, most = (self.whole(f"group.share.{limit}{name}") for limit in ("min.", "", "max."))
-            if not least <= value <= most:
+            if not least <= value <= most and not (is_altered and f"group.share.{name}" in DYNAMIC):
                 raise InvalidRequest(
                     f"group.share.{name} must be between group.share.min.{name} and group.share.max.{name}"
                 )
@@ -94,7 +95,7 @@ class BrokerSettings:
             raise InvalidRequest("group.share.max.share.sessions must not be less than group.share.max.size")
         for kind in ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"):
             least, value, most = (self.whole(f"group.consumer.{limit}{kind}") for limit in ("min.", "", "max."))
-            if not least <= value <= most:
+            if not least <= value <= most and not (is_altered and f"group.consumer.{kind}" in DYNAMIC):
                 raise InvalidRequest(
                     f"group.consumer.{kind} must be between group.consumer.min.{kind} and group.consumer.max.{kind}"
                 )
@@ -292,7 +293,7 @@ class LiveSettings:
             cluster_wide=now.cluster_wide if cluster_wide is None else MappingProxyType(dict(cluster_wide)),
             this_broker=now.this_broker if this_broker is None else MappingProxyType(dict(this_broker)),
         )
-        settings._consistent()
+        settings._consistent(is_altered=True)
         return settings
 
     def forget(self, cluster_id: int) -> None:

@@ -94,7 +94,7 @@ async def open_groups(
     groups = GroupService(
         database=database, topics=log.registry, settings=GroupSettings.of(settings), configs=topics, holder=HOLDER,
         clock=clock, alarms=LoopAlarms(), randomness=randomness, passage=passage,
-        catch_up=log.commit_path.store_changes,
+        catch_up=log.commit_path.store_changes, live=topics.settings,
     )  # fmt: skip
     groups.limit = clusters.limit(LimitKey.GROUPS)
     await groups.open()

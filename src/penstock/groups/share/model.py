@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
+from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
 from penstock.log.settings import BrokerSettings
 from penstock.wire.error_codes import ErrorCode
 
@@ -116,12 +117,23 @@ class ShareGroupSettings:
     """`share.assignment.interval.ms`"""
     max_size: int = 200
     """`group.share.max.size`"""
+    bounds: Bounds = field(default_factory=dict)
+    """Of what groups have of their own."""
 
     def of_group(self, overrides: Mapping[str, str]) -> ShareGroupSettings:
         """The same for a group with configuration of its own."""
-        keys = ("session_timeout_ms", "heartbeat_interval_ms", "assignment_interval_ms")
-        mine = {key: overrides.get(f"share.{key.replace('_', '.')}") for key in keys}
-        return replace(self, **{key: int(text) for key, text in mine.items() if text is not None})
+        if not any(key.startswith(f"{KIND}.") for key in overrides):
+            return self
+
+        def number(name: str, otherwise: int) -> int:
+            return whole_of(overrides, f"{KIND}.{name}", otherwise, self.bounds)
+
+        return replace(
+            self,
+            session_timeout_ms=number("session.timeout.ms", self.session_timeout_ms),
+            heartbeat_interval_ms=number("heartbeat.interval.ms", self.heartbeat_interval_ms),
+            assignment_interval_ms=number("assignment.interval.ms", self.assignment_interval_ms),
+        )
 
     @classmethod
     def of(cls, broker: BrokerSettings) -> ShareGroupSettings:
@@ -129,6 +141,7 @@ class ShareGroupSettings:
         return cls(
             session_timeout_ms=broker.whole("group.share.session.timeout.ms"),
             heartbeat_interval_ms=broker.whole("group.share.heartbeat.interval.ms"),
-            assignment_interval_ms=broker.whole("group.share.assignment.interval.ms"),
+            assignment_interval_ms=assignment_interval_ms(KIND, broker),
             max_size=broker.whole("group.share.max.size"),
+            bounds=bounds_of(KIND, broker),
         )

@@ -88,7 +88,8 @@ class ShareGroups:
 
     def settings_of(self, key: Key) -> ShareGroupSettings:
         """What the members of a group go by."""
-        return self._groups.settings.share.of_group(self._configs.overrides(key[0], ConfigResource.GROUP, key[1]))
+        overrides = self._configs.overrides(key[0], ConfigResource.GROUP, key[1])
+        return self._groups.settings_of(key[0]).share.of_group(overrides)
 
     def _topics(self, cluster_id: int) -> membership.TopicCounts:
         def find(name: str) -> tuple[bytes, int] | None:

@@ -18,6 +18,7 @@ from typing import ClassVar, NamedTuple
 
 from penstock.groups.reconcile import Reconciliation
 from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, HeldTasks, Task, Tasks
+from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
 from penstock.log.settings import BrokerSettings
 
 KIND = "streams"
@@ -307,6 +308,8 @@ class StreamsGroupSettings:
     """`streams.rack.aware.assignment.tags`"""
     max_size: int = 2_147_483_647
     """`group.streams.max.size`"""
+    bounds: Bounds = field(default_factory=dict)
+    """Of what groups have of their own."""
 
     @property
     def assignment_configs(self) -> dict[str, str]:
@@ -321,8 +324,8 @@ class StreamsGroupSettings:
         if not any(key.startswith(f"{KIND}.") for key in overrides):
             return self
 
-        def number(key: str, default: int) -> int:
-            return int(overrides.get(f"{KIND}.{key}", default))
+        def number(key: str, otherwise: int) -> int:
+            return whole_of(overrides, f"{KIND}.{key}", otherwise, self.bounds)
 
         tags = overrides.get(f"{KIND}.rack.aware.assignment.tags")
         return replace(
@@ -341,11 +344,12 @@ class StreamsGroupSettings:
         return cls(
             session_timeout_ms=broker.whole("group.streams.session.timeout.ms"),
             heartbeat_interval_ms=broker.whole("group.streams.heartbeat.interval.ms"),
-            assignment_interval_ms=broker.whole("group.streams.assignment.interval.ms"),
+            assignment_interval_ms=assignment_interval_ms(KIND, broker),
             initial_rebalance_delay_ms=broker.whole("group.streams.initial.rebalance.delay.ms"),
             num_standby_replicas=broker.whole("group.streams.num.standby.replicas"),
             rack_aware_assignment_tags=broker.words("group.streams.rack.aware.assignment.tags"),
             max_size=broker.whole("group.streams.max.size"),
+            bounds=bounds_of(KIND, broker),
         )
 
 
