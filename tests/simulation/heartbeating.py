@@ -43,6 +43,10 @@ class Member(Client):
     """One member, which joins again whenever it is fenced."""
 
     HEARTBEAT: ClassVar[ApiKey] = ApiKey.CONSUMER_GROUP_HEARTBEAT
+    PATIENCE_S: ClassVar[float] = GIVE_UP_S
+    """How long it goes on without an answer."""
+    PASSING: ClassVar[frozenset[ErrorCode]] = TRY_AGAIN
+    """Errors that pass."""
 
     def __init__(self, world: World, name: str, group_id: str, topic: str, uses: list[Use]) -> None:
         super().__init__(world, name)
@@ -75,7 +79,7 @@ class Member(Client):
                 answer = await self.call(self.HEARTBEAT, 1, self.request())
         except (ConnectionLost, TimeoutError):
             self.give_up()
-            if self.now() - self.heard_at > GIVE_UP_S:
+            if self.now() - self.heard_at > self.PATIENCE_S:
                 self.die()
             return 0.2
         error = ErrorCode(answer.error_code)
@@ -84,11 +88,11 @@ class Member(Client):
             return float(answer.heartbeat_interval_ms) / 1000
         if error in FENCED:
             self.world.marks.reach("fenced")
-            heard_of = self.now() - self.heard_at < GIVE_UP_S
+            heard_of = self.now() - self.heard_at < self.PATIENCE_S
             assert error is ErrorCode.FENCED_MEMBER_EPOCH or not heard_of, f"{self.member_id} was forgotten"
             self.die()
         else:
-            assert error in TRY_AGAIN, error
+            assert error in self.PASSING, error
             if error is ErrorCode.NOT_COORDINATOR:
                 self.world.marks.reach("another coordinator")
                 self.give_up()

@@ -21,6 +21,7 @@ import test_sim_groups
 import test_sim_keys
 import test_sim_leases
 import test_sim_log
+import test_sim_migration
 import test_sim_retention
 import test_sim_sessions
 import test_sim_share
@@ -40,8 +41,10 @@ from penstock.coordination.leases import Script
 from penstock.groups import reconcile
 from penstock.groups import store as groups_store
 from penstock.groups import transitions as groups_transitions
+from penstock.groups.consumer import migration
 from penstock.groups.consumer import steps as consumer_steps
 from penstock.groups.consumer import transitions as consumer_transitions
+from penstock.groups.model import GroupDeleted
 from penstock.groups.streams import offsets as streams_offsets
 from penstock.groups.streams import reconcile as streams_reconcile
 from penstock.keys import transitions as key_transitions
@@ -561,6 +564,33 @@ def zombies_of_streams_groups_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(streams_offsets, "_commit_error", lambda group, request, topics: ErrorCode.NONE)
 
 
+def groups_that_go_down_begin_anew(patch: pytest.MonkeyPatch) -> None:
+    """A generation has a number that was an epoch before."""
+    downgraded = migration.downgraded
+
+    def forgetful(step, members, *, rebalances):
+        step.group = replace(step.group, epoch=0)
+        return downgraded(step, members, rebalances=rebalances)
+
+    patch.setattr(migration, "downgraded", forgetful)
+
+
+def what_classic_members_have_is_free_once_their_group_goes_up(patch: pytest.MonkeyPatch) -> None:
+    upgraded = migration._upgraded_member
+    patch.setattr(migration, "_upgraded_member", lambda *args: replace(upgraded(*args), assigned={}))
+
+
+def offsets_stay_behind_when_a_group_goes_up(patch: pytest.MonkeyPatch) -> None:
+    upgraded = migration.upgraded
+
+    def forgetful(group, terms):
+        step = upgraded(group, terms)
+        step.records.insert(0, GroupDeleted())
+        return step
+
+    patch.setattr(migration, "upgraded", forgetful)
+
+
 def outsiders_move_offsets(patch: pytest.MonkeyPatch) -> None:
     """Whoever names no member may commit, members or not."""
     commit_error = groups_transitions._commit_error
@@ -670,6 +700,7 @@ SHARE = test_sim_share.test_share_group.scenario
 SHARE_MEMBERS = test_sim_share.test_members_of_a_share_group.scenario
 LETTERS = test_sim_share.test_dead_letters.scenario
 CONSUMERS = test_sim_consumer_groups.test_nobody_shares_a_partition.scenario
+MIGRATION = test_sim_migration.test_a_group_goes_up_and_down.scenario
 STREAMS = test_sim_streams_groups.test_nobody_shares_a_task.scenario
 GROUPS = test_sim_groups.test_committed_offsets_survive.scenario
 TRANSACTIONS = test_sim_transactions.test_transactions_are_all_or_nothing.scenario
@@ -691,6 +722,9 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (giving_back_is_taken_for_granted, CONSUMERS),
     (members_are_not_stored, CONSUMERS),
     (zombies_of_consumer_groups_commit, CONSUMERS),
+    (groups_that_go_down_begin_anew, MIGRATION),
+    (what_classic_members_have_is_free_once_their_group_goes_up, MIGRATION),
+    (offsets_stay_behind_when_a_group_goes_up, MIGRATION),
     (tasks_are_given_before_they_are_given_back, STREAMS),
     (giving_back_tasks_is_taken_for_granted, STREAMS),
     (members_are_not_stored, STREAMS),
