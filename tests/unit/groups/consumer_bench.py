@@ -133,6 +133,7 @@ class ConsumerBench:
         self, member_id: str = "", *, topics: tuple[str, ...] = ("people",),
         owned: Mapping[str, set[int]] | None = None, instance_id: str | None = None,
         member_id_required: bool = False, protocol: str = "range", protocol_type: str = "consumer",
+        protocols: tuple[tuple[str, bytes], ...] | None = None,
     ) -> Any:  # fmt: skip
         subscription = ConsumerProtocolSubscription(
             topics=list(topics),
@@ -145,7 +146,8 @@ class ConsumerBench:
         request = Join(
             member_id=member_id, new_member_id=f"classic-{self._new_ids}", instance_id=instance_id, client_id="old",
             client_host="/127.0.0.1", session_timeout_ms=10_000, rebalance_timeout_ms=30_000,
-            protocol_type=protocol_type, protocols=((protocol, encode_subscription(subscription, 1)),),
+            protocol_type=protocol_type,
+            protocols=((protocol, encode_subscription(subscription, 1)),) if protocols is None else protocols,
             member_id_required=member_id_required,
         )  # fmt: skip
         return self.ask(lambda group, waiter: self.rules.join(KEY, group, request, waiter, self.now_ms))

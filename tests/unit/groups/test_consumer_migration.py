@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from consumer_bench import PEOPLE, ConsumerBench, assigned, without_pauses
@@ -10,11 +11,12 @@ from consumer_bench import PEOPLE, ConsumerBench, assigned, without_pauses
 from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.model import Group, GroupState, Leaver
 from penstock.groups.settings import ConsumerSettings, GroupSettings
-from penstock.wire.consumer_protocol import encode_assignment, read_assignment
+from penstock.wire.consumer_protocol import encode_assignment, encode_subscription, read_assignment
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignment,
     ConsumerProtocolAssignmentTopicPartition,
+    ConsumerProtocolSubscription,
 )
 
 QUICK = without_pauses()
@@ -25,7 +27,11 @@ def everything(user_data: bytes | None = None) -> bytes:
     return encode_assignment(ConsumerProtocolAssignment(assigned_partitions=[topic], user_data=user_data), 1)
 
 
-def classic(settings: GroupSettings = QUICK, assignment: bytes | None = None, **more: str) -> ConsumerBench:
+def subscribes(*topics: str) -> bytes:
+    return encode_subscription(ConsumerProtocolSubscription(topics=list(topics)), 1)
+
+
+def classic(settings: GroupSettings = QUICK, assignment: bytes | None = None, **more: Any) -> ConsumerBench:
     """A classic group of one member, which has everything, in generation 1."""
     bench = ConsumerBench(settings)
     bench.classic_join(**more)
@@ -150,6 +156,38 @@ def test_downgrade_can_be_forbidden() -> None:
     bench.beat("new", -1)
     assert isinstance(bench.group, ConsumerGroup)
     assert list(bench.group.members) == ["classic-1"]
+    bench.check()
+
+
+def test_downgrade_that_was_forbidden_comes_with_the_next_member_that_goes() -> None:
+    bench = ConsumerBench(without_pauses(GroupSettings(consumer=ConsumerSettings(migration_policy="upgrade"))))
+    bench.join("new")
+    for number in (2, 3):
+        bench.classic_join(f"classic-{number}")
+    bench.beat("new", -1)
+    assert isinstance(bench.group, ConsumerGroup)
+    bench.settings = QUICK
+    bench.restart()
+    assert isinstance(bench.group, ConsumerGroup)
+    bench.classic_leave(Leaver(member_id="classic-2"))
+    assert isinstance(bench.group, Group)
+    assert list(bench.group.members) == ["classic-3"]
+    bench.check()
+
+
+def test_members_with_protocols_that_nobody_can_read_go_down_with_their_group() -> None:
+    """Only what the group agreed on was looked at when it went up."""
+    bench = classic(protocols=(("of its own", b""), ("range", subscribes("people"))))
+    other = bench.classic_join(protocols=(("range", subscribes("people")),))
+    assert other is None
+    assert bench.classic_beat("classic-1", 1) is ErrorCode.REBALANCE_IN_PROGRESS
+    bench.classic_join("classic-1", protocols=(("of its own", b""), ("range", subscribes("people"))))
+    bench.classic_sync("classic-1", 2, assignments={"classic-1": everything()})
+    bench.join("new")
+    assert isinstance(bench.group, ConsumerGroup)
+    bench.beat("new", -1)
+    assert isinstance(bench.group, Group)
+    assert read_assignment(bench.group.members["classic-1"].assignment).assigned_partitions
     bench.check()
 
 

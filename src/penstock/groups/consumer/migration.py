@@ -127,11 +127,7 @@ def without(group: ConsumerGroup, members: Collection[ConsumerMember], terms: Te
     """The group without some members: a classic one, if no member of the consumer protocol is left in it."""
     step = Step(group, terms)
     stay = group.tally.classic - sum(member.classic is not None for member in members)
-    if (
-        stay == len(group.members) - len(members) > 0
-        and any(member.classic is None for member in members)
-        and may_downgrade(stay, terms)
-    ):
+    if stay == len(group.members) - len(members) > 0 and may_downgrade(stay, terms):
         gone = {member.member_id for member in members}
         return downgraded(step, [m for m in group.members.values() if m.member_id not in gone], rebalances=True)
     step.fence(members)

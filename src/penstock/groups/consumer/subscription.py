@@ -18,7 +18,6 @@ from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignmentTopicPartition,
     ConsumerProtocolSubscriptionTopicPartition,
 )
-from penstock.wire.primitives import Malformed
 
 _VERSION = Struct(">h")
 _NEWEST_ASSIGNMENT = 3
@@ -54,11 +53,12 @@ def has_user_data(assignment: bytes) -> bool:
 
 
 def encoded_assignment(partitions: Mapping[bytes, Iterable[int]], classic: ClassicSide, topics: Topics) -> bytes:
-    """An assignment for a classic member, in the version that it speaks."""
+    """An assignment for a classic member, in the version that it speaks.
+
+    When a group goes up, only the protocol that it had agreed on is looked at. If another has no version: the oldest.
+    """
     metadata = classic.protocols[0][1]
-    if len(metadata) < _VERSION.size:
-        raise Malformed("a subscription has no version")
-    (version,) = _VERSION.unpack_from(metadata)
+    (version,) = _VERSION.unpack_from(metadata) if len(metadata) >= _VERSION.size else (0,)
     named = [
         ConsumerProtocolAssignmentTopicPartition(topic=name, partitions=sorted(found))
         for topic_id, found in partitions.items()
