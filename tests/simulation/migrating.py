@@ -7,14 +7,16 @@ that is the order of the day (`Course`). Some are static: they come back in thei
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from simulation.checkers.epochs import Told
+from simulation.checkers.epochs import Told, check_epochs
 from simulation.checkers.uses import check_uses
-from simulation.clients import TRY_AGAIN
+from simulation.clients import TRY_AGAIN, Committer
+from simulation.heartbeat_groups import PARTITIONS, all_in_use, check_group
 from simulation.heartbeating import ANSWER_S, Member, Partition, Use
-from simulation.history import OffsetLook
+from simulation.history import OffsetLook, PartitionKey
 from simulation.links import ConnectionLost
 from simulation.world import World
 
@@ -36,12 +38,12 @@ from penstock.wire.messages.consumer_protocol import (
 )
 from penstock.wire.messages.heartbeat import HeartbeatRequest
 
-SESSION_MS = 15_000
-"""Longer than a coordinator is ever away."""
-PATIENCE_S = 10.0
+SESSION_MS, PATIENCE_S = 20_000, 10.0
+"""A session is longer than a coordinator is ever away, and than it takes a member to notice that it is not answered."""
 REBALANCE_MS = 60_000
 ASSIGNOR = "cooperative-sticky"
 AWAY, FOR_GOOD = -2, -1
+COURSES, CRASHES = 4, 0.1
 _LOST = (ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_INSTANCE_ID)
 
 
@@ -90,7 +92,14 @@ class MigratingMember(Member):
                 continue
             if answer.error_code not in TRY_AGAIN:
                 return
+            self._passes(ErrorCode(answer.error_code))
             await asyncio.sleep(0.2)
+
+    def _passes(self, error: ErrorCode) -> None:
+        assert error in TRY_AGAIN, error
+        if error is ErrorCode.NOT_COORDINATOR:
+            self.world.marks.reach("another coordinator")
+            self.give_up()
 
     async def look(self, fresh: set[Partition], member_id: str | None, epoch: int) -> None:
         """Ask where to go on in what is new."""
@@ -106,7 +115,8 @@ class MigratingMember(Member):
         error = ErrorCode(found.error_code)
         if error is not ErrorCode.NONE:
             # The epoch may be another by now, where the answer to a heartbeat was lost.
-            assert error in (*TRY_AGAIN, ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID), error
+            if error not in (ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.UNKNOWN_MEMBER_ID):
+                self._passes(error)
             return
         self.world.marks.reach("a member asked where to go on")
         for partition in found.topics[0].partitions:
@@ -306,7 +316,7 @@ class ClassicMember(MigratingMember):
             assert not heard_of, f"{self.given_id} was forgotten"
             self.die()
         else:
-            assert error in TRY_AGAIN, error
+            self._passes(error)
         return self.world.workload.uniform(0.02, 0.2)
 
     async def leave(self) -> None:
@@ -337,7 +347,7 @@ class Migrant:
 
     def _start(self) -> MigratingMember:
         self._lives += 1
-        obeys = self.course.world.workload.random() < 0.95
+        obeys = self.course.world.workload.random() < 0.97
         kind = ModernMember if self.course.is_upward is obeys else ClassicMember
         return kind(f"{self.name}-{self._lives}", self.course, self.instance_id)
 
@@ -350,7 +360,7 @@ class Migrant:
         while not stop.is_set():
             gone = asyncio.Event()
             life = asyncio.get_running_loop().create_task(self.member.live(gone))
-            await asyncio.sleep(choose.uniform(2, 8))
+            await asyncio.sleep(choose.uniform(1.5, 6))
             gone.set()
             await life
             if choose.random() < crashes:
@@ -361,3 +371,37 @@ class Migrant:
             self.member = self._start()
         self.stays = True
         await self.member.live(settled)
+
+
+def set_sessions(world: World) -> None:
+    """Let members of the consumer protocol have the sessions and heartbeats of these here. Before the world opens."""
+    for limit in ("min.", ""):
+        world.settings[f"group.consumer.{limit}session.timeout.ms"] = str(SESSION_MS)
+        world.settings[f"group.consumer.{limit}heartbeat.interval.ms"] = "1000"
+
+
+async def go_up_and_down(world: World, topic_id: bytes, upset: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
+    """Members are restarted one after the other, mostly with the protocol that is the order of the day, while something
+    upsets their coordinator until it is told to stop."""
+    course = Course(world, "group", "orders", topic_id, PARTITIONS, is_upward=world.workload.random() < 0.5)
+    # One never crashes and is static, so that the group is never without members.
+    migrants = [Migrant("anchor", course, "anchor"), Migrant("static", course, "static")]
+    migrants += (Migrant(f"dynamic-{number}", course) for number in range(2))
+    lookers = [Committer(world, "group", "orders", PartitionKey(topic_id, index)) for index in range(PARTITIONS)]
+    settled = asyncio.Event()
+    async with asyncio.TaskGroup() as work:
+        upsetting = work.create_task(upset)
+        work.create_task(world.workload.choice(lookers).look_on(stop))
+        for migrant in migrants:
+            crashes = 0.0 if migrant.name == "anchor" else CRASHES
+            work.create_task(migrant.live(stop, settled, work, crashes=crashes))
+        for _ in range(COURSES):
+            await asyncio.sleep(world.workload.uniform(10, 16))
+            course.is_upward = not course.is_upward
+        stop.set()
+        await upsetting
+        await world.heal()
+        await world.eventually(lambda: all_in_use(migrants), "everything being used")
+        settled.set()
+    await check_group(world, course.uses, lookers)
+    check_epochs(course.told)

@@ -11,6 +11,7 @@ from simulation.heartbeat_groups import PARTITIONS, all_in_use, check_group, lea
 from simulation.heartbeating import Member, Use
 from simulation.history import PartitionKey
 from simulation.members import GroupMember
+from simulation.migrating import go_up_and_down, set_sessions
 from simulation.scenarios import produce_plainly, replace_now_and_then
 from simulation.seeds import simulate
 from simulation.share_consumers import ShareConsumer
@@ -53,6 +54,14 @@ async def test_leases_of_consumer_groups(world: World) -> None:
 async def test_leases_of_streams_groups(world: World) -> None:
     topic_id = await open_shared(world, PARTITIONS, "group-changelog")
     await use_while_replaced(world, topic_id, StreamsMember)
+
+
+@simulate(seeds=6, reach=(*REACH, "the group went up", "the group went down"))
+async def test_leases_of_a_group_that_goes_up_and_down(world: World) -> None:
+    set_sessions(world)
+    topic_id = await open_shared(world, PARTITIONS)
+    stop = asyncio.Event()
+    await go_up_and_down(world, topic_id, replace_now_and_then(world, stop, every_s=1.5, lingers_s=3.0), stop)
 
 
 async def use_while_replaced(world: World, topic_id: bytes, kind: type[Member]) -> None:
