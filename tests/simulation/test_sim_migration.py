@@ -16,7 +16,7 @@ from simulation.world import WRONG_DRIFT, WRONG_MS, World
 
 
 @simulate(
-    seeds=15,
+    seeds=12,
     reach=(
         "the group went up", "the group went down", "killed", "connection cut", "database: after", "clock set back",
         "gave something back", "a classic member gave something back", "a classic member was behind",

@@ -29,7 +29,7 @@ class ConsumerSettings:
     """`group.consumer.migration.policy`"""
     regex_refresh_interval_ms: int = 600_000
     """`group.consumer.regex.refresh.interval.ms`"""
-    bounds: Bounds = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=dict, compare=False)
     """Of what groups have of their own."""
 
     @property

@@ -117,7 +117,7 @@ class ShareGroupSettings:
     """`share.assignment.interval.ms`"""
     max_size: int = 200
     """`group.share.max.size`"""
-    bounds: Bounds = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=dict, compare=False)
     """Of what groups have of their own."""
 
     def of_group(self, overrides: Mapping[str, str]) -> ShareGroupSettings:

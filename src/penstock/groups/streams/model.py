@@ -308,7 +308,7 @@ class StreamsGroupSettings:
     """`streams.rack.aware.assignment.tags`"""
     max_size: int = 2_147_483_647
     """`group.streams.max.size`"""
-    bounds: Bounds = field(default_factory=dict)
+    bounds: Bounds = field(default_factory=dict, compare=False)
     """Of what groups have of their own."""
 
     @property
