@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from penstock.base.errors import Conflict
+from penstock.base.randomness import SeededRandomness
 from penstock.log import segment_store, topic_store
 from penstock.log.commit_sql import CommitSql, NewCommit, lock_shard, take_over
 from penstock.log.commits import CommitEntry
@@ -19,6 +22,7 @@ from penstock.log.topic_store import TopicRow
 from penstock.log.upkeep import wal_store
 from penstock.log.upkeep.wal_store import Advance
 from penstock.log.usage import Metric, UsageKey
+from penstock.metadata.postgres import PostgresDatabase
 from penstock.storage.wal import WalLocation
 
 TOPIC = b"t" * 16
@@ -221,14 +225,14 @@ async def test_the_floor_moves_with_what_is_counted_and_commits_below_are_forgot
     used = {UsageKey(1, 3_600_000, Metric.BYTES_IN): 10, UsageKey(1, 0, Metric.RECORDS_IN): 3}
     refs, objs = [segment(first, 0, 9, 1)], [new_object(1)]
     change = advance(0, 5, folds=[fold(first, 0, 10)], refs=refs, objs=objs, used=used)
-    assert await database.read(lambda: wal_store.outcome(change)) is None
+    assert await database.transaction(lambda: wal_store.outcome(change), locking=True) is None
     for expected in ({first}, None):
         if expected is None:
             with pytest.raises(Conflict, match="floor"):
                 await database.transaction(lambda: wal_store.advance(change), locking=True)
         else:
             assert await database.transaction(lambda: wal_store.advance(change), locking=True) == expected
-    assert await database.read(lambda: wal_store.outcome(change)) == {first}
+    assert await database.transaction(lambda: wal_store.outcome(change), locking=True) == {first}
     assert await database.read(lambda: wal_store.floor_of(1)) == 5
     await database.transaction(lambda: wal_store.advance(advance(5, 6, used=used)), locking=True)
     rows = await database.statement("SELECT bucket_ms, metric, value FROM usage ORDER BY bucket_ms")
@@ -312,3 +316,33 @@ async def test_topics_are_trimmed_and_deleted_while_commits_never_pause(database
     assert refused == 2
     assert await database.statement("SELECT COUNT(*) FROM partition") == [(0,)]
     assert await database.statement("SELECT COUNT(*) FROM topic_deletion") == [(5,)]
+
+
+async def test_a_commit_that_goes_on_without_its_client_is_waited_for(migrated_postgres_dsn: str) -> None:
+    """Whoever has lost its answer would else delete the objects that it names."""
+    database = PostgresDatabase(migrated_postgres_dsn, randomness=SeededRandomness("late"))
+    await database.open()
+    connection = await asyncpg.connect(migrated_postgres_dsn)
+    try:
+        row = TopicRow(topic_id=TOPIC, name="t", partition_count=1, replication_factor=1, overrides={}, created_ms=1)
+        ((first,)) = await database.transaction(lambda: topic_store.create(1, 1, [row]))
+        change = advance(0, 5, folds=[fold(first, 0, 10)], refs=[segment(first, 0, 9, 1)], objs=[new_object(1)])
+        await connection.execute("BEGIN")
+        steps = wal_store.advance(change)
+        with contextlib.suppress(StopIteration):
+            sql, args = next(steps)
+            while True:
+                sql, args = steps.send([tuple(found) for found in await connection.fetch(sql, *args)])
+        questions = (
+            lambda: wal_store.outcome(change),
+            lambda: segment_store.is_named_for_good(1, new_object(1).object_id),
+            lambda: segment_store.size_for_good(1, first),
+        )
+        asked = [asyncio.ensure_future(database.transaction(question, locking=True)) for question in questions]
+        done, _ = await asyncio.wait(asked, timeout=0.2)
+        assert not done
+        await connection.execute("COMMIT")
+        assert await asyncio.gather(*asked) == [{first}, True, (100, 10)]
+    finally:
+        await connection.close()
+        await database.close()

@@ -7,7 +7,8 @@ are still there. Otherwise the script raises `Conflict` and nothing happens.
 
 Scripts that change rows of `partition` are to be run as `locking` transactions.
 
-When a commit's answer was lost, the object that the transaction would have inserted says whether it happened.
+When a commit's answer was lost, the object that the transaction would have inserted says whether it happened; but only
+to those who ask by `is_named_for_good`.
 """
 
 from __future__ import annotations
@@ -228,6 +229,33 @@ def has_object(object_id: bytes) -> Script[bool]:
     return bool(rows)
 
 
+def end_of_doubt(shard_id: int) -> Script[None]:
+    """From here on: what a `locking` transaction of which the answer was lost has done can be seen, and what it has not
+    done it never will.
+
+    One that is still under way has the shard's row, so it is waited for. And one that could not be flushed to the disk
+    would be found there by a start, until something else is written in its place.
+    """
+    yield "UPDATE shard SET commit_seq = commit_seq WHERE shard_id = $1", (shard_id,)
+    yield (
+        "INSERT INTO counter (name, value) VALUES ('doubts', 1)"
+        " ON CONFLICT (name) DO UPDATE SET value = counter.value + 1",
+        (),
+    )
+
+
+def is_named_for_good(shard_id: int, object_id: bytes) -> Script[bool]:
+    """Whether the transaction that names an object has happened; if not, it never will. A `locking` transaction."""
+    yield from end_of_doubt(shard_id)
+    return (yield from has_object(object_id))
+
+
+def size_for_good(shard_id: int, partition_id: int) -> Script[tuple[int, int] | None]:
+    """`stored_size` after all transactions of which the answer was lost. A `locking` transaction."""
+    yield from end_of_doubt(shard_id)
+    return (yield from stored_size(partition_id))
+
+
 # ---- the log moves into segments -------------------------------------------------------------------------------
 
 
@@ -307,8 +335,12 @@ def replace(
     new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef], now_ms: int
 ) -> Script[None]:
     """Put rewritten segments in the place of others; raise `Conflict` if one of those is not there any more."""
-    for ref in (*removed[:1], *added[:1]):
-        yield from _hold_commits(ref.partition_id)
+    if new is not None:
+        # Whatever became of partitions: who asks what has become of this waits for the same row.
+        yield "UPDATE shard SET commit_seq = commit_seq WHERE shard_id = $1", (new.shard_id,)
+    else:
+        for ref in removed[:1]:
+            yield from _hold_commits(ref.partition_id)
     for ref in sorted(removed, key=lambda ref: (ref.partition_id, ref.last_offset)):
         rows = yield (
             "DELETE FROM segment WHERE partition_id = $1 AND last_offset = $2 AND object_id = $3 AND byte_offset = $4"

@@ -46,7 +46,9 @@ class Upkeep:
             shard_id=shard_id, on_garbage=self._on_garbage,
             on_doubt=lambda: self._wake(Trimming.name), store_rows=store_rows, sealing=sealing,
         )  # fmt: skip
-        self.retention = Retention(database=database, registry=registry, topics=topics, settings=settings, clock=clock)
+        self.retention = Retention(
+            database=database, registry=registry, topics=topics, settings=settings, clock=clock, settle=changes.settle
+        )
         self.trimming = Trimming(changes, registry, wake=lambda: self._wake(Trimming.name))
         self.topic_removal = TopicRemoval(
             changes, wake=lambda: self._wake(TopicRemoval.name), pass_flush=pass_flush

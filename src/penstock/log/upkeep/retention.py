@@ -14,7 +14,7 @@ What is not stable stays, however old: readers of committed data could not have 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.base.clock import Clock
@@ -113,10 +113,13 @@ class Retention:
     name = "retention"
 
     def __init__(
-        self, *, database: Database, registry: Registry, topics: Topics, settings: LiveSettings, clock: Clock
-    ) -> None:
+        self, *, database: Database, registry: Registry, topics: Topics, settings: LiveSettings, clock: Clock,
+        settle: Callable[[], Awaitable[None]],
+    ) -> None:  # fmt: skip
         self._database, self._registry, self._topics, self._settings = database, registry, topics, settings
         self._clock = clock
+        self._settle = settle
+        """Have the sizes of partitions be what they are: by a size that is too large, too much would go."""
         self._waiting: list[Partition] = []
         self._next_pass_at = clock.monotonic()
         self.passes = 0
@@ -145,6 +148,7 @@ class Retention:
     async def _look(self, partitions: Sequence[Partition]) -> list[Partition]:
         """Move log starts where they have to; the partitions that need another look."""
         partitions = [partition for partition in partitions if _is_bounded(partition)]
+        await self._settle()
         starts = [(partition.partition_id, partition.log_start) for partition in partitions]
         found = await self._database.read(lambda: _first_sizes(starts))
         now_ms = self._clock.now_ms()

@@ -24,7 +24,7 @@ from struct import Struct
 from typing import TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError
+from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError, Unavailable
 from penstock.log import segment_store
 from penstock.log.aborted import forget_aborted
 from penstock.log.model import NO_TIMESTAMP, Partition, Seal
@@ -51,6 +51,8 @@ SMALL_READS = 64
 """How many small segments are read at once at most."""
 STEP_S = 0.1
 """Steps end after so many bytes or so much time, whichever comes first."""
+ATTEMPTS = 3
+"""How often segments are replaced of which is not known whether they were."""
 _LENGTH = Struct(">8xi")
 _ALL = 2**63 - 1
 _log = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class SegmentChanges:
         self._executor = executor
         self._doubtful: set[Partition] = set()
         """Partitions whose size in memory may be wrong: the answer of a change was lost."""
+        self._in_doubt: list[Upload] = []
+        """Objects of which is not known whether they are named."""
 
     async def store_rows(self) -> int:
         """Until the database has a row for every commit so far; the last one that it is known to have.
@@ -107,23 +111,13 @@ class SegmentChanges:
         self, partitions: Sequence[Partition], new: NewObject | None, removed: Sequence[SegmentRef],
         added: Sequence[SegmentRef],
     ) -> None:  # fmt: skip
-        """Put segments in the place of others; raise `Conflict` if one of those is not there any more."""
-        now_ms = self.clock.now_ms()
+        """Put segments in the place of others; raise `Conflict` if one of those is not there any more.
+
+        Raises `OutcomeUnknown` where even asking again did not tell: then the new object may be named yet.
+        """
         await self.settle()
         try:
-            while True:
-                try:
-                    await self.database.transaction(
-                        lambda: segment_store.replace(new, removed, added, now_ms), background=True, locking=True
-                    )
-                except OutcomeUnknown:
-                    if await self._is_there(removed[0]):
-                        continue
-                    if new is not None and not await self.database.read(
-                        lambda: segment_store.has_object(new.object_id)
-                    ):
-                        raise Conflict("the segments went while they were replaced") from None
-                break
+            await self._replace_durably(new, removed, added)
         except BaseException:
             self._doubt(partitions)
             raise
@@ -136,9 +130,48 @@ class SegmentChanges:
             partition.size_bytes += grown[partition.partition_id]
         self.on_garbage()
 
+    async def _replace_durably(
+        self, new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef]
+    ) -> None:
+        """An attempt whose answer was lost is made again, and waits for itself: once it has happened, what was to be
+        removed is not there any more."""
+        now_ms = self.clock.now_ms()
+        lost: OutcomeUnknown | None = None
+        for _ in range(ATTEMPTS):
+            try:
+                await self.database.transaction(
+                    lambda: segment_store.replace(new, removed, added, now_ms), background=True, locking=True
+                )
+                return
+            except OutcomeUnknown as problem:
+                lost = problem
+            except Conflict:
+                if lost is None or not await self._is_replaced(new, removed[0]):
+                    raise
+                return
+            except Unavailable as problem:
+                if lost is None:
+                    raise
+                raise OutcomeUnknown(f"whether segments were replaced is not known: {problem}") from lost
+        raise OutcomeUnknown("whether segments were replaced is not known: the database loses its answers") from lost
+
+    async def _is_replaced(self, new: NewObject | None, removed: SegmentRef) -> bool:
+        """Whether an attempt whose answer was lost has happened, now that it is not under way any more."""
+        try:
+            if new is not None:
+                return await self.database.read(lambda: segment_store.has_object(new.object_id))
+            return not await self._is_there(removed)
+        except Unavailable as problem:
+            raise OutcomeUnknown(f"whether segments were replaced is not known: {problem}") from problem
+
     async def _is_there(self, ref: SegmentRef) -> bool:
         rows = await self.database.read(lambda: segment_store.segments_from(ref.partition_id, ref.last_offset, 1))
         return bool(rows) and (rows[0][2], bytes(rows[0][3])) == (ref.last_offset, ref.object_id)
+
+    def leave_in_doubt(self, upload: Upload) -> None:
+        """Whether the object is named is to be found out. Until then it stays registered, and nobody deletes it."""
+        self._in_doubt.append(upload)
+        self.on_doubt()
 
     async def drop_below_start(self, partition: Partition, limit: int) -> int:
         """Remove segments that end below the log start, as many as the limit; how many."""
@@ -167,16 +200,32 @@ class SegmentChanges:
         self.on_garbage()
 
     async def settle(self) -> None:
-        """Let the sizes in memory be what the database says, where that is in doubt."""
+        """Find out which objects are named, and let the sizes in memory be what the database says, where that is in
+        doubt."""
+        while self._in_doubt:
+            await self._find_out(self._in_doubt[0])
+            del self._in_doubt[0]
         while self._doubtful:
             partition = next(iter(self._doubtful))
-            stored = await self.database.read(lambda: segment_store.stored_size(partition.partition_id))  # noqa: B023
+            stored = await self.database.transaction(
+                lambda: segment_store.size_for_good(self.shard_id, partition.partition_id),  # noqa: B023
+                background=True, locking=True,
+            )  # fmt: skip
             if stored is not None:
                 size_bytes, segmented_to = stored
                 partition.size_bytes = size_bytes + sum(
                     span.byte_length for span in partition.spans if span.base_offset >= segmented_to
                 )
             self._doubtful.discard(partition)
+
+    async def _find_out(self, upload: Upload) -> None:
+        """Whether an object is named; one that is not, and never will be, is removed."""
+        is_named = await self.database.transaction(
+            lambda: segment_store.is_named_for_good(self.shard_id, upload.object_id), background=True, locking=True
+        )
+        if not is_named:
+            await self.in_thread(lambda: self.objects.delete([upload.key]))
+        self.uploads.end(upload)
 
 
 class SegmentReader:
@@ -427,6 +476,10 @@ class Rewrite:
             await changes.replace(self.partitions, new, self.removed, added)
         except Conflict:
             await self._delete_object(upload)
+            raise
+        except OutcomeUnknown:
+            self._upload = None
+            changes.leave_in_doubt(upload)
             raise
 
     async def _delete_object(self, upload: Upload) -> None:

@@ -242,8 +242,11 @@ class WalCompaction:
             await self._make_true(done, accepted)
 
     async def _settle(self, done: _Pass) -> None:
-        """Find out whether a pass happened. While that fails nothing else can be done."""
-        accepted = await self._changes.database.read(lambda: wal_store.outcome(done.advance))
+        """Find out whether a pass happened, for good: objects of one that happens later must not be deleted. While that
+        fails nothing else can be done."""
+        accepted = await self._changes.database.transaction(
+            lambda: wal_store.outcome(done.advance), background=True, locking=True
+        )
         if accepted is not None:
             await self._make_true(done, accepted)
             return

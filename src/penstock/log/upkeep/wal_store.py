@@ -102,7 +102,8 @@ def _cluster_of_deleted(partition_id: int) -> Script[int | None]:
 
 
 def outcome(change: Advance) -> Script[frozenset[int] | None]:
-    """What `advance` answered if it happened, or None if it did not."""
+    """What `advance` answered if it happened, or None if it did not and never will. A `locking` transaction."""
+    yield from segment_store.end_of_doubt(change.shard_id)
     floor = yield from floor_of(change.shard_id)
     if floor < change.new_floor:
         return None
