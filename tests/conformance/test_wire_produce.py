@@ -187,6 +187,14 @@ def test_create_time_may_not_be_far_in_the_past_if_configured(wire: Wire, fresh_
     assert wire.produce(name, batch(b"a")).error_code == 0
 
 
+def test_create_time_may_be_as_late_as_there_is(wire: Wire, fresh_name: Callable[..., str]) -> None:
+    name = fresh_name()
+    wire.create_topic(name, configs={"message.timestamp.after.max.ms": str(2**63 - 1)})
+    for offset in range(3):  # The second one like the first.
+        answer = wire.produce(name, batch(b"a", timestamps=[2**62]))
+        assert (answer.error_code, answer.base_offset) == (0, offset)
+
+
 def test_log_append_time(wire: Wire, fresh_name: Callable[..., str]) -> None:
     name = fresh_name()
     wire.create_topic(name, configs={"message.timestamp.type": "LogAppendTime"})

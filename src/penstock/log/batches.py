@@ -45,6 +45,8 @@ _TRANSACTIONAL_BIT = 0x10
 _CONTROL_BIT = 0x20
 _UNCOMMON_BITS = _APPEND_TIME_BIT | _TRANSACTIONAL_BIT | _CONTROL_BIT
 _HIGHEST_CODEC = 4
+_LATEST_MS = 2**63 - 1
+"""The last time that a batch can name."""
 _ZSTD = 4
 ZSTD_SINCE_VERSION = 7
 """Produce versions below this one may not send zstd: their readers could not know it (KIP-110)."""
@@ -112,7 +114,7 @@ def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
     """What `accept` asks of a topic: the most bytes of a batch, none if it has to look at all; the latest timestamp."""
     if not config.plain or config.timestamp_before_max_ms <= now_ms:
         return 0, 0
-    return config.largest_batch_bytes, now_ms + config.timestamp_after_max_ms
+    return config.largest_batch_bytes, min(now_ms + config.timestamp_after_max_ms, _LATEST_MS)
 
 
 def inspect(

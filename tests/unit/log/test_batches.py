@@ -314,3 +314,12 @@ def test_the_largest_batch_is_judged_before_its_checksum_is_worked_out() -> None
     verdict = judge(damaged, replace(PLAIN, max_message_bytes=len(GOOD) - 1))
     assert isinstance(verdict, Rejected)
     assert verdict.error is ErrorCode.MESSAGE_TOO_LARGE
+
+
+def test_a_topic_may_take_times_as_late_as_there_are() -> None:
+    """Kafka's default before 4.0, which is still written out in many configurations."""
+    config = replace(PLAIN, timestamp_after_max_ms=2**63 - 1)
+    data = batch(b"one", b"two", at=[NOW_MS, 2**62])
+    found = accept(data, 0, len(data), *limits_of_plain(config, NOW_MS))
+    assert isinstance(found, Accepted)
+    assert found == judge(data, config)
