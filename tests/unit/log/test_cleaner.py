@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from struct import pack_into
 
 import pytest
 from fixtures.clocks import START_MS
@@ -16,7 +17,7 @@ from penstock.log.upkeep.key_compaction import KeyMap
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore
-from penstock.wire.records import Record, build_batch, iter_batches
+from penstock.wire.records import Record, build_batch, crc_of, iter_batches
 
 SOON = {"log.cleaner.backoff.ms": "100"}
 
@@ -299,6 +300,70 @@ async def test_a_damaged_partition_is_given_up_and_the_others_go_on() -> None:
     assert len(world.uploads) == 0
     assert world.upkeep.changes.rewriting == set()
     await world.check()
+
+
+async def test_a_bug_that_one_partition_brings_out_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=2, cleanup_policy="compact")
+    odd, fine = topic.partitions
+    for partition in (odd, fine):
+        await world.segment(partition, [record("a", 1)], [record("a", 2)])
+    clean_batch = cleaner.clean_batch
+
+    def buggy(cleaning, header, batch):  # type: ignore[no-untyped-def]
+        if odd.partition_id in world.upkeep.changes.rewriting:
+            raise OverflowError
+        return clean_batch(cleaning, header, batch)
+
+    monkeypatch.setattr(cleaner, "clean_batch", buggy)
+    await clean(world)
+    assert await world.offsets(fine) == [1]
+    assert world.upkeep.uncleanable_partitions == 1
+    assert world.upkeep.changes.rewriting == set()
+    await world.check()
+
+
+async def test_tombstones_may_be_kept_for_ever() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world, delete_retention_ms=2**63 - 1, min_cleanable_dirty_ratio=0.01)
+    await world.segment(partition, [record("a", 1), record("b", 1), record("a", None, START_MS)])
+    await clean(world)
+    await world.segment(partition, [record("c", 1)])
+    world.clock.time_ms += 1000 * 365 * DAY_MS
+    await clean(world)
+    assert kept(await world.records(partition)) == [(1, "b", "1"), (2, "a", None), (3, "c", "1")]
+    assert [found.timestamp for found in await world.records(partition)][1] == START_MS
+    assert world.upkeep.uncleanable_partitions == 0
+
+
+@pytest.mark.parametrize("time", [2**63 - 1, -(2**63)])
+async def test_a_batch_whose_records_claim_impossible_times_is_kept(time: int) -> None:
+    """Nobody looks at records before their topic is compacted."""
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    lying = bytearray(build_batch([Record(0, START_MS, b"a", None), Record(1, START_MS + 5, b"b", b"1")]))
+    pack_into(">q", lying, 27, time)
+    pack_into(">I", lying, 17, crc_of(lying))
+    await world.segment(partition, bytes(lying))
+    await world.segment(partition, [record("b", 2), record("c", 1)], [record("c", 2)])
+    await clean(world)
+    assert await world.offsets(partition) == [0, 1, 2, 4]
+    assert world.upkeep.uncleanable_partitions == 0
+    await world.check()
+
+
+async def test_a_topic_that_is_not_compacted_any_more_is_left_alone() -> None:
+    world = await UpkeepWorld().start()
+    partition = await compacted(world)
+    await world.segment(partition, [record("a", 1)], [record("a", 2)])
+    chore = world.upkeep.cleaner
+    world.clock.time_ms += 15_000
+    while not world.upkeep.changes.rewriting:
+        await chore.run()
+    await world.topics.alter_topic(partition.topic, lambda overrides: {})
+    await clean(world)
+    assert await world.offsets(partition) == [0, 1]
+    assert world.upkeep.changes.rewriting == set()
 
 
 async def test_cleaning_can_be_switched_off() -> None:

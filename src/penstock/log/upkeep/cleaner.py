@@ -20,7 +20,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown
+from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError
 from penstock.log import aborted_store, segment_store
 from penstock.log.aborted import StoredAborted, aborted_between
 from penstock.log.model import NO_TIMESTAMP, Partition, TopicConfig
@@ -188,20 +188,19 @@ class Cleaner:
         clock, partition = self._changes.clock, running.partition
         began = clock.monotonic()
         try:
-            if partition.topic.deleted:
+            if partition.topic.deleted or not partition.topic.config.compact:
                 self.close()
                 return 0.0
             await running.step()
         except (CorruptData, InvalidRequest) as problem:
+            self._give_up(partition, problem)
+            return 0.0
+        except PlatformError:
             self.close()
-            self._uncleanable.add(partition.partition_id)
-            self.stats.uncleanable_partitions = len(self._uncleanable)
-            _log.error(
-                "%s-%d is not compacted any more until the next start: %s",
-                partition.topic.name,
-                partition.index,
-                problem,
-            )
+            raise
+        except Exception as bug:  # noqa: BLE001  # brought out by what is in this partition: no other one is to wait
+            _log.exception("compaction has met a bug")
+            self._give_up(partition, bug)
             return 0.0
         except BaseException:
             self.close()
@@ -214,6 +213,15 @@ class Cleaner:
             stats.read_bytes += running.read_bytes
             stats.written_bytes += running.written_bytes
         return clock.monotonic() - began
+
+    def _give_up(self, partition: Partition, problem: Exception) -> None:
+        """Leave a partition as it is."""
+        self.close()
+        self._uncleanable.add(partition.partition_id)
+        self.stats.uncleanable_partitions = len(self._uncleanable)
+        _log.error(
+            "%s-%d is not compacted any more until the next start: %s", partition.topic.name, partition.index, problem
+        )
 
 
 def again_at(stretches: Sequence[Stretch], config: TopicConfig, dirt: Dirt, first_dirty_ms: int) -> int:

@@ -37,6 +37,9 @@ _by_last_offset = attrgetter("last_offset")
 KEY_HASH_BYTES = 16
 """Two of 2^32 keys share a hash of this size with a probability of 2^-65."""
 MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
+FURTHEST_MS = 2**62
+"""The last time that a record may have and be compacted, and that tombstones are kept until. A batch has room for twice
+as much, and for no difference that is larger."""
 
 
 class Transactions:
@@ -136,6 +139,11 @@ class Cleaning:
     wanted_headers: frozenset[int] = frozenset()
     """Last offsets of batches whose headers stay when their records go: the last ones of live producers."""
 
+    @property
+    def horizon_ms(self) -> int:
+        """Until when tombstones stay that it meets first."""
+        return min(self.now_ms + self.delete_retention_ms, FURTHEST_MS)
+
     def wants_header(self, header: BatchHeader) -> bool:
         """Whether an empty batch stays. The last one of the pass does, so that consumers reach the log's end."""
         return header.last_offset in self.wanted_headers or header.last_offset + 1 >= self.keys.end_offset
@@ -161,7 +169,7 @@ def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffe
     horizon = header.delete_horizon_ms
     kept = _kept(cleaning, spans, tombstones_expired=horizon is not None and cleaning.now_ms >= horizon)
     if horizon is None and any(span.is_tombstone for span in kept):
-        horizon = cleaning.now_ms + cleaning.delete_retention_ms
+        horizon = cleaning.horizon_ms
     if len(kept) == len(spans) and horizon == header.delete_horizon_ms:
         return batch
     return keep_records(header, batch, data, kept, delete_horizon_ms=horizon, keep_empty=cleaning.wants_header(header))
@@ -191,9 +199,7 @@ def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buf
         if scanned is None:
             return batch
         data, spans = scanned
-        return keep_records(
-            header, batch, data, spans, delete_horizon_ms=cleaning.now_ms + cleaning.delete_retention_ms
-        )
+        return keep_records(header, batch, data, spans, delete_horizon_ms=cleaning.horizon_ms)
     if cleaning.now_ms < horizon:
         return batch
     if is_listed:
@@ -205,7 +211,8 @@ def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buf
 def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:
     """The records of a batch, or None where it cannot be decoded: what is not understood is not thrown away.
 
-    Nor where records claim offsets that are not theirs: such a batch must not supersede what came after it.
+    Nor where records claim offsets that are not theirs: such a batch must not supersede what came after it. Nor those
+    that claim times which do not fit into a batch of other records.
     """
     try:
         data = records_section(batch, header, max_bytes=MAX_DECOMPRESSED_BYTES)
@@ -214,7 +221,7 @@ def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] 
         return None
     previous = header.base_offset - 1
     for span in spans:
-        if span.offset <= previous:
+        if span.offset <= previous or not -FURTHEST_MS <= span.timestamp < FURTHEST_MS:
             return None
         previous = span.offset
     return (data, spans) if previous <= header.last_offset else None
