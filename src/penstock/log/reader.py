@@ -285,10 +285,11 @@ class Reader:
 
         good = await self._in_thread(read)
         try:
-            return [_cut(target[:good], offset, max_bytes)]
+            found = _cut(target[:good], offset, max_bytes)
         except CorruptData:
-            # If that is in one of the others, this one is served all the same.
-            return await self._read_segment(partition, ref, offset, max_bytes)
+            found = target[:0]
+        # If what is damaged is in one of the others, this one is served all the same.
+        return [found] if found else await self._read_segment(partition, ref, offset, max_bytes)
 
     async def _read_segment(
         self, partition: Partition, ref: SegmentRef, offset: int, max_bytes: int

@@ -188,6 +188,16 @@ class SegmentBuilder:
             add(base_offset, size, max_timestamp)
             position += size
 
+    @property
+    def mark(self) -> tuple[int, int, int, int]:
+        """How far it is, for `back_to`."""
+        return self.byte_length, self.max_timestamp, self._last_point, len(self._points)
+
+    def back_to(self, mark: tuple[int, int, int, int]) -> None:
+        """Know nothing of what was added since."""
+        self.byte_length, self.max_timestamp, self._last_point, size = mark
+        del self._points[size:], self._times[size:]
+
     def cover(self, last_offset: int, record_count: int, min_timestamp: int) -> None:
         """Note how far the segment reaches now."""
         self.last_offset = last_offset

@@ -435,6 +435,44 @@ async def test_short_segments_are_read_several_at_once(tmp_path, monkeypatch):
     await close(world)
 
 
+@pytest.mark.parametrize(
+    ("place", "data", "readable"),
+    [
+        (8, b"\0\0\0\0", 3),  # The length of the second batch.
+        (8, b"\xff\xff\xff\xf3", 3),
+        (8, b"\x7f\xff\xff\xff", 3),
+        (23, b"\xff\xff\xff\xff", 3),  # How many offsets it takes.
+        (23, b"\0\0\0\x05", 0),
+    ],
+)
+async def test_damage_in_the_log_keeps_nobody_from_being_compacted(tmp_path, place, data, readable):
+    world = await Setup("memory", tmp_path).world()
+    damaged, fine = (await world.topic("orders", 2)).partitions
+    await world.fill([damaged, fine], commits=1)
+    await world.append(*[(damaged, batch(3, mark=mark)) for mark in (10, 11, 12)], (fine, batch(3, mark=10)))
+    await world.fill([damaged, fine], commits=1, mark=20)
+    before, of_others = await world.contents(damaged), await world.contents(fine)
+    world.forget_tail()
+    span = damaged.spans[1]
+    body = bytearray(world.wal._objects[span.location.key])
+    at = span.byte_start + span.byte_length // 3 + place
+    body[at : at + 4] = data
+    world.wal._objects[span.location.key] = bytes(body)
+    await world.compaction.compact_everything()
+    assert damaged.segmented_to == damaged.next_offset == 15
+    assert await world.contents(fine) == of_others
+    assert batches_in(await world.contents(damaged, start=12)) == [(12, 3, 20)]
+    found = batches_in(b"".join(await world.reader.read_batches(damaged, 0, 1)))
+    assert found == [(0, 3, 0)]
+    if readable:
+        (good,) = await world.reader.read_batches(damaged, 3, 1_000_000)
+        assert before.startswith(bytes(good), 300 // 3)
+        assert batches_in(good) == [(3, 3, 10)]
+    for offset in range(3 + readable, 12):
+        with pytest.raises(CorruptData):
+            await world.reader.read_batches(damaged, offset, 1_000_000)
+
+
 async def test_little_for_many_partitions_waits_longer(tmp_path):
     world = await Setup("memory", tmp_path).world()
     sparse = await world.topic("sparse", 20)

@@ -3,6 +3,9 @@
 Bytes that are in memory are written as they are. Others are read back from the WAL, many objects at once, and get
 their offsets. Memory is bounded by the size of a pass; what goes to the store goes there in pieces.
 
+What a disk has damaged is kept, as a segment of its own that cannot be read further than to the damage: it must not
+keep everything else from leaving the WAL.
+
 Reading and writing is done on the executor. What is done for every entry or batch is done on the loop, a slice at a
 time, so that nobody waits for long: a thread busy with Python would hold the loop up more than that.
 """
@@ -33,7 +36,7 @@ from penstock.log.upkeep.wal_plan import Stretch, is_long
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import ObjectWriter
 from penstock.storage.wal import Buffer, WalLocation, WalStore, pages_of
-from penstock.wire.records import LENGTH_OVERHEAD, PREFIX
+from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, PREFIX
 
 READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 2 * 1024 * 1024
@@ -44,6 +47,10 @@ SLICE = 128
 _HOP = Struct(">qi11xi8xq")
 _BASE_TIMESTAMP = Struct(">q")
 _BASE_TIMESTAMP_AT = 27
+_LENGTH = Struct(">i")
+_LENGTH_AT = 8
+_TOO_LONG = 2**30
+"""The length that is given to a damaged batch: it is cut short then, wherever it is, and the end for who reads it."""
 _log = logging.getLogger(__name__)
 
 
@@ -158,12 +165,18 @@ class Gathering:
             if segment is None or not segment.has_room_for(span):
                 self._end(stretch.partition, segment)
                 segment = self._begin(stretch.partition, span, view)
-            segment.record_count += span.last_offset - span.base_offset + 1
-            segment.last_offset = span.last_offset
-            if is_patched and (span.byte_length <= INDEX_STEP_BYTES or span.batch_count == 1):
+            if not is_patched:
+                if not await self._is_sound(stretch.partition, span, view, segment.builder):
+                    self._end(stretch.partition, segment if segment.record_count else None)
+                    segment = self._begin(stretch.partition, span, view)
+                    segment.builder.add(span.base_offset, span.byte_length, span.max_timestamp)
+                    segment.is_full = True
+            elif span.byte_length <= INDEX_STEP_BYTES or span.batch_count == 1:
                 segment.builder.add(span.base_offset, span.byte_length, span.max_timestamp)
             else:
-                await self._walk(view, None if is_patched else span.base_offset, segment.builder)
+                await self._walk(view, None, segment.builder)
+            segment.record_count += span.last_offset - span.base_offset + 1
+            segment.last_offset = span.last_offset
             if segment.sealed is None:
                 self._append(view)
             else:
@@ -201,7 +214,7 @@ class Gathering:
             else:
                 view = view if view is not None else await self._view(stretch.partition, span, loaded)
                 builder = SegmentBuilder(span.base_offset)
-                await self._walk(view, span.base_offset, builder)
+                await self._is_sound(stretch.partition, span, view, builder)
                 self._add_span(stretch.partition, span, view, builder.index, None)
             self._handled += 1
             if self._ready_bytes >= WRITE_BYTES:
@@ -260,14 +273,38 @@ class Gathering:
             index=span.index, seal=seal,
         )  # fmt: skip
 
-    async def _walk(self, view: memoryview, offset: int | None, builder: SegmentBuilder) -> None:
-        """Go from batch to batch for the index, and give them their offsets unless they have them."""
+    async def _is_sound(self, partition: Partition, span: Span, view: memoryview, builder: SegmentBuilder) -> bool:
+        """Give the batches of a span that was read back their offsets, and index them; whether they are what it says.
+
+        If not, nobody can go on behind the first one that is not, and the index knows nothing of the span.
+        """
+        mark, damaged_at = builder.mark, 0
+        try:
+            if await self._walk(view, span.base_offset, builder) == span.last_offset + 1:
+                return True
+        except _Damaged as problem:
+            damaged_at = problem.position
+        builder.back_to(mark)
+        if len(view) - damaged_at >= HEADER_BYTES:
+            _LENGTH.pack_into(view, damaged_at + _LENGTH_AT, _TOO_LONG)
+        _log.error(
+            "what partition %d has from offset %d to %d is damaged in the write-ahead log, and kept as it is",
+            partition.partition_id,
+            span.base_offset,
+            span.last_offset,
+        )
+        return False
+
+    async def _walk(self, view: memoryview, offset: int | None, builder: SegmentBuilder) -> int | None:
+        """Go from batch to batch for the index, and give them their offsets unless they have them; the one that follows
+        then."""
         position = 0
         while position < len(view):
             position, offset, count = _walk_some(view, position, offset, builder)
             self._handled += count
             if self._handled >= SLICE:
                 await self._breathe()
+        return offset
 
     def _end(self, partition: Partition, segment: _Segment | None) -> None:
         if segment is None:
@@ -335,10 +372,18 @@ class Gathering:
         await asyncio.sleep(0)
 
 
+class _Damaged(Exception):
+    """What lies at a position is no batch."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(position)
+        self.position = position
+
+
 class _Segment:
     """A segment on its way into the object."""
 
-    __slots__ = ("builder", "byte_offset", "last_offset", "min_timestamp", "record_count", "seal", "sealed")
+    __slots__ = ("builder", "byte_offset", "is_full", "last_offset", "min_timestamp", "record_count", "seal", "sealed")
 
     def __init__(self, first: Span, byte_offset: int, min_timestamp: int) -> None:
         self.builder = SegmentBuilder(first.base_offset)
@@ -346,13 +391,15 @@ class _Segment:
         self.last_offset = first.last_offset
         self.min_timestamp = min_timestamp
         self.record_count = 0
+        self.is_full = False
         self.seal: Seal | None = None
         self.sealed: SealedWriting | None = None
 
     def has_room_for(self, span: Span) -> bool:
         """Whether a span may still be part of it."""
         return (
-            self.builder.byte_length + span.byte_length <= MAX_SEGMENT_BYTES
+            not self.is_full
+            and self.builder.byte_length + span.byte_length <= MAX_SEGMENT_BYTES
             and span.last_offset - self.builder.base_offset < MAX_SEGMENT_OFFSETS
         )
 
@@ -375,13 +422,18 @@ def _walk_some(
     """Index the next batches; where the following one is, its offset if offsets are given, and how many there were."""
     hop, prefix, add, end, count = _HOP.unpack_from, PREFIX.pack_into, builder.add, len(view), 0
     while position < end and count < SLICE:
+        if end - position < HEADER_BYTES:
+            raise _Damaged(position)
         base_offset, length, last_delta, max_timestamp = hop(view, position)
+        following = position + length + LENGTH_OVERHEAD
+        if length < HEADER_BYTES - LENGTH_OVERHEAD or following > end or last_delta < 0:
+            raise _Damaged(position)
         if offset is not None:
             base_offset = offset
             prefix(view, position, offset, length, LEADER_EPOCH)
             offset += last_delta + 1
         add(base_offset, length + LENGTH_OVERHEAD, max_timestamp)
-        position += length + LENGTH_OVERHEAD
+        position = following
         count += 1
     return position, offset, count
 
