@@ -338,6 +338,8 @@ class SlabWal:
             if done is not None:
                 done.seal()
                 self._free_if_empty(done)
+            surplus = self._take_surplus()
+        self._delete(surplus)
 
     # Slabs
 

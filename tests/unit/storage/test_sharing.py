@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -82,3 +83,21 @@ def test_what_cannot_be_adopted_is_refused(tmp_path: Path) -> None:
         MemoryObjectStore().adopt("ab/object", tmp_path)
     assert list(objects.list("")) == []
     objects.close()
+
+
+def test_a_slab_that_was_cut_short_for_nothing_is_not_taken_for_a_whole_one(tmp_path: Path) -> None:
+    """The process died between cutting off its end and giving it a second name."""
+    wal = slabs_in(tmp_path)
+    first = wal.append((b"1" * 4 * KIB,))
+    wal.close()
+    os.truncate(tmp_path / "slabs" / first.key, 12 * KIB)
+    wal = slabs_in(tmp_path)
+    wal.recover([first])
+    small = [first, *(wal.append((b"2" * 4 * KIB,)) for _ in range(2))]
+    assert {location.key for location in small} == {first.key}
+    wal.release(small)
+    for number in range(9):
+        location = wal.append((bytes([number]) * 40 * KIB,))
+        assert bytes(wal.read(location, 0, 40 * KIB)) == bytes([number]) * 40 * KIB
+    assert not (tmp_path / "slabs" / first.key).exists()
+    wal.close()
