@@ -156,6 +156,14 @@ def test_ids_that_no_string_can_hold_close_the_connection(connect: Connect, fres
     assert Producer(connect(), name).init() == 0
 
 
+def test_the_newest_record_may_be_the_end_of_a_transaction(producer: Producer, topic: str, topic_id: bytes) -> None:
+    assert producer.send(topic_id, b"one").error_code == 0
+    assert producer.end(commit=True).error_code == 0
+    newest = producer.wire.list_offset(topic, -3)
+    assert (newest.error_code, newest.offset) == (0, 1)
+    assert producer.wire.list_offset(topic, newest.timestamp).offset in (0, 1)
+
+
 def test_a_transaction_may_have_groups_with_long_ids(producer: Producer, topic: str) -> None:
     groups = [f"{number} {'é' * 11_000}" for number in range(3)]
     for number, group in enumerate(groups):

@@ -2,7 +2,10 @@
 
 Records need not be in the order of their timestamps, so a time is found by maxima: segments and spans know the
 highest timestamp they hold, and a segment's time index narrows that down to some 64 KiB. Only the batch that must
-contain the record is decoded.
+contain the record is decoded. The ends of transactions are records like others here, as in Kafka.
+
+Compaction may move spans into segments between a look at the ones and at the others, and then both have been missed;
+`Partition.segmented_to` tells.
 """
 
 from __future__ import annotations
@@ -37,35 +40,34 @@ class Timestamps:
     async def _first_since(self, partition: Partition, timestamp: int) -> Found | None:
         offset = partition.log_start
         while True:
+            segmented_to = partition.segmented_to
             ref = await self._segments.with_timestamp(partition, offset, timestamp)
-            if ref is None:
-                break
-            found = await self._scan(
-                partition, max(offset, ref.offset_before(timestamp)), ref.last_offset + 1, timestamp
-            )
+            if ref is not None:
+                start, end = max(offset, ref.offset_before(timestamp)), ref.last_offset + 1
+            elif partition.segmented_to != segmented_to:
+                continue
+            else:
+                span = next(
+                    (one for one in partition.spans if one.last_offset >= offset and one.max_timestamp >= timestamp),
+                    None,
+                )
+                if span is None:
+                    return None
+                start, end = max(offset, span.base_offset), span.last_offset + 1
+            found = await self._scan(partition, start, end, timestamp)
             if found is not None:
                 return found
-            # What made the segment's maximum was trimmed or compacted away.
-            offset = ref.last_offset + 1
-        while True:
-            # Looked up again after each wait: compaction may have moved spans into segments meanwhile, whose
-            # records stay where they were, so going on from the same offset is right either way.
-            span = next(
-                (span for span in partition.spans if span.last_offset >= offset and span.max_timestamp >= timestamp),
-                None,
-            )
-            if span is None:
-                return None
-            found = await self._scan(partition, max(offset, span.base_offset), span.last_offset + 1, timestamp)
-            if found is not None:
-                return found
-            offset = span.last_offset + 1
+            # What made the maximum was trimmed or compacted away.
+            offset = end
 
     async def _highest(self, partition: Partition) -> int:
         """The highest timestamp of any record, -1 if there is none."""
-        start = partition.log_start
-        ref = await self._segments.with_highest_timestamp(partition, start)
-        first = await self._segments.lookup(partition, start)
+        while True:
+            start, segmented_to = partition.log_start, partition.segmented_to
+            ref = await self._segments.with_highest_timestamp(partition, start)
+            first = await self._segments.lookup(partition, start)
+            if partition.segmented_to == segmented_to:
+                break
         highest = max((span.max_timestamp for span in partition.spans if span.base_offset >= start), default=-1)
         if ref is not None:
             highest = max(highest, ref.max_timestamp)
@@ -99,7 +101,7 @@ class Timestamps:
         return None
 
     async def _read(self, partition: Partition, offset: int, end: int) -> tuple[list[tuple[BatchHeader, Buffer]], int]:
-        """The next batches within [offset, end), control batches left out, and where to go on: `end` when done."""
+        """The next batches within [offset, end), and where to go on: `end` when done."""
         batches: list[tuple[BatchHeader, Buffer]] = []
         following = offset
         for view in await self._reader.read_batches(partition, offset, READ_BYTES):
@@ -107,8 +109,7 @@ class Timestamps:
                 if header.base_offset >= end:
                     return batches, end
                 following = max(following, header.last_offset + 1)
-                if not header.is_control:
-                    batches.append((header, view[position : position + header.size_bytes]))
+                batches.append((header, view[position : position + header.size_bytes]))
         return batches, following if following > offset else end
 
 

@@ -9,6 +9,8 @@ import pytest
 from crc32c import crc32c
 from log_parts import NOW_MS, ShelvedLog, batch, new_topic
 
+from penstock.log.markers import marker
+from penstock.log.model import Partition
 from penstock.log.timestamps import Timestamps
 from penstock.wire.compression import Compression
 from penstock.wire.records import TimestampType, iter_records, parse_header
@@ -109,3 +111,39 @@ async def test_a_batch_that_cannot_be_decoded_is_one_record() -> None:
     assert await timestamps.offset_for_timestamp(log.partition, NOW_MS, max_only=False) == (1, NOW_MS + 5)
     assert await timestamps.offset_for_timestamp(log.partition, NOW_MS + 6, max_only=False) == (2, NOW_MS + 9)
     assert await timestamps.offset_for_timestamp(log.partition, 0, max_only=True) == (2, NOW_MS + 9)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_the_end_of_a_transaction_is_a_record_too(in_memory: bool) -> None:
+    """As in Kafka: it is mostly the newest one, and whoever asks for the newest one would get none without it."""
+    log = ShelvedLog(new_topic().partitions[0])
+    log.add_commit(batch(b"one", at=[NOW_MS]), in_memory=in_memory)
+    end = marker(producer_id=7, epoch=0, commit=True, coordinator_epoch=0, now_ms=NOW_MS + 5)
+    log.add_commit(bytes(end.data), in_memory=in_memory)
+    timestamps = Timestamps(log.reader, log.segments)
+    assert await timestamps.offset_for_timestamp(log.partition, 0, max_only=True) == (1, NOW_MS + 5)
+    assert await timestamps.offset_for_timestamp(log.partition, NOW_MS + 1, max_only=False) == (1, NOW_MS + 5)
+    assert await timestamps.offset_for_timestamp(log.partition, NOW_MS + 6, max_only=False) is None
+
+
+@pytest.mark.parametrize("look", ["with_timestamp", "with_highest_timestamp", "lookup"])
+async def test_what_becomes_a_segment_meanwhile_is_found(look: str) -> None:
+    log = ShelvedLog(new_topic().partitions[0])
+    data = batch(b"one", b"two", at=[NOW_MS, NOW_MS + 5])
+    log.add_commit(data, in_memory=False)
+    found_before = getattr(log.segments, look)
+
+    async def overtaken(partition: Partition, *args: int) -> object:
+        found = await found_before(partition, *args)
+        if partition.spans:
+            partition.spans.clear()
+            partition.next_offset = 0
+            log.add_segment(data)
+        return found
+
+    setattr(log.segments, look, overtaken)
+    timestamps = Timestamps(log.reader, log.segments)
+    if look == "with_timestamp":
+        assert await timestamps.offset_for_timestamp(log.partition, NOW_MS + 1, max_only=False) == (1, NOW_MS + 5)
+    else:
+        assert await timestamps.offset_for_timestamp(log.partition, 0, max_only=True) == (1, NOW_MS + 5)
