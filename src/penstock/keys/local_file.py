@@ -94,7 +94,12 @@ class LocalKeyFile:
     def _change(self, key_id: str, secret: bytes | None) -> None:
         """Add a key, or destroy one."""
         with self._explained():
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            parent = self._path.parent
+            fresh = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in fresh:
+                with suppress(PermissionError):
+                    _sync(folder.parent)
             with self._alone():
                 keys = self._read() if self._path.exists() else self._none_yet(secret)
                 self._write(keys | {key_id: secret})

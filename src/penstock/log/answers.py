@@ -58,6 +58,8 @@ CROWDED_OUT = Appended(
     ErrorCode.POLICY_VIOLATION, message="This cluster may not have another producer id; it has as many as it may have."
 )
 """The answer to the first batch of a producer in a virtual cluster that may not have another one."""
+USED_UP = Appended(ErrorCode.POLICY_VIOLATION, message="This partition has no offsets left.")
+"""The answer to a batch for which there are none."""
 
 
 def refused(refusal: Refusal, partition: Partition) -> Appended:

@@ -7,7 +7,8 @@ committed in line, without the hop. Most flushes need not come this way (see rec
 change something else as well, and for when something has gone wrong.
 
 If the row may or may not have been written, it is looked up by its object id before anyone is answered. That is so
-after every failure but those that say that nothing happened: only after them is the object's space free again.
+after every failure but those that say that nothing happened: only after them is the object's space free again. Where
+the row is not there, that is so once another one is in its place.
 """
 
 from __future__ import annotations
@@ -170,6 +171,8 @@ class EmbeddedCommitPath:
         self._may_come_back = False
         """Whether a crash could bring back a row that is not there: what failed to be made durable is in the
         database's own log until something else is written there, and a start would find it."""
+        self._needed: list[WalLocation] = []
+        """What such rows name, and a start would look for."""
 
     async def catch_up(self) -> None:
         """Nobody else commits."""
@@ -286,6 +289,9 @@ class EmbeddedCommitPath:
     ) -> Commit:
         self.seq = attempt.seq
         self._may_come_back = False
+        if self._needed:
+            self._wal.release(self._needed)
+            self._needed = []
         self._rows.stored(attempt.rows)
         return Commit(attempt.seq, attempt.object_id, location, attempt.now_ms, self._agent_id, entries, heads)
 
@@ -298,7 +304,10 @@ class EmbeddedCommitPath:
         location = await self._find(attempt.object_id)
         if location is None:
             self._may_come_back = True
-            self._give_up(attempt)
+            if attempt.location is not None:
+                # One attempt takes the place of the other: no more than the last ones can be found.
+                self._wal.release(self._needed[:-1])
+                self._needed = [*self._needed[-1:], attempt.location]
             return None
         return self._done(attempt, location, entries, heads)
 

@@ -62,6 +62,9 @@ async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shar
     with _without_collector():
         seq, floor = await _load_folded(database, registry, shard_id)
         last_seq, live = await _replay_rows(database, registry, shard_id, floor)
+        for partition in registry.partitions():
+            # Commits that are lost had been removed before: what is appended now is not to be removed with them.
+            partition.next_offset = max(partition.next_offset, partition.log_start)
     wal.recover(live)
     return max(seq, last_seq)
 

@@ -25,7 +25,7 @@ from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.keys.model import Lock
-from penstock.log.answers import CROWDED_OUT, Appended, Settles, refused, repeated
+from penstock.log.answers import CROWDED_OUT, USED_UP, Appended, Settles, refused, repeated
 from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import Change, CommitPath, Outdated
 from penstock.log.commits import (
@@ -58,6 +58,8 @@ FLUSH_MAX_BYTES = 4 * 1024 * 1024
 SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
 """What one partition gets by a flush, but for markers. How many records a batch has is only what its producer says, and
 a commit row has 32 bits for the offsets of an entry, 16 for the batches."""
+OFFSETS_MAX = 2**62
+"""No batch is appended behind it: an offset has 63 bits, and a batch that claims to have 2^31 records costs nothing."""
 COMPLAIN_EVERY_S = 10.0
 """How often the log says that flushes still fail: producers try again many times a second."""
 AWAITED_MAX = 1_000
@@ -424,16 +426,11 @@ class Writer:
 
     def _decide(self, partition: Partition, pending: list[Waiting], now_ms: int) -> Share:
         share = Share(partition, partition.next_offset, partition.next_offset)
-        if partition.topic.deleted:
+        closed_for = self._closed_for(partition)
+        if closed_for is not None:
             for batch, ticket, position in pending:
                 self.pending_bytes -= len(batch.data)
-                ticket.settle(position, Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION))
-            return share
-        if self._locked and partition.topic.cluster_id in self._locked:
-            refused_for = locked_out(self._locked[partition.topic.cluster_id])
-            for batch, ticket, position in pending:
-                self.pending_bytes -= len(batch.data)
-                ticket.settle(position, refused_for)
+                ticket.settle(position, closed_for)
             return share
         number = append_in_order(share, pending, 0, now_ms)
         while number < len(pending):
@@ -443,6 +440,14 @@ class Writer:
             for known, ticket, position in share.repeated:
                 ticket.settle(position, repeated(known, partition))
         return share
+
+    def _closed_for(self, partition: Partition) -> Appended | None:
+        """The answer to every batch, where a partition takes none."""
+        if partition.topic.deleted:
+            return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        if self._locked and partition.topic.cluster_id in self._locked:
+            return locked_out(self._locked[partition.topic.cluster_id])
+        return USED_UP if partition.next_offset > OFFSETS_MAX else None
 
     def _decide_one(self, share: Share, batch: Accepted, ticket: Settles, position: int, now_ms: int) -> None:
         if batch.producer_id >= 0:

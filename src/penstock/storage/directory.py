@@ -17,7 +17,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
@@ -52,8 +52,12 @@ class DataDirectory:
         """
         path = Path(path).absolute()
         with _explained(path):
+            fresh = [folder for folder in (path, *path.parents) if not folder.exists()]
             # Records and what proves who users are: not for everybody who has an account on this machine.
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in fresh:
+                with suppress(PermissionError):  # Of folders that may be written to and not be read.
+                    sync_directory(folder.parent)
             lock = _take_lock(path)
             try:
                 _check_free_space(path, MIN_FREE_TO_GO_ON_BYTES if (path / "format").exists() else MIN_FREE_BYTES)

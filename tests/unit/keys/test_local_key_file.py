@@ -8,6 +8,7 @@ import pytest
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.base.randomness import SystemRandomness
+from penstock.keys import local_file
 from penstock.keys.local_file import LocalKeyFile, check_key_file
 from penstock.keys.model import KeyDestroyed
 
@@ -23,6 +24,14 @@ async def test_the_file_is_made_when_the_first_key_is(tmp_path: Path) -> None:
     await service.create()
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+async def test_names_of_new_folders_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    sync = local_file._sync
+    monkeypatch.setattr(local_file, "_sync", lambda path: (synced.append(path), sync(path)))
+    await service_of(tmp_path / "a" / "b" / "master-keys").create()
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644])

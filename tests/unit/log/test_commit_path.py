@@ -8,7 +8,7 @@ import pytest
 from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
-from penstock.base.errors import Conflict, Unavailable
+from penstock.base.errors import Conflict, OutcomeUnknown, Unavailable
 from penstock.base.randomness import SeededRandomness
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import CommitEntry
@@ -84,6 +84,29 @@ async def test_what_did_not_happen_takes_no_space(world: World, inline: bool) ->
         with pytest.raises(Conflict):
             await attempt()
     assert await world.rows() == 1
+
+
+async def test_what_a_start_might_find_in_the_log_of_the_database_keeps_its_object(world: World) -> None:
+    """A flush that failed leaves a row there, until the next one is in its place."""
+    write, failures = world.database._write, [OutcomeUnknown("the disk did not flush")]
+
+    def unflushed(work: Any) -> Any:
+        def undone(connection: Any) -> Any:
+            answer = work(connection)
+            if failures:
+                raise failures.pop()
+            return answer
+
+        return write(undone)
+
+    world.database._write = unflushed  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await world.path.commit(BODY, ENTRIES, [0])
+    assert len(world.wal.places()) == 1
+    assert world.path.is_unsure
+    commit = await world.path.commit(BODY, ENTRIES, [0])
+    assert world.wal.places() == [commit.location.key]
+    assert not world.path.is_unsure
 
 
 async def test_a_refusal_before_anything_happened(world: World) -> None:

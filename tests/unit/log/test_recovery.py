@@ -127,6 +127,20 @@ async def test_the_next_life_goes_on() -> None:
     assert [read_commit(row).seq for row in rows] == [1, 2, 3]
 
 
+async def test_what_is_appended_after_a_loss_is_not_removed_with_what_was_lost() -> None:
+    life = await begin()
+    await life.topics.create(1, [NewTopic(name="orders", partition_count=1)])
+    await append(life.writer, (life.topic().partitions[0], batch(5)))
+    await life.topics.trim(1, {life.topic().partitions[0]: 5})
+    await life.execute("DELETE FROM wal_commit")
+    life = await life.die()
+    (answer,) = await append(life.writer, (life.topic().partitions[0], batch(2)))
+    assert answer.base_offset == 5
+    life = await life.die()
+    partition = life.topic().partitions[0]
+    assert (partition.log_start, partition.next_offset) == (5, 7)
+
+
 async def test_what_no_commit_names_is_free_space() -> None:
     life = await begin()
     await life.topics.create(1, [NewTopic(name="orders", partition_count=1)])

@@ -67,6 +67,17 @@ async def test_batches_that_claim_more_records_than_a_row_can_count_go_into_seve
     assert all(unpack_entries(pack_entries(commit.entries)) == commit.entries for commit in path.commits)
 
 
+async def test_offsets_do_not_run_over() -> None:
+    path, (partition,) = Path(), topic_of(1).partitions
+    partition.next_offset = 2**62
+    writer = writer_over(path)
+    for error in (ErrorCode.NONE, ErrorCode.POLICY_VIOLATION):
+        (answer,) = await append(writer, (partition, batch(2**31 - 1)))
+        assert answer.error is error
+    assert partition.next_offset == 2**62 + 2**31 - 1
+    assert writer.pending_bytes == 0
+
+
 async def test_more_batches_than_a_row_can_count_go_into_several_flushes() -> None:
     """A batch need not have records to be accepted: that is for its readers to find."""
     path, (partition,) = Path(), topic_of(1).partitions

@@ -31,6 +31,17 @@ def test_a_new_directory_is_made_and_keeps_its_identity(tmp_path: Path) -> None:
     assert not (tmp_path / "a" / "b" / "format.tmp").exists()
 
 
+def test_names_of_new_folders_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    sync = directory.sync_directory
+    monkeypatch.setattr(directory, "sync_directory", lambda path: (synced.append(path), sync(path)))
+    DataDirectory.open(tmp_path / "a" / "b").close()
+    assert set(synced) == {tmp_path, tmp_path / "a", tmp_path / "a" / "b"}
+    synced.clear()
+    DataDirectory.open(tmp_path / "a" / "b").close()
+    assert synced == [tmp_path / "a" / "b"]
+
+
 def test_a_new_directory_is_for_nobody_else(tmp_path: Path) -> None:
     DataDirectory.open(tmp_path / "data", randomness=SeededRandomness("1")).close()
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
