@@ -50,7 +50,8 @@ def a_batch(records: int = 3, *, producer_id: int = 5, sequence: int = 7, timest
 CONFIGS = st.builds(
     TopicConfig, compact=st.booleans() | st.just(False), log_append_time=st.booleans() | st.just(False),
     max_message_bytes=st.sampled_from((10, 200, 1_000_000)), compression=st.sampled_from((-1, -1, 0)),
-    timestamp_before_max_ms=st.sampled_from((2**63 - 1, 1000)), timestamp_after_max_ms=st.sampled_from((0, 3_600_000, 2**63 - 1)),
+    timestamp_before_max_ms=st.sampled_from((2**63 - 1, 1000)),
+    timestamp_after_max_ms=st.sampled_from((0, 3_600_000, 2**63 - 1)),
 )  # fmt: skip
 
 
