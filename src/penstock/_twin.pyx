@@ -34,12 +34,13 @@ cdef extern from *:
         for (int i = size - 1; i >= 0; i--) { at[i] = (unsigned char)value; value >>= 8; }
     }
     """
+    bint overflows "__builtin_add_overflow"(int64_t one, int64_t other, int64_t *total) noexcept nogil
     uint64_t load "penstock_load"(const uint8_t *at, int size) noexcept nogil
     void store "penstock_store"(uint8_t *at, uint64_t value, int size) noexcept nogil
 
 
-cdef type PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
-cdef object NO_ERROR, crc32c
+cdef type RecordSpan, PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
+cdef object NO_ERROR, crc32c, scan_reference
 cdef bytes ZERO_UUID
 cdef bint bound = False
 
@@ -47,12 +48,14 @@ cdef bint bound = False
 cdef int bind() except -1:
     """Get to know the classes: at the first call, for their modules are importing this one before."""
     global PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
-    global NO_ERROR, crc32c, ZERO_UUID, bound
+    global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, bound
     import crc32c as library
+    from penstock.base import twins
     from penstock.log import answers, batches, commits, model
-    from penstock.wire import error_codes, hot, primitives
+    from penstock.wire import error_codes, hot, primitives, records
 
-    crc32c = library.crc32c
+    crc32c, scan_reference = library.crc32c, twins.reference(records.scan_records)
+    RecordSpan = records.RecordSpan
     PlainProduce, ZERO_UUID, NO_ERROR = hot.PlainProduce, primitives.ZERO_UUID, error_codes.ErrorCode.NONE
     Accepted, Appended, Ticket = batches.Accepted, answers.Appended, answers.Ticket
     ProducerBatch, CommitEntry = commits.ProducerBatch, commits.CommitEntry
@@ -255,6 +258,84 @@ def answer_produce(object request, object results, object throttle_ms):
     store(at, <uint32_t><int32_t>throttle_ms, 4)
     at[4] = 0
     return made
+
+
+# ---- wire/records.py ---------------------------------------------------------------------------------------------
+
+cdef inline bint varlong(const uint8_t *data, Py_ssize_t end, Py_ssize_t *position, int64_t *value) noexcept:
+    """A signed varint of up to nine bytes before `end`; False where there is none."""
+    cdef uint64_t bits = 0
+    cdef int shift = 0
+    cdef uint8_t byte
+    while shift < 63 and position[0] < end:
+        byte = data[position[0]]
+        position[0] += 1
+        bits |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 128:
+            value[0] = <int64_t>(bits >> 1) ^ -<int64_t>(bits & 1)
+            return True
+        shift += 7
+    return False
+
+
+cdef inline bint varint(const uint8_t *data, Py_ssize_t end, Py_ssize_t *position, int64_t *value) noexcept:
+    """A signed varint of up to four bytes before `end`: a longer one is not common; False where there is none."""
+    cdef Py_ssize_t first = position[0]
+    return varlong(data, end, position, value) and position[0] - first <= 4
+
+
+def scan_records(object header, bytes data):
+    cdef list spans = scan_common(header, data)
+    return scan_reference(header, data) if spans is None else spans
+
+
+cdef list scan_common(object header, bytes whole):
+    """None where something is not common, damage included: its rules are the reference's."""
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(whole)
+    cdef Py_ssize_t size = len(whole), position = 0, start, end, rest
+    cdef int64_t base_offset, base_timestamp, timestamp, length, delta, offset
+    cdef object key, made
+    cdef list spans = []
+    cdef int64_t count
+    cdef bint appended
+    if not bound:
+        bind()
+    appended = <int64_t>item(header, 5) & 8
+    base_offset, base_timestamp, timestamp = item(header, 0), item(header, 7), item(header, 8)
+    count = item(header, 12)
+    while count > 0:
+        count -= 1
+        start = position
+        if not varint(data, size, &position, &length) or length < 6 or length > size - position:
+            return None
+        end = position + length
+        position += 1
+        if not varlong(data, end, &position, &delta):
+            return None
+        rest = position
+        if not appended and overflows(base_timestamp, delta, &timestamp):
+            return None
+        if not varint(data, end, &position, &delta) or overflows(base_offset, delta, &offset):
+            return None
+        if not varint(data, end, &position, &length) or length > end - position:
+            return None
+        key = None
+        if length >= 0:
+            key = PyBytes_FromStringAndSize(<const char *>data + position, length)
+            position += length
+        if not varint(data, end, &position, &length) or length > end - position:
+            return None
+        made = PyType_GenericAlloc(RecordSpan, 7)
+        put(made, 0, offset)
+        put(made, 1, timestamp)
+        put(made, 2, key)
+        put(made, 3, length < 0)
+        put(made, 4, start)
+        put(made, 5, rest)
+        put(made, 6, end)
+        spans.append(made)
+        position = end
+    return spans if position == size else None
 
 
 # ---- log/batches.py ----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from crc32c import crc32c
 
 from penstock.base.errors import CorruptData
+from penstock.base.twins import twinned
 from penstock.wire.compression import MAX_DECOMPRESSED_BYTES, Compression, compress, decompress
 from penstock.wire.primitives import Malformed
 from penstock.wire.varints import encode_varint, read_varint, read_varlong
@@ -400,6 +401,7 @@ def scan_batch(batch: Buffer, *, max_bytes: int = MAX_DECOMPRESSED_BYTES) -> tup
     return data, scan_records(header, data)
 
 
+@twinned
 def scan_records(header: BatchHeader, data: bytes) -> list[RecordSpan]:
     """Find the records of a records section, without looking at their values and headers.
 

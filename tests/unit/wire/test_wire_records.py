@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.base.errors import CorruptData
+from penstock.base.twins import reference
 from penstock.wire.compression import Compression
 from penstock.wire.primitives import Malformed
 from penstock.wire.records import (
@@ -24,6 +25,7 @@ from penstock.wire.records import (
     HEADER_BYTES,
     PREFIX_BYTES,
     Record,
+    RecordSpan,
     TimestampType,
     build_batch,
     contents_within,
@@ -35,6 +37,7 @@ from penstock.wire.records import (
     parse_header,
     records_section,
     scan_batch,
+    scan_records,
     verify_crc,
     with_append_time,
 )
@@ -72,6 +75,7 @@ JAVA_BATCHES = {
         "AAAEazDwAXZhbHVlIAQKdHJhY2UGYWJjCG5vbmUBgAIA0A8CAQASAKAfBARrMgEAAgDcikmHl7SAAQEAAA=="
     ),
 }
+I64 = 2**63 - 1
 JAVA_RECORDS = [
     Record(0, 1700000000000, b"k0", b"value " * 20, (("trace", b"abc"), ("none", None))),
     Record(1, 1700000001000, None, b"value " * 20),
@@ -294,6 +298,26 @@ def test_damaged_batches_raise_nothing_but_malformed(compression: Compression, s
     for read in reads:
         with suppress(Malformed):
             read()
+
+
+@examples(100, 5000)
+@given(records=record_lists(), seed=st.integers(0, 2**32), damages=st.integers(0, 3))
+def test_records_are_found_compiled_as_they_are_without(records: list[Record], seed: int, damages: int) -> None:
+    random = Random(seed)
+    batch = build_batch(records)
+    header, data = parse_header(batch), bytearray(batch[HEADER_BYTES:])
+    for _ in range(damages):
+        data[random.randrange(len(data))] = random.choice((0, 1, 127, 128, 255, random.randrange(256)))
+    changed = ({}, {"record_count": len(records) + 1}, {"attributes": 8}, {"base_timestamp": I64}, {"base_offset": I64})
+    changes: dict[str, int] = random.choice(changed)
+    found: list[Any] = []
+    for way in (scan_records, reference(scan_records)):
+        try:
+            found.append([(type(span), *span) for span in way(header._replace(**changes), bytes(data))])
+        except Malformed as problem:
+            found.append(str(problem))
+    assert found[0] == found[1]
+    assert isinstance(found[0], str) or {one[0] for one in found[0]} <= {RecordSpan}
 
 
 @examples(200, 5000)

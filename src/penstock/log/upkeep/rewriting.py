@@ -44,7 +44,7 @@ Transform = Callable[[BatchHeader, Buffer], Buffer | None]
 """From a batch to what is left of it: the same object if nothing changes, other bytes, or None."""
 
 PIECE_BYTES = 256 * 1024
-DECODED_PIECE_BYTES = 64 * 1024
+DECODED_PIECE_BYTES = 128 * 1024
 """How much is decoded at once: a millisecond or so of work, for which everybody else in the process waits."""
 STEP_BYTES = 2 * 1024 * 1024
 SMALL_READS = 64
@@ -267,7 +267,8 @@ class SegmentReader:
         if end == 0:
             if self._position + needed > self._ref.byte_length:
                 raise CorruptData(f"a batch of {self._ref.object_key} reaches beyond its segment")
-            self._buffer = memoryview(bytearray(needed))
+            # And some more, for its neighbours are as large as it is, or a little larger.
+            self._buffer = memoryview(bytearray(needed + DECODED_PIECE_BYTES))
         return end
 
 
