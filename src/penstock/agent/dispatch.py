@@ -44,15 +44,16 @@ from penstock.wire.primitives import Malformed, Message
 _log = logging.getLogger(__name__)
 
 
-class Again:
+class Again(Grant):
     """A producer that sends the same again and again: what its requests have in common, who it is, and what was found
-    out about it. That is asked for anew when what it was found in has changed since."""
+    out about it, whether it may do that among it. That is asked for anew when what it was found in has changed since.
+    """
 
-    __slots__ = ("client", "context", "grant", "shape", "version")
+    __slots__ = ("client", "context", "shape", "version")
 
     def __init__(self, shape: ProduceShape, context: RequestContext) -> None:
+        super().__init__()
         self.shape, self.context = shape, context
-        self.grant = Grant()
         self.client: Client | None = None
         """Which limits count for it, as of that version of all limits."""
         self.version = -1
@@ -179,10 +180,10 @@ class Dispatcher:
                 _hold_off(connection, throttle_ms, tell=True)
         self._produce.handle_one(
             again.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
-            AgainTicket(connection, connection.open_slot(), shape, taken), again.grant,
+            AgainTicket(connection, connection.open_slot(), shape, taken), again,
         )  # fmt: skip
-        if client is not None and client.time is not None:
-            self._count_time(client, since_ms)
+        if throttles is not None and client is not None and client.time is not None:
+            throttles.count_time(client, since_ms, self._clock.monotonic() * 1000)
         return True
 
     def _produce_plainly(self, connection: Connection, plain: PlainProduce, frame: bytes | memoryview) -> None:

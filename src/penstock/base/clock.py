@@ -27,9 +27,8 @@ class SystemClock:
         """Wall clock, milliseconds since 1970-01-01 UTC."""
         return time.time_ns() // 1_000_000
 
-    def monotonic(self) -> float:
-        """Seconds since an arbitrary start; never goes back."""
-        return time.monotonic()
+    monotonic = staticmethod(time.monotonic)
+    """Seconds since an arbitrary start; never goes back. Asked for several times a request, so without a detour."""
 
 
 class SteadyClock:
