@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import random
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -13,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.waiting import eventually
 
-from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
+from penstock.storage.kernel_writes import DEPTH, Ended, KernelWrites
 from penstock.storage.memory import MemoryWal
 from penstock.storage.slabs import SlabWal
 from penstock.storage.wal import WalLocation, WalStore
@@ -53,6 +57,15 @@ def pattern(size_bytes: int, seed: int = 1) -> bytes:
 
 def whole(wal: WalStore, location: WalLocation) -> bytes:
     return bytes(wal.read(location, 0, location.length))
+
+
+@pytest.fixture
+def kernel() -> Iterator[KernelWrites]:
+    opened = KernelWrites.open()
+    if opened is None:
+        pytest.skip("this system carries out no writes for others")
+    yield opened
+    opened.close()
 
 
 # ---- every log -------------------------------------------------------------------------------------------------
@@ -403,3 +416,140 @@ def test_killed_process_leaves_what_it_acknowledged(tmp_path: Path, durability: 
         assert whole(wal, location) == random.Random(number).randbytes(expected)
     wal.append([pattern(100_000)])
     wal.close()
+
+
+# ---- on a disk, by the kernel ----------------------------------------------------------------------------------
+
+
+Outcome = WalLocation | PlatformError | None
+
+
+class Lying(KernelWrites):
+    """Writes, and says that something else came of it."""
+
+    lie: int | None = None
+
+    def begin(self, fd: int, body: memoryview, offset: int, ended: Ended) -> bool:
+        return super().begin(fd, body, offset, lambda result: ended(result if self.lie is None else self.lie))
+
+
+def pages(count: int, seed: int = 1) -> memoryview:
+    memory = memoryview(mmap.mmap(-1, count * PAGE))
+    memory[:] = pattern(count * PAGE, seed)
+    return memory
+
+
+def begin(log: SlabWal, body: memoryview, told: list[Outcome]) -> None:
+    """Begin a write; one that runs into blocks that are just being zeroed is not begun."""
+    eventually(lambda: log.begin(body, told.append), every_s=0.001, what="a write without waiting")
+
+
+def outcomes(kernel: KernelWrites, told: list[Outcome], count: int) -> list[Outcome]:
+    while len(told) < count:
+        assert select.select([kernel], [], [], 30)[0], "nothing was heard of a write"
+        kernel.reap()
+    return told
+
+
+def with_first(directory: Path, kernel: KernelWrites, durability: str) -> SlabWal:
+    """A log with a slab: none is made where nobody may wait."""
+    log = slabs(directory, durability=durability, kernel_writes=kernel)
+    log.recover([])
+    assert not log.begin(pages(64), lambda outcome: None)
+    log.append((b"first",))
+    return log
+
+
+@pytest.mark.parametrize("durability", ["disk", "process"])
+def test_the_kernel_writes_what_append_would(tmp_path: Path, kernel: KernelWrites, durability: str) -> None:
+    told: list[Outcome] = []
+    log = slabs(tmp_path / "slabs", durability=durability, slab_bytes=4 * MIB, kernel_writes=kernel)
+    log.recover([])
+    located = [log.append((b"first",))]
+    bodies = [pages(64, seed) for seed in range(DEPTH + 1)]
+    for body in bodies[:DEPTH]:
+        begin(log, body, told)
+    assert not log.begin(bodies[DEPTH], told.append), "no more than so many are under way"
+    found = [outcome for outcome in outcomes(kernel, told, DEPTH) if isinstance(outcome, WalLocation)]
+    located += sorted(found, key=lambda location: location.offset)
+    located.append(log.append((bodies[DEPTH],)))
+    assert [whole(log, location) for location in located] == [b"first", *map(bytes, bodies)]
+    assert len({(location.key, location.offset // PAGE) for location in located}) == DEPTH + 2
+    assert log.stats().live_bytes == 5 + (DEPTH + 1) * 64 * PAGE
+    log.close()
+    log = slabs(tmp_path / "slabs", durability=durability, slab_bytes=4 * MIB)
+    log.recover(located)
+    assert [whole(log, location) for location in located] == [b"first", *map(bytes, bodies)]
+    log.close()
+
+
+def test_only_what_nobody_waits_for_is_begun(tmp_path: Path, kernel: KernelWrites) -> None:
+    log = with_first(tmp_path, kernel, "disk")
+    told: list[Outcome] = []
+    assert not log.begin(pages(2)[1:], told.append), "it lies anywhere"
+    assert not log.begin(memoryview(pattern(PAGE)), told.append)
+    assert not log.begin(pages(SLAB // PAGE), told.append), "it does not fit in"
+    begin(log, pages(SLAB // PAGE - 1), told)
+    outcomes(kernel, told, 1)
+    assert not log.begin(pages(1), told.append)
+    located = log.append((pages(1),))
+    assert whole(log, located) == bytes(pages(1))
+    log.close()
+    assert log.begin(pages(1), told.append) is False
+
+
+def test_small_objects_that_nobody_syncs_go_through_the_page_cache(tmp_path: Path, kernel: KernelWrites) -> None:
+    log = with_first(tmp_path, kernel, "process")
+    assert not log.begin(pages(1), lambda outcome: None)
+    log.close()
+
+
+@pytest.mark.parametrize("lie", [-errno.EIO, -errno.ENOSPC, PAGE, 0])
+def test_a_write_that_failed_may_have_left_something(tmp_path: Path, lie: int) -> None:
+    kernel = Lying.open()
+    if kernel is None:
+        pytest.skip("this system carries out no writes for others")
+    assert isinstance(kernel, Lying)
+    log = with_first(tmp_path, kernel, "disk")
+    kernel.lie = lie
+    told: list[Outcome] = []
+    begin(log, pages(2), told)
+    (outcome,) = outcomes(kernel, told, 1)
+    assert isinstance(outcome, OutcomeUnknown)
+    kernel.lie = None
+    assert not log.begin(pages(2), told.append), "its slab is not trusted any more"
+    following = log.append((pages(2),))
+    assert whole(log, following) == bytes(pages(2))
+    assert following.key != "000001.slab"
+    begin(log, pages(2, 3), told)
+    outcomes(kernel, told, 2)
+    kernel.close()
+    log.close()
+
+
+def test_who_refuses_such_writes_is_not_asked_again(tmp_path: Path) -> None:
+    kernel = Lying.open()
+    if kernel is None:
+        pytest.skip("this system carries out no writes for others")
+    assert isinstance(kernel, Lying)
+    log = with_first(tmp_path, kernel, "disk")
+    kernel.lie = -errno.EINVAL
+    told: list[Outcome] = []
+    begin(log, pages(2), told)
+    assert outcomes(kernel, told, 1) == [None]
+    log.append((pages(2),))
+    assert not log.begin(pages(2), told.append)
+    kernel.close()
+    log.close()
+
+
+def test_closing_waits_for_what_is_under_way(tmp_path: Path, kernel: KernelWrites) -> None:
+    log = with_first(tmp_path, kernel, "disk")
+    told: list[Outcome] = []
+    begin(log, pages(32, 5), told)
+    kernel.close()
+    assert not log.begin(pages(1), told.append)
+    log.close()
+    kernel.close()
+    assert not told
+    assert (tmp_path / "000001.slab").read_bytes()[PAGE : 33 * PAGE] == bytes(pages(32, 5))

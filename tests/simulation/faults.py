@@ -17,7 +17,7 @@ from simulation.marks import Marks
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.keys.port import KeyService
 from penstock.storage.object_store import ObjectInfo, ObjectStore, ObjectWriter, Piece
-from penstock.storage.wal import Buffer, Shared, WalLocation, WalStore
+from penstock.storage.wal import Buffer, Done, Shared, WalLocation, WalStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +130,10 @@ class FaultyWal:
             self._die()
             raise Unavailable("nobody hears this")
         return location
+
+    def begin(self, body: memoryview, done: Done) -> bool:
+        """Objects are appended, and fail there."""
+        return False
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
         """Bytes of an object."""

@@ -16,13 +16,14 @@ made void: the database gets all rows, and a new life begins.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
+from penstock.log.appending import OnThread, append_aside
 from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath, note
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.log.roll_forward import begin_life, secret_of
@@ -44,9 +45,6 @@ those that follow."""
 STUCK_S = 0.05
 """One write that takes longer is enough: until the next probe nobody waits for such a disk."""
 _NO_ID = bytes(16)
-
-OnThread = Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]]
-"""Runs a write of the WAL where it stops nobody."""
 
 
 class RecordFirstCommitPath:
@@ -108,7 +106,7 @@ class RecordFirstCommitPath:
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
         plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
-        """Write the object on the WAL's thread."""
+        """Write the object while the event loop goes on."""
         if self._failed:
             await self._void()
         if not self._is_enough(change):
@@ -116,7 +114,7 @@ class RecordFirstCommitPath:
             return await self._database.commit(body, entries, heads, change)
         row = self._record(body, entries, heads, change)
         try:
-            location = await self._on_thread(lambda: self._wal.append((body,)))
+            location = await append_aside(self._wal, body, self._on_thread)
         except Unavailable:
             raise
         except Exception as problem:

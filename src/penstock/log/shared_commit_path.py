@@ -26,7 +26,7 @@ An agent has one commit under way at most: its writer sees to that.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,6 +36,7 @@ from penstock.base.complaints import Seldom
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
+from penstock.log.appending import OnThread, append_aside
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.commit_sql import (
     CommitSql,
@@ -65,7 +66,7 @@ from penstock.log.producers import judge, note_marker, remember
 from penstock.log.registry import Registry
 from penstock.log.sorting_out import Sorted, begins_late, follow_ongoing, membership, sort_out
 from penstock.metadata.database import Database, Script
-from penstock.storage.wal import WalLocation, WalStore
+from penstock.storage.wal import WalStore
 
 COMPLAIN_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class SharedCommitPath:
         follower: Follower,
         clock: Clock,
         randomness: Randomness,
-        on_thread: Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]],
+        on_thread: OnThread,
         epoch: int,
         shard_id: int = 1,
         agent_id: int = 1,
@@ -225,7 +226,7 @@ class SharedCommitPath:
         producers, members = self._believed(entries), _memberships(entries)
         ongoing = self._ongoing(members)
         object_id, now_ms = self._randomness.token(16), self._clock.now_ms()
-        location = await self._on_thread(lambda: self._wal.append((body,)))
+        location = await append_aside(self._wal, body, self._on_thread)
         new = NewCommit(
             shard_id=self._shard_id, epoch=self._epoch, agent_id=self._agent_id, object_id=object_id,
             location=location, now_ms=now_ms, entries=entries, starts=[0] * len(entries), producers=producers or (),

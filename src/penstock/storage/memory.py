@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
-from penstock.storage.wal import Buffer, Shared, WalLocation, check_range, pages_of
+from penstock.storage.wal import Buffer, Done, Shared, WalLocation, check_range, pages_of
 
 
 class MemoryWal:
@@ -46,6 +46,10 @@ class MemoryWal:
             key = f"memory/{self._number:012d}"
             self._objects[key] = b"".join(body)
         return WalLocation(key, 0, size_bytes)
+
+    def begin(self, body: memoryview, done: Done) -> bool:
+        """There is nothing to wait for."""
+        return False
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
         """Bytes [start, end) of an object, without a copy."""

@@ -53,6 +53,10 @@ class SlabWriter:
         # Whole pages, so that the kernel never has to read the rest of a page before it can change a part.
         write_fully(self._plain, [*body, _PADDING[:padding]] if padding else body, offset)
 
+    def direct_for(self, size_bytes: int) -> int | None:
+        """The descriptor that so many aligned bytes go through, if they go around the page cache."""
+        return self._direct if size_bytes >= self._direct_min_bytes else None
+
     def close(self) -> None:
         """Close the descriptors."""
         os.close(self._plain)

@@ -29,6 +29,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, Unavailable
@@ -47,8 +48,9 @@ from penstock.storage.disk import (
     unavailable,
     write_fully,
 )
+from penstock.storage.kernel_writes import KernelWrites
 from penstock.storage.slab_file import DIRECT_MIN_BYTES, Slab, SlabWriter, create_file, written_extent
-from penstock.storage.wal import Buffer, Shared, WalLocation, check_range
+from penstock.storage.wal import Buffer, Done, Shared, WalLocation, check_range
 
 SLAB_BYTES = 64 * 1024 * 1024
 SPARE_SLABS = 2
@@ -58,6 +60,8 @@ ZERO_AHEAD_BYTES = 8 * 1024 * 1024
 ZERO_PIECE_BYTES = 512 * 1024
 LARGE_OBJECT_BYTES = 1024 * 1024
 """Objects from this size on pay for their own blocks: zeroing ahead of them would write every byte twice."""
+_REFUSALS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""What says that nothing was written, and why not: this is not how to."""
 _NAME = re.compile(r"(\d{6,})\.slab")
 
 
@@ -81,12 +85,15 @@ class SlabWal:
         slab_bytes: int = SLAB_BYTES,
         max_slabs: int = 64,
         direct_io: bool = True,
+        kernel_writes: KernelWrites | None = None,
     ) -> None:
         if durability not in ("disk", "process"):
             raise InvalidRequest(f"durability is either disk or process, not {durability}")
         self._directory = directory
         self._durable = durability == "disk"
         self._direct_io = direct_io
+        self._kernel_writes = kernel_writes
+        """Carries out writes that were begun, where the system can. Closed by whoever opened it, before this."""
         self._slab_bytes = max(ALIGNMENT, aligned(slab_bytes))
         self._max_slabs = max_slabs
         self._staging = Staging()
@@ -134,6 +141,35 @@ class SlabWal:
             raise
         self._appended(slab, size_bytes)
         return WalLocation(slab.key, offset, size_bytes)
+
+    def begin(self, body: memoryview, done: Done) -> bool:
+        """Have the kernel write an object from where it stands, if there is space at once and it goes around the page
+        cache."""
+        claimed = self._claim_at_once(body)
+        if claimed is None or self._kernel_writes is None:
+            return False
+        slab, descriptor, offset = claimed
+        if not self._kernel_writes.begin(
+            descriptor, body, offset, partial(self._ended, slab, offset, body.nbytes, done)
+        ):
+            self._abandon(slab, offset, full=True)
+            return False
+        return True
+
+    def _ended(self, slab: Slab, offset: int, size_bytes: int, done: Done, result: int) -> None:
+        if result == size_bytes:
+            self._appended(slab, size_bytes)
+            done(WalLocation(slab.key, offset, size_bytes))
+            return
+        self._abandon(slab, offset, full=False)
+        if -result in _REFUSALS:
+            # Some file systems take such a write and then refuse it: they are not asked again.
+            self._kernel_writes = None
+            done(None)
+            return
+        error = OSError(errno.EIO if result >= 0 else -result, "short write" if result >= 0 else os.strerror(-result))
+        failure = unavailable(error, "writing to", self._directory)
+        done(OutcomeUnknown(f"{failure}; whether it was written is not known"))
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
         """Bytes [start, end) of an object. Raise `InvalidRequest` if it was released and its space used again."""
@@ -307,6 +343,25 @@ class SlabWal:
             slab.written_bytes = max(slab.written_bytes, end)
             slab.mark(offset)
             return slab, slab.writer, offset
+
+    def _claim_at_once(self, body: memoryview) -> tuple[Slab, int, int] | None:
+        """Space that is there, and a direct descriptor for it; None where something has to be waited for."""
+        slab, span = self._current, body.nbytes
+        if self._kernel_writes is None or slab is None or slab.writer is None or not is_aligned(body):
+            return None
+        descriptor = slab.writer.direct_for(span)
+        if descriptor is None:
+            return None
+        with self._state:
+            offset, end = slab.position, slab.position + span
+            if end > slab.size_bytes or (
+                self._zeroing is not None and self._zeroing[0] is slab and self._zeroing[1] < end
+            ):
+                return None
+            slab.position = end
+            slab.written_bytes = max(slab.written_bytes, end)
+            slab.mark(offset)
+            return slab, descriptor, offset
 
     def _appended(self, slab: Slab, size_bytes: int) -> None:
         with self._state:

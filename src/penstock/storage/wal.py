@@ -2,19 +2,19 @@
 
 A WAL object is the body of one flush, durable before its commit names it. Objects are never changed; an object that
 no commit names is garbage and its space may be taken again after a restart. The interface is synchronous: it is
-called on the committer's thread, or in line for small flushes that wait for no disk.
+called on the committer's thread, or in line for small flushes that wait for no disk; `begin` alone does not wait.
 
 Every implementation passes tests/contract/test_wal.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from penstock.base.errors import InvalidRequest
+from penstock.base.errors import InvalidRequest, PlatformError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -35,6 +35,11 @@ Shared = Path | bytes
 """Something that holds WAL objects and can become an object of a store as it is: a file, or bytes in memory."""
 
 
+Done = Callable[[WalLocation | PlatformError | None], None]
+"""Told where an object is, durable; why it is not known to be; or None if nothing was written and it is to be appended.
+"""
+
+
 class WalStore(Protocol):
     """Objects of the write-ahead log."""
 
@@ -44,6 +49,12 @@ class WalStore(Protocol):
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
         """Write one object; it is durable on return. Raise `Unavailable` when it was not written, not to its end."""
+
+    def begin(self, body: memoryview, done: Done) -> bool:
+        """Begin to write one object where nobody has to wait for that; False where it has to be appended.
+
+        The memory must not change until `done` is called, which is later and on the event loop's thread.
+        """
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
         """Bytes [start, end) of an object. May run on any thread while another appends."""

@@ -28,8 +28,9 @@ from penstock.log.writer import Writer
 from penstock.metadata.database import Script
 from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
+from penstock.storage.kernel_writes import KernelWrites
 from penstock.storage.slabs import SlabWal
-from penstock.storage.wal import Buffer, WalLocation
+from penstock.storage.wal import Buffer, Done, WalLocation
 from penstock.wire.error_codes import ErrorCode
 
 Fault = Literal["before", "after"]
@@ -74,8 +75,9 @@ class Named:
 class World:
     """Lives of one log over slabs and a database, both of which fail as told."""
 
-    def __init__(self, directory: Path, *, inline: bool) -> None:
+    def __init__(self, directory: Path, *, inline: bool, by_kernel: bool = False) -> None:
         self.directory, self.inline = directory, inline
+        self.kernel_writes = KernelWrites.open() if by_kernel else None
         self.planned: list[Fault | None] = []
         self.database = InlineDatabase(faults=lambda: self.planned.pop(0) if self.planned else None)
         self.clock, self.randomness = ManualClock(), SeededRandomness("record first")
@@ -83,7 +85,13 @@ class World:
         """Called after each write, whose answer it may lose."""
 
     async def start(self) -> None:
-        self.wal = SlabWal(self.directory, durability="process", slab_bytes=64 * 1024)
+        if self.kernel_writes is None:
+            self.wal = SlabWal(self.directory, durability="process", slab_bytes=64 * 1024)
+        else:
+            self.wal = SlabWal(
+                self.directory, durability="disk", slab_bytes=64 * 1024, kernel_writes=self.kernel_writes
+            )
+            asyncio.get_running_loop().add_reader(self.kernel_writes.fileno(), self.kernel_writes.reap)
         self.registry = Registry()
         self.topic = topic_of(1, 2)
         self.registry.add(self.topic)
@@ -100,6 +108,19 @@ class World:
             return location
 
         self.wal.append = appending  # type: ignore[method-assign]
+        begin = self.wal.begin
+
+        def beginning(body: memoryview, done: Done) -> bool:
+            def ended(result: WalLocation | PlatformError | None) -> None:
+                try:
+                    self.after_write()
+                except PlatformError as problem:
+                    result = problem
+                done(result)
+
+            return begin(body, ended)
+
+        self.wal.begin = beginning  # type: ignore[method-assign]
         self.rows = TrailingRows(self.database, self.randomness, redo)
         through_database = EmbeddedCommitPath(
             database=self.database, wal=self.wal, clock=self.clock, randomness=self.randomness, seq=seq,
@@ -113,6 +134,8 @@ class World:
             through_database, self.rows, metadata=self.database, wal=self.wal, clock=self.clock,
             randomness=self.randomness, on_thread=at_once, life=life, inline=self.inline,
         )  # fmt: skip
+        if self.kernel_writes is not None:
+            self.path.commit_now = lambda *flush: None  # type: ignore[method-assign]
         self.writer = Writer(arena=Arena(1 << 22), commit_path=self.path, clock=self.clock)
 
     async def restart(self) -> None:
@@ -141,13 +164,16 @@ class World:
         return len(await self.database.read(lambda: commits_after(1, 0, 10**6)))
 
 
-@pytest.fixture(params=[True, False], ids=["in line", "awaited"])
+@pytest.fixture(params=["in line", "awaited", "by the kernel"])
 async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    world = World(tmp_path, inline=request.param)
+    world = World(tmp_path, inline=request.param == "in line", by_kernel=request.param == "by the kernel")
     await have_tables(world.database, world.clock)
     await world.start()
     yield world
     await world.path.store_rows()
+    if world.kernel_writes is not None:
+        asyncio.get_running_loop().remove_reader(world.kernel_writes.fileno())
+        world.kernel_writes.close()
     world.wal.close()
 
 
@@ -313,6 +339,7 @@ async def test_passengers_in_a_hurry_need_no_room_in_the_log(world: World, monke
     await first.landed_at
     with monkeypatch.context() as patched:
         patched.setattr(world.wal, "append", full)
+        patched.setattr(world.wal, "begin", lambda body, done: False)
         for passenger in (Named(b"change 2", hurried=True), Named(b"change 3", record=False, hurried=True)):
             world.writer.take_along(passenger)
             await passenger.landed_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from penstock.base.clock import Clock
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.storage.directory import DataDirectory
+from penstock.storage.kernel_writes import KernelWrites
 from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.storage.slabs import SlabWal
@@ -49,6 +51,7 @@ async def open_stores(
     closing.callback(cold_reads.shutdown)
     wal_writes = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
     wal: WalStore
+    kernel_writes: KernelWrites | None = None
     path: Path | None = None
     objects: LocalObjectStore | MemoryObjectStore
     if options.data_dir is None:
@@ -59,11 +62,16 @@ async def open_stores(
         closing.callback(directory.close)
         kafka_cluster_id = directory.cluster_id
         path = directory.database
-        wal = SlabWal(directory.slabs, durability=options.durability, slab_bytes=tuning.slab_bytes)
+        kernel_writes = KernelWrites.open()
+        wal = SlabWal(
+            directory.slabs, durability=options.durability, slab_bytes=tuning.slab_bytes, kernel_writes=kernel_writes
+        )  # fmt: skip
         objects = LocalObjectStore(directory.segments, sync=options.durability == "disk")
     closing.callback(wal.close)
     # Before its files are closed: what a stop has given up may still be writing to them.
     closing.callback(wal_writes.shutdown)
+    if kernel_writes is not None:
+        _attend(kernel_writes, closing)
     metadata = await open_metadata(
         options, path, kafka_cluster_id, clock=clock, randomness=randomness, shard_id=SHARD_ID
     )
@@ -72,3 +80,11 @@ async def open_stores(
         kafka_cluster_id=kafka_cluster_id, wal=wal, objects=objects, metadata=metadata, cold_reads=cold_reads,
         wal_writes=wal_writes,
     )  # fmt: skip
+
+
+def _attend(kernel_writes: KernelWrites, closing: AsyncExitStack) -> None:
+    """Have the event loop tell whose writes have ended."""
+    loop, descriptor = asyncio.get_running_loop(), kernel_writes.fileno()
+    loop.add_reader(descriptor, kernel_writes.reap)
+    closing.callback(kernel_writes.close)
+    closing.callback(loop.remove_reader, descriptor)
