@@ -8,6 +8,7 @@ on until it is killed. How much was let through is what the limits say; the rest
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -54,6 +55,8 @@ def key_of(address: Address, password: str) -> MadeKey:
 
 
 def main() -> int:
+    # What it computes itself is another machine's matter: here it only gets what the others leave.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     address = parse_address(sys.argv[1])
     key = key_of(address, Path(sys.argv[2]).read_text().strip())
     security = Security(protocol="SASL_PLAINTEXT", mechanism="PLAIN", user=key.key_id, password=key.secret)
