@@ -10,7 +10,7 @@ reach the log through `topic_configs.resolve`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
@@ -79,8 +79,17 @@ class BrokerSettings:
         settings._consistent()
         return settings
 
+    def check_altered(self, names: Iterable[str]) -> None:
+        """Raise `InvalidRequest` if one of these settings, which were just altered, is beyond its bounds."""
+        for name in names:
+            kind, rest = name.removeprefix("group.").partition(".")[::2]
+            least, most = f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest}"
+            bounded = least in SETTINGS and most in SETTINGS
+            if bounded and not self.whole(least) <= self.whole(name) <= self.whole(most):
+                raise InvalidRequest(f"{name} must be between {least} and {most}")
+
     def _consistent(self, *, is_altered: bool = False) -> None:
-        """Raise `InvalidRequest` for a contradiction. What was altered beyond its bounds counts as far as they go."""
+        """Raise `InvalidRequest` for a contradiction. What was altered counts within its bounds of now."""
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
             raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
         for name in _SHARE_RANGES:

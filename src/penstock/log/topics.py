@@ -418,7 +418,8 @@ class Topics:
         def checked(before: Overrides) -> Overrides:
             after = change(before)
             try:
-                self._settings_with(cluster_id, name, after)
+                altered = [one for one in after if after[one] != before.get(one)]
+                self._settings_with(cluster_id, name, after).check_altered(altered)
             except InvalidRequest as error:
                 raise Refused(ErrorCode.INVALID_REQUEST, str(error)) from error
             return after

@@ -56,7 +56,10 @@ def test_pauses_between_assignments_can_be_altered_while_running(kind: str) -> N
     assert of_kind(settings.of(1), kind).assignment_interval_ms == 300
     assert settings.of(1) is settings.of(1)
     assert settings.of(2) is start
-    live.replace(1, live.preview(1, cluster_wide={name: "20000"}))  # Beyond its bounds.
+    beyond = live.preview(1, cluster_wide={name: "20000"})
+    with pytest.raises(InvalidRequest):
+        beyond.check_altered([name])
+    live.replace(1, beyond)  # It was altered when its bounds were wider.
     assert of_kind(settings.of(1), kind).assignment_interval_ms == 15_000
     live.forget(1)
     assert settings.of(1) is start
