@@ -451,11 +451,7 @@ class Writer:
 
     def _decide_one(self, share: Share, batch: Accepted, ticket: Settles, position: int, now_ms: int) -> None:
         if batch.producer_id >= 0:
-            verdict = (
-                self._transactional_refusal(share, batch)
-                or self._crowded_out(share, batch)
-                or self._judge(share, batch, now_ms)
-            )
+            verdict = self._transactional_refusal(share, batch) or self._judge(share, batch, now_ms)
             if verdict is not None:
                 self.pending_bytes -= len(batch.data)
                 self._answer_unwritten(share, verdict, ticket, position)
@@ -506,8 +502,9 @@ class Writer:
         newcomers.add(producer_id)
         return True
 
-    def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | None:
-        """Judge a batch of an idempotent producer against the log as it will be after this flush."""
+    def _judge(self, share: Share, batch: Accepted, now_ms: int) -> SequenceBatch | Refusal | Appended | None:
+        """Judge a batch of an idempotent producer against the log as it will be after this flush. What is refused is
+        nobody's first batch, and takes no place of a producer's."""
         state = share.producers.get(batch.producer_id)
         if state is None:
             known = share.partition.producers.get(batch.producer_id)
@@ -516,6 +513,9 @@ class Writer:
         known = state or share.partition.awaited.get(batch.producer_id)
         verdict = judge(known, batch.producer_epoch, batch.base_sequence, batch.offset_count)
         if verdict is None:
+            crowded_out = self._crowded_out(share, batch)
+            if crowded_out is not None:
+                return crowded_out
             if batch.flags:
                 share.transactional = share.transactional or {}
                 share.transactional[batch.producer_id] = None

@@ -80,6 +80,20 @@ async def test_a_flush_that_fails_takes_up_no_room(partitions: list[Partition]) 
     assert codes(await append(writer, *((first, of(10 + number)) for number in range(LIMIT)))) == [NONE] * LIMIT
 
 
+async def test_what_is_refused_for_another_reason_takes_up_no_room(partitions: list[Partition]) -> None:
+    """Sent before the first batch of its producer failed, it has to wait for that to come again."""
+    commits, (first, second) = FakeCommits(), partitions
+    writer = writer_over(commits)
+    writer.producer_limit = lambda cluster_id: LIMIT
+    await append(writer, *((first, of(number)) for number in range(LIMIT - 1)))
+    commits.failures = [Unavailable("the disk is away")]
+    await append(writer, (first, of(98)))
+    answers = await append(writer, (first, of(98, 1)), (second, of(99)))
+    assert codes(answers) == [ErrorCode.KAFKA_STORAGE_ERROR, NONE]
+    assert sorted(second.producers) == [99]
+    assert codes(await append(writer, (first, of(98)))) == [CROWDED]
+
+
 def test_what_it_has_beyond_a_new_limit_a_cluster_keeps(writer: Writer, partitions: list[Partition]) -> None:
     first, second = partitions
     first.know({number: ProducerState(number, 0, 0) for number in range(2 * LIMIT)})
