@@ -25,6 +25,7 @@ from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest
 
 FEW, EVERY_S, PATIENCE_S = 3, 0.5, 1.2
 MANY = 12
+LIKE_A_KEY = "PK" + "A" * 16
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,22 @@ async def test_who_has_a_password_guesses_others_no_faster(agent: Agent) -> None
         await guess(agent)
         await comes_in(agent, "bob")
     assert time.monotonic() - began >= EVERY_S
+
+
+@pytest.mark.parametrize("names", [(LIKE_A_KEY,), ("alice", "alice@default")])
+async def test_a_user_is_guessed_at_a_bounded_number_of_times_whatever_it_is_called(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(guesses, "OF_NETWORK", Limit(at_once=1000, per_s=1000.0))
+    monkeypatch.setattr(guesses, "OF_NAME", Limit(at_once=FEW, per_s=0.001))
+    await agent.access.identities.set_password(DEFAULT_CLUSTER_ID, names[0], "right")
+    for number in range(FEW):
+        await guess(agent, plain("wrong", names[number % len(names)]))
+    for name in names:
+        with await asyncio.to_thread(begin, agent, plain("right", name)) as wire, pytest.raises(ConnectionClosed):
+            await asyncio.to_thread(answer, wire)
+    assert await comes_in(agent, "bob") < PATIENCE_S
+    assert (agent.gate.stats.failed, agent.gate.stats.held_up) == (FEW, len(names))
 
 
 async def test_a_bad_token_costs_also_whom_it_is_not_told(agent: Agent) -> None:

@@ -249,12 +249,16 @@ class Gate:
         assert login.exchange is not None
         guess = login.exchange.guess(token)
         if guess is None:
-            return await self._prove(login, login.exchange, token)
+            step = await self._prove(login, login.exchange, token)
+            assert step is not None  # What cannot be guessed is not another guess.
+            return step
         login.subject = guess.subject
         turn, outcome = await self._guesses.turn(connection.host, guess), Outcome.FAILED
         try:
             login.looked_s = self._clock.monotonic()
             step = await self._prove(login, login.exchange, token)
+            if step is None:
+                step = await self._look(connection, login, token)  # What it costs to fail, it costs twice.
             if step.identity is not None:
                 outcome = Outcome.PROVEN
             return step
@@ -265,9 +269,9 @@ class Gate:
         finally:
             self._guesses.end(turn, outcome)
 
-    async def _prove(self, login: Login, exchange: Exchange, token: bytes) -> Step:
+    async def _prove(self, login: Login, exchange: Exchange, token: bytes) -> Step | None:
         step = await exchange.step(token)
-        if step.identity is not None:
+        if step is not None and step.identity is not None:
             _check_same(login, step.identity)
             if not self._tenancy.is_open(step.identity.cluster_id):
                 raise Denied(GONE)

@@ -56,8 +56,9 @@ class Exchange(Protocol):
         """What the client's next message is about to prove; None if it proves nothing yet, or nothing that can be
         guessed."""
 
-    async def step(self, token: bytes) -> Step:
-        """Take the client's next message. Raises `Denied`, after which the exchange is over."""
+    async def step(self, token: bytes) -> Step | None:
+        """Take the client's next message. Raises `Denied`, after which the exchange is over. None: it claims somebody
+        else than it was taken for, which is another guess; ask what it proves, and have it taken, once more."""
 
 
 class BearerTokens(Protocol):
@@ -129,16 +130,28 @@ class Authenticator:
                 return theirs, Identity(principal=user(inside), cluster_id=there)
         return found, Identity(principal=user(name), cluster_id=cluster_id)
 
+    def guess_at(self, cluster_id: int, name: str, claim: Claim) -> Guess:
+        """A guess at the password of a name: whoever that may be is guessed at, by whichever of their names."""
+        claims = [_claim_of(cluster_id, name)]
+        elsewhere = None if claim.is_bound else self._elsewhere(name)
+        if elsewhere is not None and elsewhere[1] != NOWHERE:
+            inside, there = elsewhere
+            claims.insert(0, _claim_of(there, inside))
+        return Guess.of(*claims, is_of_password=True)
+
+    async def key_identity(self, key_id: str, secret: str, cluster_id: int, claim: Claim) -> Identity | None:
+        """Whom an API key and its secret prove; None if there is no such key. Raises `Denied`."""
+        claim.claimed = key_id
+        key = await self._database.read(lambda: store.key_by_id(key_id))
+        if key is None:
+            return None
+        is_there = key.cluster_id == cluster_id or not claim.is_bound
+        if not key.has_secret(secret) or key.has_expired(self._clock.now_ms()) or not is_there:
+            raise plain.wrong_password()
+        return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
+
     async def password_identity(self, name: str, password: str, cluster_id: int, claim: Claim) -> Identity:
         """Whom a name and a password prove. Raises `Denied`."""
-        if looks_like_key(name):
-            claim.claimed = name
-            key = await self._database.read(lambda: store.key_by_id(name))
-            if key is not None:
-                is_there = key.cluster_id == cluster_id or not claim.is_bound
-                if not key.has_secret(password) or key.has_expired(self._clock.now_ms()) or not is_there:
-                    raise plain.wrong_password()
-                return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
         found, identity = await self._credentials(cluster_id, name, claim)
         claim.found(name, there_is=bool(found))
         credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
@@ -214,17 +227,28 @@ class _Plain(Claim):
     def __init__(self, authenticator: Authenticator, cluster_id: int, is_bound: bool) -> None:
         super().__init__(is_bound)
         self._authenticator, self._cluster_id = authenticator, cluster_id
+        self._is_no_key = False
+        """Whether it is a user's name, although it looks like a key's."""
 
     def guess(self, token: bytes) -> Guess:
         try:
             name = plain.read_login(token).name
         except Denied:
             return Guess.of(b"", is_of_password=False)
-        return _guess_of(self._cluster_id, name, has_password=not looks_like_key(name))
+        if self._may_be_key(name):
+            return _guess_at_secret(name)
+        return self._authenticator.guess_at(self._cluster_id, name, self)
 
-    async def step(self, token: bytes) -> Step:
-        login = plain.read_login(token)
-        identity = await self._authenticator.password_identity(login.name, login.password, self._cluster_id, self)
+    def _may_be_key(self, name: str) -> bool:
+        return looks_like_key(name) and not self._is_no_key
+
+    async def step(self, token: bytes) -> Step | None:
+        login, authenticator = plain.read_login(token), self._authenticator
+        if self._may_be_key(login.name):
+            found = await authenticator.key_identity(login.name, login.password, self._cluster_id, self)
+            self._is_no_key = found is None
+            return None if found is None else Step(token=b"", identity=found)
+        identity = await authenticator.password_identity(login.name, login.password, self._cluster_id, self)
         return Step(token=b"", identity=identity)
 
 
@@ -247,7 +271,10 @@ class _Scram(Claim):
             self._mechanism, first, self._cluster_id, self
         )
         self._exchange = scram.Exchange(first, credential, self._authenticator.nonce())
-        self._guess = _guess_of(self._cluster_id, first.name, has_password=not first.is_token)
+        if first.is_token:
+            self._guess = _guess_at_secret(first.name)
+        else:
+            self._guess = self._authenticator.guess_at(self._cluster_id, first.name, self)
         return Step(token=self._exchange.challenge)
 
 
@@ -286,6 +313,10 @@ class _Bearer(Claim):
         return Step(token=b"", identity=identity)
 
 
-def _guess_of(cluster_id: int, name: str, *, has_password: bool) -> Guess:
+def _claim_of(cluster_id: int, name: str) -> bytes:
+    return f"{cluster_id} {name}".encode("utf-8", "surrogatepass")
+
+
+def _guess_at_secret(name: str) -> Guess:
     """Keys and tokens cannot be guessed: who fails at one holds up nobody elsewhere."""
-    return Guess.of(f"{cluster_id} {name}".encode("utf-8", "surrogatepass"), is_of_password=has_password)
+    return Guess.of(f"secret of {name}".encode("utf-8", "surrogatepass"), is_of_password=False)

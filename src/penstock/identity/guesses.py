@@ -21,6 +21,8 @@ known without looking is used:
 Whose turn does not come in time is hung up on without an answer, for nothing was found out about their credential:
 clients try that again by themselves, where they give up at a refusal. Whoever waits has a connection, of which there
 are only so many.
+
+All of this is in memory: after a start every budget is whole, and nobody is known to have come in before.
 """
 
 from __future__ import annotations
@@ -66,11 +68,17 @@ class Guess(NamedTuple):
     """A hash of whom or what it claims."""
     is_of_password: bool
     """Whether it is a name with a password, that is, one that can be guessed from anywhere."""
+    others: tuple[bytes, ...] = ()
+    """The same of whom else it may turn out to claim, who are guessed at as well."""
 
     @staticmethod
-    def of(claim: bytes, *, is_of_password: bool) -> Guess:
+    def of(claim: bytes, *others: bytes, is_of_password: bool) -> Guess:
         """Attempts with equal claims are of the same somebody."""
-        return Guess(blake2b(claim, digest_size=16).digest(), is_of_password)
+        return Guess(_hash(claim), is_of_password, tuple(map(_hash, others)))
+
+
+def _hash(claim: bytes) -> bytes:
+    return blake2b(claim, digest_size=16).digest()
 
 
 class Outcome(Enum):
@@ -106,8 +114,8 @@ class _Waiting:
 class Budget:
     """What may fail still, of one network or name, and who waits for it."""
 
-    def __init__(self, limit: Limit, now: float) -> None:
-        self._limit, self._filled_s = limit, now
+    def __init__(self, key: bytes, limit: Limit, now: float) -> None:
+        self.key, self._limit, self._filled_s = key, limit, now
         self.left: float = limit.at_once
         self.lanes: OrderedDict[int, dict[_Waiting, None]] = OrderedDict()
         """Those in which somebody waits, in the order of their turns; in each the oldest is first."""
@@ -180,7 +188,9 @@ class Guesses:
     def __init__(self, clock: Clock, randomness: Randomness, *, is_on: bool = True) -> None:
         self._clock, self._secret, self._is_on = clock, randomness.token(16), is_on
         self._draw = lambda: randomness.uniform(0.0, 1.0)
-        self._budgets: OrderedDict[bytes, Budget] = OrderedDict()
+        self._budgets: dict[bytes, Budget] = {}
+        self._quiet: OrderedDict[bytes, None] = OrderedDict()
+        """Those for which nobody waits, the one that was not used for longest first."""
         self._known: OrderedDict[bytes, bool] = OrderedDict()
         """Who came in the last time, by network and subject, and whether one of them is being looked at."""
         self._waiting: dict[bytes, dict[_Waiting, None]] = {}
@@ -195,7 +205,7 @@ class Guesses:
             return turn
         steps = [(network, OF_NETWORK, subject)]
         if guess.is_of_password:
-            steps.append((subject, OF_NAME, network))
+            steps += ((name, OF_NAME, network) for name in (subject, *map(self._digest, guess.others)))
         turn.all_keys = [(key, limit) for key, limit, _ in steps]
         if self._known.get(turn.pair) is False:
             self._known[turn.pair] = turn.is_known = True
@@ -242,14 +252,14 @@ class Guesses:
         same = self._waiting.setdefault(turn.pair, {})
         same[waiting] = None
         budget.stand(waiting)
+        self._quiet.pop(budget.key, None)
         self._serve(budget)
         try:
             await waiting.come
         finally:
             budget.leave(waiting)
-            if not budget.lanes and budget.timer is not None:
-                budget.timer.cancel()
-                budget.timer = None
+            if not budget.lanes:
+                self._let_rest(budget)
             del same[waiting]
             if not same:
                 del self._waiting[turn.pair]
@@ -284,18 +294,22 @@ class Guesses:
     def _budget(self, key: bytes, limit: Limit) -> Budget:
         budget = self._budgets.get(key)
         if budget is None:
-            budget = self._budgets[key] = Budget(limit, self._clock.monotonic())
-            if len(self._budgets) > MAX_BUDGETS:
-                self._forget_one()
-        self._budgets.move_to_end(key)
+            if len(self._budgets) >= MAX_BUDGETS and self._quiet:
+                forgotten, _ = self._quiet.popitem(last=False)
+                del self._budgets[forgotten]
+            budget = self._budgets[key] = Budget(key, limit, self._clock.monotonic())
+        if not budget.lanes:
+            self._quiet[key] = None
+            self._quiet.move_to_end(key)
         return budget
 
-    def _forget_one(self) -> None:
-        """The one that was not used for longest; none for which somebody waits."""
-        for key, budget in self._budgets.items():
-            if not budget.lanes:
-                del self._budgets[key]
-                return
+    def _let_rest(self, budget: Budget) -> None:
+        """Nobody waits for it any more."""
+        if budget.timer is not None:
+            budget.timer.cancel()
+            budget.timer = None
+        if budget.key in self._budgets:
+            self._quiet[budget.key] = None
 
     def _digest(self, text: bytes) -> bytes:
         return blake2b(text, digest_size=16, key=self._secret).digest()

@@ -287,6 +287,42 @@ def test_what_cannot_be_guessed_holds_up_nobody_elsewhere(monkeypatch: pytest.Mo
     simulated(scenario)
 
 
+def test_who_has_several_names_is_guessed_at_by_all_of_them_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "OF_NAME", Limit(at_once=2, per_s=0.1))
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        both = Guess.of(b"1 alice", b"1 alice@default", is_of_password=True)
+        for guess in (both, Guess.of(b"1 alice", is_of_password=True)):
+            world.guesses.end(await world.guesses.turn(HOME, guess), Outcome.FAILED)
+        began = loop.time()
+        world.guesses.end(await world.guesses.turn(AWAY, Guess.of(b"1 alice", is_of_password=True)), Outcome.FAILED)
+        assert 9 < loop.time() - began < 11
+        began = loop.time()
+        other = Guess.of(b"1 alice@default", is_of_password=True)
+        world.guesses.end(await world.guesses.turn(AWAY, other), Outcome.FAILED)
+        assert loop.time() - began < SHORTLY_S, "it has been guessed at once"
+
+    simulated(scenario)
+
+
+def test_for_whom_somebody_waits_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BUDGETS", 10)
+
+    async def scenario(world: World, loop: SimLoop) -> None:
+        await world.spend(HOME)
+        waiting = [world.begin(HOME, f"waits {number}") for number in range(8)]
+        await asyncio.sleep(SHORTLY_S)
+        for number in range(50):
+            await world.attempt(f"10.1.0.{number}", f"name {number}", takes_s=0)
+            assert len(world.guesses._budgets) <= 10
+            assert len(world.guesses._quiet) == len(world.guesses._budgets) - 1
+        await asyncio.gather(*waiting)
+        await world.attempt(AWAY, "alice")
+        assert len(world.guesses._quiet) == len(world.guesses._budgets) <= 10
+
+    simulated(scenario)
+
+
 def test_whose_turn_does_not_come_is_let_go() -> None:
     async def scenario(world: World, loop: SimLoop) -> None:
         await world.spend(HOME)
