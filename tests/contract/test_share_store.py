@@ -111,6 +111,15 @@ async def test_a_partition_that_cannot_be_read_stops_no_start(database) -> None:
         await again.load(HERE.key)
 
 
+@pytest.mark.parametrize(("state_epoch", "told"), [(PARTITION.state_epoch, ((7, 8),)), (PARTITION.state_epoch - 1, ())])
+async def test_letters_are_noted_of_the_epoch_that_they_are_of(database, state_epoch: int, told: object) -> None:
+    one = await opened(database)
+    given_up = replace(READ_BACK, runs=tuple(run._replace(state=REJECTED) for run in READ_BACK.runs))
+    await one.write([(HERE.key, Stored(given_up))])
+    await database.transaction(lambda: store.note_told(HERE, state_epoch, [(7, 8)]))
+    assert await one.load(HERE.key) == replace(given_up, told=told)
+
+
 def spoil(name: PartitionName):
     yield "UPDATE share_partition SET state = $1 WHERE group_id = $2", (b"?", name.group_id)
 

@@ -340,7 +340,7 @@ class SimAgent:
         self.found_letters = any(partition is not None and partition.told for _, partition in known)
         """Whether the one before died when letters were written, and what they are about was not archived yet."""
         self.groups.before_deletion = self.share_partitions.settle_group
-        self.groups.on_deleted = self.share_partitions.forget_group
+        self.groups.delete_with = self.share_partitions.delete_group
 
     def _share_handlers(self) -> ShareHandlers:
         sessions = ShareSessions(100)

@@ -53,6 +53,11 @@ class ShareConsumer(Client):
         answer = await self.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, request)
         return True if answer.error_code == 0 else None
 
+    async def leave(self, client: Client) -> None:
+        """Be a member no more, as told by another connection: this one goes on to speak of what it has."""
+        request = ShareGroupHeartbeatRequest(group_id=self.group_id, member_id=self.name, member_epoch=-1)
+        await client.call(ApiKey.SHARE_GROUP_HEARTBEAT, 1, request)
+
     async def work(self, stop: asyncio.Event, *, rejects: float = 0.0) -> None:
         """Take and say until told to stop."""
         while not stop.is_set():

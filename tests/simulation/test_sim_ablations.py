@@ -38,6 +38,7 @@ from penstock.clusters import store as clusters_store
 from penstock.clusters.removal import Removal
 from penstock.coordination import leases
 from penstock.coordination.leases import Script
+from penstock.coordination.runner import Runner
 from penstock.groups import reconcile
 from penstock.groups import store as groups_store
 from penstock.groups import transitions as groups_transitions
@@ -119,6 +120,21 @@ def what_is_acquired_is_given_away(patch: pytest.MonkeyPatch) -> None:
 def sessions_end_and_nothing_is_released_but_forgotten(patch: pytest.MonkeyPatch) -> None:
     """Records of a member that is gone count as done with."""
     patch.setattr(share_transitions, "let_go", lambda run, most: archived(run))
+
+
+def what_is_known_of_deleted_groups_is_kept(patch: pytest.MonkeyPatch) -> None:
+    """Their rows are gone, until somebody says something of what they were about."""
+    patch.setattr(Runner, "forget_where", lambda self, is_meant: [])
+
+
+def groups_are_deleted_while_they_are_written(patch: pytest.MonkeyPatch) -> None:
+    """What is on its way comes after it."""
+
+    async def settles_nothing(self, is_meant) -> None:
+        pass
+
+    patch.setattr(Runner, "settle_where", settles_nothing)
+    patch.setattr(share_service.SharePartitions, "_is_going", lambda self, key: False)
 
 
 def letters_are_not_noted(patch: pytest.MonkeyPatch) -> None:
@@ -699,6 +715,7 @@ KEYS = test_sim_keys.test_the_latest_value_of_each_key_stays.scenario
 SHARE = test_sim_share.test_share_group.scenario
 SHARE_MEMBERS = test_sim_share.test_members_of_a_share_group.scenario
 LETTERS = test_sim_share.test_dead_letters.scenario
+DELETED = test_sim_share.test_deleted_groups_leave_nothing.scenario
 CONSUMERS = test_sim_consumer_groups.test_nobody_shares_a_partition.scenario
 MIGRATION = test_sim_migration.test_a_group_goes_up_and_down.scenario
 STREAMS = test_sim_streams_groups.test_nobody_shares_a_task.scenario
@@ -789,6 +806,8 @@ ABLATIONS: list[tuple[Ablation, Scenario]] = [
     (letters_are_not_noted, LETTERS),
     (letters_are_written_when_their_records_are_done_with, LETTERS),
     (what_is_given_up_is_forgotten_by_a_restart, LETTERS),
+    (what_is_known_of_deleted_groups_is_kept, DELETED),
+    (groups_are_deleted_while_they_are_written, DELETED),
     (sessions_end_and_nothing_is_released_but_forgotten, SHARE),
     (ends_do_not_look_at_what_was_not_seen, OVER_TWO),
     (commits_do_not_look_at_transactions, OVER_TWO),

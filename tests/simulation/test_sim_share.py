@@ -17,6 +17,10 @@ from simulation.share_consumers import ShareConsumer
 from simulation.share_members import ShareMember
 from simulation.world import WRONG_DRIFT, WRONG_MS, World
 
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.delete_groups import DeleteGroupsRequest
+
 MEMBERS, PRODUCERS, BATCHES, LEAVES = 3, 2, 15, 4
 QUEUE, ENABLED, LETTERS_S = "dlq.jobs", {"errors.deadletterqueue.group.enable": "true"}, 60.0
 """Where dead letters go, and within which time they are written once nothing goes wrong any more."""
@@ -162,3 +166,55 @@ async def test_dead_letters(world: World) -> None:
     await world.heal()
     await check_share(world, members, partition)
     await check_queue(world, members, partition, queue_id)
+
+
+@simulate(reach=("killed", "database: before", "database: after", "deleted", "spoken of when it was gone"), seeds=30)
+async def test_deleted_groups_leave_nothing(world: World) -> None:
+    """Again and again a group is deleted while those who were its members still speak of what they have: nothing of it
+    is stored from then on, for another of its name to go on with."""
+    await world.open()
+    admin = Admin(world, "admin")
+    partition = PartitionKey(await admin.create_topic("jobs", partitions=1), 0)
+    await admin.create_topic(QUEUE, partitions=1, **ENABLED)
+    members = [ShareConsumer(world, "workers", number, "jobs", partition) for number in range(MEMBERS)]
+    await world.eventually(lambda: members[0].configure(**CONFIG, queue=QUEUE), "the group being configured")
+    world.faults = SOME
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as background:
+        background.create_task(kill_now_and_then(world, stop, every_s=1.0))
+        await produce_plainly(world, "jobs", partition, "p", BATCHES)
+        for _ in range(LEAVES):
+            for member in members:
+                await world.eventually(member.join, "a member joining")
+            gone = asyncio.Event()
+            async with asyncio.TaskGroup() as work:
+                for member in members:
+                    work.create_task(member.work(gone, rejects=0.4))
+                await asyncio.sleep(world.workload.uniform(0.1, 1.0))
+                await world.eventually(lambda: deleted(world, admin, members), "the group being deleted")
+                assert await stored_partitions(world) == 0
+                if any(member.held for member in members):
+                    world.marks.reach("spoken of when it was gone")
+                await asyncio.sleep(world.workload.uniform(0.1, 1.0))
+                gone.set()
+            assert await stored_partitions(world) == 0
+        stop.set()
+    await world.heal()
+    await asyncio.sleep(LETTERS_S)
+    assert await stored_partitions(world) == 0
+
+
+async def deleted(world: World, admin: Admin, members: list[ShareConsumer]) -> bool | None:
+    """Whether the group is gone, once its members have left it."""
+    for member in members:
+        await member.leave(admin)
+    answer = await admin.call(ApiKey.DELETE_GROUPS, 2, DeleteGroupsRequest(groups_names=["workers"]))
+    error = answer.results[0].error_code
+    if error == ErrorCode.NONE:
+        world.marks.reach("deleted")
+    return True if error in (ErrorCode.NONE, ErrorCode.GROUP_ID_NOT_FOUND) else None
+
+
+async def stored_partitions(world: World) -> int:
+    """How many partitions groups are stored to have begun to read."""
+    return int((await world.database.statement("SELECT COUNT(*) FROM share_partition"))[0][0])

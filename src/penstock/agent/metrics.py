@@ -70,6 +70,11 @@ class _AgentCollector:
                 "Those that cannot write, as the key service does not answer.",
                 sum(lock is Lock.WAITING for lock in agent.keys.locked.values()),
             ),
+            (
+                "penstock_dead_letter_partitions",
+                "Partitions of which a share group's dead letter queue is still to hear something.",
+                agent.coordinators.dead_letters.waiting,
+            ),
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
         ):
             yield GaugeMetricFamily(name, text, value)

@@ -17,7 +17,8 @@ Every key has a *cell*: the state that is in force, and what is on its way.
   waits for them is told to ask again.
 - Timers are decided like requests, but not while a transaction runs, nor when something staged will move them.
 
-Cells without timers and waiters are kept, least recently used first to go, up to a limit. There is no periodic work.
+Cells without timers and waiters are kept, least recently used first to go, up to a limit of cells and one of what is in
+them. There is no periodic work.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
@@ -57,6 +59,11 @@ def _always(state: object) -> bool:
     return True
 
 
+def _alike(state: object) -> int:
+    """No state is much larger than others."""
+    return 1
+
+
 def _nobody_listens(key: Key, is_there: bool) -> None:
     pass
 
@@ -64,13 +71,15 @@ def _nobody_listens(key: Key, is_there: bool) -> None:
 class _Cell(Generic[S, R]):
     """One key's state in memory."""
 
-    __slots__ = ("deadlines", "flying", "key", "loaded", "mailbox", "revision", "staged", "state", "waiting")
+    __slots__ = ("deadlines", "flying", "kept", "key", "loaded", "mailbox", "revision", "staged", "state", "waiting")
 
     def __init__(self, key: Key, alarms: Alarms, ring: Callable[[], None]) -> None:
         self.key = key
         self.state: S | None = None
         self.loaded = False
         self.flying = False
+        self.kept = False
+        """Whether its timers are still to be set anew, after a write that failed."""
         self.revision = 0
         self.staged: list[Decision[S, R]] = []
         self.mailbox: deque[_Command[S, R]] = deque()
@@ -83,7 +92,8 @@ class _Cell(Generic[S, R]):
 
     def idle(self) -> bool:
         """Nothing would be lost by reading the state again later."""
-        return self.loaded and not (self.flying or self.staged or self.waiting or self.mailbox or len(self.deadlines))
+        is_busy = self.flying or self.kept or self.staged or self.waiting or self.mailbox
+        return self.loaded and not is_busy and len(self.deadlines) == 0
 
 
 class Runner(Generic[S, R]):
@@ -92,16 +102,22 @@ class Runner(Generic[S, R]):
     def __init__(
         self, *, journal: Journal[S, R], rules: Rules[S, R], clock: Clock, alarms: Alarms, idle_cells_max: int = 4096,
         keeps_states: bool = False, outlives: Callable[[S], bool] = _always,
-        on_presence: Callable[[Key, bool], None] = _nobody_listens,
+        on_presence: Callable[[Key, bool], None] = _nobody_listens, weigh: Callable[[S], int] = _alike,
+        idle_weight_max: int = 2**31,
     ) -> None:  # fmt: skip
         self._journal, self._rules, self._clock, self._alarms = journal, rules, clock, alarms
         self._idle_cells_max, self._keeps_states = idle_cells_max, keeps_states
         self._outlives, self._on_presence = outlives, on_presence
         """Whether a state is in the store, so that it is still there when it leaves memory; and who is told when there
         begins to be a state under a key, and when there is none any more."""
+        self._weigh, self._idle_weight_max = weigh, idle_weight_max
         self._cells: dict[Key, _Cell[S, R]] = {}
-        self._idle: OrderedDict[Key, None] = OrderedDict()
+        self._idle: OrderedDict[Key, int] = OrderedDict()
+        """How much there is in each that is idle, the one that was not used for longest first."""
+        self._idle_weight = 0
         self._staged: dict[Key, _Cell[S, R]] = {}
+        self._flying: list[_Cell[S, R]] = []
+        """Those that the transaction is about which runs."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = False
         self._open = self._closed = False
@@ -161,6 +177,25 @@ class Runner(Generic[S, R]):
         if cell is not None and cell.loaded and (cell.flying or cell.staged):
             await self.peek(key)
 
+    async def settle_where(self, is_meant: Callable[[Key], bool]) -> None:
+        """The same of every key that is meant; what failed is settled as well."""
+        under_way = [cell.key for cell in (*self._flying, *self._staged.values()) if is_meant(cell.key)]
+        for key in dict.fromkeys(under_way):
+            with suppress(PlatformError):
+                await self.settled(key)
+
+    def keys_where(self, is_meant: Callable[[Key], bool]) -> list[Key]:
+        """Those keys that are meant of which something is in memory, or on its way there."""
+        return [key for key in self._cells if is_meant(key)]
+
+    def forget_where(self, is_meant: Callable[[Key], bool]) -> list[Key]:
+        """What was stored under keys is gone, by somebody else's transaction: keep nothing of them in memory, and tell
+        whoever waits there to ask again. Nothing that was decided of them may be on its way. Which keys there were."""
+        gone = self.keys_where(is_meant)
+        for key in gone:
+            self._drop(self._cells[key], Unavailable("what was known of this is gone"))
+        return gone
+
     async def peek(self, key: Key) -> tuple[S | None, int]:
         """The state under a key once it is durable, and its revision: a number that any change of the state changes."""
         peeked = await self.submit(key, lambda state, waiter, _: _answered(state, waiter, state), _Peeked)
@@ -181,10 +216,6 @@ class Runner(Generic[S, R]):
             return False, None
         return True, cell.staged[-1].state if cell.staged else cell.state
 
-    def known_keys(self) -> list[Key]:
-        """Every key of which something is in memory, or on its way there."""
-        return list(self._cells)
-
     def states(self) -> Iterator[tuple[Key, S | None]]:
         """Every state in memory, as in force now."""
         return ((key, cell.state) for key, cell in list(self._cells.items()) if cell.loaded)
@@ -194,8 +225,11 @@ class Runner(Generic[S, R]):
         if cell is None:
             cell = self._new_cell(key)
             self._spawn(self._load(cell, reload=None))
-        self._idle.pop(key, None)
+        self._stir(key)
         return cell
+
+    def _stir(self, key: Key) -> None:
+        self._idle_weight -= self._idle.pop(key, 0)
 
     def _new_cell(self, key: Key) -> _Cell[S, R]:
         cell = self._cells[key] = _Cell(key, self._alarms, partial(self._ring, key))
@@ -209,8 +243,9 @@ class Runner(Generic[S, R]):
             if reload is not None and not isinstance(error, Fenced):
                 self._reload_later(cell.key, reload + 1)
             return
-        self._restore(cell, state)
-        self._drain(cell)
+        if self._cells.get(cell.key) is cell:  # Else what was read is gone by now.
+            self._restore(cell, state)
+            self._drain(cell)
 
     def _restore(self, cell: _Cell[S, R], state: S | None) -> None:
         cell.loaded = True
@@ -253,7 +288,9 @@ class Runner(Generic[S, R]):
             cells, self._staged = list(self._staged.values()), {}
             for cell in cells:
                 cell.flying = True
+            self._flying = cells
             await self._commit(cells)
+            self._flying = []
         self._writing = False
 
     async def _commit(self, cells: list[_Cell[S, R]]) -> None:
@@ -300,7 +337,7 @@ class Runner(Generic[S, R]):
 
     def _keep(self, cell: _Cell[S, R], error: PlatformError) -> None:
         """Nothing of what was staged has happened: the state stays. Rules of such states park no waiters."""
-        cell.flying = False
+        cell.flying, cell.kept = False, True
         staged, cell.staged = cell.staged, []
         for reply in (reply for decision in staged for reply in decision.replies):
             self._answer(cell, reply.waiter, error)
@@ -310,9 +347,11 @@ class Runner(Generic[S, R]):
         self._drain(cell)
 
     def _set_timers(self, cell: _Cell[S, R]) -> None:
+        cell.kept = False
         if self._cells.get(cell.key) is cell and cell.state is not None and not (cell.flying or cell.staged):
             self._adopt(cell, self._rules.restored(cell.key, cell.state, self._clock.now_ms()))
             self._ring(cell.key)
+        self._rest(cell)
 
     def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R], *, is_news: bool = True) -> None:
         """Evolve: the decision is durable, or needs not be."""
@@ -359,7 +398,7 @@ class Runner(Generic[S, R]):
         cell.staged.clear()
         if self._cells.get(cell.key) is cell:
             del self._cells[cell.key]
-            self._idle.pop(cell.key, None)
+            self._stir(cell.key)
             self._staged.pop(cell.key, None)
             self._left(cell)
         for waiter in list(cell.waiting):
@@ -378,10 +417,12 @@ class Runner(Generic[S, R]):
         """Keep an idle cell for a while; let the one go that has been idle longest."""
         if not cell.idle() or self._cells.get(cell.key) is not cell:
             return
-        self._idle[cell.key] = None
-        self._idle.move_to_end(cell.key)
-        while len(self._idle) > self._idle_cells_max:
-            key, _ = self._idle.popitem(last=False)
+        self._stir(cell.key)
+        weight = self._idle[cell.key] = 1 if cell.state is None else self._weigh(cell.state)
+        self._idle_weight += weight
+        while len(self._idle) > self._idle_cells_max or self._idle_weight > self._idle_weight_max:
+            key = next(iter(self._idle))
+            self._stir(key)
             oldest = self._cells.pop(key)
             oldest.deadlines.clear()
             self._left(oldest)

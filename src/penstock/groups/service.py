@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, PlatformError
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.base.undivided import Undivided
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Waiter
 from penstock.coordination.runner import Runner
@@ -107,6 +108,11 @@ async def _nothing(key: Key) -> None:
     """What happens when nobody wants to know."""
 
 
+async def _alone(key: Key, delete: Callable[[], Awaitable[bool]]) -> None:
+    """How a group is deleted of which nobody else keeps anything."""
+    await delete()
+
+
 async def _at_once() -> None:
     """The database knows everything as soon as anybody does."""
 
@@ -154,8 +160,9 @@ class GroupService:
         """How many groups a virtual cluster may have; None: any number."""
         self.before_deletion: Callable[[Key], Awaitable[None]] = _nothing
         """Called before somebody's request deletes a group, which waits for it."""
-        self.on_deleted: Callable[[Key], Awaitable[None]] = _nothing
-        """Told of every group that was deleted, once that is durable."""
+        self.delete_with: Callable[[Key, Callable[[], Awaitable[bool]]], Coroutine[Any, Any, None]] = _alone
+        """Has a group deleted, and knows nothing of it any more if it was. Nothing of it is written meanwhile."""
+        self._deletions = Undivided()
         self._counts: dict[int, int] = {}
         """How many groups each virtual cluster has."""
         self._journal = journal
@@ -175,6 +182,7 @@ class GroupService:
         for task in list(self._resolving.values()):
             task.cancel()
         await asyncio.gather(*self._resolving.values(), return_exceptions=True)
+        await self._deletions.close()
         await self._runner.close()
 
     def terms(self, key: Key, now_ms: int) -> Terms:
@@ -397,15 +405,22 @@ class GroupService:
 
     async def delete(self, key: Key) -> ErrorCode:
         """DeleteGroups, one group, after `await_deletion`."""
-        error = await self._runner.submit(key, lambda group, waiter, _: self._rules.delete(group, waiter), ErrorCode)
-        if error is ErrorCode.NONE:
-            await self.on_deleted(key)
-        return error
+        return await self._delete(key, lambda group, waiter, _: self._rules.delete(group, waiter))
 
     async def remove(self, key: Key) -> None:
         """Forget a group of a virtual cluster that is going, whoever is a member of it."""
-        await self._runner.submit(key, lambda group, waiter, _: self._rules.remove(group, waiter), ErrorCode)
-        await self.on_deleted(key)
+        await self._delete(key, lambda group, waiter, _: self._rules.remove(group, waiter))
+
+    async def _delete(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], Decision]) -> ErrorCode:
+        error = ErrorCode.NONE
+
+        async def delete() -> bool:
+            nonlocal error
+            error = await self._runner.submit(key, rule, ErrorCode)
+            return error is ErrorCode.NONE
+
+        await self._deletions.run(self.delete_with(key, delete))
+        return error
 
     # --- Expiry ---
 

@@ -450,7 +450,10 @@ class Topics:
             change(self.overrides(cluster_id, kind, name))
         else:
             after = await self._store_configs(cluster_id, kind, name, change)
-            self._other_configs[cluster_id, kind, name] = dict(after)
+            if after:
+                self._other_configs[cluster_id, kind, name] = dict(after)
+            else:
+                self._other_configs.pop((cluster_id, kind, name), None)
 
     async def _store_configs(self, cluster_id: int, kind: ConfigResource, name: str, change: Change) -> Overrides:
         return await self._durably(lambda: topic_store.alter_configs(cluster_id, kind, name, change))

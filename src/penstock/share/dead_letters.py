@@ -6,10 +6,12 @@ each record that was given up, whatever crashes meanwhile, and the start goes on
 
 A queue that cannot be one (it is not there, was not enabled, has a name that is not allowed, refuses the letter) gets
 none, and the record is archived all the same, as in Apache Kafka. What fails because something does not answer is tried
-again for as long as it takes, where Apache Kafka gives up after five attempts.
+again for as long as it takes, where Apache Kafka gives up after five attempts. That is the database, the log or the key
+service, without which nobody reads from the partition either. What may stay so for one partition alone, records to be
+copied that cannot be read, is tried as often as in Apache Kafka, and then their letters come without them.
 
-Each partition of a group with letters to write has a task that writes one batch after the other; few do so at once, and
-each holds one batch in memory.
+Each partition of a group with letters to write has a task that writes one batch after the other; few do so at once, of
+whom virtual clusters have turns, and each holds one batch in memory.
 """
 
 from __future__ import annotations
@@ -40,12 +42,16 @@ from penstock.share.model import Letters, Run
 from penstock.share.service import SharePartitions
 from penstock.share.settings import ShareConfig, ShareConfigs
 from penstock.share.store import PartitionName
+from penstock.share.turns import Turns
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.records import iter_batches
 
 T = TypeVar("T")
 
-AT_ONCE = 4
-"""How many batches are made at the same time."""
+AT_ONCE, OF_CLUSTER_AT_ONCE = 4, 2
+"""How many batches are made at the same time; and of one virtual cluster's."""
+READ_ATTEMPTS = 5
+"""How often records are tried to be read that are to be copied."""
 SETTLE_S = 5.0
 """How long who forgets partitions waits for their letters."""
 COMPLAIN_EVERY_S = 10.0
@@ -67,6 +73,10 @@ class DeadLetterStats:
 
 class _Undeliverable(Exception):
     """No queue will have these letters."""
+
+
+class _Unread(Unavailable):
+    """The store does not answer that has what is to be copied."""
 
 
 class _Decided(NamedTuple):
@@ -93,9 +103,11 @@ class DeadLetters:
         self._executor = executor
         """Where batches are looked at and made."""
         self._tasks: dict[Key, asyncio.Task[None]] = {}
+        self._of_group: dict[Key, dict[Key, asyncio.Task[None]]] = {}
+        """The same by group."""
         self._again: set[Key] = set()
         """Partitions of which something was said while their task was at work."""
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._turns = Turns(AT_ONCE, OF_CLUSTER_AT_ONCE)
         self._closed = False
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self.charge: Callable[[int, int], int] = lambda cluster_id, size_bytes: 0
@@ -110,10 +122,14 @@ class DeadLetters:
             self._again.add(key)
             return
         task = self._tasks[key] = asyncio.get_running_loop().create_task(self._work(PartitionName.of(key)))
+        self._of_group.setdefault(PartitionName.group_of(key), {})[key] = task
         task.add_done_callback(partial(self._ended, key))
 
     def _ended(self, key: Key, task: asyncio.Task[None]) -> None:
-        del self._tasks[key]
+        group = PartitionName.group_of(key)
+        del self._tasks[key], self._of_group[group][key]
+        if not self._of_group[group]:
+            del self._of_group[group]
         is_asked = key in self._again
         self._again.discard(key)
         bug = None if task.cancelled() else task.exception()
@@ -122,11 +138,16 @@ class DeadLetters:
         elif is_asked:
             self.begin(key)
 
-    async def settle(self, is_meant: Callable[[Key], bool]) -> None:
-        """Wait until letters are written whose partitions are to be forgotten, if it does not take long."""
-        tasks = [task for key, task in self._tasks.items() if is_meant(key)]
+    async def settle(self, group: Key) -> None:
+        """Wait until letters of a group are written that is to be forgotten, if it does not take long."""
+        tasks = self._of_group.get(group)
         if tasks:
-            await asyncio.wait(tasks, timeout=SETTLE_S)
+            await asyncio.wait(list(tasks.values()), timeout=SETTLE_S)
+
+    @property
+    def waiting(self) -> int:
+        """Of how many partitions letters are not written yet."""
+        return len(self._tasks)
 
     async def close(self) -> None:
         """Write no more. The next start goes on."""
@@ -138,15 +159,15 @@ class DeadLetters:
 
     async def _work(self, name: PartitionName) -> None:
         """Write until there is nothing to write."""
-        failures, decided = 0, _Decided()
+        failures, unread, decided = 0, 0, _Decided()
         while True:
             try:
                 if not decided.stretches:
-                    async with self._room:
-                        found = await self._write_some(name)
+                    async with self._turns.turn(name.cluster_id):
+                        found = await self._write_some(name, must_read=unread < READ_ATTEMPTS)
                     if found is None:
                         return
-                    decided = found
+                    decided, unread = found, 0
                 await self._be_done(name, decided)
                 wait_ms, decided, failures = decided.wait_ms, _Decided(), 0
                 if wait_ms:
@@ -157,15 +178,17 @@ class DeadLetters:
                 self._complain(name, "cannot be written", problem)
                 return
             except PlatformError as problem:
+                unread = unread + 1 if isinstance(problem, _Unread) else 0
                 self._complain(name, "wait, and are tried again", problem)
                 await pause(self._alarms, _DELAYS_MS[min(failures, len(_DELAYS_MS) - 1)])
                 failures += 1
 
-    async def _write_some(self, name: PartitionName) -> _Decided | None:
-        """Write one batch, unless the queue is not to have it; None if there is nothing to write."""
+    async def _write_some(self, name: PartitionName, *, must_read: bool) -> _Decided | None:
+        """Write one batch, unless the queue is not to have it; None if there is nothing to write. `must_read`: not
+        without copies because the store does not answer."""
         lock = self._writer.lock_of(name.cluster_id)
         topic = self._topics.registry.by_id(name.cluster_id, name.topic_id)
-        if lock is Lock.ERASED or topic is None:
+        if lock is Lock.ERASED or topic is None or topic.deleted:
             return None  # Nobody will ever read one, nor the other.
         if lock is not None:
             raise Unavailable("the keys of the cluster are not there")
@@ -186,7 +209,8 @@ class DeadLetters:
         source, takes = Source(name.group_id, topic.name, name.partition_index), queue.topic.config
         copies = Copies(0, 0, looked_to=runs[-1].last)
         if config.copies_records:
-            copies = await self._copies(topic.partitions[name.partition_index], runs, takes.largest_batch_bytes)
+            log = topic.partitions[name.partition_index]
+            copies = await self._copies(log, runs, takes.largest_batch_bytes, must_read=must_read)
         made = await self._aside(
             lambda: letters.make(source, runs, copies.found, read_to=copies.looked_to, queue=takes, now_ms=now_ms)
         )
@@ -227,6 +251,8 @@ class DeadLetters:
         wanted = config.dead_letter_topic
         topic = self._topics.registry.by_name(name.cluster_id, wanted)
         wrong = letters.complaint(wanted, topic, self._topics.settings.of(name.cluster_id))
+        if wrong is None and topic is not None and topic.deleted:
+            wrong = f"the topic {wanted!r} was deleted by another agent"
         if wrong is not None:
             raise _Undeliverable(wrong)
         if topic is None:
@@ -243,25 +269,54 @@ class DeadLetters:
 
     # --- What is copied ---
 
-    async def _copies(self, log: Partition, runs: Sequence[Run], largest_bytes: int) -> Copies:
-        """The records themselves, as far as they are there, a batch has room, and it does not take too long."""
+    async def _copies(self, log: Partition, runs: Sequence[Run], largest_bytes: int, *, must_read: bool) -> Copies:
+        """The records themselves, as far as they are there, a batch has room, and it does not take too long. What
+        cannot be read costs the letters about it their copies, and no others."""
         copies = Copies(min(largest_bytes, letters.TOGETHER_BYTES), largest_bytes)
         wanted = [(run.first, run.last) for run in runs]
+        end = runs[-1].last
         while wanted := letters.behind(wanted, max(copies.looked_to, log.log_start - 1)):
             if copies.is_enough:
                 return copies
-            first, last = wanted[0]
+            first, _ = wanted[0]
             try:
                 views = await self._reader.read_batches(log, first, COLD_READ_BYTES)
                 await self._aside(partial(copies.look, views, wanted))
-            except (CorruptData, InvalidRequest):
-                copies.looked_to = last
+            except (CorruptData, InvalidRequest, Unavailable) as problem:
+                if must_read and isinstance(problem, Unavailable):
+                    raise _Unread(str(problem)) from problem
+                copies.pass_over(await self._behind_damage(log, max(first, copies.looked_to + 1), end) - 1)
                 continue
             if not views:
                 break  # Nothing is there any more.
             copies.looked_to = max(copies.looked_to, first)
-        copies.looked_to = runs[-1].last
+        copies.looked_to = end
         return copies
+
+    async def _behind_damage(self, log: Partition, damaged: int, end: int) -> int:
+        """The first offset up to `end` that can be read, behind one that cannot; the one behind it if none can. How
+        much is damaged is not known: it is looked for in ever larger steps, and then between the last two."""
+        step, good = 1, end + 1
+        while damaged < end:
+            at = min(damaged + step, end)
+            if await self._can_read(log, at):
+                good = at
+                break
+            damaged, step = at, 2 * step
+        while damaged + 1 < good <= end:
+            middle = (damaged + good) // 2
+            if await self._can_read(log, middle):
+                good = middle
+            else:
+                damaged = middle
+        return good
+
+    async def _can_read(self, log: Partition, offset: int) -> bool:
+        try:
+            views = await self._reader.read_batches(log, offset, 1)
+            return not views or next(iter_batches(views[0]), None) is not None
+        except (CorruptData, InvalidRequest, Unavailable):
+            return False
 
     def _complain(self, name: PartitionName, what: str, problem: Exception | str) -> None:
         if self._complaints.is_due():

@@ -42,6 +42,8 @@ COPIED_BATCH_BYTES = 16 * 1024 * 1024
 """Of batches that are larger than this when they are decompressed nothing is copied."""
 LOOKED_AT_BYTES = 16 * 1024 * 1024
 """How much of the log is looked at for one batch of letters, and of what it decompresses to."""
+DAMAGE_BYTES = 1024 * 1024
+"""How much of that looking for the end of what cannot be read counts as."""
 _NEWEST_PRODUCE = 13
 
 Stretch = tuple[int, int]
@@ -197,6 +199,11 @@ class Copies:
     def is_enough(self) -> bool:
         """Whether the rest is for the next batch of letters."""
         return self.room_bytes <= 0 or self.work_bytes >= LOOKED_AT_BYTES
+
+    def pass_over(self, offset: int) -> None:
+        """Nothing can be read up to an offset. To find that out was work."""
+        self.looked_to = max(self.looked_to, offset)
+        self.work_bytes += DAMAGE_BYTES
 
     def look(self, views: Sequence[memoryview], wanted: Sequence[Stretch]) -> None:
         """Look for wanted offsets in batches that follow each other. Those that cannot be read have nothing to copy,

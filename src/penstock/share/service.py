@@ -9,18 +9,24 @@ from the log.
 
 What is given up for a dead letter queue is noted here. Whoever writes letters (`dead_letters`) hears of it, asks which
 records are `archiving`, has their letters appended (`tell`), and then has them `archive`d.
+
+A group that is deleted takes its rows with it, in a transaction that is not one of these. While that is under way
+nothing is decided of the group's partitions, so that no write of theirs comes after it; and then nothing of them is in
+memory any more. So there is no second step that could fail, and nothing comes back.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock, SteadyClock
+from penstock.base.errors import Unavailable
 from penstock.coordination.leases import Database, Holder
-from penstock.coordination.model import Key, Reply, Waiter
+from penstock.coordination.model import Key, Reply, Timer, Waiter
 from penstock.coordination.runner import Runner
 from penstock.coordination.timers import Alarms
 from penstock.log.aborted import AbortedLookup, aborted_between, batches_below, end_of
@@ -45,6 +51,14 @@ from penstock.share.reading import Found, aborted_batches, bytes_of, scan
 from penstock.share.settings import ShareConfig, ShareConfigs
 from penstock.share.store import PartitionName, Summary
 
+T = TypeVar("T")
+Rule = Callable[[SharePartition | None, Waiter, int], Decision]
+
+AGAIN_MS = 1_000
+"""When a timer is looked at again that fired while its group was being deleted."""
+IDLE_MAX_RUNS = 400_000
+"""How many runs are kept in memory of partitions of which nobody has anything: some 64 MiB. One that is read again and
+again has few; whoever acknowledges every other record of very many has as many as there may be locks."""
 _ATTEMPTS = 4
 """How often a taker looks again because somebody else was faster. Then it gets nothing, and comes again."""
 
@@ -62,8 +76,8 @@ class LetterWriter(Protocol):
     def begin(self, key: Key) -> None:
         """A partition has records that a queue is to hear of."""
 
-    async def settle(self, is_meant: Callable[[Key], bool]) -> None:
-        """Wait until that is done for partitions that are to be forgotten, if it does not take long."""
+    async def settle(self, group: Key) -> None:
+        """Wait until that is done for the partitions of a group, if it does not take long."""
 
 
 StartAt = Callable[[PartitionName], Awaitable[int | None]]
@@ -90,6 +104,14 @@ class Taken:
 
 
 NOTHING = Taken()
+
+
+@dataclass(slots=True, eq=False)
+class _Beginning:
+    """Somebody lets a group begin to read a partition."""
+
+    in_vain: bool = False
+    """Whether the group that was asked about it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +150,22 @@ class SharePartitions:
         """Without it, what is given up stays where it is."""
         self._runner: Runner[SharePartition, Record] = Runner(
             journal=self._journal,
-            rules=_WakingRules(self._limits_of, self.wake, self._begin_letters),
+            rules=_WakingRules(self._limits_of, self.wake, self._begin_letters, self._is_going),
             # All times in these rules are those of locks, which are never stored.
             clock=SteadyClock(clock),
             alarms=alarms,
             keeps_states=True,
+            weigh=lambda partition: len(partition.runs) + 1,
+            idle_weight_max=IDLE_MAX_RUNS,
         )
         self._watchers: dict[Key, dict[Callable[[], None], None]] = {}
         self._readers: dict[Key, asyncio.Lock] = {}
+        self._going = Counter[Key]()
+        """Groups that are being deleted, and by how many."""
+        self._beginning: dict[Key, set[_Beginning]] = {}
+        """Who lets groups begin to read a partition."""
+        self._next_epoch = 0
+        """No partition had it whose letters may be on their way."""
 
     async def open(self) -> None:
         """Take over the slots."""
@@ -147,6 +177,19 @@ class SharePartitions:
 
     def _limits_of(self, key: Key) -> Limits:
         return self._configs.of(key[0], PartitionName.of(key).group_id).limits
+
+    async def _submit(self, key: Key, rule: Rule, answer: type[T]) -> T:
+        """Have something decided, unless the group is being deleted by then."""
+
+        def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
+            if self._is_going(key):
+                raise Unavailable("the share group is being deleted")
+            return rule(partition, waiter, now_ms)
+
+        return await self._runner.submit(key, decide, answer)
+
+    def _is_going(self, key: Key) -> bool:
+        return bool(self._going) and PartitionName.group_of(key) in self._going
 
     # --- Those who wait ---
 
@@ -174,7 +217,7 @@ class SharePartitions:
     async def acknowledge(self, name: PartitionName, member: str, given: Sequence[Acknowledgement]) -> Acknowledged:
         """Accept, release, reject or renew. Returns once that is durable."""
         key, limits = name.key, self._configs.of(name.cluster_id, name.group_id).limits
-        answer = await self._runner.submit(
+        answer = await self._submit(
             key,
             lambda partition, waiter, now_ms: transitions.acknowledge(partition, member, given, limits, waiter, now_ms),
             Acknowledged,
@@ -185,7 +228,7 @@ class SharePartitions:
     async def release(self, name: PartitionName, member: str) -> None:
         """A member is gone: what it has is for others."""
         key, limits = name.key, self._configs.of(name.cluster_id, name.group_id).limits
-        await self._runner.submit(
+        await self._submit(
             key,
             lambda partition, waiter, now_ms: transitions.release(partition, member, limits, waiter, now_ms),
             Acknowledged,
@@ -202,7 +245,10 @@ class SharePartitions:
         """A partition with records that a dead letter queue is still to hear of, or that are to be archived since it
         has; None if it has none."""
         partition, _ = await self._runner.peek(name.key)
-        return partition if partition is not None and partition.archiving else None
+        if partition is None or not partition.archiving:
+            return None
+        self._next_epoch = max(self._next_epoch, partition.state_epoch + 1)
+        return partition
 
     async def tell(self, name: PartitionName, state_epoch: int, letters: Letters) -> bool:
         """Append letters; whether the queue was still there to take them. Raises `Conflict` if it is known not to be.
@@ -213,7 +259,7 @@ class SharePartitions:
 
     async def archive(self, name: PartitionName, state_epoch: int, stretches: Sequence[tuple[int, int]]) -> bool:
         """Be done with stretches that are archiving. False if something else has become of the partition meanwhile."""
-        is_done = await self._runner.submit(
+        is_done = await self._submit(
             name.key,
             lambda partition, waiter, now_ms: transitions.archive(partition, state_epoch, stretches, waiter, now_ms),
             bool,
@@ -245,7 +291,7 @@ class SharePartitions:
         key, config = name.key, self._configs.of(name.cluster_id, name.group_id)
         for _ in range(_ATTEMPTS):
             found: list[Found] = []
-            answer = await self._runner.submit(
+            answer = await self._submit(
                 key,
                 lambda partition, waiter, now_ms, found=found: self._decide(  # type: ignore[misc]
                     partition, log, asked, max_bytes, config, found, waiter, now_ms
@@ -256,7 +302,7 @@ class SharePartitions:
                 case Acquired():
                     return _taken(answer, found)
                 case _Unknown():
-                    await self._begin(name, log, config, await start_at(name))
+                    await self._begin(name, log, config, start_at)
                 case _Cold():
                     taken = await self._take_cold(name, log, asked, answer, config)
                     if taken is not None:
@@ -321,33 +367,49 @@ class SharePartitions:
             async with lock:
                 return None
         async with lock:
-            offset, end = cold.offset, log.last_stable_offset if config.read_committed else log.next_offset
-            views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
-            older: Sequence[AbortedTransaction] = ()
-            if config.read_committed and views and log.aborted_from > offset:
-                older = await self._aborted.between(log, offset, end_of(views))
-            found: list[Found] = []
-
-            def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
-                if partition is None or offset > partition.next_offset:
-                    return Decision(state=partition, replies=(Reply(waiter, cold),))
-                fetched = self._fetched(log, offset, cold.count, views, end, config, older, found)
-                return transitions.acquire(partition, asked, fetched, config.limits, waiter, now_ms)
-
             try:
-                answer = await self._runner.submit(name.key, decide, object)
+                return await self._take_read(name, log, asked, cold, config)
             finally:
                 self._readers.pop(name.key, None)
+
+    async def _take_read(
+        self, name: PartitionName, log: Partition, asked: Acquire, cold: _Cold, config: ShareConfig
+    ) -> Taken | None:
+        offset, end = cold.offset, log.last_stable_offset if config.read_committed else log.next_offset
+        views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
+        older: Sequence[AbortedTransaction] = ()
+        if config.read_committed and views and log.aborted_from > offset:
+            older = await self._aborted.between(log, offset, end_of(views))
+        found: list[Found] = []
+
+        def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
+            if partition is None or offset > partition.next_offset:
+                return Decision(state=partition, replies=(Reply(waiter, cold),))
+            fetched = self._fetched(log, offset, cold.count, views, end, config, older, found)
+            return transitions.acquire(partition, asked, fetched, config.limits, waiter, now_ms)
+
+        answer = await self._submit(name.key, decide, object)
         return _taken(answer, found) if isinstance(answer, Acquired) and (answer.ranges or not views) else None
 
-    async def _begin(self, name: PartitionName, log: Partition, config: ShareConfig, start_at: int | None) -> None:
-        """Let a group begin to read a partition."""
-        offset = await self._reset_offset(log, config) if start_at is None else start_at
-        await self._runner.submit(
-            name.key,
-            lambda partition, waiter, _: transitions.initialise(partition, offset, waiter),
-            SharePartition,
-        )
+    async def _begin(self, name: PartitionName, log: Partition, config: ShareConfig, start_at: StartAt) -> None:
+        """Let a group begin to read a partition, unless one or the other is deleted meanwhile."""
+        group, begun = PartitionName.group_of(name.key), _Beginning()
+        self._beginning.setdefault(group, set()).add(begun)
+        try:
+            offset = await start_at(name)
+            if offset is None:
+                offset = await self._reset_offset(log, config)
+
+            def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
+                if begun.in_vain or log.topic.deleted:
+                    raise Unavailable("the share group, or its topic, was deleted")
+                return transitions.initialise(partition, offset, waiter, state_epoch=self._next_epoch)
+
+            await self._submit(name.key, decide, SharePartition)
+        finally:
+            self._beginning[group].discard(begun)
+            if not self._beginning[group]:
+                del self._beginning[group]
 
     async def _reset_offset(self, log: Partition, config: ShareConfig) -> int:
         if config.starts_before_ms is not None:
@@ -367,8 +429,10 @@ class SharePartitions:
         await asyncio.gather(*(self._reset(name, offset) for name, offset in offsets.items()))
 
     async def _reset(self, name: PartitionName, offset: int) -> None:
-        await self._runner.submit(
-            name.key, lambda partition, waiter, _: transitions.reset(partition, offset, waiter), Acknowledged
+        await self._submit(
+            name.key,
+            lambda partition, waiter, _: transitions.reset(partition, offset, waiter, state_epoch=self._next_epoch),
+            Acknowledged,
         )
 
     async def forget(self, names: Iterable[PartitionName]) -> None:
@@ -376,38 +440,51 @@ class SharePartitions:
         await asyncio.gather(*map(self._forget, names))
 
     async def _forget(self, name: PartitionName) -> None:
-        await self._runner.submit(
-            name.key, lambda partition, waiter, _: transitions.forget(partition, waiter), Acknowledged
-        )
+        await self._submit(name.key, lambda partition, waiter, _: transitions.forget(partition, waiter), Acknowledged)
         self.wake(name.key)
 
     async def settle_group(self, key: Key) -> None:
         """A group is to lose what it knows of partitions: wait for its letters, if it does not take long. Before it is
         asked whether it has members, as nobody is to join meanwhile."""
         if self.letter_writer is not None:
-            await self.letter_writer.settle(lambda partition: PartitionName.is_of_group(partition, key))
+            await self.letter_writer.settle(key)
 
-    async def forget_group(self, key: Key) -> None:
-        """A group was deleted, and with it all of its rows: what is in memory is not to come back to them."""
-        known = [one for one in self._runner.known_keys() if PartitionName.is_of_group(one, key)]
-        await self.forget(map(PartitionName.of, known))
+    async def delete_group(self, group: Key, delete: Callable[[], Awaitable[bool]]) -> None:
+        """Have a group deleted, and with it all of its rows; `delete` says whether it was."""
+        self._going[group] += 1
+        try:
+            await self._runner.settle_where(lambda key: PartitionName.is_of_group(key, group))
+            if await delete():
+                for begun in self._beginning.get(group, ()):
+                    begun.in_vain = True
+                for key in self._runner.forget_where(lambda key: PartitionName.is_of_group(key, group)):
+                    self.wake(key)
+        finally:
+            self._going[group] -= 1
+            if not self._going[group]:
+                del self._going[group]
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
         """A topic was deleted. Nobody waits for letters here, for others wait for changes of topics."""
-        await self.forget(await self._database.read(lambda: store.of_topic(cluster_id, topic_id)))
+        stored = await self._database.read(lambda: store.of_topic(cluster_id, topic_id))
+        known = self._runner.keys_where(lambda key: key[0] == cluster_id and PartitionName.of(key).topic_id == topic_id)
+        await self.forget(dict.fromkeys((*stored, *map(PartitionName.of, known))))
 
 
 class _WakingRules(transitions.Rules):
     """The rules, and a word to those who wait when locks ran out, or write letters when there are some to write."""
 
     def __init__(
-        self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None], begin_letters: Callable[[Key], None]
-    ) -> None:
+        self, limits_of: Callable[[Key], Limits], wake: Callable[[Key], None], begin_letters: Callable[[Key], None],
+        is_going: Callable[[Key], bool],
+    ) -> None:  # fmt: skip
         super().__init__(limits_of)
-        self._wake, self._begin_letters = wake, begin_letters
+        self._wake, self._begin_letters, self._is_going = wake, begin_letters, is_going
 
     def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
         """A lock ran out, or what was given up is durable."""
+        if self._is_going(key):
+            return Decision(state=state, timers=(Timer(timer, AGAIN_MS),))
         if timer == transitions.LETTERS:
             self._begin_letters(key)
         decision = super().expired(key, state, timer, now_ms)

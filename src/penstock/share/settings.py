@@ -15,6 +15,8 @@ _DURATION = re.compile(
     r"by_duration:P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
 )
 _READ_COMMITTED = "read_committed"
+MAX_KNOWN = 10_000
+"""Of how many groups settings are kept that were read."""
 
 
 class GroupConfigs(Protocol):
@@ -47,6 +49,7 @@ class ShareConfigs:
     def __init__(self, configs: GroupConfigs, broker: BrokerSettings) -> None:
         self._configs, self._broker = configs, broker
         self._known: dict[tuple[int, str], tuple[Mapping[str, str], ShareConfig]] = {}
+        self._default = share_config({}, broker)
 
     def of(self, cluster_id: int, group_id: str) -> ShareConfig:
         """The settings of a group, whether it exists or not."""
@@ -55,15 +58,10 @@ class ShareConfigs:
             return self._default
         known = self._known.get((cluster_id, group_id))
         if known is None or known[0] is not overrides:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()  # Most are of groups that nobody asks for any more.
             # Overrides are replaced when they change, so the same object means the same settings.
             known = self._known[cluster_id, group_id] = overrides, share_config(overrides, self._broker)
-        return known[1]
-
-    @property
-    def _default(self) -> ShareConfig:
-        known = self._known.get((0, ""))
-        if known is None:
-            known = self._known[0, ""] = {}, share_config({}, self._broker)
         return known[1]
 
 

@@ -48,9 +48,14 @@ class PartitionName(NamedTuple):
         return cls(key[0], group_id, bytes.fromhex(topic_id), int(index))
 
     @staticmethod
+    def group_of(key: Key) -> Key:
+        """Whose a key is."""
+        return key[0], key[1].rsplit(":", 2)[0]
+
+    @staticmethod
     def is_of_group(key: Key, group: Key) -> bool:
         """Whether a key is one of a group's."""
-        return key[0] == group[0] and key[1].rsplit(":", 2)[0] == group[1]
+        return key[0] == group[0] and PartitionName.group_of(key) == group
 
     @property
     def row_key(self) -> tuple[int, str, bytes, int]:

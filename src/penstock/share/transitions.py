@@ -70,14 +70,18 @@ class _NotYours(Exception):
 # --- Decisions -----------------------------------------------------------------------------------------------------
 
 
-def initialise(partition: SharePartition | None, start_offset: int, waiter: Waiter) -> Decision:
+def initialise(
+    partition: SharePartition | None, start_offset: int, waiter: Waiter, *, state_epoch: int = 0
+) -> Decision:  # fmt: skip
     """Begin to read a partition; if that was done before, nothing changes. Answers with the partition.
 
-    That is durable from the beginning: a group that starts at the end of the log starts there once.
+    That is durable from the beginning: a group that starts at the end of the log starts there once. Of an epoch that
+    no partition had whose letters are on their way: what becomes of these is none of this one's business, though it
+    have the same name.
     """
     if partition is not None:
         return Decision(state=partition, replies=(Reply(waiter, partition),))
-    new = SharePartition(start_offset=start_offset, next_offset=start_offset)
+    new = SharePartition(start_offset=start_offset, next_offset=start_offset, state_epoch=state_epoch)
     return Decision(state=new, records=(Stored(new),), replies=(Reply(waiter, new),))
 
 
@@ -161,9 +165,11 @@ def archive(
     return Decision(state=after, records=(record,), replies=(Reply(waiter, True),), timers=_timers(after, now_ms))
 
 
-def reset(partition: SharePartition | None, start_offset: int, waiter: Waiter) -> Decision:
-    """An administrator says where a group without members goes on."""
-    epoch = 0 if partition is None else partition.state_epoch + 1
+def reset(
+    partition: SharePartition | None, start_offset: int, waiter: Waiter, *, state_epoch: int = 0
+) -> Decision:  # fmt: skip
+    """An administrator says where a group without members goes on; in an epoch of this or a higher number."""
+    epoch = state_epoch if partition is None else max(partition.state_epoch + 1, state_epoch)
     new = SharePartition(start_offset=start_offset, next_offset=start_offset, state_epoch=epoch)
     reply = Reply(waiter, Acknowledged())
     record = Stored(new, is_settled=True)

@@ -457,3 +457,83 @@ def test_random_clients_and_faults_never_lose_or_invent_an_addition() -> None:
             assert answers == list(range(1, journal.numbers.get(key, 0) + 1))
 
     simulated(scenario, seeds=50)
+
+
+def test_what_is_meant_is_settled_whether_it_succeeds_or_fails() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        journal.faults = [None, Unavailable("down")]
+        journal.write_s = 0.1
+        first = asyncio.ensure_future(runner.submit(A, add(1), int))
+        await asyncio.sleep(0.05)  # Its transaction runs, and the other waits for the next one.
+        second = asyncio.ensure_future(runner.submit(B, add(1), int))
+        await asyncio.sleep(0.01)
+        await runner.settle_where(lambda key: key == A)
+        assert (journal.numbers, second.done()) == ({A: 1}, False)
+        await runner.settle_where(lambda key: True)
+        assert await first == 1
+        assert isinstance((await asyncio.gather(second, return_exceptions=True))[0], Unavailable)
+
+    simulated(scenario)
+
+
+def test_what_is_forgotten_is_read_again_also_where_it_was_just_being_read() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        await runner.submit(A, add(100), int)
+        reading = asyncio.ensure_future(runner.submit(B, look, int))
+        await asyncio.sleep(0.0005)
+        journal.numbers.clear()  # By somebody else's transaction.
+        assert sorted(runner.forget_where(lambda key: True)) == [A, B]
+        assert isinstance((await asyncio.gather(reading, return_exceptions=True))[0], Unavailable)
+        assert [await runner.submit(key, look, int) for key in (A, B)] == [0, 0]
+        await asyncio.sleep(2)
+        assert not rules.fired, "timers of what is gone"
+
+    simulated(scenario)
+
+
+def test_what_is_in_idle_cells_is_bounded_as_well_as_how_many_there_are() -> None:
+    for seed in range(5):
+        loop = SimLoop(seed)
+
+        async def main() -> None:
+            fake = FakeJournal()
+            runner: Runner[Tally, Added] = Runner(
+                journal=fake, rules=TallyRules(), clock=LoopClock(), alarms=LoopAlarms(),
+                weigh=lambda tally: tally.number, idle_weight_max=50,
+            )  # fmt: skip
+            await runner.open()
+            for number in range(20):
+                await runner.submit((1, f"k{number}"), add(9), int)
+            assert len(runner._idle) == 5
+            assert runner._idle_weight == 45
+            await runner.submit((1, "k19"), add(40), int)
+            assert list(runner._idle.values()) == [49], "others go for one that grows"
+            await runner.submit(A, add(60), int)
+            assert (len(runner._idle), runner._idle_weight) == (0, 0), "one that is larger than all together may be"
+            for number in range(19):
+                assert await runner.submit((1, f"k{number}"), look, int) == 9, "they are read again"
+            await runner.close()
+
+        loop.run(main())
+
+
+def test_a_state_whose_timer_fired_for_nothing_stays_in_memory_until_it_fires_again() -> None:
+    """What is known only there, as locks are, goes with it."""
+    for seed in range(5):
+        loop = SimLoop(seed)
+
+        async def main() -> None:
+            fake, rules = FakeJournal(numbers={A: 100}), TallyRules()
+            runner: Runner[Tally, Added] = Runner(
+                journal=fake, rules=rules, clock=LoopClock(), alarms=LoopAlarms(), keeps_states=True, idle_cells_max=0
+            )
+            await runner.open()
+            fake.faults = [Unavailable("down")]
+            await asyncio.sleep(1.1)
+            assert len(rules.fired) == 1
+            await asyncio.sleep(1.5)
+            assert [name for name, _ in rules.fired] == ["bell", "bell"]
+            assert (fake.numbers, fake.loads) == ({A: 101}, 0)
+            await runner.close()
+
+        loop.run(main())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 from group_bench import subscription
 from group_world import ORDERS, PAYMENTS, Process, World, settle
 
-from penstock.coordination.model import Loading
+from penstock.coordination.model import Key, Loading
 from penstock.groups.model import CommitOffsets, Offset, TransactionOwner
 from penstock.transactions.model import Transaction
 from penstock.transactions.store import put
@@ -438,6 +439,27 @@ async def test_deleting_groups() -> None:
     codes = [result.error_code for result in results]
     assert codes == [ErrorCode.NON_EMPTY_GROUP, ErrorCode.NONE, ErrorCode.GROUP_ID_NOT_FOUND]
     assert await committed(process, "simple") == {}
+
+
+async def test_a_deletion_that_nobody_waits_for_any_more_is_made_to_its_end() -> None:
+    """Whoever keeps something of a group hears of it though the client has hung up."""
+    world = World()
+    process = await world.start()
+    await process.ask("offset_commit", commit(), version=8)
+    began, heard = asyncio.Event(), list[bool]()
+
+    async def delete_with(key: Key, delete: Callable[[], Awaitable[bool]]) -> None:
+        began.set()
+        heard.append(await delete())
+
+    process.service.delete_with = delete_with
+    asking = process.asking("delete_groups", DeleteGroupsRequest(groups_names=["g"]), version=2)
+    await began.wait()
+    asking.cancel()
+    assert heard == []
+    await settle()
+    assert heard == [True]
+    assert await committed(process, "g") == {}
 
 
 async def test_finding_the_coordinator() -> None:

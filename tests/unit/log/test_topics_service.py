@@ -255,3 +255,13 @@ async def test_growing_a_deleted_topic_is_refused() -> None:
     with pytest.raises(Refused) as refusal:
         await world.topics.add_partitions(topic, 2)
     assert refusal.value.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+async def test_nothing_is_kept_of_a_name_that_nothing_is_set_for_any_more() -> None:
+    world = World()
+    for number in range(3):
+        name = f"group {number}"
+        for after in ({"share.auto.offset.reset": "earliest"}, {}):
+            await world.topics.alter_other(1, ConfigResource.GROUP, name, lambda before, after=after: after)
+            assert world.topics.overrides(1, ConfigResource.GROUP, name) == after
+    assert not world.topics._other_configs

@@ -13,7 +13,7 @@ import pytest
 from fixtures.compaction_world import LogWorld
 from fixtures.key_services import FakeKeyService
 
-from penstock.base.errors import Unavailable
+from penstock.base.errors import CorruptData, Unavailable
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store as groups_store
@@ -24,7 +24,8 @@ from penstock.log.model import Partition, Topic
 from penstock.log.settings import BrokerSettings
 from penstock.log.topics import NewTopic
 from penstock.metadata.inline import InlineDatabase
-from penstock.share.dead_letters import DeadLetters
+from penstock.share import dead_letters
+from penstock.share.dead_letters import READ_ATTEMPTS, DeadLetters
 from penstock.share.model import Acknowledgement, AcknowledgeType, Acquire
 from penstock.share.service import SharePartitions
 from penstock.share.settings import ShareConfigs
@@ -111,6 +112,17 @@ class Office:
         self.room.is_short = True
         assert await self.say(REJECT, *offsets, index=index) is ErrorCode.NONE
         await until(lambda: len(self.world.writer._passengers) > 0)
+
+    async def delete_group(self, *, is_there: bool = True) -> None:
+        """Have the group deleted, as the coordinator of groups does it, if it may be."""
+        changes = groups_store.fold([((1, GROUP), GroupDeleted())])
+
+        async def delete() -> bool:
+            if is_there:
+                await self.world.database.transaction(lambda: groups_store.write(changes))
+            return is_there
+
+        await self.partitions.delete_group((1, GROUP), delete)
 
     # --- What there is ---
 
@@ -232,15 +244,99 @@ async def test_a_group_that_is_deleted_does_not_come_back_by_its_letters(opened:
     await office.fill([b"x"] * 9)
     assert await office.take(5) == [(0, 4)]
     await office.waiting(0)
-    changes = groups_store.fold([((1, GROUP), GroupDeleted())])
-    await office.world.database.transaction(lambda: groups_store.write(changes))
     async with asyncio.timeout(SOON_S):
-        await office.partitions.forget_group((1, GROUP))
+        await office.delete_group()
     office.room.free()
     await until(lambda: not office.letters._tasks)
     assert await office.rows() == 0
     assert await office.take(5, start=6) == [(6, 8)], "another of its name begins anew"
     assert await office.rows() == 1
+
+
+async def test_nothing_of_a_deleted_group_is_written_though_the_database_is_away_from_then_on(opened: Open) -> None:
+    """There is no second step: whatever was in memory of it is gone."""
+    office = await opened()
+    await office.fill([b"x"] * 9)
+    assert await office.take(5) == [(0, 4)]
+    transaction = office.world.database.transaction
+
+    async def is_the_last_one(script: Any, **options: Any) -> None:
+        office.world.database.transaction = is_away
+        await transaction(script, **options)
+
+    office.world.database.transaction = is_the_last_one
+    await office.delete_group()
+    office.world.database.transaction = transaction
+    assert await office.say(ACCEPT, 0) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    await office.partitions.release(office.name(), MEMBER)
+    assert await office.rows() == 0
+
+
+async def is_away(*args: object, **options: object) -> None:
+    raise Unavailable("the database is away")
+
+
+async def test_what_is_on_its_way_is_written_before_a_group_is_deleted_and_nothing_meanwhile(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 9)
+    assert await office.take(5) == [(0, 4)]
+    transaction, goes_on, is_there = office.world.database.transaction, asyncio.Event(), asyncio.Event()
+
+    async def stalls(script: Any, **options: Any) -> Any:
+        is_there.set()
+        await goes_on.wait()
+        return await transaction(script, **options)
+
+    monkeypatch.setattr(office.world.database, "transaction", stalls)
+    said = asyncio.ensure_future(office.say(ACCEPT, 0))
+    await is_there.wait()
+    deleted = asyncio.ensure_future(office.delete_group())
+    await asyncio.sleep(0)
+    monkeypatch.setattr(office.world.database, "transaction", transaction)
+    late = asyncio.ensure_future(office.say(ACCEPT, 1))
+    await asyncio.sleep(0.01)
+    assert not deleted.done(), "what it deletes could be written after it"
+    goes_on.set()
+    assert await said is ErrorCode.NONE
+    with pytest.raises(Unavailable):
+        await late
+    await deleted
+    assert await office.rows() == 0
+
+
+@pytest.mark.parametrize("how", ["refused", "away"])
+async def test_a_group_that_is_not_deleted_after_all_goes_on_with_its_locks(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    assert await office.take(5) == [(0, 4)]
+    if how == "refused":
+        await office.delete_group(is_there=False)
+    else:
+        transaction = office.world.database.transaction
+        monkeypatch.setattr(office.world.database, "transaction", is_away)
+        with pytest.raises(Unavailable):
+            await office.delete_group()
+        monkeypatch.setattr(office.world.database, "transaction", transaction)
+    assert await office.say(ACCEPT, 0) is ErrorCode.NONE
+    assert await office.take(5) == []
+
+
+async def test_another_group_of_the_name_is_not_told_what_became_of_the_first_ones_letters(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    await office.take(5)
+    await office.waiting(0)
+    await office.delete_group()
+    assert await office.take(5) == [(0, 4)]
+    assert await office.say(REJECT, 0, 1) is ErrorCode.NONE
+    office.room.free()
+    await office.done()
+    assert await office.told() == [(0, None), (0, None), (1, None)], "one of the first group's, two of the second's"
+    assert office.letters.stats.letters == 3
 
 
 async def test_a_group_that_is_to_be_deleted_is_waited_for_until_its_letters_are_written(opened: Open) -> None:
@@ -276,6 +372,79 @@ async def test_a_queue_that_was_deleted_has_got_nothing(opened: Open) -> None:
     office.room.free()
     await office.done()
     assert (office.letters.stats.letters, office.letters.stats.lost) == (0, 2)
+
+
+async def test_a_queue_that_another_agent_has_deleted_gets_nothing_and_is_not_tried_on_and_on(opened: Open) -> None:
+    """Which is known of it, and no more: it is among the topics here still."""
+    office = await opened()
+    await office.fill([b"x"] * 5)
+    await office.take(5)
+    await office.waiting(0, 1)
+    office.topic(QUEUE).deleted = True
+    office.room.free()
+    await office.done()
+    assert (office.letters.stats.letters, office.letters.stats.lost) == (0, 2)
+
+
+async def test_as_many_letters_as_there_may_be_records_hold_up_their_partition_until_they_are_written(
+    opened: Open,
+) -> None:
+    office = await opened(share_partition_max_record_locks="100")
+    await office.fill([b"x"] * 100)
+    await office.fill([b"x"] * 50)
+    assert await office.take(150) == [(0, 99)]
+    await office.waiting(*range(100))
+    assert office.letters.waiting == 1
+    assert await office.take(50) == []
+    office.room.free()
+    await office.done()
+    assert await office.take(50) == [(100, 149)]
+    assert office.letters.waiting == 0
+
+
+class DamagedReader:
+    """Reads what a log has, but for some offsets, which fail as often as it says."""
+
+    def __init__(self, office: Office, problem: Exception, *damaged: int, times: int = 10**9) -> None:
+        self._reader, self._problem, self._damaged = office.world.reader, problem, damaged
+        self.times, self.failed = times, 0
+        office.letters._reader = self  # type: ignore[assignment]
+
+    async def read_batches(self, log: Partition, offset: int, max_bytes: int) -> list[memoryview]:
+        if offset in self._damaged and self.failed < self.times:
+            self.failed += 1
+            raise self._problem
+        return await self._reader.read_batches(log, offset, 1)  # One batch.
+
+
+async def test_what_cannot_be_read_costs_only_its_own_letters_their_copies(opened: Open) -> None:
+    office = await opened(**COPIES)
+    for first in range(0, 100, 5):
+        await office.fill([b"%d" % number for number in range(first, first + 5)])
+    await office.take(100)
+    damaged = [*range(15, 25), *range(60, 95)]
+    reader = DamagedReader(office, CorruptData("torn"), *damaged)
+    assert await office.say(REJECT, *range(0, 100, 2)) is ErrorCode.NONE
+    await office.done()
+    assert await office.told() == [
+        (number, None if number in damaged else b"%d" % number) for number in range(0, 100, 2)
+    ]
+    assert reader.failed < 20, "how far it goes is not found out one by one"
+
+
+@pytest.mark.parametrize("times", [READ_ATTEMPTS - 1, 10**9])
+async def test_a_store_that_does_not_answer_is_waited_for_only_so_long(
+    opened: Open, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(dead_letters, "_DELAYS_MS", (1,))
+    office = await opened(**COPIES)
+    for value in (b"a", b"b", b"c"):
+        await office.fill([value])
+    await office.take(3)
+    DamagedReader(office, Unavailable("the store is away"), 1, times=times)
+    assert await office.say(REJECT, 0, 1, 2) is ErrorCode.NONE
+    await office.done()
+    assert await office.told() == [(0, b"a"), (1, b"b" if times < READ_ATTEMPTS else None), (2, b"c")]
 
 
 async def test_a_letter_that_is_refused_costs_only_itself(opened: Open) -> None:

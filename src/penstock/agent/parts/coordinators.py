@@ -115,7 +115,7 @@ async def open_groups(
     closing.push_async_callback(partitions.close)
     closing.push_async_callback(dead_letters.close)
     groups.before_deletion = partitions.settle_group
-    groups.on_deleted = partitions.forget_group
+    groups.delete_with = partitions.delete_group
     coordinators = GroupCoordinators(
         groups=groups, share_groups=ShareGroups(groups, log.registry, topics), share_configs=configs,
         share_partitions=partitions, dead_letters=dead_letters,
