@@ -316,7 +316,7 @@ class SimAgent:
         time_outs = TimeOuts(self.transactions, self.settings)
         chores += [time_outs, IdExpiry(self.transactions, self.settings)]
         background = self.background = Background(chores, clock=around.clock, randomness=around.randomness)
-        self.transactions.on_begin = background.waker(time_outs.name)
+        self.transactions.on_begin, time_outs.wake = time_outs.began, background.waker(time_outs.name)
         self.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)
         background.start()

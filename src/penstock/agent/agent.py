@@ -189,7 +189,7 @@ class Agent:
             ),
         ]  # fmt: skip
         background = self.background = Background(chores, clock=self.clock, randomness=self.randomness)
-        self.transactions.on_begin = background.waker(time_outs.name)
+        self.transactions.on_begin, time_outs.wake = time_outs.began, background.waker(time_outs.name)
         self.keys.on_replaced = lambda key_id: background.wake(SpentKeys.name)
         log.backlog.wake = background.waker(self.compaction.name)
         upkeep.bind(background.wake)

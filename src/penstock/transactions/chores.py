@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from penstock.transactions.service import TransactionService
@@ -30,11 +31,24 @@ class TimeOuts:
 
     def __init__(self, service: TransactionService, settings: Settings) -> None:
         self._service, self._settings = service, settings
+        self._rests = True
+        self.wake: Callable[[], None] = lambda: None
+        """Called when it has to look, after a rest."""
+
+    def began(self) -> None:
+        """There may be a transaction that can time out. Thousands begin in a second: all but the first are seen when
+        those are that it looks for anyway."""
+        if self._rests:
+            self._rests = False
+            self.wake()
 
     async def run(self) -> float | None:
         """Look at every transaction."""
-        any_left = await self._service.abort_timed_out()
-        return self._settings.abort_timed_out_interval_ms / 1000 if any_left else None
+        self._rests = True  # Whoever begins meanwhile may not be seen.
+        if not await self._service.abort_timed_out():
+            return None
+        self._rests = False
+        return self._settings.abort_timed_out_interval_ms / 1000
 
 
 class IdExpiry:
