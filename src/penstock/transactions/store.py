@@ -15,7 +15,7 @@ as others do), size of the metadata u32, metadata.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, starmap
 from struct import Struct
@@ -50,6 +50,7 @@ _ENDED = Struct(">qq?")
 _PENDING = Struct(">qqII")
 _OFFSET = Struct(">16siqiqqI")
 _NO_EXPIRY = -1
+_NO_GROUPS = "[]"
 UTF8_BYTES_MAX = 4
 """Of a character."""
 
@@ -79,14 +80,14 @@ def unpack_partitions(blob: bytes) -> frozenset[int]:
     return frozenset(Struct(f">{len(blob) // 8}q").unpack(blob))
 
 
-def pack_groups(groups: Iterable[str]) -> str:
+def pack_groups(groups: Collection[str]) -> str:
     """The `group_ids` column."""
-    return json.dumps(sorted(groups))
+    return json.dumps(sorted(groups)) if groups else _NO_GROUPS
 
 
 def unpack_groups(text: str) -> frozenset[str]:
     """Read the `group_ids` column."""
-    return frozenset(json.loads(text))
+    return frozenset() if text == _NO_GROUPS else frozenset(json.loads(text))
 
 
 def load() -> Script[list[Transaction]]:
@@ -172,26 +173,42 @@ def pack_states(txns: Iterable[Transaction]) -> bytes:
     return b"".join(parts)
 
 
+_Packed = tuple[tuple[Any, ...], bytes, int]
+"""An id on its way out of a record: its fields of fixed size, and where the others are."""
+
+
 def unpack_states(blob: bytes) -> Iterator[Transaction]:
     """Read what `pack_states` wrote; raise `CorruptData` on anything else."""
+    return (_unpack_state(*packed) for _, packed in _walk_states(blob))
+
+
+def _walk_states(blob: bytes) -> Iterator[tuple[tuple[int, bytes], _Packed]]:
+    """Whose states there are, without reading them."""
     layout = _LAYOUTS.get(blob[:1])
     if layout is None:
         raise CorruptData(f"transactional ids of unknown format {blob[:1]!r}")
     at = 1
     while at < len(blob):
-        cluster_id, producer_id, epoch, last_id, last_epoch, timeout_ms, state, started_ms, updated_ms, *sizes = (
-            layout.unpack_from(blob, at)
-        )
-        pieces, at = [], at + layout.size
-        for size in sizes:
-            pieces.append(blob[at : at + size])
-            at += size
-        yield Transaction(
-            key=(cluster_id, pieces[0].decode()), producer_id=producer_id, epoch=epoch, last_producer_id=last_id,
-            last_epoch=last_epoch, timeout_ms=timeout_ms, state=TransactionState(state),
-            partitions=unpack_partitions(pieces[1]), groups=unpack_groups(pieces[2].decode()), started_ms=started_ms,
-            updated_ms=updated_ms,
-        )  # fmt: skip
+        try:
+            fields, at = layout.unpack_from(blob, at), at + layout.size
+        except StructError as problem:
+            raise CorruptData("transactional ids in a commit record end too early") from problem
+        yield (fields[0], blob[at : at + fields[9]]), (fields, blob, at)
+        at += fields[9] + fields[10] + fields[11]
+
+
+def _unpack_state(fields: tuple[Any, ...], blob: bytes, at: int) -> Transaction:
+    cluster_id, producer_id, epoch, last_id, last_epoch, timeout_ms, state, started_ms, updated_ms, *sizes = fields
+    pieces = []
+    for size in sizes:
+        pieces.append(blob[at : at + size])
+        at += size
+    return Transaction(
+        key=(cluster_id, pieces[0].decode()), producer_id=producer_id, epoch=epoch, last_producer_id=last_id,
+        last_epoch=last_epoch, timeout_ms=timeout_ms, state=TransactionState(state),
+        partitions=unpack_partitions(pieces[1]), groups=unpack_groups(pieces[2].decode()), started_ms=started_ms,
+        updated_ms=updated_ms,
+    )  # fmt: skip
 
 
 def pack_told(told: Told) -> bytes:
@@ -227,15 +244,20 @@ def size_of(offsets: Iterable[tuple[Key, OffsetsPending]]) -> int:
 
 def unpack_told(blob: bytes) -> Told:
     """Read what `pack_told` or `pack_states` wrote; raise `CorruptData` on anything else."""
+    states, told = _split_told(blob)
+    return told._replace(states=tuple(unpack_states(states)))
+
+
+def _split_told(blob: bytes) -> tuple[bytes, Told]:
+    """The ids as they were packed, and the rest."""
     if blob[:1] != _TOLD_FORMAT:
-        return Told(tuple(unpack_states(blob)))
+        return blob, Told()
     try:
         states_bytes, ended_count = _TOLD.unpack_from(blob, 1)
         at = 1 + _TOLD.size + states_bytes
-        states = tuple(unpack_states(blob[at - states_bytes : at]))
         end = at + ended_count * _ENDED.size
         ended = tuple(_ENDED.iter_unpack(blob[at:end]))
-        return Told(states, tuple(_unpack_pending(blob, end)), ended)
+        return blob[at - states_bytes : at], Told((), tuple(_unpack_pending(blob, end)), ended)
     except StructError as problem:
         raise CorruptData("what a commit record tells of transactions ends too early") from problem
 
@@ -259,9 +281,14 @@ def _unpack_pending(blob: bytes, at: int) -> Iterator[Pending]:
 
 def redo(changes: Iterable[bytes]) -> Script[None]:
     """Make true what commit records tell of transactions, oldest first."""
-    all_told = [unpack_told(change) for change in changes]
-    latest = {txn.key: txn for told in all_told for txn in told.states}
-    yield from put(*(latest[key] for key in sorted(latest)))
+    latest: dict[tuple[int, bytes], _Packed] = {}
+    all_told = []
+    for change in changes:
+        states, told = _split_told(change)
+        # Of a busy id there are very many, of which the last one counts: only that is read.
+        latest.update(_walk_states(states))
+        all_told.append(told)
+    yield from put(*(_unpack_state(*latest[key]) for key in sorted(latest)))
     for pending, ended in folded(all_told):
         yield from move_offsets(pending, ended)
 

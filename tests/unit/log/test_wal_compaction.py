@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from dataclasses import replace
 
@@ -11,7 +12,9 @@ from fixtures.log_world import batch, batches_in
 
 from penstock.base.errors import CorruptData
 from penstock.log.segments import INDEX_STEP_BYTES
+from penstock.log.upkeep.gathering import SLICE
 from penstock.log.upkeep.wal_backlog import CompactionPolicy
+from penstock.log.upkeep.wal_plan import Plan
 from penstock.metadata.inline import InlineDatabase
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore
@@ -250,6 +253,30 @@ async def test_what_is_below_the_log_start_is_not_written(setup):
     await world.fill(topic.partitions, commits=1)
     world = await setup.restarted(world)
     assert world.partition("orders", 1).next_offset == 33
+
+
+async def test_others_have_their_turn_however_many_batches_a_commit_has(setup, monkeypatch):
+    world = await setup.world()
+    (partition,) = (await world.topic("orders", 1)).partitions
+    for number in range(6):
+        await world.append(*[(partition, batch(producer_id=one, sequence=number)) for one in range(SLICE * 2)])
+    turn, planned = 0, []
+
+    async def others():
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    def add(plan, commit, original=Plan.add):
+        planned.append(turn)
+        original(plan, commit)
+
+    monkeypatch.setattr(Plan, "add", add)
+    running = asyncio.ensure_future(others())
+    await world.compaction.compact_everything()
+    running.cancel()
+    assert len(planned) == len(set(planned)) == 6
 
 
 async def test_passes_are_bounded_and_segments_are_cut(setup, monkeypatch):

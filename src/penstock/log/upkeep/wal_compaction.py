@@ -204,7 +204,7 @@ class WalCompaction:
             if commit.seq > last_seq or not plan.has_room_for(commit):
                 return False
             plan.add(commit)
-            handled += 2 + len(commit.entries)
+            handled += 2 + sum(1 + len(entry.producer_batches) // 2 for entry in commit.entries)
             if handled >= SLICE:
                 handled = 0
                 await asyncio.sleep(0)
