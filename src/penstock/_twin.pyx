@@ -11,7 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.memoryview cimport PyMemoryView_FromObject
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -40,6 +40,7 @@ cdef extern from *:
 
 
 cdef type RecordSpan, PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
+cdef type OpenTransaction, AbortedTransaction
 cdef object NO_ERROR, crc32c, scan_reference
 cdef bytes ZERO_UUID
 cdef bint bound = False
@@ -48,6 +49,7 @@ cdef bint bound = False
 cdef int bind() except -1:
     """Get to know the classes: at the first call, for their modules are importing this one before."""
     global PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
+    global OpenTransaction, AbortedTransaction
     global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, bound
     import crc32c as library
     from penstock.base import twins
@@ -60,6 +62,7 @@ cdef int bind() except -1:
     Accepted, Appended, Ticket = batches.Accepted, answers.Appended, answers.Ticket
     ProducerBatch, CommitEntry = commits.ProducerBatch, commits.CommitEntry
     ProducerState, SequenceBatch = model.ProducerState, model.SequenceBatch
+    OpenTransaction, AbortedTransaction = model.OpenTransaction, model.AbortedTransaction
     bound = True
     return 0
 
@@ -107,7 +110,7 @@ cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
     cdef Py_ssize_t position = 10, length, topics, count, end, first
     cdef int version
     cdef int16_t acks
-    cdef object client_id = None, name, topic_id, made, index
+    cdef object client_id = None, transactional_id = None, name, topic_id, made, index
     cdef list shares
     cdef set topics_named = None, indexes
     if size < 10 or load(data, 2) != 0:
@@ -121,12 +124,21 @@ cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
             return None
         client_id = PyUnicode_DecodeUTF8(<const char *>data + position, length, NULL)
         position += length
-    if size - position < 9 or data[position] or data[position + 1]:
+    if size - position < 9 or data[position]:
         return None
-    acks = <int16_t>load(data + position + 2, 2)
+    position += 1
+    length = uvarint(data, size, &position) - 1
+    if length < -1 or length > size - position:
+        return None
+    if length >= 0:
+        transactional_id = PyUnicode_DecodeUTF8(<const char *>data + position, length, NULL)
+        position += length
+    if size - position < 7:
+        return None
+    acks = <int16_t>load(data + position, 2)
     if acks != 1 and acks != -1:
         return None
-    position += 8
+    position += 6
     topics = uvarint(data, size, &position)
     shares = []
     while topics > 1:
@@ -175,11 +187,12 @@ cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
         position += 1
     if not shares or position + 1 != size or data[position]:
         return None
-    made = PyType_GenericAlloc(PlainProduce, 4)
+    made = PyType_GenericAlloc(PlainProduce, 5)
     put(made, 0, version)
     put(made, 1, <int32_t>load(data + 4, 4))
     put(made, 2, client_id)
     put(made, 3, shares)
+    put(made, 4, transactional_id)
     return made
 
 
@@ -340,7 +353,7 @@ cdef list scan_common(object header, bytes whole):
 
 # ---- log/batches.py ----------------------------------------------------------------------------------------------
 
-def accept(object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, int64_t latest_ms):
+def accept(object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, int64_t latest_ms, int flags=0):
     cdef Py_buffer buffer
     cdef const uint8_t *batch
     cdef Py_ssize_t size = end - start
@@ -367,10 +380,11 @@ def accept(object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, in
         or load(batch, 8) != 0
         or count < 1
         or count != <int32_t>load(batch + 23, 4) + <int64_t>1
-        or attributes & 0x38
+        or attributes & (0x28 if flags else 0x38)
         or attributes & 0x07 > 4
         or max_timestamp > latest_ms
         or (producer_id >= 0 and (sequence < 0 or epoch < 0))
+        or (producer_id < 0 and attributes & 0x10)
     ):
         PyBuffer_Release(&buffer)
         return None
@@ -386,17 +400,21 @@ def accept(object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, in
     put(made, 4, sequence)
     put(made, 5, max_timestamp)
     put(made, 6, -1)
-    put(made, 7, 0)
+    put(made, 7, flags if attributes & 0x10 else 0)
     return made
 
 
 # ---- log/flush.py ------------------------------------------------------------------------------------------------
 
-cdef inline bint follows(object state, object batch) except -1:
-    cdef object batches = state.batches
-    if item(batch, 3) != state.epoch or not batches:
+cdef inline bint goes_on(object state, object batch) except -1:
+    cdef object batches
+    cdef int64_t epoch = item(batch, 3), known = state.epoch, sequence = item(batch, 4)
+    if epoch < known:
         return False
-    return <int64_t>item(batch, 4) == (<int64_t>PySequence_GetItem(batches, -1).last_sequence + 1) & 0x7FFFFFFF
+    batches = state.batches if epoch == known else ()
+    if not batches:
+        return sequence == 0
+    return sequence == (<int64_t>PySequence_GetItem(batches, -1).last_sequence + 1) & 0x7FFFFFFF
 
 
 cdef object sequence_of(object batch, int64_t offset):
@@ -417,31 +435,38 @@ cdef inline int remember(object state, object batch) except -1:
     return 0
 
 
-def append_in_order(object share, list pending, Py_ssize_t first, object now_ms):
-    cdef object partition = share.partition, row, batch, producer_id, state, known
-    cdef dict producers = share.producers, known_producers
+def append_in_order(object share, list pending, Py_ssize_t first, object now_ms, object refusal=None):
+    cdef object partition = share.partition, row, batch, producer_id, state, known, epoch, within = share.transactional
+    cdef dict producers = share.producers, known_producers, ongoing
     cdef list appended = share.appended
     cdef Py_ssize_t number = first, count = len(pending)
     cdef int64_t offset, size
     if not bound:
         bind()
-    if partition.transactions or share.transactional:
-        return first
-    known_producers = partition.producers
+    known_producers, ongoing = partition.producers, partition.transactions
     offset, size = share.next_offset, share.byte_length
     while number < count:
         row = pending[number]
         batch = item(row, 0)
         producer_id = item(batch, 2)
         if producer_id >= 0:
-            if item(batch, 7):
-                break
             state = producers.get(producer_id)
             known = known_producers.get(producer_id) if state is None else state
-            if known is None or not follows(known, batch):
+            if known is None or not goes_on(known, batch):
                 break
-            if state is None:
-                state = producers[producer_id] = ProducerState(producer_id, known.epoch, now_ms, known.batches)
+            if item(batch, 7):
+                if refusal is None or refusal(partition, batch) is not NO_ERROR:
+                    break
+                if within is None:
+                    within = share.transactional = {}
+                within[producer_id] = None
+            elif producer_id in ongoing or (within is not None and producer_id in within):
+                break
+            epoch = item(batch, 3)
+            if state is None or epoch != state.epoch:
+                state = producers[producer_id] = ProducerState(
+                    producer_id, epoch, now_ms, known.batches if epoch == known.epoch else ()
+                )
             state.last_ms = now_ms
             remember(state, sequence_of(batch, offset))
         appended.append((batch, item(row, 1), item(row, 2), offset))
@@ -451,6 +476,29 @@ def append_in_order(object share, list pending, Py_ssize_t first, object now_ms)
     share.next_offset = offset
     share.byte_length = size
     return number
+
+
+def append_marker(object share, object batch, object ticket, object now_ms):
+    cdef object producer_id = item(batch, 2), epoch = item(batch, 3), state, known, offset = share.next_offset
+    cdef object within = share.transactional
+    cdef dict producers = share.producers
+    if not bound:
+        bind()
+    share.appended.append((batch, ticket, 0, offset))
+    share.next_offset = offset + item(batch, 1)
+    share.byte_length += len(item(batch, 0))
+    if within is None:
+        within = share.transactional = {}
+    within[producer_id] = None
+    state = producers.get(producer_id)
+    if state is None:
+        known = share.partition.producers.get(producer_id)
+        if known is not None and known.epoch >= epoch:
+            state = ProducerState(producer_id, known.epoch, known.last_ms, known.batches)
+            producers[producer_id] = state
+    if state is None or epoch > state.epoch:
+        producers[producer_id] = state = ProducerState(producer_id, epoch, now_ms)
+    state.last_ms = now_ms
 
 
 def settle_appended(object share, int64_t moved):
@@ -552,6 +600,35 @@ cdef inline uint8_t *put_unsigned(uint8_t *at, object value) except NULL:
     return at + 4
 
 
+def follow_all(dict ongoing, list aborted, int64_t base, tuple batches, object now_ms):
+    cdef object batch, made, producer_id, ended, offset, first
+    cdef int flags
+    if not bound:
+        bind()
+    for batch in batches:
+        flags = item(batch, 6)
+        if not flags:
+            continue
+        producer_id = item(batch, 0)
+        if not flags & 2:
+            if producer_id not in ongoing:
+                offset = base + <int64_t>item(batch, 4)
+                made = PyType_GenericAlloc(OpenTransaction, 2)
+                put(made, 0, offset)
+                put(made, 1, now_ms)
+                ongoing[producer_id] = made
+            continue
+        ended = ongoing.pop(producer_id, None)
+        if ended is not None and flags & 4:
+            offset = base + <int64_t>item(batch, 4)
+            first = next(iter(ongoing.values()), None)
+            aborted.append(
+                AbortedTransaction(
+                    producer_id, item(ended, 0), offset, offset + 1 if first is None else item(first, 0)
+                )
+            )
+
+
 def pack_unsealed(object entries):
     cdef object entry, batch
     cdef tuple batches
@@ -601,3 +678,47 @@ def pack_unsealed(object entries):
                 at[0] = item(batch, 6) & 7
                 at += 1
     return made
+
+
+def unpack_unsealed(bytes blob):
+    cdef const uint8_t *at = <const uint8_t *>PyBytes_AS_STRING(blob)
+    cdef const uint8_t *end = at + len(blob)
+    cdef Py_ssize_t width, count, number
+    cdef list entries = []
+    cdef object entry, batches, batch
+    if not bound:
+        bind()
+    if at == end or (at[0] != 1 and at[0] != 2):
+        return None
+    width = 30 + (at[0] == 2)
+    at += 1
+    while at < end:
+        if end - at < 34:
+            return None
+        count = <Py_ssize_t>load(at + 32, 2)
+        if end - at - 34 < count * width:
+            return None
+        entry = PyType_GenericAlloc(CommitEntry, 8)
+        put(entry, 0, <int64_t>load(at, 8))
+        put(entry, 1, <uint32_t>load(at + 8, 4))
+        put(entry, 2, <uint32_t>load(at + 12, 4))
+        put(entry, 3, <uint32_t>load(at + 16, 4))
+        put(entry, 4, <uint32_t>load(at + 20, 4))
+        put(entry, 5, <int64_t>load(at + 24, 8))
+        at += 34
+        batches = PyTuple_New(count)
+        for number in range(count):
+            batch = PyType_GenericAlloc(ProducerBatch, 7)
+            put(batch, 0, <int64_t>load(at, 8))
+            put(batch, 1, <int16_t>load(at + 8, 2))
+            put(batch, 2, <int32_t>load(at + 10, 4))
+            put(batch, 3, <uint32_t>load(at + 14, 4))
+            put(batch, 4, <uint32_t>load(at + 18, 4))
+            put(batch, 5, <int64_t>load(at + 22, 8))
+            put(batch, 6, at[30] if width > 30 else 0)
+            put(batches, number, batch)
+            at += width
+        put(entry, 6, batches)
+        put(entry, 7, None)
+        entries.append(entry)
+    return entries

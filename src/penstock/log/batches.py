@@ -43,7 +43,8 @@ _CODEC_BITS = 0x07
 _APPEND_TIME_BIT = 0x08
 _TRANSACTIONAL_BIT = 0x10
 _CONTROL_BIT = 0x20
-_UNCOMMON_BITS = _APPEND_TIME_BIT | _TRANSACTIONAL_BIT | _CONTROL_BIT
+_VERY_UNCOMMON_BITS = _APPEND_TIME_BIT | _CONTROL_BIT
+_UNCOMMON_BITS = _VERY_UNCOMMON_BITS | _TRANSACTIONAL_BIT
 _HIGHEST_CODEC = 4
 _LATEST_MS = 2**63 - 1
 """The last time that a batch can name."""
@@ -85,11 +86,13 @@ class Rejected(NamedTuple):
 
 
 @twinned
-def accept(frame: bytes | memoryview, start: int, end: int, max_bytes: int, latest_ms: int) -> Accepted | None:
+def accept(
+    frame: bytes | memoryview, start: int, end: int, max_bytes: int, latest_ms: int, flags: int = 0
+) -> Accepted | None:
     """The batch that lies there, if it is one of the many that nothing is to be said about; None: `inspect` it.
 
-    For topics that keep batches as they come, and requests without transaction of versions from 9 on. What it accepts
-    `inspect` accepts, with the same result.
+    For topics that keep batches as they come, and requests of versions from 9 on. `flags` are what a transactional
+    batch gets; 0 where the request has no transactional id. What it accepts `inspect` accepts, with the same result.
     """
     size = end - start
     if not HEADER_BYTES <= size <= max_bytes:
@@ -100,14 +103,20 @@ def accept(frame: bytes | memoryview, start: int, end: int, max_bytes: int, late
     ) = HEADER.unpack_from(frame, start)  # fmt: skip
     if length + LENGTH_OVERHEAD != size or magic != MAGIC or base_offset or count < 1 or count != last_offset_delta + 1:
         return None
-    if attributes & _UNCOMMON_BITS or attributes & _CODEC_BITS > _HIGHEST_CODEC or max_timestamp > latest_ms:
+    if attributes & _CODEC_BITS > _HIGHEST_CODEC or max_timestamp > latest_ms:
+        return None
+    if attributes & (_VERY_UNCOMMON_BITS if flags else _UNCOMMON_BITS):
         return None
     if producer_id >= 0 and (sequence < 0 or epoch < 0):
+        return None
+    if not attributes & _TRANSACTIONAL_BIT:
+        flags = 0
+    elif producer_id < 0:
         return None
     data = memoryview(frame)[start:end]
     if crc32c(data[ATTRIBUTES_POSITION:]) != crc:
         return None
-    return Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP)
+    return Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP, flags)
 
 
 def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
@@ -161,7 +170,7 @@ def inspect(
     if attributes & _TRANSACTIONAL_BIT:
         if producer_id < 0:
             return Rejected(ErrorCode.INVALID_RECORD, "a transactional batch needs a producer id")
-        flags = _flags(version)
+        flags = flags_of_transactional(version)
     accepted = Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP, flags)
     timely = (
         config.timestamp_before_max_ms > now_ms and max_timestamp <= now_ms + config.timestamp_after_max_ms
@@ -176,7 +185,8 @@ def is_transactional(data: memoryview | bytes | None) -> bool:
     return data is not None and len(data) >= HEADER_BYTES and bool(HEADER.unpack_from(data)[5] & _TRANSACTIONAL_BIT)
 
 
-def _flags(version: int) -> int:
+def flags_of_transactional(version: int) -> int:
+    """The flags of a transactional batch that a request of that version brings."""
     if version >= IMPLICIT_SINCE_VERSION:
         return TRANSACTIONAL | IMPLICIT | ABORTABLE
     return TRANSACTIONAL | (ABORTABLE if version >= ABORTABLE_SINCE_VERSION else 0)

@@ -150,6 +150,20 @@ def packed_bytes_max(entries: int, batches: int) -> int:
 
 def unpack_entries(blob: bytes) -> list[CommitEntry]:
     """Read the `entries` column; raise `CorruptData` on anything that was not packed by us."""
+    found = unpack_unsealed(blob)
+    return _unpack(blob) if found is None else found
+
+
+@twinned
+def unpack_unsealed(blob: bytes) -> list[CommitEntry] | None:
+    """The entries of a row without seals; None where there are some, or it was not packed by us."""
+    try:
+        return _unpack(blob) if blob[:1] != bytes((FORMAT_WITH_SEALS,)) else None
+    except CorruptData:
+        return None
+
+
+def _unpack(blob: bytes) -> list[CommitEntry]:
     if not blob or blob[0] not in (FORMAT, FORMAT_WITH_FLAGS, FORMAT_WITH_SEALS):
         raise CorruptData(f"commit row of unknown format {blob[:1]!r}")
     producer = _PRODUCER if blob[0] == FORMAT else _PRODUCER_WITH_FLAGS
@@ -229,11 +243,11 @@ def apply_entry(
         partition.first_dirty_ms = commit.committed_ms
     if producers:
         partition.know(producers)
-    for batch in entry.producer_batches if producers is None or transactional else ():
-        if batch.flags:
-            follow(partition.transactions, partition.aborted, base, batch, commit.committed_ms)
-        if producers is None:
+    if producers is None:
+        for batch in entry.producer_batches:
             remember_batch(partition, base, batch, commit.committed_ms)
+    if producers is None or transactional:
+        follow_all(partition.transactions, partition.aborted, base, entry.producer_batches, commit.committed_ms)
     return span
 
 
@@ -249,23 +263,27 @@ def wake(partition: Partition, entry: CommitEntry) -> None:
             waiter.on_stable(entry.byte_length)
 
 
-def follow(
-    open_transactions: dict[int, OpenTransaction], aborted: list[AbortedTransaction], base: int, batch: ProducerBatch,
-    now_ms: int,
+@twinned
+def follow_all(
+    open_transactions: dict[int, OpenTransaction], aborted: list[AbortedTransaction], base: int,
+    batches: tuple[ProducerBatch, ...], now_ms: int,
 ) -> None:  # fmt: skip
-    """Note what a batch with flags does to the transactions of its partition: it begins one, goes on, or ends it.
+    """Note what batches with flags do to the transactions of their partition: begin one, go on, or end it.
 
     What is open stays in the order of first offsets, so that the first one is where the undecided part begins.
     """
-    offset = base + batch.offset_delta
-    if not batch.flags & CONTROL:
-        if batch.producer_id not in open_transactions:
-            open_transactions[batch.producer_id] = OpenTransaction(offset, now_ms)
-        return
-    ended = open_transactions.pop(batch.producer_id, None)
-    if ended is not None and batch.flags & ABORT:
-        stable = next((one.first_offset for one in open_transactions.values()), offset + 1)
-        aborted.append(AbortedTransaction(batch.producer_id, ended.first_offset, offset, stable))
+    for batch in batches:
+        if not batch.flags:
+            continue
+        offset = base + batch.offset_delta
+        if not batch.flags & CONTROL:
+            if batch.producer_id not in open_transactions:
+                open_transactions[batch.producer_id] = OpenTransaction(offset, now_ms)
+            continue
+        ended = open_transactions.pop(batch.producer_id, None)
+        if ended is not None and batch.flags & ABORT:
+            stable = next((one.first_offset for one in open_transactions.values()), offset + 1)
+            aborted.append(AbortedTransaction(batch.producer_id, ended.first_offset, offset, stable))
 
 
 def remember_batch(partition: Partition, base: int, batch: ProducerBatch, now_ms: int) -> None:

@@ -26,9 +26,12 @@ from penstock.log.batches import Accepted
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.markers import marker
 from penstock.log.model import EntrySeal, Partition, ProducerState, SequenceBatch
-from penstock.log.producers import follows, last_sequence, note_marker
+from penstock.log.producers import goes_on, last_sequence, note_marker
 from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
+
+Refuses = Callable[[Partition, Accepted], ErrorCode]
+"""Says why a transactional batch must not be appended."""
 
 
 @dataclass(slots=True)
@@ -50,26 +53,34 @@ class Share:
 
 
 @twinned
-def append_in_order(share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int) -> int:
+def append_in_order(
+    share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int, refusal: Refuses | None = None
+) -> int:
     """Append the batches of a share from `first` on, until there is one about which more is to be asked than whether it
-    is the next one of a producer that is known; its number, or how many there are.
+    is the next one of a producer that is known, and (`refusal`) whether its transaction may have it; its number, or how
+    many there are.
     """
     partition, producers, appended = share.partition, share.producers, share.appended
-    if partition.transactions or share.transactional:
-        return first
     offset, size = share.next_offset, share.byte_length
     number = first
     for batch, ticket, position in islice(pending, first, None):
-        producer_id = batch.producer_id
+        producer_id, epoch = batch.producer_id, batch.producer_epoch
         if producer_id >= 0:
-            if batch.flags:
-                break
             state = producers.get(producer_id)
             known = partition.producers.get(producer_id) if state is None else state
-            if known is None or not follows(known, batch.producer_epoch, batch.base_sequence):
+            if known is None or not goes_on(known, epoch, batch.base_sequence):
                 break
-            if state is None:
-                state = producers[producer_id] = ProducerState(producer_id, known.epoch, now_ms, known.batches)
+            if batch.flags:
+                if refusal is None or refusal(partition, batch) is not ErrorCode.NONE:
+                    break
+                if share.transactional is None:
+                    share.transactional = {}
+                share.transactional[producer_id] = None
+            elif producer_id in partition.transactions or producer_id in (share.transactional or ()):
+                break
+            if state is None or epoch != state.epoch:
+                batches = known.batches if epoch == known.epoch else ()
+                state = producers[producer_id] = ProducerState(producer_id, epoch, now_ms, batches)
             state.last_ms = now_ms
             state.add(sequence_of(batch, offset))
         appended.append((batch, ticket, position, offset))
@@ -97,6 +108,23 @@ def settle_appended(share: Share, moved: int) -> None:
     log_start = share.partition.log_start
     for batch, ticket, slot, offset in share.appended:
         ticket.settle(slot, Appended(ErrorCode.NONE, offset + moved, batch.append_time_ms, log_start))
+
+
+@twinned
+def append_marker(share: Share, batch: Accepted, ticket: Settles, now_ms: int) -> None:
+    """Append the end of a producer's transaction to a share, and note what becomes of the producer by it."""
+    producer_id, epoch, producers = batch.producer_id, batch.producer_epoch, share.producers
+    share.appended.append((batch, ticket, 0, share.next_offset))
+    share.next_offset += batch.offset_count
+    share.byte_length += len(batch.data)
+    if share.transactional is None:
+        share.transactional = {}
+    share.transactional[producer_id] = None
+    if producer_id not in producers:
+        known = share.partition.producers.get(producer_id)
+        if known is not None and known.epoch >= epoch:
+            producers[producer_id] = ProducerState(producer_id, known.epoch, known.last_ms, known.batches)
+    note_marker(producers, producer_id, epoch, now_ms)
 
 
 class Passenger(Protocol):
@@ -247,15 +275,19 @@ class Flush:
 
     def append(self, partition: Partition, batch: Accepted, ticket: Brought = _NOBODY) -> Share:
         """Append a batch that a passenger brings, behind what the flush has for the partition: to which share."""
+        share = self._share_of(partition)
+        share.appended.append((batch, ticket, 0, share.next_offset))
+        share.next_offset += batch.offset_count
+        share.byte_length += len(batch.data)
+        return share
+
+    def _share_of(self, partition: Partition) -> Share:
         if self.by_partition is None:
             self.by_partition = {share.partition: share for share in self.shares}
         share = self.by_partition.get(partition)
         if share is None:
             share = self.by_partition[partition] = Share(partition, partition.next_offset, partition.next_offset)
             self.shares.append(share)
-        share.appended.append((batch, ticket, 0, share.next_offset))
-        share.next_offset += batch.offset_count
-        share.byte_length += len(batch.data)
         return share
 
     def end_transaction(
@@ -266,12 +298,4 @@ class Flush:
             producer_id=producer_id, epoch=epoch, commit=commit, coordinator_epoch=coordinator_epoch, now_ms=self.now_ms
         )
         for partition in partitions:
-            share = self.append(partition, batch)
-            if share.transactional is None:
-                share.transactional = {}
-            share.transactional[producer_id] = None
-            if producer_id not in share.producers:
-                known = partition.producers.get(producer_id)
-                if known is not None and known.epoch >= epoch:
-                    share.producers[producer_id] = ProducerState(producer_id, known.epoch, known.last_ms, known.batches)
-            note_marker(share.producers, producer_id, epoch, self.now_ms)
+            append_marker(self._share_of(partition), batch, _NOBODY, self.now_ms)

@@ -277,8 +277,8 @@ class Partition:
 
     def know(self, states: Mapping[int, ProducerState]) -> None:
         """These are the states of producers from now on."""
-        for producer_id in states:
-            self.meet(producer_id)
+        if self.tally is not None:
+            self.tally.came([producer_id for producer_id in states if producer_id not in self.producers])
         self.producers.update(states)
 
     def meet(self, producer_id: int) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_ID, Authorizer, Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.log.answers import Appended, Settles, Ticket
-from penstock.log.batches import Accepted, Rejected, accept, inspect, is_transactional, limits_of_plain
-from penstock.log.model import Partition
+from penstock.log.batches import (
+    Accepted,
+    Rejected,
+    accept,
+    flags_of_transactional,
+    inspect,
+    is_transactional,
+    limits_of_plain,
+)
+from penstock.log.model import NO_PRODUCER_ID, Partition
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
 from penstock.wire.api_keys import ApiKey
@@ -57,9 +65,9 @@ class ProduceHandler:
         called before this returns. Every acknowledgement is one of durable records: `acks` 1 and all are the same.
         """
         _count_repeats_once(request)
-        if not self._may_use_id(context, request):
-            refused = Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-            done([refused for topic in request.topic_data for _ in topic.partition_data])
+        brought = [share.records for topic in request.topic_data for share in topic.partition_data]
+        if not self._may_use_id(context, request.transactional_id, brought):
+            done([Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)] * len(brought))
             return
         results: list[Appended | None] = []
         accepted = []
@@ -81,8 +89,14 @@ class ProduceHandler:
     def handle_plain(
         self, context: RequestContext, request: PlainProduce, frame: bytes | memoryview, done: Done
     ) -> None:
-        """The same for a request that was read without a message: no transaction, an acknowledgement wanted."""
-        shares, now_ms = request.shares, self._clock.now_ms()
+        """The same for a request that was read without a message: an acknowledgement is wanted."""
+        shares, now_ms, transactional_id = request.shares, self._clock.now_ms(), request.transactional_id
+        flags, owner = 0, NO_PRODUCER_ID
+        if transactional_id is not None:
+            flags, whole = flags_of_transactional(request.version), memoryview(frame)
+            if not self._may_use_id(context, transactional_id, (whole[share[3] : share[4]] for share in shares)):
+                done([Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)] * len(shares))
+                return
         results: list[Appended | None] = [None] * len(shares)
         accepted = []
         topic_name, topic_id, partitions = "", b"", None
@@ -99,16 +113,22 @@ class ProduceHandler:
                 results[position] = Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
                 continue
             partition = partitions[index]
-            batch = accept(frame, start, end, max_bytes, latest_ms)
+            batch = accept(frame, start, end, max_bytes, latest_ms, flags)
             if batch is None:
                 outcome = inspect(
                     memoryview(frame)[start:end], partition.topic.config, now_ms, version=request.version,
-                    transactional=False,
+                    transactional=transactional_id is not None,
                 )  # fmt: skip
                 if isinstance(outcome, Rejected):
                     results[position] = _rejection(partition, outcome)
                     continue
                 batch = outcome
+            if batch.flags and batch.producer_id != owner:
+                error = self._ownership(context, transactional_id, batch)
+                if error is not ErrorCode.NONE:
+                    results[position] = Appended(error)
+                    continue
+                owner = batch.producer_id
             accepted.append((partition, batch, position))
         if not accepted:
             done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
@@ -137,15 +157,23 @@ class ProduceHandler:
         else:
             self._writer.submit(partition, outcome, ticket, 0)
 
-    def _may_use_id(self, context: RequestContext, request: ProduceRequest) -> bool:
+    def _may_use_id(
+        self, context: RequestContext, transactional_id: str | None, brought: Iterable[bytes | memoryview | None]
+    ) -> bool:
         """Whether the caller may write in the name of the transactional id; a request without transactions has none."""
-        authorizer, transactional_id = self.authorizer, request.transactional_id
+        authorizer = self.authorizer
         if authorizer is None or transactional_id is None:
             return True
-        shares = (share.records for topic in request.topic_data for share in topic.partition_data)
-        return not any(is_transactional(records) for records in shares) or authorizer.allows(
+        return not any(is_transactional(records) for records in brought) or authorizer.allows(
             context, _PRODUCE, WRITE_TRANSACTIONAL_ID, transactional_id
         )
+
+    def _ownership(self, context: RequestContext, transactional_id: str | None, batch: Accepted) -> ErrorCode:
+        """Why the producer of a transactional batch does not have the request's transactional id, or NONE."""
+        owners = self.transactional_ids
+        if owners is None:
+            return ErrorCode.INVALID_PRODUCER_ID_MAPPING
+        return owners.ownership((context.cluster_id, transactional_id or ""), batch.producer_id)
 
     def _find(
         self, context: RequestContext, version: int, name: str, topic_id: bytes, index: int, grant: Grant | None = None
@@ -191,10 +219,7 @@ class ProduceHandler:
         if isinstance(outcome, Rejected):
             return _rejection(partition, outcome)
         if outcome.flags:
-            owners, key = self.transactional_ids, (context.cluster_id, request.transactional_id or "")
-            error = (
-                ErrorCode.INVALID_PRODUCER_ID_MAPPING if owners is None else owners.ownership(key, outcome.producer_id)
-            )
+            error = self._ownership(context, request.transactional_id, outcome)
             if error is not ErrorCode.NONE:
                 return Appended(error)
         return partition, outcome

@@ -31,10 +31,13 @@ def last_sequence(first_sequence: int, record_count: int) -> int:
     return (first_sequence + record_count - 1) % SEQUENCES
 
 
-def follows(state: ProducerState, epoch: int, first_sequence: int) -> bool:
-    """Whether a batch is just the next one of its producer's epoch: the common case of `judge`."""
-    batches = state.batches
-    return epoch == state.epoch and bool(batches) and first_sequence == (batches[-1].last_sequence + 1) % SEQUENCES
+def goes_on(state: ProducerState, epoch: int, first_sequence: int) -> bool:
+    """Whether a batch is the next one of a producer that is known, or the first of its newer epoch."""
+    if epoch < state.epoch:
+        return False
+    # Of this epoch it may have only been seen that it began, by the end of a transaction.
+    batches = state.batches if epoch == state.epoch else ()
+    return first_sequence == ((batches[-1].last_sequence + 1) % SEQUENCES if batches else 0)
 
 
 def judge(
@@ -48,15 +51,10 @@ def judge(
         return None
     if epoch < state.epoch:
         return Refusal.FENCED
-    if epoch > state.epoch:
-        return None if first_sequence == 0 else Refusal.OUT_OF_ORDER
-    if not state.batches:
-        # Of this epoch it has only been seen that it began, by the end of a transaction.
-        return None if first_sequence == 0 else Refusal.OUT_OF_ORDER
-    if follows(state, epoch, first_sequence):
+    if goes_on(state, epoch, first_sequence):
         return None
     last = last_sequence(first_sequence, record_count)
-    for batch in state.batches:
+    for batch in state.batches if epoch == state.epoch else ():
         if batch.first_sequence == first_sequence and batch.last_sequence == last:
             return batch
     return Refusal.OUT_OF_ORDER

@@ -3,9 +3,9 @@
 A producer that sends small requests sends the same bytes again and again around its records: its client id, its
 settings, the topic. `learn` notes that frame's front once, as bytes; `take` recognises the next one by a single
 comparison and reads the three things that differ. `answer` is the matching response. Larger requests, of several
-partitions and topics, are read by `read_produce` and answered by `answer_produce`. Everything else (transactions,
-versions without compact lengths, refusals) goes through `penstock.wire.codec`, which is also what the tests compare
-these functions with.
+partitions and topics, and those of transactions are read by `read_produce` and answered by `answer_produce`. Everything
+else (versions without compact lengths, refusals) goes through `penstock.wire.codec`, which is also what the tests
+compare these functions with.
 
 Pure functions over buffers, returning flat tuples. Those that are `twinned` have a compiled twin, which may do without
 what makes sense in Python only.
@@ -37,8 +37,8 @@ _AFTER_RESULT = bytes((1, 0, 0, 0, 0, 0, 0, 0, 0))
 """No record errors, no message, no tags of partition and topic, no throttling, no tags of the response."""
 _THROTTLED = Struct(">4sIB")
 """The same with throttling."""
-_PREAMBLE = Struct(">BBhiB")
-"""Tags, transactional id, acknowledgements, time-out, number of topics."""
+_PREAMBLE = Struct(">hiB")
+"""Acknowledgements, time-out, number of topics."""
 _END_OF_RESULT = b"\1\0\0"
 _THROTTLE = Struct(">iB")
 _SIZE_ID_TAGS = Struct(">iiB")
@@ -52,12 +52,13 @@ records are in the frame."""
 
 
 class PlainProduce(NamedTuple):
-    """A produce request without transaction that wants an acknowledgement. Each topic and partition is named once."""
+    """A produce request that wants an acknowledgement. Each topic and partition is named once."""
 
     version: int
     correlation_id: int
     client_id: str | None
     shares: list[ProduceShare]
+    transactional_id: str | None
 
 
 class ProduceShape(NamedTuple):
@@ -198,8 +199,16 @@ def _read_produce(frame: Buffer) -> PlainProduce | None:
     if length >= 0:
         client_id = str(frame[position : position + length], "utf-8")
         position += length
-    tags, transactional, acks, _, topics = _PREAMBLE.unpack_from(frame, position)
-    if tags or transactional or acks not in (1, -1):
+    tags, size, transactional_id = frame[position], frame[position + 1], None
+    position += 2
+    if size > 127:
+        size, position = _long_uvarint(frame, position - 1)
+    if size:
+        end = position + size - 1
+        transactional_id = str(frame[position:end], "utf-8")
+        position = end
+    acks, _, topics = _PREAMBLE.unpack_from(frame, position)
+    if tags or acks not in (1, -1):
         return None
     position += _PREAMBLE.size
     if topics > 127:
@@ -246,7 +255,7 @@ def _read_produce(frame: Buffer) -> PlainProduce | None:
         position += 1
     if not shares or frame[position] or position + 1 != len(frame) or len(shares_named) != len(shares):
         return None
-    return PlainProduce(version, correlation_id, client_id, shares)
+    return PlainProduce(version, correlation_id, client_id, shares, transactional_id)
 
 
 def _long_uvarint(frame: Buffer, position: int) -> tuple[int, int]:
@@ -268,7 +277,7 @@ def answer_produce(request: PlainProduce, results: Sequence[Any], throttle_ms: i
 
     A result is a tuple that begins with its error, base offset, append time and log start.
     """
-    version, correlation_id, _, shares = request
+    version, correlation_id, _, shares, _ = request
     parts: list[bytes] = []
     by_id = version >= TOPIC_IDS_SINCE
     topics = first = 0

@@ -13,20 +13,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.base import twins
+from penstock.base.errors import CorruptData
 from penstock.base.twins import reference
 from penstock.log import batches, commits, flush, layout
 from penstock.log.answers import Appended, Ticket
 from penstock.log.batches import Accepted
 from penstock.log.commits import TRANSACTIONAL, CommitEntry, ProducerBatch
 from penstock.log.flush import Share
-from penstock.log.model import EntrySeal, OpenTransaction, Partition, ProducerState, SequenceBatch, Topic, TopicConfig
+from penstock.log.markers import marker
+from penstock.log.model import (
+    AbortedTransaction,
+    EntrySeal,
+    OpenTransaction,
+    Partition,
+    ProducerState,
+    SequenceBatch,
+    Topic,
+    TopicConfig,
+)
+from penstock.wire.error_codes import ErrorCode
 from penstock.wire.records import ATTRIBUTES_POSITION, HEADER_BYTES, Record, build_batch
 
 NOW_MS = 1_000_000
 I64, I32, U32 = st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1)
 PAIRED = (
-    batches.accept, commits.pack_unsealed, flush.append_in_order, flush.settle_appended, layout.describe,
-    layout.lay_out,
+    batches.accept, commits.follow_all, commits.pack_unsealed, commits.unpack_unsealed, flush.append_in_order,
+    flush.append_marker, flush.settle_appended, layout.describe, layout.lay_out,
 )  # fmt: skip
 
 
@@ -58,7 +70,9 @@ CONFIGS = st.builds(
 @given(
     config=CONFIGS,
     changes=st.lists(st.tuples(st.integers(0, HEADER_BYTES + 4), st.integers(0, 255)), max_size=2),
-    bits=st.sampled_from((0, 0, 0, 4, 5, 8, 16, 32, 64)),
+    bits=st.sampled_from((0, 0, 0, 4, 5, 8, 16, 16, 32, 64)),
+    version=st.sampled_from((9, 11, 12)),
+    transactional=st.booleans(),
     producer_id=st.sampled_from((-1, 0, 5)),
     sequence=st.sampled_from((-1, 0, 7)),
     timestamp=st.sampled_from((0, NOW_MS, NOW_MS + 1, NOW_MS + 10_000_000)),
@@ -67,8 +81,8 @@ CONFIGS = st.builds(
     cut=st.sampled_from((0, 0, 0, 1, 60)),
 )
 def test_what_is_accepted_is_what_is_accepted_on_inspection(
-    config: TopicConfig, changes: list[tuple[int, int]], bits: int, producer_id: int, sequence: int, timestamp: int,
-    mends_crc: bool, front: int, cut: int,
+    config: TopicConfig, changes: list[tuple[int, int]], bits: int, version: int, transactional: bool,
+    producer_id: int, sequence: int, timestamp: int, mends_crc: bool, front: int, cut: int,
 ) -> None:  # fmt: skip
     batch = a_batch(producer_id=producer_id, sequence=sequence, timestamp=timestamp)
     batch[ATTRIBUTES_POSITION + 1] |= bits
@@ -77,10 +91,11 @@ def test_what_is_accepted_is_what_is_accepted_on_inspection(
     if mends_crc:
         pack_into(">I", batch, 17, crc32c(bytes(batch[ATTRIBUTES_POSITION:])))
     frame = b"f" * front + bytes(batch[: len(batch) - cut])
-    where = (frame, front, len(frame), *batches.limits_of_plain(config, NOW_MS))
+    flags = batches.flags_of_transactional(version) if transactional else 0
+    where = (frame, front, len(frame), *batches.limits_of_plain(config, NOW_MS), flags)
     found = batches.accept(*where)
     assert found == reference(batches.accept)(*where)
-    outcome = batches.inspect(memoryview(frame)[front:], config, NOW_MS, version=9, transactional=False)
+    outcome = batches.inspect(memoryview(frame)[front:], config, NOW_MS, version=version, transactional=transactional)
     if found is not None:
         assert type(found) is Accepted
         assert found == outcome
@@ -129,7 +144,7 @@ BATCHES = st.lists(
         sequence=st.sampled_from((0, 3, 6, 2**31 - 3)),
         count=st.sampled_from((1, 3)),
         max_timestamp=I64,
-        flags=st.sampled_from((0, 0, 0, 0, 0, TRANSACTIONAL)),
+        flags=st.sampled_from((0, 0, 0, 0, 0, TRANSACTIONAL, TRANSACTIONAL)),
     ),
     max_size=8,
 )
@@ -158,19 +173,50 @@ def prepared() -> tuple[Partition, Share]:
     return partition, share_of(partition)
 
 
-@given(made=BATCHES.map(in_order), first=st.integers(0, 2), has_transaction=st.sampled_from((False, False, True)))
-def test_batches_in_order_are_appended(made: list[Accepted], first: int, has_transaction: bool) -> None:
+@given(
+    made=BATCHES.map(in_order),
+    first=st.integers(0, 2),
+    has_transaction=st.sampled_from((False, False, True)),
+    within=st.sampled_from((None, None, {2: None})),
+    refused=st.sampled_from((None, (), (), (2,))),
+)
+def test_batches_in_order_are_appended(
+    made: list[Accepted], first: int, has_transaction: bool, within: dict[int, None] | None,
+    refused: tuple[int, ...] | None,
+) -> None:  # fmt: skip
     pending = [(batch, object(), number) for number, batch in enumerate(made)]
     seen = []
+
+    def refusal(partition: Partition, batch: Accepted) -> ErrorCode:
+        return ErrorCode.INVALID_PRODUCER_EPOCH if batch.producer_id in (refused or ()) else ErrorCode.NONE
+
     for function in (flush.append_in_order, reference(flush.append_in_order)):
         partition, share = prepared()
-        before = {key: list(state.batches) for key, state in partition.producers.items()}
+        before = {key: (state.epoch, list(state.batches)) for key, state in partition.producers.items()}
         if has_transaction:
             partition.transactions[1] = OpenTransaction(0, 0)
-        reached = function(share, pending, min(first, len(pending)), NOW_MS)
-        seen.append((reached, share.next_offset, share.byte_length, share.appended, share.producers))
-        assert before == {key: list(state.batches) for key, state in partition.producers.items()}
+        share.transactional = None if within is None else dict(within)
+        reached = function(share, pending, min(first, len(pending)), NOW_MS, None if refused is None else refusal)
+        seen.append(
+            (reached, share.next_offset, share.byte_length, share.appended, share.producers, share.transactional)
+        )
+        assert before == {key: (state.epoch, list(state.batches)) for key, state in partition.producers.items()}
     assert seen[0] == seen[1]
+    assert all(
+        not batch.flags or (refused is not None and batch.producer_id not in refused) for batch, *_ in seen[0][3]
+    )
+
+
+def test_the_first_batch_of_a_producers_next_epoch_is_in_order() -> None:
+    """As it is in every transaction of version 2, in a partition that has seen the end of the one before or not."""
+    for function in (flush.append_in_order, reference(flush.append_in_order)):
+        partition, share = prepared()
+        partition.producers[3] = ProducerState(3, 1, 5)
+        made = [accepted(1, 1, 0), accepted(1, 1, 3), accepted(3, 1, 0), accepted(2, 1, 3)]
+        assert function(share, [(batch, object(), 0) for batch in made], 0, NOW_MS) == 3
+        assert {key: (state.epoch, len(state.batches)) for key, state in share.producers.items()} == {
+            1: (1, 2), 3: (1, 1)
+        }  # fmt: skip
 
 
 def test_the_last_five_batches_of_a_flush_are_remembered() -> None:
@@ -183,6 +229,24 @@ def test_the_last_five_batches_of_a_flush_are_remembered() -> None:
         assert len(partition.producers[1].batches) == 1
     assert remembered[0] == remembered[1]
     assert [batch.first_sequence for batch in remembered[0]] == [6, 9, 12, 15, 18]
+
+
+@given(
+    made=BATCHES.map(in_order),
+    ended=st.lists(st.tuples(st.sampled_from((1, 3, 9)), st.sampled_from((0, 1, 2))), min_size=1, max_size=4),
+)
+def test_ends_of_transactions_are_appended(made: list[Accepted], ended: list[tuple[int, int]]) -> None:
+    seen, nobody = [], object()
+    for function in (flush.append_marker, reference(flush.append_marker)):
+        partition, share = prepared()
+        flush.append_in_order(share, [(batch, nobody, 0) for batch in made], 0, NOW_MS, lambda *_: ErrorCode.NONE)
+        before = {key: (state.epoch, state.last_ms) for key, state in partition.producers.items()}
+        for producer_id, epoch in ended:
+            batch = marker(producer_id=producer_id, epoch=epoch, commit=True, coordinator_epoch=0, now_ms=NOW_MS)
+            function(share, batch, nobody, NOW_MS + 1)
+        seen.append((share.appended, share.next_offset, share.byte_length, share.producers, share.transactional))
+        assert before == {key: (state.epoch, state.last_ms) for key, state in partition.producers.items()}
+    assert seen[0] == seen[1]
 
 
 @given(made=BATCHES, base=st.integers(0, 2**40))
@@ -234,6 +298,61 @@ def test_entries_are_packed(entries: list[CommitEntry]) -> None:
     for way in (commits.pack_unsealed, reference(commits.pack_unsealed)):
         assert (way(sealed) is None) == bool(entries)
     assert [entry[:6] for entry in commits.unpack_entries(packed)] == [entry[:6] for entry in entries]
+    for way in (commits.unpack_unsealed, reference(commits.unpack_unsealed)):
+        found = way(packed)
+        assert found is not None
+        assert commits.pack_unsealed(found) == packed
+        assert all(type(entry) is CommitEntry for entry in found)
+        assert all(type(batch) is ProducerBatch for entry in found for batch in entry.producer_batches)
+
+
+@given(
+    entries=st.lists(
+        st.builds(
+            CommitEntry, st.just(1), U32, U32, U32, U32, st.just(NOW_MS),
+            st.lists(
+                st.builds(ProducerBatch, I64, st.just(0), I32, U32, U32, I64, st.sampled_from((0, 1))), max_size=3
+            ).map(tuple), st.none(),
+        ),
+        max_size=3,
+    ),
+    cut=st.integers(0, 70),
+    more=st.binary(max_size=40),
+    kind=st.sampled_from((None, None, 0, 1, 2, 3, 9)),
+)  # fmt: skip
+def test_entries_that_were_not_packed_by_us_are_not_read(
+    entries: list[CommitEntry], cut: int, more: bytes, kind: int | None
+) -> None:
+    packed = commits.pack_entries(entries)
+    damaged = packed[: max(0, len(packed) - cut)] + more
+    if kind is not None:
+        damaged = bytes((kind,)) + damaged[1:]
+    found = commits.unpack_unsealed(damaged)
+    assert found == reference(commits.unpack_unsealed)(damaged)
+    if found is None and damaged[:1] != b"\3":
+        with pytest.raises(CorruptData):
+            commits.unpack_entries(damaged)
+
+
+FOLLOWED = st.lists(
+    st.builds(
+        ProducerBatch, st.sampled_from((1, 2, 3)), st.just(0), st.just(0), st.just(0), st.integers(0, 99),
+        st.just(NOW_MS), st.sampled_from((0, 1, 1, 25, 3, 3, 7, 7)),
+    ),
+    max_size=8,
+).map(tuple)  # fmt: skip
+
+
+@given(batches=FOLLOWED, base=st.integers(0, 2**40), known=st.sets(st.sampled_from((1, 2))))
+def test_transactions_are_followed(batches: tuple[ProducerBatch, ...], base: int, known: set[int]) -> None:
+    seen = []
+    for function in (commits.follow_all, reference(commits.follow_all)):
+        ongoing, aborted = {producer_id: OpenTransaction(producer_id, 0) for producer_id in sorted(known)}, []
+        function(ongoing, aborted, base, batches, NOW_MS)
+        assert all(type(one) is OpenTransaction for one in ongoing.values())
+        assert all(type(one) is AbortedTransaction for one in aborted)
+        seen.append((list(ongoing.items()), aborted))
+    assert seen[0] == seen[1]
 
 
 def test_neither_packs_more_batches_than_can_be_counted() -> None:

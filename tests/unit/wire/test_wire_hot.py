@@ -54,15 +54,20 @@ TOPICS = st.dictionaries(
     max_size=3,
 )
 Topics = dict[str, dict[int, bytes]]
+TRANSACTIONAL_IDS = st.none() | st.text(max_size=9) | st.just("é" * 100)
 
 
 def topic_id_of(name: str) -> bytes:
     return name.encode()[:16].rjust(16, b"*")
 
 
-def frame_of_topics(version: int, topics: Topics, *, correlation_id: int = 7, client_id: str | None = "app") -> bytes:
+def frame_of_topics(
+    version: int, topics: Topics, *, correlation_id: int = 7, client_id: str | None = "app",
+    transactional_id: str | None = None,
+) -> bytes:  # fmt: skip
     by_id = version >= hot.TOPIC_IDS_SINCE
     request = ProduceRequest(
+        transactional_id=transactional_id,
         acks=-1,
         timeout_ms=30_000,
         topic_data=[
@@ -86,12 +91,13 @@ def meaning(frame: bytes) -> tuple[Any, ...]:
         for topic in request.topic_data
         for share in topic.partition_data
     ]
-    return request, (header.api_version, header.correlation_id, header.client_id, shares)
+    head = (header.api_version, header.correlation_id, header.client_id, request.transactional_id)
+    return request, (*head, shares)
 
 
 def said(found: hot.PlainProduce, frame: bytes) -> tuple[Any, ...]:
     shares = [(name, topic_id, index, frame[start:end]) for name, topic_id, index, start, end in found.shares]
-    return found.version, found.correlation_id, found.client_id, shares
+    return found.version, found.correlation_id, found.client_id, found.transactional_id, shares
 
 
 @WAYS
@@ -100,11 +106,14 @@ def said(found: hot.PlainProduce, frame: bytes) -> tuple[Any, ...]:
     topics=TOPICS,
     correlation_id=st.integers(-(2**31), 2**31 - 1),
     client_id=st.none() | st.text(max_size=20),
+    transactional_id=TRANSACTIONAL_IDS,
 )
 def test_requests_of_many_partitions_are_read_as_the_codec_reads_them(
-    way: Way, version: int, topics: Topics, correlation_id: int, client_id: str | None
+    way: Way, version: int, topics: Topics, correlation_id: int, client_id: str | None, transactional_id: str | None
 ) -> None:
-    frame = frame_of_topics(version, topics, correlation_id=correlation_id, client_id=client_id)
+    frame = frame_of_topics(
+        version, topics, correlation_id=correlation_id, client_id=client_id, transactional_id=transactional_id
+    )
     for buffer in (frame, memoryview(bytearray(frame))):
         found = way(hot.read_produce)(buffer)
         assert found is not None
@@ -116,15 +125,17 @@ def test_requests_of_many_partitions_are_read_as_the_codec_reads_them(
 @given(
     version=VERSIONS,
     topics=TOPICS,
+    transactional_id=TRANSACTIONAL_IDS,
     changes=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=3),
     cut=st.integers(0, 40),
     more=st.binary(max_size=3),
 )
 def test_a_damaged_request_is_never_misread(
-    way: Way, version: int, topics: Topics, changes: list[tuple[int, int]], cut: int, more: bytes
-) -> None:
+    way: Way, version: int, topics: Topics, transactional_id: str | None, changes: list[tuple[int, int]], cut: int,
+    more: bytes,
+) -> None:  # fmt: skip
     """What is read means what the codec says; it is not more than the reference reads, and not less."""
-    damaged = bytearray(frame_of_topics(version, topics))
+    damaged = bytearray(frame_of_topics(version, topics, transactional_id=transactional_id))
     for position, byte in changes:
         damaged[position % min(len(damaged), 120)] = byte
     frame = bytes(damaged[: len(damaged) - cut]) + more
@@ -133,7 +144,6 @@ def test_a_damaged_request_is_never_misread(
     if found is not None:
         request, meant = meaning(frame)
         assert said(found, frame) == meant
-        assert request.transactional_id is None
         assert request.acks in (1, -1)
 
 
@@ -143,7 +153,6 @@ def test_a_damaged_request_is_never_misread(
     [
         frame_of(8),
         frame_of(9, acks=0),
-        frame_of(9, transactional_id="t"),
         frame_of(9)[:-1],
         frame_of(9) + b"\0",
         frame_of_topics(12, {}),

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from penstock.base.errors import CorruptData
-from penstock.log.commits import CONTROL, Commit, CommitEntry, ProducerBatch, follow, sequence_batch
+from penstock.log.commits import CONTROL, Commit, CommitEntry, ProducerBatch, follow_all, sequence_batch
 from penstock.log.model import KEPT_BATCHES, AbortedTransaction, OpenTransaction, Partition, Span
 from penstock.log.recovery import pack_batches
 from penstock.log.registry import Registry
@@ -239,14 +239,13 @@ class Plan:
         stretch.end_offset = base + entry.offset_count
         stretch.byte_length += entry.byte_length
         stretch.head_seq = commit.seq
+        follow_all(stretch.transactions, stretch.aborted, base, entry.producer_batches, commit.committed_ms)
         for batch in entry.producer_batches:
             producer = stretch.producers.get(batch.producer_id)
             if producer is None or batch.epoch > producer.epoch:
                 self._changes += producer is None
                 producer = stretch.producers[batch.producer_id] = _Producer(batch.epoch, commit.committed_ms)
             producer.last_ms = commit.committed_ms
-            if batch.flags:
-                follow(stretch.transactions, stretch.aborted, base, batch, commit.committed_ms)
             if not batch.flags & CONTROL:
                 producer.batches.append((base, batch))
 
