@@ -289,6 +289,26 @@ def test_a_repeated_end_is_answered_the_same(producer: Producer, topic_id: bytes
     assert (again.error_code, again.producer_epoch) == (0, first.producer_epoch)
 
 
+def test_an_end_comes_after_what_was_sent_before_it(producer: Producer, topic: str, topic_id: bytes) -> None:
+    """Nothing is waited for, and there is more than goes with one flush."""
+    wire, values = producer.wire, [b"%d" % number for number in range(300)]
+    sent = []
+    for number, value in enumerate(values):
+        data = batch(
+            value, producer_id=producer.id, producer_epoch=producer.epoch, base_sequence=number, is_transactional=True
+        )
+        sent.append(wire.send_produce(topic_id, data, transactional_id=producer.name))
+    request = EndTxnRequest(
+        transactional_id=producer.name, producer_id=producer.id, producer_epoch=producer.epoch, committed=True
+    )
+    ending = wire.send(ApiKey.END_TXN, 5, request)
+    for offset, (version, correlation_id) in enumerate(sent):
+        (answer,) = wire.receive(ApiKey.PRODUCE, version, correlation_id).responses[0].partition_responses
+        assert (answer.error_code, answer.base_offset) == (0, offset)
+    assert wire.receive(ApiKey.END_TXN, 5, ending).error_code == 0
+    assert committed_values(wire, topic) == values
+
+
 def test_ends_of_nothing(producer: Producer) -> None:
     assert producer.end(commit=True).error_code == E.INVALID_TXN_STATE
     before = producer.epoch

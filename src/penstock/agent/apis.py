@@ -40,6 +40,7 @@ from penstock.transactions.offset_handlers import TransactionOffsetHandlers
 from penstock.wire.api_keys import ApiKey
 
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
+Begin = Callable[[RequestContext, Any, Callable[[Any], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class Api:
     handle: Handle | None = None
     advertised_from: int | None = None
     """The lowest version in ApiVersions where it is not the lowest that is served (KAFKA-18659)."""
+    begin: Begin | None = None
+    """The same as `handle` where nobody has to be asked first: the answer is given to a callback, and is to be sent at
+    once. None is given where `handle` has to be called after all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ def _transaction_apis(handlers: Handlers) -> dict[int, Api]:
         ApiKey.INIT_PRODUCER_ID: Api(_up_to(5), transactions.init_producer_id),
         ApiKey.ADD_PARTITIONS_TO_TXN: Api(_up_to(5), transactions.add_partitions),
         ApiKey.ADD_OFFSETS_TO_TXN: Api(_up_to(4), transactions.add_offsets),
-        ApiKey.END_TXN: Api(_up_to(5), transactions.end_txn),
+        ApiKey.END_TXN: Api(_up_to(5), transactions.end_txn, begin=transactions.begin_end_txn),
         ApiKey.WRITE_TXN_MARKERS: Api(_up_to(2, oldest=1), transactions.write_markers),
         ApiKey.TXN_OFFSET_COMMIT: Api(_up_to(6), offsets.txn_offset_commit),
         ApiKey.DESCRIBE_TRANSACTIONS: Api(_up_to(0), transactions.describe_transactions),
@@ -257,14 +261,20 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
 def guarded(table: Mapping[int, Api], guards: Guards) -> Mapping[int, Api]:
     """The same table for callers who are not trusted. Produce and Fetch see to themselves."""
     return {
-        key: api if key in OWN or api.handle is None else replace(api, handle=guards.guarded(key, api.handle))
+        key: api
+        if key in OWN or api.handle is None
+        else replace(api, handle=guards.guarded(key, api.handle), begin=None)
         for key, api in table.items()
     }
 
 
 def audited(table: Mapping[int, Api], audit: AuditLog) -> Mapping[int, Api]:
     """The same table, whose changes are told in the audit log."""
-    return {
-        key: api if api.handle is None else replace(api, handle=audit.audited(key, api.handle))
-        for key, api in table.items()
-    }
+    return {key: _audited(key, api, audit) for key, api in table.items()}
+
+
+def _audited(key: int, api: Api, audit: AuditLog) -> Api:
+    if api.handle is None:
+        return api
+    handle = audit.audited(key, api.handle)
+    return api if handle is api.handle else replace(api, handle=handle, begin=None)

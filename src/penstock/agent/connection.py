@@ -365,6 +365,10 @@ class Connection:
         self.task = None
         self._go_on()
 
+    def release_soon(self) -> None:
+        """The same, but nothing is begun before the caller has returned."""
+        self._server.loop.call_soon(self.release)
+
     def _go_on(self) -> None:
         """Begin what was read ahead, as far as that may be, and read on."""
         while self._queue and not self._busy and not self.closed and not self._is_full:

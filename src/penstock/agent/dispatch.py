@@ -10,12 +10,12 @@ else when it is answered. Over a limit a connection is muted at once, and its ne
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from penstock.agent import api_versions
-from penstock.agent.apis import Api
+from penstock.agent.apis import Api, Begin
 from penstock.agent.connection import Connection, Slot
 from penstock.agent.throttling import Stopwatch, record_bytes, throttle, timed
 from penstock.authorization.authorizer import Grant
@@ -155,9 +155,13 @@ class Dispatcher:
             self._start_fetch(connection, slot, context, header.correlation_id, request, throttle_ms, stopwatch)
         else:
             connection.hold()
-            connection.task = connection.spawn(
-                self._run(connection, slot, api, context, key, header.correlation_id, request, throttle_ms, stopwatch)
+            run = partial(
+                self._run, connection, slot, api, context, key, header.correlation_id, request, throttle_ms, stopwatch
             )
+            if api.begin is not None and self.throttles is None:
+                self._begin(connection, slot, api.begin, context, key, header.correlation_id, request, run)
+            else:
+                connection.task = connection.spawn(run())
 
     def _produce_again(self, connection: Connection, again: Again, frame: bytes | memoryview) -> bool:
         """Start answering a produce request like the connection's last one; False if it is another request."""
@@ -190,7 +194,7 @@ class Dispatcher:
         """Start answering a produce request that was read without a message."""
         self.requests[ApiKey.PRODUCE] += 1
         context = connection.context(plain.version, plain.client_id)
-        if type(frame) is bytes and len(plain.shares) == 1:
+        if type(frame) is bytes and len(plain.shares) == 1 and plain.transactional_id is None:
             shape = learn(frame)
             connection.produces = None if shape is None else Again(shape, context)
         slot = connection.open_slot()
@@ -272,6 +276,29 @@ class Dispatcher:
                 stopwatch.pause()
             connection.hold()
             connection.cancel_wait = cancel
+
+    def _begin(
+        self, connection: Connection, slot: Slot, begin: Begin, context: RequestContext, key: int, correlation_id: int,
+        request: Any, run: Callable[[], Coroutine[Any, Any, None]],
+    ) -> None:  # fmt: skip
+        """Start answering a request whose answer comes by a callback, and goes ahead of others'."""
+
+        def done(response: Message | None) -> None:
+            if connection.closed:
+                return
+            if response is None:
+                connection.task = connection.spawn(run())
+                return
+            try:
+                self._reply(connection, slot, key, context.api_version, correlation_id, response)
+                connection.send()
+            except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never what has called this
+                _log.exception("%s v%d failed", ApiKey(key).name, context.api_version)
+                connection.close()
+            else:
+                connection.release_soon()
+
+        begin(context, request, done)
 
     async def _run(
         self, connection: Connection, slot: Slot, api: Api, context: RequestContext, key: int, correlation_id: int,

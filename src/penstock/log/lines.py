@@ -4,6 +4,10 @@ Alone, a cluster gets whole flushes, and its partitions go in the order in which
 appended lately, each gets a limited share of a flush, in turn. A record waits for the flush under way and then for its
 own, so what it waits for is how large others make them. The platform's own cluster, whose records tell what the others
 do, is in line like them and limits nobody.
+
+Where passengers come, ends of transactions above all, flushes are short for a while: passengers never wait in line,
+they go with the next flush, and what that takes beside them, and the one under way, is what they wait for. Records pay
+for it with a few more flushes, and no more of them are sent than before.
 """
 
 from __future__ import annotations
@@ -30,19 +34,25 @@ class Portion(NamedTuple):
 EVERYTHING = Portion(2**62, 2**62)
 PART = Portion(512 * 1024, 1024)
 """A disk takes this in one or two milliseconds. So many batches, however small, take the loop as long."""
+SHORT_S = 0.002
+SHORT = Portion(512 * 1024, 64)
+"""Beside passengers, if a flush is written in less than `SHORT_S`, which is what the loop has to do for so many."""
+HURRIED_S = 1.0
+"""For how long more passengers are expected."""
 
 
 class Lines:
     """Who waits, and who has been here."""
 
-    __slots__ = ("_last", "_lines", "_shared_until_s")
+    __slots__ = ("_hurried_until_s", "_last", "_lines", "_shared_until_s", "_short")
 
     def __init__(self) -> None:
         self._lines: dict[int, deque[Partition]] = {}
         """By cluster, whose turn is first. A partition is in it once."""
         self._last: int | None = None
         """Who was in a flush last."""
-        self._shared_until_s = -inf
+        self._shared_until_s = self._hurried_until_s = -inf
+        self._short = SHORT
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -65,7 +75,19 @@ class Lines:
 
     def portion(self, now_s: float) -> Portion:
         """What each of them may have of the next flush."""
+        if now_s < self._hurried_until_s:
+            return self._short
         return PART if self.is_shared(now_s) else EVERYTHING
+
+    def hurry(self, now_s: float, write_s: float) -> None:
+        """There are passengers. Where it takes long to write a flush, it may take as long to put it together."""
+        self._hurried_until_s = now_s + HURRIED_S
+        times = write_s / SHORT_S
+        self._short = SHORT if times <= 1 else Portion(int(SHORT.size_bytes * times), int(SHORT.batches * times))
+
+    def go_in_parts(self, now_s: float) -> bool:
+        """Whether one flush does not take all that waits."""
+        return now_s < self._hurried_until_s or self.is_shared(now_s)
 
     def is_shared(self, now_s: float) -> bool:
         """Whether flushes are for more than one cluster now."""

@@ -2,9 +2,9 @@
 
 There is no timer. A flush starts as soon as the one before has ended and takes everything that came meanwhile, up to
 `FLUSH_MAX_BYTES`: natural batching, which serves one producer at the speed of the disk and a thousand at its
-bandwidth. Where several virtual clusters append, each gets its part of a flush (see lines.py). Batches are copied once,
-grouped by partition, into page-aligned memory that is written as it stands and then stays as the tail that consumers
-read.
+bandwidth. Where several virtual clusters append, each gets its part of a flush, and where transactions end flushes are
+short (see lines.py). Batches are copied once, grouped by partition, into page-aligned memory that is written as it
+stands and then stays as the tail that consumers read.
 
 The order of a flush is: decide (which batches are appended, which repeat earlier ones, which are refused), write and
 commit, and only then evolve the partitions, wake those who wait and answer. A flush that fails changes nothing. One
@@ -60,6 +60,8 @@ SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
 a commit row has 32 bits for the offsets of an entry, 16 for the batches."""
 OFFSETS_MAX = 2**62
 """No batch is appended behind it: an offset has 63 bits, and a batch that claims to have 2^31 records costs nothing."""
+WRITE_COUNTED_MAX_S, WRITE_SMOOTHING = 0.05, 0.1
+"""Of one write no more counts, and of each so much: some take very long, and say nothing of the next one."""
 COMPLAIN_EVERY_S = 10.0
 """How often the log says that flushes still fail: producers try again many times a second."""
 AWAITED_MAX = 1_000
@@ -121,10 +123,14 @@ class Writer:
         self._lines = Lines()
         """Partitions with batches that wait."""
         self._passengers: deque[Passenger] = deque()
+        self._in_line: dict[tuple[int, int], int] = {}
+        """How many batches of transactions wait, by producer id and epoch."""
         self._task: asyncio.Task[None] | None = None
         self._written: asyncio.Future[None] | None = None
         """Done when the flush that is being written has an outcome."""
         self._scheduled = False
+        self._write_s = 0.0
+        """How long it takes to write a flush and to commit it, about."""
         self.pending_bytes = 0
         """Accepted and not yet durable; what back-pressure looks at."""
         self.on_drained: Callable[[], None] = lambda: None
@@ -144,6 +150,8 @@ class Writer:
             self._lines.add(partition)
         pending.append((batch, ticket, position))
         self.pending_bytes += len(batch.data)
+        if batch.flags:
+            self._stands_in_line(batch)
         if not self._scheduled and self._task is None:
             self._scheduled = True
             self._soon(self._start)
@@ -154,6 +162,22 @@ class Writer:
         if not self._scheduled and self._task is None:
             self._scheduled = True
             self._soon(self._start)
+
+    def has_in_line(self, producer_id: int, epoch: int) -> bool:
+        """Whether batches of a producer's transaction wait that the flush which is put together leaves behind."""
+        return (producer_id, epoch) in self._in_line and bool(self._lines)
+
+    def _stands_in_line(self, batch: Accepted) -> None:
+        producer = batch.producer_id, batch.producer_epoch
+        self._in_line[producer] = self._in_line.get(producer, 0) + 1
+
+    def _leave_line(self, taken: list[Waiting]) -> None:
+        for batch, _, _ in taken:
+            if batch.flags:
+                producer = batch.producer_id, batch.producer_epoch
+                left = self._in_line.pop(producer) - 1
+                if left:
+                    self._in_line[producer] = left
 
     @property
     def is_held_up(self) -> bool:
@@ -203,6 +227,7 @@ class Writer:
         """
         self._abandoned = self._scheduled = True
         self._lines.clear()
+        self._in_line.clear()
         self._passengers.clear()
         if self._task is not None:
             self._task.cancel()
@@ -247,7 +272,7 @@ class Writer:
             if not is_done:
                 self._begin(flush)
                 return
-            if self._lines and self._lines.is_shared(self._clock.monotonic()):
+            if self._lines and self._lines.go_in_parts(self._clock.monotonic()):
                 # What others have sent meanwhile is to be in the next one.
                 self._scheduled = True
                 _next_turn(self._start_soon)
@@ -262,6 +287,7 @@ class Writer:
             self._land(flush)
             return True
         entries, bases = entries_of(flush.shares, flush.seals)
+        began_s = self._clock.monotonic()
         try:
             commit = self._commit_path.commit_now(flush.stored, entries, bases, change)
         except Unavailable:
@@ -270,6 +296,7 @@ class Writer:
             return False
         if commit is None:
             return False
+        self._note_write(began_s)
         self._succeed(flush, commit)
         return True
 
@@ -297,7 +324,7 @@ class Writer:
 
     async def _run(self, flush: Flush) -> None:
         """Flush until nothing waits, or what waits can be flushed in line again: under a steady load always something
-        waits. The first flush cannot, which is why it is here."""
+        waits. The first flush cannot, which is why it is here. After one with passengers they are answered first."""
         in_line = False
         while True:
             if not flush.is_empty:
@@ -310,7 +337,7 @@ class Writer:
                 except PlatformError as problem:
                     self._fail(flush, problem)
             self._pass()
-            if in_line or not (self._lines or self._passengers):
+            if in_line or flush.passengers or not (self._lines or self._passengers):
                 return
             in_line = True
             if self._has_no_room():
@@ -340,9 +367,17 @@ class Writer:
 
     async def _commit(self, flush: Flush, change: Change | None) -> Commit:
         entries, bases = entries_of(flush.shares, flush.seals)
+        began_s = self._clock.monotonic()
         if flush.seals is None:
-            return await self._commit_path.commit(flush.stored, entries, bases, change)
-        return await self._commit_path.commit(flush.stored, entries, bases, change, flush.body)
+            commit = await self._commit_path.commit(flush.stored, entries, bases, change)
+        else:
+            commit = await self._commit_path.commit(flush.stored, entries, bases, change, flush.body)
+        self._note_write(began_s)
+        return commit
+
+    def _note_write(self, began_s: float) -> None:
+        took_s = min(self._clock.monotonic() - began_s, WRITE_COUNTED_MAX_S)
+        self._write_s += WRITE_SMOOTHING * (took_s - self._write_s)
 
     # ---- decide ----------------------------------------------------------------------------------------------
 
@@ -356,6 +391,8 @@ class Writer:
         flush = Flush(self._clock.now_ms(), shares, self._commit_path.seen)
         self._newcomers.clear()
         size, now_s = 0, self._clock.monotonic()
+        if self._passengers:
+            self._lines.hurry(now_s, self._write_s)
         portion = self._lines.portion(now_s)
         for cluster_id, line in self._lines.in_turn():
             size = self._take(line, flush, size, portion)
@@ -400,6 +437,8 @@ class Writer:
                 partition.pending = pending[taken:]
                 line.append(partition)
                 pending = pending[:taken]
+            if self._in_line:
+                self._leave_line(pending)
             share = self._decide(partition, pending, flush.now_ms)
             if share.appended:
                 share.byte_start = size
@@ -432,10 +471,11 @@ class Writer:
                 self.pending_bytes -= len(batch.data)
                 ticket.settle(position, closed_for)
             return share
-        number = append_in_order(share, pending, 0, now_ms)
+        refusal = None if self.transactions is None else self.transactions.refusal
+        number = append_in_order(share, pending, 0, now_ms, refusal)
         while number < len(pending):
             self._decide_one(share, *pending[number], now_ms)
-            number = append_in_order(share, pending, number + 1, now_ms)
+            number = append_in_order(share, pending, number + 1, now_ms, refusal)
         if not share.appended:
             for known, ticket, position in share.repeated:
                 ticket.settle(position, repeated(known, partition))
@@ -593,11 +633,14 @@ class Writer:
                         waiter.on_stable(share.byte_length)
                     else:
                         waiter.on_append(share.byte_length)
+        # First, as to answer all the others takes a while.
+        for passenger in flush.passengers or ():
+            passenger.landed()
+        for number, share in enumerate(shares):
+            partition, moved = share.partition, commit.bases[number] - share.base
             settle_appended(share, moved)
             for known, ticket, slot in share.repeated:
                 ticket.settle(slot, repeated(known, partition, moved))
-        for passenger in flush.passengers or ():
-            passenger.landed()
         self._on_commit(commit)
         self.on_drained()
 
@@ -648,6 +691,8 @@ class Writer:
                 if not isinstance(ticket, Brought):
                     again.append((batch, ticket, slot))
                     self.pending_bytes += len(batch.data)
+                    if batch.flags:
+                        self._stands_in_line(batch)
             if again and not partition.pending:
                 self._lines.add(partition)
             partition.pending = again + partition.pending

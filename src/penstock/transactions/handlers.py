@@ -197,17 +197,24 @@ class TransactionHandlers:
         """EndTxn, key 26, v0-5. v2: PRODUCER_FENCED. v3: flexible. v5: the producer gets its next epoch (KIP-890)."""
         if not request.transactional_id:
             return EndTxnResponse(error_code=ErrorCode.INVALID_REQUEST)
-        end = End(
-            producer=Producer(request.producer_id, request.producer_epoch), commit=request.committed,
-            raises_epoch=context.api_version >= RAISES_EPOCH_SINCE,
-        )  # fmt: skip
         try:
-            result = await self._service.end((context.cluster_id, request.transactional_id), end)
+            outcome: Result | PlatformError = await self._service.end(*_end_of(context, request))
         except PlatformError as problem:
-            return EndTxnResponse(error_code=code_of(problem))
-        if result.error:
-            return EndTxnResponse(error_code=_known(result.error, context, "end"))
-        return EndTxnResponse(producer_id=result.producer.producer_id, producer_epoch=result.producer.epoch)
+            outcome = problem
+        return _ended(context, outcome)
+
+    def begin_end_txn(
+        self, context: RequestContext, request: EndTxnRequest, done: Callable[[EndTxnResponse | None], None]
+    ) -> None:
+        """The same, answered in the moment the transaction has ended. None: `end_txn` is to be asked."""
+        if not request.transactional_id:
+            done(EndTxnResponse(error_code=ErrorCode.INVALID_REQUEST))
+            return
+
+        def hear(outcome: Result | PlatformError | None) -> None:
+            done(None if outcome is None else _ended(context, outcome))
+
+        self._service.end_soon(*_end_of(context, request), hear)
 
     async def _code(self, answer: Awaitable[Result]) -> ErrorCode:
         try:
@@ -339,6 +346,21 @@ class TransactionHandlers:
 
 def _not_given(code: ErrorCode) -> InitProducerIdResponse:
     return InitProducerIdResponse(error_code=code, producer_id=NO_PRODUCER_ID, producer_epoch=NO_EPOCH)
+
+
+def _end_of(context: RequestContext, request: EndTxnRequest) -> tuple[Key, End]:
+    producer = Producer(request.producer_id, request.producer_epoch)
+    raises_epoch = context.api_version >= RAISES_EPOCH_SINCE
+    end = End(producer=producer, commit=request.committed, raises_epoch=raises_epoch)
+    return (context.cluster_id, request.transactional_id), end
+
+
+def _ended(context: RequestContext, outcome: Result | PlatformError) -> EndTxnResponse:
+    if isinstance(outcome, PlatformError):
+        return EndTxnResponse(error_code=code_of(outcome))
+    if outcome.error:
+        return EndTxnResponse(error_code=_known(outcome.error, context, "end"))
+    return EndTxnResponse(producer_id=outcome.producer.producer_id, producer_epoch=outcome.producer.epoch)
 
 
 def _known(error: ErrorCode, context: RequestContext, api: str) -> ErrorCode:

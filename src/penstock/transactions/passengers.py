@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from penstock.transactions.service import TransactionService
 
 Decide = Callable[["Cell | None", int, "int | None"], Decision]
+Hear = Callable[["Decision | Exception"], None]
 T = TypeVar("T")
 
 
@@ -99,14 +100,20 @@ class _Passenger(Generic[T]):
 class Request(_Passenger[Decision]):
     """A request that a rule decides."""
 
-    def __init__(self, service: TransactionService, key: Key, decide: Decide, fresh_id: int | None) -> None:
+    def __init__(
+        self, service: TransactionService, key: Key, decide: Decide, fresh_id: int | None,
+        follows: Producer | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(service, key)
-        self._decide, self._fresh_id = decide, fresh_id
+        self._decide, self._fresh_id, self._follows = decide, fresh_id, follows
+        """Behind whose batches it comes, as far as those wait already."""
         self._moving: Cell | None = None
 
     def board(self, flush: Flush) -> bool:
         """Decide on the state in force and on what the flush has of the producer."""
         if flush.has_boarded(self._key):
+            return False
+        if self._follows is not None and self._service.has_in_line(self._follows):
             return False
         if self._is_lost():
             return True
@@ -163,6 +170,25 @@ class Request(_Passenger[Decision]):
         if self._moving is not None and self._moving.moving is not None:
             self._moving.moving.set_result(None)
             self._moving.moving = None
+
+
+class HeardRequest(Request):
+    """One whose sender hears of it in the moment it is decided or durable. A task would wait for its turn then."""
+
+    def __init__(self, service: TransactionService, key: Key, decide: Decide, follows: Producer, hear: Hear) -> None:
+        super().__init__(service, key, decide, None, follows)
+        self._hear: Hear | None = hear
+
+    def _answer(self, result: Decision) -> None:
+        self._tell(result)
+
+    def _fail(self, problem: Exception) -> None:
+        self._tell(problem)
+
+    def _tell(self, outcome: Decision | Exception) -> None:
+        hear, self._hear = self._hear, None
+        if hear is not None:
+            hear(outcome)
 
 
 def _is_other(before: Transaction, decision: Decision) -> bool:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from penstock.base.clock import Clock
-from penstock.base.errors import Fenced, Unavailable
+from penstock.base.errors import Fenced, PlatformError, Unavailable
 from penstock.coordination.model import Key, Loading
 from penstock.groups.model import OffsetsPending, TransactionOwner
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
@@ -51,7 +51,7 @@ from penstock.transactions.model import (
     Transaction,
     TransactionState,
 )
-from penstock.transactions.passengers import Decide, Forgetting, Marker, Offsets, Request
+from penstock.transactions.passengers import Decide, Forgetting, HeardRequest, Marker, Offsets, Request
 from penstock.transactions.slots import AllSlots, Slots
 from penstock.wire.error_codes import ErrorCode
 
@@ -154,6 +154,10 @@ class TransactionService:
         """A transactional id as it is in force."""
         return self._cells.get(key)
 
+    def has_in_line(self, producer: Producer) -> bool:
+        """Whether batches of a producer wait that the flush which is put together leaves behind."""
+        return self._writer.has_in_line(producer.producer_id, producer.epoch)
+
     def write_markers(self, flush: Flush, cell: Cell, ending: Ending) -> None:
         """End the transaction in every partition that it has."""
         flush.end_transaction(
@@ -207,15 +211,30 @@ class TransactionService:
         return await self._submit(key, decide)
 
     async def end(self, key: Key, request: End) -> Result:
-        """EndTxn."""
-
-        def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
-            txn, has_batches = (None, False) if cell is None else (cell.txn, cell.has_writes)
-            return transitions.end(txn, request, now_ms, has_batches=has_batches, fresh_id=fresh_id)
-
+        """EndTxn. It comes after all batches of its producer that came before it."""
         if self.slots.is_shared:
             await self._look_around(key)
-        return await self._submit(key, decide)
+        return await self._submit(key, _ending(request), request.producer)
+
+    def end_soon(self, key: Key, request: End, hear: Callable[[Result | PlatformError | None], None]) -> None:
+        """The same, heard of in the moment it is durable. None if it takes more than a flush: then it is to be asked
+        for by `end`."""
+        if self.slots.is_shared:
+            hear(None)
+            return
+        try:
+            self.require(key)
+        except PlatformError as problem:
+            hear(problem)
+            return
+
+        def on_outcome(outcome: Decision | Exception) -> None:
+            if isinstance(outcome, Decision):
+                hear(None if outcome.needs_producer_id else outcome.result)
+            else:
+                hear(outcome if isinstance(outcome, PlatformError) else None)
+
+        self._writer.take_along(HeardRequest(self, key, _ending(request), request.producer, on_outcome))
 
     async def _look_around(self, key: Key) -> None:
         """Before a transaction is ended: know what other agents have of it, if they may have anything."""
@@ -239,11 +258,11 @@ class TransactionService:
         if not self.slots.has(key):
             raise Fenced("this id has another coordinator")
 
-    async def _submit(self, key: Key, decide: Decide) -> Result:
+    async def _submit(self, key: Key, decide: Decide, follows: Producer | None = None) -> Result:
         self.require(key)
         fresh_id = None
         while True:
-            request = Request(self, key, decide, fresh_id)
+            request = Request(self, key, decide, fresh_id, follows)
             self._writer.take_along(request)
             decision = await request.answer
             if not decision.needs_producer_id:
@@ -421,6 +440,14 @@ class TransactionService:
         cell = self._cells.pop(key)
         self._registry.tally(key[0]).went((cell.txn.producer_id,))
         del self._by_producer[cell.txn.producer_id]
+
+
+def _ending(request: End) -> Decide:
+    def decide(cell: Cell | None, now_ms: int, fresh_id: int | None) -> Decision:
+        txn, has_batches = (None, False) if cell is None else (cell.txn, cell.has_writes)
+        return transitions.end(txn, request, now_ms, has_batches=has_batches, fresh_id=fresh_id)
+
+    return decide
 
 
 def _time_out(cell: Cell | None, now_ms: int, _: int | None) -> Decision:

@@ -30,8 +30,10 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_client_quotas as quotas
 from penstock.wire.messages import produce
 from penstock.wire.messages.api_versions import ApiVersionsRequest
+from penstock.wire.messages.end_txn import EndTxnRequest
 from penstock.wire.messages.fetch import FetchRequest
 from penstock.wire.messages.index import APIS
+from penstock.wire.messages.init_producer_id import InitProducerIdRequest
 from penstock.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
 
 README = Path(__file__).parents[3] / "README.md"
@@ -423,3 +425,23 @@ async def test_who_hangs_up_while_waiting_leaves_nothing_behind(wired: Wired) ->
     client.close()
     await turns(5)
     assert not topic.partitions[0].waiters
+
+
+async def test_a_transaction_ends_though_its_producer_hangs_up(wired: Wired) -> None:
+    client = wired.connect()
+    initialising = InitProducerIdRequest(transactional_id="t", transaction_timeout_ms=60_000)
+    given = await wired.ask(client, ApiKey.INIT_PRODUCER_ID, 4, initialising)
+    ending = EndTxnRequest(
+        transactional_id="t", producer_id=given.producer_id, producer_epoch=given.producer_epoch, committed=False
+    )
+    ended = await wired.ask(client, ApiKey.END_TXN, 5, ending)
+    assert (ended.error_code, ended.producer_epoch) == (0, given.producer_epoch + 1)
+    ending.producer_epoch = ended.producer_epoch
+    frame = codec.encode_request(ApiKey.END_TXN, 5, 9, "tester", ending)
+    client.sock.sendall(b"".join(bytes(part) for part in frame))
+    client.close()
+    cell = wired.agent.transactions.cell((1, "t"))
+    assert cell is not None
+    while cell.txn.epoch == ended.producer_epoch:
+        await turns(1)
+    assert not wired.agent.log.writer.broken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fixtures.log_world import topic_of
 
 from penstock.base.context import PLATFORM_CLUSTER_ID
-from penstock.log.lines import EVERYTHING, PART, SHARED_S, Lines
+from penstock.log.lines import EVERYTHING, HURRIED_S, PART, SHARED_S, SHORT, SHORT_S, Lines
 from penstock.log.model import Partition
 
 NOW_S = 100.0
@@ -87,3 +87,18 @@ def test_nobody_waits_once_all_is_given_up() -> None:
     lines.add(partition_of(5))
     lines.clear()
     assert (bool(lines), list(lines.in_turn())) == (False, [])
+
+
+def test_flushes_are_short_while_there_are_passengers() -> None:
+    lines = Lines()
+    assert not lines.go_in_parts(NOW_S)
+    lines.hurry(NOW_S, 5 * SHORT_S)
+    assert lines.portion(NOW_S) == (5 * SHORT.size_bytes, 5 * SHORT.batches)
+    lines.hurry(NOW_S, SHORT_S / 9)
+    assert lines.portion(NOW_S + HURRIED_S - 0.001) == SHORT
+    assert lines.go_in_parts(NOW_S + HURRIED_S - 0.001)
+    assert lines.portion(NOW_S + HURRIED_S) == EVERYTHING
+    for cluster_id in (5, 7):
+        lines.add(partition_of(cluster_id))
+    assert lines.portion(NOW_S + HURRIED_S) == PART
+    assert lines.go_in_parts(NOW_S + HURRIED_S)

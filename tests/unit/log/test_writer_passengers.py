@@ -1,12 +1,17 @@
-"""What goes with flushes: how many of them with one."""
+"""What goes with flushes: how many of them with one, and what goes with them."""
 
 from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
 
 from fixtures.log_world import append, batch, topic_of, writer_over
 from test_writer_flush_limit import Path
 
 from penstock.base.errors import PlatformError
+from penstock.log.answers import Ticket
 from penstock.log.flush import Flush
+from penstock.log.lines import SHORT
 from penstock.log.model import Partition
 from penstock.log.writer import MAX_PASSENGERS
 
@@ -40,3 +45,42 @@ async def test_more_markers_than_a_commit_can_count_go_with_several_flushes() ->
     markers = [[one.producer_id for one in commit.entries[0].producer_batches] for commit in path.commits]
     assert list(map(len, markers)) == [MAX_PASSENGERS, 2]
     assert [producer_id for one in markers for producer_id in one] == list(range(MAX_PASSENGERS + 2))
+
+
+class Joining(Passenger):
+    """One that hears of its flush."""
+
+    def __init__(self, partition: Partition, hear: Callable[[], None]) -> None:
+        super().__init__(partition, 7)
+        self.landed = hear
+
+    def board(self, flush: Flush) -> bool:
+        flush.join(self)
+        return super().board(flush)
+
+
+async def test_a_passenger_does_not_wait_for_all_the_records_there_are() -> None:
+    path, (partition,) = Path(), topic_of(1).partitions
+    writer, flushes = writer_over(path), list[int]()
+    records = append(writer, *((partition, batch(mark=mark)) for mark in range(3 * SHORT.batches)))
+    records = asyncio.ensure_future(records)
+    await asyncio.sleep(0)
+    writer.take_along(Joining(partition, lambda: flushes.append(len(path.commits))))
+    answers = await records
+    assert flushes == [1]
+    assert [entry.batch_count for commit in path.commits for entry in commit.entries] == [
+        SHORT.batches + 1, SHORT.batches, SHORT.batches
+    ]  # fmt: skip
+    # The marker has its place behind the batches that it came with.
+    assert [answer.base_offset for answer in answers] == [
+        mark + (mark >= SHORT.batches) for mark in range(3 * SHORT.batches)
+    ]
+
+
+async def test_passengers_hear_of_their_flush_first_and_find_it_applied() -> None:
+    path, (partition,) = Path(), topic_of(1).partitions
+    writer, heard = writer_over(path), list[object]()
+    writer.submit(partition, batch(), Ticket([None], lambda results: heard.append(results[0].base_offset)), 0)
+    writer.take_along(Joining(partition, lambda: heard.append(("passenger", partition.next_offset))))
+    await writer.drain()
+    assert heard == [("passenger", 2), 0]

@@ -7,17 +7,18 @@ from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from fixtures.log_world import topic_of
+from fixtures.log_world import append, batch, topic_of
 from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
-from penstock.base.errors import Unavailable
+from penstock.base.errors import PlatformError, Unavailable
 from penstock.base.randomness import SeededRandomness
-from penstock.coordination.model import Key
+from penstock.coordination.model import Key, Loading
 from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
-from penstock.log.batches import Accepted
+from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import EmbeddedCommitPath
 from penstock.log.commits import TRANSACTIONAL
+from penstock.log.lines import SHORT
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.writer import Writer
@@ -25,7 +26,18 @@ from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store
-from penstock.transactions.model import EPOCH_EXHAUSTED, EPOCH_MAX, NEVER_MS, Add, End, Init, Producer, Transaction
+from penstock.transactions.chores import TimeOuts
+from penstock.transactions.model import (
+    EPOCH_EXHAUSTED,
+    EPOCH_MAX,
+    NEVER_MS,
+    Add,
+    End,
+    Init,
+    Producer,
+    Result,
+    Transaction,
+)
 from penstock.transactions.passengers import Writes
 from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import AllSlots, Slots
@@ -272,3 +284,73 @@ async def test_the_epoch_that_fences_the_last_one_is_nobodys(world: World) -> No
     ended = await world.service.end(KEY, End(producer=zombie, commit=False, raises_epoch=True))
     assert (added.error, ended.error) == (ErrorCode.PRODUCER_FENCED, ErrorCode.PRODUCER_FENCED)
     assert (await world.service.init(KEY, Init(timeout_ms=1_000))).producer.epoch == 0
+
+
+# ---- ends ------------------------------------------------------------------------------------------------------------
+
+
+async def test_an_end_comes_after_all_that_its_producer_has_sent_before_it(world: World) -> None:
+    """Flushes are short for its sake, so they do not take everything that waits."""
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
+    topic = topic_of(1)
+    world.service._registry.add(topic)
+    (partition,), total = topic.partitions, 3 * SHORT.batches
+    made = [batch(producer_id=producer.producer_id, epoch=producer.epoch, sequence=number) for number in range(total)]
+    sent = [(partition, one._replace(flags=TRANSACTIONAL | IMPLICIT)) for one in made]
+    answers = asyncio.ensure_future(append(world.writer, *sent))
+    await asyncio.sleep(0)
+    ended = await world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=True))
+    assert ended.error is ErrorCode.NONE
+    assert {answer.error for answer in await answers} == {ErrorCode.NONE}
+    assert partition.next_offset == total + 1
+    assert not partition.transactions
+    assert not world.writer._in_line
+
+
+async def test_an_end_is_heard_of_in_the_moment_it_is_durable(world: World) -> None:
+    heard: list[Result | PlatformError | None] = []
+    end = End(producer=Producer(0, 0), commit=False, raises_epoch=True)
+    world.service.end_soon(KEY, end, heard.append)
+    assert isinstance(heard.pop(), Loading)
+    exhausted = Transaction(key=(1, "old"), producer_id=70, epoch=EPOCH_EXHAUSTED, timeout_ms=1_000, updated_ms=0)
+    await world.database.transaction(lambda: store.put(exhausted))
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
+    world.service.end_soon(KEY, replace(end, producer=producer), heard.append)
+    await world.writer.drain()
+    assert heard.pop() == Result(producer=replace(producer, epoch=producer.epoch + 1))
+    world.service.end_soon(KEY, replace(end, producer=replace(producer, epoch=7)), heard.append)
+    await world.writer.drain()
+    assert heard.pop() == Result(error=ErrorCode.PRODUCER_FENCED)
+    # It takes a new producer id, which has to be waited for.
+    world.service.end_soon(exhausted.key, replace(end, producer=Producer(70, EPOCH_EXHAUSTED)), heard.append)
+    await world.writer.drain()
+    assert heard == [None]
+
+
+async def test_who_looks_for_time_outs_is_woken_by_the_first_transaction_after_a_rest() -> None:
+    class Watched:
+        any_left = False
+        meanwhile = staticmethod(lambda: None)
+
+        async def abort_timed_out(self) -> bool:
+            self.meanwhile()
+            return self.any_left
+
+    class Settings:
+        abort_timed_out_interval_ms = 10_000
+
+    watched, woken = Watched(), list[int]()
+    chore = TimeOuts(watched, Settings())
+    chore.wake = lambda: woken.append(1)
+    for _ in range(3):
+        chore.began()
+    assert len(woken) == 1
+    watched.any_left = True
+    assert await chore.run() == 10
+    chore.began()
+    assert len(woken) == 1
+    watched.any_left, watched.meanwhile = False, chore.began
+    assert await chore.run() is None
+    assert len(woken) == 2, "what began while it looked may not have been seen"
