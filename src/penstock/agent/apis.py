@@ -7,7 +7,6 @@ What is not in the table is not advertised, and a request for it closes the conn
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.agent.api_versions import ApiVersionsHandler, features_of
@@ -16,6 +15,7 @@ from penstock.audit.service import AuditLog
 from penstock.authorization.guards.table import OWN, Guards
 from penstock.authorization.handlers import AclHandlers
 from penstock.base.context import RequestContext
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.clusters.handlers import VirtualClusterHandlers
 from penstock.groups.consumer.handlers import ConsumerGroupHandlers
 from penstock.groups.handlers import GroupHandlers

@@ -14,14 +14,18 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from typing import TYPE_CHECKING, Any
 
 from penstock.base.errors import InvalidRequest
+from penstock.base.later import later
 from penstock.identity.failures import Denied
+
+if TYPE_CHECKING:
+    from cryptography import exceptions, x509
+    from cryptography.hazmat.primitives import serialization
+else:
+    exceptions, x509 = later("cryptography.exceptions"), later("cryptography.x509")
+    serialization = later("cryptography.hazmat.primitives.serialization")
 
 MAX_REMEMBERED = 20_480
 """Of how many clients it is remembered who vouches for them: as many as OpenSSL remembers sessions of."""
@@ -95,8 +99,9 @@ def _authority(certificate: bytes) -> bytes:
     """What is the same in all certificates of one authority. Raises `ValueError` if it cannot be read."""
     try:
         parsed = x509.load_der_x509_certificate(certificate)
-        key = parsed.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    except UnsupportedAlgorithm as problem:
+        form = serialization.PublicFormat.SubjectPublicKeyInfo
+        key = parsed.public_key().public_bytes(serialization.Encoding.DER, form)
+    except exceptions.UnsupportedAlgorithm as problem:
         raise ValueError(str(problem)) from problem
     return _digest(parsed.subject.public_bytes()) + _digest(key)
 

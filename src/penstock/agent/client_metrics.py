@@ -7,31 +7,27 @@ which is sent as what it is for and shown nowhere.
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from urllib.error import HTTPError
-from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest
+from penstock.base.later import later
 from penstock.base.randomness import Randomness
 from penstock.log.settings import BrokerSettings
 from penstock.log.topics import Topics
 from penstock.telemetry.handlers import TelemetryHandlers
 from penstock.telemetry.sinks import MetricsPage, OtlpForwarder, Sink, Taken
 
+if TYPE_CHECKING:
+    from penstock.agent import web
+else:
+    web = later("penstock.agent.web")
+
 ON_THE_PAGE = "prometheus"
-TIMEOUT_S = 5.0
-
-
-class _NoRedirects(HTTPRedirectHandler):
-    """What is meant for one receiver goes to no other."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
 
 
 def check_destination(text: str | None) -> None:
@@ -58,7 +54,7 @@ def open_sink(text: str | None, clock: Clock, closing: AsyncExitStack) -> Sink |
         return MetricsPage(clock)
     executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics")
     closing.callback(executor.shutdown, wait=False)
-    receiver = _Receiver(urlsplit(text), executor)
+    receiver = web.Receiver(urlsplit(text), executor)
     forwarder = OtlpForwarder(receiver.post, clock)
     closing.push_async_callback(forwarder.close)
     return forwarder
@@ -82,31 +78,3 @@ def open_telemetry(
         topics, sink, on_thread=on_thread, clock=clock, randomness=randomness,
         max_bytes=settings.whole("telemetry.max.bytes"), broker_id=broker_id,
     )  # fmt: skip
-
-
-class _Receiver:
-    """One OTLP receiver over HTTP."""
-
-    def __init__(self, url: SplitResult, executor: ThreadPoolExecutor) -> None:
-        self._executor = executor
-        self._headers = {"Content-Type": "application/x-protobuf"}
-        if url.username is not None:
-            secret = f"{unquote(url.username)}:{unquote(url.password or '')}"
-            self._headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode("ascii")
-        self._url = url._replace(netloc=url.netloc.rpartition("@")[2], path=url.path or "/v1/metrics").geturl()
-        self._opener = build_opener(_NoRedirects())
-
-    async def post(self, body: bytes) -> None:
-        """Send metrics; raise `OSError` when they were not taken."""
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._post, body)
-
-    def _post(self, body: bytes) -> None:
-        request = Request(self._url, data=body, headers=self._headers, method="POST")
-        try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as response:
-                response.read(1)
-        except HTTPError as refusal:
-            with refusal:
-                raise OSError(f"the receiver answered {refusal.code} {refusal.reason}") from None
-        except ValueError as problem:
-            raise OSError(f"the receiver did not answer in HTTP: {problem}") from None

@@ -15,13 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
 from penstock.agent.connection import SIZE, Connection, Slot
 from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.authenticator import Authenticator, Exchange, Step

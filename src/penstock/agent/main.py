@@ -23,6 +23,7 @@ from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
 from penstock.agent.tuning import Tuning
 from penstock.agent.turns import TurnLoop
+from penstock.base.collector import without_collector
 from penstock.base.options import UpOptions
 
 FORCED_EXIT_CODE = 1
@@ -83,8 +84,9 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     await agent.start()
     try:
         # The HTTP stack takes a while to import: clients of Kafka need not wait for it.
-        from penstock.agent.http import application, serving
-        from penstock.agent.metrics import exposition
+        with without_collector():
+            from penstock.agent.http import application, serving
+            from penstock.agent.metrics import exposition
 
         app = application(lambda: agent.ready, lambda: exposition(agent))
         async with serving(app, options.http_host, options.http_port) as http_port:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from penstock.audit.service import QUEUE_MAX
+from penstock.base.dataclasses import dataclass
 from penstock.log.upkeep.wal_backlog import CompactionPolicy
 from penstock.storage.slabs import SLAB_BYTES
 
@@ -27,5 +26,5 @@ class Tuning:
     slab_bytes: int = SLAB_BYTES
     tail_bytes: int = TAIL_BYTES
     tail_chunk_bytes: int = TAIL_CHUNK_BYTES
-    compaction: CompactionPolicy = CompactionPolicy()  # noqa: RUF009  # frozen
+    compaction: CompactionPolicy = CompactionPolicy()
     audit_queue: int = QUEUE_MAX

@@ -1,8 +1,12 @@
-"""Getting a small document from the web, beside the loop: bounded in size and time, over TLS, without redirections."""
+"""The web, beside the loop: small documents are got, metrics are posted; bounded in time, without redirections.
+
+Imported by those who are told to go there (`base/later.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import ssl
 import urllib.error
 import urllib.request
@@ -10,6 +14,7 @@ from concurrent.futures import Executor
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, unquote
 
 from penstock.base.errors import InvalidRequest, Unavailable
 
@@ -46,3 +51,31 @@ class Web:
         if len(document) > MAX_BYTES:
             raise Unavailable(f"{url} is larger than {MAX_BYTES} bytes")
         return document
+
+
+class Receiver:
+    """One OTLP receiver over HTTP."""
+
+    def __init__(self, url: SplitResult, executor: Executor) -> None:
+        self._executor = executor
+        self._headers = {"Content-Type": "application/x-protobuf"}
+        if url.username is not None:
+            secret = f"{unquote(url.username)}:{unquote(url.password or '')}"
+            self._headers["Authorization"] = "Basic " + base64.b64encode(secret.encode()).decode("ascii")
+        self._url = url._replace(netloc=url.netloc.rpartition("@")[2], path=url.path or "/v1/metrics").geturl()
+        self._opener = urllib.request.build_opener(_NoRedirections)
+
+    async def post(self, body: bytes) -> None:
+        """Send metrics; raise `OSError` when they were not taken."""
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._post, body)
+
+    def _post(self, body: bytes) -> None:
+        request = urllib.request.Request(self._url, data=body, headers=self._headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as response:
+                response.read(1)
+        except urllib.error.HTTPError as refusal:
+            with refusal:
+                raise OSError(f"the receiver answered {refusal.code} {refusal.reason}") from None
+        except ValueError as problem:
+            raise OSError(f"the receiver did not answer in HTTP: {problem}") from None

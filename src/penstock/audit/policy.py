@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
 from penstock.audit.changes import CHANGES, WITHOUT_EFFECT
+from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import Randomness
 from penstock.wire.api_keys import ApiKey
 

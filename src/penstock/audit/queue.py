@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from heapq import heapify, heappop, heapreplace
 
 from penstock.audit.model import Attempted, Changed, Decided, Heard, Lost, size_of
+from penstock.base.dataclasses import dataclass, field
 
 OF_DECISIONS, OF_FAILURES = 3 / 4, 7 / 8
 """How full the queue may get by decisions, and by attempts and changes that failed. What succeeded may fill it."""

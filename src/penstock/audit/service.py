@@ -19,7 +19,6 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence, Set
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -49,6 +48,7 @@ from penstock.base.acls import CLUSTER_NAME, ResourceType
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
 from penstock.base.context import RequestContext
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.identity.attempts import Attempt

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.audit.policy import Policy
+from penstock.base.dataclasses import dataclass
 
 
 class Texts(Protocol):
@@ -29,7 +29,7 @@ class AuditSettings:
     """What was decided about telling."""
 
     is_on: bool
-    policy: Policy = Policy()  # noqa: RUF009  # frozen
+    policy: Policy = Policy()
     retention_ms: int = 7 * 24 * 3600 * 1000
 
     @classmethod

@@ -8,7 +8,6 @@ decided, not when it was remembered. Listeners are called in the middle of reque
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.authorization.rules import (
@@ -23,6 +22,7 @@ from penstock.authorization.rules import (
 )
 from penstock.base.acls import SUPPORTED, Operation, ResourceType
 from penstock.base.context import PERMANENT_CLUSTER_IDS, RequestContext
+from penstock.base.dataclasses import dataclass
 
 MAX_CALLERS = 10_000
 MAX_GRANTS = 100_000

@@ -15,10 +15,10 @@ there is a prefix. Below a pattern, ACLs go by principal, so that many principal
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 from penstock.base.acls import ANYONE, WILDCARD, Acl, AclFilter, Operation, PatternType, Permission, ResourceType
+from penstock.base.dataclasses import dataclass
 
 _IMPLIED_BY = {
     Operation.DESCRIBE: frozenset(

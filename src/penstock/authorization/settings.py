@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.authorization.changes import parse_super_users
+from penstock.base.dataclasses import dataclass
 
 STANDARD_AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 """What Apache Kafka calls an authorizer that keeps ACLs with the rest of the metadata."""

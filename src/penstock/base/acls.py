@@ -7,10 +7,11 @@ What that means for one request is decided in `penstock.authorization.rules`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 from types import MappingProxyType
 from typing import TypeVar
+
+from penstock.base.dataclasses import dataclass
 
 CLUSTER_NAME = "kafka-cluster"
 """The only name that the resource CLUSTER has."""

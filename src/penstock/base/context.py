@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from penstock.base.dataclasses import dataclass
 
 PLATFORM_CLUSTER_ID = 0
 """The virtual cluster of the deployment itself: what it has to say of itself goes there."""

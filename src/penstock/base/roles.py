@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from penstock.base.acls import CLUSTER_NAME, WILDCARD, Acl, Operation, PatternType, ResourceType
+from penstock.base.dataclasses import dataclass
 
 _O, _R = Operation, ResourceType
 

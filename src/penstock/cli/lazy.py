@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError
 
 

@@ -7,12 +7,12 @@ import os
 import select
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import Parsed, client_options, output_option

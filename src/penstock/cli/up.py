@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from penstock.base.collector import without_collector
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
 from penstock.cli.lazy import Misuse
@@ -130,7 +131,8 @@ def up(
         )
     except InvalidRequest as error:
         raise Misuse(str(error)) from error
-    from penstock.agent.main import check, run  # The whole agent: nothing else on the command line needs it.
+    with without_collector():
+        from penstock.agent.main import check, run  # The whole agent: nothing else on the command line needs it.
 
     try:
         check(options)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 
 Limits = Mapping[str, float]

@@ -8,8 +8,9 @@ deployment's own, and the one that connections are in which nothing says otherwi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from penstock.base.dataclasses import dataclass, field
 
 DEFAULT_ENVIRONMENT = "default"
 

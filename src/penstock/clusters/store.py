@@ -6,9 +6,9 @@ Each change moves the counter `clusters`: whoever keeps them in memory knows by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from penstock.base.context import DEFAULT_CLUSTER_ID, PLATFORM_CLUSTER_ID
+from penstock.base.dataclasses import dataclass
 from penstock.clusters.model import Cluster, Environment
 from penstock.metadata.database import Script
 

@@ -17,9 +17,9 @@ Coordinators of transactions have slots apart from those of groups, because thei
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced
 from penstock.coordination.model import SLOT_COUNT
 

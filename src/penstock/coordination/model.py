@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 
 Key = tuple[int, str]

@@ -28,11 +28,11 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Coroutine, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, Fenced, PlatformError, Unavailable
 from penstock.coordination.model import Decision, Journal, Key, Loading, R, Reply, Rules, S, Waiter
 from penstock.coordination.timers import Alarms, Deadlines

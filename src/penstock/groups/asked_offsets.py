@@ -6,9 +6,9 @@ OffsetCommit and TxnOffsetCommit ask in the same way and are refused in the same
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.groups.model import Offset, TopicPartition
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from penstock.base.dataclasses import dataclass
 from penstock.groups.partitions import Partitions
 
 MAX_ROUNDS = 16

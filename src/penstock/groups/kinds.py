@@ -8,9 +8,9 @@ so that a heartbeat of one of a thousand members writes one small row.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData
 from penstock.groups import encoding
 from penstock.groups.consumer import encoding as consumer_encoding

@@ -12,10 +12,10 @@ is preparing a rebalance is therefore stored as the generation it is leaving: af
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.coordination import model as coordination
 from penstock.coordination.model import Waiter
 from penstock.wire.error_codes import ErrorCode

@@ -20,8 +20,8 @@ start together get one generation. Ids given out to members who have not come ba
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.coordination.model import Reply, Timer, Waiter
 from penstock.groups.model import (
     CONSUMER,

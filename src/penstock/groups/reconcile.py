@@ -15,9 +15,9 @@ Consumer groups use all of this; other protocols may use less.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.groups.partitions import Assigned, Partitions, overlaps
 
 

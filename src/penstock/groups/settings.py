@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.groups.share.model import ShareGroupSettings
 from penstock.groups.streams.model import StreamsGroupSettings
 from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of

@@ -14,10 +14,10 @@ has happened is found out by `GuardedWrites`.
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass, field
 from penstock.coordination.guarded import GuardedWrites
 from penstock.coordination.leases import Database, Holder, Script
 from penstock.coordination.model import Key, slot_of

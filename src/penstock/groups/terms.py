@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
+from penstock.base.dataclasses import dataclass
 from penstock.groups.settings import ConsumerSettings, GroupSettings
 from penstock.groups.streams.model import StreamsGroupSettings
 

@@ -10,8 +10,8 @@ import base64
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass, field
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import Randomness
 

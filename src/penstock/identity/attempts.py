@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from penstock.base.context import DEFAULT_CLUSTER_ID
+from penstock.base.dataclasses import dataclass
 from penstock.identity.model import Identity
 
 

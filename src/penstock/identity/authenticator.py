@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import Randomness, uuid_text
 from penstock.identity import oauthbearer, plain, scram, store, token_store

@@ -30,13 +30,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from hashlib import blake2b
 from itertools import islice
 from typing import NamedTuple
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import Randomness
 from penstock.identity.networks import network_of

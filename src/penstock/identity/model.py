@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
+from penstock.base.dataclasses import dataclass, replace
 
 USER = "User"
 """The type of every principal that Kafka itself makes."""

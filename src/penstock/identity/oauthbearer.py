@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.identity.failures import InvalidCredentials
 
 CLUSTER_EXTENSION = "logicalCluster"

@@ -12,9 +12,9 @@ much is remembered is bounded.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.identity.networks import network_of
 
 FREE_FAILURES = 5

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
+from penstock.base.dataclasses import dataclass, field
 from penstock.identity.failures import Denied
 
 

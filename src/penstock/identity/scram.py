@@ -14,9 +14,9 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.identity.failures import Denied, InvalidCredentials
 
 MIN_ITERATIONS, MAX_ITERATIONS = 4096, 16384

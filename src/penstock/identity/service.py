@@ -6,9 +6,9 @@ Nothing is kept in memory: the database is asked whenever something has to be kn
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import Randomness
 from penstock.identity import accounts, scram, store

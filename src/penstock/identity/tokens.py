@@ -9,8 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from dataclasses import dataclass, field, replace
 
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.identity.scram import MIN_ITERATIONS, Credential, Mechanism, credential_of, salted_password
 
 MAX_TOKENS_PER_OWNER = 1000

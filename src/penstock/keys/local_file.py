@@ -15,14 +15,19 @@ import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING, TypeVar
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
+from penstock.base.later import later
 from penstock.base.randomness import Randomness
 from penstock.keys.model import SECRET_BYTES, KeyDestroyed
+
+if TYPE_CHECKING:
+    from cryptography import exceptions
+    from cryptography.hazmat.primitives.ciphers import aead
+else:
+    exceptions = later("cryptography.exceptions")
+    aead = later("cryptography.hazmat.primitives.ciphers.aead")
 
 T = TypeVar("T")
 OnThread = Callable[[Callable[[], None]], Awaitable[None]]
@@ -50,16 +55,16 @@ class LocalKeyFile:
 
     async def wrap(self, master_key_id: str, secret: bytes, context: bytes) -> bytes:
         """Encrypt a data key: a nonce, and what AES-GCM makes of it."""
-        cipher = AESGCM(await self._find(master_key_id))
+        cipher = aead.AESGCM(await self._find(master_key_id))
         nonce = self._randomness.token(_NONCE_BYTES)
         return nonce + cipher.encrypt(nonce, secret, context)
 
     async def unwrap(self, master_key_id: str, wrapped: bytes, context: bytes) -> bytes:
         """Decrypt it."""
-        cipher = AESGCM(await self._find(master_key_id))
+        cipher = aead.AESGCM(await self._find(master_key_id))
         try:
             return cipher.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], context)
-        except (InvalidTag, ValueError):
+        except (exceptions.InvalidTag, ValueError):
             raise CorruptData("a data key was not wrapped by its master key, or is damaged") from None
 
     async def destroy(self, master_key_id: str) -> None:

@@ -7,10 +7,10 @@ destroyed every copy of what it protects, backups included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 from struct import Struct
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData, InvalidRequest
 
 SECRET_BYTES = 32

@@ -7,10 +7,10 @@ of correctness. A deployment of one process has one broker, `SingleBroker`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 from penstock.base.context import RequestContext
+from penstock.base.dataclasses import dataclass, replace
 from penstock.log.model import Partition
 
 

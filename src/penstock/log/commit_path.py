@@ -16,11 +16,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, PlatformError, Unavailable
 from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness

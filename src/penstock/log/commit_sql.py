@@ -25,10 +25,10 @@ that fails leaves NULL in a column that has none, which undoes the whole stateme
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any, NamedTuple
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, Fenced
 from penstock.log.commits import CONTROL, CommitEntry, ProducerBatch, pack_bases, pack_entries
 from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch

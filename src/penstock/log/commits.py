@@ -16,12 +16,12 @@ not sealed, and else salt (16 bytes), start, length and skipped u32, base offset
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import starmap
 from struct import Struct
 from struct import error as StructError
 from typing import NamedTuple
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData
 from penstock.base.twins import twinned
 from penstock.log.model import (

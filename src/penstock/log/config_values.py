@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 
 INT_MAX = 2**31 - 1

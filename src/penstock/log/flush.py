@@ -15,10 +15,10 @@ again (`Outdated`). What passengers of one kind write is gathered, so that it ta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import PlatformError
 from penstock.base.twins import twinned
 from penstock.log.answers import Appended, Settles

@@ -12,9 +12,9 @@ below `log_start` is in a segment or in a span; where both have it, they agree.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.storage.wal import WalLocation
 
 NO_TIMESTAMP = -1

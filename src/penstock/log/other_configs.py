@@ -9,16 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import cast
-
-import re2  # type: ignore[import-untyped]
+from typing import TYPE_CHECKING, cast
 
 from penstock.base.errors import InvalidRequest
+from penstock.base.later import later
 from penstock.log.config_values import ConfigKey, ConfigType, ConfigValue, table, unknown
 from penstock.log.refusals import Refused
 from penstock.log.setting_table import SETTINGS
 from penstock.log.settings import BrokerSettings
 from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    import re2  # type: ignore[import-untyped]
+else:
+    re2 = later("re2")
 
 _PATTERN_MAX_BYTES = 1 << 20
 """What a pattern may cost."""

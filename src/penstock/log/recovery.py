@@ -8,14 +8,13 @@ on the rows since the last compaction, not on the size of the log.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import starmap
 from struct import Struct
 from typing import Any, Protocol, TypeVar
 
+from penstock.base.collector import without_collector
 from penstock.base.errors import CorruptData
 from penstock.log import aborted_store
 from penstock.log.commits import Commit, apply_entry, unpack_bases, unpack_entries
@@ -59,7 +58,7 @@ async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shar
 
     Call it after `Topics.load` and before anything is appended.
     """
-    with _without_collector():
+    with without_collector():
         seq, floor = await _load_folded(database, registry, shard_id)
         last_seq, live = await _replay_rows(database, registry, shard_id, floor)
         for partition in registry.partitions():
@@ -67,18 +66,6 @@ async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shar
             partition.next_offset = max(partition.next_offset, partition.log_start)
     wal.recover(live)
     return max(seq, last_seq)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """All that is loaded stays. Looking for garbage among it, again and again, takes longer than loading it."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tuple[int, int]:

@@ -14,14 +14,20 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable
 from struct import Struct
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from typing import TYPE_CHECKING
 
 from penstock.base.errors import CorruptData
+from penstock.base.later import later
 from penstock.keys.model import DataKey
 from penstock.log.model import Partition
 from penstock.storage.wal import Buffer
+
+if TYPE_CHECKING:
+    from cryptography import exceptions
+    from cryptography.hazmat.primitives.ciphers import aead
+else:
+    exceptions = later("cryptography.exceptions")
+    aead = later("cryptography.hazmat.primitives.ciphers.aead")
 
 CHUNK_BYTES = 64 * 1024
 TAG_BYTES = 16
@@ -57,7 +63,7 @@ class RangeCipher:
 
     def __init__(self, key: DataKey, salt: bytes, partition: Partition) -> None:
         topic = partition.topic
-        self._aead = AESGCM(hmac.digest(key.secret, _PURPOSE + salt, "sha256"))
+        self._aead = aead.AESGCM(hmac.digest(key.secret, _PURPOSE + salt, "sha256"))
         self._place = _PLACE.pack(topic.cluster_id, topic.topic_id, partition.index)
 
     def seal(self, number: int, chunk: Buffer) -> bytes:
@@ -90,7 +96,7 @@ class RangeCipher:
                 else:
                     opened = memoryview(self._aead.decrypt(nonce, chunk, self._place))
                     target[position : position + wanted] = opened[skipped : skipped + wanted]
-            except InvalidTag:
+            except exceptions.InvalidTag:
                 raise BrokenSeal("a sealed range is damaged, or belongs elsewhere") from None
             position, at, number, skipped = position + wanted, at + len(chunk), number + 1, 0
 

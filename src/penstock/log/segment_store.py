@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict
 from penstock.log import aborted_store
 from penstock.log.model import AbortedTransaction

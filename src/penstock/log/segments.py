@@ -22,10 +22,10 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData
 from penstock.log import segment_store
 from penstock.log.model import NO_TIMESTAMP, Partition, Seal

@@ -11,10 +11,10 @@ reach the log through `topic_configs.resolve`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
 from penstock.log.config_values import ConfigKey, ConfigSource, ConfigValue
 from penstock.log.config_values import unknown as unknown_name

@@ -27,12 +27,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
+from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness

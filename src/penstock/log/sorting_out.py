@@ -11,10 +11,10 @@ fit them as well.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from struct import unpack_from
 from typing import NamedTuple
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.log.batches import ABORTABLE, IMPLICIT
 from penstock.log.commit_sql import Membership, Owner, ProducerKey, ProducerMove, is_member, producer_move
 from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch, Unappended, sequence_batch

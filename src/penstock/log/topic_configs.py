@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.log.config_values import LONG_MAX, ConfigKey, ConfigType, ConfigValue, table, unknown
 from penstock.log.model import TopicConfig

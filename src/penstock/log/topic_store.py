@@ -11,9 +11,9 @@ update first what commits update first, the shard's row, and so take their turn.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from penstock.base.dataclasses import dataclass
 from penstock.log.config_values import ConfigResource
 from penstock.metadata.names import long_name, name_key, name_of
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, OutcomeUnknown
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.base.undivided import Undivided

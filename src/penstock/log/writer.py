@@ -17,12 +17,12 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.keys.model import Lock
 from penstock.log.answers import CROWDED_OUT, USED_UP, Appended, Settles, refused, repeated

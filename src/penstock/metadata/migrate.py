@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, InvalidRequest
 from penstock.metadata.database import Database, Script
 

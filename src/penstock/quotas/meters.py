@@ -11,7 +11,8 @@ A meter that was not used for a whole stretch of windows is as good as a new one
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+
+from penstock.base.dataclasses import dataclass
 
 MAX_THROTTLE_MS = 15 * 60 * 1000
 """Nobody is made to wait for longer at once, however small a limit."""

@@ -14,9 +14,10 @@ client id one for all users under that id, and a limit of a pair is the pair's o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from penstock.base.dataclasses import dataclass
 
 USER, CLIENT_ID, IP = "user", "client-id", "ip"
 DEFAULT = None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from penstock.base.dataclasses import dataclass
 from penstock.log.settings import BrokerSettings
 from penstock.quotas.meters import Windows
 
@@ -12,9 +11,9 @@ from penstock.quotas.meters import Windows
 class QuotaSettings:
     """How long is remembered."""
 
-    windows: Windows = Windows()  # noqa: RUF009  # frozen
+    windows: Windows = Windows()
     """`quota.window.num`, `quota.window.size.seconds`"""
-    mutation_windows: Windows = Windows()  # noqa: RUF009  # frozen
+    mutation_windows: Windows = Windows()
     """`controller.quota.window.num`, `controller.quota.window.size.seconds`"""
 
     @classmethod

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.log.refusals import Refused
 from penstock.quotas.model import (
     ADDRESS_KEYS,

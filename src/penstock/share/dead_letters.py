@@ -20,12 +20,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, Fenced, InvalidRequest, PlatformError, Unavailable
 from penstock.coordination.model import Key
 from penstock.coordination.timers import Alarms, pause

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from penstock.authorization.authorizer import READ_TOPIC, Authorizer
 from penstock.base.context import RequestContext
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced, PlatformError
 from penstock.groups.share.service import ShareGroups
 from penstock.log.admin.failures import read_failure

@@ -12,9 +12,9 @@ is done on a worker thread.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import PlatformError
 from penstock.log.batches import MAX_RECORDS, Accepted, Rejected, inspect
 from penstock.log.model import Topic, TopicConfig

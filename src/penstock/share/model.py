@@ -13,10 +13,10 @@ restart finds its records available to everybody.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from penstock.base.dataclasses import dataclass
 from penstock.coordination import model as coordination
 from penstock.log.batches import Accepted
 from penstock.log.model import Partition

@@ -20,10 +20,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock, SteadyClock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Reply, Timer, Waiter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
+from penstock.base.dataclasses import dataclass
 from penstock.log.config_values import ConfigResource
 from penstock.log.settings import BrokerSettings
 from penstock.share.model import Limits
@@ -30,7 +30,7 @@ class GroupConfigs(Protocol):
 class ShareConfig:
     """The settings of one share group."""
 
-    limits: Limits = Limits()  # noqa: RUF009  # frozen
+    limits: Limits = Limits()
     read_committed: bool = False
     """`share.isolation.level`"""
     starts_earliest: bool = False

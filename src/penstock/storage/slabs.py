@@ -28,10 +28,10 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, Unavailable
 from penstock.storage.arena import ALIGNMENT, aligned
 from penstock.storage.descriptors import DescriptorTable

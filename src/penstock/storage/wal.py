@@ -10,10 +10,10 @@ Every implementation passes tests/contract/test_wal.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest, PlatformError
 
 Buffer = bytes | bytearray | memoryview

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from crc32c import crc32c
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import uuid_text
 from penstock.log.other_configs import CLIENT_METRICS_KEYS, client_matches
 from penstock.wire.error_codes import ErrorCode

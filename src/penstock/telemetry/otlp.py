@@ -8,9 +8,9 @@ twice is merged, and its attributes are a list.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from struct import Struct, error
 
+from penstock.base.dataclasses import dataclass
 from penstock.wire.primitives import Buffer, Malformed
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

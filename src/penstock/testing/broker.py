@@ -15,11 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
+from penstock.base.collector import without_collector
 from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
+
+if TYPE_CHECKING:
+    from penstock.agent.agent import Agent
 
 Setting = str | int | float | bool
 _HOST = "127.0.0.1"
@@ -217,12 +221,14 @@ class _Run:
 
     def _main(self) -> None:
         try:
-            import asyncio
+            with without_collector():  # Of the first start only: the others have nothing left to import.
+                import asyncio
 
-            from penstock.agent.turns import TurnLoop
+                from penstock.agent.agent import Agent
+                from penstock.agent.turns import TurnLoop
 
             with asyncio.Runner(loop_factory=TurnLoop) as runner:
-                runner.run(self._serve())
+                runner.run(self._serve(Agent(self._options)))
         except BaseException as problem:  # noqa: BLE001  # told to whoever waits for this thread
             if self.ready.done():
                 self.ended.set_exception(problem)
@@ -234,10 +240,8 @@ class _Run:
                 self.ready.set_exception(Unavailable("the broker was stopped while it started"))
             self.ended.set_result(None)
 
-    async def _serve(self) -> None:
+    async def _serve(self, agent: Agent) -> None:
         import asyncio
-
-        from penstock.agent.agent import Agent
 
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -245,7 +249,6 @@ class _Run:
             self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
             if self._stopped:
                 return
-        agent = Agent(self._options)
         await agent.start()
         try:
             for name, password in self._users.items():

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.log.model import Partition
 from penstock.transactions import transitions
 from penstock.transactions.model import NEVER_MS, Transaction, TransactionState

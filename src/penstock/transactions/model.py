@@ -7,9 +7,9 @@ A transaction is ongoing when the state says so, or when a partition has open ba
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.coordination.model import Key
 from penstock.wire.error_codes import ErrorCode
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, starmap
 from struct import Struct
 from struct import error as StructError
 from typing import Any, NamedTuple, TypeVar
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
 from penstock.coordination.model import Key
 from penstock.groups.model import Offset, OffsetsPending, TopicPartition

@@ -6,20 +6,20 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.gate import Gate
 from penstock.agent.listeners import Listener
 from penstock.agent.parts.stores import Stores
 from penstock.agent.tenancy import Tenancy
-from penstock.agent.web import Web
 from penstock.authorization.authorizer import Authorizer, is_super_user
 from penstock.authorization.service import AclService
 from penstock.authorization.settings import AuthorizationSettings
 from penstock.base.clock import Clock
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
+from penstock.base.dataclasses import dataclass
+from penstock.base.later import later
 from penstock.base.options import OAuthOptions
 from penstock.base.randomness import Randomness
 from penstock.clusters.service import Clusters
@@ -31,6 +31,11 @@ from penstock.identity.penalties import Penalties
 from penstock.identity.service import Identities
 from penstock.identity.tokens import TokenRules
 from penstock.log.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from penstock.agent import web
+else:
+    web = later("penstock.agent.web")
 
 T = TypeVar("T")
 
@@ -134,6 +139,6 @@ def _issuers(
         fetches = ThreadPoolExecutor(1, thread_name_prefix="token-issuer")
         closing.callback(fetches.shutdown)
         issuers[options] = Issuer(
-            options, fetch=Web(fetches, options.ca).get, clock=clock, cluster_named=clusters.id_of
+            options, fetch=web.Web(fetches, options.ca).get, clock=clock, cluster_named=clusters.id_of
         )
     return {listener.name: issuers[listener.oauth] for listener in listeners if listener.oauth is not None}

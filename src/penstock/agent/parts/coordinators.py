@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 from penstock.agent.parts.log import Log
 from penstock.agent.parts.stores import Stores
@@ -12,6 +11,7 @@ from penstock.agent.tuning import NODE_ID
 from penstock.authorization.authorizer import Authorizer
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
+from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import Randomness
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.service import Clusters

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import logging
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 from penstock.agent.metadata import commit_path_of
 from penstock.agent.parts.stores import Stores
 from penstock.agent.tuning import COLD_BYTES, NODE_ID, SHARD_ID, Tuning
 from penstock.agent.turns import at_turn_end
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness

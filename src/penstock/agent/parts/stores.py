@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.agent.metadata import Metadata, kind_of, open_metadata
 from penstock.agent.tuning import COLD_THREADS, MEMORY_WAL_MAX_BYTES, SHARD_ID, Tuning
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.storage.directory import DataDirectory

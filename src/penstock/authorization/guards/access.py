@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from penstock.authorization.authorizer import Action, Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
+from penstock.base.dataclasses import dataclass
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")

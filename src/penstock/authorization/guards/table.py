@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +22,7 @@ from penstock.authorization.guards import (
 )
 from penstock.authorization.guards.access import Access, Ask, Guard, Settings, Topics
 from penstock.base.context import RequestContext
+from penstock.base.dataclasses import dataclass
 from penstock.wire.api_keys import ApiKey
 
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]

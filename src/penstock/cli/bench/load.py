@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import Randomness
 from penstock.cli.bench.plan import Plan, Throughput
 from penstock.cli.kafka.client import Client, TopicPartition

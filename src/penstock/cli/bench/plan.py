@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from penstock.base.dataclasses import dataclass
 from penstock.cli.output import Json
 from penstock.cli.texts.quantities import percentile
 from penstock.wire.compression import Compression

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
+from penstock.base.dataclasses import dataclass
 from penstock.cli.texts.quantities import milliseconds_text, percentile, size_text
 
 MIB, GIB = 1024**2, 1024**3

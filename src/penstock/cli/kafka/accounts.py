@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.cli.kafka.client import Client
 from penstock.cli.kafka.failures import check
 from penstock.wire.api_keys import ApiKey as Api

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Self, TypeVar
 
 from penstock.base.clock import Clock, SystemClock
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.randomness import uuid_text
 from penstock.cli.kafka.connection import Answer, Connection
 from penstock.cli.kafka.failures import BrokerError, ConnectionLost, Unreachable, check

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
+from penstock.base.dataclasses import dataclass
 from penstock.cli.kafka import share_groups, streams_groups
 from penstock.cli.kafka.client import Client, TopicPartition
 from penstock.cli.kafka.connection import Connection

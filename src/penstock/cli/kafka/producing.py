@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import Randomness
 from penstock.cli.kafka.client import Client, Topic, TopicPartition

@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")

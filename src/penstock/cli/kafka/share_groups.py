@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from penstock.base.dataclasses import dataclass
 from penstock.cli.kafka.client import TopicPartition
 from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.failures import check

@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
 from penstock.cli.texts.records import Field, Literal, parse_template
 from penstock.cli.texts.times import parse_time_ms

@@ -21,10 +21,10 @@ Paths are relative to the file. A listener may have a `tls` and an `oauth` of it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions
 from penstock.cli.texts.addresses import parse_address

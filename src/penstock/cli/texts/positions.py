@@ -9,8 +9,8 @@ start | end        the first offset kept | the offset the next record will get
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.cli.texts.times import parse_time_ms
 

@@ -14,8 +14,8 @@ import json
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.cli.texts.times import iso
 

@@ -12,9 +12,9 @@ version of the topics has been looked at, when the group last changed, which cla
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import ClassVar
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.groups.model import CONSUMER
 from penstock.groups.partitions import Assigned, Owners, Partitions
 from penstock.groups.reconcile import Holdings, Reconciliation

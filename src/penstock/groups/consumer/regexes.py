@@ -7,11 +7,17 @@ take for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import TYPE_CHECKING
 
-import re2  # type: ignore[import-untyped]
-
+from penstock.base.later import later
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    import re2  # type: ignore[import-untyped]
+else:
+    re2 = later("re2")
 
 MAX_LENGTH = 4096
 """Characters of a pattern."""
@@ -19,14 +25,12 @@ MAX_LENGTH = 4096
 _MAX_MEMORY_BYTES = 1 << 20
 
 
+@cache
 def _options() -> re2.Options:
     options = re2.Options()
     options.max_mem = _MAX_MEMORY_BYTES
     options.log_errors = False
     return options
-
-
-_OPTIONS = _options()
 
 
 def check(pattern: str) -> None:
@@ -39,7 +43,7 @@ def compiled(pattern: str) -> re2._Regexp:
     if len(pattern) > MAX_LENGTH:
         raise _invalid(f"it is longer than {MAX_LENGTH} characters")
     try:
-        return re2.compile(pattern, _OPTIONS)
+        return re2.compile(pattern, _options())
     except re2.error as error:
         reason = error.args[0] if error.args else ""
         raise _invalid(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from error

@@ -7,8 +7,8 @@ changed. It lives inside one call of one rule.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.coordination.model import Reply, Timer, Waiter
 from penstock.groups.assignors import ASSIGNORS, Subscriber
 from penstock.groups.consumer import membership

@@ -6,9 +6,9 @@ Pure. The bytes are those that Kafka's consumers exchange among themselves (`pen
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from struct import Struct
 
+from penstock.base.dataclasses import dataclass
 from penstock.groups.consumer.model import ClassicSide
 from penstock.groups.partitions import Partitions
 from penstock.groups.terms import Topics

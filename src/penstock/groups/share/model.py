@@ -11,9 +11,9 @@ nobody is left, because it says which partitions the group knows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import ClassVar, NamedTuple
 
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
 from penstock.log.settings import BrokerSettings
 from penstock.wire.error_codes import ErrorCode

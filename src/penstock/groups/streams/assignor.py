@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.groups.streams.tasks import Task, Tasks
 
 

@@ -12,10 +12,10 @@ on the topics there are; who asked for the application to be shut down; endpoint
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import ClassVar, NamedTuple
 
+from penstock.base.dataclasses import dataclass, field, replace
 from penstock.groups.reconcile import Reconciliation
 from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, HeldTasks, Task, Tasks
 from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of

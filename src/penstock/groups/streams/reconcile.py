@@ -9,8 +9,8 @@ because the state stays where it is.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 
+from penstock.base.dataclasses import dataclass, replace
 from penstock.groups.reconcile import Reconciliation
 from penstock.groups.streams.model import StreamsMember
 from penstock.groups.streams.tasks import NONE_HELD, HeldTasks, Task, Tasks

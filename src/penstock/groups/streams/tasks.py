@@ -8,8 +8,9 @@ members of one process never have the same task twice, in whatever role.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from penstock.base.dataclasses import dataclass, field
 
 
 class Task(NamedTuple):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.log import other_configs, topic_configs
 from penstock.log.config_values import ConfigKey, ConfigResource, ConfigType

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
+from penstock.base.dataclasses import dataclass, replace
 from penstock.log import topic_configs
 from penstock.log.brokers import Broker
 from penstock.log.config_values import ConfigKey, ConfigSource, ConfigType

@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, runtime_checkable
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import PlatformError
 from penstock.base.randomness import Randomness
 

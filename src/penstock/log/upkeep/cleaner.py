@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
+from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError
 from penstock.log import aborted_store, segment_store
 from penstock.log.aborted import StoredAborted, aborted_between

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from operator import attrgetter
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.log.model import AbortedTransaction, TopicConfig
 from penstock.log.segments import Stretch
 from penstock.storage.wal import Buffer

@@ -21,10 +21,10 @@ Where many partitions have sparse traffic, what is merged of them at one time li
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import NamedTuple
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.model import Partition, TopicConfig

@@ -15,9 +15,9 @@ What is not stable stays, however old: readers of committed data could not have 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.log import segment_store
 from penstock.log.model import Partition, Span, TopicConfig
 from penstock.log.registry import Registry

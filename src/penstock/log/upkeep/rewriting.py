@@ -19,11 +19,11 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from struct import Struct
 from typing import TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError, Unavailable
 from penstock.log import segment_store
 from penstock.log.aborted import forget_aborted

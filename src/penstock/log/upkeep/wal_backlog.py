@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from penstock.base.clock import Clock
+from penstock.base.dataclasses import dataclass
 from penstock.log.commits import Commit
 from penstock.log.upkeep.wal_store import Waiting
 from penstock.storage.wal import PAGE_BYTES

@@ -16,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData, OutcomeUnknown, PlatformError
 from penstock.log.aborted import forget_aborted
 from penstock.log.recovery import commits_after, read_commit

@@ -14,9 +14,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from operator import attrgetter
 
+from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
 from penstock.log.commits import CONTROL, Commit, CommitEntry, ProducerBatch, follow_all, sequence_batch
 from penstock.log.model import KEPT_BATCHES, AbortedTransaction, OpenTransaction, Partition, Span

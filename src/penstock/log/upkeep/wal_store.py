@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict
 from penstock.log import segment_store
 from penstock.log.segment_store import Fold, NewObject
