@@ -110,6 +110,7 @@ cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
     cdef Py_ssize_t position = 10, length, topics, count, end, first
     cdef int version
     cdef int16_t acks
+    cdef int32_t timeout_ms
     cdef object client_id = None, transactional_id = None, name, topic_id, made, index
     cdef list shares
     cdef set topics_named = None, indexes
@@ -138,6 +139,7 @@ cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
     acks = <int16_t>load(data + position, 2)
     if acks != 1 and acks != -1:
         return None
+    timeout_ms = <int32_t>load(data + position + 2, 4)
     position += 6
     topics = uvarint(data, size, &position)
     shares = []
@@ -187,12 +189,13 @@ cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
         position += 1
     if not shares or position + 1 != size or data[position]:
         return None
-    made = PyType_GenericAlloc(PlainProduce, 5)
+    made = PyType_GenericAlloc(PlainProduce, 6)
     put(made, 0, version)
     put(made, 1, <int32_t>load(data + 4, 4))
     put(made, 2, client_id)
     put(made, 3, shares)
     put(made, 4, transactional_id)
+    put(made, 5, timeout_ms)
     return made
 
 

@@ -150,9 +150,9 @@ class Admin(Client):
 class Producer(Client):
     """Produces one batch at a time and never again: what it does not know, it does not know."""
 
-    def __init__(self, world: World, name: str, topic: str) -> None:
+    def __init__(self, world: World, name: str, topic: str, *, timeout_ms: int = 20_000) -> None:
         super().__init__(world, name)
-        self.topic = topic
+        self.topic, self.timeout_ms = topic, timeout_ms
         self._number = 0
 
     def batch(
@@ -182,7 +182,7 @@ class Producer(Client):
         """The request for a batch."""
         data = produce.PartitionProduceData(index=append.partition.index, records=append.data)
         return produce.ProduceRequest(
-            transactional_id=None, acks=-1, timeout_ms=20_000,
+            transactional_id=None, acks=-1, timeout_ms=self.timeout_ms,
             topic_data=[produce.TopicProduceData(name=self.topic, partition_data=[data])],
         )  # fmt: skip
 
@@ -202,7 +202,9 @@ class Producer(Client):
             append.outcome, append.answered_at, append.base_offset = (
                 Outcome.ACKNOWLEDGED, self.now(), result.base_offset,
             )  # fmt: skip
-        elif append.producer_id < 0 and error is not ErrorCode.REQUEST_TIMED_OUT:
+        elif error is ErrorCode.REQUEST_TIMED_OUT:
+            self.world.marks.reach("told before it was known")
+        elif append.producer_id < 0:
             append.outcome, append.answered_at = Outcome.REFUSED, self.now()
         return error
 
@@ -214,9 +216,9 @@ class IdempotentProducer(Producer):
 
     def __init__(
         self, world: World, name: str, topic: str, partition: PartitionKey, *, keys: Sequence[bytes] | None = None,
-        tombstones: float = 0.0,
+        tombstones: float = 0.0, timeout_ms: int = 20_000,
     ) -> None:  # fmt: skip
-        super().__init__(world, name, topic)
+        super().__init__(world, name, topic, timeout_ms=timeout_ms)
         self.partition = partition
         self.producer_id = -1
         self._keys, self._tombstones = keys, tombstones

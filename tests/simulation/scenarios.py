@@ -34,10 +34,11 @@ EAGER = UpkeepPlan(
 
 
 async def produce_plainly(
-    world: World, topic: str, partition: PartitionKey, name: str, batches: int, *, pause_s: float = 0.02, **keyed: Any
-) -> None:
+    world: World, topic: str, partition: PartitionKey, name: str, batches: int, *, pause_s: float = 0.02,
+    timeout_ms: int = 20_000, **keyed: Any,
+) -> None:  # fmt: skip
     """A producer without idempotence."""
-    producer = Producer(world, name, topic)
+    producer = Producer(world, name, topic, timeout_ms=timeout_ms)
     for _ in range(batches):
         count, size = world.workload.randint(1, 3), world.workload.choice((20, 20, 300, 3000))
         await producer.append(producer.batch(partition, records=count, size=size, **keyed))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from simulation.clients import Admin
-from simulation.faults import SOME
+from simulation.faults import SOME, Faults
 from simulation.history import PartitionKey
 from simulation.scenarios import (
     check_log,
@@ -19,12 +20,12 @@ from simulation.seeds import simulate
 from simulation.world import World
 
 
-async def produce_under_faults(world: World) -> None:
+async def produce_under_faults(world: World, faults: Faults = SOME, *, timeout_ms: int = 20_000) -> None:
     """Producers and consumers of two partitions, while everything fails and the agent dies again and again."""
     await world.open()
     topic_id = await Admin(world, "admin").create_topic("orders", partitions=2)
     partitions = [PartitionKey(topic_id, 0), PartitionKey(topic_id, 1)]
-    world.faults = SOME
+    world.faults = faults
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as readers:
         readers.create_task(kill_now_and_then(world, stop, every_s=0.3))
@@ -33,9 +34,10 @@ async def produce_under_faults(world: World) -> None:
         async with asyncio.TaskGroup() as writers:
             for number in range(2):
                 partition = partitions[number]
-                writers.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 12))
-                writers.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 18))
-            writers.create_task(produce_idempotently(world, "orders", partitions[0], "idem-2", 18))
+                told = {"timeout_ms": timeout_ms}
+                writers.create_task(produce_plainly(world, "orders", partition, f"plain-{number}", 12, **told))
+                writers.create_task(produce_idempotently(world, "orders", partition, f"idem-{number}", 18, **told))
+            writers.create_task(produce_idempotently(world, "orders", partitions[0], "idem-2", 18, **told))
         stop.set()
     await world.heal()
     check_log(world, await read_logs(world, "orders", partitions))
@@ -56,3 +58,9 @@ async def test_acknowledged_records_survive(world: World) -> None:
 async def test_acknowledged_records_survive_inline_commits(world: World) -> None:
     world.inline = True
     await produce_under_faults(world)
+
+
+@simulate(seeds=60, reach=("killed", "stall", "told before it was known", "batches behind a failed one refused"))
+async def test_producers_that_wait_no_longer_lose_and_double_nothing(world: World) -> None:
+    """Told that time is up while a disk is stuck, they send it again, and it is decided after what is under way."""
+    await produce_under_faults(world, replace(SOME, stall=0.05), timeout_ms=200)

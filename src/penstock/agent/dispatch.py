@@ -22,7 +22,7 @@ from penstock.authorization.authorizer import Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.log.answers import Appended
+from penstock.log.answers import TIMED_OUT, Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
 from penstock.quotas.throttles import Client, Throttles
@@ -65,12 +65,24 @@ class AgainTicket:
     __slots__ = ("_connection", "_shape", "_slot", "_taken")
 
     def __init__(self, connection: Connection, slot: Slot, shape: ProduceShape, taken: TakenProduce) -> None:
-        self._connection, self._slot, self._shape, self._taken = connection, slot, shape, taken
+        self._connection, self._shape, self._taken = connection, shape, taken
+        self._slot: Slot | None = slot
+        """Where its answer goes; None once it has timed out."""
+
+    @property
+    def timeout_ms(self) -> int | None:
+        """How long is waited for the answer."""
+        return None if self._slot is None else self._shape.timeout_ms
+
+    def time_out(self) -> None:
+        """Answer now."""
+        self.settle(0, TIMED_OUT)
+        self._slot = None
 
     def settle(self, position: int, result: Appended) -> None:
         """Answer it."""
-        connection, shape, taken = self._connection, self._shape, self._taken
-        if connection.closed:
+        connection, slot, shape, taken = self._connection, self._slot, self._shape, self._taken
+        if connection.closed or slot is None:
             return
         error, base_offset, append_time_ms, log_start, _, _ = result
         throttle_ms = connection.throttle_ms
@@ -80,10 +92,10 @@ class AgainTicket:
             key, version = ApiKey.PRODUCE, shape.version
             response = refusal_of(shape.topic_name, shape.topic_id, taken.partition_index, result)
             response.throttle_time_ms = throttle_ms
-            connection.fill(self._slot, codec.encode_response(key, version, taken.correlation_id, response))
+            connection.fill(slot, codec.encode_response(key, version, taken.correlation_id, response))
             return
         connection.fill(
-            self._slot,
+            slot,
             [
                 answer(
                     shape, taken.correlation_id, taken.partition_index, base_offset, append_time_ms, log_start,

@@ -40,6 +40,11 @@ class _AgentCollector:
         for name, text, value in (
             ("penstock_commits", "Flushes made durable.", writer.commits),
             ("penstock_commit_failures", "Flushes that failed.", writer.failures),
+            (
+                "penstock_produce_timeouts",
+                "Produce requests whose time-out had passed before it was known what becomes of them.",
+                agent.log.writer.overdue.count,
+            ),
             ("penstock_batches", "Record batches appended.", writer.batches),
             ("penstock_appended_bytes", "Bytes of record batches appended.", writer.bytes),
             ("penstock_cold_reads", "Reads that memory could not serve.", reader.cold_reads),

@@ -68,7 +68,12 @@ class TopicAppender:
 
 
 class _Ticket:
-    """Waits for the writer."""
+    """Waits for the writer, as long as it takes."""
+
+    timeout_ms = None
+
+    def time_out(self) -> None:
+        """It never is."""
 
     def __init__(self) -> None:
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -29,22 +29,36 @@ class Appended(NamedTuple):
     record_errors: tuple[tuple[int, str], ...] = ()
 
 
+TIMED_OUT = Appended(ErrorCode.REQUEST_TIMED_OUT)
+"""The answer while nothing is known: the batch may be appended yet."""
+
+
 class Settles(Protocol):
     """Someone who waits for the answers of one request's partitions."""
 
+    @property
+    def timeout_ms(self) -> int | None:
+        """How long is waited for them; None for as long as it takes."""
+
     def settle(self, position: int, result: Appended) -> None:
         """The answer for the partition that was submitted under this position."""
+
+    def time_out(self) -> None:
+        """Time is up: answer `TIMED_OUT` where there is no answer, and tell nobody what comes later."""
 
 
 class Ticket:
     """A produce request on its way: the answers that are there, and what to do when all are."""
 
-    __slots__ = ("finish", "remaining", "results")
+    __slots__ = ("finish", "remaining", "results", "timeout_ms")
 
-    def __init__(self, results: list[Appended | None], finish: Callable[[list[Appended]], None]) -> None:
+    def __init__(
+        self, results: list[Appended | None], finish: Callable[[list[Appended]], None], timeout_ms: int | None = None
+    ) -> None:
         self.results = results
         self.remaining = sum(result is None for result in results)
         self.finish = finish
+        self.timeout_ms = timeout_ms
 
     def settle(self, position: int, result: Appended) -> None:
         """Note the answer for one partition; the last one finishes the request."""
@@ -52,6 +66,11 @@ class Ticket:
         self.remaining -= 1
         if not self.remaining:
             self.finish(self.results)  # type: ignore[arg-type]  # None is left nowhere
+
+    def time_out(self) -> None:
+        """Answer now. What is settled from here on never makes the count come to nothing."""
+        self.timeout_ms, self.remaining = None, -1
+        self.finish([TIMED_OUT if result is None else result for result in self.results])
 
 
 CROWDED_OUT = Appended(

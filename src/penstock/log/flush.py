@@ -172,6 +172,11 @@ class Brought:
     Most want to know nothing: they hear of the whole flush.
     """
 
+    timeout_ms = None
+
+    def time_out(self) -> None:
+        """It never is."""
+
     def settle(self, position: int, result: Appended) -> None:
         """Nobody waits."""
 

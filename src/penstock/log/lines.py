@@ -13,7 +13,8 @@ for it with a few more flushes, and no more of them are sent than before.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import inf
 from typing import NamedTuple
 
@@ -68,6 +69,10 @@ class Lines:
     def clear(self) -> None:
         """Nobody waits any more."""
         self._lines.clear()
+
+    def partitions(self) -> Iterator[Partition]:
+        """Everybody who waits."""
+        return chain.from_iterable(self._lines.values())
 
     def in_turn(self) -> Sequence[tuple[int, deque[Partition]]]:
         """The clusters that wait, with their lines. Tell `served` of each that something is taken from."""

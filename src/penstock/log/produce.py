@@ -61,8 +61,9 @@ class ProduceHandler:
     def handle(self, context: RequestContext, request: ProduceRequest, done: Done) -> None:
         """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
 
-        `done` gets one result per partition, in the request's order, when all are durable or refused; it may be
-        called before this returns. Every acknowledgement is one of durable records: `acks` 1 and all are the same.
+        `done` gets one result per partition, in the request's order, when all are durable or refused, or when the
+        request's time-out has passed; it may be called before this returns. Every acknowledgement is one of durable
+        records: `acks` 1 and all are the same, and both wait. Who wants none is not told that it takes long.
         """
         _count_repeats_once(request)
         brought = [share.records for topic in request.topic_data for share in topic.partition_data]
@@ -79,10 +80,10 @@ class ProduceHandler:
                 else:
                     accepted.append((len(results), *outcome))
                     results.append(None)
-        ticket = Ticket(results, done)
         if not accepted:
             done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
             return
+        ticket = Ticket(results, done, request.timeout_ms if request.acks else None)
         for position, partition, batch in accepted:
             self._writer.submit(partition, batch, ticket, position)
 
@@ -133,7 +134,7 @@ class ProduceHandler:
         if not accepted:
             done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
             return
-        ticket = Ticket(results, done)
+        ticket = Ticket(results, done, request.timeout_ms)
         for partition, batch, position in accepted:
             self._writer.submit(partition, batch, ticket, position)
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, islice
 from typing import Protocol
 
 from penstock.base.clock import Clock
@@ -48,6 +48,7 @@ from penstock.log.flush import (
 from penstock.log.layout import answers_in_part, entries_of, index_of, lay_out, write_moved_offsets
 from penstock.log.lines import Lines, Portion
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
+from penstock.log.overdue import Overdue
 from penstock.log.producers import Refusal, awaited, judge, remember
 from penstock.log.sealing import Sealing, locked_out
 from penstock.log.segments import LONG_BYTES
@@ -128,6 +129,9 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._written: asyncio.Future[None] | None = None
         """Done when the flush that is being written has an outcome."""
+        self._under_way: Flush | None = None
+        """That flush."""
+        self.overdue = Overdue(clock, self._unanswered)
         self._scheduled = False
         self._write_s = 0.0
         """How long it takes to write a flush and to commit it, about."""
@@ -229,6 +233,7 @@ class Writer:
         self._lines.clear()
         self._in_line.clear()
         self._passengers.clear()
+        self.overdue.stop()
         if self._task is not None:
             self._task.cancel()
 
@@ -308,9 +313,11 @@ class Writer:
         await self._room.wait()
 
     def _begin(self, flush: Flush) -> None:
-        self._written = asyncio.get_running_loop().create_future()
-        self._task = asyncio.get_running_loop().create_task(self._run(flush))
+        loop = asyncio.get_running_loop()
+        self._written, self._under_way = loop.create_future(), flush
+        self._task = loop.create_task(self._run(flush))
         self._task.add_done_callback(self._ended)
+        self.overdue.watch()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
@@ -343,12 +350,22 @@ class Writer:
             if self._has_no_room():
                 await self._wait_for_room()
             self._written = asyncio.get_running_loop().create_future()
-            flush = self._stage()
+            flush = self._under_way = self._stage()
 
     def _pass(self) -> None:
-        written, self._written = self._written, None
+        written, self._written, self._under_way = self._written, None, None
         if written is not None and not written.done():
             written.set_result(None)
+
+    def _unanswered(self) -> Iterator[Settles] | None:
+        """Whoever waits for the flush that is being written, and for those after it."""
+        if self.has_stopped or not (self._task is not None or self._scheduled or self._lines):
+            return None
+        shares = () if self._under_way is None else self._under_way.shares
+        return chain(
+            (row[1] for share in shares for row in chain(share.appended, share.repeated)),
+            (row[1] for partition in self._lines.partitions() for row in partition.pending),
+        )
 
     async def _flush(self, flush: Flush) -> None:
         change = flush.change

@@ -59,6 +59,7 @@ class PlainProduce(NamedTuple):
     client_id: str | None
     shares: list[ProduceShare]
     transactional_id: str | None
+    timeout_ms: int
 
 
 class ProduceShape(NamedTuple):
@@ -73,6 +74,7 @@ class ProduceShape(NamedTuple):
     version: int
     client_id: str | None
     acks: int
+    timeout_ms: int
     topic_name: str
     topic_id: bytes
     answer_front: bytes
@@ -109,7 +111,7 @@ def _learn(frame: bytes) -> ProduceShape | None:
         client_id = str(frame[position : position + length], "utf-8")
         position += length
     tags, transactional = frame[position], frame[position + 1]
-    acks, _ = _SETTINGS.unpack_from(frame, position + 2)
+    acks, timeout_ms = _SETTINGS.unpack_from(frame, position + 2)
     position += 2 + _SETTINGS.size
     # An acknowledgement that nobody wants, or that is not one, has an answer of another kind.
     if tags or transactional or acks not in (1, -1) or frame[position] != _ONE:
@@ -132,7 +134,7 @@ def _learn(frame: bytes) -> ProduceShape | None:
     position += 1
     answer_front = b"".join((b"\0", bytes((_ONE,)), named, bytes((_ONE,))))
     return ProduceShape(
-        frame[:4], frame[8:position], position, version, client_id, acks, name, topic_id, answer_front,
+        frame[:4], frame[8:position], position, version, client_id, acks, timeout_ms, name, topic_id, answer_front,
         _ID.size + len(answer_front) + _RESULT.size + len(_AFTER_RESULT),
     )  # fmt: skip
 
@@ -207,7 +209,7 @@ def _read_produce(frame: Buffer) -> PlainProduce | None:
         end = position + size - 1
         transactional_id = str(frame[position:end], "utf-8")
         position = end
-    acks, _, topics = _PREAMBLE.unpack_from(frame, position)
+    acks, timeout_ms, topics = _PREAMBLE.unpack_from(frame, position)
     if tags or acks not in (1, -1):
         return None
     position += _PREAMBLE.size
@@ -255,7 +257,7 @@ def _read_produce(frame: Buffer) -> PlainProduce | None:
         position += 1
     if not shares or frame[position] or position + 1 != len(frame) or len(shares_named) != len(shares):
         return None
-    return PlainProduce(version, correlation_id, client_id, shares, transactional_id)
+    return PlainProduce(version, correlation_id, client_id, shares, transactional_id, timeout_ms)
 
 
 def _long_uvarint(frame: Buffer, position: int) -> tuple[int, int]:
@@ -277,7 +279,7 @@ def answer_produce(request: PlainProduce, results: Sequence[Any], throttle_ms: i
 
     A result is a tuple that begins with its error, base offset, append time and log start.
     """
-    version, correlation_id, _, shares, _ = request
+    version, correlation_id, _, shares = request[:4]
     parts: list[bytes] = []
     by_id = version >= TOPIC_IDS_SINCE
     topics = first = 0

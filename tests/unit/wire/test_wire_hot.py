@@ -91,13 +91,14 @@ def meaning(frame: bytes) -> tuple[Any, ...]:
         for topic in request.topic_data
         for share in topic.partition_data
     ]
-    head = (header.api_version, header.correlation_id, header.client_id, request.transactional_id)
+    head = (header.api_version, header.correlation_id, header.client_id, request.transactional_id, request.timeout_ms)
     return request, (*head, shares)
 
 
 def said(found: hot.PlainProduce, frame: bytes) -> tuple[Any, ...]:
     shares = [(name, topic_id, index, frame[start:end]) for name, topic_id, index, start, end in found.shares]
-    return found.version, found.correlation_id, found.client_id, found.transactional_id, shares
+    head = (found.version, found.correlation_id, found.client_id, found.transactional_id, found.timeout_ms)
+    return (*head, shares)
 
 
 @WAYS

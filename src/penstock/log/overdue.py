@@ -1,0 +1,83 @@
+"""Produce requests that have waited as long as their producers were ready to: they are answered before it is known what
+becomes of their records, which may be appended yet.
+
+Nothing is noted when a request comes. Only one that is found waiting when somebody looks gets a deadline, so the many
+that are answered in time cost nothing; the few that are not are answered up to a second late, and never early.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from math import inf
+
+from penstock.base.clock import Clock
+from penstock.base.complaints import Seldom
+from penstock.log.answers import Settles
+
+LOOK_EVERY_S = 1.0
+"""How late a request may be found."""
+SOONEST_S = 0.05
+COMPLAIN_EVERY_S = 10.0
+_log = logging.getLogger(__name__)
+
+
+class Overdue:
+    """Who was found waiting, and until when they wait. Looks while anybody may be, and not otherwise."""
+
+    def __init__(self, clock: Clock, waiting: Callable[[], Iterable[Settles] | None]) -> None:
+        self._clock, self._waiting = clock, waiting
+        """`waiting` says who waits, some of them several times; None where nobody does and nobody will."""
+        self._deadlines: dict[Settles, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
+        self.count = 0
+        """Requests whose time-out has passed, since the process started."""
+
+    def watch(self) -> None:
+        """Somebody has to wait."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._deadlines.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        waiting, self._timer = self._waiting(), None
+        if waiting is None:
+            self._deadlines.clear()
+            return
+        before = self.count
+        pause_s = self.answer(waiting)
+        if self.count > before and self._complaints.is_due():
+            _log.warning(
+                "%d produce requests have waited longer than their time-outs: the disk or the database takes long, and"
+                " what they carry may be appended yet", self.count - before,
+            )  # fmt: skip
+        self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
+
+    def answer(self, waiting: Iterable[Settles]) -> float:
+        """Answer those whose time is up; in how many seconds to look again."""
+        now_s = self._clock.monotonic()
+        known, deadlines = self._deadlines, dict[Settles, float]()
+        soonest = inf
+        for ticket in list(waiting):
+            timeout_ms = ticket.timeout_ms
+            if timeout_ms is None or ticket in deadlines:
+                continue
+            deadline = known.get(ticket)
+            if deadline is None:
+                deadline = now_s + timeout_ms / 1000
+            deadlines[ticket] = deadline
+            if deadline <= now_s:
+                self.count += 1
+                ticket.time_out()
+            elif deadline < soonest:
+                soonest = deadline
+        self._deadlines = deadlines
+        return max(SOONEST_S, min(soonest - now_s, LOOK_EVERY_S))
