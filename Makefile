@@ -10,7 +10,7 @@ help:
 	@echo "make up       set everything up and run a broker on 127.0.0.1:9092"
 	@echo "make test     set everything up and run every test this machine can run"
 	@echo "make quick    the tests of the inner loop, under a minute"
-	@echo "make check    linters, types, import contract, generated files"
+	@echo "make check    linters, types, import contract, sizes, generated files"
 	@echo "make bench    figures beside Apache Kafka"
 	@echo "make install  only set up (.venv)"
 
@@ -44,6 +44,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/tidy.py
 	$(BIN)/python tools/generate_messages.py --check
 	$(BIN)/python tools/generate_cli_reference.py --check
 	$(BIN)/python tools/generate_reference.py --check
