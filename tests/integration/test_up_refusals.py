@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -84,6 +84,26 @@ def test_an_address_that_others_can_reach(data: Path) -> None:
             assert f"{address.rpartition(':')[0].strip('[]')} can be reached from other machines" in line
             assert option == "http" or f"--listener SASL_SSL://{address} " in line
     assert not data.exists()
+
+
+def test_an_address_that_others_can_reach_before_anybody_has_credentials(data: Path) -> None:
+    """The cure that it names is one: it is typed here. The address is nobody's, so nothing is opened in earnest."""
+    words = ("--listener", "SASL_PLAINTEXT://192.0.2.1:9092")
+    command = [sys.executable, "-m", "penstock", "up", "--data-dir", str(data), "--http", "127.0.0.1:0", *words]
+
+    def penstock(command: Sequence[str], code: int, typed: str = "") -> str:
+        done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stderr
+
+    (line,) = penstock(command, 1).splitlines()
+    assert line.startswith(
+        "error: listener SASL_PLAINTEXT at 192.0.2.1 can be reached from other machines, and there is"
+    )
+    cure = line.rpartition(": penstock ")[2].split()
+    assert cure == ["user", "create", "NAME", "--data-dir", str(data)]
+    penstock([sys.executable, "-m", "penstock", *cure], 0, typed="a password\n")
+    assert penstock(command, 1).startswith("error: cannot listen on 192.0.2.1:9092")
 
 
 @pytest.mark.parametrize(

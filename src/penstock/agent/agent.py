@@ -18,7 +18,7 @@ from penstock.agent.checks import checked_settings, token_rules
 from penstock.agent.client_metrics import open_sink, open_telemetry
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.following import FOLLOW_S, Following
-from penstock.agent.listeners import listeners_of
+from penstock.agent.listeners import listeners_of, needing_users
 from penstock.agent.metadata import bring_in_commits
 from penstock.agent.parts.access import open_access, open_gate
 from penstock.agent.parts.coordinators import open_groups, transactions_of
@@ -38,6 +38,7 @@ from penstock.audit.topic import TopicAppender
 from penstock.authorization.guards.table import Guards
 from penstock.base.clock import Clock, SystemClock
 from penstock.base.context import PLATFORM_CLUSTER_ID
+from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
 from penstock.clusters.limits import LimitKey
@@ -131,6 +132,7 @@ class Agent:
         self._open_background(live)
         self.access = await open_access(stores, settings, self.listeners, clock=clock, randomness=randomness)
         closing.push_async_callback(self.access.acls.close)
+        await self._check_somebody_gets_in()
         self.coordinators = await open_groups(
             stores, self.log, self.topics, self.clusters, self.transactions, settings=settings, clock=clock,
             randomness=randomness, closing=closing,
@@ -148,6 +150,19 @@ class Agent:
         closing.callback(self.transactions.close)
         self._listen()
         self.ready = True
+
+    async def _check_somebody_gets_in(self) -> None:
+        """Refuse to start where credentials are asked for from everywhere and there are none. Those of an agent in
+        memory can only come while it runs."""
+        listener, data_dir = needing_users(self.listeners), self.options.data_dir
+        if listener is None or data_dir is None or await self.access.identities.anybody():
+            return
+        also = "" if self.options.metadata_url is None else ", with the same PENSTOCK_METADATA"
+        raise InvalidRequest(
+            f"listener {listener.name} at {listener.host} can be reached from other machines, and there is no user yet"
+            f" who could prove to be one. Make the first, then start: penstock user create NAME --data-dir {data_dir}"
+            f"{also}"
+        )
 
     async def _open_clusters(self) -> None:
         clusters = self.clusters = Clusters(

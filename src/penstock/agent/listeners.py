@@ -1,7 +1,8 @@
 """Where Kafka clients connect, under which name, and what is asked of them there.
 
 Nothing that can be reached from another machine is served without credentials, and no password crosses a network in
-clear text: a process that was told to do either does not start.
+clear text: a process that was told to do either does not start. Nor does one that others reach before anybody could
+have credentials.
 """
 
 from __future__ import annotations
@@ -204,6 +205,18 @@ def _refuse_open_door(listener: Listener) -> None:
             f"{reached} without TLS, where {' and '.join(sent)} would show the secret to everybody on the way. Use"
             " SASL_SSL, or offer SCRAM-SHA-512 only"
         )
+
+
+def needing_users(listeners: Sequence[Listener]) -> Listener | None:
+    """One that other machines reach, where nobody gets in but by a password or a key that is kept here."""
+    return next(
+        (
+            listener
+            for listener in listeners
+            if listener.uses_sasl and "OAUTHBEARER" not in listener.mechanisms and not is_loopback(listener.host)
+        ),
+        None,
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.agent.listeners import Listener, listeners_of
+from penstock.agent.listeners import Listener, listeners_of, needing_users
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import OAuthOptions, UpOptions
 from penstock.cli.texts.listeners import read_security
@@ -107,3 +107,14 @@ def test_rules_of_certificates(tmp_path: Path) -> None:
     ):  # fmt: skip
         with pytest.raises(InvalidRequest, match=sentence):
             listener(tmp_path, *lines)
+
+
+def test_who_needs_users_before_it_is_opened() -> None:
+    def opened(protocol: str, host: str, *mechanisms: str) -> Listener:
+        return Listener(protocol=protocol, host=host, mechanisms=mechanisms)
+
+    near = opened("SASL_PLAINTEXT", "127.0.0.1", "PLAIN")
+    by_certificate, by_token = opened("SSL", "0.0.0.0"), opened("SASL_SSL", "0.0.0.0", "PLAIN", "OAUTHBEARER")
+    by_password = opened("SASL_SSL", "::", "SCRAM-SHA-512")
+    assert needing_users((near, by_certificate, by_token)) is None
+    assert needing_users((near, by_certificate, by_password)) is by_password
