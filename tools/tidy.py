@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE_LINES, FUNCTION_LINES = 500, 60
+A_LITTLE_LINES = 25
+"""A file that has an exception keeps it until it is so much shorter: not to and fro."""
 SLEEP_MAX_S = 0.3
 """What a unit test may let pass in real time to see that nothing happens."""
 FOLDERS = ("src", "tests", "tools", "benchmarks")
@@ -34,28 +36,39 @@ class Allowed(NamedTuple):
 
 _SUITE = "one suite of one port or API: what its tests share is longer than what they differ in"
 ALLOWED: Mapping[str, Allowed] = {
-    "src/penstock/agent/connection.py": Allowed(560, "one socket's state machine: every method touches its fields"),
-    "src/penstock/groups/streams/transitions.py": Allowed(520, "the rules of one kind of group are read together"),
-    "src/penstock/log/writer.py": Allowed(740, "one flush's way: what does not depend on its state has files already"),
-    "src/penstock/storage/slabs.py": Allowed(570, "one file format, its writer and its reader"),
-    "src/penstock/wire/records.py": Allowed(550, "one file format, its writer and its readers"),
-    "tests/conformance/test_client_confluent.py": Allowed(520, _SUITE),
-    "tests/conformance/test_client_kafka_python.py": Allowed(510, _SUITE),
-    "tests/conformance/test_wire_groups.py": Allowed(540, _SUITE),
-    "tests/conformance/test_wire_isolation.py": Allowed(660, "a row for each API there is"),
-    "tests/conformance/test_wire_share.py": Allowed(730, _SUITE),
-    "tests/conformance/test_wire_transactions.py": Allowed(620, _SUITE),
-    "tests/contract/test_commit_paths.py": Allowed(980, "the contract of three commit paths, PostgreSQL's included"),
-    "tests/integration/test_cli.py": Allowed(510, _SUITE),
-    "tests/simulation/test_sim_ablations.py": Allowed(800, "a table of safeguards, each with how it is switched off"),
-    "tests/unit/audit/test_audit_changes.py": Allowed(580, "a row for each change there is"),
-    "tests/unit/audit/test_audit_service.py": Allowed(570, _SUITE),
-    "tests/unit/groups/test_group_rules.py": Allowed(550, "tables of rules"),
-    "tests/unit/groups/test_streams_rules.py": Allowed(630, "tables of rules"),
-    "tests/unit/log/test_fetch.py": Allowed(570, _SUITE),
-    "tests/unit/log/test_record_first.py": Allowed(670, _SUITE),
-    "tests/unit/log/test_sealed_log.py": Allowed(520, _SUITE),
+    "src/penstock/agent/connection.py": Allowed(575, "one socket's state machine: every method touches its fields"),
+    "src/penstock/groups/streams/transitions.py": Allowed(550, "the rules of one kind of group are read together"),
+    "src/penstock/log/segment_store.py": Allowed(575, "the statements of one set of tables, which change together"),
+    "src/penstock/log/setting_table.py": Allowed(525, "a row for each setting there is"),
+    "src/penstock/log/topics.py": Allowed(525, "what can be done to topics, each in one transaction"),
+    "src/penstock/log/upkeep/rewriting.py": Allowed(525, "one pass over a partition, from its plan to its end"),
+    "src/penstock/log/writer.py": Allowed(825, "one flush's way: what does not depend on its state has files already"),
+    "src/penstock/storage/slabs.py": Allowed(650, "one file format, its writer and its reader"),
+    "src/penstock/wire/records.py": Allowed(575, "one file format, its writer and its readers"),
+    "tests/conformance/test_client_confluent.py": Allowed(550, _SUITE),
+    "tests/conformance/test_client_kafka_python.py": Allowed(525, _SUITE),
+    "tests/conformance/test_wire_groups.py": Allowed(575, _SUITE),
+    "tests/conformance/test_wire_isolation.py": Allowed(675, "a row for each API there is"),
+    "tests/conformance/test_wire_share.py": Allowed(750, _SUITE),
+    "tests/conformance/test_wire_transactions.py": Allowed(650, _SUITE),
+    "tests/contract/test_commit_paths.py": Allowed(1000, "the contract of three commit paths, PostgreSQL's included"),
+    "tests/contract/test_wal.py": Allowed(600, "the contract of the write-ahead logs there are"),
+    "tests/integration/test_cli.py": Allowed(525, _SUITE),
+    "tests/simulation/agents.py": Allowed(525, "an agent's parts, put together as in agent.py"),
+    "tests/simulation/test_sim_ablations.py": Allowed(850, "a table of safeguards, each with how it is switched off"),
+    "tests/unit/audit/test_audit_changes.py": Allowed(600, "a row for each change there is"),
+    "tests/unit/audit/test_audit_service.py": Allowed(600, _SUITE),
+    "tests/unit/groups/test_group_rules.py": Allowed(600, "tables of rules"),
+    "tests/unit/groups/test_streams_rules.py": Allowed(650, "tables of rules"),
+    "tests/unit/log/test_fetch.py": Allowed(600, _SUITE),
+    "tests/unit/log/test_record_first.py": Allowed(700, _SUITE),
+    "tests/unit/log/test_sealed_log.py": Allowed(550, _SUITE),
+    "tests/unit/log/test_wal_compaction.py": Allowed(550, _SUITE),
+    "tests/unit/coordination/test_runner.py": Allowed(575, _SUITE),
+    "tests/unit/share/test_dead_letters.py": Allowed(575, _SUITE),
     # Functions.
+    "src/penstock/agent/metrics.py:collect": Allowed(80, "a row for each figure there is"),
+    "src/penstock/wire/hot.py:_read_produce": Allowed(70, "one pass over a frame"),
     "src/penstock/agent/connection.py:__init__": Allowed(62, "a field a line, with what it means"),
     "tests/contract/test_commit_paths.py:test_agents_that_write_the_same_lose_nothing_and_repeat_nothing": Allowed(
         62, "one history from its first write to its check"
@@ -98,7 +111,7 @@ def of_exceptions() -> Iterator[str]:
         path = ROOT / name
         if not path.exists():
             yield f"tools/tidy.py: there is no {name}"
-        elif not function and line_count(path.read_text()) <= FILE_LINES:
+        elif not function and line_count(path.read_text()) <= FILE_LINES - A_LITTLE_LINES:
             yield f"tools/tidy.py: {name} needs no exception ({allowed.why})"
         elif function and all(
             found.name != function or length(found) <= FUNCTION_LINES
