@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 from penstock.agent.metadata import kind_of, open_metadata
 from penstock.agent.tuning import SHARD_ID
@@ -17,7 +19,35 @@ from penstock.base.options import UpOptions
 from penstock.base.randomness import SystemRandomness
 from penstock.identity.service import Identities
 from penstock.metadata.database import Database
-from penstock.storage.directory import DataDirectory
+from penstock.metadata.migrate import known_migrations, version_in_file
+from penstock.storage.directory import FORMAT_VERSION, METADATA_HERE, DataDirectory, read_format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataVersions:
+    """Of a data directory and its database, beside the newest that this program knows."""
+
+    format: int
+    newest_format: int
+    database: int | None
+    """None where that is elsewhere, or cannot be told."""
+    newest_database: int
+    metadata: str
+    """What keeps the metadata."""
+
+
+def data_versions(data_dir: Path) -> DataVersions | None:
+    """Which versions wrote what is there; None if nothing is. Raises `CorruptData` if that cannot be told. It may be in
+    use meanwhile."""
+    found = read_format(data_dir)
+    if found is None:
+        return None
+    is_here = found.metadata == METADATA_HERE
+    return DataVersions(
+        format=found.version, newest_format=FORMAT_VERSION,
+        database=version_in_file(data_dir / "metadata.db") if is_here else None,
+        newest_database=known_migrations()[-1].version, metadata=found.metadata,
+    )  # fmt: skip
 
 
 def set_password(options: UpOptions, user: str, password: str, *, replace: bool) -> None:

@@ -8,10 +8,13 @@ migrate at the same time one waits, and then finds the step done.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 from collections.abc import Mapping
 from functools import partial
 from importlib import resources
+from pathlib import Path
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
@@ -74,6 +77,17 @@ def known_migrations() -> list[Migration]:
     if versions != list(range(1, len(found) + 1)):
         raise ValueError(f"migrations are numbered from 1 without gaps, not {versions}")
     return found
+
+
+def version_in_file(file: Path) -> int | None:
+    """The version of a database of SQLite, as far as its file tells; None if it does not. Nothing is locked or made:
+    who uses it is not disturbed, and what is still in its log is not seen."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+            ((version,),) = connection.execute("SELECT MAX(version) FROM migration")
+            return None if version is None else int(version)
+    except sqlite3.Error:
+        return None
 
 
 async def migrate(database: Database, clock: Clock) -> int:

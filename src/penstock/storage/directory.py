@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.base.randomness import Randomness, SystemRandomness, new_uuid, uuid_text
@@ -31,6 +32,15 @@ MIN_FREE_BYTES = 128 * 1024 * 1024
 """For a new directory: the first slab and some room beside it."""
 MIN_FREE_TO_GO_ON_BYTES = 16 * 1024 * 1024
 """For one that has data: enough to change what makes room."""
+
+
+class Format(NamedTuple):
+    """What a directory says of itself."""
+
+    version: int
+    cluster_id: str
+    metadata: str
+    """What keeps the metadata."""
 
 
 class DataDirectory:
@@ -61,7 +71,7 @@ class DataDirectory:
             lock = _take_lock(path)
             try:
                 _check_free_space(path, MIN_FREE_TO_GO_ON_BYTES if (path / "format").exists() else MIN_FREE_BYTES)
-                cluster_id = _read_format(path, metadata)
+                cluster_id = _check_format(path, metadata)
                 cluster_id = cluster_id or _write_format(path, metadata, randomness or SystemRandomness())
                 directory = cls(path, lock, cluster_id)
                 directory.slabs.mkdir(exist_ok=True)
@@ -123,8 +133,8 @@ def _check_free_space(path: Path, needed_bytes: int) -> None:
         )
 
 
-def _read_format(path: Path, metadata: str) -> str | None:
-    """The cluster id of an existing directory, None for a new one."""
+def read_format(path: Path) -> Format | None:
+    """What an existing directory says of itself, None for a new one. Nothing is locked or made."""
     file = path / "format"
     try:
         text = file.read_bytes()
@@ -134,22 +144,31 @@ def _read_format(path: Path, metadata: str) -> str | None:
         return None
     try:
         stored = json.loads(text)
-        version, cluster_id = int(stored["version"]), str(stored["cluster_id"])
-        made_for = str(stored.get("metadata", METADATA_HERE))
+        return Format(
+            int(stored["version"]), str(stored["cluster_id"]), str(stored.get("metadata", METADATA_HERE))
+        )  # fmt: skip
     except (ValueError, TypeError, KeyError):
         raise CorruptData(f"The format file {file} is damaged. Restore it from a backup.") from None
-    if version > FORMAT_VERSION:
+
+
+def _check_format(path: Path, metadata: str) -> str | None:
+    """The cluster id of an existing directory that can be opened, None for a new one."""
+    found = read_format(path)
+    if found is None:
+        return None
+    if found.version > FORMAT_VERSION:
         raise InvalidRequest(
-            f"The data directory {path} was written by a newer release (format {version}; "
+            f"The data directory {path} was written by a newer release (format {found.version}; "
             f"this one knows formats up to {FORMAT_VERSION}). Start the newer release, or choose another directory."
         )
+    made_for = found.metadata
     if made_for != metadata:
         cure = "Leave --metadata out" if made_for == METADATA_HERE else "Say where that is, with --metadata"
         raise InvalidRequest(
             f"The data directory {path} has its metadata in {_PLACES.get(made_for, made_for)}, not in"
             f" {_PLACES.get(metadata, metadata)}. {cure}, or choose another directory."
         )
-    return cluster_id
+    return found.cluster_id
 
 
 def _write_format(path: Path, metadata: str, randomness: Randomness) -> str:

@@ -63,6 +63,18 @@ def test_verdicts(found: Check, expected: Status) -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "database", "expected"),
+    [(1, 30, Status.OK), (1, None, Status.OK), (1, 29, Status.WARN), (1, 31, Status.FAIL), (2, 30, Status.FAIL)],
+)
+def test_versions_of_data(version: int, database: int | None, expected: Status) -> None:
+    found = verdicts.data_verdict(
+        version=version, newest=1, database=database, newest_database=30, metadata="sqlite"
+    )  # fmt: skip
+    assert found.status is expected
+    assert found.found.startswith(f"format {version}, database {database or 'not known'}, in sqlite")
+
+
+@pytest.mark.parametrize(
     ("synchronized", "now_ms", "drift_ms", "expected"),
     [
         (True, 2_000, 0.5, Status.OK),

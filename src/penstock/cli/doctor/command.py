@@ -57,6 +57,7 @@ def doctor(
 def examine(data_dir: Path, kafka: Address, http: Address, client: Client | None = None) -> Iterator[Check]:
     """Every check, the clock last because it watches the others."""
     from penstock.base.clock import SystemClock
+    from penstock.cli.doctor.data import data_checks
     from penstock.cli.doctor.disk import disk_checks
     from penstock.cli.doctor.ports import port_check
     from penstock.cli.doctor.system import ClockWatch, system_checks
@@ -66,6 +67,7 @@ def examine(data_dir: Path, kafka: Address, http: Address, client: Client | None
     yield port_check("kafka", kafka)
     yield port_check("http", http)
     yield from disk_checks(data_dir, clock)
+    yield from data_checks(data_dir)
     yield from system_checks()
     if client is not None:
         from penstock.cli.doctor.cluster import cluster_checks

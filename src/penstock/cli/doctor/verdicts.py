@@ -106,6 +106,25 @@ def fsync_verdict(latencies_ms: Sequence[float]) -> Check:
     return check("fsync", found)
 
 
+def data_verdict(
+    *, version: int, newest: int, database: int | None, newest_database: int, metadata: str
+) -> Check:  # fmt: skip
+    """Whether this program can open what is there, and what it will make of it."""
+    name = "data version"
+    found = f"format {version}, database {'not known' if database is None else database}, in {metadata}"
+    if version > newest or (database or 0) > newest_database:
+        return check(
+            name, f"{found}; this program knows format {newest} and database {newest_database}",
+            fail="It was written by a newer release: start that one, or choose another --data-dir",
+        )  # fmt: skip
+    if database is not None and database < newest_database:
+        return check(
+            name, found,
+            warn=f"The next start brings the database to {newest_database}, which older releases refuse: keep a copy",
+        )  # fmt: skip
+    return check(name, found)
+
+
 def broker_verdict(name: str, address: str, latencies_ms: Sequence[float]) -> Check:
     """Whether a broker answers soon, without work for it to do."""
     p50, p99 = percentile(latencies_ms, 50), percentile(latencies_ms, 99)
