@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-import sqlite3
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
+
+from fixtures.tables import copy_tables
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import OutcomeUnknown, Unavailable
@@ -23,6 +24,8 @@ from penstock.log.producer_ids import ProducerIds
 from penstock.log.registry import Registry
 from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.topics import NewTopic, Topics
+from penstock.metadata.inline import InlineDatabase
+from penstock.metadata.sqlite_engine import Work
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import (
     encode_request,
@@ -33,68 +36,28 @@ from penstock.wire.codec import (
     read_response_header,
 )
 
-SCHEMA = """
-CREATE TABLE topic (cluster_id INTEGER NOT NULL, topic_id BLOB NOT NULL, name TEXT NOT NULL,
-  replication_factor INTEGER NOT NULL, created_ms INTEGER NOT NULL,
-  PRIMARY KEY (cluster_id, topic_id), UNIQUE (cluster_id, name));
-CREATE TABLE shard (shard_id INTEGER PRIMARY KEY, commit_seq INTEGER NOT NULL);
-CREATE TABLE partition (partition_id INTEGER PRIMARY KEY, cluster_id INTEGER NOT NULL, shard_id INTEGER NOT NULL,
-  topic_id BLOB NOT NULL, partition_index INTEGER NOT NULL, next_offset INTEGER NOT NULL DEFAULT 0,
-  log_start INTEGER NOT NULL DEFAULT 0, segmented_to INTEGER NOT NULL DEFAULT 0,
-  size_bytes INTEGER NOT NULL DEFAULT 0, cleaned_to INTEGER NOT NULL DEFAULT 0,
-  UNIQUE (cluster_id, topic_id, partition_index));
-CREATE TABLE config (cluster_id INTEGER NOT NULL, kind INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
-  value TEXT NOT NULL, long_name TEXT, PRIMARY KEY (cluster_id, kind, name, key));
-CREATE TABLE topic_deletion (partition_id INTEGER PRIMARY KEY, cluster_id INTEGER NOT NULL, topic_id BLOB NOT NULL,
-  deleted_ms INTEGER NOT NULL);
-CREATE TABLE producer_state (partition_id INTEGER NOT NULL, producer_id INTEGER NOT NULL,
-  PRIMARY KEY (partition_id, producer_id));
-CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-INSERT INTO counter VALUES ('partition', 1), ('producer', 0);
-"""
-
-
+T = TypeVar("T")
 _worlds = itertools.count()
 
 
-class MemoryDatabase:
-    """Scripts on an in-memory SQLite, on the caller's thread; can lose a commit's answer or refuse to work."""
-
-    dialect = "sqlite"
+class MemoryDatabase(InlineDatabase):
+    """The tables of the program in memory; can lose a commit's answer or refuse to write."""
 
     def __init__(self) -> None:
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        self.connection.executescript(SCHEMA)
+        super().__init__()
+        copy_tables(self._connection)
+        self.connection = self._connection
         self.lose_answers = 0
         self.down = False
 
-    async def transaction(self, script, *, locking: bool = False):
+    def _write(self, work: Work[T]) -> T:
         if self.down:
             raise Unavailable("the database is away")
-        self.connection.execute("BEGIN")
-        try:
-            answer = self._run(script())
-        except BaseException:
-            self.connection.execute("ROLLBACK")
-            raise
-        self.connection.execute("COMMIT")
+        answer = super()._write(work)
         if self.lose_answers:
             self.lose_answers -= 1
             raise OutcomeUnknown("the answer of the commit was lost")
         return answer
-
-    async def read(self, script):
-        return self._run(script())
-
-    def _run(self, script):
-        rows = None
-        while True:
-            try:
-                sql, args = script.send(rows)
-            except StopIteration as end:
-                return end.value
-            # `$1` names a parameter in SQLite as well; its number is its place.
-            rows = self.connection.execute(sql, {str(n): arg for n, arg in enumerate(args, 1)}).fetchall()
 
     def rows(self, sql: str) -> list[tuple]:
         return self.connection.execute(sql).fetchall()

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from fixtures.clocks import START_MS
 
-from penstock.base.errors import PlatformError
 from penstock.log.batches import Accepted, inspect
-from penstock.log.commits import Commit, CommitEntry
 from penstock.log.model import Partition, Span, Topic, TopicConfig
 from penstock.log.reader import Reader
 from penstock.log.segments import SegmentBuilder, SegmentRef
@@ -44,49 +42,6 @@ def accepted(data: bytes) -> Accepted:
     verdict = inspect(memoryview(data), TopicConfig(), NOW_MS, version=9, transactional=False)
     assert isinstance(verdict, Accepted), verdict
     return verdict
-
-
-class FakeCommits:
-    """A commit path that keeps what it is given, fails when told to, and can be held up."""
-
-    is_alone = True
-    has_company = False
-    seen = 0
-
-    def __init__(self, wal: MemoryWal | None = None, *, inline: bool = True) -> None:
-        self.wal = wal or MemoryWal(1 << 30)
-        self.commits: list[Commit] = []
-        self.failures: list[PlatformError | None] = []
-        """What happens to the next commits."""
-        self.inline = inline
-        self.moved = 0
-        """By how much other agents have moved heads meanwhile."""
-
-    def record_bytes(self, entries: int, batches: int) -> int:
-        return 0
-
-    async def store_rows(self) -> int:
-        return len(self.commits)
-
-    def commit_now(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: object = None
-    ) -> Commit | None:
-        return self._commit(body, entries, heads) if self.inline else None
-
-    async def commit(
-        self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: object = None
-    ) -> Commit:
-        return self._commit(body, entries, heads)
-
-    def _commit(self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int]) -> Commit:
-        failure = self.failures.pop(0) if self.failures else None
-        if failure is not None:
-            raise failure
-        seq = len(self.commits) + 1
-        bases = tuple(head + self.moved for head in heads)
-        commit = Commit(seq, seq.to_bytes(16), self.wal.append((body,)), NOW_MS, 1, tuple(entries), bases)
-        self.commits.append(commit)
-        return commit
 
 
 class ShelvedSegments:

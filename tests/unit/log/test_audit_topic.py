@@ -6,7 +6,7 @@ import json
 
 import pytest
 from admin_world import World
-from log_parts import FakeCommits
+from fixtures.fake_commits import FakeCommits
 
 from penstock.audit.topic import AUDIT_TOPIC, TopicAppender
 from penstock.base.errors import InvalidRequest, Unavailable

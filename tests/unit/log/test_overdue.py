@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from fixtures.clocks import ManualClock
+from fixtures.fake_commits import FakeCommits
 from fixtures.log_world import batch, topic_of
-from log_parts import FakeCommits
 
 from penstock.base.errors import Unavailable
 from penstock.log import overdue

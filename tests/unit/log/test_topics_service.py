@@ -187,7 +187,8 @@ async def test_deletion_leaves_nothing_but_the_note_for_the_garbage_collector() 
     world = World()
     topic = await world.topic("orders", 2, overrides={"retention.ms": "5"})
     world.database.connection.execute(
-        "INSERT INTO producer_state (partition_id, producer_id) VALUES (?, 7)", (topic.partitions[0].partition_id,)
+        "INSERT INTO producer_state (partition_id, producer_id, epoch, last_ms, batches) VALUES (?, 7, 0, 0, X'')",
+        (topic.partitions[0].partition_id,),
     )
     poll = Poll()
     topic.partitions[1].waiters[poll] = None

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 from fixtures.clocks import ManualClock
+from fixtures.fake_commits import FakeCommits
 from fixtures.log_world import append, batch, batches_in, topic_of
-from log_parts import FakeCommits
 
 from penstock.base.errors import Unavailable
 from penstock.log.answers import Appended, Ticket

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from fixtures.fake_commits import FakeCommits
 from fixtures.log_world import append, batch, registry_of, topic_of, writer_over
-from log_parts import FakeCommits
 
 from penstock.base.errors import Unavailable
 from penstock.log.answers import Appended
