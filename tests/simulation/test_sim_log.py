@@ -20,7 +20,9 @@ from simulation.seeds import simulate
 from simulation.world import World
 
 
-async def produce_under_faults(world: World, faults: Faults = SOME, *, timeout_ms: int = 20_000) -> None:
+async def produce_under_faults(
+    world: World, faults: Faults = SOME, *, dies_every_s: float = 0.3, timeout_ms: int = 20_000
+) -> None:
     """Producers and consumers of two partitions, while everything fails and the agent dies again and again."""
     await world.open()
     topic_id = await Admin(world, "admin").create_topic("orders", partitions=2)
@@ -28,7 +30,7 @@ async def produce_under_faults(world: World, faults: Faults = SOME, *, timeout_m
     world.faults = faults
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as readers:
-        readers.create_task(kill_now_and_then(world, stop, every_s=0.3))
+        readers.create_task(kill_now_and_then(world, stop, every_s=dies_every_s))
         for number, partition in enumerate(partitions):
             readers.create_task(follow(world, "orders", partition, f"consumer-{number}", stop))
         async with asyncio.TaskGroup() as writers:
@@ -60,7 +62,10 @@ async def test_acknowledged_records_survive_inline_commits(world: World) -> None
     await produce_under_faults(world)
 
 
-@simulate(seeds=60, reach=("killed", "stall", "told before it was known", "batches behind a failed one refused"))
+@simulate(
+    seeds=60,
+    reach=("killed", "stall", "told before it was known", "wal: crash after", "batches behind a failed one refused"),
+)
 async def test_producers_that_wait_no_longer_lose_and_double_nothing(world: World) -> None:
     """Told that time is up while a disk is stuck, they send it again, and it is decided after what is under way."""
-    await produce_under_faults(world, replace(SOME, stall=0.05), timeout_ms=200)
+    await produce_under_faults(world, replace(SOME, stall=0.1), dies_every_s=2, timeout_ms=200)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.agent.metadata import kind_of, open_metadata
@@ -14,6 +13,7 @@ from penstock.authorization.service import AclService
 from penstock.base.acls import Acl
 from penstock.base.clock import SystemClock
 from penstock.base.context import DEFAULT_CLUSTER_ID
+from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
 from penstock.base.randomness import SystemRandomness
