@@ -83,7 +83,8 @@ def version_in_file(file: Path) -> int | None:
     """The version of a database of SQLite, as far as its file tells; None if it does not. Nothing is locked or made:
     who uses it is not disturbed, and what is still in its log is not seen."""
     try:
-        with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?immutable=1", uri=True)) as connection:
+        opened = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        with contextlib.closing(opened) as connection:
             ((version,),) = connection.execute("SELECT MAX(version) FROM migration")
             return None if version is None else int(version)
     except sqlite3.Error:
