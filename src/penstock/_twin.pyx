@@ -43,6 +43,7 @@ cdef type RecordSpan, PlainProduce, Accepted, Appended, ProducerBatch, CommitEnt
 cdef type OpenTransaction, AbortedTransaction
 cdef object NO_ERROR, crc32c, scan_reference
 cdef bytes ZERO_UUID
+cdef Py_ssize_t MAX_ELEMENTS = 0
 cdef bint bound = False
 
 
@@ -50,7 +51,7 @@ cdef int bind() except -1:
     """Get to know the classes: at the first call, for their modules are importing this one before."""
     global PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
     global OpenTransaction, AbortedTransaction
-    global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, bound
+    global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, MAX_ELEMENTS, bound
     import crc32c as library
     from penstock.base import twins
     from penstock.log import answers, batches, commits, model
@@ -59,6 +60,7 @@ cdef int bind() except -1:
     crc32c, scan_reference = library.crc32c, twins.reference(records.scan_records)
     RecordSpan = records.RecordSpan
     PlainProduce, ZERO_UUID, NO_ERROR = hot.PlainProduce, primitives.ZERO_UUID, error_codes.ErrorCode.NONE
+    MAX_ELEMENTS = primitives.MAX_ELEMENTS
     Accepted, Appended, Ticket = batches.Accepted, answers.Appended, answers.Ticket
     ProducerBatch, CommitEntry = commits.ProducerBatch, commits.CommitEntry
     ProducerState, SequenceBatch = model.ProducerState, model.SequenceBatch
@@ -163,7 +165,7 @@ cdef object parse_produce(const uint8_t *data, Py_ssize_t size):
                 return None
             topics_named.add((name, topic_id))
         count = uvarint(data, size, &position)
-        if count < 2:
+        if count < 2 or len(shares) + count > MAX_ELEMENTS + 1:
             return None
         indexes = set() if count > 2 else None
         while count > 1:

@@ -2,7 +2,7 @@
 
 The broker never needs to look inside; tools that describe groups do, and OffsetDelete asks what is subscribed.
 A blob starts with its version. Clients newer than this file only append fields, so an unknown version is read
-as the newest known one and the rest ignored.
+as the newest known one and the rest ignored. Like a request, a blob has at most so many elements.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignment,
     ConsumerProtocolSubscription,
 )
-from penstock.wire.primitives import Malformed
+from penstock.wire.primitives import MAX_ELEMENTS, UNLIMITED, Malformed, room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,6 +58,7 @@ def _encode(writers: Mapping[int, Writer], version: int, message: object) -> byt
 
 
 def _read(readers: Mapping[int, Reader], blob: Buffer) -> Any:
+    room.left = MAX_ELEMENTS
     try:
         (version,) = _VERSION.unpack_from(blob, 0)
         if version < 0:
@@ -65,6 +66,8 @@ def _read(readers: Mapping[int, Reader], blob: Buffer) -> Any:
         message, end = readers[min(version, max(readers))](blob, 2)
     except (error, IndexError, UnicodeDecodeError) as problem:
         raise Malformed(f"consumer protocol: {problem}") from problem
+    finally:
+        room.left = UNLIMITED
     if end > len(blob):
         raise Malformed("a consumer protocol blob is cut short")
     return message

@@ -18,7 +18,7 @@ from struct import Struct, error
 from typing import Any, NamedTuple
 
 from penstock.base.twins import twinned
-from penstock.wire.primitives import ZERO_UUID, Buffer, encode_uvarint
+from penstock.wire.primitives import MAX_ELEMENTS, ZERO_UUID, Buffer, encode_uvarint
 
 OLDEST_VERSION = 9
 """The first version with compact lengths."""
@@ -238,7 +238,7 @@ def _read_produce(frame: Buffer) -> PlainProduce | None:
         position += 1
         if count > 127:
             count, position = _long_uvarint(frame, position - 1)
-        if count < 2 or (name, topic_id) in topics_named:
+        if count < 2 or (name, topic_id) in topics_named or len(shares) + count > MAX_ELEMENTS + 1:
             return None
         topics_named.add((name, topic_id))
         for _ in range(count - 1):

@@ -15,7 +15,7 @@ from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignmentTopicPartition,
     ConsumerProtocolSubscription,
 )
-from penstock.wire.primitives import Malformed
+from penstock.wire.primitives import MAX_ELEMENTS, UNLIMITED, Malformed, room
 
 SUBSCRIPTION = ConsumerProtocolSubscription(topics=["a", "b"], user_data=b"x")
 
@@ -38,3 +38,14 @@ def test_anything_else_is_malformed() -> None:
     for broken in (b"", b"\0", b"\xff\xff" + blob[2:], *(blob[:cut] for cut in range(2, len(blob)))):
         with pytest.raises(Malformed):
             read_subscription(broken)
+
+
+def test_a_blob_has_only_so_many_elements() -> None:
+    """Two bytes become an object of a hundred: what a member says may not be a hundred times what it sends."""
+    names = ["t"] * (MAX_ELEMENTS + 1)
+    with pytest.raises(Malformed):
+        read_subscription(encode_subscription(ConsumerProtocolSubscription(topics=names), 0))
+    assert len(read_subscription(encode_subscription(ConsumerProtocolSubscription(topics=names[1:]), 0)).topics) == (
+        MAX_ELEMENTS
+    )
+    assert room.left == UNLIMITED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import pack
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from penstock.wire.messages.produce import (
     TopicProduceData,
     TopicProduceResponse,
 )
-from penstock.wire.primitives import ZERO_UUID, Malformed
+from penstock.wire.primitives import MAX_ELEMENTS, ZERO_UUID, Malformed, encode_uvarint
 
 VERSIONS = st.integers(hot.OLDEST_VERSION, hot.NEWEST_VERSION)
 TOPIC_ID = bytes(range(16))
@@ -177,6 +178,30 @@ def test_what_is_named_twice_is_left_to_the_codec(way: Way) -> None:
         request = ProduceRequest(acks=1, topic_data=topics)
         frame = b"".join(codec.encode_request(ApiKey.PRODUCE, 9, 1, None, request))[4:]
         assert way(hot.read_produce)(frame) is None
+
+
+@WAYS
+@pytest.mark.parametrize("topics", [1, 4])
+def test_no_request_has_more_partitions_than_others_have_elements(way: Way, topics: int) -> None:
+    """Six bytes become objects of two hundred: a request of a hundred megabytes would be gigabytes."""
+    each = MAX_ELEMENTS // topics
+    def frame(more: int) -> bytes:
+        head = pack(">hhih", 0, 9, 7, -1) + b"\0\0" + pack(">hi", -1, 1000) + encode_uvarint(topics + 1)
+        parts = [head]
+        for topic in range(topics):
+            count = each + (more if topic == topics - 1 else 0)
+            parts += [b"\2%d" % topic, encode_uvarint(count + 1)]
+            parts += [pack(">i", index) + b"\1\0" for index in range(count)]
+            parts.append(b"\0")
+        return b"".join((*parts, b"\0"))
+
+    plain = way(hot.read_produce)(frame(0))
+    assert plain is not None
+    assert len(plain.shares) == each * topics
+    crowded = frame(1)
+    assert way(hot.read_produce)(crowded) is None
+    with pytest.raises(Malformed):
+        codec.read_request(ApiKey.PRODUCE, 9, crowded, codec.read_request_header(crowded, 0).body)
 
 
 @WAYS
