@@ -74,8 +74,9 @@ class DataDirectory:
                 cluster_id = _check_format(path, metadata)
                 cluster_id = cluster_id or _write_format(path, metadata, randomness or SystemRandomness())
                 directory = cls(path, lock, cluster_id)
-                directory.slabs.mkdir(exist_ok=True)
-                directory.segments.mkdir(exist_ok=True)
+                # In a directory that was there before, and that others may look into, too.
+                directory.slabs.mkdir(mode=0o700, exist_ok=True)
+                directory.segments.mkdir(mode=0o700, exist_ok=True)
                 sync_directory(path)
             except BaseException:
                 os.close(lock)

@@ -52,6 +52,11 @@ def test_a_new_directory_is_for_nobody_else(tmp_path: Path) -> None:
     assert len(files) == 3
     assert [file for file in files if file.stat().st_mode & 0o077] == []
     connection.close()
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir(mode=0o755)
+    DataDirectory.open(open_to_all, randomness=SeededRandomness("1")).close()
+    for inside in ("slabs", "segments"):
+        assert (open_to_all / inside).stat().st_mode & 0o077 == 0, "nor records"
 
 
 def test_two_owners_are_one_too_many(tmp_path: Path) -> None:
