@@ -38,16 +38,25 @@ def check(options: UpOptions) -> None:
 
 def run(options: UpOptions, tuning: Tuning | None = None) -> int:
     """Run one agent until it is told to stop; its exit code. Raises `PlatformError` when it cannot start."""
-    logging.basicConfig(
-        level=os.environ.get("PENSTOCK_LOG_LEVEL", "INFO").upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=os.environ.get("PENSTOCK_LOG_LEVEL", "INFO").upper(), handlers=[handler])
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     raise_file_limit()
     share_the_interpreter()
     with asyncio.Runner(loop_factory=TurnLoop) as runner:
         return runner.run(_serve(options, tuning))
+
+
+class OneLine(logging.Formatter):
+    """Messages as one line, whatever is in the names that clients choose. What is traced has its own lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # the library's name
+        """A message in its line."""
+        line = super().formatMessage(record)
+        if line.isprintable():
+            return line
+        return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def raise_file_limit() -> None:

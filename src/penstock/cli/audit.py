@@ -13,7 +13,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.cli.lazy import Failure, Lazy, LazyGroup
 from penstock.cli.options import Parsed, client_options, output_option
-from penstock.cli.output import is_terminal, yaml_text
+from penstock.cli.output import harmless, is_terminal, yaml_text
 from penstock.cli.texts.positions import Position, Start, parse_position
 from penstock.cli.texts.principals import parse_principal
 from penstock.wire.error_codes import ErrorCode
@@ -268,16 +268,11 @@ def _line(summary: Summary, *, colours: bool) -> str:
     if principal.startswith("None:"):
         principal = f"({summary.identifier or 'unknown'})"  # Who it was is not proven.
     texts = {
-        "time": summary.time, "outcome": summary.outcome, "principal": _plain(principal),
+        "time": summary.time, "outcome": summary.outcome, "principal": harmless(principal),
         "address": summary.address, "method": summary.method,
     }  # fmt: skip
     cells = [texts[name].ljust(width) for name, width in _WIDTHS.items()]
     colour = _COLOURS.get(summary.outcome)
     if colours and colour is not None:
         cells[1] = f"\x1b[{colour}m{cells[1]}\x1b[0m"
-    return "  ".join((*cells, _plain(summary.what))).rstrip() + "\n"
-
-
-def _plain(text: str) -> str:
-    """A text without what a terminal would obey: clients choose parts of it."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
+    return "  ".join((*cells, harmless(summary.what))).rstrip() + "\n"

@@ -25,6 +25,11 @@ Row = Mapping[str, Json]
 FORMATS = ("table", "json", "yaml")
 
 
+def harmless(text: str) -> str:
+    """A text without what a terminal would obey: clients choose names."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def plain_text(value: Json) -> str:
     """A value as a person reads it, without any unit."""
     match value:
@@ -144,7 +149,7 @@ def _details(result: Details, stream: TextIO) -> None:
         heading, value = field.heading.ljust(width), result.document[field.key]
         if is_terminal(stream):
             heading = f"\x1b[2m{heading}\x1b[0m"
-        stream.write(f"{heading}  {field.show(value)}\n")
+        stream.write(f"{heading}  {harmless(field.show(value))}\n")
     blank = bool(result.fields)
     for section in result.sections:
         rows = result.document[section.key]
@@ -169,7 +174,7 @@ def _rows(rows: Sequence[Row], columns: Sequence[Column], empty: str, stream: Te
 def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[str]:
     """Lines of columns two spaces apart, headings in capitals, nothing behind the last value."""
     cells = [[column.heading.upper() for column in columns]]
-    cells += [[column.show(row[column.key]) for column in columns] for row in rows]
+    cells += [[harmless(column.show(row[column.key])) for column in columns] for row in rows]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     for line in cells:
         padded = [
@@ -191,7 +196,10 @@ def _draw(rows: Sequence[Row], columns: Sequence[Column], stream: TextIO) -> Non
     for row in rows:
         values = [(column, row[column.key]) for column in columns]
         table.add_row(
-            *(Text(column.show(value), style=column.style(value) if column.style else "") for column, value in values)
+            *(
+                Text(harmless(column.show(value)), style=column.style(value) if column.style else "")
+                for column, value in values
+            )
         )
     Console(file=stream, highlight=False).print(table)
 

@@ -88,3 +88,20 @@ def test_terminals_get_colours_unless_they_are_refused(monkeypatch: pytest.Monke
     assert "\x1b[" in coloured.getvalue()
     assert "orders" in coloured.getvalue()
     assert "\x1b[" not in refused.getvalue()
+
+
+EVIL = "a\x1b]0;owned\x07\r\nb\x9b2J"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO, Terminal])
+def test_names_that_clients_choose_do_not_command_a_terminal(
+    stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    listing = Listing(rows=[{"group": EVIL}], columns=[Column("group")], empty="")
+    details = Details(document={"group": EVIL}, fields=[Column("group")])
+    for result in (listing, details):
+        out = stream()
+        emit(result, "table", out)
+        assert "a?]0;owned???b?2J" in out.getvalue()
