@@ -11,8 +11,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from penstock.agent.server import listening_socket
+
+MAX_CONNECTIONS = 64
+"""At the same time: whoever can reach the address needs no credentials, and each has a file and memory."""
+PATIENCE_S = 10.0
+"""How long a request may take to come, and its answer to be taken."""
 
 
 class _QuietServer(Server):
@@ -35,6 +41,34 @@ class _QuietServer(Server):
         """Finish what is being answered, and end."""
         self.should_exit = True
         self._stopping.set()
+
+
+class _Bounded(H11Protocol):
+    """A connection that is one of few, and makes progress or ends."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.transport.is_closing():
+            self._timer = self.loop.call_later(PATIENCE_S, self.transport.abort)
 
 
 def application(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Starlette:
@@ -65,7 +99,7 @@ async def serving(app: Starlette, host: str, port: int) -> AsyncIterator[int]:
     """Serve for as long as the context lasts; the port. Raises `Unavailable` when the address is taken."""
     sock = listening_socket(host, port)
     config = Config(
-        app, lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,
+        app, http=_Bounded, lifespan="off", log_config=None, access_log=False, server_header=False, date_header=False,
         timeout_keep_alive=5,
     )  # fmt: skip
     server = _QuietServer(config)

@@ -22,7 +22,7 @@ from penstock.agent.complaints import Complaints
 from penstock.agent.connection import PENDING_MAX_BYTES, Connection, Stream
 from penstock.agent.listeners import Listener
 from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
-from penstock.agent.tls import Handshake, ServerTls, TlsStream
+from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
 from penstock.agent.turns import at_turn_end
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
@@ -124,6 +124,7 @@ class Server:
         self._listening: dict[int, _Listening] = {}
         """By file descriptor."""
         self._handshakes: set[Handshake] = set()
+        self._handshake_queue = Queue(self.loop)
         self._last_id = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_soon = False
@@ -141,6 +142,11 @@ class Server:
     def connection_count(self) -> int:
         """Connections there are now."""
         return len(self._connections) + len(self._handshakes)
+
+    @property
+    def _open_files(self) -> int:
+        """Files that clients have open: of those too who are kept until they are told that they came too often."""
+        return self.connection_count + len(self._turned_away)
 
     # ---- listening -----------------------------------------------------------------------------------------------
 
@@ -168,7 +174,7 @@ class Server:
     def _accept(
         self, sock: socket.socket, host: str, listener: Listener, tls: ServerTls | None = None, port: int = 0
     ) -> None:
-        if self.connection_count >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
+        if self._open_files >= self._max_connections or self._per_host.get(host, 0) >= self._max_per_host:
             self.complaints.warn("a connection from %s is refused: there are as many as there may be", host)
             sock.close()
             return
@@ -252,7 +258,7 @@ class Server:
             sock.close()
             self._forget_host(host)
             return
-        self._handshakes.add(Handshake(wrapped, self.loop, done))
+        self._handshakes.add(Handshake(wrapped, self.loop, self._handshake_queue, done))
 
     def _tell(
         self, host: str, listener: Listener, connection_id: int = 0, identity: Identity | None = None, *,

@@ -17,6 +17,7 @@ import logging
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ from penstock.wire.primitives import Buffer
 
 RECORD_BYTES = 16 * 1024
 HANDSHAKE_S = 15.0
+STEPS_AT_ONCE = 16
+"""Steps of handshakes in one turn of the loop."""
 _RELOAD_S = 1.0
 _CLIENT_AUTH = {"none": ssl.CERT_NONE, "requested": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 _NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
@@ -217,14 +220,42 @@ def _in_records(buffers: Iterable[Buffer]) -> Iterator[Buffer]:
         yield b"".join(small)
 
 
+class Queue:
+    """Lets so many handshakes go on in one turn of the loop, and the others in the next ones: a step computes for a
+    millisecond, and whoever connects needs no credentials for that."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._left, self._is_scheduled = STEPS_AT_ONCE, False
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def run(self, step: Callable[[], None]) -> None:
+        """Have a step done, now or soon."""
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._next_turn)
+        if self._left:
+            self._left -= 1
+            step()
+        else:
+            self._waiting.append(step)
+
+    def _next_turn(self) -> None:
+        self._left, self._is_scheduled = STEPS_AT_ONCE, False
+        for _ in range(min(STEPS_AT_ONCE, len(self._waiting))):
+            self.run(self._waiting.popleft())
+
+
 class Handshake:
     """A connection that is not established yet. It ends by itself if the client takes too long."""
 
     def __init__(
-        self, sock: ssl.SSLSocket, loop: asyncio.AbstractEventLoop, done: Callable[[Handshake, str | None], None]
-    ) -> None:
+        self, sock: ssl.SSLSocket, loop: asyncio.AbstractEventLoop, queue: Queue,
+        done: Callable[[Handshake, str | None], None],
+    ) -> None:  # fmt: skip
         self.sock = sock
-        self._loop, self._done = loop, done
+        self._loop, self._queue, self._done = loop, queue, done
+        self._is_queued = self._has_ended = False
         self._fd = sock.fileno()
         self._writing = False
         self.is_denied = False
@@ -233,6 +264,14 @@ class Handshake:
         loop.add_reader(self._fd, self._go_on)
 
     def _go_on(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._queue.run(self._step)
+
+    def _step(self) -> None:
+        self._is_queued = False
+        if self._has_ended:
+            return
         try:
             self.sock.do_handshake()
         except ssl.SSLWantReadError:
@@ -257,6 +296,7 @@ class Handshake:
 
     def end(self, problem: str | None) -> None:
         """Let go of the socket, which is closed if there was a problem."""
+        self._has_ended = True
         self._timer.cancel()
         self._loop.remove_reader(self._fd)
         self._wait_writable(False)

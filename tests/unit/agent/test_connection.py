@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from struct import pack
 
 import pytest
-from agent_world import BAD, BUG, ECHO, FETCH, PRODUCE, Setup, request, turns
+from agent_world import BAD, BUG, ECHO, FETCH, PRODUCE, Client, Setup, request, turns
 
 from penstock.agent import connection as limits
 from penstock.agent.server import RECEIVE_BUFFER_BYTES, connections_possible
@@ -23,6 +23,23 @@ async def setup() -> AsyncIterator[Setup]:
     setup = Setup(max_frame_bytes=8 * MIB)
     yield setup
     await setup.close()
+
+
+async def test_who_connects_too_often_takes_no_more_files_than_others() -> None:
+    """They are kept for a while, and without credentials."""
+    setup = Setup(max_connections=3, throttled_ms=lambda host: 60_000 if host == "10.0.0.9" else 0)
+    setup.connect()
+    kept = [setup.knock("10.0.0.9") for _ in range(5)]
+    assert [await is_open(client) for client in kept] == [True, True, False, False, False]
+    assert not await is_open(setup.knock()), "nor is there room for others"
+    await setup.close()
+
+
+async def is_open(client: Client) -> bool:
+    try:
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client.sock, 1), 0.02) != b""
+    except TimeoutError:
+        return True
 
 
 # ---- framing -------------------------------------------------------------------------------------------------
