@@ -185,6 +185,7 @@ def test_what_is_named_twice_is_left_to_the_codec(way: Way) -> None:
 def test_no_request_has_more_partitions_than_others_have_elements(way: Way, topics: int) -> None:
     """Six bytes become objects of two hundred: a request of a hundred megabytes would be gigabytes."""
     each = MAX_ELEMENTS // topics
+
     def frame(more: int) -> bytes:
         head = pack(">hhih", 0, 9, 7, -1) + b"\0\0" + pack(">hi", -1, 1000) + encode_uvarint(topics + 1)
         parts = [head]
