@@ -113,6 +113,8 @@ def test_an_address_that_others_can_reach_before_anybody_has_credentials(data: P
         ("num.partitions=many", "Invalid value many for configuration num.partitions"),
         ("num.partitions=0", "num.partitions"),
         ("group.max.session.timeout.ms=1", "must not exceed"),
+        ("memory.max.bytes=1048576", "memory.max.bytes"),
+        ("memory.max.bytes=1125899906842624", "is more than the"),
     ],
 )
 def test_a_setting_that_cannot_be(data: Path, setting: str, complaint: str) -> None:

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from penstock.agent.apis import Api, apis, audited, guarded
-from penstock.agent.checks import checked_settings, token_rules
+from penstock.agent.checks import checked_settings, memory_bounds, token_rules
 from penstock.agent.client_metrics import open_sink, open_telemetry
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.following import FOLLOW_S, Following
@@ -81,6 +81,7 @@ class Agent:
         self.clock: Clock = clock or SystemClock()
         self.randomness: Randomness = randomness or SystemRandomness()
         self.settings = checked_settings(options)
+        self.memory = memory_bounds(options, self.settings)
         self.listeners = listeners_of(options)
         self.token_rules = token_rules(options, self.settings)
         self.registry = Registry()
@@ -124,8 +125,8 @@ class Agent:
             randomness=randomness, closing=closing,
         )  # fmt: skip
         self.log = await open_log(
-            stores, registry, Sealing(self.keys, randomness), options=options, tuning=tuning, clock=clock,
-            randomness=randomness, closing=closing,
+            stores, registry, Sealing(self.keys, randomness), options=options, tuning=tuning, memory=self.memory,
+            clock=clock, randomness=randomness, closing=closing,
         )  # fmt: skip
         self.producer_ids = ProducerIds(stores.database)
         self.transactions = transactions_of(stores, self.log, self.producer_ids, clock=clock)
@@ -334,6 +335,7 @@ class Agent:
             tenancy=self.tenancy,
             pending_bytes=lambda: log.writer.pending_bytes,
             pinned_bytes=log.pinned_bytes,
+            memory=self.memory,
             max_frame_bytes=settings.socket_request_max_bytes,
             max_connections=settings.max_connections,
             max_connections_per_host=settings.max_connections_per_ip,

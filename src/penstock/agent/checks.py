@@ -7,10 +7,13 @@ from pathlib import Path
 from penstock.agent.client_metrics import check_destination
 from penstock.agent.listeners import listeners_of
 from penstock.base.errors import InvalidRequest
+from penstock.base.memory import DEFAULT_BYTES, LEAST_BYTES, MemoryBounds, machine_bytes
 from penstock.base.options import UpOptions
 from penstock.identity.tokens import MIN_KEY_BYTES, TokenRules
 from penstock.keys.local_file import check_key_file
 from penstock.log.settings import BrokerSettings
+
+MEMORY = "memory.max.bytes"
 
 
 def checked_settings(options: UpOptions) -> BrokerSettings:
@@ -18,6 +21,7 @@ def checked_settings(options: UpOptions) -> BrokerSettings:
     listeners_of(options)
     check_destination(options.client_metrics)
     settings = BrokerSettings.started_with(options.settings)
+    memory_bounds(options, settings)
     token_rules(options, settings)
     key_file = master_key_file(options)
     if key_file is not None:
@@ -25,6 +29,17 @@ def checked_settings(options: UpOptions) -> BrokerSettings:
     elif options.encrypt:
         raise InvalidRequest("what is encrypted in memory needs a file of master keys as well: --master-key-file")
     return settings
+
+
+def memory_bounds(options: UpOptions, settings: BrokerSettings) -> MemoryBounds:
+    """How much memory clients can make it hold. Raises `InvalidRequest` if more was asked for than there is."""
+    total, there = settings.whole(MEMORY), machine_bytes()
+    if MEMORY in options.settings and there is not None and total > there:
+        raise InvalidRequest(
+            f"{MEMORY}={total} is more than the {there} bytes that this machine has, or the container or service that"
+            f" this is in. By default it is {DEFAULT_BYTES}, and {LEAST_BYTES} at least"
+        )
+    return MemoryBounds.of(total)
 
 
 def master_key_file(options: UpOptions) -> Path | None:

@@ -44,8 +44,6 @@ QUEUE_MAX_BYTES = 1024 * 1024
 OUTPUT_MAX_BYTES = 1024 * 1024
 """With more than this unsent, a connection's next request is left in the socket."""
 MAX_SLOTS = 1024
-PENDING_MAX_BYTES = 64 * 1024 * 1024
-"""Accepted bytes that wait for a flush; beyond it, no more are read."""
 READ_AHEAD_BYTES = 16 * 1024
 """How much is read at once behind a request that is not answered yet."""
 SOFTWARE_MAX = 128
@@ -168,7 +166,8 @@ class Connection:
                 # Only now that something has come: most clients send nothing before they have their large response.
                 self._pause_input()
                 return
-            if (self._frame is not None or server.pending_bytes() > PENDING_MAX_BYTES) and server.holds_back(self):
+            is_short = server.pending_bytes() > server.pending_max_bytes
+            if (is_short or self._frame is not None) and server.holds_back(self):
                 return
             if self._frame is not None:
                 self._receive_frame(self._frame)

@@ -83,11 +83,31 @@ class _AgentCollector:
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
         ):
             yield GaugeMetricFamily(name, text, value)
+        yield from _memory(agent)
         yield from _limits(agent)
         yield from _tenants(agent)
         yield from _audit(agent)
         yield from _background(agent)
         yield from _of_clients(agent)
+
+
+def _memory(agent: Agent) -> Iterator[Metric]:
+    """What clients make it hold, kind by kind, and how much that may be."""
+    log, server = agent.log, agent.server
+    pinned = log.tail.pinned_bytes + log.cold.pinned_bytes
+    held = {
+        "tail": log.tail.size_bytes - log.tail.pinned_bytes, "pending": log.writer.pending_bytes,
+        "partial": server.partial_bytes, "queued": server.queued_bytes,
+        "cold": log.cold.size_bytes - log.cold.pinned_bytes, "pinned": pinned, "unread": server.unread_bytes,
+    }  # fmt: skip
+    for name, text, values in (
+        ("penstock_memory_bytes", "Memory that clients make it hold, by kind.", held.items()),
+        ("penstock_memory_max_bytes", "How much of each kind there may be.", agent.memory.kinds()),
+    ):
+        family = GaugeMetricFamily(name, text, labels=["kind"])
+        for kind, size_bytes in values:
+            family.add_metric([kind], size_bytes)
+        yield family
 
 
 def _limits(agent: Agent) -> Iterator[Metric]:

@@ -19,13 +19,14 @@ from math import inf
 from typing import NamedTuple
 
 from penstock.agent.complaints import Complaints
-from penstock.agent.connection import PENDING_MAX_BYTES, Connection, Stream
+from penstock.agent.connection import Connection, Stream
 from penstock.agent.listeners import Listener
 from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
 from penstock.agent.turns import at_turn_end
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
+from penstock.base.memory import MemoryBounds
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.failures import Denied
 from penstock.identity.model import NOBODY, Identity
@@ -33,16 +34,9 @@ from penstock.identity.networks import host_of
 from penstock.storage.arena import CHUNK_BYTES, Arena
 
 RECEIVE_BUFFER_BYTES = 256 * 1024
-RECEIVE_ARENA_BYTES = 24 * 1024 * 1024
 MAX_OTHER_BYTES = 2 * 1024 * 1024
 """The largest request that carries no records: 60,000 partitions of a fetch, more than a group may keep in Kafka."""
-PARTIAL_MAX_BYTES = 128 * 1024 * 1024
-"""Beyond this much of incomplete frames, huge ones are received one after the other."""
-PARTIAL_HARD_MAX_BYTES = 192 * 1024 * 1024
-"""Beyond this much, large ones too."""
 HUGE_FRAME_BYTES = 2 * 1024 * 1024
-QUEUED_MAX_BYTES = 32 * 1024 * 1024
-"""Requests read ahead of all connections; beyond it, each has one piece at most."""
 SLOW_BYTES_PER_S = 128 * 1024
 SLOW_S = 2.0
 """A frame that comes more slowly than this, for so long, is given up when others wait for memory."""
@@ -50,9 +44,6 @@ STALL_S = 5.0
 """How long responses may wait for a client that takes nothing, when they hold memory that others need."""
 HARD_STALL_S = 1.0
 """The same when they hold twice as much."""
-UNREAD_MAX_BYTES = 128 * 1024 * 1024
-PINNED_MAX_BYTES = 64 * 1024 * 1024
-"""Memory of the log beyond its budget that only unread responses keep."""
 RESERVED_FILES = 256
 """Of the files that the process may have open, so many are kept for data: whoever connects, without credentials even,
 must not be able to keep it from being written."""
@@ -86,6 +77,7 @@ class Server:
         throttled_ms: Callable[[str], int] = lambda address: 0,
         pending_bytes: Callable[[], int],
         pinned_bytes: Callable[[], int] = lambda: 0,
+        memory: MemoryBounds = MemoryBounds(),  # noqa: B008  # frozen
         max_frame_bytes: int = 100 * 1024 * 1024,
         max_connections: int = 2**31 - 1,
         max_connections_per_host: int = 2**31 - 1,
@@ -108,7 +100,8 @@ class Server:
         """Bytes held of large frames that have not arrived completely."""
         self.draining = False
         self.complaints = Complaints(clock)
-        self._arena = Arena(RECEIVE_ARENA_BYTES)
+        self.memory, self.pending_max_bytes = memory, memory.pending_bytes
+        self._arena = Arena(memory.receive_arena_bytes)
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
         self._clock, self.pending_bytes, self._pinned_bytes = clock, pending_bytes, pinned_bytes
@@ -334,9 +327,15 @@ class Server:
         self.make_room()
 
     @property
+    def unread_bytes(self) -> int:
+        """Of answers that clients do not take."""
+        connections = self._connections.values()
+        return sum(connection.out_bytes for connection in connections if connection.stalled_since is not None)
+
+    @property
     def queue_is_full(self) -> bool:
         """Whether no more should be read ahead of what is being answered."""
-        return self.queued_bytes > QUEUED_MAX_BYTES
+        return self.queued_bytes > self.memory.queued_bytes
 
     def holds_back(self, connection: Connection) -> bool:
         """Stop reading a connection whose bytes would need memory that there is not. It is read again once there is."""
@@ -344,7 +343,7 @@ class Server:
             return False
         connection.pause()
         self._held_back[connection.connection_id] = connection
-        if self.pending_bytes() > PENDING_MAX_BYTES:
+        if self.pending_bytes() > self.pending_max_bytes:
             # Its next response says so; for how long is a guess from the last time.
             connection.throttle_ms = max(connection.throttle_ms, self._short_ms)
             if self._short_since is None:
@@ -353,12 +352,13 @@ class Server:
         return True
 
     def _must_wait(self, connection: Connection) -> bool:
-        if self.pending_bytes() > PENDING_MAX_BYTES:
+        if self.pending_bytes() > self.pending_max_bytes:
             return True
         frame_bytes = connection.frame_bytes
         if not frame_bytes:
             return False
-        limit = PARTIAL_MAX_BYTES if frame_bytes > HUGE_FRAME_BYTES else PARTIAL_HARD_MAX_BYTES
+        is_huge = frame_bytes > HUGE_FRAME_BYTES
+        limit = self.memory.huge_partial_bytes if is_huge else self.memory.partial_bytes
         # One must go on, or no room would ever come back.
         return self.partial_bytes > limit and connection is not self._next_receiving()
 
@@ -367,7 +367,7 @@ class Server:
 
     def make_room(self) -> None:
         """Room may have come back: read again where reading was stopped for lack of it."""
-        if self._short_since is not None and self.pending_bytes() <= PENDING_MAX_BYTES:
+        if self._short_since is not None and self.pending_bytes() <= self.pending_max_bytes:
             self._short_ms = max(1, min(round((self.now() - self._short_since) * 1000), SHORTAGE_MAX_MS))
             self._short_since = None
         if self._held_back:
@@ -393,8 +393,8 @@ class Server:
         now = self.now()
         connections = list(self._connections.values())
         self._arena.trim()
-        starved = self.partial_bytes > PARTIAL_MAX_BYTES
-        unread_s = self._patience_s(connections)
+        starved = self.partial_bytes > self.memory.huge_partial_bytes
+        unread_s = self._patience_s()
         for connection in connections:
             stalled = connection.stalled_since
             silent = now - connection.last_active
@@ -415,13 +415,12 @@ class Server:
         else:
             self._sweeps_soon = False
 
-    def _patience_s(self, connections: list[Connection]) -> float:
+    def _patience_s(self) -> float:
         """How long responses may wait for a client that takes nothing: the less, the more memory such ones hold.
 
         Without need that is as long as a connection may be idle: Java's consumers read nothing between two polls.
         """
-        unread = sum(connection.out_bytes for connection in connections if connection.stalled_since is not None)
-        excess = max(unread / UNREAD_MAX_BYTES, self._pinned_bytes() / PINNED_MAX_BYTES)
+        excess = max(self.unread_bytes / self.memory.unread_bytes, self._pinned_bytes() / self.memory.pinned_bytes)
         if excess > 2:
             return HARD_STALL_S
         return STALL_S if excess > 1 else self._idle_s

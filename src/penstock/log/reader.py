@@ -33,8 +33,6 @@ COLD_READ_BYTES = 1024 * 1024
 MAX_COLD_READS = 8
 MAX_PIECES = 16
 """Segments that are sent as they lie, in one answer for one partition."""
-PINNED_MAX_BYTES = 64 * 1024 * 1024
-"""With more than this beyond the budget held by clients that do not take their answers, cold reads wait."""
 _PINNED_WAIT_S = 0.05
 _ATTEMPTS = 3
 _HEAD = Struct(">qi")
@@ -98,11 +96,13 @@ class Reader:
 
     def __init__(
         self, *, segments: SegmentLookup, wal: WalStore, objects: RangedStore, executor: Executor | None, arena: Arena,
-        sealing: Sealing | None = None,
+        sealing: Sealing | None = None, pinned_max_bytes: int = 64 * 1024 * 1024,
     ) -> None:  # fmt: skip
+        """With more than `pinned_max_bytes` beyond the arena's budget held by clients that do not take their answers,
+        reads wait."""
         self._segments, self._wal, self._objects, self._sealing = segments, wal, objects, sealing
         self._executor = executor
-        self._arena = arena
+        self._arena, self._pinned_max_bytes = arena, pinned_max_bytes
         self._slots = asyncio.Semaphore(MAX_COLD_READS)
         self.cold_reads = 0
         self.cold_bytes = 0
@@ -187,9 +187,9 @@ class Reader:
 
     async def _have_memory(self) -> None:
         """Wait until answers that were read before have been taken. Nothing announces that: views just end."""
-        while self._arena.pinned_bytes > PINNED_MAX_BYTES:
+        while self._arena.pinned_bytes > self._pinned_max_bytes:
             self._arena.trim()
-            if self._arena.pinned_bytes > PINNED_MAX_BYTES:
+            if self._arena.pinned_bytes > self._pinned_max_bytes:
                 await asyncio.sleep(_PINNED_WAIT_S)
 
     async def _read_cold(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from penstock.authorization.changes import parse_super_users
 from penstock.authorization.settings import STANDARD_AUTHORIZER
 from penstock.base.errors import InvalidRequest
+from penstock.base.memory import DEFAULT_BYTES, LEAST_BYTES
 from penstock.log.config_values import INT_MAX, LONG_MAX, ConfigKey, ConfigType, ConfigValue, table
 
 BOOLEAN, DOUBLE, INT, LIST, LONG, STRING = (
@@ -219,6 +220,10 @@ _LIMITS = (
         doc="After how long without use a transactional id is forgotten.",
     ),
     _setting(
+        "memory.max.bytes", LONG, str(DEFAULT_BYTES), at_least=LEAST_BYTES,
+        doc="How much memory clients can make an agent hold, of all kinds together.",
+    ),
+    _setting(
         "socket.request.max.bytes", INT, "104857600", at_least=1,
         doc="The largest request; a longer one closes its connection.",
     ),
@@ -227,9 +232,7 @@ _LIMITS = (
         "max.incremental.fetch.session.cache.slots", INT, "1000", at_least=0,
         doc="How many incremental fetch sessions are remembered.",
     ),
-    _setting(
-        "max.connections", INT, str(INT_MAX), at_least=0, doc="How many connections are held at once.",
-    ),
+    _setting("max.connections", INT, str(INT_MAX), "How many connections are held at once.", at_least=0),
     _setting(
         "max.connections.per.ip", INT, str(INT_MAX), at_least=0,
         doc="How many connections one client address may hold at once.",
@@ -270,9 +273,7 @@ _TELEMETRY = (
 
 _QUOTAS = (
     _setting("quota.window.num", INT, "11", "How many samples client quotas are averaged over.", at_least=1),
-    _setting(
-        "quota.window.size.seconds", INT, "1", at_least=1, doc="How long each sample of client quotas is.",
-    ),
+    _setting("quota.window.size.seconds", INT, "1", "How long each sample of client quotas is.", at_least=1),
     _setting(
         "controller.quota.window.num", INT, "11", at_least=1,
         doc="How many samples' worth of changes may be made at once under a quota for changes.",

@@ -14,6 +14,7 @@ from agent_world import BAD, BUG, ECHO, FETCH, PRODUCE, Client, Setup, request, 
 
 from penstock.agent import connection as limits
 from penstock.agent.server import RECEIVE_BUFFER_BYTES, connections_possible
+from penstock.base.memory import MemoryBounds
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -392,11 +393,9 @@ async def test_the_silent_may_stay_where_that_is_wanted() -> None:
 
 
 @pytest.mark.parametrize(("limit", "after_s"), [(8 * MIB, 600), (3 * MIB, 5), (1 * MIB, 1)])
-async def test_who_does_not_read_is_closed(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch, limit: int, after_s: float
-) -> None:
+async def test_who_does_not_read_is_closed(setup: Setup, limit: int, after_s: float) -> None:
     """The sooner, the more memory such clients hold."""
-    monkeypatch.setattr("penstock.agent.server.UNREAD_MAX_BYTES", limit)
+    setup.server.memory = MemoryBounds(unread_bytes=limit)
     client, connection = setup.connect()
     setup.desk.reply_bytes = 4 * MIB
     await client.send(request(ECHO))
@@ -409,11 +408,8 @@ async def test_who_does_not_read_is_closed(
     assert connection.closed
 
 
-async def test_incomplete_frames_are_received_one_after_the_other(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("penstock.agent.server.PARTIAL_MAX_BYTES", 100 * KIB)
-    monkeypatch.setattr("penstock.agent.server.PARTIAL_HARD_MAX_BYTES", 100 * KIB)
+async def test_incomplete_frames_are_received_one_after_the_other(setup: Setup) -> None:
+    setup.server.memory = MemoryBounds(partial_bytes=100 * KIB)
     clients = [setup.connect()[0] for _ in range(4)]
     frame = request(PRODUCE, bytes(400 * KIB))
     sending = [asyncio.ensure_future(client.send(frame)) for client in clients]
@@ -429,10 +425,8 @@ async def test_incomplete_frames_are_received_one_after_the_other(
     assert setup.server.partial_bytes == 0
 
 
-async def test_a_frame_that_trickles_is_given_up_when_others_wait(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("penstock.agent.server.PARTIAL_MAX_BYTES", 50 * KIB)
+async def test_a_frame_that_trickles_is_given_up_when_others_wait(setup: Setup) -> None:
+    setup.server.memory = MemoryBounds(partial_bytes=75 * KIB)
     slow, connection = setup.connect()
     await slow.send(request(PRODUCE, bytes(400 * KIB))[: 100 * KIB])
     await turns(5)

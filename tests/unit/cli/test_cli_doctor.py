@@ -18,6 +18,7 @@ from penstock.cli.doctor.system import ClockWatch, available_memory, clock_is_sy
 from penstock.cli.doctor.verdicts import GIB, MIB, Check, Holder, Status
 from penstock.cli.main import cli
 from penstock.cli.texts.addresses import Address
+from penstock.log.settings import check_static
 
 KAFKA = Holder(pid=7, command="java")
 
@@ -49,6 +50,8 @@ KAFKA = Holder(pid=7, command="java")
         (verdicts.files_verdict(128, 128), Status.FAIL),
         (verdicts.memory_verdict(GIB), Status.OK),
         (verdicts.memory_verdict(None), Status.OK),
+        (verdicts.memory_verdict(704 * MIB), Status.OK),
+        (verdicts.memory_verdict(703 * MIB), Status.WARN),
         (verdicts.memory_verdict(256 * MIB), Status.WARN),
         (verdicts.memory_verdict(64 * MIB), Status.FAIL),
         (verdicts.version_verdict("Python", "3.11.7", (3, 11, 7), (3, 11)), Status.OK),
@@ -60,6 +63,14 @@ def test_verdicts(found: Check, expected: Status) -> None:
     assert found.status is expected
     # Whatever is not fine says what to change, and only that.
     assert (found.change is None) == (expected is Status.OK)
+
+
+@pytest.mark.parametrize(("available_mib", "total_mib"), [(703, 592), (512, 416), (130, 152)])
+def test_how_much_memory_clients_may_have_where_there_is_little(available_mib: int, total_mib: int) -> None:
+    """As much as there is room for, and never less than an agent can do with."""
+    found = verdicts.memory_verdict(available_mib * MIB)
+    assert found.change == f"Let them have less: penstock up --set memory.max.bytes={total_mib * MIB}"
+    check_static("memory.max.bytes", str(total_mib * MIB))
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from contextlib import AsyncExitStack
 
 from penstock.agent.metadata import commit_path_of
 from penstock.agent.parts.stores import Stores
-from penstock.agent.tuning import COLD_BYTES, NODE_ID, SHARD_ID, Tuning
+from penstock.agent.tuning import NODE_ID, SHARD_ID, Tuning
 from penstock.agent.turns import at_turn_end
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
+from penstock.base.memory import MemoryBounds
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness
 from penstock.log.reader import Reader
@@ -88,17 +89,21 @@ def forget_cluster(registry: Registry, cluster_id: int) -> None:
 
 
 async def open_log(
-    stores: Stores, registry: Registry, sealing: Sealing, *, options: UpOptions, tuning: Tuning, clock: Clock,
-    randomness: Randomness, closing: AsyncExitStack,
+    stores: Stores, registry: Registry, sealing: Sealing, *, options: UpOptions, tuning: Tuning,
+    memory: MemoryBounds, clock: Clock, randomness: Randomness, closing: AsyncExitStack,
 ) -> Log:  # fmt: skip
     """Bring the state back, and be ready to append and to read."""
     database, wal = stores.database, stores.wal
     seq = await load_state(database, registry, wal)
-    segments, cold = SegmentIndex(database), Arena(COLD_BYTES)
+    segments, cold = SegmentIndex(database), Arena(memory.cold_bytes)
     reader = Reader(
-        segments=segments, wal=wal, objects=stores.objects, executor=stores.cold_reads, arena=cold, sealing=sealing
-    )
-    tail = Arena(tuning.tail_bytes, chunk_bytes=tuning.tail_chunk_bytes, on_recycle=forget_views)
+        segments=segments, wal=wal, objects=stores.objects, executor=stores.cold_reads, arena=cold, sealing=sealing,
+        pinned_max_bytes=memory.pinned_bytes,
+    )  # fmt: skip
+    tail = Arena(
+        tuning.tail_bytes or memory.tail_bytes, chunk_bytes=tuning.tail_chunk_bytes or memory.tail_chunk_bytes,
+        on_recycle=forget_views,
+    )  # fmt: skip
     backlog = Backlog(
         await database.read(lambda: waiting(SHARD_ID, seq)), last_seq=seq, capacity_bytes=wal.capacity_bytes,
         clock=clock, policy=tuning.compaction,

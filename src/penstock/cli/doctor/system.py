@@ -15,6 +15,7 @@ from pathlib import Path
 import penstock.version
 from penstock.base import twins
 from penstock.base.clock import Clock
+from penstock.base.memory import machine_bytes
 from penstock.cli.doctor.verdicts import (
     Check,
     check,
@@ -74,15 +75,14 @@ def libraries() -> Check:
 
 
 def available_memory() -> int | None:
-    """Bytes a new process can have, where the system tells."""
+    """Bytes a new process can have, where the system tells; no more than its container or service may have at all."""
+    most = machine_bytes()
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+        return most
+    available = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min([*available, *([] if most is None else [most])], default=None)
 
 
 def clock_is_synchronized() -> bool | None:

@@ -6,9 +6,12 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from penstock.base.dataclasses import dataclass
+from penstock.base.memory import DEFAULT_BYTES, LEAST_BYTES
 from penstock.cli.texts.quantities import milliseconds_text, percentile, size_text
 
 MIB, GIB = 1024**2, 1024**3
+OWN_BYTES = 96 * MIB
+"""What the process itself needs, and a little more."""
 
 
 class Status(StrEnum):
@@ -148,14 +151,15 @@ def files_verdict(soft: int, hard: int) -> Check:
 
 
 def memory_verdict(available: int | None) -> Check:
-    """Whether the process fits."""
+    """Whether the process fits, and all that clients may make it hold."""
     if available is None:
         return check("memory", "unknown")
-    found = f"{size_text(available)} available"
+    found = f"{size_text(available)} available; clients can make it hold {size_text(DEFAULT_BYTES)}"
     if available < 128 * MIB:
         return check("memory", found, fail="Stop something: Penstock needs about 128 MiB")
-    if available < 512 * MIB:
-        return check("memory", found, warn="Little is left for caches; reads of older data will be slower")
+    if available < DEFAULT_BYTES + OWN_BYTES:
+        fitting = max(LEAST_BYTES, (available - OWN_BYTES) // (16 * MIB) * 16 * MIB)
+        return check("memory", found, warn=f"Let them have less: penstock up --set memory.max.bytes={fitting}")
     return check("memory", found)
 
 
