@@ -45,8 +45,8 @@ class MemoryBounds:
     @classmethod
     def of(cls, total_bytes: int) -> Self:
         """The parts of a total."""
-        parts = {field.name: field.default * total_bytes // DEFAULT_BYTES for field in fields(cls)}
-        return cls(**parts)
+        default = cls()
+        return cls(**{part.name: getattr(default, part.name) * total_bytes // DEFAULT_BYTES for part in fields(cls)})
 
     @property
     def total_bytes(self) -> int:
