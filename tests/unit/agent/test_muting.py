@@ -25,8 +25,8 @@ async def setup() -> AsyncIterator[Setup]:
 async def test_nothing_is_read_until_the_time_is_over(setup: Setup) -> None:
     client, connection = setup.connect()
     loop = asyncio.get_running_loop()
-    connection.mute(SHORT_MS)
     began = loop.time()
+    connection.mute(SHORT_MS)
     await client.send(request(ECHO, b"1"), request(ECHO, b"2"))
     assert setup.desk.taken == []
     assert [body[2:] for body in await client.receive(2)] == [b"1", b"2"]
