@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TypeVar
 
 from penstock.agent.apis import Api, apis, audited, guarded
 from penstock.agent.checks import checked_settings, memory_bounds, token_rules
@@ -46,6 +47,7 @@ from penstock.clusters.model import Cluster, State
 from penstock.clusters.removal import SETTLE_S, Removal
 from penstock.clusters.service import Clusters
 from penstock.groups.expiry import OffsetExpiry
+from penstock.identity.authenticator import OnThread
 from penstock.log.aborted import StoredAborted
 from penstock.log.brokers import SingleBroker
 from penstock.log.fetch import FetchHandler
@@ -65,6 +67,8 @@ from penstock.quotas.service import Quotas
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Throttles
 from penstock.transactions.chores import IdExpiry, TimeOuts
+
+T = TypeVar("T")
 
 STOP_GRACE_S = 2.0
 
@@ -317,6 +321,7 @@ class Agent:
             aborted=StoredAborted(self.stores.database), locked=self.keys.locked,
         )  # fmt: skip
         dispatcher = self.dispatcher = Dispatcher(produce=produce, fetch=self.fetch, clock=self.clock)
+        dispatcher.beside, produce.beside = self._thread("long-requests"), self._thread("record-checks")
         self.quotas.on_change = self._enforce_quotas
         self._enforce_quotas()
         handlers = handlers_of(self)
@@ -333,7 +338,7 @@ class Agent:
             throttled_ms=self.throttles.on_connection,
             admit=self.gate.admit,
             tenancy=self.tenancy,
-            pending_bytes=lambda: log.writer.pending_bytes,
+            pending_bytes=lambda: log.writer.pending_bytes + produce.looked_at_bytes,
             pinned_bytes=log.pinned_bytes,
             memory=self.memory,
             max_frame_bytes=settings.socket_request_max_bytes,
@@ -349,8 +354,19 @@ class Agent:
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
         self._closing.push_async_callback(log.drain)
         self._closing.push_async_callback(self.coordinators.dead_letters.close)
+        self._closing.push_async_callback(produce.drain)
         self._closing.callback(server.stop_listening)
         self._open_ports(server)
+
+    def _thread(self, name: str) -> OnThread:
+        """Where what clients can make long is done one after the other, so that nobody else waits for it."""
+        executor, loop = ThreadPoolExecutor(1, thread_name_prefix=name), asyncio.get_running_loop()
+        self._closing.callback(executor.shutdown, wait=False, cancel_futures=True)
+
+        async def on_thread(work: Callable[[], T]) -> T:
+            return await loop.run_in_executor(executor, work)
+
+        return on_thread
 
     def _open_ports(self, server: Server) -> None:
         for listener in self.listeners:

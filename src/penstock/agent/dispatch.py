@@ -22,12 +22,14 @@ from penstock.authorization.authorizer import Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.identity.authenticator import OnThread
 from penstock.log.answers import TIMED_OUT, Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
 from penstock.quotas.throttles import Client, Throttles
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
+from penstock.wire.codec import RequestHeader
 from penstock.wire.hot import (
     PlainProduce,
     ProduceShape,
@@ -39,7 +41,12 @@ from penstock.wire.hot import (
     take,
 )
 from penstock.wire.messages.produce import ProduceRequest
-from penstock.wire.primitives import Malformed, Message
+from penstock.wire.primitives import Malformed, Message, parts_of
+
+LONG_REQUEST_BYTES = 64 * 1024
+"""A longer request, unless it carries records, is read beside the loop: that takes more than some milliseconds."""
+LONG_ANSWER_PARTS = 5_000
+"""An answer of more parts is written there."""
 
 _log = logging.getLogger(__name__)
 
@@ -112,6 +119,8 @@ class Dispatcher:
         self._produce, self._fetch, self._clock = produce, fetch, clock
         self.throttles: Throttles | None = None
         """Who limits clients, while any has a limit."""
+        self.beside: OnThread | None = None
+        """Where long requests are read and long answers written, so that nobody else waits for that."""
         self._table: Mapping[int, Api] = {}
         self.requests = dict.fromkeys(map(int, ApiKey), 0)
         """How many requests came, by API key."""
@@ -139,6 +148,10 @@ class Dispatcher:
                         api_versions.unsupported(self._table))  # fmt: skip
             return
         self.requests[key] += 1
+        if len(frame) > LONG_REQUEST_BYTES and key != ApiKey.PRODUCE and self.beside is not None:
+            connection.hold()
+            connection.task = connection.spawn(self._take_long(connection, self.beside, api, header, frame))
+            return
         try:
             request = codec.read_request(key, version, frame, header.body)
         except Malformed as problem:
@@ -151,18 +164,15 @@ class Dispatcher:
         if key == ApiKey.PRODUCE:
             counted = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
             self._produce.handle(
-                context, request, partial(self._produced, connection, slot, version, header.correlation_id, request)
+                context,
+                request,
+                partial(self._produced, connection, slot, version, header.correlation_id, request),
+                connection,
             )
             if counted is not None:
                 self._count_time(*counted)
             return
-        throttle_ms, stopwatch = 0, None
-        # Nobody pays for those who only say that they are of a cluster.
-        if self.throttles is not None and context.is_proven:
-            client = self.throttles.client(context)
-            throttle_ms = self.throttles.on_request(client, len(frame))
-            if client.time is not None:
-                stopwatch = Stopwatch(client, self._clock)
+        throttle_ms, stopwatch = self._arrived(context, len(frame))
         if key == ApiKey.FETCH:
             self._start_fetch(connection, slot, context, header.correlation_id, request, throttle_ms, stopwatch)
         else:
@@ -174,6 +184,36 @@ class Dispatcher:
                 self._begin(connection, slot, api.begin, context, key, header.correlation_id, request, run)
             else:
                 connection.task = connection.spawn(run())
+
+    def _arrived(self, context: RequestContext, size_bytes: int) -> tuple[int, Stopwatch | None]:
+        """For how long the connection of a request has to wait once that is answered, and what measures it, if that
+        matters. Nobody pays for those who only say that they are of a cluster."""
+        if self.throttles is None or not context.is_proven:
+            return 0, None
+        client = self.throttles.client(context)
+        throttle_ms = self.throttles.on_request(client, size_bytes)
+        return throttle_ms, None if client.time is None else Stopwatch(client, self._clock)
+
+    async def _take_long(
+        self, connection: Connection, beside: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
+    ) -> None:
+        """Start answering a request that takes so long to read that others are not to wait for it."""
+        key, version = header.api_key, header.api_version
+        try:
+            request = await beside(partial(codec.read_request, key, version, frame, header.body))
+            connection.correlation_id = header.correlation_id
+            context, slot = connection.context(version, header.client_id), connection.open_slot()
+            throttle_ms, stopwatch = self._arrived(context, len(frame))
+            if key == ApiKey.FETCH:
+                self._start_fetch(connection, slot, context, header.correlation_id, request, throttle_ms, stopwatch)
+                return
+        except Malformed as problem:
+            connection.refuse(f"{problem} (client id {header.client_id!r})")
+        except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
+            _log.exception("%s v%d failed", ApiKey(key).name, version)
+            connection.close()
+        else:
+            await self._run(connection, slot, api, context, key, header.correlation_id, request, throttle_ms, stopwatch)
 
     def _produce_again(self, connection: Connection, again: Again, frame: bytes | memoryview) -> bool:
         """Start answering a produce request like the connection's last one; False if it is another request."""
@@ -196,7 +236,7 @@ class Dispatcher:
                 _hold_off(connection, throttle_ms, tell=True)
         self._produce.handle_one(
             again.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
-            AgainTicket(connection, connection.open_slot(), shape, taken), again,
+            AgainTicket(connection, connection.open_slot(), shape, taken), again, connection,
         )  # fmt: skip
         if throttles is not None and client is not None and client.time is not None:
             throttles.count_time(client, since_ms, self._clock.monotonic() * 1000)
@@ -211,7 +251,9 @@ class Dispatcher:
             connection.produces = None if shape is None else Again(shape, context)
         slot = connection.open_slot()
         counted = self._count_produce(connection, context, len(frame), tell=True)
-        self._produce.handle_plain(context, plain, frame, partial(self._plainly_produced, connection, slot, plain))
+        self._produce.handle_plain(
+            context, plain, frame, partial(self._plainly_produced, connection, slot, plain), connection
+        )
         if counted is not None:
             self._count_time(*counted)
 
@@ -278,6 +320,13 @@ class Dispatcher:
             if self.throttles is not None:
                 time_ms = 0 if stopwatch is None else self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
                 throttle(connection, response, max(time_ms, throttle_ms))
+            if self.beside is not None and _has_many_partitions(response):
+                connection.hold()
+                connection.cancel_wait = None
+                connection.task = connection.spawn(
+                    self._write_long(connection, self.beside, slot, context.api_version, correlation_id, response)
+                )
+                return
             self._reply(connection, slot, ApiKey.FETCH, context.api_version, correlation_id, response)
             if connection.held:
                 connection.release()
@@ -312,6 +361,15 @@ class Dispatcher:
 
         begin(context, request, done)
 
+    async def _write_long(
+        self, connection: Connection, beside: OnThread, slot: Slot, version: int, correlation_id: int,
+        response: Message,
+    ) -> None:  # fmt: skip
+        answered = await beside(partial(codec.encode_response, ApiKey.FETCH, version, correlation_id, response))
+        if not connection.closed:
+            connection.fill(slot, answered)
+            connection.release()
+
     async def _run(
         self, connection: Connection, slot: Slot, api: Api, context: RequestContext, key: int, correlation_id: int,
         request: Any, throttle_ms: int, stopwatch: Stopwatch | None,
@@ -340,7 +398,14 @@ class Dispatcher:
                     throttle(connection, response, throttle_ms)
                 if key == ApiKey.ENTER_CLUSTER and not response.error_code:
                     connection.belongs_to(connection.identity.inside(response.cluster_id))
-                self._reply(connection, slot, key, context.api_version, correlation_id, response)
+                if self.beside is not None and key != ApiKey.SHARE_FETCH and _is_long(response):
+                    answered = await self.beside(
+                        partial(codec.encode_response, key, context.api_version, correlation_id, response)
+                    )
+                    if not connection.closed:
+                        connection.fill(slot, answered)
+                else:
+                    self._reply(connection, slot, key, context.api_version, correlation_id, response)
                 connection.release()
 
     def _reply(
@@ -354,6 +419,19 @@ def _hold_off(connection: Connection, throttle_ms: int, *, tell: bool) -> None:
     connection.mute(throttle_ms)
     if tell:
         connection.throttle_ms = max(connection.throttle_ms, throttle_ms)
+
+
+def _has_many_partitions(response: Any) -> bool:
+    count = 0
+    for topic in response.responses:
+        count += len(topic.partitions)
+        if count > LONG_ANSWER_PARTS:
+            return True
+    return False
+
+
+def _is_long(response: Message) -> bool:
+    return parts_of(response, LONG_ANSWER_PARTS) > LONG_ANSWER_PARTS
 
 
 def _name(api_key: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from penstock.base.dataclasses import dataclass, field
+from penstock.base.portions import Pace
 from penstock.groups.model import Offset, TopicPartition
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
@@ -43,17 +44,18 @@ class AskedOffsets:
         self.errors = {where: error or outcome for where, error in self.errors.items()}
 
 
-def sort_out(
+async def sort_out(
     topics: Topics, cluster_id: int, asked: Sequence[AskedTopic], *, by_id: bool, metadata_max_size: int, now_ms: int,
     expires_ms: int | None = None,
 ) -> AskedOffsets:  # fmt: skip
     """Find the topics and judge each partition."""
-    found = AskedOffsets()
+    found, pace = AskedOffsets(), Pace()
     for t, topic in enumerate(asked):
         topic_id = _topic_id(topics, cluster_id, topic, by_id=by_id)
         count = None if topic_id is None else topics.partition_count(cluster_id, topic_id) or 0
         partitions: Sequence[AskedPartition] = topic.partitions
         for p, partition in enumerate(partitions):
+            await pace.step()
             found.errors[t, p] = error = _error(count, partition, metadata_max_size, by_id=by_id)
             if error is ErrorCode.NONE and topic_id is not None:
                 found.offsets[topic_id, partition.partition_index] = Offset(

@@ -7,6 +7,9 @@ from penstock.coordination.model import Loading
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
+ASK_AGAIN = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+"""For what an answer has no room for: clients ask again for that, and keep the rest."""
+
 
 def code_of(error: PlatformError) -> ErrorCode:
     """Kafka's code for a failure; those of the platform make clients try again."""

@@ -10,8 +10,9 @@ from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import Room, breathe
 from penstock.coordination.model import Loading
-from penstock.groups.failures import code_of
+from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.model import Group, GroupState, Heartbeat, Join, Leaver, Sync
 from penstock.groups.service import GroupService
 from penstock.log.refusals import Refused
@@ -29,6 +30,7 @@ from penstock.wire.messages.join_group import JoinGroupRequest, JoinGroupRespons
 from penstock.wire.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberResponse
 from penstock.wire.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from penstock.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
+from penstock.wire.primitives import parts_of
 
 ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
 """Read, Delete, Describe, DescribeConfigs, AlterConfigs."""
@@ -74,7 +76,10 @@ class GroupHandlers:
         named GROUP:TOPIC_ID:PARTITION."""
         batched = context.api_version >= 4
         keys = request.coordinator_keys if batched else [request.key]
-        found = [self._find(context, request.key_type, key) for key in keys]
+        found = []
+        for number, key in enumerate(keys):
+            await breathe(number)
+            found.append(self._find(context, request.key_type, key))
         if batched:
             return FindCoordinatorResponse(coordinators=found)
         one = found[0]
@@ -229,11 +234,16 @@ class GroupHandlers:
 
     async def describe_groups(self, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
         """DescribeGroups, key 15, v0-6. v3: authorized operations. v4: instance ids. v6: 69 for an unknown group."""
-        groups = []
-        for group_id in request.groups:
+        groups, room = [], Room()
+        for number, group_id in enumerate(request.groups):
+            await breathe(number)
+            if not room.is_left:
+                groups.append(DescribedGroup(group_id=group_id, error_code=ASK_AGAIN))
+                continue
             described = await self._describe(context, group_id)
             if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
                 described.authorized_operations = ALL_GROUP_OPERATIONS
+            room.fill(parts_of(described))
             groups.append(described)
         return DescribeGroupsResponse(groups=groups)
 
@@ -273,7 +283,8 @@ class GroupHandlers:
         """DeleteGroups, key 42, v0-3. v3: error messages. 68 for a group with members, 69 for an unknown one."""
         results, group_ids = [], dict.fromkeys(request.groups_names)
         await self._groups.await_deletion((context.cluster_id, group_id) for group_id in group_ids)
-        for group_id in group_ids:
+        for number, group_id in enumerate(group_ids):
+            await breathe(number)
             try:
                 error = await self._groups.delete((context.cluster_id, group_id))
             except PlatformError as failure:

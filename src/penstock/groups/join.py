@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from penstock.coordination.model import Waiter
+from penstock.groups.capacity import MAX_MEMBERS, is_room, size_of
 from penstock.groups.model import Decision, Group, GroupState, Join, JoinResult, Member, SyncResult
 from penstock.groups.rebalance import (
     SESSION_TIMER,
@@ -30,6 +31,8 @@ def join(group: Group | None, request: Join, waiter: Waiter, now_ms: int, settin
         _refuse(step, request, waiter, ErrorCode.INVALID_SESSION_TIMEOUT)
     elif not is_known and request.member_id:
         _refuse(step, request, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
+    elif not _may_say(step.group, request):
+        _refuse(step, replace(request, member_id=""), waiter, ErrorCode.GROUP_MAX_SIZE_REACHED)
     elif not _has_room(step.group, request.member_id, settings.max_size):
         step.remove(request.member_id)
         step.reply(waiter, JoinResult(error=ErrorCode.GROUP_MAX_SIZE_REACHED, member_id=""))
@@ -50,6 +53,19 @@ def has_valid_session(request: Join, settings: GroupSettings) -> bool:
 
 def _refuse(step: Step, request: Join, waiter: Waiter, error: ErrorCode) -> None:
     step.reply(waiter, JoinResult(error=error, member_id=request.member_id))
+
+
+def _may_say(group: Group, request: Join) -> bool:
+    """Whether there is memory for what somebody says, and for one more who says something."""
+    members, member_id = group.members, request.member_id
+    is_known = member_id in members or member_id in group.pending or request.instance_id in group.instances
+    if not is_known and len(members) + len(group.pending) >= MAX_MEMBERS:
+        return False
+    return is_room(_size_of(request), (_size_of(other) for key, other in members.items() if key != member_id))
+
+
+def _size_of(who: Join | Member) -> int:
+    return size_of((who.client_id, who.instance_id or "")) + sum(map(size_of, who.protocols))
 
 
 def _has_room(group: Group, member_id: str, max_size: int) -> bool:

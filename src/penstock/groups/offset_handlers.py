@@ -9,9 +9,10 @@ from collections.abc import Container, Iterable, Mapping
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import Pace, Room, breathe
 from penstock.coordination.model import Key
 from penstock.groups.asked_offsets import Topics, sort_out
-from penstock.groups.failures import code_of
+from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.model import CommitOffsets, DeleteOffsets, Offset, TopicPartition
 from penstock.groups.service import GroupService
 from penstock.wire.error_codes import ErrorCode
@@ -38,6 +39,7 @@ from penstock.wire.messages.offset_fetch import (
     OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 )
+from penstock.wire.primitives import parts_of
 
 TOPIC_IDS_SINCE = 10
 MAX_TIME_MS = 2**63 - 1
@@ -57,29 +59,29 @@ class OffsetHandlers:
         group. v10: topic ids.
         """
         now_ms, retention_ms = self._groups.now_ms(), request.retention_time_ms
-        asked = sort_out(
+        asked = await sort_out(
             self._topics, context.cluster_id, request.topics, by_id=context.api_version >= TOPIC_IDS_SINCE,
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=now_ms,
             expires_ms=None if retention_ms < 0 else min(now_ms + retention_ms, MAX_TIME_MS),
         )  # fmt: skip
         if asked.offsets:
             asked.committed(await self._commit(context, request, asked.offsets))
-        return OffsetCommitResponse(
-            topics=[
-                OffsetCommitResponseTopic(
-                    name=topic.name,
-                    topic_id=topic.topic_id,
-                    partitions=[
-                        OffsetCommitResponsePartition(
-                            partition_index=partition.partition_index, error_code=asked.errors[t, p]
-                        )
-                        for p, partition in enumerate(topic.partitions)
-                    ],
+        response, pace = OffsetCommitResponse(), Pace()
+        for t, topic in enumerate(request.topics):
+            if not topic.partitions:
+                continue
+            results = []
+            for p, partition in enumerate(topic.partitions):
+                await pace.step()
+                results.append(
+                    OffsetCommitResponsePartition(
+                        partition_index=partition.partition_index, error_code=asked.errors[t, p]
+                    )
                 )
-                for t, topic in enumerate(request.topics)
-                if topic.partitions
-            ]
-        )
+            response.topics.append(
+                OffsetCommitResponseTopic(name=topic.name, topic_id=topic.topic_id, partitions=results)
+            )
+        return response
 
     async def _commit(
         self,
@@ -107,8 +109,7 @@ class OffsetHandlers:
         v10: topic ids. A group that does not exist has committed nothing, which is no error.
         """
         if context.api_version >= 8:
-            stable = request.require_stable
-            return OffsetFetchResponse(groups=[await self._fetch(context, group, stable) for group in request.groups])
+            return OffsetFetchResponse(groups=await self._fetch_all(context, request))
         topics = None
         if request.topics is not None:
             topics = [
@@ -118,6 +119,17 @@ class OffsetHandlers:
         asked = OffsetFetchRequestGroup(group_id=request.group_id, topics=topics)
         group = await self._fetch(context, asked, request.require_stable)
         return _single_group(group, context.api_version)
+
+    async def _fetch_all(self, context: RequestContext, request: OffsetFetchRequest) -> list[OffsetFetchResponseGroup]:
+        groups, room = [], Room()
+        for group in request.groups:
+            if not room.is_left:
+                groups.append(OffsetFetchResponseGroup(group_id=group.group_id, error_code=ASK_AGAIN))
+                continue
+            fetched = await self._fetch(context, group, request.require_stable)
+            room.fill(parts_of(fetched))
+            groups.append(fetched)
+        return groups
 
     async def _fetch(
         self, context: RequestContext, request: OffsetFetchRequestGroup, require_stable: bool
@@ -136,15 +148,14 @@ class OffsetHandlers:
                 offsets, pending = await self._groups.offsets(key), frozenset[TopicPartition]()
         except PlatformError as error:
             response.error_code = code_of(error)
-            response.topics = [
-                _fetched(topic, topic.partition_indexes, None, {}, frozenset(), code_of(error))
-                for topic in request.topics or ()
-            ]
+            for topic in request.topics or ():
+                response.topics.append(await _fetched(topic, None, {}, frozenset(), code_of(error)))
             return response
         asked = self._all_topics(context, offsets) if request.topics is None else request.topics
-        for topic in asked:
+        for number, topic in enumerate(asked):
+            await breathe(number)
             topic_id, error_code = self._fetched_topic(context, topic)
-            response.topics.append(_fetched(topic, topic.partition_indexes, topic_id, offsets, pending, error_code))
+            response.topics.append(await _fetched(topic, topic_id, offsets, pending, error_code))
         return response
 
     def _fetched_topic(
@@ -211,9 +222,8 @@ class OffsetHandlers:
         )
 
 
-def _fetched(
+async def _fetched(
     topic: OffsetFetchRequestTopics,
-    partitions: Iterable[int],
     topic_id: bytes | None,
     offsets: Mapping[TopicPartition, Offset],
     pending: Container[TopicPartition],
@@ -221,7 +231,8 @@ def _fetched(
 ) -> OffsetFetchResponseTopics:
     """The offsets of one topic; -1 where nothing was committed."""
     response = OffsetFetchResponseTopics(name=topic.name, topic_id=topic.topic_id)
-    for partition in partitions:
+    for number, partition in enumerate(topic.partition_indexes):
+        await breathe(number)
         offset = None if topic_id is None else offsets.get((topic_id, partition))
         is_unstable = topic_id is not None and (topic_id, partition) in pending
         if is_unstable:

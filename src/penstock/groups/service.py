@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
@@ -55,10 +56,11 @@ G = TypeVar("G", bound=AnyGroup)
 
 _logger = logging.getLogger(__name__)
 
+MAX_PREFIX_CHARS = 255
+"""Of a client's id in a member's."""
 _SWEEP_PAGE = 100
-
-_NAMES_AT_ONCE = 200
-"""How many topic names are compared with regular expressions before others get their turn."""
+_ENDED_AT_ONCE = 100
+"""Groups that are to be deleted and are waited for at the same time."""
 
 
 class KnownTopics(Topics, Protocol):
@@ -211,7 +213,7 @@ class GroupService:
         if prefix is None:
             return uuid_text(new_uuid(self._randomness))
         text = new_uuid(self._randomness).hex()
-        return f"{prefix}-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return f"{prefix[:MAX_PREFIX_CHARS]}-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     async def apply(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], Decision], answer: type[T]) -> T:
         """Apply a rule that only one kind of group has."""
@@ -292,15 +294,10 @@ class GroupService:
         """Look up regular expressions, a few names at a time, and tell the group."""
         cluster_id = key[0]
         version = self._topic_versions.get(cluster_id, 1)
-        found: dict[str, list[str]] = {pattern: [] for pattern in patterns}
         names = self._topics.names(cluster_id)
-        for number, (name, matches) in enumerate(zip(names, regexes.matching(patterns, names), strict=True)):
-            if matches and may_see(name):
-                for pattern in matches:
-                    found[pattern].append(name)
-            if number % _NAMES_AT_ONCE == _NAMES_AT_ONCE - 1:
-                await asyncio.sleep(0)
-        topics = {pattern: frozenset(matched) for pattern, matched in found.items()}
+        topics: dict[str, frozenset[str]] = {}
+        for pattern in sorted(patterns):
+            topics[pattern] = frozenset([name async for name in regexes.matching(pattern, names) if may_see(name)])
         try:
             await self._runner.submit(
                 key,
@@ -400,8 +397,10 @@ class GroupService:
         return [listed[group_id] for group_id in sorted(listed)]
 
     async def await_deletion(self, keys: Iterable[Key]) -> None:
-        """Let groups that are to be deleted come to an end with what they have begun, all at the same time."""
-        await asyncio.gather(*map(self.before_deletion, keys))
+        """Let groups that are to be deleted come to an end with what they have begun, many at the same time."""
+        waiting = iter(keys)
+        while some := list(islice(waiting, _ENDED_AT_ONCE)):
+            await asyncio.gather(*map(self.before_deletion, some))
 
     async def delete(self, key: Key) -> ErrorCode:
         """DeleteGroups, one group, after `await_deletion`."""

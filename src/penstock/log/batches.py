@@ -37,8 +37,7 @@ from penstock.wire.records import (
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
 MAX_RECORDS = 250_000
-"""A batch whose records are looked at may not become more than this: a megabyte of zstd can be thousand times as much,
-and everybody waits while it is read."""
+"""A batch whose records are looked at may not become more than this: two kilobytes of zstd can be as much."""
 _CODEC_BITS = 0x07
 _APPEND_TIME_BIT = 0x08
 _TRANSACTIONAL_BIT = 0x10
@@ -49,6 +48,7 @@ _HIGHEST_CODEC = 4
 _LATEST_MS = 2**63 - 1
 """The last time that a batch can name."""
 _ZSTD = 4
+_FAST_CODECS = (0, 2, 3)
 ZSTD_SINCE_VERSION = 7
 """Produce versions below this one may not send zstd: their readers could not know it (KIP-110)."""
 
@@ -83,6 +83,30 @@ class Rejected(NamedTuple):
     """The index within the batch and what is wrong, for records that can be blamed."""
     by_request: bool = False
     """Whether a request may not bring it, whatever the log is like: then the answer does not tell where that starts."""
+
+
+class Unread(NamedTuple):
+    """A batch whose records have to be looked at before it is judged."""
+
+    batch: Accepted
+    record_count: int
+
+
+class Glances:
+    """How many batches of a request may be looked into at once, while everybody waits, and records of them."""
+
+    __slots__ = ("_batches", "_records")
+
+    def __init__(self) -> None:
+        self._batches, self._records = 32, 1000
+
+    def take(self, records: int) -> bool:
+        """Whether one more of so many may be."""
+        if not self._batches or records > self._records:
+            return False
+        self._batches -= 1
+        self._records -= records
+        return True
 
 
 @twinned
@@ -129,7 +153,15 @@ def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
 def inspect(
     data: memoryview | bytes | None, config: TopicConfig, now_ms: int, *, version: int, transactional: bool
 ) -> Accepted | Rejected:
-    """Judge what a request brings for one partition."""
+    """Judge what a request brings for one partition, however long that takes."""
+    found = inspect_outside(data, config, now_ms, version=version, transactional=transactional)
+    return look_inside(found.batch, config, now_ms) if isinstance(found, Unread) else found
+
+
+def inspect_outside(
+    data: memoryview | bytes | None, config: TopicConfig, now_ms: int, *, version: int, transactional: bool
+) -> Accepted | Rejected | Unread:
+    """Judge what a request brings for one partition by its header and its CRC."""
     if data is None or len(data) < HEADER_BYTES:
         return Rejected(ErrorCode.INVALID_RECORD, "there is no record batch", by_request=True)
     (
@@ -177,7 +209,7 @@ def inspect(
     ) or config.log_append_time
     if timely and config.plain and not attributes & _APPEND_TIME_BIT:
         return _beyond_a_segment(size, config) or accepted
-    return _look_inside(accepted, config, now_ms)
+    return Unread(accepted, parse_header(accepted.data).record_count)
 
 
 def is_transactional(data: memoryview | bytes | None) -> bool:
@@ -201,20 +233,45 @@ def _another_batch(data: memoryview | bytes, position: int) -> bool:
     return position + following.size_bytes <= len(data)
 
 
-def _look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted | Rejected:
-    """The rules that need the records."""
+def look_quickly(unread: Unread, config: TopicConfig, now_ms: int, glances: Glances) -> Accepted | Rejected | None:
+    """The same as `look_inside` if it does not take long; None: it does, or may. A few bytes can become many."""
+    plain_bytes = _quick_bytes(config)
+    if len(unread.batch.data) > plain_bytes or not glances.take(unread.record_count):
+        return None
+    try:
+        return _looked_inside(unread.batch, config, now_ms, plain_bytes)
+    except PlatformError:
+        return None
+
+
+def _quick_bytes(config: TopicConfig) -> int:
+    """How many bytes of records are looked at, and compressed as the topic wants it, in half a millisecond."""
+    if config.compression < 0:
+        return 64 * 1024
+    is_fast = config.compression in _FAST_CODECS or (
+        config.compression == _ZSTD and (config.compression_level or 0) <= 3
+    )
+    return 32 * 1024 if is_fast else 4 * 1024
+
+
+def look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted | Rejected:
+    """The rules that need the records: up to some seconds of computing."""
+    try:
+        return _looked_inside(batch, config, now_ms, MAX_DECOMPRESSED_BYTES)
+    except PlatformError as problem:
+        return Rejected(ErrorCode.INVALID_RECORD, str(problem))
+
+
+def _looked_inside(batch: Accepted, config: TopicConfig, now_ms: int, max_bytes: int) -> Accepted | Rejected:
     header = parse_header(batch.data)
     if header.record_count > MAX_RECORDS:
         return Rejected(
             ErrorCode.RECORD_LIST_TOO_LARGE, f"the batch has {header.record_count} records, {MAX_RECORDS} are taken"
         )
-    try:
-        wrong = _wrong_records(batch.data, header, config, now_ms)
-        if wrong is not None:
-            return wrong
-        data = _reshape(batch.data, header, config, now_ms)
-    except PlatformError as problem:
-        return Rejected(ErrorCode.INVALID_RECORD, str(problem))
+    wrong = _wrong_records(batch.data, header, config, now_ms, max_bytes)
+    if wrong is not None:
+        return wrong
+    data = _reshape(batch.data, header, config, now_ms, max_bytes)
     size = len(data)
     if size > config.max_message_bytes:
         text = f"the batch would be stored with {size} bytes, the topic takes {config.max_message_bytes}"
@@ -234,8 +291,10 @@ def _beyond_a_segment(size: int, config: TopicConfig) -> Rejected | None:
     return Rejected(ErrorCode.RECORD_LIST_TOO_LARGE, text)
 
 
-def _wrong_records(data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int) -> Rejected | None:
-    _, spans = scan_batch(data, max_bytes=MAX_DECOMPRESSED_BYTES)
+def _wrong_records(
+    data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int, max_bytes: int
+) -> Rejected | None:
+    _, spans = scan_batch(data, max_bytes=max_bytes)
     if config.compact:
         keyless = tuple((index, "a compacted topic needs keys") for index, span in enumerate(spans) if span.key is None)
         if keyless:
@@ -253,7 +312,9 @@ def _wrong_records(data: memoryview | bytes, header: BatchHeader, config: TopicC
     return None
 
 
-def _reshape(data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int) -> memoryview | bytes:
+def _reshape(
+    data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int, max_bytes: int
+) -> memoryview | bytes:
     """The batch as the topic stores it: its compression, its kind of timestamp."""
     wants_codec = config.compression >= 0 and config.compression != header.attributes & _CODEC_BITS
     claims_append_time = bool(header.attributes & _APPEND_TIME_BIT)
@@ -263,7 +324,7 @@ def _reshape(data: memoryview | bytes, header: BatchHeader, config: TopicConfig,
         original = bytearray(data)
         HEADER.pack_into(original, 0, *plain)
         data = build_batch(
-            iter_records(original, max_bytes=MAX_DECOMPRESSED_BYTES, check_offsets=False),
+            iter_records(original, max_bytes=max_bytes, check_offsets=False),
             compression=codec,
             level=config.compression_level,
             producer_id=header.producer_id,

@@ -44,6 +44,8 @@ READ_COMMITTED = 1
 MAX_WAIT_MS = 600_000
 RESPONSE_MAX_BYTES = 8 * 1024 * 1024
 """The most one answer carries, whatever is asked for: clients ask again, and memory stays bounded."""
+LOOKED_AT_ONCE = 5_000
+"""Partitions that are looked at before others have their turn: 15 milliseconds at most."""
 _EMPTY = b""
 _log = logging.getLogger(__name__)
 
@@ -233,7 +235,22 @@ class Poll:
 
     def start(self) -> Callable[[], None] | None:
         """Answer now if that is possible, else wait."""
-        answers, size, urgent = self._look()
+        if self._is_long:
+            self._task = asyncio.get_running_loop().create_task(self._start_slowly())
+            return self.cancel
+        return self._begin(*self._look())
+
+    async def _start_slowly(self) -> None:
+        """The same for so many partitions that others have their turn in between."""
+        ends: list[int] = []
+        answers, size, urgent = await self._look_slowly(ends)
+        if self._done is None:
+            return
+        self._begin(answers, size, urgent)
+        if self._waiting and ends != [_end(wanted) for wanted in self._wanted]:
+            self.on_change()  # It waits from now on, and has looked before.
+
+    def _begin(self, answers: list[Answer], size: int, urgent: bool) -> Callable[[], None] | None:
         request = self._request
         if urgent or size >= self._min_bytes or request.max_wait_ms <= 0 or not self._wanted:
             self._finish(answers)
@@ -295,20 +312,50 @@ class Poll:
 
     def _answer(self) -> None:
         self._stop_waiting()
+        if self._done is None:
+            return
+        if self._is_long:
+            self._task = asyncio.get_running_loop().create_task(self._answer_slowly())
+            return
+        answers, _, _ = self._look()
+        self._finish(answers)
+
+    async def _answer_slowly(self) -> None:
+        answers, _, _ = await self._look_slowly([])
         if self._done is not None:
-            answers, _, _ = self._look()
             self._finish(answers)
+
+    @property
+    def _is_long(self) -> bool:
+        return len(self._wanted) > LOOKED_AT_ONCE
+
+    async def _look_slowly(self, ends: list[int]) -> tuple[list[Answer], int, bool]:
+        """Look at every partition, and note where each ended then."""
+        everything = self._wanted
+        answers, size, urgent = list[Answer](), 0, False
+        for first in range(0, len(everything), LOOKED_AT_ONCE):
+            some = everything[first : first + LOOKED_AT_ONCE]
+            found, size, is_urgent = self._look_at(some, size)
+            answers += found
+            urgent = urgent or is_urgent
+            ends += map(_end, some)
+            await asyncio.sleep(0)
+        return answers, size, urgent
 
     def _look(self) -> tuple[list[Answer], int, bool]:
         """Look at every partition: what they have, how many bytes, and whether there is a reason not to wait.
 
         What a session's client knows everything of is only glanced at: most partitions of most fetches are like that.
         """
+        return self._look_at(self._wanted, 0)
+
+    def _look_at(self, some: Sequence[Wanted], size: int) -> tuple[list[Answer], int, bool]:
+        """Look at some partitions, after others that have so many bytes."""
         handler, read_committed, has_session = self._handler, self._read_committed, self._session is not None
         cluster_id, room = self._context.cluster_id, self._max_bytes
         has_session = has_session and not handler.is_erased(cluster_id)
-        answers, size, urgent = [], 0, False
-        for wanted in self._wanted:
+        answers, urgent = [], False
+        for wanted in some:
             if has_session and wanted.is_quiet:
                 continue
             answer = handler.look(
@@ -428,6 +475,12 @@ class Poll:
         wanted.sent_high_watermark = -1 if data.error_code else data.high_watermark
         wanted.sent_log_start = data.log_start_offset
         return changed
+
+
+def _end(wanted: Wanted) -> int:
+    """What grows whenever there is more to read of a partition."""
+    partition = wanted.partition
+    return -1 if partition is None else partition.next_offset + partition.last_stable_offset
 
 
 def _told(error: ErrorCode, version: int) -> ErrorCode:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import Pace
 from penstock.log.admin.failures import admin_failure, read_failure
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.registry import Registry
@@ -83,10 +84,12 @@ class OffsetHandlers:
         times. v10: how long the client waits, which nothing here depends on."""
         seen = Counter((topic.name, part.partition_index) for topic in request.topics for part in topic.partitions)
         committed = request.isolation_level == READ_COMMITTED
-        response = ListOffsetsResponse()
+        response, pace = ListOffsetsResponse(), Pace()
         for topic in request.topics:
+            await pace.step()
             results = []
             for wanted in topic.partitions:
+                await pace.step()
                 index = wanted.partition_index
                 result = ListOffsetsPartitionResponse(partition_index=index)
                 partition = self._partition(context, topic.name, index)
@@ -142,9 +145,12 @@ class OffsetHandlers:
     ) -> OffsetForLeaderEpochResponse:
         """OffsetForLeaderEpoch, key 23, v2-4. v3: replica id. v4: flexible. There is one epoch, and it ends where
         the log ends."""
-        response = OffsetForLeaderEpochResponse()
+        response, pace = OffsetForLeaderEpochResponse(), Pace()
         for topic in request.topics:
-            results = [self._epoch_end(context, topic.topic, wanted) for wanted in topic.partitions]
+            results = []
+            for wanted in topic.partitions:
+                await pace.step()
+                results.append(self._epoch_end(context, topic.topic, wanted))
             response.topics.append(OffsetForLeaderTopicResult(topic=topic.topic, partitions=results))
         return response
 
@@ -164,13 +170,14 @@ class OffsetHandlers:
 
     async def delete_records(self, context: RequestContext, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
         """DeleteRecords, key 21, v0-2. v2: flexible. Topics that are only compacted cannot be trimmed."""
-        response = DeleteRecordsResponse()
+        response, pace = DeleteRecordsResponse(), Pace()
         marks: dict[Partition, int] = {}
         trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]] = []
         # A topic or a partition that is named twice counts once, as it was named last.
         for topic in {topic.name: topic for topic in request.topics}.values():
             results = []
             for wanted in {wanted.partition_index: wanted for wanted in topic.partitions}.values():
+                await pace.step()
                 result = DeleteRecordsPartitionResult(partition_index=wanted.partition_index, low_watermark=NONE)
                 partition = self._partition(context, topic.name, wanted.partition_index)
                 if partition is None:

@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 else:
     re2 = later("re2")
 
-_PATTERN_MAX_BYTES = 1 << 20
+_PATTERN_MAX_BYTES = 1 << 18
 """What a pattern may cost."""
+MATCHES_MAX = 20
+"""Patterns of a subscription. There are six things that they choose by."""
+MATCHED_MAX_CHARS = 512
+"""What is longer matches nothing: clients choose their ids, and how long that takes is a product of both."""
 _DURATION = re.compile(r"by_duration:P(?=[\dT])(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?")
 _MATCHABLE = frozenset(
     {
@@ -202,6 +206,8 @@ def check_client_metrics(overrides: Mapping[str, str]) -> None:
 
 
 def _check_match(pairs: tuple[str, ...]) -> None:
+    if len(pairs) > MATCHES_MAX:
+        raise Refused(ErrorCode.INVALID_CONFIG, f"A subscription may have {MATCHES_MAX} client matching patterns")
     for pair in pairs:
         name, separator, pattern = pair.partition("=")
         complaint = None
@@ -218,7 +224,12 @@ def _check_match(pairs: tuple[str, ...]) -> None:
 
 def client_matches(pattern: str, value: str) -> bool:
     """Whether a pattern of a subscription matches what a client says of itself, all of it."""
-    return _compiled(pattern).fullmatch(value) is not None
+    if len(value) > MATCHED_MAX_CHARS:
+        return False
+    try:
+        return _compiled(pattern).fullmatch(value) is not None
+    except re2.error:  # A former release took it.
+        return False
 
 
 @lru_cache(maxsize=256)

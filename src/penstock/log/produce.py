@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_ID, Authorizer, Grant
@@ -11,12 +13,16 @@ from penstock.base.context import RequestContext
 from penstock.log.answers import Appended, Settles, Ticket
 from penstock.log.batches import (
     Accepted,
+    Glances,
     Rejected,
+    Unread,
     accept,
     flags_of_transactional,
-    inspect,
+    inspect_outside,
     is_transactional,
     limits_of_plain,
+    look_inside,
+    look_quickly,
 )
 from penstock.log.model import NO_PRODUCER_ID, Partition
 from penstock.log.registry import Registry
@@ -39,6 +45,7 @@ _ACKS = (-1, 0, 1)
 _PRODUCE = int(ApiKey.PRODUCE)
 
 Done = Callable[[list[Appended]], None]
+Verdict = Accepted | Rejected | Unread
 
 
 class TransactionalIds(Protocol):
@@ -48,17 +55,49 @@ class TransactionalIds(Protocol):
         """Why a transactional id of a virtual cluster is not this producer's, or NONE."""
 
 
+class Line(Protocol):
+    """The requests of one connection, in order."""
+
+    def hold(self) -> None:
+        """Let those behind this one wait."""
+
+    def release(self) -> None:
+        """Go on with them."""
+
+
+class OnThread(Protocol):
+    """Looks into batches beside the loop."""
+
+    async def __call__(self, work: Callable[[], Accepted | Rejected], /) -> Accepted | Rejected:
+        """What the work returns."""
+
+
 class ProduceHandler:
-    """Answers Produce."""
+    """Answers Produce.
+
+    Where records have to be looked at, as a topic or a strange timestamp may want it, that is done beside the loop if
+    it may take long: producers choose how long. What comes behind on the connection waits, so that batches are written
+    in the order they came in.
+    """
 
     def __init__(self, *, registry: Registry, writer: Writer, clock: Clock) -> None:
         self._registry, self._writer, self._clock = registry, writer, clock
+        self.beside: OnThread | None = None
+        """Where it is looked into batches; None: here."""
+        self.looked_at_bytes = 0
+        """Of batches that are being looked into, or wait for it."""
+        self._looking: set[asyncio.Task[None]] = set()
         self.transactional_ids: TransactionalIds | None = None
         """Whose they are. Without it nobody has one."""
         self.authorizer: Authorizer | None = None
         """Whom to ask for permission. Without it everybody may write to everything."""
 
-    def handle(self, context: RequestContext, request: ProduceRequest, done: Done) -> None:
+    async def drain(self) -> None:
+        """Wait for what is being looked into."""
+        while self._looking:
+            await asyncio.wait(self._looking)
+
+    def handle(self, context: RequestContext, request: ProduceRequest, done: Done, line: Line | None = None) -> None:
         """Produce, key 0, v3-13. v7: zstd. v8: record errors. v9: flexible. v13: topic ids.
 
         `done` gets one result per partition, in the request's order, when all are durable or refused, or when the
@@ -70,77 +109,65 @@ class ProduceHandler:
         if not self._may_use_id(context, request.transactional_id, brought):
             done([Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)] * len(brought))
             return
-        results: list[Appended | None] = []
-        accepted = []
+        key, transactional = (context.cluster_id, request.transactional_id or ""), request.transactional_id is not None
+        judged = Judged(partial(self._owned, key))
         for topic in request.topic_data:
             for share in topic.partition_data:
-                outcome = self._judge(context, request, topic, share)
-                if isinstance(outcome, Appended):
-                    results.append(outcome)
+                if request.acks not in _ACKS:
+                    judged.refuse(ErrorCode.INVALID_REQUIRED_ACKS)
+                    continue
+                partition = self._find(context, context.api_version, topic.name, topic.topic_id, share.index)
+                if isinstance(partition, ErrorCode):
+                    judged.refuse(partition)
                 else:
-                    accepted.append((len(results), *outcome))
-                    results.append(None)
-        if not accepted:
-            done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
-            return
-        ticket = Ticket(results, done, request.timeout_ms if request.acks else None)
-        for position, partition, batch in accepted:
-            self._writer.submit(partition, batch, ticket, position)
+                    judged.add(
+                        partition,
+                        self._inspect(
+                            share.records, partition, judged.glances, line, version=context.api_version,
+                            transactional=transactional,
+                        ),
+                    )  # fmt: skip
+        self._submit(judged, done, line, request.timeout_ms if request.acks else None)
 
     def handle_plain(
-        self, context: RequestContext, request: PlainProduce, frame: bytes | memoryview, done: Done
-    ) -> None:
+        self, context: RequestContext, request: PlainProduce, frame: bytes | memoryview, done: Done,
+        line: Line | None = None,
+    ) -> None:  # fmt: skip
         """The same for a request that was read without a message: an acknowledgement is wanted."""
         shares, now_ms, transactional_id = request.shares, self._clock.now_ms(), request.transactional_id
-        flags, owner = 0, NO_PRODUCER_ID
+        flags = 0
         if transactional_id is not None:
             flags, whole = flags_of_transactional(request.version), memoryview(frame)
             if not self._may_use_id(context, transactional_id, (whole[share[3] : share[4]] for share in shares)):
                 done([Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)] * len(shares))
                 return
-        results: list[Appended | None] = [None] * len(shares)
-        accepted = []
+        judged = Judged(partial(self._owned, (context.cluster_id, transactional_id or "")))
         topic_name, topic_id, partitions = "", b"", None
-        for position, (name, named_id, index, start, end) in enumerate(shares):
+        for name, named_id, index, start, end in shares:
             if partitions is None or name != topic_name or named_id != topic_id:
                 topic_name, topic_id = name, named_id
                 partitions = self._partitions(context, request.version, name, named_id)
                 if not isinstance(partitions, ErrorCode):
                     max_bytes, latest_ms = limits_of_plain(partitions[0].topic.config, now_ms)
             if isinstance(partitions, ErrorCode):
-                results[position] = Appended(partitions)
+                judged.refuse(partitions)
                 continue
             if not 0 <= index < len(partitions):
-                results[position] = Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+                judged.refuse(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
                 continue
             partition = partitions[index]
-            batch = accept(frame, start, end, max_bytes, latest_ms, flags)
-            if batch is None:
-                outcome = inspect(
-                    memoryview(frame)[start:end], partition.topic.config, now_ms, version=request.version,
+            outcome: Verdict | None = accept(frame, start, end, max_bytes, latest_ms, flags)
+            if outcome is None:
+                outcome = self._inspect(
+                    memoryview(frame)[start:end], partition, judged.glances, line, version=request.version,
                     transactional=transactional_id is not None,
                 )  # fmt: skip
-                if isinstance(outcome, Rejected):
-                    results[position] = _rejection(partition, outcome)
-                    continue
-                batch = outcome
-            if batch.flags and batch.producer_id != owner:
-                error = self._ownership(context, transactional_id, batch)
-                if error is not ErrorCode.NONE:
-                    results[position] = Appended(error)
-                    continue
-                owner = batch.producer_id
-            accepted.append((partition, batch, position))
-        if not accepted:
-            done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
-            return
-        ticket = Ticket(results, done, request.timeout_ms)
-        for partition, batch, position in accepted:
-            self._writer.submit(partition, batch, ticket, position)
+            judged.add(partition, outcome)
+        self._submit(judged, done, line, request.timeout_ms)
 
     def handle_one(
         self, context: RequestContext, shape: ProduceShape, index: int, records: memoryview, ticket: Settles,
-        grant: Grant,
+        grant: Grant, line: Line | None = None,
     ) -> None:  # fmt: skip
         """The same for a request of one partition, without transaction, that wants an acknowledgement. The grant is
         that of all requests of this shape in this context."""
@@ -150,13 +177,58 @@ class ProduceHandler:
             ticket.settle(0, Appended(partition))
             return
         config = partition.topic.config
-        outcome = accept(records, 0, len(records), *limits_of_plain(config, now_ms)) or inspect(
-            records, config, now_ms, version=version, transactional=False
-        )
-        if isinstance(outcome, Rejected):
-            ticket.settle(0, _rejection(partition, outcome))
-        else:
-            self._writer.submit(partition, outcome, ticket, 0)
+        batch = accept(records, 0, len(records), *limits_of_plain(config, now_ms))
+        if batch is not None:
+            self._writer.submit(partition, batch, ticket, 0)
+            return
+        judged = Judged(partial(self._owned, (context.cluster_id, "")))
+        outcome = self._inspect(records, partition, judged.glances, line, version=version, transactional=False)
+        judged.add(partition, outcome)
+        self._submit(judged, lambda results: ticket.settle(0, results[0]), line, ticket.timeout_ms)
+
+    # ---- judging ---------------------------------------------------------------------------------------------
+
+    def _inspect(
+        self, records: memoryview | bytes | None, partition: Partition, glances: Glances, line: Line | None, *,
+        version: int, transactional: bool,
+    ) -> Verdict:  # fmt: skip
+        config, now_ms = partition.topic.config, self._clock.now_ms()
+        found = inspect_outside(records, config, now_ms, version=version, transactional=transactional)
+        if not isinstance(found, Unread):
+            return found
+        if line is None or self.beside is None:
+            return look_inside(found.batch, config, now_ms)
+        return look_quickly(found, config, now_ms, glances) or found
+
+    def _submit(self, judged: Judged, done: Done, line: Line | None, timeout_ms: int | None) -> None:
+        """Have everything written that may be, after it was looked into what has to be."""
+        if not judged.unread:
+            judged.submit(self._writer, done, timeout_ms)
+            return
+        assert line is not None
+        assert self.beside is not None
+        line.hold()
+        task = asyncio.get_running_loop().create_task(self._look(judged, self.beside, done, line, timeout_ms))
+        self._looking.add(task)
+        task.add_done_callback(self._looking.discard)
+
+    async def _look(self, judged: Judged, beside: OnThread, done: Done, line: Line, timeout_ms: int | None) -> None:
+        size = sum(len(unread.batch.data) for _, _, unread in judged.unread)
+        self.looked_at_bytes += size
+        try:
+            for position, partition, unread in judged.unread:
+                work = partial(look_inside, unread.batch, partition.topic.config, self._clock.now_ms())
+                judged.replace(position, partition, await beside(work))
+        finally:
+            self.looked_at_bytes -= size
+            # Whatever was not looked into is refused, and its producer tries again.
+            judged.submit(self._writer, done, timeout_ms)
+            line.release()
+
+    def _owned(self, key: tuple[int, str], batch: Accepted) -> ErrorCode:
+        """Why the producer of a transactional batch may not write it, or NONE."""
+        owners = self.transactional_ids
+        return ErrorCode.INVALID_PRODUCER_ID_MAPPING if owners is None else owners.ownership(key, batch.producer_id)
 
     def _may_use_id(
         self, context: RequestContext, transactional_id: str | None, brought: Iterable[bytes | memoryview | None]
@@ -168,13 +240,6 @@ class ProduceHandler:
         return not any(is_transactional(records) for records in brought) or authorizer.allows(
             context, _PRODUCE, WRITE_TRANSACTIONAL_ID, transactional_id
         )
-
-    def _ownership(self, context: RequestContext, transactional_id: str | None, batch: Accepted) -> ErrorCode:
-        """Why the producer of a transactional batch does not have the request's transactional id, or NONE."""
-        owners = self.transactional_ids
-        if owners is None:
-            return ErrorCode.INVALID_PRODUCER_ID_MAPPING
-        return owners.ownership((context.cluster_id, transactional_id or ""), batch.producer_id)
 
     def _find(
         self, context: RequestContext, version: int, name: str, topic_id: bytes, index: int, grant: Grant | None = None
@@ -205,25 +270,54 @@ class ProduceHandler:
                 grant.generation = authorizer.generation
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if topic is None else topic.partitions
 
-    def _judge(
-        self, context: RequestContext, request: ProduceRequest, topic: TopicProduceData, share: PartitionProduceData
-    ) -> Appended | tuple[Partition, Accepted]:
-        """Find the partition and judge its batch."""
-        version = context.api_version
-        if request.acks not in _ACKS:
-            return Appended(ErrorCode.INVALID_REQUIRED_ACKS)
-        partition = self._find(context, version, topic.name, topic.topic_id, share.index)
-        if isinstance(partition, ErrorCode):
-            return Appended(partition)
-        transactional, config = request.transactional_id is not None, partition.topic.config
-        outcome = inspect(share.records, config, self._clock.now_ms(), version=version, transactional=transactional)
+
+class Judged:
+    """What was found out about the batches of a request, in its order."""
+
+    __slots__ = ("_outcomes", "_owned", "_owner", "glances", "unread")
+
+    def __init__(self, owned: Callable[[Accepted], ErrorCode]) -> None:
+        self._owned, self._owner, self.glances = owned, NO_PRODUCER_ID, Glances()
+        self._outcomes: list[tuple[Partition, Accepted] | Appended] = []
+        self.unread: list[tuple[int, Partition, Unread]] = []
+        """Those that have yet to be looked into, with their positions."""
+
+    def refuse(self, error: ErrorCode) -> None:
+        """The next one is not written."""
+        self._outcomes.append(Appended(error))
+
+    def add(self, partition: Partition, outcome: Verdict) -> None:
+        """The next one was judged."""
+        if isinstance(outcome, Unread):
+            self.unread.append((len(self._outcomes), partition, outcome))
+            self.refuse(ErrorCode.KAFKA_STORAGE_ERROR)
+        else:
+            self._outcomes.append(self._final(partition, outcome))
+
+    def replace(self, position: int, partition: Partition, outcome: Accepted | Rejected) -> None:
+        """It was looked into."""
+        self._outcomes[position] = self._final(partition, outcome)
+
+    def _final(self, partition: Partition, outcome: Accepted | Rejected) -> tuple[Partition, Accepted] | Appended:
         if isinstance(outcome, Rejected):
             return _rejection(partition, outcome)
-        if outcome.flags:
-            error = self._ownership(context, request.transactional_id, outcome)
+        if outcome.flags and outcome.producer_id != self._owner:
+            error = self._owned(outcome)
             if error is not ErrorCode.NONE:
                 return Appended(error)
+            self._owner = outcome.producer_id
         return partition, outcome
+
+    def submit(self, writer: Writer, done: Done, timeout_ms: int | None) -> None:
+        """Have written what may be, and answer."""
+        results = [outcome if isinstance(outcome, Appended) else None for outcome in self._outcomes]
+        if None not in results:
+            done(results)  # type: ignore[arg-type]  # nothing was accepted, so everything has its refusal
+            return
+        ticket = Ticket(results, done, timeout_ms)
+        for position, outcome in enumerate(self._outcomes):
+            if not isinstance(outcome, Appended):
+                writer.submit(*outcome, ticket, position)
 
 
 def _count_repeats_once(request: ProduceRequest) -> None:

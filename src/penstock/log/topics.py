@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, OutcomeUnknown
+from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness, new_uuid
 from penstock.base.undivided import Undivided
 from penstock.log import topic_configs, topic_names, topic_store
@@ -32,6 +33,15 @@ T = TypeVar("T")
 
 MAX_NEW_PARTITIONS = 10_000
 """How many partitions one request may ask for, as in Kafka's controller."""
+
+NEW_AT_ONCE = 50
+"""New topics that are looked at, or made, before others have their turn."""
+RESOLVED_MAX = 10_000
+"""How many sets of overrides are remembered with what they mean: clients can think of any number."""
+MAX_CONFIGURED = {ConfigResource.CLIENT_METRICS: 100}
+MAX_CONFIGURED_OF_OTHERS = 10_000
+"""How many groups, or subscriptions to clients' metrics, of a virtual cluster may be configured: whoever may configure
+them chooses their names, nothing else bounds how many there are, and each client is compared with all subscriptions."""
 
 Overrides = Mapping[str, str]
 Change = Callable[[Overrides], Overrides]
@@ -99,7 +109,8 @@ class Topics:
         self.partition_limit: Callable[[int], float | None] = lambda cluster_id: None
         """How many partitions all topics of a virtual cluster may have together; None: any number."""
         self._changes = Undivided()
-        self._other_configs: dict[tuple[int, int, str], Overrides] = {}
+        self._other_configs: dict[tuple[int, int], dict[str, Overrides]] = {}
+        """By virtual cluster and kind, then by name. Only what is set for something."""
         self._resolved_with = settings.start
         self._resolved: dict[tuple[tuple[str, str], ...], TopicConfig] = {}
 
@@ -146,7 +157,7 @@ class Topics:
             if kind == ConfigResource.TOPIC:
                 topics[cluster_id, name] = overrides
             else:
-                self._other_configs[cluster_id, kind, name] = overrides
+                self._other_configs.setdefault((cluster_id, kind), {})[name] = overrides
         for cluster_id in {cluster_id for cluster_id, kind, _ in resources if kind == ConfigResource.BROKER}:
             self.settings.replace(cluster_id, self._settings_with(cluster_id))
         return topics
@@ -157,7 +168,7 @@ class Topics:
         def texts(name: str) -> Overrides:
             if name == changed and to is not None:
                 return to
-            return self._other_configs.get((cluster_id, ConfigResource.BROKER, name), {})
+            return self.overrides(cluster_id, ConfigResource.BROKER, name)
 
         return self.settings.preview(cluster_id, cluster_wide=texts(""), this_broker=texts(str(self._node_id)))
 
@@ -170,7 +181,7 @@ class Topics:
 
     def _resolve(self, overrides: Overrides, settings: BrokerSettings) -> TopicConfig:
         # Most of thousands of topics have the same few overrides; they share one object.
-        if settings is not self._resolved_with:
+        if settings is not self._resolved_with or len(self._resolved) >= RESOLVED_MAX:
             self._resolved_with, self._resolved = settings, {}
         key = tuple(sorted(overrides.items()))
         config = self._resolved.get(key)
@@ -241,6 +252,7 @@ class Topics:
         twins: dict[str, str] = {}
         added = 0
         for position, new in enumerate(wanted):
+            await breathe(position, NEW_AT_ONCE)
             try:
                 self.check_new(cluster_id, new)
                 twin = twins.setdefault(topic_names.metric_name(new.name), new.name)
@@ -269,7 +281,8 @@ class Topics:
     async def _write_topics(self, cluster_id: int, rows: Sequence[TopicRow]) -> list[Topic | Refused]:
         firsts = await self._durably(lambda: topic_store.create(cluster_id, self._shard_id, rows))
         answers: list[Topic | Refused] = []
-        for row, first in zip(rows, firsts, strict=True):
+        for number, (row, first) in enumerate(zip(rows, firsts, strict=True)):
+            await breathe(number, NEW_AT_ONCE)
             if first is None:
                 answers.append(_exists(row.name))
                 continue
@@ -397,14 +410,11 @@ class Topics:
 
     def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Overrides:
         """What was set for a broker (`""` is all of them), a group or a client metrics subscription."""
-        return self._other_configs.get((cluster_id, kind, name), {})
+        return self._other_configs.get((cluster_id, kind), {}).get(name, {})
 
     def configured(self, cluster_id: int, kind: ConfigResource) -> list[str]:
         """The names for which something is set, of groups or of client metrics subscriptions."""
-        return sorted(
-            name for (owner, of_kind, name), overrides in self._other_configs.items()
-            if owner == cluster_id and of_kind == kind and overrides
-        )  # fmt: skip
+        return sorted(self._other_configs.get((cluster_id, kind), ()))
 
     def group_overrides(self, cluster_id: int, group_id: str) -> Overrides:
         """What was set for a group."""
@@ -446,14 +456,17 @@ class Topics:
     async def _alter_other_locked(
         self, cluster_id: int, kind: ConfigResource, name: str, change: Change, validate_only: bool
     ) -> None:
+        configured = self._other_configs.setdefault((cluster_id, kind), {})
+        if name not in configured and len(configured) >= MAX_CONFIGURED.get(kind, MAX_CONFIGURED_OF_OTHERS):
+            raise Refused(ErrorCode.POLICY_VIOLATION, f"There are {len(configured)} configured already.")
         if validate_only:
             change(self.overrides(cluster_id, kind, name))
+            return
+        after = await self._store_configs(cluster_id, kind, name, change)
+        if after:
+            configured[name] = dict(after)
         else:
-            after = await self._store_configs(cluster_id, kind, name, change)
-            if after:
-                self._other_configs[cluster_id, kind, name] = dict(after)
-            else:
-                self._other_configs.pop((cluster_id, kind, name), None)
+            configured.pop(name, None)
 
     async def _store_configs(self, cluster_id: int, kind: ConfigResource, name: str, change: Change) -> Overrides:
         return await self._durably(lambda: topic_store.alter_configs(cluster_id, kind, name, change))

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.groups.failures import code_of
+from penstock.base.portions import Room, breathe
+from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.model import LEADER_EPOCH, Topic
 from penstock.log.refusals import Refused
@@ -29,6 +30,7 @@ from penstock.wire.messages.share_acknowledge import (
     ShareAcknowledgeTopicResponse,
 )
 from penstock.wire.messages.share_fetch import ShareFetchRequest, ShareFetchResponse
+from penstock.wire.primitives import parts_of
 
 _NONE = -1
 _ZERO_UUID = bytes(16)
@@ -96,16 +98,22 @@ class ShareHandlers:
         self, context: RequestContext, request: describe.DescribeShareGroupOffsetsRequest
     ) -> describe.DescribeShareGroupOffsetsResponse:
         """DescribeShareGroupOffsets, key 90, v0-1. v1: lag (KIP-1226)."""
-        groups = []
-        for asked in request.groups:
-            try:
-                groups.append(await self._described(context.cluster_id, asked))
-            except PlatformError as failure:
+        groups, room = [], Room()
+        for number, asked in enumerate(request.groups):
+            await breathe(number)
+            if not room.is_left:
                 groups.append(
-                    describe.DescribeShareGroupOffsetsResponseGroup(
-                        group_id=asked.group_id, error_code=_code(failure), error_message=str(failure)
-                    )
+                    describe.DescribeShareGroupOffsetsResponseGroup(group_id=asked.group_id, error_code=ASK_AGAIN)
                 )
+                continue
+            try:
+                described = await self._described(context.cluster_id, asked)
+            except PlatformError as failure:
+                described = describe.DescribeShareGroupOffsetsResponseGroup(
+                    group_id=asked.group_id, error_code=_code(failure), error_message=str(failure)
+                )
+            room.fill(parts_of(described))
+            groups.append(described)
         return describe.DescribeShareGroupOffsetsResponse(groups=groups)
 
     async def _described(

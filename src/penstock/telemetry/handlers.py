@@ -9,6 +9,7 @@ for it; what waits is bounded, and beyond that pushes are dropped.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,7 +20,7 @@ from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.log.config_values import ConfigResource
 from penstock.log.topics import Topics
 from penstock.telemetry import transitions
-from penstock.telemetry.model import Client, Instance, Subscribed, subscribed
+from penstock.telemetry.model import Client, Instance, Subscribed, concerns, subscribed
 from penstock.telemetry.sinks import Sink, Taken
 from penstock.wire.compression import Compression, decompress
 from penstock.wire.error_codes import ErrorCode
@@ -70,7 +71,7 @@ class TelemetryHandlers:
         if instance_id == bytes(16):
             instance_id = new_uuid(self._randomness)
         key = context.cluster_id, instance_id
-        wanted = self._wanted(context, instance_id)
+        wanted = await self._wanted(context, instance_id)
         instance = transitions.current(self._instances.get(key), wanted)
         instance, error = transitions.get(instance, self._now_ms())
         self._remember(key, instance)
@@ -90,7 +91,8 @@ class TelemetryHandlers:
         if instance_id in _RESERVED:
             return PushTelemetryResponse(error_code=ErrorCode.INVALID_REQUEST)
         key = context.cluster_id, instance_id
-        instance = transitions.current(self._instances.get(key), self._wanted(context, instance_id))
+        wanted = await self._wanted(context, instance_id)
+        instance = transitions.current(self._instances.get(key), wanted)
         instance, error = transitions.push(
             instance, self._now_ms(), subscription_id=request.subscription_id, compression=request.compression_type,
             size_bytes=len(request.metrics), max_bytes=self._max_bytes, terminating=request.terminating,
@@ -128,12 +130,16 @@ class TelemetryHandlers:
         )
         return self._sink.read(name, labels, payload, expires_s)
 
-    def _wanted(self, context: RequestContext, instance_id: bytes) -> Subscribed:
+    async def _wanted(self, context: RequestContext, instance_id: bytes) -> Subscribed:
         cluster_id, kind = context.cluster_id, ConfigResource.CLIENT_METRICS
-        names = self._topics.configured(cluster_id, kind)
-        return subscribed(
-            client_of(context, instance_id), [self._topics.overrides(cluster_id, kind, name) for name in names]
-        )
+        client, subscriptions = client_of(context, instance_id), list[Mapping[str, str]]()
+        for number, name in enumerate(self._topics.configured(cluster_id, kind)):
+            if number:  # Comparing with patterns may take long.
+                await asyncio.sleep(0)
+            overrides = self._topics.overrides(cluster_id, kind, name)
+            if concerns(client, overrides):
+                subscriptions.append(overrides)
+        return subscribed(client, subscriptions)
 
     def _labels(self, context: RequestContext, instance_id: bytes) -> Mapping[str, str]:
         """What clients do not say about themselves."""

@@ -65,13 +65,12 @@ class Instance:
 
 
 def subscribed(client: Client, subscriptions: Sequence[Mapping[str, str]]) -> Subscribed:
-    """What a client is asked for by all subscriptions that match it, together; each is given as configured."""
+    """What a client is asked for by all subscriptions that concern it, together; each is given as configured."""
     interval_ms = _interval_ms({})
     metrics: set[str] = set()
     for overrides in subscriptions:
-        if _matches(client, _words("match", overrides)):
-            metrics.update(_words("metrics", overrides))
-            interval_ms = min(interval_ms, _interval_ms(overrides))
+        metrics.update(_words("metrics", overrides))
+        interval_ms = min(interval_ms, _interval_ms(overrides))
     if ALL_METRICS in metrics:
         metrics = {ALL_METRICS}
     ordered = tuple(sorted(metrics))
@@ -94,9 +93,10 @@ def _words(name: str, overrides: Mapping[str, str]) -> tuple[str, ...]:
     return value
 
 
-def _matches(client: Client, pairs: Sequence[str]) -> bool:
+def concerns(client: Client, overrides: Mapping[str, str]) -> bool:
+    """Whether a subscription, given as configured, is to a client's metrics."""
     attributes = client.attributes
-    for pair in pairs:
+    for pair in _words("match", overrides):
         name, _, pattern = pair.partition("=")
         value = attributes.get(name.strip())
         if value is None or not client_matches(pattern.strip(), value):

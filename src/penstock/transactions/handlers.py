@@ -7,9 +7,10 @@ from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import Room, breathe
 from penstock.coordination.model import Key
 from penstock.groups.consumer import regexes
-from penstock.groups.failures import code_of
+from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.log.model import Partition
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.refusals import Refused
@@ -51,6 +52,7 @@ from penstock.wire.messages.write_txn_markers import (
     WriteTxnMarkersRequest,
     WriteTxnMarkersResponse,
 )
+from penstock.wire.primitives import parts_of
 
 FIRST_EPOCH = 0
 SEVERAL_SINCE = 4
@@ -228,9 +230,16 @@ class TransactionHandlers:
         self, context: RequestContext, request: DescribeTransactionsRequest
     ) -> DescribeTransactionsResponse:
         """DescribeTransactions, key 65, v0 (KIP-664): who has an id, and what its transaction has written to."""
-        return DescribeTransactionsResponse(
-            transaction_states=[self._describe(context, name) for name in request.transactional_ids]
-        )
+        states, room = [], Room()
+        for number, name in enumerate(request.transactional_ids):
+            await breathe(number)
+            if room.is_left:
+                state = self._describe(context, name)
+            else:
+                state = describing.TransactionState(error_code=ASK_AGAIN, transactional_id=name)
+            room.fill(parts_of(state))
+            states.append(state)
+        return DescribeTransactionsResponse(transaction_states=states)
 
     def _describe(self, context: RequestContext, transactional_id: str) -> describing.TransactionState:
         key = (context.cluster_id, transactional_id)
@@ -263,10 +272,10 @@ class TransactionHandlers:
     ) -> ListTransactionsResponse:
         """ListTransactions, key 66, v0-2. Filtered by state and producer (KIP-664). v1: by how long they run. v2: by a
         pattern of ids."""
-        pattern = None
-        if request.transactional_id_pattern:
+        pattern = request.transactional_id_pattern
+        if pattern:
             try:
-                pattern = regexes.compiled(request.transactional_id_pattern)
+                regexes.check(pattern)
             except Refused as refused:
                 return ListTransactionsResponse(error_code=refused.code)
         states, now_ms = frozenset(request.state_filters), self._service.now_ms()
@@ -277,21 +286,20 @@ class TransactionHandlers:
                 return False
             if producer_ids and cell.txn.producer_id not in producer_ids:
                 return False
-            if request.duration_filter >= 0 and not (
-                cell.is_ongoing and now_ms - cell.began_ms > request.duration_filter
-            ):
-                return False
-            return pattern is None or pattern.fullmatch(cell.txn.key[1]) is not None
+            return request.duration_filter < 0 or (cell.is_ongoing and now_ms - cell.began_ms > request.duration_filter)
 
+        asked = {cell.txn.key[1]: cell for cell in self._service.all(context.cluster_id) if is_asked(cell)}
+        names = sorted(asked)
+        if pattern:
+            names = [name async for name in regexes.matching(pattern, names)]
         return ListTransactionsResponse(
             unknown_state_filters=sorted(states - _STATE_NAMES),
             transaction_states=[
                 listing.TransactionState(
-                    transactional_id=cell.txn.key[1], producer_id=cell.txn.producer_id,
-                    transaction_state=STATE_NAMES[cell.state],
+                    transactional_id=name, producer_id=asked[name].txn.producer_id,
+                    transaction_state=STATE_NAMES[asked[name].state],
                 )
-                for cell in sorted(self._service.all(context.cluster_id), key=lambda cell: cell.txn.key)
-                if is_asked(cell)
+                for name in names
             ],
         )  # fmt: skip
 

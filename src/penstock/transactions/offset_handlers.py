@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import Pace
 from penstock.groups.asked_offsets import Topics, sort_out
 from penstock.groups.failures import code_of
 from penstock.groups.model import CommitOffsets, Offset, TopicPartition, TransactionOwner
@@ -37,28 +38,28 @@ class TransactionOffsetHandlers:
     ) -> TxnOffsetCommitResponse:
         """TxnOffsetCommit, key 28, v0-6. v2: leader epochs. v3: flexible, members (KIP-447). v4: TRANSACTION_ABORTABLE.
         v5: the group becomes part of the transaction by this (KIP-890). v6: topic ids."""
-        asked = sort_out(
+        asked = await sort_out(
             self._topics, context.cluster_id, request.topics, by_id=context.api_version >= TOPIC_IDS_SINCE,
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=self._groups.now_ms(),
         )  # fmt: skip
         if asked.offsets:
             asked.committed(await self._commit(context, request, asked.offsets))
-        return TxnOffsetCommitResponse(
-            topics=[
-                TxnOffsetCommitResponseTopic(
-                    name=topic.name,
-                    topic_id=topic.topic_id,
-                    partitions=[
-                        TxnOffsetCommitResponsePartition(
-                            partition_index=partition.partition_index, error_code=asked.errors[t, p]
-                        )
-                        for p, partition in enumerate(topic.partitions)
-                    ],
+        response, pace = TxnOffsetCommitResponse(), Pace()
+        for t, topic in enumerate(request.topics):
+            if not topic.partitions:
+                continue
+            results = []
+            for p, partition in enumerate(topic.partitions):
+                await pace.step()
+                results.append(
+                    TxnOffsetCommitResponsePartition(
+                        partition_index=partition.partition_index, error_code=asked.errors[t, p]
+                    )
                 )
-                for t, topic in enumerate(request.topics)
-                if topic.partitions
-            ]
-        )
+            response.topics.append(
+                TxnOffsetCommitResponseTopic(name=topic.name, topic_id=topic.topic_id, partitions=results)
+            )
+        return response
 
     async def _commit(
         self, context: RequestContext, request: TxnOffsetCommitRequest, offsets: dict[TopicPartition, Offset]

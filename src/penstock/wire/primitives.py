@@ -70,6 +70,32 @@ class Message:
         return iter(cls.__slots__)
 
 
+PART_CHARS = 100
+
+
+def parts_of(message: Message, at_most: int = UNLIMITED) -> int:
+    """How much a message is: itself, the elements of all its lists, and so many characters or bytes as one more. It is
+    not counted on beyond `at_most`."""
+    parts, waiting = 0, [message]
+    while waiting and parts <= at_most:
+        one = waiting.pop()
+        parts += 1
+        for name in one.fields():
+            value = getattr(one, name)
+            if isinstance(value, Message):
+                waiting.append(value)
+            elif isinstance(value, str | bytes):
+                parts += len(value) // PART_CHARS
+            elif type(value) is list and value:
+                if isinstance(value[0], Message):
+                    waiting += value
+                else:
+                    parts += len(value)
+                    if isinstance(value[0], str | bytes):
+                        parts += sum(map(len, value)) // PART_CHARS
+    return parts
+
+
 def _brief(value: object) -> str:
     # Log lines must not carry a client's records, nor its password tokens.
     if isinstance(value, bytes | bytearray | memoryview) and len(value) != 16:

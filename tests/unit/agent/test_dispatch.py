@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from importlib import import_module
 from pathlib import Path
@@ -26,16 +27,25 @@ from penstock.base.options import UpOptions
 from penstock.identity.model import Identity
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
+from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_client_quotas as quotas
 from penstock.wire.messages import produce
 from penstock.wire.messages.api_versions import ApiVersionsRequest
+from penstock.wire.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from penstock.wire.messages.end_txn import EndTxnRequest
 from penstock.wire.messages.fetch import FetchRequest
 from penstock.wire.messages.index import APIS
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest
 from penstock.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
+from penstock.wire.messages.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
+from penstock.wire.records import Record, build_batch
 
+NOW_MS = time.time_ns() // 1_000_000
 README = Path(__file__).parents[3] / "README.md"
 
 
@@ -445,3 +455,137 @@ async def test_a_transaction_ends_though_its_producer_hangs_up(wired: Wired) -> 
     while cell.txn.epoch == ended.producer_epoch:
         await turns(1)
     assert not wired.agent.log.writer.broken
+
+
+# ---- what takes long -------------------------------------------------------------------------------------------
+
+
+class Gate:
+    """A thread that does nothing until it is let."""
+
+    def __init__(self) -> None:
+        self.open, self.works = asyncio.Event(), 0
+
+    async def __call__(self, work: Any) -> Any:
+        self.works += 1
+        await self.open.wait()
+        return work()
+
+
+async def others_are_answered(wired: Wired) -> None:
+    other = wired.connect()
+    assert (await wired.ask(other, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())).error_code == 0
+
+
+async def make_compacted_topic(wired: Wired, client: Client) -> None:
+    """Its records are looked at."""
+    config = CreatableTopicConfig(name="cleanup.policy", value="compact")
+    topic = CreatableTopic(name="orders", num_partitions=1, replication_factor=1, configs=[config])
+    answer = await wired.ask(client, ApiKey.CREATE_TOPICS, 5, CreateTopicsRequest(topics=[topic], timeout_ms=1000))
+    assert not answer.topics[0].error_code
+
+
+def full_of_zeros(size: int) -> bytes:
+    """Two kilobytes that become many."""
+    return build_batch([Record(0, NOW_MS, b"key", bytes(size))], compression=Compression.ZSTD)
+
+
+@pytest.mark.parametrize("shape", ["first", "again", "with other acks", "several partitions"])
+async def test_nobody_waits_while_it_is_looked_into_a_batch(wired: Wired, shape: str) -> None:
+    """What is behind it on its connection does, so that batches are written in their order."""
+    client = wired.connect()
+    await make_compacted_topic(wired, client)
+    gate = wired.agent.dispatcher._produce.beside = Gate()
+    small = producing("orders", acks=-1, data=build_batch([Record(0, NOW_MS, b"key", b"small")]))
+    if shape == "again":
+        await wired.ask(client, ApiKey.PRODUCE, 9, small)
+    assert gate.works == 0, "small batches are looked into at once"
+    bomb = producing("orders", acks=1 if shape == "with other acks" else -1, data=full_of_zeros(10_000_000))
+    if shape == "several partitions":
+        bomb.topic_data.append(
+            produce.TopicProduceData(name="nothing", partition_data=small.topic_data[0].partition_data)
+        )
+    first = await wired.send(client, ApiKey.PRODUCE, 9, bomb)
+    second = await wired.send(client, ApiKey.PRODUCE, 9, small)
+    await others_are_answered(wired)
+    assert gate.works == 1
+    assert wired.agent.server.pending_bytes() > 0, "what waits for it counts as memory"
+    gate.open.set()
+    before = int(shape == "again")
+    for correlation_id, offset in ((first, before), (second, before + 1)):
+        answer = await wired.receive(client, ApiKey.PRODUCE, 9, correlation_id)
+        assert answer.responses[0].partition_responses[0].base_offset == offset
+    assert wired.agent.server.pending_bytes() == 0
+
+
+async def test_who_hangs_up_while_it_is_looked_into_their_batch(wired: Wired) -> None:
+    client = wired.connect()
+    await make_compacted_topic(wired, client)
+    gate = wired.agent.dispatcher._produce.beside = Gate()
+    await wired.send(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=full_of_zeros(10_000_000)))
+    client.close()
+    await turns(5)
+    gate.open.set()
+    await wired.agent.dispatcher._produce.drain()
+    other = wired.connect()
+    answer = await wired.ask(
+        other, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=build_batch([Record(0, NOW_MS, b"key", b"")]))
+    )
+    assert answer.responses[0].partition_responses[0].base_offset == 1, "what was sent is written"
+
+
+async def test_a_batch_that_is_broken_is_refused_by_who_looks_into_it(wired: Wired) -> None:
+    client = wired.connect()
+    await make_compacted_topic(wired, client)
+    gate = wired.agent.dispatcher._produce.beside = Gate()
+    gate.open.set()
+    batch = build_batch([Record(0, NOW_MS, None, bytes(10_000_000))], compression=Compression.ZSTD)
+    answer = await wired.ask(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=batch))
+    (refused,) = answer.responses[0].partition_responses
+    assert (refused.error_code, refused.record_errors[0].batch_index) == (ErrorCode.INVALID_RECORD, 0)
+    assert gate.works == 1
+
+
+def long_commit() -> OffsetCommitRequest:
+    partitions = [OffsetCommitRequestPartition(partition_index=number, committed_offset=1) for number in range(5_000)]
+    topics = [OffsetCommitRequestTopic(name="orders", partitions=partitions)]
+    return OffsetCommitRequest(group_id="readers", member_id="", topics=topics)
+
+
+async def test_nobody_waits_for_a_long_request_to_be_read(wired: Wired) -> None:
+    client = wired.connect()
+    await make_topic(wired, client)
+    gate = wired.agent.dispatcher.beside = Gate()
+    first = await wired.send(client, ApiKey.OFFSET_COMMIT, 8, long_commit())
+    second = await wired.send(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
+    await others_are_answered(wired)
+    assert gate.works == 1
+    gate.open.set()
+    answer = await wired.receive(client, ApiKey.OFFSET_COMMIT, 8, first)
+    assert [one.error_code for one in answer.topics[0].partitions] == [0] + [3] * 4_999
+    assert gate.works == 2, "and its answer is written there"
+    assert (await wired.receive(client, ApiKey.API_VERSIONS, 0, second)).error_code == 0
+
+
+async def test_nobody_waits_for_a_long_fetch_to_be_read(wired: Wired) -> None:
+    client = wired.connect()
+    await make_topic(wired, client)
+    gate = wired.agent.dispatcher.beside = Gate()
+    module = import_module("penstock.wire.messages.fetch")
+    wanted = [module.FetchPartition(partition=number, partition_max_bytes=1) for number in range(3_000)]
+    request = FetchRequest(session_epoch=-1, topics=[module.FetchTopic(topic="orders", partitions=wanted)])
+    first = await wired.send(client, ApiKey.FETCH, 12, request)
+    second = await wired.send(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
+    await others_are_answered(wired)
+    gate.open.set()
+    answer = await wired.receive(client, ApiKey.FETCH, 12, first)
+    assert len(answer.responses[0].partitions) == 3_000
+    assert (await wired.receive(client, ApiKey.API_VERSIONS, 0, second)).error_code == 0
+
+
+async def test_a_long_request_that_cannot_be_read_ends_its_connection(wired: Wired) -> None:
+    client = wired.connect()
+    frame = b"".join(bytes(part) for part in codec.encode_request(ApiKey.OFFSET_COMMIT, 8, 1, "c", long_commit()))
+    await client.send((len(frame) - 104).to_bytes(4) + frame[4:-100])
+    assert await client.is_closed()
+    await others_are_answered(wired)

@@ -472,3 +472,102 @@ async def test_finding_the_coordinator() -> None:
     share = FindCoordinatorRequest(key_type=2, coordinator_keys=["g"])
     refused = await process.ask("find_coordinator", share, version=6)
     assert refused.coordinators[0].error_code == ErrorCode.INVALID_REQUEST
+
+
+# --- How much is answered, and how long it takes ----------------------------------------------------------------------
+
+
+async def test_an_answer_has_room_for_so_many_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may name a group that has many a hundred thousand times. Clients ask again for what is missing."""
+    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 10)
+    process = await World().start()
+    for group in ("a", "b"):
+        await process.ask("offset_commit", commit(group=group, topics=("orders", "payments")), version=8)
+    asked = [OffsetFetchRequestGroup(group_id=group, topics=None) for group in ("a", "b", "a", "a", "b")]
+    answer = await process.ask("offset_fetch", OffsetFetchRequest(groups=asked), version=9)
+    assert [group.group_id for group in answer.groups] == ["a", "b", "a", "a", "b"]
+    assert [group.error_code for group in answer.groups] == [0, 0, 14, 14, 14]
+    assert [len(group.topics) for group in answer.groups] == [2, 2, 0, 0, 0]
+
+
+async def test_a_group_with_more_than_there_is_room_for_is_shown_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 1)
+    process = await World().start()
+    await process.ask("offset_commit", commit(topics=("orders", "payments")), version=8)
+    assert len(await committed(process)) == 2
+
+
+async def test_an_answer_has_room_for_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 5)
+    process = await World().start()
+    await stable(process, 3)
+    answer = await process.ask("describe_groups", DescribeGroupsRequest(groups=["g", "g", "other", "g"]), version=5)
+    assert [group.group_id for group in answer.groups] == ["g", "g", "other", "g"]
+    assert [group.error_code for group in answer.groups] == [0, 0, 14, 14]
+    assert [len(group.members) for group in answer.groups] == [3, 3, 0, 0]
+
+
+async def test_what_members_say_at_length_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 50)
+    process = await World().start()
+    await stable(process, 1, metadata=subscription("orders") + bytes(10_000))
+    answer = await process.ask("describe_groups", DescribeGroupsRequest(groups=["g", "g"]), version=5)
+    assert [group.error_code for group in answer.groups] == [0, 14]
+
+
+async def turns_during(asking: asyncio.Future) -> int:
+    """How often others had their turn until it was answered."""
+    count = 0
+    while not asking.done():
+        await asyncio.sleep(0)
+        count += 1
+    return count
+
+
+async def test_others_have_their_turn_during_a_long_commit() -> None:
+    process = await World().start()
+    request = commit()
+    request.topics[0].partitions *= 10_000
+    assert await turns_during(process.asking("offset_commit", request, version=8)) > 60
+
+
+async def test_others_have_their_turn_while_coordinators_are_found() -> None:
+    process = await World().start()
+    request = FindCoordinatorRequest(coordinator_keys=[str(number) for number in range(10_000)])
+    assert await turns_during(process.asking("find_coordinator", request, version=4)) > 30
+
+
+# --- How much a group may have in memory ------------------------------------------------------------------------------
+
+
+async def test_a_group_has_only_so_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those count, too, who were given an id and never come back with it."""
+    monkeypatch.setattr("penstock.groups.join.MAX_MEMBERS", 3)
+    process = await World().start()
+    (leader,) = await stable(process, 1)
+    ids = [await process.ask("join_group", join(), version=5) for _ in range(3)]
+    assert [answer.error_code for answer in ids] == [79, 79, 81]
+    assert (await process.ask("heartbeat", beat(leader), version=4)).error_code == 0
+    again = process.asking("join_group", join(ids[0].member_id), version=5)
+    await process.world.clock.pass_ms(500)
+    assert not again.done(), "who has an id has a place, and waits for the others"
+    again.cancel()
+
+
+async def test_members_of_a_group_say_only_so_much_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.groups.capacity.MAX_SAID_BYTES", 25_000)
+    process = await World().start()
+    long = subscription("orders") + bytes(10_000)
+    await stable(process, 2, metadata=long)
+    refused = await process.ask("join_group", join(metadata=long), version=3)
+    assert (refused.error_code, refused.member_id) == (81, "")
+    short = process.asking("join_group", join(metadata=subscription("orders")), version=3)
+    await process.world.clock.pass_ms(500)
+    assert not short.done(), "it is let in, and waits for the others to join again"
+    short.cancel()
+
+
+async def test_the_id_of_a_member_does_not_grow_with_its_clients() -> None:
+    process = await World().start()
+    assert len(process.service.new_member_id("x" * 30_000)) == 255 + 37
+    assert process.service.new_member_id("app").startswith("app-")

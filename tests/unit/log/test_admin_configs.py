@@ -383,3 +383,48 @@ async def test_resources_of_every_type_are_listed() -> None:
 @pytest.mark.parametrize("kind", [0, 3, 64, -1])
 async def test_there_are_no_resources_of_other_types(kind: int) -> None:
     assert await listed(World(), 1, TOPIC, kind) == ErrorCode.UNSUPPORTED_VERSION
+
+
+async def test_an_answer_has_room_for_so_many_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may name the same resource a hundred thousand times."""
+    monkeypatch.setattr("penstock.log.admin.configs.DESCRIBED_MAX", 50)
+    world = World()
+    await world.topic("orders")
+    resources = [DescribeConfigsResource(resource_type=TOPIC, resource_name="orders") for _ in range(4)]
+    results = (await ask(world.config_api.describe_configs, DescribeConfigsRequest(resources=resources), 4)).results
+    assert [result.error_code for result in results] == [0, 0, ErrorCode.POLICY_VIOLATION, ErrorCode.POLICY_VIOLATION]
+    assert [bool(result.configs) for result in results] == [True, True, False, False]
+
+
+async def test_only_so_many_groups_are_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may configure groups chooses their names."""
+    monkeypatch.setattr("penstock.log.topics.MAX_CONFIGURED_OF_OTHERS", 2)
+    world, setting = World(), ("consumer.session.timeout.ms", SET, "50000")
+    assert [await edit(world, GROUP, name, setting) for name in ("a", "b", "c", "a")] == [0, 0, 44, 0]
+    restarted = await world.restarted()
+    assert await edit(restarted, GROUP, "c", setting) == 44
+    assert await edit(restarted, GROUP, "a", ("consumer.session.timeout.ms", DELETE, None)) == 0
+    assert await edit(restarted, GROUP, "c", setting) == 0
+    assert restarted.topics.configured(1, GROUP) == ["b", "c"]
+    assert restarted.topics.configured(2, GROUP) == []
+
+
+async def test_only_so_many_subscriptions_to_metrics_of_clients() -> None:
+    """Each client is compared with all of them."""
+    world = World()
+    codes = [await edit(world, CLIENT_METRICS, f"s{number}", ("metrics", SET, "*")) for number in range(101)]
+    assert codes == [0] * 100 + [44]
+    patterns = ",".join(f"client_id=a{number}" for number in range(21))
+    assert await edit(world, CLIENT_METRICS, "s1", ("match", SET, patterns)) == 40
+
+
+async def test_a_list_grows_no_longer_than_a_string_and_costs_no_more() -> None:
+    """What is appended is compared with what is there: with thousands of words each time."""
+    world, key = World(), "follower.replication.throttled.replicas"
+    await world.topic("orders")
+    many = [",".join(f"{first}:{number}" for number in range(2_000)) for first in range(9)]
+    codes = [await edit(world, TOPIC, "orders", (key, APPEND, words)) for words in many]
+    assert codes == [0, 0, 40, 40, 40, 40, 40, 40, 40]
+    assert len((await values(world, TOPIC, "orders"))[key].split(",")) == 4_000
+    assert await edit(world, TOPIC, "orders", (key, SUBTRACT, many[0])) == 0
+    assert (await values(world, TOPIC, "orders"))[key] == many[1]

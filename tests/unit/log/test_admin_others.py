@@ -195,6 +195,20 @@ async def test_producers_of_a_partition_are_described() -> None:
     assert (producer.last_timestamp, producer.coordinator_epoch, producer.current_txn_start_offset) == (1234, -1, -1)
 
 
+async def test_an_answer_has_room_for_so_many_producers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request may name the same partition a hundred thousand times. Clients ask again for what is missing."""
+    monkeypatch.setattr("penstock.base.portions.MAX_PARTS", 8)
+    world = World()
+    topic = await world.topic("orders")
+    for producer_id in range(3):
+        remember(topic.partitions[0].producers, producer_id, 2, SequenceBatch(0, 4, 0, 4, 1234), 9999)
+    asked = [describe_producers.TopicRequest(name="orders", partition_indexes=[0, 0, 0, 0])]
+    request = describe_producers.DescribeProducersRequest(topics=asked)
+    (answered,) = (await ask(world.producer_api.describe_producers, request, 0)).topics
+    assert [partition.error_code for partition in answered.partitions] == [0, 0, 6, 6]
+    assert [len(partition.active_producers) for partition in answered.partitions] == [3, 3, 0, 0]
+
+
 # ---- offsets --------------------------------------------------------------------------------------------------------
 
 

@@ -566,3 +566,62 @@ async def test_a_session_begins_empty_and_ends_with_its_last_partition() -> None
     assert (left.answer.error_code, left.answer.session_id, left.partitions) == (NONE, 0, [])
     gone = world.start(asking(session_id=session_id, session_epoch=3))
     assert gone.answer.error_code == ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+
+
+# ---- many partitions -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two partitions are many."""
+    monkeypatch.setattr("penstock.log.fetch.LOOKED_AT_ONCE", 1)
+
+
+async def test_others_have_their_turn_while_it_is_looked_at_many_partitions(slowly: None) -> None:
+    world = World()
+    world.append(world.orders.partitions[0], ONE)
+    poll = world.start(asking((0, 0), (1, 0), (2, 0)))
+    assert poll.answers == []
+    await asyncio.sleep(0)
+    assert poll.answers == []
+    await poll.wait()
+    assert [size_of(data) for data in poll.partitions] == [len(ONE), 0, 0]
+
+
+async def test_limits_of_bytes_count_for_all_of_many_partitions(slowly: None) -> None:
+    world = World()
+    for partition in world.orders.partitions:
+        world.append(partition, ONE, ONE)
+    poll = world.start(asking((0, 0), (1, 0), (2, 0), max_bytes=3 * len(ONE)))
+    await poll.wait()
+    assert [size_of(data) // len(ONE) for data in poll.partitions] == [2, 1, 0]
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_nothing_is_missed_that_comes_while_it_is_looked_at_many_partitions(slowly: None, turns: int) -> None:
+    """Nor is anything told twice."""
+    world = World()
+    poll = world.start(asking((0, 0), (1, 0), (2, 0), max_wait_ms=60_000))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    world.append(world.orders.partitions[1], ONE)
+    await poll.wait()
+    assert [size_of(data) for data in poll.partitions] == [0, len(ONE), 0]
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert len(poll.answers) == 1
+    assert not any(partition.waiters for partition in world.orders.partitions)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_hangs_up_while_it_is_looked_at_many_partitions(slowly: None, turns: int) -> None:
+    world = World()
+    poll = world.start(asking((0, 0), (1, 0), (2, 0), max_wait_ms=60_000))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    poll.cancel()
+    world.append(world.orders.partitions[1], ONE)
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert poll.answers == []
+    assert not any(partition.waiters for partition in world.orders.partitions)

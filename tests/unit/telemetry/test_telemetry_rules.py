@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.base.randomness import uuid_text
 from penstock.telemetry import transitions
-from penstock.telemetry.model import Client, Instance, subscribed
+from penstock.telemetry.model import Client, Instance, concerns, subscribed
 from penstock.wire.error_codes import ErrorCode
 
 ID = bytes(range(16))
@@ -22,7 +22,7 @@ LATER = 1_000_000
 
 
 def asked(*subscriptions: dict[str, str], client: Client = CLIENT):
-    return subscribed(client, subscriptions)
+    return subscribed(client, [one for one in subscriptions if concerns(client, one)])
 
 
 def test_nobody_is_asked_for_anything_without_a_subscription() -> None:
@@ -52,6 +52,12 @@ def test_subscriptions_add_up() -> None:
 )
 def test_a_subscription_chooses_its_clients(match: str, matches: bool) -> None:
     assert bool(asked({"metrics": "a.", "match": match}).metrics) is matches
+
+
+def test_what_a_client_says_at_length_matches_nothing() -> None:
+    """How long it takes to compare it is a product of what two chose."""
+    for length, matches in ((512, True), (513, False)):
+        assert concerns(replace(CLIENT, client_id="x" * length), {"match": "client_id=x*"}) is matches
 
 
 def test_what_a_client_does_not_say_matches_nothing() -> None:

@@ -9,6 +9,7 @@ from penstock.authorization.authorizer import Action, Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
+from penstock.base.portions import breathe
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
@@ -79,10 +80,24 @@ class Access:
         """The same where a denial only hides something, or where another permission would do as well."""
         return self.authorizer.allows(self.context, self.api_key, action(operation, resource_type), name, is_quiet=True)
 
-    def may_all(self, operation: Operation, resource_type: ResourceType, names: Iterable[str]) -> bool:
+    async def may_all(self, operation: Operation, resource_type: ResourceType, names: Iterable[str]) -> bool:
         """Whether the caller may do this to all of them. Each denial is reported."""
-        denied = [name for name in dict.fromkeys(names) if not self.may(operation, resource_type, name)]
+        denied = 0
+        for number, name in enumerate(dict.fromkeys(names)):
+            await breathe(number)
+            denied += not self.may(operation, resource_type, name)
         return not denied
+
+    async def visible(
+        self, operation: Operation, resource_type: ResourceType, items: Sequence[T], name_of: Callable[[T], str | None]
+    ) -> list[T]:
+        """Those of what would be shown to whose resources the caller may do this."""
+        shown = []
+        for number, item in enumerate(items):
+            await breathe(number)
+            if self.might(operation, resource_type, name_of(item) or ""):
+                shown.append(item)
+        return shown
 
     def may_cluster(self, operation: Operation) -> bool:
         """Whether the caller may do this to the cluster."""
@@ -105,14 +120,15 @@ class Access:
         may_know = self.may_cluster(Operation.DESCRIBE)
         return self.operations(CLUSTER, CLUSTER_NAME) if may_know else 0
 
-    def split(
+    async def split(
         self, operation: Operation, resource_type: ResourceType, items: Sequence[T], name_of: Callable[[T], str | None]
     ) -> tuple[list[T], list[T]]:
         """What may be done and what not, in order. What has no name is left to the handler."""
         allowed: list[T] = []
         denied: list[T] = []
         verdicts: dict[str, bool] = {}
-        for item in items:
+        for number, item in enumerate(items):
+            await breathe(number)
             name = name_of(item)
             if name is None:
                 allowed.append(item)

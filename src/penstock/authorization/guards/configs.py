@@ -18,6 +18,7 @@ from penstock.authorization.guards.access import (
     Refusal,
 )
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
+from penstock.base.portions import breathe
 from penstock.wire.messages import alter_configs as altering
 from penstock.wire.messages import describe_configs as describing
 from penstock.wire.messages import incremental_alter_configs as incremental
@@ -55,13 +56,14 @@ R = TypeVar("R", bound=_Resource)
 A = TypeVar("A")
 
 
-def _divide(
+async def _divide(
     access: Access, operation: Operation, resources: Sequence[R], refused_by: Callable[..., A]
 ) -> tuple[list[R], list[A]]:
     """What may be asked for, and the answers about the rest. A change of what is named twice is refused by others."""
     seen = Counter((resource.resource_type, resource.resource_name) for resource in resources)
     allowed, refused = [], []
-    for resource in resources:
+    for number, resource in enumerate(resources):
+        await breathe(number)
         kind, name = resource.resource_type, resource.resource_name
         is_ambiguous = operation is Operation.ALTER_CONFIGS and seen[kind, name] > 1
         refusal = None if is_ambiguous else _refusal(access, operation, kind, name)
@@ -80,7 +82,7 @@ async def describe_configs(
     access: Access, request: describing.DescribeConfigsRequest, ask: Ask
 ) -> describing.DescribeConfigsResponse:
     """DESCRIBE_CONFIGS on each resource, else 29, 30 or 31."""
-    request.resources, refused = _divide(
+    request.resources, refused = await _divide(
         access, Operation.DESCRIBE_CONFIGS, request.resources, describing.DescribeConfigsResult
     )
     response: describing.DescribeConfigsResponse = await ask(request)
@@ -92,7 +94,7 @@ async def alter_configs(
     access: Access, request: altering.AlterConfigsRequest, ask: Ask
 ) -> altering.AlterConfigsResponse:
     """ALTER_CONFIGS on each resource, else 29, 30 or 31."""
-    request.resources, refused = _divide(
+    request.resources, refused = await _divide(
         access, Operation.ALTER_CONFIGS, request.resources, altering.AlterConfigsResourceResponse
     )
     response: altering.AlterConfigsResponse = await ask(request)
@@ -104,7 +106,7 @@ async def incremental_alter_configs(
     access: Access, request: incremental.IncrementalAlterConfigsRequest, ask: Ask
 ) -> incremental.IncrementalAlterConfigsResponse:
     """ALTER_CONFIGS on each resource, else 29, 30 or 31."""
-    request.resources, refused = _divide(
+    request.resources, refused = await _divide(
         access, Operation.ALTER_CONFIGS, request.resources, incremental.AlterConfigsResourceResponse
     )
     response: incremental.IncrementalAlterConfigsResponse = await ask(request)

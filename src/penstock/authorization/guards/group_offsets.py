@@ -23,7 +23,7 @@ async def offset_commit(
             topics=[_uncommitted(topic, ErrorCode.GROUP_AUTHORIZATION_FAILED) for topic in request.topics]
         )
     by_id = access.context.api_version >= COMMIT_IDS_SINCE
-    request.topics, denied = access.split(
+    request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id)
     )
     response: committing.OffsetCommitResponse = await ask(request)
@@ -46,13 +46,13 @@ async def offset_fetch(access: Access, request: fetching.OffsetFetchRequest, ask
     """DESCRIBE on each group, else 30; on each topic, else 29. Of "all topics" those one may describe are shown."""
     if access.context.api_version < SEVERAL_SINCE:
         return await _fetch_one(access, request, ask)
-    asked, refused = access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
+    asked, refused = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
     by_id = access.context.api_version >= FETCH_IDS_SINCE
     hidden: list[list[fetching.OffsetFetchRequestTopics]] = []
     for group in asked:
         denied: list[fetching.OffsetFetchRequestTopics] = []
         if group.topics is not None:
-            group.topics, denied = access.split(
+            group.topics, denied = await access.split(
                 Operation.DESCRIBE, TOPIC, group.topics,
                 lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id),
             )  # fmt: skip
@@ -61,13 +61,10 @@ async def offset_fetch(access: Access, request: fetching.OffsetFetchRequest, ask
     response: fetching.OffsetFetchResponse = await ask(request)
     for group, answer, denied in zip(asked, response.groups, hidden, strict=True):
         if group.topics is None:
-            answer.topics = [
-                topic
-                for topic in answer.topics
-                if access.might(
-                    Operation.DESCRIBE, TOPIC, access.topic_of(topic.name, topic.topic_id, by_id=by_id) or ""
-                )
-            ]
+            answer.topics = await access.visible(
+                Operation.DESCRIBE, TOPIC, answer.topics,
+                lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id),
+            )  # fmt: skip
         elif not answer.error_code:
             answer.topics.extend(_unfetched(topic) for topic in denied)
     response.groups.extend(
@@ -100,10 +97,10 @@ async def _fetch_one(access: Access, request: fetching.OffsetFetchRequest, ask: 
     denied: list[fetching.OffsetFetchRequestTopic] = []
     lists_all = request.topics is None
     if request.topics is not None:
-        request.topics, denied = access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
+        request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
     response: fetching.OffsetFetchResponse = await ask(request)
     if lists_all:
-        response.topics = [topic for topic in response.topics if access.might(Operation.DESCRIBE, TOPIC, topic.name)]
+        response.topics = await access.visible(Operation.DESCRIBE, TOPIC, response.topics, lambda one: one.name)
     elif not response.error_code:
         response.topics.extend(_unfetched_one(topic, NO_TOPIC.code) for topic in denied)
     return response
@@ -127,7 +124,7 @@ async def offset_delete(
     """DELETE on the group, else 30; READ on each topic, else 29 for its partitions."""
     if not access.may(Operation.DELETE, GROUP, request.group_id):
         return deleting.OffsetDeleteResponse(error_code=NO_GROUP.code)
-    request.topics, denied = access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.name)
+    request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.name)
     response: deleting.OffsetDeleteResponse = await ask(request)
     if response.error_code:
         return response

@@ -104,7 +104,7 @@ async def describe(
     access: Access, request: describe_groups.DescribeGroupsRequest, ask: Ask
 ) -> describe_groups.DescribeGroupsResponse:
     """DescribeGroups: DESCRIBE on each group, else 30."""
-    request.groups, denied = access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group_id: group_id)
+    request.groups, denied = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group_id: group_id)
     response: describe_groups.DescribeGroupsResponse = await ask(request)
     if request.include_authorized_operations:
         for group in response.groups:
@@ -123,9 +123,7 @@ async def list_groups(access: Access, request: listing.ListGroupsRequest, ask: A
     """All groups with DESCRIBE on the cluster, else those that one may describe."""
     response: listing.ListGroupsResponse = await ask(request)
     if not access.might_cluster(Operation.DESCRIBE):
-        response.groups = [
-            group for group in response.groups if access.might(Operation.DESCRIBE, GROUP, group.group_id)
-        ]
+        response.groups = await access.visible(Operation.DESCRIBE, GROUP, response.groups, lambda group: group.group_id)
     return response
 
 
@@ -134,7 +132,7 @@ async def delete(
 ) -> delete_groups.DeleteGroupsResponse:
     """DeleteGroups: DELETE on each group, else 30."""
     wanted = list(dict.fromkeys(request.groups_names))
-    request.groups_names, denied = access.split(Operation.DELETE, GROUP, wanted, lambda group_id: group_id)
+    request.groups_names, denied = await access.split(Operation.DELETE, GROUP, wanted, lambda group_id: group_id)
     response: delete_groups.DeleteGroupsResponse = await ask(request)
     response.results.extend(
         delete_groups.DeletableGroupResult(group_id=group_id, error_code=NO_GROUP.code) for group_id in denied
@@ -145,11 +143,11 @@ async def delete(
 # ---- groups whose members heartbeat (KIP-848) ------------------------------------------------------------------------
 
 
-def refused_member(access: Access, group_id: str, topics: Iterable[str] | None) -> Refusal | None:
+async def refused_member(access: Access, group_id: str, topics: Iterable[str] | None) -> Refusal | None:
     """Why the caller may not be a member that reads these topics: READ on the group, DESCRIBE on all of them."""
     if not access.may(Operation.READ, GROUP, group_id):
         return NO_GROUP
-    if not access.may_all(Operation.DESCRIBE, TOPIC, topics or ()):
+    if not await access.may_all(Operation.DESCRIBE, TOPIC, topics or ()):
         return NO_TOPIC
     return None
 
@@ -158,7 +156,7 @@ async def consumer_heartbeat(
     access: Access, request: consumer_group_heartbeat.ConsumerGroupHeartbeatRequest, ask: Ask
 ) -> consumer_group_heartbeat.ConsumerGroupHeartbeatResponse:
     """READ on the group, else 30; DESCRIBE on every topic that is subscribed to by name, else 29."""
-    refusal = refused_member(access, request.group_id, request.subscribed_topic_names)
+    refusal = await refused_member(access, request.group_id, request.subscribed_topic_names)
     if refusal is not None:
         return consumer_group_heartbeat.ConsumerGroupHeartbeatResponse(
             error_code=refusal.code, error_message=refusal.message
@@ -171,7 +169,9 @@ async def consumer_describe(
     access: Access, request: consumer_group_describe.ConsumerGroupDescribeRequest, ask: Ask
 ) -> consumer_group_describe.ConsumerGroupDescribeResponse:
     """DESCRIBE on each group, else 30, and on each topic its members have, else 29 and no members."""
-    request.group_ids, denied = access.split(Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id)
+    request.group_ids, denied = await access.split(
+        Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
+    )
     response: consumer_group_describe.ConsumerGroupDescribeResponse = await ask(request)
     for group in response.groups:
         if request.include_authorized_operations and not group.error_code:
@@ -182,7 +182,7 @@ async def consumer_describe(
             for assignment in (member.assignment, member.target_assignment)
             for topic in assignment.topic_partitions
         }
-        if not access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
+        if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
             group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
     response.groups.extend(
         consumer_group_describe.DescribedGroup(

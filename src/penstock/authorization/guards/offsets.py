@@ -11,7 +11,7 @@ from penstock.wire.messages import offset_for_leader_epoch as epochs
 
 async def list_offsets(access: Access, request: listing.ListOffsetsRequest, ask: Ask) -> listing.ListOffsetsResponse:
     """DESCRIBE on each topic, else 29 for its partitions."""
-    request.topics, denied = access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
+    request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
     response: listing.ListOffsetsResponse = await ask(request)
     response.topics.extend(
         listing.ListOffsetsTopicResponse(
@@ -34,7 +34,9 @@ async def offset_for_leader_epoch(
     """CLUSTER_ACTION, or DESCRIBE on each topic, else 29 for its partitions."""
     denied: list[epochs.OffsetForLeaderTopic] = []
     if not access.might_cluster(Operation.CLUSTER_ACTION):
-        request.topics, denied = access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.topic)
+        request.topics, denied = await access.split(
+            Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.topic
+        )
     response: epochs.OffsetForLeaderEpochResponse = await ask(request)
     response.topics.extend(
         epochs.OffsetForLeaderTopicResult(
@@ -53,7 +55,7 @@ async def delete_records(
     access: Access, request: deleting.DeleteRecordsRequest, ask: Ask
 ) -> deleting.DeleteRecordsResponse:
     """DELETE on each topic, else 29 for its partitions."""
-    request.topics, denied = access.split(Operation.DELETE, TOPIC, request.topics, lambda topic: topic.name)
+    request.topics, denied = await access.split(Operation.DELETE, TOPIC, request.topics, lambda topic: topic.name)
     response: deleting.DeleteRecordsResponse = await ask(request)
     response.topics.extend(
         deleting.DeleteRecordsTopicResult(

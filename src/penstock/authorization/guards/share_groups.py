@@ -20,7 +20,7 @@ async def heartbeat(
     access: Access, request: heartbeats.ShareGroupHeartbeatRequest, ask: Ask
 ) -> heartbeats.ShareGroupHeartbeatResponse:
     """READ on the group, else 30; DESCRIBE on every topic that is subscribed to, else 29."""
-    refusal = refused_member(access, request.group_id, request.subscribed_topic_names)
+    refusal = await refused_member(access, request.group_id, request.subscribed_topic_names)
     if refusal is not None:
         return heartbeats.ShareGroupHeartbeatResponse(error_code=refusal.code, error_message=refusal.message)
     response: heartbeats.ShareGroupHeartbeatResponse = await ask(request)
@@ -31,13 +31,15 @@ async def describe(
     access: Access, request: describing.ShareGroupDescribeRequest, ask: Ask
 ) -> describing.ShareGroupDescribeResponse:
     """DESCRIBE on each group, else 30, and on each topic its members have, else 29 and no members."""
-    request.group_ids, denied = access.split(Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id)
+    request.group_ids, denied = await access.split(
+        Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
+    )
     response: describing.ShareGroupDescribeResponse = await ask(request)
     for group in response.groups:
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {topic.topic_name for member in group.members for topic in member.assignment.topic_partitions}
-        if not access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
+        if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
             group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
     response.groups.extend(
         describing.DescribedGroup(error_code=NO_GROUP.code, error_message=None, group_id=group_id)
@@ -55,7 +57,7 @@ async def fetch(access: Access, request: fetching.ShareFetchRequest, ask: Ask) -
     the handler asks, before anything is acquired."""
     if not access.may(Operation.READ, GROUP, request.group_id or ""):
         return fetching.ShareFetchResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
-    request.topics, denied = access.split(
+    request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda topic: _name_of(access, topic.topic_id)
     )
     response: fetching.ShareFetchResponse = await ask(request)
@@ -84,7 +86,7 @@ async def acknowledge(
     """READ on the group, else 30; READ on each topic, else 29 for its partitions."""
     if not access.may(Operation.READ, GROUP, request.group_id or ""):
         return acknowledging.ShareAcknowledgeResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
-    request.topics, denied = access.split(
+    request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda topic: _name_of(access, topic.topic_id)
     )
     response: acknowledging.ShareAcknowledgeResponse = await ask(request)
@@ -109,20 +111,20 @@ async def describe_offsets(
     access: Access, request: offsets.DescribeShareGroupOffsetsRequest, ask: Ask
 ) -> offsets.DescribeShareGroupOffsetsResponse:
     """DESCRIBE on each group, else 30; on each topic, else 29. Of "all topics" only those one may describe."""
-    asked, refused = access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
+    asked, refused = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
     hidden: list[list[offsets.DescribeShareGroupOffsetsRequestTopic]] = []
     for group in asked:
         denied: list[offsets.DescribeShareGroupOffsetsRequestTopic] = []
         if group.topics is not None:
-            group.topics, denied = access.split(Operation.DESCRIBE, TOPIC, group.topics, lambda topic: topic.topic_name)
+            group.topics, denied = await access.split(
+                Operation.DESCRIBE, TOPIC, group.topics, lambda topic: topic.topic_name
+            )
         hidden.append(denied)
     request.groups = asked
     response: offsets.DescribeShareGroupOffsetsResponse = await ask(request)
     for group, answer, denied in zip(asked, response.groups, hidden, strict=True):
         if group.topics is None:
-            answer.topics = [
-                topic for topic in answer.topics if access.might(Operation.DESCRIBE, TOPIC, topic.topic_name)
-            ]
+            answer.topics = await access.visible(Operation.DESCRIBE, TOPIC, answer.topics, lambda one: one.topic_name)
         answer.topics.extend(
             offsets.DescribeShareGroupOffsetsResponseTopic(
                 topic_name=topic.topic_name,
@@ -150,7 +152,7 @@ async def alter_offsets(
     """READ on the group, else 30; READ on each topic, else 29 for its partitions."""
     if not access.may(Operation.READ, GROUP, request.group_id):
         return altering.AlterShareGroupOffsetsResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
-    request.topics, denied = access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
+    request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
     response: altering.AlterShareGroupOffsetsResponse = await ask(request)
     if response.error_code:
         return response
@@ -175,7 +177,7 @@ async def delete_offsets(
     """DELETE on the group, else 30; READ on each topic, else 29."""
     if not access.may(Operation.DELETE, GROUP, request.group_id):
         return deleting.DeleteShareGroupOffsetsResponse(error_code=NO_GROUP.code, error_message=NO_GROUP.message)
-    request.topics, denied = access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
+    request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.topic_name)
     response: deleting.DeleteShareGroupOffsetsResponse = await ask(request)
     if response.error_code:
         return response

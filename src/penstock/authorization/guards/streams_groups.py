@@ -17,7 +17,7 @@ async def heartbeat(
 ) -> heartbeats.StreamsGroupHeartbeatResponse:
     """READ on the group, else 30; DESCRIBE on every topic of the topology, else 29."""
     topics = () if request.topology is None else tuple(_topics(request.topology))
-    refusal = refused_member(access, request.group_id, topics)
+    refusal = await refused_member(access, request.group_id, topics)
     if refusal is not None:
         return heartbeats.StreamsGroupHeartbeatResponse(error_code=refusal.code, error_message=refusal.message)
     response: heartbeats.StreamsGroupHeartbeatResponse = await ask(request)
@@ -36,13 +36,15 @@ async def describe(
     access: Access, request: describing.StreamsGroupDescribeRequest, ask: Ask
 ) -> describing.StreamsGroupDescribeResponse:
     """DESCRIBE on each group, else 30, and on each topic of its topology, else 29, no members and no topology."""
-    request.group_ids, denied = access.split(Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id)
+    request.group_ids, denied = await access.split(
+        Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
+    )
     response: describing.StreamsGroupDescribeResponse = await ask(request)
     for group in response.groups:
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         names = () if group.topology is None else sorted(set(_topics(group.topology)))
-        if not access.may_all(Operation.DESCRIBE, TOPIC, names):
+        if not await access.may_all(Operation.DESCRIBE, TOPIC, names):
             group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
             group.topology = group.topology_description = None
     response.groups.extend(

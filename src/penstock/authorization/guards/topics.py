@@ -6,6 +6,7 @@ from collections import Counter
 
 from penstock.authorization.guards.access import NO_TOPIC, TOPIC, ZERO_UUID, Access, Ask
 from penstock.base.acls import Operation
+from penstock.base.portions import breathe
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import create_partitions as creating_partitions
 from penstock.wire.messages import create_topics as creating
@@ -28,16 +29,17 @@ async def metadata(access: Access, request: listing.MetadataRequest, ask: Ask) -
     if wanted is not None and not lists_all:
         is_refused = version < IDS_SINCE and any(one.name is None or one.topic_id != ZERO_UUID for one in wanted)
         if not is_refused:
-            wanted, denied = _describable(access, wanted, request.allow_auto_topic_creation)
+            wanted, denied = await _describable(access, wanted, request.allow_auto_topic_creation)
             request.topics = wanted
     response: listing.MetadataResponse = await ask(request)
     if lists_all:
-        response.topics = [one for one in response.topics if access.might(Operation.DESCRIBE, TOPIC, one.name or "")]
+        response.topics = await access.visible(Operation.DESCRIBE, TOPIC, response.topics, lambda one: one.name)
     elif not wanted:
         # An empty list would mean all topics to the oldest version.
         response.topics = []
     if request.include_topic_authorized_operations:
-        for topic in response.topics:
+        for number, topic in enumerate(response.topics):
+            await breathe(number)
             if topic.name is not None:
                 topic.topic_authorized_operations = access.operations(TOPIC, topic.name)
     if request.include_cluster_authorized_operations:
@@ -46,7 +48,7 @@ async def metadata(access: Access, request: listing.MetadataRequest, ask: Ask) -
     return response
 
 
-def _describable(
+async def _describable(
     access: Access, wanted: list[listing.MetadataRequestTopic], may_create: bool
 ) -> tuple[list[listing.MetadataRequestTopic], list[listing.MetadataResponseTopic]]:
     """What may be described or created, and the refusals of the others."""
@@ -57,7 +59,7 @@ def _describable(
             return access.topics.topic_name(cluster_id, topic.topic_id)
         return topic.name
 
-    allowed, denied = access.split(Operation.DESCRIBE, TOPIC, wanted, name_of)
+    allowed, denied = await access.split(Operation.DESCRIBE, TOPIC, wanted, name_of)
     # An id is no secret, a name is.
     refusals = [
         listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=None, topic_id=topic.topic_id)
@@ -68,7 +70,8 @@ def _describable(
     may_create = may_create and access.settings.flag("auto.create.topics.enable")
     new = {one.name for one in allowed if one.name is not None and not access.has_topic(one.name)} if may_create else ()
     if new and not access.might_cluster(Operation.CREATE):
-        uncreatable = {name for name in new if not access.may(Operation.CREATE, TOPIC, name)}
+        _, refused = await access.split(Operation.CREATE, TOPIC, sorted(new), lambda name: name)
+        uncreatable = set(refused)
         allowed = [one for one in allowed if one.name not in uncreatable]
         refusals += [listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=name) for name in sorted(uncreatable)]
     return allowed, refusals
@@ -82,7 +85,7 @@ async def describe_topic_partitions(
         return await _describe_named(access, request, ask)
     # Pages of all topics are made of those that may be seen, so that a page is as long as it says.
     known = access.topics.names(access.context.cluster_id)
-    visible = [name for name in known if access.might(Operation.DESCRIBE, TOPIC, name)]
+    visible = await access.visible(Operation.DESCRIBE, TOPIC, known, lambda name: name)
     if not visible:
         return describing.DescribeTopicPartitionsResponse(next_cursor=None)
     request.topics = [describing.TopicRequest(name=name) for name in visible]
@@ -95,7 +98,7 @@ async def _describe_named(
 ) -> describing.DescribeTopicPartitionsResponse:
     after = "" if request.cursor is None else request.cursor.topic_name
     named = [topic for topic in request.topics if topic.name >= after]
-    request.topics, denied = access.split(Operation.DESCRIBE, TOPIC, named, lambda topic: topic.name)
+    request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, named, lambda topic: topic.name)
     response = describing.DescribeTopicPartitionsResponse(next_cursor=None)
     if request.topics:
         response = _with_operations(access, await ask(request))
@@ -126,9 +129,10 @@ async def create_topics(
 
     denied: list[creating.CreatableTopic] = []
     if not access.might_cluster(Operation.CREATE):
-        request.topics, denied = access.split(Operation.CREATE, TOPIC, request.topics, name_of)
+        request.topics, denied = await access.split(Operation.CREATE, TOPIC, request.topics, name_of)
     response: creating.CreateTopicsResponse = await ask(request)
-    for result in response.topics:
+    for number, result in enumerate(response.topics):
+        await breathe(number)
         if not result.error_code and not access.might(Operation.DESCRIBE_CONFIGS, TOPIC, result.name):
             result.topic_config_error_code = NO_TOPIC.code
             result.num_partitions, result.replication_factor, result.configs = -1, -1, []
@@ -147,7 +151,7 @@ async def create_partitions(
 ) -> creating_partitions.CreatePartitionsResponse:
     """ALTER on each topic, else 29."""
     counts = Counter(topic.name for topic in request.topics)
-    request.topics, denied = access.split(
+    request.topics, denied = await access.split(
         Operation.ALTER, TOPIC, request.topics, lambda topic: None if counts[topic.name] > 1 else topic.name
     )
     response: creating_partitions.CreatePartitionsResponse = await ask(request)
@@ -169,7 +173,8 @@ async def delete_topics(
     names = Counter(state.name for state in wanted if state.topic_id == ZERO_UUID)
     ids = Counter(state.topic_id for state in wanted if state.name is None)
     allowed, refusals = [], []
-    for state in wanted:
+    for number, state in enumerate(wanted):
+        await breathe(number)
         is_plain = (state.name is None) != (state.topic_id == ZERO_UUID)
         is_repeated = names[state.name] > 1 if state.name is not None else ids[state.topic_id] > 1
         refusal = _undeletable(access, state) if is_plain and not is_repeated else None
@@ -211,7 +216,7 @@ async def describe_producers(
     access: Access, request: producers.DescribeProducersRequest, ask: Ask
 ) -> producers.DescribeProducersResponse:
     """READ on each topic, else 29 for its partitions."""
-    request.topics, denied = access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.name)
+    request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.name)
     response: producers.DescribeProducersResponse = await ask(request)
     response.topics.extend(
         producers.TopicResponse(

@@ -65,11 +65,11 @@ async def add_partitions(
         return adding.AddPartitionsToTxnResponse(
             results_by_topic_v3_and_below=[_result(topic, dict.fromkeys(topic.partitions, code)) for topic in topics]
         )
-    denied = {
-        topic.name
-        for topic in topics
-        if topic.name in INTERNAL_TOPICS or not access.may(Operation.WRITE, TOPIC, topic.name)
-    }
+    names = list(dict.fromkeys(topic.name for topic in topics))
+    _, unwritable = await access.split(
+        Operation.WRITE, TOPIC, [name for name in names if name not in INTERNAL_TOPICS], lambda name: name
+    )
+    denied = {*unwritable, *(name for name in names if name in INTERNAL_TOPICS)}
     if not denied:
         return await _ask(request, ask)
     return adding.AddPartitionsToTxnResponse(
@@ -134,7 +134,7 @@ async def txn_offset_commit(
     if code:
         return committing.TxnOffsetCommitResponse(topics=[_uncommitted(topic, code) for topic in request.topics])
     by_id = access.context.api_version >= IDS_SINCE
-    request.topics, denied = access.split(
+    request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id)
     )
     response: committing.TxnOffsetCommitResponse = await ask(request)
@@ -186,12 +186,12 @@ async def describe_transactions(
     access: Access, request: describing.DescribeTransactionsRequest, ask: Ask
 ) -> describing.DescribeTransactionsResponse:
     """DESCRIBE on each transactional id, else 53. Of the topics only those one may describe are shown."""
-    request.transactional_ids, denied = access.split(
+    request.transactional_ids, denied = await access.split(
         Operation.DESCRIBE, TRANSACTIONAL_ID, request.transactional_ids, lambda name: name
     )
     response: describing.DescribeTransactionsResponse = await ask(request)
     for state in response.transaction_states:
-        state.topics = [topic for topic in state.topics if access.might(Operation.DESCRIBE, TOPIC, topic.topic)]
+        state.topics = await access.visible(Operation.DESCRIBE, TOPIC, state.topics, lambda one: one.topic)
     response.transaction_states.extend(
         describing.TransactionState(error_code=NO_TRANSACTIONAL_ID.code, transactional_id=name) for name in denied
     )
@@ -203,9 +203,7 @@ async def list_transactions(
 ) -> listing.ListTransactionsResponse:
     """Those one may describe."""
     response: listing.ListTransactionsResponse = await ask(request)
-    response.transaction_states = [
-        state
-        for state in response.transaction_states
-        if access.might(Operation.DESCRIBE, TRANSACTIONAL_ID, state.transactional_id)
-    ]
+    response.transaction_states = await access.visible(
+        Operation.DESCRIBE, TRANSACTIONAL_ID, response.transaction_states, lambda state: state.transactional_id
+    )
     return response

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Waiter
+from penstock.groups.capacity import MAX_MEMBERS, is_room, size_of
 from penstock.groups.consumer import migration
 from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember
 from penstock.groups.consumer.steps import JOIN_TIMER, SYNC_TIMER, Step, preferred_assignor
@@ -69,7 +70,10 @@ def _join_error(group: ConsumerGroup, request: Join, terms: Terms) -> ErrorCode:
     if terms.consumer.migration_policy == "disabled" or request.protocol_type != CONSUMER:
         return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
     is_known = request.member_id in group.members or group.static_member(request.instance_id) is not None
-    if len(group.members) >= terms.consumer.max_size and not is_known:
+    if len(group.members) >= min(terms.consumer.max_size, MAX_MEMBERS) and not is_known:
+        return ErrorCode.GROUP_MAX_SIZE_REACHED
+    others = (size_of(other.topics) for key, other in group.members.items() if key != request.member_id)
+    if not is_room(sum(map(size_of, request.protocols)), others):
         return ErrorCode.GROUP_MAX_SIZE_REACHED
     if not any(group.tally.protocols.get(name, 0) == group.tally.classic for name in names):
         return ErrorCode.INCONSISTENT_GROUP_PROTOCOL

@@ -6,7 +6,8 @@ take for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,13 @@ else:
 
 MAX_LENGTH = 4096
 """Characters of a pattern."""
+MAX_NAME_LENGTH = 4096
+"""Characters of a name. A longer one, which no topic has, matches nothing: how long that takes is a product of both."""
+AT_ONCE = 2500
+"""Characters of names that are compared with a pattern before others have their turn: patterns can be made so that each
+250 take a millisecond."""
 
-_MAX_MEMORY_BYTES = 1 << 20
+_MAX_MEMORY_BYTES = 1 << 18
 
 
 @cache
@@ -49,11 +55,22 @@ def compiled(pattern: str) -> re2._Regexp:
         raise _invalid(reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)) from error
 
 
-def matching(patterns: Iterable[str], names: Iterable[str]) -> Iterator[list[str]]:
-    """For one name after the other, the patterns that match it."""
-    regexes = {pattern: compiled(pattern) for pattern in patterns}
+async def matching(pattern: str, names: Iterable[str]) -> AsyncIterator[str]:
+    """Those of the names that match a pattern; none, if it is no regular expression, as one that was taken by a former
+    release may be. Others have their turn meanwhile."""
+    try:
+        regex = compiled(pattern)
+    except Refused:
+        return
+    compared = AT_ONCE  # Compiling it has taken as long.
     for name in names:
-        yield [pattern for pattern, regex in regexes.items() if regex.fullmatch(name) is not None]
+        if compared >= AT_ONCE:
+            compared = 0
+            await asyncio.sleep(0)
+        if len(name) <= MAX_NAME_LENGTH:
+            compared += len(name)
+            if regex.fullmatch(name) is not None:
+                yield name
 
 
 def _invalid(reason: str) -> Refused:

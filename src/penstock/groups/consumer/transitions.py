@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Waiter
+from penstock.groups.capacity import MAX_MEMBERS, is_room, size_of
 from penstock.groups.consumer import migration, regexes
 from penstock.groups.consumer.model import (
     JOINS,
@@ -105,14 +106,19 @@ def _entered(group: AnyGroup | None, request: Heartbeat, terms: Terms) -> Step:
         step = Step(ConsumerGroup(), terms)
     else:
         step = migration.upgraded(group, terms)
-    members = step.group.members
-    if len(members) >= terms.consumer.max_size and request.member_id not in members:
+    members, capacity = step.group.members, min(terms.consumer.max_size, MAX_MEMBERS)
+    if len(members) >= capacity and request.member_id not in members:
         known = step.group.static_member(request.instance_id)
         if known is None:
             raise Refused(
                 ErrorCode.GROUP_MAX_SIZE_REACHED,
-                f"The consumer group has reached its maximum capacity of {terms.consumer.max_size} members.",
+                f"The consumer group has reached its maximum capacity of {capacity} members.",
             )
+    others = (size_of(other.topics) for key, other in members.items() if key != request.member_id)
+    if request.topics is not None and not is_room(size_of(request.topics), others):
+        raise Refused(
+            ErrorCode.GROUP_MAX_SIZE_REACHED, "The members of the consumer group subscribe to too many topics together."
+        )
     return step
 
 

@@ -10,7 +10,8 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.groups.failures import code_of, message_of
+from penstock.base.portions import Room, breathe
+from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.service import GroupService
 from penstock.groups.streams import transitions
@@ -42,6 +43,7 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import streams_group_describe as describing
 from penstock.wire.messages import streams_group_heartbeat as beating
+from penstock.wire.primitives import parts_of
 
 _TAGS_SINCE = _LAG_SINCE = 1
 """The version of StreamsGroupHeartbeat with MISSING_CLIENT_TAGS and a recovery lag."""
@@ -114,9 +116,14 @@ class StreamsGroupHandlers:
         self, context: RequestContext, request: describing.StreamsGroupDescribeRequest
     ) -> describing.StreamsGroupDescribeResponse:
         """StreamsGroupDescribe, key 89, v0-1. v1: the assignor; descriptions of topologies, of which there are none."""
-        groups = []
-        for group_id in request.group_ids:
+        groups, room = [], Room()
+        for number, group_id in enumerate(request.group_ids):
+            await breathe(number)
+            if not room.is_left:
+                groups.append(describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN))
+                continue
             described = await self._describe(context, group_id)
+            room.fill(parts_of(described))
             if described.error_code == ErrorCode.NONE:
                 if request.include_authorized_operations:
                     described.authorized_operations = ALL_GROUP_OPERATIONS

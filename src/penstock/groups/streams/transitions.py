@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Timer, Waiter
+from penstock.groups.capacity import MAX_MEMBERS
 from penstock.groups.model import (
     AnyGroup,
     Decision,
@@ -130,10 +131,11 @@ def _entered(group: AnyGroup | None, request: Heartbeat, settings: StreamsGroupS
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, "Group is not a streams group.")
         return StreamsGroup()
     is_known = request.member_id in group.members or group.static_member(request.instance_id) is not None
-    if request.epoch == JOINS and not is_known and len(group.members) >= settings.max_size:
+    capacity = min(settings.max_size, MAX_MEMBERS)
+    if request.epoch == JOINS and not is_known and len(group.members) >= capacity:
         raise Refused(
             ErrorCode.GROUP_MAX_SIZE_REACHED,
-            f"The streams group has reached its maximum capacity of {settings.max_size} members.",
+            f"The streams group has reached its maximum capacity of {capacity} members.",
         )
     return group
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import Pace, breathe
 from penstock.log import topic_names
 from penstock.log.brokers import Broker, Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition, Topic
@@ -85,10 +86,12 @@ class ClusterHandlers:
             found = self._registry.all(context.cluster_id)
         else:
             found = await self._find(context, request.topics, request.allow_auto_topic_creation)
+        pace = Pace()
         for topic in found:
             if isinstance(topic, Topic):
                 topic = self._described(context, topic, alive, operations)
             response.topics.append(topic)
+            await pace.step(1 + len(topic.partitions))
         return response
 
     async def _find(
@@ -96,7 +99,8 @@ class ClusterHandlers:
     ) -> list[Topic | MetadataResponseTopic]:
         answers: dict[bytes | str | None, Topic | MetadataResponseTopic] = {}
         unknown: list[str] = []
-        for topic in wanted:
+        for number, topic in enumerate(wanted):
+            await breathe(number)
             if topic.topic_id != ZERO_UUID:
                 answers[topic.topic_id] = self._registry.by_id(context.cluster_id, topic.topic_id) or (
                     MetadataResponseTopic(

@@ -14,6 +14,7 @@ from penstock.log.refusals import Refused
 from penstock.log.setting_table import FOREIGN_STATIC, SETTINGS
 from penstock.log.settings import BrokerSettings, check_dynamic
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.primitives import STRING_MAX_BYTES
 
 Overrides = Mapping[str, str]
 
@@ -91,10 +92,14 @@ def edited(
             asked = edit.value.split(",")  # Nothing is a word too, which no list may hold.
             asked = [word.strip() for word in asked]
             if edit.operation is Operation.APPEND:
-                words += [word for word in asked if word not in words]
+                present = frozenset(words)
+                words += [word for word in asked if word not in present]
             else:
-                words = [word for word in words if word not in asked]
+                unwanted = frozenset(asked)
+                words = [word for word in words if word not in unwanted]
             after[edit.name] = ",".join(words)
+            if len(after[edit.name].encode()) > STRING_MAX_BYTES:
+                raise Refused(ErrorCode.INVALID_CONFIG, f"{edit.name} would be longer than a string can be.")
     return after
 
 

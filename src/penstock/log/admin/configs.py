@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from penstock.base.context import PERMANENT_CLUSTER_IDS, RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import Room, breathe
 from penstock.log import other_configs, topic_names
 from penstock.log.admin import config_changes, config_entries, loggers
 from penstock.log.admin.config_changes import Edit, Operation, Overrides
@@ -28,9 +29,14 @@ from penstock.wire.messages.describe_configs import (
     DescribeConfigsResult,
     DescribeConfigsSynonym,
 )
+from penstock.wire.primitives import parts_of
 
 Change = Callable[[Overrides], Overrides]
 
+DESCRIBED_MAX = 500_000
+"""Values of one answer of DescribeConfigs, with those behind them: what ten thousand topics have."""
+RESOURCES_AT_ONCE = 8
+"""Resources, each with dozens of values, that are looked at before others have their turn."""
 TYPES_SINCE = 1
 """Before, ListConfigResources listed client metrics subscriptions only."""
 
@@ -80,22 +86,28 @@ class ConfigHandlers:
         self, context: RequestContext, request: DescribeConfigsRequest
     ) -> DescribeConfigsResponse:
         """DescribeConfigs, key 32, v1-4. v1: sources and synonyms. v3: types and documentation. v4: flexible."""
-        results = []
-        for resource in request.resources:
+        results, room = [], Room(DESCRIBED_MAX)
+        for number, resource in enumerate(request.resources):
+            await breathe(number, RESOURCES_AT_ONCE)
             result = DescribeConfigsResult(
                 error_message="", resource_type=resource.resource_type, resource_name=resource.resource_name
             )
             try:
+                if not room.is_left:
+                    raise Refused(
+                        ErrorCode.POLICY_VIOLATION, f"One answer has {DESCRIBED_MAX} values at most: ask for fewer."
+                    )
                 entries = self._entries(context, resource)
             except Refused as refusal:
                 result.error_code, result.error_message = refusal.code, refusal.message
             else:
-                keys = resource.configuration_keys
+                keys = frozenset(resource.configuration_keys or ())
                 result.configs = [
                     _shown(entry, synonyms=request.include_synonyms, doc=request.include_documentation)
                     for entry in entries
                     if not keys or entry.name in keys
                 ]
+            room.fill(parts_of(result))
             results.append(result)
         return DescribeConfigsResponse(results=results)
 
@@ -155,7 +167,8 @@ class ConfigHandlers:
         """AlterConfigs, key 33, v0-2: what is given replaces all overrides of a resource. v2: flexible."""
         seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
-        for resource in request.resources:
+        for number, resource in enumerate(request.resources):
+            await breathe(number, RESOURCES_AT_ONCE)
             response = alter_configs.AlterConfigsResourceResponse(
                 error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
             )
@@ -178,7 +191,8 @@ class ConfigHandlers:
         """IncrementalAlterConfigs, key 44, v0-1 (KIP-339): keys are set, deleted, appended to or taken from."""
         seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
-        for resource in request.resources:
+        for number, resource in enumerate(request.resources):
+            await breathe(number, RESOURCES_AT_ONCE)
             response = incremental_alter_configs.AlterConfigsResourceResponse(
                 error_message=None, resource_type=resource.resource_type, resource_name=resource.resource_name
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
+from penstock.base.portions import Room, breathe
 from penstock.log import topic_names
 from penstock.log.model import Partition, ProducerState
 from penstock.log.refusals import Refused
@@ -17,6 +18,8 @@ from penstock.wire.messages.describe_producers import (
 )
 
 NONE = -1
+ASK_AGAIN = ErrorCode.NOT_LEADER_OR_FOLLOWER
+"""For what an answer has no room for: clients ask again for that, and keep the rest."""
 
 
 class ProducerHandlers:
@@ -29,17 +32,25 @@ class ProducerHandlers:
         self, context: RequestContext, request: DescribeProducersRequest
     ) -> DescribeProducersResponse:
         """DescribeProducers, key 61, v0 (KIP-664): what partitions remember of their producers."""
-        response = DescribeProducersResponse()
-        for wanted in request.topics:
+        response, room = DescribeProducersResponse(), Room()
+        for number, wanted in enumerate(request.topics):
+            await breathe(number)
             topic = self._registry.by_name(context.cluster_id, wanted.name)
             partitions = [] if topic is None else topic.partitions
             missing = _missing(wanted.name)
-            results = [
-                _described(partitions[index])
-                if 0 <= index < len(partitions)
-                else PartitionResponse(partition_index=index, error_code=missing.code, error_message=missing.message)
-                for index in wanted.partition_indexes
-            ]  # fmt: skip
+            results = []
+            for position, index in enumerate(wanted.partition_indexes):
+                await breathe(position)
+                if not room.is_left:
+                    result = PartitionResponse(partition_index=index, error_code=ASK_AGAIN)
+                elif 0 <= index < len(partitions):
+                    result = _described(partitions[index])
+                else:
+                    result = PartitionResponse(
+                        partition_index=index, error_code=missing.code, error_message=missing.message
+                    )
+                room.fill(1 + len(result.active_producers))
+                results.append(result)
             response.topics.append(TopicResponse(name=wanted.name, partitions=results))
         return response
 

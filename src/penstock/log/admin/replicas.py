@@ -8,6 +8,7 @@ when it is accepted. What cannot be true is refused as Kafka refuses it.
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
+from penstock.base.portions import Pace
 from penstock.log.admin.topics import check_replicas
 from penstock.log.brokers import Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition
@@ -76,8 +77,9 @@ class ReplicaHandlers:
         """DescribeLogDirs, key 35, v1-5. v2: flexible. v3: an error for the whole answer. v4: sizes of the volume,
         unknown here. v5: cordoned directories. One directory stands for the store; sizes are those of the log."""
         asked = None if request.topics is None else {topic.topic: set(topic.partitions) for topic in request.topics}
-        topics = []
+        topics, pace = [], Pace()
         for topic in self._registry.all(context.cluster_id):
+            await pace.step(len(topic.partitions))
             if asked is not None and topic.name not in asked:
                 continue
             partitions = [
@@ -94,11 +96,12 @@ class ReplicaHandlers:
     ) -> AlterReplicaLogDirsResponse:
         """AlterReplicaLogDirs, key 34, v1-2. v2: flexible. There is one directory, where everything is already; any
         other is refused by 57, and a partition that is not there by 9."""
-        results: dict[str, AlterReplicaLogDirTopicResult] = {}
+        results, pace = dict[str, AlterReplicaLogDirTopicResult](), Pace()
         for directory in request.dirs:
             for topic in directory.topics:
                 result = results.setdefault(topic.name, AlterReplicaLogDirTopicResult(topic_name=topic.name))
                 for index in topic.partitions:
+                    await pace.step()
                     code = ErrorCode.NONE
                     if directory.path != self._log_dir:
                         code = ErrorCode.LOG_DIR_NOT_FOUND
@@ -111,12 +114,13 @@ class ReplicaHandlers:
         """DescribeQuorum, key 55, v0-2. v1: when replicas were last heard of. v2: messages, addresses of voters. There
         is no log of metadata and no quorum. The answer is that of a cluster whose one voter, the agent that takes
         administrative requests, leads and has everything; other agents are observers."""
-        response = DescribeQuorumResponse(error_message=None)
+        response, pace = DescribeQuorumResponse(error_message=None), Pace()
         leader = self._brokers.controller_id(context)
         alive = self._brokers.alive(context)
         for topic in request.topics:
             partitions = []
             for wanted in topic.partitions:
+                await pace.step()
                 found = DescribeQuorumResponsePartitionData(partition_index=wanted.partition_index, error_message=None)
                 if (topic.topic_name, wanted.partition_index) == METADATA_PARTITION:
                     found.leader_id, found.leader_epoch = leader, LEADER_EPOCH
@@ -141,7 +145,7 @@ class ReplicaHandlers:
 
     async def elect_leaders(self, context: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse:
         """ElectLeaders, key 43, v0-2. v1: unclean elections, an error for the whole answer. v2: flexible."""
-        known_type = request.election_type in ELECTION_TYPES
+        known_type, pace = request.election_type in ELECTION_TYPES, Pace()
         response = ElectLeadersResponse(
             error_code=ErrorCode.NONE if known_type else ErrorCode.INVALID_REQUEST, replica_election_results=[]
         )
@@ -154,6 +158,7 @@ class ReplicaHandlers:
         for topic in request.topic_partitions or ():
             results = []
             for index in topic.partitions:
+                await pace.step()
                 if not known_type:
                     code, message = ErrorCode.INVALID_REQUEST, f"Unknown election type {request.election_type}"
                 elif self._partition(context, topic.topic, index) is None:
@@ -172,9 +177,11 @@ class ReplicaHandlers:
         response = AlterPartitionReassignmentsResponse(
             error_message=None, allow_replication_factor_change=request.allow_replication_factor_change
         )
+        pace = Pace()
         for topic in request.topics:
             results = []
             for wanted in topic.partitions:
+                await pace.step()
                 result = ReassignablePartitionResponse(partition_index=wanted.partition_index, error_message=None)
                 try:
                     partition = self._partition(context, topic.name, wanted.partition_index)

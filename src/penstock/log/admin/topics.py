@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import breathe
 from penstock.log.admin.config_entries import new_topic_entries
 from penstock.log.admin.failures import admin_failure
 from penstock.log.brokers import Brokers
@@ -40,6 +41,8 @@ ZERO_UUID = bytes(16)
 OPEN = -1
 """What a client sends for a number it leaves to the broker."""
 METADATA_TOPIC = "__cluster_metadata"
+NEW_AT_ONCE = 8
+"""New topics, whose answers have dozens of values, that are looked at before others have their turn."""
 CREATE_THROTTLED_SINCE, GROW_THROTTLED_SINCE, DELETE_THROTTLED_SINCE = 6, 3, 5
 """The versions whose clients know THROTTLING_QUOTA_EXCEEDED."""
 
@@ -61,7 +64,8 @@ class TopicHandlers:
         seen = Counter(topic.name for topic in request.topics)
         results: dict[str, CreatableTopicResult] = {}
         wanted: list[NewTopic] = []
-        for topic in request.topics:
+        for number, topic in enumerate(request.topics):
+            await breathe(number, NEW_AT_ONCE)
             if seen[topic.name] > 1:
                 refusal = Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
                 results[topic.name] = _not_created(topic.name, refusal)
@@ -163,7 +167,8 @@ class TopicHandlers:
         allowance = self._quota.allowance(context, strict=context.api_version >= GROW_THROTTLED_SINCE)
         seen = Counter(topic.name for topic in request.topics)
         results: dict[str, CreatePartitionsTopicResult] = {}
-        for wanted in request.topics:
+        for number, wanted in enumerate(request.topics):
+            await breathe(number)
             result = results[wanted.name] = CreatePartitionsTopicResult(name=wanted.name)
             try:
                 if seen[wanted.name] > 1:
@@ -205,7 +210,8 @@ class TopicHandlers:
         ids = Counter(state.topic_id for state in wanted if state.topic_id != ZERO_UUID)
         responses: dict[tuple[str | None, bytes], DeletableTopicResult] = {}
         going: dict[Topic, DeletableTopicResult] = {}
-        for state in wanted:
+        for number, state in enumerate(wanted):
+            await breathe(number)
             try:
                 _check_target(state, names, ids)
                 topic = self._target(context, state)
