@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from penstock.authorization import service as module
 from penstock.authorization import store
-from penstock.authorization.service import AclService
+from penstock.authorization.service import MAX_ACLS, AclService
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType
+from penstock.base.errors import InvalidRequest
 
 READ = Acl(
     resource_type=ResourceType.TOPIC, resource_name="orders", principal="User:alice", operation=Operation.READ
@@ -127,3 +129,28 @@ async def test_what_another_agent_changes_meanwhile_is_not_missed(database: Any)
     await acls.open()
     await acls.create(1, [STRANGE])
     assert list(acls.index(1)) == [STRANGE]
+
+
+async def test_what_a_request_may_remove_and_look_at_is_bounded(database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters are compared with all ACLs, and a request may have a hundred thousand of them; all wait for the lock."""
+    acls = AclService(database)
+    await acls.open()
+    present = [replace(READ, resource_name=f"t{number}") for number in range(20)]
+    await acls.create(1, present)
+    monkeypatch.setattr(module, "MAX_COMPARED", 100)
+    with pytest.raises(InvalidRequest, match="excessively large"):
+        await acls.delete(1, [AclFilter(principal="User:nobody")] * 5)
+    assert await acls.delete(1, [AclFilter(principal="User:nobody")] * 4) == [[]] * 4
+    exact = [
+        AclFilter(resource_type=acl.resource_type, resource_name=acl.resource_name, pattern_type=acl.pattern_type)
+        for acl in present[:10]
+    ]
+    with pytest.raises(InvalidRequest, match="excessively large"):
+        await acls.delete(1, exact, limit=9)
+    assert len(acls.index(1)) == 20, "all of it or nothing"
+    assert await acls.delete(1, exact, limit=10) == [[acl] for acl in present[:10]]
+    monkeypatch.setattr(module, "MAX_CHANGES", 3)
+    with pytest.raises(InvalidRequest, match="excessively large"):
+        await acls.delete(1, exact[:4])
+    assert len(await acls.delete(1, [AclFilter()], limit=MAX_ACLS)) == 1
+    assert len(acls.index(1)) == 0

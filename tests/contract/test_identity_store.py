@@ -13,7 +13,7 @@ from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import SeededRandomness
-from penstock.identity import store, token_store
+from penstock.identity import accounts, store, token_store
 from penstock.identity.accounts import MAX_KEYS_PER_ACCOUNT, ServiceAccount, looks_like_key
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.service import CredentialChange, Identities
@@ -171,3 +171,34 @@ async def test_ended_tokens_make_room(database: Any, monkeypatch: pytest.MonkeyP
     assert (await database.read(lambda: token_store.by_id(1, "User:a-0"))) is not None, "it is remembered"
     assert [await make("User:a", later_ms + 10, later_ms) for _ in range(4)] == [True, True, True, False]
     assert await shown(later_ms) == {"User:b-3", "User:a-4", "User:a-5", "User:a-6"}
+
+
+async def test_a_cluster_has_only_so_many_accounts_keys_and_credentials(
+    database: Any, identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks for them has all of them in memory."""
+    for name in ("MAX_ACCOUNTS", "MAX_KEYS", "MAX_CREDENTIALS"):
+        monkeypatch.setattr(accounts, name, 2)
+    assert await identities.create_account(1, "a", "")
+    assert await identities.create_account(1, "b", "")
+    with pytest.raises(InvalidRequest, match="2 service accounts"):
+        await identities.create_account(1, "c", "")
+    assert await identities.create_account(2, "c", ""), "of another cluster"
+    first = await identities.create_key(1, "a", "", -1)
+    await identities.create_key(1, "b", "", -1)
+    with pytest.raises(InvalidRequest, match="2 API keys"):
+        await identities.create_key(1, "b", "", -1)
+    found = {account.name: len(keys) for account, keys in await identities.service_accounts(1)}
+    assert (found, first is not None) == ({"a": 1, "b": 1}, True)
+
+    def change(user: str, credential: Credential | None) -> CredentialChange:
+        return CredentialChange(user=user, mechanism=Mechanism.SCRAM_SHA_256, credential=credential)
+
+    await identities.change_credentials(1, [change("a", ONE), change("b", ONE)])
+    with pytest.raises(InvalidRequest, match="2 credentials"):
+        await identities.change_credentials(1, [change("a", replace(ONE, salt=b"new")), change("c", ONE)])
+    assert await credentials(database, 1, "a") == [ONE], "all of it or nothing"
+    await identities.change_credentials(1, [change("a", replace(ONE, salt=b"new"))])
+    await identities.change_credentials(1, [change("a", None), change("c", ONE)])
+    monkeypatch.setattr(accounts, "MAX_CREDENTIALS", 1)
+    await identities.change_credentials(1, [change("b", replace(ONE, salt=b"new"))])

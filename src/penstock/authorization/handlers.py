@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from penstock.authorization.changes import complaint_about_filter, is_pattern_of_acls
-from penstock.authorization.service import AclService
+from penstock.authorization.service import EXCESSIVE, MAX_CHANGES, AclService
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
 from penstock.base.context import RequestContext
-from penstock.base.errors import OutcomeUnknown, PlatformError
+from penstock.base.errors import InvalidRequest, OutcomeUnknown, PlatformError
+from penstock.base.portions import breathe
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.create_acls import (
     AclCreation,
@@ -50,7 +53,9 @@ class AclHandlers:
                 error_code=ErrorCode.SECURITY_DISABLED, error_message="No Authorizer is configured on the broker"
             )
         resources: dict[tuple[ResourceType, str, PatternType], DescribeAclsResource] = {}
-        for acl in sorted(self._acls.index(context.cluster_id).matching(asked)):
+        found = sorted(self._acls.index(context.cluster_id).matching(asked), key=_in_order)
+        for number, acl in enumerate(found):
+            await breathe(number)
             pattern = (acl.resource_type, acl.resource_name, acl.pattern_type)
             if pattern not in resources:
                 resources[pattern] = DescribeAclsResource(
@@ -65,6 +70,11 @@ class AclHandlers:
 
     async def create_acls(self, context: RequestContext, request: CreateAclsRequest) -> CreateAclsResponse:
         """CreateAcls, key 30, v1-3. v1: prefixes. v2: flexible. v3: users as resources. One that exists is no error."""
+        if len(request.creations) > MAX_CHANGES:
+            return CreateAclsResponse(
+                results=[AclCreationResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
+                * len(request.creations)
+            )
         acls = [_acl(creation) for creation in request.creations]
         if self._acls is None:
             disabled = AclCreationResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
@@ -89,6 +99,11 @@ class AclHandlers:
 
     async def delete_acls(self, context: RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse:
         """DeleteAcls, key 31, v1-3. v1: prefixes. v2: flexible. v3: users as resources."""
+        if len(request.filters) > MAX_CHANGES:
+            return DeleteAclsResponse(
+                filter_results=[DeleteAclsFilterResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
+                * len(request.filters)
+            )
         filters = [_filter_of(asked) for asked in request.filters]
         if self._acls is None:
             disabled = DeleteAclsFilterResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
@@ -110,6 +125,10 @@ class AclHandlers:
                 for acls, complaint in zip(picked, complaints, strict=True)
             ]
         )
+
+
+_in_order = attrgetter("resource_type", "resource_name", "pattern_type", "principal", "host", "operation", "permission")
+"""As ACLs compare themselves, which is ten times slower."""
 
 
 def _acl(creation: AclCreation) -> Acl:
@@ -169,5 +188,7 @@ def _deleted(acl: Acl) -> DeleteAclsMatchingAcl:
 
 def _code_of(problem: PlatformError) -> ErrorCode:
     """Clients try again after NOT_CONTROLLER."""
+    if isinstance(problem, InvalidRequest):
+        return ErrorCode.POLICY_VIOLATION
     unknown = isinstance(problem, OutcomeUnknown)
     return ErrorCode.REQUEST_TIMED_OUT if unknown else ErrorCode.NOT_CONTROLLER

@@ -100,7 +100,28 @@ class AclIndex:
 
     def matching(self, asked: AclFilter) -> list[Acl]:
         """The ACLs that a filter picks."""
-        return [acl for acl in self._acls if asked.matches(acl)]
+        by_principal = self._named(asked)
+        if by_principal is None:
+            return [acl for acl in self._acls if asked.matches(acl)]
+        return [acl for acls in by_principal.values() for acl in acls if asked.matches(acl)]
+
+    def cost(self, asked: AclFilter) -> int:
+        """How many ACLs are compared with a filter for that."""
+        by_principal = self._named(asked)
+        return 1 + (len(self._acls) if by_principal is None else sum(map(len, by_principal.values())))
+
+    def _named(self, asked: AclFilter) -> _ByPrincipal | None:
+        """The only pattern that a filter can pick, if it says which."""
+        if asked.resource_type is ResourceType.ANY or asked.resource_name is None:
+            return None
+        resource = asked.resource_type, asked.resource_name
+        match asked.pattern_type:
+            case PatternType.LITERAL:
+                return self._literal.get(resource, {})
+            case PatternType.PREFIXED:
+                return self._prefixed.get(resource, {})
+            case _:
+                return None
 
     def covering(self, resource_type: ResourceType, name: str) -> Iterator[_ByPrincipal]:
         """The patterns that cover a resource."""

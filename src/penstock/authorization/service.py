@@ -14,7 +14,8 @@ from penstock.authorization import store
 from penstock.authorization.changes import complaint_about
 from penstock.authorization.rules import AclIndex
 from penstock.base.acls import Acl, AclFilter
-from penstock.base.errors import PlatformError
+from penstock.base.errors import InvalidRequest, PlatformError
+from penstock.base.portions import breathe
 from penstock.base.undivided import Undivided
 from penstock.metadata.database import Database, Script
 
@@ -24,6 +25,12 @@ MAX_CHANGES = 10_000
 """ACLs that one request may add or remove, as in Kafka."""
 
 _NONE = AclIndex()
+
+MAX_COMPARED = 1_000_000
+"""ACLs that are compared with filters of one request: half a second."""
+COMPARED_AT_ONCE = 20_000
+EXCESSIVE = "Unable to perform excessively large batch operation."
+"""Kafka's sentence, by 44."""
 
 
 class AclService:
@@ -67,9 +74,14 @@ class AclService:
         async with self._lock:
             await self._catch_up()
             present = self.index(cluster_id)
-            complaints = [complaint_about(acl) for acl in acls]
-            wanted = [acl for acl, complaint in zip(acls, complaints, strict=True) if complaint is None]
-            added = [acl for acl in dict.fromkeys(wanted) if acl not in present]
+            complaints, fresh = list[str | None](), dict[Acl, None]()
+            for number, acl in enumerate(acls):
+                await breathe(number)
+                complaint = complaint_about(acl)
+                complaints.append(complaint)
+                if complaint is None and acl not in present:
+                    fresh[acl] = None
+            added = list(fresh)
             if len(added) > MAX_CHANGES or len(present) + len(added) > MAX_ACLS:
                 limit = f"At most {MAX_CHANGES} ACLs are changed at once, and a cluster may have {MAX_ACLS}"
                 return [complaint or limit for complaint in complaints]
@@ -80,15 +92,29 @@ class AclService:
                 self._changed()
         return complaints
 
-    async def delete(self, cluster_id: int, filters: Iterable[AclFilter]) -> list[list[Acl]]:
-        """Remove the ACLs that filters pick: those each of them picked."""
-        return await self._changes.run(self._delete(cluster_id, list(filters)))
+    async def delete(
+        self, cluster_id: int, filters: Iterable[AclFilter], *, limit: int = MAX_CHANGES
+    ) -> list[list[Acl]]:
+        """Remove the ACLs that filters pick: those each of them picked. Raises `InvalidRequest` for too many."""
+        return await self._changes.run(self._delete(cluster_id, list(filters), limit))
 
-    async def _delete(self, cluster_id: int, filters: Sequence[AclFilter]) -> list[list[Acl]]:
+    async def _delete(self, cluster_id: int, filters: Sequence[AclFilter], limit: int) -> list[list[Acl]]:
         async with self._lock:
             await self._catch_up()
             index = self.index(cluster_id)
-            picked = [index.matching(asked) for asked in filters]
+            # All wait for the lock, those of other clusters too.
+            if len(filters) > MAX_CHANGES or sum(map(index.cost, filters)) > max(MAX_COMPARED, len(index)):
+                raise _too_large()
+            picked, found, compared = list[list[Acl]](), 0, 0
+            for asked in filters:
+                compared += index.cost(asked)
+                if compared > COMPARED_AT_ONCE:
+                    compared = 0
+                    await asyncio.sleep(0)
+                picked.append(index.matching(asked))
+                found += len(picked[-1])
+                if found > limit:
+                    raise _too_large()
             removed = list(dict.fromkeys(acl for acls in picked for acl in acls))
             if removed and await self._change(lambda: store.delete(cluster_id, removed)):
                 for acl in removed:
@@ -126,3 +152,7 @@ class AclService:
     def _changed(self) -> None:
         for listener in self._listeners:
             listener()
+
+
+def _too_large() -> InvalidRequest:
+    return InvalidRequest(EXCESSIVE)

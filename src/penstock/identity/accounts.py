@@ -21,6 +21,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_NAME_CHARS = 128
 MAX_DESCRIPTION_CHARS = 512
 MAX_KEYS_PER_ACCOUNT = 100
+MAX_ACCOUNTS, MAX_KEYS, MAX_CREDENTIALS = 10_000, 20_000, 20_000
+"""Of one virtual cluster: whoever asks for all of them has them in the agent's memory. A password counts once for each
+mechanism."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import Conflict, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.portions import breathe
 from penstock.identity import scram
 from penstock.identity.model import NOT_YOURS, MayChange, user
 from penstock.identity.scram import Credential, Mechanism
@@ -96,7 +97,8 @@ class IdentityHandlers:
         existing = await self._identities.mechanisms(context.cluster_id)
         complaints: dict[str, Complaint | None] = {}
         changes = []
-        for alteration in alterations:
+        for number, alteration in enumerate(alterations):
+            await breathe(number)
             name = alteration.name
             complaint: Complaint | None = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NOT_YOURS
             if self._may_change(context, user(name)):
@@ -112,11 +114,11 @@ class IdentityHandlers:
                 context.cluster_id, [change for change in changes if complaints[change.user] is None]
             )
         except PlatformError as error:
-            code = (
-                ErrorCode.REQUEST_TIMED_OUT
-                if isinstance(error, OutcomeUnknown)
-                else ErrorCode.COORDINATOR_NOT_AVAILABLE
-            )
+            code = ErrorCode.COORDINATOR_NOT_AVAILABLE
+            if isinstance(error, OutcomeUnknown):
+                code = ErrorCode.REQUEST_TIMED_OUT
+            elif isinstance(error, InvalidRequest):
+                code = ErrorCode.POLICY_VIOLATION
             complaints = {name: complaint or (code, str(error)) for name, complaint in complaints.items()}
         return AlterUserScramCredentialsResponse(
             results=[

@@ -42,15 +42,20 @@ class Identities:
         return users
 
     async def change_credentials(self, cluster_id: int, changes: Sequence[CredentialChange]) -> None:
-        """Make all of these changes or none."""
+        """Make all of these changes or none. Raises `InvalidRequest` if there would be too many users."""
         now_ms = self._clock.now_ms()
+        adds = any(change.credential is not None for change in changes)
 
         def script() -> Script[None]:
+            before = (yield from store.count_credentials(cluster_id)) if adds else 0
             for change in changes:
                 if change.credential is None:
                     yield from store.forget_credential(cluster_id, change.user, change.mechanism)
                 else:
                     yield from store.put_credential(cluster_id, change.user, change.credential, now_ms)
+            after = (yield from store.count_credentials(cluster_id)) if adds else 0
+            if after > max(before, accounts.MAX_CREDENTIALS):
+                raise InvalidRequest(f"the users of a cluster may have {accounts.MAX_CREDENTIALS} credentials")
 
         if changes:
             await self._database.transaction(script)
@@ -81,7 +86,10 @@ class Identities:
             return found, (yield from store.keys(cluster_id))
 
         found, keys = await self._database.read(script)
-        return [(account, [key for key in keys if key.owner == account.name]) for account in found]
+        owned: dict[str, list[ApiKey]] = {}
+        for key in keys:
+            owned.setdefault(key.owner, []).append(key)
+        return [(account, owned.get(account.name, [])) for account in found]
 
     async def create_account(self, cluster_id: int, name: str, description: str) -> bool:
         """Make a service account; False if there is one of that name. Raises `InvalidRequest`."""
@@ -90,7 +98,13 @@ class Identities:
         account = ServiceAccount(
             cluster_id=cluster_id, name=name, description=description, created_ms=self._clock.now_ms()
         )
-        return await self._database.transaction(lambda: store.put_account(account))
+
+        def script() -> Script[bool]:
+            if (yield from store.count_accounts(cluster_id)) >= accounts.MAX_ACCOUNTS:
+                raise InvalidRequest(f"there are {accounts.MAX_ACCOUNTS} service accounts already")
+            return (yield from store.put_account(account))
+
+        return await self._database.transaction(script)
 
     async def delete_account(self, cluster_id: int, name: str) -> bool:
         """Remove a service account with its keys; False if there is none. Raises `InvalidRequest`."""
@@ -98,7 +112,8 @@ class Identities:
         return await self._database.transaction(lambda: store.forget_account(cluster_id, name))
 
     async def create_key(self, cluster_id: int, owner: str, description: str, lifetime_ms: int) -> NewApiKey | None:
-        """Make a key for a service account; None if there is none. A lifetime of -1 is for good."""
+        """Make a key for a service account; None if there is none. A lifetime of -1 is for good. Raises
+        `InvalidRequest`."""
         accounts.check_name(owner)
         accounts.check_description(description)
         if lifetime_ms == 0 or lifetime_ms < -1:
@@ -114,6 +129,8 @@ class Identities:
                 return False
             if (yield from store.count_keys(cluster_id, owner)) >= accounts.MAX_KEYS_PER_ACCOUNT:
                 raise InvalidRequest(f"{owner} has {accounts.MAX_KEYS_PER_ACCOUNT} keys already: delete one first")
+            if (yield from store.count_keys(cluster_id)) >= accounts.MAX_KEYS:
+                raise InvalidRequest(f"there are {accounts.MAX_KEYS} API keys already: delete one first")
             yield from store.put_key(made.key)
             return True
 

@@ -64,6 +64,12 @@ def put_credential(cluster_id: int, user: str, credential: Credential, now_ms: i
     )  # fmt: skip
 
 
+def count_credentials(cluster_id: int) -> Script[int]:
+    """How many credentials a cluster's users have."""
+    rows = yield "SELECT COUNT(*) FROM scram_credential WHERE cluster_id = $1", (cluster_id,)
+    return int(rows[0][0])
+
+
 def forget_credential(cluster_id: int, user: str, mechanism: Mechanism) -> Script[None]:
     """A user can no longer be proven by this mechanism."""
     yield (
@@ -99,6 +105,12 @@ def has_account(cluster_id: int, name: str) -> Script[bool]:
     return bool(rows)
 
 
+def count_accounts(cluster_id: int) -> Script[int]:
+    """How many service accounts a cluster has."""
+    rows = yield "SELECT COUNT(*) FROM service_account WHERE cluster_id = $1", (cluster_id,)
+    return int(rows[0][0])
+
+
 def put_account(account: ServiceAccount) -> Script[bool]:
     """Keep a new service account; False if there is one of that name."""
     rows = yield (
@@ -130,9 +142,12 @@ def keys(cluster_id: int) -> Script[list[ApiKey]]:
     return [_key(row) for row in rows]
 
 
-def count_keys(cluster_id: int, owner: str) -> Script[int]:
-    """How many keys a service account has."""
-    rows = yield "SELECT COUNT(*) FROM api_key WHERE cluster_id = $1 AND owner = $2", (cluster_id, owner)
+def count_keys(cluster_id: int, owner: str | None = None) -> Script[int]:
+    """How many keys a service account has, or all of a cluster have."""
+    if owner is None:
+        rows = yield "SELECT COUNT(*) FROM api_key WHERE cluster_id = $1", (cluster_id,)
+    else:
+        rows = yield "SELECT COUNT(*) FROM api_key WHERE cluster_id = $1 AND owner = $2", (cluster_id, owner)
     return int(rows[0][0])
 
 

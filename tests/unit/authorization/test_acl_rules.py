@@ -196,3 +196,21 @@ def test_a_host_of_an_acl_may_be_spelt_as_java_does():
         operation=Operation.READ,
     )  # fmt: skip
     assert decide(AclIndex([acl]), ALICE, "::1", Operation.READ, ResourceType.TOPIC, "t").allowed
+
+
+filters = st.builds(
+    AclFilter,
+    resource_type=st.sampled_from((*TYPES, ResourceType.ANY)),
+    resource_name=st.sampled_from((None, *NAMES)),
+    pattern_type=st.sampled_from((PatternType.LITERAL, PatternType.PREFIXED, PatternType.ANY, PatternType.MATCH)),
+    principal=st.sampled_from((None, ALICE)),
+    operation=st.sampled_from((Operation.ANY, Operation.READ)),
+)
+
+
+@given(st.lists(acls, max_size=20), filters)
+def test_filters_pick_what_they_match_by_whichever_way(present: list[Acl], asked: AclFilter) -> None:
+    index = AclIndex(present)
+    found = index.matching(asked)
+    assert sorted(found) == sorted(acl for acl in index if asked.matches(acl))
+    assert len(found) < index.cost(asked) <= len(index) + 1
