@@ -216,3 +216,25 @@ async def test_delete_topics_refuses_repetition_and_what_is_switched_off() -> No
         response = await ask(closed.topic_api.delete_topics, DeleteTopicsRequest(topic_names=["orders"]), version)
         assert [r.error_code for r in response.responses] == [code]
     assert closed.registry.by_name(1, "orders") is not None
+
+
+@pytest.mark.parametrize("validate_only", [False, True])
+async def test_a_request_for_too_many_partitions_makes_none(validate_only: bool) -> None:
+    """As in Kafka, where it is looked at before anything else: each topic is answered with dozens of values."""
+    world = World()
+    names = [wanted(f"t{number}", 5_000) for number in range(2)]
+    more = [*names, wanted("t3", -1, -1)]
+    results = await create(world, *more, validate_only=validate_only)
+    assert [result.error_code for result in results] == [ErrorCode.POLICY_VIOLATION] * 3
+    assert world.registry.names(1) == []
+    assert [result.error_code for result in await create(world, *names, validate_only=True)] == [0, 0]
+
+
+async def test_a_request_adds_only_so_many_partitions() -> None:
+    world = World()
+    for name in ("a", "b"):
+        await world.topic(name)
+    topics = [CreatePartitionsTopic(name=name, count=6_000, assignments=None) for name in ("a", "b")]
+    answer = await ask(world.topic_api.create_partitions, CreatePartitionsRequest(topics=topics), 3)
+    assert [result.error_code for result in answer.results] == [0, ErrorCode.POLICY_VIOLATION]
+    assert world.registry.partition_total(1) == 6_001

@@ -14,7 +14,7 @@ from penstock.log.brokers import Brokers
 from penstock.log.model import Topic
 from penstock.log.quota import MutationQuota, NoQuota
 from penstock.log.refusals import Refused
-from penstock.log.topics import NewTopic, Topics, unknown_topic
+from penstock.log.topics import MAX_NEW_PARTITIONS, NewTopic, Topics, unknown_topic
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.create_partitions import (
     CreatePartitionsRequest,
@@ -61,6 +61,8 @@ class TopicHandlers:
         both and the configuration (KIP-525). v6: may be refused for a quota (KIP-599). v7: topic ids. Any replication
         factor is taken and shown again."""
         allowance = self._quota.allowance(context, strict=context.api_version >= CREATE_THROTTLED_SINCE)
+        if self._partitions_in(context, request.topics) > MAX_NEW_PARTITIONS:
+            return CreateTopicsResponse(topics=[_not_created(topic.name, _excessive()) for topic in request.topics])
         seen = Counter(topic.name for topic in request.topics)
         results: dict[str, CreatableTopicResult] = {}
         wanted: list[NewTopic] = []
@@ -98,6 +100,14 @@ class TopicHandlers:
                 results[new.name].topic_id = answer.topic_id
             else:
                 results[new.name] = _not_created(new.name, answer)
+
+    def _partitions_in(self, context: RequestContext, topics: Sequence[CreatableTopic]) -> int:
+        """How many partitions topics would have, also those that are only checked: each is answered at length."""
+        default = self._topics.settings.of(context.cluster_id).num_partitions
+        return sum(
+            len(topic.assignments) or max(0, default if topic.num_partitions == OPEN else topic.num_partitions)
+            for topic in topics
+        )
 
     def _wanted(self, context: RequestContext, topic: CreatableTopic) -> NewTopic:
         if topic.name == METADATA_TOPIC:
@@ -166,7 +176,7 @@ class TopicHandlers:
         """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be refused for a quota (KIP-599)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= GROW_THROTTLED_SINCE)
         seen = Counter(topic.name for topic in request.topics)
-        results: dict[str, CreatePartitionsTopicResult] = {}
+        results, left = dict[str, CreatePartitionsTopicResult](), MAX_NEW_PARTITIONS
         for number, wanted in enumerate(request.topics):
             await breathe(number)
             result = results[wanted.name] = CreatePartitionsTopicResult(name=wanted.name)
@@ -174,6 +184,9 @@ class TopicHandlers:
                 if seen[wanted.name] > 1:
                     raise Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
                 topic = self._growing(context, wanted)
+                left -= wanted.count - len(topic.partitions)
+                if left < 0:
+                    raise _excessive()
                 allowance.spend(wanted.count - len(topic.partitions))
                 if not request.validate_only:
                     await self._topics.add_partitions(topic, wanted.count)
@@ -258,6 +271,10 @@ def check_replicas(alive: set[int], broker_ids: Sequence[int]) -> None:
     strangers = [str(broker_id) for broker_id in broker_ids if broker_id not in alive]
     if strangers:
         raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"No such broker: {', '.join(strangers)}.")
+
+
+def _excessive() -> Refused:
+    return Refused(ErrorCode.POLICY_VIOLATION, "Excessively large number of partitions per request.")
 
 
 def _check_target(state: DeleteTopicState, names: Counter[str], ids: Counter[bytes]) -> None:
