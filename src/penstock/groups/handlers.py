@@ -5,6 +5,7 @@ There are no ACLs yet, so `authorized_operations` names all there are when asked
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import NamedTuple, Protocol
 
@@ -42,6 +43,8 @@ _KEY_TYPES = (0, 1, 2)
 """Coordinators there are: of groups, of transactions, of share partitions."""
 _SHARE_PARTITION, _SHARE_SINCE = 2, 6
 _SHARE_PARTITION_NAME = re.compile(r".+:[A-Za-z0-9_-]{22}:[0-9]{1,10}", re.DOTALL)
+LEAVING_AT_ONCE = 1_000
+"""Members that leave by one decision; a request may name more than a group has."""
 PROTOCOL_NAMED_SINCE = 5
 """The version of SyncGroup whose clients must say which protocol they believe in."""
 
@@ -217,16 +220,21 @@ class GroupHandlers:
                 Leaver(member_id=member.member_id, instance_id=member.group_instance_id) for member in request.members
             ]
         )
+        errors: list[ErrorCode] = []
         try:
-            result = await self._groups.leave((context.cluster_id, request.group_id), leavers)
+            for first in range(0, len(leavers), LEAVING_AT_ONCE) or (0,):
+                if first:
+                    await asyncio.sleep(0)
+                some = leavers[first : first + LEAVING_AT_ONCE]
+                errors += (await self._groups.leave((context.cluster_id, request.group_id), some)).errors
         except PlatformError as error:
             return LeaveGroupResponse(error_code=code_of(error))
         if single:
-            return LeaveGroupResponse(error_code=result.errors[0])
+            return LeaveGroupResponse(error_code=errors[0])
         return LeaveGroupResponse(
             members=[
                 MemberResponse(member_id=leaver.member_id, group_instance_id=leaver.instance_id, error_code=error)
-                for leaver, error in zip(leavers, result.errors, strict=True)
+                for leaver, error in zip(leavers, errors, strict=True)
             ]
         )
 

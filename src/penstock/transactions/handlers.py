@@ -7,7 +7,7 @@ from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
+from penstock.base.portions import Pace, Room, breathe
 from penstock.coordination.model import Key
 from penstock.groups.consumer import regexes
 from penstock.groups.failures import ASK_AGAIN, code_of
@@ -148,11 +148,11 @@ class TransactionHandlers:
     async def _add(
         self, context: RequestContext, asked: AddPartitionsToTxnTransaction
     ) -> list[AddPartitionsToTxnTopicResult]:
-        found = {
-            (topic.name, index): self._partition(context, topic.name, index)
-            for topic in asked.topics
-            for index in topic.partitions
-        }
+        found, pace = dict[tuple[str, int], Partition | None](), Pace()
+        for topic in asked.topics:
+            for index in topic.partitions:
+                await pace.step()
+                found[topic.name, index] = self._partition(context, topic.name, index)
         if any(partition is None for partition in found.values()):
             unknown, others = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.OPERATION_NOT_ATTEMPTED
             return _per_partition(

@@ -571,3 +571,15 @@ async def test_the_id_of_a_member_does_not_grow_with_its_clients() -> None:
     process = await World().start()
     assert len(process.service.new_member_id("x" * 30_000)) == 255 + 37
     assert process.service.new_member_id("app").startswith("app-")
+
+
+async def test_many_members_leave_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.groups.handlers.LEAVING_AT_ONCE", 2)
+    process = await World().start()
+    answers = await stable(process, 3)
+    members = [MemberIdentity(member_id=answer.member_id) for answer in answers]
+    members.insert(1, MemberIdentity(member_id="nobody"))
+    left = await process.ask("leave_group", LeaveGroupRequest(group_id="g", members=members), version=5)
+    assert [member.error_code for member in left.members] == [0, 25, 0, 0]
+    described = await process.ask("describe_groups", DescribeGroupsRequest(groups=["g"]), version=5)
+    assert described.groups[0].group_state == "Empty"

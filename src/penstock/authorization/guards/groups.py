@@ -17,6 +17,7 @@ from penstock.authorization.guards.access import (
     Refusal,
 )
 from penstock.base.acls import Operation
+from penstock.base.portions import breathe
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import consumer_group_describe, consumer_group_heartbeat, delete_groups, describe_groups
 from penstock.wire.messages import find_coordinator as finding
@@ -37,7 +38,12 @@ async def find_coordinator(
     """DESCRIBE on the group (else 30) or transactional id (else 53); CLUSTER_ACTION for share groups (else 31)."""
     batched = access.context.api_version >= 4
     keys = request.coordinator_keys if batched else [request.key]
-    refusals = {key: refusal for key in keys if (refusal := _unfindable(access, request.key_type, key)) is not None}
+    refusals = {}
+    for number, key in enumerate(keys):
+        await breathe(number)
+        refusal = _unfindable(access, request.key_type, key)
+        if refusal is not None:
+            refusals[key] = refusal
     response: finding.FindCoordinatorResponse
     if not batched:
         for refusal in refusals.values():

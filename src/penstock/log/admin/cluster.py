@@ -12,7 +12,7 @@ from penstock.log.brokers import Broker, Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition, Topic
 from penstock.log.quota import MutationQuota, NoQuota
 from penstock.log.refusals import Refused
-from penstock.log.topics import Topics
+from penstock.log.topics import MAX_NEW_PARTITIONS, Topics
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.describe_cluster import (
     DescribeClusterBroker,
@@ -115,7 +115,9 @@ class ClusterHandlers:
                 if known is None:
                     unknown.append(topic.name)
         may_create = may_create and self._topics.settings.of(context.cluster_id).auto_create_topics
-        creatable = [name for name in unknown if may_create and name not in topic_names.INTERNAL]
+        # Beyond what one request may make they stay unknown, after which clients ask again.
+        most = MAX_NEW_PARTITIONS // max(1, self._topics.settings.of(context.cluster_id).num_partitions)
+        creatable = [name for name in unknown if may_create and name not in topic_names.INTERNAL][:most]
         if creatable:
             answers.update(await self._create(context, creatable))
         return list(answers.values())

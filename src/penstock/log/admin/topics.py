@@ -62,7 +62,11 @@ class TopicHandlers:
         factor is taken and shown again."""
         allowance = self._quota.allowance(context, strict=context.api_version >= CREATE_THROTTLED_SINCE)
         if self._partitions_in(context, request.topics) > MAX_NEW_PARTITIONS:
-            return CreateTopicsResponse(topics=[_not_created(topic.name, _excessive()) for topic in request.topics])
+            refused = []
+            for number, topic in enumerate(request.topics):
+                await breathe(number)
+                refused.append(_not_created(topic.name, _excessive()))
+            return CreateTopicsResponse(topics=refused)
         seen = Counter(topic.name for topic in request.topics)
         results: dict[str, CreatableTopicResult] = {}
         wanted: list[NewTopic] = []
