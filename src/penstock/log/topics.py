@@ -456,17 +456,19 @@ class Topics:
     async def _alter_other_locked(
         self, cluster_id: int, kind: ConfigResource, name: str, change: Change, validate_only: bool
     ) -> None:
-        configured = self._other_configs.setdefault((cluster_id, kind), {})
+        configured = self._other_configs.get((cluster_id, kind), {})
         if name not in configured and len(configured) >= MAX_CONFIGURED.get(kind, MAX_CONFIGURED_OF_OTHERS):
             raise Refused(ErrorCode.POLICY_VIOLATION, f"There are {len(configured)} configured already.")
         if validate_only:
             change(self.overrides(cluster_id, kind, name))
             return
         after = await self._store_configs(cluster_id, kind, name, change)
-        if after:
-            configured[name] = dict(after)
-        else:
-            configured.pop(name, None)
+        configured = {**configured, name: dict(after)}
+        if not after:
+            del configured[name]
+        self._other_configs[cluster_id, kind] = configured
+        if not configured:
+            del self._other_configs[cluster_id, kind]
 
     async def _store_configs(self, cluster_id: int, kind: ConfigResource, name: str, change: Change) -> Overrides:
         return await self._durably(lambda: topic_store.alter_configs(cluster_id, kind, name, change))
