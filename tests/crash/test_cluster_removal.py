@@ -222,7 +222,7 @@ def crash_until_gone(
         time.sleep(chance.uniform(0, 0.02))  # An instant of the requests, not something to wait for.
         server.kill()
     with look(secured) as connection:
-        whole = [one.rows(connection) for one in going]
+        left = whole = [one.rows(connection) for one in going]
     for number in range(3 * CRASHES):
         server.spawn()
         if number % 4 == 3:
@@ -234,16 +234,35 @@ def crash_until_gone(
                 check_refused(secured, key)
             if later:
                 orders.erase(secured, later.pop()).close()
-            time.sleep(chance.uniform(0, chance.choice(UNDER_WAY_S)))
+            if number % 4 == 1:
+                await_a_step(secured, going, left)
+            else:
+                time.sleep(chance.uniform(0, chance.choice(UNDER_WAY_S)))
         server.kill()
         with look(secured) as connection:
             left = [one.rows(connection) for one in going]
-        if not any(rows.keys() - {"cluster", "cluster_limit"} for rows in left) and number >= CRASHES:
+        if is_nearly_gone(left) and number >= CRASHES:
             break
         halves += [rows for rows, all_rows in zip(left, whole, strict=True) if rows and rows.keys() < all_rows.keys()]
     server.start()
     orders.give(secured)
     return halves
+
+
+def is_nearly_gone(left: list[dict[str, int]]) -> bool:
+    """Whether nothing of the clusters is there but themselves."""
+    return not any(rows.keys() - {"cluster", "cluster_limit"} for rows in left)
+
+
+def await_a_step(secured: Secured, going: list[Facts], left: list[dict[str, int]]) -> None:
+    """Until something more is gone, or nothing is left that could go: however fast or slow it goes here."""
+
+    def went() -> bool:
+        with look(secured) as connection:
+            rows = [one.rows(connection) for one in going]
+        return rows != left or is_nearly_gone(rows)
+
+    eventually(went, every_s=0.005, what="a step of a deletion")
 
 
 def check_refused(secured: Secured, key: tuple[str, str]) -> None:
