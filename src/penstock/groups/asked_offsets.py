@@ -1,12 +1,12 @@
 """What a request asks to commit, partition by partition: which offsets can be, and why the others cannot.
 
-OffsetCommit and TxnOffsetCommit ask in the same way and are refused in the same way.
+OffsetCommit and TxnOffsetCommit ask in the same way, are refused in the same way and answered in the same shape.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.portions import Pace
@@ -15,6 +15,7 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
 from penstock.wire.messages.txn_offset_commit import TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic
 
+T = TypeVar("T")
 AskedTopic = OffsetCommitRequestTopic | TxnOffsetCommitRequestTopic
 AskedPartition = OffsetCommitRequestPartition | TxnOffsetCommitRequestPartition
 
@@ -42,6 +43,22 @@ class AskedOffsets:
     def committed(self, outcome: ErrorCode) -> None:
         """Note what became of those that could be committed."""
         self.errors = {where: error or outcome for where, error in self.errors.items()}
+
+    async def told(
+        self, asked: Sequence[AskedTopic], topic_of: Callable[..., T], partition_of: Callable[..., object]
+    ) -> list[T]:
+        """The answer in the shape of the request, made of the messages that its API has for topics and partitions."""
+        answers, pace = list[T](), Pace()
+        for t, topic in enumerate(asked):
+            if not topic.partitions:
+                continue
+            results = []
+            partitions: Sequence[AskedPartition] = topic.partitions
+            for p, partition in enumerate(partitions):
+                await pace.step()
+                results.append(partition_of(partition_index=partition.partition_index, error_code=self.errors[t, p]))
+            answers.append(topic_of(name=topic.name, topic_id=topic.topic_id, partitions=results))
+        return answers
 
 
 async def sort_out(

@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Pace, Room, breathe
+from penstock.base.portions import Room, breathe
 from penstock.coordination.model import Key
 from penstock.groups.asked_offsets import Topics, sort_out
 from penstock.groups.failures import ASK_AGAIN, code_of
@@ -66,22 +66,8 @@ class OffsetHandlers:
         )  # fmt: skip
         if asked.offsets:
             asked.committed(await self._commit(context, request, asked.offsets))
-        response, pace = OffsetCommitResponse(), Pace()
-        for t, topic in enumerate(request.topics):
-            if not topic.partitions:
-                continue
-            results = []
-            for p, partition in enumerate(topic.partitions):
-                await pace.step()
-                results.append(
-                    OffsetCommitResponsePartition(
-                        partition_index=partition.partition_index, error_code=asked.errors[t, p]
-                    )
-                )
-            response.topics.append(
-                OffsetCommitResponseTopic(name=topic.name, topic_id=topic.topic_id, partitions=results)
-            )
-        return response
+        topics = await asked.told(request.topics, OffsetCommitResponseTopic, OffsetCommitResponsePartition)
+        return OffsetCommitResponse(topics=topics)
 
     async def _commit(
         self,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Pace
 from penstock.groups.asked_offsets import Topics, sort_out
 from penstock.groups.failures import code_of
 from penstock.groups.model import CommitOffsets, Offset, TopicPartition, TransactionOwner
@@ -44,22 +43,8 @@ class TransactionOffsetHandlers:
         )  # fmt: skip
         if asked.offsets:
             asked.committed(await self._commit(context, request, asked.offsets))
-        response, pace = TxnOffsetCommitResponse(), Pace()
-        for t, topic in enumerate(request.topics):
-            if not topic.partitions:
-                continue
-            results = []
-            for p, partition in enumerate(topic.partitions):
-                await pace.step()
-                results.append(
-                    TxnOffsetCommitResponsePartition(
-                        partition_index=partition.partition_index, error_code=asked.errors[t, p]
-                    )
-                )
-            response.topics.append(
-                TxnOffsetCommitResponseTopic(name=topic.name, topic_id=topic.topic_id, partitions=results)
-            )
-        return response
+        topics = await asked.told(request.topics, TxnOffsetCommitResponseTopic, TxnOffsetCommitResponsePartition)
+        return TxnOffsetCommitResponse(topics=topics)
 
     async def _commit(
         self, context: RequestContext, request: TxnOffsetCommitRequest, offsets: dict[TopicPartition, Offset]
