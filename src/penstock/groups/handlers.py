@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
+from penstock.base.portions import breathe
 from penstock.coordination.model import Loading
+from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.model import Group, GroupState, Heartbeat, Join, Leaver, Sync
 from penstock.groups.service import GroupService
@@ -31,7 +33,6 @@ from penstock.wire.messages.join_group import JoinGroupRequest, JoinGroupRespons
 from penstock.wire.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberResponse
 from penstock.wire.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from penstock.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
-from penstock.wire.primitives import parts_of
 
 ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
 """Read, Delete, Describe, DescribeConfigs, AlterConfigs."""
@@ -242,17 +243,14 @@ class GroupHandlers:
 
     async def describe_groups(self, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
         """DescribeGroups, key 15, v0-6. v3: authorized operations. v4: instance ids. v6: 69 for an unknown group."""
-        groups, room = [], Room()
-        for number, group_id in enumerate(request.groups):
-            await breathe(number)
-            if not room.is_left:
-                groups.append(DescribedGroup(group_id=group_id, error_code=ASK_AGAIN))
-                continue
-            described = await self._describe(context, group_id)
-            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
-                described.authorized_operations = ALL_GROUP_OPERATIONS
-            room.fill(parts_of(described))
-            groups.append(described)
+        groups = await described_in_room(
+            request.groups, partial(self._describe, context),
+            lambda group_id: DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
+        )  # fmt: skip
+        if request.include_authorized_operations:
+            for described in groups:
+                if described.error_code == ErrorCode.NONE:
+                    described.authorized_operations = ALL_GROUP_OPERATIONS
         return DescribeGroupsResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> DescribedGroup:

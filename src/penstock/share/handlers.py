@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
+from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.model import LEADER_EPOCH, Topic
@@ -30,7 +31,6 @@ from penstock.wire.messages.share_acknowledge import (
     ShareAcknowledgeTopicResponse,
 )
 from penstock.wire.messages.share_fetch import ShareFetchRequest, ShareFetchResponse
-from penstock.wire.primitives import parts_of
 
 _NONE = -1
 _ZERO_UUID = bytes(16)
@@ -98,25 +98,25 @@ class ShareHandlers:
         self, context: RequestContext, request: describe.DescribeShareGroupOffsetsRequest
     ) -> describe.DescribeShareGroupOffsetsResponse:
         """DescribeShareGroupOffsets, key 90, v0-1. v1: lag (KIP-1226)."""
-        groups, room = [], Room()
-        for number, asked in enumerate(request.groups):
-            await breathe(number)
-            if not room.is_left:
-                groups.append(
-                    describe.DescribeShareGroupOffsetsResponseGroup(group_id=asked.group_id, error_code=ASK_AGAIN)
-                )
-                continue
-            try:
-                described = await self._described(context.cluster_id, asked)
-            except PlatformError as failure:
-                described = describe.DescribeShareGroupOffsetsResponseGroup(
-                    group_id=asked.group_id, error_code=_code(failure), error_message=str(failure)
-                )
-            room.fill(parts_of(described))
-            groups.append(described)
+        groups = await described_in_room(
+            request.groups, partial(self._described, context.cluster_id),
+            lambda asked: describe.DescribeShareGroupOffsetsResponseGroup(
+                group_id=asked.group_id, error_code=ASK_AGAIN
+            ),
+        )  # fmt: skip
         return describe.DescribeShareGroupOffsetsResponse(groups=groups)
 
     async def _described(
+        self, cluster_id: int, asked: describe.DescribeShareGroupOffsetsRequestGroup
+    ) -> describe.DescribeShareGroupOffsetsResponseGroup:
+        try:
+            return await self._offsets_of(cluster_id, asked)
+        except PlatformError as failure:
+            return describe.DescribeShareGroupOffsetsResponseGroup(
+                group_id=asked.group_id, error_code=_code(failure), error_message=str(failure)
+            )
+
+    async def _offsets_of(
         self, cluster_id: int, asked: describe.DescribeShareGroupOffsetsRequestGroup
     ) -> describe.DescribeShareGroupOffsetsResponseGroup:
         summaries = await self._partitions.summaries(cluster_id, asked.group_id)

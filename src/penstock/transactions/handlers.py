@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Pace, Room, breathe
+from penstock.base.portions import Pace
 from penstock.coordination.model import Key
 from penstock.groups.consumer import regexes
+from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.log.model import Partition
 from penstock.log.producer_ids import ProducerIds
@@ -52,7 +54,6 @@ from penstock.wire.messages.write_txn_markers import (
     WriteTxnMarkersRequest,
     WriteTxnMarkersResponse,
 )
-from penstock.wire.primitives import parts_of
 
 FIRST_EPOCH = 0
 SEVERAL_SINCE = 4
@@ -230,18 +231,13 @@ class TransactionHandlers:
         self, context: RequestContext, request: DescribeTransactionsRequest
     ) -> DescribeTransactionsResponse:
         """DescribeTransactions, key 65, v0 (KIP-664): who has an id, and what its transaction has written to."""
-        states, room = [], Room()
-        for number, name in enumerate(request.transactional_ids):
-            await breathe(number)
-            if room.is_left:
-                state = self._describe(context, name)
-            else:
-                state = describing.TransactionState(error_code=ASK_AGAIN, transactional_id=name)
-            room.fill(parts_of(state))
-            states.append(state)
+        states = await described_in_room(
+            request.transactional_ids, partial(self._describe, context),
+            lambda name: describing.TransactionState(error_code=ASK_AGAIN, transactional_id=name),
+        )  # fmt: skip
         return DescribeTransactionsResponse(transaction_states=states)
 
-    def _describe(self, context: RequestContext, transactional_id: str) -> describing.TransactionState:
+    async def _describe(self, context: RequestContext, transactional_id: str) -> describing.TransactionState:
         key = (context.cluster_id, transactional_id)
         try:
             self._service.require(key)

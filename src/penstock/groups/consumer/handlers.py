@@ -12,7 +12,6 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
 from penstock.groups.asked_offsets import Topics
 from penstock.groups.consumer.model import (
     JOINS,
@@ -24,6 +23,7 @@ from penstock.groups.consumer.model import (
     HeartbeatResult,
 )
 from penstock.groups.consumer.steps import preferred_assignor
+from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.partitions import Partitions
@@ -34,7 +34,6 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import consumer_group_describe as describe_wire
 from penstock.wire.messages import consumer_group_heartbeat as heartbeat_wire
-from penstock.wire.primitives import parts_of
 
 _CLIENT_MAKES_ID_SINCE = 1
 """The version of ConsumerGroupHeartbeat from which on a member brings its own id (KIP-1082)."""
@@ -92,17 +91,14 @@ class ConsumerGroupHandlers:
         self, context: RequestContext, request: describe_wire.ConsumerGroupDescribeRequest
     ) -> describe_wire.ConsumerGroupDescribeResponse:
         """ConsumerGroupDescribe, key 69, v0-1. v1: which protocol a member speaks."""
-        groups, room = [], Room()
-        for number, group_id in enumerate(request.group_ids):
-            await breathe(number)
-            if not room.is_left:
-                groups.append(describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN))
-                continue
-            described = await self._describe(context, group_id)
-            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
-                described.authorized_operations = ALL_GROUP_OPERATIONS
-            room.fill(parts_of(described))
-            groups.append(described)
+        groups = await described_in_room(
+            request.group_ids, partial(self._describe, context),
+            lambda group_id: describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
+        )  # fmt: skip
+        if request.include_authorized_operations:
+            for described in groups:
+                if described.error_code == ErrorCode.NONE:
+                    described.authorized_operations = ALL_GROUP_OPERATIONS
         return describe_wire.ConsumerGroupDescribeResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> describe_wire.DescribedGroup:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
+from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.model import JOINS, LEAVES, Heartbeat, Partitions, ShareGroup, ShareMember
 from penstock.groups.share.service import ShareGroups
@@ -14,7 +15,6 @@ from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import share_group_describe as messages
 from penstock.wire.messages import share_group_heartbeat as wire
-from penstock.wire.primitives import parts_of
 
 ASSIGNOR = "simple"
 _ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
@@ -60,17 +60,14 @@ class ShareGroupHandlers:
         self, context: RequestContext, request: messages.ShareGroupDescribeRequest
     ) -> messages.ShareGroupDescribeResponse:
         """ShareGroupDescribe, key 77, v1."""
-        groups, room = [], Room()
-        for number, group_id in enumerate(request.group_ids):
-            await breathe(number)
-            if not room.is_left:
-                groups.append(messages.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN))
-                continue
-            described = await self._described(context, group_id)
-            if request.include_authorized_operations and described.error_code == ErrorCode.NONE:
-                described.authorized_operations = _ALL_GROUP_OPERATIONS
-            room.fill(parts_of(described))
-            groups.append(described)
+        groups = await described_in_room(
+            request.group_ids, partial(self._described, context),
+            lambda group_id: messages.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
+        )  # fmt: skip
+        if request.include_authorized_operations:
+            for described in groups:
+                if described.error_code == ErrorCode.NONE:
+                    described.authorized_operations = _ALL_GROUP_OPERATIONS
         return messages.ShareGroupDescribeResponse(groups=groups)
 
     async def _described(self, context: RequestContext, group_id: str) -> messages.DescribedGroup:

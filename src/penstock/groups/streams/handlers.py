@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
+from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.service import GroupService
@@ -43,7 +44,6 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import streams_group_describe as describing
 from penstock.wire.messages import streams_group_heartbeat as beating
-from penstock.wire.primitives import parts_of
 
 _TAGS_SINCE = _LAG_SINCE = 1
 """The version of StreamsGroupHeartbeat with MISSING_CLIENT_TAGS and a recovery lag."""
@@ -116,20 +116,16 @@ class StreamsGroupHandlers:
         self, context: RequestContext, request: describing.StreamsGroupDescribeRequest
     ) -> describing.StreamsGroupDescribeResponse:
         """StreamsGroupDescribe, key 89, v0-1. v1: the assignor; descriptions of topologies, of which there are none."""
-        groups, room = [], Room()
-        for number, group_id in enumerate(request.group_ids):
-            await breathe(number)
-            if not room.is_left:
-                groups.append(describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN))
-                continue
-            described = await self._describe(context, group_id)
-            room.fill(parts_of(described))
+        groups = await described_in_room(
+            request.group_ids, partial(self._describe, context),
+            lambda group_id: describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
+        )  # fmt: skip
+        for described in groups:
             if described.error_code == ErrorCode.NONE:
                 if request.include_authorized_operations:
                     described.authorized_operations = ALL_GROUP_OPERATIONS
                 if request.include_topology_description:
                     described.topology_description_status = _DESCRIPTION_NOT_STORED
-            groups.append(described)
         return describing.StreamsGroupDescribeResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> describing.DescribedGroup:

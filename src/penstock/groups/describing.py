@@ -1,0 +1,30 @@
+"""Describing what a request names, as far as one answer has room for it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from penstock.base.portions import Room, breathe
+from penstock.wire.primitives import Message, parts_of
+
+Asked = TypeVar("Asked")
+Described = TypeVar("Described", bound=Message)
+
+
+async def described_in_room(
+    asked: Iterable[Asked], describe: Callable[[Asked], Awaitable[Described]], put_off: Callable[[Asked], Described]
+) -> list[Described]:
+    """What is said of each, in that order; `put_off` says of what there is no room for that it is to be asked for
+    again. Others have their turn meanwhile.
+    """
+    found, room = list[Described](), Room()
+    for number, one in enumerate(asked):
+        await breathe(number)
+        if room.is_left:
+            described = await describe(one)
+            room.fill(parts_of(described))
+        else:
+            described = put_off(one)
+        found.append(described)
+    return found
