@@ -337,11 +337,9 @@ class SlabWal:
         assert slab.writer is not None
         with self._state:
             offset, end = slab.position, slab.position + span
-            while self._zeroing is not None and self._zeroing[0] is slab and self._zeroing[1] < end:
+            while self._is_being_zeroed(slab, end):
                 self._state.wait()
-            slab.position = end
-            slab.written_bytes = max(slab.written_bytes, end)
-            slab.mark(offset)
+            _take(slab, offset, end)
             return slab, slab.writer, offset
 
     def _claim_at_once(self, body: memoryview) -> tuple[Slab, int, int] | None:
@@ -354,14 +352,14 @@ class SlabWal:
             return None
         with self._state:
             offset, end = slab.position, slab.position + span
-            if end > slab.size_bytes or (
-                self._zeroing is not None and self._zeroing[0] is slab and self._zeroing[1] < end
-            ):
+            if end > slab.size_bytes or self._is_being_zeroed(slab, end):
                 return None
-            slab.position = end
-            slab.written_bytes = max(slab.written_bytes, end)
-            slab.mark(offset)
+            _take(slab, offset, end)
             return slab, descriptor, offset
+
+    def _is_being_zeroed(self, slab: Slab, end: int) -> bool:
+        """Whether a piece of it is that begins before `end`. Under the lock."""
+        return self._zeroing is not None and self._zeroing[0] is slab and self._zeroing[1] < end
 
     def _appended(self, slab: Slab, size_bytes: int) -> None:
         with self._state:
@@ -610,6 +608,13 @@ def _explained(doing: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise unavailable(error, doing, path) from error
+
+
+def _take(slab: Slab, offset: int, end: int) -> None:
+    """Its space up to there is an object's."""
+    slab.position = end
+    slab.written_bytes = max(slab.written_bytes, end)
+    slab.mark(offset)
 
 
 def _number_of(path: Path) -> int:
