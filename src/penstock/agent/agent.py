@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TypeVar
 
 from penstock.agent.apis import Api, apis, audited, guarded
 from penstock.agent.checks import checked_settings, memory_bounds, token_rules
@@ -42,12 +41,12 @@ from penstock.base.context import PLATFORM_CLUSTER_ID
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
+from penstock.base.threads import OnThread, on_thread_of
 from penstock.clusters.limits import LimitKey
 from penstock.clusters.model import Cluster, State
 from penstock.clusters.removal import SETTLE_S, Removal
 from penstock.clusters.service import Clusters
 from penstock.groups.expiry import OffsetExpiry
-from penstock.identity.authenticator import OnThread
 from penstock.log.aborted import StoredAborted
 from penstock.log.brokers import SingleBroker
 from penstock.log.fetch import FetchHandler
@@ -67,8 +66,6 @@ from penstock.quotas.service import Quotas
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Throttles
 from penstock.transactions.chores import IdExpiry, TimeOuts
-
-T = TypeVar("T")
 
 STOP_GRACE_S = 2.0
 
@@ -360,13 +357,9 @@ class Agent:
 
     def _thread(self, name: str) -> OnThread:
         """Where what clients can make long is done one after the other, so that nobody else waits for it."""
-        executor, loop = ThreadPoolExecutor(1, thread_name_prefix=name), asyncio.get_running_loop()
+        executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._closing.callback(executor.shutdown, wait=False, cancel_futures=True)
-
-        async def on_thread(work: Callable[[], T]) -> T:
-            return await loop.run_in_executor(executor, work)
-
-        return on_thread
+        return on_thread_of(executor)
 
     def _open_ports(self, server: Server) -> None:
         for listener in self.listeners:

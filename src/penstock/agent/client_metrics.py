@@ -6,8 +6,6 @@ which is sent as what it is for and shown nowhere.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
@@ -17,10 +15,11 @@ from penstock.base.clock import Clock
 from penstock.base.errors import InvalidRequest
 from penstock.base.later import later
 from penstock.base.randomness import Randomness
+from penstock.base.threads import on_thread_of
 from penstock.log.settings import BrokerSettings
 from penstock.log.topics import Topics
 from penstock.telemetry.handlers import TelemetryHandlers
-from penstock.telemetry.sinks import MetricsPage, OtlpForwarder, Sink, Taken
+from penstock.telemetry.sinks import MetricsPage, OtlpForwarder, Sink
 
 if TYPE_CHECKING:
     from penstock.agent import web
@@ -69,12 +68,7 @@ def open_telemetry(
         return None
     executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics-read")
     closing.callback(executor.shutdown, wait=False, cancel_futures=True)
-    loop = asyncio.get_running_loop()
-
-    async def on_thread(work: Callable[[], Taken]) -> Taken:
-        return await loop.run_in_executor(executor, work)
-
     return TelemetryHandlers(
-        topics, sink, on_thread=on_thread, clock=clock, randomness=randomness,
+        topics, sink, on_thread=on_thread_of(executor), clock=clock, randomness=randomness,
         max_bytes=settings.whole("telemetry.max.bytes"), broker_id=broker_id,
     )  # fmt: skip

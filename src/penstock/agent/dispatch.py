@@ -22,7 +22,7 @@ from penstock.authorization.authorizer import Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.identity.authenticator import OnThread
+from penstock.base.threads import OnThread
 from penstock.log.answers import TIMED_OUT, Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain

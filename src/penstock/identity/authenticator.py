@@ -18,6 +18,7 @@ from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import Randomness, uuid_text
+from penstock.base.threads import OnThread
 from penstock.identity import oauthbearer, plain, scram, store, token_store
 from penstock.identity.accounts import looks_like_key
 from penstock.identity.failures import Denied, InvalidCredentials
@@ -71,13 +72,6 @@ class BearerTokens(Protocol):
     async def identity_of(self, token: str, cluster_id: int, asked: Collection[int] = ()) -> Identity:
         """Whom a token names, in the cluster that it opens and that is asked for; in this one, if tokens say nothing of
         clusters. Raises `InvalidCredentials`."""
-
-
-class OnThread(Protocol):
-    """Runs what computes for a while beside the loop."""
-
-    async def __call__(self, work: Callable[[], T], /) -> T:
-        """What the work returns."""
 
 
 class Authenticator:

@@ -10,6 +10,7 @@ from typing import Protocol
 from penstock.authorization.authorizer import WRITE_TOPIC, WRITE_TRANSACTIONAL_ID, Authorizer, Grant
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
+from penstock.base.threads import OnThread
 from penstock.log.answers import Appended, Settles, Ticket
 from penstock.log.batches import (
     Accepted,
@@ -63,13 +64,6 @@ class Line(Protocol):
 
     def release(self) -> None:
         """Go on with them."""
-
-
-class OnThread(Protocol):
-    """Looks into batches beside the loop."""
-
-    async def __call__(self, work: Callable[[], Accepted | Rejected], /) -> Accepted | Rejected:
-        """What the work returns."""
 
 
 class ProduceHandler:

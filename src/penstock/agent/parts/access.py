@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +21,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.later import later
 from penstock.base.options import OAuthOptions
 from penstock.base.randomness import Randomness
+from penstock.base.threads import on_thread_of
 from penstock.clusters.service import Clusters
 from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
 from penstock.identity.guesses import Guesses
@@ -102,18 +102,14 @@ def open_gate(
     """Where clients prove who they are."""
     checks = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password-check")
     closing.callback(checks.shutdown)
-    loop = asyncio.get_running_loop()
     delay_s = settings.whole("connection.failed.authentication.delay.ms") / 1000
-
-    async def on_thread(work: Callable[[], T], /) -> T:
-        return await loop.run_in_executor(checks, work)
 
     return Gate(
         authenticator=Authenticator(
             database=stores.database,
             clock=clock,
             randomness=randomness,
-            on_thread=on_thread,
+            on_thread=on_thread_of(checks),
             bearer_tokens=_issuers(listeners, clusters, clock, closing),
             token_rules=token_rules,
             cluster_named=clusters.id_of,

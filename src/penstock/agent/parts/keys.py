@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -12,6 +11,7 @@ from penstock.base.clock import Clock
 from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness
+from penstock.base.threads import on_thread_of
 from penstock.clusters.service import Clusters
 from penstock.keys.local_file import LocalKeyFile
 from penstock.keys.port import KeyService, NoKeyService
@@ -23,15 +23,10 @@ async def open_keys(
     randomness: Randomness, closing: AsyncExitStack,
 ) -> DataKeys:  # fmt: skip
     """Have the current keys. One that cannot be had keeps its cluster from writing, and nobody else."""
-    loop = asyncio.get_running_loop()
-
-    async def on_thread(work: Callable[[], None]) -> None:
-        await loop.run_in_executor(stores.cold_reads, work)
-
     service: KeyService = NoKeyService()
     path = master_key_file(options)
     if path is not None:
-        service = LocalKeyFile(path, randomness, on_thread)
+        service = LocalKeyFile(path, randomness, on_thread_of(stores.cold_reads))
     keys = DataKeys(database=stores.database, service=service, clock=clock, randomness=randomness)
     closing.push_async_callback(keys.close)
     keys.on_erased, keys.stays = on_erased, clusters.is_open
