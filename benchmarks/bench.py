@@ -127,20 +127,23 @@ class Bench:
         )
 
     def settle(self, server: Server, timeout_s: float | None = None) -> float:
-        """Wait until a server rests and its pages are on disk; return the CPU seconds it used until then.
+        """Wait until every server rests and its pages are on disk; return the CPU seconds one used until then.
 
         This is where the work that a load leaves behind (compaction, cleaning) shows, and why it does not burden
-        whoever is measured next. Gives up after a time: a server that never rests is no reason not to measure.
+        whoever is measured next: another server's compaction writes to the same disk. Gives up after a time: a server
+        that never rests is no reason not to measure.
         """
+        servers = [server, *(other for other in self.fleet.kept() if other is not server)]
         before, deadline, quiet = _cpu_s(server), time.monotonic() + (timeout_s or self.scale.settle_timeout_s), 0
         os.sync()
-        last = _cpu_s(server)
+        last = [_cpu_s(each) for each in servers]
         while quiet < QUIET_LOOKS and time.monotonic() < deadline:
             time.sleep(LOOK_S)
-            now = _cpu_s(server)
-            resting = now - last < QUIET_CORES * LOOK_S + 0.011 and read_dirty_mib() < QUIET_DIRTY_MIB
+            now = [_cpu_s(each) for each in servers]
+            busiest_s = max(later - earlier for earlier, later in zip(last, now, strict=True))
+            resting = busiest_s < QUIET_CORES * LOOK_S + 0.011 and read_dirty_mib() < QUIET_DIRTY_MIB
             quiet, last = (quiet + 1 if resting else 0), now
-        return last - before
+        return last[0] - before
 
 
 def _cpu_s(server: Server) -> float:

@@ -40,6 +40,10 @@ class Fleet:
             self.warm(server)
         return server
 
+    def kept(self) -> list[Server]:
+        """Servers that stand by for their turn."""
+        return list(self._kept.values())
+
     def keep_only(self, variants: set[Variant]) -> None:
         """End the servers a row does not need, with their data."""
         for variant in set(self._kept) - variants:

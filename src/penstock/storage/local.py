@@ -33,6 +33,7 @@ from penstock.storage.disk import (
 )
 from penstock.storage.object_store import ObjectInfo, ObjectWriter, check_key, missing
 from penstock.storage.pieces import PIECE_MIN_BYTES, FilePiece
+from penstock.storage.removing import Remover
 from penstock.storage.wal import Buffer, Shared
 
 STAGING_BYTES = 256 * 1024
@@ -54,6 +55,7 @@ class LocalObjectStore:
         self._temporary = root / _TEMPORARY
         self._numbers = itertools.count(1)
         self._readers = DescriptorTable()
+        self._remover = Remover()
         self._stagings: list[mmap.mmap] = []
         try:
             self._temporary.mkdir(parents=True, exist_ok=True)
@@ -145,10 +147,11 @@ class LocalObjectStore:
         for key, path in zip(keys, paths, strict=True):
             self._readers.discard(path)
             with self._explained("deleting", key), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                path.unlink()
+                self._remover.remove(path)
 
     def close(self) -> None:
         """Close files nobody reads and give staging buffers back."""
+        self._remover.close()
         self._readers.close()
         self._stagings.clear()
 

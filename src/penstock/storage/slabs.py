@@ -49,6 +49,7 @@ from penstock.storage.disk import (
     write_fully,
 )
 from penstock.storage.kernel_writes import KernelWrites
+from penstock.storage.removing import Remover
 from penstock.storage.slab_file import DIRECT_MIN_BYTES, Slab, SlabWriter, create_file, written_extent
 from penstock.storage.wal import Buffer, Done, Shared, WalLocation, check_range
 
@@ -97,6 +98,7 @@ class SlabWal:
         self._slab_bytes = max(ALIGNMENT, aligned(slab_bytes))
         self._max_slabs = max_slabs
         self._staging = Staging()
+        self._remover = Remover()
         self._readers = DescriptorTable()
         self._direct_readers = DescriptorTable(flags=os.O_RDONLY | O_DIRECT)
         self._reads_direct = direct_io and O_DIRECT != 0
@@ -278,6 +280,7 @@ class SlabWal:
                 if slab is not None:
                     slab.seal()
             self._current = self._next = None
+        self._remover.close()
         self._readers.close()
         self._direct_readers.close()
 
@@ -474,7 +477,7 @@ class SlabWal:
             self._discard_readers(slab.path)
             # A file that cannot be removed now is free space again at the next start.
             with contextlib.suppress(OSError):
-                slab.path.unlink(missing_ok=True)
+                self._remover.remove(slab.path)
 
     # Starting
 

@@ -1,0 +1,119 @@
+"""Removes files without holding up those who write others.
+
+Removing a file takes a file system as long as the file is large: 0.65 ms a MiB on ext4 that tells its disk at once of
+blocks that are free (mount option `discard`, usual in the cloud), and whoever syncs a log meanwhile waits as long. So
+the name goes at once and the blocks follow a MiB at a time, with pauses in which others have the disk to themselves.
+The more waits to be freed the shorter the pauses: what is freed keeps up with what is removed.
+
+Bytes are given back only when nobody else has the file open, as a reader that began before finishes undisturbed. The
+kernel knows, and says so by refusing a lease (fcntl(2), F_SETLEASE). Where it cannot be asked, or the file has other
+names, the blocks go with the last descriptor, all at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections import deque
+from pathlib import Path
+
+from penstock.base.clock import Clock, SystemClock
+
+STEP_BYTES = 1024 * 1024
+PAUSE_PER_STEP = 8
+"""How many times as long as a step took nothing is freed after it."""
+PAUSE_MAX_S = 0.1
+WAITING_MAX_FILES = 64
+"""How many files may wait with an open descriptor; more are freed by whoever removes them."""
+_SET_LEASE = getattr(fcntl, "F_SETLEASE", None)
+
+
+class Remover:
+    """Removes files. Thread-safe; its own thread is there while it has something to free."""
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._state = threading.Condition()
+        self._waiting: deque[int] = deque()
+        self._is_freeing = False
+        self._closed = False
+
+    def remove(self, path: Path) -> None:
+        """Take a file's name away, and have its blocks freed. Raises what `unlink` raises."""
+        descriptor = _open(path)
+        try:
+            path.unlink()
+            if descriptor is not None and _is_nobodys(descriptor) and self._hand_over(descriptor):
+                descriptor = None
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Free what waits without pauses, and come back when that is done."""
+        with self._state:
+            self._closed = True
+            self._state.notify_all()
+            self._state.wait_for(lambda: not self._is_freeing)
+
+    def _hand_over(self, descriptor: int) -> bool:
+        """Whether its blocks are freed by somebody else, who closes it then."""
+        with self._state:
+            has_room = len(self._waiting) < WAITING_MAX_FILES and not self._closed
+            begins = has_room and not self._is_freeing
+            if has_room:
+                self._waiting.append(descriptor)
+                self._is_freeing = True
+        if begins:
+            threading.Thread(target=self._free_waiting, name="free-blocks", daemon=True).start()
+        elif not has_room:
+            self._free(descriptor)
+        return has_room
+
+    def _free_waiting(self) -> None:
+        while True:
+            with self._state:
+                if not self._waiting:
+                    self._is_freeing = False
+                    self._state.notify_all()
+                    return
+                descriptor = self._waiting.popleft()
+            try:
+                self._free(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def _free(self, descriptor: int) -> None:
+        with contextlib.suppress(OSError):  # What is left goes when it is closed.
+            size_bytes = os.fstat(descriptor).st_size
+            while size_bytes > STEP_BYTES:
+                began_s = self._clock.monotonic()
+                size_bytes -= STEP_BYTES
+                os.ftruncate(descriptor, size_bytes)
+                self._pause(self._clock.monotonic() - began_s)
+
+    def _pause(self, step_s: float) -> None:
+        """Leave the disk to others after a step, the less the more files wait."""
+        with self._state:
+            room = 1 - len(self._waiting) / max(1, WAITING_MAX_FILES)
+            self._state.wait_for(lambda: self._closed, min(PAUSE_MAX_S, step_s * PAUSE_PER_STEP) * room)
+
+
+def _open(path: Path) -> int | None:
+    """A descriptor to free a file by; None where there cannot be one, as for a link or with too many files open."""
+    with contextlib.suppress(OSError):
+        return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return None
+
+
+def _is_nobodys(descriptor: int) -> bool:
+    """Whether a file has no name any more and nobody else has it open."""
+    if _SET_LEASE is None or os.fstat(descriptor).st_nlink:
+        return False
+    try:
+        fcntl.fcntl(descriptor, _SET_LEASE, fcntl.F_WRLCK)
+    except OSError:
+        return False
+    return True
