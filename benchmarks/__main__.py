@@ -145,6 +145,7 @@ def _peers(cache: Path, *, calibrate: bool) -> Mapping[Variant, Peer]:
         Variant.PENSTOCK_PROCESS: kafka if calibrate else Penstock("process"),
         Variant.PENSTOCK_GUARDED: kafka if calibrate else Penstock("disk", guarded=True),
         Variant.PENSTOCK_TENANT: kafka if calibrate else Penstock("disk", tenants=True),
+        Variant.PENSTOCK_ELSEWHERE: kafka if calibrate else Penstock("disk", tenants=True),
         Variant.PENSTOCK_NEIGHBOUR: kafka if calibrate else Penstock("disk", tenants=True),
         Variant.KAFKA_TLS: kafka_tls,
         Variant.PENSTOCK_TLS: kafka_tls if calibrate else Penstock("disk", tls=True),

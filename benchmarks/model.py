@@ -22,6 +22,7 @@ class Variant(Enum):
     PENSTOCK_PROCESS = "penstock-process"
     PENSTOCK_GUARDED = "penstock-guarded"
     PENSTOCK_TENANT = "penstock-tenant"
+    PENSTOCK_ELSEWHERE = "penstock-elsewhere"
     PENSTOCK_NEIGHBOUR = "penstock-neighbour"
     KAFKA_TLS = "kafka-tls"
     PENSTOCK_TLS = "penstock-tls"
@@ -38,7 +39,8 @@ _TITLES = {
     Variant.PENSTOCK_PROCESS: "Penstock, process",
     Variant.PENSTOCK_GUARDED: "Penstock, ACLs and quotas",
     Variant.PENSTOCK_TENANT: "Penstock, one tenant",
-    Variant.PENSTOCK_NEIGHBOUR: "Penstock, a noisy one beside it",
+    Variant.PENSTOCK_ELSEWHERE: "Penstock, the noise at another agent",
+    Variant.PENSTOCK_NEIGHBOUR: "Penstock, the noise at the same agent",
     Variant.KAFKA_TLS: "Kafka, TLS",
     Variant.PENSTOCK_TLS: "Penstock, TLS",
 }

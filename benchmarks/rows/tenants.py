@@ -44,9 +44,13 @@ def _noise(bench: Bench, server: Server) -> Iterator[None]:
 
 def _measure(bench: Bench, variant: Variant) -> Figures:
     server, topic, scale = bench.server(variant), bench.topic("steady"), bench.scale
+    noisy = None if variant is Variant.PENSTOCK_TENANT else bench.server(Variant.PENSTOCK_NEIGHBOUR)
     bench.settle(server)
-    noise = _noise(bench, server) if variant is Variant.PENSTOCK_NEIGHBOUR else contextlib.nullcontext()
-    with noise:
+    with contextlib.ExitStack() as around:
+        if noisy is not None:
+            around.enter_context(_noise(bench, noisy))
+        if noisy not in (None, server):
+            around.enter_context(bench.counted(noisy.pid))
         measured = bench.load(
             server, "latency", topic=topic, rate=RATE, linger="0s", duration=f"{scale.paced_s}s",
             warmup=f"{scale.warmup_s}s",
@@ -58,7 +62,7 @@ def _measure(bench: Bench, variant: Variant) -> Figures:
 NEIGHBOUR = Row(
     name="neighbour",
     title="1,000 records/s of one tenant, without and with another at its limits",
-    variants=(Variant.PENSTOCK_TENANT, Variant.PENSTOCK_NEIGHBOUR),
+    variants=(Variant.PENSTOCK_TENANT, Variant.PENSTOCK_ELSEWHERE, Variant.PENSTOCK_NEIGHBOUR),
     measure=_measure,
     shown=("e2e_p50_ms", "e2e_p99_ms", "server_cores"),
     targets=(
