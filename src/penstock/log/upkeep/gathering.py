@@ -44,6 +44,8 @@ SMALL_BYTES = 32 * 1024
 """Pieces below this size are joined before they are written: each costs more than its copy."""
 SLICE = 128
 """How many batches, or other small things, are handled before others get their turn on the loop."""
+SEGMENT_PARTS = 4
+"""What beginning and ending a segment counts as, beside its spans."""
 _HOP = Struct(">qi11xi8xq")
 _BASE_TIMESTAMP = Struct(">q")
 _BASE_TIMESTAMP_AT = 27
@@ -108,6 +110,9 @@ class Gathering:
         if sealing is None:
             return
         for stretch in stretches:
+            self._handled += 2 + len(stretch.spans) // 8
+            if self._handled >= SLICE:
+                await self._breathe()
             if changes.is_locked(stretch.partition):
                 self._closed.add(stretch.partition.partition_id)
                 continue
@@ -124,6 +129,9 @@ class Gathering:
         """Read the WAL objects that have bytes which are not in memory."""
         wanted: dict[WalLocation, int] = {}
         for stretch in stretches:
+            self._handled += 1 + len(stretch.spans) // 8
+            if self._handled >= SLICE:
+                await self._breathe()
             is_closed = stretch.partition.partition_id in self._closed
             for span, view in zip(stretch.spans, stretch.views, strict=True):
                 if view is not None and not (is_closed and span.seal is not None):
@@ -309,6 +317,7 @@ class Gathering:
     def _end(self, partition: Partition, segment: _Segment | None) -> None:
         if segment is None:
             return
+        self._handled += SEGMENT_PARTS
         builder = segment.builder
         builder.cover(segment.last_offset, segment.record_count, segment.min_timestamp)
         if segment.sealed is not None:

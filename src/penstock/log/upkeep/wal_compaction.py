@@ -23,7 +23,7 @@ from penstock.base.errors import CorruptData, OutcomeUnknown, PlatformError
 from penstock.log.aborted import forget_aborted
 from penstock.log.recovery import commits_after, read_commit
 from penstock.log.registry import Registry
-from penstock.log.segment_store import NewObject
+from penstock.log.segment_store import Fold, NewObject
 from penstock.log.segments import SegmentRef
 from penstock.log.upkeep import wal_store
 from penstock.log.upkeep.adoption import Adoption
@@ -164,7 +164,7 @@ class WalCompaction:
         else:
             self._end((upload,))
             uploads.remove(upload)
-        return _Pass(plan, self._advance(plan, refs, sizes), uploads)
+        return _Pass(plan, await self._advance(plan, refs, sizes), uploads)
 
     async def _adopt_files(
         self, plan: Plan, uploads: list[Upload]
@@ -210,8 +210,10 @@ class WalCompaction:
                 await asyncio.sleep(0)
         return len(rows) == ROWS_AT_ONCE
 
-    def _advance(self, plan: Plan, refs: Sequence[SegmentRef], sizes: Iterable[tuple[Upload, int]]) -> Advance:
+    async def _advance(self, plan: Plan, refs: Sequence[SegmentRef], sizes: Iterable[tuple[Upload, int]]) -> Advance:
         changes, now_ms = self._changes, self._changes.clock.now_ms()
+        folds: list[Fold] = []
+        await in_slices(_folding(plan.stretches.values(), folds))
         return Advance(
             shard_id=changes.shard_id, floor=plan.floor, new_floor=plan.new_floor,
             objects=[
@@ -221,7 +223,7 @@ class WalCompaction:
                 )
                 for upload, size_bytes in sizes
             ],
-            segments=refs, folds=[stretch.fold() for stretch in plan.stretches.values() if not stretch.is_empty],
+            segments=refs, folds=folds,
             used=plan.used(), used_by_unknown=plan.used_by_unknown(),
         )  # fmt: skip
 
@@ -314,6 +316,13 @@ def _taking_spans(stretches: Iterable[Stretch]) -> Iterator[int]:
     for stretch in stretches:
         stretch.take_spans()
         yield len(stretch.spans) // 8 + 4
+
+
+def _folding(stretches: Iterable[Stretch], folds: list[Fold]) -> Iterator[int]:
+    for stretch in stretches:
+        if not stretch.is_empty:
+            folds.append(stretch.fold())
+        yield 4 + 4 * len(stretch.producers)
 
 
 def _letting_go(stretches: Iterable[Stretch]) -> Iterator[int]:
