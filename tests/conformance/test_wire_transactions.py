@@ -1,4 +1,4 @@
-"""Transactions on the wire: every rule of KAFKA.md B7, for clients of both generations."""
+"""Transactions on the wire: every rule of KIP-98, KIP-360 and KIP-890, for clients of both generations."""
 
 from __future__ import annotations
 

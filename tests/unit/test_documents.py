@@ -54,6 +54,17 @@ def test_the_map_names_what_is_there() -> None:
     assert missing == []
 
 
+def test_documents_that_the_code_refers_to_are_there() -> None:
+    """A reader of the code has this repository, and nothing that was beside it when it was written."""
+    named = {
+        (path.name, name)
+        for path in (ROOT / "src").rglob("*.py")
+        for name in re.findall(r"[\w/.-]+\.md\b", path.read_text())
+    }
+    assert named
+    assert [(where, name) for where, name in named if not (ROOT / name).exists()] == []
+
+
 def test_as_many_apis_are_promised_as_there_are() -> None:
     reference = (ROOT / "docs" / "reference" / "protocol.md").read_text().partition("## Not served")[0]
     served = [int(key) for key in re.findall(r"^\| (\d+) \|", reference, re.MULTILINE)]

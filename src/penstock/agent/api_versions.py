@@ -1,4 +1,4 @@
-"""ApiVersions: what this agent speaks (KIP-511, KAFKA.md B1)."""
+"""ApiVersions: what this agent speaks (KIP-511)."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def refused(refusal: Refusal, partition: Partition) -> Appended:
 
 
 def repeated(known: SequenceBatch, partition: Partition, moved: int = 0) -> Appended:
-    """The answer to a batch that was appended before: where it is (KAFKA.md B6)."""
+    """The answer to a batch that was appended before: where it is (KIP-98)."""
     return Appended(ErrorCode.NONE, known.base_offset + moved, known.timestamp, partition.log_start)
 
 

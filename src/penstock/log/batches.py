@@ -1,4 +1,4 @@
-"""What a producer may append: Kafka's rules for one partition's share of a produce request (KAFKA.md B5).
+"""What a producer may append: Kafka's rules for one partition's share of a produce request.
 
 The common batch is judged by its 61-byte header and its CRC alone; records are decoded only where a topic asks for
 it (compacted: every record needs a key; log append time; a compression of its own) or where the header says that a

@@ -500,7 +500,7 @@ def _as_message(aborted: Iterable[Aborted]) -> list[AbortedTransaction]:
 
 
 def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:
-    """Why a partition cannot be read as asked (KAFKA.md B3), or NONE."""
+    """Why a partition cannot be read as asked, or NONE."""
     if wanted.current_leader_epoch > LEADER_EPOCH:
         return ErrorCode.UNKNOWN_LEADER_EPOCH
     if 0 <= wanted.current_leader_epoch < LEADER_EPOCH:

@@ -1,4 +1,4 @@
-"""Control batches: the markers that end transactions in a partition (KIP-98, KAFKA.md B7). Pure."""
+"""Control batches: the markers that end transactions in a partition (KIP-98). Pure."""
 
 from __future__ import annotations
 

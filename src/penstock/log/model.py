@@ -20,7 +20,7 @@ from penstock.storage.wal import WalLocation
 NO_TIMESTAMP = -1
 NO_PRODUCER_ID = -1
 LEADER_EPOCH = 0
-"""Constant: any agent leads any partition, so leadership never changes hands (KAFKA.md B2)."""
+"""Constant: any agent leads any partition, so leadership never changes hands."""
 
 KEPT_BATCHES = 5
 """How many batches of a producer can be recognised as duplicates; clients keep at most five in flight."""
@@ -90,7 +90,7 @@ class SequenceBatch:
 
 @dataclass(slots=True)
 class ProducerState:
-    """What a partition remembers of one producer (KAFKA.md B6)."""
+    """What a partition remembers of one producer (KIP-98)."""
 
     producer_id: int
     epoch: int

@@ -1,4 +1,4 @@
-"""Idempotent producers: the rule that makes a retried batch appear once and in order (KIP-98, KAFKA.md B6).
+"""Idempotent producers: the rule that makes a retried batch appear once and in order (KIP-98).
 
 Pure. A batch is decided against what its partition remembers of its producer; only the batches that a durable
 commit wrote are remembered, by `remember`.

@@ -1,4 +1,4 @@
-"""Where in a partition a time lies: the look-ups behind ListOffsets by timestamp (KIP-33, KIP-734, KAFKA.md B4).
+"""Where in a partition a time lies: the look-ups behind ListOffsets by timestamp (KIP-33, KIP-734).
 
 Records need not be in the order of their timestamps, so a time is found by maxima: segments and spans know the
 highest timestamp they hold, and a segment's time index narrows that down to some 64 KiB. Only the batch that must

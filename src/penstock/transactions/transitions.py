@@ -1,4 +1,4 @@
-"""The rules of the transaction coordinator (KIP-98, KIP-360, KIP-890; KAFKA.md B7).
+"""The rules of the transaction coordinator (KIP-98, KIP-360, KIP-890).
 
 Pure: no await, no clock, no I/O. A rule gets the state of a transactional id, or None if there is none, and whether
 its producer has open batches in some partition; it says what to store, which transaction to end, and the answer.

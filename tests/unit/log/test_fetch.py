@@ -1,4 +1,4 @@
-"""Fetch: waiting and not waiting, limits, errors, sessions. Every rule of KAFKA.md B3 that is decided here."""
+"""Fetch: waiting and not waiting, limits, errors, sessions. Every rule of Kafka that is decided here."""
 
 from __future__ import annotations
 

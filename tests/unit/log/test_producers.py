@@ -1,4 +1,4 @@
-"""Idempotent producers: every rule of KAFKA.md B6 as a case, then random retries against a naive model."""
+"""Idempotent producers: every rule as a case, then random retries against a naive model."""
 
 from __future__ import annotations
 

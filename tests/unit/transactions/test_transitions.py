@@ -1,4 +1,4 @@
-"""The rules of the transaction coordinator, as tables (KAFKA.md B7)."""
+"""The rules of the transaction coordinator, as tables (KIP-98, KIP-360, KIP-890)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What key compaction keeps of a log (KAFKA.md B13, KIP-58, KIP-534). Pure: no await, no clock, no I/O.
+"""What key compaction keeps of a log (KIP-58, KIP-534). Pure: no await, no clock, no I/O.
 
 Compaction goes twice over a partition. First over its dirty part, the batches it has not seen yet: a `KeyMap` notes
 the latest offset of every key, as many keys as fit. Then over everything below the map's end, oldest first:

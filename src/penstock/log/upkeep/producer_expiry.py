@@ -1,4 +1,4 @@
-"""Forgetting idempotent producers that wrote nothing for `producer.id.expiration.ms` (KAFKA.md B6).
+"""Forgetting idempotent producers that wrote nothing for `producer.id.expiration.ms`.
 
 First their stored states go, then those in memory. A producer that writes in between keeps its state in memory; its
 next fold stores it again.

@@ -1,4 +1,4 @@
-"""Retention (KAFKA.md B13): which records are too old or too many, and the chore that moves log starts over them.
+"""Retention: which records are too old or too many, and the chore that moves log starts over them.
 
 Records leave in whole stretches: a segment, or what one commit added. A stretch is too old when its newest record
 is; a timestamp in the future holds it, and everything after it. Stretches without timestamps are as old as the
