@@ -12,8 +12,8 @@ import click
 import pytest
 from fixtures.documents import DOCUMENTS, ROOT, blocks, prose, typed
 
-from penstock.agent.api_versions import FIRST_OWN_API
 from penstock.cli.main import cli
+from penstock.wire.api_keys import FIRST_OWN_API
 
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from penstock.base.context import RequestContext
-from penstock.wire.api_keys import ApiKey
+from penstock.wire.api_keys import FIRST_OWN_API, ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.api_versions import (
     ApiVersion,
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 SOFTWARE_SINCE = 3
 OWN_SOFTWARE = "penstock"
-FIRST_OWN_API = 10_000
-"""APIs from here on are not Kafka's. Other clients are not told of them, and cannot stumble over them."""
 CLUSTER_SINCE = 5
 ZERO_FEATURES_SINCE = 4
 """Older clients cannot read a feature that may be at level 0 (KAFKA-17011)."""

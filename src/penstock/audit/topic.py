@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from penstock.audit.events import CONTENT_TYPE
 from penstock.base.clock import Clock
+from penstock.base.context import AUDIT_TOPIC
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.log.answers import Appended
 from penstock.log.batches import Rejected, inspect
@@ -18,8 +19,6 @@ from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.records import Record, build_batch
 
-AUDIT_TOPIC = "confluent-audit-log-events"
-"""The name that tools for Confluent's audit log look for."""
 PRODUCE_VERSION = 13
 _HEADERS = (("content-type", CONTENT_TYPE.encode("ascii")),)
 _FOR_GOOD = frozenset(

@@ -6,6 +6,9 @@ from penstock.base.dataclasses import dataclass
 
 PLATFORM_CLUSTER_ID = 0
 """The virtual cluster of the deployment itself: what it has to say of itself goes there."""
+PLATFORM_CLUSTER_NAME = "platform"
+AUDIT_TOPIC = "confluent-audit-log-events"
+"""The topic of the audit log, which is in that cluster. Tools for Confluent's audit log look for this name."""
 
 DEFAULT_CLUSTER_ID = 1
 """The virtual cluster of an embedded deployment."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from penstock.base.context import AUDIT_TOPIC, PLATFORM_CLUSTER_NAME
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.cli.lazy import Failure, Lazy, LazyGroup
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
     from penstock.cli.kafka.fetching import Reader
 
-AUDIT_TOPIC = "confluent-audit-log-events"
-PLATFORM = "platform"
-"""The virtual cluster that it is in."""
 _WAIT_MS = 500
 _WIDTHS = {"time": 24, "outcome": 8, "principal": 18, "address": 15, "method": 26}
 _COLOURS = {"denied": "31", "failed": "31", "lost": "33"}
@@ -83,7 +81,7 @@ def _reader(client: Client, since: str, *, follow: bool) -> Reader:
     from penstock.cli.kafka.offsets import extents, resolve
 
     position = _position(since, client.clock.now_ms())
-    client.prefer(PLATFORM)
+    client.prefer(PLATFORM_CLUSTER_NAME)
     try:
         topic = client.settled(lambda: client.metadata([AUDIT_TOPIC]).topic(AUDIT_TOPIC))
     except BrokerError as error:

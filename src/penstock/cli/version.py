@@ -54,7 +54,7 @@ def version(bootstrap: Sequence[Address] | None, client_config: Path | None, out
 
 def _of_cluster(client: Client) -> dict[str, Json]:
     """What a cluster says of itself. Which release it is no protocol of Kafka's tells; its features are."""
-    from penstock.agent.api_versions import FIRST_OWN_API
+    from penstock.wire.api_keys import FIRST_OWN_API
 
     told = client.anyone().features
     is_ours = any(api.api_key >= FIRST_OWN_API for api in told.api_keys)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+FIRST_OWN_API = 10_000
+"""APIs from here on are not Kafka's. Other clients are not told of them, and cannot stumble over them."""
+
 
 class ApiKey(IntEnum):
     """Which API a request is for. `penstock.wire.codec.versions` tells the versions of each."""

@@ -34,10 +34,9 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from penstock.agent.api_versions import FIRST_OWN_API
 from penstock.agent.apis import Handlers, apis
 from penstock.wire import codec
-from penstock.wire.api_keys import ApiKey
+from penstock.wire.api_keys import FIRST_OWN_API, ApiKey
 
 from .messages import BY_TITLE
 

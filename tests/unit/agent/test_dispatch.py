@@ -15,7 +15,6 @@ from agent_world import Client, turns
 from fixtures.wire import batch
 
 from penstock.agent.agent import Agent
-from penstock.agent.api_versions import FIRST_OWN_API
 from penstock.agent.apis import Api
 from penstock.agent.listeners import Listener
 from penstock.agent.unserved import NOT_SERVED
@@ -26,7 +25,7 @@ from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.options import UpOptions
 from penstock.identity.model import Identity
 from penstock.wire import codec
-from penstock.wire.api_keys import ApiKey
+from penstock.wire.api_keys import FIRST_OWN_API, ApiKey
 from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_client_quotas as quotas

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.wire import codec
-from penstock.wire.api_keys import ApiKey
+from penstock.wire.api_keys import FIRST_OWN_API, ApiKey
 from penstock.wire.messages import consumer_protocol
 from penstock.wire.messages.index import APIS
 from penstock.wire.primitives import Message
@@ -44,7 +44,6 @@ RENAMED = {
 }
 
 CORRELATION_ID = 77
-FIRST_OWN_API = 10_000
 
 
 def encode(case: Case, message: Message) -> tuple[bytes, int]:
