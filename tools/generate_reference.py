@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+from prometheus_client.core import Metric
+
 from penstock.agent.agent import Agent
 from penstock.agent.api_versions import FEATURES
 from penstock.agent.apis import Api, Handlers, apis
-from penstock.agent.metrics import exposition
+from penstock.agent.metrics import families
 from penstock.agent.unserved import LEVELS_NOT_SERVED, NOT_SERVED
 from penstock.base.options import ListenerOptions, OAuthOptions, TlsOptions, UpOptions
 from penstock.cli.texts import listeners
@@ -59,8 +61,8 @@ METRICS_HEAD = f"""\
 `GET /metrics` of the HTTP address, in Prometheus' text format. Counters count from the start of the process. Beside
 these there are the usual ones of a process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …).
 
-| Name | Type | |
-|---|---|---|
+| Name | Type | Labels | |
+|---|---|---|---|
 """
 
 CONFIGURATION_HEAD = f"""\
@@ -199,15 +201,20 @@ async def metrics() -> str:
     agent = Agent(UpOptions(data_dir=None, kafka_port=0, http_port=0))
     await agent.start()
     try:
-        page = exposition(agent).decode()
+        found = [(family, labels_of(family)) for family in families(agent)]
     finally:
         await agent.stop()
-    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
     lines = [METRICS_HEAD.rstrip()]
-    for name, text in re.findall(r"^# HELP (\S+) (.*)$", page, re.MULTILINE):
-        if name.startswith("penstock_"):
-            lines.append(f"| `{name}` | {kinds[name]} | {escaped(text)} |")
+    for family, labels in found:
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        shown = ", ".join(f"`{label}`" for label in labels)
+        lines.append(f"| `{name}` | {family.type} | {shown} | {escaped(family.documentation)} |")
     return "\n".join(lines) + "\n"
+
+
+def labels_of(family: Metric) -> tuple[str, ...]:
+    """What tells the figures of a family apart; there may be none yet that would show it."""
+    return tuple(getattr(family, "_labelnames", ()))
 
 
 def configuration() -> str:

@@ -48,14 +48,17 @@ class _AgentCollector:
             ("penstock_batches", "Record batches appended.", writer.batches),
             ("penstock_appended_bytes", "Bytes of record batches appended.", writer.bytes),
             ("penstock_cold_reads", "Reads that memory could not serve.", reader.cold_reads),
-            ("penstock_cold_read_bytes", "Bytes of those reads.", reader.cold_bytes),
+            ("penstock_cold_read_bytes", "Bytes of reads that memory could not serve.", reader.cold_bytes),
             ("penstock_connections_accepted", "Connections accepted.", server.accepted),
             ("penstock_authentications", "Connections that have proven who they are.", agent.gate.stats.succeeded),
-            ("penstock_authentication_failures", "Attempts to prove it that failed.", agent.gate.stats.failed),
+            (
+                "penstock_authentication_failures", "Attempts to prove who somebody is that failed.",
+                agent.gate.stats.failed,
+            ),
             (
                 "penstock_authentications_held_up",
-                "Attempts that were not looked at: too much had failed from there or for that name, or the database"
-                " was away.",
+                "Attempts to prove who somebody is that were not looked at: too much had failed from there or for that"
+                " name, or the database was away.",
                 agent.gate.stats.held_up,
             ),
             ("penstock_reauthentications", "Sessions that were prolonged (KIP-368).", agent.gate.stats.prolonged),
@@ -72,7 +75,7 @@ class _AgentCollector:
             ("penstock_encrypted_clusters", "Clusters that are encrypted, or were.", len(agent.keys.clusters)),
             (
                 "penstock_locked_clusters",
-                "Those that cannot write, as the key service does not answer.",
+                "Encrypted clusters that cannot write, as the key service does not answer.",
                 sum(lock is Lock.WAITING for lock in agent.keys.locked.values()),
             ),
             (
@@ -119,14 +122,14 @@ def _limits(agent: Agent) -> Iterator[Metric]:
     yield throttled
     entities = sum(agent.quotas.counts.values())
     yield GaugeMetricFamily("penstock_quota_entities", "Users, clients and addresses that have quotas.", entities)
-    yield GaugeMetricFamily("penstock_quota_meters", "What is measured for them now.", agent.throttles.meter_count)
+    yield GaugeMetricFamily("penstock_quota_meters", "Meters of users, clients and addresses that are running now.", agent.throttles.meter_count)
 
 
 def _tenants(agent: Agent) -> Iterator[Metric]:
     yield GaugeMetricFamily("penstock_clusters", "Virtual clusters.", len(agent.clusters.all()))
-    counts = GaugeMetricFamily("penstock_cluster_connections", "Connections now.", labels=["cluster"])
+    counts = GaugeMetricFamily("penstock_cluster_connections", "Connections now, by virtual cluster.", labels=["cluster"])
     refused = CounterMetricFamily(
-        "penstock_cluster_connections_refused", "Connections beyond the limits of a cluster.",
+        "penstock_cluster_connections_refused", "Connections refused beyond the limits of a virtual cluster.",
         labels=["cluster", "limit"],
     )  # fmt: skip
     for cluster_id, count in agent.tenancy.counts.items():
@@ -143,7 +146,7 @@ def _name_of(agent: Agent, cluster_id: int) -> str:
 
 def _audit(agent: Agent) -> Iterator[Metric]:
     audit = agent.audit
-    events = CounterMetricFamily("penstock_audit_events", "Events in the audit log.", labels=["type"])
+    events = CounterMetricFamily("penstock_audit_events", "Events that were written to the audit log.", labels=["type"])
     for kind, count in (audit.stats.events if audit else {}).items():
         events.add_metric([kind], count)
     yield events
@@ -192,6 +195,10 @@ def _background(agent: Agent) -> Iterator[Metric]:
         yield CounterMetricFamily(f"penstock_{name}", text, value)
     for name, text, value in (
         ("wal_bytes", "Bytes of the log that are only in the WAL.", backlog.size_bytes),
+        (
+            "wal_limit_bytes", "How much of the log may be only in the WAL before flushes wait for compaction.",
+            backlog.limit_bytes,
+        ),
         ("wal_commits", "Commits that are only in the WAL.", backlog.rows),
         (
             "wal_lost_commits", "Acknowledged commits that the last start could not read: the disk has lost them.",
@@ -204,10 +211,10 @@ def _background(agent: Agent) -> Iterator[Metric]:
     ):  # fmt: skip
         yield GaugeMetricFamily(f"penstock_{name}", text, value)
     runs = CounterMetricFamily("penstock_chore_runs", "Steps of background work.", labels=["chore"])
-    failures = CounterMetricFamily("penstock_chore_failures", "Steps that failed.", labels=["chore"])
-    seconds = CounterMetricFamily("penstock_chore_seconds", "Time that steps took.", labels=["chore"])
-    last = GaugeMetricFamily("penstock_chore_last_seconds", "Time that the last step took.", labels=["chore"])
-    waits = GaugeMetricFamily("penstock_chore_backlog", "How much waits, in the chore's own unit.", labels=["chore"])
+    failures = CounterMetricFamily("penstock_chore_failures", "Steps of background work that failed.", labels=["chore"])
+    seconds = CounterMetricFamily("penstock_chore_seconds", "Seconds that steps of background work took.", labels=["chore"])
+    last = GaugeMetricFamily("penstock_chore_last_seconds", "Seconds that the last step of background work took.", labels=["chore"])
+    waits = GaugeMetricFamily("penstock_chore_backlog", "How much background work waits, in the chore's own unit.", labels=["chore"])
     for name, stats in agent.background.stats().items():
         labels = [name.replace(" ", "_")]
         runs.add_metric(labels, stats.runs)
@@ -216,6 +223,11 @@ def _background(agent: Agent) -> Iterator[Metric]:
         last.add_metric(labels, stats.last_duration_s)
         waits.add_metric(labels, stats.backlog)
     yield from (runs, failures, seconds, last, waits)
+
+
+def families(agent: Agent) -> Iterable[Metric]:
+    """What is on the page of the agent itself; the process has more."""
+    return _AgentCollector(agent).collect()
 
 
 def exposition(agent: Agent) -> bytes:

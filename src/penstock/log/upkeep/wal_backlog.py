@@ -66,7 +66,8 @@ class Backlog:
         """Called when compaction has something to look at."""
         self._start_bytes = self.policy.start_bytes
         self._max_age_ms = self.policy.max_age_ms
-        self._limit_bytes = int(capacity_bytes * ROOM_SHARE)
+        self.limit_bytes = int(capacity_bytes * ROOM_SHARE)
+        """Beyond it the writer waits."""
         self._room: asyncio.Future[None] | None = None
 
     def on_commit(self, commit: Commit) -> None:
@@ -89,7 +90,7 @@ class Backlog:
         self.oldest_ms = committed_ms
         self._start_bytes = self.policy.start_bytes
         self._max_age_ms = self.policy.max_age_ms
-        if self._room is not None and self.size_bytes <= self._limit_bytes:
+        if self._room is not None and self.size_bytes <= self.limit_bytes:
             self._room.set_result(None)
             self._room = None
 
@@ -130,7 +131,7 @@ class Backlog:
     @property
     def is_short(self) -> bool:
         """Whether the WAL is so full that the writer should wait."""
-        return self.size_bytes > self._limit_bytes
+        return self.size_bytes > self.limit_bytes
 
     async def wait(self) -> None:
         """Until there is room again, but not for ever."""
