@@ -28,7 +28,7 @@ def cluster_checks(client: Client) -> Iterator[Check]:
         cluster = client.metadata([])
     except PlatformError as problem:
         cure = "Start it, or say where it is and how to connect: --bootstrap, --client-config"
-        yield check("cluster", str(problem).removesuffix(". Is it running? Try: penstock up"), fail=cure)
+        yield check("cluster", problem.problem if isinstance(problem, Unreachable) else str(problem), fail=cure)
         return
     yield check("cluster", f"{cluster.cluster_id}, {plural(len(cluster.brokers), 'broker')}")
     for _, broker in sorted(cluster.brokers.items()):
@@ -41,7 +41,7 @@ def _broker_check(client: Client, broker: Broker) -> Check:
         return broker_verdict(name, str(broker.address), answer_latencies_ms(client, broker.node_id, client.clock))
     except Unreachable as problem:
         return check(
-            name, str(problem).partition(". ")[0],
+            name, problem.problem,
             fail="Clients are told this address. Give one that they reach: penstock up --advertise HOST:PORT",
         )  # fmt: skip
     except PlatformError as problem:

@@ -210,9 +210,9 @@ class Client:
             connection = self._connect(broker.address)
         except Unreachable as error:
             if broker.node_id in self._met:
-                raise ConnectionLost(str(error)) from error  # It may come back.
+                raise ConnectionLost(error.problem) from error  # It may come back.
             told = f"The cluster told this address for broker {broker.node_id}. See: penstock up --advertise"
-            raise Unreachable(f"{error}. {told}") from error
+            raise Unreachable(error.problem, told) from error
         self._met.add(broker.node_id)
         return connection
 
@@ -224,16 +224,20 @@ class Client:
 
     def _bootstrap_connection(self) -> Connection:
         failures: list[str] = []
+        cures: list[str] = []
         # Brokers met earlier outlive a bootstrap address that was only good for the first contact.
         addresses = dict.fromkeys((*self._bootstrap, *(broker.address for broker in self._brokers.values())))
         for address in addresses:
             try:
                 return self._connect(address)
-            except (Unreachable, ConnectionLost) as error:
+            except Unreachable as error:
+                failures.append(error.problem)
+                cures.append(error.cure)
+            except ConnectionLost as error:
                 failures.append(str(error))
         if self._brokers:
             raise ConnectionLost(failures[0])
-        raise Unreachable(f"{'; '.join(failures)}. Is it running? Try: penstock up")
+        raise Unreachable("; ".join(failures), *cures[:1])
 
 
 def _cluster(response: MetadataResponse) -> Cluster:

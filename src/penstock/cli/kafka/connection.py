@@ -13,7 +13,15 @@ from typing import TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.randomness import SystemRandomness, uuid_text
-from penstock.cli.kafka.failures import AuthenticationFailed, ConnectionLost, Unreachable, Unsupported, check, reason
+from penstock.cli.kafka.failures import (
+    AuthenticationFailed,
+    ConnectionLost,
+    Unreachable,
+    Unsupported,
+    check,
+    cure,
+    reason,
+)
 from penstock.cli.kafka.sasl import messages
 from penstock.cli.kafka.security import PLAINTEXT, Security
 from penstock.cli.texts.addresses import Address
@@ -107,7 +115,8 @@ class Connection:
             if self._security.uses_tls:
                 made = self._security.context().wrap_socket(made, server_hostname=self.address.host)
         except OSError as error:
-            raise Unreachable(f"cannot reach {self.address}: {reason(error)}") from error
+            problem = f"cannot reach {self.address}: {reason(error)}"
+            raise Unreachable(problem, cure(error, self.address.host)) from error
         return made
 
     def _log_in(self) -> None:

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from penstock.base.errors import PlatformError
 from penstock.wire.error_codes import ErrorCode
 
+LOCAL = ("127.0.0.1", "localhost", "::1")
+"""Names of this machine."""
+_WRONG_NAME = 62
+"""OpenSSL's number for a certificate of another host."""
 RETRIABLE = frozenset(
     {
         ErrorCode.LEADER_NOT_AVAILABLE,
@@ -105,7 +109,11 @@ def check(code: int, about: str, detail: str | None = None) -> None:
 
 
 class Unreachable(PlatformError):
-    """No connection could be made."""
+    """No connection could be made; `cure` is what to do about it, if the problem does not say so itself."""
+
+    def __init__(self, problem: str, cure: str = "") -> None:
+        super().__init__(f"{problem}. {cure}" if cure else problem)
+        self.problem, self.cure = problem, cure
 
 
 class ConnectionLost(PlatformError):
@@ -118,6 +126,19 @@ class AuthenticationFailed(PlatformError):
 
 class Unsupported(PlatformError):
     """The broker does not speak a version that we speak."""
+
+
+def cure(error: OSError, host: str) -> str:
+    """What to do about a first connection that failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code == _WRONG_NAME:
+            return "Connect by a name that is in it"
+        return "If it is signed by an authority of your own, name that: ssl.ca.location in --client-config"
+    if isinstance(error, ssl.SSLError):
+        return "Is that the listener? How it wants to be spoken to is in --client-config: security.protocol"
+    if not isinstance(error, socket.gaierror) and host in LOCAL:
+        return "Is it running? Try: penstock up"
+    return "Is it there, and can it be reached from here? Where it is: --bootstrap HOST:PORT"
 
 
 def reason(error: OSError) -> str:
