@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -105,16 +106,21 @@ def lines(document: Path) -> Iterator[str]:
         yield from block.replace("\\\n", "").splitlines()
 
 
+def check_that_it_can_be_typed(words: list[str], where: str) -> None:
+    """What follows `penstock` names a command and options that it has."""
+    command, context, rest = find(words)
+    try:
+        command.make_context(context.info_name, rest, parent=context.parent)
+    except click.ClickException as problem:
+        raise AssertionError(f"{where}: {problem.format_message()}") from problem
+
+
 def test_commands_in_blocks_can_be_typed() -> None:
     checked = 0
     for document in DOCUMENTS:
         for line in lines(document):
             for words in commands(line):
-                command, context, rest = find(words)
-                try:
-                    command.make_context(context.info_name, rest, parent=context.parent)
-                except click.ClickException as problem:
-                    raise AssertionError(f"{_id(document)}: {line}: {problem.format_message()}") from problem
+                check_that_it_can_be_typed(words, f"{_id(document)}: {line}")
                 checked += 1
     assert checked > 50
 
@@ -132,3 +138,33 @@ def test_commands_in_sentences_exist_with_their_options() -> None:
             assert given <= options | HELP, f"{_id(document)}: penstock {text}"
             checked += 1
     assert checked > 20
+
+
+def leaves(group: click.Group = cli, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
+    """Every command that is no group of others."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def examples(command: click.Command) -> list[str]:
+    """Of its help what is laid out by hand. Two spaces part an example from what is said of it."""
+    laid_out = [text for text in inspect.cleandoc(command.help or "").split("\n\n") if text.startswith("\b")]
+    parts = (part for text in laid_out for line in text.splitlines()[1:] for part in re.split(r"\s{2,}", line))
+    return [part for part in parts if "penstock" in part]
+
+
+def test_examples_in_help_can_be_typed() -> None:
+    for name, command in leaves():
+        shown = examples(command)
+        takes_arguments = any(isinstance(parameter, click.Argument) for parameter in command.params)
+        assert shown or not takes_arguments, f"{name} has no example"
+        for line in shown:
+            for words in commands(line):
+                check_that_it_can_be_typed(words, f"{name} --help: {line}")
+        assert not shown or any(f"{name} " in f"{line} " for line in shown), f"no example of {name} is one of it"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.base.acls import CLUSTER_NAME, Acl, AclFilter, Operation, PatternType, Permission, ResourceType
+from penstock.cli.completion import complete_principals
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Result, Row
@@ -95,6 +96,10 @@ def list_acls(client: Client, principal: str | None, resources: Sequence[Resourc
     """List rules: all, or those about a principal, or about a resource.
 
     For a resource given by its name every rule is shown that applies to it, those about prefixes and '*' included.
+
+    \b
+    penstock acl list --principal alice
+    penstock acl list --topic orders
     """
     from penstock.cli.kafka.acls import describe_acls
 
@@ -111,7 +116,7 @@ def list_acls(client: Client, principal: str | None, resources: Sequence[Resourc
 
 def _changes(name: str, permission: Permission, help_text: str) -> click.Command:
     @click.command(name, epilog=f"JSON: [{_SHAPE}, created}}].", help=help_text)
-    @click.argument("principal", type=PRINCIPAL)
+    @click.argument("principal", type=PRINCIPAL, shell_complete=complete_principals)
     @click.argument("operations", type=OPERATION, nargs=-1, required=True)
     @resource_options
     @host_option
@@ -140,6 +145,10 @@ allow = _changes(
     PRINCIPAL is a user's name, or '*' for everybody. OPERATIONS: read, write, create, delete, alter, describe,
     describe-configs, alter-configs, cluster-action, idempotent-write, all. To read, write, delete or alter includes
     to describe.
+
+    \b
+    penstock acl allow alice read --topic orders --group reports
+    penstock acl allow loader write create --topic-prefix staging-
     """,
 )
 deny = _changes(
@@ -148,12 +157,15 @@ deny = _changes(
     """Deny somebody something, whatever else allows it.
 
     To deny reading leaves describing.
+
+    \b
+    penstock acl deny '*' read --topic orders-secret --host 10.0.0.7
     """,
 )
 
 
 @click.command(epilog=f"JSON: [{_SHAPE}, removed}}].")
-@click.argument("principal", type=PRINCIPAL)
+@click.argument("principal", type=PRINCIPAL, shell_complete=complete_principals)
 @click.argument("operations", type=OPERATION, nargs=-1)
 @resource_options
 @yes_option
@@ -166,6 +178,9 @@ def remove(
     """Remove rules about a principal: all of them, or only those with these operations, on these resources.
 
     A resource means the rules written for exactly that name or prefix.
+
+    \b
+    penstock acl remove alice read --topic orders
     """
     from penstock.cli.kafka.acls import delete_acls, describe_acls
 

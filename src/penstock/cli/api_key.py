@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.completion import complete_accounts, complete_api_keys
 from penstock.cli.lazy import Lazy, LazyGroup, Misuse
 from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
@@ -35,7 +36,10 @@ def api_key() -> None:
 
 
 @click.command("list", epilog="JSON: [{key, service_account, description, created_at, expires_at}].")
-@click.option("--owner", "owners", metavar="NAME", multiple=True, help="Only keys of this service account.")
+@click.option(
+    "--owner", "owners", metavar="NAME", multiple=True, help="Only keys of this service account.",
+    shell_complete=complete_accounts,
+)  # fmt: skip
 @asks_cluster
 def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
     """List API keys, without their secrets."""
@@ -60,7 +64,7 @@ def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
 
 
 @click.command(epilog="JSON: {key, secret, service_account, expires_at, file}. secret: null if it is in a file.")
-@click.argument("owner", metavar="SERVICE_ACCOUNT")
+@click.argument("owner", metavar="SERVICE_ACCOUNT", shell_complete=complete_accounts)
 @click.option("--description", default="", help="What it is for.")
 @click.option("--lifetime", "lifetime_ms", type=DURATION_MS, help="After how long it ends.  [default: never]")
 @click.option(
@@ -75,6 +79,9 @@ def create(
     """Make an API key for a service account.
 
     The secret is in the answer and nowhere else: it cannot be shown again.
+
+    \b
+    penstock api-key create billing --lifetime 90d --write billing.properties
     """
     from penstock.cli.kafka.accounts import create_key
     from penstock.cli.texts.properties import write_login
@@ -100,12 +107,16 @@ def create(
 
 
 @click.command(epilog="JSON: [{key, deleted}].")
-@click.argument("key_ids", metavar="KEY...", nargs=-1, required=True)
+@click.argument("key_ids", metavar="KEY...", nargs=-1, required=True, shell_complete=complete_api_keys)
 @yes_option
 @dry_run_option
 @asks_cluster
 def delete(client: Client, key_ids: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Delete API keys: nobody can connect with them any more."""
+    """Delete API keys: nobody can connect with them any more.
+
+    \b
+    penstock api-key delete PKJ4T2M6QXW3R7ZNDA
+    """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.accounts import delete_keys, describe_accounts
 

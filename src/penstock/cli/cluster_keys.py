@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.completion import complete_clusters
 from penstock.cli.options import asks_cluster, confirm, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
 from penstock.cli.texts.times import iso
@@ -44,12 +45,15 @@ def keys(client: Client) -> Result:
 
 
 @click.command(epilog="JSON: {cluster, state}.")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_clusters)
 @asks_cluster
 def encrypt(client: Client, name: str) -> Result:
     """Encrypt what a cluster stores from now on.
 
     It cannot be switched off again. What is stored already is sealed when compaction rewrites it.
+
+    \b
+    penstock cluster encrypt acme
     """
     from penstock.cli.kafka.cluster_keys import ENCRYPT, alter_keys
 
@@ -60,13 +64,17 @@ def encrypt(client: Client, name: str) -> Result:
 
 
 @click.command("rotate-key", epilog="JSON: {cluster, state}.")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_clusters)
 @click.option("--master", is_flag=True, help="Wrap the data keys by a new master key, and destroy the old one.")
 @asks_cluster
 def rotate_key(client: Client, name: str, master: bool) -> Result:
     """Seal what a cluster writes by a new data key.
 
     The old one is kept for as long as anything is sealed by it.
+
+    \b
+    penstock cluster rotate-key acme
+    penstock cluster rotate-key acme --master
     """
     from penstock.cli.kafka.cluster_keys import REWRAP, ROTATE, alter_keys
 
@@ -76,13 +84,16 @@ def rotate_key(client: Client, name: str, master: bool) -> Result:
 
 
 @click.command(epilog="JSON: {cluster, state}.")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_clusters)
 @yes_option
 @asks_cluster
 def erase(client: Client, name: str, yes: bool) -> Result:
     """Make everything that is encrypted of a cluster unreadable, for good.
 
     Its keys are destroyed. Nobody can read any of it again, in backups neither.
+
+    \b
+    penstock cluster erase acme
     """
     from penstock.cli.kafka.cluster_keys import ERASE, alter_keys
 

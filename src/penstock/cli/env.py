@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.completion import complete_environments
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
@@ -51,7 +52,11 @@ def list_environments(client: Client) -> Result:
 @dry_run_option
 @asks_cluster
 def create(client: Client, name: str, dry_run: bool) -> Result:
-    """Make an environment."""
+    """Make an environment.
+
+    \b
+    penstock env create production
+    """
     from penstock.cli.kafka.clusters import alter_environments
 
     if not dry_run:
@@ -64,12 +69,16 @@ def create(client: Client, name: str, dry_run: bool) -> Result:
 
 
 @click.command(epilog="JSON: [{environment, deleted}].")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_environments)
 @yes_option
 @dry_run_option
 @asks_cluster
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Delete environments that have no clusters."""
+    """Delete environments that have no clusters.
+
+    \b
+    penstock env delete staging
+    """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.clusters import alter_environments, describe_environments
 

@@ -69,7 +69,11 @@ def list_groups(client: Client) -> Result:
 @click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 @asks_cluster
 def describe(client: Client, name: str) -> Result:
-    """Show a group's members and what they read."""
+    """Show a group's members and what they read.
+
+    \b
+    penstock group describe billing
+    """
     from penstock.cli.kafka.groups import describe_group
 
     found = describe_group(client, name)
@@ -121,7 +125,12 @@ def describe(client: Client, name: str) -> Result:
 )
 @asks_cluster
 def lag(client: Client, name: str, topics: tuple[str, ...]) -> Result:
-    """Show how far behind a group is."""
+    """Show how far behind a group is.
+
+    \b
+    penstock group lag billing
+    penstock group lag billing -t orders -o json
+    """
     from penstock.cli.kafka.groups import describe_group, positions
     from penstock.cli.kafka.offsets import extents
 
@@ -177,7 +186,11 @@ def _lag_row(where: TopicPartition, kept: Extent, committed: Committed | None, r
 @dry_run_option
 @asks_cluster
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Delete groups and their offsets. Refused while a group has members."""
+    """Delete groups and their offsets. Refused while a group has members.
+
+    \b
+    penstock group delete billing
+    """
     from penstock.cli.kafka.groups import delete_groups, describe_group, positions
 
     wanted = tuple(dict.fromkeys(names))

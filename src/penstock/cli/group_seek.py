@@ -49,6 +49,12 @@ def seek(client: Client, name: str, target: str, topics: tuple[NamedTopic, ...],
 
     Refused while the group has members: they would overwrite it. Offsets outside of what a partition keeps are moved
     to the nearest one it does.
+
+    \b
+    penstock group seek billing --to @1h --dry-run       an hour back: what would change
+    penstock group seek billing --to start -t orders:0,2
+    penstock group lag billing -o json > before.json     keep where it is, to come back to it
+    penstock group seek billing --to file:before.json
     """
     from penstock.cli.kafka.groups import commit_offsets, committed_offsets
 

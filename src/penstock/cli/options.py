@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.base.errors import InvalidRequest
+from penstock.cli.completion import complete_clusters
 from penstock.cli.output import FORMATS, Result, emit
 from penstock.cli.texts.addresses import Address, parse_address, parse_addresses
 from penstock.cli.texts.positions import Position, parse_position
@@ -103,7 +104,7 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )  # fmt: skip
     @client_config_option
     @click.option(
-        "--cluster", metavar="NAME", envvar="PENSTOCK_CLUSTER", show_envvar=True,
+        "--cluster", metavar="NAME", envvar="PENSTOCK_CLUSTER", show_envvar=True, shell_complete=complete_clusters,
         help="The virtual cluster to go to, for administrators of the platform. Credentials decide it for others.",
     )  # fmt: skip
     @click.option("--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up.")
@@ -119,14 +120,15 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_client(
-    bootstrap: Sequence[Address], client_config: Path | None, timeout_s: float, cluster: str | None = None
-) -> Client:
+    bootstrap: Sequence[Address], client_config: Path | None, timeout_s: float, cluster: str | None = None,
+    ctx: click.Context | None = None,
+) -> Client:  # fmt: skip
     """A client as the options, the file they name and the environment say."""
     from penstock.cli.kafka.client import Client
     from penstock.cli.kafka.security import read_config
 
     config = read_config(client_config, os.environ)
-    ctx = click.get_current_context(silent=True)
+    ctx = ctx or click.get_current_context(silent=True)
     source = ctx.get_parameter_source("bootstrap") if ctx is not None else None
     if config.bootstrap is not None and source is click.core.ParameterSource.DEFAULT:
         bootstrap = parse_addresses(config.bootstrap)

@@ -157,6 +157,8 @@ def _producer(client: Client, topic: str, settings: ProducerSettings) -> Produce
 @contextlib.contextmanager
 def _opened(path: Path | None) -> Iterator[IO[bytes]]:
     if path is None:
+        if sys.stdin.isatty() and sys.stderr.isatty():
+            click.echo("Reading what you type, a record a line. Ctrl-D ends it.", err=True)
         yield sys.stdin.buffer
         return
     try:

@@ -100,6 +100,9 @@ def list_quotas(client: Client, entity: Entity) -> Result:
     """List quotas.
 
     All of them, or those of the users, clients or addresses that are given.
+
+    \b
+    penstock quota list --user alice
     """
     from penstock.cli.kafka.quotas import quotas
 
@@ -140,6 +143,10 @@ def unset_quota(client: Client, entity: Entity, keys: tuple[str, ...], yes: bool
     """Take limits away.
 
     Of a user, a client or an address: the ones that are named, or all it has.
+
+    \b
+    penstock quota unset --user alice consumer_byte_rate
+    penstock quota unset --default-ip
     """
     from penstock.cli.kafka.quotas import alter_quota, quotas
 

@@ -11,6 +11,7 @@ import click
 from penstock.base.acls import Acl, AclFilter
 from penstock.base.roles import ROLES, Scope, acls_of, held
 from penstock.cli.acl import PRINCIPAL, host_option
+from penstock.cli.completion import complete_principals
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, dry_run_option, output_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, emit, number
@@ -76,7 +77,7 @@ def members(client: Client, principal: str | None) -> Result:
 
 @click.command(epilog="JSON: {principal, role, prefix, host, rules, granted}.")
 @click.argument("name", metavar="ROLE", type=ROLE)
-@click.argument("principal", type=PRINCIPAL)
+@click.argument("principal", type=PRINCIPAL, shell_complete=complete_principals)
 @prefix_option
 @host_option
 @click.option(
@@ -91,6 +92,10 @@ def grant(
     """Give somebody a role.
 
     With --data-dir it is the way back in when nobody may grant anything any more.
+
+    \b
+    penstock role grant developer alice --prefix orders-
+    penstock role grant admin alice --data-dir /var/lib/penstock
     """
     rules = _rules(name, principal, prefix, host)
     if not dry_run and data_dir is not None:
@@ -109,7 +114,7 @@ def grant(
 
 @click.command(epilog="JSON: {principal, role, prefix, host, rules, revoked}.")
 @click.argument("name", metavar="ROLE", type=ROLE)
-@click.argument("principal", type=PRINCIPAL)
+@click.argument("principal", type=PRINCIPAL, shell_complete=complete_principals)
 @prefix_option
 @host_option
 @dry_run_option
@@ -118,6 +123,9 @@ def revoke(client: Client, name: str, principal: str, prefix: str | None, host: 
     """Take a role from somebody.
 
     Rules that another role of theirs needs as well go too: grant that one again.
+
+    \b
+    penstock role revoke developer alice --prefix orders-
     """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.acls import delete_acls, describe_acls

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.completion import complete_accounts
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
@@ -66,6 +67,9 @@ def create(client: Client, name: str, description: str, dry_run: bool) -> Result
     """Make a service account.
 
     Its principal is User:NAME. It connects with API keys: penstock api-key create NAME.
+
+    \b
+    penstock service-account create billing --description "makes the invoices"
     """
     from penstock.cli.kafka.accounts import create_account
 
@@ -79,12 +83,16 @@ def create(client: Client, name: str, description: str, dry_run: bool) -> Result
 
 
 @click.command(epilog="JSON: [{service_account, keys, deleted}].")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_accounts)
 @yes_option
 @dry_run_option
 @asks_cluster
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Delete service accounts and their API keys."""
+    """Delete service accounts and their API keys.
+
+    \b
+    penstock service-account delete billing
+    """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.accounts import delete_accounts, describe_accounts
 

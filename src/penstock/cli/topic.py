@@ -90,6 +90,11 @@ def create(
     """Create topics.
 
     What is wrong with one of several is told before any of them is made.
+
+    \b
+    penstock topic create orders --partitions 6
+    penstock topic create profiles -c cleanup.policy=compact
+    penstock topic create clicks -c retention.ms=86400000 -c compression.type=zstd
     """
     settings = settings_of(configs, "--config")
     wanted = list(dict.fromkeys(names))
@@ -137,6 +142,10 @@ def add_partitions(client: Client, name: str, add: int | None, total: int | None
     """Give a topic more partitions.
 
     Keys move: records of a key may go to another partition from then on.
+
+    \b
+    penstock topic add-partitions orders --total 12
+    penstock topic add-partitions orders --add 2 --dry-run
     """
     from penstock.cli.kafka.topics import add_partitions as grow
 
@@ -158,7 +167,11 @@ def add_partitions(client: Client, name: str, add: int | None, total: int | None
 @dry_run_option
 @asks_cluster
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Delete topics and their records."""
+    """Delete topics and their records.
+
+    \b
+    penstock topic delete orders clicks
+    """
     from penstock.cli.kafka.client import TopicPartition
     from penstock.cli.kafka.offsets import extents
     from penstock.cli.kafka.topics import delete_topic

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 def alter(
     client: Client, name: str, changes: tuple[tuple[str, str], ...], unset: tuple[str, ...], dry_run: bool
 ) -> Result:
-    """Change settings of a topic."""
+    """Change settings of a topic.
+
+    \b
+    penstock topic alter orders --set retention.ms=86400000
+    penstock topic alter orders --unset retention.ms
+    """
     from penstock.cli.kafka.configs import alter_topic_configs, topic_configs
 
     wanted = settings_of(changes, "--set")

@@ -43,6 +43,10 @@ def describe(client: Client, name: str, all_configs: bool) -> Result:
     """Show a topic's partitions, offsets, size and settings.
 
     Records are counted by offsets; a compacted topic or one with transactions keeps fewer.
+
+    \b
+    penstock topic describe orders
+    penstock topic describe orders --all-configs -o json
     """
     from penstock.cli.kafka.client import TopicPartition
     from penstock.cli.kafka.configs import topic_configs

@@ -30,6 +30,11 @@ def trim(client: Client, name: str, before: str, numbers: tuple[int, ...] | None
     """Delete the oldest records of a topic.
 
     Works on every partition unless told otherwise. A position before a partition's start deletes nothing there.
+
+    \b
+    penstock topic trim orders --before @7d            keep the last week
+    penstock topic trim orders --before -1000 -p 0     the last thousand of one partition
+    penstock topic trim orders --before end --dry-run
     """
     from penstock.cli.kafka.client import TopicPartition
     from penstock.cli.kafka.offsets import extents, resolve

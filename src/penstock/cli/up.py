@@ -104,6 +104,11 @@ def up(
     """Run Penstock on this machine.
 
     One process, data in one directory. Stops cleanly on Ctrl-C. Anything that speaks Kafka can connect.
+
+    \b
+    penstock up
+    penstock up --data-dir /var/lib/penstock --set num.partitions=3
+    penstock up --listener SASL_SSL://0.0.0.0:9093 --tls-cert server.pem --tls-key server.key
     """
     try:
         security = read_security(config) if config is not None else SecurityConfig()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.base.roles import ROLES, Scope, acls_of
+from penstock.cli.completion import complete_users
 from penstock.cli.lazy import Lazy, LazyGroup, Misuse
 from penstock.cli.options import (
     Parsed,
@@ -105,6 +106,10 @@ def create(
 
     The password is typed, or read from standard input, or made up and written to a file (--write). The first user
     is made with --data-dir, before `penstock up` is started, and may do everything.
+
+    \b
+    penstock user create admin --data-dir /var/lib/penstock --write admin.properties
+    penstock user create alice --role developer
     """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.users import describe_users
@@ -143,7 +148,7 @@ def _grant(client: Client, name: str, role: str, data_dir: Path | None, metadata
 
 
 @click.command("password", epilog="JSON: {user, changed, file}.")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_users)
 @takes_password
 def change_password(
     client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, dry_run: bool
@@ -152,6 +157,10 @@ def change_password(
 
     Connections that were made with the former one go on. With --data-dir it is also the way back in when nobody
     knows a password any more.
+
+    \b
+    penstock user password alice
+    penstock user password admin --data-dir /var/lib/penstock --write new-admin.properties
     """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.users import describe_users
@@ -167,12 +176,16 @@ def change_password(
 
 
 @click.command(epilog="JSON: [{user, deleted}].")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_users)
 @yes_option
 @dry_run_option
 @asks_cluster
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Delete users: they can no longer connect."""
+    """Delete users: they can no longer connect.
+
+    \b
+    penstock user delete alice
+    """
     from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.users import delete_users, describe_users
 

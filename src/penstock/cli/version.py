@@ -33,7 +33,12 @@ CLUSTER_TIMEOUT_S = 5.0
 @client_config_option
 @output_option
 def version(bootstrap: Sequence[Address] | None, client_config: Path | None, output_format: str) -> None:
-    """Print versions."""
+    """Print versions.
+
+    \b
+    penstock version
+    penstock version -b kafka.example.com:9093
+    """
     import sqlite3
 
     document: dict[str, Json] = {

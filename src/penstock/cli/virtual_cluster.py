@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.base.errors import InvalidRequest
+from penstock.cli.completion import complete_clusters, complete_environments
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, yes_option
 from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
 from penstock.cli.texts.quantities import count_text, parse_size, plural
@@ -79,7 +80,10 @@ def list_clusters(client: Client) -> Result:
 
 @click.command(epilog="JSON: {cluster, environment, id, created}.")
 @click.argument("name", metavar="NAME")
-@click.option("--env", "environment", metavar="NAME", default="default", help="The environment it is in.")
+@click.option(
+    "--env", "environment", metavar="NAME", default="default", help="The environment it is in.",
+    shell_complete=complete_environments,
+)  # fmt: skip
 @click.option("--description", default="", help="What it is for.")
 @click.option("--limit", "limits", type=LIMIT, multiple=True, help="How much it may have or do. May be repeated.")
 @click.option("--encrypt", is_flag=True, help="Encrypt what it stores. It cannot be switched off again.")
@@ -119,12 +123,15 @@ def create(
 @click.command(
     epilog="JSON: {cluster, environment, id, state, description, created_at, limits: [{limit, value, used}]}."
 )
-@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=complete_clusters)
 @asks_cluster
 def describe(client: Client, name: str | None) -> Result:
     """Show a virtual cluster, its limits and what it uses of them.
 
     Without a name, the one that the connection is in.
+
+    \b
+    penstock cluster describe acme
     """
     from penstock.cli.kafka.clusters import describe_clusters
 
@@ -147,7 +154,7 @@ def describe(client: Client, name: str | None) -> Result:
 
 
 @click.command(epilog="JSON: {cluster, changed}.")
-@click.argument("name", metavar="NAME")
+@click.argument("name", metavar="NAME", shell_complete=complete_clusters)
 @click.option("--description", help="What it is for.")
 @click.option("--limit", "limits", type=LIMIT, multiple=True, help="Set a limit. May be repeated.")
 @click.option("--no-limit", "unlimited", metavar="LIMIT", multiple=True, help="Take a limit away. May be repeated.")
@@ -160,6 +167,10 @@ def alter(
     """Change a virtual cluster's description and limits.
 
     They count from that moment on. What a cluster has beyond a new limit it keeps.
+
+    \b
+    penstock cluster alter acme --limit partitions=2000 --limit bytes_in_rate=20MiB
+    penstock cluster alter acme --no-limit partitions
     """
     from penstock.cli.kafka.clusters import alter_cluster, describe_clusters
 
@@ -179,7 +190,7 @@ def alter(
 
 
 @click.command(epilog="JSON: [{cluster, partitions, deleted}].")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_clusters)
 @yes_option
 @dry_run_option
 @asks_cluster
@@ -187,6 +198,9 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     """Delete virtual clusters with everything in them.
 
     Nobody reaches one from that moment on; what it holds goes in the background, and then its name is free again.
+
+    \b
+    penstock cluster delete acme
     """
     from penstock.cli.kafka.clusters import delete_cluster, describe_clusters
 

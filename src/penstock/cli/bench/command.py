@@ -70,6 +70,10 @@ def bench(
 
     Three phases: batches as fast as they are acknowledged; all of it read back; single records at a steady rate, timed
     from when each was due until a consumer had it.
+
+    \b
+    penstock bench
+    penstock bench -d 30s --size 200 --batch 1MiB -z zstd
     """
     from penstock.base.randomness import SystemRandomness
     from penstock.cli.bench.plan import MIN_RECORD_BYTES, Plan
@@ -162,8 +166,10 @@ def _progress() -> Iterator[Callable[[str], Callable[[float, str], None]]]:
 
 
 def _report(client: Client, plan: Plan, phases: list[dict[str, Json]]) -> Details:
+    from penstock.cli.kafka.failures import LOCAL
+
     acks = "all" if plan.acks == -1 else str(plan.acks)
-    notes = _notes(plan, local=all(broker.address.host in _LOCAL for broker in client.metadata([]).brokers.values()))
+    notes = _notes(plan, local=all(broker.address.host in LOCAL for broker in client.metadata([]).brokers.values()))
     return Details(
         document={
             "topic": plan.topic,
@@ -200,9 +206,6 @@ def _report(client: Client, plan: Plan, phases: list[dict[str, Json]]) -> Detail
         ],
         footer="\n".join(notes),
     )
-
-
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def _notes(plan: Plan, *, local: bool) -> list[str]:

@@ -42,6 +42,10 @@ def doctor(
     """Check this machine and say what to change.
 
     Looks at ports, disk (with some real synchronous writes), clock, limits and versions. Changes nothing.
+
+    \b
+    penstock doctor --data-dir /var/lib/penstock     before it is started there
+    penstock doctor -b kafka.example.com:9093        and whether clients get to each broker
     """
     with contextlib.ExitStack() as closing:
         client = None
