@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from cli_session import Session, promised_shape, shape_of
+from click.shell_completion import BashComplete
 from fixtures.server import Server
 from fixtures.waiting import eventually
+
+from penstock.cli.main import cli
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +154,30 @@ def test_encryption(session: Session) -> None:
     assert erased["state"] == "erased"
     session.run("consume", "t", "--cluster", "sealed", code=1)
     assert "erased" in session.run("cluster", "encrypt", "sealed", code=1).stderr
+
+
+def test_names_of_every_kind_are_completed(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    session.run("env", "create", "named-env")
+    session.run("cluster", "create", "named-cluster", "--env", "named-env")
+    session.run("user", "create", "named-user", stdin="a password\n")
+    session.run("service-account", "create", "named-account")
+    key = session.json("api-key", "create", "named-account")["key"]
+    config = tmp_path / "client.properties"
+    config.write_text(f"bootstrap.servers={session.bootstrap}\n")
+    monkeypatch.delenv("PENSTOCK_BOOTSTRAP", raising=False)
+    monkeypatch.setenv("PENSTOCK_CLIENT_CONFIG", str(config))
+    completer = BashComplete(cli, {}, "penstock", "_PENSTOCK_COMPLETE")
+
+    def completed(*words: str, begun: str = "named-") -> list[str]:
+        return [item.value for item in completer.get_completions([*words], begun)]
+
+    assert completed("topic", "list", "--cluster") == completed("cluster", "describe") == ["named-cluster"]
+    assert completed("env", "delete") == completed("cluster", "create", "x", "--env") == ["named-env"]
+    assert completed("user", "password") == ["named-user"]
+    assert completed("api-key", "create") == completed("service-account", "delete") == ["named-account"]
+    assert completed("role", "grant", "developer") == ["named-account", "named-user"]
+    assert completed("api-key", "delete", begun=key[:4]) == [key]
+    config.write_text("bootstrap.servers=127.0.0.1:1\n")
+    assert completed("user", "password") == [], "nobody is there"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -261,4 +262,6 @@ def test_what_http_says(server: Server) -> None:
     assert 'penstock_requests_total{api="produce"} 1.0' in page
     assert "penstock_batches_total 1.0" in page
     assert "penstock_connections 1.0" in page
+    shown = dict(re.findall(r"^(penstock_wal_\w*bytes) (.*)$", page, re.MULTILINE))
+    assert 0 < float(shown["penstock_wal_bytes"]) < float(shown["penstock_wal_limit_bytes"])
     assert "process_resident_memory_bytes" in page

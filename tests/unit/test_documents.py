@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 from fixtures.documents import DOCUMENTS, ROOT, blocks, prose, typed
 
 from penstock.cli.main import cli
@@ -72,6 +73,26 @@ def test_as_many_apis_are_promised_as_there_are() -> None:
     count = sum(key < FIRST_OWN_API for key in served)
     assert f"[{count} APIs](docs/reference/protocol.md)" in (ROOT / "README.md").read_text()
     assert f"- {count} Kafka APIs in all versions" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_metrics_that_are_named_are_counted() -> None:
+    reference = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    there = set(re.findall(r"^\| `(\w+)` \|", reference, re.MULTILINE))
+    named = {
+        (_id(document), name)
+        for document in DOCUMENTS
+        for name in re.findall(r"\bpenstock_[a-z_]+\b(?![./])", document.read_text())
+    }
+    assert len(named) > 30
+    assert [(where, name) for where, name in sorted(named) if name not in there] == []
+
+
+def test_alerts_are_rules_of_prometheus() -> None:
+    """As far as that can be seen without it: their shape, and the labels they ask for."""
+    found = [yaml.safe_load(block) for block in blocks((ROOT / "docs/how-to/monitor.md").read_text(), "yaml")]
+    rules = [rule for document in found for group in document.get("groups", ()) for rule in group["rules"]]
+    assert len({rule["alert"] for rule in rules}) == len(rules) > 5
+    assert all({"alert", "expr"} <= set(rule) <= {"alert", "expr", "for"} for rule in rules)
 
 
 def commands(line: str) -> Iterator[list[str]]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from penstock.base.clock import SystemClock
+from penstock.cli.kafka import failures
 from penstock.cli.kafka.client import Client
 from penstock.cli.kafka.connection import Connection
 from penstock.cli.kafka.failures import BrokerError, ConnectionLost, Unreachable, Unsupported
@@ -117,6 +120,34 @@ def test_an_address_the_cluster_tells_and_nobody_has_is_explained() -> None:
 
     with broker(answer) as address, Client([address]) as client, pytest.raises(Unreachable, match="--advertise"):
         client.node(7)
+
+
+def not_verified(code: int) -> OSError:
+    error = ssl.SSLCertVerificationError()
+    error.verify_code = code
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "host", "cure"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "127.0.0.1", "Try: penstock up"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "kafka.example.com", "--bootstrap"),
+        (socket.gaierror(), "localhost", "--bootstrap"),
+        (not_verified(62), "127.0.0.1", "Connect by a name that is in it"),
+        (not_verified(19), "127.0.0.1", "ssl.ca.location"),
+        (ssl.SSLError(), "127.0.0.1", "security.protocol"),
+    ],
+)
+def test_what_to_do_depends_on_what_is_wrong(error: OSError, host: str, cure: str) -> None:
+    assert cure in failures.cure(error, host)
+
+
+def test_one_cure_is_enough() -> None:
+    with broker(lambda header: None) as address, Client([address]) as client:
+        with pytest.raises(Unreachable) as refused:
+            client.anyone()
+        assert str(refused.value).endswith("say how to connect: --client-config")
 
 
 def test_the_next_bootstrap_address_is_tried() -> None:
