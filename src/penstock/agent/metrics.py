@@ -52,7 +52,8 @@ class _AgentCollector:
             ("penstock_connections_accepted", "Connections accepted.", server.accepted),
             ("penstock_authentications", "Connections that have proven who they are.", agent.gate.stats.succeeded),
             (
-                "penstock_authentication_failures", "Attempts to prove who somebody is that failed.",
+                "penstock_authentication_failures",
+                "Attempts to prove who somebody is that failed.",
                 agent.gate.stats.failed,
             ),
             (
@@ -122,12 +123,13 @@ def _limits(agent: Agent) -> Iterator[Metric]:
     yield throttled
     entities = sum(agent.quotas.counts.values())
     yield GaugeMetricFamily("penstock_quota_entities", "Users, clients and addresses that have quotas.", entities)
-    yield GaugeMetricFamily("penstock_quota_meters", "Meters of users, clients and addresses that are running now.", agent.throttles.meter_count)
+    meters = agent.throttles.meter_count
+    yield GaugeMetricFamily("penstock_quota_meters", "Meters of users, clients and addresses that run now.", meters)
 
 
 def _tenants(agent: Agent) -> Iterator[Metric]:
     yield GaugeMetricFamily("penstock_clusters", "Virtual clusters.", len(agent.clusters.all()))
-    counts = GaugeMetricFamily("penstock_cluster_connections", "Connections now, by virtual cluster.", labels=["cluster"])
+    counts = GaugeMetricFamily("penstock_cluster_connections", "Connections of a virtual cluster.", labels=["cluster"])
     refused = CounterMetricFamily(
         "penstock_cluster_connections_refused", "Connections refused beyond the limits of a virtual cluster.",
         labels=["cluster", "limit"],
@@ -210,11 +212,16 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ),
     ):  # fmt: skip
         yield GaugeMetricFamily(f"penstock_{name}", text, value)
-    runs = CounterMetricFamily("penstock_chore_runs", "Steps of background work.", labels=["chore"])
-    failures = CounterMetricFamily("penstock_chore_failures", "Steps of background work that failed.", labels=["chore"])
-    seconds = CounterMetricFamily("penstock_chore_seconds", "Seconds that steps of background work took.", labels=["chore"])
-    last = GaugeMetricFamily("penstock_chore_last_seconds", "Seconds that the last step of background work took.", labels=["chore"])
-    waits = GaugeMetricFamily("penstock_chore_backlog", "How much background work waits, in the chore's own unit.", labels=["chore"])
+    chore = ["chore"]
+    runs = CounterMetricFamily("penstock_chore_runs", "Steps of background work.", labels=chore)
+    failures = CounterMetricFamily("penstock_chore_failures", "Steps of background work that failed.", labels=chore)
+    seconds = CounterMetricFamily("penstock_chore_seconds", "Seconds that background work took.", labels=chore)
+    last = GaugeMetricFamily(
+        "penstock_chore_last_seconds", "Seconds of the last step of background work.", labels=chore
+    )
+    waits = GaugeMetricFamily(
+        "penstock_chore_backlog", "How much background work waits, in the chore's own unit.", labels=chore
+    )
     for name, stats in agent.background.stats().items():
         labels = [name.replace(" ", "_")]
         runs.add_metric(labels, stats.runs)

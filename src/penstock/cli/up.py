@@ -136,6 +136,10 @@ def up(
         )
     except InvalidRequest as error:
         raise Misuse(str(error)) from error
+    ctx.exit(_run(options))
+
+
+def _run(options: UpOptions) -> int:
     with without_collector():
         from penstock.agent.main import check, run  # The whole agent: nothing else on the command line needs it.
 
@@ -143,7 +147,7 @@ def up(
         check(options)
     except InvalidRequest as error:
         raise Misuse(str(error)) from error
-    ctx.exit(run(options))
+    return run(options)
 
 
 def _tls(
