@@ -14,7 +14,7 @@ from penstock.cli.completion import complete_accounts, complete_api_keys
 from penstock.cli.lazy import Lazy, LazyGroup, Misuse
 from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
-from penstock.cli.texts.times import iso
+from penstock.cli.texts.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -57,8 +57,8 @@ def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
         for key in account.keys
     ]
     columns = [
-        Column("key"), Column("service_account", "owner"), Column("created_at", "created"),
-        Column("expires_at", "expires"), Column("description"),
+        Column("key"), Column("service_account", "owner"), Column("created_at", "created", to_the_second),
+        Column("expires_at", "expires", to_the_second), Column("description", wraps=True, is_extra=True),
     ]  # fmt: skip
     return Listing(rows=rows, columns=columns, empty="No API keys yet. Make one: penstock api-key create OWNER")
 

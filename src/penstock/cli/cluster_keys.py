@@ -9,7 +9,7 @@ import click
 from penstock.cli.completion import complete_clusters
 from penstock.cli.options import asks_cluster, confirm, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
-from penstock.cli.texts.times import iso
+from penstock.cli.texts.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -39,7 +39,7 @@ def keys(client: Client) -> Result:
         Column("state"),
         number("data_keys", "data keys"),
         Column("master_key", "master key"),
-        Column("current_since", "current since"),
+        Column("current_since", "current since", to_the_second),
     ]
     return Listing(rows=rows, columns=columns, empty="No cluster is encrypted. See: penstock cluster encrypt NAME")
 

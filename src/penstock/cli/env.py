@@ -10,7 +10,7 @@ from penstock.cli.completion import complete_environments
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
-from penstock.cli.texts.times import iso
+from penstock.cli.texts.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -43,7 +43,9 @@ def list_environments(client: Client) -> Result:
         {"environment": found.name, "clusters": list(found.clusters), "created_at": iso(found.created_ms)}
         for found in describe_environments(client)
     ]
-    columns = [Column("environment", "name"), Column("clusters"), Column("created_at", "created")]
+    columns = [
+        Column("environment", "name"), Column("clusters", wraps=True), Column("created_at", "created", to_the_second),
+    ]  # fmt: skip
     return Listing(rows=rows, columns=columns, empty="No environments.")
 
 

@@ -63,8 +63,8 @@ def list_groups(client: Client) -> Result:
 
 
 @click.command(
-    epilog="JSON: {group, state, protocol_type, protocol, coordinator, members: [{member_id, instance_id, client_id, "
-    "host, assignment: [{topic, partitions}]}]}."
+    epilog="JSON: {group, state, type, protocol_type, protocol, coordinator, members: [{member_id, instance_id, "
+    "client_id, host, assignment: [{topic, partitions}]}]}."
 )
 @click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 @asks_cluster
@@ -80,6 +80,7 @@ def describe(client: Client, name: str) -> Result:
     document: dict[str, Json] = {
         "group": found.group_id,
         "state": found.state,
+        "type": found.kind,
         "protocol_type": found.protocol_type,
         "protocol": found.protocol,
         "coordinator": found.coordinator,
@@ -97,16 +98,17 @@ def describe(client: Client, name: str) -> Result:
     members = [
         Column("client_id", "client"),
         Column("host"),
-        Column("assignment", show=_assignment_text),
-        Column("instance_id", "instance"),
-        Column("member_id", "member"),
+        Column("assignment", show=_assignment_text, wraps=True),
+        Column("instance_id", "instance", is_extra=True),
+        Column("member_id", "member", wraps=True),
     ]
     return Details(
         document=document,
         fields=[
             Column("group"),
             Column("state"),
-            Column("protocol_type", "type"),
+            Column("type"),
+            Column("protocol_type", "protocol"),
             Column("protocol", "assignor"),
             Column("coordinator"),
         ],

@@ -55,6 +55,10 @@ class Column:
     right: bool = False
     style: Callable[[Json], str] | None = None
     """Colour of a value on a terminal, as rich names it."""
+    wraps: bool = False
+    """Whether a terminal that is too narrow may have it in several lines: sentences and lists, not names or numbers."""
+    is_extra: bool = False
+    """Whether a table does without it where no row has anything there."""
 
     @property
     def heading(self) -> str:
@@ -163,6 +167,7 @@ def _details(result: Details, stream: TextIO) -> None:
 
 
 def _rows(rows: Sequence[Row], columns: Sequence[Column], empty: str, stream: TextIO) -> None:
+    columns = [column for column in columns if not column.is_extra or any(row[column.key] for row in rows)]
     if not rows:
         stream.write(empty + "\n")
     elif is_terminal(stream):
@@ -184,24 +189,38 @@ def aligned(rows: Sequence[Row], columns: Sequence[Column]) -> Iterable[str]:
         yield "  ".join(padded).rstrip() + "\n"
 
 
+WRAPPED_LEAST = 24
+"""How narrow a column becomes whose texts go into several lines."""
+
+
 def _draw(rows: Sequence[Row], columns: Sequence[Column], stream: TextIO) -> None:
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", show_edge=False)
+    least = 2 * (len(columns) - 1)
+    cells: list[list[Text]] = []
     for column in columns:
-        table.add_column(column.heading.capitalize(), justify="right" if column.right else "left", overflow="fold")
-    for row in rows:
-        values = [(column, row[column.key]) for column in columns]
-        table.add_row(
-            *(
-                Text(harmless(column.show(value)), style=column.style(value) if column.style else "")
-                for column, value in values
-            )
-        )
-    Console(file=stream, highlight=False).print(table)
+        values = [row[column.key] for row in rows]
+        texts = [(harmless(column.show(value)), column.style(value) if column.style else "") for value in values]
+        width = max(cell_len(text) for text in (column.heading, *(text for text, _ in texts)))
+        width = min(width, WRAPPED_LEAST) if column.wraps else width
+        least += width
+        table.add_column(
+            column.heading.capitalize(), justify="right" if column.right else "left", overflow="fold",
+            no_wrap=not column.wraps, min_width=width,
+        )  # fmt: skip
+        cells.append([Text(text, style=style) for text, style in texts])
+    for line in zip(*cells, strict=True):
+        table.add_row(*line)
+    console = Console(file=stream, highlight=False)
+    if least > console.width:
+        # What does not fit is the terminal's to break, in one piece: a name that is cut up cannot be copied.
+        console = Console(file=stream, highlight=False, width=least)
+    console.print(table, crop=False)
 
 
 def is_terminal(stream: TextIO) -> bool:

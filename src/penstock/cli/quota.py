@@ -12,7 +12,7 @@ from penstock.base.errors import InvalidRequest
 from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, yes_option
 from penstock.cli.output import Column, Json, Listing, Notice, Result, Row, number
-from penstock.cli.texts.quantities import parse_size
+from penstock.cli.texts.quantities import amount_text, parse_size
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -110,7 +110,7 @@ def list_quotas(client: Client, entity: Entity) -> Result:
 
 
 @click.command("set", epilog=_SHAPE)
-@click.argument("limits", type=LIMIT, nargs=-1, required=True)
+@click.argument("limits", metavar="KEY=VALUE...", type=LIMIT, nargs=-1, required=True)
 @entity_options
 @dry_run_option
 @asks_cluster
@@ -159,7 +159,7 @@ def unset_quota(client: Client, entity: Entity, keys: tuple[str, ...], yes: bool
     removed = ", ".join(going) or "nothing"
     return Notice(
         document={**_names(entity), "removed": going},
-        sentence=f"{'would take' if dry_run else 'took'} away {removed}",
+        sentence=f"{'Would take' if dry_run else 'Took'} away {removed}.",
     )
 
 
@@ -182,5 +182,5 @@ def _row(found: Quota) -> Row:
 def _listing(rows: list[Row]) -> Listing:
     # What nobody has is no column for people.
     used = [key for key in (*_TYPES, *KEYS) if any(row[key] is not None for row in rows)]
-    columns = [number(key) if key in KEYS else Column(key) for key in used]
+    columns = [number(key, show=amount_text) if key in KEYS else Column(key) for key in used]
     return Listing(rows=rows, columns=columns, empty="No quotas: nobody is limited.")

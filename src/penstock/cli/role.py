@@ -53,7 +53,7 @@ def list_roles(output_format: str) -> None:
         {"role": role.name, "summary": role.summary, "rules": len(acls_of(role, "User:*", Scope()))}
         for role in ROLES.values()
     ]
-    columns = [Column("role"), number("rules"), Column("summary", "allows")]
+    columns = [Column("role"), number("rules"), Column("summary", "allows", wraps=True)]
     emit(Listing(rows=rows, columns=columns, empty=""), output_format)
 
 

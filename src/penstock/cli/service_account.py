@@ -11,7 +11,7 @@ from penstock.cli.lazy import Lazy, LazyGroup
 from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
 from penstock.cli.texts.quantities import plural
-from penstock.cli.texts.times import iso
+from penstock.cli.texts.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -50,8 +50,8 @@ def list_accounts(client: Client) -> Result:
     columns = [
         Column("service_account", "name"),
         number("keys"),
-        Column("created_at", "created"),
-        Column("description"),
+        Column("created_at", "created", to_the_second),
+        Column("description", wraps=True, is_extra=True),
     ]
     return Listing(
         rows=rows, columns=columns, empty="No service accounts yet. Make one: penstock service-account create NAME"

@@ -51,7 +51,11 @@ def alter(
     return Details(
         document={"name": name, "changed": not dry_run, "configs": rows},
         sections=[
-            Section(key="configs", title="", columns=[Column("name", "setting"), Column("before"), Column("after")])
+            Section(
+                key="configs",
+                title="",
+                columns=[Column("name", "setting"), Column("before", wraps=True), Column("after", wraps=True)],
+            )
         ],
         footer="Nothing was changed." if dry_run else "",
     )

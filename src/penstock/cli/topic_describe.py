@@ -25,10 +25,12 @@ PARTITION_COLUMNS = [
     number("records", show=count_text),
     number("size_bytes", "size", size_text),
     number("leader"),
-    Column("replicas"),
-    Column("in_sync"),
+    Column("replicas", wraps=True),
+    Column("in_sync", wraps=True),
 ]
-CONFIG_COLUMNS = [Column("name", "setting"), Column("value"), Column("default"), Column("source", "from")]
+CONFIG_COLUMNS = [
+    Column("name", "setting"), Column("value", wraps=True), Column("default", wraps=True), Column("source", "from"),
+]  # fmt: skip
 
 
 @click.command(

@@ -62,7 +62,7 @@ def list_users(client: Client) -> Result:
         {"user": found.name, "mechanisms": list(found.mechanisms), "iterations": list(found.iterations)}
         for found in describe_users(client)
     ]
-    columns = [Column("user"), Column("mechanisms"), Column("iterations")]
+    columns = [Column("user"), Column("mechanisms", wraps=True), Column("iterations")]
     return Listing(rows=rows, columns=columns, empty="No users yet. Make one: penstock user create NAME")
 
 

@@ -12,7 +12,7 @@ from penstock.cli.completion import complete_clusters, complete_environments
 from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, yes_option
 from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
 from penstock.cli.texts.quantities import count_text, parse_size, plural
-from penstock.cli.texts.times import iso
+from penstock.cli.texts.times import iso, to_the_second
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -70,10 +70,9 @@ def list_clusters(client: Client) -> Result:
     columns = [
         Column("cluster", "name"),
         Column("environment"),
-        Column("id"),
         Column("state"),
-        Column("created_at", "created"),
-        Column("description"),
+        Column("created_at", "created", to_the_second),
+        Column("description", wraps=True, is_extra=True),
     ]
     return Listing(rows=rows, columns=columns, empty="No clusters.")
 

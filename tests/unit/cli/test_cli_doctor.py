@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from penstock.base.clock import SystemClock
 from penstock.cli.doctor import verdicts
-from penstock.cli.doctor.disk import filesystem_of, fsync_latencies_ms, nearest_existing, write_problem
+from penstock.cli.doctor.disk import disk_checks, filesystem_of, fsync_latencies_ms, nearest_existing, write_problem
 from penstock.cli.doctor.ports import holder_of, listen_problem, port_check, program_name
 from penstock.cli.doctor.system import ClockWatch, available_memory, clock_is_synchronized, system_checks
 from penstock.cli.doctor.verdicts import GIB, MIB, Check, Holder, Status
@@ -171,3 +171,10 @@ def test_the_command_fails_if_a_check_does(tmp_path: Path) -> None:
     assert [check["name"] for check in document["checks"] if check["status"] == "fail"] == [
         f"port {taken.rpartition(':')[2]} (kafka)"
     ]
+
+
+def test_a_directory_is_to_be_made_only_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen = [next(iter(disk_checks(Path(name), SystemClock()))).found for name in ("there", "not-there")]
+    assert seen == [str(tmp_path / "there"), f"{tmp_path / 'not-there'} (will be made)"]

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 
-from penstock.cli.output import Column, Details, Listing, Notice, Result, Section, emit, number
+from penstock.cli.output import (
+    WRAPPED_LEAST,
+    Column,
+    Details,
+    Listing,
+    Notice,
+    Result,
+    Section,
+    emit,
+    number,
+)
 from penstock.cli.texts.quantities import count_text, size_text
 
 LISTING = Listing(
@@ -105,3 +116,31 @@ def test_names_that_clients_choose_do_not_command_a_terminal(
         out = stream()
         emit(result, "table", out)
         assert "a?]0;owned???b?2J" in out.getvalue()
+
+
+WIDE = Listing(
+    rows=[
+        {"name": "a-name-of-some-length", "what": "so many words that they cannot be in one line", "note": None},
+        {"name": "b", "what": "few", "note": ""},
+    ],
+    columns=[Column("name"), Column("what", wraps=True), Column("note", is_extra=True)],
+    empty="None.",
+)
+
+
+@pytest.mark.parametrize("width", [60, 30])
+def test_a_narrow_terminal_breaks_sentences_and_no_names(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    emit(WIDE, "table", stream)
+    lines = [re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in stream.getvalue().splitlines()]
+    assert lines[0].split() == ["Name", "What"], "nobody has a note"
+    assert lines[2].startswith("a-name-of-some-length  so many words")
+    assert len(lines) > 4, "the sentence takes several lines"
+    assert max(map(len, lines)) <= max(width, len("a-name-of-some-length") + 2 + WRAPPED_LEAST)
+
+
+def test_a_column_that_nobody_has_is_left_out_for_people_only() -> None:
+    assert rendered(WIDE, "table").splitlines()[0].split() == ["NAME", "WHAT"]
+    assert json.loads(rendered(WIDE, "json"))[0]["note"] is None

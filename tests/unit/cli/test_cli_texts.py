@@ -19,8 +19,16 @@ from penstock.cli.texts.positions import (
     parse_topic_partitions,
     place,
 )
-from penstock.cli.texts.quantities import count_text, milliseconds_text, parse_size, percentile, plural, size_text
-from penstock.cli.texts.times import iso, parse_duration_ms, parse_time_ms
+from penstock.cli.texts.quantities import (
+    amount_text,
+    count_text,
+    milliseconds_text,
+    parse_size,
+    percentile,
+    plural,
+    size_text,
+)
+from penstock.cli.texts.times import iso, parse_duration_ms, parse_time_ms, to_the_second
 
 NOW_MS = 1_769_860_800_000  # 2026-01-31T12:00:00Z
 
@@ -178,3 +186,12 @@ def test_partitions_are_read() -> None:
     for wrong in ("", "a", "1-", "-1"):
         with pytest.raises(InvalidRequest):
             parse_partitions(wrong)
+
+
+def test_amounts_are_shown_as_they_were_set() -> None:
+    assert [amount_text(number) for number in (None, 10485760.0, 12.5, 0)] == ["-", "10,485,760", "12.5", "0"]
+
+
+def test_people_get_times_to_the_second() -> None:
+    assert to_the_second("2026-01-31T12:00:00.123Z") == "2026-01-31T12:00:00Z"
+    assert to_the_second(None) == "-"

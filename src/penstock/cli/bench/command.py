@@ -12,7 +12,7 @@ import click
 from penstock.cli.completion import complete_topics
 from penstock.cli.options import DURATION_MS, SIZE, asks_cluster
 from penstock.cli.output import Column, Details, Json, Result, Section, is_terminal, number
-from penstock.cli.texts.quantities import count_text, milliseconds_text, size_text
+from penstock.cli.texts.quantities import count_text, size_text
 
 if TYPE_CHECKING:
     from penstock.cli.bench.plan import Plan
@@ -184,14 +184,14 @@ def _report(client: Client, plan: Plan, phases: list[dict[str, Json]]) -> Detail
         sections=[
             Section(
                 key="phases",
-                title="",
+                title="Times in milliseconds.",
                 columns=[
                     Column("phase"),
                     number("records", show=count_text),
                     number("records_per_second", "records/s", count_text),
                     number("bytes_per_second", "bytes/s", size_text),
                     *(
-                        number(f"{name}_ms", title, milliseconds_text)
+                        number(f"{name}_ms", title, _tenths)
                         for name, title in (
                             ("p50", "p50"),
                             ("p90", "p90"),
@@ -200,12 +200,16 @@ def _report(client: Client, plan: Plan, phases: list[dict[str, Json]]) -> Detail
                             ("max", "max"),
                         )
                     ),
-                    number("lost"),
+                    Column("lost", right=True, is_extra=True),
                 ],
             )
         ],
         footer="\n".join(notes),
     )
+
+
+def _tenths(value_ms: float | None) -> str:
+    return "-" if value_ms is None else f"{value_ms:,.1f}"
 
 
 def _notes(plan: Plan, *, local: bool) -> list[str]:

@@ -102,7 +102,7 @@ _SECTION = Section(
     columns=[
         Column("status", style=lambda status: STYLES[str(status)]),
         Column("name", "check"),
-        Column("found"),
-        Column("change", "what to change", show=lambda change: change or ""),
+        Column("found", wraps=True),
+        Column("change", "what to change", show=lambda change: change or "", wraps=True, is_extra=True),
     ],
 )

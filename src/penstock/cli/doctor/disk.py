@@ -24,7 +24,7 @@ def disk_checks(data_dir: Path, clock: Clock) -> Iterator[Check]:
     if problem:
         yield check("data directory", f"{shown}: {problem}", fail="Change its owner or choose another: --data-dir DIR")
         return
-    yield check("data directory", shown if place == data_dir else f"{shown} (will be made)")
+    yield check("data directory", shown if place == data_dir.absolute() else f"{shown} (will be made)")
     usage = shutil.disk_usage(place)
     yield space_verdict(usage.free, usage.total)
     yield filesystem_verdict(filesystem_of(place))

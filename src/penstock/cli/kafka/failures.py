@@ -54,6 +54,9 @@ _SENTENCES: Mapping[int, str] = {
     ErrorCode.TOPIC_AUTHORIZATION_FAILED: "you are not allowed to do this with the topic",
     ErrorCode.GROUP_AUTHORIZATION_FAILED: "you are not allowed to do this with the group",
     ErrorCode.CLUSTER_AUTHORIZATION_FAILED: "you are not allowed to do this on the cluster",
+    ErrorCode.SECURITY_DISABLED: "it is off, and everybody may do everything. It is on where a listener asks for"
+    " credentials, or by penstock up --set"
+    " authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     ErrorCode.INVALID_RECORD: "the broker refused a record. A compacted topic needs keys (-k, -K or %k)",
     ErrorCode.NOT_LEADER_OR_FOLLOWER: "has no leader now. Try again later",
     ErrorCode.LEADER_NOT_AVAILABLE: "has no leader now. Try again later",
@@ -136,7 +139,9 @@ def cure(error: OSError, host: str) -> str:
         return "If it is signed by an authority of your own, name that: ssl.ca.location in --client-config"
     if isinstance(error, ssl.SSLError):
         return "Is that the listener? How it wants to be spoken to is in --client-config: security.protocol"
-    if not isinstance(error, socket.gaierror) and host in LOCAL:
+    if isinstance(error, socket.gaierror):
+        return "Where it is: --bootstrap HOST:PORT"
+    if host in LOCAL:
         return "Is it running? Try: penstock up"
     return "Is it there, and can it be reached from here? Where it is: --bootstrap HOST:PORT"
 

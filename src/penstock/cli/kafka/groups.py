@@ -65,6 +65,8 @@ class Group:
 
     group_id: str
     state: str
+    kind: str
+    """classic, consumer, share or streams."""
     protocol_type: str
     protocol: str
     coordinator: int
@@ -139,6 +141,7 @@ def _classic(described: DescribedGroup, node_id: int) -> Group:
     return Group(
         group_id=described.group_id,
         state=described.group_state,
+        kind="classic",
         protocol_type=described.protocol_type,
         protocol=described.protocol_data,
         coordinator=node_id,
@@ -194,6 +197,7 @@ def _describe_newer(connection: Connection, node_id: int, group_id: str) -> Grou
     return Group(
         group_id=group_id,
         state=described.group_state,
+        kind="consumer",
         protocol_type="consumer",
         protocol=described.assignor_name,
         coordinator=node_id,
@@ -218,6 +222,7 @@ def _describe_share(connection: Connection, node_id: int, group_id: str) -> Grou
     return Group(
         group_id=group_id,
         state=described.group_state,
+        kind="share",
         protocol_type=share_groups.SHARE,
         protocol=described.assignor_name,
         coordinator=node_id,
@@ -243,6 +248,7 @@ def _describe_streams(client: Client, connection: Connection, node_id: int, grou
     return Group(
         group_id=group_id,
         state=described.group_state,
+        kind="streams",
         protocol_type=streams_groups.STREAMS,
         protocol=described.assignor_name or "",
         coordinator=node_id,

@@ -39,6 +39,13 @@ def count_text(number: int | float | None) -> str:
     return "-" if number is None else f"{number:,.0f}"
 
 
+def amount_text(number: int | float | None) -> str:
+    """`10,485,760`, `12.5`: exactly, as somebody has set it."""
+    if number is None:
+        return "-"
+    return f"{number:,.0f}" if number == int(number) else f"{number:,}"
+
+
 def plural(number: int, noun: str) -> str:
     """`1 record`, `12,345 records`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

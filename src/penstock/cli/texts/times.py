@@ -23,6 +23,11 @@ def iso(timestamp_ms: int | None) -> str | None:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{timestamp_ms % 1000:03d}Z"
 
 
+def to_the_second(text: str | None) -> str:
+    """The same for people, for whom seconds will do."""
+    return "-" if text is None else re.sub(r"\.\d+Z$", "Z", text)
+
+
 def parse_time_ms(text: str, *, now_ms: int) -> int:
     """Read milliseconds since 1970, an ISO 8601 time (UTC unless it says otherwise), or an age such as `1h30m`."""
     text = text.strip()
