@@ -13,7 +13,7 @@ import pytest
 from cli_session import Session, promised_shape, shape_of
 from click.testing import CliRunner
 from fixtures.server import Server
-from fixtures.waiting import free_ports
+from fixtures.waiting import eventually, free_ports
 from fixtures.wire import Wire
 
 from penstock.cli.main import cli
@@ -501,3 +501,20 @@ def test_names_are_completed(session: Session, topic: str) -> None:
             patch.setenv(name, value)
         items = completer.get_completions(["topic", "describe"], topic[:-1])
     assert [item.value for item in items] == [topic]
+
+
+def test_a_bench_that_is_broken_off_cleans_up(session: Session) -> None:
+    def its_topics() -> list[str]:
+        return [row["name"] for row in session.json("topic", "list") if row["name"].startswith("penstock-bench-")]
+
+    running = session.start("bench", "-d", "60s")
+    try:
+        eventually(lambda: [name for name in its_topics() if session.json("topic", "describe", name)["records"]])
+        running.send_signal(signal.SIGINT)  # Several requests are under way.
+        assert running.wait(timeout=20) == 1
+        assert running.stderr is not None
+        assert running.stderr.read().strip() == b""
+    finally:
+        running.kill()
+        running.communicate()
+    assert its_topics() == []

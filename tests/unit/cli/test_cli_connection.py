@@ -21,7 +21,7 @@ from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.api_versions import ApiVersion, ApiVersionsResponse
-from penstock.wire.messages.metadata import MetadataResponse, MetadataResponseBroker
+from penstock.wire.messages.metadata import MetadataRequest, MetadataResponse, MetadataResponseBroker
 
 Answer = Callable[[codec.RequestHeader], list[bytes] | None]
 
@@ -107,8 +107,21 @@ def test_who_speaks_something_else_is_told_apart() -> None:
 
 
 def test_silence_ends_with_the_timeout() -> None:
-    with broker(lambda header: []) as address, pytest.raises(ConnectionLost, match="no answer in time"):
+    with (
+        broker(lambda header: []) as address,
+        pytest.raises(ConnectionLost, match=r"no answer in time\. Is it a Kafka"),
+    ):
         connect(address, timeout_s=0.1)
+
+
+def test_who_has_answered_is_a_broker() -> None:
+    def answer(header: codec.RequestHeader) -> list[bytes] | None:
+        return versions(header, header.api_version) if header.api_key == ApiKey.API_VERSIONS else []
+
+    with broker(answer) as address:
+        connection = connect(address, timeout_s=0.1)
+        with pytest.raises(ConnectionLost, match=r"^lost .*: no answer in time$"):
+            connection.call(ApiKey.METADATA, MetadataRequest(), MetadataResponse)
 
 
 def test_an_address_the_cluster_tells_and_nobody_has_is_explained() -> None:

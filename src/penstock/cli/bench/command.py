@@ -109,6 +109,9 @@ def _topic(client: Client, plan: Plan, *, made: bool) -> Iterator[None]:
     try:
         wait_for_topic(client, plan.topic)
         yield
+    except BaseException:
+        client.close()  # Answers that are on their way are none to what follows.
+        raise
     finally:
         delete_topic(client, plan.topic)
 

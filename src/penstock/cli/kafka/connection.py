@@ -60,8 +60,10 @@ class Connection:
         self._client_id, self._clock, self._timeout_s = client_id, clock, timeout_s
         self._correlation_id = 0
         self._waiting: deque[tuple[ApiKey, int, int]] = deque()
+        self._is_met = False
         self._socket = self._connect()
         self.features: ApiVersionsResponse = self._negotiate()
+        self._is_met = True
         self._ranges = {api.api_key: (api.min_version, api.max_version) for api in self.features.api_keys}
         if security.uses_sasl:
             self._log_in()
@@ -210,4 +212,6 @@ class Connection:
         return "Is it a Kafka broker, without TLS and credentials? If not, say how to connect: --client-config"
 
     def _lost(self, error: OSError) -> ConnectionLost:
-        return ConnectionLost(f"lost {self.address}: {reason(error)}")
+        problem = f"lost {self.address}: {reason(error)}"
+        # Who has never answered may be something else; who has may come back.
+        return ConnectionLost(problem if self._is_met else f"{problem}. {self._suspicion()}")

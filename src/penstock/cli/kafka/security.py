@@ -82,8 +82,11 @@ def read_config(path: Path | None, environment: Mapping[str, str]) -> ClientConf
     if path is not None:
         try:
             properties = parse_properties(path.read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the client configuration {path} cannot be read") from error
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+            raise InvalidRequest(f"the client configuration {path} cannot be read: {why}") from error
+        except UnicodeDecodeError as error:
+            raise InvalidRequest(f"the client configuration {path} is no text") from error
     return config_of(properties, environment, base=path.parent if path is not None else Path())
 
 
