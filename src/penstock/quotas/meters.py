@@ -11,6 +11,7 @@ A meter that was not used for a whole stretch of windows is as good as a new one
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from penstock.base.dataclasses import dataclass
 
@@ -82,7 +83,7 @@ class Rate:
         if not self.until_ms:
             return 0
         excess = self.total - limit * self._span_ms(at_ms) / 1000
-        return 0 if excess <= 0 else min(round(excess / limit * 1000), MAX_THROTTLE_MS)
+        return 0 if excess <= 0 else _time_ms(excess, limit)
 
     def is_idle(self, now_ms: float) -> bool:
         """Whether it is as good as new."""
@@ -131,7 +132,7 @@ class TokenBucket:
     def excess_ms(self, limit: float, now_ms: int) -> int:
         """How long until no credits are owed; 0 if none are."""
         self._refill(limit, now_ms)
-        return 0 if self._tokens >= 0 else min(round(-self._tokens / limit * 1000), MAX_THROTTLE_MS)
+        return 0 if self._tokens >= 0 else _time_ms(-self._tokens, limit)
 
     def is_idle(self, now_ms: int) -> bool:
         """Whether it is as good as new: full."""
@@ -139,11 +140,17 @@ class TokenBucket:
         return self._at_ms is None or (self._tokens >= 0 and now_ms - self._at_ms >= self._windows.stretch_ms)
 
     def _refill(self, limit: float, now_ms: int) -> None:
-        if self._at_ms is None:
-            self._tokens = self._burst(limit)
+        burst = self._burst(limit)
+        if self._at_ms is None or burst == inf:  # What is without a limit comes back in no time at all.
+            self._tokens = burst
         else:
-            self._tokens = min(self._tokens + limit * (now_ms - self._at_ms) / 1000, self._burst(limit))
+            self._tokens = min(self._tokens + limit * (now_ms - self._at_ms) / 1000, burst)
         self._at_ms = now_ms
 
     def _burst(self, limit: float) -> float:
         return limit * self._windows.stretch_ms / 1000
+
+
+def _time_ms(amount: float, limit: float) -> int:
+    """How long it takes until an amount is made up for: a limit can be so small that no number says it."""
+    return round(min(amount / limit * 1000, MAX_THROTTLE_MS))

@@ -7,6 +7,7 @@ nobody used for a whole stretch of windows are dropped when there are many, whic
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import sha256
 from typing import Final
 
@@ -27,7 +28,8 @@ KEPT_MIN = 1024
 CLIENTS_MAX = 16_384
 """How many clients' limits are remembered."""
 METERS_MAX = 65_536
-"""With so many in use, clients that come new share one: whoever makes up client ids gains nothing by it."""
+"""With so many in use, clients that come new share one: whoever makes up client ids gains nothing by it. But those of a
+virtual cluster that has fewer than its part do not, so that nobody loses anything by it either."""
 LONG_NAME = 512
 """Longer client ids have no limits of their own, and are remembered by what they hash to."""
 _OTHERS = "\0"
@@ -85,6 +87,8 @@ class Throttles:
         self._rates: dict[tuple[str, int, str, str], Rate] = {}
         self._buckets: dict[tuple[int, str, str], TokenBucket] = {}
         self._tenants: dict[int, Tenant] = {}
+        self._meters_of = Counter[int]()
+        """How many there are, by virtual cluster."""
         self._keep, self._dropped_ms = KEPT_MIN, 0
         self.limits_clients = False
         """Whether any client, user or default has a limit."""
@@ -295,20 +299,27 @@ class Throttles:
         return Meter(self._rate((key, cluster_id, limit.user, limit.client_id)), limit.value)
 
     def _rate(self, key: tuple[str, int, str, str]) -> Rate:
-        if key not in self._rates and self.meter_count >= METERS_MAX:
+        if key not in self._rates and not self._has_room(key[1]):
             key = (key[0], key[1], _OTHERS, _OTHERS)
         rate = self._rates.get(key)
         if rate is None:
             rate = self._rates[key] = Rate(self._settings.windows)
+            self._meters_of[key[1]] += 1
         return rate
 
     def _bucket(self, key: tuple[int, str, str]) -> TokenBucket:
-        if key not in self._buckets and self.meter_count >= METERS_MAX:
+        if key not in self._buckets and not self._has_room(key[0]):
             key = (key[0], _OTHERS, _OTHERS)
         bucket = self._buckets.get(key)
         if bucket is None:
             bucket = self._buckets[key] = TokenBucket(self._settings.mutation_windows)
+            self._meters_of[key[0]] += 1
         return bucket
+
+    def _has_room(self, cluster_id: int) -> bool:
+        """Whether there may be one more meter of a virtual cluster."""
+        own = self._meters_of[cluster_id]
+        return self.meter_count < METERS_MAX or own * (len(self._meters_of) + 1) < METERS_MAX
 
     def _drop_idle(self) -> None:
         """Drop meters that are as good as new, when there are many; before any is looked up, so that nobody is left
@@ -320,6 +331,7 @@ class Throttles:
         self._forget_clients()
         self._rates = {key: rate for key, rate in self._rates.items() if not rate.is_idle(now_ms)}
         self._buckets = {key: bucket for key, bucket in self._buckets.items() if not bucket.is_idle(now_ms)}
+        self._meters_of = Counter([*(key[1] for key in self._rates), *(key[0] for key in self._buckets)])
         self._keep = min(max(KEPT_MIN, 2 * self.meter_count), METERS_MAX)
 
     # ---- connections ----------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,6 +128,23 @@ def test_nobody_waits_for_ever() -> None:
     rate.record(10**12, 0)
     bucket.record(10**12, 1, 0)
     assert rate.excess_ms(1, 0) == bucket.excess_ms(1, 0) == MAX_THROTTLE_MS
+
+
+@pytest.mark.parametrize("limit", [5e-324, 1e-310, 1e-9])
+def test_so_small_a_limit_that_no_number_says_how_long_it_takes_is_one_like_others(limit: float) -> None:
+    rate, bucket = Rate(ELEVEN), TokenBucket(ELEVEN)
+    rate.record(1, 0)
+    bucket.record(1, limit, 0)
+    assert rate.excess_ms(limit, 0) == bucket.excess_ms(limit, 0) == MAX_THROTTLE_MS
+    assert bucket.charge(1, limit, 1_000) == MAX_THROTTLE_MS
+
+
+def test_a_limit_without_end_is_none() -> None:
+    rate, bucket = Rate(ELEVEN), TokenBucket(ELEVEN)
+    for now_ms in (0, 0, 1_000, 60_000):
+        rate.record(10**15, now_ms)
+        assert rate.excess_ms(inf, now_ms) == bucket.charge(10**15, inf, now_ms) == 0
+    assert bucket.charge(60, 5, 61_000) == 1_000  # It is finite from now on.
 
 
 # ---- token bucket ---------------------------------------------------------------------------------------------------

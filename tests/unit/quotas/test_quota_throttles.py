@@ -282,6 +282,19 @@ def test_made_up_names_share_a_meter_in_the_end(monkeypatch: pytest.MonkeyPatch)
     assert world.produce(0, client_id="client-1") == 0
 
 
+def test_names_that_one_tenant_makes_up_cost_another_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "METERS_MAX", 16)
+    table = {entity(client_id=None): limits(producer_byte_rate=1000)}
+    world = World(table)
+    world.throttles.replace(2, table)
+    for number in range(100):
+        world.produce(400, client_id=f"client-{number}")
+    for number in range(5):
+        assert world.produce(10_000, client_id=f"client-{number}", cluster_id=2) == 0
+    assert world.throttles.meter_count <= 2 * 16
+    assert world.produce(400, client_id="one more") > 0
+
+
 def test_long_names_cost_no_more_than_short_ones() -> None:
     world = World({entity(client_id=None): limits(producer_byte_rate=1000)})
     assert world.produce(10_500, client_id="x" * 30_000) == 500
