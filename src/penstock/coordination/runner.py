@@ -126,7 +126,11 @@ class Runner(Generic[S, R]):
     async def open(self) -> None:
         """Take over the slots and read the states that have timers. Until it returns, requests get `Loading`."""
         for key, state in await self._journal.open():
-            self._restore(self._new_cell(key), state)
+            cell = self._new_cell(key)
+            try:
+                self._restore(cell, state)
+            except Exception as problem:  # noqa: BLE001  # told to whoever asks for it
+                self._unread(cell, problem, None)
         self._open = True
 
     def require_open(self) -> None:
@@ -238,14 +242,23 @@ class Runner(Generic[S, R]):
     async def _load(self, cell: _Cell[S, R], *, reload: int | None) -> None:
         try:
             state = await self._journal.load(cell.key)
-        except PlatformError as error:
-            self._drop(cell, error)
-            if reload is not None and not isinstance(error, Fenced):
-                self._reload_later(cell.key, reload + 1)
-            return
-        if self._cells.get(cell.key) is cell:  # Else what was read is gone by now.
-            self._restore(cell, state)
+            if self._cells.get(cell.key) is cell:  # Else what was read is gone by now.
+                self._restore(cell, state)
+        except Exception as problem:  # noqa: BLE001  # told to whoever waits: they must not wait for ever
+            self._unread(cell, problem, reload)
+        else:
             self._drain(cell)
+
+    def _unread(self, cell: _Cell[S, R], problem: Exception, reload: int | None) -> None:
+        """A state is not there. If there is a bug in that, it is one of this state and no other."""
+        if isinstance(problem, PlatformError):
+            error = problem
+        else:
+            _logger.error("the state of %s cannot be read", cell.key, exc_info=problem)
+            error = Unavailable(f"the state cannot be read: {problem}")
+        self._drop(cell, error)
+        if reload is not None and not isinstance(error, Fenced):
+            self._reload_later(cell.key, reload + 1)
 
     def _restore(self, cell: _Cell[S, R], state: S | None) -> None:
         cell.loaded = True

@@ -238,11 +238,13 @@ def test_what_cannot_be_written_fails_nobody_else() -> None:
     simulated(scenario)
 
 
-def test_failed_load_is_told_and_tried_again() -> None:
+@pytest.mark.parametrize("fault", [Unavailable("down"), ValueError("a bug")])
+def test_failed_load_is_told_and_tried_again(fault: Exception) -> None:
     async def scenario(runner, journal, rules) -> None:
-        journal.load_fault = Unavailable("down")
-        with pytest.raises(Unavailable):
-            await runner.submit(A, look, int)
+        journal.load_fault = fault
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable):
+                await runner.submit(A, look, int)
         journal.load_fault = None
         assert await runner.submit(A, look, int) == 5
 
@@ -296,6 +298,27 @@ def test_states_with_timers_are_restored_and_others_read_on_demand() -> None:
         assert [name for name, _ in rules.fired] == ["bell"]
 
     simulated(scenario, numbers={A: 100, B: 5})
+
+
+def test_a_state_that_rules_can_do_nothing_with_stops_nobody_else() -> None:
+    class Particular(TallyRules):
+        def restored(self, key: Key, state: Tally, now_ms: int) -> Decision:
+            if key == A:
+                raise ValueError("a bug")
+            return super().restored(key, state, now_ms)
+
+    async def main() -> None:
+        runner: Runner[Tally, Added] = Runner(
+            journal=FakeJournal({A: 100, B: 100}), rules=Particular(), clock=LoopClock(), alarms=LoopAlarms()
+        )
+        await runner.open()
+        assert await runner.submit(B, look, int) == 100
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable):
+                await runner.submit(A, look, int)
+        await runner.close()
+
+    SimLoop(0).run(main())
 
 
 def test_dropped_state_with_timers_is_read_again_by_itself() -> None:
