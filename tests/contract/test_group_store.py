@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 import pytest
 from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.clock import SystemClock
-from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
+from penstock.base.errors import CorruptData, Fenced, OutcomeUnknown, Unavailable
 from penstock.coordination import leases
 from penstock.coordination.leases import Holder
 from penstock.coordination.model import SLOT_COUNT, Key, slot_of
@@ -28,10 +29,13 @@ from penstock.groups.model import (
     Offset,
     OffsetsCommitted,
     OffsetsDeleted,
+    OffsetsPending,
     TopicPartition,
+    TransactionOwner,
     with_members,
 )
 from penstock.groups.reconcile import Reconciliation
+from penstock.groups.share.model import ShareGroup
 from penstock.groups.store import GroupJournal, StoredGroup
 from penstock.groups.streams.model import (
     Endpoint,
@@ -112,6 +116,23 @@ async def test_groups_come_back_as_they_were(database) -> None:
     assert await database.read(lambda: store.list_groups(2)) == []
 
 
+@pytest.mark.parametrize(("column", "value"), [("state", b"\1\2"), ("kind", "later")])
+async def test_a_group_that_cannot_be_read_stops_no_start(database, column: str, value: object) -> None:
+    writer = journal(database)
+    await writer.open()
+    await writer.write([(key, GroupStored(stable("m"))) for key in (A, B)])
+
+    def spoil():
+        yield f"UPDATE group_ SET {column} = $1 WHERE group_id = $2", (value, A[1])
+
+    await database.transaction(spoil)
+    again = journal(database)
+    assert [key for key, _ in await again.open()] == [B]
+    with pytest.raises(CorruptData):
+        await again.load(A)
+    assert await again.load(B) == stable("m")
+
+
 async def test_offsets_are_replaced_deleted_and_read(database) -> None:
     writer = journal(database)
     await writer.open()
@@ -160,6 +181,30 @@ async def test_stale_holder_changes_nothing(database) -> None:
         await old.load(A)
     assert await new.load(A) == empty()
     assert await new.load(B) is None
+
+
+async def test_of_a_deleted_group_nothing_is_remembered(database) -> None:
+    writer = journal(database)
+    await writer.open()
+    owner = TransactionOwner(transactional_id="t", producer_id=1, epoch=0, began_ms=5)
+    sent = (A, OffsetsPending(owner, {(T1, 0): offset(1)}))
+    await writer.write([(A, GroupStored(empty())), sent])
+    assert writer._pending == {A}
+    await writer.write([(A, GroupDeleted()), (A, GroupStored(empty())), sent])
+    assert writer._pending == {A}
+    await writer.write([(A, GroupDeleted())])
+    assert writer._pending == set()
+
+
+async def test_who_takes_leases_at_the_same_time_has_another_epoch(database) -> None:
+    """Else both could write what is guarded by it."""
+    for _ in range(5):
+        takes = (
+            database.transaction(partial(leases.take, Holder(name=name), now_ms=0, force=True)) for name in "ab"
+        )  # fmt: skip
+        one, other = await asyncio.gather(*takes)
+        assert len(one) == len(other) == SLOT_COUNT
+        assert set(one.values()).isdisjoint(other.values())
 
 
 async def test_leases_are_taken_by_force_or_when_they_ran_out(database) -> None:
@@ -231,6 +276,9 @@ async def test_only_groups_with_something_to_expire_are_found_in_pages(database)
             ((1, "dated"), OffsetsCommitted({(T1, 0): dated})),
             ((1, "left"), GroupStored(empty(10))),
             ((1, "recent"), GroupStored(empty(90))),
+            ((1, "recent"), OffsetsCommitted({(T1, 0): new})),
+            ((1, "without"), GroupStored(empty(90))),
+            ((1, "shared"), GroupStored(ShareGroup(empty_since_ms=90))),
             ((2, "members"), GroupStored(stable("m"))),
             ((2, "members"), OffsetsCommitted({(T1, 0): old, (T1, 1): old})),
         ]
@@ -239,9 +287,9 @@ async def test_only_groups_with_something_to_expire_are_found_in_pages(database)
     async def found(after: Key, limit: int) -> list[Key]:
         return await database.read(lambda: store.with_old_offsets(after, empty_before_ms=50, now_ms=100, limit=limit))
 
-    assert await found((-1, ""), 10) == [(1, "dated"), (1, "left"), (2, "members")]
+    assert await found((-1, ""), 10) == [(1, "dated"), (1, "left"), (1, "without"), (2, "members")]
     assert await found((-1, ""), 2) == [(1, "dated"), (1, "left")]
-    assert await found((1, "left"), 2) == [(2, "members")]
+    assert await found((1, "left"), 2) == [(1, "without"), (2, "members")]
 
 
 def consumer_group(*members: ConsumerMember, epoch: int) -> ConsumerGroup:

@@ -42,9 +42,9 @@ def expire_offsets(
     waiter: Waiter,
     terms: Terms,
 ) -> Decision:
-    """Drop offsets that nobody needs any more, and the group with the last of them once nobody is in it.
+    """Drop offsets that nobody needs any more, and the group with the last of them if nobody is in it.
 
-    The retention counts from the commit, for topics that no member subscribes.
+    The retention counts from the commit, for topics that no member subscribes. A group without offsets goes at once.
     """
     retention_ms = terms.settings.offsets_retention_ms
     expired_ = tuple(
@@ -54,7 +54,7 @@ def expire_offsets(
         or (not group.is_subscribed(name) and terms.now_ms >= _expires_ms(offset, retention_ms))
     )
     replies = (Reply(waiter, len(expired_)),)
-    if len(expired_) == len(offsets) and _is_forgotten(group, retention_ms, terms.now_ms):
+    if len(expired_) == len(offsets) and group.empty_since_ms is not None:
         return Decision(state=None, records=(GroupDeleted(),), replies=replies)
     records: tuple[Record, ...] = (OffsetsDeleted(expired_),) if expired_ else ()
     return Decision(state=group, records=records, replies=replies)
@@ -62,7 +62,3 @@ def expire_offsets(
 
 def _expires_ms(offset: Offset, retention_ms: int) -> int:
     return offset.committed_ms + retention_ms if offset.expires_ms is None else offset.expires_ms
-
-
-def _is_forgotten(group: Subscribing, retention_ms: int, now_ms: int) -> bool:
-    return group.empty_since_ms is not None and now_ms - group.empty_since_ms >= retention_ms

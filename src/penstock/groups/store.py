@@ -13,16 +13,18 @@ has happened is found out by `GuardedWrites`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, field
+from penstock.base.errors import CorruptData
 from penstock.coordination.guarded import GuardedWrites
 from penstock.coordination.leases import Database, Holder, Script
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms
-from penstock.groups.kinds import KINDS
+from penstock.groups.kinds import KINDS, Kind
 from penstock.groups.model import (
     AnyGroup,
     AnyMember,
@@ -39,9 +41,11 @@ from penstock.groups.model import (
     TopicPartition,
     TransactionOwner,
 )
+from penstock.groups.share.model import ShareGroup
 from penstock.metadata.names import long_name, name_key, name_of, row_key
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _ROWS_PER_STATEMENT = (32, 8, 1)
 """How many offsets or members one statement writes: few different statements, so that prepared ones are reused."""
@@ -270,7 +274,7 @@ def load_group(key: Key) -> Script[AnyGroup | None]:
     rows = yield "SELECT kind, state FROM group_ WHERE cluster_id = $1 AND group_id = $2", row
     if not rows:
         return None
-    kind = KINDS[str(rows[0][0])]
+    kind = _kind_of(rows[0][0])
     members: list[bytes] = []
     if kind.stores_members:
         stored = yield "SELECT state FROM group_member WHERE cluster_id = $1 AND group_id = $2 ORDER BY member_id", row
@@ -279,7 +283,8 @@ def load_group(key: Key) -> Script[AnyGroup | None]:
 
 
 def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, AnyGroup]]]:
-    """The groups of some slots that have members."""
+    """The groups of some slots that have members. One that cannot be read is left out, as whoever asks for it finds
+    out: it is nobody else's problem."""
     wanted = frozenset(slots)
     rows = yield "SELECT slot, cluster_id, group_id, long_name, kind, state FROM group_ WHERE member_count > 0", ()
     stored = yield "SELECT cluster_id, group_id, state FROM group_member ORDER BY cluster_id, group_id, member_id", ()
@@ -288,10 +293,23 @@ def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, AnyGroup
         members.setdefault((int(cluster_id), str(group_id)), []).append(bytes(state))
     groups = []
     for slot, cluster_id, group_id, long, kind, state in rows:
-        if int(slot) in wanted:
-            group = KINDS[str(kind)].decode(bytes(state), members.get((int(cluster_id), str(group_id)), ()))
-            groups.append(((int(cluster_id), name_of(group_id, long)), group))
+        if int(slot) not in wanted:
+            continue
+        key = int(cluster_id), name_of(group_id, long)
+        try:
+            group = _kind_of(kind).decode(bytes(state), members.get((int(cluster_id), str(group_id)), ()))
+        except CorruptData as problem:
+            _log.error("the group %r of cluster %d is not there: %s", key[1], key[0], problem)
+            continue
+        groups.append((key, group))
     return groups
+
+
+def _kind_of(name: object) -> Kind:
+    kind = KINDS.get(str(name))
+    if kind is None:
+        raise CorruptData(f"there are no groups of kind {name}")
+    return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,13 +402,15 @@ def forget_topic(cluster_id: int, topic_id: bytes) -> Script[None]:
 
 
 def with_old_offsets(after: Key, *, empty_before_ms: int, now_ms: int, limit: int) -> Script[list[Key]]:
-    """Groups that may have something to expire, in pages by key."""
+    """Groups that may have something to expire, in pages by key: those without members or offsets go themselves."""
     rows = yield (
         "SELECT g.cluster_id, g.group_id, g.long_name FROM group_ g WHERE (g.cluster_id, g.group_id) > ($1, $2)"
         " AND (g.empty_since_ms <= $3 OR EXISTS (SELECT 1 FROM group_offset o WHERE o.cluster_id = g.cluster_id"
-        " AND o.group_id = g.group_id AND (o.committed_ms <= $3 OR o.expires_ms <= $4)))"
-        " ORDER BY g.cluster_id, g.group_id LIMIT $5",
-        (*row_key(after), empty_before_ms, now_ms, limit),
+        " AND o.group_id = g.group_id AND (o.committed_ms <= $3 OR o.expires_ms <= $4))"
+        " OR (g.empty_since_ms IS NOT NULL AND g.kind <> $5 AND NOT EXISTS (SELECT 1 FROM group_offset o"
+        " WHERE o.cluster_id = g.cluster_id AND o.group_id = g.group_id)))"
+        " ORDER BY g.cluster_id, g.group_id LIMIT $6",
+        (*row_key(after), empty_before_ms, now_ms, ShareGroup.kind, limit),
     )
     return [(int(row[0]), name_of(row[1], row[2])) for row in rows]
 
@@ -448,6 +468,9 @@ class GroupJournal:
             return await self._passage.let_wait(pending)
         changes = fold(written)
         left_out = await self._writes.write(changes, lambda: write(changes, may_be_pending=self._pending))
+        self._pending.difference_update(
+            key for key, change in changes.items() if change.deleted and not change.pending
+        )  # fmt: skip
         if left_out is not None and not left_out:
             return ()
         return [

@@ -136,8 +136,8 @@ def leave(
     errors = tuple(_leave_one(step, leaver) for leaver in leavers)
     if step.group.state not in _GENERATIONS:
         complete_if_joined(step)
-    elif len(step.group.members) < len(group.members):
-        prepare(step)
+    elif ErrorCode.NONE in errors:
+        prepare(step)  # Also where only an id was given back that nobody had joined with.
     step.reply(waiter, LeaveResult(errors=errors))
     return step.decision()
 
@@ -308,7 +308,7 @@ def expire_offsets(
     now_ms: int,
     settings: GroupSettings,
 ) -> Decision:
-    """Drop offsets that nobody needs any more, and the group with the last of them (KIP-211).
+    """Drop offsets that nobody needs any more, and the group with the last of them, or without any (KIP-211).
 
     `offsets` are all the group has. The retention counts from when the group became empty, else from the commit:
     for simple groups, and for topics that the consumers of a stable group do not subscribe any more. Offsets of a topic

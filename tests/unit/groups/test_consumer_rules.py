@@ -209,7 +209,10 @@ def test_assignor_that_most_ask_for() -> None:
     assert bench.group.members["b"].target == {PEOPLE: frozenset({3, 4, 5}), PLACES: frozenset({1})}
     epoch = bench.group.epoch
     bench.beat("a", 1, assignor="uniform")
+    assert bench.group.epoch == epoch, "what it would like counts from the next assignment on, as in Kafka"
+    bench.join("c", "people")
     assert bench.group.epoch == epoch + 1
+    assert sorted(map(len, (bench.group.members[name].target[PEOPLE] for name in "abc"))) == [2, 2, 2]
 
 
 # --- Static members ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from group_bench import TOPIC, Bench, subscription
@@ -512,6 +513,17 @@ def test_a_group_that_goes_with_its_cluster_owes_nobody_an_answer() -> None:
     assert isinstance(bench.records[-1], GroupDeleted)
 
 
+def test_giving_back_an_id_that_nobody_has_joined_with_begins_a_rebalance() -> None:
+    """As in Kafka. An id that was never given out does not."""
+    bench = Bench()
+    bench.stable(2)
+    given = bench.joined(bench.join()).member_id
+    assert bench.leave("nobody") == (ErrorCode.UNKNOWN_MEMBER_ID,)
+    assert bench.group.state is GroupState.STABLE
+    assert bench.leave(given) == (ErrorCode.NONE,)
+    assert (bench.group.state, len(bench.group.members)) == (GroupState.PREPARING_REBALANCE, 2)
+
+
 def test_offsets_of_subscribed_topics_are_not_deleted() -> None:
     bench = Bench()
     bench.stable(protocols=(("range", subscription("orders")),))
@@ -547,6 +559,15 @@ def test_offsets_of_an_empty_group_expire_from_when_it_became_empty() -> None:
     assert expire(bench, committed_ms=0) == ()
     bench.pass_ms(1)
     assert expire(bench, committed_ms=bench.now_ms) == (GroupDeleted,)
+
+
+def test_a_group_without_members_and_offsets_goes_at_the_next_look() -> None:
+    bench = Bench()
+    bench.stable()
+    expire_now = partial(transitions.expire_offsets, topic_names={}, waiter=99, now_ms=1, settings=bench.settings)
+    assert expire_now(bench.group, {}).records == ()
+    bench.leave("m1")
+    assert expire_now(bench.group, {}).records == (GroupDeleted(),)
 
 
 def test_offsets_of_members_expire_only_in_topics_they_left() -> None:

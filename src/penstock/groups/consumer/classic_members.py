@@ -15,7 +15,7 @@ from penstock.coordination.model import Reply, Waiter
 from penstock.groups.capacity import MAX_MEMBERS, is_room, size_of
 from penstock.groups.consumer import migration
 from penstock.groups.consumer.model import ClassicSide, ConsumerGroup, ConsumerMember
-from penstock.groups.consumer.steps import JOIN_TIMER, SYNC_TIMER, Step, preferred_assignor
+from penstock.groups.consumer.steps import JOIN_TIMER, SYNC_TIMER, Step
 from penstock.groups.consumer.subscription import Subscription, encoded_assignment, subscription_of
 from penstock.groups.consumer.transitions import check_not_fenced, static_successor
 from penstock.groups.join import has_valid_session
@@ -86,12 +86,11 @@ def _join(
     step = Step(group, terms)
     replaced = group.static_member(request.instance_id)
     known = _found(step, request, member_id)
-    assignor = preferred_assignor(step.group, terms.consumer)
     member = _said(known, request, says)
     step.put(member)
     step.forget_regexes()
     changed = known.topics != member.topics or known.regex != member.regex
-    bump = changed or preferred_assignor(step.group, terms.consumer) != assignor
+    bump = changed
     if bump or step.group.topics_version != terms.topics.version:
         bump = step.look_at_topics() or bump
     if bump or not step.group.epoch:
