@@ -14,6 +14,8 @@ from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store as groups_store
 from penstock.groups.model import GroupDeleted
 from penstock.groups.store import GroupJournal
+from penstock.log import topic_store
+from penstock.log.topic_store import TopicRow
 from penstock.share import store
 from penstock.share.model import (
     ACKNOWLEDGED,
@@ -76,6 +78,12 @@ async def test_groups_and_topics_are_found(database) -> None:
     assert await database.read(lambda: store.summaries(1, "nobody")) == {}
     assert set(await database.read(lambda: store.of_topic(1, TOPIC))) == {HERE, THERE}
     assert await database.read(lambda: store.of_topic(1, OTHER)) == []
+    assert set(await database.read(store.gone_topics)) == {(1, TOPIC), (2, TOPIC)}
+    there = TopicRow(
+        topic_id=TOPIC, name="t", partition_count=1, replication_factor=1, overrides={}, created_ms=0
+    )  # fmt: skip
+    await database.transaction(lambda: topic_store.create(1, 1, [there]))
+    assert await database.read(store.gone_topics) == [(2, TOPIC)]
 
 
 async def test_groups_have_any_names(database) -> None:

@@ -198,7 +198,7 @@ class Agent:
             time_outs,
             IdExpiry(self.transactions, settings),
             OffsetExpiry(
-                lambda: self.coordinators.groups.expire_offsets(), settings, is_ready=lambda: self.ready
+                lambda: self.coordinators.expire(), settings, is_ready=lambda: self.ready
             ),
             Removal(
                 self.clusters, stores.database, removal_steps(self), is_ready=lambda: self.ready, clock=self.clock,

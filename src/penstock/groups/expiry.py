@@ -23,7 +23,7 @@ class OffsetExpiry:
     name = "offset expiry"
 
     def __init__(
-        self, expire: Callable[[], Awaitable[int]], settings: Settings, *, is_ready: Callable[[], bool]
+        self, expire: Callable[[], Awaitable[object]], settings: Settings, *, is_ready: Callable[[], bool]
     ) -> None:
         self._expire, self._settings = expire, settings
         self._is_ready = is_ready

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import Fenced, PlatformError
+from penstock.groups.failures import message_of
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.share.model import Acknowledged, Acknowledgement, AcknowledgeType
@@ -71,7 +72,7 @@ class Acknowledging:
         try:
             answer: Acknowledged = await self._partitions.acknowledge(name, key.holder, given)
         except PlatformError as failure:
-            return Outcome(acknowledge_failure(failure), str(failure))
+            return Outcome(acknowledge_failure(failure), message_of(failure))
         return Outcome(answer.error, answer.message)
 
     def _wrong(

@@ -15,6 +15,7 @@ from penstock.authorization.authorizer import READ_TOPIC, Authorizer
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced, PlatformError
+from penstock.groups.failures import message_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.admin.failures import read_failure
 from penstock.log.fetch import MAX_WAIT_MS, RESPONSE_MAX_BYTES
@@ -264,7 +265,7 @@ class ShareFetchHandler:
         try:
             one.taken = await self._partitions.take(one.name, one.log, asked, max_bytes, self._start_at)
         except PlatformError as failure:
-            one.error, one.message = _fetch_failure(failure), str(failure)
+            one.error, one.message = _fetch_failure(failure), message_of(failure)
             if not isinstance(failure, Refused):
                 _log.warning("share group %s cannot read: %s", one.name.group_id, failure)
 

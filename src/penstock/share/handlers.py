@@ -9,7 +9,7 @@ from functools import partial
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.groups.describing import described_in_room
-from penstock.groups.failures import ASK_AGAIN, code_of
+from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.model import LEADER_EPOCH, Topic
 from penstock.log.refusals import Refused
@@ -113,7 +113,7 @@ class ShareHandlers:
             return await self._offsets_of(cluster_id, asked)
         except PlatformError as failure:
             return describe.DescribeShareGroupOffsetsResponseGroup(
-                group_id=asked.group_id, error_code=_code(failure), error_message=str(failure)
+                group_id=asked.group_id, error_code=_code(failure), error_message=message_of(failure)
             )
 
     async def _offsets_of(
@@ -170,7 +170,7 @@ class ShareHandlers:
             await self._groups.require_empty((cluster_id, group_id), known)
             await self._partitions.reset(offsets)
         except PlatformError as failure:
-            return alter.AlterShareGroupOffsetsResponse(error_code=_code(failure), error_message=str(failure))
+            return alter.AlterShareGroupOffsetsResponse(error_code=_code(failure), error_message=message_of(failure))
         return alter.AlterShareGroupOffsetsResponse(
             responses=[_altered(asked, topics[asked.topic_name]) for asked in request.topics]
         )
@@ -201,7 +201,7 @@ class ShareHandlers:
                     )
             await self._forget(cluster_id, group_id, found)
         except PlatformError as failure:
-            return delete.DeleteShareGroupOffsetsResponse(error_code=_code(failure), error_message=str(failure))
+            return delete.DeleteShareGroupOffsetsResponse(error_code=_code(failure), error_message=message_of(failure))
         return delete.DeleteShareGroupOffsetsResponse(responses=responses)
 
     async def _forget(self, cluster_id: int, group_id: str, topics: Sequence[Topic]) -> None:

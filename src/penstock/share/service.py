@@ -470,6 +470,11 @@ class SharePartitions:
         known = self._runner.keys_where(lambda key: key[0] == cluster_id and PartitionName.of(key).topic_id == topic_id)
         await self.forget(dict.fromkeys((*stored, *map(PartitionName.of, known))))
 
+    async def forget_gone_topics(self) -> None:
+        """The same of topics whose deletion nobody here has heard of to its end, as the process died, say."""
+        for cluster_id, topic_id in await self._database.read(store.gone_topics):
+            await self.forget_topic(cluster_id, topic_id)
+
 
 class _WakingRules(transitions.Rules):
     """The rules, and a word to those who wait when locks ran out, or write letters when there are some to write."""

@@ -171,6 +171,16 @@ def of_topic(cluster_id: int, topic_id: bytes) -> Script[list[PartitionName]]:
     return [PartitionName(cluster_id, name_of(row[0], row[1]), topic_id, int(row[2])) for row in rows]
 
 
+def gone_topics() -> Script[list[tuple[int, bytes]]]:
+    """Topics that are not there any more, but in what groups know: virtual cluster and topic id."""
+    rows = yield (
+        "SELECT DISTINCT p.cluster_id, p.topic_id FROM share_partition p WHERE NOT EXISTS"
+        " (SELECT 1 FROM topic t WHERE t.cluster_id = p.cluster_id AND t.topic_id = p.topic_id)",
+        (),
+    )
+    return [(int(row[0]), bytes(row[1])) for row in rows]
+
+
 # --- Journal -------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,14 +26,17 @@ from penstock.log.settings import BrokerSettings
 from penstock.log.topics import NewTopic
 from penstock.metadata.inline import InlineDatabase
 from penstock.share import dead_letters
+from penstock.share.acknowledging import Acknowledging
 from penstock.share.dead_letters import READ_ATTEMPTS, DeadLetters
 from penstock.share.model import Acknowledgement, AcknowledgeType, Acquire
 from penstock.share.service import SharePartitions
+from penstock.share.sessions import SessionKey, TopicPartition
 from penstock.share.settings import ShareConfigs
 from penstock.share.store import PartitionName
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
 from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.messages.share_acknowledge import AcknowledgementBatch
 from penstock.wire.records import Record, build_batch, iter_batches, iter_records
 
 GROUP, MEMBER, QUEUE = "workers", "anna", "dlq.jobs"
@@ -95,10 +99,11 @@ class Office:
 
     # --- What members do ---
 
-    async def take(self, count: int, *, index: int = 0, start: int = 0) -> list[tuple[int, int]]:
-        async def begins(name: PartitionName) -> int:
-            return start
+    async def begins(self, name: PartitionName, start: int = 0) -> int:
+        return start
 
+    async def take(self, count: int, *, index: int = 0, start: int = 0) -> list[tuple[int, int]]:
+        begins = partial(self.begins, start=start)
         asked = Acquire(MEMBER, count, count, exact=True)
         taken = await self.partitions.take(self.name(index), self.jobs.partitions[index], asked, 1 << 20, begins)
         return [(one.first, one.last) for one in taken.ranges]
@@ -251,6 +256,33 @@ async def test_a_group_that_is_deleted_does_not_come_back_by_its_letters(opened:
     assert await office.rows() == 0
     assert await office.take(5, start=6) == [(6, 8)], "another of its name begins anew"
     assert await office.rows() == 1
+
+
+async def test_what_is_known_of_a_topic_that_went_unheard_of_goes_later(opened: Open) -> None:
+    """As where the process dies right after the deletion."""
+    office = await opened()
+    await office.world.topics.create(1, [NewTopic(name="other", partition_count=1)])
+    for topic in (office.jobs, office.topic("other")):
+        name, log = PartitionName(1, GROUP, topic.topic_id, 0), topic.partitions[0]
+        await office.partitions.take(name, log, Acquire(MEMBER, 1, 1, exact=True), 1 << 20, office.begins)
+    assert await office.rows() == 2
+    await office.world.topics.delete(1, [office.jobs])
+    await office.partitions.forget_gone_topics()
+    (kept,) = await office.world.database.statement("SELECT topic_id FROM share_partition")
+    assert bytes(kept[0]) == office.topic("other").topic_id
+
+
+async def test_what_ails_the_platform_is_not_told_to_members(opened: Open) -> None:
+    office = await opened()
+    await office.fill([b"x"])
+    key, log = SessionKey(1, GROUP, MEMBER), office.jobs.partitions[0]
+    await office.partitions.take(office.name(), log, Acquire(key.holder, 1, 1, exact=True), 1 << 20, office.begins)
+    office.world.database.faults = lambda: "before"
+    said = {TopicPartition(office.jobs.topic_id, 0): [AcknowledgementBatch(acknowledge_types=[ACCEPT])]}
+    acknowledging = Acknowledging(office.world.registry, office.partitions)
+    (outcome,) = (await acknowledging.acknowledge(key, said, version=2, is_renewal=False)).values()
+    assert outcome == (ErrorCode.COORDINATOR_NOT_AVAILABLE, None)
+    office.world.database.faults = lambda: None
 
 
 async def test_nothing_of_a_deleted_group_is_written_though_the_database_is_away_from_then_on(opened: Open) -> None:

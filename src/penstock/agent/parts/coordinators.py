@@ -81,6 +81,11 @@ class GroupCoordinators:
     async def on_trimmed(self, partition: Partition) -> None:
         """Nothing to do."""
 
+    async def expire(self) -> None:
+        """Drop what nobody will ask for any more, as it was not used for long or its topic is gone."""
+        await self.share_partitions.forget_gone_topics()
+        await self.groups.expire_offsets()
+
 
 async def open_groups(
     stores: Stores, log: Log, topics: Topics, clusters: Clusters, transactions: TransactionService, *,
