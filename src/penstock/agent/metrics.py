@@ -191,6 +191,11 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ("compaction_written_bytes", "Bytes written by WAL compaction.", compaction.written_bytes),
         ("compaction_adopted_bytes", "Bytes of WAL files that became objects as they were.", compaction.adopted_bytes),
         ("compaction_read_bytes", "Bytes that WAL compaction did not find in memory.", compaction.read_bytes),
+        (
+            "compaction_unreadable_bytes",
+            "Bytes of the WAL that its disk did not give out, left where they are.",
+            compaction.unreadable_bytes,
+        ),
         ("wal_waits", "Flushes that waited because the WAL was almost full.", backlog.waits),
         *agent.upkeep.counters(),
     ):

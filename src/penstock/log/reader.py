@@ -224,19 +224,20 @@ class Reader:
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
-            """How many bytes are good: what is damaged ends a read, unless it is what was asked for."""
+            """How many bytes are good: what is damaged, or not given out, ends a read, unless it is what was asked
+            for."""
             position = 0
             for location, byte_start, byte_length, base_offset, last_offset, seal in spans:
                 piece = target[position : position + byte_length]
-                if seal is None:
-                    piece[:] = self._wal.read(location, byte_start, byte_start + byte_length)
-                else:
-                    try:
+                try:
+                    if seal is None:
+                        piece[:] = self._wal.read(location, byte_start, byte_start + byte_length)
+                    else:
                         read_span(partial(self._wal.read, location), self._sealing, seal, partition, piece)
-                    except BrokenSeal:
-                        if position:
-                            break
-                        raise
+                except (BrokenSeal, Unavailable):
+                    if position:
+                        break
+                    raise
                 good = give_offsets(piece, base_offset, last_offset)
                 position += good
                 if good < byte_length:
@@ -267,14 +268,15 @@ class Reader:
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
-            """How many bytes there are. What is not there any more ends a read, unless it is what was asked for."""
+            """How many bytes there are. What is not there any more, or not given out, ends a read, unless it is what
+            was asked for."""
             position = 0
             for number, (piece, first, size) in enumerate(pieces):
                 try:
                     count = read_stretch(
                         self._objects, self._sealing, piece, partition, first, target[position : position + size]
                     )
-                except (InvalidRequest, BrokenSeal):
+                except (InvalidRequest, BrokenSeal, Unavailable):
                     if number:
                         break
                     raise

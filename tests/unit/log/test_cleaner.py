@@ -7,9 +7,9 @@ from struct import pack_into
 
 import pytest
 from fixtures.clocks import START_MS
-from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
+from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, not_given_out, record
 
-from penstock.base.errors import PlatformError
+from penstock.base.errors import PlatformError, Unavailable
 from penstock.log.model import Partition, ProducerState, SequenceBatch
 from penstock.log.upkeep import cleaner, rewriting
 from penstock.log.upkeep.evacuation import Evacuation
@@ -300,6 +300,26 @@ async def test_a_damaged_partition_is_given_up_and_the_others_go_on() -> None:
     assert len(world.uploads) == 0
     assert world.upkeep.changes.rewriting == set()
     await world.check()
+
+
+async def test_a_partition_that_cannot_be_read_now_is_left_alone_for_a_while() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=2, cleanup_policy="compact")
+    unread, fine = topic.partitions
+    for partition in (unread, fine):
+        await world.segment(partition, [record("a", 1)], [record("b", 1)])
+        await world.segment(partition, [record("a", 2)])
+    await world.segment(unread, [record("a", 3)])  # It is the dirtiest.
+    with not_given_out(world.objects, (await world.segments.list(unread))[1].object_key):
+        with pytest.raises(Unavailable):
+            await clean(world)
+        await clean(world)
+        assert await world.offsets(fine) == [1, 2]
+        assert await world.segment_count(unread) == 3
+    world.clock.time_ms += cleaner.UNREAD_MS
+    await clean(world)
+    assert await world.offsets(unread) == [1, 3]
+    assert world.upkeep.changes.rewriting == set()
 
 
 async def test_a_bug_that_one_partition_brings_out_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import random
 
 import pytest
-from fixtures.upkeep_world import GRACE_MS, UpkeepWorld, record
+from fixtures.upkeep_world import GRACE_MS, UpkeepWorld, not_given_out, record
 
-from penstock.base.errors import CorruptData, InvalidRequest, PlatformError
+from penstock.base.errors import CorruptData, InvalidRequest, PlatformError, Unavailable
 from penstock.log.upkeep.evacuation import INTERVAL_MS, SEGMENTS_AT_ONCE
 from penstock.metadata.inline import InlineDatabase
 
 BIG = bytes(3_000_000)
 
 
-async def mixed(world: UpkeepWorld, small: int = 1):
+async def mixed(world: UpkeepWorld, small: int = 1, name: str = "t"):
     """An object with a large segment of one partition and small ones of others; the large one is trimmed away."""
-    topic = await world.topic(partitions=small + 1)
+    topic = await world.topic(name, partitions=small + 1)
     large, *others = topic.partitions
     parts = [(large, [[record("a", BIG)]]), *((partition, [[record("b", "stays")]]) for partition in others)]
     await world.shared_object(*parts)
@@ -114,6 +114,21 @@ async def test_what_cannot_be_read_stays_where_it_is() -> None:
     assert await world.segment_count(kept) == 1
     assert world.upkeep.changes.rewriting == set()
     assert len(world.uploads) == 0
+
+
+async def test_what_is_not_given_out_now_keeps_no_other_object_from_being_emptied() -> None:
+    world = await UpkeepWorld().start()
+    for number in range(3):
+        await mixed(world, name=f"t{number}")
+    keys = sorted(world.stored_keys())
+    await scan(world)
+    with not_given_out(world.objects, keys[0]):
+        with pytest.raises(Unavailable):
+            await scan(world)
+        await world.run(world.upkeep.evacuation)
+        assert world.upkeep.evacuation.moves == 2
+    await scan(world)
+    assert world.upkeep.evacuation.moves == 3
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 from fixtures.clocks import START_MS
-from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, record
+from fixtures.upkeep_world import DAY_MS, GRACE_MS, UpkeepWorld, not_given_out, record
 
-from penstock.base.errors import CorruptData, InvalidRequest
+from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.log.segments import INDEX_STEP_BYTES, LONG_BYTES, MAX_SEGMENT_BYTES, SegmentBuilder, Stretch
 from penstock.log.upkeep import merging
 from penstock.log.upkeep.merging import Bounds, Run, plan
@@ -256,6 +256,23 @@ async def test_damaged_segments_are_left_as_they_are() -> None:
     assert await world.segment_count(damaged) == 8
     assert await world.segment_count(fine) == 1
     assert len(world.uploads) == 0
+
+
+async def test_a_segment_that_is_not_given_out_keeps_no_other_partition_from_being_merged() -> None:
+    world = await UpkeepWorld().start()
+    topic = await world.topic(partitions=3)
+    for partition in topic.partitions:
+        for number in range(8):
+            await world.segment(partition, [record(number)])
+    unread = topic.partitions[1]
+    with not_given_out(world.objects, (await world.segments.list(unread))[3].object_key):
+        with pytest.raises(Unavailable):
+            await world.run(world.upkeep.merging)
+        await world.run(world.upkeep.merging)
+    assert [await world.segment_count(partition) for partition in topic.partitions] == [1, 8, 1]
+    await world.segment(unread, [record(8)])
+    await world.run(world.upkeep.merging)
+    assert await world.segment_count(unread) == 1
 
 
 async def test_a_batch_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:

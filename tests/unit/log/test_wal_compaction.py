@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
 from dataclasses import replace
 
 import pytest
 from fixtures.compaction_world import LogWorld
 from fixtures.log_world import batch, batches_in
 
-from penstock.base.errors import CorruptData
+from penstock.base.errors import CorruptData, Unavailable
 from penstock.log.segments import INDEX_STEP_BYTES
 from penstock.log.upkeep.gathering import SLICE
 from penstock.log.upkeep.wal_backlog import CompactionPolicy
@@ -498,6 +500,70 @@ async def test_damage_in_the_log_keeps_nobody_from_being_compacted(tmp_path, pla
     for offset in range(3 + readable, 12):
         with pytest.raises(CorruptData):
             await world.reader.read_batches(damaged, offset, 1_000_000)
+
+
+@contextlib.contextmanager
+def not_given_out(tmp_path, location):
+    """The disk does not give out a WAL object, whatever names its file has."""
+    number = (tmp_path / "slabs" / location.key).stat().st_ino
+    read, first, last = os.preadv, location.offset, location.offset + location.length
+
+    def preadv(descriptor, buffers, offset, *flags):
+        size = sum(memoryview(buffer).nbytes for buffer in buffers)
+        if os.fstat(descriptor).st_ino == number and offset < last and first < offset + size:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(descriptor, buffers, offset, *flags)
+
+    def pread(descriptor, size, offset):
+        buffer = bytearray(size)
+        return bytes(buffer[: preadv(descriptor, [buffer], offset)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "preadv", preadv)
+        patch.setattr(os, "pread", pread)
+        yield
+
+
+async def test_what_the_disk_does_not_give_out_keeps_nobody_from_being_compacted(tmp_path):
+    world = await Setup("disk", tmp_path).world()
+    topic = await world.topic("orders", 2)
+    await world.fill(topic.partitions, commits=25, size_bytes=50_000)
+    before = await contents_of(world, topic)
+    world.forget_tail()
+    spans = topic.partitions[0].spans
+    location = spans[2].location
+    assert location.key != spans[-1].location.key  # So nothing is added to its file any more.
+    with not_given_out(tmp_path, location):
+        for compacted in (False, True):
+            if compacted:
+                await world.compaction.compact_everything()
+            for partition, body in zip(topic.partitions, before, strict=True):
+                # What is before it is read, and what is behind it; it alone is not.
+                assert batches_in(b"".join(await world.reader.read_batches(partition, 0, 1_000_000)))[:1] == [(0, 3, 0)]
+                assert await world.contents(partition, start=9) == body[150_000:]
+                for offset in (6, 8):
+                    with pytest.raises(Unavailable):
+                        await world.reader.read_batches(partition, offset, 1_000_000)
+        assert (world.backlog.rows, world.compaction.stats.unreadable_bytes) == (0, location.length)
+        assert not (tmp_path / "slabs" / location.key).exists()
+    assert await contents_of(world, topic) == before  # Somebody has the disk read it after all.
+    await close(world)
+
+
+async def test_what_is_not_given_out_of_a_file_that_still_grows_waits(tmp_path):
+    world = await Setup("disk", tmp_path).world()
+    topic = await world.topic("orders", 2)
+    await world.fill(topic.partitions, commits=4, size_bytes=50_000)
+    world.forget_tail()
+    with not_given_out(tmp_path, topic.partitions[0].spans[2].location):
+        with pytest.raises(Unavailable):
+            await world.compaction.compact_everything()
+        await world.fill(topic.partitions, commits=20, size_bytes=50_000, mark=4)
+        await world.compaction.compact_everything()
+    assert world.backlog.rows == 0
+    for partition in topic.partitions:
+        assert batches_in(await world.contents(partition)) == [(3 * mark, 3, mark) for mark in range(24)]
+    await close(world)
 
 
 async def test_little_for_many_partitions_waits_longer(tmp_path):

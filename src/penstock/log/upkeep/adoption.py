@@ -46,9 +46,9 @@ class Adoption:
             if file.long_bytes >= self._min_bytes and file.long_bytes >= LONG_SHARE * file.held_bytes
         ]
 
-    async def share(self, file: WalFile) -> Shared | None:
+    async def share(self, key: str) -> Shared | None:
         """Get hold of a file; None while it grows."""
-        return await self._changes.in_thread(lambda: self._wal.share(file.key))
+        return await self._changes.in_thread(lambda: self._wal.share(key))
 
     async def adopt(self, shared: Shared, upload: Upload) -> int | None:
         """Let a file be an object; its size, or None where that does not work: then it never will."""

@@ -37,6 +37,7 @@ from penstock.log.upkeep.rewriting import (
     Rewrite,
     SegmentChanges,
     SegmentReader,
+    Unread,
 )
 from penstock.metadata.database import Rows, Script
 from penstock.wire.records import iter_batches
@@ -47,6 +48,8 @@ PARTITIONS_AT_ONCE = 32
 REFS_AT_ONCE = 64
 GROUP_MAX_SEGMENTS = 1000
 MIN_BACKOFF_MS = 100
+UNREAD_MS = 600_000
+"""How long a partition is left alone of which something could not be read."""
 NEVER_MS = 2**63 - 1
 _log = logging.getLogger(__name__)
 
@@ -88,6 +91,8 @@ class Cleaner:
         self._next_look_at = changes.clock.monotonic()
         self._pass: Pass | None = None
         self._uncleanable: set[int] = set()
+        self._left_until_ms: dict[int, int] = {}
+        """Partitions of which something could not be read."""
         self.stats = CleanerStats()
 
     @property
@@ -126,6 +131,7 @@ class Cleaner:
         """These partitions are gone."""
         for partition_id in partition_ids:
             self._looks.pop(partition_id, None)
+            self._left_until_ms.pop(partition_id, None)
             self._uncleanable.discard(partition_id)
         self.stats.uncleanable_partitions = len(self._uncleanable)
 
@@ -140,7 +146,7 @@ class Cleaner:
                 continue
             if partition.partition_id in self._uncleanable or partition.partition_id in self._changes.rewriting:
                 continue
-            if self._changes.is_locked(partition):
+            if self._changes.is_locked(partition) or now_ms < self._left_until_ms.get(partition.partition_id, 0):
                 continue
             look = self._looks.get(partition.partition_id)
             if (
@@ -195,6 +201,11 @@ class Cleaner:
         except (CorruptData, InvalidRequest) as problem:
             self._give_up(partition, problem)
             return 0.0
+        except Unread:
+            # It may be the dirtiest for long: the others do not wait for it.
+            self._left_until_ms[partition.partition_id] = self._changes.clock.now_ms() + UNREAD_MS
+            self.close()
+            raise
         except PlatformError:
             self.close()
             raise
@@ -207,6 +218,7 @@ class Cleaner:
             raise
         if running.is_done:
             self.close()
+            self._left_until_ms.pop(partition.partition_id, None)
             stats = self.stats
             stats.passes += 1
             stats.mapped_bytes += running.mapped_bytes

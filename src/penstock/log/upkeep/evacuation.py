@@ -16,7 +16,7 @@ from penstock.base.errors import CorruptData, InvalidRequest
 from penstock.log import segment_store
 from penstock.log.registry import Registry
 from penstock.log.segments import ref_of
-from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, Unread
 
 INTERVAL_MS = 600_000
 OBJECTS_AT_ONCE = 100
@@ -115,6 +115,12 @@ class Evacuation:
             await rewrite.step()
         except (CorruptData, InvalidRequest):
             self._damaged.add(self._source)
+            self.close()
+            raise
+        except Unread:
+            # The next scan comes back to it, this one goes on behind it.
+            self._found.add(self._source)
+            self._cursor = self._source
             self.close()
             raise
         except BaseException:

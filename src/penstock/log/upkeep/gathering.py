@@ -4,7 +4,8 @@ Bytes that are in memory are written as they are. Others are read back from the 
 their offsets. Memory is bounded by the size of a pass; what goes to the store goes there in pieces.
 
 What a disk has damaged is kept, as a segment of its own that cannot be read further than to the damage: it must not
-keep everything else from leaving the WAL.
+keep everything else from leaving the WAL. Nor must what a disk does not give out at all: the file becomes an object as
+it is (see adoption.py), in which these batches are segments where they are, for whoever can read them some day.
 
 Reading and writing is done on the executor. What is done for every entry or batch is done on the loop, a slice at a
 time, so that nobody waits for long: a thread busy with Python would hold the loop up more than that.
@@ -14,13 +15,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from struct import Struct
 
-from penstock.base.errors import Unavailable
+from penstock.base.errors import CorruptData, Unavailable
 from penstock.keys.model import KeysErased, Lock
-from penstock.log.model import LEADER_EPOCH, Partition, Seal, Span
+from penstock.log.model import LEADER_EPOCH, EntrySeal, Partition, Seal, Span
 from penstock.log.sealing import read_span
 from penstock.log.seals import BrokenSeal, SealedWriting, stored_bytes
 from penstock.log.segments import (
@@ -53,6 +54,8 @@ _LENGTH = Struct(">i")
 _LENGTH_AT = 8
 _TOO_LONG = 2**30
 """The length that is given to a damaged batch: it is cut short then, wherever it is, and the end for who reads it."""
+Keep = Callable[[str], Awaitable[Upload | None]]
+"""Lets the file of a key become an object as it is; None where that does not work now."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,11 +63,16 @@ class Gathering:
     """The object of one pass on its way into the store."""
 
     def __init__(
-        self, changes: SegmentChanges, wal: WalStore, arena: Arena, upload: Upload, adopted: Mapping[str, Upload]
-    ) -> None:
+        self, changes: SegmentChanges, wal: WalStore, arena: Arena, upload: Upload, adopted: Mapping[str, Upload],
+        keep: Keep,
+    ) -> None:  # fmt: skip
         self._changes, self._wal, self._arena, self._upload = changes, wal, arena, upload
-        self._adopted = adopted
+        self._adopted = dict(adopted)
         """The objects that WAL files became: their long spans are segments already."""
+        self._keep = keep
+        self._unreadable: set[WalLocation] = set()
+        self.unreadable_bytes = 0
+        """What the disk did not give out, and stays where it is."""
         self.read_bytes = 0
         """What had to be read back from the WAL."""
         self.written_bytes = 0
@@ -142,15 +150,46 @@ class Gathering:
         for locations in _runs(sorted(wanted, key=wanted.__getitem__)):
             size_bytes = pages_of(locations)
             buffer, _ = self._arena.reserve(size_bytes)
-            views = await self._changes.in_thread(partial(self._wal.read_many, locations, buffer))
-            loaded.update(zip(locations, views, strict=True))
+            loaded.update(await self._read(locations, buffer))
             self.read_bytes += size_bytes
         return loaded
+
+    async def _read(self, locations: Sequence[WalLocation], buffer: memoryview) -> dict[WalLocation, memoryview]:
+        """Those objects that can be read. Raises what is wrong with the others where these cannot stay either."""
+        try:
+            views = await self._changes.in_thread(partial(self._wal.read_many, locations, buffer))
+            return dict(zip(locations, views, strict=True))
+        except (Unavailable, CorruptData):
+            found, position = {}, 0
+            for location in locations:  # Each for itself: mostly it is one of them.
+                end = position + pages_of((location,))
+                alone = partial(self._wal.read_many, (location,), buffer[position:end])
+                try:
+                    (found[location],) = await self._changes.in_thread(alone)
+                except (Unavailable, CorruptData) as problem:
+                    await self._leave(location, problem)
+                position = end
+            return found
+
+    async def _leave(self, location: WalLocation, problem: Unavailable | CorruptData) -> None:
+        """Let an object stay where it is."""
+        key = location.key
+        if key not in self._adopted:
+            kept = await self._keep(key)
+            if kept is None:
+                raise problem
+            self._adopted[key] = kept
+        self._unreadable.add(location)
+        self.unreadable_bytes += location.length
+        _log.error(
+            "the write-ahead log cannot be read at %d of %s, and what %d bytes hold there is left as it is, in the"
+            " object %s: %s", location.offset, key, location.length, self._adopted[key].key, problem,
+        )  # fmt: skip
 
     async def _write_stretch(self, stretch: Stretch, loaded: dict[WalLocation, memoryview]) -> None:
         segment: _Segment | None = None
         for span, view in zip(stretch.spans, stretch.views, strict=True):
-            if self._is_adopted(span):
+            if self._is_adopted(span) or (view is None and span.location in self._unreadable):
                 self._end(stretch.partition, segment)
                 segment = None
                 self._refs.append(self._adopt(stretch.partition, span))
@@ -214,7 +253,8 @@ class Gathering:
     async def _copy_stretch(self, stretch: Stretch, loaded: Mapping[WalLocation, memoryview]) -> None:
         """Write what is sealed as it is, each span a segment, and what is not as it was."""
         for span, view in zip(stretch.spans, stretch.views, strict=True):
-            if self._is_adopted(span):
+            is_needed = view is None or span.seal is not None
+            if self._is_adopted(span) or (is_needed and span.location in self._unreadable):
                 self._refs.append(self._adopt(stretch.partition, span))
                 continue
             if span.seal is not None:
@@ -239,7 +279,7 @@ class Gathering:
         assert span.seal is not None
         seal = span.seal
         salt = seal.salt
-        if seal.skipped or seal.length != span.byte_length or seal.base_offset != span.base_offset:
+        if not _is_as_sealed(span, seal):
             if not is_lost:
                 raise Unavailable("what is sealed has other offsets than it is to have, and cannot be opened now")
             salt = bytes(len(salt))
@@ -272,13 +312,14 @@ class Gathering:
     def _adopt(self, partition: Partition, span: Span) -> SegmentRef:
         """A span as a segment, where it is."""
         assert span.location is not None
-        assert span.index is not None
         start, seal = span.byte_start, None
         if span.seal is not None:
+            if not _is_as_sealed(span, span.seal):
+                raise Unavailable("what is sealed has other offsets than it is to have, and cannot be read now")
             start, seal = span.seal.start, Seal(span.seal.key_id, span.seal.salt)
         return _ref_of(
             partition, span, self._adopted[span.location.key], byte_offset=span.location.offset + start,
-            index=span.index, seal=seal,
+            index=span.index or (b"", b""), seal=seal,
         )  # fmt: skip
 
     async def _is_sound(self, partition: Partition, span: Span, view: memoryview, builder: SegmentBuilder) -> bool:
@@ -411,6 +452,11 @@ class _Segment:
             and self.builder.byte_length + span.byte_length <= MAX_SEGMENT_BYTES
             and span.last_offset - self.builder.base_offset < MAX_SEGMENT_OFFSETS
         )
+
+
+def _is_as_sealed(span: Span, seal: EntrySeal) -> bool:
+    """Whether a span is what was sealed, all of it and where it was to be."""
+    return not seal.skipped and seal.length == span.byte_length and seal.base_offset == span.base_offset
 
 
 def _ref_of(

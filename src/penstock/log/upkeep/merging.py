@@ -31,7 +31,7 @@ from penstock.log.model import Partition, TopicConfig
 from penstock.log.registry import Registry
 from penstock.log.segments import LONG_BYTES, MAX_SEGMENT_BYTES, MAX_SEGMENT_OFFSETS, Stretch, ref_of
 from penstock.log.upkeep.retention import longest_span_ms
-from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges
+from penstock.log.upkeep.rewriting import Part, Rewrite, SegmentChanges, Unread
 from penstock.metadata.database import Rows, Script
 
 FAN_IN = 8
@@ -256,6 +256,13 @@ class Merging:
                 await rewrite.step()
         except (CorruptData, InvalidRequest):
             self._damaged.add(rewrite.current.partition_id)
+            self.close()
+            raise
+        except Unread:
+            # Others do not wait for it. Its next segment brings it back here.
+            partition_id = rewrite.current.partition_id
+            self._waiting.pop(partition_id, None)
+            self._grown[partition_id] = FAN_IN - 1
             self.close()
             raise
         except BaseException:

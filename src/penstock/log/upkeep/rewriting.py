@@ -228,6 +228,10 @@ class SegmentChanges:
         self.uploads.end(upload)
 
 
+class Unread(Unavailable):
+    """The store does not give a segment out now, which may be so for one alone, and for long."""
+
+
 class SegmentReader:
     """The whole batches of one segment, in pieces. Used by one thread at a time, after `have_keys`."""
 
@@ -242,9 +246,12 @@ class SegmentReader:
         ref = self._ref
         while self._position < ref.byte_length:
             piece = self._buffer[: ref.byte_length - self._position]
-            count = read_stretch(
-                self._changes.objects, self._changes.sealing, ref, self._partition, self._position, piece
-            )
+            try:
+                count = read_stretch(
+                    self._changes.objects, self._changes.sealing, ref, self._partition, self._position, piece
+                )
+            except Unavailable as problem:
+                raise Unread(str(problem)) from problem
             if count < len(piece):
                 raise CorruptData(f"{ref.object_key} ends {len(piece) - count} bytes before its segment does")
             end = self._whole_batches(piece)

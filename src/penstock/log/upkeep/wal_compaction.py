@@ -55,6 +55,8 @@ class CompactionStats:
     """In WAL files that became objects as they were."""
     read_bytes: int = 0
     """What was not in memory any more."""
+    unreadable_bytes: int = 0
+    """What could not be read, and was left where it is."""
 
 
 @dataclass(slots=True)
@@ -149,13 +151,15 @@ class WalCompaction:
         uploads.append(upload := self._changes.uploads.begin())
         by_key = {file.key: (found, size_bytes) for file, found, size_bytes in adopted}
         gathering = Gathering(
-            self._changes, self._wal, self._arena, upload, {key: found for key, (found, _) in by_key.items()}
-        )
+            self._changes, self._wal, self._arena, upload, {key: found for key, (found, _) in by_key.items()},
+            partial(self._keep, uploads, by_key),
+        )  # fmt: skip
         refs = await gathering.write(plan.stretches.values())
         if not gathering.read_bytes:
             self._arena.drop()
         stats = self.stats
         stats.read_bytes += gathering.read_bytes
+        stats.unreadable_bytes += gathering.unreadable_bytes
         stats.written_bytes += gathering.written_bytes
         stats.adopted_bytes += sum(size_bytes for _, _, size_bytes in adopted)
         sizes = [*by_key.values()]
@@ -172,7 +176,7 @@ class WalCompaction:
         """Let the files that can be objects be some: with their sizes; and the first one that still grows."""
         adopted: list[tuple[WalFile, Upload, int]] = []
         for file in self._adoption.candidates(plan.files, plan.stretches.values()):
-            shared = await self._adoption.share(file)
+            shared = await self._adoption.share(file.key)
             if shared is None:
                 return adopted, file
             uploads.append(upload := self._changes.uploads.begin())
@@ -181,6 +185,18 @@ class WalCompaction:
                 break
             adopted.append((file, upload, size_bytes))
         return adopted, None
+
+    async def _keep(self, uploads: list[Upload], kept: dict[str, tuple[Upload, int]], key: str) -> Upload | None:
+        """Let a file of which something cannot be read be an object, as it is; None where that does not work now."""
+        shared = await self._adoption.share(key)
+        if shared is None:
+            return None
+        uploads.append(upload := self._changes.uploads.begin())
+        size_bytes = await self._adoption.adopt(shared, upload)
+        if size_bytes is None:
+            return None
+        kept[key] = upload, size_bytes
+        return upload
 
     async def _plan(self, last_seq: int) -> Plan:
         """What a pass over commits up to one of them does."""
