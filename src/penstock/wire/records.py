@@ -271,7 +271,7 @@ def iter_records(
             if position != end:
                 raise Malformed("a record does not fill its length")
             yield Record(base_offset + delta, timestamp, key, value, headers)
-    except (IndexError, UnicodeDecodeError) as problem:
+    except IndexError as problem:
         raise Malformed(f"a record cannot be decoded: {problem}") from problem
     if position != size:
         raise Malformed("a batch has more bytes than its records")
@@ -301,7 +301,7 @@ def _read_headers(data: bytes, position: int) -> tuple[tuple[tuple[str, bytes | 
         if key is None:
             raise Malformed("a record header has no key")
         value, position = _read_bytes(data, position)
-        headers.append((str(key, "utf-8"), value))
+        headers.append((str(key, "utf-8", "surrogateescape"), value))
     return tuple(headers), position
 
 
@@ -384,7 +384,7 @@ def _encode_headers(headers: Iterable[tuple[str, bytes | None]]) -> bytes:
     pieces: list[bytes] = []
     count = 0
     for key, value in headers:
-        name = key.encode()
+        name = key.encode("utf-8", "surrogateescape")
         pieces += (encode_varint(len(name)), name)
         pieces += (b"\1",) if value is None else (encode_varint(len(value)), value)
         count += 1

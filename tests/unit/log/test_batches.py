@@ -252,6 +252,14 @@ def test_the_topics_own_compression(sent: Compression, wanted: Compression) -> N
         assert bytes(accepted.data) == data
 
 
+def test_the_topics_own_compression_keeps_names_of_headers_whatever_they_are() -> None:
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    data = build_batch([Record(0, NOW_MS, b"k", b"v", ((name, b"1"),))])
+    accepted = judge(data, TopicConfig(compression=int(Compression.GZIP)))
+    assert isinstance(accepted, Accepted), accepted
+    assert list(iter_records(accepted.data)) == list(iter_records(data))
+
+
 def test_a_batch_fits_into_a_segment() -> None:
     config = TopicConfig(segment_bytes=len(GOOD))
     assert isinstance(judge(GOOD, config), Accepted)

@@ -196,6 +196,15 @@ def test_append_time_replaces_every_timestamp(compression: Compression) -> None:
     assert [record.value for record in iter_records(batch)] == [record.value for record in JAVA_RECORDS]
 
 
+def test_names_of_headers_are_any_bytes() -> None:
+    """Clients in C do not look whether they are text, nor does Kafka."""
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    batch = build_batch([Record(0, 5, b"k", b"v", ((name, b"1"),))])
+    assert b"\x08caf\xe9\x021" in batch
+    (record,) = iter_records(batch)
+    assert build_batch([record]) == batch
+
+
 def test_flags_are_kept_in_the_attributes() -> None:
     marker = Record(7, 5, bytes(4), bytes(6))
     header = parse_header(build_batch([marker], is_control=True, is_transactional=True, delete_horizon_ms=99))
