@@ -1,24 +1,35 @@
-"""The HTTP side of an agent: is it alive, is it ready, what does it count."""
+"""The HTTP side of an agent: is it alive, is it ready, what does it count.
+
+It listens for this machine only and asks nobody who they are. A page of somebody's, in a browser on this machine, must
+not get here because its name suddenly leads here (DNS rebinding): only who asks by a name of this machine is answered.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from penstock.agent.listeners import is_loopback
 from penstock.agent.server import listening_socket
 
 MAX_CONNECTIONS = 64
 """At the same time: whoever can reach the address needs no credentials, and each has a file and memory."""
 PATIENCE_S = 10.0
 """How long a request may take to come, and its answer to be taken."""
+MISDIRECTED = 421
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^][:@/]+)(:[0-9]*)?", re.IGNORECASE)
 
 
 class _QuietServer(Server):
@@ -71,6 +82,30 @@ class _Bounded(H11Protocol):
             self._timer = self.loop.call_later(PATIENCE_S, self.transport.abort)
 
 
+class _ByNamesOfThisMachine:
+    """Answers nobody who asks by another name. Who says none is no browser."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = Headers(scope=scope).get("host")
+        if host is None or names_this_machine(host):
+            await self._app(scope, receive, send)
+            return
+        refusal = PlainTextResponse(
+            "Ask for this by 127.0.0.1 or localhost. A proxy must not hand on another Host.\n", MISDIRECTED
+        )
+        await refusal(scope, receive, send)
+
+
+def names_this_machine(host: str) -> bool:
+    """Whether a `Host` header names what listens for this machine only."""
+    match = _HOST.fullmatch(host)
+    name = match[1].strip("[]").rstrip(".").lower() if match else ""
+    return is_loopback(name) or name.endswith(".localhost")
+
+
 def application(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Starlette:
     """`/healthz`, `/readyz`, `/metrics`."""
 
@@ -90,7 +125,8 @@ def application(ready: Callable[[], bool], metrics: Callable[[], bytes]) -> Star
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", show_metrics),
-        ]
+        ],
+        middleware=[Middleware(_ByNamesOfThisMachine)],
     )
 
 

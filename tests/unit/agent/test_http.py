@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from penstock.agent import http
-from penstock.agent.http import application, serving
+from penstock.agent.http import application, names_this_machine, serving
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -56,6 +56,35 @@ async def test_who_asks_again_and_again_may_stay(monkeypatch: pytest.MonkeyPatch
             assert await is_answered(reader, writer)
             assert await reader.readexactly(3) == b"ok\n"
             await asyncio.sleep(0.1)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080", "metrics.localhost", "localhost."],
+)
+def test_this_machine_has_names(host: str) -> None:
+    assert names_this_machine(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost@evil.example", "evil@localhost",
+     "10.0.0.7", "0.0.0.0", "[2001:db8::1]", "[::1", "::1", "localhost:80:80", "localhost/x", "evillocalhost"],
+)  # fmt: skip
+def test_others_have_other_names(host: str) -> None:
+    assert not names_this_machine(host)
+
+
+@pytest.mark.parametrize(("host", "status"), [(b"evil.example", b"421"), (b"127.0.0.1:1", b"200")])
+async def test_who_asks_by_the_name_of_another_machine_is_told_nothing(host: bytes, status: bytes) -> None:
+    """As a page does in a browser on this machine, whose name leads here all of a sudden."""
+    async with serving(application(lambda: True, lambda: b"secret"), "127.0.0.1", 0) as port:
+        reader, writer = await connect(port)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % host)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert (b"secret" in answer) is (status == b"200")
         writer.close()
 
 
