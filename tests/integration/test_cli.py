@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from penstock.wire.messages import incremental_alter_configs as configs
 from penstock.wire.messages import streams_group_heartbeat
 from penstock.wire.messages.share_fetch import FetchPartition, FetchTopic, ShareFetchRequest
 from penstock.wire.messages.share_group_heartbeat import ShareGroupHeartbeatRequest
+
+NOT_TEXT = os.fsdecode(b"\xff")
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +232,20 @@ def test_what_is_typed_is_written_at_once(session: Session, topic: str) -> None:
 def test_writing_where_nothing_is(session: Session, topic: str) -> None:
     assert f"{topic}[99]" in session.run("produce", topic, "-p", "99", stdin="x\n", code=1).stderr
     assert "cannot read" in session.run("produce", topic, "--file", "/no/such/file", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("topic", "describe", NOT_TEXT), ("produce", NOT_TEXT), ("group", "seek", "g", "--to", f"file:{sys.executable}")],
+)
+def test_what_is_no_text_is_said_to_be_none(session: Session, words: tuple[str, ...]) -> None:
+    assert "text" in session.run(*words, stdin="", code=1).stderr
+
+
+def test_keys_and_separators_may_be_any_bytes(session: Session, topic: str) -> None:
+    session.run("produce", topic, "-k", NOT_TEXT, stdin=b"v\n")
+    session.run("produce", topic, "-K", NOT_TEXT, stdin=b"k\xffw\n")
+    assert [(one["key"], one["value"]) for one in session.records(topic)] == [("/w==", "v"), ("k", "w")]
 
 
 def test_trimming(session: Session, topic: str) -> None:

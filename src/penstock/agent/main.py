@@ -137,7 +137,11 @@ async def _announce(agent: Agent, options: UpOptions, http_port: int) -> None:
         *await _who_may_come(agent, options, program),
         f"Next    echo hello | {program} produce greetings{there} && {program} consume greetings{there}",
     )
-    print("\n".join(lines), flush=True)
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:
+        # That nobody reads it, or that there is no room for it, is no reason to stop. What was not written never is.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _manner(listener: Listener) -> str:

@@ -84,11 +84,11 @@ def create(
     penstock api-key create billing --lifetime 90d --write billing.properties
     """
     from penstock.cli.kafka.accounts import create_key
-    from penstock.cli.texts.properties import write_login
+    from penstock.cli.texts.properties import complaint_about, write_login
 
     document: dict[str, str | None]
-    if target is not None and target.exists():
-        raise Misuse(f"{target} exists already: choose another file, or remove it")
+    if target is not None and (wrong := complaint_about(target)) is not None:
+        raise Misuse(wrong)
     if dry_run:
         document = {"key": None, "secret": None, "service_account": owner, "expires_at": None, "file": None}
         return Notice(document=document, sentence=f"Would create an API key for {owner}.")

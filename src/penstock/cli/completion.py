@@ -43,7 +43,8 @@ def _names_of(ask: Callable[[Client], Iterable[str]]) -> Callable[..., list[str]
             bootstrap = ADDRESSES.convert(ctx.params.get("bootstrap") or DEFAULT_BOOTSTRAP, None, ctx)
             config, cluster = ctx.params.get("client_config"), ctx.params.get("cluster")
             with open_client(bootstrap, config, _PATIENCE_S, cluster, ctx) as client:
-                return sorted({name for name in ask(client) if name.startswith(incomplete)})
+                # What a shell would take for more than a name is none: groups are called whatever clients like.
+                return sorted({name for name in ask(client) if name.startswith(incomplete) and name.isprintable()})
         except PlatformError:
             return []
 

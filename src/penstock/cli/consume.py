@@ -26,7 +26,7 @@ _WAIT_MS = 500
 
 @click.command(
     epilog="JSON: one document per line: {topic, partition, offset, timestamp, key, value, headers: [{name, value}]}; "
-    "what is not UTF-8 is base64, and key_encoding or value_encoding beside it says so."
+    "what is not UTF-8 is base64, and key_encoding, value_encoding or name_encoding beside it says so."
 )
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True, shell_complete=complete_topics)
 @click.option(

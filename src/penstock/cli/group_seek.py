@@ -140,6 +140,8 @@ def _text_of(path: Path) -> str:
         return path.read_text()
     except OSError as error:
         raise InvalidRequest(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"cannot read {path}: it is not text") from error
 
 
 def read_offsets(text: str) -> dict[TopicPartition, int]:
@@ -161,5 +163,5 @@ def read_offsets(text: str) -> dict[TopicPartition, int]:
             for topic, partition, offset in lines
             if partition.strip().isdigit()  # A heading is not an offset.
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InvalidRequest("the file holds neither lines of topic,partition,offset nor JSON with them") from error

@@ -48,6 +48,12 @@ class ReaderGone(Exception):
     """Whoever read our output has seen enough. Not an OSError, which click would turn into a failure."""
 
 
+def sentence_of(error: OSError) -> str:
+    """What the operating system refused."""
+    what = (error.strerror or str(error) or type(error).__name__).lower()
+    return what if error.filename is None else f"{error.filename}: {what}"
+
+
 class LazyGroup(click.Group):
     """Commands by section, each loaded when needed. Our failures leave as one line and exit code 1."""
 
@@ -95,3 +101,7 @@ class LazyGroup(click.Group):
             raise Failure(str(error)) from error
         except BrokenPipeError as error:
             raise ReaderGone from error
+        except OSError as error:  # A full disk behind the output, say.
+            raise Failure(sentence_of(error)) from error
+        except UnicodeEncodeError as error:  # An argument that is no text.
+            raise Failure(f"{error.object!r} is not text in UTF-8") from error

@@ -10,7 +10,7 @@ import sys
 
 import click
 
-from penstock.cli.lazy import Lazy, LazyGroup, ReaderGone
+from penstock.cli.lazy import Failure, Lazy, LazyGroup, ReaderGone, sentence_of
 from penstock.version import __version__
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "show_default": True}
@@ -65,14 +65,32 @@ def cli() -> None:
 
 def main() -> int:
     """Run one command line; return the exit code."""
+    _open_what_is_closed()
+    code = 0
     try:
         code = _run()
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):
-        # Python would complain about unwritten output at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_unwritten()
         return 0
+    except OSError as error:
+        if not code:  # Else it has been said.
+            Failure(sentence_of(error)).show()
+        _leave_unwritten()
+        return 1
     return code
+
+
+def _open_what_is_closed() -> None:
+    """Have all three standard streams: a file or a socket that takes the place of one would be read and written."""
+    for name, flags, mode in (("stdin", os.O_RDONLY, "r"), ("stdout", os.O_WRONLY, "w"), ("stderr", os.O_WRONLY, "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode))
+
+
+def _leave_unwritten() -> None:
+    """Python would complain about unwritten output at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run() -> int:

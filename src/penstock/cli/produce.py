@@ -19,6 +19,7 @@ from penstock.cli.options import Parsed, client_options, output_option
 from penstock.cli.output import Details, emit
 from penstock.cli.texts.input import InputRecord, Splitter, json_splitter, parse_header, template_splitter
 from penstock.cli.texts.quantities import count_text, plural, size_text
+from penstock.cli.texts.records import as_bytes
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -103,7 +104,7 @@ def produce(
         raise click.UsageError("--idempotent needs --acks all")
     splitter = _splitter(template, key_separator)
     shape = Shape(
-        key=key.encode() if key is not None else None, headers=headers, partition=partition, null_empty=null_empty
+        key=as_bytes(key) if key is not None else None, headers=headers, partition=partition, null_empty=null_empty
     )
     started = client.clock.monotonic()
     with _opened(path) as source:

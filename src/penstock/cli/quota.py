@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -56,9 +57,12 @@ def parse_limit(text: str) -> tuple[str, float]:
     if key.endswith("_byte_rate"):
         return key, float(parse_size(value))
     try:
-        return key, float(value)
+        limit = float(value)
     except ValueError:
         raise InvalidRequest(f"{value!r} is not a number") from None
+    if not isfinite(limit):
+        raise InvalidRequest(f"{value!r} limits nothing")
+    return key, limit
 
 
 LIMIT = Parsed("KEY=VALUE", parse_limit)

@@ -28,7 +28,7 @@ from penstock.cli.options import (
     yes_option,
 )
 from penstock.cli.output import Column, Listing, Notice, Result, Row, emit
-from penstock.cli.texts.properties import write_login
+from penstock.cli.texts.properties import complaint_about, write_login
 from penstock.cli.up import parse_metadata_url
 
 if TYPE_CHECKING:
@@ -204,8 +204,8 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
 def _set(
     client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, *, replace: bool
 ) -> None:  # fmt: skip
-    if target is not None and target.exists():
-        raise Misuse(f"{target} exists already: choose another file, or remove it")
+    if target is not None and (wrong := complaint_about(target)) is not None:
+        raise Misuse(wrong)
     password = _made_up() if target is not None else _asked(name)
     if data_dir is not None:
         from penstock.agent.offline import set_password as set_offline

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import click
@@ -25,9 +26,12 @@ def parse_limit(text: str) -> tuple[str, float]:
     if key.startswith("bytes_"):
         return key, float(parse_size(value))
     try:
-        return key, float(value)
+        limit = float(value)
     except ValueError:
         raise InvalidRequest(f"{value!r} is not a number") from None
+    if not isfinite(limit):
+        raise InvalidRequest(f"{value!r} limits nothing")
+    return key, limit
 
 
 LIMIT = Parsed("LIMIT=VALUE", parse_limit)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.base.errors import InvalidRequest
-from penstock.cli.texts.input import InputRecord, json_splitter, parse_header, template_splitter
-from penstock.cli.texts.records import ShownRecord, compile_format, to_json
+from penstock.cli.texts.input import InputRecord, Splitter, json_splitter, parse_header, template_splitter
+from penstock.cli.texts.records import ShownRecord, as_text, compile_format, to_json
 
 RECORD = ShownRecord(
     "orders", 3, 42, 1_769_860_800_123, b"user-1", b"hello", (("trace", b"abc"), ("empty", b""), ("null", None))
@@ -111,7 +112,10 @@ def test_input_that_does_not_fit_is_shown(template: str, data: bytes) -> None:
         parse(template, data)
 
 
-@given(st.binary(max_size=20), st.binary(max_size=20), st.lists(st.tuples(st.text(max_size=5), st.binary(max_size=5))))
+NAMES = st.binary(max_size=5).map(as_text)
+
+
+@given(st.binary(max_size=20), st.binary(max_size=20), st.lists(st.tuples(NAMES, st.binary(max_size=5))))
 def test_json_reads_back_as_it_is_printed(key: bytes, value: bytes, headers: list[tuple[str, bytes]]) -> None:
     shown = ShownRecord("t", 0, 7, 1_000, key, value, tuple(headers))
     splitter = json_splitter()
@@ -124,10 +128,53 @@ def test_json_values_may_be_objects() -> None:
     assert (record.key, record.value) == (b"k", b'{"a":[1,2]}')
 
 
-@pytest.mark.parametrize("line", [b"{\n", b"[1]\n", b"7\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{\n", b"[1]\n", b"7\n", b"[" * 100_000 + b"\n", b'{"headers": [1]}\n', b'{"headers": {"a": 1}}\n',
+        b'{"headers": 7}\n', b'{"value": "!", "value_encoding": "base64"}\n', b'{"value": "\\ud800"}\n',
+    ],
+)  # fmt: skip
 def test_json_that_is_no_record_is_refused(line: bytes) -> None:
     with pytest.raises(InvalidRequest, match="JSON"):
         list(json_splitter().feed(line))
+
+
+@pytest.mark.parametrize("line", [b'{"timestamp": 99999999999999999999}\n', b'{"timestamp": 1.5}\n'])
+def test_times_that_are_none_are_refused(line: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="time"):
+        list(json_splitter().feed(line))
+
+
+@pytest.mark.parametrize(("template", "data"), [("%T\n", b"9223372036854775808\n"), ("%p\n", b"2147483648\n")])
+def test_numbers_that_no_record_can_have_are_refused(template: str, data: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="larger than any"):
+        parse(template, data)
+
+
+def test_names_of_headers_that_are_no_text_come_back() -> None:
+    (record,) = parse("%h\n", b"caf\xe9=1\n")
+    shown = ShownRecord("t", 0, 0, 0, None, None, record.headers)
+    assert compile_format("%h")(shown) == b"caf\xe9=1"
+    assert json.loads(to_json(shown))["headers"] == [{"name": "Y2Fm6Q==", "name_encoding": "base64", "value": "1"}]
+
+
+def test_a_record_in_many_pieces_is_looked_through_once() -> None:
+    """A minute's work if not, for a record of 64 MiB that comes as a pipe gives it."""
+    splitter, piece = template_splitter("%v--\n"), b"-" * 65_536
+    began = time.process_time()
+    for _ in range(1_024):
+        assert list(splitter.feed(piece)) == []
+    (record,) = splitter.feed(b"\n")
+    assert len(record.value or b"") == 1_024 * 65_536 - 2
+    assert time.process_time() - began < 2
+
+
+def test_a_record_without_an_end_is_not_collected_for_ever() -> None:
+    splitter = Splitter(b"\n", lambda line: InputRecord(value=line), largest_bytes=1_000)
+    assert list(splitter.feed(bytes(1_000))) == []
+    with pytest.raises(InvalidRequest, match="larger than"):
+        splitter.feed(b"x")
 
 
 def test_headers_are_read() -> None:

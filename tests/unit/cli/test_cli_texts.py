@@ -85,7 +85,7 @@ def test_times_are_read(text: str, expected: int) -> None:
     assert parse_time_ms(text, now_ms=NOW_MS) == expected
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "1x", "2026-13-01", "-5"])
+@pytest.mark.parametrize("text", ["", "yesterday", "1x", "2026-13-01", "-5", "9" * 19, "9" * 5_000])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="is not a time"):
         parse_time_ms(text, now_ms=NOW_MS)
@@ -104,8 +104,9 @@ def test_times_that_are_not_there_print_as_nothing() -> None:
 
 def test_durations_are_read() -> None:
     assert [parse_duration_ms(text) for text in ("10", "1.5", "250ms", "1h1m1s")] == [10_000, 1_500, 250, 3_661_000]
-    with pytest.raises(InvalidRequest):
-        parse_duration_ms("soon")
+    for wrong in ("soon", "9" * 400, "9" * 400 + "h", "1001w" * 60):
+        with pytest.raises(InvalidRequest):
+            parse_duration_ms(wrong)
 
 
 def test_sizes_are_read() -> None:
@@ -116,8 +117,9 @@ def test_sizes_are_read() -> None:
         1_572_864,
         2_147_483_648,
     ]
-    with pytest.raises(InvalidRequest):
-        parse_size("big")
+    for wrong in ("big", "9" * 400, "9" * 400 + "GiB", "1e400"):
+        with pytest.raises(InvalidRequest):
+            parse_size(wrong)
 
 
 def test_quantities_are_printed_for_people() -> None:
@@ -134,6 +136,12 @@ def test_quantities_are_printed_for_people() -> None:
     assert [milliseconds_text(value) for value in (0.4, 12.34, 1500, None)] == ["0.40 ms", "12.3 ms", "1.50 s", "-"]
     assert plural(1, "record") == "1 record"
     assert plural(2000, "record") == "2,000 records"
+
+
+@pytest.mark.parametrize("text", ["@1969-12-31T23:59:59.999Z", "@1969-12-31T23:59:59.998Z", "@900w", "1960-01-01"])
+def test_times_before_all_records_are_no_special_offsets(text: str) -> None:
+    """Kafka's -1 and -2 are the end and the start of a log."""
+    assert parse_position(text, now_ms=1_000) == Since(0)
 
 
 def test_percentiles_are_nearest_ranks() -> None:

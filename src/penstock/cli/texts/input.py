@@ -14,10 +14,15 @@ from itertools import pairwise
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest
-from penstock.cli.texts.records import Field, Literal, parse_template
+from penstock.cli.texts.records import Field, Literal, as_bytes, as_text, parse_template
 from penstock.cli.texts.times import parse_time_ms
 
 Headers = tuple[tuple[str, bytes | None], ...]
+
+LARGEST_BYTES = 256 * 1024 * 1024
+"""Of a record: no broker takes a larger one."""
+_LARGEST_TIMESTAMP, _LARGEST_PARTITION = 2**63 - 1, 2**31 - 1
+_LOOKS_LIKE = "write objects with key, value and headers, as consume -o json prints them"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +42,27 @@ class Splitter:
 
     delimiter: bytes
     parse: Callable[[bytes], InputRecord]
-    _rest: bytes = field(default=b"", init=False)
+    largest_bytes: int = LARGEST_BYTES
+    _rest: bytearray = field(default_factory=bytearray, init=False)
 
     def feed(self, data: bytes) -> Iterator[InputRecord]:
         """Records that are complete now."""
-        *whole, self._rest = (self._rest + data).split(self.delimiter)
+        rest = self._rest
+        seen = max(0, len(rest) - len(self.delimiter) + 1)  # Before that there is none.
+        rest += data
+        whole: list[bytes] = []
+        if rest.find(self.delimiter, seen) >= 0:
+            *whole, left = bytes(rest).split(self.delimiter)
+            self._rest = bytearray(left)
+        if len(self._rest) > self.largest_bytes:
+            raise InvalidRequest(
+                f"a record is larger than {self.largest_bytes:,} bytes. Is {self.delimiter!r} what separates them?"
+            )
         return map(self.parse, whole)
 
     def finish(self) -> Iterator[InputRecord]:
         """The last record, if the input did not end in a delimiter."""
-        rest, self._rest = self._rest, b""
+        rest, self._rest = bytes(self._rest), bytearray()
         return map(self.parse, [rest] if rest else [])
 
 
@@ -99,17 +115,21 @@ def _from_fields(fields: Mapping[str, bytes]) -> InputRecord:
     return InputRecord(
         key=fields.get("k"),
         value=fields.get("v", fields.get("s")),
-        headers=tuple(parse_header(part.decode()) for part in fields.get("h", b"").split(b",") if part),
-        timestamp_ms=_number("timestamp", fields["T"]) if "T" in fields else None,
-        partition=_number("partition", fields["p"]) if "p" in fields else None,
+        headers=tuple(parse_header(as_text(part)) for part in fields.get("h", b"").split(b",") if part),
+        timestamp_ms=_number("timestamp", fields["T"], _LARGEST_TIMESTAMP) if "T" in fields else None,
+        partition=_number("partition", fields["p"], _LARGEST_PARTITION) if "p" in fields else None,
     )
 
 
-def _number(name: str, text: bytes) -> int:
+def _number(name: str, text: bytes, largest: int) -> int:
+    shown = text[:60].decode("utf-8", "replace")
     try:
-        return int(text)
+        number = int(text)
     except ValueError as error:
-        raise InvalidRequest(f"{text.decode('utf-8', 'replace')!r} is not a {name}") from error
+        raise InvalidRequest(f"{shown!r} is not a {name}") from error
+    if abs(number) > largest:
+        raise InvalidRequest(f"{shown!r} is larger than any {name}")
+    return number
 
 
 def parse_header(text: str) -> tuple[str, bytes | None]:
@@ -117,23 +137,34 @@ def parse_header(text: str) -> tuple[str, bytes | None]:
     name, equals, value = text.partition("=")
     if not name:
         raise InvalidRequest(f"{text!r} is not a header; write name=value")
-    return name, value.encode() if equals else None
+    return name, as_bytes(value) if equals else None
 
 
 def _parse_json(line: bytes) -> InputRecord:
     try:
         document = json.loads(line)
-    except ValueError as error:
-        raise InvalidRequest(f"this input is not a line of JSON: {line[:60].decode('utf-8', 'replace')!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"this input is not a line of JSON: {_start_of(line)}") from error
     if not isinstance(document, dict):
-        raise InvalidRequest("each line of JSON must be an object with key, value and headers")
+        raise InvalidRequest(f"this line of JSON is not a record; {_LOOKS_LIKE}: {_start_of(line)}")
     timestamp = document.get("timestamp")
-    return InputRecord(
-        key=_bytes("key", document),
-        value=_bytes("value", document),
-        headers=tuple((str(header["name"]), _bytes("value", header)) for header in document.get("headers") or ()),
-        timestamp_ms=None if timestamp is None else parse_time_ms(str(timestamp), now_ms=0),
-    )
+    try:
+        return InputRecord(
+            key=_bytes("key", document),
+            value=_bytes("value", document),
+            headers=tuple(map(_header, document.get("headers") or ())),
+            timestamp_ms=None if timestamp is None else parse_time_ms(str(timestamp), now_ms=0),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # Of all the shapes that JSON can have.
+        raise InvalidRequest(f"this line of JSON is not a record; {_LOOKS_LIKE}: {_start_of(line)}") from error
+
+
+def _start_of(line: bytes) -> str:
+    return repr(line[:60].decode("utf-8", "replace"))
+
+
+def _header(header: Mapping[str, object]) -> tuple[str, bytes | None]:
+    return as_text(_bytes("name", header) or b""), _bytes("value", header)
 
 
 def _bytes(name: str, document: Mapping[str, object]) -> bytes | None:
@@ -141,7 +172,7 @@ def _bytes(name: str, document: Mapping[str, object]) -> bytes | None:
     if value is None:
         return None
     if document.get(f"{name}_encoding") == "base64":
-        return base64.b64decode(str(value))
+        return base64.b64decode(str(value), validate=True)
     if isinstance(value, str):
         return value.encode()
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

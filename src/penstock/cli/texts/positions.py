@@ -60,15 +60,20 @@ def parse_position(text: str, *, now_ms: int) -> Position:
         case "end" | "latest":
             return End()
     if word.startswith("@"):
-        return Since(parse_time_ms(word[1:], now_ms=now_ms))
+        return _since(word[1:], now_ms)
     if re.fullmatch(r"-?[0-9]+", word):
         number = int(word)
         if abs(number) > LARGEST_OFFSET:
             raise InvalidRequest(f"{text!r} is larger than any offset")
         return BeforeEnd(-number) if word.startswith("-") else At(number)
     if re.match(r"\d{4}-\d\d-\d\d", word):
-        return Since(parse_time_ms(word, now_ms=now_ms))
+        return _since(word, now_ms)
     raise InvalidRequest(f"{text!r} is not a position; write start, end, an offset, -N, or @TIME")
+
+
+def _since(text: str, now_ms: int) -> Since:
+    # Times before 1970 mean something else where offsets are asked for, and no record has one.
+    return Since(max(0, parse_time_ms(text, now_ms=now_ms)))
 
 
 def place(position: Position, *, start: int, end: int, since: int | None = None) -> int:

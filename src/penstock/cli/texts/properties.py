@@ -8,6 +8,16 @@ from pathlib import Path
 _MODULES = {"PLAIN": "plain.PlainLoginModule", "SCRAM-SHA-512": "scram.ScramLoginModule"}
 
 
+def complaint_about(target: Path) -> str | None:
+    """Why a file cannot be made. To be asked before there is a secret that could go nowhere else."""
+    if target.exists():
+        return f"{target} exists already: choose another file, or remove it"
+    folder = target.absolute().parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        return f"nothing can be written to {folder}: choose another file"
+    return None
+
+
 def write_login(target: Path, mechanism: str, name: str, secret: str) -> None:
     """Write a `client.properties` that only its owner can read, from its first byte on."""
     quoted = name.replace("\\", "\\\\").replace('"', '\\"')

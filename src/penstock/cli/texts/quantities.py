@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from penstock.base.errors import InvalidRequest
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b?)", re.IGNORECASE)
+LARGEST_BYTES = 2.0**62
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -17,7 +18,10 @@ def parse_size(text: str) -> int:
     if match is None:
         raise InvalidRequest(f"{text!r} is not a size; write bytes, or 16KiB, 1MiB, 2GiB")
     unit = match[2].lower().removesuffix("b").removesuffix("i")
-    return round(float(match[1]) * float(1024 ** _POWERS[unit]))
+    size_bytes = float(match[1]) * float(1024 ** _POWERS[unit])
+    if size_bytes > LARGEST_BYTES:
+        raise InvalidRequest(f"{text!r} is larger than anything")
+    return round(size_bytes)
 
 
 def size_text(size_bytes: int | float | None) -> str:

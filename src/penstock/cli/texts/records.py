@@ -35,6 +35,17 @@ class ShownRecord:
 
 Piece = Callable[[ShownRecord], bytes]
 
+
+def as_bytes(text: str) -> bytes:
+    """What stands for a text: of one that was none, what it was read from."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def as_text(data: bytes) -> str:
+    """A text that `as_bytes` makes the same bytes of, whatever they are."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 _FIELDS: dict[str, Piece] = {
     "t": lambda record: record.topic.encode(),
     "p": lambda record: b"%d" % record.partition,
@@ -47,7 +58,7 @@ _FIELDS: dict[str, Piece] = {
     "s": lambda record: record.value or b"",
     "S": lambda record: b"%d" % (-1 if record.value is None else len(record.value)),
     "R": lambda record: struct.pack(">i", -1 if record.value is None else len(record.value)),
-    "h": lambda record: b",".join(name.encode() + b"=" + (value or b"") for name, value in record.headers),
+    "h": lambda record: b",".join(as_bytes(name) + b"=" + (value or b"") for name, value in record.headers),
 }
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", "a": "\a", "e": "\x1b"}
 _TOKEN = re.compile(r"%(.)|%\Z|\\x([0-9A-Fa-f]{2})|\\(.)|([^%\\]+|\\\Z)", re.DOTALL)
@@ -93,10 +104,10 @@ def _literal(percent: str | None, hexadecimal: str | None, escape: str | None, t
     if hexadecimal is not None:
         return bytes.fromhex(hexadecimal)
     if escape is not None:
-        return _ESCAPES.get(escape, "\\" + escape).encode()
+        return as_bytes(_ESCAPES.get(escape, "\\" + escape))
     if text is None:
         raise InvalidRequest("the format string ends in a lone %; write %% for a percent sign")
-    return text.encode()
+    return as_bytes(text)
 
 
 def compile_format(template: str) -> Callable[[ShownRecord], bytes]:
@@ -117,7 +128,7 @@ def to_document(record: ShownRecord) -> dict[str, object]:
         "timestamp": iso(record.timestamp_ms),
         **_text("key", record.key),
         **_text("value", record.value),
-        "headers": [{"name": name, **_text("value", value)} for name, value in record.headers],
+        "headers": [{**_text("name", as_bytes(name)), **_text("value", value)} for name, value in record.headers],
     }
 
 

@@ -9,6 +9,9 @@ from penstock.base.errors import InvalidRequest
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+LONGEST_MS = 1_000 * 366 * 86_400_000
+_MOST_DIGITS = 18
+"""More are no time, and do not fit into what the protocol has for one."""
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
@@ -31,7 +34,7 @@ def to_the_second(text: str | None) -> str:
 def parse_time_ms(text: str, *, now_ms: int) -> int:
     """Read milliseconds since 1970, an ISO 8601 time (UTC unless it says otherwise), or an age such as `1h30m`."""
     text = text.strip()
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS:
         return int(text)
     if _DURATION.sub("", text) == "" and text:
         return now_ms - parse_duration_ms(text)
@@ -50,7 +53,13 @@ def parse_duration_ms(text: str) -> int:
     """Read `500ms`, `10s`, `1h30m`; a bare number is seconds."""
     text = text.strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
-        return round(float(text) * 1_000)
+        return _bounded(float(text) * 1_000, text)
     if not text or _DURATION.sub("", text):
         raise InvalidRequest(f"{text!r} is not a duration; write 500ms, 10s, 5m or 1h30m")
-    return round(sum(float(number) * _UNIT_MS[unit] for number, unit in _DURATION.findall(text)))
+    return _bounded(sum(float(number) * _UNIT_MS[unit] for number, unit in _DURATION.findall(text)), text)
+
+
+def _bounded(duration_ms: float, text: str) -> int:
+    if duration_ms > LONGEST_MS:
+        raise InvalidRequest(f"{text!r} is longer than a thousand years")
+    return round(duration_ms)
