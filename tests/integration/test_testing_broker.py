@@ -56,6 +56,37 @@ def test_records_go_in_and_come_out() -> None:
         assert [record.value for record in wire.fetch_records("orders")] == [b"one", b"two"]
 
 
+FORKED = """
+import os, sys, time, warnings
+from penstock.testing import Broker
+
+warnings.simplefilter("ignore")  # A process with threads forks.
+with Broker(data_dir=sys.argv[1]) as kafka:
+    lingering = os.fork()
+    if not lingering:
+        time.sleep(60)
+        os._exit(0)
+    leaving = os.fork()
+    if not leaving:
+        kafka.stop()
+        os._exit(0)
+    assert os.waitpid(leaving, 0)[1] == 0
+    import socket
+    socket.create_connection((kafka.host, kafka.port), 5).close()
+try:
+    with Broker(data_dir=sys.argv[1], port=kafka.port):
+        print("serves again")
+finally:
+    os.kill(lingering, 9)
+    os.waitpid(lingering, 0)
+"""
+
+
+def test_processes_that_are_forked_off_neither_stop_it_nor_keep_what_it_had(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED, tmp_path], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "serves again\n", done.stderr
+
+
 async def test_a_loop_is_not_blocked_by_it() -> None:
     async with Broker() as first, Broker() as second:
         assert first.port != second.port

@@ -15,6 +15,7 @@ import mmap
 import resource
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from math import inf
 from typing import NamedTuple
 
@@ -445,6 +446,8 @@ class Server:
         self.draining = True
         for number, listening in self._listening.items():
             self.loop.remove_reader(number)
+            with suppress(OSError):  # A process that was forked off meanwhile has the same socket open.
+                listening.sock.shutdown(socket.SHUT_RDWR)
             listening.sock.close()
         self._listening.clear()
         for handshake in list(self._handshakes):

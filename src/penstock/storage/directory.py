@@ -86,6 +86,8 @@ class DataDirectory:
     def close(self) -> None:
         """Let another process have the directory."""
         if self._lock is not None:
+            with suppress(OSError):  # A process that was forked off meanwhile has the same file open.
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
 

@@ -8,6 +8,7 @@ costs next to nothing.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -132,7 +133,8 @@ class Broker:
         """Stop as `penstock up` does: what was accepted is finished and answered. Does nothing if it is not running."""
         if self._run is not None:
             run, self._run = self._run, None
-            run.stop()
+            if run.is_ours:
+                run.stop()
             self._join(run)
 
     def __enter__(self) -> Self:
@@ -161,8 +163,9 @@ class Broker:
 
         if self._run is not None:
             run, self._run = self._run, None
-            run.stop()
-            await asyncio.wrap_future(run.ended)
+            if run.is_ours:
+                run.stop()
+                await asyncio.wrap_future(run.ended)
             self._join(run)
 
     def _begin(self) -> _Run:
@@ -183,6 +186,8 @@ class Broker:
         return TlsOptions(certificate=certificate, key=key)
 
     def _join(self, run: _Run) -> None:
+        if not run.is_ours:
+            return
         try:
             run.join()
         finally:
@@ -202,9 +207,15 @@ class _Run:
         self._stop: Callable[[], object] | None = None
         self._stopped = False
         self._lock = threading.Lock()
+        self._process = os.getpid()
         # A broker that nobody stopped must not keep the process from ending.
         self._thread = threading.Thread(target=self._main, name="penstock-broker", daemon=True)
         self._thread.start()
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the thread is one of this process, and not of one that this was forked from."""
+        return self._process == os.getpid()
 
     def stop(self) -> None:
         """Ask it to end, which it does even if it has not begun yet."""
