@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import MemberDescriptorType
 from typing import Any, ClassVar
 
 import pytest
@@ -155,3 +158,57 @@ def test_the_constructor_is_written_when_it_is_first_called() -> None:
     assert written is not before
     assert Late(2).x == 2
     assert Late.__init__ is written
+
+
+def test_fields_are_found_out_when_somebody_asks() -> None:
+    @ours.dataclass(slots=True)
+    class Late:
+        x: int = ours.field(default=1, metadata={"unit": "m"})
+        kind: ClassVar[str] = "late"
+
+    before = vars(Late)["__dataclass_fields__"]
+    assert [(item.name, item.default, dict(item.metadata)) for item in ours.fields(Late)] == [("x", 1, {"unit": "m"})]
+    assert vars(Late)["__dataclass_fields__"] is not before
+    assert Late.kind == "late"
+    assert isinstance(vars(Late)["x"], MemberDescriptorType)
+
+
+def test_a_class_has_the_fields_of_the_one_it_is_made_from(dataclass: Dataclass) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Place:
+        row: int
+        seat: int = 1
+
+    @dataclass(frozen=True, slots=True)
+    class Balcony(Place):
+        side: str = ours.field(default="left", compare=False)
+        row: int = 7
+
+    assert [item.name for item in ours.fields(Balcony)] == ["row", "seat", "side"]
+    assert Balcony() == Balcony(7, 1, "right")
+    assert ours.replace(Balcony(), seat=2) == Balcony(seat=2)
+    assert Balcony(row=1) != Place(row=1)
+    match Balcony(3, 4):
+        case Balcony(row, seat, side):
+            assert (row, seat, side) == (3, 4, "left")
+
+
+def test_threads_may_ask_for_fields_at_the_same_time() -> None:
+    classes = []
+    for number in range(200):
+
+        @ours.dataclass(slots=True, kw_only=True)
+        class Box:
+            things: list[int] = ours.field(default_factory=list)
+            size: int = ours.field(default=number, init=False)
+
+        classes.append(Box)
+    meet = threading.Barrier(4)
+
+    def ask() -> list[tuple[list[int], int]]:
+        meet.wait()
+        return [(box.things, box.size) for box in (kind(things=[1]) for kind in classes)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for asked in [threads.submit(ask) for _ in range(4)]:
+            assert asked.result() == [([1], number) for number in range(200)]
