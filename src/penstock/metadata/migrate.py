@@ -2,8 +2,8 @@
 
 A migration is `migrations/NNNN_name.sql`: statements that end with `;` at the end of a line, with macros for what the
 dialects call differently. Each runs in one transaction together with its row in the table `migration`, so a crash
-leaves whole steps behind. Row 0 of that table is a lock: every step updates it first, so of two processes that
-migrate at the same time one waits, and then finds the step done.
+leaves whole steps behind; a new database gets all of them in one. Row 0 of that table is a lock: every transaction
+updates it first, so of two processes that migrate at the same time one waits, and then finds the steps done.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 
 from penstock.base.clock import Clock
@@ -41,6 +40,7 @@ MACROS: Mapping[str, Mapping[str, str]] = {
 _CREATE = (
     "CREATE TABLE IF NOT EXISTS migration (version {I32} PRIMARY KEY, name {TEXT} NOT NULL, applied_ms {I64} NOT NULL)"
 )
+_FOLDER = Path(__file__).with_name("migrations")
 _FILE_NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 _MACRO = re.compile(r"\{([A-Z0-9]+)\}")
 _COMMENT = re.compile(r"^\s*--.*$", re.MULTILINE)
@@ -68,7 +68,7 @@ def expand(text: str, dialect: str) -> str:
 def known_migrations() -> list[Migration]:
     """Every step this program knows, in order."""
     found = []
-    for file in resources.files(__package__).joinpath("migrations").iterdir():
+    for file in _FOLDER.iterdir():
         match = _FILE_NAME.fullmatch(file.name)
         if match:
             found.append(Migration(version=int(match[1]), name=match[2], text=file.read_text("utf-8")))
@@ -100,8 +100,8 @@ async def migrate(database: Database, clock: Clock) -> int:
     newest = migrations[-1].version
     await _create_table(database)
     present = await database.read(_version)
-    for migration in migrations[present:]:
-        present = await database.transaction(partial(_apply, migration, database.dialect, clock.now_ms()))
+    for steps in [migrations] if present == 0 else [[migration] for migration in migrations[present:]]:
+        present = await database.transaction(partial(_apply, steps, database.dialect, clock.now_ms()))
     if present > newest:
         raise InvalidRequest(
             f"the database is at version {present}, but this program knows versions up to {newest}:"
@@ -127,15 +127,17 @@ def _version() -> Script[int]:
     return int(rows[0][0])
 
 
-def _apply(migration: Migration, dialect: str, now_ms: int) -> Script[int]:
+def _apply(steps: Sequence[Migration], dialect: str, now_ms: int) -> Script[int]:
     yield "UPDATE migration SET applied_ms = applied_ms WHERE version = 0", ()
     present = yield from _version()
-    if present >= migration.version:
-        return present
-    for statement in migration.statements(dialect):
-        yield statement, ()
-    yield (
-        "INSERT INTO migration (version, name, applied_ms) VALUES ($1, $2, $3)",
-        (migration.version, migration.name, now_ms),
-    )
-    return migration.version
+    for migration in steps:
+        if migration.version <= present:
+            continue
+        for statement in migration.statements(dialect):
+            yield statement, ()
+        yield (
+            "INSERT INTO migration (version, name, applied_ms) VALUES ($1, $2, $3)",
+            (migration.version, migration.name, now_ms),
+        )
+        present = migration.version
+    return present
