@@ -15,15 +15,17 @@ import resource
 import shutil
 import signal
 import sys
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 from penstock.agent.agent import Agent
 from penstock.agent.checks import checked_settings
+from penstock.agent.http import documents, serving
 from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
 from penstock.agent.tuning import Tuning
 from penstock.agent.turns import TurnLoop
-from penstock.base.collector import without_collector
 from penstock.base.options import UpOptions
 
 FORCED_EXIT_CODE = 1
@@ -41,7 +43,6 @@ def run(options: UpOptions, tuning: Tuning | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=os.environ.get("PENSTOCK_LOG_LEVEL", "INFO").upper(), handlers=[handler])
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     raise_file_limit()
     share_the_interpreter()
     with asyncio.Runner(loop_factory=TurnLoop) as runner:
@@ -77,8 +78,8 @@ def share_the_interpreter() -> None:
 
 
 def settle_memory() -> None:
-    """Keep the collector away from what lives as long as the process, and from running often."""
-    gc.collect()
+    """Keep the collector away from what lives as long as the process, and from running often. Of all that a start makes
+    only some hundred objects are garbage: to find them would take longer than anything else it does."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
@@ -92,13 +93,8 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     agent.on_broken = stopping.set
     await agent.start()
     try:
-        # The HTTP stack takes a while to import: clients of Kafka need not wait for it.
-        with without_collector():
-            from penstock.agent.http import application, serving
-            from penstock.agent.metrics import exposition
-
-        app = application(lambda: agent.ready, lambda: exposition(agent))
-        async with serving(app, options.http_host, options.http_port) as http_port:
+        served = documents(lambda: agent.ready, partial(_metrics, agent))
+        async with serving(served, options.http_host, options.http_port) as http_port:
             settle_memory()
             await _announce(agent, options, http_port)
             await stopping.wait()
@@ -106,6 +102,13 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     finally:
         await agent.stop()
     return 1 if agent.log.writer.broken else 0
+
+
+async def _metrics(agent: Agent) -> bytes:
+    # What writes them takes a while to import: not before somebody asks, and beside the loop.
+    metrics = await asyncio.to_thread(import_module, "penstock.agent.metrics")
+    page: bytes = metrics.exposition(agent)
+    return page
 
 
 def _on_signal(stopping: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP side has no credentials, so what a client of it can hold is bounded."""
+"""The HTTP side: what it answers, and that clients of it, who need no credentials, can hold only so much."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ import asyncio
 import pytest
 
 from penstock.agent import http
-from penstock.agent.http import application, names_this_machine, serving
+from penstock.agent.http import Documents, documents, names_this_machine, serving
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+PAGE = b"# HELP a Figures.\n"
+
+
+async def metrics() -> bytes:
+    return PAGE
+
+
+def served(*, is_ready: bool = True) -> Documents:
+    return documents(lambda: is_ready, metrics)
 
 
 async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -41,7 +50,7 @@ async def ends(reader: asyncio.StreamReader) -> bool:
 )
 async def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PATIENCE_S", 0.05)
-    async with serving(application(lambda: True, lambda: b""), "127.0.0.1", 0) as port:
+    async with serving(served(), "127.0.0.1", 0) as port:
         reader, writer = await connect(port)
         writer.write(sent)
         assert await ends(reader)
@@ -50,7 +59,7 @@ async def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, monke
 
 async def test_who_asks_again_and_again_may_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "PATIENCE_S", 0.4)
-    async with serving(application(lambda: True, lambda: b""), "127.0.0.1", 0) as port:
+    async with serving(served(), "127.0.0.1", 0) as port:
         reader, writer = await connect(port)
         for _ in range(6):
             assert await is_answered(reader, writer)
@@ -76,21 +85,17 @@ def test_others_have_other_names(host: str) -> None:
     assert not names_this_machine(host)
 
 
-@pytest.mark.parametrize(("host", "status"), [(b"evil.example", b"421"), (b"127.0.0.1:1", b"200")])
-async def test_who_asks_by_the_name_of_another_machine_is_told_nothing(host: bytes, status: bytes) -> None:
+@pytest.mark.parametrize(("host", "status"), [("evil.example", 421), ("127.0.0.1:1", 200)])
+async def test_who_asks_by_the_name_of_another_machine_is_told_nothing(host: str, status: int) -> None:
     """As a page does in a browser on this machine, whose name leads here all of a sudden."""
-    async with serving(application(lambda: True, lambda: b"secret"), "127.0.0.1", 0) as port:
-        reader, writer = await connect(port)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n" % host)
-        answer = await asyncio.wait_for(reader.read(), 10)
-        assert answer.startswith(b"HTTP/1.1 " + status)
-        assert (b"secret" in answer) is (status == b"200")
-        writer.close()
+    answer = await answers(request("GET /metrics HTTP/1.1", f"Host: {host}", "Connection: close"))
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert (PAGE in answer) is (status == 200)
 
 
 async def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MAX_CONNECTIONS", 3)
-    async with serving(application(lambda: True, lambda: b""), "127.0.0.1", 0) as port:
+    async with serving(served(), "127.0.0.1", 0) as port:
         idle = [await connect(port) for _ in range(3)]
         for _, writer in idle:
             writer.write(GET[:9])
@@ -103,3 +108,102 @@ async def test_there_are_only_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0.01)
         for _, one in (*idle, (reader, writer)):
             one.close()
+
+
+async def answers(sent: bytes, *, is_ready: bool = True) -> bytes:
+    """All that comes back until the connection ends, which it has to."""
+    async with serving(served(is_ready=is_ready), "127.0.0.1", 0) as port:
+        reader, writer = await connect(port)
+        writer.write(sent)
+        found = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+    return found
+
+
+def request(first: str, *fields: str) -> bytes:
+    return "\r\n".join([first, *fields, "", ""]).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ready", "status", "body"),
+    [
+        ("/healthz", False, "200 OK", b"ok\n"),
+        ("/readyz", True, "200 OK", b"ready\n"),
+        ("/readyz?verbose", False, "503 Service Unavailable", b"starting or stopping\n"),
+        ("/metrics", True, "200 OK", PAGE),
+        ("/", True, "404 Not Found", b"Not Found\n"),
+    ],
+)
+async def test_documents(path: str, is_ready: bool, status: str, body: bytes) -> None:
+    head, _, found = (
+        await answers(request(f"GET {path} HTTP/1.1", "Host: localhost", "Connection: close"), is_ready=is_ready)
+    ).partition(b"\r\n\r\n")
+    first, *fields = head.decode().split("\r\n")
+    assert first == f"HTTP/1.1 {status}"
+    assert found == body
+    assert {f"content-length: {len(body)}", "connection: close"} <= set(fields)
+    version = "version=0.0.4; " if path == "/metrics" else ""
+    assert f"content-type: text/plain; {version}charset=utf-8" in fields
+
+
+async def test_a_head_is_an_answer_without_its_body() -> None:
+    found = await answers(request("HEAD /metrics HTTP/1.1", "host: localhost", "connection: Upgrade, Close"))
+    assert found.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert f"\r\ncontent-length: {len(PAGE)}\r\n".encode() in found
+    assert found.endswith(b"\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (request("GET /healthz HTTP/1.0"), 200),
+        (request("GET /healthz HTTP/1.1"), 400),  # RFC 9112, 3.2: without a host.
+        (request("GET /healthz HTTP/1.1", "Host : localhost"), 400),
+        (request("GET /healthz HTTP/1.1", "Host: localhost", "host: localhost"), 400),
+        (request("GET /healthz HTTP/1.1", "Host: localhost", " folded: b"), 400),
+        (request("GET /healthz HTTP/2", "Host: localhost"), 400),
+        (request("GET  /healthz HTTP/1.1", "Host: localhost"), 400),
+        (request("nonsense"), 400),
+        (request("POST /healthz HTTP/1.1", "Host: localhost", "Content-Length: 3") + b"abc", 405),
+        (request("GET /healthz HTTP/1.1", "Host: localhost", "Transfer-Encoding: chunked") + b"0\r\n\r\n", 200),
+        (b"GET /" + b"a" * 20_000, 431),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
+    ],
+)
+async def test_what_nothing_can_follow(sent: bytes, status: int) -> None:
+    found = await answers(sent)
+    assert found.startswith(f"HTTP/1.1 {status} ".encode())
+    assert found.count(b"HTTP/1.1") == 1
+    assert (b"\r\nallow: GET, HEAD\r\n" in found) == (status == 405)
+
+
+async def test_requests_may_come_at_once_and_in_pieces() -> None:
+    async with serving(served(), "127.0.0.1", 0) as port:
+        reader, writer = await connect(port)
+        writer.write(GET + GET + GET[:20])
+        for _ in range(2):
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            assert await reader.readexactly(3) == b"ok\n"
+        writer.write(GET[20:])
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.close()
+
+
+async def test_what_is_being_answered_is_finished() -> None:
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> bytes:
+        asked.set()
+        await goes_on.wait()
+        return PAGE
+
+    async with serving(documents(lambda: True, slow), "127.0.0.1", 0) as port:
+        idle, idle_writer = await connect(port)
+        reader, writer = await connect(port)
+        writer.write(request("GET /metrics HTTP/1.1", "Host: localhost"))
+        await asked.wait()
+        asyncio.get_running_loop().call_later(0.05, goes_on.set)
+    assert (await reader.read()).endswith(b"\r\nconnection: close\r\n\r\n" + PAGE)
+    assert await ends(idle)
+    writer.close()
+    idle_writer.close()
