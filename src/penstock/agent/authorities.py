@@ -29,7 +29,7 @@ else:
 
 MAX_REMEMBERED = 20_480
 """Of how many clients it is remembered who vouches for them: as many as OpenSSL remembers sessions of."""
-_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+_CERTIFICATE = r"(?s)-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----"
 _DER = 2
 """OpenSSL's number of the encoding, as Python's `ssl` had it before it spoke of it."""
 
@@ -80,7 +80,7 @@ class Authorities:
 def authorities_in(file: Path) -> list[bytes]:
     """The authorities that a file has certificates of. Raises `InvalidRequest` if they cannot be read."""
     try:
-        texts = _CERTIFICATE.findall(file.read_text("latin-1"))
+        texts = re.findall(_CERTIFICATE, file.read_text("latin-1"))
         return [_authority(ssl.PEM_cert_to_DER_cert(text)) for text in texts]
     except (OSError, ValueError) as problem:
         raise InvalidRequest(f"the authorities in {file} cannot be read") from problem

@@ -7,8 +7,15 @@ stretch of them goes with them, which for small ones is as much again.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from penstock.base.later import later
+
+if TYPE_CHECKING:
+    import ctypes
+else:
+    ctypes = later("ctypes")
 
 REST_S = 15.0
 

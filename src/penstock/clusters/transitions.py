@@ -13,12 +13,12 @@ from penstock.clusters.model import DEFAULT_ENVIRONMENT, Cluster, Environment, S
 MAX_DESCRIPTION_CHARS = 512
 MAX_CLUSTERS = 100_000
 MAX_ENVIRONMENTS = 10_000
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+_NAME = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
 
 def check_name(name: str) -> None:
     """Raise `InvalidRequest` unless clusters and environments can be called so."""
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(_NAME, name):
         raise InvalidRequest(
             f"{name[:80]!r} is no name: up to 63 small letters, digits and hyphens, with a letter or digit at both ends"
         )

@@ -13,11 +13,11 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.identity.failures import Denied
 
-_RULE = re.compile(
+_RULE = (
     r"\s*(?:(?P<default>DEFAULT)|RULE:(?P<pattern>(?:\\.|[^\\/])*)/(?P<replacement>(?:\\.|[^\\/])*)/(?P<case>[LU]?))"
     r"\s*(?:,\s*|$)"
 )
-_REPLACEMENT = re.compile(r"\\(?P<escaped>.)|\$(?P<group>\d+)|(?P<text>[^\\$]+|\$)", re.DOTALL)
+_REPLACEMENT = r"(?s)\\(?P<escaped>.)|\$(?P<group>\d+)|(?P<text>[^\\$]+|\$)"
 MAX_NAME_CHARS = 4096
 
 
@@ -32,7 +32,7 @@ class Rule:
     @property
     def takes_of_name(self) -> bool:
         """Whether the result has something of the name in it."""
-        return any(piece["group"] is not None for piece in _REPLACEMENT.finditer(self.replacement))
+        return any(piece["group"] is not None for piece in re.finditer(_REPLACEMENT, self.replacement))
 
     def apply(self, name: str) -> str | None:
         """What it makes of a name; None if it does not match."""
@@ -50,7 +50,7 @@ def parse_rules(text: str, what: str = "principal mapping rules") -> tuple[Rule,
     rules, position = [], 0
     text = text.strip()
     while position < len(text):
-        match = _RULE.match(text, position)
+        match = re.compile(_RULE).match(text, position)
         if match is None:
             raise InvalidRequest(f"{what}: cannot read {text[position:]!r}")
         if match["default"]:
@@ -79,7 +79,7 @@ def mapped(rules: Sequence[Rule], name: str) -> str:
 def _expanded(replacement: str, match: re.Match[str]) -> str:
     """Java's replacement syntax. A group that the pattern does not have is taken as it is written, as Kafka does."""
     parts = []
-    for piece in _REPLACEMENT.finditer(replacement):
+    for piece in re.finditer(_REPLACEMENT, replacement):
         if piece["escaped"] is not None:
             parts.append(piece["escaped"])
         elif piece["group"] is None:

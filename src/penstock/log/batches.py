@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from penstock.base.checksums import crc32c
 from penstock.base.errors import PlatformError
 from penstock.base.twins import twinned
 from penstock.log.commits import TRANSACTIONAL

@@ -6,7 +6,6 @@ what the key means; topics, brokers, groups and client metrics are tables of the
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -152,6 +151,8 @@ def table(keys: Iterable[ConfigKey]) -> dict[str, ConfigKey]:
 
 def unknown(name: str, known: Iterable[str]) -> InvalidRequest:
     """The complaint about a name that is not there, with the nearest one that is."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    from difflib import get_close_matches  # It takes its time, and most names are known.
+
+    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
     return InvalidRequest(f"Unknown configuration {name}{hint}")

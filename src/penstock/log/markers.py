@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from crc32c import crc32c
-
+from penstock.base.checksums import crc32c
 from penstock.log.batches import Accepted
 from penstock.log.commits import ABORT, CONTROL, TRANSACTIONAL
 from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP

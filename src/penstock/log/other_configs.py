@@ -30,7 +30,7 @@ MATCHES_MAX = 20
 """Patterns of a subscription. There are six things that they choose by."""
 MATCHED_MAX_CHARS = 512
 """What is longer matches nothing: clients choose their ids, and how long that takes is a product of both."""
-_DURATION = re.compile(r"by_duration:P(?=[\dT])(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?")
+_DURATION = r"by_duration:P(?=[\dT])(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?"
 _MATCHABLE = frozenset(
     {
         "client_id", "client_instance_id", "client_software_name", "client_software_version", "client_source_address",
@@ -43,7 +43,7 @@ DEAD_LETTER_TOPIC = "errors.deadletterqueue.topic.name"
 
 
 def _offset_reset(value: ConfigValue) -> str | None:
-    if value in ("latest", "earliest") or _DURATION.fullmatch(str(value)):
+    if value in ("latest", "earliest") or re.fullmatch(_DURATION, str(value)):
         return None
     return "Must be latest, earliest or by_duration:PnDTnHnMnS"
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
-from crc32c import crc32c
-
+from penstock.base.checksums import crc32c
 from penstock.base.errors import CorruptData, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.keys.model import DataKey, Lock

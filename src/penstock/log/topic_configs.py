@@ -26,12 +26,12 @@ NEVER = str(LONG_MAX)
 CODECS = ("uncompressed", "gzip", "snappy", "lz4", "zstd")
 """Values of `compression.type` by codec id; `producer` keeps what was sent."""
 
-_THROTTLE = re.compile(r"\d+:\d+")
+_THROTTLE = r"\d+:\d+"
 
 
 def _throttled_replicas(value: ConfigValue) -> str | None:
     replicas = cast("tuple[str, ...]", value)
-    if replicas == ("*",) or all(_THROTTLE.fullmatch(replica) for replica in replicas):
+    if replicas == ("*",) or all(re.fullmatch(_THROTTLE, replica) for replica in replicas):
         return None
     return "Must be * or a list of partition:broker pairs"
 

@@ -20,7 +20,7 @@ import logging
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -77,7 +77,12 @@ def insert_statement(rows: int = 1) -> str:
 LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING RETURNING seq"
 """The answer is what was not there."""
 _INSERT_ONE = insert_statement() + LEAVES_OLD
-_INSERTS = [(rows, translate(insert_statement(rows) + LEAVES_OLD)) for rows in _STATEMENT_ROWS]
+
+
+@cache
+def _inserts() -> Sequence[tuple[int, str]]:
+    """Statements for many rows and few, the largest first. They are long: a start does not wait for them."""
+    return [(rows, translate(insert_statement(rows) + LEAVES_OLD)) for rows in _STATEMENT_ROWS]
 
 
 def nothing_to_redo(changes: Sequence[bytes]) -> Script[None]:
@@ -89,7 +94,7 @@ def nothing_to_redo(changes: Sequence[bytes]) -> Script[None]:
 def insert_rows(connection: sqlite3.Connection, rows: Sequence[CommitRow], redo: Redo) -> None:
     """Write rows that may be there already, inside whatever transaction is open."""
     position, inserted = 0, set[int]()
-    for size, statement in _INSERTS:
+    for size, statement in _inserts():
         while len(rows) - position >= size:
             args = chain.from_iterable(row[:-1] for row in rows[position : position + size])
             inserted.update(seq for (seq,) in connection.execute(statement, list(args)).fetchall())

@@ -26,8 +26,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-from crc32c import crc32c
-
+from penstock.base.checksums import crc32c
 from penstock.base.errors import CorruptData
 from penstock.log.commits import CommitEntry, packed_bytes_max, unpack_bases, unpack_entries
 from penstock.log.model import LEADER_EPOCH

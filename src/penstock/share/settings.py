@@ -11,7 +11,7 @@ from penstock.log.config_values import ConfigResource
 from penstock.log.settings import BrokerSettings
 from penstock.share.model import Limits
 
-_DURATION = re.compile(
+_DURATION = (
     r"by_duration:P(?:(?P<days>\d+)D)?(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?"
 )
 _READ_COMMITTED = "read_committed"
@@ -92,7 +92,7 @@ def share_config(overrides: Mapping[str, str], broker: BrokerSettings) -> ShareC
 
 def duration_ms(reset: str) -> int | None:
     """How long before now a group starts, if it says so."""
-    found = _DURATION.fullmatch(reset)
+    found = re.fullmatch(_DURATION, reset)
     if found is None:
         return None
     days, hours, minutes, seconds = (float(found[part] or 0) for part in ("days", "hours", "minutes", "seconds"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import sys
 from collections.abc import Callable
 
@@ -78,8 +77,10 @@ class KernelWrites:
     @classmethod
     def open(cls) -> KernelWrites | None:
         """What the system offers, if it does."""
-        numbers = NUMBERS.get(platform.machine())
-        if sys.platform != "linux" or numbers is None or ctypes.sizeof(ctypes.c_void_p) != 8:
+        if sys.platform != "linux":
+            return None
+        numbers = NUMBERS.get(os.uname().machine)
+        if numbers is None or ctypes.sizeof(ctypes.c_void_p) != 8:
             return None
         try:
             return cls(numbers)

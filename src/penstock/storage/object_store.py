@@ -22,7 +22,7 @@ Piece = memoryview | FilePiece
 """Something to send: bytes in memory, or in a file."""
 
 _PART = r"[A-Za-z0-9_=+@-][A-Za-z0-9_=+@.-]*"
-_KEY = re.compile(rf"{_PART}(?:/{_PART})*")
+_KEY = rf"{_PART}(?:/{_PART})*"
 _KEY_MAX_CHARACTERS = 512
 _PART_MAX_CHARACTERS = 200
 
@@ -88,7 +88,7 @@ class ObjectStore(Protocol):
 
 def check_key(key: str) -> None:
     """Raise `InvalidRequest` unless the key is a path of plain names: no empty, hidden or parent parts."""
-    if len(key) > _KEY_MAX_CHARACTERS or not _KEY.fullmatch(key):
+    if len(key) > _KEY_MAX_CHARACTERS or not re.fullmatch(_KEY, key):
         raise InvalidRequest(f"{key[:80]!r} is not a key: names of letters, digits and _=+@.- separated by slashes")
     if max(map(len, key.split("/"))) > _PART_MAX_CHARACTERS:
         raise InvalidRequest(f"{key[:80]!r} is not a key: a part is longer than {_PART_MAX_CHARACTERS} characters")

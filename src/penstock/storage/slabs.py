@@ -83,7 +83,7 @@ class SlabWal:
         directory: Path,
         *,
         durability: str,
-        slab_bytes: int = SLAB_BYTES,
+        slab_bytes: int | None = None,
         max_slabs: int = 64,
         direct_io: bool = True,
         kernel_writes: KernelWrites | None = None,
@@ -95,7 +95,7 @@ class SlabWal:
         self._direct_io = direct_io
         self._kernel_writes = kernel_writes
         """Carries out writes that were begun, where the system can. Closed by whoever opened it, before this."""
-        self._slab_bytes = max(ALIGNMENT, aligned(slab_bytes))
+        self._slab_bytes = max(ALIGNMENT, aligned(SLAB_BYTES if slab_bytes is None else slab_bytes))
         self._max_slabs = max_slabs
         self._staging = Staging()
         self._remover = Remover()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from crc32c import crc32c
-
+from penstock.base.checksums import crc32c
 from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import uuid_text
 from penstock.log.other_configs import CLIENT_METRICS_KEYS, client_matches

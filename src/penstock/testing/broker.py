@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -24,6 +23,8 @@ from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
 
 if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
+
     from penstock.agent.agent import Agent
 
 Setting = str | int | float | bool
@@ -179,6 +180,8 @@ class Broker:
         return _Run(options, self._users)
 
     def _make_certificate(self) -> TlsOptions:
+        from tempfile import TemporaryDirectory
+
         from penstock.testing.certificates import Authority
 
         self._certificates = TemporaryDirectory(prefix="penstock-certificates-")

@@ -16,14 +16,17 @@ from mmap import mmap
 from struct import Struct
 from typing import TYPE_CHECKING
 
-import cramjam
-
+from penstock.base.later import later
 from penstock.wire.primitives import Malformed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import cramjam
+
     from penstock.wire.primitives import Buffer
+else:
+    cramjam = later("cramjam")
 
 MAX_DECOMPRESSED_BYTES = 100 * 1024 * 1024
 

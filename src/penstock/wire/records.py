@@ -16,8 +16,7 @@ from enum import IntEnum
 from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
-from crc32c import crc32c
-
+from penstock.base.checksums import crc32c
 from penstock.base.errors import CorruptData
 from penstock.base.twins import twinned
 from penstock.wire.compression import MAX_DECOMPRESSED_BYTES, Compression, compress, decompress
