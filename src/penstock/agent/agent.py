@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from penstock.agent.apis import Api, apis, audited, guarded
 from penstock.agent.checks import checked_settings, memory_bounds, token_rules
@@ -20,7 +21,7 @@ from penstock.agent.dispatch import Dispatcher
 from penstock.agent.following import FOLLOW_S, Following
 from penstock.agent.listeners import listeners_of, needing_users
 from penstock.agent.metadata import bring_in_commits
-from penstock.agent.parts.access import open_access, open_gate
+from penstock.agent.parts.access import open_access
 from penstock.agent.parts.coordinators import open_groups, transactions_of
 from penstock.agent.parts.handlers import handlers_of
 from penstock.agent.parts.keys import open_keys
@@ -32,13 +33,10 @@ from penstock.agent.server import Server
 from penstock.agent.tenancy import Tenancy
 from penstock.agent.tls import ServerTls
 from penstock.agent.tuning import NODE_ID, SHARD_ID, Tuning
-from penstock.audit.service import AuditLog
-from penstock.audit.settings import AuditSettings
-from penstock.audit.topic import TopicAppender
-from penstock.authorization.guards.table import Guards
+from penstock.audit.switch import is_audited
 from penstock.base.clock import Clock, SystemClock
-from penstock.base.context import PLATFORM_CLUSTER_ID
 from penstock.base.errors import InvalidRequest
+from penstock.base.later import later
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, SystemRandomness
 from penstock.base.threads import OnThread, on_thread_of
@@ -66,6 +64,16 @@ from penstock.quotas.service import Quotas
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Throttles
 from penstock.transactions.chores import IdExpiry, TimeOuts
+
+if TYPE_CHECKING:
+    from penstock.agent.gate import Gate
+    from penstock.agent.parts import audit as audit_part
+    from penstock.agent.parts import gate as gate_part
+    from penstock.audit.service import AuditLog
+    from penstock.authorization.guards import table as guard_table
+else:
+    audit_part, gate_part = later("penstock.agent.parts.audit"), later("penstock.agent.parts.gate")
+    guard_table = later("penstock.authorization.guards.table")
 
 STOP_GRACE_S = 2.0
 
@@ -146,7 +154,9 @@ class Agent:
             self.client_metrics, self.topics, settings, broker_id=NODE_ID, clock=clock, randomness=randomness,
             closing=closing,
         )  # fmt: skip
-        self._open_audit()
+        self.audit: AuditLog | None = None
+        if is_audited(settings, asks_for_credentials=self.access.asks_for_credentials):
+            self.audit = audit_part.open_audit(self, closing)
         await self.transactions.open()
         # Before groups: they finish what they have begun.
         closing.callback(self.transactions.close)
@@ -271,36 +281,6 @@ class Agent:
 
         self._closing.push_async_callback(stop)
 
-    # ---- the audit log ---------------------------------------------------------------------------------------
-
-    def _open_audit(self) -> None:
-        settings = AuditSettings.of(self.settings, asks_for_credentials=self.access.asks_for_credentials)
-        self.audit: AuditLog | None = None
-        if not settings.is_on:
-            return
-        appender = TopicAppender(
-            topics=self.topics, writer=self.log.writer, clock=self.clock, cluster_id=PLATFORM_CLUSTER_ID,
-            retention_ms=settings.retention_ms,
-        )  # fmt: skip
-        self.audit = AuditLog(
-            policy=settings.policy, appender=appender, names=self._name_of_cluster,
-            home_cluster_id=PLATFORM_CLUSTER_ID, correlation_id=lambda of: self.server.correlation_id(of),
-            clock=self.clock, randomness=self.randomness, agent=str(NODE_ID), queue_max=self.tuning.audit_queue,
-        )  # fmt: skip
-        # When there are no more requests that it could hear of.
-        self._closing.push_async_callback(self._finish_audit, self.audit)
-        if self.access.authorizer is not None:
-            self.access.authorizer.listener = self.audit
-
-    def _name_of_cluster(self, cluster_id: int) -> str:
-        """What a virtual cluster is called where Kafka calls clusters something, also when it has just gone."""
-        cluster = self.clusters.by_id(cluster_id)
-        return str(cluster_id) if cluster is None else cluster.kafka_id
-
-    async def _finish_audit(self, audit: AuditLog) -> None:
-        await audit.close()
-        await self.log.drain()
-
     # ---- clients ---------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
@@ -321,19 +301,14 @@ class Agent:
         dispatcher.beside, produce.beside = self._thread("long-requests"), self._thread("record-checks")
         self.quotas.on_change = self._enforce_quotas
         self._enforce_quotas()
-        handlers = handlers_of(self)
-        table = self._guarded(apis(handlers), produce)
+        table = self._guarded(apis(handlers_of(self)), produce)
         dispatcher.serve(table if self.audit is None else audited(table, self.audit))
-        self.gate = open_gate(
-            self.stores, dispatcher, self.clusters, self.tenancy, settings=settings, listeners=self.listeners,
-            token_rules=self.token_rules, clock=self.clock, randomness=self.randomness, closing=self._closing,
-        )  # fmt: skip
-        self.gate.listener = self.audit
+        self.gate = self._open_gate()
         server = self.server = Server(
             clock=self.clock,
             dispatch=dispatcher,
             throttled_ms=self.throttles.on_connection,
-            admit=self.gate.admit,
+            admit=None if self.gate is None else self.gate.admit,
             tenancy=self.tenancy,
             pending_bytes=lambda: log.writer.pending_bytes + produce.looked_at_bytes,
             pinned_bytes=log.pinned_bytes,
@@ -344,8 +319,6 @@ class Agent:
             idle_s=settings.connections_max_idle_ms / 1000,
         )
         server.listener = self.audit
-        if handlers.share is not None:
-            server.on_closed = handlers.share.on_connection_closed
         log.writer.on_drained = server.make_room
         log.writer.on_broken = self._on_writer_broken
         self._closing.push_async_callback(server.close, STOP_GRACE_S)
@@ -354,6 +327,17 @@ class Agent:
         self._closing.push_async_callback(produce.drain)
         self._closing.callback(server.stop_listening)
         self._open_ports(server)
+
+    def _open_gate(self) -> Gate | None:
+        if not any(listener.uses_sasl for listener in self.listeners):
+            return None
+        gate = gate_part.open_gate(
+            self.stores, self.dispatcher, self.clusters, self.tenancy, settings=self.settings,
+            listeners=self.listeners, token_rules=self.token_rules, clock=self.clock, randomness=self.randomness,
+            closing=self._closing,
+        )  # fmt: skip
+        gate.listener = self.audit
+        return gate
 
     def _thread(self, name: str) -> OnThread:
         """Where what clients can make long is done one after the other, so that nobody else waits for it."""
@@ -379,7 +363,8 @@ class Agent:
         if authorizer is None:
             return table
         produce.authorizer = self.fetch.authorizer = authorizer
-        return guarded(table, Guards(authorizer=authorizer, topics=self.registry, settings=self.topics.settings.of))
+        guards = guard_table.Guards(authorizer=authorizer, topics=self.registry, settings=self.topics.settings.of)
+        return guarded(table, guards)
 
     def _on_writer_broken(self) -> None:
         self.ready = False

@@ -7,37 +7,21 @@ What is not in the table is not advertised, and a request for it closes the conn
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from penstock.agent import handler_modules as answering
 from penstock.agent.api_versions import ApiVersionsHandler, features_of
 from penstock.agent.features import FeatureHandlers
-from penstock.audit.service import AuditLog
-from penstock.authorization.guards.table import OWN, Guards
-from penstock.authorization.handlers import AclHandlers
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass, field, replace
-from penstock.clusters.handlers import VirtualClusterHandlers
-from penstock.groups.consumer.handlers import ConsumerGroupHandlers
-from penstock.groups.handlers import GroupHandlers
-from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
-from penstock.groups.share.handlers import ShareGroupHandlers
-from penstock.groups.streams.handlers import StreamsGroupHandlers
-from penstock.identity.account_handlers import AccountHandlers
-from penstock.identity.handlers import IdentityHandlers
-from penstock.identity.token_handlers import TokenHandlers
-from penstock.keys.handlers import ClusterKeyHandlers
-from penstock.log.admin.cluster import ClusterHandlers
-from penstock.log.admin.configs import ConfigHandlers
-from penstock.log.admin.producers import ProducerHandlers
-from penstock.log.admin.replicas import ReplicaHandlers
-from penstock.log.admin.topics import TopicHandlers
-from penstock.log.offsets_api import OffsetHandlers
-from penstock.quotas.handlers import QuotaHandlers
-from penstock.share.handlers import ShareHandlers
-from penstock.telemetry.handlers import TelemetryHandlers
-from penstock.transactions.handlers import TransactionHandlers
-from penstock.transactions.offset_handlers import TransactionOffsetHandlers
+from penstock.base.later import later
 from penstock.wire.api_keys import ApiKey
+
+if TYPE_CHECKING:
+    from penstock.audit.service import AuditLog
+    from penstock.authorization.guards import table as guard_table
+else:
+    guard_table = later("penstock.authorization.guards.table")
 
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
 Begin = Callable[[RequestContext, Any, Callable[[Any], None]], None]
@@ -60,32 +44,32 @@ class Api:
 class Handlers:
     """Those who answer."""
 
-    cluster: ClusterHandlers
-    topics: TopicHandlers
-    configs: ConfigHandlers
-    replicas: ReplicaHandlers
-    producers: ProducerHandlers
-    offsets: OffsetHandlers
-    groups: GroupHandlers
-    group_offsets: GroupOffsetHandlers
-    consumer_groups: ConsumerGroupHandlers
-    transactions: TransactionHandlers
-    transaction_offsets: TransactionOffsetHandlers
-    identities: IdentityHandlers | None = None
-    accounts: AccountHandlers | None = None
-    tokens: TokenHandlers | None = None
+    cluster: answering.cluster.ClusterHandlers
+    topics: answering.topics.TopicHandlers
+    configs: answering.configs.ConfigHandlers
+    replicas: answering.replicas.ReplicaHandlers
+    producers: answering.producers.ProducerHandlers
+    offsets: answering.offsets.OffsetHandlers
+    groups: answering.groups.GroupHandlers
+    group_offsets: answering.group_offsets.OffsetHandlers
+    consumer_groups: answering.consumer_groups.ConsumerGroupHandlers
+    transactions: answering.transactions.TransactionHandlers
+    transaction_offsets: answering.transaction_offsets.TransactionOffsetHandlers
+    identities: answering.identities.IdentityHandlers | None = None
+    accounts: answering.accounts.AccountHandlers | None = None
+    tokens: answering.tokens.TokenHandlers | None = None
     """None where there is nobody to be told apart, as in the simulation; both or neither."""
-    virtual_clusters: VirtualClusterHandlers | None = None
+    virtual_clusters: answering.virtual_clusters.VirtualClusterHandlers | None = None
     """None where there is only one."""
-    cluster_keys: ClusterKeyHandlers | None = None
+    cluster_keys: answering.cluster_keys.ClusterKeyHandlers | None = None
     """None where nothing can be encrypted."""
-    quotas: QuotaHandlers | None = None
-    telemetry: TelemetryHandlers | None = None
+    quotas: answering.quotas.QuotaHandlers | None = None
+    telemetry: answering.telemetry.TelemetryHandlers | None = None
     """None where metrics of clients have nowhere to go: clients are not asked for any, as in Kafka."""
-    acls: AclHandlers = field(default_factory=lambda: AclHandlers(None))
-    streams_groups: StreamsGroupHandlers | None = None
-    share_groups: ShareGroupHandlers | None = None
-    share: ShareHandlers | None = None
+    acls: answering.acls.AclHandlers = field(default_factory=lambda: answering.acls.AclHandlers(None))
+    streams_groups: answering.streams_groups.StreamsGroupHandlers | None = None
+    share_groups: answering.share_groups.ShareGroupHandlers | None = None
+    share: answering.share.ShareHandlers | None = None
     """None where share groups are not served; both or neither."""
 
 
@@ -258,11 +242,11 @@ def apis(handlers: Handlers) -> Mapping[int, Api]:
     return table
 
 
-def guarded(table: Mapping[int, Api], guards: Guards) -> Mapping[int, Api]:
+def guarded(table: Mapping[int, Api], guards: guard_table.Guards) -> Mapping[int, Api]:
     """The same table for callers who are not trusted. Produce and Fetch see to themselves."""
     return {
         key: api
-        if key in OWN or api.handle is None
+        if key in guard_table.OWN or api.handle is None
         else replace(api, handle=guards.guarded(key, api.handle), begin=None)
         for key, api in table.items()
     }

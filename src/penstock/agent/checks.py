@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from penstock.agent.client_metrics import check_destination
 from penstock.agent.listeners import listeners_of
 from penstock.base.errors import InvalidRequest
+from penstock.base.later import later
 from penstock.base.memory import DEFAULT_BYTES, LEAST_BYTES, MemoryBounds, machine_bytes
 from penstock.base.options import UpOptions
-from penstock.identity.tokens import MIN_KEY_BYTES, TokenRules
 from penstock.keys.local_file import check_key_file
 from penstock.log.settings import BrokerSettings
+
+if TYPE_CHECKING:
+    from penstock.identity import tokens
+else:
+    tokens = later("penstock.identity.tokens")
 
 MEMORY = "memory.max.bytes"
 
@@ -49,7 +55,7 @@ def master_key_file(options: UpOptions) -> Path | None:
     return None if options.data_dir is None else options.data_dir / "keys" / "master-keys"
 
 
-def token_rules(options: UpOptions, settings: BrokerSettings) -> TokenRules | None:
+def token_rules(options: UpOptions, settings: BrokerSettings) -> tokens.TokenRules | None:
     """How delegation tokens are made, if there are any. Raises `InvalidRequest` if their key cannot be had."""
     file = options.delegation_token_key_file
     if file is None:
@@ -58,9 +64,9 @@ def token_rules(options: UpOptions, settings: BrokerSettings) -> TokenRules | No
         key = file.read_bytes().strip()
     except OSError as error:
         raise InvalidRequest(f"the key of delegation tokens cannot be read in {file}") from error
-    if len(key) < MIN_KEY_BYTES:
-        raise InvalidRequest(f"the key of delegation tokens in {file} needs {MIN_KEY_BYTES} bytes or more")
-    return TokenRules(
+    if len(key) < tokens.MIN_KEY_BYTES:
+        raise InvalidRequest(f"the key of delegation tokens in {file} needs {tokens.MIN_KEY_BYTES} bytes or more")
+    return tokens.TokenRules(
         key=key, max_lifetime_ms=settings.whole("delegation.token.max.lifetime.ms"),
         expiry_time_ms=settings.whole("delegation.token.expiry.time.ms"),
     )  # fmt: skip

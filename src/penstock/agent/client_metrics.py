@@ -18,13 +18,13 @@ from penstock.base.randomness import Randomness
 from penstock.base.threads import on_thread_of
 from penstock.log.settings import BrokerSettings
 from penstock.log.topics import Topics
-from penstock.telemetry.handlers import TelemetryHandlers
-from penstock.telemetry.sinks import MetricsPage, OtlpForwarder, Sink
 
 if TYPE_CHECKING:
     from penstock.agent import web
+    from penstock.telemetry import handlers, sinks
 else:
     web = later("penstock.agent.web")
+    handlers, sinks = later("penstock.telemetry.handlers"), later("penstock.telemetry.sinks")
 
 ON_THE_PAGE = "prometheus"
 
@@ -45,30 +45,30 @@ def check_destination(text: str | None) -> None:
         )
 
 
-def open_sink(text: str | None, clock: Clock, closing: AsyncExitStack) -> Sink | None:
+def open_sink(text: str | None, clock: Clock, closing: AsyncExitStack) -> sinks.Sink | None:
     """The destination, open until `closing` is; None where nobody wants any metrics."""
     if text is None:
         return None
     if text == ON_THE_PAGE:
-        return MetricsPage(clock)
+        return sinks.MetricsPage(clock)
     executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics")
     closing.callback(executor.shutdown, wait=False)
     receiver = web.Receiver(urlsplit(text), executor)
-    forwarder = OtlpForwarder(receiver.post, clock)
+    forwarder = sinks.OtlpForwarder(receiver.post, clock)
     closing.push_async_callback(forwarder.close)
     return forwarder
 
 
 def open_telemetry(
-    sink: Sink | None, topics: Topics, settings: BrokerSettings, *, broker_id: int, clock: Clock,
+    sink: sinks.Sink | None, topics: Topics, settings: BrokerSettings, *, broker_id: int, clock: Clock,
     randomness: Randomness, closing: AsyncExitStack,
-) -> TelemetryHandlers | None:  # fmt: skip
+) -> handlers.TelemetryHandlers | None:  # fmt: skip
     """The APIs that fill the destination; None where there is none. Pushes are read on a thread of their own."""
     if sink is None:
         return None
     executor = ThreadPoolExecutor(1, thread_name_prefix="client-metrics-read")
     closing.callback(executor.shutdown, wait=False, cancel_futures=True)
-    return TelemetryHandlers(
+    return handlers.TelemetryHandlers(
         topics, sink, on_thread=on_thread_of(executor), clock=clock, randomness=randomness,
         max_bytes=settings.whole("telemetry.max.bytes"), broker_id=broker_id,
     )  # fmt: skip

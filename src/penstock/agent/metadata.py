@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest, Unavailable
+from penstock.base.later import later
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness
 from penstock.log.commit_path import EmbeddedCommitPath
-from penstock.log.commit_sql import take_over
 from penstock.log.commits import Commit
-from penstock.log.follow import Follower
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.registry import Registry
 from penstock.log.roll_forward import roll_forward
-from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.trailing_rows import TrailingRows
 from penstock.metadata.database import Script
 from penstock.metadata.migrate import migrate
@@ -35,7 +33,11 @@ from penstock.storage.wal import WalLocation, WalStore
 from penstock.transactions.store import redo
 
 if TYPE_CHECKING:
+    from penstock.log import commit_sql, follow, shared_commit_path
     from penstock.metadata.postgres import PostgresDatabase
+else:  # Of several agents.
+    commit_sql, follow = later("penstock.log.commit_sql"), later("penstock.log.follow")
+    shared_commit_path = later("penstock.log.shared_commit_path")
 
 CLUSTER_ID = 1
 _log = logging.getLogger(__name__)
@@ -112,7 +114,7 @@ def _take(kafka_cluster_id: str, place: str, now_ms: int, shard_id: int) -> Scri
             f"the metadata in {place} belongs to another data directory (cluster {rows[0][0]}; this one is"
             f" {kafka_cluster_id}). Start with that directory, or with an empty database"
         )
-    return (yield from take_over(shard_id))
+    return (yield from commit_sql.take_over(shard_id))
 
 
 async def _warn_of_losses(database: SqliteDatabase | PostgresDatabase, place: str) -> None:
@@ -138,7 +140,7 @@ async def bring_in_commits(metadata: Metadata, wal: WalStore, *, randomness: Ran
 def commit_path_of(
     metadata: Metadata, wal: WalStore, registry: Registry, *, clock: Clock, randomness: Randomness, seq: int,
     inline: bool, executor: ThreadPoolExecutor, shard_id: int, agent_id: int, on_commit: Callable[[Commit], None],
-) -> RecordFirstCommitPath | SharedCommitPath:  # fmt: skip
+) -> RecordFirstCommitPath | shared_commit_path.SharedCommitPath:  # fmt: skip
     """The way of this agent's commits. `on_commit` hears of others' commits."""
     database, loop = metadata.database, asyncio.get_running_loop()
     # An executor that cannot start its thread keeps the work, and does it when it can: after it was refused.
@@ -162,10 +164,10 @@ def commit_path_of(
             through_database, rows, metadata=database, wal=wal, clock=clock, randomness=randomness, on_thread=on_thread,
             life=metadata.life, inline=inline, shard_id=shard_id, agent_id=agent_id,
         )  # fmt: skip
-    follower = Follower(
+    follower = follow.Follower(
         database=database, registry=registry, randomness=randomness, seq=seq, shard_id=shard_id, on_commit=on_commit
     )
-    return SharedCommitPath(
+    return shared_commit_path.SharedCommitPath(
         database=database, wal=wal, registry=registry, follower=follower, clock=clock, randomness=randomness,
         on_thread=on_thread, epoch=metadata.epoch, shard_id=shard_id, agent_id=agent_id,
     )  # fmt: skip

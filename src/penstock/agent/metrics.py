@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 
 from penstock.agent.agent import Agent
+from penstock.agent.gate import GateStats
 from penstock.base.context import PLATFORM_CLUSTER_ID
 from penstock.keys.model import Lock
 from penstock.telemetry.sinks import MetricsPage
@@ -36,6 +37,7 @@ class _AgentCollector:
                 requests.add_metric([ApiKey(key).name.lower()], count)
         yield requests
         writer, reader, server = agent.log.writer.stats, agent.log.reader, agent.server
+        gate = GateStats() if agent.gate is None else agent.gate.stats
         letters = agent.coordinators.dead_letters.stats
         for name, text, value in (
             ("penstock_commits", "Flushes made durable.", writer.commits),
@@ -50,20 +52,20 @@ class _AgentCollector:
             ("penstock_cold_reads", "Reads that memory could not serve.", reader.cold_reads),
             ("penstock_cold_read_bytes", "Bytes of reads that memory could not serve.", reader.cold_bytes),
             ("penstock_connections_accepted", "Connections accepted.", server.accepted),
-            ("penstock_authentications", "Connections that have proven who they are.", agent.gate.stats.succeeded),
+            ("penstock_authentications", "Connections that have proven who they are.", gate.succeeded),
             (
                 "penstock_authentication_failures",
                 "Attempts to prove who somebody is that failed.",
-                agent.gate.stats.failed,
+                gate.failed,
             ),
             (
                 "penstock_authentications_held_up",
                 "Attempts to prove who somebody is that were not looked at: too much had failed from there or for that"
                 " name, or the database was away.",
-                agent.gate.stats.held_up,
+                gate.held_up,
             ),
-            ("penstock_reauthentications", "Sessions that were prolonged (KIP-368).", agent.gate.stats.prolonged),
-            ("penstock_expired_sessions", "Connections closed because their session ended.", agent.gate.stats.expired),
+            ("penstock_reauthentications", "Sessions that were prolonged (KIP-368).", gate.prolonged),
+            ("penstock_expired_sessions", "Connections closed because their session ended.", gate.expired),
             ("penstock_dead_letters", "Records of share groups that a dead letter queue was told of.", letters.letters),
             ("penstock_dead_letters_lost", "Records given up whose queue could not be told of them.", letters.lost),
         ):

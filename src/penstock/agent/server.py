@@ -73,7 +73,7 @@ class Server:
         *,
         clock: Clock,
         dispatch: Dispatch,
-        admit: Callable[[Connection], None] = lambda connection: None,
+        admit: Callable[[Connection], None] | None = None,
         tenancy: Tenancy | None = None,
         throttled_ms: Callable[[str], int] = lambda address: 0,
         pending_bytes: Callable[[], int],
@@ -191,7 +191,8 @@ class Server:
         connection = Connection(self, sock, host, self._last_id, listener, identity)
         connection.port = port
         self._connections[connection.connection_id] = connection
-        self._admit(connection)
+        if self._admit is not None:
+            self._admit(connection)
         if self._sweeper is None:
             self._sweep_in(_IDLE_SWEEP_S)
         if self._tenancy is not None and not listener.uses_sasl:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.audit.service import QUEUE_MAX
 from penstock.base.dataclasses import dataclass
 from penstock.log.upkeep.wal_backlog import CompactionPolicy
-from penstock.storage.slabs import SLAB_BYTES
 
 NODE_ID = 1
 SHARD_ID = 1
@@ -15,11 +13,11 @@ COLD_THREADS = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuning:
-    """Sizes of the log. Tests make them small, so that what is rare happens often."""
+    """Sizes of the log. Tests make them small, so that what is rare happens often. None: as each part has it."""
 
-    slab_bytes: int = SLAB_BYTES
+    slab_bytes: int | None = None
     tail_bytes: int | None = None
     """None for its part of `memory.max.bytes`."""
     tail_chunk_bytes: int | None = None
     compaction: CompactionPolicy = CompactionPolicy()
-    audit_queue: int = QUEUE_MAX
+    audit_queue: int | None = None

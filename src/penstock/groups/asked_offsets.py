@@ -6,11 +6,12 @@ OffsetCommit and TxnOffsetCommit ask in the same way, are refused in the same wa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.portions import Pace
 from penstock.groups.model import Offset, TopicPartition
+from penstock.groups.service import Topics
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.offset_commit import OffsetCommitRequestPartition, OffsetCommitRequestTopic
 from penstock.wire.messages.txn_offset_commit import TxnOffsetCommitRequestPartition, TxnOffsetCommitRequestTopic
@@ -18,19 +19,6 @@ from penstock.wire.messages.txn_offset_commit import TxnOffsetCommitRequestParti
 T = TypeVar("T")
 AskedTopic = OffsetCommitRequestTopic | TxnOffsetCommitRequestTopic
 AskedPartition = OffsetCommitRequestPartition | TxnOffsetCommitRequestPartition
-
-
-class Topics(Protocol):
-    """What groups need to know of topics."""
-
-    def topic_id(self, cluster_id: int, name: str) -> bytes | None:
-        """The id of the topic of that name, or None."""
-
-    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
-        """The name of the topic with that id, or None."""
-
-    def partition_count(self, cluster_id: int, topic_id: bytes) -> int | None:
-        """How many partitions the topic with that id has, or None when there is no such topic."""
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.portions import Room, breathe
 from penstock.coordination.model import Key
-from penstock.groups.asked_offsets import Topics, sort_out
+from penstock.groups.asked_offsets import sort_out
 from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.model import CommitOffsets, DeleteOffsets, Offset, TopicPartition
-from penstock.groups.service import GroupService
+from penstock.groups.service import GroupService, Topics
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.offset_commit import (
     OffsetCommitRequest,

@@ -7,11 +7,11 @@ a kind that an API knows nothing of is answered as if there were no such group, 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from penstock.base.later import later
 from penstock.coordination.model import Key, Waiter
 from penstock.groups import kept_offsets, transitions
-from penstock.groups.consumer import classic_members
-from penstock.groups.consumer import transitions as consumer
 from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.join import has_valid_session
 from penstock.groups.join import join as join_classic
@@ -32,14 +32,24 @@ from penstock.groups.model import (
     SyncResult,
     TopicPartition,
 )
-from penstock.groups.share import membership as share
 from penstock.groups.share.model import ShareGroup
-from penstock.groups.streams import offsets as streams_offsets
-from penstock.groups.streams import transitions as streams
 from penstock.groups.streams.model import StreamsGroup
 from penstock.groups.terms import Terms
 from penstock.groups.transitions import answer
 from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    from penstock.groups.consumer import classic_members
+    from penstock.groups.consumer import transitions as consumer
+    from penstock.groups.share import membership as share
+    from penstock.groups.streams import offsets as streams_offsets
+    from penstock.groups.streams import transitions as streams
+else:  # Of kinds that not everybody has groups of.
+    classic_members = later("penstock.groups.consumer.classic_members")
+    consumer = later("penstock.groups.consumer.transitions")
+    share = later("penstock.groups.share.membership")
+    streams = later("penstock.groups.streams.transitions")
+    streams_offsets = later("penstock.groups.streams.offsets")
 
 TermsOf = Callable[[Key, int], Terms]
 """What rules go by for a group, at a time."""

@@ -10,11 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, PlatformError
+from penstock.base.later import later
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.undivided import Undivided
 from penstock.coordination.leases import Database, Holder
@@ -22,9 +23,7 @@ from penstock.coordination.model import Key, Waiter
 from penstock.coordination.runner import Runner
 from penstock.coordination.timers import Alarms
 from penstock.groups import store
-from penstock.groups.asked_offsets import Topics
 from penstock.groups.consumer import model as consumer
-from penstock.groups.consumer import regexes, transitions
 from penstock.groups.model import (
     AnyGroup,
     CommitOffsets,
@@ -51,6 +50,12 @@ from penstock.log.refusals import Refused
 from penstock.log.settings import LiveSettings
 from penstock.wire.error_codes import ErrorCode
 
+if TYPE_CHECKING:
+    from penstock.groups.consumer import regexes, transitions
+else:
+    regexes = later("penstock.groups.consumer.regexes")
+    transitions = later("penstock.groups.consumer.transitions")
+
 T = TypeVar("T")
 G = TypeVar("G", bound=AnyGroup)
 
@@ -63,8 +68,21 @@ _ENDED_AT_ONCE = 100
 """Groups that are to be deleted and are waited for at the same time."""
 
 
+class Topics(Protocol):
+    """What groups need to know of topics."""
+
+    def topic_id(self, cluster_id: int, name: str) -> bytes | None:
+        """The id of the topic of that name, or None."""
+
+    def topic_name(self, cluster_id: int, topic_id: bytes) -> str | None:
+        """The name of the topic with that id, or None."""
+
+    def partition_count(self, cluster_id: int, topic_id: bytes) -> int | None:
+        """How many partitions the topic with that id has, or None when there is no such topic."""
+
+
 class KnownTopics(Topics, Protocol):
-    """What groups need of topics."""
+    """The same, and their names."""
 
     def names(self, cluster_id: int) -> Sequence[str]:
         """The names of all topics."""

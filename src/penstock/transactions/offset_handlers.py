@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.groups.asked_offsets import Topics, sort_out
+from penstock.groups.asked_offsets import sort_out
 from penstock.groups.failures import code_of
 from penstock.groups.model import CommitOffsets, Offset, TopicPartition, TransactionOwner
-from penstock.groups.service import GroupService
+from penstock.groups.service import GroupService, Topics
 from penstock.transactions.model import NEVER_MS, Add, Producer
 from penstock.transactions.service import TransactionService
 from penstock.wire.error_codes import ErrorCode

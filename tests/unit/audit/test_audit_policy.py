@@ -6,6 +6,7 @@ import pytest
 
 from penstock.audit.policy import ALL, CHOICES, CLASSES, SAMPLED, EventClass, Policy
 from penstock.audit.settings import AuditSettings
+from penstock.audit.switch import is_audited
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import SeededRandomness
 from penstock.log.setting_table import SETTINGS
@@ -67,7 +68,7 @@ def test_words_that_make_no_sense(text: str) -> None:
 )
 def test_on_where_credentials_are_asked_for(text: str, asks: bool, is_on: bool) -> None:
     settings = BrokerSettings.started_with({"audit.enable": text, "audit.allowed": "sampled,produce"})
-    found = AuditSettings.of(settings, asks_for_credentials=asks)
-    assert found.is_on == is_on
+    assert is_audited(settings, asks_for_credentials=asks) == is_on
+    found = AuditSettings.of(settings)
     assert found.policy == Policy(classes=frozenset({EventClass.PRODUCE}), ratio=0.01)
     assert found.retention_ms == 7 * 24 * 3600 * 1000

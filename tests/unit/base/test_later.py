@@ -1,4 +1,4 @@
-"""Modules that are imported by whoever first uses something of them."""
+"""Modules that are imported, and objects that are made, by whoever first uses something of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from penstock.base.later import later
+from penstock.base.later import later, made_late
 
 
 def test_a_module_is_imported_when_something_of_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,3 +24,35 @@ def test_what_is_not_there_is_missed_when_it_is_asked_for() -> None:
         _ = later("json").nothing_of_the_kind
     with pytest.raises(ModuleNotFoundError):
         _ = later("penstock.nowhere").anything
+
+
+def test_an_object_is_made_once_by_the_first_call() -> None:
+    made: list[list[int]] = []
+
+    def make() -> list[int]:
+        made.append([])
+        return made[-1]
+
+    numbers = made_late(make)
+    append, pop = numbers.append, numbers.pop
+    assert made == []
+    append(1)
+    numbers.insert(0, 2)
+    assert made == [[2, 1]]
+    assert pop(0) == 2
+    assert made == [[1]]
+
+
+def test_an_object_that_cannot_be_made_is_tried_again() -> None:
+    tries = iter([OSError("not now"), ["made"]])
+
+    def make() -> list[str]:
+        found = next(tries)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    words = made_late(make)
+    with pytest.raises(OSError, match="not now"):
+        words.copy()
+    assert words.copy() == ["made"]

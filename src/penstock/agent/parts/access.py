@@ -1,50 +1,34 @@
-"""Who may do what on an agent, and how it is proven who somebody is."""
+"""Who may do what on an agent. How it is proven who somebody is: `gate.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from penstock.agent.dispatch import Dispatcher
-from penstock.agent.gate import Gate
 from penstock.agent.listeners import Listener
 from penstock.agent.parts.stores import Stores
-from penstock.agent.tenancy import Tenancy
 from penstock.authorization.authorizer import Authorizer, is_super_user
 from penstock.authorization.service import AclService
 from penstock.authorization.settings import AuthorizationSettings
 from penstock.base.clock import Clock
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.dataclasses import dataclass
-from penstock.base.later import later
-from penstock.base.options import OAuthOptions
+from penstock.base.later import later, made_late
 from penstock.base.randomness import Randomness
-from penstock.base.threads import on_thread_of
-from penstock.clusters.service import Clusters
-from penstock.identity.authenticator import CHECKS_AT_ONCE, Authenticator
-from penstock.identity.guesses import Guesses
-from penstock.identity.issuer import Issuer
 from penstock.identity.model import USER
-from penstock.identity.penalties import Penalties
-from penstock.identity.service import Identities
-from penstock.identity.tokens import TokenRules
 from penstock.log.settings import BrokerSettings
 
 if TYPE_CHECKING:
-    from penstock.agent import web
+    from penstock.identity import service as identity_service
 else:
-    web = later("penstock.agent.web")
-
-T = TypeVar("T")
+    identity_service = later("penstock.identity.service")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
     """What an agent knows of people."""
 
-    identities: Identities
+    identities: identity_service.Identities
     acls: AclService
     authorizer: Authorizer | None
     """None where everybody who can connect may do everything."""
@@ -86,55 +70,11 @@ async def open_access(
         authorizer = Authorizer(acls, super_users=chosen.super_users, allow_everyone=chosen.allow_everyone)
         acls.listen(authorizer.forget)
     return Access(
-        identities=Identities(database=stores.database, clock=clock, randomness=randomness),
+        identities=made_late(
+            lambda: identity_service.Identities(database=stores.database, clock=clock, randomness=randomness)
+        ),
         acls=acls,
         authorizer=authorizer,
         super_users=chosen.super_users,
         asks_for_credentials=asks,
     )
-
-
-def open_gate(
-    stores: Stores, dispatch: Dispatcher, clusters: Clusters, tenancy: Tenancy, *, settings: BrokerSettings,
-    listeners: Sequence[Listener], token_rules: TokenRules | None, clock: Clock, randomness: Randomness,
-    closing: AsyncExitStack,
-) -> Gate:  # fmt: skip
-    """Where clients prove who they are."""
-    checks = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password-check")
-    closing.callback(checks.shutdown)
-    delay_s = settings.whole("connection.failed.authentication.delay.ms") / 1000
-
-    return Gate(
-        authenticator=Authenticator(
-            database=stores.database,
-            clock=clock,
-            randomness=randomness,
-            on_thread=on_thread_of(checks),
-            bearer_tokens=_issuers(listeners, clusters, clock, closing),
-            token_rules=token_rules,
-            cluster_named=clusters.id_of,
-        ),
-        dispatch=dispatch,
-        clock=clock,
-        penalties=Penalties(clock, delay_s),
-        guesses=Guesses(clock, randomness, is_on=delay_s > 0),
-        max_receive_bytes=settings.whole("sasl.server.max.receive.size"),
-        max_session_ms=settings.whole("connections.max.reauth.ms"),
-        tenancy=tenancy,
-    )
-
-
-def _issuers(
-    listeners: Sequence[Listener], clusters: Clusters, clock: Clock, closing: AsyncExitStack
-) -> Mapping[str, Issuer]:
-    """Who knows which tokens are good, by listener."""
-    issuers: dict[OAuthOptions, Issuer] = {}
-    for options in dict.fromkeys(listener.oauth for listener in listeners if listener.oauth is not None):
-        # Not the threads of passwords: an issuer that does not answer must not keep others from proving theirs, nor
-        # those who have tokens of another one.
-        fetches = ThreadPoolExecutor(1, thread_name_prefix="token-issuer")
-        closing.callback(fetches.shutdown)
-        issuers[options] = Issuer(
-            options, fetch=web.Web(fetches, options.ca).get, clock=clock, cluster_named=clusters.id_of
-        )
-    return {listener.name: issuers[listener.oauth] for listener in listeners if listener.oauth is not None}

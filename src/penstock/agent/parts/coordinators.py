@@ -8,9 +8,7 @@ from contextlib import AsyncExitStack
 from penstock.agent.parts.log import Log
 from penstock.agent.parts.stores import Stores
 from penstock.agent.tuning import NODE_ID
-from penstock.authorization.authorizer import Authorizer
 from penstock.base.clock import Clock
-from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.randomness import Randomness
 from penstock.clusters.limits import LimitKey
@@ -18,24 +16,18 @@ from penstock.clusters.service import Clusters
 from penstock.coordination.leases import Database as CoordinatorDatabase
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
-from penstock.groups.handlers import Endpoint
 from penstock.groups.service import GroupService
 from penstock.groups.settings import GroupSettings
 from penstock.groups.share.service import ShareGroups
 from penstock.groups.store import Passage
 from penstock.log.aborted import StoredAborted
-from penstock.log.brokers import SingleBroker
 from penstock.log.model import Partition, Topic
 from penstock.log.producer_ids import ProducerIds
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.settings import BrokerSettings
-from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.topics import Topics
 from penstock.share.dead_letters import DeadLetters
-from penstock.share.fetch import ShareFetchHandler
-from penstock.share.handlers import ShareHandlers
 from penstock.share.service import SharePartitions
-from penstock.share.sessions import ShareSessions
 from penstock.share.settings import ShareConfigs
 from penstock.transactions.service import TransactionService
 from penstock.transactions.slots import AllSlots, LeasedSlots, Slots
@@ -52,7 +44,7 @@ def transactions_of(stores: Stores, log: Log, producer_ids: ProducerIds, *, cloc
         database=stores.database, registry=log.registry, writer=log.writer, producer_ids=producer_ids, clock=clock,
         slots=slots,
     )  # fmt: skip
-    if isinstance(log.commit_path, SharedCommitPath):
+    if not isinstance(log.commit_path, RecordFirstCommitPath):
         log.commit_path.follower.on_transactions = service.began
     return service
 
@@ -127,31 +119,3 @@ async def open_groups(
     )  # fmt: skip
     topics.listen(coordinators)
     return coordinators
-
-
-def share_handlers(
-    coordinators: GroupCoordinators, log: Log, settings: BrokerSettings, authorizer: Authorizer | None
-) -> ShareHandlers:
-    """The APIs by which share groups read."""
-    sessions = ShareSessions(settings.whole("group.share.max.share.sessions"))
-    groups, partitions, configs = coordinators.share_groups, coordinators.share_partitions, coordinators.share_configs
-    fetch = ShareFetchHandler(
-        registry=log.registry, partitions=partitions, sessions=sessions, configs=configs, groups=groups,
-        max_bytes=settings.fetch_max_bytes,
-    )  # fmt: skip
-    fetch.authorizer = authorizer
-    return ShareHandlers(
-        registry=log.registry, groups=groups, partitions=partitions, sessions=sessions, configs=configs, fetch=fetch
-    )
-
-
-class OneCoordinator:
-    """The only agent coordinates everything."""
-
-    def __init__(self, brokers: SingleBroker) -> None:
-        self._brokers = brokers
-
-    def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
-        """This agent."""
-        (broker,) = self._brokers.alive(context)
-        return Endpoint(broker.node_id, broker.host, broker.port)

@@ -1,4 +1,4 @@
-"""The handlers of all APIs, over the parts of an agent."""
+"""The handlers of all APIs, over the parts of an agent; each is made by the first request that it answers."""
 
 from __future__ import annotations
 
@@ -6,30 +6,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from penstock.agent import handler_modules as answering
 from penstock.agent.apis import Handlers
-from penstock.agent.parts.coordinators import OneCoordinator, share_handlers
-from penstock.authorization.handlers import AclHandlers
-from penstock.clusters.handlers import VirtualClusterHandlers
+from penstock.base.context import RequestContext
+from penstock.base.later import made_late
 from penstock.clusters.limits import LimitKey
-from penstock.groups.consumer.handlers import ConsumerGroupHandlers
-from penstock.groups.handlers import GroupHandlers
-from penstock.groups.offset_handlers import OffsetHandlers as GroupOffsetHandlers
-from penstock.groups.share.handlers import ShareGroupHandlers
-from penstock.groups.streams.handlers import StreamsGroupHandlers
-from penstock.groups.streams.internal_topics import InternalTopics
-from penstock.identity.account_handlers import AccountHandlers
-from penstock.identity.handlers import IdentityHandlers
-from penstock.identity.token_handlers import TokenHandlers
-from penstock.keys.handlers import ClusterKeyHandlers
-from penstock.log.admin.cluster import ClusterHandlers
-from penstock.log.admin.configs import ConfigHandlers
-from penstock.log.admin.producers import ProducerHandlers
-from penstock.log.admin.replicas import ReplicaHandlers
-from penstock.log.admin.topics import TopicHandlers
-from penstock.log.offsets_api import OffsetHandlers
-from penstock.quotas.handlers import QuotaHandlers
-from penstock.transactions.handlers import TransactionHandlers
-from penstock.transactions.offset_handlers import TransactionOffsetHandlers
+from penstock.log.brokers import SingleBroker
 
 if TYPE_CHECKING:
     from penstock.agent.agent import Agent
@@ -39,55 +21,50 @@ def handlers_of(agent: Agent) -> Handlers:
     """What answers whatever an agent is asked, but for producing and fetching."""
     access, registry, topics, brokers = agent.access, agent.registry, agent.topics, agent.brokers
     groups, share_groups = agent.coordinators.groups, agent.coordinators.share_groups
-    topic_handlers = TopicHandlers(topics, brokers, agent.throttles)
-    consumer_groups = ConsumerGroupHandlers(groups, registry)
-    internal_topics = InternalTopics(topic_handlers)
-    streams_groups = StreamsGroupHandlers(groups, internal_topics)
-    consumer_groups.authorizer = streams_groups.authorizer = access.authorizer
-    transactions = TransactionHandlers(agent.transactions, registry, agent.producer_ids, agent.settings)
-    transactions.producer_limit = agent.log.writer.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
-    cluster = ClusterHandlers(topics, brokers, agent.throttles)
-    if agent.audit is not None:
-        cluster.on_created = partial(agent.audit.on_topic_made, because="auto.create.topics.enable")
-        internal_topics.on_created = partial(agent.audit.on_topic_made, because="streams group")
+    agent.log.writer.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
+    topic_handlers = made_late(lambda: answering.topics.TopicHandlers(topics, brokers, agent.throttles))
     return Handlers(
-        cluster=cluster,
+        cluster=made_late(partial(_cluster, agent)),
         topics=topic_handlers,
-        configs=ConfigHandlers(topics, brokers),
-        replicas=ReplicaHandlers(registry, brokers),
-        producers=ProducerHandlers(registry),
-        virtual_clusters=_virtual_clusters(agent),
-        cluster_keys=ClusterKeyHandlers(
-            agent.keys,
-            lambda: {cluster.name: cluster.cluster_id for cluster in agent.clusters.all()},
-            is_admin=access.administers_platform,
-        ),
-        quotas=QuotaHandlers(agent.quotas),
+        configs=made_late(lambda: answering.configs.ConfigHandlers(topics, brokers)),
+        replicas=made_late(lambda: answering.replicas.ReplicaHandlers(registry, brokers)),
+        producers=made_late(lambda: answering.producers.ProducerHandlers(registry)),
+        virtual_clusters=made_late(partial(_virtual_clusters, agent)),
+        cluster_keys=made_late(partial(_cluster_keys, agent)),
+        quotas=made_late(lambda: answering.quotas.QuotaHandlers(agent.quotas)),
         telemetry=agent.telemetry,
-        acls=AclHandlers(access.acls if access.authorizer is not None else None),
-        offsets=OffsetHandlers(topics, agent.log.timestamps.offset_for_timestamp),
-        identities=IdentityHandlers(access.identities, may_change=access.may_change_proofs),
-        accounts=AccountHandlers(access.identities, may_change=access.may_change_proofs),
-        tokens=TokenHandlers(
-            database=agent.stores.database,
-            rules=agent.token_rules,
-            clock=agent.clock,
-            randomness=agent.randomness,
-            may_change=access.may_change_proofs,
-            is_guarded=access.authorizer is not None,
+        acls=made_late(
+            lambda: answering.acls.AclHandlers(access.acls if access.authorizer is not None else None)
         ),
-        groups=GroupHandlers(groups, OneCoordinator(brokers)),
-        group_offsets=GroupOffsetHandlers(groups, registry),
-        consumer_groups=consumer_groups,
-        streams_groups=streams_groups,
-        share_groups=ShareGroupHandlers(share_groups, registry),
-        share=share_handlers(agent.coordinators, agent.log, agent.settings, access.authorizer),
-        transactions=transactions,
-        transaction_offsets=TransactionOffsetHandlers(agent.transactions, groups, registry),
-    )
+        offsets=made_late(lambda: answering.offsets.OffsetHandlers(topics, agent.log.timestamps.offset_for_timestamp)),
+        identities=made_late(
+            lambda: answering.identities.IdentityHandlers(access.identities, may_change=access.may_change_proofs)
+        ),
+        accounts=made_late(
+            lambda: answering.accounts.AccountHandlers(access.identities, may_change=access.may_change_proofs)
+        ),
+        tokens=made_late(partial(_tokens, agent)),
+        groups=made_late(lambda: answering.groups.GroupHandlers(groups, OneCoordinator(brokers))),
+        group_offsets=made_late(lambda: answering.group_offsets.OffsetHandlers(groups, registry)),
+        consumer_groups=made_late(partial(_consumer_groups, agent)),
+        streams_groups=made_late(partial(_streams_groups, agent, topic_handlers)),
+        share_groups=made_late(lambda: answering.share_groups.ShareGroupHandlers(share_groups, registry)),
+        share=made_late(partial(_share, agent)),
+        transactions=made_late(partial(_transactions, agent)),
+        transaction_offsets=made_late(
+            lambda: answering.transaction_offsets.TransactionOffsetHandlers(agent.transactions, groups, registry)
+        ),
+    )  # fmt: skip
 
 
-def _virtual_clusters(agent: Agent) -> VirtualClusterHandlers:
+def _cluster(agent: Agent) -> answering.cluster.ClusterHandlers:
+    made = answering.cluster.ClusterHandlers(agent.topics, agent.brokers, agent.throttles)
+    if agent.audit is not None:
+        made.on_created = partial(agent.audit.on_topic_made, because="auto.create.topics.enable")
+    return made
+
+
+def _virtual_clusters(agent: Agent) -> answering.virtual_clusters.VirtualClusterHandlers:
     registry, groups = agent.registry, agent.coordinators.groups
 
     async def usage_of(cluster_id: int) -> Mapping[str, float]:
@@ -98,4 +75,79 @@ def _virtual_clusters(agent: Agent) -> VirtualClusterHandlers:
             LimitKey.PRODUCER_IDS: registry.producer_total(cluster_id),
         }
 
-    return VirtualClusterHandlers(agent.clusters, is_admin=agent.access.administers_platform, usage=usage_of)
+    return answering.virtual_clusters.VirtualClusterHandlers(
+        agent.clusters, is_admin=agent.access.administers_platform, usage=usage_of
+    )
+
+
+def _cluster_keys(agent: Agent) -> answering.cluster_keys.ClusterKeyHandlers:
+    return answering.cluster_keys.ClusterKeyHandlers(
+        agent.keys,
+        lambda: {cluster.name: cluster.cluster_id for cluster in agent.clusters.all()},
+        is_admin=agent.access.administers_platform,
+    )
+
+
+def _tokens(agent: Agent) -> answering.tokens.TokenHandlers:
+    return answering.tokens.TokenHandlers(
+        database=agent.stores.database,
+        rules=agent.token_rules,
+        clock=agent.clock,
+        randomness=agent.randomness,
+        may_change=agent.access.may_change_proofs,
+        is_guarded=agent.access.authorizer is not None,
+    )
+
+
+def _consumer_groups(agent: Agent) -> answering.consumer_groups.ConsumerGroupHandlers:
+    made = answering.consumer_groups.ConsumerGroupHandlers(agent.coordinators.groups, agent.registry)
+    made.authorizer = agent.access.authorizer
+    return made
+
+
+def _streams_groups(
+    agent: Agent, topic_handlers: answering.topics.TopicHandlers
+) -> answering.streams_groups.StreamsGroupHandlers:
+    internal_topics = answering.internal_topics.InternalTopics(topic_handlers)
+    if agent.audit is not None:
+        internal_topics.on_created = partial(agent.audit.on_topic_made, because="streams group")
+    made = answering.streams_groups.StreamsGroupHandlers(agent.coordinators.groups, internal_topics)
+    made.authorizer = agent.access.authorizer
+    return made
+
+
+def _share(agent: Agent) -> answering.share.ShareHandlers:
+    """The APIs by which share groups read."""
+    coordinators, registry, settings = agent.coordinators, agent.log.registry, agent.settings
+    groups, partitions, configs = coordinators.share_groups, coordinators.share_partitions, coordinators.share_configs
+    sessions = answering.share_sessions.ShareSessions(settings.whole("group.share.max.share.sessions"))
+    fetch = answering.share_fetch.ShareFetchHandler(
+        registry=registry, partitions=partitions, sessions=sessions, configs=configs, groups=groups,
+        max_bytes=settings.fetch_max_bytes,
+    )  # fmt: skip
+    fetch.authorizer = agent.access.authorizer
+    made = answering.share.ShareHandlers(
+        registry=registry, groups=groups, partitions=partitions, sessions=sessions, configs=configs, fetch=fetch
+    )
+    agent.server.on_closed = made.on_connection_closed  # Before, there are no sessions.
+    return made
+
+
+def _transactions(agent: Agent) -> answering.transactions.TransactionHandlers:
+    made = answering.transactions.TransactionHandlers(
+        agent.transactions, agent.registry, agent.producer_ids, agent.settings
+    )
+    made.producer_limit = agent.clusters.limit(LimitKey.PRODUCER_IDS)
+    return made
+
+
+class OneCoordinator:
+    """The only agent coordinates everything."""
+
+    def __init__(self, brokers: SingleBroker) -> None:
+        self._brokers = brokers
+
+    def coordinator(self, context: RequestContext, key_type: int, key: str) -> answering.groups.Endpoint:
+        """This agent."""
+        (broker,) = self._brokers.alive(context)
+        return answering.groups.Endpoint(broker.node_id, broker.host, broker.port)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 from penstock.agent.metadata import commit_path_of
 from penstock.agent.parts.stores import Stores
@@ -23,12 +24,14 @@ from penstock.log.recovery import load_state
 from penstock.log.registry import Registry
 from penstock.log.sealing import Sealing
 from penstock.log.segments import SegmentIndex
-from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.timestamps import Timestamps
 from penstock.log.upkeep.wal_backlog import Backlog
 from penstock.log.upkeep.wal_store import waiting
 from penstock.log.writer import Writer, forget_views
 from penstock.storage.arena import Arena
+
+if TYPE_CHECKING:
+    from penstock.log.shared_commit_path import SharedCommitPath
 
 DRAIN_S = 10.0
 """How long a stop waits for flushes. Only a database that does not answer makes one take that long."""

@@ -12,18 +12,21 @@ from penstock.agent.metadata import Metadata, kind_of, open_metadata
 from penstock.agent.tuning import COLD_THREADS, MEMORY_WAL_MAX_BYTES, SHARD_ID, Tuning
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
+from penstock.base.later import later
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
-from penstock.storage.directory import DataDirectory
-from penstock.storage.kernel_writes import KernelWrites
-from penstock.storage.local import LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
-from penstock.storage.slabs import SlabWal
 from penstock.storage.wal import WalStore
 
 if TYPE_CHECKING:
     from penstock.metadata.postgres import PostgresDatabase
     from penstock.metadata.sqlite import SqliteDatabase
+    from penstock.storage import directory as directories
+    from penstock.storage import kernel_writes as kernel
+    from penstock.storage import local, slabs
+else:  # Of files, which not everybody has.
+    directories, kernel = later("penstock.storage.directory"), later("penstock.storage.kernel_writes")
+    local, slabs = later("penstock.storage.local"), later("penstock.storage.slabs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +35,7 @@ class Stores:
 
     kafka_cluster_id: str
     wal: WalStore
-    objects: LocalObjectStore | MemoryObjectStore
+    objects: local.LocalObjectStore | MemoryObjectStore
     metadata: Metadata
     cold_reads: ThreadPoolExecutor
     wal_writes: ThreadPoolExecutor
@@ -51,22 +54,22 @@ async def open_stores(
     closing.callback(cold_reads.shutdown)
     wal_writes = ThreadPoolExecutor(1, thread_name_prefix="wal-writer")
     wal: WalStore
-    kernel_writes: KernelWrites | None = None
+    kernel_writes: kernel.KernelWrites | None = None
     path: Path | None = None
-    objects: LocalObjectStore | MemoryObjectStore
+    objects: local.LocalObjectStore | MemoryObjectStore
     if options.data_dir is None:
         kafka_cluster_id = uuid_text(new_uuid(randomness))
         wal, objects = MemoryWal(MEMORY_WAL_MAX_BYTES), MemoryObjectStore()
     else:
-        directory = DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
+        directory = directories.DataDirectory.open(options.data_dir, metadata=kind_of(options), randomness=randomness)
         closing.callback(directory.close)
         kafka_cluster_id = directory.cluster_id
         path = directory.database
-        kernel_writes = KernelWrites.open()
-        wal = SlabWal(
+        kernel_writes = kernel.KernelWrites.open()
+        wal = slabs.SlabWal(
             directory.slabs, durability=options.durability, slab_bytes=tuning.slab_bytes, kernel_writes=kernel_writes
         )  # fmt: skip
-        objects = LocalObjectStore(directory.segments, sync=options.durability == "disk")
+        objects = local.LocalObjectStore(directory.segments, sync=options.durability == "disk")
     closing.callback(wal.close)
     # Before its files are closed: what a stop has given up may still be writing to them.
     closing.callback(wal_writes.shutdown)
@@ -82,7 +85,7 @@ async def open_stores(
     )  # fmt: skip
 
 
-def _attend(kernel_writes: KernelWrites, closing: AsyncExitStack) -> None:
+def _attend(kernel_writes: kernel.KernelWrites, closing: AsyncExitStack) -> None:
     """Have the event loop tell whose writes have ended."""
     loop, descriptor = asyncio.get_running_loop(), kernel_writes.fileno()
     loop.add_reader(descriptor, kernel_writes.reap)

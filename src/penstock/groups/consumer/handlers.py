@@ -12,7 +12,6 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.groups.asked_offsets import Topics
 from penstock.groups.consumer.model import (
     JOINS,
     LEAVES,
@@ -27,7 +26,7 @@ from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.partitions import Partitions
-from penstock.groups.service import GroupService
+from penstock.groups.service import GroupService, Topics
 from penstock.groups.settings import ConsumerSettings
 from penstock.log.refusals import Refused
 from penstock.wire.api_keys import ApiKey

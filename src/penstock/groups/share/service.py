@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from penstock.base.later import later
 from penstock.coordination.model import Key
 from penstock.groups.service import GroupService
-from penstock.groups.share import membership
 from penstock.groups.share.model import Heartbeat, HeartbeatResult, ShareGroup, ShareGroupSettings
 from penstock.log.config_values import ConfigResource
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.wire.error_codes import ErrorCode
+
+if TYPE_CHECKING:
+    from penstock.groups.share import membership
+else:
+    membership = later("penstock.groups.share.membership")
 
 
 class GroupConfigs(Protocol):
