@@ -16,6 +16,7 @@ from .server import Place, Server
 
 AUTHORIZER = "org.apache.kafka.metadata.authorizer.StandardAuthorizer"
 COMMAND_TIMEOUT_S = 60.0
+PACKAGE = Path(__file__).resolve().parents[2] / "src" / "penstock"
 QUOTAS = ("producer_byte_rate=100GiB", "consumer_byte_rate=100GiB", "request_percentage=100000")
 """More than anybody reaches, and counted all the same."""
 
@@ -35,6 +36,8 @@ class Penstock:
     def install(self) -> None:
         if not self._command.exists():
             raise BenchmarkError(f"{self._command} is not there: run `make install` first")
+        # As that does. Python would do it at the first start, unless it is told to write no bytecode.
+        subprocess.run([sys.executable, "-m", "compileall", "-q", str(PACKAGE)], check=True)
 
     def start(self, place: Place) -> Server:
         place.directory.mkdir(parents=True, exist_ok=True)
