@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from penstock.base.errors import InvalidRequest, Unavailable
-from penstock.storage.local import LocalObjectStore
+from penstock.storage.local import PATHS_MAX, LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore
-from penstock.storage.object_store import ObjectStore
+from penstock.storage.object_store import ObjectStore, Piece
+from penstock.storage.pieces import FilePiece
 
 MIB = 1024 * 1024
 
@@ -45,6 +46,10 @@ def keys(store: ObjectStore, prefix: str = "") -> list[str]:
 
 def pattern(size_bytes: int, seed: int = 1) -> bytes:
     return (bytes(range(seed % 251, 251)) * (size_bytes // (251 - seed % 251) + 1))[:size_bytes]
+
+
+def bytes_of(piece: Piece) -> bytes:
+    return piece.load() if isinstance(piece, FilePiece) else bytes(piece)
 
 
 # ---- whole objects ---------------------------------------------------------------------------------------------
@@ -86,6 +91,26 @@ def test_the_callers_buffer_is_its_own_again(store: ObjectStore) -> None:
     buffer[:] = b"after!"
     writer.commit()
     assert read(store, "k") == b"before"
+
+
+def test_a_piece_is_what_a_read_returns(store: ObjectStore) -> None:
+    body = pattern(MIB + 5)
+    store.put("k", [body])
+    assert read(store, "k") == body
+    piece = store.piece("k", 1000, MIB - 2000)
+    if piece is None:
+        pytest.skip("this file system cannot be asked for what is in memory")
+    store.delete(["k"])
+    assert (len(piece), bytes_of(piece)) == (MIB - 2000, body[1000 : MIB - 1000])
+
+
+def test_there_is_no_piece_of_what_is_not_there(store: ObjectStore) -> None:
+    store.put("k", [pattern(MIB)])
+    read(store, "k")
+    assert store.piece("k", MIB - 100_000, 100_001) is None
+    store.delete(["k"])
+    assert store.piece("k", 0, MIB) is None
+    assert store.piece("other", 0, MIB) is None
 
 
 # ---- piece by piece --------------------------------------------------------------------------------------------
@@ -233,6 +258,26 @@ def test_a_read_goes_on_when_its_object_is_deleted(tmp_path: Path) -> None:
         store.size("k")
 
 
+def test_a_piece_says_when_it_was_seen_in_memory(tmp_path: Path) -> None:
+    for now, seen_at in ((None, None), (lambda: 17.0, 17.0)):
+        store = LocalObjectStore(tmp_path, sync=False, now=now)
+        store.put("k", [pattern(MIB)])
+        read(store, "k")
+        piece = store.piece("k", 0, MIB)
+        if piece is None:
+            pytest.skip("this file system cannot be asked for what is in memory")
+        assert piece.seen_cached_at == seen_at
+
+
+def test_pieces_of_many_objects(tmp_path: Path) -> None:
+    store = LocalObjectStore(tmp_path, sync=False)
+    for number in range(PATHS_MAX + 1):
+        assert store.piece(f"none/{number}", 0, MIB) is None
+    store.put("k", [pattern(MIB)])
+    read(store, "k")
+    assert len(store._sent_lately) <= PATHS_MAX
+
+
 def test_an_unusable_directory_is_explained(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Unavailable):
@@ -279,7 +324,7 @@ def test_full_tmpfs(tiny_disk: Path) -> None:
 KILLED = """
 import os, sys
 from pathlib import Path
-from penstock.storage.local import LocalObjectStore
+from penstock.storage.local import PATHS_MAX, LocalObjectStore
 store = LocalObjectStore(Path(sys.argv[1]), sync=True)
 for number in range(10**6):
     store.put(f"d{number % 7}/{number}", [b"%d" % number * 50_000])

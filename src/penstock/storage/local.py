@@ -15,7 +15,7 @@ import itertools
 import mmap
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from penstock.base.errors import InvalidRequest, PlatformError
@@ -42,6 +42,7 @@ for everybody."""
 DIRECT_MIN_BYTES = STAGING_BYTES
 """Whatever fills the staging buffer goes around the page cache."""
 ALLOCATION_BYTES = 16 * 1024 * 1024
+PATHS_MAX = 256
 _IDLE_STAGINGS = 2
 _TEMPORARY = ".tmp"
 
@@ -49,9 +50,13 @@ _TEMPORARY = ".tmp"
 class LocalObjectStore:
     """Objects as files below one directory, which no other process uses at the same time."""
 
-    def __init__(self, root: Path, *, sync: bool) -> None:
+    def __init__(self, root: Path, *, sync: bool, now: Callable[[], float] | None = None) -> None:
+        """`now` is the clock of whoever sends pieces: what was just seen in memory is not looked for again then."""
         self._root = root
         self._sync = sync
+        self._now = now
+        self._sent_lately: dict[str, Path] = {}
+        """Putting a path together takes longer than all else that is done for a piece."""
         self._temporary = root / _TEMPORARY
         self._numbers = itertools.count(1)
         self._readers = DescriptorTable()
@@ -111,11 +116,18 @@ class LocalObjectStore:
         """A stretch of a file that was read lately, if the kernel has it in memory. Never waits for a disk."""
         if length < PIECE_MIN_BYTES:
             return None
+        path = self._sent_lately.get(key)
+        if path is None:
+            if len(self._sent_lately) >= PATHS_MAX:
+                self._sent_lately.clear()
+            path = self._sent_lately[key] = self._path(key)
         with contextlib.suppress(OSError):  # Too many files are open, for instance: then it is read as any other.
-            fd = self._readers.duplicate(self._path(key))
+            fd = self._readers.duplicate(path)
             if fd is not None:
                 piece = FilePiece.of(fd, start, length)
-                return piece if piece.is_cached() else None
+                if piece.is_cached():
+                    piece.seen_cached_at = None if self._now is None else self._now()
+                    return piece
         return None
 
     def size(self, key: str) -> int:

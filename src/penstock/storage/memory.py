@@ -150,7 +150,11 @@ class MemoryObjectStore:
 
     def piece(self, key: str, start: int, length: int) -> memoryview | None:
         """The bytes themselves, which nobody changes."""
-        found = memoryview(self._body(key))[start : start + length]
+        check_key(key)
+        held = self._objects.get(key)
+        if held is None:
+            return None
+        found = memoryview(held[0])[start : start + length]
         return found if len(found) == length else None
 
     def size(self, key: str) -> int:

@@ -1,9 +1,8 @@
 """Bytes of a file on their way to a socket, which never pass through this process's memory.
 
 The kernel sends them from its page cache (`sendfile`). That is the cheapest way to serve an old segment again, and
-stalls whoever does it when the bytes are not in the cache; so it is asked first, by reads that do not wait, of one
-byte in each stretch that the kernel reads ahead at once. Where that cannot be asked nothing is known to be cached,
-and files are read into memory by worker threads as ever.
+stalls whoever does it when the bytes are not in the cache; so it is asked first (`page_cache`). Where that cannot be
+asked nothing is known to be cached, and files are read into memory by worker threads as ever.
 
 A piece has a descriptor of its own, so its bytes stay what they are when the file is deleted meanwhile, and closes it
 when nobody has the piece any more. As with `arena`, Python does the counting.
@@ -15,11 +14,10 @@ import contextlib
 import errno
 import os
 
+from penstock.storage.page_cache import is_cached
+
 PIECE_MIN_BYTES = 64 * 1024
 """Less than this is read: a piece costs some system calls of its own."""
-_SAMPLED_EVERY = 128 * 1024
-_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
-_probe = bytearray(1)
 
 
 class _Descriptor:
@@ -45,7 +43,7 @@ class FilePiece:
         self.prefetches = 0
         """How often the kernel was asked to have it in memory."""
         self.seen_cached_at = seen_cached_at
-        """When whoever sends it has seen all of it in memory, by their clock."""
+        """When all of it was seen in memory, by the clock of whoever sends it; None if it has to be looked for."""
 
     @classmethod
     def of(cls, fd: int, start: int, length: int) -> FilePiece:
@@ -81,17 +79,3 @@ class FilePiece:
         if len(found) < self._length:
             raise OSError(errno.EIO, "a file is shorter than it was")
         return found
-
-
-def is_cached(fd: int, start: int, length: int) -> bool:
-    """Whether the kernel most likely has a stretch of a file in memory. Never waits; False where it cannot tell."""
-    if not _NOWAIT:
-        return False
-    last = start + length - 1
-    try:
-        return all(
-            os.preadv(fd, [_probe], min(position, last), _NOWAIT) == 1
-            for position in range(start, last + _SAMPLED_EVERY, _SAMPLED_EVERY)
-        )
-    except OSError:  # `EAGAIN` for what is not cached; others from file systems that cannot be asked.
-        return False

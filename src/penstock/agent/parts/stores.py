@@ -69,7 +69,7 @@ async def open_stores(
         wal = slabs.SlabWal(
             directory.slabs, durability=options.durability, slab_bytes=tuning.slab_bytes, kernel_writes=kernel_writes
         )  # fmt: skip
-        objects = local.LocalObjectStore(directory.segments, sync=options.durability == "disk")
+        objects = local.LocalObjectStore(directory.segments, sync=options.durability == "disk", now=clock.monotonic)
     closing.callback(wal.close)
     # Before its files are closed: what a stop has given up may still be writing to them.
     closing.callback(wal_writes.shutdown)
