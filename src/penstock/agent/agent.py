@@ -203,7 +203,10 @@ class Agent:
         chores: list[Chore] = [
             self.compaction,
             *upkeep.chores,
-            Rest(activity=log.activity, held_bytes=lambda: log.tail.size_bytes, drop=self._drop_memory),
+            Rest(
+                activity=log.activity, held_bytes=lambda: log.tail.size_bytes, drop=self._drop_memory,
+                now=self.clock.monotonic,
+            ),
             SpentKeys(upkeep.changes, self.keys, lambda: log.backlog.last_seq),
             time_outs,
             IdExpiry(self.transactions, settings),

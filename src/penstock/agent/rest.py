@@ -1,8 +1,8 @@
 """Giving memory back when nothing happens.
 
-Arenas keep what they once took, because fresh pages are dear. After a while in which nothing was written or read from
-files, that is memory for nobody: whoever wants recent batches has them, or finds them in files. What knows about each
-stretch of them goes with them, which for small ones is as much again.
+Arenas keep what they once took, because fresh pages are dear. After a while in which nothing was written or read, that
+is memory for nobody: whoever wants recent batches has them, or finds them in files. What knows about each stretch of
+them goes with them, which for small ones is as much again.
 """
 
 from __future__ import annotations
@@ -25,18 +25,24 @@ class Rest:
 
     name = "memory"
 
-    def __init__(self, *, activity: Callable[[], int], held_bytes: Callable[[], int], drop: Callable[[], None]) -> None:
-        self._activity, self._held_bytes, self._drop = activity, held_bytes, drop
-        self._seen = -1
+    def __init__(
+        self, *, activity: Callable[[], int], held_bytes: Callable[[], int], drop: Callable[[], None],
+        now: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._activity, self._held_bytes, self._drop, self._now = activity, held_bytes, drop, now
+        self._seen, self._since = -1, 0.0
+        """What was done when something new had been done for the last time, and when that was seen."""
 
     async def run(self) -> float | None:
-        """Look whether anything happened since the last look."""
+        """Look whether anything happened since the last look, which may have been a moment ago."""
         if not self._held_bytes():
             return None
-        activity = self._activity()
+        activity, now = self._activity(), self._now()
         if activity != self._seen:
-            self._seen = activity
-            return REST_S
+            self._seen, self._since = activity, now
+        left_s = self._since + REST_S - now
+        if left_s > 0:
+            return left_s
         self._drop()
         trim_heap()
         return None

@@ -21,7 +21,7 @@ PREFETCH_S = 0.005
 _PREFETCHES = 100
 """How often, before its disk is waited for after all."""
 CACHED_FOR_S = 0.1
-"""How long what was seen in the cache is taken to be there still. Asking costs a system call for each 128 KiB."""
+"""How long what was seen in the cache is taken to be there still: asking costs system calls."""
 _IOV_MAX = 512
 _JOIN_BELOW_BYTES = 64 * 1024
 

@@ -106,6 +106,7 @@ class Reader:
         self._slots = asyncio.Semaphore(MAX_COLD_READS)
         self.cold_reads = 0
         self.cold_bytes = 0
+        self.tail_reads = 0
 
     def tail(self, partition: Partition, offset: int, max_bytes: int, *, at_least_one: bool) -> list[memoryview] | None:
         """Batches from memory, or None when the first of them is not there.
@@ -134,6 +135,7 @@ class Reader:
                 break
             found.append(view)
             max_bytes -= len(view)
+        self.tail_reads += 1
         return found
 
     def stored(self, partition: Partition, offset: int, max_bytes: int) -> list[Piece] | None:

@@ -5,18 +5,50 @@ from __future__ import annotations
 from penstock.agent.rest import REST_S, Rest
 
 
+class World:
+    """What the chore looks at."""
+
+    def __init__(self) -> None:
+        self.activity, self.held, self.drops, self.now = 0, 0, 0, 1000.0
+        self.rest = Rest(
+            activity=lambda: self.activity, held_bytes=lambda: self.held, drop=self._drop, now=lambda: self.now
+        )
+
+    def _drop(self) -> None:
+        self.held, self.drops = 0, self.drops + 1
+
+
 async def test_memory_is_dropped_once_nothing_happened_for_a_while() -> None:
-    state = {"activity": 0, "held": 0, "dropped": 0}
+    world = World()
+    assert await world.rest.run() is None  # Nothing is held: no timer.
+    world.held, world.activity = 100, 1
+    assert await world.rest.run() == REST_S
+    world.now, world.activity = world.now + REST_S, 2
+    assert await world.rest.run() == REST_S
+    assert world.drops == 0
+    world.now += REST_S
+    assert await world.rest.run() is None
+    assert (world.held, world.drops) == (0, 1)
 
-    def drop() -> None:
-        state["held"], state["dropped"] = 0, state["dropped"] + 1
 
-    rest = Rest(activity=lambda: state["activity"], held_bytes=lambda: state["held"], drop=drop)
-    assert await rest.run() is None  # Nothing is held: no timer.
-    state["held"], state["activity"] = 100, 1
-    assert await rest.run() == REST_S
-    state["activity"] = 2
-    assert await rest.run() == REST_S
-    assert state["dropped"] == 0
-    assert await rest.run() is None
-    assert (state["held"], state["dropped"]) == (0, 1)
+async def test_looking_more_often_drops_nothing_sooner() -> None:
+    world = World()
+    world.held, world.activity = 100, 1
+    assert await world.rest.run() == REST_S
+    world.now += 1
+    assert await world.rest.run() == REST_S - 1  # Compaction has woken it.
+    assert world.drops == 0
+    world.now += REST_S - 1
+    assert await world.rest.run() is None
+    assert world.drops == 1
+
+
+async def test_what_is_taken_after_that_is_kept_for_a_while_again() -> None:
+    world = World()
+    world.held, world.activity = 100, 1
+    await world.rest.run()
+    world.now += 100 * REST_S
+    await world.rest.run()
+    world.held, world.activity = 50, 2
+    assert await world.rest.run() == REST_S
+    assert world.drops == 1

@@ -90,7 +90,9 @@ def test_the_tail_says_when_it_does_not_know() -> None:
     log.add_commit(of_size(10), of_size(20), in_memory=True)
     assert log.reader.tail(partition, 0, 1000, at_least_one=True) is None
     assert joined(log.reader.tail(partition, 1, 1000, at_least_one=True)) == joined(log.batches[1:])
+    assert log.reader.tail_reads == 1
     assert joined(log.reader.tail(partition, 2, 1000, at_least_one=True)) == log.batches[2]
+    assert log.reader.tail_reads == 2
 
 
 def test_the_first_batch_comes_whole_when_it_must() -> None:

@@ -56,8 +56,8 @@ class Log:
     cold: Arena
 
     def activity(self) -> int:
-        """Changes with everything that is written or read from files."""
-        return self.writer.stats.bytes + self.reader.cold_bytes
+        """Changes with everything that is written or read."""
+        return self.writer.stats.bytes + self.reader.cold_bytes + self.reader.tail_reads
 
     def pinned_bytes(self) -> int:
         """Memory beyond the budgets of the tail and of cold reads, which only unread responses keep."""
