@@ -1,7 +1,7 @@
 """The HTTP side of an agent: is it alive, is it ready, what does it count.
 
 These are three documents to be read, so this is HTTP/1.1 (RFC 9112) as far as reading goes, and no framework: the
-import of one was a quarter of a start. Whoever can reach the address needs no credentials, so what a client can hold is
+import of one was a fifth of a start. Whoever can reach the address needs no credentials, so what a client can hold is
 bounded: there are only so many connections, a request is only so long, and it makes progress or ends.
 
 It listens for this machine only and asks nobody who they are. A page of somebody's, in a browser on this machine, must
