@@ -585,9 +585,9 @@ async def _any_group(self: GroupService, key: tuple[int, str]) -> Any:
     return next((group for known, group in self.in_memory() if known[1] == key[1]), None)
 
 
-def _any_session(self: FetchSessions, request: Any, by_id: bool, owner: Any) -> Any:
+def _any_session(self: FetchSessions, request: Any, named: Any, by_id: bool, owner: Any) -> Any:
     session = self._sessions.get(request.session_id)
-    return original_continue(self, request, by_id, owner if session is None else session.owner)
+    return original_continue(self, request, named, by_id, owner if session is None else session.owner)
 
 
 original_continue = FetchSessions._continue

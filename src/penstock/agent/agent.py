@@ -328,6 +328,7 @@ class Agent:
         self._closing.push_async_callback(log.drain)
         self._closing.push_async_callback(self.coordinators.dead_letters.close)
         self._closing.push_async_callback(produce.drain)
+        self._closing.push_async_callback(dispatcher.drain)
         self._closing.callback(server.stop_listening)
         self._open_ports(server)
 

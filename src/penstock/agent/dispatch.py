@@ -9,12 +9,13 @@ else when it is answered. Over a limit a connection is muted at once, and its ne
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from penstock.agent import api_versions
+from penstock.agent import api_versions, long_requests
 from penstock.agent.apis import Api, Begin
 from penstock.agent.connection import Connection, Slot
 from penstock.agent.throttling import Stopwatch, record_bytes, throttle, timed
@@ -25,6 +26,7 @@ from penstock.base.errors import PlatformError
 from penstock.base.threads import OnThread
 from penstock.log.answers import TIMED_OUT, Appended
 from penstock.log.fetch import FetchHandler
+from penstock.log.fetch_sessions import Named
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
 from penstock.quotas.throttles import Client, Throttles
 from penstock.wire import codec
@@ -41,12 +43,7 @@ from penstock.wire.hot import (
     take,
 )
 from penstock.wire.messages.produce import ProduceRequest
-from penstock.wire.primitives import Malformed, Message, parts_of
-
-LONG_REQUEST_BYTES = 64 * 1024
-"""A longer request, unless it carries records, is read beside the loop: that takes more than some milliseconds."""
-LONG_ANSWER_PARTS = 5_000
-"""An answer of more parts is written there."""
+from penstock.wire.primitives import Malformed, Message
 
 _log = logging.getLogger(__name__)
 
@@ -124,6 +121,7 @@ class Dispatcher:
         self._table: Mapping[int, Api] = {}
         self.requests = dict.fromkeys(map(int, ApiKey), 0)
         """How many requests came, by API key."""
+        self._producing: set[asyncio.Task[None]] = set()
 
     def serve(self, table: Mapping[int, Api]) -> None:
         """Answer these APIs from now on."""
@@ -134,8 +132,8 @@ class Dispatcher:
         again = connection.produces
         if again is not None and self._produce_again(connection, again, frame):
             return
-        plain = read_produce(frame)
-        if plain is not None:
+        plain = read_produce(frame) if long_requests.may_be_plain(frame) else None
+        if plain is not None and len(plain.shares) <= long_requests.PRODUCED_AT_ONCE:
             self._produce_plainly(connection, plain, frame)
             return
         header = codec.read_request_header(frame, 0)
@@ -148,14 +146,16 @@ class Dispatcher:
                         api_versions.unsupported(self._table))  # fmt: skip
             return
         self.requests[key] += 1
-        if len(frame) > LONG_REQUEST_BYTES and key != ApiKey.PRODUCE and self.beside is not None:
-            connection.hold()
-            connection.task = connection.spawn(self._take_long(connection, self.beside, api, header, frame))
-            return
-        try:
-            request = codec.read_request(key, version, frame, header.body)
-        except Malformed as problem:
-            raise Malformed(f"{problem} (client id {header.client_id!r})") from problem
+        if len(frame) > long_requests.SHORT_REQUEST_BYTES and self.beside is not None:
+            request = long_requests.read_short(header, frame)
+            if request is None:
+                self._take_long(connection, self.beside, api, header, frame)
+                return
+        else:
+            try:
+                request = codec.read_request(key, version, frame, header.body)
+            except Malformed as problem:
+                raise Malformed(f"{problem} (client id {header.client_id!r})") from problem
         if key == ApiKey.API_VERSIONS and request.client_software_name:
             connection.introduce(request.client_software_name, request.client_software_version)
         connection.correlation_id = header.correlation_id
@@ -194,26 +194,92 @@ class Dispatcher:
         throttle_ms = self.throttles.on_request(client, size_bytes)
         return throttle_ms, None if client.time is None else Stopwatch(client, self._clock)
 
-    async def _take_long(
+    def _take_long(
         self, connection: Connection, beside: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
     ) -> None:
         """Start answering a request that takes so long to read that others are not to wait for it."""
+        connection.hold()
+        if header.api_key != ApiKey.PRODUCE:
+            connection.task = connection.spawn(self._answer_long(connection, beside, api, header, frame))
+            return
+        # What was produced is written, whether its client is still there or not.
+        self._produce.looked_at_bytes += len(frame)
+        task = connection.spawn(self._produce_long(connection, beside, header, frame))
+        self._producing.add(task)
+        task.add_done_callback(self._producing.discard)
+
+    async def drain(self) -> None:
+        """Wait until everything that came to be produced is on its way."""
+        while self._producing:
+            await asyncio.wait(self._producing)
+
+    async def _answer_long(
+        self, connection: Connection, beside: OnThread, api: Api, header: RequestHeader, frame: bytes | memoryview
+    ) -> None:
         key, version = header.api_key, header.api_version
+        held, named = list[Message](), None
         try:
-            request = await beside(partial(codec.read_request, key, version, frame, header.body))
+            if key == ApiKey.FETCH:
+                request, named = await beside(partial(long_requests.read_fetch, version, frame, header.body))
+            else:
+                held.append(await beside(partial(codec.read_request, key, version, frame, header.body)))
             connection.correlation_id = header.correlation_id
             context, slot = connection.context(version, header.client_id), connection.open_slot()
             throttle_ms, stopwatch = self._arrived(context, len(frame))
-            if key == ApiKey.FETCH:
-                self._start_fetch(connection, slot, context, header.correlation_id, request, throttle_ms, stopwatch)
-                return
+            if named is not None:
+                self._start_fetch(
+                    connection, slot, context, header.correlation_id, request, throttle_ms, stopwatch, named
+                )
+            else:
+                await self._run(
+                    connection, slot, api, context, key, header.correlation_id, held[0], throttle_ms, stopwatch
+                )
         except Malformed as problem:
             connection.refuse(f"{problem} (client id {header.client_id!r})")
         except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
             _log.exception("%s v%d failed", ApiKey(key).name, version)
             connection.close()
-        else:
-            await self._run(connection, slot, api, context, key, header.correlation_id, request, throttle_ms, stopwatch)
+        finally:
+            await long_requests.forget(beside, held)
+
+    async def _produce_long(
+        self, connection: Connection, beside: OnThread, header: RequestHeader, frame: bytes | memoryview
+    ) -> None:
+        held = list[Message]()
+        try:
+            await self._produce_portions(connection, beside, header, frame, held)
+        except Malformed as problem:
+            connection.refuse(f"{problem} (client id {header.client_id!r})")
+        except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
+            _log.exception("PRODUCE v%d failed", header.api_version)
+            connection.close()
+        finally:
+            self._produce.looked_at_bytes -= len(frame)
+            await long_requests.forget(beside, held)
+
+    async def _produce_portions(
+        self, connection: Connection, beside: OnThread, header: RequestHeader, frame: bytes | memoryview,
+        held: list[Message],
+    ) -> None:  # fmt: skip
+        """Have written what is of very many partitions, so many at a time; `held` gets what is to be let go of."""
+        version, correlation_id = header.api_version, header.correlation_id
+        request, portions = asked = await beside(partial(long_requests.read_produce, version, frame, header.body))
+        held += (request, *portions)
+        connection.correlation_id = correlation_id
+        context, slot = connection.context(version, header.client_id), connection.open_slot()
+        counted = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
+        results = await long_requests.write_portions(self._produce, context, asked, self._clock)
+        if counted is not None:
+            self._count_time(*counted)
+        if connection.closed:
+            return
+        if request.acks == 0:
+            self._produced(connection, slot, version, correlation_id, request, results)
+            connection.release()
+            return
+        throttle_ms, connection.throttle_ms = connection.throttle_ms, 0
+        answer: list[Message] = [await beside(partial(long_requests.produced, request, results, throttle_ms))]
+        await self._write_long(connection, beside, slot, ApiKey.PRODUCE, version, correlation_id, answer)
 
     def _produce_again(self, connection: Connection, again: Again, frame: bytes | memoryview) -> bool:
         """Start answering a produce request like the connection's last one; False if it is another request."""
@@ -308,7 +374,7 @@ class Dispatcher:
 
     def _start_fetch(
         self, connection: Connection, slot: Slot, context: RequestContext, correlation_id: int, request: Any,
-        throttle_ms: int, stopwatch: Stopwatch | None,
+        throttle_ms: int, stopwatch: Stopwatch | None, named: Named | None = None,
     ) -> None:  # fmt: skip
         answered = False
 
@@ -320,18 +386,20 @@ class Dispatcher:
             if self.throttles is not None:
                 time_ms = 0 if stopwatch is None else self.throttles.on_time(stopwatch.client, stopwatch.spent_s())
                 throttle(connection, response, max(time_ms, throttle_ms))
-            if self.beside is not None and _has_many_partitions(response):
+            if self.beside is not None and long_requests.is_long(ApiKey.FETCH, response):
                 connection.hold()
                 connection.cancel_wait = None
                 connection.task = connection.spawn(
-                    self._write_long(connection, self.beside, slot, context.api_version, correlation_id, response)
+                    self._write_long(
+                        connection, self.beside, slot, ApiKey.FETCH, context.api_version, correlation_id, [response]
+                    )
                 )
                 return
             self._reply(connection, slot, ApiKey.FETCH, context.api_version, correlation_id, response)
             if connection.held:
                 connection.release()
 
-        cancel = self._fetch.handle(context, request, done)
+        cancel = self._fetch.handle(context, request, done, named)
         if not answered:
             if stopwatch is not None:
                 stopwatch.pause()
@@ -362,13 +430,20 @@ class Dispatcher:
         begin(context, request, done)
 
     async def _write_long(
-        self, connection: Connection, beside: OnThread, slot: Slot, version: int, correlation_id: int,
-        response: Message,
+        self, connection: Connection, beside: OnThread, slot: Slot, key: int, version: int, correlation_id: int,
+        held: list[Message],
     ) -> None:  # fmt: skip
-        answered = await beside(partial(codec.encode_response, ApiKey.FETCH, version, correlation_id, response))
+        """Answer with a long message, which nobody but the list holds, and go on with what comes behind its request."""
+        try:
+            answered = await beside(partial(long_requests.written, key, version, correlation_id, held))
+        except Exception:  # noqa: BLE001  # a bug of ours must cost one connection, never the process
+            _log.exception("%s v%d cannot be answered", ApiKey(key).name, version)
+            connection.close()
+            return
         if not connection.closed:
             connection.fill(slot, answered)
             connection.release()
+        await long_requests.forget(beside, held)
 
     async def _run(
         self, connection: Connection, slot: Slot, api: Api, context: RequestContext, key: int, correlation_id: int,
@@ -398,15 +473,15 @@ class Dispatcher:
                     throttle(connection, response, throttle_ms)
                 if key == ApiKey.ENTER_CLUSTER and not response.error_code:
                     connection.belongs_to(connection.identity.inside(response.cluster_id))
-                if self.beside is not None and key != ApiKey.SHARE_FETCH and _is_long(response):
-                    answered = await self.beside(
-                        partial(codec.encode_response, key, context.api_version, correlation_id, response)
+                if self.beside is not None and long_requests.is_long(key, response):
+                    held = [response]
+                    del response
+                    await self._write_long(
+                        connection, self.beside, slot, key, context.api_version, correlation_id, held
                     )
-                    if not connection.closed:
-                        connection.fill(slot, answered)
                 else:
                     self._reply(connection, slot, key, context.api_version, correlation_id, response)
-                connection.release()
+                    connection.release()
 
     def _reply(
         self, connection: Connection, slot: Slot, key: int, version: int, correlation_id: int, response: Message
@@ -419,19 +494,6 @@ def _hold_off(connection: Connection, throttle_ms: int, *, tell: bool) -> None:
     connection.mute(throttle_ms)
     if tell:
         connection.throttle_ms = max(connection.throttle_ms, throttle_ms)
-
-
-def _has_many_partitions(response: Any) -> bool:
-    count = 0
-    for topic in response.responses:
-        count += len(topic.partitions)
-        if count > LONG_ANSWER_PARTS:
-            return True
-    return False
-
-
-def _is_long(response: Message) -> bool:
-    return parts_of(response, LONG_ANSWER_PARTS) > LONG_ANSWER_PARTS
 
 
 def _name(api_key: int) -> str:

@@ -16,10 +16,11 @@ from penstock.authorization.authorizer import CLUSTER_ACTION, READ_TOPIC, Author
 from penstock.base.acls import CLUSTER_NAME
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import together
 from penstock.keys.model import Lock
 from penstock.log.aborted import AbortedLookup, NothingAborted, aborted_between, batches_below, end_of
 from penstock.log.admin.failures import read_failure
-from penstock.log.fetch_sessions import FetchSessions, Session, TopicKey, Wanted
+from penstock.log.fetch_sessions import FetchSessions, Named, Session, TopicKey, Wanted
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.model import AbortedTransaction as Aborted
 from penstock.log.quota import FetchQuota
@@ -44,8 +45,10 @@ READ_COMMITTED = 1
 MAX_WAIT_MS = 600_000
 RESPONSE_MAX_BYTES = 8 * 1024 * 1024
 """The most one answer carries, whatever is asked for: clients ask again, and memory stays bounded."""
-LOOKED_AT_ONCE = 5_000
-"""Partitions that are looked at before others have their turn: 15 milliseconds at most."""
+LONG_PARTITIONS = 2_500
+"""A fetch of more partitions lets others have their turn in between."""
+LOOKED_AT_ONCE = 1_000
+"""Partitions that are looked at, or answered of, before that: 10 milliseconds at most."""
 _EMPTY = b""
 _log = logging.getLogger(__name__)
 
@@ -88,16 +91,19 @@ class FetchHandler:
         self.authorizer: Authorizer | None = None
         """Whom to ask for permission. Without it everybody may read everything."""
 
-    def handle(self, context: RequestContext, request: FetchRequest, done: Done) -> Callable[[], None] | None:
+    def handle(
+        self, context: RequestContext, request: FetchRequest, done: Done, named: Named | None = None
+    ) -> Callable[[], None] | None:
         """Fetch, key 1, v4-18. v6: storage errors. v7: sessions. v12: flexible, epochs. v13: topic ids. v15: replica
         state as a tag.
 
-        Calls `done` at once or later; returns how to give up waiting, or None if there is nothing to give up.
+        Calls `done` at once or later; returns how to give up waiting, or None if there is nothing to give up. `named`
+        is what the request names, where that was found out before.
         """
         by_id = context.api_version >= TOPIC_IDS_SINCE
         try:
             session, wanted, full = self.sessions.begin(
-                request, by_id=by_id, owner=(context.cluster_id, context.principal)
+                request, by_id=by_id, owner=(context.cluster_id, context.principal), named=named
             )
         except Refused as refused:
             done(FetchResponse(error_code=refused.code))
@@ -246,22 +252,46 @@ class Poll:
         answers, size, urgent = await self._look_slowly(ends)
         if self._done is None:
             return
-        self._begin(answers, size, urgent)
-        if self._waiting and ends != [_end(wanted) for wanted in self._wanted]:
-            self.on_change()  # It waits from now on, and has looked before.
+        if self._is_enough(size, urgent):
+            await self._finish_slowly(answers)
+            return
+        self._wait_for(self._min_bytes - size)
+        has_more = False
+        for first in range(0, len(self._wanted), LOOKED_AT_ONCE):
+            some = self._wanted[first : first + LOOKED_AT_ONCE]
+            self._watch(some)
+            # It waits from now on, and has looked before.
+            has_more = has_more or ends[first : first + LOOKED_AT_ONCE] != list(map(_end, some))
+            await asyncio.sleep(0)
+            if self._scheduled or self._done is None:
+                return
+        if has_more:
+            self.on_change()
 
     def _begin(self, answers: list[Answer], size: int, urgent: bool) -> Callable[[], None] | None:
-        request = self._request
-        if urgent or size >= self._min_bytes or request.max_wait_ms <= 0 or not self._wanted:
+        if self._is_enough(size, urgent):
             self._finish(answers)
             return None if self._done is None else self.cancel
-        self._needed_bytes = self._min_bytes - size
-        self._waiting = [wanted.partition for wanted in self._wanted if wanted.partition is not None]
-        for partition in self._waiting:
-            partition.waiters[self] = None
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(min(request.max_wait_ms, MAX_WAIT_MS) / 1000, self._answer)
+        self._wait_for(self._min_bytes - size)
+        self._watch(self._wanted)
         return self.cancel
+
+    def _is_enough(self, size: int, urgent: bool) -> bool:
+        return urgent or size >= self._min_bytes or self._request.max_wait_ms <= 0 or not self._wanted
+
+    def _wait_for(self, size_bytes: int) -> None:
+        """Answer when there is so much more, or in time."""
+        self._needed_bytes = size_bytes
+        wait_s = min(self._request.max_wait_ms, MAX_WAIT_MS) / 1000
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self.on_change if self._is_long else self._answer)
+
+    def _watch(self, some: Sequence[Wanted]) -> None:
+        """Be told of what comes in partitions."""
+        for wanted in some:
+            partition = wanted.partition
+            if partition is not None:
+                partition.waiters[self] = None
+                self._waiting.append(partition)
 
     def on_append(self, size_bytes: int) -> None:
         """More data: answer once it is enough, after the commit that brought it."""
@@ -273,6 +303,8 @@ class Poll:
         """More data, or more of it stable: how much there is for this reader is to be looked up."""
         if not self._read_committed:
             self.on_append(size_bytes)
+        elif self._is_long:
+            self.on_change()  # Looking up how much takes as long as answering.
         elif not self._scheduled and self._done is not None:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._look_again)
@@ -323,11 +355,11 @@ class Poll:
     async def _answer_slowly(self) -> None:
         answers, _, _ = await self._look_slowly([])
         if self._done is not None:
-            self._finish(answers)
+            await self._finish_slowly(answers)
 
     @property
     def _is_long(self) -> bool:
-        return len(self._wanted) > LOOKED_AT_ONCE
+        return len(self._wanted) > LONG_PARTITIONS
 
     async def _look_slowly(self, ends: list[int]) -> tuple[list[Answer], int, bool]:
         """Look at every partition, and note where each ended then."""
@@ -375,11 +407,26 @@ class Poll:
         else:
             self._respond(answers)
 
+    async def _finish_slowly(self, answers: list[Answer]) -> None:
+        """The same while others have their turn."""
+        if any(answer.cold_bytes for answer in answers):
+            await self._read_all_cold(answers)
+        throttle_ms, allowed = self._charge(answers)
+        response = self._response(throttle_ms) if allowed else self._throttled(throttle_ms)
+        for first in range(0, len(answers) if allowed else 0, LOOKED_AT_ONCE):
+            self._tell(response, answers[first : first + LOOKED_AT_ONCE])
+            await asyncio.sleep(0)
+        done, self._done = self._done, None
+        if done is not None:
+            done(response)
+
     async def _read_cold(self, answers: list[Answer]) -> None:
         """Read what memory does not have; partitions that fail say so, the others are answered."""
-        cold = [answer for answer in answers if answer.cold_bytes]
-        await asyncio.gather(*(self._read_one(answer) for answer in cold))
+        await self._read_all_cold(answers)
         self._respond(answers)
+
+    async def _read_all_cold(self, answers: list[Answer]) -> None:
+        await together((answer for answer in answers if answer.cold_bytes), self._read_one)
 
     async def _read_one(self, answer: Answer) -> None:
         partition = answer.partition
@@ -421,10 +468,20 @@ class Poll:
         if not allowed:
             done(self._throttled(throttle_ms))
             return
-        session = self._session
-        response = FetchResponse(throttle_time_ms=throttle_ms, session_id=0 if session is None else session.session_id)
-        topics = response.responses
+        response = self._response(throttle_ms)
+        self._tell(response, answers)
+        done(response)
+
+    def _response(self, throttle_ms: int) -> FetchResponse:
+        session_id = 0 if self._session is None else self._session.session_id
+        return FetchResponse(throttle_time_ms=throttle_ms, session_id=session_id)
+
+    def _tell(self, response: FetchResponse, answers: Iterable[Answer]) -> None:
+        """Add what is to be said of partitions."""
+        session, topics = self._session, response.responses
         last: TopicKey | None = None
+        if topics:
+            last = topics[-1].topic or topics[-1].topic_id
         for answer in answers:
             if session is not None and not self._changed(answer):
                 continue
@@ -440,7 +497,6 @@ class Poll:
             topics[-1].partitions.append(answer.data)
             if session is not None and answer.data.records:
                 session.served(answer.wanted)
-        done(response)
 
     def _charge(self, answers: list[Answer]) -> tuple[int, bool]:
         """How long the client is to wait for what it gets, and whether it gets it now."""

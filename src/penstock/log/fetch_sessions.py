@@ -9,7 +9,6 @@ makes room first, a cluster's own before that of others, then a session of whoev
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
 from penstock.base.clock import Clock, SteadyClock
 from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID
@@ -30,6 +29,10 @@ that has more makes room for one of a cluster that has less."""
 SESSION_MAX_PARTITIONS = 50_000
 ALL_MAX_PARTITIONS = 500_000
 """Partitions of all sessions together: each takes some 300 bytes here."""
+
+CHANGED_MAX_PARTITIONS = 10_000
+"""Partitions that a request of a session may name anew and let go of together. A client that has more to say says
+everything anew, which is looked at beside the loop."""
 
 TopicKey = str | bytes
 """A topic's name (versions up to 12) or its id."""
@@ -76,6 +79,10 @@ class Wanted:
         )
 
 
+Named = dict[tuple[TopicKey, int], Wanted]
+"""Partitions that a request names. One that is named twice counts once, as it was named last."""
+
+
 class Session:
     """What one client fetches."""
 
@@ -119,25 +126,27 @@ class FetchSessions:
         return len(self._sessions)
 
     def begin(
-        self, request: FetchRequest, *, by_id: bool, owner: Owner = NOBODY
+        self, request: FetchRequest, *, by_id: bool, owner: Owner = NOBODY, named: Named | None = None
     ) -> tuple[Session | None, list[Wanted], bool]:
-        """The session of a request, the partitions to look at, and whether the answer lists all of them.
+        """The session of a request, the partitions to look at, and whether the answer lists all of them. `named` is
+        what the request names, where that was found out before.
 
         A session that is somebody else's is not known: not even the names of its topics are for others. Raises
         `Refused` with the top-level error when the session is unknown or out of step.
         """
+        if named is None:
+            named = named_by(request, by_id=by_id)
         if request.session_epoch in (FINAL_EPOCH, INITIAL_EPOCH):
             self._drop_own(request.session_id, owner)
-            # A partition that is named twice counts once, as it was named last.
-            wanted = list({(want.topic, want.index): want for want in _wanted(request, by_id)}.values())
+            wanted = list(named.values())
             if request.session_epoch == FINAL_EPOCH:
                 return None, wanted, True
             session = self._open(by_id, owner, len(wanted)) if len(wanted) <= SESSION_MAX_PARTITIONS else None
             if session is not None:
-                session.wanted.update(((want.topic, want.index), want) for want in wanted)
+                session.wanted.update(named)
                 self._holdings.grow(owner[0], session.session_id, len(wanted))
             return session, wanted, True
-        session = self._continue(request, by_id, owner)
+        session = self._continue(request, named, by_id, owner)
         if not session.wanted:  # Its client has let go of everything: it is over, and the client told so by the id 0.
             self.drop(session.session_id)
             return None, [], False
@@ -182,7 +191,7 @@ class FetchSessions:
                 return oldest
         return None
 
-    def _continue(self, request: FetchRequest, by_id: bool, owner: Owner) -> Session:
+    def _continue(self, request: FetchRequest, named: Named, by_id: bool, owner: Owner) -> Session:
         session = self._sessions.get(request.session_id)
         if session is None or session.owner != owner:
             raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "the fetch session is not known here")
@@ -190,17 +199,21 @@ class FetchSessions:
             raise Refused(ErrorCode.INVALID_FETCH_SESSION_EPOCH, f"the session is at epoch {session.epoch}")
         if session.by_id != by_id:
             raise Refused(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR, "a session uses topic names or topic ids, not both")
+        forgotten = request.forgotten_topics_data
+        if len(named) + sum(len(topic.partitions) for topic in forgotten) > CHANGED_MAX_PARTITIONS:
+            self.drop(session.session_id)
+            raise Refused(ErrorCode.FETCH_SESSION_ID_NOT_FOUND, "too much of the fetch session is changed at once")
         session.epoch = session.epoch % 0x7FFFFFFF + 1
         session.last_used_ms = self._clock.now_ms()
         self._sessions.move_to_end(session.session_id)
         self._holdings.use(owner[0], session.session_id)
         before = len(session.wanted)
-        for topic in request.forgotten_topics_data:
+        for topic in forgotten:
             key: TopicKey = topic.topic_id if by_id else topic.topic
             for index in topic.partitions:
                 session.wanted.pop((key, index), None)
-        for want in _wanted(request, by_id):
-            known = session.wanted.get((want.topic, want.index))
+        for place, want in named.items():
+            known = session.wanted.get(place)
             if known is not None:
                 want.sent_high_watermark, want.sent_log_start = known.sent_high_watermark, known.sent_log_start
                 want.was_found = known.was_found
@@ -209,7 +222,7 @@ class FetchSessions:
                     and want.last_fetched_epoch == known.last_fetched_epoch
                 ):
                     want.partition = known.partition
-            session.wanted[want.topic, want.index] = want
+            session.wanted[place] = want
         growth = len(session.wanted) - before
         if growth:
             is_small = len(session.wanted) <= SESSION_MAX_PARTITIONS
@@ -227,15 +240,14 @@ class FetchSessions:
             self._holdings.remove(session.owner[0], session_id)
 
 
-def _wanted(request: FetchRequest, by_id: bool) -> Iterable[Wanted]:
+def named_by(request: FetchRequest, *, by_id: bool) -> Named:
+    """What a request names. Pure."""
+    named: Named = {}
     for topic in request.topics:
         key: TopicKey = topic.topic_id if by_id else topic.topic
-        for partition in topic.partitions:
-            yield Wanted(
-                key,
-                partition.partition,
-                partition.fetch_offset,
-                partition.partition_max_bytes,
-                partition.current_leader_epoch,
-                partition.last_fetched_epoch,
-            )
+        for one in topic.partitions:
+            named[key, one.partition] = Wanted(
+                key, one.partition, one.fetch_offset, one.partition_max_bytes, one.current_leader_epoch,
+                one.last_fetched_epoch,
+            )  # fmt: skip
+    return named

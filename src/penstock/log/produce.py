@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -331,6 +331,27 @@ def _count_repeats_once(request: ProduceRequest) -> None:
     request.topic_data = list(topics.values())
 
 
+def portions_of(request: ProduceRequest, partitions: int) -> list[ProduceRequest]:
+    """The same as requests of so many partitions each, to be answered one after the other. Pure."""
+    _count_repeats_once(request)
+    portions, left = list[ProduceRequest](), 0
+    for topic in request.topic_data:
+        shares = topic.partition_data
+        while shares:
+            if not left:
+                left = partitions
+                portions.append(
+                    ProduceRequest(
+                        transactional_id=request.transactional_id, acks=request.acks, timeout_ms=request.timeout_ms
+                    )
+                )  # fmt: skip
+            some, shares = shares[:left], shares[left:]
+            left -= len(some)
+            data = TopicProduceData(name=topic.name, topic_id=topic.topic_id, partition_data=some)
+            portions[-1].topic_data.append(data)
+    return portions
+
+
 _WITHOUT_LOG_START = (ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.RECORD_LIST_TOO_LARGE, ErrorCode.CORRUPT_MESSAGE)
 """What Kafka refuses before it looks where the log starts."""
 
@@ -358,7 +379,7 @@ def response_of_plain(request: PlainProduce, results: list[Appended]) -> Produce
     return response
 
 
-def response_of(request: ProduceRequest, results: list[Appended]) -> ProduceResponse:
+def response_of(request: ProduceRequest, results: Sequence[Appended]) -> ProduceResponse:
     """The results as a message, in the request's shape."""
     remaining = iter(results)
     response = ProduceResponse()

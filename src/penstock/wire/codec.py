@@ -132,13 +132,31 @@ def read_request(api_key: int, version: int, buffer: Buffer, position: int) -> A
         room.left = UNLIMITED
 
 
-def encode_response(api_key: int, version: int, correlation_id: int, message: Message) -> list[Buffer]:
+def read_short_request(api_key: int, version: int, buffer: Buffer, position: int, elements: int) -> Any | None:
+    """The same for a request of no more array elements than that. None if it has more, or is malformed: who reads it
+    again finds out which."""
+    reader = _read_request.get(api_key << 8 | version)
+    if reader is None:
+        reader = _load(_read_request, "", "READ_REQUEST", api_key, version)
+    room.left = elements
+    try:
+        message, end = reader(buffer, position)
+    except (*_BAD_BYTES, Malformed):
+        return None
+    finally:
+        room.left = UNLIMITED
+    return None if end > len(buffer) else message
+
+
+def encode_response(
+    api_key: int, version: int, correlation_id: int, message: Message, *, is_long: bool = False
+) -> list[Buffer]:
     """A whole response frame. The header of ApiVersions is never flexible, so that any client can read it."""
     writer = _write_response.get(api_key << 8 | version)
     if writer is None:
         writer = _load(_write_response, "", "WRITE_RESPONSE", api_key, version)
     flexible = version >= APIS[api_key][4] and api_key != API_VERSIONS
-    frame = _write(writer, message)
+    frame = _write_long(writer, message) if is_long else _write(writer, message)
     if flexible:
         return _with_head(_SIZE_ID_AND_TAGS.pack(_length(frame) + 5, correlation_id), frame)
     return _with_head(_SIZE_AND_ID.pack(_length(frame) + 4, correlation_id), frame)
@@ -224,6 +242,26 @@ def _write(writer: Writer, message: Message) -> list[Buffer]:
     writer(message, small.append, put)
     if small:
         frame.append(b"".join(small))
+    return frame
+
+
+def _write_long(writer: Writer, message: Message) -> list[Buffer]:
+    """The same, for a million small pieces: joining and freeing those would hold up every thread."""
+    frame: list[Buffer] = []
+    small = bytearray()
+
+    def put(records: Buffer | list[Buffer]) -> None:
+        for piece in records if isinstance(records, list) else (records,):
+            if len(piece) < COPY_BELOW:
+                small.extend(piece)
+            else:
+                frame.append(bytes(small))
+                small.clear()
+                frame.append(piece)
+
+    writer(message, small.extend, put)
+    if small:
+        frame.append(bytes(small))
     return frame
 
 

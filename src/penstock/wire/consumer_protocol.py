@@ -28,18 +28,20 @@ if TYPE_CHECKING:
     Reader = Callable[[Buffer, int], tuple[Any, int]]
     Writer = Callable[[Any, Callable[[bytes], None], None], None]
 
+SUBSCRIBED_MAX_ELEMENTS = 25_000
+"""Topics and partitions of a subscription. Rules read it, whom nothing else can pass meanwhile."""
 _VERSION = Struct(">h")
 
 
 def read_subscription(blob: Buffer) -> ConsumerProtocolSubscription:
     """The topics a member subscribes to. `Malformed` if the blob is something else, as with Kafka Connect."""
-    subscription: ConsumerProtocolSubscription = _read(READ_SUBSCRIPTION, blob)
+    subscription: ConsumerProtocolSubscription = _read(READ_SUBSCRIPTION, blob, SUBSCRIBED_MAX_ELEMENTS)
     return subscription
 
 
 def read_assignment(blob: Buffer) -> ConsumerProtocolAssignment:
     """The partitions assigned to a member."""
-    assignment: ConsumerProtocolAssignment = _read(READ_ASSIGNMENT, blob)
+    assignment: ConsumerProtocolAssignment = _read(READ_ASSIGNMENT, blob, MAX_ELEMENTS)
     return assignment
 
 
@@ -57,8 +59,8 @@ def _encode(writers: Mapping[int, Writer], version: int, message: object) -> byt
     return b"".join(parts)
 
 
-def _read(readers: Mapping[int, Reader], blob: Buffer) -> Any:
-    room.left = MAX_ELEMENTS
+def _read(readers: Mapping[int, Reader], blob: Buffer, at_most: int) -> Any:
+    room.left = at_most
     try:
         (version,) = _VERSION.unpack_from(blob, 0)
         if version < 0:

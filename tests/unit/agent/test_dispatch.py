@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import time
 from collections.abc import AsyncIterator
 from importlib import import_module
 from pathlib import Path
@@ -12,11 +10,10 @@ from typing import Any
 
 import pytest
 from agent_world import Client, turns
-from fixtures.wire import batch
+from wired_world import Wired, make_topic, producing
 
 from penstock.agent.agent import Agent
 from penstock.agent.apis import Api
-from penstock.agent.listeners import Listener
 from penstock.agent.unserved import NOT_SERVED
 from penstock.authorization.authorizer import Decision
 from penstock.authorization.settings import STANDARD_AUTHORIZER
@@ -26,75 +23,15 @@ from penstock.base.options import UpOptions
 from penstock.identity.model import Identity
 from penstock.wire import codec
 from penstock.wire.api_keys import FIRST_OWN_API, ApiKey
-from penstock.wire.compression import Compression
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import alter_client_quotas as quotas
-from penstock.wire.messages import produce
 from penstock.wire.messages.api_versions import ApiVersionsRequest
-from penstock.wire.messages.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from penstock.wire.messages.end_txn import EndTxnRequest
 from penstock.wire.messages.fetch import FetchRequest
 from penstock.wire.messages.index import APIS
 from penstock.wire.messages.init_producer_id import InitProducerIdRequest
-from penstock.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
-from penstock.wire.messages.offset_commit import (
-    OffsetCommitRequest,
-    OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic,
-)
-from penstock.wire.records import Record, build_batch
 
-NOW_MS = time.time_ns() // 1_000_000
 README = Path(__file__).parents[3] / "README.md"
-
-
-class Wired:
-    """An agent in memory, and raw clients of it."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent = agent
-        self.table = dict(agent.dispatcher._table)
-        self._clients: list[Client] = []
-        self._correlation_id = 0
-
-    def connect(self) -> Client:
-        ours, theirs = socket.socketpair()
-        self.agent.server._accept(theirs, "10.0.0.1", Listener())
-        self._clients.append(Client(ours))
-        return self._clients[-1]
-
-    async def send(self, client: Client, key: int, version: int, message: Any) -> int:
-        """Send one request; its correlation id."""
-        self._correlation_id += 1
-        frame = codec.encode_request(key, version, self._correlation_id, "tester", message)
-        await client.send(b"".join(bytes(part) for part in frame))
-        return self._correlation_id
-
-    async def receive(self, client: Client, key: int, version: int, correlation_id: int) -> Any:
-        """The response to it."""
-        (frame,) = await client.receive(1)
-        found, position = codec.read_response_header(key, version, frame, 0)
-        assert found == correlation_id
-        return codec.read_response(key, version, frame, position)
-
-    async def ask(self, client: Client, key: int, version: int, message: Any) -> Any:
-        """A request and its response."""
-        return await self.receive(client, key, version, await self.send(client, key, version, message))
-
-    async def close(self) -> None:
-        for client in self._clients:
-            client.close()
-        await turns(5)
-        await self.agent.stop()
-
-
-@pytest.fixture
-async def wired() -> AsyncIterator[Wired]:
-    agent = Agent(UpOptions(data_dir=None, kafka_port=0, http_port=0, client_metrics="prometheus"))
-    await agent.start()
-    wired = Wired(agent)
-    yield wired
-    await wired.close()
 
 
 @pytest.fixture
@@ -251,23 +188,6 @@ async def test_a_header_that_is_cut_ends_the_connection(wired: Wired, frame: byt
 
 
 # ---- produce and fetch -------------------------------------------------------------------------------------------
-
-
-def producing(topic: str, *, acks: int, data: bytes | None = None) -> produce.ProduceRequest:
-    share = produce.PartitionProduceData(index=0, records=batch(b"v") if data is None else data)
-    return produce.ProduceRequest(
-        transactional_id=None, acks=acks, timeout_ms=1000,
-        topic_data=[produce.TopicProduceData(name=topic, partition_data=[share])],
-    )  # fmt: skip
-
-
-async def make_topic(wired: Wired, client: Client, name: str = "orders") -> None:
-    request = MetadataRequest(topics=[MetadataRequestTopic(name=name)], allow_auto_topic_creation=True)
-    for _ in range(5):
-        answer = await wired.ask(client, ApiKey.METADATA, 9, request)
-        if not answer.topics[0].error_code:
-            return
-    raise AssertionError(answer)
 
 
 async def test_nothing_is_answered_without_acknowledgement(wired: Wired) -> None:
@@ -454,137 +374,3 @@ async def test_a_transaction_ends_though_its_producer_hangs_up(wired: Wired) -> 
     while cell.txn.epoch == ended.producer_epoch:
         await turns(1)
     assert not wired.agent.log.writer.broken
-
-
-# ---- what takes long -------------------------------------------------------------------------------------------
-
-
-class Gate:
-    """A thread that does nothing until it is let."""
-
-    def __init__(self) -> None:
-        self.open, self.works = asyncio.Event(), 0
-
-    async def __call__(self, work: Any) -> Any:
-        self.works += 1
-        await self.open.wait()
-        return work()
-
-
-async def others_are_answered(wired: Wired) -> None:
-    other = wired.connect()
-    assert (await wired.ask(other, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())).error_code == 0
-
-
-async def make_compacted_topic(wired: Wired, client: Client) -> None:
-    """Its records are looked at."""
-    config = CreatableTopicConfig(name="cleanup.policy", value="compact")
-    topic = CreatableTopic(name="orders", num_partitions=1, replication_factor=1, configs=[config])
-    answer = await wired.ask(client, ApiKey.CREATE_TOPICS, 5, CreateTopicsRequest(topics=[topic], timeout_ms=1000))
-    assert not answer.topics[0].error_code
-
-
-def full_of_zeros(size: int) -> bytes:
-    """Two kilobytes that become many."""
-    return build_batch([Record(0, NOW_MS, b"key", bytes(size))], compression=Compression.ZSTD)
-
-
-@pytest.mark.parametrize("shape", ["first", "again", "with other acks", "several partitions"])
-async def test_nobody_waits_while_it_is_looked_into_a_batch(wired: Wired, shape: str) -> None:
-    """What is behind it on its connection does, so that batches are written in their order."""
-    client = wired.connect()
-    await make_compacted_topic(wired, client)
-    gate = wired.agent.dispatcher._produce.beside = Gate()
-    small = producing("orders", acks=-1, data=build_batch([Record(0, NOW_MS, b"key", b"small")]))
-    if shape == "again":
-        await wired.ask(client, ApiKey.PRODUCE, 9, small)
-    assert gate.works == 0, "small batches are looked into at once"
-    bomb = producing("orders", acks=1 if shape == "with other acks" else -1, data=full_of_zeros(10_000_000))
-    if shape == "several partitions":
-        bomb.topic_data.append(
-            produce.TopicProduceData(name="nothing", partition_data=small.topic_data[0].partition_data)
-        )
-    first = await wired.send(client, ApiKey.PRODUCE, 9, bomb)
-    second = await wired.send(client, ApiKey.PRODUCE, 9, small)
-    await others_are_answered(wired)
-    assert gate.works == 1
-    assert wired.agent.server.pending_bytes() > 0, "what waits for it counts as memory"
-    gate.open.set()
-    before = int(shape == "again")
-    for correlation_id, offset in ((first, before), (second, before + 1)):
-        answer = await wired.receive(client, ApiKey.PRODUCE, 9, correlation_id)
-        assert answer.responses[0].partition_responses[0].base_offset == offset
-    assert wired.agent.server.pending_bytes() == 0
-
-
-async def test_who_hangs_up_while_it_is_looked_into_their_batch(wired: Wired) -> None:
-    client = wired.connect()
-    await make_compacted_topic(wired, client)
-    gate = wired.agent.dispatcher._produce.beside = Gate()
-    await wired.send(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=full_of_zeros(10_000_000)))
-    client.close()
-    await turns(5)
-    gate.open.set()
-    await wired.agent.dispatcher._produce.drain()
-    other = wired.connect()
-    answer = await wired.ask(
-        other, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=build_batch([Record(0, NOW_MS, b"key", b"")]))
-    )
-    assert answer.responses[0].partition_responses[0].base_offset == 1, "what was sent is written"
-
-
-async def test_a_batch_that_is_broken_is_refused_by_who_looks_into_it(wired: Wired) -> None:
-    client = wired.connect()
-    await make_compacted_topic(wired, client)
-    gate = wired.agent.dispatcher._produce.beside = Gate()
-    gate.open.set()
-    batch = build_batch([Record(0, NOW_MS, None, bytes(10_000_000))], compression=Compression.ZSTD)
-    answer = await wired.ask(client, ApiKey.PRODUCE, 9, producing("orders", acks=-1, data=batch))
-    (refused,) = answer.responses[0].partition_responses
-    assert (refused.error_code, refused.record_errors[0].batch_index) == (ErrorCode.INVALID_RECORD, 0)
-    assert gate.works == 1
-
-
-def long_commit() -> OffsetCommitRequest:
-    partitions = [OffsetCommitRequestPartition(partition_index=number, committed_offset=1) for number in range(5_000)]
-    topics = [OffsetCommitRequestTopic(name="orders", partitions=partitions)]
-    return OffsetCommitRequest(group_id="readers", member_id="", topics=topics)
-
-
-async def test_nobody_waits_for_a_long_request_to_be_read(wired: Wired) -> None:
-    client = wired.connect()
-    await make_topic(wired, client)
-    gate = wired.agent.dispatcher.beside = Gate()
-    first = await wired.send(client, ApiKey.OFFSET_COMMIT, 8, long_commit())
-    second = await wired.send(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
-    await others_are_answered(wired)
-    assert gate.works == 1
-    gate.open.set()
-    answer = await wired.receive(client, ApiKey.OFFSET_COMMIT, 8, first)
-    assert [one.error_code for one in answer.topics[0].partitions] == [0] + [3] * 4_999
-    assert gate.works == 2, "and its answer is written there"
-    assert (await wired.receive(client, ApiKey.API_VERSIONS, 0, second)).error_code == 0
-
-
-async def test_nobody_waits_for_a_long_fetch_to_be_read(wired: Wired) -> None:
-    client = wired.connect()
-    await make_topic(wired, client)
-    gate = wired.agent.dispatcher.beside = Gate()
-    module = import_module("penstock.wire.messages.fetch")
-    wanted = [module.FetchPartition(partition=number, partition_max_bytes=1) for number in range(3_000)]
-    request = FetchRequest(session_epoch=-1, topics=[module.FetchTopic(topic="orders", partitions=wanted)])
-    first = await wired.send(client, ApiKey.FETCH, 12, request)
-    second = await wired.send(client, ApiKey.API_VERSIONS, 0, ApiVersionsRequest())
-    await others_are_answered(wired)
-    gate.open.set()
-    answer = await wired.receive(client, ApiKey.FETCH, 12, first)
-    assert len(answer.responses[0].partitions) == 3_000
-    assert (await wired.receive(client, ApiKey.API_VERSIONS, 0, second)).error_code == 0
-
-
-async def test_a_long_request_that_cannot_be_read_ends_its_connection(wired: Wired) -> None:
-    client = wired.connect()
-    frame = b"".join(bytes(part) for part in codec.encode_request(ApiKey.OFFSET_COMMIT, 8, 1, "c", long_commit()))
-    await client.send((len(frame) - 104).to_bytes(4) + frame[4:-100])
-    assert await client.is_closed()
-    await others_are_answered(wired)

@@ -574,6 +574,7 @@ async def test_a_session_begins_empty_and_ends_with_its_last_partition() -> None
 @pytest.fixture
 def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two partitions are many."""
+    monkeypatch.setattr("penstock.log.fetch.LONG_PARTITIONS", 1)
     monkeypatch.setattr("penstock.log.fetch.LOOKED_AT_ONCE", 1)
 
 

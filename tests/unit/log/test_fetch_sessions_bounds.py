@@ -10,7 +10,7 @@ from penstock.log import fetch_sessions
 from penstock.log.fetch_sessions import FetchSessions, Session
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from penstock.wire.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic
 
 
 def request(partitions: range, *, session_id: int = 0, epoch: int = 0) -> FetchRequest:
@@ -37,6 +37,24 @@ def test_one_that_grows_too_large_is_dropped(sessions: FetchSessions) -> None:
         sessions.begin(request(range(8, 16), session_id=session.session_id, epoch=1), by_id=False)
     assert refused.value.code is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
     assert len(sessions) == 0
+
+
+def test_one_of_which_too_much_is_changed_at_once_is_dropped(
+    sessions: FetchSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client says everything anew, and goes on."""
+    monkeypatch.setattr(fetch_sessions, "CHANGED_MAX_PARTITIONS", 5)
+    session, _, _ = sessions.begin(request(range(8)), by_id=False)
+    assert session is not None
+    continued, wanted, _ = sessions.begin(request(range(5), session_id=session.session_id, epoch=1), by_id=False)
+    assert (continued, len(wanted)) == (session, 8)
+    changed = request(range(3), session_id=session.session_id, epoch=2)
+    changed.forgotten_topics_data = [ForgottenTopic(topic="t", partitions=[5, 6, 7])]
+    with pytest.raises(Refused) as refused:
+        sessions.begin(changed, by_id=False)
+    assert refused.value.code is ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+    assert len(sessions) == 0
+    assert sessions.begin(request(range(8)), by_id=False)[0] is not None
 
 
 def test_room_comes_back_with_the_end_of_a_session(sessions: FetchSessions) -> None:

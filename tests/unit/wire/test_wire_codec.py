@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import ref
+
 import pytest
 
 from penstock.base.errors import InvalidRequest
@@ -11,8 +13,9 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.api_versions import ApiVersion, ApiVersionsResponse
 from penstock.wire.messages.fetch import FetchableTopicResponse, FetchResponse, LeaderIdAndEpoch, PartitionData
 from penstock.wire.messages.heartbeat import HeartbeatResponse
-from penstock.wire.messages.metadata import MetadataRequest
+from penstock.wire.messages.metadata import MetadataRequest, MetadataRequestTopic
 from penstock.wire.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
+from penstock.wire.primitives import UNLIMITED, Message, let_go, room
 
 
 def test_the_response_header_of_api_versions_is_never_flexible() -> None:
@@ -128,3 +131,37 @@ def test_error_codes_are_complete_and_know_which_are_retriable() -> None:
     assert [code.value for code in ErrorCode] == list(range(-1, 137))
     assert ErrorCode.NOT_LEADER_OR_FOLLOWER.retriable
     assert not ErrorCode.TOPIC_AUTHORIZATION_FAILED.retriable
+
+
+def test_a_request_of_many_elements_is_not_read_where_only_a_short_one_is_wanted() -> None:
+    request = MetadataRequest(topics=[MetadataRequestTopic(name=f"t{number}") for number in range(10)])
+    (frame,) = codec.encode_request(ApiKey.METADATA, 9, 1, None, request)
+    body = codec.read_request_header(frame, 4).body
+    assert codec.read_short_request(ApiKey.METADATA, 9, frame, body, 10) == request
+    assert codec.read_short_request(ApiKey.METADATA, 9, frame, body, 9) is None
+    assert codec.read_short_request(ApiKey.METADATA, 9, frame[:-5], body, 10) is None
+    assert room.left == UNLIMITED
+
+
+def test_a_long_answer_is_the_same_however_it_is_written() -> None:
+    records = [b"r" * size for size in (1, codec.COPY_BELOW - 1, codec.COPY_BELOW, 100_000, 3)]
+    partitions = [PartitionData(partition_index=index, records=data) for index, data in enumerate(records * 3)]
+    response = FetchResponse(responses=[FetchableTopicResponse(topic=name, partitions=partitions) for name in "abc"])
+    for version in (4, 12):
+        frames = [codec.encode_response(ApiKey.FETCH, version, 7, response, is_long=how) for how in (False, True)]
+        assert list(map(bytes, frames[0])) == list(map(bytes, frames[1]))
+
+
+def test_what_is_let_go_of_is_gone_and_what_others_hold_is_not_touched() -> None:
+    class Held(str):
+        """A text that tells whether it is there."""
+
+    shared = [MetadataRequestTopic(name="shared")]
+    name = Held("alone")
+    there = ref(name)
+    held: list[Message] = [MetadataRequest(topics=[MetadataRequestTopic(name=name)]), MetadataRequest(topics=shared)]
+    del name
+    let_go(held)
+    assert held == []
+    assert there() is None
+    assert shared == [MetadataRequestTopic(name="shared")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.wire.consumer_protocol import (
+    SUBSCRIBED_MAX_ELEMENTS,
     encode_assignment,
     encode_subscription,
     read_assignment,
@@ -15,7 +16,7 @@ from penstock.wire.messages.consumer_protocol import (
     ConsumerProtocolAssignmentTopicPartition,
     ConsumerProtocolSubscription,
 )
-from penstock.wire.primitives import MAX_ELEMENTS, UNLIMITED, Malformed, room
+from penstock.wire.primitives import UNLIMITED, Malformed, room
 
 SUBSCRIPTION = ConsumerProtocolSubscription(topics=["a", "b"], user_data=b"x")
 
@@ -42,10 +43,9 @@ def test_anything_else_is_malformed() -> None:
 
 def test_a_blob_has_only_so_many_elements() -> None:
     """Two bytes become an object of a hundred: what a member says may not be a hundred times what it sends."""
-    names = ["t"] * (MAX_ELEMENTS + 1)
+    names = ["t"] * (SUBSCRIBED_MAX_ELEMENTS + 1)
     with pytest.raises(Malformed):
         read_subscription(encode_subscription(ConsumerProtocolSubscription(topics=names), 0))
-    assert len(read_subscription(encode_subscription(ConsumerProtocolSubscription(topics=names[1:]), 0)).topics) == (
-        MAX_ELEMENTS
-    )
+    most = encode_subscription(ConsumerProtocolSubscription(topics=names[1:]), 0)
+    assert len(read_subscription(most).topics) == SUBSCRIBED_MAX_ELEMENTS
     assert room.left == UNLIMITED
