@@ -457,6 +457,6 @@ WITHOUT_EFFECT = frozenset(
 """Administration that has nothing to change where there are no replicas and no features to choose."""
 
 
-def asked_by(api_key: int, request: Any) -> list[Asked]:
-    """What a request wants to change. To be called before others take something out of it."""
-    return list(CHANGES[api_key].asked(request))
+def asked_by(api_key: int, request: Any) -> Iterable[Asked]:
+    """What a request wants to change, one by one. To be read before others take something out of it."""
+    return CHANGES[api_key].asked(request)

@@ -6,7 +6,7 @@ found in the answer.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Set
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -31,6 +31,9 @@ DENIALS: Mapping[int, frozenset[ResourceType]] = MappingProxyType(
 )
 """Errors that say that something is not allowed, and on what. The decision itself has told of it, if one was made."""
 
+DENIED = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
+"""What an answer says to those who may not do something to the cluster, or to the platform."""
+
 JUDGES: Mapping[int, Operation] = MappingProxyType(
     {
         **dict.fromkeys(PLATFORM, Operation.ALTER),
@@ -42,14 +45,13 @@ JUDGES: Mapping[int, Operation] = MappingProxyType(
 """APIs whose handlers refuse some things to those whom ACLs allow them: what is the platform's, log levels among it."""
 
 
-def denies(api_key: int, response: Any) -> bool:
-    """Whether an answer says that the caller may not do this to the cluster, or to the platform."""
-    codes: Iterable[int]
+def codes_of(api_key: int, response: Any) -> Iterator[int]:
+    """What an answer says of each thing that was asked for, one by one: `DENIED` where a handler has refused it."""
     if api_key in CHANGES:
-        codes = (answer.error for answer in CHANGES[api_key].answered(response))
+        yield from (answer.error for answer in CHANGES[api_key].answered(response))
     else:
-        codes = (getattr(response, "error_code", 0), *(one.error_code for one in getattr(response, "results", ())))
-    return ErrorCode.CLUSTER_AUTHORIZATION_FAILED in codes
+        yield getattr(response, "error_code", 0)
+        yield from (one.error_code for one in getattr(response, "results", ()))
 
 
 class Outcome(NamedTuple):
@@ -60,18 +62,14 @@ class Outcome(NamedTuple):
     details: Mapping[str, Json]
 
 
-def outcomes(
-    api_key: int, asked: Sequence[Asked], response: Any | None, denied: Set[ResourceType] = frozenset()
-) -> Iterator[Outcome]:
-    """What became of it; without a response nobody knows. Not again what a decision has told of, on the kinds of
-    resources in `denied`."""
-    answers: dict[Hashable, Answered] = {}
-    if response is not None:
-        answers = {answer.key: answer for answer in CHANGES[api_key].answered(response)}
-    for one in asked:
-        answer = answers.get(one.key)
-        if answer is None:
-            yield Outcome(one.resource, None, shortened(one.details))
-        elif not denied & DENIALS.get(answer.error, frozenset()):
-            details = {**one.details, **answer.details} if answer.details else one.details
-            yield Outcome(answer.resource or one.resource, answer.error, shortened(details))
+def outcome_of(
+    asked: Asked, answer: Answered | None, denied: Set[ResourceType] = frozenset()
+) -> Outcome | None:  # fmt: skip
+    """What became of one thing; without an answer nobody knows. None if a decision has told of it already, on one of
+    the kinds of resources in `denied`."""
+    if answer is None:
+        return Outcome(asked.resource, None, shortened(asked.details))
+    if denied & DENIALS.get(answer.error, frozenset()):
+        return None
+    details = {**asked.details, **answer.details} if answer.details else asked.details
+    return Outcome(answer.resource or asked.resource, answer.error, shortened(details))

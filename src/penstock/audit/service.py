@@ -17,12 +17,12 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Sequence, Set
+from collections.abc import Callable, Coroutine, Hashable, Sequence, Set
 from contextvars import ContextVar
 from typing import Any, Protocol
 from uuid import UUID
 
-from penstock.audit.changes import CHANGES, Asked, asked_by
+from penstock.audit.changes import CHANGES, Answered, Asked, asked_by
 from penstock.audit.events import SUCCESS, UNAUTHENTICATED, UNKNOWN_USER, Names, Origin, encoded, event_of
 from penstock.audit.model import (
     TOPIC,
@@ -39,7 +39,7 @@ from penstock.audit.model import (
     caller_of,
     cut,
 )
-from penstock.audit.outcomes import JUDGES, denies, outcomes
+from penstock.audit.outcomes import DENIED, JUDGES, codes_of, outcome_of
 from penstock.audit.policy import Policy
 from penstock.audit.queue import Losses, Waiting
 from penstock.authorization.authorizer import Decision
@@ -50,7 +50,9 @@ from penstock.base.complaints import Seldom
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import InvalidRequest, PlatformError
+from penstock.base.portions import MADE_AT_ONCE, breathe, forget
 from penstock.base.randomness import Randomness, new_uuid
+from penstock.base.undivided import Undivided
 from penstock.identity.attempts import Attempt
 from penstock.wire.api_keys import ApiKey
 
@@ -64,6 +66,9 @@ BATCH_LOSSES = 100
 BATCH_BYTES = 512 * 1024
 SLICE = 25
 """Events that are made without a pause: less than a millisecond."""
+TOLD_AT_ONCE = 50
+"""Changes of one request that are told of before others have their turn. Of one that asks for more, all are told of
+though its client hangs up meanwhile."""
 GATHER_S = 0.05
 """How long facts gather. With a full batch each time this is also the most there can be: 10,000 events a second."""
 RETRY_S, RETRY_MAX_S = 0.1, 5.0
@@ -124,6 +129,7 @@ class AuditLog:
         self._losses = Losses()
         self._told: OrderedDict[tuple[Any, ...], None] = OrderedDict()
         self._task: asyncio.Task[None] | None = None
+        self._telling = Undivided()
         self._in_flight: list[Heard] = []
         self._reporting: list[Lost] = []
         self._stop = asyncio.Event()
@@ -179,7 +185,7 @@ class AuditLog:
             return handle
 
         async def answer(context: RequestContext, request: Any) -> Any:
-            asked, response = self._asked(api_key, request), None
+            asked, response = await self._asked(api_key, request), None
             if not asked and api_key not in JUDGES:
                 return await handle(context, request)
             denied: set[ResourceType] = set()
@@ -189,17 +195,33 @@ class AuditLog:
             try:
                 response = await handle(context, request)
             finally:
-                if response is not None and api_key in JUDGES:
-                    self._judge(context, api_key, response, denied)
-                self._on_change(caller, api_key, asked, response, denied)
+                telling = self._tell_of(context, caller, api_key, asked, response, denied)
+                await (telling if len(asked) < TOLD_AT_ONCE else self._telling.run(telling))
             return response
 
         return answer
 
-    def _judge(self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]) -> None:
+    async def _tell_of(
+        self, context: RequestContext, caller: Caller, api_key: int, asked: list[Asked], response: Any | None,
+        denied: Set[ResourceType],
+    ) -> None:  # fmt: skip
+        """Tell what became of a request. Of one that asks for much, others have their turn meanwhile."""
+        if response is not None and api_key in JUDGES:
+            await self._judge(context, api_key, response, denied)
+        if asked:
+            await self._on_change(caller, api_key, asked, response, denied)
+            await forget(asked)
+
+    async def _judge(self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]) -> None:
         """Tell of what a handler has refused and the authorizer was not asked, or has allowed."""
         try:
-            if ResourceType.CLUSTER in denied or not denies(api_key, response):
+            if ResourceType.CLUSTER in denied:
+                return
+            for number, code in enumerate(codes_of(api_key, response)):
+                await breathe(number, MADE_AT_ONCE)
+                if code == DENIED:
+                    break
+            else:
                 return
             self.on_decision(
                 context,
@@ -211,14 +233,18 @@ class AuditLog:
         except Exception:  # noqa: BLE001  # as above
             self._stumbled(context.cluster_id)
 
-    def _asked(self, api_key: int, request: Any) -> list[Asked]:
+    async def _asked(self, api_key: int, request: Any) -> list[Asked]:
+        asked: list[Asked] = []
         if api_key not in CHANGES:
-            return []
+            return asked
         try:
-            return asked_by(api_key, request)
+            for number, one in enumerate(asked_by(api_key, request)):
+                asked.append(one)
+                await breathe(number)
         except Exception:  # noqa: BLE001  # as above
             self._stumbled()
             return []
+        return asked
 
     def on_topic_made(self, context: RequestContext, name: str, partition_count: int, *, because: str) -> None:
         """A topic was made that nobody has asked for by a request of its own."""
@@ -229,17 +255,26 @@ class AuditLog:
         except Exception:  # noqa: BLE001  # as above
             self._stumbled(context.cluster_id)
 
-    def _on_change(
+    async def _on_change(
         self, caller: Caller, api_key: int, asked: list[Asked], response: Any | None, denied: Set[ResourceType]
     ) -> None:
-        if not asked:
-            return
         try:
-            now_ms = self._clock.now_ms()
-            for resource, error, details in outcomes(api_key, asked, response, denied):
-                if CHANGES[api_key].is_repeated and self._was_told((caller.connection_id, api_key, resource, error)):
+            now_ms, answers, change = self._clock.now_ms(), dict[Hashable, Answered](), CHANGES[api_key]
+            for number, answer in enumerate(() if response is None else change.answered(response)):
+                answers[answer.key] = answer
+                await breathe(number)
+            for number, one in enumerate(asked):
+                await breathe(number, TOLD_AT_ONCE)
+                outcome = outcome_of(one, answers.get(one.key), denied)
+                if outcome is None:
+                    continue
+                resource, error, details = outcome
+                if change.is_repeated and self._was_told((caller.connection_id, api_key, resource, error)):
                     continue
                 self._tell(Changed(now_ms, caller, api_key, resource, error, details))
+            told = list(answers.values())
+            answers.clear()
+            await forget(told)
         except Exception:  # noqa: BLE001  # as above
             self._stumbled()
 
@@ -372,6 +407,7 @@ class AuditLog:
 
     async def close(self) -> None:
         """Tell what waits, if that does not take long, and hear nothing more."""
+        await self._telling.close()
         self._stop.set()
         task = self._task
         if task is not None:

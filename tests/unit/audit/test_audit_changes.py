@@ -13,7 +13,7 @@ from penstock.audit.changes import CHANGES, WITHOUT_EFFECT, asked_by
 from penstock.audit.details import DETAILS_MAX, LISTED_MAX
 from penstock.audit.events import Origin, encoded, event_of
 from penstock.audit.model import Caller, Changed
-from penstock.audit.outcomes import denies, outcomes
+from penstock.audit.outcomes import DENIED, codes_of, outcome_of
 from penstock.base.acls import ResourceType
 from penstock.base.randomness import SeededRandomness
 from penstock.wire.api_keys import ApiKey
@@ -65,7 +65,12 @@ def told(
     """What is told: subject without the cluster, status and message, and what belongs to the request."""
     found = []
     caller = Caller(1, "User:admin", "c", "10.0.0.7", 5, 1)
-    for resource, error, details in outcomes(key, asked_by(key, request), response, denied):
+    answers = {} if response is None else {answer.key: answer for answer in CHANGES[key].answered(response)}
+    for asked in asked_by(key, request):
+        outcome = outcome_of(asked, answers.get(asked.key), denied)
+        if outcome is None:
+            continue
+        resource, error, details = outcome
         text = encoded(event_of(Changed(0, caller, key, resource, error, details), "id", lambda _: "x", ORIGIN))
         assert SECRET not in text.decode()
         event = json.loads(text)
@@ -516,7 +521,7 @@ def test_asking_what_would_happen_changes_nothing() -> None:
         (K.ALTER_CLIENT_QUOTAS, alter_client_quotas.AlterClientQuotasRequest(entries=[])),
     ):
         request.validate_only = True
-        assert asked_by(key, request) == []
+        assert not list(asked_by(key, request))
 
 
 def test_a_denial_that_no_decision_has_told_of_is_told() -> None:
@@ -550,7 +555,7 @@ def test_answers_that_deny(code: E) -> None:
         (K.ENTER_CLUSTER, enter_cluster.EnterClusterResponse(error_code=code)),
         (K.DESCRIBE_ENVIRONMENTS, describe_environments.DescribeEnvironmentsResponse(error_code=code)),
     ):
-        assert denies(key, response) == (code == E.CLUSTER_AUTHORIZATION_FAILED)
+        assert (DENIED in codes_of(key, response)) == (code == E.CLUSTER_AUTHORIZATION_FAILED)
 
 
 def test_what_waits_of_a_change_is_small_however_much_it_asks_for() -> None:
