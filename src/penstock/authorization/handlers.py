@@ -9,7 +9,7 @@ from penstock.authorization.service import EXCESSIVE, MAX_CHANGES, AclService
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, OutcomeUnknown, PlatformError
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, each, in_order, nested
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.create_acls import (
     AclCreation,
@@ -53,7 +53,7 @@ class AclHandlers:
                 error_code=ErrorCode.SECURITY_DISABLED, error_message="No Authorizer is configured on the broker"
             )
         resources: dict[tuple[ResourceType, str, PatternType], DescribeAclsResource] = {}
-        found = sorted(self._acls.index(context.cluster_id).matching(asked), key=_in_order)
+        found = await in_order(await self._acls.matching(context.cluster_id, asked), _in_order)
         for number, acl in enumerate(found):
             await breathe(number)
             pattern = (acl.resource_type, acl.resource_name, acl.pattern_type)
@@ -75,7 +75,7 @@ class AclHandlers:
                 results=[AclCreationResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
                 * len(request.creations)
             )
-        acls = [_acl(creation) for creation in request.creations]
+        acls = await each(request.creations, _acl)
         if self._acls is None:
             disabled = AclCreationResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
             return CreateAclsResponse(results=[disabled] * len(acls))
@@ -89,12 +89,14 @@ class AclHandlers:
             failed = AclCreationResult(error_code=_code_of(problem), error_message=str(problem))
             return CreateAclsResponse(results=[failed] * len(acls))
         return CreateAclsResponse(
-            results=[
-                AclCreationResult()
-                if complaint is None
-                else AclCreationResult(error_code=ErrorCode.INVALID_REQUEST, error_message=complaint)
-                for complaint in complaints
-            ]
+            results=await each(
+                complaints,
+                lambda complaint: (
+                    AclCreationResult()
+                    if complaint is None
+                    else AclCreationResult(error_code=ErrorCode.INVALID_REQUEST, error_message=complaint)
+                ),
+            )
         )
 
     async def delete_acls(self, context: RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse:
@@ -104,27 +106,27 @@ class AclHandlers:
                 filter_results=[DeleteAclsFilterResult(error_code=ErrorCode.POLICY_VIOLATION, error_message=EXCESSIVE)]
                 * len(request.filters)
             )
-        filters = [_filter_of(asked) for asked in request.filters]
+        filters = await each(request.filters, _filter_of)
         if self._acls is None:
             disabled = DeleteAclsFilterResult(error_code=ErrorCode.SECURITY_DISABLED, error_message=DISABLED)
             return DeleteAclsResponse(filter_results=[disabled] * len(filters))
-        complaints = [complaint_about_filter(asked) for asked in filters]
+        complaints = await each(filters, complaint_about_filter)
         try:
             # Of what is unknown there is none to be found.
             picked = await self._acls.delete(context.cluster_id, filters)
         except PlatformError as problem:
             failed = DeleteAclsFilterResult(error_code=_code_of(problem), error_message=str(problem))
             return DeleteAclsResponse(filter_results=[failed] * len(filters))
-        return DeleteAclsResponse(
-            filter_results=[
-                DeleteAclsFilterResult(
-                    error_code=ErrorCode.NONE if complaint is None else ErrorCode.INVALID_REQUEST,
-                    error_message=complaint,
-                    matching_acls=[_deleted(acl) for acl in acls],
-                )
-                for acls, complaint in zip(picked, complaints, strict=True)
-            ]
-        )
+        results = await nested(
+            list(zip(picked, complaints, strict=True)),
+            lambda one: one[0],
+            _deleted,
+            lambda one, deleted: DeleteAclsFilterResult(
+                error_code=ErrorCode.NONE if one[1] is None else ErrorCode.INVALID_REQUEST, error_message=one[1],
+                matching_acls=deleted,
+            ),
+        )  # fmt: skip
+        return DeleteAclsResponse(filter_results=results)
 
 
 _in_order = attrgetter("resource_type", "resource_name", "pattern_type", "principal", "host", "operation", "permission")

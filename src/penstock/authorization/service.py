@@ -28,7 +28,8 @@ _NONE = AclIndex()
 
 MAX_COMPARED = 1_000_000
 """ACLs that are compared with filters of one request: half a second."""
-COMPARED_AT_ONCE = 20_000
+COMPARED_AT_ONCE = 5_000
+CHANGED_AT_ONCE = 1_000
 EXCESSIVE = "Unable to perform excessively large batch operation."
 """Kafka's sentence, by 44."""
 
@@ -62,6 +63,18 @@ class AclService:
         """The ACLs of a virtual cluster. Not to be changed, and not to be kept."""
         return self._clusters.get(cluster_id, _NONE)
 
+    async def matching(self, cluster_id: int, asked: AclFilter) -> list[Acl]:
+        """The ACLs that a filter picks."""
+        index = self.index(cluster_id)
+        if index.cost(asked) <= COMPARED_AT_ONCE:
+            return index.matching(asked)
+        found: list[Acl] = []
+        for number, acl in enumerate(list(index)):
+            await breathe(number, COMPARED_AT_ONCE)
+            if asked.matches(acl):
+                found.append(acl)
+        return found
+
     async def close(self) -> None:
         """Wait for the changes that are under way; their callers may be gone."""
         await self._changes.close()
@@ -87,7 +100,8 @@ class AclService:
                 return [complaint or limit for complaint in complaints]
             if added and await self._change(lambda: store.create(cluster_id, added)):
                 index = self._clusters.setdefault(cluster_id, AclIndex())
-                for acl in added:
+                for number, acl in enumerate(added):
+                    await breathe(number, CHANGED_AT_ONCE)
                     index.add(acl)
                 self._changed()
         return complaints
@@ -117,7 +131,8 @@ class AclService:
                     raise _too_large()
             removed = list(dict.fromkeys(acl for acls in picked for acl in acls))
             if removed and await self._change(lambda: store.delete(cluster_id, removed)):
-                for acl in removed:
+                for number, acl in enumerate(removed):
+                    await breathe(number, CHANGED_AT_ONCE)
                     index.remove(acl)
                 self._changed()
         return picked

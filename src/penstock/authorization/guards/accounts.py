@@ -6,8 +6,9 @@ DESCRIBE on the cluster to look at them, ALTER to change them, else 31: who make
 from __future__ import annotations
 
 from penstock.authorization.guards.access import NO_CLUSTER
-from penstock.authorization.guards.cluster import needs
+from penstock.authorization.guards.cluster import needs, needs_for_each
 from penstock.base.acls import Operation
+from penstock.base.portions import each
 from penstock.wire.messages import alter_service_accounts as altering
 from penstock.wire.messages import create_api_key as creating
 from penstock.wire.messages import delete_api_keys as deleting
@@ -21,26 +22,24 @@ def _described(request: describing.DescribeServiceAccountsRequest) -> describing
     return describing.DescribeServiceAccountsResponse(error_code=CODE, error_message=MESSAGE)
 
 
-def _altered(request: altering.AlterServiceAccountsRequest) -> altering.AlterServiceAccountsResponse:
-    names = (*(creation.name for creation in request.creations), *request.deletions)
-    return altering.AlterServiceAccountsResponse(
-        results=[
-            altering.AlterServiceAccountsResult(name=name, error_code=CODE, error_message=MESSAGE) for name in names
-        ]
+async def _altered(request: altering.AlterServiceAccountsRequest) -> altering.AlterServiceAccountsResponse:
+    names = [*(creation.name for creation in request.creations), *request.deletions]
+    results = await each(
+        names, lambda name: altering.AlterServiceAccountsResult(name=name, error_code=CODE, error_message=MESSAGE)
     )
+    return altering.AlterServiceAccountsResponse(results=results)
 
 
 def _created(request: creating.CreateApiKeyRequest) -> creating.CreateApiKeyResponse:
     return creating.CreateApiKeyResponse(error_code=CODE, error_message=MESSAGE)
 
 
-def _deleted(request: deleting.DeleteApiKeysRequest) -> deleting.DeleteApiKeysResponse:
-    return deleting.DeleteApiKeysResponse(
-        results=[
-            deleting.DeleteApiKeysResult(key_id=key_id, error_code=CODE, error_message=MESSAGE)
-            for key_id in request.key_ids
-        ]
+async def _deleted(request: deleting.DeleteApiKeysRequest) -> deleting.DeleteApiKeysResponse:
+    results = await each(
+        request.key_ids,
+        lambda key_id: deleting.DeleteApiKeysResult(key_id=key_id, error_code=CODE, error_message=MESSAGE),
     )
+    return deleting.DeleteApiKeysResponse(results=results)
 
 
 def _clusters_described(
@@ -50,7 +49,7 @@ def _clusters_described(
 
 
 describe_service_accounts = needs(Operation.DESCRIBE, _described)
-alter_service_accounts = needs(Operation.ALTER, _altered)
+alter_service_accounts = needs_for_each(Operation.ALTER, _altered)
 create_api_key = needs(Operation.ALTER, _created)
-delete_api_keys = needs(Operation.ALTER, _deleted)
+delete_api_keys = needs_for_each(Operation.ALTER, _deleted)
 describe_virtual_clusters = needs(Operation.DESCRIBE, _clusters_described)

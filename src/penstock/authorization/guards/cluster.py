@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Any
 
 from penstock.authorization.guards.access import NO_CLUSTER, Access, Ask, Guard
 from penstock.base.acls import Operation
+from penstock.base.portions import breathe, distinct, each, in_order, nested
 from penstock.wire.messages import (
     add_raft_voter,
     list_config_resources,
@@ -47,6 +49,15 @@ def needs(operation: Operation, refused: Callable[[Any], Any]) -> Guard:
     return guard
 
 
+def needs_for_each(operation: Operation, refused: Callable[[Any], Awaitable[Any]]) -> Guard:
+    """The same where an answer tells of each thing that is asked for."""
+
+    async def guard(access: Access, request: Any, ask: Ask) -> Any:
+        return await (ask(request) if access.may_cluster(operation) else refused(request))
+
+    return guard
+
+
 async def describe_cluster(
     access: Access, request: describing.DescribeClusterRequest, ask: Ask
 ) -> describing.DescribeClusterResponse:
@@ -61,89 +72,63 @@ def _log_dirs(request: log_dirs.DescribeLogDirsRequest) -> log_dirs.DescribeLogD
     return log_dirs.DescribeLogDirsResponse(error_code=CODE)
 
 
-def _moves(request: moving.AlterReplicaLogDirsRequest) -> moving.AlterReplicaLogDirsResponse:
-    return moving.AlterReplicaLogDirsResponse(
-        results=[
-            moving.AlterReplicaLogDirTopicResult(
-                topic_name=topic.name,
-                partitions=[
-                    moving.AlterReplicaLogDirPartitionResult(partition_index=index, error_code=CODE)
-                    for index in topic.partitions
-                ],
-            )
-            for directory in request.dirs
-            for topic in directory.topics
-        ]
+async def _moves(request: moving.AlterReplicaLogDirsRequest) -> moving.AlterReplicaLogDirsResponse:
+    response = moving.AlterReplicaLogDirsResponse()
+    for number, directory in enumerate(request.dirs):
+        await breathe(number)
+        response.results += await nested(
+            directory.topics,
+            lambda topic: topic.partitions,
+            lambda index: moving.AlterReplicaLogDirPartitionResult(partition_index=index, error_code=CODE),
+            lambda topic, results: moving.AlterReplicaLogDirTopicResult(topic_name=topic.name, partitions=results),
+        )
+    return response
+
+
+async def _elections(request: electing.ElectLeadersRequest) -> electing.ElectLeadersResponse:
+    results = await nested(
+        request.topic_partitions or (),
+        lambda topic: topic.partitions,
+        lambda index: electing.PartitionResult(partition_id=index, error_code=CODE, error_message=MESSAGE),
+        lambda topic, partitions: electing.ReplicaElectionResult(topic=topic.topic, partition_result=partitions),
     )
+    return electing.ElectLeadersResponse(error_code=CODE, replica_election_results=results)
 
 
-def _elections(request: electing.ElectLeadersRequest) -> electing.ElectLeadersResponse:
-    return electing.ElectLeadersResponse(
-        error_code=CODE,
-        replica_election_results=[
-            electing.ReplicaElectionResult(
-                topic=topic.topic,
-                partition_result=[
-                    electing.PartitionResult(partition_id=index, error_code=CODE, error_message=MESSAGE)
-                    for index in topic.partitions
-                ],
-            )
-            for topic in request.topic_partitions or ()
-        ],
-    )
-
-
-def _reassignments(
+async def _reassignments(
     request: reassigning.AlterPartitionReassignmentsRequest,
 ) -> reassigning.AlterPartitionReassignmentsResponse:
-    return reassigning.AlterPartitionReassignmentsResponse(
-        error_code=CODE,
-        error_message=MESSAGE,
-        responses=[
-            reassigning.ReassignableTopicResponse(
-                name=topic.name,
-                partitions=[
-                    reassigning.ReassignablePartitionResponse(
-                        partition_index=partition.partition_index, error_code=CODE, error_message=MESSAGE
-                    )
-                    for partition in topic.partitions
-                ],
-            )
-            for topic in request.topics
-        ],
+    responses = await nested(
+        request.topics,
+        lambda topic: topic.partitions,
+        lambda one: reassigning.ReassignablePartitionResponse(
+            partition_index=one.partition_index, error_code=CODE, error_message=MESSAGE
+        ),
+        lambda topic, partitions: reassigning.ReassignableTopicResponse(name=topic.name, partitions=partitions),
     )
+    return reassigning.AlterPartitionReassignmentsResponse(error_code=CODE, error_message=MESSAGE, responses=responses)
 
 
-def _listed_reassignments(
+async def _listed_reassignments(
     request: listing.ListPartitionReassignmentsRequest,
 ) -> listing.ListPartitionReassignmentsResponse:
-    return listing.ListPartitionReassignmentsResponse(
-        error_code=CODE,
-        error_message=MESSAGE,
-        topics=[
-            listing.OngoingTopicReassignment(
-                name=topic.name,
-                partitions=[
-                    listing.OngoingPartitionReassignment(partition_index=index) for index in topic.partition_indexes
-                ],
-            )
-            for topic in request.topics or ()
-        ],
+    topics = await nested(
+        request.topics or (),
+        lambda topic: topic.partition_indexes,
+        lambda index: listing.OngoingPartitionReassignment(partition_index=index),
+        lambda topic, partitions: listing.OngoingTopicReassignment(name=topic.name, partitions=partitions),
     )
+    return listing.ListPartitionReassignmentsResponse(error_code=CODE, error_message=MESSAGE, topics=topics)
 
 
 def _acls_created(request: creating_acls.CreateAclsRequest) -> creating_acls.CreateAclsResponse:
-    return creating_acls.CreateAclsResponse(
-        results=[creating_acls.AclCreationResult(error_code=CODE, error_message=MESSAGE) for _ in request.creations]
-    )
+    refused = creating_acls.AclCreationResult(error_code=CODE, error_message=MESSAGE)
+    return creating_acls.CreateAclsResponse(results=[refused] * len(request.creations))
 
 
 def _acls_deleted(request: deleting_acls.DeleteAclsRequest) -> deleting_acls.DeleteAclsResponse:
-    return deleting_acls.DeleteAclsResponse(
-        filter_results=[
-            deleting_acls.DeleteAclsFilterResult(error_code=CODE, error_message=MESSAGE) for _ in request.filters
-        ]
-    )
+    refused = deleting_acls.DeleteAclsFilterResult(error_code=CODE, error_message=MESSAGE)
+    return deleting_acls.DeleteAclsResponse(filter_results=[refused] * len(request.filters))
 
 
 def _acls_described(request: describing_acls.DescribeAclsRequest) -> describing_acls.DescribeAclsResponse:
@@ -156,24 +141,20 @@ def _quotas_described(
     return describing_quotas.DescribeClientQuotasResponse(error_code=CODE, error_message=MESSAGE, entries=None)
 
 
-def _quotas_altered(
+async def _quotas_altered(
     request: altering_quotas.AlterClientQuotasRequest,
 ) -> altering_quotas.AlterClientQuotasResponse:
-    return altering_quotas.AlterClientQuotasResponse(
-        entries=[
-            altering_quotas.AlterClientQuotasResponseEntryData(
-                error_code=CODE,
-                error_message=MESSAGE,
-                entity=[
-                    altering_quotas.AlterClientQuotasResponseEntityData(
-                        entity_type=entity.entity_type, entity_name=entity.entity_name
-                    )
-                    for entity in entry.entity
-                ],
-            )
-            for entry in request.entries
-        ]
+    entries = await nested(
+        request.entries,
+        lambda entry: entry.entity,
+        lambda entity: altering_quotas.AlterClientQuotasResponseEntityData(
+            entity_type=entity.entity_type, entity_name=entity.entity_name
+        ),
+        lambda entry, entity: altering_quotas.AlterClientQuotasResponseEntryData(
+            error_code=CODE, error_message=MESSAGE, entity=entity
+        ),
     )
+    return altering_quotas.AlterClientQuotasResponse(entries=entries)
 
 
 def _scram_described(
@@ -182,16 +163,16 @@ def _scram_described(
     return describing_scram.DescribeUserScramCredentialsResponse(error_code=CODE, error_message=MESSAGE)
 
 
-def _scram_altered(
+async def _scram_altered(
     request: altering_scram.AlterUserScramCredentialsRequest,
 ) -> altering_scram.AlterUserScramCredentialsResponse:
-    users = {deletion.name for deletion in request.deletions} | {upsertion.name for upsertion in request.upsertions}
-    return altering_scram.AlterUserScramCredentialsResponse(
-        results=[
-            altering_scram.AlterUserScramCredentialsResult(user=user, error_code=CODE, error_message=MESSAGE)
-            for user in sorted(users)
-        ]
+    deleted, upserted = (one.name for one in request.deletions), (one.name for one in request.upsertions)
+    users = await distinct(chain(deleted, upserted))
+    results = await each(
+        await in_order(list(users), str),
+        lambda user: altering_scram.AlterUserScramCredentialsResult(user=user, error_code=CODE, error_message=MESSAGE),
     )
+    return altering_scram.AlterUserScramCredentialsResponse(results=results)
 
 
 def _top_level(response_type: Callable[..., Any]) -> Callable[[Any], Any]:
@@ -242,17 +223,17 @@ def _state_summary(request: summarizing_state.ReadShareGroupStateSummaryRequest)
 
 _O = Operation
 describe_log_dirs = needs(_O.DESCRIBE, _log_dirs)
-alter_replica_log_dirs = needs(_O.ALTER, _moves)
-elect_leaders = needs(_O.ALTER, _elections)
-alter_partition_reassignments = needs(_O.ALTER, _reassignments)
-list_partition_reassignments = needs(_O.DESCRIBE, _listed_reassignments)
+alter_replica_log_dirs = needs_for_each(_O.ALTER, _moves)
+elect_leaders = needs_for_each(_O.ALTER, _elections)
+alter_partition_reassignments = needs_for_each(_O.ALTER, _reassignments)
+list_partition_reassignments = needs_for_each(_O.DESCRIBE, _listed_reassignments)
 create_acls = needs(_O.ALTER, _acls_created)
 delete_acls = needs(_O.ALTER, _acls_deleted)
 describe_acls = needs(_O.DESCRIBE, _acls_described)
 describe_client_quotas = needs(_O.DESCRIBE_CONFIGS, _quotas_described)
-alter_client_quotas = needs(_O.ALTER_CONFIGS, _quotas_altered)
+alter_client_quotas = needs_for_each(_O.ALTER_CONFIGS, _quotas_altered)
 describe_user_scram_credentials = needs(_O.DESCRIBE, _scram_described)
-alter_user_scram_credentials = needs(_O.ALTER, _scram_altered)
+alter_user_scram_credentials = needs_for_each(_O.ALTER, _scram_altered)
 describe_quorum = needs(_O.DESCRIBE, _top_level(quorum.DescribeQuorumResponse))
 update_features_guard = needs(_O.ALTER, _top_level(update_features.UpdateFeaturesResponse))
 add_voter = needs(_O.ALTER, _top_level(add_raft_voter.AddRaftVoterResponse))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
@@ -18,7 +17,7 @@ from penstock.authorization.guards.access import (
     Refusal,
 )
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, counted
 from penstock.wire.messages import alter_configs as altering
 from penstock.wire.messages import describe_configs as describing
 from penstock.wire.messages import incremental_alter_configs as incremental
@@ -60,7 +59,7 @@ async def _divide(
     access: Access, operation: Operation, resources: Sequence[R], refused_by: Callable[..., A]
 ) -> tuple[list[R], list[A]]:
     """What may be asked for, and the answers about the rest. A change of what is named twice is refused by others."""
-    seen = Counter((resource.resource_type, resource.resource_name) for resource in resources)
+    seen = await counted((resource.resource_type, resource.resource_name) for resource in resources)
     allowed, refused = [], []
     for number, resource in enumerate(resources):
         await breathe(number)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock.authorization.guards.access import GROUP, NO_GROUP, NO_TOPIC, TOPIC, Access, Ask
 from penstock.base.acls import Operation
+from penstock.base.portions import breathe, each, nested
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import offset_commit as committing
 from penstock.wire.messages import offset_delete as deleting
@@ -19,26 +22,26 @@ async def offset_commit(
 ) -> committing.OffsetCommitResponse:
     """READ on the group, else 30 for all; READ on each topic, else 29 for its partitions."""
     if not access.may(Operation.READ, GROUP, request.group_id):
-        return committing.OffsetCommitResponse(
-            topics=[_uncommitted(topic, ErrorCode.GROUP_AUTHORIZATION_FAILED) for topic in request.topics]
-        )
+        return committing.OffsetCommitResponse(topics=await _uncommitted(request.topics, NO_GROUP.code))
     by_id = access.context.api_version >= COMMIT_IDS_SINCE
     request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id)
     )
     response: committing.OffsetCommitResponse = await ask(request)
-    response.topics.extend(_uncommitted(topic, ErrorCode.TOPIC_AUTHORIZATION_FAILED) for topic in denied)
+    response.topics += await _uncommitted(denied, NO_TOPIC.code)
     return response
 
 
-def _uncommitted(topic: committing.OffsetCommitRequestTopic, code: ErrorCode) -> committing.OffsetCommitResponseTopic:
-    return committing.OffsetCommitResponseTopic(
-        name=topic.name,
-        topic_id=topic.topic_id,
-        partitions=[
-            committing.OffsetCommitResponsePartition(partition_index=partition.partition_index, error_code=code)
-            for partition in topic.partitions
-        ],
+async def _uncommitted(
+    topics: Sequence[committing.OffsetCommitRequestTopic], code: ErrorCode
+) -> list[committing.OffsetCommitResponseTopic]:
+    return await nested(
+        topics,
+        lambda topic: topic.partitions,
+        lambda one: committing.OffsetCommitResponsePartition(partition_index=one.partition_index, error_code=code),
+        lambda topic, partitions: committing.OffsetCommitResponseTopic(
+            name=topic.name, topic_id=topic.topic_id, partitions=partitions
+        ),
     )
 
 
@@ -49,7 +52,8 @@ async def offset_fetch(access: Access, request: fetching.OffsetFetchRequest, ask
     asked, refused = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
     by_id = access.context.api_version >= FETCH_IDS_SINCE
     hidden: list[list[fetching.OffsetFetchRequestTopics]] = []
-    for group in asked:
+    for number, group in enumerate(asked):
+        await breathe(number)
         denied: list[fetching.OffsetFetchRequestTopics] = []
         if group.topics is not None:
             group.topics, denied = await access.split(
@@ -59,30 +63,33 @@ async def offset_fetch(access: Access, request: fetching.OffsetFetchRequest, ask
         hidden.append(denied)
     request.groups = asked
     response: fetching.OffsetFetchResponse = await ask(request)
-    for group, answer, denied in zip(asked, response.groups, hidden, strict=True):
+    for number, (group, answer, denied) in enumerate(zip(asked, response.groups, hidden, strict=True)):
+        await breathe(number)
         if group.topics is None:
             answer.topics = await access.visible(
                 Operation.DESCRIBE, TOPIC, answer.topics,
                 lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id),
             )  # fmt: skip
         elif not answer.error_code:
-            answer.topics.extend(_unfetched(topic) for topic in denied)
-    response.groups.extend(
-        fetching.OffsetFetchResponseGroup(group_id=group.group_id, error_code=NO_GROUP.code) for group in refused
+            answer.topics += await _unfetched(denied)
+    response.groups += await each(
+        refused, lambda group: fetching.OffsetFetchResponseGroup(group_id=group.group_id, error_code=NO_GROUP.code)
     )
     return response
 
 
-def _unfetched(topic: fetching.OffsetFetchRequestTopics) -> fetching.OffsetFetchResponseTopics:
-    return fetching.OffsetFetchResponseTopics(
-        name=topic.name,
-        topic_id=topic.topic_id,
-        partitions=[
-            fetching.OffsetFetchResponsePartitions(
-                partition_index=index, committed_offset=-1, committed_leader_epoch=-1, error_code=NO_TOPIC.code
-            )
-            for index in topic.partition_indexes
-        ],
+async def _unfetched(
+    topics: Sequence[fetching.OffsetFetchRequestTopics],
+) -> list[fetching.OffsetFetchResponseTopics]:  # fmt: skip
+    return await nested(
+        topics,
+        lambda topic: topic.partition_indexes,
+        lambda index: fetching.OffsetFetchResponsePartitions(
+            partition_index=index, committed_offset=-1, committed_leader_epoch=-1, error_code=NO_TOPIC.code
+        ),
+        lambda topic, partitions: fetching.OffsetFetchResponseTopics(
+            name=topic.name, topic_id=topic.topic_id, partitions=partitions
+        ),
     )
 
 
@@ -92,7 +99,7 @@ async def _fetch_one(access: Access, request: fetching.OffsetFetchRequest, ask: 
         # The first version has no place for an error but partitions.
         topics = (request.topics or []) if access.context.api_version < 2 else []
         return fetching.OffsetFetchResponse(
-            error_code=NO_GROUP.code, topics=[_unfetched_one(topic, NO_GROUP.code) for topic in topics]
+            error_code=NO_GROUP.code, topics=await _unfetched_of_one(topics, NO_GROUP.code)
         )
     denied: list[fetching.OffsetFetchRequestTopic] = []
     lists_all = request.topics is None
@@ -102,19 +109,20 @@ async def _fetch_one(access: Access, request: fetching.OffsetFetchRequest, ask: 
     if lists_all:
         response.topics = await access.visible(Operation.DESCRIBE, TOPIC, response.topics, lambda one: one.name)
     elif not response.error_code:
-        response.topics.extend(_unfetched_one(topic, NO_TOPIC.code) for topic in denied)
+        response.topics += await _unfetched_of_one(denied, NO_TOPIC.code)
     return response
 
 
-def _unfetched_one(topic: fetching.OffsetFetchRequestTopic, code: ErrorCode) -> fetching.OffsetFetchResponseTopic:
-    return fetching.OffsetFetchResponseTopic(
-        name=topic.name,
-        partitions=[
-            fetching.OffsetFetchResponsePartition(
-                partition_index=index, committed_offset=-1, committed_leader_epoch=-1, error_code=code
-            )
-            for index in topic.partition_indexes
-        ],
+async def _unfetched_of_one(
+    topics: Sequence[fetching.OffsetFetchRequestTopic], code: ErrorCode
+) -> list[fetching.OffsetFetchResponseTopic]:
+    return await nested(
+        topics,
+        lambda topic: topic.partition_indexes,
+        lambda index: fetching.OffsetFetchResponsePartition(
+            partition_index=index, committed_offset=-1, committed_leader_epoch=-1, error_code=code
+        ),
+        lambda topic, partitions: fetching.OffsetFetchResponseTopic(name=topic.name, partitions=partitions),
     )
 
 
@@ -128,16 +136,12 @@ async def offset_delete(
     response: deleting.OffsetDeleteResponse = await ask(request)
     if response.error_code:
         return response
-    response.topics.extend(
-        deleting.OffsetDeleteResponseTopic(
-            name=topic.name,
-            partitions=[
-                deleting.OffsetDeleteResponsePartition(
-                    partition_index=partition.partition_index, error_code=NO_TOPIC.code
-                )
-                for partition in topic.partitions
-            ],
-        )
-        for topic in denied
+    response.topics += await nested(
+        denied,
+        lambda topic: topic.partitions,
+        lambda one: deleting.OffsetDeleteResponsePartition(
+            partition_index=one.partition_index, error_code=NO_TOPIC.code
+        ),
+        lambda topic, partitions: deleting.OffsetDeleteResponseTopic(name=topic.name, partitions=partitions),
     )
     return response

@@ -17,7 +17,7 @@ from penstock.authorization.guards.access import (
     Refusal,
 )
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, each
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import consumer_group_describe, consumer_group_heartbeat, delete_groups, describe_groups
 from penstock.wire.messages import find_coordinator as finding
@@ -54,9 +54,9 @@ async def find_coordinator(
         return response
     request.coordinator_keys = [key for key in keys if key not in refusals]
     response = await ask(request)
-    response.coordinators.extend(
-        finding.Coordinator(key=key, node_id=-1, host="", port=-1, error_code=refusal.code)
-        for key, refusal in refusals.items()
+    response.coordinators += await each(
+        list(refusals),
+        lambda key: finding.Coordinator(key=key, node_id=-1, host="", port=-1, error_code=refusals[key].code),
     )
     return response
 
@@ -113,14 +113,15 @@ async def describe(
     request.groups, denied = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group_id: group_id)
     response: describe_groups.DescribeGroupsResponse = await ask(request)
     if request.include_authorized_operations:
-        for group in response.groups:
+        for number, group in enumerate(response.groups):
+            await breathe(number)
             if not group.error_code:
                 group.authorized_operations = access.operations(GROUP, group.group_id)
-    response.groups.extend(
-        describe_groups.DescribedGroup(
+    response.groups += await each(
+        denied,
+        lambda group_id: describe_groups.DescribedGroup(
             error_code=NO_GROUP.code, error_message=None, group_id=group_id, authorized_operations=-(1 << 31)
-        )
-        for group_id in denied
+        ),
     )
     return response
 
@@ -140,8 +141,8 @@ async def delete(
     wanted = list(dict.fromkeys(request.groups_names))
     request.groups_names, denied = await access.split(Operation.DELETE, GROUP, wanted, lambda group_id: group_id)
     response: delete_groups.DeleteGroupsResponse = await ask(request)
-    response.results.extend(
-        delete_groups.DeletableGroupResult(group_id=group_id, error_code=NO_GROUP.code) for group_id in denied
+    response.results += await each(
+        denied, lambda group_id: delete_groups.DeletableGroupResult(group_id=group_id, error_code=NO_GROUP.code)
     )
     return response
 
@@ -179,7 +180,8 @@ async def consumer_describe(
         Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
     )
     response: consumer_group_describe.ConsumerGroupDescribeResponse = await ask(request)
-    for group in response.groups:
+    for number, group in enumerate(response.groups):
+        await breathe(number)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {
@@ -190,10 +192,10 @@ async def consumer_describe(
         }
         if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
             group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
-    response.groups.extend(
-        consumer_group_describe.DescribedGroup(
+    response.groups += await each(
+        denied,
+        lambda group_id: consumer_group_describe.DescribedGroup(
             error_code=ErrorCode.GROUP_AUTHORIZATION_FAILED, error_message=None, group_id=group_id
-        )
-        for group_id in denied
+        ),
     )
     return response

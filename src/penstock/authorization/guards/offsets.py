@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.authorization.guards.access import NO_TOPIC, TOPIC, Access, Ask
 from penstock.base.acls import Operation
+from penstock.base.portions import nested
 from penstock.wire.messages import delete_records as deleting
 from penstock.wire.messages import list_offsets as listing
 from penstock.wire.messages import offset_for_leader_epoch as epochs
@@ -13,17 +14,13 @@ async def list_offsets(access: Access, request: listing.ListOffsetsRequest, ask:
     """DESCRIBE on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.name)
     response: listing.ListOffsetsResponse = await ask(request)
-    response.topics.extend(
-        listing.ListOffsetsTopicResponse(
-            name=topic.name,
-            partitions=[
-                listing.ListOffsetsPartitionResponse(
-                    partition_index=partition.partition_index, error_code=NO_TOPIC.code, timestamp=-1, offset=-1
-                )
-                for partition in topic.partitions
-            ],
-        )
-        for topic in denied
+    response.topics += await nested(
+        denied,
+        lambda topic: topic.partitions,
+        lambda one: listing.ListOffsetsPartitionResponse(
+            partition_index=one.partition_index, error_code=NO_TOPIC.code, timestamp=-1, offset=-1
+        ),
+        lambda topic, partitions: listing.ListOffsetsTopicResponse(name=topic.name, partitions=partitions),
     )
     return response
 
@@ -38,15 +35,11 @@ async def offset_for_leader_epoch(
             Operation.DESCRIBE, TOPIC, request.topics, lambda topic: topic.topic
         )
     response: epochs.OffsetForLeaderEpochResponse = await ask(request)
-    response.topics.extend(
-        epochs.OffsetForLeaderTopicResult(
-            topic=topic.topic,
-            partitions=[
-                epochs.EpochEndOffset(partition=partition.partition, error_code=NO_TOPIC.code)
-                for partition in topic.partitions
-            ],
-        )
-        for topic in denied
+    response.topics += await nested(
+        denied,
+        lambda topic: topic.partitions,
+        lambda one: epochs.EpochEndOffset(partition=one.partition, error_code=NO_TOPIC.code),
+        lambda topic, partitions: epochs.OffsetForLeaderTopicResult(topic=topic.topic, partitions=partitions),
     )
     return response
 
@@ -57,16 +50,12 @@ async def delete_records(
     """DELETE on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.DELETE, TOPIC, request.topics, lambda topic: topic.name)
     response: deleting.DeleteRecordsResponse = await ask(request)
-    response.topics.extend(
-        deleting.DeleteRecordsTopicResult(
-            name=topic.name,
-            partitions=[
-                deleting.DeleteRecordsPartitionResult(
-                    partition_index=partition.partition_index, low_watermark=-1, error_code=NO_TOPIC.code
-                )
-                for partition in topic.partitions
-            ],
-        )
-        for topic in denied
+    response.topics += await nested(
+        denied,
+        lambda topic: topic.partitions,
+        lambda one: deleting.DeleteRecordsPartitionResult(
+            partition_index=one.partition_index, low_watermark=-1, error_code=NO_TOPIC.code
+        ),
+        lambda topic, partitions: deleting.DeleteRecordsTopicResult(name=topic.name, partitions=partitions),
     )
     return response

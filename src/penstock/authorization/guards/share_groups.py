@@ -7,6 +7,7 @@ from typing import Any
 from penstock.authorization.guards.access import GROUP, NO_GROUP, NO_TOPIC, TOPIC, Access, Ask
 from penstock.authorization.guards.groups import HIDDEN_TOPICS, refused_member
 from penstock.base.acls import Operation
+from penstock.base.portions import breathe, each, nested
 from penstock.wire.messages import alter_share_group_offsets as altering
 from penstock.wire.messages import delete_share_group_offsets as deleting
 from penstock.wire.messages import describe_share_group_offsets as offsets
@@ -35,15 +36,16 @@ async def describe(
         Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
     )
     response: describing.ShareGroupDescribeResponse = await ask(request)
-    for group in response.groups:
+    for number, group in enumerate(response.groups):
+        await breathe(number)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {topic.topic_name for member in group.members for topic in member.assignment.topic_partitions}
         if not await access.may_all(Operation.DESCRIBE, TOPIC, sorted(held)):
             group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
-    response.groups.extend(
-        describing.DescribedGroup(error_code=NO_GROUP.code, error_message=None, group_id=group_id)
-        for group_id in denied
+    response.groups += await each(
+        denied,
+        lambda group_id: describing.DescribedGroup(error_code=NO_GROUP.code, error_message=None, group_id=group_id),
     )
     return response
 
@@ -63,12 +65,11 @@ async def fetch(access: Access, request: fetching.ShareFetchRequest, ask: Ask) -
     response: fetching.ShareFetchResponse = await ask(request)
     if response.error_code:
         return response
-    response.responses.extend(
-        fetching.ShareFetchableTopicResponse(
-            topic_id=topic.topic_id,
-            partitions=[_unfetched(partition.partition_index) for partition in topic.partitions],
-        )
-        for topic in denied
+    response.responses += await nested(
+        denied,
+        lambda topic: topic.partitions,
+        lambda one: _unfetched(one.partition_index),
+        lambda topic, partitions: fetching.ShareFetchableTopicResponse(topic_id=topic.topic_id, partitions=partitions),
     )
     return response
 
@@ -92,17 +93,15 @@ async def acknowledge(
     response: acknowledging.ShareAcknowledgeResponse = await ask(request)
     if response.error_code:
         return response
-    response.responses.extend(
-        acknowledging.ShareAcknowledgeTopicResponse(
-            topic_id=topic.topic_id,
-            partitions=[
-                acknowledging.PartitionData(
-                    partition_index=partition.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
-                )
-                for partition in topic.partitions
-            ],
-        )
-        for topic in denied
+    response.responses += await nested(
+        denied,
+        lambda topic: topic.partitions,
+        lambda one: acknowledging.PartitionData(
+            partition_index=one.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+        ),
+        lambda topic, partitions: acknowledging.ShareAcknowledgeTopicResponse(
+            topic_id=topic.topic_id, partitions=partitions
+        ),
     )
     return response
 
@@ -113,7 +112,8 @@ async def describe_offsets(
     """DESCRIBE on each group, else 30; on each topic, else 29. Of "all topics" only those one may describe."""
     asked, refused = await access.split(Operation.DESCRIBE, GROUP, request.groups, lambda group: group.group_id)
     hidden: list[list[offsets.DescribeShareGroupOffsetsRequestTopic]] = []
-    for group in asked:
+    for number, group in enumerate(asked):
+        await breathe(number)
         denied: list[offsets.DescribeShareGroupOffsetsRequestTopic] = []
         if group.topics is not None:
             group.topics, denied = await access.split(
@@ -122,26 +122,25 @@ async def describe_offsets(
         hidden.append(denied)
     request.groups = asked
     response: offsets.DescribeShareGroupOffsetsResponse = await ask(request)
-    for group, answer, denied in zip(asked, response.groups, hidden, strict=True):
+    for number, (group, answer, denied) in enumerate(zip(asked, response.groups, hidden, strict=True)):
+        await breathe(number)
         if group.topics is None:
             answer.topics = await access.visible(Operation.DESCRIBE, TOPIC, answer.topics, lambda one: one.topic_name)
-        answer.topics.extend(
-            offsets.DescribeShareGroupOffsetsResponseTopic(
-                topic_name=topic.topic_name,
-                partitions=[
-                    offsets.DescribeShareGroupOffsetsResponsePartition(
-                        partition_index=index, start_offset=-1, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
-                    )
-                    for index in topic.partitions
-                ],
-            )
-            for topic in denied
+        answer.topics += await nested(
+            denied,
+            lambda topic: topic.partitions,
+            lambda index: offsets.DescribeShareGroupOffsetsResponsePartition(
+                partition_index=index, start_offset=-1, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+            ),
+            lambda topic, partitions: offsets.DescribeShareGroupOffsetsResponseTopic(
+                topic_name=topic.topic_name, partitions=partitions
+            ),
         )
-    response.groups.extend(
-        offsets.DescribeShareGroupOffsetsResponseGroup(
+    response.groups += await each(
+        refused,
+        lambda group: offsets.DescribeShareGroupOffsetsResponseGroup(
             group_id=group.group_id, error_code=NO_GROUP.code, error_message=NO_GROUP.message
-        )
-        for group in refused
+        ),
     )
     return response
 
@@ -156,17 +155,15 @@ async def alter_offsets(
     response: altering.AlterShareGroupOffsetsResponse = await ask(request)
     if response.error_code:
         return response
-    response.responses.extend(
-        altering.AlterShareGroupOffsetsResponseTopic(
-            topic_name=topic.topic_name,
-            partitions=[
-                altering.AlterShareGroupOffsetsResponsePartition(
-                    partition_index=partition.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
-                )
-                for partition in topic.partitions
-            ],
-        )
-        for topic in denied
+    response.responses += await nested(
+        denied,
+        lambda topic: topic.partitions,
+        lambda one: altering.AlterShareGroupOffsetsResponsePartition(
+            partition_index=one.partition_index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+        ),
+        lambda topic, partitions: altering.AlterShareGroupOffsetsResponseTopic(
+            topic_name=topic.topic_name, partitions=partitions
+        ),
     )
     return response
 
@@ -181,10 +178,10 @@ async def delete_offsets(
     response: deleting.DeleteShareGroupOffsetsResponse = await ask(request)
     if response.error_code:
         return response
-    response.responses.extend(
-        deleting.DeleteShareGroupOffsetsResponseTopic(
+    response.responses += await each(
+        denied,
+        lambda topic: deleting.DeleteShareGroupOffsetsResponseTopic(
             topic_name=topic.topic_name, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
-        )
-        for topic in denied
+        ),
     )
     return response

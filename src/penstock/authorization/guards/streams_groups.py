@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from penstock.authorization.guards.access import GROUP, NO_GROUP, NO_TOPIC, TOPIC, Access, Ask
 from penstock.authorization.guards.groups import HIDDEN_TOPICS, refused_member
 from penstock.base.acls import Operation
+from penstock.base.portions import breathe, each
 from penstock.wire.messages import streams_group_describe as describing
 from penstock.wire.messages import streams_group_heartbeat as heartbeats
 from penstock.wire.messages import streams_group_topology_description_update as updating
@@ -40,18 +41,19 @@ async def describe(
         Operation.DESCRIBE, GROUP, request.group_ids, lambda group_id: group_id
     )
     response: describing.StreamsGroupDescribeResponse = await ask(request)
-    for group in response.groups:
+    for number, group in enumerate(response.groups):
+        await breathe(number)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         names = () if group.topology is None else sorted(set(_topics(group.topology)))
         if not await access.may_all(Operation.DESCRIBE, TOPIC, names):
             group.error_code, group.error_message, group.members = NO_TOPIC.code, HIDDEN_TOPICS, []
             group.topology = group.topology_description = None
-    response.groups.extend(
-        describing.DescribedGroup(
+    response.groups += await each(
+        denied,
+        lambda group_id: describing.DescribedGroup(
             error_code=NO_GROUP.code, error_message=None, group_id=group_id, topology=None, topology_description=None
-        )
-        for group_id in denied
+        ),
     )
     return response
 

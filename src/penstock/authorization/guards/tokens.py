@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.authorization.guards.access import NO_TOKEN, Access, Ask
 from penstock.base.acls import Operation, ResourceType
+from penstock.base.portions import breathe
 from penstock.wire.messages import create_delegation_token as creating
 from penstock.wire.messages import describe_delegation_token as describing
 
@@ -33,7 +34,12 @@ async def describe_delegation_token(
 ) -> describing.DescribeDelegationTokenResponse:
     """One's own, those with DESCRIBE on the token, and those with DESCRIBE_TOKENS on their owner."""
     response: describing.DescribeDelegationTokenResponse = await ask(request)
-    response.tokens = [token for token in response.tokens if _is_visible(access, token)]
+    shown = []
+    for number, token in enumerate(response.tokens):
+        await breathe(number)
+        if _is_visible(access, token):
+            shown.append(token)
+    response.tokens = shown
     return response
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from penstock.authorization.guards.access import NO_TOPIC, TOPIC, ZERO_UUID, Access, Ask
 from penstock.base.acls import Operation
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, counted, distinct, each, in_order, nested
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import create_partitions as creating_partitions
 from penstock.wire.messages import create_topics as creating
@@ -27,7 +25,9 @@ async def metadata(access: Access, request: listing.MetadataRequest, ask: Ask) -
     denied: list[listing.MetadataResponseTopic] = []
     lists_all = wanted is None or (version == 0 and not wanted)
     if wanted is not None and not lists_all:
-        is_refused = version < IDS_SINCE and any(one.name is None or one.topic_id != ZERO_UUID for one in wanted)
+        is_refused = version < IDS_SINCE and True in await distinct(
+            one.name is None or one.topic_id != ZERO_UUID for one in wanted
+        )
         if not is_refused:
             wanted, denied = await _describable(access, wanted, request.allow_auto_topic_creation)
             request.topics = wanted
@@ -61,19 +61,23 @@ async def _describable(
 
     allowed, denied = await access.split(Operation.DESCRIBE, TOPIC, wanted, name_of)
     # An id is no secret, a name is.
-    refusals = [
-        listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=None, topic_id=topic.topic_id)
-        if topic.topic_id != ZERO_UUID
-        else listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=topic.name)
-        for topic in {(one.name, one.topic_id): one for one in denied}.values()
-    ]
+    refusals = await each(
+        list(await distinct((one.name, one.topic_id) for one in denied)),
+        lambda one: (
+            listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=None, topic_id=one[1])
+            if one[1] != ZERO_UUID
+            else listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=one[0])
+        ),
+    )
     may_create = may_create and access.settings.flag("auto.create.topics.enable")
-    new = {one.name for one in allowed if one.name is not None and not access.has_topic(one.name)} if may_create else ()
-    if new and not access.might_cluster(Operation.CREATE):
-        _, refused = await access.split(Operation.CREATE, TOPIC, sorted(new), lambda name: name)
+    if not may_create or access.might_cluster(Operation.CREATE):
+        return allowed, refusals
+    new = await distinct(one.name for one in allowed if one.name is not None and not access.has_topic(one.name))
+    if new:
+        _, refused = await access.split(Operation.CREATE, TOPIC, await in_order(list(new), str), lambda name: name)
         uncreatable = set(refused)
         allowed = [one for one in allowed if one.name not in uncreatable]
-        refusals += [listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=name) for name in sorted(uncreatable)]
+        refusals += await each(refused, lambda name: listing.MetadataResponseTopic(error_code=NO_TOPIC.code, name=name))
     return allowed, refusals
 
 
@@ -88,9 +92,9 @@ async def describe_topic_partitions(
     visible = await access.visible(Operation.DESCRIBE, TOPIC, known, lambda name: name)
     if not visible:
         return describing.DescribeTopicPartitionsResponse(next_cursor=None)
-    request.topics = [describing.TopicRequest(name=name) for name in visible]
+    request.topics = await each(visible, lambda name: describing.TopicRequest(name=name))
     response: describing.DescribeTopicPartitionsResponse = await ask(request)
-    return _with_operations(access, response)
+    return await _with_operations(access, response)
 
 
 async def _describe_named(
@@ -101,18 +105,19 @@ async def _describe_named(
     request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, named, lambda topic: topic.name)
     response = describing.DescribeTopicPartitionsResponse(next_cursor=None)
     if request.topics:
-        response = _with_operations(access, await ask(request))
-    response.topics.extend(
-        describing.DescribeTopicPartitionsResponseTopic(error_code=NO_TOPIC.code, name=name)
-        for name in dict.fromkeys(topic.name for topic in denied)
+        response = await _with_operations(access, await ask(request))
+    response.topics += await each(
+        list(await distinct(topic.name for topic in denied)),
+        lambda name: describing.DescribeTopicPartitionsResponseTopic(error_code=NO_TOPIC.code, name=name),
     )
     return response
 
 
-def _with_operations(
+async def _with_operations(
     access: Access, response: describing.DescribeTopicPartitionsResponse
 ) -> describing.DescribeTopicPartitionsResponse:
-    for topic in response.topics:
+    for number, topic in enumerate(response.topics):
+        await breathe(number)
         if topic.error_code in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
             topic.topic_authorized_operations = access.operations(TOPIC, topic.name or "")
     return response
@@ -122,7 +127,7 @@ async def create_topics(
     access: Access, request: creating.CreateTopicsRequest, ask: Ask
 ) -> creating.CreateTopicsResponse:
     """CREATE on the cluster or on the topic, else 29. Who has DESCRIBE_CONFIGS is shown what the topic has become."""
-    counts = Counter(topic.name for topic in request.topics)
+    counts = await counted(topic.name for topic in request.topics)
 
     def name_of(topic: creating.CreatableTopic) -> str | None:
         return None if counts[topic.name] > 1 or topic.name == METADATA_TOPIC else topic.name
@@ -136,12 +141,12 @@ async def create_topics(
         if not result.error_code and not access.might(Operation.DESCRIBE_CONFIGS, TOPIC, result.name):
             result.topic_config_error_code = NO_TOPIC.code
             result.num_partitions, result.replication_factor, result.configs = -1, -1, []
-    response.topics.extend(
-        creating.CreatableTopicResult(
+    response.topics += await each(
+        denied,
+        lambda topic: creating.CreatableTopicResult(
             name=topic.name, error_code=NO_TOPIC.code, error_message="Authorization failed.", num_partitions=-1,
             replication_factor=-1,
-        )
-        for topic in denied
+        ),
     )  # fmt: skip
     return response
 
@@ -150,14 +155,16 @@ async def create_partitions(
     access: Access, request: creating_partitions.CreatePartitionsRequest, ask: Ask
 ) -> creating_partitions.CreatePartitionsResponse:
     """ALTER on each topic, else 29."""
-    counts = Counter(topic.name for topic in request.topics)
+    counts = await counted(topic.name for topic in request.topics)
     request.topics, denied = await access.split(
         Operation.ALTER, TOPIC, request.topics, lambda topic: None if counts[topic.name] > 1 else topic.name
     )
     response: creating_partitions.CreatePartitionsResponse = await ask(request)
-    response.results.extend(
-        creating_partitions.CreatePartitionsTopicResult(name=topic.name, error_code=NO_TOPIC.code, error_message=None)
-        for topic in denied
+    response.results += await each(
+        denied,
+        lambda topic: creating_partitions.CreatePartitionsTopicResult(
+            name=topic.name, error_code=NO_TOPIC.code, error_message=None
+        ),
     )
     return response
 
@@ -169,9 +176,9 @@ async def delete_topics(
     if not access.settings.flag("delete.topic.enable") or access.might_cluster(Operation.DELETE):
         response: deleting.DeleteTopicsResponse = await ask(request)
         return response
-    wanted = request.topics or [deleting.DeleteTopicState(name=name) for name in request.topic_names]
-    names = Counter(state.name for state in wanted if state.topic_id == ZERO_UUID)
-    ids = Counter(state.topic_id for state in wanted if state.name is None)
+    wanted = request.topics or await each(request.topic_names, lambda name: deleting.DeleteTopicState(name=name))
+    names = await counted(state.name for state in wanted if state.topic_id == ZERO_UUID)
+    ids = await counted(state.topic_id for state in wanted if state.name is None)
     allowed, refusals = [], []
     for number, state in enumerate(wanted):
         await breathe(number)
@@ -218,16 +225,12 @@ async def describe_producers(
     """READ on each topic, else 29 for its partitions."""
     request.topics, denied = await access.split(Operation.READ, TOPIC, request.topics, lambda topic: topic.name)
     response: producers.DescribeProducersResponse = await ask(request)
-    response.topics.extend(
-        producers.TopicResponse(
-            name=topic.name,
-            partitions=[
-                producers.PartitionResponse(
-                    partition_index=index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
-                )
-                for index in topic.partition_indexes
-            ],
-        )
-        for topic in denied
+    response.topics += await nested(
+        denied,
+        lambda topic: topic.partition_indexes,
+        lambda index: producers.PartitionResponse(
+            partition_index=index, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message
+        ),
+        lambda topic, partitions: producers.TopicResponse(name=topic.name, partitions=partitions),
     )
     return response

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from penstock.authorization.authorizer import WRITE_TOPIC
 from penstock.authorization.guards.access import (
     GROUP,
@@ -15,6 +17,7 @@ from penstock.authorization.guards.access import (
     Ask,
 )
 from penstock.base.acls import Operation
+from penstock.base.portions import breathe, distinct, each, nested, nested_with
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import add_offsets_to_txn as adding_offsets
 from penstock.wire.messages import add_partitions_to_txn as adding
@@ -61,22 +64,20 @@ async def add_partitions(
         return await _ask(request, ask)
     topics = request.v3_and_below_topics
     if not access.may(Operation.WRITE, TRANSACTIONAL_ID, request.v3_and_below_transactional_id):
-        code = NO_TRANSACTIONAL_ID.code
         return adding.AddPartitionsToTxnResponse(
-            results_by_topic_v3_and_below=[_result(topic, dict.fromkeys(topic.partitions, code)) for topic in topics]
+            results_by_topic_v3_and_below=await _results(topics, lambda topic, index: NO_TRANSACTIONAL_ID.code)
         )
-    names = list(dict.fromkeys(topic.name for topic in topics))
+    names = list(await distinct(topic.name for topic in topics))
     _, unwritable = await access.split(
-        Operation.WRITE, TOPIC, [name for name in names if name not in INTERNAL_TOPICS], lambda name: name
+        Operation.WRITE, TOPIC, names, lambda name: None if name in INTERNAL_TOPICS else name
     )
-    denied = {*unwritable, *(name for name in names if name in INTERNAL_TOPICS)}
+    denied = {*unwritable, *INTERNAL_TOPICS.intersection(names)}
     if not denied:
         return await _ask(request, ask)
     return adding.AddPartitionsToTxnResponse(
-        results_by_topic_v3_and_below=[
-            _result(topic, {index: _why_not(access, topic.name, index, denied) for index in topic.partitions})
-            for topic in topics
-        ]
+        results_by_topic_v3_and_below=await _results(
+            topics, lambda topic, index: _why_not(access, topic.name, index, denied)
+        )
     )
 
 
@@ -92,13 +93,18 @@ def _why_not(access: Access, topic: str, index: int, denied: set[str]) -> ErrorC
     return ErrorCode.OPERATION_NOT_ATTEMPTED if exists else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
-def _result(topic: adding.AddPartitionsToTxnTopic, codes: dict[int, ErrorCode]) -> adding.AddPartitionsToTxnTopicResult:
-    return adding.AddPartitionsToTxnTopicResult(
-        name=topic.name,
-        results_by_partition=[
-            adding.AddPartitionsToTxnPartitionResult(partition_index=index, partition_error_code=code)
-            for index, code in codes.items()
-        ],
+async def _results(
+    topics: Sequence[adding.AddPartitionsToTxnTopic],
+    code_of: Callable[[adding.AddPartitionsToTxnTopic, int], ErrorCode],
+) -> list[adding.AddPartitionsToTxnTopicResult]:
+    """The answer, in which each partition of a topic is told of once."""
+    return await nested_with(
+        topics,
+        lambda topic: list(dict.fromkeys(topic.partitions)),
+        lambda topic, index: adding.AddPartitionsToTxnPartitionResult(
+            partition_index=index, partition_error_code=code_of(topic, index)
+        ),
+        lambda topic, results: adding.AddPartitionsToTxnTopicResult(name=topic.name, results_by_partition=results),
     )
 
 
@@ -132,26 +138,26 @@ async def txn_offset_commit(
     elif not access.may(Operation.READ, GROUP, request.group_id):
         code = NO_GROUP.code
     if code:
-        return committing.TxnOffsetCommitResponse(topics=[_uncommitted(topic, code) for topic in request.topics])
+        return committing.TxnOffsetCommitResponse(topics=await _uncommitted(request.topics, code))
     by_id = access.context.api_version >= IDS_SINCE
     request.topics, denied = await access.split(
         Operation.READ, TOPIC, request.topics, lambda one: access.topic_of(one.name, one.topic_id, by_id=by_id)
     )
     response: committing.TxnOffsetCommitResponse = await ask(request)
-    response.topics.extend(_uncommitted(topic, NO_TOPIC.code) for topic in denied)
+    response.topics += await _uncommitted(denied, NO_TOPIC.code)
     return response
 
 
-def _uncommitted(
-    topic: committing.TxnOffsetCommitRequestTopic, code: ErrorCode
-) -> committing.TxnOffsetCommitResponseTopic:
-    return committing.TxnOffsetCommitResponseTopic(
-        name=topic.name,
-        topic_id=topic.topic_id,
-        partitions=[
-            committing.TxnOffsetCommitResponsePartition(partition_index=partition.partition_index, error_code=code)
-            for partition in topic.partitions
-        ],
+async def _uncommitted(
+    topics: Sequence[committing.TxnOffsetCommitRequestTopic], code: ErrorCode
+) -> list[committing.TxnOffsetCommitResponseTopic]:
+    return await nested(
+        topics,
+        lambda topic: topic.partitions,
+        lambda one: committing.TxnOffsetCommitResponsePartition(partition_index=one.partition_index, error_code=code),
+        lambda topic, partitions: committing.TxnOffsetCommitResponseTopic(
+            name=topic.name, topic_id=topic.topic_id, partitions=partitions
+        ),
     )
 
 
@@ -162,24 +168,17 @@ async def write_markers(
     if access.might_cluster(Operation.ALTER) or access.may_cluster(Operation.CLUSTER_ACTION):
         response: marking.WriteTxnMarkersResponse = await ask(request)
         return response
-    return marking.WriteTxnMarkersResponse(
-        markers=[
-            marking.WritableTxnMarkerResult(
-                producer_id=marker.producer_id,
-                topics=[
-                    marking.WritableTxnMarkerTopicResult(
-                        name=topic.name,
-                        partitions=[
-                            marking.WritableTxnMarkerPartitionResult(partition_index=index, error_code=NO_CLUSTER.code)
-                            for index in topic.partition_indexes
-                        ],
-                    )
-                    for topic in marker.topics
-                ],
-            )
-            for marker in request.markers
-        ]
-    )
+    response, code = marking.WriteTxnMarkersResponse(), NO_CLUSTER.code
+    for number, marker in enumerate(request.markers):
+        await breathe(number)
+        topics = await nested(
+            marker.topics,
+            lambda topic: topic.partition_indexes,
+            lambda index: marking.WritableTxnMarkerPartitionResult(partition_index=index, error_code=code),
+            lambda topic, partitions: marking.WritableTxnMarkerTopicResult(name=topic.name, partitions=partitions),
+        )
+        response.markers.append(marking.WritableTxnMarkerResult(producer_id=marker.producer_id, topics=topics))
+    return response
 
 
 async def describe_transactions(
@@ -190,10 +189,12 @@ async def describe_transactions(
         Operation.DESCRIBE, TRANSACTIONAL_ID, request.transactional_ids, lambda name: name
     )
     response: describing.DescribeTransactionsResponse = await ask(request)
-    for state in response.transaction_states:
+    for number, state in enumerate(response.transaction_states):
+        await breathe(number)
         state.topics = await access.visible(Operation.DESCRIBE, TOPIC, state.topics, lambda one: one.topic)
-    response.transaction_states.extend(
-        describing.TransactionState(error_code=NO_TRANSACTIONAL_ID.code, transactional_id=name) for name in denied
+    response.transaction_states += await each(
+        denied,
+        lambda name: describing.TransactionState(error_code=NO_TRANSACTIONAL_ID.code, transactional_id=name),
     )
     return response
 
