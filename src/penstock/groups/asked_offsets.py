@@ -28,9 +28,8 @@ class AskedOffsets:
     offsets: dict[TopicPartition, Offset] = field(default_factory=dict)
     errors: dict[tuple[int, int], ErrorCode] = field(default_factory=dict)
 
-    def committed(self, outcome: ErrorCode) -> None:
-        """Note what became of those that could be committed."""
-        self.errors = {where: error or outcome for where, error in self.errors.items()}
+    outcome: ErrorCode = ErrorCode.NONE
+    """What became of those that could be committed."""
 
     async def told(
         self, asked: Sequence[AskedTopic], topic_of: Callable[..., T], partition_of: Callable[..., object]
@@ -38,13 +37,15 @@ class AskedOffsets:
         """The answer in the shape of the request, made of the messages that its API has for topics and partitions."""
         answers, pace = list[T](), Pace()
         for t, topic in enumerate(asked):
+            await pace.step()
             if not topic.partitions:
                 continue
             results = []
             partitions: Sequence[AskedPartition] = topic.partitions
             for p, partition in enumerate(partitions):
                 await pace.step()
-                results.append(partition_of(partition_index=partition.partition_index, error_code=self.errors[t, p]))
+                error = self.errors[t, p] or self.outcome
+                results.append(partition_of(partition_index=partition.partition_index, error_code=error))
             answers.append(topic_of(name=topic.name, topic_id=topic.topic_id, partitions=results))
         return answers
 
@@ -56,6 +57,7 @@ async def sort_out(
     """Find the topics and judge each partition."""
     found, pace = AskedOffsets(), Pace()
     for t, topic in enumerate(asked):
+        await pace.step()
         topic_id = _topic_id(topics, cluster_id, topic, by_id=by_id)
         count = None if topic_id is None else topics.partition_count(cluster_id, topic_id) or 0
         partitions: Sequence[AskedPartition] = topic.partitions

@@ -13,6 +13,11 @@ MAX_MEMBERS = 16_384
 MAX_SAID_BYTES = 64 * 1024 * 1024
 SHORT_BYTES = 4 * 1024
 """Who says no more than this may always say it: others are not looked at for the sake of most members."""
+MAX_TOPICS = 10_000
+"""Topics that a member subscribes by name. Every change of a topic has them all looked at again; for more there are
+patterns."""
+MAX_NAMED = 50_000
+"""Topics that all members of a classic group name together, and are looked at."""
 PART_BYTES = 64
 """What each piece takes beside its own bytes."""
 

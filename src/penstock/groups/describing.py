@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from penstock.base.portions import Room, breathe
+from penstock.base.portions import MADE_AT_ONCE, Room, breathe, each
 from penstock.wire.primitives import Message, parts_of
 
 Asked = TypeVar("Asked")
@@ -23,8 +23,20 @@ async def described_in_room(
         await breathe(number)
         if room.is_left:
             described = await describe(one)
-            room.fill(parts_of(described))
+            room.fill(await _parts_of(described))
         else:
             described = put_off(one)
         found.append(described)
     return found
+
+
+async def _parts_of(described: Message) -> int:
+    """How much it is, counted while others have their turn where it has much."""
+    longest = max((getattr(described, name) for name in described.fields()), key=_length)
+    if _length(longest) < MADE_AT_ONCE or not isinstance(longest[0], Message):
+        return parts_of(described)
+    return 1 + sum(await each(longest, parts_of))
+
+
+def _length(value: object) -> int:
+    return len(value) if isinstance(value, list) else 0

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import breathe
+from penstock.base.portions import MADE_AT_ONCE, breathe, distinct, each, keyed
 from penstock.coordination.model import Loading
 from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of
@@ -44,6 +44,8 @@ _KEY_TYPES = (0, 1, 2)
 """Coordinators there are: of groups, of transactions, of share partitions."""
 _SHARE_PARTITION, _SHARE_SINCE = 2, 6
 _SHARE_PARTITION_NAME = re.compile(r".+:[A-Za-z0-9_-]{22}:[0-9]{1,10}", re.DOTALL)
+MAX_PROTOCOLS = 1_000
+"""Protocols that a member offers. Clients offer one for each of their assignors."""
 LEAVING_AT_ONCE = 1_000
 """Members that leave by one decision; a request may name more than a group has."""
 PROTOCOL_NAMED_SINCE = 5
@@ -126,6 +128,8 @@ class GroupHandlers:
         version = context.api_version
         if not request.group_id:
             return self._join_failed(version, request.member_id, ErrorCode.INVALID_GROUP_ID)
+        if len(request.protocols) > MAX_PROTOCOLS:
+            return self._join_failed(version, request.member_id, ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
         timeout_ms = request.rebalance_timeout_ms if version >= 1 else request.session_timeout_ms
         prefix = (context.client_id or "") if request.group_instance_id is None else request.group_instance_id
         asked = Join(
@@ -179,7 +183,7 @@ class GroupHandlers:
             generation=request.generation_id,
             protocol_type=request.protocol_type,
             protocol_name=request.protocol_name,
-            assignments={given.member_id: bytes(given.assignment) for given in request.assignments},
+            assignments=await keyed(request.assignments, lambda given: (given.member_id, bytes(given.assignment))),
         )
         try:
             result = await self._groups.sync((context.cluster_id, request.group_id), asked)
@@ -217,9 +221,10 @@ class GroupHandlers:
         leavers = (
             [Leaver(member_id=request.member_id)]
             if single
-            else [
-                Leaver(member_id=member.member_id, instance_id=member.group_instance_id) for member in request.members
-            ]
+            else await each(
+                request.members,
+                lambda member: Leaver(member_id=member.member_id, instance_id=member.group_instance_id),
+            )
         )
         errors: list[ErrorCode] = []
         try:
@@ -233,10 +238,12 @@ class GroupHandlers:
         if single:
             return LeaveGroupResponse(error_code=errors[0])
         return LeaveGroupResponse(
-            members=[
-                MemberResponse(member_id=leaver.member_id, group_instance_id=leaver.instance_id, error_code=error)
-                for leaver, error in zip(leavers, errors, strict=True)
-            ]
+            members=await each(
+                list(zip(leavers, errors, strict=True)),
+                lambda one: MemberResponse(
+                    member_id=one[0].member_id, group_instance_id=one[0].instance_id, error_code=one[1]
+                ),
+            )
         )
 
     # --- Administration ---
@@ -248,14 +255,15 @@ class GroupHandlers:
             lambda group_id: DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
-            for described in groups:
+            for number, described in enumerate(groups):
+                await breathe(number, MADE_AT_ONCE)
                 if described.error_code == ErrorCode.NONE:
                     described.authorized_operations = ALL_GROUP_OPERATIONS
         return DescribeGroupsResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> DescribedGroup:
         try:
-            return _described(group_id, await self._groups.described((context.cluster_id, group_id), Group))
+            return await _described(group_id, await self._groups.described((context.cluster_id, group_id), Group))
         except Refused as refused:
             dead = DescribedGroup(group_id=group_id, group_state="Dead")
             if context.api_version >= 6:
@@ -266,24 +274,23 @@ class GroupHandlers:
 
     async def list_groups(self, context: RequestContext, request: ListGroupsRequest) -> ListGroupsResponse:
         """ListGroups, key 16, v0-5. v4: filter by state. v5: by type. Unknown filters match nothing."""
-        states = {state.lower() for state in request.states_filter}
-        types = {group_type.lower() for group_type in request.types_filter}
+        states = await distinct(state.lower() for state in request.states_filter)
+        types = await distinct(group_type.lower() for group_type in request.types_filter)
         try:
             groups = await self._groups.list_groups(context.cluster_id)
         except PlatformError as error:
             return ListGroupsResponse(error_code=code_of(error))
-        return ListGroupsResponse(
-            groups=[
-                ListedGroup(
-                    group_id=group.group_id,
-                    protocol_type=group.protocol_type,
-                    group_state=group.state,
-                    group_type=group.kind,
-                )
-                for group in groups
-                if (not states or group.state.lower() in states) and (not types or group.kind in types)
-            ]
-        )
+        response = ListGroupsResponse()
+        for number, group in enumerate(groups):
+            await breathe(number, MADE_AT_ONCE)
+            if (not states or group.state.lower() in states) and (not types or group.kind in types):
+                response.groups.append(
+                    ListedGroup(
+                        group_id=group.group_id, protocol_type=group.protocol_type, group_state=group.state,
+                        group_type=group.kind,
+                    )
+                )  # fmt: skip
+        return response
 
     async def delete_groups(self, context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
         """DeleteGroups, key 42, v0-3. v3: error messages. 68 for a group with members, 69 for an unknown one."""
@@ -299,23 +306,23 @@ class GroupHandlers:
         return DeleteGroupsResponse(results=results)
 
 
-def _described(group_id: str, group: Group) -> DescribedGroup:
+async def _described(group_id: str, group: Group) -> DescribedGroup:
     stable = group.state is GroupState.STABLE
     return DescribedGroup(
         group_id=group_id,
         group_state=group.state.value,
         protocol_type=group.protocol_type or "",
         protocol_data=(group.protocol_name or "") if stable else "",
-        members=[
-            DescribedGroupMember(
+        members=await each(
+            list(group.members.values()),
+            lambda member: DescribedGroupMember(
                 member_id=member.member_id,
                 group_instance_id=member.instance_id,
                 client_id=member.client_id,
                 client_host=member.client_host,
                 member_metadata=member.metadata(group.protocol_name) if stable else b"",
                 member_assignment=member.assignment,
-            )
-            for member in group.members.values()
-        ],
+            ),
+        ),
         authorized_operations=_NOT_ASKED,
     )

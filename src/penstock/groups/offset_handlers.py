@@ -9,7 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
+from penstock.base.portions import MADE_AT_ONCE, Pace, Room, breathe, each, forget, nested, nested_with
 from penstock.coordination.model import Key
 from penstock.groups.asked_offsets import sort_out
 from penstock.groups.failures import ASK_AGAIN, code_of
@@ -65,7 +65,7 @@ class OffsetHandlers:
             expires_ms=None if retention_ms < 0 else min(now_ms + retention_ms, MAX_TIME_MS),
         )  # fmt: skip
         if asked.offsets:
-            asked.committed(await self._commit(context, request, asked.offsets))
+            asked.outcome = await self._commit(context, request, asked.offsets)
         topics = await asked.told(request.topics, OffsetCommitResponseTopic, OffsetCommitResponsePartition)
         return OffsetCommitResponse(topics=topics)
 
@@ -98,22 +98,25 @@ class OffsetHandlers:
             return OffsetFetchResponse(groups=await self._fetch_all(context, request))
         topics = None
         if request.topics is not None:
-            topics = [
-                OffsetFetchRequestTopics(name=topic.name, partition_indexes=topic.partition_indexes)
-                for topic in request.topics
-            ]
+            topics = await each(
+                request.topics,
+                lambda topic: OffsetFetchRequestTopics(name=topic.name, partition_indexes=topic.partition_indexes),
+            )
         asked = OffsetFetchRequestGroup(group_id=request.group_id, topics=topics)
         group = await self._fetch(context, asked, request.require_stable)
-        return _single_group(group, context.api_version)
+        response = await _single_group(group, context.api_version)
+        await forget(group.topics, topics or [])
+        return response
 
     async def _fetch_all(self, context: RequestContext, request: OffsetFetchRequest) -> list[OffsetFetchResponseGroup]:
         groups, room = [], Room()
-        for group in request.groups:
+        for number, group in enumerate(request.groups):
+            await breathe(number)
             if not room.is_left:
                 groups.append(OffsetFetchResponseGroup(group_id=group.group_id, error_code=ASK_AGAIN))
                 continue
             fetched = await self._fetch(context, group, request.require_stable)
-            room.fill(1 + sum(map(_parts_in, fetched.topics)))
+            room.fill(1 + sum(await each(fetched.topics, _parts_in)))
             groups.append(fetched)
         return groups
 
@@ -134,10 +137,11 @@ class OffsetHandlers:
                 offsets, pending = await self._groups.offsets(key), frozenset[TopicPartition]()
         except PlatformError as error:
             response.error_code = code_of(error)
-            for topic in request.topics or ():
+            for number, topic in enumerate(request.topics or ()):
+                await breathe(number)
                 response.topics.append(await _fetched(topic, None, {}, frozenset(), code_of(error)))
             return response
-        asked = self._all_topics(context, offsets) if request.topics is None else request.topics
+        asked = await self._all_topics(context, offsets) if request.topics is None else request.topics
         for number, topic in enumerate(asked):
             await breathe(number)
             topic_id, error_code = self._fetched_topic(context, topic)
@@ -154,10 +158,13 @@ class OffsetHandlers:
             return None, ErrorCode.UNKNOWN_TOPIC_ID
         return topic_id, ErrorCode.NONE
 
-    def _all_topics(self, context: RequestContext, offsets: Iterable[TopicPartition]) -> list[OffsetFetchRequestTopics]:
+    async def _all_topics(
+        self, context: RequestContext, offsets: Iterable[TopicPartition]
+    ) -> list[OffsetFetchRequestTopics]:
         """The topics a group has offsets in, and still exist."""
         partitions: dict[bytes, list[int]] = {}
-        for topic_id, partition in offsets:
+        for number, (topic_id, partition) in enumerate(offsets):
+            await breathe(number, MADE_AT_ONCE)
             partitions.setdefault(topic_id, []).append(partition)
         names = {topic_id: self._topics.topic_name(context.cluster_id, topic_id) for topic_id in partitions}
         return [
@@ -171,12 +178,12 @@ class OffsetHandlers:
         if not request.group_id:
             return OffsetDeleteResponse(error_code=ErrorCode.INVALID_GROUP_ID)
         cluster_id = context.cluster_id
-        known = {topic.name: self._topics.topic_id(cluster_id, topic.name) for topic in request.topics}
-        wanted = {
-            topic.name: tuple((topic_id, partition.partition_index) for partition in topic.partitions)
-            for topic in request.topics
-            if (topic_id := known[topic.name]) is not None
-        }
+        known, wanted, pace = dict[str, bytes | None](), dict[str, tuple[TopicPartition, ...]](), Pace(MADE_AT_ONCE)
+        for topic in request.topics:
+            topic_id = known[topic.name] = self._topics.topic_id(cluster_id, topic.name)
+            if topic_id is not None:
+                wanted[topic.name] = tuple((topic_id, partition.partition_index) for partition in topic.partitions)
+            await pace.step(1 + len(topic.partitions))
         try:
             result = await self._groups.delete_offsets((cluster_id, request.group_id), DeleteOffsets(topics=wanted))
         except PlatformError as error:
@@ -191,21 +198,15 @@ class OffsetHandlers:
                 return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             return ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if topic in result.subscribed else ErrorCode.NONE
 
-        return OffsetDeleteResponse(
-            topics=[
-                OffsetDeleteResponseTopic(
-                    name=topic.name,
-                    partitions=[
-                        OffsetDeleteResponsePartition(
-                            partition_index=partition.partition_index,
-                            error_code=error_of(topic.name, partition.partition_index),
-                        )
-                        for partition in topic.partitions
-                    ],
-                )
-                for topic in request.topics
-            ]
+        topics = await nested_with(
+            request.topics,
+            lambda topic: topic.partitions,
+            lambda topic, one: OffsetDeleteResponsePartition(
+                partition_index=one.partition_index, error_code=error_of(topic.name, one.partition_index)
+            ),
+            lambda topic, partitions: OffsetDeleteResponseTopic(name=topic.name, partitions=partitions),
         )
+        return OffsetDeleteResponse(topics=topics)
 
 
 async def _fetched(
@@ -241,24 +242,15 @@ def _parts_in(topic: OffsetFetchResponseTopics) -> int:
     return 1 + len(topic.partitions) + said // PART_CHARS
 
 
-def _single_group(group: OffsetFetchResponseGroup, version: int) -> OffsetFetchResponse:
+async def _single_group(group: OffsetFetchResponseGroup, version: int) -> OffsetFetchResponse:
     """The answer of v1-7, which have no list of groups; v1 has no error but those of partitions."""
-    return OffsetFetchResponse(
-        error_code=group.error_code if version >= 2 else ErrorCode.NONE,
-        topics=[
-            OffsetFetchResponseTopic(
-                name=topic.name,
-                partitions=[
-                    OffsetFetchResponsePartition(
-                        partition_index=partition.partition_index,
-                        committed_offset=partition.committed_offset,
-                        committed_leader_epoch=partition.committed_leader_epoch,
-                        metadata=partition.metadata,
-                        error_code=partition.error_code,
-                    )
-                    for partition in topic.partitions
-                ],
-            )
-            for topic in group.topics
-        ],
-    )
+    topics = await nested(
+        group.topics,
+        lambda topic: topic.partitions,
+        lambda one: OffsetFetchResponsePartition(
+            partition_index=one.partition_index, committed_offset=one.committed_offset,
+            committed_leader_epoch=one.committed_leader_epoch, metadata=one.metadata, error_code=one.error_code,
+        ),
+        lambda topic, partitions: OffsetFetchResponseTopic(name=topic.name, partitions=partitions),
+    )  # fmt: skip
+    return OffsetFetchResponse(error_code=group.error_code if version >= 2 else ErrorCode.NONE, topics=topics)

@@ -102,20 +102,22 @@ class Step:
         by_id, instances = with_members(members)
         self.group = replace(self.group, members=by_id, instances=instances)
 
-    def remove(self, member_id: str) -> None:
-        """Take out a member or an id given out; whoever is parked there is told that it is not a member."""
-        group = self.group
-        self.timer(SESSION_TIMER + member_id, None)
-        if member_id in group.pending:
-            group = replace(group, pending=group.pending - {member_id})
-        member = group.members.get(member_id)
-        if member is not None:
-            members = {key: kept for key, kept in group.members.items() if key != member_id}
-            instances = {key: kept for key, kept in group.instances.items() if kept != member_id}
-            leader = group.leader if group.leader != member_id else next(iter(members), None)
+    def remove(self, *member_ids: str) -> None:
+        """Take out members or ids given out; whoever is parked there is told that it is not a member."""
+        group, gone = self.group, frozenset(member_ids)
+        for member_id in member_ids:
+            self.timer(SESSION_TIMER + member_id, None)
+            member = group.members.get(member_id)
+            if member is not None:
+                self.reply(member.join_waiter, JoinResult(error=ErrorCode.UNKNOWN_MEMBER_ID, member_id=""))
+                self.reply(member.sync_waiter, SyncResult(error=ErrorCode.UNKNOWN_MEMBER_ID))
+        if not gone.isdisjoint(group.pending):
+            group = replace(group, pending=group.pending - gone)
+        if not gone.isdisjoint(group.members):
+            members = {key: kept for key, kept in group.members.items() if key not in gone}
+            instances = {key: kept for key, kept in group.instances.items() if kept not in gone}
+            leader = group.leader if group.leader not in gone else next(iter(members), None)
             group = replace(group, members=members, instances=instances, leader=leader)
-            self.reply(member.join_waiter, JoinResult(error=ErrorCode.UNKNOWN_MEMBER_ID, member_id=""))
-            self.reply(member.sync_waiter, SyncResult(error=ErrorCode.UNKNOWN_MEMBER_ID))
         self.group = group
 
 
@@ -230,9 +232,8 @@ def _turn_away_syncs(step: Step) -> None:
 def complete(step: Step) -> None:
     """Start the next generation with the members that have joined, and with static ones, who may be restarting."""
     step.timer(JOIN_TIMER, None)
-    for member in list(step.group.members.values()):
-        if member.join_waiter is None and member.instance_id is None:
-            step.remove(member.member_id)
+    members = step.group.members.values()
+    step.remove(*(one.member_id for one in members if one.join_waiter is None and one.instance_id is None))
     if step.group.members and not _elect(step):
         # Only static members, none of them here: wait for them, or for their sessions to end.
         step.timer(JOIN_TIMER, rebalance_timeout_ms(step.group))

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from itertools import islice
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, PlatformError
 from penstock.base.later import later
+from penstock.base.portions import MADE_AT_ONCE, breathe, in_order, together
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.base.undivided import Undivided
 from penstock.coordination.leases import Database, Holder
@@ -392,16 +393,17 @@ class GroupService:
     async def list_groups(self, cluster_id: int) -> list[ListedGroup]:
         """Every group of a virtual cluster, by id."""
         self._runner.require_open()
-        listed = {
-            stored.group_id: ListedGroup(
+        listed: dict[str, ListedGroup] = {}
+        for number, stored in enumerate(await self._database.read(lambda: store.list_groups(cluster_id))):
+            await breathe(number, MADE_AT_ONCE)
+            listed[stored.group_id] = ListedGroup(
                 group_id=stored.group_id,
                 kind=stored.kind,
                 protocol_type=stored.protocol_type,
                 state=(GroupState.STABLE if stored.has_members else GroupState.EMPTY).value,
             )
-            for stored in await self._database.read(lambda: store.list_groups(cluster_id))
-        }
-        for (owner, group_id), group in self._runner.states():
+        for number, ((owner, group_id), group) in enumerate(self._runner.states()):
+            await breathe(number, MADE_AT_ONCE)
             if owner != cluster_id:
                 continue
             listed.pop(group_id, None)
@@ -412,13 +414,11 @@ class GroupService:
                     protocol_type=group.protocol_type or "",
                     state=group.shown_state,
                 )
-        return [listed[group_id] for group_id in sorted(listed)]
+        return await in_order(list(listed.values()), attrgetter("group_id"))
 
     async def await_deletion(self, keys: Iterable[Key]) -> None:
         """Let groups that are to be deleted come to an end with what they have begun, many at the same time."""
-        waiting = iter(keys)
-        while some := list(islice(waiting, _ENDED_AT_ONCE)):
-            await asyncio.gather(*map(self.before_deletion, some))
+        await together(keys, self.before_deletion, _ENDED_AT_ONCE)
 
     async def delete(self, key: Key) -> ErrorCode:
         """DeleteGroups, one group, after `await_deletion`."""

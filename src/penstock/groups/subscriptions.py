@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from struct import Struct, error
 
+from penstock.groups.capacity import MAX_NAMED
 from penstock.groups.model import CONSUMER, Group
 
 _INT16 = Struct(">h")
@@ -15,22 +16,26 @@ _INT32 = Struct(">i")
 
 
 def subscribed_topics(group: Group) -> frozenset[str] | None:
-    """The topics of all members together; None if the group is none of consumers, or one of them is not understood."""
+    """The topics of all members together; None if the group is none of consumers, or one of them is not understood, or
+    they name more than are looked at."""
     if group.protocol_type != CONSUMER:
         return None
     topics: set[str] = set()
+    left = MAX_NAMED
     for member in group.members.values():
         try:
-            topics.update(_topics(member.metadata(group.protocol_name)))
+            named = _topics(member.metadata(group.protocol_name), left)
         except (error, UnicodeDecodeError, ValueError):
             return None
+        left -= len(named)
+        topics.update(named)
     return frozenset(topics)
 
 
-def _topics(metadata: bytes) -> list[str]:
+def _topics(metadata: bytes, at_most: int) -> list[str]:
     (count,) = _INT32.unpack_from(metadata, 2)
     position = 6
-    if not 0 <= count <= len(metadata) // 2:
+    if not 0 <= count <= min(len(metadata) // 2, at_most):
         raise ValueError(f"impossible number of topics: {count}")
     topics = []
     for _ in range(count):

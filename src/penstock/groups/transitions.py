@@ -133,7 +133,9 @@ def leave(
     if group is None:
         return answer(group, waiter, LeaveResult(errors=(ErrorCode.UNKNOWN_MEMBER_ID,) * len(leavers)))
     step = Step(group, now_ms, settings)
-    errors = tuple(_leave_one(step, leaver) for leaver in leavers)
+    gone: dict[str, None] = {}
+    errors = tuple(_leaves(group, leaver, gone) for leaver in leavers)
+    step.remove(*gone)
     if step.group.state not in _GENERATIONS:
         complete_if_joined(step)
     elif ErrorCode.NONE in errors:
@@ -142,15 +144,20 @@ def leave(
     return step.decision()
 
 
-def _leave_one(step: Step, leaver: Leaver) -> ErrorCode:
-    group, member_id = step.group, leaver.member_id
+def _leaves(group: Group, leaver: Leaver, gone: dict[str, None]) -> ErrorCode:
+    """Why somebody does not leave, or NONE: then it is `gone`, and nobody who is named after it can be it."""
+    member_id = leaver.member_id
     if not member_id and leaver.instance_id is not None:
         member_id = group.instances.get(leaver.instance_id, "")
+    if member_id in gone:
+        return ErrorCode.UNKNOWN_MEMBER_ID
     if member_id not in group.pending:
         error = member_error(group, member_id, leaver.instance_id)
         if error is not ErrorCode.NONE:
-            return error
-    step.remove(member_id)
+            # Whoever had the instance id may have left before.
+            has_left = leaver.instance_id is not None and group.instances.get(leaver.instance_id) in gone
+            return ErrorCode.UNKNOWN_MEMBER_ID if has_left else error
+    gone[member_id] = None
     return ErrorCode.NONE
 
 
@@ -175,8 +182,7 @@ def expired(group: Group | None, timer: str, now_ms: int, settings: GroupSetting
 def _sync_expired(step: Step) -> None:
     late = [member.member_id for member in step.group.members.values() if member.owes_sync]
     if late and step.group.state in _GENERATIONS:
-        for member_id in late:
-            step.remove(member_id)
+        step.remove(*late)
         prepare(step)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import Fenced, PlatformError
+from penstock.base.portions import MADE_AT_ONCE, Pace, together
 from penstock.groups.failures import message_of
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
@@ -17,6 +17,8 @@ from penstock.share.sessions import SessionKey, TopicPartition
 from penstock.share.store import PartitionName
 from penstock.wire.error_codes import ErrorCode
 
+MAX_SAID = 50_000
+"""Offsets of a partition that a request speaks of one by one. No group has as many records in flight."""
 MAX_MEMBER_ID = 36
 """Members choose their ids; those are UUIDs."""
 RENEW_SINCE = 2
@@ -52,7 +54,9 @@ class Acknowledging:
         """What became of each; returns once what counts is durable."""
         outcomes: dict[TopicPartition, Outcome] = {}
         good: list[tuple[TopicPartition, list[Acknowledgement]]] = []
+        pace = Pace(MADE_AT_ONCE)
         for partition, batches in said.items():
+            await pace.step(1 + len(batches))
             error = self._wrong(key, partition, batches, version, is_renewal)
             if error is not ErrorCode.NONE or not batches:
                 outcomes[partition] = Outcome(error)
@@ -61,9 +65,9 @@ class Acknowledging:
                 good.append((partition, given))
         if len(good) == 1:
             outcomes[good[0][0]] = await self._one(key, *good[0])
-        elif good:
-            # Together, so that they are durable together.
-            done = await asyncio.gather(*(self._one(key, partition, given) for partition, given in good))
+        else:
+            # So that they are durable together.
+            done = await together(good, lambda one: self._one(key, *one))
             outcomes.update(zip((partition for partition, _ in good), done, strict=True))
         return outcomes
 
@@ -83,6 +87,8 @@ class Acknowledging:
             return ErrorCode.UNKNOWN_TOPIC_ID
         highest = AcknowledgeType.RENEW if version >= RENEW_SINCE else AcknowledgeType.REJECT
         before = -1
+        if sum(len(batch.acknowledge_types) for batch in batches) > MAX_SAID:
+            return ErrorCode.INVALID_REQUEST
         for batch in batches:
             types = batch.acknowledge_types
             size = batch.last_offset - batch.first_offset + 1
@@ -96,6 +102,19 @@ class Acknowledging:
         if not 0 <= partition.partition_index < len(topic.partitions):
             return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return ErrorCode.NONE
+
+
+async def said_by(topics: Iterable[Any]) -> Said:
+    """What a request of either kind says of partitions."""
+    said, pace = dict[TopicPartition, Sequence[WireBatch]](), Pace(MADE_AT_ONCE)
+    for topic in topics:
+        await pace.step()
+        for partition in topic.partitions:
+            await pace.step()
+            if partition.acknowledgement_batches:
+                place = TopicPartition(topic.topic_id, partition.partition_index)
+                said[place] = partition.acknowledgement_batches
+    return said
 
 
 def session_key(context: RequestContext, group_id: str | None, member_id: str | None) -> SessionKey:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from penstock.authorization.authorizer import READ_TOPIC, Authorizer
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced, PlatformError
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
 from penstock.groups.failures import message_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.admin.failures import read_failure
@@ -22,7 +24,7 @@ from penstock.log.fetch import MAX_WAIT_MS, RESPONSE_MAX_BYTES
 from penstock.log.model import Partition
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
-from penstock.share.acknowledging import Acknowledging, Outcome, Said, session_key
+from penstock.share.acknowledging import Acknowledging, Outcome, said_by, session_key
 from penstock.share.model import Acquire
 from penstock.share.service import NOTHING, SharePartitions, Taken
 from penstock.share.sessions import (
@@ -39,6 +41,7 @@ from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.share_fetch import (
     AcquiredRecords,
+    FetchPartition,
     PartitionData,
     ShareFetchableTopicResponse,
     ShareFetchRequest,
@@ -86,13 +89,13 @@ class ShareFetchHandler:
 
     async def share_fetch(self, context: RequestContext, request: ShareFetchRequest) -> ShareFetchResponse:
         """ShareFetch, key 78, v1-2. v2: acquire modes (KIP-1206), renewals (KIP-1222)."""
-        said = _said(request)
+        said = await said_by(request.topics)
         try:
             key = session_key(context, request.group_id, request.member_id)
             if request.share_acquire_mode not in (_OPTIMISED, _EXACT):
                 raise Refused(ErrorCode.INVALID_REQUEST, "Unknown share acquire mode.")
             _check_renewal(context.api_version, request)
-            session = self._session(key, context, request, bool(said))
+            session = await self._session(key, context, request, bool(said))
         except Refused as refused:
             if refused.code is ErrorCode.SHARE_SESSION_LIMIT_REACHED:
                 # There may be room soon; a client that is told at once asks again at once.
@@ -103,13 +106,13 @@ class ShareFetchHandler:
         )
         wanted = []
         if session is not None and not (context.api_version >= RENEWALS_SINCE and request.is_renew_ack):
-            wanted = self._wanted(context, key, session, request.share_session_epoch)
+            wanted = await self._wanted(context, key, session, request.share_session_epoch)
             await self._fetch(key, wanted, request)
         if request.share_session_epoch == FINAL_EPOCH:
             await self.close_session(key)
         return ShareFetchResponse(
             acquisition_lock_timeout_ms=self._configs.of(key.cluster_id, key.group_id).limits.lock_ms,
-            responses=_responses(session, request.share_session_epoch, wanted, outcomes),
+            responses=await _responses(session, request.share_session_epoch, wanted, outcomes),
         )
 
     async def close_session(self, key: SessionKey) -> None:
@@ -129,16 +132,18 @@ class ShareFetchHandler:
 
     # --- Sessions ---
 
-    def _session(
+    async def _session(
         self, key: SessionKey, context: RequestContext, request: ShareFetchRequest, speaks: bool
     ) -> Session | None:
         """The session of a request; None when it is its last one."""
-        epoch = request.share_session_epoch
-        named = [
-            TopicPartition(topic.topic_id, partition.partition_index)
-            for topic in request.topics
-            for partition in topic.partitions
-        ]
+        epoch, pace = request.share_session_epoch, Pace(MADE_AT_ONCE)
+        named, forgotten = list[TopicPartition](), list[TopicPartition]()
+        for topic in request.topics:
+            named += await pace.each(topic.partitions, partial(_place, topic.topic_id))
+            await pace.step()
+        for gone in request.forgotten_topics_data:
+            forgotten += await pace.each(gone.partitions, partial(TopicPartition, gone.topic_id))
+            await pace.step()
         if epoch == FINAL_EPOCH:
             self._sessions.require(key)
             return None
@@ -147,22 +152,18 @@ class ShareFetchHandler:
                 raise Refused(ErrorCode.INVALID_REQUEST, "The first request of a share session cannot acknowledge.")
             return self._sessions.open(key, context.connection_id, named)
         session = self._sessions.go_on(key, epoch)
-        forgotten = (
-            TopicPartition(topic.topic_id, index)
-            for topic in request.forgotten_topics_data
-            for index in topic.partitions
-        )
         self._sessions.change(session, named, forgotten)
         return session
 
-    def _wanted(self, context: RequestContext, key: SessionKey, session: Session, epoch: int) -> list[_Wanted]:
+    async def _wanted(self, context: RequestContext, key: SessionKey, session: Session, epoch: int) -> list[_Wanted]:
         """The partitions of a session, beginning with another one in each epoch.
 
         The session remembers topics from when they could be read. Of those that cannot any more nothing is acquired:
         nobody would hear of it, and it would be locked.
         """
         wanted = []
-        for partition in session.partitions:
+        for number, partition in enumerate(list(session.partitions)):
+            await breathe(number)
             one = _Wanted(partition, PartitionName(key.cluster_id, key.group_id, *partition), None)
             topic = self._registry.by_id(key.cluster_id, partition.topic_id)
             if topic is None:
@@ -191,7 +192,7 @@ class ShareFetchHandler:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000
         patient = request.max_wait_ms > 0
-        if (self._ready(readable, request) or not patient) and await self._round(key, readable, request):
+        if (await self._ready(readable, request) or not patient) and await self._round(key, readable, request):
             return
         if not patient:
             return
@@ -217,10 +218,10 @@ class ShareFetchHandler:
         loop = asyncio.get_running_loop()
         bell.listen()
         late = loop.time() >= deadline
-        if not late and not self._ready(readable, request):
+        if not late and not await self._ready(readable, request):
             await bell.rung(deadline)
             late = loop.time() >= deadline
-            if not late and not self._ready(readable, request):
+            if not late and not await self._ready(readable, request):
                 return False
         if await self._round(key, readable, request) or late:
             return True
@@ -228,10 +229,11 @@ class ShareFetchHandler:
         await bell.rung(min(deadline, loop.time() + _AGAIN_S))
         return False
 
-    def _ready(self, readable: Iterable[_Wanted], request: ShareFetchRequest) -> bool:
+    async def _ready(self, readable: Iterable[_Wanted], request: ShareFetchRequest) -> bool:
         """Whether a round may bring as much as the fetch waits for."""
         needed = min(request.min_bytes, self._max_bytes)
-        for one in readable:
+        for number, one in enumerate(readable):
+            await breathe(number, MADE_AT_ONCE)
             assert one.log is not None
             found = self._partitions.ready_bytes(one.name, one.log)
             needed -= found
@@ -245,7 +247,8 @@ class ShareFetchHandler:
         max_bytes = max(1, min(request.max_bytes, self._max_bytes) // len(readable))
         exact = request.share_acquire_mode == _EXACT
         told = False
-        for one in readable:
+        for number, one in enumerate(readable):
+            await breathe(number)
             if room <= 0:
                 break
             asked = Acquire(key.holder, room, request.batch_size, exact)
@@ -309,13 +312,8 @@ class _Bell:
         self.ring()
 
 
-def _said(request: ShareFetchRequest) -> Said:
-    return {
-        TopicPartition(topic.topic_id, partition.partition_index): partition.acknowledgement_batches
-        for topic in request.topics
-        for partition in topic.partitions
-        if partition.acknowledgement_batches
-    }
+def _place(topic_id: bytes, asked: FetchPartition) -> TopicPartition:
+    return TopicPartition(topic_id, asked.partition_index)
 
 
 def _check_renewal(version: int, request: ShareFetchRequest) -> None:
@@ -341,13 +339,14 @@ def _fetch_failure(error: PlatformError) -> ErrorCode:
     return read_failure(error)
 
 
-def _responses(
+async def _responses(
     session: Session | None, epoch: int, wanted: Iterable[_Wanted], outcomes: Mapping[TopicPartition, Outcome]
 ) -> list[ShareFetchableTopicResponse]:
     """What there is to tell of each partition: in the first answer of a session of all, later of those with news."""
     unsaid = dict(outcomes)
     topics: dict[bytes, ShareFetchableTopicResponse] = {}
-    for one in wanted:
+    for number, one in enumerate(wanted):
+        await breathe(number, MADE_AT_ONCE)
         outcome = unsaid.pop(one.partition, None)
         news = one.taken.ranges or one.error is not ErrorCode.NONE or outcome is not None
         if session is not None and epoch != INITIAL_EPOCH:
@@ -356,7 +355,8 @@ def _responses(
                 session.partitions[one.partition] = one.error is not ErrorCode.NONE
         if news or epoch == INITIAL_EPOCH:
             _tell(topics, one.partition, _data(one), outcome)
-    for partition, outcome in unsaid.items():
+    for number, (partition, outcome) in enumerate(unsaid.items()):
+        await breathe(number, MADE_AT_ONCE)
         _tell(topics, partition, PartitionData(partition_index=partition.partition_index, records=_EMPTY), outcome)
     return list(topics.values())
 

@@ -8,13 +8,14 @@ from functools import partial
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, nested_with
 from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.service import ShareGroups
 from penstock.log.model import LEADER_EPOCH, Topic
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
-from penstock.share.acknowledging import Acknowledging, Outcome, session_key
+from penstock.share.acknowledging import Acknowledging, Outcome, said_by, session_key
 from penstock.share.fetch import ShareFetchHandler
 from penstock.share.service import SharePartitions
 from penstock.share.sessions import FINAL_EPOCH, INITIAL_EPOCH, Session, ShareSessions, TopicPartition
@@ -76,20 +77,14 @@ class ShareHandlers:
                 self._sessions.go_on(key, epoch)
         except Refused as refused:
             return ShareAcknowledgeResponse(error_code=refused.code, error_message=refused.message)
-        said = {
-            TopicPartition(topic.topic_id, partition.partition_index): partition.acknowledgement_batches
-            for topic in request.topics
-            for partition in topic.partitions
-            if partition.acknowledgement_batches
-        }
         outcomes = await self._acknowledging.acknowledge(
-            key, said, version=context.api_version, is_renewal=request.is_renew_ack
+            key, await said_by(request.topics), version=context.api_version, is_renewal=request.is_renew_ack
         )
         if epoch == FINAL_EPOCH:
             await self._fetch.close_session(key)
         return ShareAcknowledgeResponse(
             acquisition_lock_timeout_ms=self._configs.of(key.cluster_id, key.group_id).limits.lock_ms,
-            responses=_acknowledged(outcomes),
+            responses=await _acknowledged(outcomes),
         )
 
     # --- Administration ---
@@ -129,39 +124,32 @@ class ShareHandlers:
                     wanted[name] = range(known.partition_count)
         else:
             wanted = {topic.topic_name: topic.partitions for topic in asked.topics}
-        return describe.DescribeShareGroupOffsetsResponseGroup(
-            group_id=asked.group_id,
-            topics=[self._described_topic(cluster_id, name, indexes, summaries) for name, indexes in wanted.items()],
-        )
-
-    def _described_topic(
-        self, cluster_id: int, name: str, indexes: Sequence[int], summaries: Mapping[tuple[bytes, int], Summary]
-    ) -> describe.DescribeShareGroupOffsetsResponseTopic:
-        topic = self._registry.by_name(cluster_id, name)
-        return describe.DescribeShareGroupOffsetsResponseTopic(
-            topic_name=name,
-            topic_id=_ZERO_UUID if topic is None else topic.topic_id,
-            partitions=[
-                _unknown_offset(index)
-                if topic is None or not 0 <= index < len(topic.partitions)
-                else _offset(topic, index, summaries.get((topic.topic_id, index)))
-                for index in indexes
-            ],
-        )
+        described, pace = describe.DescribeShareGroupOffsetsResponseGroup(group_id=asked.group_id), Pace(MADE_AT_ONCE)
+        for name, indexes in wanted.items():
+            topic = self._registry.by_name(cluster_id, name)
+            partitions = await pace.each(indexes, partial(_described_offset, topic, summaries))
+            described.topics.append(
+                describe.DescribeShareGroupOffsetsResponseTopic(
+                    topic_name=name, topic_id=_id_of(topic), partitions=partitions
+                )
+            )
+            await pace.step()
+        return described
 
     async def alter_offsets(
         self, context: RequestContext, request: alter.AlterShareGroupOffsetsRequest
     ) -> alter.AlterShareGroupOffsetsResponse:
         """AlterShareGroupOffsets, key 91, v0: of groups without members."""
         cluster_id, group_id = context.cluster_id, request.group_id
-        topics = {topic.topic_name: self._registry.by_name(cluster_id, topic.topic_name) for topic in request.topics}
-        offsets = {
-            PartitionName(cluster_id, group_id, topic.topic_id, partition.partition_index): partition.start_offset
-            for asked in request.topics
-            if (topic := topics[asked.topic_name]) is not None
-            for partition in asked.partitions
-            if 0 <= partition.partition_index < len(topic.partitions)
-        }
+        topics, offsets, pace = dict[str, Topic | None](), dict[PartitionName, int](), Pace(MADE_AT_ONCE)
+        for asked in request.topics:
+            topic = topics[asked.topic_name] = self._registry.by_name(cluster_id, asked.topic_name)
+            await pace.step()
+            for partition in asked.partitions if topic is not None else ():
+                await pace.step()
+                if topic is not None and 0 <= partition.partition_index < len(topic.partitions):
+                    name = PartitionName(cluster_id, group_id, topic.topic_id, partition.partition_index)
+                    offsets[name] = partition.start_offset
         try:
             if not group_id:
                 raise Refused(ErrorCode.INVALID_GROUP_ID, "The group id must not be empty.")
@@ -172,7 +160,14 @@ class ShareHandlers:
         except PlatformError as failure:
             return alter.AlterShareGroupOffsetsResponse(error_code=_code(failure), error_message=message_of(failure))
         return alter.AlterShareGroupOffsetsResponse(
-            responses=[_altered(asked, topics[asked.topic_name]) for asked in request.topics]
+            responses=await nested_with(
+                request.topics,
+                lambda asked: asked.partitions,
+                lambda asked, one: _altered(topics[asked.topic_name], one.partition_index),
+                lambda asked, partitions: alter.AlterShareGroupOffsetsResponseTopic(
+                    topic_name=asked.topic_name, topic_id=_id_of(topics[asked.topic_name]), partitions=partitions
+                ),
+            )
         )
 
     async def delete_offsets(
@@ -189,7 +184,8 @@ class ShareHandlers:
             group = await self._groups.find((cluster_id, group_id))
             known = {} if group is None else group.topics
             responses, found = [], []
-            for asked in request.topics:
+            for number, asked in enumerate(request.topics):
+                await breathe(number)
                 topic = self._registry.by_name(cluster_id, asked.topic_name)
                 if topic is not None and topic.topic_id in known:
                     found.append(topic)
@@ -230,9 +226,10 @@ def _code(failure: PlatformError) -> ErrorCode:
     return failure.code if isinstance(failure, Refused) else code_of(failure)
 
 
-def _acknowledged(outcomes: Mapping[TopicPartition, Outcome]) -> list[ShareAcknowledgeTopicResponse]:
+async def _acknowledged(outcomes: Mapping[TopicPartition, Outcome]) -> list[ShareAcknowledgeTopicResponse]:
     topics: dict[bytes, ShareAcknowledgeTopicResponse] = {}
-    for partition, outcome in outcomes.items():
+    for number, (partition, outcome) in enumerate(outcomes.items()):
+        await breathe(number, MADE_AT_ONCE)
         topic = topics.setdefault(partition.topic_id, ShareAcknowledgeTopicResponse(topic_id=partition.topic_id))
         topic.partitions.append(
             PartitionData(
@@ -264,22 +261,25 @@ def _offset(topic: Topic, index: int, summary: Summary | None) -> describe.Descr
     )
 
 
-def _altered(
-    asked: alter.AlterShareGroupOffsetsRequestTopic, topic: Topic | None
-) -> alter.AlterShareGroupOffsetsResponseTopic:
-    def result(index: int) -> alter.AlterShareGroupOffsetsResponsePartition:
-        if topic is not None and 0 <= index < len(topic.partitions):
-            return alter.AlterShareGroupOffsetsResponsePartition(partition_index=index)
-        return alter.AlterShareGroupOffsetsResponsePartition(
-            partition_index=index,
-            error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-            error_message="This server does not host this topic-partition.",
-        )
+def _described_offset(
+    topic: Topic | None, summaries: Mapping[tuple[bytes, int], Summary], index: int
+) -> describe.DescribeShareGroupOffsetsResponsePartition:
+    if topic is None or not 0 <= index < len(topic.partitions):
+        return _unknown_offset(index)
+    return _offset(topic, index, summaries.get((topic.topic_id, index)))
 
-    return alter.AlterShareGroupOffsetsResponseTopic(
-        topic_name=asked.topic_name,
-        topic_id=_ZERO_UUID if topic is None else topic.topic_id,
-        partitions=[result(partition.partition_index) for partition in asked.partitions],
+
+def _id_of(topic: Topic | None) -> bytes:
+    return _ZERO_UUID if topic is None else topic.topic_id
+
+
+def _altered(topic: Topic | None, index: int) -> alter.AlterShareGroupOffsetsResponsePartition:
+    if topic is not None and 0 <= index < len(topic.partitions):
+        return alter.AlterShareGroupOffsetsResponsePartition(partition_index=index)
+    return alter.AlterShareGroupOffsetsResponsePartition(
+        partition_index=index,
+        error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        error_message="This server does not host this topic-partition.",
     )
 
 

@@ -4,8 +4,7 @@ Every operation hands a rule to the coordination runner. To take records, the ru
 partition's next offset on. While that is in memory, looking at it is part of the decision; otherwise it is read first,
 by one taker of a partition at a time, and the decision is made on what was read.
 
-Who waits for records *watches* its partitions: it is told when something becomes available again. What is new it hears
-from the log.
+Who waits for records *watches* its partitions: it is told when some are available again; of new ones by the log.
 
 What is given up for a dead letter queue is noted here. Whoever writes letters (`dead_letters`) hears of it, asks which
 records are `archiving`, has their letters appended (`tell`), and then has them `archive`d.
@@ -25,6 +24,7 @@ from typing import Protocol, TypeVar
 from penstock.base.clock import Clock, SteadyClock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
+from penstock.base.portions import together
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, Reply, Timer, Waiter
 from penstock.coordination.runner import Runner
@@ -426,7 +426,7 @@ class SharePartitions:
 
     async def reset(self, offsets: Mapping[PartitionName, int]) -> None:
         """Let a group without members go on elsewhere, after `settle_group`."""
-        await asyncio.gather(*(self._reset(name, offset) for name, offset in offsets.items()))
+        await together(offsets.items(), lambda one: self._reset(*one))
 
     async def _reset(self, name: PartitionName, offset: int) -> None:
         await self._submit(
@@ -437,7 +437,7 @@ class SharePartitions:
 
     async def forget(self, names: Iterable[PartitionName]) -> None:
         """Let groups know nothing of partitions any more."""
-        await asyncio.gather(*map(self._forget, names))
+        await together(names, self._forget)
 
     async def _forget(self, name: PartitionName) -> None:
         await self._submit(name.key, lambda partition, waiter, _: transitions.forget(partition, waiter), Acknowledged)

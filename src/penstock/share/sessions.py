@@ -23,7 +23,7 @@ from penstock.wire.error_codes import ErrorCode
 
 INITIAL_EPOCH, FINAL_EPOCH = 0, -1
 _LAST_EPOCH = 2**31 - 1
-MAX_PARTITIONS = 50_000
+MAX_PARTITIONS = 10_000
 """Of one session."""
 ALL_MAX_PARTITIONS = 500_000
 """Of all sessions together."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Pace
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, distinct, each, in_order, nested_with
 from penstock.coordination.model import Key
 from penstock.groups.consumer import regexes
 from penstock.groups.describing import described_in_room
@@ -61,6 +61,8 @@ SEVERAL_SINCE = 4
 FENCED_SINCE = {"init": 4, "add_partitions": 2, "add_offsets": 2, "end": 2}
 """The first version of each API whose clients know PRODUCER_FENCED."""
 RAISES_EPOCH_SINCE = 5
+MARKED_AT_ONCE = 1_000
+"""Partitions whose markers an administrator has written with one flush."""
 _STATE_NAMES = frozenset({*STATE_NAMES.values(), "PrepareCommit", "PrepareAbort", "Dead", "PrepareEpochFence"})
 
 
@@ -138,7 +140,8 @@ class TransactionHandlers:
             results = await self._add(context, one)
             return AddPartitionsToTxnResponse(results_by_topic_v3_and_below=results)
         response = AddPartitionsToTxnResponse()
-        for asked in request.transactions:
+        for number, asked in enumerate(request.transactions):
+            await breathe(number)
             response.results_by_transaction.append(
                 AddPartitionsToTxnResult(
                     transactional_id=asked.transactional_id, topic_results=await self._add(context, asked)
@@ -151,30 +154,29 @@ class TransactionHandlers:
     ) -> list[AddPartitionsToTxnTopicResult]:
         found, pace = dict[tuple[str, int], Partition | None](), Pace()
         for topic in asked.topics:
+            await pace.step()
             for index in topic.partitions:
                 await pace.step()
                 found[topic.name, index] = self._partition(context, topic.name, index)
-        if any(partition is None for partition in found.values()):
+        if None in found.values():
             unknown, others = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.OPERATION_NOT_ATTEMPTED
-            return _per_partition(
-                asked.topics, {where: others if partition else unknown for where, partition in found.items()}
-            )
+            return await _per_partition(asked.topics, lambda name, index: others if found[name, index] else unknown)
         if not asked.transactional_id:
-            return _per_partition(asked.topics, dict.fromkeys(found, ErrorCode.INVALID_REQUEST))
+            return await _per_partition(asked.topics, lambda name, index: ErrorCode.INVALID_REQUEST)
         key, producer = (context.cluster_id, asked.transactional_id), Producer(asked.producer_id, asked.producer_epoch)
-        partitions = [partition for partition in found.values() if partition is not None]
         if asked.verify_only:
-            return _per_partition(
-                asked.topics,
-                {
-                    where: _known(self._verify(key, producer, partition), context, "add_partitions")
-                    for where, partition in found.items()
-                    if partition is not None
-                },
-            )
-        ids = frozenset(partition.partition_id for partition in partitions)
-        error = await self._code(self._service.add(key, Add(producer=producer, partitions=ids)))
-        return _per_partition(asked.topics, dict.fromkeys(found, _known(error, context, "add_partitions")))
+
+            def verified(name: str, index: int) -> ErrorCode:
+                partition = found[name, index]
+                assert partition is not None
+                return _known(self._verify(key, producer, partition), context, "add_partitions")
+
+            return await _per_partition(asked.topics, verified)
+        ids = frozenset(partition.partition_id for partition in found.values() if partition is not None)
+        error = _known(
+            await self._code(self._service.add(key, Add(producer=producer, partitions=ids))), context, "add_partitions"
+        )
+        return await _per_partition(asked.topics, lambda name, index: error)
 
     def _verify(self, key: Key, producer: Producer, partition: Partition) -> ErrorCode:
         try:
@@ -274,8 +276,8 @@ class TransactionHandlers:
                 regexes.check(pattern)
             except Refused as refused:
                 return ListTransactionsResponse(error_code=refused.code)
-        states, now_ms = frozenset(request.state_filters), self._service.now_ms()
-        producer_ids = frozenset(request.producer_id_filters)
+        states, now_ms = await distinct(request.state_filters), self._service.now_ms()
+        producer_ids = await distinct(request.producer_id_filters)
 
         def is_asked(cell: Cell) -> bool:
             if states and STATE_NAMES[cell.state] not in states:
@@ -284,41 +286,49 @@ class TransactionHandlers:
                 return False
             return request.duration_filter < 0 or (cell.is_ongoing and now_ms - cell.began_ms > request.duration_filter)
 
-        asked = {cell.txn.key[1]: cell for cell in self._service.all(context.cluster_id) if is_asked(cell)}
-        names = sorted(asked)
+        asked: dict[str, Cell] = {}
+        for number, cell in enumerate(list(self._service.all(context.cluster_id))):
+            await breathe(number, MADE_AT_ONCE)
+            if is_asked(cell):
+                asked[cell.txn.key[1]] = cell
+        names = await in_order(list(asked), str)
         if pattern:
             names = [name async for name in regexes.matching(pattern, names)]
         return ListTransactionsResponse(
-            unknown_state_filters=sorted(states - _STATE_NAMES),
-            transaction_states=[
-                listing.TransactionState(
+            unknown_state_filters=await in_order([state for state in states if state not in _STATE_NAMES], str),
+            transaction_states=await each(
+                names,
+                lambda name: listing.TransactionState(
                     transactional_id=name, producer_id=asked[name].txn.producer_id,
                     transaction_state=STATE_NAMES[asked[name].state],
-                )
-                for name in names
-            ],
+                ),
+            ),
         )  # fmt: skip
 
     async def write_markers(self, context: RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse:
         """WriteTxnMarkers, key 27, v1-2: how an administrator aborts what a producer left open in a partition."""
-        return WriteTxnMarkersResponse(
-            markers=[await self._write_marker(context, asked) for asked in request.markers if asked.topics]
-        )
+        response = WriteTxnMarkersResponse()
+        for number, asked in enumerate(request.markers):
+            await breathe(number)
+            if asked.topics:
+                response.markers.append(await self._write_marker(context, asked))
+        return response
 
     async def _write_marker(self, context: RequestContext, asked: WritableTxnMarker) -> WritableTxnMarkerResult:
-        found = {
-            (topic.name, index): self._partition(context, topic.name, index)
-            for topic in asked.topics
-            for index in topic.partition_indexes
-        }
+        found, pace = dict[tuple[str, int], Partition | None](), Pace()
+        for topic in asked.topics:
+            await pace.step()
+            for index in topic.partition_indexes:
+                await pace.step()
+                found[topic.name, index] = self._partition(context, topic.name, index)
         partitions = [partition for partition in found.values() if partition is not None]
-        refusals: Mapping[Partition, ErrorCode] = {}
-        error = ErrorCode.NONE
+        refusals, error = dict[Partition, ErrorCode](), ErrorCode.NONE
         try:
-            refusals = await self._service.write_marker(
-                Producer(asked.producer_id, asked.producer_epoch), partitions, commit=asked.transaction_result,
-                coordinator_epoch=asked.coordinator_epoch,
-            )  # fmt: skip
+            for first in range(0, len(partitions), MARKED_AT_ONCE) or (0,):
+                refusals |= await self._service.write_marker(
+                    Producer(asked.producer_id, asked.producer_epoch), partitions[first : first + MARKED_AT_ONCE],
+                    commit=asked.transaction_result, coordinator_epoch=asked.coordinator_epoch,
+                )  # fmt: skip
         except PlatformError:
             error = ErrorCode.KAFKA_STORAGE_ERROR
 
@@ -327,21 +337,15 @@ class TransactionHandlers:
                 return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
             return error or refusals.get(partition, ErrorCode.NONE)
 
-        return WritableTxnMarkerResult(
-            producer_id=asked.producer_id,
-            topics=[
-                WritableTxnMarkerTopicResult(
-                    name=topic.name,
-                    partitions=[
-                        WritableTxnMarkerPartitionResult(
-                            partition_index=index, error_code=code(found[topic.name, index])
-                        )
-                        for index in topic.partition_indexes
-                    ],
-                )
-                for topic in asked.topics
-            ],
+        topics = await nested_with(
+            asked.topics,
+            lambda topic: topic.partition_indexes,
+            lambda topic, index: WritableTxnMarkerPartitionResult(
+                partition_index=index, error_code=code(found[topic.name, index])
+            ),
+            lambda topic, results: WritableTxnMarkerTopicResult(name=topic.name, partitions=results),
         )
+        return WritableTxnMarkerResult(producer_id=asked.producer_id, topics=topics)
 
     def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:
         topic = self._registry.by_name(context.cluster_id, name)
@@ -374,16 +378,14 @@ def _known(error: ErrorCode, context: RequestContext, api: str) -> ErrorCode:
     return error
 
 
-def _per_partition(
-    topics: Iterable[AddPartitionsToTxnTopic], errors: Mapping[tuple[str, int], ErrorCode]
+async def _per_partition(
+    topics: Iterable[AddPartitionsToTxnTopic], error_of: Callable[[str, int], ErrorCode]
 ) -> list[AddPartitionsToTxnTopicResult]:
-    return [
-        AddPartitionsToTxnTopicResult(
-            name=topic.name,
-            results_by_partition=[
-                AddPartitionsToTxnPartitionResult(partition_index=index, partition_error_code=errors[topic.name, index])
-                for index in topic.partitions
-            ],
-        )
-        for topic in topics
-    ]
+    return await nested_with(
+        topics,
+        lambda topic: topic.partitions,
+        lambda topic, index: AddPartitionsToTxnPartitionResult(
+            partition_index=index, partition_error_code=error_of(topic.name, index)
+        ),
+        lambda topic, results: AddPartitionsToTxnTopicResult(name=topic.name, results_by_partition=results),
+    )

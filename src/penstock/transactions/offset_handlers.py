@@ -42,7 +42,7 @@ class TransactionOffsetHandlers:
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=self._groups.now_ms(),
         )  # fmt: skip
         if asked.offsets:
-            asked.committed(await self._commit(context, request, asked.offsets))
+            asked.outcome = await self._commit(context, request, asked.offsets)
         topics = await asked.told(request.topics, TxnOffsetCommitResponseTopic, TxnOffsetCommitResponsePartition)
         return TxnOffsetCommitResponse(topics=topics)
 

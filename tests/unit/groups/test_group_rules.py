@@ -277,6 +277,17 @@ def test_static_member_leaves_by_its_instance_id() -> None:
     assert bench.state is GroupState.EMPTY
 
 
+def test_whoever_is_named_twice_leaves_once() -> None:
+    unknown, fenced = ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.FENCED_INSTANCE_ID
+    bench, member_id = static_group()
+    by_id, by_name = Leaver(member_id=member_id), Leaver(member_id="", instance_id="i")
+    by_both, stranger = Leaver(member_id=member_id, instance_id="i"), Leaver(member_id="another", instance_id="i")
+    assert bench.leave(stranger, by_name, by_id, by_name, by_both, stranger) == (
+        fenced, ErrorCode.NONE, unknown, unknown, unknown, unknown,
+    )  # fmt: skip
+    assert bench.state is GroupState.EMPTY
+
+
 # --- Syncing -------------------------------------------------------------------------------------------------------
 
 

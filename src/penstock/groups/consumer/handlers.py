@@ -12,6 +12,8 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import MADE_AT_ONCE, breathe, each, keyed
+from penstock.groups.capacity import MAX_TOPICS
 from penstock.groups.consumer.model import (
     JOINS,
     LEAVES,
@@ -58,8 +60,8 @@ class ConsumerGroupHandlers:
         key = (context.cluster_id, request.group_id)
         try:
             _check(request, self._groups.settings.consumer, context.api_version)
-            may_see = partial(self._may_see, context)
-            result = await self._groups.consumer_heartbeat(key, self._asked(context, request), may_see)
+            may_see, owned = partial(self._may_see, context), await _owned(request.topic_partitions)
+            result = await self._groups.consumer_heartbeat(key, self._asked(context, request, owned), may_see)
         except Refused as refused:
             return heartbeat_wire.ConsumerGroupHeartbeatResponse(error_code=refused.code, error_message=refused.message)
         except PlatformError as error:
@@ -70,7 +72,9 @@ class ConsumerGroupHandlers:
         authorizer, key = self.authorizer, ApiKey.CONSUMER_GROUP_HEARTBEAT
         return authorizer is None or authorizer.allows(context, key, _DESCRIBE_TOPIC, topic, is_quiet=True)
 
-    def _asked(self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest) -> Heartbeat:
+    def _asked(
+        self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest, owned: Partitions | None
+    ) -> Heartbeat:
         names = request.subscribed_topic_names
         return Heartbeat(
             member_id=request.member_id or self._groups.new_member_id(),
@@ -81,7 +85,7 @@ class ConsumerGroupHandlers:
             topics=None if names is None else frozenset(names),
             regex=request.subscribed_topic_regex,
             assignor=request.server_assignor,
-            owned=_owned(request.topic_partitions),
+            owned=owned,
             client_id=context.client_id or "",
             client_host=f"/{context.client_host}",
         )
@@ -95,7 +99,8 @@ class ConsumerGroupHandlers:
             lambda group_id: describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
-            for described in groups:
+            for number, described in enumerate(groups):
+                await breathe(number, MADE_AT_ONCE)
                 if described.error_code == ErrorCode.NONE:
                     described.authorized_operations = ALL_GROUP_OPERATIONS
         return describe_wire.ConsumerGroupDescribeResponse(groups=groups)
@@ -113,7 +118,7 @@ class ConsumerGroupHandlers:
             group_epoch=group.epoch,
             assignment_epoch=group.target_epoch,
             assignor_name=preferred_assignor(group, self._groups.settings.consumer),
-            members=[self._described(context, member) for member in group.members.values()],
+            members=await each(list(group.members.values()), partial(self._described, context)),
         )
 
     def _described(self, context: RequestContext, member: ConsumerMember) -> describe_wire.Member:
@@ -154,6 +159,8 @@ def _held(member: ConsumerMember) -> dict[bytes, set[int]]:
 
 def _check(request: heartbeat_wire.ConsumerGroupHeartbeatRequest, settings: ConsumerSettings, version: int) -> None:
     """Raise `Refused` for a request that contradicts itself."""
+    if len(request.subscribed_topic_names or ()) > MAX_TOPICS:
+        raise _invalid(f"A member may subscribe to {MAX_TOPICS} topics by name.")
     brings_id = version >= _CLIENT_MAKES_ID_SINCE or request.member_epoch > 0 or request.member_epoch == LEAVES
     if (brings_id or request.member_epoch == LEAVES_FOR_A_WHILE) and not request.member_id.strip():
         raise _invalid("MemberId can't be empty.")
@@ -187,15 +194,15 @@ def _invalid(message: str) -> Refused:
     return Refused(ErrorCode.INVALID_REQUEST, message)
 
 
-def _owned(listed: list[heartbeat_wire.ConsumerGroupHeartbeatRequestTopicPartitions] | None) -> Partitions | None:
+async def _owned(listed: list[heartbeat_wire.ConsumerGroupHeartbeatRequestTopicPartitions] | None) -> Partitions | None:
     if listed is None:
         return None
-    owned: dict[bytes, frozenset[int]] = {}
-    for topic in listed:
+    owned: dict[bytes, set[int]] = {}
+    for number, topic in enumerate(listed):
+        await breathe(number, MADE_AT_ONCE)
         if topic.partitions:
-            topic_id = bytes(topic.topic_id)
-            owned[topic_id] = owned.get(topic_id, frozenset()).union(topic.partitions)
-    return owned
+            owned.setdefault(bytes(topic.topic_id), set()).update(topic.partitions)
+    return await keyed(list(owned.items()), lambda one: (one[0], frozenset(one[1])))
 
 
 def _response(result: HeartbeatResult) -> heartbeat_wire.ConsumerGroupHeartbeatResponse:

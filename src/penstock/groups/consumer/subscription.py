@@ -72,9 +72,9 @@ def _partitions(
     listed: Iterable[ConsumerProtocolAssignmentTopicPartition] | Iterable[ConsumerProtocolSubscriptionTopicPartition],
     topics: Topics,
 ) -> Partitions:
-    found: dict[bytes, frozenset[int]] = {}
+    found: dict[bytes, set[int]] = {}
     for topic in listed:
         topic_id = topics.topic_id(topic.topic)
         if topic_id is not None and topic.partitions:
-            found[topic_id] = found.get(topic_id, frozenset()).union(topic.partitions)
-    return found
+            found.setdefault(topic_id, set()).update(topic.partitions)
+    return {topic_id: frozenset(partitions) for topic_id, partitions in found.items()}

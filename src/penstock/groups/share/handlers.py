@@ -7,6 +7,8 @@ from functools import partial
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import MADE_AT_ONCE, breathe, each
+from penstock.groups.capacity import MAX_TOPICS
 from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.model import JOINS, LEAVES, Heartbeat, Partitions, ShareGroup, ShareMember
@@ -65,7 +67,8 @@ class ShareGroupHandlers:
             lambda group_id: messages.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
-            for described in groups:
+            for number, described in enumerate(groups):
+                await breathe(number, MADE_AT_ONCE)
                 if described.error_code == ErrorCode.NONE:
                     described.authorized_operations = _ALL_GROUP_OPERATIONS
         return messages.ShareGroupDescribeResponse(groups=groups)
@@ -77,16 +80,16 @@ class ShareGroupHandlers:
             return messages.DescribedGroup(
                 group_id=group_id, error_code=code_of(failure), error_message=message_of(failure)
             )
-        return self._shown(context.cluster_id, group_id, group)
+        return await self._shown(context.cluster_id, group_id, group)
 
-    def _shown(self, cluster_id: int, group_id: str, group: ShareGroup) -> messages.DescribedGroup:
+    async def _shown(self, cluster_id: int, group_id: str, group: ShareGroup) -> messages.DescribedGroup:
         return messages.DescribedGroup(
             group_id=group_id,
             group_state=group.shown_state,
             group_epoch=group.epoch,
             assignment_epoch=group.target_epoch,
             assignor_name=ASSIGNOR,
-            members=[self._member(cluster_id, member) for member in group.members.values()],
+            members=await each(list(group.members.values()), partial(self._member, cluster_id)),
         )
 
     def _member(self, cluster_id: int, member: ShareMember) -> messages.Member:
@@ -114,6 +117,8 @@ def _complaint(request: wire.ShareGroupHeartbeatRequest) -> str | None:
         return "GroupId can't be empty."
     if request.rack_id is not None and not request.rack_id.strip():
         return "RackId can't be empty."
+    if len(request.subscribed_topic_names or ()) > MAX_TOPICS:
+        return f"A member may subscribe to {MAX_TOPICS} topics by name."
     if request.member_epoch == JOINS and not request.subscribed_topic_names:
         return "SubscribedTopicNames must be set in first request."
     return "MemberEpoch is invalid." if request.member_epoch < LEAVES else None

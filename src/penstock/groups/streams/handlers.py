@@ -11,6 +11,7 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, each
 from penstock.groups.describing import described_in_room
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.handlers import ALL_GROUP_OPERATIONS
@@ -70,7 +71,7 @@ class StreamsGroupHandlers:
         key = (context.cluster_id, request.group_id)
         try:
             _check(request)
-            asked = _asked(context, request)
+            asked = await _asked(context, request)
             rule = transitions.leave if asked.epoch in (LEAVES, LEAVES_FOR_A_WHILE) else transitions.heartbeat
             if asked.epoch == 0:
                 await self._groups.make_room(key)
@@ -120,7 +121,8 @@ class StreamsGroupHandlers:
             request.group_ids, partial(self._describe, context),
             lambda group_id: describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
-        for described in groups:
+        for number, described in enumerate(groups):
+            await breathe(number, MADE_AT_ONCE)
             if described.error_code == ErrorCode.NONE:
                 if request.include_authorized_operations:
                     described.authorized_operations = ALL_GROUP_OPERATIONS
@@ -141,7 +143,7 @@ class StreamsGroupHandlers:
             group_epoch=group.epoch,
             assignment_epoch=group.target_epoch,
             topology=_described_topology(group),
-            members=[_described(group, member) for member in group.members.values()],
+            members=await each(list(group.members.values()), partial(_described, group)),
             assignor_name=STREAMS_ASSIGNORS[0],
         )
 
@@ -185,20 +187,21 @@ def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
 
 
 def _check_size(parts: Sequence[beating.Subtopology]) -> None:
+    _check_count("subtopologies", len(parts), MAX_SUBTOPOLOGIES)
     groups = [group for part in parts for group in part.copartition_groups]
+    _check_count("copartition groups", len(groups), MAX_COPARTITIONS)
     topics = sum(
         len(part.source_topics) + len(part.repartition_sink_topics) + len(part.repartition_source_topics)
         + len(part.state_changelog_topics)
         for part in parts
     )  # fmt: skip
     topics += sum(len(group.source_topics) + len(group.repartition_source_topics) for group in groups)
-    for what, count, limit in (
-        ("subtopologies", len(parts), MAX_SUBTOPOLOGIES),
-        ("copartition groups", len(groups), MAX_COPARTITIONS),
-        ("topics", topics, MAX_TOPICS),
-    ):
-        if count > limit:
-            raise _wrong_topology(f"The topology has {count} {what}; at most {limit} are possible.")
+    _check_count("topics", topics, MAX_TOPICS)
+
+
+def _check_count(what: str, count: int, limit: int) -> None:
+    if count > limit:
+        raise _wrong_topology(f"The topology has {count} {what}; at most {limit} are possible.")
 
 
 def _topics_of(part: beating.Subtopology) -> Iterable[str]:
@@ -235,11 +238,11 @@ def _check_topology(topology: beating.Topology) -> None:
         raise _wrong_topology(f"There is more than one subtopology {twice[0]}.")
 
 
-def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatRequest) -> Heartbeat:
+async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatRequest) -> Heartbeat:
     active, standby, warmup = request.active_tasks, request.standby_tasks, request.warmup_tasks
     owned = None
     if active is not None and standby is not None and warmup is not None:
-        owned = Tasks(_tasks(active), _tasks(standby), _tasks(warmup))
+        owned = Tasks(await _tasks(active), await _tasks(standby), await _tasks(warmup))
     endpoint, tags = request.user_endpoint, request.client_tags
     return Heartbeat(
         member_id=request.member_id,
@@ -253,8 +256,8 @@ def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatReques
         process_id=request.process_id,
         endpoint=None if endpoint is None else Endpoint(endpoint.host, endpoint.port),
         client_tags=None if tags is None else {tag.key: tag.value for tag in tags},
-        reached=_offsets(request.task_offsets),
-        ends=_offsets(request.task_end_offsets),
+        reached=await _offsets(request.task_offsets),
+        ends=await _offsets(request.task_end_offsets),
         shuts_down=request.shutdown_application,
         client_id=context.client_id or "",
         client_host=f"/{context.client_host}",
@@ -262,15 +265,20 @@ def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatReques
     )
 
 
-def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds]) -> frozenset[Task]:
-    return frozenset(Task(part.subtopology_id, partition) for part in listed for partition in part.partitions)
+async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds]) -> frozenset[Task]:
+    tasks, pace = set[Task](), Pace(MADE_AT_ONCE)
+    for part in listed:
+        tasks.update(await pace.each(part.partitions, partial(Task, part.subtopology_id)))
+        await pace.step()
+    return frozenset(tasks)
 
 
-def _offsets(listed: list[beating.TaskOffset] | None) -> dict[Task, int] | None:
+async def _offsets(listed: list[beating.TaskOffset] | None) -> dict[Task, int] | None:
     if listed is None:
         return None
     offsets: dict[Task, int] = {}
-    for one in listed:
+    for number, one in enumerate(listed):
+        await breathe(number, MADE_AT_ONCE)
         task = Task(one.subtopology_id, one.partition)
         if task in offsets:
             raise _invalid(
