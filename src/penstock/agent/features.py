@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from penstock.base.context import RequestContext
+from penstock.base.portions import breathe, each
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.update_features import (
     FeatureUpdateKey,
@@ -30,7 +31,8 @@ class FeatureHandlers:
         """UpdateFeatures, key 57, v0-2. v1: types of changes, trying only. v2: one result for all features. A level
         that is in force already is accepted; any other is refused by 95, because levels come with releases."""
         features = self._features()
-        for update in request.feature_updates:
+        for number, update in enumerate(request.feature_updates):
+            await breathe(number)
             complaint = _complaint(update, context.api_version, features)
             if complaint is not None:
                 return UpdateFeaturesResponse(
@@ -38,9 +40,10 @@ class FeatureHandlers:
                     error_message="The update failed for all features since the following feature had an error: "
                     f"Invalid update version {update.max_version_level} for feature {update.feature}. {complaint}",
                 )
-        results = [
-            UpdatableFeatureResult(feature=update.feature, error_message=None) for update in request.feature_updates
-        ]
+        results = await each(
+            request.feature_updates,
+            lambda update: UpdatableFeatureResult(feature=update.feature, error_message=None),
+        )
         return UpdateFeaturesResponse(
             error_message=None, results=results if context.api_version <= RESULTS_UNTIL else []
         )

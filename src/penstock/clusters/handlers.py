@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
+from penstock.base.portions import breathe
 from penstock.clusters.failures import Forbidden, Missing, Taken
 from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
@@ -75,7 +76,8 @@ class VirtualClusterHandlers:
         if not self._is_admin(context) or request.names == []:
             visible = [cluster for cluster in visible if cluster.cluster_id == context.cluster_id]
         if request.names:
-            visible = [cluster for cluster in visible if cluster.name in request.names]
+            names = set(request.names)
+            visible = [cluster for cluster in visible if cluster.name in names]
         return DescribeVirtualClustersResponse(
             error_message=None, clusters=[await self._described(cluster) for cluster in visible]
         )
@@ -163,9 +165,11 @@ class VirtualClusterHandlers:
     ) -> AlterEnvironmentsResponse:
         """AlterEnvironments, key 10010, v0: makes and removes them one by one."""
         response = AlterEnvironmentsResponse()
-        for name in request.creations:
+        for number, name in enumerate(request.creations):
+            await breathe(number)
             response.results.append(await self._environment(context, name, is_new=True))
-        for name in request.deletions:
+        for number, name in enumerate(request.deletions):
+            await breathe(number)
             response.results.append(await self._environment(context, name, is_new=False))
         return response
 

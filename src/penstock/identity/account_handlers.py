@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
+from penstock.base.portions import breathe, each
 from penstock.identity.accounts import ApiKey, ServiceAccount
 from penstock.identity.model import NOT_YOURS, MayChange, user
 from penstock.identity.service import Identities
@@ -28,6 +29,7 @@ from penstock.wire.messages.describe_service_accounts import (
 
 Complaint = tuple[ErrorCode, str | None]
 FINE: Complaint = ErrorCode.NONE, None
+MAX_DELETED = 10_000
 FORBIDDEN: Complaint = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NOT_YOURS
 
 
@@ -43,20 +45,24 @@ class AccountHandlers:
         """DescribeServiceAccounts, key 10000, v0: all of them or those of these names, with their keys; no secrets."""
         found = await self._identities.service_accounts(context.cluster_id)
         names = None if request.names is None else set(request.names)
-        return DescribeServiceAccountsResponse(
-            error_message=None,
-            accounts=[_described(account, keys) for account, keys in found if names is None or account.name in names],
-        )
+        response = DescribeServiceAccountsResponse(error_message=None)
+        for number, (account, keys) in enumerate(found):
+            await breathe(number)
+            if names is None or account.name in names:
+                response.accounts.append(_described(account, keys))
+        return response
 
     async def alter_accounts(
         self, context: RequestContext, request: AlterServiceAccountsRequest
     ) -> AlterServiceAccountsResponse:
         """AlterServiceAccounts, key 10001, v0: makes and removes accounts one by one. Keys go with their account."""
         response = AlterServiceAccountsResponse()
-        for creation in request.creations:
+        for number, creation in enumerate(request.creations):
+            await breathe(number)
             complaint = await self._create(context, creation.name, creation.description)
             response.results.append(_result(creation.name, complaint))
-        for name in request.deletions:
+        for number, name in enumerate(request.deletions):
+            await breathe(number)
             response.results.append(_result(name, await self._delete(context, name)))
         return response
 
@@ -107,17 +113,21 @@ class AccountHandlers:
         response = DeleteApiKeysResponse()
         forbidden: set[str] = set()
         try:
+            if len(request.key_ids) > MAX_DELETED:
+                raise InvalidRequest(f"{MAX_DELETED} keys may be deleted at once")
             owners = await self._identities.key_owners(context.cluster_id, request.key_ids)
             forbidden = {key_id for key_id, owner in owners.items() if not self._may_change(context, user(owner))}
             allowed = [key_id for key_id in request.key_ids if key_id not in forbidden]
             gone = await self._identities.delete_keys(context.cluster_id, allowed)
         except PlatformError as error:
             code, message = _complaint(error)
-            response.results = [
-                DeleteApiKeysResult(key_id=key_id, error_code=code, error_message=message) for key_id in request.key_ids
-            ]
+            response.results = await each(
+                request.key_ids,
+                lambda key_id: DeleteApiKeysResult(key_id=key_id, error_code=code, error_message=message),
+            )
             return response
-        for key_id in request.key_ids:
+        for number, key_id in enumerate(request.key_ids):
+            await breathe(number)
             result = DeleteApiKeysResult(key_id=key_id, error_message=None)
             if key_id in forbidden:
                 result.error_code, result.error_message = FORBIDDEN

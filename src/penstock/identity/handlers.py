@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from penstock.base.context import RequestContext
 from penstock.base.errors import Conflict, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, counted, each
 from penstock.identity import scram
 from penstock.identity.model import NOT_YOURS, MayChange, user
 from penstock.identity.scram import Credential, Mechanism
@@ -64,9 +62,10 @@ class IdentityHandlers:
     ) -> DescribeUserScramCredentialsResponse:
         """DescribeUserScramCredentials, key 50, v0: KIP-554. Who can be proven how, never by what."""
         users = await self._identities.mechanisms(context.cluster_id)
-        asked = Counter(user.name for user in request.users) if request.users else Counter(users.keys())
+        asked = await counted(user.name for user in request.users) if request.users else await counted(users)
         response = DescribeUserScramCredentialsResponse(error_message=None)
-        for name, times in asked.items():
+        for number, (name, times) in enumerate(asked.items()):
+            await breathe(number)
             result = DescribeUserScramCredentialsResult(user=name, error_message=None)
             if times > 1:
                 result.error_code = ErrorCode.DUPLICATE_RESOURCE
@@ -93,7 +92,7 @@ class IdentityHandlers:
             *request.deletions,
             *request.upsertions,
         ]
-        counts = Counter(alteration.name for alteration in alterations)
+        counts = await counted(alteration.name for alteration in alterations)
         existing = await self._identities.mechanisms(context.cluster_id)
         complaints: dict[str, Complaint | None] = {}
         changes = []
@@ -120,16 +119,13 @@ class IdentityHandlers:
             elif isinstance(error, InvalidRequest):
                 code = ErrorCode.POLICY_VIOLATION
             complaints = {name: complaint or (code, str(error)) for name, complaint in complaints.items()}
-        return AlterUserScramCredentialsResponse(
-            results=[
-                AlterUserScramCredentialsResult(
-                    user=name,
-                    error_code=complaint[0] if complaint else ErrorCode.NONE,
-                    error_message=complaint[1] if complaint else None,
-                )
-                for name, complaint in complaints.items()
-            ]
-        )
+        return AlterUserScramCredentialsResponse(results=await each(list(complaints.items()), _altered))
+
+
+def _altered(one: tuple[str, Complaint | None]) -> AlterUserScramCredentialsResult:
+    name, complaint = one
+    code, message = complaint or (ErrorCode.NONE, None)
+    return AlterUserScramCredentialsResult(user=name, error_code=code, error_message=message)
 
 
 def _complaint(

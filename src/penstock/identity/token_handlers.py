@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from penstock.base.clock import Clock
 from penstock.base.context import ANONYMOUS, RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import breathe, distinct
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.identity import token_store
 from penstock.identity.model import USER, MayChange
@@ -52,7 +54,9 @@ class TokenHandlers:
         response = CreateDelegationTokenResponse(issue_timestamp_ms=-1, expiry_timestamp_ms=-1, max_timestamp_ms=-1)
         response.principal_type, response.principal_name = _parts(owner)
         response.token_requester_principal_type, response.token_requester_principal_name = _parts(context.principal)
-        renewers = tuple(f"{one.principal_type}:{one.principal_name}" for one in request.renewers)
+        # One more than there may be is too many, however many there are.
+        some = islice(request.renewers, MAX_RENEWERS + 1)
+        renewers = tuple(f"{one.principal_type}:{one.principal_name}" for one in some)
         rules = self._rules
         if not _is_allowed(context):
             response.error_code = ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
@@ -149,18 +153,19 @@ class TokenHandlers:
             return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_AUTH_DISABLED)
         owners = request.owners
         now_ms = self._clock.now_ms()
-        wanted = None if owners is None else [f"{one.principal_type}:{one.principal_name}" for one in owners]
+        wanted = None
+        if owners is not None:
+            wanted = await distinct(f"{one.principal_type}:{one.principal_name}" for one in owners)
         try:
             tokens = await self._database.read(lambda: token_store.all_of(context.cluster_id, now_ms))
         except PlatformError:
             return DescribeDelegationTokenResponse(error_code=ErrorCode.REQUEST_TIMED_OUT)
-        return DescribeDelegationTokenResponse(
-            tokens=[
-                _described(token, rules.secret(token.token_id))
-                for token in tokens
-                if (wanted is None or any(token.concerns(one) for one in wanted)) and self._is_shown(context, token)
-            ]
-        )
+        response = DescribeDelegationTokenResponse()
+        for number, token in enumerate(tokens):
+            await breathe(number)
+            if (wanted is None or not wanted.keys().isdisjoint(token.parties)) and self._is_shown(context, token):
+                response.tokens.append(_described(token, rules.secret(token.token_id)))
+        return response
 
     def _is_shown(self, context: RequestContext, token: Token) -> bool:
         """Whether ACLs may let the caller see a token: it is seen with the secret that proves its owner."""

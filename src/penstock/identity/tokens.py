@@ -41,9 +41,14 @@ class Token:
         """Whether this principal may renew and end it."""
         return principal == self.owner or principal in self.renewers
 
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """All principals that have to do with it."""
+        return (self.owner, self.requester, *self.renewers)
+
     def concerns(self, principal: str) -> bool:
         """Whether this principal is shown it without being an administrator."""
-        return principal in (self.owner, self.requester) or principal in self.renewers
+        return principal in self.parties
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

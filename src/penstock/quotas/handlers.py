@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
+from penstock.base.portions import MADE_AT_ONCE, breathe, each, in_order
 from penstock.log.admin.failures import admin_failure
 from penstock.log.refusals import Refused
 from penstock.quotas import transitions
-from penstock.quotas.model import Entity
+from penstock.quotas.model import Entity, Limits
 from penstock.quotas.service import Quotas
 from penstock.quotas.transitions import Change
+from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.alter_client_quotas import (
     AlterClientQuotasRequest,
     AlterClientQuotasRequestEntryData,
@@ -27,6 +29,8 @@ from penstock.wire.messages.describe_client_quotas import (
     ValueData,
 )
 
+EXCESSIVE = f"One request may change the limits of {transitions.MAX_RECORDS} entities at most."
+
 
 class QuotaHandlers:
     """Kafka's quota APIs over `Quotas`."""
@@ -41,44 +45,55 @@ class QuotaHandlers:
         exact name, by being a default, or by having a name of that type at all."""
         try:
             wanted = transitions.checked_filter(
-                ((each.entity_type, each.match_type, each.match) for each in request.components), strict=request.strict
+                ((part.entity_type, part.match_type, part.match) for part in request.components), strict=request.strict
             )
         except Refused as refusal:
             return DescribeClientQuotasResponse(
                 error_code=refusal.code, error_message=refusal.message, entries=None
             )  # fmt: skip
-        found = [(who, limits) for who, limits in self._quotas.table(context.cluster_id).items() if wanted.matches(who)]
-        return DescribeClientQuotasResponse(
-            error_message=None,
-            entries=[
-                EntryData(
-                    entity=[EntityData(entity_type=kind, entity_name=name) for kind, name in who],
-                    values=[ValueData(key=key, value=value) for key, value in sorted(limits.items())],
-                )
-                for who, limits in sorted(found, key=lambda each: _order(each[0]))
-            ],
-        )
+        found: list[tuple[Entity, Limits]] = []
+        # A table does not change; another one takes its place.
+        for number, (who, limits) in enumerate(self._quotas.table(context.cluster_id).items()):
+            await breathe(number, MADE_AT_ONCE)
+            if wanted.matches(who):
+                found.append((who, limits))
+        entries = await each(await in_order(found, lambda one: _order(one[0])), _entry)
+        return DescribeClientQuotasResponse(error_message=None, entries=entries)
 
     async def alter_client_quotas(
         self, context: RequestContext, request: AlterClientQuotasRequest
     ) -> AlterClientQuotasResponse:
         """AlterClientQuotas, key 49, v0-1. v1: flexible. Users, client ids, both together, addresses, and the default
         of each; addresses are given as such, names of hosts are not looked up. In force once it is answered."""
-        changes = [
-            Change(
-                entity=[(each.entity_type, each.entity_name) for each in entry.entity],
-                limits=[(op.key, None if op.remove else op.value) for op in entry.ops],
+        if len(request.entries) > transitions.MAX_RECORDS:
+            excessive = Refused(ErrorCode.POLICY_VIOLATION, EXCESSIVE)
+            return AlterClientQuotasResponse(
+                entries=await each(request.entries, lambda entry: _answer(entry, excessive))
             )
-            for entry in request.entries
-        ]
+        changes = await each(request.entries, _change)
         refusals: Sequence[PlatformError | None]
         try:
             refusals = await self._quotas.alter(context.cluster_id, changes, validate_only=request.validate_only)
         except PlatformError as error:
             refusals = [error] * len(changes)
         return AlterClientQuotasResponse(
-            entries=[_answer(entry, refusal) for entry, refusal in zip(request.entries, refusals, strict=True)]
+            entries=await each(list(zip(request.entries, refusals, strict=True)), lambda one: _answer(*one))
         )
+
+
+def _entry(one: tuple[Entity, Limits]) -> EntryData:
+    who, limits = one
+    return EntryData(
+        entity=[EntityData(entity_type=kind, entity_name=name) for kind, name in who],
+        values=[ValueData(key=key, value=value) for key, value in sorted(limits.items())],
+    )
+
+
+def _change(entry: AlterClientQuotasRequestEntryData) -> Change:
+    return Change(
+        entity=[(part.entity_type, part.entity_name) for part in entry.entity],
+        limits=[(op.key, None if op.remove else op.value) for op in entry.ops],
+    )
 
 
 def _answer(
@@ -87,8 +102,8 @@ def _answer(
     answer = AlterClientQuotasResponseEntryData(
         error_message=None,
         entity=[
-            AlterClientQuotasResponseEntityData(entity_type=each.entity_type, entity_name=each.entity_name)
-            for each in entry.entity
+            AlterClientQuotasResponseEntityData(entity_type=part.entity_type, entity_name=part.entity_name)
+            for part in entry.entity
         ],
     )
     if refusal is not None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from penstock.base.errors import OutcomeUnknown
+from penstock.base.portions import breathe
 from penstock.base.undivided import Undivided
 from penstock.log.refusals import Refused
 from penstock.metadata.database import Script
@@ -90,7 +91,11 @@ class Quotas:
         async with self._lock:
             await self._catch_up()
             table = self.table(cluster_id)
-            decision = transitions.alter(table, changes)
+            altering = transitions.Altering(table)
+            for number, change in enumerate(changes):
+                await breathe(number)
+                altering.add(change)
+            decision = altering.decision()
             if decision.records and not validate_only:
                 try:
                     version = await self._database.transaction(lambda: store.write(cluster_id, decision.records))

@@ -50,26 +50,33 @@ class Decision:
     refusals: Sequence[Refused | None] = ()
 
 
-def alter(table: Table, changes: Sequence[Change]) -> Decision:
-    """Decide what a request changes. An entity that is refused stops no other."""
-    records: list[QuotaChanged] = []
-    refusals: list[Refused | None] = []
-    seen: set[Entity] = set()
-    for change in changes:
+class Altering:
+    """Decides what a request changes, one change after the other. An entity that is refused stops no other."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self._seen = table, set[Entity]()
+        self._records: list[QuotaChanged] = []
+        self._refusals: list[Refused | None] = []
+
+    def add(self, change: Change) -> None:
+        """Decide about one."""
         try:
-            found = _altered(table, change, seen)
-            if len(records) + len(found) > MAX_RECORDS:
+            found = _altered(self._table, change, self._seen)
+            if len(self._records) + len(found) > MAX_RECORDS:
                 raise Refused(ErrorCode.POLICY_VIOLATION, f"One request may change {MAX_RECORDS} limits at most.")
         except Refused as refusal:
-            refusals.append(refusal)
+            self._refusals.append(refusal)
         else:
-            refusals.append(None)
-            records += found
-    added = {record.entity for record in records if record.value is not None} - table.keys()
-    if len(table) + len(added) > MAX_ENTITIES:
-        full = Refused(ErrorCode.POLICY_VIOLATION, f"{MAX_ENTITIES} entities have limits already.")
-        return Decision(refusals=[refusal or full for refusal in refusals])
-    return Decision(records=tuple(records), refusals=refusals)
+            self._refusals.append(None)
+            self._records += found
+
+    def decision(self) -> Decision:
+        """What became of all of them."""
+        added = {record.entity for record in self._records if record.value is not None} - self._table.keys()
+        if len(self._table) + len(added) > MAX_ENTITIES:
+            full = Refused(ErrorCode.POLICY_VIOLATION, f"{MAX_ENTITIES} entities have limits already.")
+            return Decision(refusals=[refusal or full for refusal in self._refusals])
+        return Decision(records=tuple(self._records), refusals=self._refusals)
 
 
 def _altered(table: Table, change: Change, seen: set[Entity]) -> list[QuotaChanged]:

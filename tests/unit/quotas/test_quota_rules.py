@@ -22,7 +22,7 @@ from penstock.quotas.model import (
     evolve,
     limit_of,
 )
-from penstock.quotas.transitions import MAX_NAME_LENGTH, Change, alter, checked_filter
+from penstock.quotas.transitions import MAX_NAME_LENGTH, Altering, Change, Decision, checked_filter
 from penstock.wire.error_codes import ErrorCode
 
 PRODUCE = QuotaKey.PRODUCER_BYTE_RATE
@@ -34,6 +34,13 @@ ENTITIES = [
     for user in (*USERS, None, NONE)
     for client in (*CLIENTS, None, NONE)
 ][:-1]
+
+
+def alter(table: Table, changes: list[Change]) -> Decision:
+    altering = Altering(table)
+    for change in changes:
+        altering.add(change)
+    return altering.decision()
 
 
 def oracle(table: Table, user: str, client_id: str) -> float | None:
