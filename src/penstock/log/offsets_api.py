@@ -5,12 +5,11 @@ Starts and ends come from memory. Only a look-up by timestamp reads the log; how
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import NamedTuple, Protocol
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Pace
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, counted, keyed
 from penstock.log.admin.failures import admin_failure, read_failure
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.registry import Registry
@@ -82,7 +81,9 @@ class OffsetHandlers:
     async def list_offsets(self, context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
         """ListOffsets, key 2, v1-11. v2: isolation level. v4: leader epochs. v6: flexible. v7-9, v11: more special
         times. v10: how long the client waits, which nothing here depends on."""
-        seen = Counter((topic.name, part.partition_index) for topic in request.topics for part in topic.partitions)
+        seen = await counted(
+            (topic.name, part.partition_index) for topic in request.topics for part in topic.partitions
+        )
         committed = request.isolation_level == READ_COMMITTED
         response, pace = ListOffsetsResponse(), Pace()
         for topic in request.topics:
@@ -147,6 +148,7 @@ class OffsetHandlers:
         the log ends."""
         response, pace = OffsetForLeaderEpochResponse(), Pace()
         for topic in request.topics:
+            await pace.step()
             results = []
             for wanted in topic.partitions:
                 await pace.step()
@@ -174,9 +176,12 @@ class OffsetHandlers:
         marks: dict[Partition, int] = {}
         trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]] = []
         # A topic or a partition that is named twice counts once, as it was named last.
-        for topic in {topic.name: topic for topic in request.topics}.values():
+        topics = await keyed(request.topics, lambda topic: (topic.name, topic))
+        for topic in topics.values():
+            await pace.step()
             results = []
-            for wanted in {wanted.partition_index: wanted for wanted in topic.partitions}.values():
+            partitions = await keyed(topic.partitions, lambda wanted: (wanted.partition_index, wanted))
+            for wanted in partitions.values():
                 await pace.step()
                 result = DeleteRecordsPartitionResult(partition_index=wanted.partition_index, low_watermark=NONE)
                 partition = self._partition(context, topic.name, wanted.partition_index)
@@ -207,10 +212,12 @@ class OffsetHandlers:
         except PlatformError as error:
             code, _ = admin_failure(error)
             retriable = code is ErrorCode.NOT_CONTROLLER
-            for _, result in trimmed:
+            for number, (_, result) in enumerate(trimmed):
+                await breathe(number, MADE_AT_ONCE)
                 result.error_code = ErrorCode.NOT_LEADER_OR_FOLLOWER if retriable else code
             return
-        for partition, result in trimmed:
+        for number, (partition, result) in enumerate(trimmed):
+            await breathe(number, MADE_AT_ONCE)
             result.low_watermark = partition.log_start
 
     def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:

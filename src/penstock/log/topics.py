@@ -35,7 +35,7 @@ MAX_NEW_PARTITIONS = 10_000
 """How many partitions one request may ask for, as in Kafka's controller."""
 
 NEW_AT_ONCE = 50
-"""New topics that are looked at, or made, before others have their turn."""
+"""Topics that are looked at, made or forgotten before others have their turn."""
 RESOLVED_MAX = 10_000
 """How many sets of overrides are remembered with what they mean: clients can think of any number."""
 MAX_CONFIGURED = {ConfigResource.CLIENT_METRICS: 100}
@@ -292,7 +292,8 @@ class Topics:
             )
             self.registry.add(topic)
             answers.append(topic)
-        for answer in answers:
+        for number, answer in enumerate(answers):
+            await breathe(number, NEW_AT_ONCE)
             if isinstance(answer, Topic):
                 await self._tell_created(answer)
         return answers
@@ -346,10 +347,12 @@ class Topics:
                 return
             pairs = [(partition.partition_id, offset) for partition, offset in forward.items()]
             await self._durably(lambda: topic_store.trim(cluster_id, pairs), locking=True)
-            for partition, offset in forward.items():
+            for number, (partition, offset) in enumerate(forward.items()):
+                await breathe(number)
                 partition.log_start = max(partition.log_start, offset)
                 partition.wake()
-            for partition in forward:
+            for number, partition in enumerate(forward):
+                await breathe(number)
                 for listener in self._listeners:
                     await listener.on_trimmed(partition)
 
@@ -364,17 +367,20 @@ class Topics:
             present = [topic for topic in topics if not topic.deleted]
             if not present:
                 return
-            for topic in present:
+            for number, topic in enumerate(present):
+                await breathe(number, NEW_AT_ONCE)
                 await self.before_deletion(topic)
             keys = [(topic.topic_id, topic.name) for topic in present]
             now_ms = self._clock.now_ms()
             await self._durably(lambda: topic_store.delete(cluster_id, keys, now_ms), locking=True)
-            for topic in present:
+            for number, topic in enumerate(present):
+                await breathe(number, NEW_AT_ONCE)
                 topic.deleted = True
                 self.registry.remove(topic)
                 for partition in topic.partitions:
                     partition.wake()
-            for topic in present:
+            for number, topic in enumerate(present):
+                await breathe(number, NEW_AT_ONCE)
                 for listener in self._listeners:
                     await listener.on_topic_deleted(topic)
 
@@ -438,7 +444,8 @@ class Topics:
             await self._alter_other_locked(cluster_id, ConfigResource.BROKER, name, checked, validate_only)
             settings = self._settings_with(cluster_id)
             self.settings.replace(cluster_id, settings)
-            for topic in self.registry.all(cluster_id):
+            for number, topic in enumerate(self.registry.all(cluster_id)):
+                await breathe(number)
                 topic.config = self._resolve(topic.overrides, settings)
 
     async def alter_other(

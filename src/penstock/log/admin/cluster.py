@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Pace, breathe
+from penstock.base.portions import Pace, breathe, distinct, each, in_order
 from penstock.log import topic_names
 from penstock.log.brokers import Broker, Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition, Topic
@@ -78,9 +78,9 @@ class ClusterHandlers:
         )
         if request.include_cluster_authorized_operations:
             response.cluster_authorized_operations = CLUSTER_OPERATIONS
-        if request.topics and context.api_version < 12 and any(map(_names_an_id, request.topics)):
+        if request.topics and context.api_version < 12 and True in await distinct(map(_names_an_id, request.topics)):
             # Before v12 the fields exist but may not be used; the whole request is refused.
-            return MetadataResponse(topics=[_unusable(topic) for topic in request.topics])
+            return MetadataResponse(topics=await each(request.topics, _unusable))
         found: Sequence[Topic | MetadataResponseTopic]
         if request.topics is None or (context.api_version == 0 and not request.topics):
             found = self._registry.all(context.cluster_id)
@@ -88,10 +88,10 @@ class ClusterHandlers:
             found = await self._find(context, request.topics, request.allow_auto_topic_creation)
         pace = Pace()
         for topic in found:
+            await pace.step()
             if isinstance(topic, Topic):
-                topic = self._described(context, topic, alive, operations)
+                topic = await self._described(context, topic, alive, operations, pace)
             response.topics.append(topic)
-            await pace.step(1 + len(topic.partitions))
         return response
 
     async def _find(
@@ -130,30 +130,28 @@ class ClusterHandlers:
         except PlatformError:
             # Known topics must stay visible when nothing can be created; clients ask again after this code.
             return {name: MetadataResponseTopic(error_code=ErrorCode.LEADER_NOT_AVAILABLE, name=name) for name in names}
-        for one in made:
+        answers: dict[str, Topic | MetadataResponseTopic] = {}
+        for number, (name, one) in enumerate(zip(names, made, strict=True)):
+            await breathe(number)
+            answers[name] = _refused(name, one.answer) if isinstance(one.answer, Refused) else one.answer
             if one.is_new and isinstance(one.answer, Topic):
                 self.on_created(context, one.answer.name, len(one.answer.partitions))
-        return {
-            name: _refused(name, one.answer) if isinstance(one.answer, Refused) else one.answer
-            for name, one in zip(names, made, strict=True)
-        }
+        return answers
 
-    def _described(
-        self, context: RequestContext, topic: Topic, alive: Sequence[Broker], operations: int
+    async def _described(
+        self, context: RequestContext, topic: Topic, alive: Sequence[Broker], operations: int, pace: Pace
     ) -> MetadataResponseTopic:
-        partitions = []
-        for partition in topic.partitions:
+        def described(partition: Partition) -> MetadataResponsePartition:
             leader = self._brokers.leader(partition, context)
             replicas = replica_nodes(leader, topic.replication_factor, alive)
-            partitions.append(
-                MetadataResponsePartition(
-                    partition_index=partition.index, leader_id=leader, leader_epoch=LEADER_EPOCH,
-                    replica_nodes=replicas, isr_nodes=replicas,
-                )
+            return MetadataResponsePartition(
+                partition_index=partition.index, leader_id=leader, leader_epoch=LEADER_EPOCH,
+                replica_nodes=replicas, isr_nodes=replicas,
             )  # fmt: skip
+
         return MetadataResponseTopic(
             name=topic.name, topic_id=topic.topic_id, is_internal=topic.name in topic_names.INTERNAL,
-            partitions=partitions, topic_authorized_operations=operations,
+            partitions=await pace.each(topic.partitions, described), topic_authorized_operations=operations,
         )  # fmt: skip
 
     async def describe_cluster(
@@ -186,15 +184,16 @@ class ClusterHandlers:
         self, context: RequestContext, request: DescribeTopicPartitionsRequest
     ) -> DescribeTopicPartitionsResponse:
         """DescribeTopicPartitions, key 75, v0 (KIP-966): topics by name, in pages that may end inside a topic."""
-        names, start = self._page(context, request)
+        names, start = await self._page(context, request)
         response = DescribeTopicPartitionsResponse(next_cursor=None)
         if start < 0:
-            response.topics = [_failed_description(name, ErrorCode.INVALID_REQUEST) for name in names]
+            response.topics = await each(names, lambda name: _failed_description(name, ErrorCode.INVALID_REQUEST))
             return response
         cap = self._topics.settings.of(context.cluster_id).max_request_partitions
         remaining = max(1, min(cap, request.response_partition_limit))
         alive = self._brokers.alive(context)
-        for name in names:
+        for number, name in enumerate(names):
+            await breathe(number)
             if remaining == 0:
                 response.next_cursor = DescribeTopicPartitionsResponseCursor(topic_name=name, partition_index=0)
                 break
@@ -214,9 +213,9 @@ class ClusterHandlers:
             start = 0
         return response
 
-    def _page(self, context: RequestContext, request: DescribeTopicPartitionsRequest) -> tuple[list[str], int]:
+    async def _page(self, context: RequestContext, request: DescribeTopicPartitionsRequest) -> tuple[list[str], int]:
         if request.topics:
-            names = sorted({topic.name for topic in request.topics})
+            names = await in_order(list(await distinct(topic.name for topic in request.topics)), str)
         else:
             names = [topic.name for topic in self._registry.all(context.cluster_id)]
         cursor = request.cursor

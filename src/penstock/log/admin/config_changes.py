@@ -17,6 +17,8 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import STRING_MAX_BYTES
 
 Overrides = Mapping[str, str]
+MAX_KEYS = 1_000
+"""Keys of one resource that are given at once: more than any has, and each may be named once."""
 
 
 class Operation(IntEnum):

@@ -3,15 +3,15 @@ IncrementalAlterConfigs."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from penstock.base.context import PERMANENT_CLUSTER_IDS, RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import Room, breathe
+from penstock.base.portions import Room, breathe, counted, each
 from penstock.log import other_configs, topic_names
 from penstock.log.admin import config_changes, config_entries, loggers
-from penstock.log.admin.config_changes import Edit, Operation, Overrides
+from penstock.log.admin.config_changes import MAX_KEYS, Edit, Operation, Overrides
 from penstock.log.admin.config_entries import Entry
 from penstock.log.admin.failures import admin_failure
 from penstock.log.brokers import Brokers
@@ -58,16 +58,14 @@ class ConfigHandlers:
         listable = [kind for kind in ConfigResource if kind is not ConfigResource.UNKNOWN]
         if context.api_version < TYPES_SINCE:
             listable = [ConfigResource.CLIENT_METRICS]
-        if any(number not in listable for number in request.resource_types):
+        asked = dict.fromkeys(request.resource_types)
+        if any(number not in listable for number in asked):
             return list_config_resources.ListConfigResourcesResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
-        kinds = dict.fromkeys(ConfigResource(number) for number in request.resource_types) or listable
-        return list_config_resources.ListConfigResourcesResponse(
-            config_resources=[
-                list_config_resources.ConfigResource(resource_name=name, resource_type=kind)
-                for kind in kinds
-                for name in self._resources(context, kind)
-            ]
-        )
+        response = list_config_resources.ListConfigResourcesResponse()
+        for kind in map(ConfigResource, asked or listable):
+            names = self._resources(context, kind)
+            response.config_resources += await each(names, partial(_listed, kind))
+        return response
 
     def _resources(self, context: RequestContext, kind: ConfigResource) -> list[str]:
         match kind:
@@ -165,7 +163,7 @@ class ConfigHandlers:
         self, context: RequestContext, request: alter_configs.AlterConfigsRequest
     ) -> alter_configs.AlterConfigsResponse:
         """AlterConfigs, key 33, v0-2: what is given replaces all overrides of a resource. v2: flexible."""
-        seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
+        seen = await counted((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
         for number, resource in enumerate(request.resources):
             await breathe(number, RESOURCES_AT_ONCE)
@@ -177,6 +175,7 @@ class ConfigHandlers:
                 _check_once(seen[resource.resource_type, resource.resource_name])
                 if kind is ConfigResource.BROKER_LOGGER:
                     raise Refused(ErrorCode.INVALID_REQUEST, "Log levels are changed by IncrementalAlterConfigs only.")
+                _check_number(resource.configs)
                 wanted = config_changes.replacement([(config.name, config.value) for config in resource.configs])
                 change = config_changes.replaced_by(wanted)
                 await self._alter(context, kind, resource.resource_name, change, request.validate_only)
@@ -189,7 +188,7 @@ class ConfigHandlers:
         self, context: RequestContext, request: incremental_alter_configs.IncrementalAlterConfigsRequest
     ) -> incremental_alter_configs.IncrementalAlterConfigsResponse:
         """IncrementalAlterConfigs, key 44, v0-1 (KIP-339): keys are set, deleted, appended to or taken from."""
-        seen = Counter((resource.resource_type, resource.resource_name) for resource in request.resources)
+        seen = await counted((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
         for number, resource in enumerate(request.resources):
             await breathe(number, RESOURCES_AT_ONCE)
@@ -199,6 +198,7 @@ class ConfigHandlers:
             try:
                 kind = _kind(resource.resource_type)
                 _check_once(seen[resource.resource_type, resource.resource_name])
+                _check_number(resource.configs)
                 edits = config_changes.edits(
                     (config.name, config.config_operation, config.value) for config in resource.configs
                 )
@@ -283,6 +283,15 @@ def _kind(number: int) -> ConfigResource:
 def _check_once(count: int) -> None:
     if count > 1:
         raise Refused(ErrorCode.INVALID_REQUEST, "Each resource must appear at most once.")
+
+
+def _check_number(configs: Sequence[object]) -> None:
+    if len(configs) > MAX_KEYS:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"A resource has no more than {MAX_KEYS} keys.")
+
+
+def _listed(kind: ConfigResource, name: str) -> list_config_resources.ConfigResource:
+    return list_config_resources.ConfigResource(resource_name=name, resource_type=kind)
 
 
 def _edit_loggers(edits: Sequence[Edit], validate_only: bool) -> None:

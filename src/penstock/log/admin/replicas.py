@@ -8,7 +8,7 @@ when it is accepted. What cannot be true is refused as Kafka refuses it.
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
-from penstock.base.portions import Pace
+from penstock.base.portions import Pace, each, keyed
 from penstock.log.admin.topics import check_replicas
 from penstock.log.brokers import Brokers, replica_nodes
 from penstock.log.model import LEADER_EPOCH, Partition
@@ -76,17 +76,17 @@ class ReplicaHandlers:
     ) -> DescribeLogDirsResponse:
         """DescribeLogDirs, key 35, v1-5. v2: flexible. v3: an error for the whole answer. v4: sizes of the volume,
         unknown here. v5: cordoned directories. One directory stands for the store; sizes are those of the log."""
-        asked = None if request.topics is None else {topic.topic: set(topic.partitions) for topic in request.topics}
-        topics, pace = [], Pace()
+        topics, pace, asked = [], Pace(), None
+        if request.topics is not None:
+            asked = await keyed(request.topics, lambda topic: (topic.topic, set(topic.partitions)))
         for topic in self._registry.all(context.cluster_id):
-            await pace.step(len(topic.partitions))
+            await pace.step()
             if asked is not None and topic.name not in asked:
                 continue
-            partitions = [
-                DescribeLogDirsPartition(partition_index=partition.index, partition_size=partition.size_bytes)
-                for partition in topic.partitions
-                if asked is None or partition.index in asked[topic.name]
-            ]
+            partitions = await pace.each(
+                [one for one in topic.partitions if asked is None or one.index in asked[topic.name]],
+                lambda one: DescribeLogDirsPartition(partition_index=one.index, partition_size=one.size_bytes),
+            )
             if partitions:
                 topics.append(DescribeLogDirsTopic(name=topic.name, partitions=partitions))
         return DescribeLogDirsResponse(results=[DescribeLogDirsResult(log_dir=self._log_dir, topics=topics)])
@@ -98,7 +98,9 @@ class ReplicaHandlers:
         other is refused by 57, and a partition that is not there by 9."""
         results, pace = dict[str, AlterReplicaLogDirTopicResult](), Pace()
         for directory in request.dirs:
+            await pace.step()
             for topic in directory.topics:
+                await pace.step()
                 result = results.setdefault(topic.name, AlterReplicaLogDirTopicResult(topic_name=topic.name))
                 for index in topic.partitions:
                     await pace.step()
@@ -118,6 +120,7 @@ class ReplicaHandlers:
         leader = self._brokers.controller_id(context)
         alive = self._brokers.alive(context)
         for topic in request.topics:
+            await pace.step()
             partitions = []
             for wanted in topic.partitions:
                 await pace.step()
@@ -151,11 +154,12 @@ class ReplicaHandlers:
         )
         if request.topic_partitions is None and known_type:
             # Null asks for every partition that needs an election: there are none. Topics are listed all the same.
-            response.replica_election_results = [
-                ReplicaElectionResult(topic=topic.name, partition_result=[])
-                for topic in self._registry.all(context.cluster_id)
-            ]
+            response.replica_election_results = await each(
+                list(self._registry.all(context.cluster_id)),
+                lambda topic: ReplicaElectionResult(topic=topic.name, partition_result=[]),
+            )
         for topic in request.topic_partitions or ():
+            await pace.step()
             results = []
             for index in topic.partitions:
                 await pace.step()
@@ -179,6 +183,7 @@ class ReplicaHandlers:
         )
         pace = Pace()
         for topic in request.topics:
+            await pace.step()
             results = []
             for wanted in topic.partitions:
                 await pace.step()

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, counted, each
+from penstock.log.admin.config_changes import MAX_KEYS
 from penstock.log.admin.config_entries import new_topic_entries
 from penstock.log.admin.failures import admin_failure
 from penstock.log.brokers import Brokers
@@ -61,13 +62,11 @@ class TopicHandlers:
         both and the configuration (KIP-525). v6: may be refused for a quota (KIP-599). v7: topic ids. Any replication
         factor is taken and shown again."""
         allowance = self._quota.allowance(context, strict=context.api_version >= CREATE_THROTTLED_SINCE)
-        if self._partitions_in(context, request.topics) > MAX_NEW_PARTITIONS:
-            refused = []
-            for number, topic in enumerate(request.topics):
-                await breathe(number)
-                refused.append(_not_created(topic.name, _excessive()))
-            return CreateTopicsResponse(topics=refused)
-        seen = Counter(topic.name for topic in request.topics)
+        if await self._partitions_in(context, request.topics) > MAX_NEW_PARTITIONS:
+            return CreateTopicsResponse(
+                topics=await each(request.topics, lambda topic: _not_created(topic.name, _excessive()))
+            )
+        seen = await counted(topic.name for topic in request.topics)
         results: dict[str, CreatableTopicResult] = {}
         wanted: list[NewTopic] = []
         for number, topic in enumerate(request.topics):
@@ -99,23 +98,29 @@ class TopicHandlers:
             answers = await self._topics.create(context.cluster_id, wanted)
         except PlatformError as error:
             answers = [error] * len(wanted)
-        for new, answer in zip(wanted, answers, strict=True):
+        for number, (new, answer) in enumerate(zip(wanted, answers, strict=True)):
+            await breathe(number)
             if isinstance(answer, Topic):
                 results[new.name].topic_id = answer.topic_id
             else:
                 results[new.name] = _not_created(new.name, answer)
 
-    def _partitions_in(self, context: RequestContext, topics: Sequence[CreatableTopic]) -> int:
+    async def _partitions_in(self, context: RequestContext, topics: Sequence[CreatableTopic]) -> int:
         """How many partitions topics would have, also those that are only checked: each is answered at length."""
         default = self._topics.settings.of(context.cluster_id).num_partitions
-        return sum(
-            len(topic.assignments) or max(0, default if topic.num_partitions == OPEN else topic.num_partitions)
-            for topic in topics
+        counts = await each(
+            topics,
+            lambda topic: (
+                len(topic.assignments) or max(0, default if topic.num_partitions == OPEN else topic.num_partitions)
+            ),
         )
+        return sum(counts)
 
     def _wanted(self, context: RequestContext, topic: CreatableTopic) -> NewTopic:
         if topic.name == METADATA_TOPIC:
             raise Refused(ErrorCode.INVALID_REQUEST, f"Nobody may create {METADATA_TOPIC}.")
+        if len(topic.configs) > MAX_KEYS:
+            raise Refused(ErrorCode.INVALID_CONFIG, f"A topic has no more than {MAX_KEYS} keys.")
         overrides = {}
         for config in topic.configs:
             if config.value is None:
@@ -146,8 +151,9 @@ class TopicHandlers:
         return len(indexes), self._replication_factor(context, topic.assignments)
 
     def _replication_factor(self, context: RequestContext, assignments: Sequence[CreatableReplicaAssignment]) -> int:
+        alive = self._alive(context)
         for assignment in assignments:
-            check_replicas(self._alive(context), assignment.broker_ids)
+            check_replicas(alive, assignment.broker_ids)
         sizes = {len(assignment.broker_ids) for assignment in assignments}
         if len(sizes) > 1:
             raise Refused(
@@ -179,7 +185,7 @@ class TopicHandlers:
     ) -> CreatePartitionsResponse:
         """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be refused for a quota (KIP-599)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= GROW_THROTTLED_SINCE)
-        seen = Counter(topic.name for topic in request.topics)
+        seen = await counted(topic.name for topic in request.topics)
         results, left = dict[str, CreatePartitionsTopicResult](), MAX_NEW_PARTITIONS
         for number, wanted in enumerate(request.topics):
             await breathe(number)
@@ -210,21 +216,22 @@ class TopicHandlers:
                     ErrorCode.INVALID_REPLICA_ASSIGNMENT,
                     f"{added} partition(s) are added, but {len(wanted.assignments)} assignment(s) were given.",
                 )
+            alive = self._alive(context)
             for assignment in wanted.assignments:
-                check_replicas(self._alive(context), assignment.broker_ids)
+                check_replicas(alive, assignment.broker_ids)
         return topic
 
     async def delete_topics(self, context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
         """DeleteTopics, key 20, v1-6. v4: flexible. v5: error messages, may be refused for a quota (KIP-599). v6: by
         topic id as well (KIP-516)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= DELETE_THROTTLED_SINCE)
-        wanted = request.topics or [DeleteTopicState(name=name) for name in request.topic_names]
+        wanted = request.topics or await each(request.topic_names, lambda name: DeleteTopicState(name=name))
         if not self._topics.settings.of(context.cluster_id).delete_topics:
             code = ErrorCode.INVALID_REQUEST if context.api_version < 3 else ErrorCode.TOPIC_DELETION_DISABLED
             refusal = Refused(code, "Topic deletion is disabled.")
-            return DeleteTopicsResponse(responses=[_not_deleted(state, refusal) for state in wanted])
-        names = Counter(state.name for state in wanted if state.name is not None)
-        ids = Counter(state.topic_id for state in wanted if state.topic_id != ZERO_UUID)
+            return DeleteTopicsResponse(responses=await each(wanted, lambda state: _not_deleted(state, refusal)))
+        names = await counted(state.name for state in wanted if state.name is not None)
+        ids = await counted(state.topic_id for state in wanted if state.topic_id != ZERO_UUID)
         responses: dict[tuple[str | None, bytes], DeletableTopicResult] = {}
         going: dict[Topic, DeletableTopicResult] = {}
         for number, state in enumerate(wanted):
@@ -272,9 +279,9 @@ def check_replicas(alive: set[int], broker_ids: Sequence[int]) -> None:
         raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "A partition must be assigned to at least one replica.")
     if len(set(broker_ids)) != len(broker_ids):
         raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "A partition is assigned to the same replica twice.")
-    strangers = [str(broker_id) for broker_id in broker_ids if broker_id not in alive]
-    if strangers:
-        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"No such broker: {', '.join(strangers)}.")
+    stranger = next((broker_id for broker_id in broker_ids if broker_id not in alive), None)
+    if stranger is not None:
+        raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"No such broker: {stranger}.")
 
 
 def _excessive() -> Refused:
