@@ -62,7 +62,7 @@ ALLOWED: Mapping[str, Allowed] = {
     "tests/unit/audit/test_audit_changes.py": Allowed(600, "a row for each change there is"),
     "tests/unit/audit/test_audit_service.py": Allowed(600, _SUITE),
     "tests/unit/groups/test_group_handlers.py": Allowed(625, _SUITE),
-    "tests/unit/groups/test_group_rules.py": Allowed(600, "tables of rules"),
+    "tests/unit/groups/test_group_rules.py": Allowed(625, "tables of rules"),
     "tests/unit/groups/test_streams_rules.py": Allowed(650, "tables of rules"),
     "tests/unit/log/test_fetch.py": Allowed(650, _SUITE),
     "tests/unit/log/test_record_first.py": Allowed(700, _SUITE),
