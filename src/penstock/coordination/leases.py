@@ -71,11 +71,6 @@ class Holder:
 
 def take(holder: Holder, *, now_ms: int, force: bool, whose: int = SHARED_SLOTS) -> Script[dict[int, int]]:
     """Take every slot that is free, ran out, or is ours already; all of them by force. Returns slot → epoch."""
-    # Who takes some at the same time has its turn after this, and sees it.
-    yield (
-        "INSERT INTO counter (name, value) VALUES ($1, 1) ON CONFLICT (name) DO UPDATE SET value = counter.value + 1",
-        (f"taken leases {whose}",),
-    )
     rows = yield "SELECT COALESCE(MAX(epoch), 0) FROM lease WHERE cluster_id = $1", (whose,)
     epoch = int(rows[0][0]) + 1
     guard = "" if force else " WHERE lease.holder = excluded.holder OR lease.expires_ms <= $5"
