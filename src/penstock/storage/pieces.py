@@ -13,8 +13,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from typing import TYPE_CHECKING
 
-from penstock.storage.page_cache import is_cached
+from penstock.base.later import later
+
+if TYPE_CHECKING:
+    from penstock.storage import page_cache
+else:  # Of those who have files that were asked for.
+    page_cache = later("penstock.storage.page_cache")
 
 PIECE_MIN_BYTES = 64 * 1024
 """Less than this is read: a piece costs some system calls of its own."""
@@ -59,7 +65,7 @@ class FilePiece:
 
     def is_cached(self) -> bool:
         """Whether the kernel most likely has all of it in memory."""
-        return is_cached(self._descriptor.fd, self._start, self._length)
+        return page_cache.is_cached(self._descriptor.fd, self._start, self._length)
 
     def prefetch(self) -> None:
         """Ask the kernel to have it in memory soon."""

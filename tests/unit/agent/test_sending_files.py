@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from penstock.agent.sending import CACHED_FOR_S, Output, Uncached, drop_sent, send_first
-from penstock.storage.pieces import FilePiece, is_cached
+from penstock.storage.page_cache import is_cached
+from penstock.storage.pieces import FilePiece
 
 SIZE = 300_000
 NOW = 10.0
