@@ -358,6 +358,13 @@ class CommitOffsets:
     owner: TransactionOwner | None = None
     """TxnOffsetCommit: whose transaction the offsets belong to."""
 
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What is stored if it is accepted, whatever the kind of the group."""
+        if not self.offsets:
+            return ()
+        return (OffsetsCommitted(self.offsets) if self.owner is None else OffsetsPending(self.owner, self.offsets),)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteOffsets:

@@ -26,9 +26,7 @@ from penstock.groups.model import (
     Leaver,
     LeaveResult,
     Offset,
-    OffsetsCommitted,
     OffsetsDeleted,
-    OffsetsPending,
     Record,
     Sync,
     SyncResult,
@@ -231,10 +229,7 @@ def commit_offsets(
             step.session(member)
         if not step.group.stored and request.offsets:
             step.store()
-        if request.offsets and request.owner is None:
-            step.records.append(OffsetsCommitted(request.offsets))
-        elif request.offsets and request.owner is not None:
-            step.records.append(OffsetsPending(request.owner, request.offsets))
+        step.records += request.records
     step.reply(waiter, error)
     return step.decision()
 

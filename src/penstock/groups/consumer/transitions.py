@@ -36,9 +36,6 @@ from penstock.groups.model import (
     CommitOffsets,
     Decision,
     Offset,
-    OffsetsCommitted,
-    OffsetsPending,
-    Record,
     TopicPartition,
 )
 from penstock.groups.partitions import is_part_of, same_partitions
@@ -333,12 +330,7 @@ def restored(group: ConsumerGroup, terms: Terms) -> Decision:
 def commit_offsets(group: ConsumerGroup, request: CommitOffsets, waiter: Waiter) -> Decision:
     """Store offsets for a member, or for somebody outside while the group has no members."""
     error = _commit_error(group, request)
-    records: tuple[Record, ...] = ()
-    if error is ErrorCode.NONE and request.offsets:
-        if request.owner is None:
-            records = (OffsetsCommitted(request.offsets),)
-        else:
-            records = (OffsetsPending(request.owner, request.offsets),)
+    records = request.records if error is ErrorCode.NONE else ()
     return Decision(state=group, records=records, replies=(Reply(waiter, error),))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.coordination.model import Reply, Waiter
 from penstock.groups.consumer.transitions import MODERN_COMMITS_SINCE, STALE_EPOCHS_SINCE
-from penstock.groups.model import CommitOffsets, Decision, OffsetsCommitted, OffsetsPending, Record
+from penstock.groups.model import CommitOffsets, Decision
 from penstock.groups.streams.model import StreamsGroup, StreamsMember
 from penstock.groups.streams.tasks import Task
 from penstock.groups.terms import Topics
@@ -14,12 +14,7 @@ from penstock.wire.error_codes import ErrorCode
 def commit_offsets(group: StreamsGroup, request: CommitOffsets, waiter: Waiter, topics: Topics) -> Decision:
     """Store offsets for a member, or for somebody outside while the group has no members."""
     error = _commit_error(group, request, topics)
-    records: tuple[Record, ...] = ()
-    if error is ErrorCode.NONE and request.offsets:
-        if request.owner is None:
-            records = (OffsetsCommitted(request.offsets),)
-        else:
-            records = (OffsetsPending(request.owner, request.offsets),)
+    records = request.records if error is ErrorCode.NONE else ()
     return Decision(state=group, records=records, replies=(Reply(waiter, error),))
 
 
