@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from penstock.base.errors import CorruptData, InvalidRequest, Unavailable
 from penstock.log.model import LEADER_EPOCH, EntrySeal, Partition, Seal, Span
-from penstock.log.sealing import Sealing, read_span, read_stretch
+from penstock.log.sealing import Sealing, Stored, read_span, read_stretch
 from penstock.log.seals import BrokenSeal
 from penstock.storage.arena import Arena
 from penstock.storage.object_store import Piece
@@ -42,21 +42,13 @@ _by_base_offset = attrgetter("base_offset")
 _by_last_offset = attrgetter("last_offset")
 
 
-class SegmentRef(Protocol):
+class SegmentRef(Stored, Protocol):
     """A stretch of a partition in a segment object."""
 
     @property
     def base_offset(self) -> int: ...
     @property
     def last_offset(self) -> int: ...
-    @property
-    def object_key(self) -> str: ...
-    @property
-    def byte_offset(self) -> int: ...
-    @property
-    def byte_length(self) -> int: ...
-    @property
-    def seal(self) -> Seal | None: ...
 
     def position_for(self, offset: int) -> int:
         """A byte position, from the stretch's start, at or before the batch that contains the offset."""
