@@ -12,7 +12,7 @@ import click
 
 from penstock.cli.completion import complete_accounts, complete_api_keys
 from penstock.cli.lazy import Lazy, LazyGroup, Misuse
-from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, yes_option
+from penstock.cli.options import DURATION_MS, asks_cluster, confirm, dry_run_option, require_known, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
 from penstock.cli.texts.times import iso, to_the_second
 
@@ -117,14 +117,11 @@ def delete(client: Client, key_ids: tuple[str, ...], yes: bool, dry_run: bool) -
     \b
     penstock api-key delete PKJ4T2M6QXW3R7ZNDA
     """
-    from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.accounts import delete_keys, describe_accounts
 
     wanted = tuple(dict.fromkeys(key_ids))
     known = {key.key_id for account in describe_accounts(client) for key in account.keys}
-    for key_id in wanted:
-        if key_id not in known:
-            raise InvalidRequest(f"there is no API key {key_id!r}. See: penstock api-key list")
+    require_known(wanted, known, "API key", "api-key list")
     if not dry_run:
         confirm(f"Delete {', '.join(wanted)}?", yes=yes)
         delete_keys(client, wanted)

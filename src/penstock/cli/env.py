@@ -8,7 +8,7 @@ import click
 
 from penstock.cli.completion import complete_environments
 from penstock.cli.lazy import Lazy, LazyGroup
-from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
+from penstock.cli.options import asks_cluster, confirm, dry_run_option, require_known, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row
 from penstock.cli.texts.times import iso, to_the_second
 
@@ -81,14 +81,11 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     \b
     penstock env delete staging
     """
-    from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.clusters import alter_environments, describe_environments
 
     wanted = tuple(dict.fromkeys(names))
     found = {environment.name: environment for environment in describe_environments(client)}
-    for name in wanted:
-        if name not in found:
-            raise InvalidRequest(f"there is no environment {name!r}. See: penstock env list")
+    require_known(wanted, found, "environment", "env list")
     if not dry_run:
         confirm(f"Delete {', '.join(wanted)}?", yes=yes)
         alter_environments(client, deletions=wanted)

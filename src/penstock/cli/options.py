@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +143,13 @@ def asks_cluster(function: Callable[..., Result]) -> Callable[..., None]:
 
     functools.update_wrapper(body, function)
     return client_options(output_option(body))
+
+
+def require_known(names: Iterable[str], known: Container[str], what: str, see: str) -> None:
+    """Raise unless there is something of each name; `see` is the command that shows what there is."""
+    for name in names:
+        if name not in known:
+            raise InvalidRequest(f"there is no {what} {name!r}. See: penstock {see}")
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")

@@ -8,7 +8,7 @@ import click
 
 from penstock.cli.completion import complete_accounts
 from penstock.cli.lazy import Lazy, LazyGroup
-from penstock.cli.options import asks_cluster, confirm, dry_run_option, yes_option
+from penstock.cli.options import asks_cluster, confirm, dry_run_option, require_known, yes_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, number
 from penstock.cli.texts.quantities import plural
 from penstock.cli.texts.times import iso, to_the_second
@@ -93,14 +93,11 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     \b
     penstock service-account delete billing
     """
-    from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.accounts import delete_accounts, describe_accounts
 
     wanted = tuple(dict.fromkeys(names))
     found = {account.name: account for account in describe_accounts(client, wanted)}
-    for name in wanted:
-        if name not in found:
-            raise InvalidRequest(f"there is no service account {name!r}. See: penstock service-account list")
+    require_known(wanted, found, "service account", "service-account list")
     if not dry_run:
         keys = plural(sum(len(account.keys) for account in found.values()), "API key")
         confirm(f"Delete {', '.join(wanted)} with {keys}?", yes=yes)

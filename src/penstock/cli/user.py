@@ -25,6 +25,7 @@ from penstock.cli.options import (
     confirm,
     dry_run_option,
     output_option,
+    require_known,
     yes_option,
 )
 from penstock.cli.output import Column, Listing, Notice, Result, Row, emit
@@ -186,14 +187,11 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
     \b
     penstock user delete alice
     """
-    from penstock.base.errors import InvalidRequest
     from penstock.cli.kafka.users import delete_users, describe_users
 
     wanted = tuple(dict.fromkeys(names))
     found = {one.name: one for one in describe_users(client, wanted)}
-    for name in wanted:
-        if name not in found:
-            raise InvalidRequest(f"there is no user {name!r}. See: penstock user list")
+    require_known(wanted, found, "user", "user list")
     if not dry_run:
         confirm(f"Delete {', '.join(wanted)}?", yes=yes)
         delete_users(client, [found[name] for name in wanted])

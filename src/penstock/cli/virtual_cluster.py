@@ -10,7 +10,7 @@ import click
 
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_clusters, complete_environments
-from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, yes_option
+from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, require_known, yes_option
 from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
 from penstock.cli.texts.quantities import count_text, parse_size, plural
 from penstock.cli.texts.times import iso, to_the_second
@@ -209,9 +209,7 @@ def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> 
 
     wanted = tuple(dict.fromkeys(names))
     found = {cluster.name: cluster for cluster in describe_clusters(client, wanted)}
-    for name in wanted:
-        if name not in found:
-            raise InvalidRequest(f"there is no cluster {name!r}. See: penstock cluster list")
+    require_known(wanted, found, "cluster", "cluster list")
     if not dry_run:
         partitions = sum(int(cluster.usage.get("partitions", 0)) for cluster in found.values())
         confirm(f"Delete {', '.join(wanted)} with {plural(partitions, 'partition')} and all records?", yes=yes)
