@@ -21,7 +21,6 @@ from pathlib import Path
 
 from penstock.agent.agent import Agent
 from penstock.agent.checks import checked_settings
-from penstock.agent.http import documents, serving
 from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
 from penstock.agent.tuning import Tuning
@@ -43,6 +42,7 @@ def run(options: UpOptions, tuning: Tuning | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=os.environ.get("PENSTOCK_LOG_LEVEL", "INFO").upper(), handlers=[handler])
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
     raise_file_limit()
     share_the_interpreter()
     with asyncio.Runner(loop_factory=TurnLoop) as runner:
@@ -93,8 +93,10 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
     agent.on_broken = stopping.set
     await agent.start()
     try:
-        served = documents(lambda: agent.ready, partial(_metrics, agent))
-        async with serving(served, options.http_host, options.http_port) as http_port:
+        # What it stands on takes a while to import. Clients of Kafka need not wait for it, nor be held up meanwhile.
+        http = await asyncio.to_thread(import_module, "penstock.agent.http")
+        app = http.application(lambda: agent.ready, partial(_metrics, agent))
+        async with http.serving(app, options.http_host, options.http_port) as http_port:
             settle_memory()
             await _announce(agent, options, http_port)
             await stopping.wait()

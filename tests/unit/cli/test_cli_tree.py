@@ -145,7 +145,18 @@ def test_a_closed_reader_is_no_failure() -> None:
 
 
 # What costs time to import and has no business in `penstock version` or `penstock --help`.
-HEAVY = ("asyncio", "rich", "yaml", "penstock.wire", "penstock.agent", "cramjam", "asyncpg", "prometheus_client")
+HEAVY = (
+    "asyncio",
+    "rich",
+    "yaml",
+    "penstock.wire",
+    "penstock.agent",
+    "cramjam",
+    "asyncpg",
+    "starlette",
+    "uvicorn",
+    "prometheus_client",
+)
 
 
 @pytest.mark.parametrize("words", [["version"], ["--help"], ["topic", "--help"], ["completion", "fish"]])
