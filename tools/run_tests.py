@@ -71,6 +71,7 @@ PIECES = (
     Piece("conformance", ("conformance",), 240, cores=0.5, is_java=True),
     Piece("crashes, exactly once", ("crash/test_exactly_once.py",), 180),
     Piece("crash", ("crash",), 180),
+    Piece("long turns", ("fuzz/test_long_turns.py",), 60),
     Piece("fuzz", ("fuzz",), 100),
 )
 QUICK = (Piece("unit, log", ("unit/log",), 60), Piece("unit", ("unit",), 30))

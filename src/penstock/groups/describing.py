@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
-from penstock.base.portions import MADE_AT_ONCE, Room, breathe, each
+from penstock.base.portions import MADE_AT_ONCE, Room, breathe
 from penstock.wire.primitives import Message, parts_of
 
 Asked = TypeVar("Asked")
@@ -31,12 +31,19 @@ async def described_in_room(
 
 
 async def _parts_of(described: Message) -> int:
-    """How much it is, counted while others have their turn where it has much."""
-    longest = max((getattr(described, name) for name in described.fields()), key=_length)
-    if _length(longest) < MADE_AT_ONCE or not isinstance(longest[0], Message):
-        return parts_of(described)
-    return 1 + sum(await each(longest, parts_of))
-
-
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, list) else 0
+    """How much it is, counted while others have their turn where it is much."""
+    parts = parts_of(described, MADE_AT_ONCE)
+    if parts <= MADE_AT_ONCE:
+        return parts
+    parts = 1
+    for name in described.fields():
+        value = getattr(described, name)
+        if isinstance(value, Message):
+            parts += await _parts_of(value)
+        elif isinstance(value, list) and value and isinstance(value[0], Message):
+            for number, one in enumerate(value):
+                await breathe(number)
+                parts += await _parts_of(one)
+        elif isinstance(value, list):
+            parts += len(value)
+    return parts

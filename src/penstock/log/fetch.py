@@ -97,8 +97,7 @@ class FetchHandler:
         """Fetch, key 1, v4-18. v6: storage errors. v7: sessions. v12: flexible, epochs. v13: topic ids. v15: replica
         state as a tag.
 
-        Calls `done` at once or later; returns how to give up waiting, or None if there is nothing to give up. `named`
-        is what the request names, where that was found out before.
+        Calls `done` at once or later; returns how to give up waiting, or None if there is nothing to give up.
         """
         by_id = context.api_version >= TOPIC_IDS_SINCE
         try:
