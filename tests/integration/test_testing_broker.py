@@ -22,9 +22,9 @@ from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.testing import Broker
 
 READY_S = 0.5
-FIRST_READY_S, FIRST_READY_COMPILATIONS = 0.35, 14
-"""Seconds of the processor, or how often Python could compile its argparse meanwhile: 10 times is what it takes. A
-processor that others use as well is slower at both."""
+FIRST_READY_S, FIRST_READY_COMPILATIONS = 0.35, 16
+"""Seconds of the processor, or how often Python could compile its argparse meanwhile: 10 to 13 times is what it takes.
+A processor that others use as well is slower at both."""
 FIRST = """
 import argparse, json, pathlib, sys, time
 
