@@ -68,4 +68,4 @@ async def test_acknowledged_records_survive_inline_commits(world: World) -> None
 )
 async def test_producers_that_wait_no_longer_lose_and_double_nothing(world: World) -> None:
     """Told that time is up while a disk is stuck, they send it again, and it is decided after what is under way."""
-    await produce_under_faults(world, replace(SOME, stall=0.1), dies_every_s=2, timeout_ms=200)
+    await produce_under_faults(world, replace(SOME, stall=0.4), dies_every_s=1.2, timeout_ms=100)

@@ -200,6 +200,13 @@ async def test_transactions_are_all_or_nothing_inline_commits(world: World) -> N
     await transact_under_faults(world)
 
 
+async def run_with_a_pause(producer: TransactionalProducer) -> None:
+    """So that there is something to clean when the markers of what came before it are old enough to go."""
+    await producer.run(8)
+    await asyncio.sleep(2.0)
+    await producer.run(3)
+
+
 @simulate(seeds=30, reach=("killed", "database: after", "cleaned", "markers removed"))
 async def test_transactions_in_a_compacted_topic(world: World) -> None:
     world.upkeep = EAGER
@@ -221,7 +228,7 @@ async def test_transactions_in_a_compacted_topic(world: World) -> None:
         background.create_task(follow(world, "orders", partition, "consumer", stop, read_committed=True))
         async with asyncio.TaskGroup() as work:
             for producer in producers:
-                work.create_task(producer.run(10))
+                work.create_task(run_with_a_pause(producer))
         stop.set()
     await settle(world)
     final = await read_committed(world, partition, compacted=True)
