@@ -74,15 +74,16 @@ def insert_statement(rows: int = 1) -> str:
     return f"INSERT INTO wal_commit ({', '.join(_COLUMNS)}) VALUES ({'), ('.join(values)})"
 
 
-LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING RETURNING seq"
+_LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING"
+LEAVES_OLD = _LEAVES_OLD + " RETURNING seq"
 """The answer is what was not there."""
 _INSERT_ONE = insert_statement() + LEAVES_OLD
 
 
 @cache
-def _inserts() -> Sequence[tuple[int, str]]:
+def _inserts(end: str) -> Sequence[tuple[int, str]]:
     """Statements for many rows and few, the largest first. They are long: a start does not wait for them."""
-    return [(rows, translate(insert_statement(rows) + LEAVES_OLD)) for rows in _STATEMENT_ROWS]
+    return [(rows, translate(insert_statement(rows) + end)) for rows in _STATEMENT_ROWS]
 
 
 def nothing_to_redo(changes: Sequence[bytes]) -> Script[None]:
@@ -94,7 +95,10 @@ def nothing_to_redo(changes: Sequence[bytes]) -> Script[None]:
 def insert_rows(connection: sqlite3.Connection, rows: Sequence[CommitRow], redo: Redo) -> None:
     """Write rows that may be there already, inside whatever transaction is open."""
     position, inserted = 0, set[int]()
-    for size, statement in _inserts():
+    # What was there matters only to changes. With each row of an answer the interpreter is let go of and asked for
+    # again, which the event loop feels.
+    asks = any(row.change for row in rows)
+    for size, statement in _inserts(LEAVES_OLD if asks else _LEAVES_OLD):
         while len(rows) - position >= size:
             args = chain.from_iterable(row[:-1] for row in rows[position : position + size])
             inserted.update(seq for (seq,) in connection.execute(statement, list(args)).fetchall())
