@@ -118,9 +118,7 @@ class Gathering:
         if sealing is None:
             return
         for stretch in stretches:
-            self._handled += 2 + len(stretch.spans) // 8
-            if self._handled >= SLICE:
-                await self._breathe()
+            await self._count(2 + len(stretch.spans) // 8)
             if changes.is_locked(stretch.partition):
                 self._closed.add(stretch.partition.partition_id)
                 continue
@@ -137,9 +135,7 @@ class Gathering:
         """Read the WAL objects that have bytes which are not in memory."""
         wanted: dict[WalLocation, int] = {}
         for stretch in stretches:
-            self._handled += 1 + len(stretch.spans) // 8
-            if self._handled >= SLICE:
-                await self._breathe()
+            await self._count(1 + len(stretch.spans) // 8)
             is_closed = stretch.partition.partition_id in self._closed
             for span, view in zip(stretch.spans, stretch.views, strict=True):
                 if view is not None and not (is_closed and span.seal is not None):
@@ -228,11 +224,9 @@ class Gathering:
                 self._append(view)
             else:
                 self._append_sealed(segment.sealed, view)
-            self._handled += 1
             if self._ready_bytes >= WRITE_BYTES:
                 await self._hand_over()
-            if self._handled >= SLICE:
-                await self._breathe()
+            await self._count()
         self._end(stretch.partition, segment)
 
     async def _view(self, partition: Partition, span: Span, loaded: Mapping[WalLocation, memoryview]) -> memoryview:
@@ -264,11 +258,9 @@ class Gathering:
                 builder = SegmentBuilder(span.base_offset)
                 await self._is_sound(stretch.partition, span, view, builder)
                 self._add_span(stretch.partition, span, view, builder.index, None)
-            self._handled += 1
             if self._ready_bytes >= WRITE_BYTES:
                 await self._hand_over()
-            if self._handled >= SLICE:
-                await self._breathe()
+            await self._count()
 
     def _copy_sealed(
         self, partition: Partition, span: Span, loaded: Mapping[WalLocation, memoryview], *, is_lost: bool
@@ -350,9 +342,7 @@ class Gathering:
         position = 0
         while position < len(view):
             position, offset, count = _walk_some(view, position, offset, builder)
-            self._handled += count
-            if self._handled >= SLICE:
-                await self._breathe()
+            await self._count(count)
         return offset
 
     def _end(self, partition: Partition, segment: _Segment | None) -> None:
@@ -416,10 +406,12 @@ class Gathering:
         assert self._writer is not None
         self._writer.write(piece)
 
-    async def _breathe(self) -> None:
-        """Let others have their turn."""
-        self._handled = 0
-        await asyncio.sleep(0)
+    async def _count(self, handled: int = 1) -> None:
+        """So much is handled; others have their turn when it is enough."""
+        self._handled += handled
+        if self._handled >= SLICE:
+            self._handled = 0
+            await asyncio.sleep(0)
 
 
 class _Damaged(Exception):
