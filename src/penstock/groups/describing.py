@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from penstock.base.portions import MADE_AT_ONCE, Room, breathe
+from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Message, parts_of
+
+ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
+"""READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: whoever may come here may do all of them."""
 
 Asked = TypeVar("Asked")
 Described = TypeVar("Described", bound=Message)
@@ -28,6 +32,15 @@ async def described_in_room(
             described = put_off(one)
         found.append(described)
     return found
+
+
+async def grant_all(groups: Iterable[Any]) -> None:
+    """Say of each group that was described that everything may be done with it: guards know better, where there are
+    any."""
+    for number, described in enumerate(groups):
+        await breathe(number, MADE_AT_ONCE)
+        if described.error_code == ErrorCode.NONE:
+            described.authorized_operations = ALL_GROUP_OPERATIONS
 
 
 async def _parts_of(described: Message) -> int:

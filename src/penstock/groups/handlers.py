@@ -14,7 +14,7 @@ from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.portions import MADE_AT_ONCE, breathe, distinct, each, keyed
 from penstock.coordination.model import Loading
-from penstock.groups.describing import described_in_room
+from penstock.groups.describing import described_in_room, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of
 from penstock.groups.model import Group, GroupState, Heartbeat, Join, Leaver, Sync
 from penstock.groups.service import GroupService
@@ -33,9 +33,6 @@ from penstock.wire.messages.join_group import JoinGroupRequest, JoinGroupRespons
 from penstock.wire.messages.leave_group import LeaveGroupRequest, LeaveGroupResponse, MemberResponse
 from penstock.wire.messages.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 from penstock.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
-
-ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
-"""Read, Delete, Describe, DescribeConfigs, AlterConfigs."""
 
 _NOT_ASKED = -(1 << 31)
 """`authorized_operations` of a response that was not to name them."""
@@ -255,10 +252,7 @@ class GroupHandlers:
             lambda group_id: DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
-            for number, described in enumerate(groups):
-                await breathe(number, MADE_AT_ONCE)
-                if described.error_code == ErrorCode.NONE:
-                    described.authorized_operations = ALL_GROUP_OPERATIONS
+            await grant_all(groups)
         return DescribeGroupsResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> DescribedGroup:

@@ -24,9 +24,8 @@ from penstock.groups.consumer.model import (
     HeartbeatResult,
 )
 from penstock.groups.consumer.steps import preferred_assignor
-from penstock.groups.describing import described_in_room
+from penstock.groups.describing import described_in_room, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
-from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.partitions import Partitions
 from penstock.groups.service import GroupService, Topics
 from penstock.groups.settings import ConsumerSettings
@@ -99,10 +98,7 @@ class ConsumerGroupHandlers:
             lambda group_id: describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
-            for number, described in enumerate(groups):
-                await breathe(number, MADE_AT_ONCE)
-                if described.error_code == ErrorCode.NONE:
-                    described.authorized_operations = ALL_GROUP_OPERATIONS
+            await grant_all(groups)
         return describe_wire.ConsumerGroupDescribeResponse(groups=groups)
 
     async def _describe(self, context: RequestContext, group_id: str) -> describe_wire.DescribedGroup:

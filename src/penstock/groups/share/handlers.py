@@ -7,9 +7,9 @@ from functools import partial
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, breathe, each
+from penstock.base.portions import each
 from penstock.groups.capacity import MAX_TOPICS
-from penstock.groups.describing import described_in_room
+from penstock.groups.describing import described_in_room, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.model import JOINS, LEAVES, Heartbeat, Partitions, ShareGroup, ShareMember
 from penstock.groups.share.service import ShareGroups
@@ -19,8 +19,6 @@ from penstock.wire.messages import share_group_describe as messages
 from penstock.wire.messages import share_group_heartbeat as wire
 
 ASSIGNOR = "simple"
-_ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
-"""Read, Delete, Describe, DescribeConfigs, AlterConfigs."""
 
 
 class ShareGroupHandlers:
@@ -67,10 +65,7 @@ class ShareGroupHandlers:
             lambda group_id: messages.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
         if request.include_authorized_operations:
-            for number, described in enumerate(groups):
-                await breathe(number, MADE_AT_ONCE)
-                if described.error_code == ErrorCode.NONE:
-                    described.authorized_operations = _ALL_GROUP_OPERATIONS
+            await grant_all(groups)
         return messages.ShareGroupDescribeResponse(groups=groups)
 
     async def _described(self, context: RequestContext, group_id: str) -> messages.DescribedGroup:

@@ -12,9 +12,8 @@ from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
 from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, each
-from penstock.groups.describing import described_in_room
+from penstock.groups.describing import described_in_room, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
-from penstock.groups.handlers import ALL_GROUP_OPERATIONS
 from penstock.groups.service import GroupService
 from penstock.groups.streams import transitions
 from penstock.groups.streams.internal_topics import InternalTopics
@@ -121,12 +120,12 @@ class StreamsGroupHandlers:
             request.group_ids, partial(self._describe, context),
             lambda group_id: describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
         )  # fmt: skip
-        for number, described in enumerate(groups):
-            await breathe(number, MADE_AT_ONCE)
-            if described.error_code == ErrorCode.NONE:
-                if request.include_authorized_operations:
-                    described.authorized_operations = ALL_GROUP_OPERATIONS
-                if request.include_topology_description:
+        if request.include_authorized_operations:
+            await grant_all(groups)
+        if request.include_topology_description:
+            for number, described in enumerate(groups):
+                await breathe(number, MADE_AT_ONCE)
+                if described.error_code == ErrorCode.NONE:
                     described.topology_description_status = _DESCRIPTION_NOT_STORED
         return describing.StreamsGroupDescribeResponse(groups=groups)
 
