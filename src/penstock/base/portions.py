@@ -93,11 +93,7 @@ async def nested(
     make_outer: Callable[[T, list[Any]], U],
 ) -> list[U]:  # fmt: skip
     """The same for what has parts: what is made of each is made with what is made of its parts."""
-    made, pace = list[U](), Pace(MADE_AT_ONCE)
-    for one in outer:
-        made.append(make_outer(one, await pace.each(inner(one), make_inner)))
-        await pace.step()
-    return made
+    return await nested_with(outer, inner, lambda _, part: make_inner(part), make_outer)
 
 
 async def nested_with(

@@ -31,13 +31,12 @@ def is_cached(fd: int, start: int, length: int) -> bool:
     """Whether the kernel most likely has all of a stretch in memory. Never waits; False where it cannot tell."""
     if not _NOWAIT:
         return False
-    first = start // PAGE_BYTES
-    wanted = (start + length - 1) // PAGE_BYTES - first + 1
+    last, first = start + length - 1, start // PAGE_BYTES
+    wanted = last // PAGE_BYTES - first + 1
     counted = cached_pages(fd, first, wanted)
     if counted:
-        return counted == wanted and _reads_at_once(fd, start + length - 1)
+        return counted == wanted and _reads_at_once(fd, last)
     # Nothing is there, most likely, which the first look will show; or it lies in the cache of a file behind this one.
-    last = start + length - 1
     return all(
         _reads_at_once(fd, min(position, last)) for position in range(start, last + _SAMPLED_EVERY, _SAMPLED_EVERY)
     )
