@@ -16,8 +16,8 @@ from wide_requests import Maker, Wide, all_of
 from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.messages.leave_group import MemberResponse
 
-FEW, MOST, WHOLE_S = 1_000, 30_000, 0.1
-LEAST_S, MADE = 0.025, 25_000
+FEW, MOST, WHOLE_S, TRIES = 1_000, 30_000, 0.1, 6
+LEAST_S, MADE = 0.025, 30_000
 """What a turn may always take, and otherwise as long as it takes to make so many messages."""
 
 
@@ -34,24 +34,30 @@ def in_one_go_s() -> float:
     return min(once() for _ in range(5))
 
 
-def longest_s(agent: MeasuredAgent, makes: Maker, wide: Wide, limit_s: float) -> float:
-    """The longest turn that a request takes."""
+def too_long(agent: MeasuredAgent, makes: Maker, wide: Wide) -> str | None:
+    """The longest turn that a request takes, where it is too long each time: what somebody else has left for the loop
+    to do comes once. How fast the machine is changes, so that is asked after each time."""
     whole_s = ask(agent, makes.frame(wide, FEW)).whole_s
     frame = makes.frame(wide, min(MOST, int(FEW * max(WHOLE_S / whole_s, 1))))
-    spent_s = ask(agent, frame).turn.cpu_s
-    # Once more, for what another one has left for the loop to do.
-    return spent_s if spent_s <= limit_s else min(spent_s, ask(agent, frame).turn.cpu_s)
+    found = []
+    for _ in range(TRIES):
+        spent_s = ask(agent, frame).turn.cpu_s
+        limit_s = LEAST_S if spent_s <= LEAST_S else max(LEAST_S, in_one_go_s())
+        if spent_s <= limit_s:
+            return None
+        found.append(f"{spent_s * 1000:.0f} of {limit_s * 1000:.0f} ms")
+    return f"{wide}: {', '.join(found)}"
 
 
 def test_no_request_holds_the_loop() -> None:
-    limit_s, keys, slow = max(LEAST_S, in_one_go_s()), set[int](), list[str]()
+    keys, slow = set[int](), list[str]()
     with measured_agent(allow_everyone_if_no_acl_found="true") as agent:
         makes = maker(agent)
         for wide in all_of(agent.served):
             keys.add(wide.key)
-            spent_s = longest_s(agent, makes, wide, limit_s)
-            if spent_s > limit_s:
-                slow.append(f"{wide}: {spent_s * 1000:.0f} ms")
-    assert not slow, f"more than {limit_s * 1000:.0f} ms in one turn: {'; '.join(slow)}"
+            problem = too_long(agent, makes, wide)
+            if problem:
+                slow.append(problem)
+    assert not slow, f"turns that are too long: {'; '.join(slow)}"
     assert keys >= {K.PRODUCE, K.FETCH, K.METADATA, K.SHARE_FETCH, K.ALTER_ENVIRONMENTS}
     assert len(keys) > 55
