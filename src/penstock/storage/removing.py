@@ -62,15 +62,20 @@ class Remover:
         """Whether its blocks are freed by somebody else, who closes it then."""
         with self._state:
             has_room = len(self._waiting) < WAITING_MAX_FILES and not self._closed
-            begins = has_room and not self._is_freeing
-            if has_room:
+            if has_room and (self._is_freeing or self._start()):
                 self._waiting.append(descriptor)
-                self._is_freeing = True
-        if begins:
+                return True
+        self._free(descriptor)
+        return False
+
+    def _start(self) -> bool:
+        """Begin to free what will wait; False where there can be no more threads. Under the lock."""
+        try:
             threading.Thread(target=self._free_waiting, name="free-blocks", daemon=True).start()
-        elif not has_room:
-            self._free(descriptor)
-        return has_room
+        except RuntimeError:
+            return False
+        self._is_freeing = True
+        return True
 
     def _free_waiting(self) -> None:
         while True:

@@ -87,6 +87,21 @@ def test_who_finds_too_many_waiting_frees_a_file_itself(
     assert [thread for thread, _ in steps] == [threading.current_thread().name] * 3
 
 
+def test_a_file_goes_though_there_can_be_no_more_threads(
+    path: Path, steps: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    before, remover = len(os.listdir("/proc/self/fd")), Remover()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    remover.remove(path)
+    remover.close()
+    assert not path.exists()
+    assert [size for _, size in steps] == [2 * STEP_BYTES + 5, STEP_BYTES + 5, 5]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_no_descriptor_is_left(path: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     remover = Remover()
