@@ -53,7 +53,8 @@ TURNED_AWAY_MAX = 1024
 FIRST_SHORTAGE_MS, SHORTAGE_MAX_MS = 20, 1000
 _SWEEP_S = 1.0
 _IDLE_SWEEP_S = 15.0
-_ACCEPT_BATCH = 64
+_ACCEPT_BATCH = 8
+"""Connections accepted in one turn: whoever comes with many at once does not make others wait for all of them."""
 _log = logging.getLogger(__name__)
 
 Dispatch = Callable[[Connection, "bytes | memoryview"], None]
