@@ -103,6 +103,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
             await agent.stop()  # `/readyz` says that it is stopping meanwhile.
     finally:
         await agent.stop()
+        gc.freeze()  # What is left goes with the process: at its end Python would look through all of it.
     return 1 if agent.log.writer.broken else 0
 
 
