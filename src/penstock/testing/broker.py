@@ -1,8 +1,7 @@
 """A broker in a thread of its own: one agent, one event loop, nothing shared with other brokers of the process.
 
-Whoever starts it waits until it is ready, whoever stops it until the thread has ended, so what a test sees in
-between is a broker as it always is. The modules of the agent are imported by the first start: importing this one
-costs next to nothing.
+`start` waits until clients can connect, `stop` until the thread has ended, so a test never sees half a broker. The
+modules of the agent are imported by the first start: importing this one costs next to nothing.
 """
 
 from __future__ import annotations
@@ -41,9 +40,9 @@ class Broker:
     `settings` are Kafka's broker settings by name, such as `{"num.partitions": 3}`. A `port` is only needed where
     something expects one; a broker that is started again after `stop` listens where it did before.
 
-    With `users`, names and passwords, clients have to prove who they are by SASL PLAIN or SCRAM. They may do
-    everything, unless `settings` have `super.users`: then ACLs decide about the others. With `tls` clients speak TLS,
-    and check the broker with `ca_file`. `client_config` is what librdkafka's clients need to connect.
+    With `users` (names and passwords), clients have to authenticate with SASL PLAIN or SCRAM. Users may do everything,
+    unless `settings` name `super.users`: then ACLs apply to all others. With `tls`, clients speak TLS and verify the
+    broker with `ca_file`. `client_config` returns what librdkafka's clients need to connect.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Broker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """What clients connect to: `host:port`."""
+        """The address that clients connect to: `host:port`."""
         return f"{self.host}:{self.port}"
 
     @property
@@ -92,13 +91,13 @@ class Broker:
 
     @property
     def ca_file(self) -> Path:
-        """The authority that its certificate is checked with, as PEM, for as long as it runs with TLS."""
+        """The certificate authority (PEM) that clients verify this broker with. Only while it runs with TLS."""
         if self._certificates is None:
             raise InvalidRequest("only a broker that runs with tls=True has a certificate")
         return Path(self._certificates.name) / "ca.pem"
 
     def client_config(self, user: str | None = None) -> dict[str, str]:
-        """What a client of librdkafka needs to connect, as one of the users: the first, if none is named."""
+        """The configuration for a librdkafka client, as the given user or, by default, the first one."""
         config = {"bootstrap.servers": self.bootstrap_servers, "security.protocol": self._protocol}
         if self._users:
             name = next(iter(self._users)) if user is None else user
@@ -115,11 +114,11 @@ class Broker:
 
     @property
     def running(self) -> bool:
-        """Whether it serves."""
+        """Whether clients can connect."""
         return self._run is not None
 
     def start(self) -> Self:
-        """Serve, and return once clients can connect."""
+        """Start, and return once clients can connect."""
         run = self._begin()
         try:
             self._port = run.ready.result()
@@ -131,7 +130,7 @@ class Broker:
         return self
 
     def stop(self) -> None:
-        """Stop as `penstock up` does: what was accepted is finished and answered. Does nothing if it is not running."""
+        """Stop cleanly: finish and answer what was accepted. Does nothing if the broker is not running."""
         if self._run is not None:
             run, self._run = self._run, None
             if run.is_ours:
@@ -171,7 +170,7 @@ class Broker:
 
     def _begin(self) -> _Run:
         if self._run is not None:
-            raise InvalidRequest(f"the broker at {self.bootstrap_servers} is running already")
+            raise InvalidRequest(f"the broker at {self.bootstrap_servers} is already running")
         options = replace(self._options, kafka_port=self._port)
         if self._users or self._tls:
             tls = self._make_certificate() if self._tls else None
@@ -200,7 +199,7 @@ class Broker:
 
 
 class _Run:
-    """One life of a broker: the thread, and what it tells."""
+    """One run of a broker, from `start` to `stop`: the thread, and how it reports back."""
 
     def __init__(self, options: UpOptions, users: Mapping[str, str]) -> None:
         self._options, self._users = options, users
@@ -217,11 +216,11 @@ class _Run:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the thread is one of this process, and not of one that this was forked from."""
+        """Whether the thread belongs to this process, rather than to the one that this was forked from."""
         return self._process == os.getpid()
 
     def stop(self) -> None:
-        """Ask it to end, which it does even if it has not begun yet."""
+        """Ask the thread to end, which it does even if the broker has not started yet."""
         with self._lock:
             self._stopped = True
             if self._stop is not None:
@@ -229,7 +228,7 @@ class _Run:
                     self._stop()
 
     def join(self) -> None:
-        """Wait for the end of the thread. Raises what ended it if that was not `stop`."""
+        """Wait for the thread to end. Raises what ended it, unless that was `stop`."""
         self._thread.join()
         self.ended.result()
 

@@ -3,14 +3,13 @@
     def test_orders(kafka_broker):
         producer = Producer({"bootstrap.servers": kafka_broker.bootstrap_servers})
 
-Settings come from the fixture `kafka_broker_settings`, which a project overrides where it wants others, in its
-conftest.py or in one module:
+Settings come from the fixture `kafka_broker_settings`. Override it in conftest.py, or in a single module:
 
     @pytest.fixture(scope="session")
     def kafka_broker_settings():
         return {"num.partitions": 3, "auto.create.topics.enable": False}
 
-This module is loaded by every run of pytest, so it imports nothing; the fixtures do.
+Every run of pytest loads this module, so it imports nothing of Penstock; the fixtures do.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ def kafka_broker_settings() -> Mapping[str, Setting]:
 
 @pytest.fixture
 def kafka_broker(kafka_broker_settings: Mapping[str, Setting]) -> Iterator[Broker]:
-    """A fresh Kafka broker in memory for one test; `kafka_broker.bootstrap_servers` is where it listens."""
+    """A fresh Kafka broker, in memory, for one test. Connect to `kafka_broker.bootstrap_servers`."""
     from penstock.testing.broker import Broker
 
     with Broker(settings=kafka_broker_settings) as broker:
@@ -41,7 +40,7 @@ def kafka_broker(kafka_broker_settings: Mapping[str, Setting]) -> Iterator[Broke
 
 @pytest.fixture(scope="session")
 def kafka_session_broker(kafka_broker_settings: Mapping[str, Setting]) -> Iterator[Broker]:
-    """One Kafka broker in memory for the whole session: cheaper, but tests must use topics of their own."""
+    """One Kafka broker, in memory, for the whole session: faster, but each test must use topics of its own."""
     from penstock.testing.broker import Broker
 
     with Broker(settings=kafka_broker_settings) as broker:
