@@ -21,9 +21,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from penstock.base.backoff import Backoff
 from penstock.base.clock import Clock
 from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
-from penstock.base.pauses import Pauses
 from penstock.base.randomness import Randomness
 from penstock.base.undivided import Undivided
 from penstock.keys import store, transitions
@@ -182,10 +182,10 @@ class DataKeys:
         """Ask a few times. What fails now is not asked by anybody for a moment."""
         if self._clock.monotonic() < self._quiet_until.get(master_key_id, 0.0):
             raise Unavailable("the key service did not answer a moment ago")
-        pauses, problem = Pauses(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, growth=4.0), "no time"
+        backoff, problem = Backoff(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, growth=4.0), "no time"
         for attempt in range(ATTEMPTS):
             if attempt:
-                await pauses.take()
+                await backoff.wait()
             try:
                 async with asyncio.timeout(self._timeout_s):
                     answer = await work()
@@ -439,14 +439,14 @@ class DataKeys:
 
     async def _keep_trying(self) -> None:
         """Until every cluster has its current key and nothing is left to be destroyed."""
-        pauses = Pauses(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        backoff = Backoff(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while self._has_work():
             await asyncio.gather(*(self._unlock(cluster_id) for cluster_id in self._waiting()))
             for cluster_id in list(self.clusters):
                 await self._destroy_some(cluster_id)
             self._tried.set()
             if self._has_work():
-                await pauses.take()
+                await backoff.wait()
 
     async def _unlock(self, cluster_id: int) -> None:
         try:

@@ -19,10 +19,10 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from penstock.base.backoff import Backoff, until_answered
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, PlatformError, Unavailable
-from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, CommitEntry, pack_bases, pack_entries
 from penstock.log.trailing_rows import CommitRow, TrailingRows, insert_statement
@@ -243,7 +243,7 @@ class EmbeddedCommitPath:
 
     async def change(self, change: Change) -> None:
         """Run the script on the writer thread. Running it again does no harm, so that is how it is found out."""
-        unsure, pauses = self._unsure_change, Pauses(self._randomness)
+        unsure, backoff = self._unsure_change, Backoff(self._randomness)
         self._unsure_change = False
         while True:
             try:
@@ -257,7 +257,7 @@ class EmbeddedCommitPath:
             except Exception as problem:  # noqa: BLE001  # noted, and tried again
                 note(problem)
                 unsure = True
-            await pauses.take()
+            await backoff.wait()
 
     def change_now(self, change: Change) -> bool:
         """Run the script on the caller's thread when nothing has to reach a disk."""
@@ -344,7 +344,7 @@ class EmbeddedCommitPath:
             rows = yield "SELECT wal_key, wal_offset, wal_length FROM wal_commit WHERE object_id = $1", (object_id,)
             return WalLocation(*rows[0]) if rows else None
 
-        return await until_answered(lambda: self._database.read(script), Pauses(self._randomness))
+        return await until_answered(lambda: self._database.read(script), Backoff(self._randomness))
 
 
 def note(problem: Exception) -> None:

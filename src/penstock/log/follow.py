@@ -15,8 +15,8 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from penstock.base.backoff import Backoff, until_answered
 from penstock.base.errors import Fenced, PlatformError
-from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.commits import Commit, apply_entry, wake
 from penstock.log.model import Partition
@@ -53,9 +53,9 @@ class Follower:
 
         Whoever asks has something to say that rests on them: it goes on until the database answers.
         """
-        pauses = Pauses(self._randomness)
+        backoff = Backoff(self._randomness)
         while self.seq < seq:
-            await until_answered(partial(self._read, seq), pauses, _cannot_be_read)
+            await until_answered(partial(self._read, seq), backoff, _cannot_be_read)
 
     async def catch_up(self, seq: int) -> None:
         """The same where this agent's own commit may be on the way: its writer applies that in its turn."""

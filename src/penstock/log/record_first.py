@@ -19,9 +19,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+from penstock.base.backoff import Backoff, until_answered
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
-from penstock.base.pauses import Pauses, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.appending import OnThread, append_aside
 from penstock.log.commit_path import INLINE_MAX_BYTES, Change, EmbeddedCommitPath, note
@@ -208,7 +208,7 @@ class RecordFirstCommitPath:
 
     async def _void(self) -> None:
         """Make void whatever a write has left. Nothing can be committed until the database has answered."""
-        await until_answered(self._begin_life, Pauses(self._randomness))
+        await until_answered(self._begin_life, Backoff(self._randomness))
         self._failed = False
 
     async def _begin_life(self) -> None:

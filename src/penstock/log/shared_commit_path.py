@@ -34,7 +34,7 @@ from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
-from penstock.base.pauses import Pauses, until_answered
+from penstock.base.backoff import Backoff, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.appending import OnThread, append_aside
 from penstock.log.commit_path import Change, Outdated
@@ -159,7 +159,7 @@ class SharedCommitPath:
 
     async def change(self, change: Change) -> None:
         """Let a change happen in the order of commits. If its answer is lost it is made again, which does no harm."""
-        unsure, pauses = False, Pauses(self._randomness)
+        unsure, backoff = False, Backoff(self._randomness)
         while True:
             try:
                 await self._database.transaction(partial(self._change, change), locking=True)
@@ -172,7 +172,7 @@ class SharedCommitPath:
             except (Unavailable, Conflict):
                 if not unsure:
                     raise
-            await pauses.take()
+            await backoff.wait()
 
     def _change(self, change: Change) -> Script[None]:
         last_seq = yield from lock_shard(self._shard_id, self._epoch)
@@ -421,7 +421,7 @@ class SharedCommitPath:
                 _log.warning("a commit cannot be looked up yet, and producers wait for it: %s", problem)
 
         return await until_answered(
-            lambda: self._database.transaction(script, locking=True), Pauses(self._randomness), complain
+            lambda: self._database.transaction(script, locking=True), Backoff(self._randomness), complain
         )
 
 

@@ -24,8 +24,8 @@ from functools import cache, partial
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, TypeVar
 
+from penstock.base.backoff import Backoff
 from penstock.base.errors import CorruptData, PlatformError, Unavailable
-from penstock.base.pauses import Pauses
 from penstock.base.randomness import Randomness
 from penstock.metadata.database import Database, Script
 from penstock.metadata.sqlite_engine import run_script, translate
@@ -229,7 +229,7 @@ class TrailingRows:
 
     async def _apply(self) -> None:
         """Write what waits, until little is left."""
-        pauses, failed = Pauses(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), False
+        backoff, failed = Backoff(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), False
         while self._rows:
             rows = list(islice(self._rows, AT_ONCE_ROWS))
             try:
@@ -238,7 +238,7 @@ class TrailingRows:
                 if not failed:
                     _log.error("rows of commits wait, as the database cannot take them: %s", problem)
                 failed = True
-                await pauses.take()
+                await backoff.wait()
                 continue
             self.stored(rows)
             if len(self._rows) < APPLY_FROM_ROWS:

@@ -9,7 +9,7 @@ import pytest
 from fixtures.sim_loop import SimLoop
 
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
-from penstock.base.pauses import Pauses, until_answered
+from penstock.base.backoff import Backoff, until_answered
 
 
 class Chance:
@@ -25,14 +25,14 @@ class Chance:
         return low + next(self._drawn) * (high - low)
 
 
-def lengths(pauses: Pauses, count: int) -> list[float]:
-    """How long so many pauses are."""
+def lengths(backoff: Backoff, count: int) -> list[float]:
+    """How long so many waits are."""
     loop, found = SimLoop(1), []
 
     async def main() -> None:
         for _ in range(count):
             began = loop.time()
-            await pauses.take()
+            await backoff.wait()
             found.append(loop.time() - began)
 
     loop.run(main())
@@ -53,15 +53,15 @@ class Failing:
 
 
 def test_pauses_double_up_to_the_longest() -> None:
-    assert lengths(Pauses(Chance(), 0.05, 0.3), 5) == pytest.approx([0.05, 0.1, 0.2, 0.3, 0.3])
+    assert lengths(Backoff(Chance(), 0.05, 0.3), 5) == pytest.approx([0.05, 0.1, 0.2, 0.3, 0.3])
 
 
 def test_pauses_may_grow_faster() -> None:
-    assert lengths(Pauses(Chance(), 0.05, 100.0, growth=4.0), 3) == pytest.approx([0.05, 0.2, 0.8])
+    assert lengths(Backoff(Chance(), 0.05, 100.0, growth=4.0), 3) == pytest.approx([0.05, 0.2, 0.8])
 
 
 def test_chance_makes_a_pause_longer_or_shorter_by_half_and_not_those_after_it() -> None:
-    assert lengths(Pauses(Chance(0, 1), 0.1, 10.0), 4) == pytest.approx([0.05, 0.3, 0.2, 1.2])
+    assert lengths(Backoff(Chance(0, 1), 0.1, 10.0), 4) == pytest.approx([0.05, 0.3, 0.2, 1.2])
 
 
 def simulated(scenario: Callable[[SimLoop], Awaitable[None]]) -> None:
@@ -77,8 +77,8 @@ def test_it_is_tried_until_there_is_an_answer() -> None:
     async def scenario(loop: SimLoop) -> None:
         complaints: list[str] = []
         attempt = Failing(loop, Unavailable("away"), OutcomeUnknown("lost"), Unavailable("away again"))
-        pauses = Pauses(Chance(), 0.1)
-        assert await until_answered(attempt, pauses, lambda problem: complaints.append(str(problem))) == "done"
+        backoff = Backoff(Chance(), 0.1)
+        assert await until_answered(attempt, backoff, lambda problem: complaints.append(str(problem))) == "done"
         assert complaints == ["away", "lost", "away again"]
         assert attempt.asked_s == pytest.approx([0.0, 0.1, 0.3, 0.7])
 
@@ -87,9 +87,9 @@ def test_it_is_tried_until_there_is_an_answer() -> None:
 
 def test_who_goes_on_with_the_same_pauses_waits_longer() -> None:
     async def scenario(loop: SimLoop) -> None:
-        pauses = Pauses(Chance(), 0.1)
-        await until_answered(Failing(loop, Unavailable("away")), pauses)
-        await until_answered(Failing(loop, Unavailable("away")), pauses)
+        backoff = Backoff(Chance(), 0.1)
+        await until_answered(Failing(loop, Unavailable("away")), backoff)
+        await until_answered(Failing(loop, Unavailable("away")), backoff)
         assert loop.time() == pytest.approx(0.3)
 
     simulated(scenario)
@@ -99,7 +99,7 @@ def test_what_trying_again_does_not_help_is_raised_at_once() -> None:
     async def scenario(loop: SimLoop) -> None:
         attempt = Failing(loop, Conflict("somebody was faster"))
         with pytest.raises(Conflict):
-            await until_answered(attempt, Pauses(Chance()))
+            await until_answered(attempt, Backoff(Chance()))
         assert attempt.asked_s == [0.0]
 
     simulated(scenario)
