@@ -1,4 +1,4 @@
-"""A transaction's records and offsets become visible together, or never; nobody sees what is open or was aborted."""
+"""Invariant 4: a transaction becomes visible as a whole or never; nobody sees one that is open or was aborted."""
 
 from __future__ import annotations
 
