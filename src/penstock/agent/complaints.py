@@ -1,4 +1,4 @@
-"""Warnings that a stranger can cause: said, but never so often that they fill the log."""
+"""Warnings about connections. Strangers can cause any number of them, so they are rate-limited."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _log = logging.getLogger("penstock.agent.connection")
 
 
 class Complaints:
-    """Says the first of each minute and counts the rest, which the next minute's first one is preceded by."""
+    """Logs the first few of each minute, and how many were left out with the first one of a later minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

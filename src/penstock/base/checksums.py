@@ -1,5 +1,5 @@
-"""CRC-32C. The library's import brings a command line and a parser of e-mails, a twentieth of a start: the first record
-waits for them instead.
+"""CRC-32C. Importing the library drags in a command line and an e-mail parser, a twentieth of a start, so the first
+record pays for that instead.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ else:
 
 
 def crc32c(data: bytes | bytearray | memoryview, before: int = 0) -> int:
-    """The checksum of bytes, which may go on from the one of what is before them."""
+    """The checksum of bytes, continued from `before`, the checksum of the bytes before them."""
     return library.crc32c(data, before)

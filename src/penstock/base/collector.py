@@ -1,4 +1,4 @@
-"""Keeping Python's garbage collector away where much is made that stays."""
+"""Pausing Python's garbage collector while many objects are made that stay."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """All that is made stays. Looking for garbage among it, again and again, takes longer than making it. Afterwards it
-    belongs to the oldest generation, as if that had been done."""
+    """Do not look for garbage meanwhile: everything that is made stays, and searching it again and again takes longer
+    than making it. Afterwards the objects are in the oldest generation, as if they had been searched."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""What goes on going wrong is logged now and then, not each time."""
+"""Rate-limited logging: a lasting failure is logged now and then, not each time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from penstock.base.clock import Clock
 
 
 class Seldom:
-    """Whether it is time to say something, that has not been said for so many seconds."""
+    """Lets one message pass in so many seconds."""
 
     __slots__ = ("_clock", "_every_s", "_said_s")
 
@@ -15,7 +15,7 @@ class Seldom:
         self._said_s: float | None = None
 
     def is_due(self, *, is_new: bool = False) -> bool:
-        """Ask just before it is said. What is new is said at once."""
+        """Whether to log now; if so, the interval begins anew. What is new is always logged."""
         now_s = self._clock.monotonic()
         if self._said_s is not None and not is_new and now_s - self._said_s < self._every_s:
             return False

@@ -1,10 +1,10 @@
-"""`dataclass` of the standard library, but for when it works: a start needs few of the hundreds of classes.
+"""A lazy `dataclass`: a start needs few of the hundreds of classes.
 
-The standard library finds out what the fields of a class are, and writes and compiles six methods of it, when its
-module is imported, which was 40 % of what a start took. Here a class only gets its slots then. It is asked for the
-fields when somebody needs them; methods that have to be fast are written when they are called for the first time, and
-the others are ordinary functions. A frozen object is made faster, too: its constructor sets the slots themselves. What
-nobody here uses is not there: `InitVar`, `KW_ONLY`, and copies of frozen objects by `copy` or `pickle`.
+The standard library inspects the fields of a class, and writes and compiles six methods, when the class's module is
+imported; that was 40 % of what a start took. Here a class only gets its slots then. Its fields are inspected when they
+are needed, methods that have to be fast are compiled when they are first called, and the others are ordinary functions.
+Frozen objects are also made faster: their constructor sets the slots directly. What nobody here uses is left out:
+`InitVar`, `KW_ONLY`, and copying frozen objects with `copy` or `pickle`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ORDER = {"__lt__": "<", "__le__": "<=", "__gt__": ">", "__ge__": ">="}
 def _dataclass(
     *, frozen: bool = False, slots: bool = True, kw_only: bool = False, eq: bool = True, order: bool = False
 ) -> Callable[[type[Any]], type[Any]]:
-    """The decorator as it is when the program runs. Every class has slots."""
+    """The decorator at run time; type checkers see the standard library's. Every class has slots."""
     assert slots, "a class without slots would have a dictionary in every object"
 
     def decorate(cls: type[Any]) -> type[Any]:
@@ -51,7 +51,7 @@ def _dataclass(
 
 
 def _with_slots(cls: type[Any], kw_only: bool) -> type[Any]:
-    """The class once more, with slots where it has what its fields are by default."""
+    """A copy of the class that has slots in place of its fields' default values."""
     content = dict(cls.__dict__)
     given = {
         name: content.pop(name, MISSING)

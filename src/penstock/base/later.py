@@ -1,12 +1,12 @@
-"""What most processes have no use for: modules that are imported, and objects that are made, when they are first used.
+"""Lazy imports and lazy objects, for what most processes never use.
 
     if TYPE_CHECKING:
         from cryptography import x509
     else:
         x509 = later("cryptography.x509")
 
-Type checkers, and the contract that arrows point down, see an ordinary import. What a start has to do without is listed
-in tests/integration/test_testing_broker.py.
+Type checkers and import-linter see an ordinary import. What a start must not import is listed in
+tests/integration/test_testing_broker.py.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ T = TypeVar("T")
 class _Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         found = getattr(import_module(self.__name__), name)
-        setattr(self, name, found)  # The next one finds it here.
+        setattr(self, name, found)  # Found here the next time.
         return found
 
 
 def later(name: str) -> ModuleType:
-    """A module that is imported when something of it is asked for."""
+    """A module that is imported when one of its attributes is first used."""
     return _Later(name)
 
 
@@ -47,5 +47,5 @@ class _Late:
 
 
 def made_late(make: Callable[[], T]) -> T:
-    """An object that is made when one of its methods is called, all that may be done with it; on one thread."""
+    """An object that is made when one of its methods is first called. Methods are all it has; use it on one thread."""
     return cast("T", _Late(make))

@@ -1,7 +1,7 @@
-"""How much memory clients can make an agent hold: one number, which kinds of memory have their parts of.
+"""How much memory clients can make an agent hold: one total, divided among kinds of memory.
 
-Each kind is bounded by itself, so that what sets some of it free needs none of the same kind
-(docs/decisions/0023-memory-kind-by-kind.md). How much each may have follows from the one number that is said.
+Each kind has a bound of its own, so that freeing memory of one kind never needs more of the same kind
+(docs/decisions/0023-memory-kind-by-kind.md). All bounds follow from the total, which is the setting `memory.max.bytes`.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _TAIL_CHUNK_BYTES = 16 * MIB, 8 * MIB
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryBounds:
-    """Of each kind the most there may be. They add up to what was said."""
+    """The most there may be of each kind. They add up to the total."""
 
     tail_bytes: int = 96 * MIB
-    """Recent batches. Used again, the oldest first."""
+    """Recent batches; the oldest memory is reused first."""
     pending_bytes: int = 64 * MIB
     """Accepted batches that wait for a flush; beyond it, no more are read."""
     partial_bytes: int = 192 * MIB
     """Requests of which a part has arrived; beyond it, large ones are received one after the other."""
     queued_bytes: int = 32 * MIB
-    """Requests read ahead of all connections; beyond it, each has one piece at most."""
+    """Requests read ahead, of all connections; beyond it, each connection has one at most."""
     cold_bytes: int = 32 * MIB
     """Batches read from files."""
     pinned_bytes: int = 64 * MIB
-    """Recent batches and such from files, beyond their bounds, that clients have not taken yet."""
+    """Batches beyond the bounds of `tail` and `cold` that are kept because clients have not taken them yet."""
     unread_bytes: int = 128 * MIB
-    """Other answers that clients do not take; beyond it, their connections are closed."""
+    """Other responses that clients have not taken; beyond it, their connections are closed."""
 
     @classmethod
     def of(cls, total_bytes: int) -> Self:
@@ -55,17 +55,17 @@ class MemoryBounds:
 
     @property
     def huge_partial_bytes(self) -> int:
-        """Of requests of which a part has arrived; beyond it, huge ones are received one after the other."""
+        """The bound of partly arrived requests beyond which huge ones are received one after the other."""
         return self.partial_bytes * 2 // 3
 
     @property
     def receive_arena_bytes(self) -> int:
-        """How much of such memory is kept to be used again."""
+        """How much memory for requests is kept for reuse."""
         return self.partial_bytes // 8
 
     @property
     def tail_chunk_bytes(self) -> int:
-        """In pieces of which size recent batches are held."""
+        """The size of the chunks that hold recent batches."""
         full, least = _TAIL_CHUNK_BYTES
         return min(full, max(least, self.tail_bytes // 6))
 
@@ -76,8 +76,8 @@ class MemoryBounds:
 
 
 def machine_bytes(root: Path = Path("/")) -> int | None:
-    """How much memory this machine has, or the container or service that this process is in; None if that is not
-    known. `root` is where the system's files are."""
+    """How much memory this machine has, or the container or service that this process runs in; None if unknown. `root`
+    is where the system's files are."""
     found = [*_limits_of_groups(root)]
     with contextlib.suppress(ValueError, OSError):
         found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
@@ -85,7 +85,7 @@ def machine_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _limits_of_groups(root: Path) -> Iterator[int]:
-    """Of the control groups that the process is in, whichever version they are of."""
+    """The limits of the control groups that this process is in, of version 1 or 2."""
     mount = root / "sys/fs/cgroup"
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

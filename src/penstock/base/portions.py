@@ -1,10 +1,10 @@
-"""What keeps one request from being worked on for long, and from being answered with more than there is memory for.
+"""Cooperative yielding, and bounds of responses: no request holds up the event loop, or is answered without limit.
 
-A request is bounded in what it names, not in what it is told of that: it may ask a hundred thousand times for a group
-that has ten thousand offsets. So an answer has room for so much, and what did not fit is told to be asked for again.
-Whatever loops over what a request names, or over all that a cluster has, lets others have their turn in between; also
-where it only counts, sorts or makes one thing of another: a hundred thousand of the simplest steps are a tenth of a
-second.
+The size of a request bounds what it names, but not how much there is to say about that: it may ask a hundred thousand
+times for a group that has ten thousand offsets. So a response has a bounded number of parts (`Room`), and clients are
+told to ask again for the rest. Whatever loops over what a request names, or over all that a cluster has, yields to the
+event loop in between, even where it only counts, sorts or converts: a hundred thousand of the simplest steps take a
+tenth of a second.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ U = TypeVar("U")
 V = TypeVar("V")
 
 MAX_PARTS = 200_000
-"""Parts of one answer: an offset, a member, a partition. Each is an object of some hundred bytes."""
+"""The most parts of one response: offsets, members, partitions. Each is an object of some hundred bytes."""
 AT_ONCE = 250
-"""How many things are looked at before others have their turn: one or two milliseconds, also where each of them is
-denied, and that is told."""
+"""How many items are handled between yields: one or two milliseconds, even if each is denied and audited."""
 MADE_AT_ONCE = 1_000
-"""How many things are counted, sorted, or made of others: about as long."""
+"""How many items are counted, sorted or converted between yields: about as long."""
 
 
 class Room:
-    """How much one answer has room for still. What comes first is answered whole: asking again leads to an end."""
+    """How many more parts a response has room for. The first item is always answered whole, so asking again ends."""
 
     __slots__ = ("_left",)
 
@@ -45,18 +44,18 @@ class Room:
         return self._left > 0
 
     def fill(self, parts: int) -> None:
-        """The answer has so much more."""
+        """Count parts that were added."""
         self._left -= parts
 
 
 async def breathe(number: int, at_once: int = AT_ONCE) -> None:
-    """Let others have their turn after every so many of a loop, whose number this is."""
+    """Call it in a loop with the number of the iteration: yields after every `at_once` of them."""
     if number % at_once == at_once - 1:
         await asyncio.sleep(0)
 
 
 class Pace:
-    """The same for loops in loops, and for steps of different length."""
+    """The same as `breathe`, for nested loops and for steps of different weight."""
 
     __slots__ = ("_at_once", "_done")
 
@@ -64,14 +63,14 @@ class Pace:
         self._at_once, self._done = at_once, 0
 
     async def step(self, weight: int = 1) -> None:
-        """So much is done."""
+        """Count what was done; yield if it is enough."""
         self._done += weight
         if self._done >= self._at_once:
             self._done = 0
             await asyncio.sleep(0)
 
     async def each(self, items: Sequence[T], make: Callable[[T], U]) -> list[U]:
-        """What is made of each."""
+        """Convert each item, yielding in between."""
         if self._done + len(items) < self._at_once:
             self._done += len(items)
             return list(map(make, items))
@@ -84,7 +83,7 @@ class Pace:
 
 
 async def each(items: Sequence[T], make: Callable[[T], U]) -> list[U]:
-    """What is made of each, while others have their turn."""
+    """Convert each item, yielding in between."""
     return await Pace(MADE_AT_ONCE).each(items, make)
 
 
@@ -92,7 +91,7 @@ async def nested(
     outer: Iterable[T], inner: Callable[[T], Sequence[V]], make_inner: Callable[[V], Any],
     make_outer: Callable[[T, list[Any]], U],
 ) -> list[U]:  # fmt: skip
-    """The same for what has parts: what is made of each is made with what is made of its parts."""
+    """Convert items that have parts: `make_outer` gets an item and its converted parts."""
     return await nested_with(outer, inner, lambda _, part: make_inner(part), make_outer)
 
 
@@ -100,7 +99,7 @@ async def nested_with(
     outer: Iterable[T], inner: Callable[[T], Sequence[V]], make_inner: Callable[[T, V], Any],
     make_outer: Callable[[T, list[Any]], U],
 ) -> list[U]:  # fmt: skip
-    """The same where parts are made of what they are parts of as well."""
+    """The same, where `make_inner` gets the item as well as the part."""
     made, pace = list[U](), Pace(MADE_AT_ONCE)
     for one in outer:
         made.append(make_outer(one, await pace.each(inner(one), partial(make_inner, one))))
@@ -109,7 +108,7 @@ async def nested_with(
 
 
 async def keyed(items: Sequence[T], pair: Callable[[T], tuple[H, U]]) -> dict[H, U]:
-    """What is made of each, as keys and values."""
+    """A dictionary of the keys and values that items are converted to, yielding in between."""
     found: dict[H, U] = {}
     for first in range(0, len(items), MADE_AT_ONCE):
         found.update(map(pair, items[first : first + MADE_AT_ONCE]))
@@ -119,7 +118,7 @@ async def keyed(items: Sequence[T], pair: Callable[[T], tuple[H, U]]) -> dict[H,
 
 
 async def forget(*lists: list[Any]) -> None:
-    """Let go of what is in lists that nobody needs any more: that takes as long as making it."""
+    """Empty lists that nobody needs any more, yielding in between: freeing objects takes as long as making them."""
     for items in lists:
         while len(items) > MADE_AT_ONCE:
             del items[-MADE_AT_ONCE:]
@@ -127,7 +126,7 @@ async def forget(*lists: list[Any]) -> None:
 
 
 async def counted(keys: Iterable[H]) -> Counter[H]:
-    """How often there is each of them."""
+    """Count equal keys, yielding in between."""
     counts, rest = Counter[H](), iter(keys)
     while some := list(islice(rest, MADE_AT_ONCE)):
         counts.update(some)
@@ -137,7 +136,7 @@ async def counted(keys: Iterable[H]) -> Counter[H]:
 
 
 async def distinct(keys: Iterable[H]) -> dict[H, None]:
-    """Each of them once, in the order in which they came first."""
+    """Each key once, in the order of first occurrence, yielding in between."""
     found, rest = dict[H, None](), iter(keys)
     while some := list(islice(rest, MADE_AT_ONCE)):
         found.update(dict.fromkeys(some))
@@ -147,7 +146,7 @@ async def distinct(keys: Iterable[H]) -> dict[H, None]:
 
 
 async def in_order(items: Sequence[T], key: Callable[[T], Any]) -> list[T]:
-    """Sorted."""
+    """A sorted list, yielding in between."""
     if len(items) <= MADE_AT_ONCE:
         return sorted(items, key=key)
     runs = []
@@ -162,7 +161,7 @@ async def in_order(items: Sequence[T], key: Callable[[T], Any]) -> list[T]:
 
 
 async def together(items: Iterable[T], work: Callable[[T], Awaitable[U]], at_once: int = AT_ONCE) -> list[U]:
-    """What comes of each, of so many at the same time: each of them is a task."""
+    """Run work for each item concurrently, `at_once` at a time; the results, in order."""
     done, rest = list[U](), iter(items)
     while some := list(islice(rest, at_once)):
         done += await asyncio.gather(*map(work, some))

@@ -1,4 +1,4 @@
-"""Work that would hold up the event loop, done beside it."""
+"""Work that would hold up the event loop, done on a thread."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 class OnThread(Protocol):
-    """Runs what computes or waits for a while beside the loop."""
+    """Runs work on a thread while the event loop goes on."""
 
     async def __call__(self, work: Callable[[], T], /) -> T:
-        """What the work returns."""
+        """Return what the work returns."""
 
 
 def on_thread_of(executor: Executor) -> OnThread:
-    """Has it done by an executor, for a coroutine that waits."""
+    """An `OnThread` that uses an executor."""
 
     async def on_thread(work: Callable[[], T], /) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, work)

@@ -1,7 +1,7 @@
-"""Changes that are made to the end, whoever asked for them goes away meanwhile.
+"""Changes that are completed although whoever asked for them has gone.
 
-A connection that closes cancels its request. What a change has made durable and what it makes of the state in memory
-must not come apart by that.
+A connection that closes cancels its request. That must not separate what a change has made durable from what it does to
+the state in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Undivided:
         self._running: set[asyncio.Future[Any]] = set()
 
     async def run(self, work: Coroutine[object, object, T]) -> T:
-        """Make a change; its outcome. Cancelling this does not stop it."""
+        """Make a change; return its outcome. Cancelling the caller does not stop the change."""
         task = asyncio.ensure_future(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -31,7 +31,7 @@ class Undivided:
         await asyncio.gather(*self._running, return_exceptions=True)
 
     async def abandon(self) -> None:
-        """Stop them: the process ends, and what they were to change in memory with it."""
+        """Stop them: the process ends, and the state in memory with it."""
         for task in self._running:
             task.cancel()
         await self.close()

@@ -1,8 +1,9 @@
 """What clients have done lately, compared with their limits: how long each is made to wait.
 
-Nothing is measured for whom no limit counts. `Clients` remembers which limits count for whom, so that a request costs
-one look-up; the meters themselves are shared by everybody who shares a limit, and outlive a change of it. Those that
-nobody used for a whole stretch of windows are dropped when there are many, which changes nothing. No timer runs.
+Clients without a limit are not measured. `Throttles` remembers which limits apply to which client, so that a request
+costs one look-up; the meters themselves are shared by everybody who shares a limit, and outlive a change of it. When
+there are many, those that nobody has used for as long as their windows reach are dropped, which changes nothing. No
+timer runs.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from itertools import cycle
 import pytest
 from fixtures.sim_loop import SimLoop
 
-from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 from penstock.base.backoff import Backoff, until_answered
+from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
 
 
 class Chance:
