@@ -30,11 +30,11 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
+from penstock.base.backoff import Backoff, until_answered
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
 from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import Conflict, OutcomeUnknown, PlatformError, Unavailable
-from penstock.base.backoff import Backoff, until_answered
 from penstock.base.randomness import Randomness
 from penstock.log.appending import OnThread, append_aside
 from penstock.log.commit_path import Change, Outdated
@@ -62,9 +62,9 @@ from penstock.log.commits import (
 )
 from penstock.log.follow import Follower
 from penstock.log.model import ProducerState
+from penstock.log.partial_commits import PartialCommit, begins_late, decide, follow_ongoing, membership
 from penstock.log.producers import judge, note_marker, remember
 from penstock.log.registry import Registry
-from penstock.log.sorting_out import Sorted, begins_late, follow_ongoing, membership, sort_out
 from penstock.metadata.database import Database, Script
 from penstock.storage.wal import WalStore
 
@@ -88,7 +88,7 @@ class _Locked:
     last_seq: int
     states: dict[ProducerKey, ProducerState]
     asked: set[ProducerKey]
-    left: Sorted
+    left: PartialCommit
     seq: int | None = None
     bases: bytes = b""
     are_gone: Collection[int] = ()
@@ -334,7 +334,7 @@ class SharedCommitPath:
         if new.members:
             owners = yield from self._sql.owners({member.producer_id for member in new.members})
             going_on = yield from self._still_going_on(new, ongoing, last_seq)
-        left = sort_out(body, new.entries, heads, states, new.now_ms, owners, going_on)
+        left = decide(body, new.entries, heads, states, new.now_ms, owners, going_on)
         locked = self._locked = _Locked(last_seq, states, set(asked), left)
         if change is not None and (left.has_lost_markers or not left.entries):
             # Whether a change happened that goes with a commit is told by the commit's row: without one it must not.

@@ -20,9 +20,9 @@ from penstock.log.batches import Accepted
 from penstock.log.commits import CommitEntry, ProducerBatch
 from penstock.log.flush import Flush
 from penstock.log.model import NO_TIMESTAMP, EntrySeal, Partition, ProducerState, SequenceBatch, Topic
+from penstock.log.partial_commits import decide
 from penstock.log.sealing import Sealing, read_span
 from penstock.log.seals import BrokenSeal, RangeCipher, stored_bytes
-from penstock.log.sorting_out import sort_out
 from penstock.log.topics import NewTopic
 from penstock.log.upkeep.merging import Merging
 from penstock.log.upkeep.spent_keys import SpentKeys
@@ -475,7 +475,7 @@ def test_what_is_left_of_an_entry_of_which_batches_were_refused_is_opened() -> N
         EntrySeal(5, bytes(16), 100, len(body), 0, 0, 0),
     )  # fmt: skip
     known = {(1, 9): ProducerState(9, 0, 0, (SequenceBatch(0, 0, 7, 7, 5),))}
-    left = sort_out(body, [entry], {1: 8}, known, 0)  # The first one is a repeat.
+    left = decide(body, [entry], {1: 8}, known, 0)  # The first one is a repeat.
     (rest,) = left.entries
     assert rest.seal is not None
     assert rest.seal.skipped == len(batches[0])

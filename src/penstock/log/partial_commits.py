@@ -1,11 +1,11 @@
-"""What a commit becomes when some of its batches turn out not to be appended.
+"""Partial commits: what is left of a commit when some of its batches must not be appended. Pure.
 
-An agent decides batches by what it knows, and another agent may know better: a producer that came over from there has
-batches that are repeated here, or a newer epoch. The WAL object is written by then. What is appended of it are the
-stretches between the batches that are not; each stretch is an entry of its own.
+An agent decides about batches by what it knows, and another agent may know better: a producer that has moved here from
+there may repeat batches, or have a newer epoch. By then the WAL object is written. What is appended of it are the
+stretches between the refused batches; each stretch becomes an entry of its own.
 
-Pure. Batches are judged by the one rule there is, against rows that are locked. Those that belong to transactions must
-fit them as well.
+Batches are judged by the same rules as everywhere (`producers.judge`), against locked rows, and must also fit the
+transactions that they belong to.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class _Piece(NamedTuple):
 
 
 @dataclass(slots=True)
-class Sorted:
-    """What is left of a commit."""
+class PartialCommit:
+    """What is left of a commit, and what became of the rest."""
 
     entries: list[CommitEntry] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
@@ -75,7 +75,7 @@ def begins_late(batch: ProducerBatch) -> bool:
     return bool(batch.flags & IMPLICIT) and batch.first_sequence > 0
 
 
-def sort_out(
+def decide(
     body: memoryview,
     entries: Sequence[CommitEntry],
     heads: Mapping[int, int],
@@ -83,21 +83,21 @@ def sort_out(
     now_ms: int,
     owners: Mapping[int, Owner] | None = None,
     ongoing: Iterable[ProducerKey] = (),
-) -> Sorted:
+) -> PartialCommit:
     """Decide every batch of a commit against the heads, producers, transactional ids and transactions as they are."""
-    found = Sorted(ongoing=set(ongoing))
+    found = PartialCommit(ongoing=set(ongoing))
     for origin, entry in enumerate(entries):
         head = heads.get(entry.partition_id)
         pieces = list(_pieces(body, entry))
         if head is None:
             found.unappended.update(((origin, piece.number), None) for piece in pieces)
             continue
-        _sort_out_entry(found, origin, entry, pieces, head, states, owners or {}, now_ms)
+        _decide_entry(found, origin, entry, pieces, head, states, owners or {}, now_ms)
     return found
 
 
-def _sort_out_entry(
-    found: Sorted, origin: int, entry: CommitEntry, pieces: Sequence[_Piece], head: int,
+def _decide_entry(
+    found: PartialCommit, origin: int, entry: CommitEntry, pieces: Sequence[_Piece], head: int,
     states: Mapping[ProducerKey, ProducerState], owners: Mapping[int, Owner], now_ms: int,
 ) -> None:  # fmt: skip
     known: dict[int, ProducerState] = {}
@@ -163,7 +163,7 @@ def _state(
     return known.get(producer_id)
 
 
-def _close(found: Sorted, origin: int, entry: CommitEntry, run: Sequence[_Piece], start: int) -> None:
+def _close(found: PartialCommit, origin: int, entry: CommitEntry, run: Sequence[_Piece], start: int) -> None:
     """Make an entry of batches that lie side by side."""
     if not run:
         return
