@@ -1,8 +1,9 @@
-"""Broker-wide Kafka settings: what `--set kafka.NAME=VALUE` and dynamic broker configuration can change.
+"""Broker-wide Kafka settings: what `--set NAME=VALUE` and, for some, dynamic broker configuration can change.
 
-One table, `SETTINGS`, holds every name with its type, default and meaning; the reference page is made from it. A
-`BrokerSettings` is what one virtual cluster sees: the defaults, what the process was started with, and what was
-altered since, cluster-wide or for this broker. It never changes; `LiveSettings` holds the current one per cluster.
+One table, `SETTINGS` in setting_table.py, holds every name with its type, default and meaning; the reference page is
+made from it. A `BrokerSettings` is what one virtual cluster sees: the defaults, what the process was started with, and
+what was altered since, cluster-wide or for this broker. It never changes; `LiveSettings` holds the current one per
+cluster.
 
 Settings named like a topic key's synonym (`log.retention.ms`, `message.max.bytes`) are the defaults of topics and
 reach the log through `topic_configs.resolve`.
@@ -10,7 +11,7 @@ reach the log through `topic_configs.resolve`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import cast
 
@@ -20,10 +21,13 @@ from penstock.log.config_values import ConfigKey, ConfigSource, ConfigValue
 from penstock.log.config_values import unknown as unknown_name
 from penstock.log.setting_table import DYNAMIC, SETTINGS
 
-_SHARE_RANGES = (
-    "session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms", "record.lock.duration.ms",
-    "delivery.count.limit", "partition.max.record.locks",
-)  # fmt: skip
+_OF_EVERY_KIND = ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms")
+_BOUNDED: Mapping[str, tuple[str, ...]] = {
+    "consumer": _OF_EVERY_KIND,
+    "share": (*_OF_EVERY_KIND, "record.lock.duration.ms", "delivery.count.limit", "partition.max.record.locks"),
+    "streams": _OF_EVERY_KIND,
+}
+"""By kind of group, the settings `group.KIND.NAME` that lie between `group.KIND.min.NAME` and `group.KIND.max.NAME`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,38 +83,36 @@ class BrokerSettings:
         settings._consistent()
         return settings
 
-    def check_altered(self, names: Iterable[str]) -> None:
+    def check_altered(self, names: Collection[str]) -> None:
         """Raise `InvalidRequest` if one of these settings, which were just altered, is beyond its bounds."""
-        for name in names:
-            kind, rest = name.removeprefix("group.").partition(".")[::2]
-            least, most = f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest}"
-            bounded = least in SETTINGS and most in SETTINGS
-            if bounded and not self.whole(least) <= self.whole(name) <= self.whole(most):
-                raise InvalidRequest(f"{name} must be between {least} and {most}")
+        for kind, bounded in _BOUNDED.items():
+            for name in bounded:
+                if f"group.{kind}.{name}" in names:
+                    self._check_bounds(kind, name)
+
+    def _check_bounds(self, kind: str, name: str) -> None:
+        least, value, most = (self.whole(f"group.{kind}.{limit}{name}") for limit in ("min.", "", "max."))
+        if not least <= value <= most:
+            raise InvalidRequest(
+                f"group.{kind}.{name} must be between group.{kind}.min.{name} and group.{kind}.max.{name}"
+            )
 
     def _consistent(self, *, is_altered: bool = False) -> None:
         """Raise `InvalidRequest` for a contradiction. What was altered counts within its bounds of now."""
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
             raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
-        for name in _SHARE_RANGES:
-            least, value, most = (self.whole(f"group.share.{limit}{name}") for limit in ("min.", "", "max."))
-            if not least <= value <= most and not (is_altered and f"group.share.{name}" in DYNAMIC):
-                raise InvalidRequest(
-                    f"group.share.{name} must be between group.share.min.{name} and group.share.max.{name}"
-                )
-        if self.whole("group.share.heartbeat.interval.ms") >= self.whole("group.share.session.timeout.ms"):
-            raise InvalidRequest("group.share.heartbeat.interval.ms must be less than group.share.session.timeout.ms")
+        for kind, bounded in _BOUNDED.items():
+            for name in bounded:
+                if not (is_altered and f"group.{kind}.{name}" in DYNAMIC):
+                    self._check_bounds(kind, name)
+            heartbeat, session = f"group.{kind}.heartbeat.interval.ms", f"group.{kind}.session.timeout.ms"
+            if self.whole(heartbeat) >= self.whole(session):
+                raise InvalidRequest(f"{heartbeat} must be less than {session}")
         if self.whole("group.share.max.share.sessions") < self.whole("group.share.max.size"):
             raise InvalidRequest("group.share.max.share.sessions must not be less than group.share.max.size")
-        for kind in ("session.timeout.ms", "heartbeat.interval.ms", "assignment.interval.ms"):
-            least, value, most = (self.whole(f"group.consumer.{limit}{kind}") for limit in ("min.", "", "max."))
-            if not least <= value <= most and not (is_altered and f"group.consumer.{kind}" in DYNAMIC):
-                raise InvalidRequest(
-                    f"group.consumer.{kind} must be between group.consumer.min.{kind} and group.consumer.max.{kind}"
-                )
-        if self.whole("group.consumer.heartbeat.interval.ms") >= self.whole("group.consumer.session.timeout.ms"):
+        if self.whole("group.streams.num.standby.replicas") > self.whole("group.streams.max.standby.replicas"):
             raise InvalidRequest(
-                "group.consumer.heartbeat.interval.ms must be less than group.consumer.session.timeout.ms"
+                "group.streams.num.standby.replicas must not exceed group.streams.max.standby.replicas"
             )
         if self.whole("log.cleaner.min.compaction.lag.ms") > self.whole("log.cleaner.max.compaction.lag.ms"):
             raise InvalidRequest("log.cleaner.min.compaction.lag.ms must not exceed log.cleaner.max.compaction.lag.ms")

@@ -65,7 +65,16 @@ def test_pauses_between_assignments_can_be_altered_while_running(kind: str) -> N
     assert settings.of(1) is start
 
 
-@pytest.mark.parametrize("kind", ["consumer", "share"])
-def test_pauses_beyond_their_bounds_prevent_a_start(kind: str) -> None:
-    with pytest.raises(InvalidRequest):
-        BrokerSettings.started_with({f"group.{kind}.assignment.interval.ms": "20000"})
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["assignment.interval.ms", "heartbeat.interval.ms", "session.timeout.ms"])
+def test_settings_beyond_their_bounds_prevent_a_start(kind: str, name: str) -> None:
+    beyond = int(BrokerSettings().whole(f"group.{kind}.max.{name}")) + 1
+    with pytest.raises(InvalidRequest, match=f"group.{kind}.{name} must be between"):
+        BrokerSettings.started_with({f"group.{kind}.{name}": str(beyond)})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_heartbeats_come_before_sessions_end(kind: str) -> None:
+    times = {f"group.{kind}.{limit}session.timeout.ms": "5000" for limit in ("min.", "")}
+    with pytest.raises(InvalidRequest, match=f"group.{kind}.heartbeat.interval.ms must be less"):
+        BrokerSettings.started_with(times)

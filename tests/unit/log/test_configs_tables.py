@@ -164,6 +164,7 @@ def test_an_unknown_setting_names_the_nearest() -> None:
         {"group.min.session.timeout.ms": "10", "group.max.session.timeout.ms": "9"},
         {"log.cleaner.min.compaction.lag.ms": "10", "log.cleaner.max.compaction.lag.ms": "9"},
         {"compression.gzip.level": "0"},
+        {"group.streams.num.standby.replicas": "3"},
     ],
 )
 def test_settings_that_cannot_be_are_refused(texts: dict[str, str]) -> None:
