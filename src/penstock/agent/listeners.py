@@ -58,9 +58,7 @@ class Listener:
 
 def listeners_of(options: UpOptions) -> tuple[Listener, ...]:
     """The listeners that were asked for. Raises `InvalidRequest`, with the cure, when they contradict or are unsafe."""
-    given = options.listeners or (
-        ListenerOptions(host=options.kafka_host, port=options.kafka_port, advertised=options.advertised),
-    )
+    given = options.listeners or (ListenerOptions(host=options.kafka_host, port=options.kafka_port),)
     _check_together(given)
     if options.oauth is not None:
         _check_oauth(options.oauth)

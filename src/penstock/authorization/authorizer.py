@@ -40,7 +40,6 @@ def action(operation: Operation, resource_type: ResourceType) -> Action:
 
 READ_TOPIC = action(Operation.READ, ResourceType.TOPIC)
 WRITE_TOPIC = action(Operation.WRITE, ResourceType.TOPIC)
-DESCRIBE_TOPIC = action(Operation.DESCRIBE, ResourceType.TOPIC)
 WRITE_TRANSACTIONAL_ID = action(Operation.WRITE, ResourceType.TRANSACTIONAL_ID)
 CLUSTER_ACTION = action(Operation.CLUSTER_ACTION, ResourceType.CLUSTER)
 

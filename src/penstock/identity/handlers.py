@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import Conflict, InvalidRequest, OutcomeUnknown, PlatformError, Unavailable
+from penstock.base.errors import InvalidRequest, OutcomeUnknown, PlatformError
 from penstock.base.portions import breathe, counted, each
 from penstock.identity import scram
 from penstock.identity.model import NOT_YOURS, MayChange, user
@@ -29,11 +29,6 @@ from penstock.wire.messages.sasl_handshake import SaslHandshakeRequest, SaslHand
 MAX_USER_NAME_CHARS = 512
 Complaint = tuple[ErrorCode, str]
 Alteration = ScramCredentialDeletion | ScramCredentialUpsertion
-_FAILURES = {
-    Conflict: ErrorCode.REQUEST_TIMED_OUT, OutcomeUnknown: ErrorCode.REQUEST_TIMED_OUT,
-    Unavailable: ErrorCode.REQUEST_TIMED_OUT,
-}  # fmt: skip
-"""What a database that cannot do it now is called, so that clients try again."""
 
 
 class IdentityHandlers:

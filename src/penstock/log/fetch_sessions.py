@@ -19,7 +19,6 @@ from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.fetch import FetchRequest
 
-NO_SESSION = 0
 FINAL_EPOCH = -1
 INITIAL_EPOCH = 0
 MIN_EVICTION_MS = 120_000

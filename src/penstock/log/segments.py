@@ -307,12 +307,6 @@ class SegmentIndex:
         for ref in refs:
             self._forget(ref.partition_id, ref.last_offset)
 
-    def remove_below(self, partition_id: int, offset: int) -> None:
-        """The partition has no segment below an offset any more."""
-        self._removals += 1
-        for ref in [ref for ref in self._refs.get(partition_id, ()) if ref.last_offset < offset]:
-            self._forget(partition_id, ref.last_offset)
-
     def drop(self, partition_id: int) -> None:
         """The partition is gone, or what is known of it is doubtful."""
         self._removals += 1

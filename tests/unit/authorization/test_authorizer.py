@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.authorization import authorizer as module
-from penstock.authorization.authorizer import DESCRIBE_TOPIC, READ_TOPIC, WRITE_TOPIC, Authorizer, Decision
+from penstock.authorization.authorizer import READ_TOPIC, WRITE_TOPIC, Authorizer, Decision, action
 from penstock.authorization.changes import parse_super_users
 from penstock.authorization.guards.table import GUARDS, OPEN, OWN
 from penstock.authorization.rules import AclIndex
@@ -122,7 +122,8 @@ def test_denials_are_always_heard_of_and_permissions_once() -> None:
     assert told.count((Operation.WRITE, "t", False)) == 3
     assert heard.decisions[0].verdict.acl == acl()
     heard.decisions.clear()
-    assert not authorizer.allows(ALICE, FETCH, DESCRIBE_TOPIC, "hidden", is_quiet=True)
+    describe = action(Operation.DESCRIBE, ResourceType.TOPIC)
+    assert not authorizer.allows(ALICE, FETCH, describe, "hidden", is_quiet=True)
     authorizer.operations(ALICE, ResourceType.TOPIC, "t")
     assert heard.decisions == [], "what only hides, or only tells, is no denial"
 
