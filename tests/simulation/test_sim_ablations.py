@@ -37,7 +37,6 @@ from penstock.base.errors import Unavailable
 from penstock.clusters import store as clusters_store
 from penstock.clusters.removal import Removal
 from penstock.coordination import leases
-from penstock.coordination.leases import Script
 from penstock.coordination.runner import Runner
 from penstock.groups import reconcile
 from penstock.groups import store as groups_store
@@ -70,6 +69,7 @@ from penstock.log.follow import Follower
 from penstock.log.record_first import RecordFirstCommitPath
 from penstock.log.shared_commit_path import SharedCommitPath
 from penstock.log.upkeep import garbage, key_compaction, retention, wal_compaction, wal_plan, wal_store
+from penstock.metadata.database import Script
 from penstock.share import acquisition
 from penstock.share import service as share_service
 from penstock.share import store as share_store

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock.base.clock import Clock
+from penstock.base.context import DEFAULT_CLUSTER_ID
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.base.later import later
@@ -39,7 +40,6 @@ else:  # Of several agents.
     commit_sql, follow = later("penstock.log.commit_sql"), later("penstock.log.follow")
     shared_commit_path = later("penstock.log.shared_commit_path")
 
-CLUSTER_ID = 1
 _log = logging.getLogger(__name__)
 
 
@@ -106,9 +106,9 @@ def _take(kafka_cluster_id: str, place: str, now_ms: int, shard_id: int) -> Scri
     yield (
         "INSERT INTO cluster (cluster_id, name, shard_id, kafka_id, created_ms) VALUES ($1, 'default', $2, $3, $4)"
         " ON CONFLICT DO NOTHING",
-        (CLUSTER_ID, shard_id, kafka_cluster_id, now_ms),
+        (DEFAULT_CLUSTER_ID, shard_id, kafka_cluster_id, now_ms),
     )
-    rows = yield "SELECT kafka_id FROM cluster WHERE cluster_id = $1", (CLUSTER_ID,)
+    rows = yield "SELECT kafka_id FROM cluster WHERE cluster_id = $1", (DEFAULT_CLUSTER_ID,)
     if rows[0][0] != kafka_cluster_id:
         raise InvalidRequest(
             f"the metadata in {place} belongs to another data directory (cluster {rows[0][0]}; this one is"

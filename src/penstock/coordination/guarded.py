@@ -12,9 +12,10 @@ from typing import TypeVar
 from penstock.base.clock import Clock
 from penstock.base.errors import OutcomeUnknown, Unavailable
 from penstock.coordination import leases
-from penstock.coordination.leases import Database, Holder, Script
+from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms, pause
+from penstock.metadata.database import Script
 
 T = TypeVar("T")
 _SETTLE_DELAYS_MS = (20, 100, 500, 1000)

@@ -16,16 +16,15 @@ Coordinators of transactions have slots apart from those of groups, because thei
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, TypeVar
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Fenced
 from penstock.coordination.model import SLOT_COUNT
+from penstock.metadata.database import Script
 
 T = TypeVar("T")
-Rows = Sequence[Sequence[Any]]
-Script = Generator[tuple[str, Sequence[Any]], Rows, T]
 
 SHARED_SLOTS = 0
 """The cluster id of slots that all virtual clusters share."""

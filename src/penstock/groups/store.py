@@ -21,7 +21,7 @@ from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
 from penstock.coordination.guarded import GuardedWrites
-from penstock.coordination.leases import Database, Holder, Script
+from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms
 from penstock.groups.kinds import KINDS, Kind
@@ -42,6 +42,7 @@ from penstock.groups.model import (
     TransactionOwner,
 )
 from penstock.groups.share.model import ShareGroup
+from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of, row_key
 
 T = TypeVar("T")

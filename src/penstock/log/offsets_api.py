@@ -5,7 +5,7 @@ Starts and ends come from memory. Only a look-up by timestamp reads the log; how
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
@@ -13,6 +13,7 @@ from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, counted, keyed
 from penstock.log.admin.failures import admin_failure, read_failure
 from penstock.log.model import LEADER_EPOCH, Partition
 from penstock.log.registry import Registry
+from penstock.log.timestamps import OffsetForTimestamp
 from penstock.log.topics import Topics
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.delete_records import (
@@ -52,14 +53,6 @@ SINCE_VERSION = {
 
 HIGH_WATERMARK = -1
 """What DeleteRecords calls the end of the log."""
-
-
-class OffsetForTimestamp(Protocol):
-    """How the log finds a record by its time."""
-
-    async def __call__(self, partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:
-        """The lowest offset whose record is not older than `timestamp`, with that record's timestamp; None when all
-        are older. With `max_only` the first record with the highest timestamp of all."""
 
 
 class Found(NamedTuple):

@@ -20,7 +20,7 @@ from penstock.log import aborted_store
 from penstock.log.commits import Commit, apply_entry, unpack_bases, unpack_entries
 from penstock.log.model import KEPT_BATCHES, OpenTransaction, ProducerState, SequenceBatch
 from penstock.log.registry import Registry
-from penstock.log.topic_store import Rows, Script
+from penstock.metadata.database import Rows, Script
 from penstock.storage.wal import WalLocation, WalStore
 
 T = TypeVar("T")

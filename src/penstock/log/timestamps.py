@@ -10,6 +10,8 @@ Compaction may move spans into segments between a look at the ones and at the ot
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from penstock.log.model import Partition
 from penstock.log.reader import Reader
 from penstock.log.segments import SegmentIndex
@@ -23,6 +25,14 @@ Found = tuple[int, int]
 """Offset and timestamp of a record."""
 
 
+class OffsetForTimestamp(Protocol):
+    """How the log finds a record by its time."""
+
+    async def __call__(self, partition: Partition, timestamp: int, *, max_only: bool) -> Found | None:
+        """The lowest offset whose record is not older than `timestamp`, with that record's timestamp; None when all
+        are older. With `max_only`, the first record with the highest timestamp of all."""
+
+
 class Timestamps:
     """Finds records by time, in segments first and then in what is newer."""
 
@@ -30,8 +40,7 @@ class Timestamps:
         self._reader, self._segments = reader, segments
 
     async def offset_for_timestamp(self, partition: Partition, timestamp: int, *, max_only: bool) -> Found | None:
-        """The lowest offset whose record is not older than `timestamp`, with that record's timestamp; None when all
-        are older. With `max_only` the first record with the highest timestamp of all."""
+        """See `OffsetForTimestamp`."""
         if not max_only:
             return await self._first_since(partition, timestamp)
         highest = await self._highest(partition)

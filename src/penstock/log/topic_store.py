@@ -10,16 +10,12 @@ update first what commits update first, the shard's row, and so take their turn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 from penstock.base.dataclasses import dataclass
 from penstock.log.config_values import ConfigResource
+from penstock.metadata.database import Rows, Script
 from penstock.metadata.names import long_name, name_key, name_of
-
-T = TypeVar("T")
-Rows = Sequence[Sequence[Any]]
-Script = Generator[tuple[str, Sequence[Any]], Rows, T]
 
 _INSERT_PARTITIONS = """
 INSERT INTO partition (partition_id, cluster_id, shard_id, topic_id, partition_index)

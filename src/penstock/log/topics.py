@@ -26,7 +26,8 @@ from penstock.log.model import Partition, Topic, TopicConfig
 from penstock.log.refusals import Refused
 from penstock.log.registry import Registry
 from penstock.log.settings import BrokerSettings, LiveSettings
-from penstock.log.topic_store import Script, Stored, TopicRow
+from penstock.log.topic_store import Stored, TopicRow
+from penstock.metadata.database import Script
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")

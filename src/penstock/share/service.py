@@ -32,6 +32,7 @@ from penstock.coordination.timers import Alarms
 from penstock.log.aborted import AbortedLookup, aborted_between, batches_below, end_of
 from penstock.log.model import AbortedTransaction, Partition
 from penstock.log.reader import COLD_READ_BYTES, Reader
+from penstock.log.timestamps import OffsetForTimestamp
 from penstock.log.writer import Writer
 from penstock.share import store, transitions
 from penstock.share.model import (
@@ -61,13 +62,6 @@ IDLE_MAX_RUNS = 400_000
 again has few; whoever acknowledges every other record of very many has as many as there may be locks."""
 _ATTEMPTS = 4
 """How often a taker looks again because somebody else was faster. Then it gets nothing, and comes again."""
-
-
-class OffsetForTimestamp(Protocol):
-    """How the log finds a record by its time."""
-
-    async def __call__(self, partition: Partition, timestamp: int, *, max_only: bool) -> tuple[int, int] | None:
-        """The lowest offset whose record is not older than `timestamp`, with that record's timestamp."""
 
 
 class LetterWriter(Protocol):

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 from penstock.base.clock import Clock
 from penstock.base.errors import CorruptData, Unavailable
 from penstock.coordination.guarded import GuardedWrites
-from penstock.coordination.leases import SHARE_SLOTS, Database, Holder, Script
+from penstock.coordination.leases import SHARE_SLOTS, Database, Holder
 from penstock.coordination.model import Key, slot_of
 from penstock.coordination.timers import Alarms
 from penstock.log.writer import Writer
+from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of
 from penstock.share.encoding import decode, encode, encode_stretches
 from penstock.share.model import Deleted, Letters, Record, SharePartition, Stored
