@@ -27,7 +27,7 @@ from penstock.cli.texts import listeners
 from penstock.log.config_values import ConfigKey, ConfigType
 from penstock.log.fetch import FetchHandler
 from penstock.log.produce import ProduceHandler
-from penstock.log.setting_table import SETTINGS
+from penstock.log.setting_table import DYNAMIC, SETTINGS
 from penstock.log.topic_configs import SYNONYMS, TOPIC_KEYS
 from penstock.wire import codec
 from penstock.wire.api_keys import FIRST_OWN_API, ApiKey
@@ -40,14 +40,15 @@ PROTOCOL_HEAD = f"""\
 
 {MARK}
 
-What an agent answers. ApiVersions tells clients exactly this; a request for anything else closes its connection, as
-in Apache Kafka. "Kafka" is the range of stable versions of Apache Kafka 4.4.
+What an agent serves. ApiVersions tells clients exactly this; a request for anything else closes its connection, as in
+Apache Kafka. "Kafka" is the range of stable versions of Apache Kafka 4.4.
 """
 
 MISSING_HEAD = """\
 ## Not served
 
-These are not advertised, so clients that ask first know; the others find their connection closed.
+These are not advertised, so a client that asks first does not use them; one that does not ask finds its connection
+closed.
 
 | Key | API | Why |
 |---:|---|---|
@@ -58,8 +59,8 @@ METRICS_HEAD = f"""\
 
 {MARK}
 
-`GET /metrics` of the HTTP address, in Prometheus' text format. Counters count from the start of the process. Beside
-these there are the usual ones of a process (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …).
+`GET /metrics` on the HTTP address, in Prometheus' text format. Counters start from zero with the process. The usual
+metrics of a process are there as well (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …).
 
 | Name | Type | Labels | |
 |---|---|---|---|
@@ -70,21 +71,21 @@ CONFIGURATION_HEAD = f"""\
 
 {MARK}
 
-A file in YAML, given as `penstock up --config FILE`. How it is used: [secure it](../how-to/secure.md),
-[give each tenant a cluster](../how-to/tenants.md). Paths are relative to the file. What is not known in it is refused.
+A YAML file, passed with `penstock up --config FILE`. How it is used: [secure it](../how-to/secure.md),
+[give each tenant a cluster](../how-to/tenants.md). Paths are relative to the file. Unknown names are refused.
 
 | Name | |
 |---|---|
 | `listeners` | A list of listeners, in place of `--kafka`. |
-| `tls` | TLS of listeners that have none of their own. |
-| `oauth` | Whose tokens OAUTHBEARER accepts in listeners that do not say so themselves. |
-| `delegation-tokens` | `key-file`: a file with the key that secrets of delegation tokens are made with. |
+| `tls` | TLS for listeners that have no `tls` of their own. |
+| `oauth` | The issuer whose tokens OAUTHBEARER accepts, for listeners that have no `oauth` of their own. |
+| `delegation-tokens` | `key-file`: a file with the key from which secrets of delegation tokens are derived. |
 """
 
 FEATURES_HEAD = """\
 ## Features
 
-What ApiVersions says is in force, where the API that it is about is served.
+The finalized feature levels that ApiVersions reports.
 
 | Feature | Level | What is missing |
 |---|---:|---|
@@ -95,26 +96,27 @@ SETTINGS_HEAD = f"""\
 
 {MARK}
 
-The names, types and limits are Kafka's. Unknown names and wrong values are refused with a sentence.
+Names, types and limits are Kafka's, except those of `memory.max.bytes` and `audit.*`, which only Penstock has. Unknown
+names and invalid values are refused, with an explanation.
 """
 
 BROKER_HEAD = """\
 ## Broker-wide
 
-Given at start with `penstock up --set name=value`; most can be changed while running
-(`kafka-configs --entity-type brokers --entity-default --alter`, or any admin client).
+Given at start with `penstock up --set name=value`. Those marked *dynamic* can be changed while it runs, too
+(`kafka-configs --entity-type brokers --entity-default --alter`, or any admin client); the others take a restart.
 """
 
 TOPIC_HEAD = """\
 ## Topics
 
-Given at creation (`penstock topic create --config name=value`, or any client) and changed while in use
-(`penstock topic alter`). What a topic does not say comes from the broker-wide setting named in its row.
+Given when a topic is created (`penstock topic create --config name=value`, or any client), and changed while it is in
+use (`penstock topic alter`). A topic's default is the broker-wide setting named in the row.
 """
 
 KEPT_HEAD = """\
-Kept and shown, because tools read them back and compare, but without effect, because they describe files, replicas or
-tiers that do not exist here:
+Stored and reported, because tools compare what they read back, but without effect, because they are about files,
+replicas or tiers that do not exist here:
 """
 
 
@@ -232,13 +234,14 @@ def configuration() -> str:
 
 
 LISTENER_DOCS = {
-    "name": "What it is called, for `--advertise` and in what is told of it; its protocol, if nothing is said.",
+    "name": "The listener's name, for `--advertise`, logs and errors. Default: its protocol.",
     "listen": "The address and port that it listens on.",
-    "advertise": "The address and port that its clients are told; those it listens on, if nothing is said.",
-    "tls": "TLS of this listener; else what the file says for all of them.",
-    "certificate": "PEM: the server's certificate, followed by those that lead to its authority. It has to be there.",
+    "advertise": "The address and port that its clients are told. Default: those it listens on.",
+    "tls": "TLS for this listener. Default: `tls` of the file.",
+    "certificate": "PEM: the server's certificate, followed by its chain. Required.",
+    "oauth": "The issuer whose tokens this listener accepts. Default: `oauth` of the file.",
 }
-"""What is called otherwise in a file, or has a meaning of its own there."""
+"""What has another name in a file, or another meaning there."""
 
 
 def documented(options: type) -> dict[str, str]:
@@ -259,7 +262,12 @@ def rows(keys: Iterable[ConfigKey], *, acted_on: bool) -> Iterator[str]:
     yield "|---|---|---|---|"
     for key in keys:
         if key.acted_on is acted_on:
-            yield f"| `{key.name}` | {kind(key)} | {default(key)} | {escaped(key.doc)}{behind(key)} |"
+            yield f"| `{key.name}` | {kind(key)} | {default(key)} | {escaped(key.doc)}{dynamic(key)}{behind(key)} |"
+
+
+def dynamic(key: ConfigKey) -> str:
+    """Whether a broker-wide setting can be changed while it runs; all of a topic's can."""
+    return " *Dynamic.*" if key is SETTINGS.get(key.name) and key.name in DYNAMIC else ""
 
 
 def behind(key: ConfigKey) -> str:

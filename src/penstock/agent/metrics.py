@@ -44,7 +44,7 @@ class _AgentCollector:
             ("penstock_commit_failures", "Flushes that failed.", writer.failures),
             (
                 "penstock_produce_timeouts",
-                "Produce requests whose time-out had passed before it was known what becomes of them.",
+                "Produce requests that timed out before their outcome was known.",
                 agent.log.writer.overdue.count,
             ),
             ("penstock_batches", "Record batches appended.", writer.batches),
@@ -52,38 +52,46 @@ class _AgentCollector:
             ("penstock_cold_reads", "Reads that memory could not serve.", reader.cold_reads),
             ("penstock_cold_read_bytes", "Bytes of reads that memory could not serve.", reader.cold_bytes),
             ("penstock_connections_accepted", "Connections accepted.", server.accepted),
-            ("penstock_authentications", "Connections that have proven who they are.", gate.succeeded),
+            ("penstock_authentications", "Successful authentications.", gate.succeeded),
             (
                 "penstock_authentication_failures",
-                "Attempts to prove who somebody is that failed.",
+                "Failed authentications.",
                 gate.failed,
             ),
             (
                 "penstock_authentications_held_up",
-                "Attempts to prove who somebody is that were not looked at: too much had failed from there or for that"
-                " name, or the database was away.",
+                "Authentication attempts that were not looked at: too many had failed from that address or for that"
+                " name, or the database did not answer.",
                 gate.held_up,
             ),
-            ("penstock_reauthentications", "Sessions that were prolonged (KIP-368).", gate.prolonged),
-            ("penstock_expired_sessions", "Connections closed because their session ended.", gate.expired),
-            ("penstock_dead_letters", "Records of share groups that a dead letter queue was told of.", letters.letters),
-            ("penstock_dead_letters_lost", "Records given up whose queue could not be told of them.", letters.lost),
+            ("penstock_reauthentications", "Successful re-authentications (KIP-368).", gate.prolonged),
+            ("penstock_expired_sessions", "Connections closed because their SASL session expired.", gate.expired),
+            (
+                "penstock_dead_letters",
+                "Records of share groups that were written to a dead letter queue.",
+                letters.letters,
+            ),
+            (
+                "penstock_dead_letters_lost",
+                "Records given up that could not be written to a dead letter queue.",
+                letters.lost,
+            ),
         ):
             yield CounterMetricFamily(name, text, value)
         for name, text, value in (
             ("penstock_connections", "Connections now.", server.connection_count),
             ("penstock_pending_bytes", "Accepted bytes that wait for a flush.", agent.log.writer.pending_bytes),
-            ("penstock_partial_frame_bytes", "Bytes of frames that have not arrived completely.", server.partial_bytes),
+            ("penstock_partial_frame_bytes", "Bytes of requests that have arrived in part.", server.partial_bytes),
             ("penstock_tail_bytes", "Memory that holds recent batches.", agent.log.tail.size_bytes),
             ("penstock_encrypted_clusters", "Clusters that are encrypted, or were.", len(agent.keys.clusters)),
             (
                 "penstock_locked_clusters",
-                "Encrypted clusters that cannot write, as the key service does not answer.",
+                "Encrypted clusters that cannot write because the key service does not answer.",
                 sum(lock is Lock.WAITING for lock in agent.keys.locked.values()),
             ),
             (
                 "penstock_dead_letter_partitions",
-                "Partitions of which a share group's dead letter queue is still to hear something.",
+                "Partitions with records that wait to be written to a dead letter queue.",
                 agent.coordinators.dead_letters.waiting,
             ),
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
@@ -107,8 +115,8 @@ def _memory(agent: Agent) -> Iterator[Metric]:
         "cold": log.cold.size_bytes - log.cold.pinned_bytes, "pinned": pinned, "unread": server.unread_bytes,
     }  # fmt: skip
     for name, text, values in (
-        ("penstock_memory_bytes", "Memory that clients make it hold, by kind.", held.items()),
-        ("penstock_memory_max_bytes", "How much of each kind there may be.", agent.memory.kinds()),
+        ("penstock_memory_bytes", "Memory held on behalf of clients, by kind.", held.items()),
+        ("penstock_memory_max_bytes", "The limit of each kind of memory.", agent.memory.kinds()),
     ):
         family = GaugeMetricFamily(name, text, labels=["kind"])
         for kind, size_bytes in values:
@@ -118,7 +126,7 @@ def _memory(agent: Agent) -> Iterator[Metric]:
 
 def _limits(agent: Agent) -> Iterator[Metric]:
     throttled = CounterMetricFamily(
-        "penstock_throttled", "How often a client was made to wait, by the quota it exceeded.", labels=["quota"]
+        "penstock_throttled", "Throttled requests, by the quota that was exceeded.", labels=["quota"]
     )
     for key, count in agent.throttles.throttled.items():
         throttled.add_metric([key], count)
@@ -126,7 +134,7 @@ def _limits(agent: Agent) -> Iterator[Metric]:
     entities = sum(agent.quotas.counts.values())
     yield GaugeMetricFamily("penstock_quota_entities", "Users, clients and addresses that have quotas.", entities)
     meters = agent.throttles.meter_count
-    yield GaugeMetricFamily("penstock_quota_meters", "Meters of users, clients and addresses that run now.", meters)
+    yield GaugeMetricFamily("penstock_quota_meters", "Active meters of users, clients and addresses.", meters)
 
 
 def _tenants(agent: Agent) -> Iterator[Metric]:
@@ -150,18 +158,18 @@ def _name_of(agent: Agent, cluster_id: int) -> str:
 
 def _audit(agent: Agent) -> Iterator[Metric]:
     audit = agent.audit
-    events = CounterMetricFamily("penstock_audit_events", "Events that were written to the audit log.", labels=["type"])
+    events = CounterMetricFamily("penstock_audit_events", "Events written to the audit log.", labels=["type"])
     for kind, count in (audit.stats.events if audit else {}).items():
         events.add_metric([kind], count)
     yield events
     lost = CounterMetricFamily(
-        "penstock_audit_lost", "What the audit log should have told of a cluster, and never will.", labels=["cluster"]
+        "penstock_audit_lost", "Audit events that were lost, by the virtual cluster they are about.", labels=["cluster"]
     )
     for cluster_id, count in ({PLATFORM_CLUSTER_ID: 0} | (audit.stats.lost_by_cluster if audit else {})).items():
         lost.add_metric([_name_of(agent, cluster_id)], count)
     yield lost
     waiting = audit.waiting if audit else 0
-    yield GaugeMetricFamily("penstock_audit_waiting", "What the audit log has yet to tell.", waiting)
+    yield GaugeMetricFamily("penstock_audit_waiting", "Audit events that wait to be written.", waiting)
 
 
 def _of_clients(agent: Agent) -> Iterator[Metric]:
@@ -169,7 +177,11 @@ def _of_clients(agent: Agent) -> Iterator[Metric]:
     for name, text, value in (
         ("pushes", "Pushes of metrics by clients.", telemetry.pushes if telemetry else 0),
         ("refusals", "Pushes that were refused.", telemetry.refusals if telemetry else 0),
-        ("dropped", "Pushes, or numbers of them, that were not handed on.", sink.dropped if sink else 0),
+        (
+            "dropped",
+            "Pushes that were not forwarded, or series that had no room on this page.",
+            sink.dropped if sink else 0,
+        ),
     ):
         yield CounterMetricFamily(f"penstock_client_metrics_{name}", text, value)
     if isinstance(sink, MetricsPage):
@@ -191,11 +203,15 @@ def _background(agent: Agent) -> Iterator[Metric]:
         ("compaction_commits", "Commits that moved from the WAL into segments.", compaction.commits),
         ("compaction_segments", "Segments written by WAL compaction.", compaction.segments),
         ("compaction_written_bytes", "Bytes written by WAL compaction.", compaction.written_bytes),
-        ("compaction_adopted_bytes", "Bytes of WAL files that became objects as they were.", compaction.adopted_bytes),
-        ("compaction_read_bytes", "Bytes that WAL compaction did not find in memory.", compaction.read_bytes),
+        (
+            "compaction_adopted_bytes",
+            "Bytes of WAL files that became objects without a copy.",
+            compaction.adopted_bytes,
+        ),
+        ("compaction_read_bytes", "Bytes that WAL compaction read from disk.", compaction.read_bytes),
         (
             "compaction_unreadable_bytes",
-            "Bytes of the WAL that its disk did not give out, left where they are.",
+            "Bytes of the WAL that cannot be read from its disk, left where they are.",
             compaction.unreadable_bytes,
         ),
         ("wal_waits", "Flushes that waited because the WAL was almost full.", backlog.waits),
@@ -220,9 +236,9 @@ def _background(agent: Agent) -> Iterator[Metric]:
     ):  # fmt: skip
         yield GaugeMetricFamily(f"penstock_{name}", text, value)
     chore = ["chore"]
-    runs = CounterMetricFamily("penstock_chore_runs", "Steps of background work.", labels=chore)
+    runs = CounterMetricFamily("penstock_chore_runs", "Steps of background work, by chore.", labels=chore)
     failures = CounterMetricFamily("penstock_chore_failures", "Steps of background work that failed.", labels=chore)
-    seconds = CounterMetricFamily("penstock_chore_seconds", "Seconds that background work took.", labels=chore)
+    seconds = CounterMetricFamily("penstock_chore_seconds", "Seconds spent on background work.", labels=chore)
     last = GaugeMetricFamily(
         "penstock_chore_last_seconds", "Seconds of the last step of background work.", labels=chore
     )

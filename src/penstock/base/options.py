@@ -10,12 +10,12 @@ from penstock.base.dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsOptions:
-    """What a listener shows of itself over TLS, and what it asks of clients."""
+    """A listener's certificate, and what it asks of clients'."""
 
     certificate: Path
-    """PEM: the server's certificate, followed by those that lead to its authority."""
+    """PEM: the server's certificate, followed by its chain."""
     key: Path | None = None
-    """PEM: the private key; None when it is in the file of the certificate."""
+    """PEM: the private key. Default: in the file of the certificate."""
     key_password_file: Path | None = None
     """A file whose first line decrypts the private key."""
     client_ca: Path | None = None
@@ -25,32 +25,32 @@ class TlsOptions:
     principal_mapping_rules: str = "DEFAULT"
     """Kafka's `ssl.principal.mapping.rules`: how a distinguished name becomes a principal."""
     cluster_mapping_rules: str | None = None
-    """Rules of the same kind that make the name of a virtual cluster of a distinguished name; `DEFAULT` is the cluster
-    `default`, where without rules everybody is. Only for listeners of protocol SSL."""
+    """Rules of the same kind that turn a distinguished name into the name of a virtual cluster; `DEFAULT` stands for
+    the cluster `default`, which is also where everybody is without rules. Only for listeners of protocol SSL."""
     cluster_ca: tuple[tuple[str, Path], ...] = ()
-    """PEM, by virtual cluster: authorities whose client certificates are accepted as well, and are of that cluster
-    whatever is written in them. Only for listeners of protocol SSL."""
+    """PEM files by virtual cluster: authorities whose client certificates are accepted as well, and belong to that
+    cluster whatever they say. Only for listeners of protocol SSL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OAuthOptions:
-    """Whose tokens are accepted as OAUTHBEARER."""
+    """The issuer whose tokens OAUTHBEARER accepts."""
 
     issuer: str
     """The `iss` of tokens; its OpenID configuration says where its keys are."""
     audience: str
-    """One of a token's `aud` must be this."""
+    """The `aud` of tokens must be, or include, this."""
     jwks_url: str | None = None
-    """Where the issuer's keys are; None asks its OpenID configuration."""
+    """Where the issuer's keys are. Default: where its OpenID configuration says."""
     principal_claim: str = "sub"
     """The claim that names the principal."""
     cluster_claim: str | None = None
-    """The claim that names the virtual cluster that a token is for, or the several ones in a list."""
+    """The claim that names the virtual cluster that a token is for, or a list of several."""
     clusters: tuple[str, ...] = ()
-    """The virtual clusters that tokens may open; `*` is every one but `default` and `platform`. Without a claim, all
-    tokens open all of these. None given: `*` with a claim; without one, the cluster `default`."""
+    """The virtual clusters that tokens may open; `*` is every one but `default` and `platform`. Without a claim, each
+    token opens all of these. Default: `*` with a claim, else the cluster `default`."""
     ca: Path | None = None
-    """PEM: the authorities that the issuer's own certificate is checked with; None is the system's."""
+    """PEM: the authorities that the issuer's own certificate is checked with. Default: the system's."""
 
     @property
     def decides_clusters(self) -> bool:
@@ -70,12 +70,12 @@ class ListenerOptions:
     advertised: tuple[str, int] | None = None
     """What clients are told to connect to; None is the address listened on."""
     mechanisms: tuple[str, ...] = ()
-    """The SASL mechanisms that are offered; none given is the default of the program."""
+    """The SASL mechanisms that are offered. Default: all that the listener can offer safely."""
     tls: TlsOptions | None = None
     oauth: OAuthOptions | None = None
-    """Whose tokens are accepted here; None are those that are accepted everywhere."""
+    """The issuer whose tokens are accepted here; None: that of `UpOptions`."""
     sni_domain: str | None = None
-    """Clients that ask for `CLUSTER.` and this by the server name of TLS are in that virtual cluster, or refused."""
+    """A client whose TLS server name is `CLUSTER.` followed by this must be of that virtual cluster, or is refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +94,6 @@ class UpOptions:
     """`postgresql://…`, which may contain a password; None is SQLite in the data directory."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Broker-wide Kafka settings by name, such as `num.partitions`, as text."""
-    advertised: tuple[str, int] | None = None
-    """What clients are told to connect to; None is the address listened on."""
     listeners: tuple[ListenerOptions, ...] = ()
     """Where Kafka clients connect; none given is one without credentials at `kafka_host` and `kafka_port`."""
     oauth: OAuthOptions | None = None

@@ -39,8 +39,8 @@ _NAMED = (
     sections={
         "Commands": {
             "list": Lazy("acl:list_acls", "List rules: all, or those about a principal, or about a resource."),
-            "allow": Lazy("acl:allow", "Allow somebody something."),
-            "deny": Lazy("acl:deny", "Deny somebody something, whatever else allows it."),
+            "allow": Lazy("acl:allow", "Allow a principal to do something."),
+            "deny": Lazy("acl:deny", "Forbid a principal to do something, whatever else allows it."),
             "remove": Lazy(
                 "acl:remove",
                 "Remove rules about a principal: all of them, or only those with these operations, on these resources.",
@@ -49,7 +49,7 @@ _NAMED = (
     },
 )
 def acl() -> None:
-    """Access control, one rule at a time. Roles are sets of rules: penstock role.
+    """ACL rules, one at a time. Roles are sets of rules: penstock role.
 
     \b
     penstock acl allow alice read --topic orders --group reports
@@ -77,11 +77,12 @@ def resource_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option, _, words in reversed(_NAMED):
         flag = f"--{option.replace('_', '-')}"
         gathered = click.option(
-            f"{flag}-prefix", f"{option}_prefix", metavar="PREFIX", multiple=True, help=f"Every {words} that begins so."
-        )(gathered)
-        gathered = click.option(flag, option, metavar="NAME", multiple=True, help=f"A {words}; '*' is every one.")(
-            gathered
-        )
+            f"{flag}-prefix", f"{option}_prefix", metavar="PREFIX", multiple=True,
+            help=f"Every {words} with this prefix.",
+        )(gathered)  # fmt: skip
+        gathered = click.option(
+            flag, option, metavar="NAME", multiple=True, help=f"A {words}; '*' means all of them."
+        )(gathered)  # fmt: skip
     return gathered
 
 
@@ -95,7 +96,7 @@ host_option = click.option("--host", metavar="ADDRESS", default="*", help="Only 
 def list_acls(client: Client, principal: str | None, resources: Sequence[Resource]) -> Result:
     """List rules: all, or those about a principal, or about a resource.
 
-    For a resource given by its name every rule is shown that applies to it, those about prefixes and '*' included.
+    For a resource given by name, every rule that applies to it is shown, those for prefixes and '*' included.
 
     \b
     penstock acl list --principal alice
@@ -140,11 +141,11 @@ def _changes(name: str, permission: Permission, help_text: str) -> click.Command
 allow = _changes(
     "allow",
     Permission.ALLOW,
-    """Allow somebody something.
+    """Allow a principal to do something.
 
     PRINCIPAL is a user's name, or '*' for everybody. OPERATIONS: read, write, create, delete, alter, describe,
-    describe-configs, alter-configs, cluster-action, idempotent-write, all. To read, write, delete or alter includes
-    to describe.
+    describe-configs, alter-configs, cluster-action, idempotent-write, all. Read, write, delete and alter imply
+    describe.
 
     \b
     penstock acl allow alice read --topic orders --group reports
@@ -154,9 +155,9 @@ allow = _changes(
 deny = _changes(
     "deny",
     Permission.DENY,
-    """Deny somebody something, whatever else allows it.
+    """Forbid a principal to do something, whatever else allows it.
 
-    To deny reading leaves describing.
+    Denying read leaves describe allowed.
 
     \b
     penstock acl deny '*' read --topic orders-secret --host 10.0.0.7
@@ -177,7 +178,7 @@ def remove(
 ) -> Result:  # fmt: skip
     """Remove rules about a principal: all of them, or only those with these operations, on these resources.
 
-    A resource means the rules written for exactly that name or prefix.
+    Given a resource, only rules for exactly that name or prefix are removed.
 
     \b
     penstock acl remove alice read --topic orders

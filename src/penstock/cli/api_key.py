@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     sections={
         "Commands": {
             "list": Lazy("api_key:list_keys", "List API keys, without their secrets."),
-            "create": Lazy("api_key:create", "Make an API key for a service account."),
+            "create": Lazy("api_key:create", "Create an API key for a service account."),
             "delete": Lazy("api_key:delete", "Delete API keys: nobody can connect with them any more."),
         }
     },
@@ -66,19 +66,19 @@ def list_keys(client: Client, owners: tuple[str, ...]) -> Result:
 @click.command(epilog="JSON: {key, secret, service_account, expires_at, file}. secret: null if it is in a file.")
 @click.argument("owner", metavar="SERVICE_ACCOUNT", shell_complete=complete_accounts)
 @click.option("--description", default="", help="What it is for.")
-@click.option("--lifetime", "lifetime_ms", type=DURATION_MS, help="After how long it ends.  [default: never]")
+@click.option("--lifetime", "lifetime_ms", type=DURATION_MS, help="How long it is valid.  [default: for ever]")
 @click.option(
     "--write", "target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-    help="Write FILE with it, for --client-config and Kafka's --command-config, and show nothing.",
+    help="Write it to FILE, for --client-config and Kafka's --command-config, instead of showing it.",
 )  # fmt: skip
 @dry_run_option
 @asks_cluster
 def create(
     client: Client, owner: str, description: str, lifetime_ms: int | None, target: Path | None, dry_run: bool
 ) -> Result:  # fmt: skip
-    """Make an API key for a service account.
+    """Create an API key for a service account.
 
-    The secret is in the answer and nowhere else: it cannot be shown again.
+    The secret is shown once, here, and cannot be shown again.
 
     \b
     penstock api-key create billing --lifetime 90d --write billing.properties

@@ -34,19 +34,19 @@ Event = Mapping[str, Any]
     cls=LazyGroup, sections={"Commands": {"tail": Lazy("audit:tail", "Print events of the audit log.")}}
 )  # fmt: skip
 def audit() -> None:
-    """The audit log: who came in, who was refused what, and what was changed.
+    """The audit log: authentications, denials and changes.
 
-    It is on where clients have to prove who they are. Events are CloudEvents with Confluent's names, in the topic
-    confluent-audit-log-events of the cluster platform, where administrators of the platform get by themselves.
+    On by default if any listener asks for credentials. Events are CloudEvents with Confluent's field names, in the
+    topic confluent-audit-log-events of the cluster platform; platform administrators need no --cluster to read it.
     """
 
 
 @click.command(epilog="JSON: one CloudEvent per line, as it is in the log; its fields are in the reference.")
 @click.option("-f", "-F", "--follow", is_flag=True, help="Wait for more instead of stopping at the end.")
-@click.option("--denied", is_flag=True, help="Only what was refused: decisions and failed authentications.")
+@click.option("--denied", is_flag=True, help="Only denials and failed authentications.")
 @click.option(
     "--principal", metavar="NAME", type=Parsed("NAME", parse_principal),
-    help="Only what this principal did, or somebody who claimed to be it.",
+    help="Only this principal, or somebody who claimed to be it.",
 )  # fmt: skip
 @click.option("--since", metavar="TIME", default="1h", help="Where to begin: an age such as 15m, a time, or start.")
 @click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many events.")
@@ -63,7 +63,7 @@ def tail(
     penstock audit tail -f --denied           what is refused, as it happens
     penstock audit tail --principal alice --since 2026-01-31T12:00Z -o json
 
-    Where events are missing, by their numbers, or may be, after a crash, it says so on standard error.
+    Gaps in the numbering, and events that a crash may have lost, are reported on standard error.
     """
     events = _whole(_events(_reader(client, since, follow=follow)))
     picked = (event for event in events if _is_picked(event, denied=denied, principal=principal))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         "Commands": {
             "info": Lazy("cluster:info", "Show a cluster's id, brokers, features and limits."),
             "list": Lazy("virtual_cluster:list_clusters", "List virtual clusters."),
-            "create": Lazy("virtual_cluster:create", "Make a virtual cluster."),
+            "create": Lazy("virtual_cluster:create", "Create a virtual cluster."),
             "describe": Lazy(
                 "virtual_cluster:describe", "Show a virtual cluster, its limits and what it uses of them."
             ),
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
             "delete": Lazy("virtual_cluster:delete", "Delete virtual clusters with everything in them."),
         },
         "Encryption at rest": {
-            "keys": Lazy("cluster_keys:keys", "List encrypted clusters and what there is of their keys."),
+            "keys": Lazy("cluster_keys:keys", "List encrypted clusters and the state of their keys."),
             "encrypt": Lazy("cluster_keys:encrypt", "Encrypt what a cluster stores from now on."),
-            "rotate-key": Lazy("cluster_keys:rotate_key", "Seal what a cluster writes by a new data key."),
-            "erase": Lazy("cluster_keys:erase", "Make everything that is encrypted of a cluster unreadable, for good."),
+            "rotate-key": Lazy("cluster_keys:rotate_key", "Switch a cluster to a new data key."),
+            "erase": Lazy("cluster_keys:erase", "Make all encrypted data of a cluster unreadable, for good."),
         },
     },
 )
 def cluster() -> None:
     """Virtual clusters: one for each tenant.
 
-    Any command goes to one with --cluster NAME; whoever may do so administers the platform.
+    Platform administrators run any command in one of them with --cluster NAME.
     """
 
 

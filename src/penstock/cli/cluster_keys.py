@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 @click.command(epilog="JSON: [{cluster, state, data_keys, master_key, current_since}].")
 @asks_cluster
 def keys(client: Client) -> Result:
-    """List encrypted clusters and what there is of their keys.
+    """List encrypted clusters and the state of their keys.
 
-    on: what is written is sealed. locked: the key service does not answer. erasing, erased: nothing can be read.
+    on: what is written is encrypted. locked: the key service does not answer. erasing, erased: nothing can be read.
     """
     from penstock.cli.kafka.cluster_keys import describe_keys
 
@@ -50,7 +50,7 @@ def keys(client: Client) -> Result:
 def encrypt(client: Client, name: str) -> Result:
     """Encrypt what a cluster stores from now on.
 
-    It cannot be switched off again. What is stored already is sealed when compaction rewrites it.
+    Cannot be undone. Data that is stored already is encrypted when compaction rewrites it.
 
     \b
     penstock cluster encrypt acme
@@ -65,12 +65,14 @@ def encrypt(client: Client, name: str) -> Result:
 
 @click.command("rotate-key", epilog="JSON: {cluster, state}.")
 @click.argument("name", metavar="NAME", shell_complete=complete_clusters)
-@click.option("--master", is_flag=True, help="Wrap the data keys by a new master key, and destroy the old one.")
+@click.option(
+    "--master", is_flag=True, help="Wrap the data keys with a new master key instead, and destroy the old one."
+)
 @asks_cluster
 def rotate_key(client: Client, name: str, master: bool) -> Result:
-    """Seal what a cluster writes by a new data key.
+    """Switch a cluster to a new data key.
 
-    The old one is kept for as long as anything is sealed by it.
+    The old key is kept for as long as anything is encrypted with it.
 
     \b
     penstock cluster rotate-key acme
@@ -88,9 +90,9 @@ def rotate_key(client: Client, name: str, master: bool) -> Result:
 @yes_option
 @asks_cluster
 def erase(client: Client, name: str, yes: bool) -> Result:
-    """Make everything that is encrypted of a cluster unreadable, for good.
+    """Make all encrypted data of a cluster unreadable, for good.
 
-    Its keys are destroyed. Nobody can read any of it again, in backups neither.
+    Its keys are destroyed: nobody can ever read the data again, not even from backups.
 
     \b
     penstock cluster erase acme

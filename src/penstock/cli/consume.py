@@ -35,10 +35,12 @@ _WAIT_MS = 500
 )  # fmt: skip
 @click.option("-n", "--count", metavar="N", type=click.IntRange(min=1), help="Stop after so many records.")
 @click.option("-F", "--follow", is_flag=True, help="Wait for more instead of stopping at the end.")
-@click.option("-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these, such as 0,2-4.")
+@click.option(
+    "-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these partitions, such as 0,2-4."
+)
 @click.option("-f", "--format", "template", metavar="FORMAT", help=r"How to print a record, such as '%p:%o %k=%v\n'.")
-@click.option("--keys", is_flag=True, help="Print keys, too.")
-@click.option("--headers", is_flag=True, help="Print headers, too.")
+@click.option("--keys", is_flag=True, help="Also print keys.")
+@click.option("--headers", is_flag=True, help="Also print headers.")
 @click.option("--committed", is_flag=True, help="Leave out records of transactions that are open or aborted.")
 @output_option
 @client_options
@@ -59,7 +61,7 @@ def consume(
 
     \b
     penstock consume orders                            everything, then stop
-    penstock consume orders -s -10 -F                  the last ten, then what comes
+    penstock consume orders -s -10 -F                  the last ten, then new ones
     penstock consume orders -s @1h -f '%D %k %v\\n'     the last hour
 
     In a format: %t topic, %p partition, %o offset, %T timestamp in ms, %D as ISO 8601, %k key, %v or %s value,

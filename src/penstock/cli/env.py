@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     sections={
         "Commands": {
             "list": Lazy("env:list_environments", "List environments and their clusters."),
-            "create": Lazy("env:create", "Make an environment."),
+            "create": Lazy("env:create", "Create an environment."),
             "delete": Lazy("env:delete", "Delete environments that have no clusters."),
         }
     },
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def env() -> None:
     """Environments: sets of clusters.
 
-    For administrators of the platform.
+    For platform administrators.
     """
 
 
@@ -54,7 +54,7 @@ def list_environments(client: Client) -> Result:
 @dry_run_option
 @asks_cluster
 def create(client: Client, name: str, dry_run: bool) -> Result:
-    """Make an environment.
+    """Create an environment.
 
     \b
     penstock env create production

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     sections={
         "Commands": {
             "list": Lazy("group:list_groups", "List groups."),
-            "describe": Lazy("group:describe", "Show a group's members and what they read."),
+            "describe": Lazy("group:describe", "Show a group's members and the partitions they have."),
             "lag": Lazy("group:lag", "Show how far behind a group is."),
             "seek": Lazy("group_seek:seek", "Move a group to other offsets."),
             "delete": Lazy("group:delete", "Delete groups and their offsets."),
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     },
 )
 def group() -> None:
-    """Groups: members, lag, moving their offsets."""
+    """Groups: members, lag and offsets."""
 
 
 @click.command("list", epilog="JSON: [{group, state, type, protocol_type, coordinator}].")
@@ -69,7 +69,7 @@ def list_groups(client: Client) -> Result:
 @click.argument("name", metavar="GROUP", shell_complete=complete_groups)
 @asks_cluster
 def describe(client: Client, name: str) -> Result:
-    """Show a group's members and what they read.
+    """Show a group's members and the partitions they have.
 
     \b
     penstock group describe billing

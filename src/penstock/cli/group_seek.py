@@ -40,21 +40,21 @@ NamedTopic = tuple[str, tuple[int, ...] | None]
 )  # fmt: skip
 @click.option(
     "-t", "--topic", "topics", type=Parsed("TOPIC[:PARTITIONS]", parse_topic_partitions), multiple=True,
-    help="Only this.  [default: everything the group committed]",
+    help="Only this topic, or these partitions of it.  [default: all that the group has committed]",
 )  # fmt: skip
 @dry_run_option
 @asks_cluster
 def seek(client: Client, name: str, target: str, topics: tuple[NamedTopic, ...], dry_run: bool) -> Result:
     """Move a group to other offsets.
 
-    Refused while the group has members: they would overwrite it. Offsets outside of what a partition keeps are moved
-    to the nearest one it does.
+    Refused while the group has members: they would overwrite the offsets. An offset that a partition does not have is
+    replaced by the nearest one that it has.
 
     \b
-    penstock group seek billing --to @1h --dry-run       an hour back: what would change
+    penstock group seek billing --to @1h --dry-run       show what going back an hour would change
     penstock group seek billing --to start -t orders:0,2
-    penstock group lag billing -o json > before.json     keep where it is, to come back to it
-    penstock group seek billing --to file:before.json
+    penstock group lag billing -o json > before.json     save the offsets
+    penstock group seek billing --to file:before.json    restore them
     """
     from penstock.cli.kafka.groups import commit_offsets, committed_offsets
 

@@ -29,8 +29,8 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
             "topic": Lazy("topic:topic", "List, create, describe, alter, delete and trim topics."),
             "produce": Lazy("produce:produce", "Write records from standard input or a file."),
             "consume": Lazy("consume:consume", "Print records of topics."),
-            "group": Lazy("group:group", "Groups: members, lag, moving their offsets."),
-            "quota": Lazy("quota:quota", "Quotas: how much users, clients and addresses may do."),
+            "group": Lazy("group:group", "Groups: members, lag and offsets."),
+            "quota": Lazy("quota:quota", "Quotas: limits of users, clients and addresses."),
         },
         "Tenants": {
             "env": Lazy("env:env", "Environments: sets of clusters."),
@@ -38,13 +38,11 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110, "sh
         },
         "Access": {
             "user": Lazy("user:user", "Users and their passwords."),
-            "role": Lazy("role:role", "Roles: sets of rules by name."),
-            "acl": Lazy("acl:acl", "Access control, one rule at a time."),
-            "service-account": Lazy(
-                "service_account:service_account", "Service accounts: programs that act in their own name."
-            ),
+            "role": Lazy("role:role", "Roles: named sets of ACL rules."),
+            "acl": Lazy("acl:acl", "ACL rules, one at a time."),
+            "service-account": Lazy("service_account:service_account", "Service accounts: identities of programs."),
             "api-key": Lazy("api_key:api_key", "API keys of service accounts."),
-            "audit": Lazy("audit:audit", "The audit log: who came in, who was refused what, and what was changed."),
+            "audit": Lazy("audit:audit", "The audit log: authentications, denials and changes."),
         },
         "This program": {
             "version": Lazy("version:version", "Print versions."),

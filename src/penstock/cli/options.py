@@ -80,6 +80,14 @@ def settings_of(pairs: Sequence[tuple[str, str]], option: str) -> Mapping[str, s
     return settings
 
 
+def limits_of(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Limits by name; the same twice is wrong usage."""
+    limits = dict(pairs)
+    if len(limits) < len(pairs):
+        raise click.UsageError("a limit is given twice")
+    return limits
+
+
 def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """`-o table|json|yaml`."""
     return click.option(
@@ -90,7 +98,7 @@ def output_option(function: Callable[..., Any]) -> Callable[..., Any]:
 client_config_option = click.option(
     "--client-config", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     envvar="PENSTOCK_CLIENT_CONFIG", show_envvar=True,
-    help="How to connect, as in client.properties: security.protocol, sasl.username, ssl.ca.location, …",
+    help="A client.properties file: security.protocol, sasl.username, ssl.ca.location, …",
 )  # fmt: skip
 
 
@@ -100,12 +108,12 @@ def client_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option(
         "-b", "--bootstrap", type=ADDRESSES, default=DEFAULT_BOOTSTRAP, envvar="PENSTOCK_BOOTSTRAP", show_envvar=True,
-        help="Where the cluster is.",
+        help="The cluster to connect to.",
     )  # fmt: skip
     @client_config_option
     @click.option(
         "--cluster", metavar="NAME", envvar="PENSTOCK_CLUSTER", show_envvar=True, shell_complete=complete_clusters,
-        help="The virtual cluster to go to, for administrators of the platform. Credentials decide it for others.",
+        help="The virtual cluster to work in, for platform administrators. For others their credentials decide.",
     )  # fmt: skip
     @click.option("--timeout", "timeout_ms", type=DURATION_MS, default="30s", help="How long to try before giving up.")
     @functools.wraps(function)
@@ -152,7 +160,7 @@ def require_known(names: Iterable[str], known: Container[str], what: str, see: s
             raise InvalidRequest(f"there is no {what} {name!r}. See: penstock {see}")
 
 
-yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 
 

@@ -46,13 +46,13 @@ class Shape:
 )
 @click.argument("topic", shell_complete=complete_topics)
 @click.option(
-    "--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="Read this instead of standard input."
+    "--file", "path", type=click.Path(dir_okay=False, path_type=Path), help="Read this file instead of standard input."
 )
 @click.option(
     "-f", "--format", "template", metavar="FORMAT",
     help=r"What a record looks like, such as '%k:%v\n'; or json, as consume -o json prints it.  [default: %v\n]",
 )  # fmt: skip
-@click.option("-K", "--key-separator", metavar="TEXT", help="What divides key and value in a line.")
+@click.option("-K", "--key-separator", metavar="TEXT", help="What separates key and value in a line.")
 @click.option("-k", "--key", metavar="KEY", help="The key of every record.")
 @click.option(
     "-H", "--header", "headers", metavar="NAME=VALUE", type=Parsed("NAME=VALUE", parse_header), multiple=True,
@@ -63,16 +63,20 @@ class Shape:
     "--partition",
     metavar="N",
     type=click.IntRange(min=0),
-    help="Where to.  [default: by key, as Java's producer]",
+    help="The partition to write to.  [default: by key, like the Java producer]",
 )
 @click.option("-Z", "--null-empty", is_flag=True, help="Write an empty value as null: a tombstone.")
 @click.option(
     "-z", "--compression", type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]), default="none",
     help="How to compress batches.",
 )  # fmt: skip
-@click.option("-a", "--acks", type=click.Choice(["all", "1", "0"]), default="all", help="Who must have a record.")
 @click.option(
-    "--idempotent/--no-idempotent", default=None, help="Store a record once over retries.  [default: if acks=all]"
+    "-a", "--acks", type=click.Choice(["all", "1", "0"]), default="all", help="Which acknowledgement to wait for."
+)
+@click.option(
+    "--idempotent/--no-idempotent",
+    default=None,
+    help="Store a record once, however often it is retried.  [default: if acks=all]",
 )
 @output_option
 @client_options

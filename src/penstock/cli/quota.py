@@ -1,19 +1,18 @@
-"""`penstock quota`: how much users, clients and addresses may do."""
+"""`penstock quota`: limits of users, clients and addresses."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from penstock.base.errors import InvalidRequest
 from penstock.cli.lazy import Lazy, LazyGroup
-from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, yes_option
+from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, limits_of, parse_setting, yes_option
 from penstock.cli.output import Column, Json, Listing, Notice, Result, Row, number
-from penstock.cli.texts.quantities import amount_text, parse_size
+from penstock.cli.texts.quantities import amount_text, parse_amount
 
 if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
@@ -35,17 +34,17 @@ _SHAPE = "JSON: [{user, client_id, ip, " + ", ".join(KEYS) + "}]. A default is s
         "Commands": {
             "list": Lazy("quota:list_quotas", "List quotas."),
             "set": Lazy("quota:set_quota", "Limit a user, a client or an address."),
-            "unset": Lazy("quota:unset_quota", "Take limits away."),
+            "unset": Lazy("quota:unset_quota", "Remove limits."),
         }
     },
 )
 def quota() -> None:
-    """Quotas: how much users, clients and addresses may do.
+    """Quotas: limits of users, clients and addresses.
 
-    Of the quotas that match a client the most specific one counts: user and client id, user, client id; a name before
-    a default. Limits: producer_byte_rate and consumer_byte_rate (bytes a second), request_percentage (of one agent's
-    time), controller_mutation_rate (partitions made and deleted a second), connection_creation_rate (a second, of an
-    address).
+    Of the quotas that match a client, the most specific one applies: user and client id, then user, then client id; a
+    name before a default. Limits: producer_byte_rate and consumer_byte_rate (bytes per second), request_percentage (of
+    an agent's time), controller_mutation_rate (partitions created and deleted per second), connection_creation_rate
+    (per second, of an address).
     """
 
 
@@ -54,15 +53,7 @@ def parse_limit(text: str) -> tuple[str, float]:
     key, value = parse_setting(text)
     if key not in KEYS:
         raise InvalidRequest(f"{key!r} cannot be limited; there are {', '.join(KEYS)}")
-    if key.endswith("_byte_rate"):
-        return key, float(parse_size(value))
-    try:
-        limit = float(value)
-    except ValueError:
-        raise InvalidRequest(f"{value!r} is not a number") from None
-    if not isfinite(limit):
-        raise InvalidRequest(f"{value!r} limits nothing")
-    return key, limit
+    return key, parse_amount(value, in_bytes=key.endswith("_byte_rate"))
 
 
 LIMIT = Parsed("KEY=VALUE", parse_limit)
@@ -87,13 +78,10 @@ def entity_options(function: Callable[..., Any]) -> Callable[..., Any]:
             raise click.UsageError("an address has quotas of its own, whoever connects from it")
         return function(*args, entity=entity, **kwargs)
 
-    for option, names in (
-        ("--ip", "addresses"), ("--client-id", "client ids"), ("--user", "users"),
-    ):  # fmt: skip
-        gathered = click.option(
-            f"--default{option[1:]}", is_flag=True, help=f"All {names} without a quota of their own."
-        )(gathered)
-        gathered = click.option(option, metavar="NAME", help=f"One of the {names}.")(gathered)
+    for option, entity in (("--ip", "address"), ("--client-id", "client id"), ("--user", "user")):
+        every = f"Every {entity} without a quota of its own."
+        gathered = click.option(f"--default{option[1:]}", is_flag=True, help=every)(gathered)
+        gathered = click.option(option, metavar="NAME", help=f"The {entity} that the quota is for.")(gathered)
     return gathered
 
 
@@ -103,7 +91,7 @@ def entity_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def list_quotas(client: Client, entity: Entity) -> Result:
     """List quotas.
 
-    All of them, or those of the users, clients or addresses that are given.
+    All of them, or those of the given user, client id or address.
 
     \b
     penstock quota list --user alice
@@ -128,9 +116,7 @@ def set_quota(client: Client, entity: Entity, limits: Sequence[tuple[str, float]
     from penstock.cli.kafka.quotas import Quota, alter_quota, quotas
 
     _require(entity)
-    wanted = dict(limits)
-    if len(wanted) < len(limits):
-        raise click.UsageError("a limit is given twice")
+    wanted = limits_of(limits)
     alter_quota(client, entity, wanted, dry_run=dry_run)
     if dry_run:
         return _listing([_row(Quota(entity=entity, limits=wanted))])
@@ -144,9 +130,9 @@ def set_quota(client: Client, entity: Entity, limits: Sequence[tuple[str, float]
 @dry_run_option
 @asks_cluster
 def unset_quota(client: Client, entity: Entity, keys: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Take limits away.
+    """Remove limits.
 
-    Of a user, a client or an address: the ones that are named, or all it has.
+    Those that are named, or all, of a user, a client id or an address.
 
     \b
     penstock quota unset --user alice consumer_byte_rate

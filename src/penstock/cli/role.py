@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from penstock.cli.kafka.client import Client
 
 ROLE = click.Choice(list(ROLES))
-prefix_option = click.option("--prefix", metavar="PREFIX", help="Only for topics, groups and ids that begin so.")
+prefix_option = click.option(
+    "--prefix", metavar="PREFIX", help="Only for topics, groups and transactional ids with this prefix."
+)
 
 
 @click.group(
@@ -28,16 +30,16 @@ prefix_option = click.option("--prefix", metavar="PREFIX", help="Only for topics
     sections={
         "Commands": {
             "list": Lazy("role:list_roles", "List roles and what they allow."),
-            "members": Lazy("role:members", "List who has which role."),
-            "grant": Lazy("role:grant", "Give somebody a role."),
-            "revoke": Lazy("role:revoke", "Take a role from somebody."),
+            "members": Lazy("role:members", "List principals and their roles."),
+            "grant": Lazy("role:grant", "Grant a role to a principal."),
+            "revoke": Lazy("role:revoke", "Revoke a role from a principal."),
         }
     },
 )
 def role() -> None:
-    """Roles: sets of rules by name.
+    """Roles: named sets of ACL rules.
 
-    A role that is granted becomes its rules, which penstock acl and Kafka's own tools show.
+    Granting a role adds its rules, which penstock acl and Kafka's own tools show.
 
     \b
     penstock role grant developer alice --prefix orders-
@@ -61,9 +63,9 @@ def list_roles(output_format: str) -> None:
 @click.option("-p", "--principal", type=PRINCIPAL, help="Only roles of this principal.")
 @asks_cluster
 def members(client: Client, principal: str | None) -> Result:
-    """List who has which role.
+    """List principals and their roles.
 
-    Somebody has a role who has all of its rules. Other rules: penstock acl list.
+    Whoever has all rules of a role has the role. For other rules: penstock acl list.
     """
     from penstock.cli.kafka.acls import describe_acls
 
@@ -82,16 +84,16 @@ def members(client: Client, principal: str | None) -> Result:
 @host_option
 @click.option(
     "--data-dir", type=click.Path(file_okay=False, path_type=Path),
-    help="Do it in this data directory, on which no penstock is running.",
+    help="Work on this data directory directly, while Penstock is not running.",
 )  # fmt: skip
 @dry_run_option
 @asks_cluster
 def grant(
     client: Client, name: str, principal: str, prefix: str | None, host: str, data_dir: Path | None, dry_run: bool
 ) -> Result:
-    """Give somebody a role.
+    """Grant a role to a principal.
 
-    With --data-dir it is the way back in when nobody may grant anything any more.
+    With --data-dir, this is the way back in when nobody is allowed to grant roles any more.
 
     \b
     penstock role grant developer alice --prefix orders-
@@ -120,9 +122,9 @@ def grant(
 @dry_run_option
 @asks_cluster
 def revoke(client: Client, name: str, principal: str, prefix: str | None, host: str, dry_run: bool) -> Result:
-    """Take a role from somebody.
+    """Revoke a role from a principal.
 
-    Rules that another role of theirs needs as well go too: grant that one again.
+    This also removes rules that the principal has by another role: grant that one again.
 
     \b
     penstock role revoke developer alice --prefix orders-

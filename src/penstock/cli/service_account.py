@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     sections={
         "Commands": {
             "list": Lazy("service_account:list_accounts", "List service accounts."),
-            "create": Lazy("service_account:create", "Make a service account."),
+            "create": Lazy("service_account:create", "Create a service account."),
             "delete": Lazy("service_account:delete", "Delete service accounts and their API keys."),
         }
     },
 )
 def service_account() -> None:
-    """Service accounts: programs that act in their own name."""
+    """Service accounts: identities of programs."""
 
 
 @click.command("list", epilog="JSON: [{service_account, description, keys, created_at}].")
@@ -64,7 +64,7 @@ def list_accounts(client: Client) -> Result:
 @dry_run_option
 @asks_cluster
 def create(client: Client, name: str, description: str, dry_run: bool) -> Result:
-    """Make a service account.
+    """Create a service account.
 
     Its principal is User:NAME. It connects with API keys: penstock api-key create NAME.
 

@@ -47,7 +47,7 @@ def topic() -> None:
 
 
 @click.command("list", epilog="JSON: [{name, id, partitions, replication_factor, internal}].")
-@click.option("--internal", is_flag=True, help="Also list topics the cluster keeps for itself.")
+@click.option("--internal", is_flag=True, help="Also list internal topics.")
 @asks_cluster
 def list_topics(client: Client, internal: bool) -> Result:
     """List topics."""
@@ -71,11 +71,18 @@ def list_topics(client: Client, internal: bool) -> Result:
 @click.command(epilog="JSON: [{name, partitions, replication_factor, created}].")
 @click.argument("names", metavar="TOPIC...", nargs=-1, required=True)
 @click.option(
-    "-p", "--partitions", metavar="N", type=click.IntRange(min=1), help="How many.  [default: num.partitions]"
+    "-p",
+    "--partitions",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="Number of partitions.  [default: num.partitions]",
 )
-@click.option("-r", "--replication-factor", metavar="N", type=click.IntRange(min=1), help="How many copies.")
+@click.option(
+    "-r", "--replication-factor", metavar="N", type=click.IntRange(min=1),
+    help="Replicas of each partition. Penstock reports the number, but replicates nothing.",
+)  # fmt: skip
 @click.option("-c", "--config", "configs", type=SETTING, multiple=True, help="A setting, such as retention.ms=3600000.")
-@click.option("--if-not-exists", is_flag=True, help="Leave a topic alone that exists.")
+@click.option("--if-not-exists", is_flag=True, help="Do nothing if a topic exists already.")
 @dry_run_option
 @asks_cluster
 def create(
@@ -89,7 +96,7 @@ def create(
 ) -> Result:
     """Create topics.
 
-    What is wrong with one of several is told before any of them is made.
+    All topics are checked before any of them is created.
 
     \b
     penstock topic create orders --partitions 6
@@ -134,8 +141,8 @@ def _create(
 
 @click.command("add-partitions", epilog="JSON: {name, partitions_before, partitions, changed}.")
 @click.argument("name", metavar="TOPIC", shell_complete=complete_topics)
-@click.option("-n", "--add", metavar="N", type=click.IntRange(min=1), help="How many more.")
-@click.option("-t", "--total", metavar="N", type=click.IntRange(min=1), help="How many there shall be.")
+@click.option("-n", "--add", metavar="N", type=click.IntRange(min=1), help="How many partitions to add.")
+@click.option("-t", "--total", metavar="N", type=click.IntRange(min=1), help="How many partitions to have afterwards.")
 @dry_run_option
 @asks_cluster
 def add_partitions(client: Client, name: str, add: int | None, total: int | None, dry_run: bool) -> Result:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 @click.command(epilog="JSON: {name, changed, configs: [{name, before, after}]}.")
 @click.argument("name", metavar="TOPIC", shell_complete=complete_topics)
-@click.option("-s", "--set", "changes", type=SETTING, multiple=True, help="Set a setting. May be repeated.")
-@click.option("-u", "--unset", metavar="KEY", multiple=True, help="Go back to the default. May be repeated.")
+@click.option("-s", "--set", "changes", type=SETTING, multiple=True, help="A setting to change. May be repeated.")
+@click.option("-u", "--unset", metavar="KEY", multiple=True, help="A setting to reset to its default. May be repeated.")
 @dry_run_option
 @asks_cluster
 def alter(

@@ -39,12 +39,12 @@ CONFIG_COLUMNS = [
     "size_bytes is null where a broker does not tell."
 )
 @click.argument("name", metavar="TOPIC", shell_complete=complete_topics)
-@click.option("-a", "--all-configs", is_flag=True, help="Also show settings that have their default.")
+@click.option("-a", "--all-configs", is_flag=True, help="Also show settings that are at their default.")
 @asks_cluster
 def describe(client: Client, name: str, all_configs: bool) -> Result:
     """Show a topic's partitions, offsets, size and settings.
 
-    Records are counted by offsets; a compacted topic or one with transactions keeps fewer.
+    The number of records is derived from offsets: a compacted topic, or one with transactions, has fewer.
 
     \b
     penstock topic describe orders

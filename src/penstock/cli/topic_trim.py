@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     "--before", metavar="POSITION", required=True,
     help="The first record to keep: an offset, a time, -N (keep the last N), or end.",
 )  # fmt: skip
-@click.option("-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these, such as 0,2-4.")
+@click.option(
+    "-p", "--partition", "numbers", type=Parsed("LIST", parse_partitions), help="Only these partitions, such as 0,2-4."
+)
 @yes_option
 @dry_run_option
 @asks_cluster

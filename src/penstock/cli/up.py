@@ -31,10 +31,10 @@ def parse_metadata_url(text: str) -> str:
 @click.command()
 @click.option(
     "--data-dir", type=click.Path(file_okay=False, path_type=Path), default=Path("penstock-data"),
-    help="Where the data is kept; made if it is not there.",
+    help="The data directory; created if it does not exist.",
 )  # fmt: skip
 @click.option("--kafka", type=ADDRESS, default="127.0.0.1:9092", help="Where Kafka clients connect.")
-@click.option("--http", type=ADDRESS, default="127.0.0.1:8080", help="Where /healthz, /readyz and /metrics are.")
+@click.option("--http", type=ADDRESS, default="127.0.0.1:8080", help="Where /healthz, /readyz and /metrics are served.")
 @click.option(
     "--durability", type=click.Choice(["disk", "process"]), default="disk",
     help="What an acknowledgement means: on disk (fsynced), or handed to the operating system.",
@@ -45,7 +45,7 @@ def parse_metadata_url(text: str) -> str:
     type=Parsed("URL", parse_metadata_url),
     hidden=True,
     envvar="PENSTOCK_METADATA",
-    help="PostgreSQL to keep metadata in. A password is better given in PENSTOCK_METADATA.",
+    help="PostgreSQL to keep metadata in. Pass a URL with a password in PENSTOCK_METADATA.",
 )
 @click.option(
     "--set", "settings", type=SETTING, multiple=True,
@@ -53,18 +53,20 @@ def parse_metadata_url(text: str) -> str:
 )  # fmt: skip
 @click.option(
     "--advertise", type=ADVERTISED, multiple=True,
-    help="What clients of a listener are told.  [default: the address listened on]",
+    help="The address that clients of a listener are told to connect to.  [default: the one listened on]",
 )  # fmt: skip
 @click.option(
     "--listener", "listeners", type=LISTENER, multiple=True,
     help="Where clients connect instead of --kafka, such as SASL_SSL://0.0.0.0:9093. May be repeated.",
 )  # fmt: skip
-@click.option("--tls-cert", type=FILE, help="The certificate of listeners with TLS, with those it rests on (PEM).")
+@click.option("--tls-cert", type=FILE, help="The certificate of listeners with TLS, followed by its chain (PEM).")
 @click.option("--tls-key", type=FILE, help="Its private key (PEM).  [default: in the file of --tls-cert]")
-@click.option("--tls-client-ca", type=FILE, help="Require client certificates, signed by one of these (PEM).")
+@click.option(
+    "--tls-client-ca", type=FILE, help="Require client certificates signed by one of these authorities (PEM)."
+)
 @click.option(
     "--tls-cluster-rules", metavar="RULES",
-    help="Which virtual cluster a client certificate opens: mapping rules as Kafka's, such as"
+    help="Which virtual cluster a client certificate opens: rules in the syntax of Kafka's mapping rules, such as"
     " 'RULE:^.*,O=([a-z0-9-]+)$/$1/'.  [default: the cluster default]",
 )  # fmt: skip
 @click.option(
@@ -72,13 +74,13 @@ def parse_metadata_url(text: str) -> str:
     metavar="URL",
     envvar="PENSTOCK_CLIENT_METRICS",
     show_envvar=True,
-    help="Take metrics that clients push, and send them to this OTLP receiver (http://HOST:4318/v1/metrics), or show"
-    " them on /metrics (prometheus).",
+    help="Accept metrics that clients push, and forward them to this OTLP receiver (http://HOST:4318/v1/metrics), or"
+    " show them on /metrics (prometheus).",
 )
-@click.option("--encrypt", is_flag=True, help="Encrypt what is stored from now on. It cannot be switched off again.")
+@click.option("--encrypt", is_flag=True, help="Encrypt what is stored from now on. Cannot be undone.")
 @click.option(
     "--master-key-file", type=FILE, envvar="PENSTOCK_MASTER_KEY_FILE", show_envvar=True,
-    help="Where the keys are that encrypt data keys; made if it is not there.  [default: in the data directory]",
+    help="The file of master keys; created if it does not exist.  [default: in the data directory]",
 )  # fmt: skip
 @click.option("--config", type=FILE, help="Listeners, TLS and OAuth in a YAML file.")
 @click.pass_context
@@ -103,7 +105,7 @@ def up(
 ) -> None:
     """Run Penstock on this machine.
 
-    One process, data in one directory. Stops cleanly on Ctrl-C. Anything that speaks Kafka can connect.
+    One process, with its data in one directory. Ctrl-C stops it cleanly. Anything that speaks Kafka can connect.
 
     \b
     penstock up

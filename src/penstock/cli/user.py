@@ -42,9 +42,9 @@ NO_ROLE = "none"
     cls=LazyGroup,
     sections={
         "Commands": {
-            "list": Lazy("user:list_users", "List users and how they can prove who they are."),
-            "create": Lazy("user:create", "Make a user."),
-            "password": Lazy("user:change_password", "Give a user another password."),
+            "list": Lazy("user:list_users", "List users and the SASL mechanisms they can use."),
+            "create": Lazy("user:create", "Create a user."),
+            "password": Lazy("user:change_password", "Change a user's password."),
             "delete": Lazy("user:delete", "Delete users: they can no longer connect."),
         }
     },
@@ -56,7 +56,7 @@ def user() -> None:
 @click.command("list", epilog="JSON: [{user, mechanisms, iterations}].")
 @asks_cluster
 def list_users(client: Client) -> Result:
-    """List users and how they can prove who they are."""
+    """List users and the SASL mechanisms they can use."""
     from penstock.cli.kafka.users import describe_users
 
     rows: list[Row] = [
@@ -72,7 +72,7 @@ def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
 
     @click.option(
         "--data-dir", type=click.Path(file_okay=False, path_type=Path),
-        help="Do it in this data directory, on which no penstock is running.",
+        help="Work on this data directory directly, while Penstock is not running.",
     )  # fmt: skip
     @click.option(
         "--metadata", "metadata_url", type=Parsed("URL", parse_metadata_url), hidden=True, envvar="PENSTOCK_METADATA",
@@ -80,7 +80,7 @@ def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
     )  # fmt: skip
     @click.option(
         "--write", "target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
-        help="Make up a password and write FILE with it, for --client-config and Kafka's --command-config.",
+        help="Generate a password and write it to FILE, for --client-config and Kafka's --command-config.",
     )  # fmt: skip
     @dry_run_option
     @client_options
@@ -96,17 +96,17 @@ def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
 @click.argument("name", metavar="NAME")
 @click.option(
     "--role", type=click.Choice([*ROLES, NO_ROLE]), show_default=False,
-    help="What it may do.  [default: admin with --data-dir, else none: see penstock role]",
+    help="The user's role, see penstock role.  [default: admin with --data-dir, else none]",
 )  # fmt: skip
 @takes_password
 def create(
     client: Client, name: str, role: str | None, data_dir: Path | None, metadata_url: str | None, target: Path | None,
     dry_run: bool,
 ) -> Result:  # fmt: skip
-    """Make a user.
+    """Create a user.
 
-    The password is typed, or read from standard input, or made up and written to a file (--write). The first user
-    is made with --data-dir, before `penstock up` is started, and may do everything.
+    The password is typed, read from standard input, or generated and written to a file (--write). Create the first
+    user with --data-dir, before `penstock up` is started; it may do everything.
 
     \b
     penstock user create admin --data-dir /var/lib/penstock --write admin.properties
@@ -154,10 +154,9 @@ def _grant(client: Client, name: str, role: str, data_dir: Path | None, metadata
 def change_password(
     client: Client, name: str, data_dir: Path | None, metadata_url: str | None, target: Path | None, dry_run: bool
 ) -> Result:
-    """Give a user another password.
+    """Change a user's password.
 
-    Connections that were made with the former one go on. With --data-dir it is also the way back in when nobody
-    knows a password any more.
+    Existing connections stay open. With --data-dir, this is also the way back in when nobody knows a password any more.
 
     \b
     penstock user password alice

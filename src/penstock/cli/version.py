@@ -28,7 +28,7 @@ CLUSTER_TIMEOUT_S = 5.0
 )
 @click.option(
     "-b", "--bootstrap", type=ADDRESSES,
-    help="Say as well which cluster is there, what it is, and which levels its features have.",
+    help="Also describe this cluster: its id, its software and its feature levels.",
 )  # fmt: skip
 @client_config_option
 @output_option

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite
 from typing import TYPE_CHECKING
 
 import click
 
 from penstock.base.errors import InvalidRequest
 from penstock.cli.completion import complete_clusters, complete_environments
-from penstock.cli.options import Parsed, asks_cluster, confirm, dry_run_option, parse_setting, require_known, yes_option
+from penstock.cli.options import (
+    Parsed,
+    asks_cluster,
+    confirm,
+    dry_run_option,
+    limits_of,
+    parse_setting,
+    require_known,
+    yes_option,
+)
 from penstock.cli.output import Column, Details, Json, Listing, Notice, Result, Row, Section, number
-from penstock.cli.texts.quantities import count_text, parse_size, plural
+from penstock.cli.texts.quantities import count_text, parse_amount, plural
 from penstock.cli.texts.times import iso, to_the_second
 
 if TYPE_CHECKING:
@@ -23,15 +30,7 @@ if TYPE_CHECKING:
 def parse_limit(text: str) -> tuple[str, float]:
     """Read `limit=value`; a value may have a unit."""
     key, value = parse_setting(text)
-    if key.startswith("bytes_"):
-        return key, float(parse_size(value))
-    try:
-        limit = float(value)
-    except ValueError:
-        raise InvalidRequest(f"{value!r} is not a number") from None
-    if not isfinite(limit):
-        raise InvalidRequest(f"{value!r} limits nothing")
-    return key, limit
+    return key, parse_amount(value, in_bytes=key.startswith("bytes_"))
 
 
 LIMIT = Parsed("LIMIT=VALUE", parse_limit)
@@ -44,19 +43,12 @@ def limit_rows(found: VirtualCluster) -> list[Row]:
     return [{"limit": key, "value": found.limits.get(key), "used": found.usage.get(key)} for key in keys]
 
 
-def limits_of(pairs: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Limits by name; the same twice is wrong usage."""
-    if len(dict(pairs)) < len(pairs):
-        raise click.UsageError("a limit is given twice")
-    return dict(pairs)
-
-
 @click.command("list", epilog="JSON: [{cluster, environment, id, state, description, created_at}].")
 @asks_cluster
 def list_clusters(client: Client) -> Result:
     """List virtual clusters.
 
-    An administrator of the platform sees all, anybody else their own.
+    Platform administrators see all of them, anybody else their own.
     """
     from penstock.cli.kafka.clusters import describe_clusters
 
@@ -84,12 +76,12 @@ def list_clusters(client: Client) -> Result:
 @click.command(epilog="JSON: {cluster, environment, id, created}.")
 @click.argument("name", metavar="NAME")
 @click.option(
-    "--env", "environment", metavar="NAME", default="default", help="The environment it is in.",
+    "--env", "environment", metavar="NAME", default="default", help="The environment it belongs to.",
     shell_complete=complete_environments,
 )  # fmt: skip
 @click.option("--description", default="", help="What it is for.")
-@click.option("--limit", "limits", type=LIMIT, multiple=True, help="How much it may have or do. May be repeated.")
-@click.option("--encrypt", is_flag=True, help="Encrypt what it stores. It cannot be switched off again.")
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help="A limit of the cluster. May be repeated.")
+@click.option("--encrypt", is_flag=True, help="Encrypt what it stores. Cannot be undone.")
 @dry_run_option
 @asks_cluster
 def create(
@@ -101,7 +93,7 @@ def create(
     encrypt: bool,
     dry_run: bool,
 ) -> Result:
-    """Make a virtual cluster.
+    """Create a virtual cluster.
 
     \b
     penstock cluster create acme --env production --limit partitions=1000
@@ -159,8 +151,8 @@ def describe(client: Client, name: str | None) -> Result:
 @click.command(epilog="JSON: {cluster, changed}.")
 @click.argument("name", metavar="NAME", shell_complete=complete_clusters)
 @click.option("--description", help="What it is for.")
-@click.option("--limit", "limits", type=LIMIT, multiple=True, help="Set a limit. May be repeated.")
-@click.option("--no-limit", "unlimited", metavar="LIMIT", multiple=True, help="Take a limit away. May be repeated.")
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help="A limit to set. May be repeated.")
+@click.option("--no-limit", "unlimited", metavar="LIMIT", multiple=True, help="A limit to remove. May be repeated.")
 @dry_run_option
 @asks_cluster
 def alter(
@@ -169,7 +161,7 @@ def alter(
 ) -> Result:  # fmt: skip
     """Change a virtual cluster's description and limits.
 
-    They count from that moment on. What a cluster has beyond a new limit it keeps.
+    New limits apply at once. What a cluster already has beyond them it keeps.
 
     \b
     penstock cluster alter acme --limit partitions=2000 --limit bytes_in_rate=20MiB
@@ -200,7 +192,7 @@ def alter(
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
     """Delete virtual clusters with everything in them.
 
-    Nobody reaches one from that moment on; what it holds goes in the background, and then its name is free again.
+    A cluster is unreachable at once; its contents are removed in the background, and then its name is free again.
 
     \b
     penstock cluster delete acme

@@ -42,12 +42,12 @@ def _range_of(
     return (
         _setting(name, INT, str(default), doc, at_least=low, at_most=high),
         _setting(
-            f"group.{kind}.min.{rest}", INT, str(least), f"The least {kind}.{rest} of a group.", at_least=low,
-            at_most=high,
+            f"group.{kind}.min.{rest}", INT, str(least), f"The lowest {kind}.{rest} that a group may have.",
+            at_least=low, at_most=high,
         ),
         _setting(
-            f"group.{kind}.max.{rest}", INT, str(most), f"The most {kind}.{rest} of a group.", at_least=low,
-            at_most=high,
+            f"group.{kind}.max.{rest}", INT, str(most), f"The highest {kind}.{rest} that a group may have.",
+            at_least=low, at_most=high,
         ),
     )  # fmt: skip
 
@@ -66,27 +66,30 @@ def _migration_policy(value: ConfigValue) -> str | None:
 
 
 _TOPICS = (
-    _setting("num.partitions", INT, "1", "How many partitions a topic gets when its creator does not say.", at_least=1),
+    _setting("num.partitions", INT, "1", "How many partitions a topic gets by default.", at_least=1),
     _setting(
         "default.replication.factor", INT, "1", at_least=1,
-        doc="The replication factor shown for a topic whose creator does not say; nothing is replicated.",
+        doc="The replication factor that topics report by default; nothing is replicated.",
     ),
-    _setting("auto.create.topics.enable", BOOLEAN, "true", "Whether asking for an unknown topic creates it."),
+    _setting(
+        "auto.create.topics.enable", BOOLEAN, "true",
+        doc="Whether a topic is created when a client asks for one that does not exist.",
+    ),
     _setting("delete.topic.enable", BOOLEAN, "true", "Whether topics may be deleted."),
     _setting(
         "max.request.partition.size.limit", INT, "2000", at_least=1,
-        doc="How many partitions one answer to DescribeTopicPartitions holds at most.",
+        doc="The most partitions in one DescribeTopicPartitions response.",
     ),
 )  # fmt: skip
 
 _DEAD_LETTERS = (
     _setting(
         "errors.deadletterqueue.topic.name.prefix", STRING, "dlq.",
-        doc="How the names of dead letter queues of share groups begin. Empty: as they like.",
+        doc="The prefix that names of share groups' dead letter queues must have. Empty: any name will do.",
     ),
     _setting(
         "errors.deadletterqueue.auto.create.topics.enable", BOOLEAN, "false",
-        doc="Whether a dead letter queue that a share group names is created when it is not there.",
+        doc="Whether a dead letter queue that a share group names is created if it does not exist.",
     ),
 )  # fmt: skip
 
@@ -107,23 +110,23 @@ _GROUPS = (
     _setting("group.max.size", INT, str(INT_MAX), "How many members a classic group may have.", at_least=1),
     *_range_of(
         "group.share.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
-        doc="After how long without a heartbeat a member of a share group is taken out of it.",
+        doc="How long a member of a share group may be silent before it is removed from the group.",
     ),
     *_range_of(
         "group.share.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
-        doc="How often a member of a share group sends a heartbeat while nothing changes.",
+        doc="How often members of a share group send heartbeats while nothing changes.",
     ),
     *_range_of(
         "group.share.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000,
-        doc="How long after an assignment a share group gets the next one at the earliest.",
+        doc="The shortest time between two assignments of a share group.",
     ),
     *_range_of(
         "group.share.record.lock.duration.ms", 30_000, (1_000, 3_600_000), 15_000, 60_000,
-        doc="How long a record stays with the member of a share group that acquired it.",
+        doc="How long a record is locked for the member of a share group that acquired it.",
     ),
     *_range_of(
         "group.share.delivery.count.limit", 5, (2, 25), 2, 10,
-        doc="How often a record is delivered by a share group before it is given up.",
+        doc="How often a share group delivers a record before it gives it up.",
     ),
     *_range_of(
         "group.share.partition.max.record.locks", 2_000, (100, 10_000), 100, 4_000,
@@ -132,48 +135,48 @@ _GROUPS = (
     _setting("group.share.max.size", INT, "200", "How many members a share group may have.", at_least=1, at_most=1_000),
     _setting(
         "group.share.max.share.sessions", INT, "2000", at_least=1,
-        doc="How many share sessions are held at once.",
+        doc="The most share sessions at a time.",
     ),
     *_DEAD_LETTERS,
     *_range_of(
         "group.consumer.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
-        doc="After how long without a heartbeat a member of a consumer group is taken out of it.",
+        doc="How long a member of a consumer group may be silent before it is removed from the group.",
     ),
     *_range_of(
         "group.consumer.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
-        doc="How often a member of a consumer group sends a heartbeat while nothing changes; more often while the"
-        " group is being assigned.",
+        doc="How often members of a consumer group send heartbeats while nothing changes; more often while it"
+        " rebalances.",
     ),
     *_range_of(
         "group.consumer.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000,
-        doc="How long after an assignment a consumer group gets the next one at the earliest.",
+        doc="The shortest time between two assignments of a consumer group.",
     ),
     _setting("group.consumer.max.size", INT, str(INT_MAX), "How many members a consumer group may have.", at_least=1),
     _setting(
         "group.consumer.assignors", LIST, "uniform,range", choices=("uniform", "range"), check=_not_empty,
-        doc="The assignors that members of consumer groups may ask for. The first is for those who do not ask.",
+        doc="The assignors that members of consumer groups may choose; the first is the default.",
     ),
     _setting(
         "group.consumer.migration.policy", STRING, "bidirectional", check=_migration_policy,
-        doc="Which groups change their protocol while they run: from classic to consumer (upgrade), from consumer to"
-        " classic (downgrade), bidirectional, or disabled.",
+        doc="Which live migrations of groups are allowed: classic to consumer (upgrade), consumer to classic"
+        " (downgrade), both (bidirectional), or none (disabled).",
     ),
     _setting(
         "group.consumer.regex.refresh.interval.ms", INT, "600000", at_least=10_000,
-        doc="How often the regular expressions of consumer groups are looked up anew when no topic has changed.",
+        doc="How often the regular expressions of consumer groups are evaluated again although no topic has changed.",
     ),
     *_range_of(
         "group.streams.session.timeout.ms", 45_000, (1, INT_MAX), 45_000, 60_000,
-        doc="After how long without a heartbeat a member of a streams group is taken out of it.",
+        doc="How long a member of a streams group may be silent before it is removed from the group.",
     ),
     *_range_of(
         "group.streams.heartbeat.interval.ms", 5_000, (1, INT_MAX), 5_000, 15_000,
-        doc="How often a member of a streams group sends a heartbeat while nothing changes; more often while the group"
-        " is being assigned.",
+        doc="How often members of a streams group send heartbeats while nothing changes; more often while it"
+        " rebalances.",
     ),
     *_range_of(
         "group.streams.assignment.interval.ms", 1_000, (0, INT_MAX), 0, 15_000,
-        doc="How long after an assignment a streams group gets the next one at the earliest.",
+        doc="The shortest time between two assignments of a streams group.",
     ),
     _setting(
         "group.streams.initial.rebalance.delay.ms", INT, "3000", at_least=0,
@@ -181,15 +184,15 @@ _GROUPS = (
     ),
     _setting(
         "group.streams.num.standby.replicas", INT, "0", at_least=0,
-        doc="How many copies of the state of each task a streams group keeps.",
+        doc="How many standby replicas a streams group keeps of each task's state.",
     ),
     _setting(
         "group.streams.max.standby.replicas", INT, "2", at_least=0,
-        doc="The most streams.num.standby.replicas of a group.",
+        doc="The highest streams.num.standby.replicas that a group may have.",
     ),
     _setting(
         "group.streams.rack.aware.assignment.tags", LIST, "",
-        doc="Client tags that members of streams groups must have: those that have not are told so.",
+        doc="The client tags that members of streams groups must have; members without them are warned.",
     ),
     _setting("group.streams.max.size", INT, str(INT_MAX), "How many members a streams group may have.", at_least=1),
     _setting(
@@ -198,76 +201,76 @@ _GROUPS = (
     ),
     _setting(
         "offsets.retention.check.interval.ms", LONG, "600000", at_least=1,
-        doc="How often expired offsets are looked for.",
+        doc="How often offsets are checked for expiry.",
     ),
     _setting(
         "offset.metadata.max.bytes", INT, "4096", at_least=0,
-        doc="How long the note that a client stores beside an offset may be.",
+        doc="The longest metadata that a client may store with a committed offset.",
     ),
 )  # fmt: skip
 
 _LIMITS = (
     _setting(
         "producer.id.expiration.ms", INT, "86400000", at_least=1,
-        doc="After how long without a write an idempotent producer is forgotten by a partition.",
+        doc="How long a partition remembers an idempotent producer that no longer writes.",
     ),
     _setting(
         "transaction.max.timeout.ms", INT, "900000", at_least=1,
-        doc="The longest time-out that a transactional producer may ask for.",
+        doc="The longest transaction time-out that a producer may ask for.",
     ),
     _setting(
         "transactional.id.expiration.ms", INT, "604800000", at_least=1,
-        doc="After how long without use a transactional id is forgotten.",
+        doc="How long an unused transactional id is remembered.",
     ),
     _setting(
         "memory.max.bytes", LONG, str(DEFAULT_BYTES), at_least=LEAST_BYTES,
-        doc="How much memory clients can make an agent hold, of all kinds together.",
+        doc="How much memory clients can make an agent hold in total.",
     ),
     _setting(
         "socket.request.max.bytes", INT, "104857600", at_least=1,
         doc="The largest request; a longer one closes its connection.",
     ),
-    _setting("fetch.max.bytes", INT, "57671680", "The most bytes one fetch is answered with.", at_least=1024),
+    _setting("fetch.max.bytes", INT, "57671680", "The most bytes in one fetch response.", at_least=1024),
     _setting(
         "max.incremental.fetch.session.cache.slots", INT, "1000", at_least=0,
-        doc="How many incremental fetch sessions are remembered.",
+        doc="The most incremental fetch sessions at a time.",
     ),
-    _setting("max.connections", INT, str(INT_MAX), "How many connections are held at once.", at_least=0),
+    _setting("max.connections", INT, str(INT_MAX), "The most connections at a time.", at_least=0),
     _setting(
         "max.connections.per.ip", INT, str(INT_MAX), at_least=0,
-        doc="How many connections one client address may hold at once.",
+        doc="The most connections from one address at a time.",
     ),
     _setting(
         "connections.max.idle.ms", LONG, "600000",
-        doc="After how long without a request a connection is closed; negative never closes one.",
+        doc="How long a connection may be idle before it is closed; negative: for ever.",
     ),
     _setting(
         "connections.max.reauth.ms", LONG, "0", at_least=0,
-        doc="How long a SASL session lasts before its client has to authenticate again (KIP-368); 0 is for good.",
+        doc="How long a SASL session lasts before its client has to authenticate again (KIP-368); 0: for ever.",
     ),
     _setting(
         "connection.failed.authentication.delay.ms", INT, "100", at_least=0,
-        doc="How long a failed authentication waits for its answer. It grows while the same goes on failing from one"
-        " network. With 0 nobody waits, and how much may be guessed is not limited.",
+        doc="How long a failed authentication waits for its response; longer while attempts from one network keep"
+        " failing. With 0 there is no delay and no limit on failed attempts.",
     ),
     _setting(
         "delegation.token.max.lifetime.ms", LONG, "604800000", at_least=1,
-        doc="How long a delegation token can be renewed.",
+        doc="How long a delegation token can be kept alive by renewing it.",
     ),
     _setting(
         "delegation.token.expiry.time.ms", LONG, "86400000", at_least=1,
-        doc="After how long a delegation token ends that is not renewed.",
+        doc="How long a delegation token lasts unless it is renewed.",
     ),
     _setting(
         "sasl.server.max.receive.size", INT, "524288", at_least=1024,
-        doc="The largest request of a connection that has not authenticated yet.",
+        doc="The largest request before a connection has authenticated.",
     ),
 )  # fmt: skip
 
 _TELEMETRY = (
     _setting(
         "telemetry.max.bytes", INT, "1048576", at_least=1,
-        doc="How many bytes of metrics a client may push at once, compressed as they come.",
+        doc="The largest push of client metrics, as compressed by the client.",
     ),
 )  # fmt: skip
 
@@ -276,35 +279,35 @@ _QUOTAS = (
     _setting("quota.window.size.seconds", INT, "1", "How long each sample of client quotas is.", at_least=1),
     _setting(
         "controller.quota.window.num", INT, "11", at_least=1,
-        doc="How many samples' worth of changes may be made at once under a quota for changes.",
+        doc="How many samples' worth of topic changes a controller mutation quota allows in one burst.",
     ),
     _setting(
         "controller.quota.window.size.seconds", INT, "1", at_least=1,
-        doc="How long each sample of quotas for changes is.",
+        doc="How long each sample of controller mutation quotas is.",
     ),
 )  # fmt: skip
 
 _BACKGROUND = (
     _setting(
         "transaction.abort.timed.out.transaction.cleanup.interval.ms", INT, "10000", at_least=1,
-        doc="How often transactions are looked for that take longer than their producers said.",
+        doc="How often transactions are checked for time-out.",
     ),
     _setting(
         "transaction.remove.expired.transaction.cleanup.interval.ms", INT, "3600000", at_least=1,
-        doc="How often transactional ids are looked for that may be forgotten.",
+        doc="How often transactional ids are checked for expiry.",
     ),
     _setting(
         "log.retention.check.interval.ms", LONG, "300000", at_least=1,
-        doc="How often retention looks for records that may go.",
+        doc="How often retention looks for records to delete.",
     ),
     _setting(
         "log.cleaner.backoff.ms", LONG, "15000", at_least=0,
-        doc="How long key compaction rests when it found nothing to do.",
+        doc="How long key compaction pauses when there is nothing to do.",
     ),
     _setting("log.cleaner.enable", BOOLEAN, "true", "Whether compacted topics are compacted."),
     _setting(
         "log.cleaner.dedupe.buffer.size", LONG, "134217728", at_least=1_048_576,
-        doc="How much memory key compaction may take for the keys of one pass; some 200 bytes each.",
+        doc="How much memory key compaction may use for the keys of one pass, at about 200 bytes a key.",
     ),
 )  # fmt: skip
 
@@ -315,18 +318,18 @@ _TOPIC_DEFAULTS = (
     ),
     _setting(
         "log.retention.ms", LONG, None, at_least=-1,
-        doc="Default of retention.ms for topics; when absent, log.retention.minutes or hours counts.",
+        doc="Default of retention.ms for topics; if unset, log.retention.minutes or hours applies.",
     ),
     _setting(
         "log.retention.minutes", INT, None, at_least=-1,
-        doc="Default retention of topics in minutes; when absent, log.retention.hours counts.",
+        doc="Default retention of topics in minutes; if unset, log.retention.hours applies.",
     ),
-    _setting("log.retention.hours", INT, "168", "Default retention of topics in hours; -1 for ever.", at_least=-1),
+    _setting("log.retention.hours", INT, "168", "Default retention of topics in hours; -1: for ever.", at_least=-1),
     _setting("log.retention.bytes", LONG, "-1", "Default of retention.bytes for topics."),
     _setting("log.segment.bytes", INT, "1073741824", "Default of segment.bytes for topics.", at_least=1_048_576),
     _setting(
         "log.roll.ms", LONG, None, at_least=1,
-        doc="Default of segment.ms for topics; when absent, log.roll.hours counts.",
+        doc="Default of segment.ms for topics; if unset, log.roll.hours applies.",
     ),
     _setting("log.roll.hours", INT, "168", "Default of segment.ms for topics, in hours.", at_least=1),
     _setting("message.max.bytes", INT, "1048588", "Default of max.message.bytes for topics.", at_least=0),
@@ -374,7 +377,7 @@ def _kept(
     name: str, kind: ConfigType, default: str | None, key: str, *, at_least: float | None = None,
     at_most: float | None = None,
 ) -> ConfigKey:  # fmt: skip
-    doc = f"Default of {key} for topics; kept and shown only."
+    doc = f"Default of {key} for topics; stored and reported only."
     return _setting(name, kind, default, doc, at_least=at_least, at_most=at_most, acted_on=False)
 
 
@@ -390,17 +393,17 @@ def _principals(value: ConfigValue) -> str | None:
 _ACCESS = (
     _setting(
         "authorizer.class.name", STRING, "", choices=("", "none", STANDARD_AUTHORIZER),
-        doc=f"Whether ACLs decide what clients may do. {STANDARD_AUTHORIZER}: they do. none: they do not, and"
-        " whoever can connect may do everything. Empty: they do where any listener asks for credentials.",
+        doc=f"Whether ACLs decide what clients may do. {STANDARD_AUTHORIZER}: they do. none: whoever can connect"
+        " may do everything. Empty: they do if any listener asks for credentials.",
     ),
     ConfigKey(
         name="super.users", type=STRING, default="", check=_principals,
-        doc="Who may do everything, whatever ACLs say: principals with semicolons between, as in"
-        " User:alice;User:bob. They are principals of the default virtual cluster.",
+        doc="Who may do everything, whatever ACLs say: principals of the default virtual cluster, separated by"
+        " semicolons, such as User:alice;User:bob.",
     ),
     _setting(
         "allow.everyone.if.no.acl.found", BOOLEAN, "false",
-        "Whether a resource that no ACL covers is open to everybody. Otherwise it is closed to all but super users.",
+        "Whether a resource that no ACL covers is open to everybody rather than to super users only.",
     ),
 )  # fmt: skip
 
@@ -415,24 +418,24 @@ def _audited(value: ConfigValue) -> str | None:
 _AUDIT = (
     _setting(
         "audit.enable", STRING, "", choices=("", "true", "false"),
-        doc="Whether authentications, decisions and administrative changes are told in the audit log. Empty: they are"
-        " where any listener asks for credentials.",
+        doc="Whether authentications, authorization decisions and administrative changes are written to the audit"
+        " log. Empty: they are if any listener asks for credentials.",
     ),
     _setting(
         "audit.allowed", LIST, "none", check=_audited,
         choices=(
             "none", "sampled", "all", "management", "produce", "consume", "heartbeat", "interbroker", "describe",
         ),
-        doc="Which decisions that allow something are told; denials always are. Classes of requests, all of them, or"
-        " none; sampled, alone or with classes: only some of these.",
+        doc="Which decisions that allow something are logged; denials always are. Classes of requests, all, or none;"
+        " sampled, alone or with classes, logs only a sample of these.",
     ),
     _setting(
         "audit.allowed.sample.ratio", DOUBLE, "0.01", at_least=0, at_most=1,
-        doc="Which part of the decisions is told where audit.allowed says sampled.",
+        doc="The share of decisions that is logged where audit.allowed says sampled.",
     ),
     _setting(
         "audit.retention.ms", LONG, "604800000", at_least=-1,
-        doc="retention.ms of the topic of the audit log when it is made; -1 for ever.",
+        doc="retention.ms of the audit log's topic when it is created; -1: for ever.",
     ),
 )  # fmt: skip
 
@@ -487,7 +490,7 @@ FOREIGN_STATIC = frozenset(
         "transaction.state.log.replication.factor",
     }
 )  # fmt: skip
-"""Settings that a broker of Apache Kafka has and will not change while it runs, and that mean nothing here."""
+"""Settings that Apache Kafka has and does not change while it runs, and that mean nothing here."""
 
 _FIXED_TOPIC_DEFAULTS = {
     "log.retention.minutes", "log.retention.hours", "log.roll.hours", "log.roll.jitter.hours",

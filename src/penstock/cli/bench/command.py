@@ -28,32 +28,34 @@ if TYPE_CHECKING:
     "-t",
     "--topic",
     metavar="TOPIC",
-    help="Use this topic and keep it.  [default: one made for this]",
+    help="Use this topic, and keep it.  [default: a temporary one]",
     shell_complete=complete_topics,
 )
 @click.option(
-    "-p", "--partitions", metavar="N", type=click.IntRange(min=1), default=4, help="Of the topic made for this."
+    "-p", "--partitions", metavar="N", type=click.IntRange(min=1), default=4, help="Partitions of the temporary topic."
 )
 @click.option(
-    "-d", "--duration", "duration_ms", type=DURATION_MS, default="5s", help="How long each phase takes at most."
+    "-d", "--duration", "duration_ms", type=DURATION_MS, default="5s", help="The longest that each phase may take."
 )
-@click.option("--size", "record_bytes", type=SIZE, default="1KiB", help="Of a record, at least 16 bytes.")
-@click.option("--batch", "batch_bytes", type=SIZE, default="16KiB", help="Of the batches of the first phase.")
+@click.option("--size", "record_bytes", type=SIZE, default="1KiB", help="Size of a record, at least 16 bytes.")
+@click.option("--batch", "batch_bytes", type=SIZE, default="16KiB", help="Size of the batches of the first phase.")
 @click.option(
     "--rate",
     metavar="N",
     type=click.IntRange(min=0),
     default=200,
-    help="Records per second of the latency phase; 0 skips it.",
+    help="Records per second in the latency phase; 0 skips it.",
 )
 @click.option(
     "-z",
     "--compression",
     type=click.Choice(["none", "gzip", "snappy", "lz4", "zstd"]),
     default="none",
-    help="Of batches.",
+    help="How to compress batches.",
 )
-@click.option("-a", "--acks", type=click.Choice(["all", "1", "0"]), default="all", help="Who must have a record.")
+@click.option(
+    "-a", "--acks", type=click.Choice(["all", "1", "0"]), default="all", help="Which acknowledgement to wait for."
+)
 @asks_cluster
 def bench(
     client: Client,
@@ -68,8 +70,8 @@ def bench(
 ) -> Result:
     """Measure a cluster: produce, consume, latency.
 
-    Three phases: batches as fast as they are acknowledged; all of it read back; single records at a steady rate, timed
-    from when each was due until a consumer had it.
+    Three phases: produce batches as fast as they are acknowledged; read all of it back; produce single records at a
+    steady rate, each timed from when it was due until a consumer had it.
 
     \b
     penstock bench

@@ -24,13 +24,16 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 @click.command(epilog="JSON: {status, checks: [{name, status, found, change}]}. Exit code 1 if a check failed.")
 @click.option(
-    "--data-dir", type=click.Path(path_type=Path), default=Path("penstock-data"), help="Where the data is, or will be."
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("penstock-data"),
+    help="The data directory, which need not exist yet.",
 )
-@click.option("--kafka", type=ADDRESS, default="127.0.0.1:9092", help="Where Kafka clients shall connect.")
-@click.option("--http", type=ADDRESS, default="127.0.0.1:8080", help="Where health and metrics shall be.")
+@click.option("--kafka", type=ADDRESS, default="127.0.0.1:9092", help="Where Kafka clients connect.")
+@click.option("--http", type=ADDRESS, default="127.0.0.1:8080", help="Where health and metrics are served.")
 @click.option(
     "-b", "--bootstrap", type=ADDRESSES,
-    help="Look at the cluster there as well: is each broker where clients are told that it is?",
+    help="Check this cluster as well: can each broker be reached at the address clients are told?",
 )  # fmt: skip
 @client_config_option
 @output_option
@@ -41,11 +44,11 @@ def doctor(
 ) -> None:  # fmt: skip
     """Check this machine and say what to change.
 
-    Looks at ports, disk (with some real synchronous writes), clock, limits and versions. Changes nothing.
+    Looks at ports, disk (with a few synchronous writes), clock, limits and versions. Changes nothing.
 
     \b
-    penstock doctor --data-dir /var/lib/penstock     before it is started there
-    penstock doctor -b kafka.example.com:9093        and whether clients get to each broker
+    penstock doctor --data-dir /var/lib/penstock     before the first start
+    penstock doctor -b kafka.example.com:9093        can clients reach each broker?
     """
     with contextlib.ExitStack() as closing:
         client = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -22,6 +23,19 @@ def parse_size(text: str) -> int:
     if size_bytes > LARGEST_BYTES:
         raise InvalidRequest(f"{text!r} is larger than anything")
     return round(size_bytes)
+
+
+def parse_amount(text: str, *, in_bytes: bool) -> float:
+    """Read the value of a limit: a size where it counts bytes, else any finite number."""
+    if in_bytes:
+        return float(parse_size(text))
+    try:
+        amount = float(text)
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is not a number") from None
+    if not math.isfinite(amount):
+        raise InvalidRequest(f"{text!r} limits nothing")
+    return amount
 
 
 def size_text(size_bytes: int | float | None) -> str:
