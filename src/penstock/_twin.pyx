@@ -14,7 +14,7 @@ from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 
 cdef extern from "Python.h":
@@ -39,7 +39,7 @@ cdef extern from *:
     void store "penstock_store"(uint8_t *at, uint64_t value, int size) noexcept nogil
 
 
-cdef type RecordSpan, PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
+cdef type RecordSpan, PlainProduce, TakenProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
 cdef type OpenTransaction, AbortedTransaction
 cdef object NO_ERROR, crc32c, scan_reference
 cdef bytes ZERO_UUID
@@ -49,7 +49,7 @@ cdef bint bound = False
 
 cdef int bind() except -1:
     """Get to know the classes: at the first call, for their modules are importing this one before."""
-    global PlainProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
+    global PlainProduce, TakenProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
     global OpenTransaction, AbortedTransaction
     global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, MAX_ELEMENTS, bound
     import crc32c as library
@@ -59,7 +59,8 @@ cdef int bind() except -1:
 
     crc32c, scan_reference = library.crc32c, twins.reference(records.scan_records)
     RecordSpan = records.RecordSpan
-    PlainProduce, ZERO_UUID, NO_ERROR = hot.PlainProduce, primitives.ZERO_UUID, error_codes.ErrorCode.NONE
+    PlainProduce, TakenProduce = hot.PlainProduce, hot.TakenProduce
+    ZERO_UUID, NO_ERROR = primitives.ZERO_UUID, error_codes.ErrorCode.NONE
     MAX_ELEMENTS = primitives.MAX_ELEMENTS
     Accepted, Appended, Ticket = batches.Accepted, answers.Appended, answers.Ticket
     ProducerBatch, CommitEntry = commits.ProducerBatch, commits.CommitEntry
@@ -93,6 +94,57 @@ cdef Py_ssize_t uvarint(const uint8_t *data, Py_ssize_t size, Py_ssize_t *positi
             return value
         shift += 7
     return -1
+
+
+def take(object shape, bytes frame):
+    cdef bytes kind = item(shape, 0), front = item(shape, 1)
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(frame)
+    cdef Py_ssize_t size = len(frame), kept = len(kind), position = item(shape, 2), length
+    cdef object made, index
+    if not bound:
+        bind()
+    if size < kept or memcmp(data, PyBytes_AS_STRING(kind), kept):
+        return None
+    kept = len(front)
+    if size - 8 < kept or memcmp(data + 8, PyBytes_AS_STRING(front), kept):
+        return None
+    if size - position < 5:
+        return None
+    index = <int32_t>load(data + position, 4)
+    position += 4
+    length = uvarint(data, size, &position) - 1
+    if length < 0 or position + length + 3 != size or load(data + size - 3, 3):
+        return None
+    made = PyType_GenericAlloc(TakenProduce, 4)
+    put(made, 0, <int32_t>load(data + 4, 4))
+    put(made, 1, index)
+    put(made, 2, position)
+    put(made, 3, position + length)
+    return made
+
+
+def answer(
+    object shape, int32_t correlation_id, int32_t index, int64_t base_offset, int64_t append_time_ms, int64_t log_start,
+    uint32_t throttle_ms=0,
+):
+    cdef bytes front = item(shape, 9), made
+    cdef Py_ssize_t size = len(front)
+    cdef uint8_t *at
+    made = PyBytes_FromStringAndSize(NULL, 8 + size + 39)
+    at = <uint8_t *>PyBytes_AS_STRING(made)
+    store(at, <uint32_t>item(shape, 10), 4)
+    store(at + 4, <uint32_t>correlation_id, 4)
+    memcpy(at + 8, PyBytes_AS_STRING(front), size)
+    at += 8 + size
+    store(at, <uint32_t>index, 4)
+    store(at + 4, 0, 2)
+    store(at + 6, <uint64_t>base_offset, 8)
+    store(at + 14, <uint64_t>append_time_ms, 8)
+    store(at + 22, <uint64_t>log_start, 8)
+    store(at + 30, 0x01000000, 4)
+    store(at + 34, throttle_ms, 4)
+    at[38] = 0
+    return made
 
 
 def read_produce(object frame):

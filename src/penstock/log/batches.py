@@ -146,7 +146,8 @@ def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
     """What `accept` asks of a topic: the most bytes of a batch, none if it has to look at all; the latest timestamp."""
     if not config.plain or config.timestamp_before_max_ms <= now_ms:
         return 0, 0
-    return config.largest_batch_bytes, min(now_ms + config.timestamp_after_max_ms, _LATEST_MS)
+    latest_ms = now_ms + config.timestamp_after_max_ms
+    return config.largest_batch_bytes, latest_ms if latest_ms < _LATEST_MS else _LATEST_MS
 
 
 def inspect(

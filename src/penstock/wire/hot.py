@@ -139,6 +139,7 @@ def _learn(frame: bytes) -> ProduceShape | None:
     )  # fmt: skip
 
 
+@twinned
 def take(shape: ProduceShape, frame: bytes) -> TakenProduce | None:
     """Read a request of that shape; None if it is of another."""
     kind, front, position = shape[:3]
@@ -169,6 +170,7 @@ def take(shape: ProduceShape, frame: bytes) -> TakenProduce | None:
     return TakenProduce(correlation_id, index, position, end)
 
 
+@twinned
 def answer(
     shape: ProduceShape, correlation_id: int, index: int, base_offset: int, append_time_ms: int, log_start: int,
     throttle_ms: int = 0,
