@@ -225,7 +225,7 @@ async def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) ->
         with pytest.raises(Unavailable, match="already in use"):
             async with Broker(port=first.port):
                 pass
-        with pytest.raises(InvalidRequest, match="running already"):
+        with pytest.raises(InvalidRequest, match="already running"):
             first.start()
     assert threading.active_count() == threads
     with pytest.raises(InvalidRequest, match="disk or process"):
