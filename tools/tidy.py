@@ -66,7 +66,7 @@ ALLOWED: Mapping[str, Allowed] = {
     "tests/unit/groups/test_streams_rules.py": Allowed(650, "tables of rules"),
     "tests/unit/log/test_fetch.py": Allowed(650, _SUITE),
     "tests/unit/log/test_record_first.py": Allowed(700, _SUITE),
-    "tests/unit/log/test_sealed_log.py": Allowed(550, _SUITE),
+    "tests/unit/log/test_sealed_log.py": Allowed(625, _SUITE),
     "tests/unit/log/test_cleaner.py": Allowed(525, _SUITE),
     "tests/unit/log/test_wal_compaction.py": Allowed(625, _SUITE),
     "tests/unit/coordination/test_runner.py": Allowed(575, _SUITE),

@@ -19,6 +19,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from penstock.base.backoff import Backoff
@@ -133,13 +134,18 @@ class DataKeys:
         task = self._fetching.get(key_id)
         if task is None:
             task = self._fetching[key_id] = asyncio.get_running_loop().create_task(self._unwrap(key_id))
-            task.add_done_callback(lambda _: self._fetching.pop(key_id, None))
+            task.add_done_callback(partial(self._fetched, key_id))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
                 raise Unavailable("the agent is stopping") from None
             raise
+
+    def _fetched(self, key_id: int, task: asyncio.Task[DataKey]) -> None:
+        self._fetching.pop(key_id, None)
+        if not task.cancelled():
+            task.exception()  # Those who waited may all have gone.
 
     async def _unwrap(self, key_id: int) -> DataKey:
         if key_id not in self._wrapped:

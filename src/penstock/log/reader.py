@@ -210,11 +210,13 @@ class Reader:
         for span in partition.spans[start:]:
             if span.location is None or span.view is not None or (spans and total + span.byte_length > max_bytes):
                 break
+            if not self._opens_like(first.seal, span.seal):
+                break
             spans.append(
                 (span.location, span.byte_start, span.byte_length, span.base_offset, span.last_offset, span.seal)
             )
             total += span.byte_length
-        await self._have_keys(seal for *_, seal in spans)
+        await self._have_keys((first.seal,))
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
@@ -252,11 +254,11 @@ class Reader:
         pieces = [(ref, start, ref.byte_length - start)]
         total = ref.byte_length - start
         for following in self._segments.following(partition, ref.last_offset):
-            if total + following.byte_length > max_bytes:
+            if total + following.byte_length > max_bytes or not self._opens_like(ref.seal, following.seal):
                 break
             pieces.append((following, 0, following.byte_length))
             total += following.byte_length
-        await self._have_keys(piece.seal for piece, _, _ in pieces)
+        await self._have_keys((ref.seal,))
         if len(pieces) == 1:
             return await self._read_segment(partition, ref, offset, max_bytes)
         target, _ = self._arena.reserve(total)
@@ -313,6 +315,13 @@ class Reader:
             # The batch with the offset does not fit: read again from its start, as much as it needs.
             start += skipped
             size = max(needed, min(max_bytes, ref.byte_length - start))
+
+    def _opens_like(self, first: Seal | EntrySeal | None, seal: Seal | EntrySeal | None) -> bool:
+        """Whether what follows can be opened once what is asked for can: that waits for no other key, nor fails as
+        there is none."""
+        if self._sealing is None or seal is None or (first is not None and first.key_id == seal.key_id):
+            return True
+        return self._sealing.is_ready(seal)
 
     async def _have_keys(self, seals: Iterable[Seal | EntrySeal | None]) -> None:
         if self._sealing is not None:

@@ -10,6 +10,7 @@ Before bytes are opened on a worker thread, `ready` has their keys in memory on 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
@@ -27,6 +28,7 @@ from penstock.wire.error_codes import ErrorCode
 
 SEALED_BYTES = 16 * 1024 * 1024
 """Memory for sealed bodies on their way."""
+SOON_S = 0.5
 
 
 class Keys(Protocol):
@@ -148,6 +150,19 @@ class Sealing:
         wanted = {seal.key_id for seal in seals if seal is not None}
         if wanted:
             await self._keys.ready(wanted)
+
+    def is_ready(self, seal: Seal | EntrySeal | None) -> bool:
+        """Whether what is sealed can be opened without waiting."""
+        return seal is None or self._keys.peek(seal.key_id) is not None
+
+    async def ready_soon(self, seals: Iterable[Seal | EntrySeal | None]) -> None:
+        """The same for chores, which share one task: none of them waits for long for a key service that does not
+        answer. It goes on being asked, so the keys may be there another time."""
+        try:
+            async with asyncio.timeout(SOON_S):
+                await self.ready(seals)
+        except TimeoutError:
+            raise Unavailable("the key service has not answered yet") from None
 
     def cipher(self, seal: Seal | EntrySeal, partition: Partition) -> RangeCipher:
         """What opens a range. On any thread, after `ready`."""

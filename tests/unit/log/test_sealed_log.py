@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from struct import pack_into
 from typing import Any
@@ -23,15 +25,18 @@ from penstock.log.model import NO_TIMESTAMP, EntrySeal, Partition, ProducerState
 from penstock.log.partial_commits import decide
 from penstock.log.sealing import Sealing, read_span
 from penstock.log.seals import BrokenSeal, RangeCipher, stored_bytes
+from penstock.log.settings import BrokerSettings, LiveSettings
 from penstock.log.topics import NewTopic
+from penstock.log.upkeep.cleaner import Cleaner
 from penstock.log.upkeep.merging import Merging
+from penstock.log.upkeep.rewriting import Unread
 from penstock.log.upkeep.spent_keys import SpentKeys
 from penstock.log.writer import forget_views
 from penstock.metadata.sqlite import SqliteDatabase
 from penstock.storage.local import LocalObjectStore
 from penstock.storage.slabs import SlabWal
 from penstock.wire.error_codes import ErrorCode
-from penstock.wire.records import HEADER_BYTES, crc_of
+from penstock.wire.records import HEADER_BYTES, Record, build_batch, crc_of
 
 SECRET, OPEN = b"swordfish-of-the-sealed-tenant", b"loudhailer-of-the-open-tenant"
 SEALED, PLAIN = 1, 2
@@ -372,6 +377,91 @@ async def test_without_its_keys_a_cluster_waits_and_nobody_else_does(house: Hous
     (answer,) = await world.append((sealed, marked(SECRET, mark=len(SIZES))))
     assert answer.error is ErrorCode.NONE
     assert house.holds(SECRET) == []
+
+
+async def test_an_old_key_that_cannot_be_had_keeps_nobody_else_from_being_merged_or_compacted(house: House) -> None:
+    """One that was damaged, say: what is written is sealed by another, so the cluster is not locked."""
+    world = await house.world(adopted_min_bytes=2**30)
+    names = {"merged": {}, "compacted": {"cleanup.policy": "compact", "min.compaction.lag.ms": "0"}}
+    for cluster_id in (SEALED, PLAIN):
+        made = [NewTopic(name=name, partition_count=1, overrides=overrides) for name, overrides in names.items()]
+        await world.topics.create(cluster_id, made)
+    old = world.keys.current[SEALED].key_id
+
+    async def one_segment_each(number: int) -> None:
+        # More of what is sealed: it is to be the first that is compacted.
+        size = 3_000 if number < 7 else 300
+        keyed = build_batch([Record(0, 5, b"k", b"v" * size)])
+        for cluster_id, repeated in ((SEALED, 2), (PLAIN, 1)):
+            told = [(partition_in(world, cluster_id, "merged"), marked(OPEN, size_bytes=size))]
+            one = Accepted(keyed, 1, -1, 0, -1, 5, NO_TIMESTAMP)
+            told += [(partition_in(world, cluster_id, "compacted"), one)] * repeated
+            await world.append(*told)
+        await world.compaction.compact_everything()
+
+    for number in range(7):
+        await one_segment_each(number)
+    await world.keys.rotate(SEALED)
+    await one_segment_each(7)
+    await world.database.transaction(lambda: _damage(old))
+    world = await house.restarted(world)
+    merging = Merging(world.changes, world.registry)
+    cleaner = Cleaner(world.changes, world.registry, LiveSettings(BrokerSettings.started_with({})))
+    for chore in (merging, cleaner):
+        for _ in range(100):
+            world.clock.time_ms += 15_000
+            with suppress(Unavailable):
+                await chore.run()
+    assert [len(await world.segments.list(partition_in(world, one, "merged"))) for one in (SEALED, PLAIN)] == [8, 1]
+    assert [partition_in(world, one, "compacted").cleaned_to for one in (SEALED, PLAIN)] == [0, 8]
+    assert not world.changes.rewriting
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+async def test_records_are_read_up_to_what_cannot_be_opened_and_behind_it(house: House, compacted: bool) -> None:
+    world = await house.world(adopted_min_bytes=2**30)
+    for cluster_id in (SEALED, PLAIN):
+        await topic_in(world, cluster_id)
+    keys = []
+    for number in range(3):
+        keys.append(world.keys.current[SEALED].key_id)
+        await fill(world, (3_000, 3_000), first=2 * number)
+        if compacted:
+            await world.compaction.compact_everything()
+        await world.keys.rotate(SEALED)
+    await world.database.transaction(lambda: _damage(keys[1]))
+    world = await house.restarted(world)
+    sealed = partition_in(world, SEALED)
+    for start, found in ((0, [0, 1]), (1, [1]), (4, [4, 5])):
+        read = b"".join(await world.reader.read_batches(sealed, start, 256 * 1024))
+        assert [mark for _, _, mark in batches_in(read)] == found
+    for start in (2, 3):
+        with pytest.raises(Unavailable):
+            await world.reader.read_batches(sealed, start, 256 * 1024)
+
+
+async def test_no_chore_waits_for_a_key_service_that_does_not_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share one task. What is sealed stays as it is until the key is there."""
+    monkeypatch.setattr("penstock.log.sealing.SOON_S", 0.01)
+    world = await begun(house)
+    old = world.keys.current[SEALED].key_id
+    await world.keys.rotate(SEALED)
+    world = await house.restarted(world, adopted_min_bytes=2**30)
+    world.keys._timeout_s, house.service.hangs = 3_600.0, True
+    world.forget_tail()
+    sealed = partition_in(world, SEALED)
+    await asyncio.wait_for(world.compaction.compact_everything(), 10)
+    refs = await world.segments.list(sealed)
+    assert {ref.seal and ref.seal.key_id for ref in refs} == {old}
+    with pytest.raises(Unread):
+        await asyncio.wait_for(world.changes.have_keys(refs), 10)
+    house.service.hangs = False
+
+
+def _damage(key_id: int) -> Any:
+    yield "UPDATE data_key SET wrapped = $1 WHERE key_id = $2", (b"", key_id)
 
 
 class Careless:

@@ -123,7 +123,7 @@ class Gathering:
                 self._closed.add(stretch.partition.partition_id)
                 continue
             try:
-                await sealing.ready(
+                await sealing.ready_soon(
                     span.seal
                     for span, view in zip(stretch.spans, stretch.views, strict=True)
                     if view is None and not self._is_adopted(span)

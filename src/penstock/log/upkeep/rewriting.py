@@ -96,9 +96,13 @@ class SegmentChanges:
         return self.sealing is not None and self.sealing.is_locked(partition.topic)
 
     async def have_keys(self, refs: Iterable[SegmentRef]) -> None:
-        """Have in memory what opens segments. Raises `Unavailable`, or `KeysErased`."""
-        if self.sealing is not None:
-            await self.sealing.ready(ref.seal for ref in refs)
+        """Have in memory what opens segments. Raises `Unread` while that cannot be had, or `KeysErased`."""
+        if self.sealing is None:
+            return
+        try:
+            await self.sealing.ready_soon(ref.seal for ref in refs)
+        except Unavailable as problem:
+            raise Unread(str(problem)) from problem
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work that waits for storage where it stops nobody."""
@@ -229,7 +233,7 @@ class SegmentChanges:
 
 
 class Unread(Unavailable):
-    """The store does not give a segment out now, which may be so for one alone, and for long."""
+    """A segment, or the key that it is sealed by, cannot be had now, which may be so for one alone, and for long."""
 
 
 class SegmentReader:
@@ -334,7 +338,9 @@ class Rewrite:
         """Read and write a few pieces; with the last one, replace the segments."""
         changes, clock = self._changes, self._changes.clock
         if self._upload is None:
-            await changes.have_keys(self.removed)
+            for part in self.parts:
+                self._part = part  # Whose it is if there is none.
+                await changes.have_keys(part.refs)
             self._upload = changes.uploads.begin()
         ends_at = clock.monotonic() + STEP_S
         for _ in range(STEP_BYTES // self._piece_bytes):
