@@ -159,7 +159,11 @@ class DataKeys:
                 lambda: self._service.unwrap(wrapped.master_key_id, wrapped.wrapped, wrapped.context),
             )
         except KeyDestroyed as problem:
-            raise KeysErased(str(problem)) from problem
+            await self._look_again()
+            anew = self._wrapped.get(key_id)
+            if anew is None or anew.master_key_id == wrapped.master_key_id:
+                raise KeysErased(str(problem)) from problem
+            return await self._unwrap(key_id)  # Another agent has wrapped it by a new master key.
         except (InvalidRequest, CorruptData) as problem:
             # Whoever keeps the keys can see to that; what is sealed by them is none the worse.
             raise Unavailable(str(problem)) from problem

@@ -378,6 +378,19 @@ async def test_a_key_that_another_process_made_is_found(world: World) -> None:
     await third.close()
 
 
+async def test_a_key_that_another_process_has_wrapped_anew_is_not_taken_for_erased(world: World) -> None:
+    await world.keys.encrypt(1)
+    old = world.keys.current[1]
+    await world.keys.rotate(1)
+    other = await World(world.database, world.service, 2).open()
+    assert other.keys.peek(old.key_id) is None
+    await world.keys.rewrap(1)
+    assert list(world.service.keys.values()).count(None) == 1
+    await other.keys.ready((old.key_id,))
+    assert other.keys.peek(old.key_id) == old
+    await other.keys.close()
+
+
 async def test_what_another_process_does_to_keys_is_followed(world: World) -> None:
     other = World(world.database, world.service, 2)
     told: list[int] = []
