@@ -15,7 +15,15 @@ from penstock.base.errors import CorruptData, OutcomeUnknown
 from penstock.coordination.leases import Holder
 from penstock.coordination.timers import LoopAlarms
 from penstock.groups import store as group_store
-from penstock.groups.model import Group, GroupDeleted, GroupStored, Offset, OffsetsCommitted, OffsetsPending
+from penstock.groups.model import (
+    Group,
+    GroupDeleted,
+    GroupStored,
+    Offset,
+    OffsetsCommitted,
+    OffsetsDeleted,
+    OffsetsPending,
+)
 from penstock.groups.model import TransactionOwner as Owner
 from penstock.log import aborted_store
 from penstock.log.model import AbortedTransaction
@@ -210,6 +218,20 @@ async def test_what_the_group_commits_itself_stays_though_the_clock_went_back(da
     await again.write([(GROUP, pending[1])])
     await database.transaction(lambda: store.end_offsets([(1, OWNER.producer_id, True)]))
     assert await committed(database) == {0: 77, 1: 5, 2: 5, 3: 77}
+
+
+async def test_what_waits_goes_with_an_offset_that_is_deleted(database: Any) -> None:
+    await database.transaction(lambda: store.put(ORDERS))
+    journal = group_store.GroupJournal(
+        database, holder=Holder(name="agent-1"), clock=ManualClock(), alarms=LoopAlarms()
+    )  # fmt: skip
+    await journal.open()
+    pending = [OffsetsPending(OWNER, {(TOPIC, number): offset(5, 100)}) for number in range(4)]
+    await journal.write((GROUP, one) for one in (*pending[:3], OffsetsDeleted(((TOPIC, 0),))))
+    await journal.write((GROUP, one) for one in (OffsetsDeleted(((TOPIC, 1), (TOPIC, 3))), pending[3]))
+    assert await database.read(lambda: group_store.pending_of(GROUP)) == {(TOPIC, 2), (TOPIC, 3)}
+    await database.transaction(lambda: store.end_offsets([(1, OWNER.producer_id, True)]))
+    assert await committed(database) == {2: 5, 3: 5}
 
 
 async def test_offsets_may_begin_a_transaction(database: Any) -> None:

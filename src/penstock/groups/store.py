@@ -95,6 +95,8 @@ class _Change:
             case OffsetsDeleted(partitions=partitions):
                 for partition in partitions:
                     self.offsets[partition] = None
+                    for own in self.pending.values():
+                        own.pop(partition, None)
 
 
 def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
@@ -114,7 +116,8 @@ def write(
     """Apply changes, in the order of keys, so that transactions never wait for each other in a circle. Whose offsets
     were left out, because their transactions have ended.
 
-    `may_be_pending`: groups that may have offsets of transactions. Those that they commit themselves overtake them.
+    `may_be_pending`: groups that may have offsets of transactions. Those that they commit themselves overtake them, and
+    with an offset that is deleted goes what waits to take its place, as in Kafka.
     """
     owners = {(key[0], owner): None for key in sorted(changes) for owner in changes[key].pending}
     open_owners = yield from _hold_open(owners)
@@ -137,6 +140,12 @@ def write(
                 " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
                 (*row, topic_id, partition),
             )
+            if key in may_be_pending:
+                yield (
+                    "DELETE FROM txn_offset"
+                    " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4",
+                    (*row, topic_id, partition),
+                )
         committed = [(p, offset) for p, offset in sorted(change.offsets.items(), key=_partition) if offset is not None]
         for rows in _chunks(committed):
             yield _upsert_offsets(key, rows)

@@ -103,11 +103,10 @@ class Model:
                 self.committed[place] = (waiting.value, waiting.order)
         self.pending[name] = {}
 
-    def forgets(self, which: Callable[[Place], bool], *, pending: bool = True) -> None:
+    def forgets(self, which: Callable[[Place], bool]) -> None:
         self.committed = {place: one for place, one in self.committed.items() if not which(place)}
-        if pending:
-            for name, waiting in self.pending.items():
-                self.pending[name] = {place: one for place, one in waiting.items() if not which(place)}
+        for name, waiting in self.pending.items():
+            self.pending[name] = {place: one for place, one in waiting.items() if not which(place)}
 
     def seen(self, group: str) -> tuple[dict[TopicPartition, int], set[TopicPartition]]:
         committed = {partition: value for (one, partition), (value, _) in self.committed.items() if one == group}
@@ -287,7 +286,7 @@ class World:
             lambda: self.groups.delete_offsets((1, group), DeleteOffsets(topics={"any": tuple(gone)}))
         )
         if done is not None and done.error is ErrorCode.NONE:
-            self.model.forgets(lambda place: place[0] == group and place[1] in gone, pending=False)
+            self.model.forgets(lambda place: place[0] == group and place[1] in gone)
 
     async def forget_topic(self) -> None:
         """A topic goes."""
