@@ -372,8 +372,11 @@ class SharePartitions:
         offset, end = cold.offset, log.last_stable_offset if config.read_committed else log.next_offset
         views = await self._reader.read_batches(log, offset, COLD_READ_BYTES)
         older: Sequence[AbortedTransaction] = ()
-        if config.read_committed and views and log.aborted_from > offset:
-            older = await self._aborted.between(log, offset, end_of(views))
+        if config.read_committed and views:
+            # Memory first: what is dropped from it meanwhile is stored by then.
+            older = aborted_between(log.aborted, offset, end_of(views))
+            if log.aborted_from > offset:
+                older = (*await self._aborted.between(log, offset, end_of(views)), *older)
         found: list[Found] = []
 
         def decide(partition: SharePartition | None, waiter: Waiter, now_ms: int) -> Decision:
