@@ -154,8 +154,10 @@ async def abort_what_is_left(world: World) -> None:
     """Here nothing works in the background: look at transactions that may have timed out."""
     await asyncio.sleep(SHORT_MS / 1000 + 1)
     for place in world.places:
-        assert place.agent is not None
-        await place.agent.transactions.abort_timed_out()
+        agent = place.agent
+        assert agent is not None
+        agent.transactions.abort_timed_out()
+        await agent.writer.drain()
 
 
 @simulate(seeds=60, reach=("killed", "database: after", "aborted batches read", "aborted transactions stored"))

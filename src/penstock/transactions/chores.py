@@ -7,6 +7,9 @@ from typing import Protocol
 
 from penstock.transactions.service import TransactionService
 
+FIRST_AFTER_S = 60.0
+"""After a look that came too early, in a start. Else what restarts more often than it looks would never look."""
+
 
 class Settings(Protocol):
     """How often, and after how long."""
@@ -45,7 +48,7 @@ class TimeOuts:
     async def run(self) -> float | None:
         """Look at every transaction."""
         self._rests = True  # Whoever begins meanwhile may not be seen.
-        if not await self._service.abort_timed_out():
+        if not self._service.abort_timed_out():
             return None
         self._rests = False
         return self._settings.abort_timed_out_interval_ms / 1000
@@ -60,6 +63,9 @@ class IdExpiry:
         self._service, self._settings = service, settings
 
     async def run(self) -> float | None:
-        """Look at every id."""
+        """Look at every id, first when there are some: chores begin before they are read."""
+        interval_s = self._settings.remove_expired_ids_interval_ms / 1000
+        if not self._service.is_open:
+            return min(interval_s, FIRST_AFTER_S)
         await self._service.expire(self._settings.transactional_id_expiration_ms)
-        return self._settings.remove_expired_ids_interval_ms / 1000
+        return interval_s

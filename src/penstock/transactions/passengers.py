@@ -11,7 +11,7 @@ begin with what records have told, or wait for it (`log/trailing_rows.py`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from penstock.base.errors import Fenced, PlatformError
@@ -118,7 +118,7 @@ class Request(_Passenger[Decision]):
         if self._is_lost():
             return True
         service, cell = self._service, self._service.cell(self._key)
-        in_flush = [] if cell is None else list(flush.partitions_of(cell.txn.producer_id))
+        in_flush = [] if cell is None else list(_own_partitions(flush, cell))
         seen = cell
         if cell is not None and in_flush:
             seen = Cell(cell.txn, cell.open | dict.fromkeys(in_flush), cell.pending)
@@ -175,7 +175,9 @@ class Request(_Passenger[Decision]):
 class HeardRequest(Request):
     """One whose sender hears of it in the moment it is decided or durable. A task would wait for its turn then."""
 
-    def __init__(self, service: TransactionService, key: Key, decide: Decide, follows: Producer, hear: Hear) -> None:
+    def __init__(
+        self, service: TransactionService, key: Key, decide: Decide, follows: Producer | None, hear: Hear
+    ) -> None:
         super().__init__(service, key, decide, None, follows)
         self._hear: Hear | None = hear
 
@@ -189,6 +191,16 @@ class HeardRequest(Request):
         hear, self._hear = self._hear, None
         if hear is not None:
             hear(outcome)
+
+
+def _own_partitions(flush: Flush, cell: Cell) -> Iterator[Partition]:
+    """Where a flush has batches of an id's producer. Administrators of other virtual clusters may have had markers of
+    the same producer id written in theirs."""
+    return (
+        partition
+        for partition in flush.partitions_of(cell.txn.producer_id)
+        if partition.topic.cluster_id == cell.txn.key[0]
+    )
 
 
 def _is_other(before: Transaction, decision: Decision) -> bool:
@@ -255,7 +267,7 @@ class Forgetting(_Passenger[None]):
         if self._is_lost():
             return True
         cell = self._service.cell(self._key)
-        if cell is None or any(flush.partitions_of(cell.txn.producer_id)) or not self._service.is_unused(
+        if cell is None or any(_own_partitions(flush, cell)) or not self._service.is_unused(
             cell, flush.now_ms, self._retention_ms
         ):  # fmt: skip
             self._answer(None)

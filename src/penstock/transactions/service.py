@@ -19,11 +19,15 @@ few of them is taken back by it (`log/flush.py`), and an end of nothing is looke
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 
 from penstock.base.clock import Clock
 from penstock.base.errors import Fenced, PlatformError, Unavailable
+from penstock.base.portions import together
 from penstock.coordination.model import Key, Loading
 from penstock.groups.model import OffsetsPending, TransactionOwner
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
@@ -59,8 +63,11 @@ COORDINATOR_EPOCH = 0
 """Markers carry the epoch of whoever coordinates; here nobody ever takes over without the log itself."""
 OFFSETS_BYTES_MAX = CHANGE_BYTES_MAX // 2
 """How much of a record may be offsets that are stored at once."""
+ENDED_AT_ONCE = 100
+"""Transactions that are aborted or stored, and ids that are forgotten, at the same time where nobody asked for it."""
 HOWEVER_NEW = -(2**63)
 """A retention that everything is past, also what a clock says to be of the future."""
+_log = logging.getLogger(__name__)
 
 
 class TransactionService:
@@ -76,9 +83,12 @@ class TransactionService:
         self._cells: dict[Key, Cell] = {}
         self._by_producer: dict[int, Cell] = {}
         self._elsewhere = Elsewhere(database)
-        self._open = self._closed = False
+        self.is_open = self._closed = False
         self._boarding: dict[Offsets, None] = {}
         """Offsets that wait for a flush."""
+        self._late: dict[Key, None] = {}
+        """Transactions that are to be aborted because they take too long, and (below) that wait for a flush to be."""
+        self._aborting: set[Key] = set()
         self.on_begin: Callable[[], None] = lambda: None
         """Called when there may be a transaction that can time out."""
 
@@ -96,7 +106,7 @@ class TransactionService:
         for partition in self._registry.partitions():
             if partition.transactions:
                 self.began(partition, list(partition.transactions))
-        self._open = True
+        self.is_open = True
         self._writer.transactions = self
 
     def now_ms(self) -> int:
@@ -253,7 +263,7 @@ class TransactionService:
 
     def require(self, key: Key) -> None:
         """Raise what a request is told about an id that cannot be answered here, or not yet."""
-        if not self._open:
+        if not self.is_open:
             raise Loading("the coordinator is reading its state")
         if not self.slots.has(key):
             raise Fenced("this id has another coordinator")
@@ -377,39 +387,55 @@ class TransactionService:
 
     # ---- without a request -----------------------------------------------------------------------------------
 
-    async def abort_timed_out(self) -> bool:
-        """Abort transactions that take too long; whether any is left that may."""
+    def abort_timed_out(self) -> bool:
+        """Begin to abort transactions that take too long; whether any is left that may.
+
+        Nobody waits for it. Chores share one task, and where the log is full flushes wait for room that one of them
+        makes; but that may need just this, as nothing goes by retention that is not stable.
+        """
         now_ms, left = self._clock.now_ms(), False
-        for key, cell in list(self._cells.items()):
-            if not cell.is_ongoing:
-                continue
-            left = True
-            if cell.began_ms != NEVER_MS and now_ms - cell.began_ms >= cell.txn.timeout_ms:
-                try:
-                    await self._submit(key, _time_out)
-                except Fenced:
-                    continue  # Whoever coordinates it now sees to that.
+        for key, cell in self._cells.items():
+            if cell.is_ongoing:
+                left = True
+                began_ms = cell.began_ms
+                if began_ms != NEVER_MS and now_ms - began_ms >= cell.txn.timeout_ms and key not in self._aborting:
+                    self._late[key] = None
+        self._abort_some()
         return left
+
+    def _abort_some(self) -> None:
+        while self._late and len(self._aborting) < ENDED_AT_ONCE:
+            key = next(iter(self._late))
+            del self._late[key]
+            self._aborting.add(key)
+            self._writer.take_along(HeardRequest(self, key, _time_out, None, partial(self._on_aborted, key)))
+
+    def _on_aborted(self, key: Key, outcome: Decision | Exception) -> None:
+        """One was aborted, or need not be, or another agent sees to that. What fails is found by another look."""
+        self._aborting.discard(key)
+        if isinstance(outcome, Exception) and not isinstance(outcome, PlatformError):
+            _log.error("a transaction of %r is not aborted", key[1], exc_info=outcome)
+        if isinstance(outcome, PlatformError) and not isinstance(outcome, Fenced):
+            self._late.clear()
+        self._abort_some()
 
     async def keep_open(self, topic: Topic) -> None:
         """A topic is deleted: remember the transactions that have written to it, whose logs will not say so any more.
 
         They can be ended as if nothing had happened, also after a start, as with Apache Kafka.
         """
-        partitions = frozenset(topic.partitions)
-        for key, cell in list(self._cells.items()):
-            if cell.txn.state is not TransactionState.ONGOING and not partitions.isdisjoint(cell.open):
-                await self._submit(key, _keep_open)
+        partitions, cells = frozenset(topic.partitions), self._cells.items()
+        unstored = (key for key, cell in cells if cell.txn.state is not TransactionState.ONGOING and cell.open)
+        keys = [key for key in unstored if not partitions.isdisjoint(self._cells[key].open)]
+        await together(keys, lambda key: self._submit(key, _keep_open), ENDED_AT_ONCE)
 
     async def expire(self, retention_ms: int) -> int:
-        """Forget ids that were not used for so long; how many."""
+        """Forget ids that were not used for so long; how many. Not while it would have to wait for room in the log."""
+        if self._writer.is_held_up:
+            return 0
         now_ms = self._clock.now_ms()
         old = [key for key, cell in self._cells.items() if self.is_unused(cell, now_ms, retention_ms)]
-        for key in old:
-            try:
-                await self._forget(key, retention_ms)
-            except Fenced:
-                continue
+        await together(old, lambda key: _unless_lost(self._forget(key, retention_ms)), ENDED_AT_ONCE)
         return len(old)
 
     async def remove(self, cluster_id: int, at_most: int) -> bool:
@@ -419,9 +445,8 @@ class TransactionService:
         if no id could be forgotten.
         """
         keys = list(islice((key for key in self._cells if key[0] == cluster_id), at_most))
-        for key in keys:
-            await self._submit(key, _abort)
-            await self._forget(key, HOWEVER_NEW)
+        await together(keys, lambda key: self._submit(key, _abort))
+        await together(keys, lambda key: self._forget(key, HOWEVER_NEW))
         if keys and all(key in self._cells for key in keys):
             raise Unavailable(f"transactional id {keys[0][1]} is in use")
         return not keys
@@ -440,6 +465,12 @@ class TransactionService:
         cell = self._cells.pop(key)
         self._registry.tally(key[0]).went((cell.txn.producer_id,))
         del self._by_producer[cell.txn.producer_id]
+
+
+async def _unless_lost(change: Awaitable[object]) -> None:
+    """Wait for a change of an id, unless another agent coordinates that by now: then it sees to that."""
+    with suppress(Fenced):
+        await change
 
 
 def _ending(request: End) -> Decide:

@@ -12,6 +12,7 @@ from fixtures.tables import have_tables
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import PlatformError, Unavailable
+from penstock.base.portions import together
 from penstock.base.randomness import SeededRandomness
 from penstock.coordination.model import Key, Loading
 from penstock.groups.model import Offset, OffsetsPending, TransactionOwner
@@ -26,7 +27,7 @@ from penstock.metadata.inline import InlineDatabase
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryWal
 from penstock.transactions import store
-from penstock.transactions.chores import TimeOuts
+from penstock.transactions.chores import FIRST_AFTER_S, IdExpiry, TimeOuts
 from penstock.transactions.model import (
     EPOCH_EXHAUSTED,
     EPOCH_MAX,
@@ -39,8 +40,9 @@ from penstock.transactions.model import (
     Transaction,
 )
 from penstock.transactions.passengers import Writes
-from penstock.transactions.service import TransactionService
+from penstock.transactions.service import ENDED_AT_ONCE, TransactionService
 from penstock.transactions.slots import AllSlots, Slots
+from penstock.transactions.transitions import SAME_CLOCK_MS
 from penstock.wire.error_codes import ErrorCode
 
 KEY = (1, "orders")
@@ -186,13 +188,16 @@ async def test_offsets_are_asked_about_when_it_is_known_what_became_of_the_trans
     assert await world.database.read(store.load_pending) == []
 
 
+class Full:
+    """A log that is short of room, and stays so."""
+
+    is_short, waits = True, 0
+
+    async def wait(self) -> None:
+        self.waits += 1
+
+
 async def test_what_is_large_or_would_have_to_wait_is_left_to_the_database(world: World) -> None:
-    class Full:
-        is_short = True
-
-        async def wait(self) -> None:
-            raise AssertionError
-
     def sent(partitions: int, metadata: str = "") -> list[tuple[Key, OffsetsPending]]:
         group, record = waiting_offsets(Producer(1, 0))
         (one,) = record.offsets.values()
@@ -329,12 +334,99 @@ async def test_an_end_is_heard_of_in_the_moment_it_is_durable(world: World) -> N
     assert heard == [None]
 
 
+async def test_what_nobody_asked_for_takes_few_flushes_and_no_chore_waits_for_room(world: World) -> None:
+    """The chores share one task: what makes room in the log would wait for those that wait for room."""
+    full, keys = Full(), [(1, f"orders {number}") for number in range(2 * ENDED_AT_ONCE)]
+    flushes, late_ms = list[int](), -2 * SAME_CLOCK_MS
+
+    def note_flush() -> float:
+        flushes.append(1)
+        return 0.0
+
+    async def begun(key: Key) -> None:
+        producer = (await world.service.init(key, Init(timeout_ms=late_ms))).producer  # It is late when it begins.
+        added = await world.service.add(key, Add(producer=producer, groups=frozenset(("readers",))))
+        assert added.error is ErrorCode.NONE
+
+    def ongoing() -> list[bool]:
+        return [cell.is_ongoing for key in keys if (cell := world.service.cell(key)) is not None]
+
+    await world.service.open()
+    await together(keys, begun)
+    world.database.delay_s = note_flush
+    world.writer._room = full
+    for _ in range(2):
+        assert world.service.abort_timed_out()
+        assert await world.service.expire(late_ms) == 0
+    assert full.waits == 0
+    await world.writer.drain()
+    assert full.waits > 0, "flushes wait, and end all the same"
+    assert ongoing() == [False] * len(keys)
+    assert not world.service.abort_timed_out()
+    assert len(flushes) <= 4
+    world.writer._room = None
+    assert await world.service.expire(late_ms) == len(keys)
+    assert ongoing() == []
+    assert len(flushes) <= 8
+    await together(keys, begun)
+    flushes.clear()
+    while not await world.service.remove(1, 50):
+        pass
+    assert ongoing() == []
+    assert len(flushes) <= 12
+
+
+async def test_unused_ids_are_looked_for_soon_after_they_were_read(world: World) -> None:
+    """What restarts once an hour forgets them as well."""
+
+    class Settings:
+        remove_expired_ids_interval_ms, transactional_id_expiration_ms = 3_600_000, 0
+
+    chore = IdExpiry(world.service, Settings())
+    assert await chore.run() == FIRST_AFTER_S
+    await world.service.open()
+    await world.service.init(KEY, Init(timeout_ms=1_000))
+    assert await chore.run() == 3_600
+    assert world.service.cell(KEY) is None
+
+
+async def test_markers_of_others_are_nobodys_batches(world: World) -> None:
+    """Producer ids can be guessed, and an administrator may end what one has in partitions of that virtual cluster."""
+    await world.service.open()
+    foreign = topic_of(2)
+    foreign.cluster_id = 2
+    world.service._registry.add(foreign)
+    producer = (await world.service.init(KEY, Init(timeout_ms=60_000))).producer
+    (partition,) = foreign.partitions
+    marking = asyncio.ensure_future(
+        world.service.write_marker(producer, [partition], commit=False, coordinator_epoch=0)
+    )
+    await asyncio.sleep(0)
+    ended = await world.service.end(KEY, End(producer=producer, commit=True, raises_epoch=True))
+    assert await marking == {}
+    assert ended.error is ErrorCode.INVALID_TXN_STATE
+    assert partition.next_offset == 1
+
+
+async def test_a_time_out_that_fails_is_tried_at_the_next_look(world: World) -> None:
+    await world.service.open()
+    producer = (await world.service.init(KEY, Init(timeout_ms=-2 * SAME_CLOCK_MS))).producer
+    await world.service.add(KEY, Add(producer=producer, groups=frozenset(("readers",))))
+    world.database.faults = lambda: "before"
+    assert world.service.abort_timed_out()
+    await world.writer.drain()
+    world.database.faults = lambda: None
+    assert world.service.abort_timed_out()
+    await world.writer.drain()
+    assert not world.service.abort_timed_out()
+
+
 async def test_who_looks_for_time_outs_is_woken_by_the_first_transaction_after_a_rest() -> None:
     class Watched:
         any_left = False
         meanwhile = staticmethod(lambda: None)
 
-        async def abort_timed_out(self) -> bool:
+        def abort_timed_out(self) -> bool:
             self.meanwhile()
             return self.any_left
 
