@@ -106,7 +106,9 @@ class Server:
         self._arena = Arena(memory.receive_arena_bytes)
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
-        self._clock, self.pending_bytes, self._pinned_bytes = clock, pending_bytes, pinned_bytes
+        self.pending_bytes, self._pinned_bytes = pending_bytes, pinned_bytes
+        self.now = clock.monotonic
+        """Seconds, for time-outs. Asked for several times a request, so without a detour."""
         possible = connections_possible(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._max_connections, self._max_per_host = min(max_connections, possible), max_connections_per_host
         self._idle_s = idle_s if idle_s >= 0 else inf
@@ -128,10 +130,6 @@ class Server:
         """Told of every connection that ended."""
         self.listener: AttemptListener | None = None
         """Hears of clients' certificates."""
-
-    def now(self) -> float:
-        """Seconds, for time-outs."""
-        return self._clock.monotonic()
 
     @property
     def connection_count(self) -> int:

@@ -16,6 +16,7 @@ not sealed, and else salt (16 bytes), start, length and skipped u32, base offset
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import starmap
 from struct import Struct
 from struct import error as StructError
@@ -194,16 +195,21 @@ def _unpack_seal(blob: bytes, position: int) -> tuple[EntrySeal | None, int]:
         raise CorruptData("commit row ends inside a seal") from None
 
 
+@lru_cache(maxsize=256)
+def _bases(entries: int) -> Struct:
+    return Struct(f">{entries}q")
+
+
 def pack_bases(bases: Sequence[int]) -> bytes:
     """The `bases` column: one i64 per entry."""
-    return Struct(f">{len(bases)}q").pack(*bases)
+    return _bases(len(bases)).pack(*bases)
 
 
 def unpack_bases(blob: bytes) -> tuple[int, ...]:
     """Read the `bases` column; raise `CorruptData` on anything that was not packed by us."""
     if len(blob) % 8:
         raise CorruptData(f"commit row with {len(blob)} bytes of base offsets")
-    return Struct(f">{len(blob) // 8}q").unpack(blob)
+    return _bases(len(blob) // 8).unpack(blob)
 
 
 def span_of(commit: Commit, position: int, view: memoryview | None) -> Span:
