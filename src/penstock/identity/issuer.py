@@ -1,9 +1,12 @@
 """Tokens of an OpenID Connect issuer: checked with the issuer's keys, read for whom they name.
 
 The keys are fetched when the first token comes, again after an hour of use, and when a token names a key that is not
-known, but never more often than every ten seconds: a stranger's tokens cannot make us ask all the time. If the issuer
-cannot be reached, the keys that are known are good for another day. How large a document and how many keys are taken
-is bounded. Signatures by a shared secret, and none at all, are not accepted, whatever a token says of itself.
+known, but never more often than every ten seconds: a stranger's tokens cannot make us ask all the time. What was asked
+for is waited for to the end, whoever's token it was asked for hangs up meanwhile: else who does so all the time would
+keep everybody from the keys. If the issuer cannot be reached, the keys that are known are good for another day, and
+tokens that are signed by them are not held up for long by one that does not answer. How large a document and how many
+keys are taken is bounded. Signatures by a shared secret, and none at all, are not accepted, whatever a token says of
+itself.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import base64
 import binascii
 import json
 import logging
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from penstock.base.clock import Clock
@@ -26,11 +29,16 @@ from penstock.identity.placing import ClusterNamed, chosen, opened_by_token
 ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
-KEY_TYPES = frozenset({"RSA", "EC", "OKP"})
+KEY_TYPES: Mapping[str, str] = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
+"""What signs, by the beginning of the algorithm's name."""
 MAX_TOKEN_CHARS = 16 * 1024
 MAX_KEYS = 100
+MAX_TRIED = 10
+"""How many keys a token is compared with that does not say which of them it is signed by."""
 MAX_NAME_CHARS = 255
 REFRESH_S, RETRY_S, GIVE_UP_S = 3600.0, 10.0, 24 * 3600.0
+PATIENCE_S = 1.0
+"""For how long newer keys are waited for where one that is known may do."""
 SKEW_S = 30
 """How far the issuer's clock may be from ours."""
 _DISCOVERY = "/.well-known/openid-configuration"
@@ -66,7 +74,7 @@ class Issuer:
             raise InvalidCredentials("the token is not signed by a key pair")
         if key_id is not None and not isinstance(key_id, str):
             raise InvalidCredentials("the token names no key")
-        claims = _verified(token, await self._keys.find(key_id), algorithm)
+        claims = await self._verified(token, key_id, algorithm)
         name, expires_s = self._checked(claims)
         if self.decides_clusters:
             opened = opened_by_token(self._options, claims, self._cluster_named)
@@ -75,6 +83,21 @@ class Issuer:
                 raise InvalidCredentials("the token does not open the cluster that is asked for, or no single one")
             cluster_id = found
         return Identity(principal=user(name), cluster_id=cluster_id, expires_ms=int(expires_s * 1000))
+
+    async def _verified(self, token: str, key_id: str | None, algorithm: str) -> Mapping[str, Any]:
+        """The claims of a token whose signature is right."""
+        keys = await self._keys.find(key_id)
+        try:
+            return _verified(token, keys, algorithm)
+        except InvalidCredentials:
+            # One that names no key may be signed by one that is new.
+            if key_id is not None or (newer := await self._keys.newer(keys)) is None:
+                raise
+        return _verified(token, newer, algorithm)
+
+    async def close(self) -> None:
+        """Ask for nothing any more."""
+        await self._keys.close()
 
     def _checked(self, claims: Mapping[str, Any]) -> tuple[str, float]:
         """The principal's name, and when the token ends."""
@@ -103,44 +126,67 @@ class IssuerKeys:
 
     def __init__(self, options: OAuthOptions, *, fetch: Fetch, clock: Clock) -> None:
         self._options, self._fetch, self._clock = options, fetch, clock
-        self._keys: dict[str | None, Any] = {}
+        self._keys: Sequence[Any] = ()
         self._loaded_s: float | None = None
         self._asked_s: float | None = None
-        self._asking = asyncio.Lock()
+        self._asking: asyncio.Task[None] | None = None
 
-    async def find(self, key_id: str | None) -> Any:
-        """The key of that id; without one, the only key. Raises `InvalidCredentials` if there is none."""
-        if self._is_stale() or self._key(key_id) is None:
-            async with self._asking:
-                if self._is_stale() or self._key(key_id) is None:
-                    await self._refresh()
-        if self._loaded_s is None or self._clock.monotonic() - self._loaded_s > GIVE_UP_S:
+    async def find(self, key_id: str | None) -> Sequence[Any]:
+        """The keys of that id; without one, all of them. Raises `InvalidCredentials` if there is none."""
+        if not self._are_good() or not self._of(key_id):
+            await self._refresh()
+        elif self._is_stale():
+            await self._refresh(PATIENCE_S)
+        if not self._are_good():
             raise Unavailable(f"the keys of {self._options.issuer} are not known")
-        key = self._key(key_id)
-        if key is None:
+        keys = self._of(key_id)
+        if not keys:
             raise InvalidCredentials("the token is signed by a key that its issuer does not have")
-        return key
+        return keys
 
-    def _key(self, key_id: str | None) -> Any:
-        if key_id is None and len(self._keys) == 1:
-            return next(iter(self._keys.values()))
-        return self._keys.get(key_id)
+    async def newer(self, keys: Sequence[Any]) -> Sequence[Any] | None:
+        """All keys, if there are others by now than these; else None."""
+        await self._refresh()
+        found = self._of(None)
+        return None if found is keys else found
+
+    def _of(self, key_id: str | None) -> Sequence[Any]:
+        # Several may have the same id: keys of different kinds, for example (RFC 7517, section 4.5).
+        return self._keys if key_id is None else [key for key in self._keys if key.kid == key_id]
+
+    def _are_good(self) -> bool:
+        """Whether the keys that are known may still be believed."""
+        return self._loaded_s is not None and self._clock.monotonic() - self._loaded_s <= GIVE_UP_S
 
     def _is_stale(self) -> bool:
         return self._loaded_s is None or self._clock.monotonic() - self._loaded_s > REFRESH_S
 
-    async def _refresh(self) -> None:
-        now = self._clock.monotonic()
-        if self._asked_s is not None and now - self._asked_s < RETRY_S:
-            return
-        self._asked_s = now
+    async def _refresh(self, patience_s: float | None = None) -> None:
+        """Ask for the keys, unless they were asked for lately. Whoever waits for it may go away."""
+        if self._asking is None:
+            now = self._clock.monotonic()
+            if self._asked_s is not None and now - self._asked_s < RETRY_S:
+                return
+            self._asked_s = now
+            self._asking = asyncio.get_running_loop().create_task(self._load(now))
+        await asyncio.wait((self._asking,), timeout=patience_s)
+
+    async def _load(self, now: float) -> None:
         try:
             url = self._options.jwks_url or await self._discovered()
-            self._keys = read_keys(await self._fetch(url))
+            self._keys, self._loaded_s = read_keys(await self._fetch(url)), now
         except Unavailable as problem:
             _log.warning("the keys of %s could not be read: %s", self._options.issuer, problem)
-        else:
-            self._loaded_s = now
+        except Exception:  # noqa: BLE001  # a bug of ours must not be the end of asking
+            _log.exception("the keys of %s could not be read", self._options.issuer)
+        finally:
+            self._asking = None
+
+    async def close(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
 
     async def _discovered(self) -> str:
         issuer = self._options.issuer
@@ -153,20 +199,20 @@ class IssuerKeys:
         return url
 
 
-def read_keys(document: bytes) -> dict[str | None, Any]:
-    """The keys of a JWK set that sign something, by id. Raises `Unavailable` if there are none."""
+def read_keys(document: bytes) -> Sequence[Any]:
+    """The keys of a JWK set that sign something. Raises `Unavailable` if there are none."""
     from joserfc.errors import JoseError
     from joserfc.jwk import import_key
 
     entries = _object(document).get("keys")
     if not isinstance(entries, list):
         raise Unavailable("it is no set of keys")
-    keys: dict[str | None, Any] = {}
+    keys, kinds = [], tuple(KEY_TYPES.values())
     for entry in entries[:MAX_KEYS]:
-        if not isinstance(entry, dict) or entry.get("kty") not in KEY_TYPES or entry.get("use", "sig") != "sig":
+        if not isinstance(entry, dict) or entry.get("kty") not in kinds or entry.get("use", "sig") != "sig":
             continue
         try:
-            keys[entry.get("kid")] = import_key(entry)
+            keys.append(import_key(entry))
         except (JoseError, ValueError, TypeError, KeyError):
             continue  # A kind of key that is too new for us; others may do.
     if not keys:
@@ -174,15 +220,19 @@ def read_keys(document: bytes) -> dict[str | None, Any]:
     return keys
 
 
-def _verified(token: str, key: Any, algorithm: str) -> Mapping[str, Any]:
-    """The claims of a token whose signature is right."""
+def _verified(token: str, keys: Sequence[Any], algorithm: str) -> Mapping[str, Any]:
+    """The claims of a token that one of the keys has signed."""
     from joserfc import jwt
     from joserfc.errors import JoseError
 
-    try:
-        return jwt.decode(token, key, algorithms=[algorithm]).claims
-    except (JoseError, ValueError, TypeError) as error:
-        raise InvalidCredentials("the signature of the token is wrong") from error
+    fitting = [key for key in keys if key.key_type == KEY_TYPES[algorithm[:2]]]
+    problem: Exception | None = None
+    for key in fitting[:MAX_TRIED]:
+        try:
+            return jwt.decode(token, key, algorithms=[algorithm]).claims
+        except (JoseError, ValueError, TypeError) as error:
+            problem = error
+    raise InvalidCredentials("the signature of the token is wrong") from problem
 
 
 def _header(token: str) -> Mapping[str, Any]:

@@ -14,6 +14,7 @@ from joserfc.jwk import ECKey, OctKey, RSAKey
 
 from penstock.base.errors import Unavailable
 from penstock.base.options import OAuthOptions
+from penstock.identity import issuer
 from penstock.identity.failures import InvalidCredentials
 from penstock.identity.issuer import GIVE_UP_S, MAX_KEYS, REFRESH_S, RETRY_S, Issuer, read_keys
 
@@ -46,6 +47,8 @@ class World:
         self.keys = list(keys or (RSA, EC))
         self.asked: list[str] = []
         self.is_down = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self.configuration: dict[str, Any] = {"issuer": ISSUER, "jwks_uri": "https://login.example.com/keys"}
         options = OAuthOptions(issuer=ISSUER, audience=AUDIENCE, jwks_url=jwks_url, **more)
         self.clusters = {"default": 1, "acme": 7, "beta": 8}
@@ -54,6 +57,7 @@ class World:
     async def _fetch(self, url: str) -> bytes:
         self.asked.append(url)
         await asyncio.sleep(0)
+        await self.answers.wait()
         if self.is_down:
             raise Unavailable("down")
         if url.endswith("/.well-known/openid-configuration"):
@@ -160,6 +164,59 @@ async def test_an_issuer_that_is_down() -> None:
         await world.principal(signed(**later))
 
 
+async def test_who_hangs_up_does_not_keep_others_from_the_keys() -> None:
+    """A stranger's token has the keys asked for, and its connection, when it closes, takes along what it waits for."""
+    world = World()
+    world.answers.clear()
+    stranger = asyncio.create_task(world.principal(signed(OTHER)))
+    while not world.asked:
+        await asyncio.sleep(0)
+    stranger.cancel()
+    await asyncio.gather(stranger, return_exceptions=True)
+    owner = asyncio.create_task(world.principal(signed()))
+    await asyncio.sleep(0)
+    world.answers.set()
+    assert await owner == "User:billing"
+    assert len(world.asked) == 2
+
+
+async def test_an_issuer_that_does_not_answer_holds_up_nobody_whose_key_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(issuer, "PATIENCE_S", 0.01)
+    world = World()
+    later = signed(exp=NOW_S + 10**6)
+    assert await world.principal(later) == "User:billing"
+    world.pass_s(REFRESH_S + 1)
+    world.answers.clear()
+    assert await world.principal(later) == "User:billing"
+    assert len(world.asked) == 3
+    world.keys = [EC]
+    world.answers.set()
+    monkeypatch.setattr(issuer, "PATIENCE_S", 10.0)
+    with pytest.raises(InvalidCredentials):
+        await world.principal(later)
+
+
+async def test_keys_that_have_the_same_id_or_none() -> None:
+    twin = ECKey.generate_key("P-256", {"kid": "rsa"})
+    world = World(RSA, twin)
+    for _ in range(2):
+        assert await world.principal(signed()) == "User:billing"
+        assert await world.principal(signed(twin, "ES256")) == "User:billing"
+        world.keys.reverse()
+        world.pass_s(REFRESH_S + 1)
+    nameless = [ECKey.generate_key("P-256") for _ in range(3)]
+    world = World(*nameless[:2])
+    for key in nameless[:2]:
+        assert await world.principal(signed(key, "ES256")) == "User:billing"
+    world.keys = nameless[1:]  # One has taken the place of another.
+    world.pass_s(RETRY_S + 1)
+    assert await world.principal(signed(nameless[2], "ES256")) == "User:billing"
+    with pytest.raises(InvalidCredentials):
+        await world.principal(signed(nameless[0], "ES256"))
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"issuer": "https://evil.example.com"}, {"jwks_uri": None}, {"jwks_uri": "http://login.example.com/keys"}],
@@ -174,8 +231,9 @@ async def test_a_configuration_that_is_not_believed(changed: dict[str, Any]) -> 
 async def test_a_token_without_a_key_id() -> None:
     bare = signed(header={"kid": None})
     assert await World(RSA).principal(bare) == "User:billing"
+    assert await World(EC, RSA).principal(bare) == "User:billing"
     with pytest.raises(InvalidCredentials):
-        await World(RSA, EC).principal(bare)
+        await World(EC, OTHER).principal(bare)
 
 
 async def test_what_is_asked_for_is_not_looked_at_where_tokens_say_nothing_of_clusters() -> None:
@@ -221,7 +279,7 @@ def test_sets_of_keys() -> None:
         {"kty": "RSA"},
         {**public, "use": "enc", "kid": "e"},
     ]
-    assert set(read_keys(json.dumps({"keys": [*noise, public]}).encode())) == {"rsa"}
+    assert [key.kid for key in read_keys(json.dumps({"keys": [*noise, public]}).encode())] == ["rsa"]
     many = [{**public, "kid": str(number)} for number in range(MAX_KEYS + 50)]
     assert len(read_keys(json.dumps({"keys": many}).encode())) == MAX_KEYS
     for document in (b"", b"[]", b"{}", b'{"keys": 5}', b'{"keys": []}', b"[" * 100_000):

@@ -74,4 +74,5 @@ def _issuers(
         issuers[options] = Issuer(
             options, fetch=web.Web(fetches, options.ca).get, clock=clock, cluster_named=clusters.id_of
         )
+        closing.push_async_callback(issuers[options].close)
     return {listener.name: issuers[listener.oauth] for listener in listeners if listener.oauth is not None}
