@@ -2,7 +2,8 @@
 
 Credentials are looked up in the database each time, so one that was revoked proves nothing from that moment on, on
 every agent. What computes for milliseconds runs on a thread, few at a time: a flood of guesses is queued there and
-holds up nobody who is already connected.
+holds up nobody who is already connected. What it came to for a password that is right, or for a token, is remembered:
+guesses are bounded, logins with what one has are not, and they would hold up everybody else's.
 
 A user's password is kept as SCRAM keys only; PLAIN is checked against these. An API key is an id that PLAIN takes as
 a name. Both may be sent by PLAIN, and a key decides which virtual cluster its connection is in.
@@ -11,7 +12,9 @@ a name. Both may be sent by PLAIN, and a key decides which virtual cluster its c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+import hmac
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Hashable, Mapping
 from typing import Protocol, TypeVar
 
 from penstock.base.clock import Clock
@@ -19,6 +22,7 @@ from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Unavailable
 from penstock.base.randomness import Randomness, uuid_text
 from penstock.base.threads import OnThread
+from penstock.base.undivided import Undivided
 from penstock.identity import oauthbearer, plain, scram, store, token_store
 from penstock.identity.accounts import looks_like_key
 from penstock.identity.failures import Denied, InvalidCredentials
@@ -29,10 +33,13 @@ from penstock.identity.tokens import TokenRules
 from penstock.metadata.database import Database
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 CHECKS_AT_ONCE = 2
 """How many passwords are computed at the same time; the others wait."""
 MAX_WAITING_CHECKS = 1000
+MAX_REMEMBERED = 10_000
+"""Passwords that were right, and as many tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +96,10 @@ class Authenticator:
         self._cluster_named = cluster_named
         self._decoy_secret = randomness.token(32)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
-        self._waiting = 0
+        self._waiting, self._working = 0, Undivided()
+        self._right_passwords: OrderedDict[bytes, bool] = OrderedDict()
+        """By hashes of them and of what is kept of them, under a key that nobody else has."""
+        self._token_credentials: OrderedDict[tuple[str, Mechanism], Credential] = OrderedDict()
 
     def begin(self, mechanism: str, cluster_id: int, *, is_bound: bool = False, listener: str = "") -> Exchange:
         """A new exchange. `cluster_id` is where names are looked up that do not say so themselves; bound, all are."""
@@ -149,19 +159,51 @@ class Authenticator:
         found, identity = await self._credentials(cluster_id, name, claim)
         claim.found(name, there_is=bool(found))
         credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
-        if not await self._computed(lambda: scram.has_password(credential, password.encode("utf-8"))) or not found:
+        tried = password.encode("utf-8")
+        is_right = await self._computed(
+            lambda: scram.has_password(credential, tried), self._right_passwords, self._mark_of(credential, tried),
+            keeps=lambda right: right,
+        )  # fmt: skip
+        if not is_right or not found:
             raise plain.wrong_password()
         return identity
 
-    async def _computed(self, work: Callable[[], T]) -> T:
+    def _mark_of(self, credential: Credential, password: bytes) -> bytes:
+        """What a password that was right is known by; another one as soon as the user has another password."""
+        text = b"%d %b%b%b" % (len(credential.salt), credential.salt, credential.stored_key, password)
+        return hmac.digest(self._decoy_secret, text, "sha256")
+
+    async def _computed(
+        self, work: Callable[[], T], known: OrderedDict[K, T], key: K, *, keeps: Callable[[T], bool] = lambda _: True
+    ) -> T:
+        """What work comes to, or has come to before."""
+        if key in known:
+            known.move_to_end(key)
+            return known[key]
         if self._waiting >= MAX_WAITING_CHECKS:
             raise Unavailable("too many are being authenticated")
         self._waiting += 1
         try:
             async with self._checks:
-                return await self._on_thread(work)
+                # Somebody else may have wanted to know the same.
+                return known[key] if key in known else await self._working.run(self._learn(work, known, key, keeps))
         finally:
             self._waiting -= 1
+
+    async def _learn(
+        self, work: Callable[[], T], known: OrderedDict[K, T], key: K, keeps: Callable[[T], bool]
+    ) -> T:  # fmt: skip
+        """Have it computed and remember it, also if whoever wanted to know has hung up."""
+        found = await self._on_thread(work)
+        if keeps(found):
+            known[key] = found
+            if len(known) > MAX_REMEMBERED:
+                known.popitem(last=False)
+        return found
+
+    async def close(self) -> None:
+        """Wait for what is being computed."""
+        await self._working.close()
 
     async def scram_check(
         self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int, claim: Claim
@@ -188,7 +230,9 @@ class Authenticator:
                 token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
             claim.found(token_id, there_is=token is not None)
             if token is not None and not token.has_expired(self._clock.now_ms()):
-                credential = await self._computed(lambda: rules.credential(token_id, mechanism))
+                credential = await self._computed(
+                    lambda: rules.credential(token_id, mechanism), self._token_credentials, (token_id, mechanism)
+                )
                 return credential, Identity(
                     principal=token.owner, cluster_id=cluster_id, expires_ms=token.expires_ms, token_authenticated=True
                 )

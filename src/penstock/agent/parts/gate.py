@@ -41,16 +41,19 @@ def open_gate(
     closing.callback(checks.shutdown)
     delay_s = settings.whole("connection.failed.authentication.delay.ms") / 1000
 
+    authenticator = Authenticator(
+        database=stores.database,
+        clock=clock,
+        randomness=randomness,
+        on_thread=on_thread_of(checks),
+        bearer_tokens=_issuers(listeners, clusters, clock, closing),
+        token_rules=token_rules,
+        cluster_named=clusters.id_of,
+    )
+    closing.push_async_callback(authenticator.close)
+
     return Gate(
-        authenticator=Authenticator(
-            database=stores.database,
-            clock=clock,
-            randomness=randomness,
-            on_thread=on_thread_of(checks),
-            bearer_tokens=_issuers(listeners, clusters, clock, closing),
-            token_rules=token_rules,
-            cluster_named=clusters.id_of,
-        ),
+        authenticator=authenticator,
         dispatch=dispatch,
         clock=clock,
         penalties=Penalties(clock, delay_s),
