@@ -34,7 +34,8 @@ KEY = "the key of this test's tokens"
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    secured = Secured(tmp_path_factory.mktemp("tokens"), token_key=KEY)
+    settings = {"connections.max.reauth.ms": str(DAY_MS)}
+    secured = Secured(tmp_path_factory.mktemp("tokens"), settings, token_key=KEY)
     secured.add_user("bob", "of bob")
     secured.server.start()
     yield secured
@@ -98,8 +99,12 @@ def described(wire: Wire, *owners: str) -> dict[str, Any]:
     return {token.token_id: token for token in answer.tokens}
 
 
+def secret_of(token: Any) -> str:
+    return base64.b64encode(bytes(token.hmac)).decode()
+
+
 def log_in(secured: Secured, token: Any) -> tuple[Wire, Any]:
-    return connect(secured, token.token_id, base64.b64encode(bytes(token.hmac)).decode(), is_token=True)
+    return connect(secured, token.token_id, secret_of(token), is_token=True)
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
@@ -120,9 +125,23 @@ def test_a_token_is_a_way_in(secured: Secured, alice: Wire, version: int) -> Non
         assert expire(wire, bytes(made.hmac)).error_code == not_allowed
 
 
+def test_a_token_that_prolongs_a_session_is_no_way_to_more_tokens(secured: Secured, alice: Wire) -> None:
+    """Else whoever was removed would go on for ever, by a new token before the last one's end."""
+    made = create(alice)
+    by_token = Security(mechanism="SCRAM-SHA-256", user=made.token_id, password=secret_of(made), is_token_auth=True)
+    assert authenticate(alice, by_token).error_code == 0
+    assert create(alice).error_code == ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED
+    wire, answer = log_in(secured, made)
+    with wire:
+        assert answer.error_code == 0
+        by_password = Security(mechanism="SCRAM-SHA-256", user=USER, password=PASSWORD)
+        assert authenticate(wire, by_password).error_code == 0
+        assert create(wire).error_code == 0, "as in Kafka, the newest proof counts"
+
+
 def test_what_is_no_token(secured: Secured, alice: Wire) -> None:
     made = create(alice)
-    secret = base64.b64encode(bytes(made.hmac)).decode()
+    secret = secret_of(made)
     for name, password, is_token in (
         (made.token_id, secret, False), (made.token_id, "x", True), ("nothing", secret, True), (USER, PASSWORD, True),
     ):  # fmt: skip

@@ -21,7 +21,7 @@ from typing import Any
 from penstock.agent.connection import SIZE, Connection, Slot
 from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.base.clock import Clock
-from penstock.base.dataclasses import dataclass
+from penstock.base.dataclasses import dataclass, replace
 from penstock.base.errors import PlatformError
 from penstock.identity.attempts import Attempt, AttemptListener
 from penstock.identity.authenticator import Authenticator, Exchange, Step
@@ -293,7 +293,11 @@ class Gate:
             self.stats.prolonged += 1
         else:
             self.stats.succeeded += 1
-        connection.belongs_to(connection.identity if login.prolongs else identity)
+        whose = identity
+        if login.prolongs:
+            # It stays where it has gone since. But a token is no way to more tokens, whatever it prolongs.
+            whose = replace(connection.identity, token_authenticated=identity.token_authenticated)
+        connection.belongs_to(whose)
         login.stage, login.exchange, login.prolongs, login.proven = Stage.DONE, None, False, identity
         lifetime_ms = self._lifetime_ms(identity)
         if lifetime_ms is None:
