@@ -123,6 +123,29 @@ async def test_api_keys(identities: Identities, database: Any) -> None:
     assert await database.read(lambda: store.key_by_id(other.key.key_id)) is None
 
 
+async def test_the_tokens_of_a_service_account_go_with_it(identities: Identities, database: Any) -> None:
+    """Else it would go on coming in, or come in as one that is given its name anew."""
+    parties = {"own": ("User:billing", "User:billing"), "for alice": ("User:alice", "User:billing"),
+               "of alice": ("User:alice", "User:alice"), "alike": ("Group:billing", "User:alice")}  # fmt: skip
+    for cluster_id in (1, 2):
+        assert await identities.create_account(cluster_id, "billing", "")
+        for token_id, (owner, requester) in parties.items():
+            token = Token(
+                cluster_id=cluster_id, token_id=token_id, owner=owner, requester=requester, renewers=("User:billing",),
+                issued_ms=START_MS, expires_ms=START_MS + 1, max_ms=START_MS + 1,
+            )  # fmt: skip
+            await database.transaction(partial(token_store.put, token, token_id.encode()))
+
+    async def left(cluster_id: int) -> set[str]:
+        return {token.token_id for token in await database.read(lambda: token_store.all_of(cluster_id, START_MS))}
+
+    assert not await identities.delete_account(1, "alice"), "a user who is no service account"
+    assert await left(1) == set(parties)
+    assert await identities.delete_account(1, "billing")
+    assert await left(1) == {"of alice", "alike"}
+    assert await left(2) == set(parties)
+
+
 async def test_what_is_refused(identities: Identities) -> None:
     for name in ("", "-x", "a b", "x" * 129, "a\0"):
         with pytest.raises(InvalidRequest):

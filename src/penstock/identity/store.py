@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from penstock.identity import token_store
 from penstock.identity.accounts import ApiKey, ServiceAccount
+from penstock.identity.model import user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Script
 from penstock.metadata.names import long_name, name_key, name_of
@@ -122,11 +124,13 @@ def put_account(account: ServiceAccount) -> Script[bool]:
 
 
 def forget_account(cluster_id: int, name: str) -> Script[bool]:
-    """Remove a service account and its keys; whether there was one."""
+    """Remove a service account, its keys and the delegation tokens it has had made; whether there was one."""
     yield "DELETE FROM api_key WHERE cluster_id = $1 AND owner = $2", (cluster_id, name)
     rows = yield (
         "DELETE FROM service_account WHERE cluster_id = $1 AND name = $2 RETURNING name", (cluster_id, name)
     )  # fmt: skip
+    if rows:
+        yield from token_store.forget_of(cluster_id, user(name))
     return bool(rows)
 
 

@@ -86,3 +86,10 @@ def set_expiry(token: Token) -> Script[None]:
 def forget(cluster_id: int, token_id: str) -> Script[None]:
     """A token is no good any more."""
     yield "DELETE FROM delegation_token WHERE cluster_id = $1 AND token_id = $2", (cluster_id, token_id)
+
+
+def forget_of(cluster_id: int, principal: str) -> Script[None]:
+    """Tokens are no good any more that a principal owns, or has had made for somebody else: it knows their secrets."""
+    yield (
+        "DELETE FROM delegation_token WHERE cluster_id = $1 AND (owner = $2 OR requester = $2)", (cluster_id, principal)
+    )  # fmt: skip
