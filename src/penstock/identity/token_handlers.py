@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from hmac import compare_digest
 from itertools import islice
 
 from penstock.base.clock import Clock
@@ -145,7 +146,8 @@ class TokenHandlers:
         self, context: RequestContext, request: DescribeDelegationTokenRequest
     ) -> DescribeDelegationTokenResponse:
         """DescribeDelegationToken, key 41, v1-3: v2: flexible. v3: who asked for it. Null owners are all; else tokens
-        are shown that one of them has to do with."""
+        are shown that one of them has to do with. A token that was made under another key has another secret now, by
+        which it can be ended from when it is shown."""
         rules = self._rules
         if not _is_allowed(context):
             return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED)
@@ -156,15 +158,25 @@ class TokenHandlers:
         wanted = None
         if owners is not None:
             wanted = await distinct(f"{one.principal_type}:{one.principal_name}" for one in owners)
+
+        def script() -> Script[tuple[list[Token], dict[str, bytes]]]:
+            found = yield from token_store.all_of(context.cluster_id, now_ms)
+            return found, (yield from token_store.hashes_of(context.cluster_id))
+
         try:
-            tokens = await self._database.read(lambda: token_store.all_of(context.cluster_id, now_ms))
+            tokens, hashes = await self._database.read(script)
         except PlatformError:
             return DescribeDelegationTokenResponse(error_code=ErrorCode.REQUEST_TIMED_OUT)
-        response = DescribeDelegationTokenResponse()
+        response, changed = DescribeDelegationTokenResponse(), dict[str, bytes]()
         for number, token in enumerate(tokens):
             await breathe(number)
             if (wanted is None or not wanted.keys().isdisjoint(token.parties)) and self._is_shown(context, token):
-                response.tokens.append(_described(token, rules.secret(token.token_id)))
+                secret = rules.secret(token.token_id)
+                response.tokens.append(_described(token, secret))
+                if hashes.get(token.token_id) != hash_of(secret):
+                    changed[token.token_id] = hash_of(secret)
+        if changed and await self._write(lambda: token_store.set_hashes(context.cluster_id, changed)):
+            return DescribeDelegationTokenResponse(error_code=ErrorCode.REQUEST_TIMED_OUT)
         return response
 
     def _is_shown(self, context: RequestContext, token: Token) -> bool:
@@ -180,6 +192,8 @@ class TokenHandlers:
             token = await self._database.read(lambda: token_store.by_hash(context.cluster_id, hash_of(secret)))
         except PlatformError:
             return ErrorCode.REQUEST_TIMED_OUT, None
+        if token is not None and not compare_digest(self._rules.secret(token.token_id), secret):
+            token = None  # Of another key, which whoever runs this has replaced.
         return ErrorCode.DELEGATION_TOKEN_NOT_FOUND, token
 
     async def _write(self, script: Callable[[], Script[None]]) -> ErrorCode:

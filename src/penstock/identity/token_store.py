@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.identity.tokens import MAX_TOKENS_PER_CLUSTER, MAX_TOKENS_PER_OWNER, Token
@@ -73,6 +73,21 @@ def all_of(cluster_id: int, now_ms: int) -> Script[list[Token]]:
         (cluster_id, now_ms),
     )
     return [_token(row) for row in rows]
+
+
+def hashes_of(cluster_id: int) -> Script[dict[str, bytes]]:
+    """By which hashes a cluster's tokens are found, by their ids."""
+    rows = yield "SELECT token_id, hmac_hash FROM delegation_token WHERE cluster_id = $1", (cluster_id,)
+    return {str(token_id): bytes(found) for token_id, found in rows}
+
+
+def set_hashes(cluster_id: int, hashes: Mapping[str, bytes]) -> Script[None]:
+    """Tokens are found by other hashes now."""
+    for token_id, hmac_hash in hashes.items():
+        yield (
+            "UPDATE delegation_token SET hmac_hash = $3 WHERE cluster_id = $1 AND token_id = $2",
+            (cluster_id, token_id, hmac_hash),
+        )
 
 
 def set_expiry(token: Token) -> Script[None]:
