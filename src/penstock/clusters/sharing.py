@@ -90,6 +90,11 @@ class Holdings(Generic[K]):
         """Which of a cluster's was not used for longest."""
         return next(iter(self._of.get(cluster_id, ())), None)
 
+    @property
+    def parts_left(self) -> int:
+        """How many parts nobody has."""
+        return self._parts.left
+
     def lacks(self, wholes: int, parts: int) -> bool:
         """Whether there is too little left for so much more."""
         return self._wholes.left < wholes or self._parts.left < parts

@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from penstock.base.clock import Clock
 from penstock.base.context import RequestContext
-from penstock.base.randomness import Randomness, new_uuid, uuid_text
+from penstock.base.randomness import Randomness, new_uuid
 from penstock.log.config_values import ConfigResource
 from penstock.log.topics import Topics
 from penstock.telemetry import transitions
 from penstock.telemetry.model import Client, Instance, Subscribed, concerns, subscribed
-from penstock.telemetry.sinks import Sink, Taken
+from penstock.telemetry.sinks import ClientKey, Sink, Taken
 from penstock.wire.compression import Compression, decompress
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages.get_telemetry_subscriptions import (
@@ -110,11 +110,11 @@ class TelemetryHandlers:
             self._sink.dropped += 1
             return ErrorCode.NONE
         expires_s = max(instance.interval_ms * EXPIRY_INTERVALS / 1000, EXPIRY_MIN_S)
-        name = f"{context.cluster_id}/{uuid_text(request.client_instance_id)}"
+        client = context.cluster_id, bytes(request.client_instance_id)
         labels = self._labels(context, request.client_instance_id)
         self._reading_bytes += size
         try:
-            take = await self._on_thread(lambda: self._read(request, name, labels, expires_s))
+            take = await self._on_thread(lambda: self._read(request, client, labels, expires_s))
         except Malformed as problem:
             _log.info("metrics of client id %r cannot be read: %s", context.client_id, problem)
             return ErrorCode.INVALID_RECORD
@@ -123,12 +123,14 @@ class TelemetryHandlers:
         take()
         return ErrorCode.NONE
 
-    def _read(self, request: PushTelemetryRequest, name: str, labels: Mapping[str, str], expires_s: float) -> Taken:
+    def _read(
+        self, request: PushTelemetryRequest, client: ClientKey, labels: Mapping[str, str], expires_s: float
+    ) -> Taken:
         """On a worker thread."""
         payload = decompress(
             request.metrics, Compression.parse(request.compression_type), max_bytes=DECOMPRESSED_MAX_BYTES
         )
-        return self._sink.read(name, labels, payload, expires_s)
+        return self._sink.read(client, labels, payload, expires_s)
 
     async def _wanted(self, context: RequestContext, instance_id: bytes) -> Subscribed:
         cluster_id, kind = context.cluster_id, ConfigResource.CLIENT_METRICS

@@ -2,12 +2,14 @@
 
 What clients push is a `MetricsData`, which on the wire is the same as the request that an OTLP receiver takes. Labels
 are added by appending another `resource` to each `ResourceMetrics`: protocol buffers say that a field which comes
-twice is merged, and its attributes are a list.
+twice is merged, and its attributes are a list. Attributes of these names that a client has given to its resource itself
+are left out: what receivers do with a name that comes twice is not said, and nobody is to say that they are somebody
+else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from struct import Struct, error
 
 from penstock.base.dataclasses import dataclass
@@ -37,16 +39,34 @@ class Point:
 
 
 def labelled(payload: Buffer, labels: Mapping[str, str]) -> bytes:
-    """The metrics with these attributes added to every resource; `Malformed` if they are none."""
+    """The metrics, each resource with these attributes and no others of their names; `Malformed` if they are none."""
     resource = _field(RESOURCE, b"".join(_field(ATTRIBUTES, _attribute(name, text)) for name, text in labels.items()))
     pieces = []
     for number, value in _fields(memoryview(payload)):
         if number == RESOURCE_METRICS:
-            of_resource = _message(value)
-            for _ in _fields(of_resource):  # What is broken must not be handed on.
-                pass
-            pieces.append(_field(number, bytes(of_resource) + resource))
+            kept = [
+                _field(RESOURCE, _without(labels, _message(part))) if what == RESOURCE else whole
+                for what, part, whole in _wholes(_message(value))
+            ]
+            pieces.append(_field(number, b"".join(kept) + resource))
     return b"".join(pieces)
+
+
+def _without(names: Container[str], resource: memoryview) -> bytes:
+    """A resource without its attributes of these names."""
+    return b"".join(
+        whole
+        for number, value, whole in _wholes(resource)
+        if number != ATTRIBUTES or _key_of(_message(value)) not in names
+    )
+
+
+def _key_of(attribute: memoryview) -> str:
+    key = ""
+    for number, value in _fields(attribute):
+        if number == KEY:
+            key = _text(value)
+    return key
 
 
 def points(payload: Buffer) -> Iterator[Point]:
@@ -104,13 +124,20 @@ Value = int | memoryview
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
+    for number, value, _ in _wholes(data):
+        yield number, value
+
+
+def _wholes(data: memoryview) -> Iterator[tuple[int, Value, memoryview]]:
+    """Fields, each with all the bytes of it."""
     position, end = 0, len(data)
     while position < end:
+        start = position
         tag, position = _varint(data, position)
         kind = tag & 7
         if kind == _VARINT:
             number, position = _varint(data, position)
-            yield tag >> 3, number
+            yield tag >> 3, number, data[start:position]
             continue
         if kind == _BYTES:
             size, position = _varint(data, position)
@@ -120,8 +147,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, Value]]:
             raise Malformed(f"metrics have a field of wire type {kind}")
         if size > end - position:
             raise Malformed("metrics end inside a field")
-        yield tag >> 3, data[position : position + size]
-        position += size
+        following = position + size
+        yield tag >> 3, data[position:following], data[start:following]
+        position = following
 
 
 def _varint(data: memoryview, position: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Where clients' metrics go: to a receiver that speaks OTLP, or onto this agent's own page of metrics.
 
 Neither can hold anybody up. What a receiver does not take in time is dropped and counted, and so is what there is no
-room for on the page.
+room for on the page, which virtual clusters share fairly: a client may say that it is any number of clients.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from penstock.base.clock import Clock
 from penstock.base.complaints import Seldom
+from penstock.clusters.sharing import Holdings
 from penstock.telemetry.otlp import labelled, points
 from penstock.wire.primitives import Buffer
 
@@ -30,6 +31,8 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_]|^(?=[0-9])|^$")
 _log = logging.getLogger(__name__)
 
 
+ClientKey = tuple[int, bytes]
+"""A client: its virtual cluster, and the id it goes by there."""
 Taken = Callable[[], None]
 """Takes metrics that have been read."""
 
@@ -42,7 +45,7 @@ class Sink(Protocol):
     dropped: int
     """How many pushes, or numbers, were not handed on."""
 
-    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
+    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
         """Metrics of a client, which are old after so long; raise `Malformed` if they are none. It takes a third of a
         second for each megabyte, so it is done on a worker thread, and changes nothing: that what it returns does, on
         the loop."""
@@ -61,7 +64,7 @@ class OtlpForwarder:
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self.dropped = 0
 
-    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
+    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
         """Metrics to be sent."""
         return partial(self._take, labelled(payload, labels))
 
@@ -123,12 +126,12 @@ class MetricsPage:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._clients: OrderedDict[str, tuple[float, list[Series]]] = OrderedDict()
+        self._clients: OrderedDict[ClientKey, tuple[float, list[Series]]] = OrderedDict()
         """When a client's numbers are old, and the numbers."""
-        self._count = 0
+        self._holdings = Holdings[ClientKey](SERIES_MAX, SERIES_MAX)
         self.dropped = 0
 
-    def read(self, client: str, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
+    def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
         """Numbers in place of the client's last ones."""
         found: dict[tuple[str, tuple[tuple[str, str], ...]], Series] = {}
         dropped = 0
@@ -145,14 +148,19 @@ class MetricsPage:
             found[name, point.attributes] = Series(name, point.is_sum, {**own, **labels}, point.value)
         return partial(self._take, client, list(found.values()), dropped, expires_s)
 
-    def _take(self, client: str, found: list[Series], dropped: int, expires_s: float) -> None:
+    def _take(self, client: ClientKey, found: list[Series], dropped: int, expires_s: float) -> None:
         self._forget(client)
         self._forget_old()
-        series = found[: SERIES_MAX - self._count]
+        series, cluster_id = found, client[0]
+        if not self._holdings.may_have(cluster_id, 1, len(found)):
+            series = found[: self._holdings.parts_left]
         self.dropped += dropped + len(found) - len(series)
-        if series:  # Who has none there is not remembered: nothing else bounds how many they are.
-            self._clients[client] = self._clock.monotonic() + expires_s, series
-            self._count += len(series)
+        if not series:  # Who has none there is not remembered: nothing else bounds how many they are.
+            return
+        while (given_up := self._holdings.given_up(cluster_id, 1, len(series))) is not None:
+            self.dropped += self._forget(given_up)
+        self._clients[client] = self._clock.monotonic() + expires_s, series
+        self._holdings.add(cluster_id, client, len(series))
 
     def series(self) -> Iterator[Series]:
         """Every number that is not old."""
@@ -160,9 +168,13 @@ class MetricsPage:
         for _, series in self._clients.values():
             yield from series
 
-    def _forget(self, client: str) -> None:
-        _, series = self._clients.pop(client, (0.0, []))
-        self._count -= len(series)
+    def _forget(self, client: ClientKey) -> int:
+        """Show nothing of a client any more; how many numbers that were."""
+        known = self._clients.pop(client, None)
+        if known is None:
+            return 0
+        self._holdings.remove(client[0], client)
+        return len(known[1])
 
     def _forget_old(self) -> None:
         now_s = self._clock.monotonic()

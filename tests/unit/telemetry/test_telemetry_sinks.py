@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 
 import pytest
 from fixtures.clocks import ManualClock
@@ -61,6 +62,20 @@ def test_labels_are_added_to_the_resource() -> None:
     assert len(list(otlp._each(second, otlp.RESOURCE))) == 2
 
 
+def test_nobody_says_in_their_own_metrics_that_they_are_somebody_else() -> None:
+    """A tenant who gives its resource the label of another one would be taken for it, where the first of two counts."""
+    forged = [("virtual_cluster", "1"), ("mine", "1"), ("principal", "User:admin"), ("principal", "User:root")]
+    resource = b"".join(field(1, attribute(name, text)) for name, text in forged) + b"\x10\x05"
+    labels = {"virtual_cluster": "7", "principal": "User:bob"}
+    data = labelled(field(1, field(1, resource) + field(3, b"schema") + field(1, resource)), labels)
+    (only,) = otlp._each(memoryview(data), 1)
+    resources = list(otlp._each(only, otlp.RESOURCE))
+    added = [otlp._read_attribute(one) for resource in resources for one in otlp._each(resource, otlp.ATTRIBUTES)]
+    assert added == [("mine", "1"), ("mine", "1"), *labels.items()]
+    assert [value for resource in resources for number, value in otlp._fields(resource) if number == 2] == [5, 5]
+    assert b"schema" in data
+
+
 @given(data=st.binary(max_size=60))
 def test_anything_else_is_malformed_or_harmless(data: bytes) -> None:
     for read in (lambda: list(points(data)), lambda: labelled(data, {"a": "b"})):
@@ -106,7 +121,7 @@ async def test_pushes_that_wait_travel_together() -> None:
     receiver = Receiver()
     forwarder = OtlpForwarder(receiver, ManualClock())
     for _ in range(5):
-        forwarder.read("c", {}, ONE, 60)()
+        forwarder.read((1, b"c"), {}, ONE, 60)()
     receiver.open.set()
     await settle(forwarder)
     assert sum(len(list(points(body))) for body in receiver.bodies) == 5
@@ -120,7 +135,7 @@ async def test_a_receiver_that_is_away_costs_metrics_and_nothing_else(caplog: py
     receiver.open.set()
     forwarder = OtlpForwarder(receiver, ManualClock())
     for dropped in (1, 2, 2):
-        forwarder.read("c", {}, ONE, 60)()
+        forwarder.read((1, b"c"), {}, ONE, 60)()
         await settle(forwarder)
         assert forwarder.dropped == dropped
     assert len(receiver.bodies) == 1
@@ -131,7 +146,7 @@ async def test_what_waits_for_a_slow_receiver_is_bounded(monkeypatch: pytest.Mon
     monkeypatch.setattr(sinks, "WAITING_MAX_BYTES", 3 * len(labelled(ONE, {})))
     forwarder = OtlpForwarder(Receiver(), ManualClock())
     for _ in range(10):
-        forwarder.read("c", {}, ONE, 60)()
+        forwarder.read((1, b"c"), {}, ONE, 60)()
         await asyncio.sleep(0)
     assert forwarder.dropped == 7
     await forwarder.close()
@@ -144,8 +159,8 @@ def test_the_page_shows_the_latest_numbers_until_they_are_old() -> None:
     clock = ManualClock()
     page = MetricsPage(clock)
     point = Point(name="org.apache.kafka.x", is_sum=False, value=1.5, attributes=(("topic-name", "t"),))
-    page.read("c1", {"client_id": "app"}, metrics(point), 60)()
-    page.read("c1", {"client_id": "app"}, metrics(Point(**{**_dict(point), "value": 2.5})), 60)()
+    page.read((1, b"c1"), {"client_id": "app"}, metrics(point), 60)()
+    page.read((1, b"c1"), {"client_id": "app"}, metrics(Point(**{**_dict(point), "value": 2.5})), 60)()
     (series,) = page.series()
     assert (series.name, series.value) == ("org_apache_kafka_x", 2.5)
     assert series.labels == {"topic_name": "t", "client_id": "app"}
@@ -163,18 +178,38 @@ def test_the_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     page = MetricsPage(ManualClock())
     many = metrics(*(Point(name=f"m{number}", is_sum=True, value=1.0, attributes=()) for number in range(15)))
     for number in range(4):
-        page.read(f"c{number}", {}, many, 60)()
+        page.read((1, b"%d" % number), {}, many, 60)()
     assert len(list(page.series())) == 25
     assert page.dropped == 4 * 5 + 15
+
+
+def test_no_tenant_keeps_others_from_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an id of its own for each push, and a subscription that has its numbers last for hours."""
+    monkeypatch.setattr(sinks, "SERIES_MAX", 30)
+    clock = ManualClock()
+    page = MetricsPage(clock)
+    many = metrics(*(Point(name=f"m{number}", is_sum=True, value=1.0, attributes=()) for number in range(5)))
+    for number in range(20):
+        page.read((7, b"%d" % number), {"virtual_cluster": "7"}, many, 10_000)()
+    for cluster_id in (8, 9):
+        for number in range(2):
+            page.read((cluster_id, b"%d" % number), {"virtual_cluster": str(cluster_id)}, many, 60)()
+    for number in range(20):
+        page.read((7, b"x%d" % number), {"virtual_cluster": "7"}, many, 10_000)()
+    shown = Counter(series.labels["virtual_cluster"] for series in page.series())
+    assert shown == {"7": 10, "8": 10, "9": 10}
+    clock.time_ms += 60_000
+    page.read((7, b"y"), {"virtual_cluster": "7"}, many, 60)()
+    assert len(list(page.series())) == 15
 
 
 def test_what_the_page_keeps_of_a_client_is_bounded() -> None:
     page = MetricsPage(ManualClock())
     long = "x" * sinks.SERIES_MAX_CHARS
-    page.read("c1", {}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=(("topic", long),))), 60)()
-    page.read("c2", {}, metrics(Point(name=long + "x", is_sum=True, value=1.0, attributes=())), 60)()
-    page.read("c3", {"client_id": long}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=())), 60)()
-    page.read("c4", {}, metrics(), 60)()
+    page.read((1, b"c1"), {}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=(("topic", long),))), 60)()
+    page.read((1, b"c2"), {}, metrics(Point(name=long + "x", is_sum=True, value=1.0, attributes=())), 60)()
+    page.read((1, b"c3"), {"client_id": long}, metrics(Point(name="m", is_sum=True, value=1.0, attributes=())), 60)()
+    page.read((1, b"c4"), {}, metrics(), 60)()
     assert list(page.series()) == []
     assert page.dropped == 3
     assert not page._clients
