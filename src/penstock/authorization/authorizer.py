@@ -100,16 +100,28 @@ class Authorizer:
         self._default = DEFAULT_ALLOW if allow_everyone else DEFAULT_DENY
         self._callers: dict[tuple[int, str, str, bool], _Caller] = {}
         self._grants = 0
-        self.version = 0
-        """Goes up with every change of ACLs: what was decided before may be decided otherwise now."""
+        self._changes = self._all_changed = 0
+        self._changed: dict[int, int] = {}
+        """With which change ACLs of a cluster were the last to change, of those since all have."""
         self.generation = 0
         """Goes up whenever everything remembered is forgotten: whoever remembers a `Grant` of before has to ask."""
         self.listener = listener
 
-    def forget(self) -> None:
-        """ACLs have changed."""
-        self.version += 1
+    def forget(self, cluster_id: int | None = None) -> None:
+        """ACLs of a virtual cluster have changed, or of any."""
+        self._changes += 1
+        if cluster_id is None or len(self._changed) >= MAX_CALLERS:
+            self._all_changed = self._changes
+            self._changed.clear()
+        else:
+            self._changed[cluster_id] = self._changes
         self._clear()
+
+    def version(self, cluster_id: int) -> int:
+        """Goes up with every change of a cluster's ACLs: what was decided before may be decided otherwise now. Those of
+        other clusters do not count, for what is done about it takes long, and who changes ACLs all the time holds up
+        nobody else."""
+        return self._changed.get(cluster_id, self._all_changed)
 
     def _clear(self) -> None:
         self.generation += 1

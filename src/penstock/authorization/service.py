@@ -43,10 +43,10 @@ class AclService:
         self._lock, self._changes = asyncio.Lock(), Undivided()
         self._is_stale = False
         self._version = -1
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[int | None], None]] = []
 
-    def listen(self, on_change: Callable[[], None]) -> None:
-        """Have this called after every change."""
+    def listen(self, on_change: Callable[[int | None], None]) -> None:
+        """Have this called after every change, with the virtual cluster whose ACLs have changed; None: all may have."""
         self._listeners.append(on_change)
 
     async def open(self) -> None:
@@ -103,7 +103,7 @@ class AclService:
                 for number, acl in enumerate(added):
                     await breathe(number, CHANGED_AT_ONCE)
                     index.add(acl)
-                self._changed()
+                self._changed(cluster_id)
         return complaints
 
     async def delete(
@@ -134,7 +134,7 @@ class AclService:
                 for number, acl in enumerate(removed):
                     await breathe(number, CHANGED_AT_ONCE)
                     index.remove(acl)
-                self._changed()
+                self._changed(cluster_id)
         return picked
 
     async def _catch_up(self) -> None:
@@ -164,9 +164,9 @@ class AclService:
         self._clusters, self._version, self._is_stale = clusters, version, False
         self._changed()
 
-    def _changed(self) -> None:
+    def _changed(self, cluster_id: int | None = None) -> None:
         for listener in self._listeners:
-            listener()
+            listener(cluster_id)
 
 
 def _too_large() -> InvalidRequest:

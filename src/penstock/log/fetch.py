@@ -108,7 +108,7 @@ class FetchHandler:
             done(FetchResponse(error_code=refused.code))
             return None
         if session is not None and self.authorizer is not None:
-            session.allow(self.authorizer.version)
+            session.allow(self.authorizer.version(context.cluster_id))
         poll = Poll(self, context, request, session, wanted, full, done, self._permission(context, request))
         return poll.start()
 

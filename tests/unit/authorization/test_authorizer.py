@@ -84,15 +84,34 @@ def test_nothing_is_remembered_beyond_a_change() -> None:
     assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
     assert authorizer.allows_any(ALICE, READ_TOPIC)
     clusters.index(1).add(acl(permission=Permission.DENY))
-    before = authorizer.generation, authorizer.version
-    authorizer.forget()
+    before = authorizer.generation, authorizer.version(1)
+    authorizer.forget(1)
     assert authorizer.generation > before[0]
-    assert authorizer.version > before[1]
+    assert authorizer.version(1) > before[1]
     assert not authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
     clusters.index(1).remove(acl(permission=Permission.DENY))
     clusters.index(1).remove(acl())
     authorizer.forget()
     assert not authorizer.allows_any(ALICE, READ_TOPIC)
+
+
+def test_changes_of_one_cluster_are_nothing_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fetch session of a cluster looks at all of its partitions anew after them."""
+    monkeypatch.setattr(module, "MAX_CALLERS", 5)
+    authorizer = Authorizer(Clusters())
+    before = authorizer.version(1)
+    for _ in range(3):
+        authorizer.forget(7)
+    assert authorizer.version(1) == before
+    seen = authorizer.version(7)
+    authorizer.forget()
+    assert authorizer.version(1) > before
+    assert authorizer.version(7) > seen
+    seen = authorizer.version(7)
+    for cluster_id in range(7, 20):
+        authorizer.forget(cluster_id)
+    assert authorizer.version(7) > seen
+    assert len(authorizer._changed) <= 5
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
