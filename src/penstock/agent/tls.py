@@ -130,7 +130,8 @@ class ServerTls:
         self._seen = stamps
         try:
             self._context = self._read()
-        except InvalidRequest as problem:
+        except (InvalidRequest, OSError, ValueError) as problem:
+            # What cannot be looked at at all, for whatever reason, must not cost whoever connects just then either.
             _log.error("the former certificate stays in use: %s", problem)
         else:
             self.reloads += 1
@@ -138,7 +139,8 @@ class ServerTls:
 
     def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:
         options = self._options
-        return tuple(_stamp(path) for path in (options.certificate, options.key, *client_authorities(options)))
+        files = (options.certificate, options.key, options.key_password_file, *client_authorities(options))
+        return tuple(map(_stamp, files))
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
