@@ -31,6 +31,7 @@ from penstock.wire.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
     ScramCredentialUpsertion,
 )
+from penstock.wire.messages.alter_virtual_cluster import AlteredLimit, AlterVirtualClusterRequest
 from penstock.wire.messages.create_api_key import CreateApiKeyRequest
 from penstock.wire.messages.create_delegation_token import CreateDelegationTokenRequest
 from penstock.wire.messages.delete_topics import DeleteTopicsRequest, DeleteTopicState
@@ -236,6 +237,22 @@ def test_api_keys_and_delegation_tokens(audited: Audited) -> None:
     assert not token.error_code
     audited.secrets.append(bytes(token.hmac))
     audited.change("CreateDelegationToken", f"/delegation-token={token.token_id}")
+
+
+def test_who_knows_a_secret_is_told_of_though_there_is_no_room(audited: Audited) -> None:
+    tenant = Tenant(audited.secured, "full")
+    audited.secrets.append(tenant.key[1].encode())
+    limit = AlterVirtualClusterRequest(name="full", limits=[AlteredLimit(key="connections", value=1)])
+    assert not audited.admin.call(ApiKey.ALTER_VIRTUAL_CLUSTER, 0, limit).error_code
+    with tenant.connect(), pytest.raises(ConnectionClosed):
+        tenant.connect()
+
+    def came_in() -> bool:
+        events = [json.loads(event) for event in audited.bytes()]
+        proven = [one for one in events if one["type"].endswith("/authentication") and tenant.kafka_id in one["source"]]
+        return [one["data"]["result"]["status"] for one in proven] == ["SUCCESS", "SUCCESS"]
+
+    eventually(came_in, what="both logins")
 
 
 # ---- decisions ---------------------------------------------------------------------------------------------------

@@ -234,6 +234,7 @@ class Gate:
             if step.identity is not None and not login.prolongs and not connection.closed:
                 refusal = self._tenancy.refusal(step.identity.cluster_id)
                 if refusal is not None:
+                    self._tell(connection, login, step.identity)
                     connection.pause()
                     await asyncio.sleep(TURNED_AWAY_S)
                     connection.refuse(refusal)
