@@ -89,6 +89,23 @@ async def test_changes_of_credentials_are_one(identities: Identities, database: 
             await identities.set_password(1, name, password)
 
 
+async def test_who_asks_for_few_users_does_not_have_all_of_them_read(
+    identities: Identities, database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster may have twenty thousand, and others wait for what is read."""
+    for name in ("älice", "bob", "carol"):
+        await put(database, 1, name, ONE)
+    await put(database, 1, "bob", OTHER)
+    everybody = await identities.mechanisms(1)
+    assert await identities.mechanisms(1, [*map(str, range(100)), "bob"]) == everybody
+    monkeypatch.setattr(store, "all_mechanisms", lambda cluster_id: pytest.fail("all were read"))
+    assert await identities.mechanisms(1, ["bob", "nobody", "älice"]) == {
+        "bob": [(Mechanism.SCRAM_SHA_256, 4096), (Mechanism.SCRAM_SHA_512, 8192)],
+        "älice": [(Mechanism.SCRAM_SHA_256, 4096)],
+    }
+    assert await identities.mechanisms(1, []) == {}
+
+
 async def test_service_accounts(database: Any) -> None:
     account = ServiceAccount(cluster_id=1, name="billing", description="ünï", created_ms=5)
     assert await database.transaction(lambda: store.put_account(account))

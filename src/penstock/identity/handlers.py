@@ -56,8 +56,10 @@ class IdentityHandlers:
         self, context: RequestContext, request: DescribeUserScramCredentialsRequest
     ) -> DescribeUserScramCredentialsResponse:
         """DescribeUserScramCredentials, key 50, v0: KIP-554. Who can be proven how, never by what."""
-        users = await self._identities.mechanisms(context.cluster_id)
-        asked = await counted(user.name for user in request.users) if request.users else await counted(users)
+        asked = await counted(user.name for user in request.users or ())
+        users = await self._identities.mechanisms(context.cluster_id, asked if request.users else None)
+        if not request.users:
+            asked = await counted(users)
         response = DescribeUserScramCredentialsResponse(error_message=None)
         for number, (name, times) in enumerate(asked.items()):
             await breathe(number)
@@ -88,7 +90,7 @@ class IdentityHandlers:
             *request.upsertions,
         ]
         counts = await counted(alteration.name for alteration in alterations)
-        existing = await self._identities.mechanisms(context.cluster_id)
+        existing = await self._identities.mechanisms(context.cluster_id, counts)
         complaints: dict[str, Complaint | None] = {}
         changes = []
         for number, alteration in enumerate(alterations):

@@ -5,16 +5,20 @@ Nothing is kept in memory: the database is asked whenever something has to be kn
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
+from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness
 from penstock.identity import accounts, scram, store
 from penstock.identity.accounts import ApiKey, NewApiKey, ServiceAccount
 from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Database, Script
+
+FEW_NAMES = 100
+"""So many users are looked up one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +38,25 @@ class Identities:
 
     # ---- users ---------------------------------------------------------------------------------------------------
 
-    async def mechanisms(self, cluster_id: int) -> Mapping[str, Sequence[tuple[Mechanism, int]]]:
-        """Every user with the mechanisms it can be proven by, and their iterations."""
+    async def mechanisms(
+        self, cluster_id: int, names: Collection[str] | None = None
+    ) -> Mapping[str, Sequence[tuple[Mechanism, int]]]:
+        """Users with the mechanisms they can be proven by, and their iterations: all, or at least those of these names
+        that there are. Whoever asks for few does not have all of them read."""
+        few = names if names is not None and len(names) <= FEW_NAMES else None
+
+        def script() -> Script[list[tuple[str, Mechanism, int]]]:
+            if few is None:
+                return (yield from store.all_mechanisms(cluster_id))
+            found = []
+            for name in few:
+                for one in (yield from store.credentials_of(cluster_id, name)):
+                    found.append((name, one.mechanism, one.iterations))
+            return found
+
         users: dict[str, list[tuple[Mechanism, int]]] = {}
-        for name, mechanism, iterations in await self._database.read(lambda: store.all_mechanisms(cluster_id)):
+        for number, (name, mechanism, iterations) in enumerate(await self._database.read(script)):
+            await breathe(number)
             users.setdefault(name, []).append((mechanism, iterations))
         return users
 
