@@ -78,6 +78,8 @@ class ClientFirst:
     name: str
     authorization_id: str
     nonce: str
+    header: str
+    """What comes before the rest, as it was sent: the client repeats it when it proves something."""
     bare: str
     is_token: bool
 
@@ -132,7 +134,8 @@ def _in_base_36(number: int) -> bytes:
 
 def read_client_first(token: bytes) -> ClientFirst:
     """Read the message that a client opens with."""
-    match = _CLIENT_FIRST.fullmatch(_text(token))
+    text = _text(token)
+    match = _CLIENT_FIRST.fullmatch(text)
     if match is None:
         raise InvalidCredentials("the first message is not one of SCRAM")
     extensions = dict(pair.split("=", 1) for pair in match["extensions"].split(",") if pair)
@@ -140,6 +143,7 @@ def read_client_first(token: bytes) -> ClientFirst:
         name=_unescaped(match["name"]),
         authorization_id=_unescaped(match["authzid"] or ""),
         nonce=match["nonce"],
+        header=text[: match.start("bare")],
         bare=match["bare"],
         is_token=extensions.get(TOKEN_EXTENSION, "").lower() == "true",
     )
@@ -167,7 +171,7 @@ class Exchange:
         if match is None or not hmac.compare_digest(match["nonce"].encode(), self._nonce.encode()):
             raise InvalidCredentials("the final message does not belong to this exchange")
         # What the client says about channel binding must be what it said first: that it does none.
-        if base64.b64decode(match["channel"]) not in (b"n,,", f"n,a={self._first.authorization_id},".encode()):
+        if base64.b64decode(match["channel"]) not in (b"n,,", self._first.header.encode()):
             raise InvalidCredentials("the channel is bound to something else")
         credential = self._credential
         mechanism = credential.mechanism

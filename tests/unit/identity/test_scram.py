@@ -111,6 +111,17 @@ def test_what_a_proof_has_to_cover() -> None:
         _attempt("c=biws,r=abcdef", password="another")
 
 
+@pytest.mark.parametrize("name", ["alice", "a=2Cb", "=3D=2C=3D2C"])
+def test_a_client_may_say_who_it_wants_to_be_as_long_as_it_is_itself(name: str) -> None:
+    first = f"n,a={name},n={name},r=abc"
+    for header in (f"n,a={name},", "n,,"):
+        channel = base64.b64encode(header.encode()).decode()
+        assert _attempt(f"c={channel},r=abcdef", first=first).startswith(b"v=")
+    other = base64.b64encode(b"n,a=other,").decode()
+    with pytest.raises(InvalidCredentials):
+        _attempt(f"c={other},r=abcdef", first=first)
+
+
 @pytest.mark.parametrize("proof", ["", "AAAA", "=", "A", "é", base64.b64encode(bytes(32)).decode()])
 def test_a_proof_that_is_none(proof: str) -> None:
     exchange = Exchange(read_client_first(b"n,,n=alice,r=abc"), credential(Mechanism.SCRAM_SHA_256, "right"), "def")
