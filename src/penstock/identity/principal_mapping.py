@@ -2,6 +2,10 @@
 
 A list of `DEFAULT` and `RULE:pattern/replacement/[LU]`, of which the first that matches the whole name counts; `$1`
 stands for a group of the pattern, L and U change the case of the result. `DEFAULT` is the name as it is.
+
+What Kafka replaces then is all that the pattern finds in the name. That is the whole name where the pattern cannot end
+sooner; else more than one match is replaced, or something is left over. ACLs that were written for Kafka's principals
+have to find the same ones here.
 """
 
 from __future__ import annotations
@@ -35,13 +39,21 @@ class Rule:
         return any(piece["group"] is not None for piece in re.finditer(_REPLACEMENT, self.replacement))
 
     def apply(self, name: str) -> str | None:
-        """What it makes of a name; None if it does not match."""
+        """What it makes of a name as a whole; None if it does not match."""
         if self.pattern is None:
             return name
         match = self.pattern.fullmatch(name)
-        if match is None:
+        return None if match is None else self._cased(_expanded(self.replacement, match))
+
+    def principal_of(self, name: str) -> str | None:
+        """What Kafka makes of a name; None if it does not match."""
+        if self.pattern is None:
+            return name
+        if self.pattern.fullmatch(name) is None:
             return None
-        result = _expanded(self.replacement, match)
+        return self._cased(self.pattern.sub(lambda match: _expanded(self.replacement, match), name))
+
+    def _cased(self, result: str) -> str:
         return result.lower() if self.case == "L" else result.upper() if self.case == "U" else result
 
 
@@ -70,7 +82,7 @@ def mapped(rules: Sequence[Rule], name: str) -> str:
     if len(name) > MAX_NAME_CHARS:
         raise Denied("the distinguished name is too long")
     for rule in rules:
-        found = rule.apply(name)
+        found = rule.principal_of(name)
         if found is not None:
             return found
     raise Denied(f"no principal mapping rule applies to {name!r}")

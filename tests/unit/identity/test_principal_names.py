@@ -58,7 +58,9 @@ def test_no_value_passes_for_an_attribute(subject: object, text: str) -> None:
         ("RULE:^CN=none$/x/,DEFAULT", DUKE, DUKE),
         ("RULE:^CN=(\\w+),(.*)$/$1\\/$9/", DUKE, "Duke/$9"),
         ("RULE:^CN=(\\w+).*$/$12/", DUKE, "Duke2"),
-        ("RULE:.*/all/", DUKE, "all"),
+        ("RULE:^.*$/all/", DUKE, "all"),
+        ("RULE:.*/all/", DUKE, "allall"),  # As in Kafka: at the end there is nothing, which matches too.
+        ("RULE:CN=(.*?)(,OU=.*)?/$1/", DUKE, "Duke,OU=ServiceUsers,O=Org,C=US"),
         ("RULE:CN=Duke/no/,DEFAULT", DUKE, DUKE),  # The whole name has to match.
         ("RULE:^CN=([^,]+),(.*)$/\\$1/", DUKE, "$1"),
     ],
