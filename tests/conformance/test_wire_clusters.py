@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from fixtures.raw_client import ConnectionClosed
-from fixtures.secured import PASSWORD, Secured
+from fixtures.secured import PASSWORD, Secured, authenticate
 from fixtures.server import Server
 from fixtures.tenants import Estate
 from fixtures.waiting import eventually
@@ -171,6 +172,60 @@ def test_tenants_stay_where_their_keys_put_them(secured: Secured) -> None:
         answer = tenant.call(K.ALTER_ENVIRONMENTS, 0, AlterEnvironmentsRequest(creations=["x"], deletions=["default"]))
         assert [result.error_code for result in answer.results] == [NOT_ALLOWED, NOT_ALLOWED]
         assert tenant.metadata([]).cluster_id == kafka_id
+
+
+def test_connections_end_with_the_key_or_token_they_came_in_by(secured: Secured) -> None:
+    with log_in(secured, "alice", PASSWORD) as admin:
+        make_cluster(admin, "revoking")
+        assert enter(admin, "revoking") == 0
+        first, second, own = (api_key(admin, "app") for _ in range(3))
+        allow = create_acls.AclCreation(
+            resource_type=ResourceType.CLUSTER, resource_name="kafka-cluster", resource_pattern_type=3,
+            principal="User:app", host="*", operation=Operation.ALTER, permission_type=3,
+        )  # fmt: skip
+        allowed = admin.call(K.CREATE_ACLS, 3, create_acls.CreateAclsRequest(creations=[allow]))
+        assert allowed.results[0].error_code == 0
+        robbed, other, itself = (log_in(secured, *key) for key in (first, second, own))
+        token = other.call(K.CREATE_DELEGATION_TOKEN, 3, CreateDelegationTokenRequest())
+        assert token.error_code == 0
+        worker = by_token(secured, token, "revoking")
+        begun = begin_by_token(secured, token, "revoking")
+
+        def delete(wire: Wire, *key_ids: str) -> list[int]:
+            answer = wire.call(K.DELETE_API_KEYS, 0, DeleteApiKeysRequest(key_ids=list(key_ids)))
+            return [result.error_code for result in answer.results]
+
+        assert delete(admin, first[0]) == [0]
+        assert robbed.is_closed_by_broker()
+        assert delete(itself, own[0]) == [0], "who deletes its own key is answered"
+        with pytest.raises(ConnectionClosed):
+            itself.metadata([])
+        for wire in (other, worker):
+            assert wire.metadata([]).cluster_id
+        removal = AlterServiceAccountsRequest(deletions=["app"])
+        assert admin.call(K.ALTER_SERVICE_ACCOUNTS, 0, removal).results[0].error_code == 0
+        for wire in (other, worker, begun):
+            assert wire.is_closed_by_broker()
+        assert admin.metadata([]).cluster_id
+
+
+def by_token(secured: Secured, token: Any, cluster: str) -> Wire:
+    """A connection by a delegation token."""
+    wire = secured.wire("SASL_PLAINTEXT")
+    secret = base64.b64encode(bytes(token.hmac)).decode()
+    user = f"{token.token_id}@{cluster}"
+    security = Security(mechanism="SCRAM-SHA-256", user=user, password=secret, is_token_auth=True)
+    assert authenticate(wire, security).error_code == 0
+    return wire
+
+
+def begin_by_token(secured: Secured, token: Any, cluster: str) -> Wire:
+    """A connection that has yet to prove that it has the token."""
+    wire = secured.wire("SASL_PLAINTEXT")
+    wire.call(K.SASL_HANDSHAKE, 1, SaslHandshakeRequest(mechanism="SCRAM-SHA-256"))
+    first = f"n,,n={token.token_id}@{cluster},r=abc,tokenauth=true".encode()
+    assert not wire.call(K.SASL_AUTHENTICATE, 2, SaslAuthenticateRequest(auth_bytes=first)).error_code
+    return wire
 
 
 def test_who_is_called_like_an_administrator_is_none(secured: Secured) -> None:

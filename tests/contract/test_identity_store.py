@@ -114,8 +114,8 @@ async def test_service_accounts(database: Any) -> None:
     assert await database.read(lambda: store.accounts(2)) == []
     assert await database.read(lambda: store.has_account(1, "billing"))
     assert not await database.read(lambda: store.has_account(2, "billing"))
-    assert await database.transaction(lambda: store.forget_account(1, "billing"))
-    assert not await database.transaction(lambda: store.forget_account(1, "billing"))
+    assert await database.transaction(lambda: store.forget_account(1, "billing")) == set()
+    assert await database.transaction(lambda: store.forget_account(1, "billing")) is None
 
 
 async def test_api_keys(identities: Identities, database: Any) -> None:
@@ -161,6 +161,27 @@ async def test_the_tokens_of_a_service_account_go_with_it(identities: Identities
     assert await identities.delete_account(1, "billing")
     assert await left(1) == {"of alice", "alike"}
     assert await left(2) == set(parties)
+
+
+async def test_it_is_told_which_keys_and_tokens_are_no_good_any_more(database: Any) -> None:
+    told: list[tuple[int, set[str], int]] = []
+    identities = Identities(
+        database=database, clock=ManualClock(), randomness=SeededRandomness("revoked"),
+        revoked=lambda cluster_id, gone, asked_by: told.append((cluster_id, set(gone), asked_by)),
+    )  # fmt: skip
+    assert await identities.create_account(1, "billing", "")
+    keys = [await identities.create_key(1, "billing", "", -1) for _ in range(3)]
+    ids = [made.key.key_id for made in keys if made is not None]
+    token = Token(
+        cluster_id=1, token_id="t", owner="User:billing", requester="User:billing", renewers=(), issued_ms=START_MS,
+        expires_ms=START_MS + 1, max_ms=START_MS + 1,
+    )  # fmt: skip
+    await database.transaction(lambda: token_store.put(token, b"t"))
+    assert await identities.delete_keys(2, ids) == set()
+    assert await identities.delete_keys(1, ["PK" + "A" * 16, ids[0]], asked_by=5) == {ids[0]}
+    assert await identities.delete_account(1, "billing")
+    assert not await identities.delete_account(1, "billing")
+    assert told == [(1, {ids[0]}, 5), (1, {*ids[1:], "t"}, 0)]
 
 
 async def test_what_is_refused(identities: Identities) -> None:

@@ -8,7 +8,7 @@ is built is in `parts`; here is the order, and who is told of what by whom.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
@@ -140,8 +140,11 @@ class Agent:
         self.producer_ids = ProducerIds(stores.database)
         self.transactions = transactions_of(stores, self.log, self.producer_ids, clock=clock)
         self._open_background(live)
-        self.access = await open_access(stores, settings, self.listeners, clock=clock, randomness=randomness)
+        self.access = await open_access(
+            stores, settings, self.listeners, clock=clock, randomness=randomness, revoked=self._on_revoked
+        )
         closing.push_async_callback(self.access.acls.close)
+        closing.push_async_callback(self.access.changes.close)
         await self._check_somebody_gets_in()
         self.coordinators = await open_groups(
             stores, self.log, self.topics, self.clusters, self.transactions, settings=settings, clock=clock,
@@ -342,6 +345,10 @@ class Agent:
         )  # fmt: skip
         gate.listener = self.audit
         return gate
+
+    def _on_revoked(self, cluster_id: int, credential_ids: Collection[str], asked_by: int) -> None:
+        if self.gate is not None:
+            self.gate.revoke(self.server.connections, cluster_id, credential_ids, asked_by)
 
     def _thread(self, name: str) -> OnThread:
         """Where what clients can make long is done one after the other, so that nobody else waits for it."""

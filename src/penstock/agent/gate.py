@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from enum import Enum, auto
+from math import inf
 from typing import Any
 
 from penstock.agent.connection import SIZE, Connection, Slot
@@ -297,7 +298,10 @@ class Gate:
         whose = identity
         if login.prolongs:
             # It stays where it has gone since. But a token is no way to more tokens, whatever it prolongs.
-            whose = replace(connection.identity, token_authenticated=identity.token_authenticated)
+            whose = replace(
+                connection.identity, token_authenticated=identity.token_authenticated,
+                credential_id=identity.credential_id,
+            )  # fmt: skip
         connection.belongs_to(whose)
         login.stage, login.exchange, login.prolongs, login.proven = Stage.DONE, None, False, identity
         lifetime_ms = self._lifetime_ms(identity)
@@ -331,6 +335,21 @@ class Gate:
                 is_unknown=exchange is not None and exchange.is_unknown,
             )
         )  # fmt: skip
+
+    def revoke(
+        self, connections: Iterable[Connection], cluster_id: int, credential_ids: Collection[str], asked_by: int
+    ) -> None:
+        """API keys or tokens are no good any more: who has come in by one of them, or is about to, goes. Whoever asked
+        for it by one of them is answered before."""
+        for connection in connections:
+            login = connection.login
+            if login is None or not _is_proven_by(login, cluster_id, credential_ids):
+                continue
+            if connection.connection_id == asked_by:
+                login.ends_s = -inf
+                connection.answer = self._during
+            else:
+                connection.refuse("what it came in by was deleted")
 
     # ---- failures ------------------------------------------------------------------------------------------------
 
@@ -386,6 +405,13 @@ class _Wrapped:
 
 
 Wrapping = _Raw | _Wrapped
+
+
+def _is_proven_by(login: Login, cluster_id: int, credential_ids: Collection[str]) -> bool:
+    proven, exchange = login.proven, login.exchange
+    if exchange is not None and exchange.claimed in credential_ids:
+        return True
+    return proven is not None and proven.cluster_id == cluster_id and proven.credential_id in credential_ids
 
 
 def _check_same(login: Login, now: Identity) -> None:

@@ -132,6 +132,11 @@ class Server:
         """Hears of clients' certificates."""
 
     @property
+    def connections(self) -> list[Connection]:
+        """Those that there are now, but for those whose TLS is not established."""
+        return list(self._connections.values())
+
+    @property
     def connection_count(self) -> int:
         """Connections there are now."""
         return len(self._connections) + len(self._handshakes)

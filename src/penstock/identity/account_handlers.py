@@ -80,7 +80,7 @@ class AccountHandlers:
         if not self._may_change(context, user(name)):
             return FORBIDDEN
         try:
-            if await self._identities.delete_account(context.cluster_id, name):
+            if await self._identities.delete_account(context.cluster_id, name, asked_by=context.connection_id):
                 return FINE
         except PlatformError as error:
             return _complaint(error)
@@ -109,7 +109,7 @@ class AccountHandlers:
         )  # fmt: skip
 
     async def delete_keys(self, context: RequestContext, request: DeleteApiKeysRequest) -> DeleteApiKeysResponse:
-        """DeleteApiKeys, key 10003, v0: nobody can connect with them any more."""
+        """DeleteApiKeys, key 10003, v0: nobody can connect with them any more, and who has come in by one goes."""
         response = DeleteApiKeysResponse()
         forbidden: set[str] = set()
         try:
@@ -118,7 +118,7 @@ class AccountHandlers:
             owners = await self._identities.key_owners(context.cluster_id, request.key_ids)
             forbidden = {key_id for key_id, owner in owners.items() if not self._may_change(context, user(owner))}
             allowed = [key_id for key_id in request.key_ids if key_id not in forbidden]
-            gone = await self._identities.delete_keys(context.cluster_id, allowed)
+            gone = await self._identities.delete_keys(context.cluster_id, allowed, asked_by=context.connection_id)
         except PlatformError as error:
             code, message = _complaint(error)
             response.results = await each(

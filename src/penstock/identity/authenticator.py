@@ -152,7 +152,9 @@ class Authenticator:
         is_there = key.cluster_id == cluster_id or not claim.is_bound
         if not key.has_secret(secret) or key.has_expired(self._clock.now_ms()) or not is_there:
             raise plain.wrong_password()
-        return Identity(principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms)
+        return Identity(
+            principal=user(key.owner), cluster_id=key.cluster_id, expires_ms=key.expires_ms, credential_id=key_id
+        )
 
     async def password_identity(self, name: str, password: str, cluster_id: int, claim: Claim) -> Identity:
         """Whom a name and a password prove. Raises `Denied`."""
@@ -234,8 +236,9 @@ class Authenticator:
                     lambda: rules.credential(token_id, mechanism), self._token_credentials, (token_id, mechanism)
                 )
                 return credential, Identity(
-                    principal=token.owner, cluster_id=cluster_id, expires_ms=token.expires_ms, token_authenticated=True
-                )
+                    principal=token.owner, cluster_id=cluster_id, expires_ms=token.expires_ms,
+                    token_authenticated=True, credential_id=token_id,
+                )  # fmt: skip
         return scram.decoy(mechanism, token_id, self._decoy_secret), NOBODY
 
     def nonce(self) -> str:

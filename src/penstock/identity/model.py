@@ -23,6 +23,8 @@ class Identity:
     """When the credential ends by itself, in wall-clock time; None is never."""
     token_authenticated: bool = False
     """Whether a delegation token was the credential. Such a connection may not ask for more tokens."""
+    credential_id: str | None = None
+    """Which API key or delegation token was the credential, if one was."""
     is_bound: bool = False
     """Whether the cluster was asked for by name: no credential of another one counts."""
     server_name: str | None = None

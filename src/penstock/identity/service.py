@@ -5,18 +5,25 @@ Nothing is kept in memory: the database is asked whenever something has to be kn
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
 from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness
+from penstock.base.undivided import Undivided
 from penstock.identity import accounts, scram, store
 from penstock.identity.accounts import ApiKey, NewApiKey, ServiceAccount
 from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Database, Script
 
+G = TypeVar("G", bound=Collection[str] | None)
+
+Revoked = Callable[[int, Collection[str], int], None]
+"""Told of API keys and tokens of a virtual cluster that are no good any more, and by which connection that was asked
+for (0: by none)."""
 FEW_NAMES = 100
 """So many users are looked up one by one."""
 
@@ -33,8 +40,12 @@ class CredentialChange:
 class Identities:
     """The identities of all virtual clusters."""
 
-    def __init__(self, *, database: Database, clock: Clock, randomness: Randomness) -> None:
+    def __init__(
+        self, *, database: Database, clock: Clock, randomness: Randomness,
+        revoked: Revoked = lambda cluster_id, credential_ids, asked_by: None, changes: Undivided | None = None,
+    ) -> None:  # fmt: skip
         self._database, self._clock, self._randomness = database, clock, randomness
+        self._revoked, self._changes = revoked, changes or Undivided()
 
     # ---- users ---------------------------------------------------------------------------------------------------
 
@@ -125,10 +136,25 @@ class Identities:
 
         return await self._database.transaction(script)
 
-    async def delete_account(self, cluster_id: int, name: str) -> bool:
-        """Remove a service account with its keys; False if there is none. Raises `InvalidRequest`."""
+    async def delete_account(self, cluster_id: int, name: str, *, asked_by: int = 0) -> bool:
+        """Remove a service account with its keys and tokens; False if there is none. Who has come in by one of them is
+        told of. Raises `InvalidRequest`."""
         accounts.check_name(name)
-        return await self._database.transaction(lambda: store.forget_account(cluster_id, name))
+        gone = await self._revoke(lambda: store.forget_account(cluster_id, name), cluster_id, asked_by)
+        return gone is not None
+
+    async def _revoke(self, script: Callable[[], Script[G]], cluster_id: int, asked_by: int) -> G:
+        """Remove keys or tokens; which these were. Whoever asked for it may hang up meanwhile."""
+
+        async def change() -> G:
+            gone = await self._database.transaction(script)
+            if gone:
+                # Who is being let in by what was read of it before is in, once this is read.
+                await self._database.read(store.has_credentials)
+                self._revoked(cluster_id, gone, asked_by)
+            return gone
+
+        return await self._changes.run(change())
 
     async def create_key(self, cluster_id: int, owner: str, description: str, lifetime_ms: int) -> NewApiKey | None:
         """Make a key for a service account; None if there is none. A lifetime of -1 is for good. Raises
@@ -169,7 +195,7 @@ class Identities:
 
         return await self._database.read(script)
 
-    async def delete_keys(self, cluster_id: int, key_ids: Sequence[str]) -> set[str]:
-        """Remove keys; which of them there were."""
+    async def delete_keys(self, cluster_id: int, key_ids: Sequence[str], *, asked_by: int = 0) -> set[str]:
+        """Remove keys; which of them there were. Who has come in by one of these is told of."""
         known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
-        return await self._database.transaction(lambda: store.forget_keys(cluster_id, known))
+        return await self._revoke(lambda: store.forget_keys(cluster_id, known), cluster_id, asked_by)

@@ -123,15 +123,16 @@ def put_account(account: ServiceAccount) -> Script[bool]:
     return bool(rows)
 
 
-def forget_account(cluster_id: int, name: str) -> Script[bool]:
-    """Remove a service account, its keys and the delegation tokens it has had made; whether there was one."""
-    yield "DELETE FROM api_key WHERE cluster_id = $1 AND owner = $2", (cluster_id, name)
+def forget_account(cluster_id: int, name: str) -> Script[set[str] | None]:
+    """Remove a service account, its keys and the delegation tokens it has had made: which keys and tokens these were.
+    None if there was no such account."""
+    keys = yield "DELETE FROM api_key WHERE cluster_id = $1 AND owner = $2 RETURNING key_id", (cluster_id, name)
     rows = yield (
         "DELETE FROM service_account WHERE cluster_id = $1 AND name = $2 RETURNING name", (cluster_id, name)
     )  # fmt: skip
-    if rows:
-        yield from token_store.forget_of(cluster_id, user(name))
-    return bool(rows)
+    if not rows:
+        return None
+    return {str(key_id) for (key_id,) in keys} | (yield from token_store.forget_of(cluster_id, user(name)))
 
 
 def key_by_id(key_id: str) -> Script[ApiKey | None]:

@@ -103,8 +103,11 @@ def forget(cluster_id: int, token_id: str) -> Script[None]:
     yield "DELETE FROM delegation_token WHERE cluster_id = $1 AND token_id = $2", (cluster_id, token_id)
 
 
-def forget_of(cluster_id: int, principal: str) -> Script[None]:
-    """Tokens are no good any more that a principal owns, or has had made for somebody else: it knows their secrets."""
-    yield (
-        "DELETE FROM delegation_token WHERE cluster_id = $1 AND (owner = $2 OR requester = $2)", (cluster_id, principal)
-    )  # fmt: skip
+def forget_of(cluster_id: int, principal: str) -> Script[set[str]]:
+    """Tokens are no good any more that a principal owns, or has had made for somebody else: it knows their secrets.
+    Which these were."""
+    rows = yield (
+        "DELETE FROM delegation_token WHERE cluster_id = $1 AND (owner = $2 OR requester = $2) RETURNING token_id",
+        (cluster_id, principal),
+    )
+    return {str(token_id) for (token_id,) in rows}

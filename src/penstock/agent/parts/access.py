@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from penstock.agent.listeners import Listener
@@ -15,6 +15,7 @@ from penstock.base.context import ANONYMOUS, DEFAULT_CLUSTER_ID, RequestContext
 from penstock.base.dataclasses import dataclass
 from penstock.base.later import later, made_late
 from penstock.base.randomness import Randomness
+from penstock.base.undivided import Undivided
 from penstock.identity.model import USER
 from penstock.log.settings import BrokerSettings
 
@@ -29,6 +30,8 @@ class Access:
     """What an agent knows of people."""
 
     identities: identity_service.Identities
+    changes: Undivided
+    """Those of identities that are under way."""
     acls: AclService
     authorizer: Authorizer | None
     """None where everybody who can connect may do everything."""
@@ -58,21 +61,26 @@ class Access:
 
 
 async def open_access(
-    stores: Stores, settings: BrokerSettings, listeners: Sequence[Listener], *, clock: Clock, randomness: Randomness
-) -> Access:
-    """Load what there is of ACLs."""
+    stores: Stores, settings: BrokerSettings, listeners: Sequence[Listener], *, clock: Clock, randomness: Randomness,
+    revoked: Callable[[int, Collection[str], int], None],
+) -> Access:  # fmt: skip
+    """Load what there is of ACLs. `revoked` is told of keys and tokens by which nobody may go on being in."""
     asks = any(listener.asks_for_credentials for listener in listeners)
     chosen = AuthorizationSettings.of(settings, asks_for_credentials=asks)
     acls = AclService(stores.database)
     await acls.open()
     authorizer: Authorizer | None = None
+    changes = Undivided()
     if chosen.is_on:
         authorizer = Authorizer(acls, super_users=chosen.super_users, allow_everyone=chosen.allow_everyone)
         acls.listen(authorizer.forget)
     return Access(
         identities=made_late(
-            lambda: identity_service.Identities(database=stores.database, clock=clock, randomness=randomness)
+            lambda: identity_service.Identities(
+                database=stores.database, clock=clock, randomness=randomness, revoked=revoked, changes=changes
+            )
         ),
+        changes=changes,
         acls=acls,
         authorizer=authorizer,
         super_users=chosen.super_users,
