@@ -184,6 +184,25 @@ async def test_it_is_told_which_keys_and_tokens_are_no_good_any_more(database: A
     assert told == [(1, {ids[0]}, 5), (1, {*ids[1:], "t"}, 0)]
 
 
+async def test_who_asks_for_few_accounts_does_not_have_all_of_them_read(
+    identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c"):
+        await identities.create_account(1, name, "")
+        await identities.create_key(1, name, "", -1)
+    everything = await identities.service_accounts(1)
+    assert await identities.service_accounts(1, [*map(str, range(100)), "a"]) == everything
+    all_keys = store.keys
+
+    def keys_of(cluster_id: int, owner: str | None = None) -> Any:
+        assert owner is not None, "all were read"
+        return all_keys(cluster_id, owner)
+
+    monkeypatch.setattr(store, "keys", keys_of)
+    assert await identities.service_accounts(1, ["c", "nobody", "a", "c"]) == [everything[0], everything[2]]
+    assert await identities.service_accounts(1, []) == []
+
+
 async def test_what_is_refused(identities: Identities) -> None:
     for name in ("", "-x", "a b", "x" * 129, "a\0"):
         with pytest.raises(InvalidRequest):

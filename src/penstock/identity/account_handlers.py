@@ -43,8 +43,8 @@ class AccountHandlers:
         self, context: RequestContext, request: DescribeServiceAccountsRequest
     ) -> DescribeServiceAccountsResponse:
         """DescribeServiceAccounts, key 10000, v0: all of them or those of these names, with their keys; no secrets."""
-        found = await self._identities.service_accounts(context.cluster_id)
         names = None if request.names is None else set(request.names)
+        found = await self._identities.service_accounts(context.cluster_id, names)
         response = DescribeServiceAccountsResponse(error_message=None)
         for number, (account, keys) in enumerate(found):
             await breathe(number)

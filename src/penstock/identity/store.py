@@ -89,11 +89,12 @@ def has_credentials() -> Script[bool]:
 # ---- service accounts and API keys -----------------------------------------------------------------------------
 
 
-def accounts(cluster_id: int) -> Script[list[ServiceAccount]]:
-    """Every service account of a cluster."""
+def accounts(cluster_id: int, name: str | None = None) -> Script[list[ServiceAccount]]:
+    """Every service account of a cluster, or the one of that name."""
     rows = yield (
-        "SELECT name, description, created_ms FROM service_account WHERE cluster_id = $1 ORDER BY name",
-        (cluster_id,),
+        "SELECT name, description, created_ms FROM service_account WHERE cluster_id = $1"
+        f"{'' if name is None else ' AND name = $2'} ORDER BY name",
+        (cluster_id,) if name is None else (cluster_id, name),
     )
     return [
         ServiceAccount(cluster_id=cluster_id, name=str(name), description=str(text), created_ms=int(created_ms))
@@ -141,9 +142,13 @@ def key_by_id(key_id: str) -> Script[ApiKey | None]:
     return _key(rows[0]) if rows else None
 
 
-def keys(cluster_id: int) -> Script[list[ApiKey]]:
-    """Every API key of a cluster."""
-    rows = yield f"SELECT {_KEY} FROM api_key WHERE cluster_id = $1 ORDER BY owner, created_ms, key_id", (cluster_id,)
+def keys(cluster_id: int, owner: str | None = None) -> Script[list[ApiKey]]:
+    """Every API key of a cluster, or of one of its service accounts."""
+    rows = yield (
+        f"SELECT {_KEY} FROM api_key WHERE cluster_id = $1{'' if owner is None else ' AND owner = $2'}"
+        " ORDER BY owner, created_ms, key_id",
+        (cluster_id,) if owner is None else (cluster_id, owner),
+    )
     return [_key(row) for row in rows]
 
 
