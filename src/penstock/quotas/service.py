@@ -8,7 +8,7 @@ everything is read anew.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from penstock.base.errors import OutcomeUnknown
@@ -17,7 +17,7 @@ from penstock.base.undivided import Undivided
 from penstock.log.refusals import Refused
 from penstock.metadata.database import Script
 from penstock.quotas import store, transitions
-from penstock.quotas.model import Table, evolve
+from penstock.quotas.model import Entity, Table, evolve
 from penstock.quotas.throttles import Throttles
 from penstock.quotas.transitions import Change
 
@@ -103,7 +103,8 @@ class Quotas:
                     version = await self._database.transaction(lambda: store.write(cluster_id, decision.records))
                 if version == self._version + 1:
                     self._version = version
-                    self._put(cluster_id, evolve(table, decision.records))
+                    changed = {record.entity for record in decision.records}
+                    self._put(cluster_id, evolve(table, decision.records), changed)
                 else:
                     await self._load()
             return decision.refusals
@@ -114,7 +115,7 @@ class Quotas:
         self._throttles.forget(cluster_id)
         self.on_change()
 
-    def _put(self, cluster_id: int, table: Table) -> None:
+    def _put(self, cluster_id: int, table: Table, changed: Collection[Entity] | None = None) -> None:
         self._tables[cluster_id] = table
-        self._throttles.replace(cluster_id, table)
+        self._throttles.replace(cluster_id, table, changed)
         self.on_change()

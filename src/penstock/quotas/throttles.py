@@ -9,6 +9,7 @@ timer runs.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from hashlib import sha256
 from typing import Final
 
@@ -18,7 +19,7 @@ from penstock.clusters.limits import LimitKey, Limits
 from penstock.log.quota import UNLIMITED, Allowance
 from penstock.log.refusals import Refused
 from penstock.quotas.meters import MAX_THROTTLE_MS, Rate, TokenBucket
-from penstock.quotas.model import QuotaKey, Table, connection_rate_of, limit_of
+from penstock.quotas.model import IP, Entity, QuotaKey, Table, connection_rate_of, limit_of
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.tenants import Spending, Tenant
 from penstock.quotas.transitions import canonical_address
@@ -84,6 +85,8 @@ class Throttles:
         """Goes up when another `Client` may be found for somebody than was before: the one that was has to be looked up
         again."""
         self._tables: dict[int, Table] = {}
+        self._limited: dict[int, Counter[bool]] = {}
+        """How many addresses, and how many others, have limits, by virtual cluster."""
         self._clients: dict[tuple[int, str, str | None], Client] = {}
         self._rates: dict[tuple[str, int, str, str], Rate] = {}
         self._buckets: dict[tuple[int, str, str], TokenBucket] = {}
@@ -97,8 +100,15 @@ class Throttles:
         self.throttled: dict[str, int] = dict.fromkeys((*QuotaKey, *_RATES), 0)
         """How often somebody was made to wait, by what was limited."""
 
-    def replace(self, cluster_id: int, table: Table) -> None:
-        """From now on these limits count in a virtual cluster."""
+    def replace(self, cluster_id: int, table: Table, changed: Collection[Entity] | None = None) -> None:
+        """From now on these limits count in a virtual cluster: others than before for these entities, or for any. Only
+        those are looked at, for one may have a hundred thousand."""
+        before = self._tables.get(cluster_id, {})
+        if changed is None:
+            before, changed, self._limited[cluster_id] = {}, table, Counter()
+        limited = self._limited.setdefault(cluster_id, Counter())
+        for who in changed:
+            limited[_is_address(who)] += (who in table) - (who in before)
         self._tables[cluster_id] = table
         self._look_again()
 
@@ -118,6 +128,7 @@ class Throttles:
     def forget(self, cluster_id: int) -> None:
         """A virtual cluster is gone."""
         self._tables.pop(cluster_id, None)
+        self._limited.pop(cluster_id, None)
         self._tenants.pop(cluster_id, None)
         self._look_again()
 
@@ -127,9 +138,8 @@ class Throttles:
 
     def _look_again(self) -> None:
         self._forget_clients()
-        keys = {key for each in self._tables.values() for limits in each.values() for key in limits}
-        self.limits_addresses = QuotaKey.CONNECTION_CREATION_RATE in keys
-        self.limits_clients = bool(keys - {QuotaKey.CONNECTION_CREATION_RATE}) or any(
+        self.limits_addresses = any(limited[True] for limited in self._limited.values())
+        self.limits_clients = any(limited[False] for limited in self._limited.values()) or any(
             tenant.limits_clients for tenant in self._tenants.values()
         )
 
@@ -375,6 +385,10 @@ class Throttles:
 
     def _now_ms(self) -> int:
         return int(self._clock.monotonic() * 1000)
+
+
+def _is_address(who: Entity) -> bool:
+    return who[0][0] == IP
 
 
 class _Mutations:

@@ -72,7 +72,8 @@ class Altering:
 
     def decision(self) -> Decision:
         """What became of all of them."""
-        added = {record.entity for record in self._records if record.value is not None} - self._table.keys()
+        named = {record.entity for record in self._records if record.value is not None}
+        added = [who for who in named if who not in self._table]
         if len(self._table) + len(added) > MAX_ENTITIES:
             full = Refused(ErrorCode.POLICY_VIOLATION, f"{MAX_ENTITIES} entities have limits already.")
             return Decision(refusals=[refusal or full for refusal in self._refusals])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -15,6 +16,7 @@ from penstock.quotas.meters import Windows
 from penstock.quotas.model import Entity, QuotaKey, entity
 from penstock.quotas.settings import QuotaSettings
 from penstock.quotas.throttles import Client, Throttles
+from penstock.quotas.transitions import Altering, Change
 from penstock.wire.error_codes import ErrorCode
 
 
@@ -47,6 +49,39 @@ def who(user: str, client_id: str | None = "app", cluster_id: int = 1) -> Reques
 
 def limits(**values: float) -> dict[str, float]:
     return values
+
+
+class Closed(dict[Entity, dict[str, float]]):
+    """A table at all of which nobody may look: it may have a hundred thousand entities, and be changed all the time."""
+
+    def __iter__(self) -> Iterator[Entity]:
+        raise AssertionError("all of it is looked at")
+
+    keys = values = items = __iter__  # type: ignore[assignment]
+
+
+def test_of_many_limits_only_those_are_looked_at_that_change() -> None:
+    alice, bob, address = entity(user="alice"), entity(user="bob"), entity(ip="10.0.0.1")
+    byte_rate, connections = limits(producer_byte_rate=1), limits(connection_creation_rate=1)
+    throttles = World({}).throttles
+
+    def after(table: dict[Entity, dict[str, float]], *changed: Entity) -> tuple[bool, bool]:
+        throttles.replace(7, Closed(table), changed)
+        return throttles.limits_clients, throttles.limits_addresses
+
+    assert after({alice: byte_rate, bob: byte_rate}, alice, bob) == (True, False)
+    assert after({bob: byte_rate, address: connections}, alice, address) == (True, True)
+    assert after({bob: limits(producer_byte_rate=2), address: connections}, bob) == (True, True)
+    assert after({address: connections}, bob) == (False, True)
+    throttles.replace(1, {alice: byte_rate})
+    assert after({}, address) == (True, False)
+    throttles.forget(1)
+    assert after({bob: byte_rate}, bob) == (True, False)
+    throttles.forget(7)
+    assert after({}, bob) == (False, False)
+    altering = Altering(Closed({alice: byte_rate}))
+    altering.add(Change(entity=[("user", "bob")], limits=[("producer_byte_rate", 5.0)]))
+    assert altering.decision().refusals == [None]
 
 
 def test_nobody_is_measured_for_whom_no_limit_counts() -> None:
