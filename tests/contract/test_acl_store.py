@@ -10,7 +10,7 @@ import pytest
 
 from penstock.authorization import service as module
 from penstock.authorization import store
-from penstock.authorization.service import MAX_ACLS, AclService
+from penstock.authorization.service import AclService
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType
 from penstock.base.errors import InvalidRequest
 
@@ -145,12 +145,24 @@ async def test_what_a_request_may_remove_and_look_at_is_bounded(database: Any, m
         AclFilter(resource_type=acl.resource_type, resource_name=acl.resource_name, pattern_type=acl.pattern_type)
         for acl in present[:10]
     ]
-    with pytest.raises(InvalidRequest, match="excessively large"):
-        await acls.delete(1, exact, limit=9)
+    monkeypatch.setattr(module, "MAX_CHANGES", 9)
+    for filters in (exact, [AclFilter()]):
+        with pytest.raises(InvalidRequest, match="excessively large"):
+            await acls.delete(1, filters)
     assert len(acls.index(1)) == 20, "all of it or nothing"
-    assert await acls.delete(1, exact, limit=10) == [[acl] for acl in present[:10]]
-    monkeypatch.setattr(module, "MAX_CHANGES", 3)
-    with pytest.raises(InvalidRequest, match="excessively large"):
-        await acls.delete(1, exact[:4])
-    assert len(await acls.delete(1, [AclFilter()], limit=MAX_ACLS)) == 1
-    assert len(acls.index(1)) == 0
+    assert await acls.delete(1, exact[:9]) == [[acl] for acl in present[:9]]
+
+
+async def test_of_a_cluster_that_goes_so_many_are_removed_at_a_time(
+    database: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHANGED_AT_ONCE", 4)
+    acls = AclService(database)
+    await acls.open()
+    await acls.create(1, [replace(READ, resource_name=f"t{number}") for number in range(9)])
+    await acls.create(2, [READ])
+    assert [await acls.remove_some(1) for _ in range(4)] == [False, False, True, True]
+    assert [len(acls.index(cluster_id)) for cluster_id in (1, 2)] == [0, 1]
+    again = AclService(database)
+    await again.open()
+    assert [len(again.index(cluster_id)) for cluster_id in (1, 2)] == [0, 1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from penstock.authorization.service import MAX_ACLS
-from penstock.base.acls import AclFilter
 from penstock.clusters.removal import Step
 
 if TYPE_CHECKING:
@@ -38,7 +36,8 @@ def removal_steps(agent: Agent) -> Sequence[Step]:
         return not going
 
     async def rules(cluster_id: int) -> bool:
-        await agent.access.acls.delete(cluster_id, [AclFilter()], limit=MAX_ACLS)
+        if not await agent.access.acls.remove_some(cluster_id):
+            return False
         agent.quotas.forget(cluster_id)
         agent.topics.forget_cluster(cluster_id)
         agent.registry.forget_cluster(cluster_id)

@@ -144,15 +144,21 @@ class Authorizer:
                 return True
         return self._decide(context, api_key, asked, name, is_quiet)
 
-    def allows_any(self, context: RequestContext, asked: Action) -> bool:
-        """Whether there is a name of a resource to which the caller may do that."""
+    async def allows_any(self, context: RequestContext, asked: Action) -> bool:
+        """Whether there is a name of a resource to which the caller may do that. Others have their turn meanwhile: all
+        ACLs are looked at."""
         caller = self._caller(context)
         allowed = caller.any_of.get(asked)
         if allowed is None:
-            allowed = caller.is_super or decide_for_any(
-                self._acls.index(context.cluster_id), context.principal, caller.host, *_parts(asked),
-                default=self._default,
-            ).allowed  # fmt: skip
+            if caller.is_super:
+                allowed = True
+            else:
+                verdict = await decide_for_any(
+                    self._acls.index(context.cluster_id), context.principal, caller.host, *_parts(asked),
+                    default=self._default,
+                )  # fmt: skip
+                allowed = verdict.allowed
+            # If ACLs have changed meanwhile nobody finds this caller any more.
             caller.any_of[asked] = allowed
         return allowed
 

@@ -9,16 +9,20 @@ that name the principal (or everyone) and the host (or all),
 - else no, unless no ACL at all covers the resource: then it is the default that decides.
 
 The index finds what covers a resource by name: one look-up for the literal, one for `*`, one for each length of which
-there is a prefix. Below a pattern, ACLs go by principal, so that many principals on one resource cost nothing.
+there is a prefix. Below a pattern, ACLs go by principal, so that many principals on one resource cost nothing, and
+where a principal has more than a few, by host and operation: what it takes to decide does not grow with what somebody
+has made of ACLs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address, ip_address
+from itertools import chain
 
 from penstock.base.acls import ANYONE, WILDCARD, Acl, AclFilter, Operation, PatternType, Permission, ResourceType
 from penstock.base.dataclasses import dataclass
+from penstock.base.portions import breathe
 
 _IMPLIED_BY = {
     Operation.DESCRIBE: frozenset(
@@ -40,8 +44,69 @@ class Verdict:
 SUPER_USER = Verdict(True, reason="SuperUser")
 DEFAULT_ALLOW, DEFAULT_DENY = Verdict(True, reason="DefaultAllow"), Verdict(False, reason="DefaultDeny")
 
-_ByPrincipal = dict[str, list[Acl]]
+FEW = 8
+"""So many ACLs of a principal on one pattern are looked at one by one."""
+LOOKED_AT_ONCE = 10
+"""ACLs of resources of any name, before others have their turn: each may take half a millisecond."""
+
+_Rule = tuple[str, Acl]
+"""An ACL, and the host it is for as hosts are compared."""
 _Resource = tuple[ResourceType, str]
+
+
+class _Many:
+    """More than a few ACLs of one principal on one pattern. Of those that only differ in how they spell a host one is
+    looked at."""
+
+    __slots__ = ("_by_host", "_hosts")
+
+    def __init__(self, rules: Iterable[_Rule]) -> None:
+        self._hosts: dict[Acl, str] = {}
+        self._by_host: dict[str, dict[tuple[Operation, Permission], dict[Acl, None]]] = {}
+        for rule in rules:
+            self.append(rule)
+
+    def __len__(self) -> int:
+        return len(self._hosts)
+
+    def __iter__(self) -> Iterator[_Rule]:
+        return ((host, acl) for acl, host in self._hosts.items())
+
+    def append(self, rule: _Rule) -> None:
+        host, acl = rule
+        self._hosts[acl] = host
+        self._by_host.setdefault(host, {}).setdefault((acl.operation, acl.permission), {})[acl] = None
+
+    def remove(self, rule: _Rule) -> None:
+        host, acl = rule
+        del self._hosts[acl]
+        of_host = self._by_host[host]
+        alike = of_host[acl.operation, acl.permission]
+        del alike[acl]
+        if not alike:
+            del of_host[acl.operation, acl.permission]
+        if not of_host:
+            del self._by_host[host]
+
+    def of(self, host: str) -> Iterator[Acl]:
+        """Those that count for a host."""
+        for of_host in (self._by_host.get(host, {}), self._by_host.get(WILDCARD, {})):
+            for alike in of_host.values():
+                yield next(iter(alike))
+
+
+class _ByPrincipal(dict[str, list[_Rule] | _Many]):
+    """The ACLs on one pattern."""
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        """How many there are of all principals."""
+
+
+_NOTHING = _ByPrincipal()
 
 
 class AclIndex:
@@ -76,7 +141,14 @@ class AclIndex:
         if acl.pattern_type is PatternType.PREFIXED and resource not in patterns:
             lengths, length = self._lengths.setdefault(acl.resource_type, {}), len(acl.resource_name)
             lengths[length] = lengths.get(length, 0) + 1
-        patterns.setdefault(resource, {}).setdefault(acl.principal, []).append(acl)
+        by_principal = patterns.get(resource)
+        if by_principal is None:
+            by_principal = patterns[resource] = _ByPrincipal()
+        by_principal.count += 1
+        rules = by_principal.setdefault(acl.principal, [])
+        rules.append((_compared(acl.host), acl))
+        if isinstance(rules, list) and len(rules) > FEW:
+            by_principal[acl.principal] = _Many(rules)
 
     def remove(self, acl: Acl) -> None:
         """Let an ACL not count any more; nothing happens where it did not."""
@@ -85,7 +157,8 @@ class AclIndex:
         del self._acls[acl]
         patterns, resource = self._patterns(acl), (acl.resource_type, acl.resource_name)
         by_principal = patterns[resource]
-        by_principal[acl.principal].remove(acl)
+        by_principal.count -= 1
+        by_principal[acl.principal].remove((_compared(acl.host), acl))
         if by_principal[acl.principal]:
             return
         del by_principal[acl.principal]
@@ -103,12 +176,12 @@ class AclIndex:
         by_principal = self._named(asked)
         if by_principal is None:
             return [acl for acl in self._acls if asked.matches(acl)]
-        return [acl for acls in by_principal.values() for acl in acls if asked.matches(acl)]
+        return [acl for rules in by_principal.values() for _, acl in rules if asked.matches(acl)]
 
     def cost(self, asked: AclFilter) -> int:
         """How many ACLs are compared with a filter for that."""
         by_principal = self._named(asked)
-        return 1 + (len(self._acls) if by_principal is None else sum(map(len, by_principal.values())))
+        return 1 + (len(self._acls) if by_principal is None else by_principal.count)
 
     def _named(self, asked: AclFilter) -> _ByPrincipal | None:
         """The only pattern that a filter can pick, if it says which."""
@@ -117,9 +190,9 @@ class AclIndex:
         resource = asked.resource_type, asked.resource_name
         match asked.pattern_type:
             case PatternType.LITERAL:
-                return self._literal.get(resource, {})
+                return self._literal.get(resource, _NOTHING)
             case PatternType.PREFIXED:
-                return self._prefixed.get(resource, {})
+                return self._prefixed.get(resource, _NOTHING)
             case _:
                 return None
 
@@ -133,6 +206,11 @@ class AclIndex:
         for length in self._lengths.get(resource_type, ()):
             if length <= len(name) and (found := prefixed.get((resource_type, name[:length]))) is not None:
                 yield found
+
+    def patterns(self, resource_type: ResourceType) -> list[_ByPrincipal]:
+        """All patterns of a kind of resource."""
+        both = chain(self._literal.items(), self._prefixed.items())
+        return [by_principal for (kind, _), by_principal in both if kind is resource_type]
 
     def _patterns(self, acl: Acl) -> dict[_Resource, _ByPrincipal]:
         return self._prefixed if acl.pattern_type is PatternType.PREFIXED else self._literal
@@ -159,7 +237,7 @@ def decide(
     return DEFAULT_DENY if covered else default
 
 
-def decide_for_any(
+async def decide_for_any(
     index: AclIndex, principal: str, host: str, operation: Operation, resource_type: ResourceType,
     *, default: Verdict = DEFAULT_DENY,
 ) -> Verdict:  # fmt: skip
@@ -172,18 +250,19 @@ def decide_for_any(
         return verdict
     allowed: list[Acl] = []
     denied: dict[tuple[PatternType, str], Acl] = {}
-    for acl in index:
-        if acl.resource_type is not resource_type or acl.operation not in (operation, Operation.ALL):
-            continue
-        if acl.principal not in (principal, ANYONE) or not _is_from(acl, host):
-            continue
-        if acl.permission is Permission.ALLOW:
-            allowed.append(acl)
-        else:
-            denied[acl.pattern_type, acl.resource_name] = acl
+    for number, by_principal in enumerate(index.patterns(resource_type)):
+        await breathe(number)
+        for acl in _of(by_principal, principal, host):
+            if acl.operation not in (operation, Operation.ALL):
+                continue
+            if acl.permission is Permission.ALLOW:
+                allowed.append(acl)
+            else:
+                denied[acl.pattern_type, acl.resource_name] = acl
     if (everything := denied.get((PatternType.LITERAL, WILDCARD))) is not None:
         return Verdict(False, everything)
-    for acl in allowed:
+    for number, acl in enumerate(allowed):
+        await breathe(number, LOOKED_AT_ONCE)
         if not _is_covered(acl, denied):
             return Verdict(True, acl)
     return DEFAULT_DENY
@@ -201,15 +280,19 @@ def _is_covered(acl: Acl, denied: dict[tuple[PatternType, str], Acl]) -> bool:
 
 def _of(by_principal: _ByPrincipal, principal: str, host: str) -> Iterator[Acl]:
     for who in (principal, ANYONE):
-        for acl in by_principal.get(who, ()):
-            if _is_from(acl, host):
-                yield acl
+        rules = by_principal.get(who, ())
+        if isinstance(rules, _Many):
+            yield from rules.of(host)
+        else:
+            for known, acl in rules:
+                if known in (WILDCARD, host):
+                    yield acl
         if principal == ANYONE:
             return
 
 
-def _is_from(acl: Acl, host: str) -> bool:
-    return acl.host in (WILDCARD, host) or canonical_host(acl.host) == host
+def _compared(host: str) -> str:
+    return host if host == WILDCARD else canonical_host(host)
 
 
 def canonical_host(text: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 
 from penstock.authorization import store
 from penstock.authorization.changes import complaint_about
 from penstock.authorization.rules import AclIndex
 from penstock.base.acls import Acl, AclFilter
 from penstock.base.errors import InvalidRequest, PlatformError
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, distinct
 from penstock.base.undivided import Undivided
 from penstock.metadata.database import Database, Script
 
@@ -106,13 +107,11 @@ class AclService:
                 self._changed(cluster_id)
         return complaints
 
-    async def delete(
-        self, cluster_id: int, filters: Iterable[AclFilter], *, limit: int = MAX_CHANGES
-    ) -> list[list[Acl]]:
+    async def delete(self, cluster_id: int, filters: Iterable[AclFilter]) -> list[list[Acl]]:
         """Remove the ACLs that filters pick: those each of them picked. Raises `InvalidRequest` for too many."""
-        return await self._changes.run(self._delete(cluster_id, list(filters), limit))
+        return await self._changes.run(self._delete(cluster_id, list(filters)))
 
-    async def _delete(self, cluster_id: int, filters: Sequence[AclFilter], limit: int) -> list[list[Acl]]:
+    async def _delete(self, cluster_id: int, filters: Sequence[AclFilter]) -> list[list[Acl]]:
         async with self._lock:
             await self._catch_up()
             index = self.index(cluster_id)
@@ -125,17 +124,33 @@ class AclService:
                 if compared > COMPARED_AT_ONCE:
                     compared = 0
                     await asyncio.sleep(0)
-                picked.append(index.matching(asked))
+                picked.append(await self.matching(cluster_id, asked))
                 found += len(picked[-1])
-                if found > limit:
+                if found > MAX_CHANGES:
                     raise _too_large()
-            removed = list(dict.fromkeys(acl for acls in picked for acl in acls))
-            if removed and await self._change(lambda: store.delete(cluster_id, removed)):
-                for number, acl in enumerate(removed):
-                    await breathe(number, CHANGED_AT_ONCE)
-                    index.remove(acl)
-                self._changed(cluster_id)
+            await self._remove(cluster_id, list(await distinct(acl for acls in picked for acl in acls)))
         return picked
+
+    async def remove_some(self, cluster_id: int) -> bool:
+        """Remove some ACLs of a cluster that is going; whether none is left."""
+        return await self._changes.run(self._remove_some(cluster_id))
+
+    async def _remove_some(self, cluster_id: int) -> bool:
+        async with self._lock:
+            await self._catch_up()
+            await self._remove(cluster_id, list(islice(self.index(cluster_id), CHANGED_AT_ONCE)))
+            if len(self.index(cluster_id)):
+                return False
+            self._clusters.pop(cluster_id, None)
+            return True
+
+    async def _remove(self, cluster_id: int, removed: Sequence[Acl]) -> None:
+        if removed and await self._change(lambda: store.delete(cluster_id, removed)):
+            index = self.index(cluster_id)
+            for number, acl in enumerate(removed):
+                await breathe(number, CHANGED_AT_ONCE)
+                index.remove(acl)
+            self._changed(cluster_id)
 
     async def _catch_up(self) -> None:
         if self._is_stale or await self._database.read(store.version) != self._version:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.authorization import rules
 from penstock.authorization.rules import DEFAULT_ALLOW, DEFAULT_DENY, AclIndex, canonical_host, decide, decide_for_any
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType
 
+T = TypeVar("T")
 ALICE, BOB, ANYONE = "User:alice", "User:bob", "User:*"
 HERE, THERE = "10.0.0.1", "10.0.0.2"
 NAMES = ("", "*", "a", "ab", "abc", "abd", "b", "hardcode")
@@ -66,10 +71,28 @@ def oracle(
     return True in opinions or (default and not covering)
 
 
+def index_of(given_acls: list[Acl], few: int) -> AclIndex:
+    """An index that looks at so many ACLs one by one."""
+    before, rules.FEW = rules.FEW, few
+    try:
+        return AclIndex(given_acls)
+    finally:
+        rules.FEW = before
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    """What comes of work that has too little to do to let others have their turn."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
 @settings(max_examples=400, deadline=None)
-@given(st.lists(acls, max_size=8), st.booleans())
-def test_decisions_are_those_of_the_oracle(given_acls, allow_everyone):
-    index = AclIndex(given_acls)
+@given(st.lists(acls, max_size=8), st.booleans(), st.sampled_from((0, rules.FEW)))
+def test_decisions_are_those_of_the_oracle(given_acls, allow_everyone, few):
+    index = index_of(given_acls, few)
     default = DEFAULT_ALLOW if allow_everyone else DEFAULT_DENY
     requests = itertools.product((ALICE, "User:carol", ANYONE), (HERE, "1.1.1.1"), OPERATIONS[1:], TYPES, NAMES)
     for principal, host, operation, kind, name in requests:
@@ -106,11 +129,11 @@ def any_oracle(given_acls: list[Acl], principal: str, host: str, operation: Oper
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(acls, max_size=8))
-def test_any_resource_is_found_as_the_oracle_finds_one(given_acls):
-    index = AclIndex(given_acls)
+@given(st.lists(acls, max_size=8), st.sampled_from((0, rules.FEW)))
+def test_any_resource_is_found_as_the_oracle_finds_one(given_acls, few):
+    index = index_of(given_acls, few)
     for principal, host, operation, kind in itertools.product((ALICE, BOB), (HERE, THERE), (Operation.WRITE,), TYPES):
-        verdict = decide_for_any(index, principal, host, operation, kind)
+        verdict = at_once(decide_for_any(index, principal, host, operation, kind))
         by_name = oracle(given_acls, principal, host, operation, kind, "hardcode", False)
         expected = by_name or any_oracle(given_acls, principal, host, operation, kind)
         assert verdict.allowed is expected, (principal, host, kind)
@@ -128,6 +151,7 @@ def test_an_index_that_was_changed_is_one_that_was_built(changes):
             index.remove(acl)
             present.pop(acl, None)
     assert list(index) == list(present)
+    assert all(index.cost(named(acl)) == 1 + len(index.matching(named(acl))) for acl in present)
     fresh = AclIndex(present)
     for kind, name in itertools.product(TYPES, NAMES):
         patterns = [
@@ -137,7 +161,12 @@ def test_an_index_that_was_changed_is_one_that_was_built(changes):
         assert sorted(map(repr, map(sorted_items, patterns))) == sorted(map(repr, map(sorted_items, expected)))
 
 
-def sorted_items(pattern: dict[str, set[Acl]]) -> list[tuple[str, list[Acl]]]:
+def named(acl: Acl) -> AclFilter:
+    """What picks all ACLs on the same pattern."""
+    return AclFilter(resource_type=acl.resource_type, resource_name=acl.resource_name, pattern_type=acl.pattern_type)
+
+
+def sorted_items(pattern: dict[str, set[tuple[str, Acl]]]) -> list[tuple[str, list[tuple[str, Acl]]]]:
     return [(who, sorted(found)) for who, found in sorted(pattern.items())]
 
 
@@ -196,6 +225,44 @@ def test_a_host_of_an_acl_may_be_spelt_as_java_does():
         operation=Operation.READ,
     )  # fmt: skip
     assert decide(AclIndex([acl]), ALICE, "::1", Operation.READ, ResourceType.TOPIC, "t").allowed
+
+
+READ = Acl(resource_type=ResourceType.TOPIC, resource_name="t", principal=ALICE, operation=Operation.READ)
+
+
+def test_what_it_takes_to_decide_does_not_grow_with_what_somebody_has_made_of_acls() -> None:
+    """Whoever may make ACLs makes as many as they like; what is denied is decided anew each time."""
+    spellings = ["".join(letters) for letters in itertools.product(*(("2001:db8::", "2001:DB8::"), *["aA"] * 4))]
+    hosts = [f"10.1.{number // 250}.{number % 250}" for number in range(1000)] + spellings
+    both = (Permission.ALLOW, Permission.DENY)
+    index = AclIndex([replace(READ, host=host, permission=permission) for host in hosts for permission in both])
+    (pattern,) = index.covering(ResourceType.TOPIC, "t")
+    for host in ("10.1.0.1", "2001:db8::aaaa"):
+        assert len(list(rules._of(pattern, ALICE, host))) == 2
+        verdict = decide(index, ALICE, host, Operation.READ, ResourceType.TOPIC, "t")
+        assert verdict.acl is not None
+        assert (verdict.allowed, verdict.acl.permission) == (False, Permission.DENY)
+    assert not list(rules._of(pattern, ALICE, HERE))
+    assert not list(rules._of(pattern, BOB, "10.1.0.1"))
+
+
+def test_what_it_takes_to_remove_does_not_grow_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = [replace(READ, host=f"10.1.{number // 250}.{number % 250}") for number in range(1000)]
+    index, compared = AclIndex(present), 0
+    assert index.matching(named(READ)) == present
+    same = Acl.__eq__
+
+    def compare(self: Acl, other: object) -> bool:
+        nonlocal compared
+        compared += 1
+        return same(self, other)
+
+    monkeypatch.setattr(Acl, "__eq__", compare)
+    for acl in reversed([replace(one) for one in present]):
+        index.remove(acl)
+    assert len(index) == 0
+    assert compared < 20 * len(present)
+    assert not index._literal
 
 
 filters = st.builds(

@@ -51,10 +51,10 @@ def test_every_api_has_one_guard() -> None:
     assert set(OPEN) <= set(GUARDS)
 
 
-def test_super_users_are_those_of_the_default_cluster() -> None:
+async def test_super_users_are_those_of_the_default_cluster() -> None:
     authorizer = Authorizer(Clusters(), super_users=frozenset({"User:alice"}))
     assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
-    assert authorizer.allows_any(ALICE, WRITE_TOPIC)
+    assert await authorizer.allows_any(ALICE, WRITE_TOPIC)
     tenant = RequestContext(principal="User:alice", cluster_id=7)
     assert not authorizer.allows(tenant, FETCH, READ_TOPIC, "t"), "a tenant may call its users what it likes"
     assert not authorizer.allows(RequestContext(principal="User:bob"), FETCH, READ_TOPIC, "t")
@@ -77,12 +77,12 @@ def test_clusters_do_not_meet() -> None:
     assert not authorizer.allows(RequestContext(principal="User:alice", cluster_id=2), FETCH, READ_TOPIC, "t")
 
 
-def test_nothing_is_remembered_beyond_a_change() -> None:
+async def test_nothing_is_remembered_beyond_a_change() -> None:
     clusters = Clusters()
     authorizer = Authorizer(clusters)
     clusters.index(1).add(acl())
     assert authorizer.allows(ALICE, FETCH, READ_TOPIC, "t")
-    assert authorizer.allows_any(ALICE, READ_TOPIC)
+    assert await authorizer.allows_any(ALICE, READ_TOPIC)
     clusters.index(1).add(acl(permission=Permission.DENY))
     before = authorizer.generation, authorizer.version(1)
     authorizer.forget(1)
@@ -92,7 +92,7 @@ def test_nothing_is_remembered_beyond_a_change() -> None:
     clusters.index(1).remove(acl(permission=Permission.DENY))
     clusters.index(1).remove(acl())
     authorizer.forget()
-    assert not authorizer.allows_any(ALICE, READ_TOPIC)
+    assert not await authorizer.allows_any(ALICE, READ_TOPIC)
 
 
 def test_changes_of_one_cluster_are_nothing_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,9 +107,9 @@ class Access:
         """The same, as `might`."""
         return self.might(operation, CLUSTER, CLUSTER_NAME)
 
-    def might_any(self, asked: Action) -> bool:
+    async def might_any(self, asked: Action) -> bool:
         """Whether there is a name with which the caller may do this."""
-        return self.authorizer.allows_any(self.context, asked)
+        return await self.authorizer.allows_any(self.context, asked)
 
     def operations(self, resource_type: ResourceType, name: str) -> int:
         """What the caller may do to a resource, as a bit field."""

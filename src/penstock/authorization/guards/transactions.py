@@ -43,7 +43,7 @@ async def init_producer_id(
     if request.transactional_id is not None:
         if not access.may(Operation.WRITE, TRANSACTIONAL_ID, request.transactional_id):
             code = NO_TRANSACTIONAL_ID.code
-    elif not access.might_cluster(Operation.IDEMPOTENT_WRITE) and not access.might_any(WRITE_TOPIC):
+    elif not access.might_cluster(Operation.IDEMPOTENT_WRITE) and not await access.might_any(WRITE_TOPIC):
         # Nothing else would do: now it is a denial to report.
         access.may_cluster(Operation.IDEMPOTENT_WRITE)
         code = NO_CLUSTER.code
