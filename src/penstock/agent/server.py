@@ -221,9 +221,7 @@ class Server:
 
     def close_cluster(self, cluster_id: int) -> int:
         """Close every connection of a virtual cluster; how many there were."""
-        inside = [
-            connection for connection in self._connections.values() if connection.identity.cluster_id == cluster_id
-        ]
+        inside = [connection for connection in self.connections if connection.identity.cluster_id == cluster_id]
         for connection in inside:
             connection.close()
         return len(inside)
@@ -397,11 +395,10 @@ class Server:
         """Close who holds up others, who takes no responses, and who has been silent for long."""
         self._sweeper = None
         now = self.now()
-        connections = list(self._connections.values())
         self._arena.trim()
         starved = self.partial_bytes > self.memory.huge_partial_bytes
         unread_s = self._patience_s()
-        for connection in connections:
+        for connection in self.connections:
             stalled = connection.stalled_since
             silent = now - connection.last_active
             if connection.must_log_in_by is not None and now > connection.must_log_in_by:
@@ -469,7 +466,7 @@ class Server:
             connection.out_bytes for connection in self._connections.values()
         ):
             await asyncio.sleep(0.01)
-        for connection in list(self._connections.values()):
+        for connection in self.connections:
             connection.close()
         for sock, timer in self._turned_away.items():
             timer.cancel()

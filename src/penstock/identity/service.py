@@ -6,7 +6,6 @@ Nothing is kept in memory: the database is asked whenever something has to be kn
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
@@ -18,8 +17,6 @@ from penstock.identity import accounts, scram, store
 from penstock.identity.accounts import ApiKey, NewApiKey, ServiceAccount
 from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Database, Script
-
-G = TypeVar("G", bound=Collection[str] | None)
 
 Revoked = Callable[[int, Collection[str], int], None]
 """Told of API keys and tokens of a virtual cluster that are no good any more, and by which connection that was asked
@@ -59,10 +56,10 @@ class Identities:
         def script() -> Script[list[tuple[str, Mechanism, int]]]:
             if few is None:
                 return (yield from store.all_mechanisms(cluster_id))
-            found = []
+            found = list[tuple[str, Mechanism, int]]()
             for name in few:
-                for one in (yield from store.credentials_of(cluster_id, name)):
-                    found.append((name, one.mechanism, one.iterations))
+                credentials = yield from store.credentials_of(cluster_id, name)
+                found += ((name, one.mechanism, one.iterations) for one in credentials)
             return found
 
         users: dict[str, list[tuple[Mechanism, int]]] = {}
@@ -112,7 +109,9 @@ class Identities:
         self, cluster_id: int, names: Collection[str] | None = None
     ) -> list[tuple[ServiceAccount, list[ApiKey]]]:
         """Service accounts with their keys, in order: all, or at least those of these names that there are."""
-        few = sorted(set(names)) if names is not None and len(names) <= FEW_NAMES else (None,)
+        few: Sequence[str | None] = (None,)
+        if names is not None and len(names) <= FEW_NAMES:
+            few = sorted(set(names))
 
         def script() -> Script[tuple[list[ServiceAccount], list[ApiKey]]]:
             found, keys = list[ServiceAccount](), list[ApiKey]()
@@ -150,10 +149,12 @@ class Identities:
         gone = await self._revoke(lambda: store.forget_account(cluster_id, name), cluster_id, asked_by)
         return gone is not None
 
-    async def _revoke(self, script: Callable[[], Script[G]], cluster_id: int, asked_by: int) -> G:
+    async def _revoke(
+        self, script: Callable[[], Script[set[str] | None]], cluster_id: int, asked_by: int
+    ) -> set[str] | None:
         """Remove keys or tokens; which these were. Whoever asked for it may hang up meanwhile."""
 
-        async def change() -> G:
+        async def change() -> set[str] | None:
             gone = await self._database.transaction(script)
             if gone:
                 # Who is being let in by what was read of it before is in, once this is read.
@@ -205,4 +206,4 @@ class Identities:
     async def delete_keys(self, cluster_id: int, key_ids: Sequence[str], *, asked_by: int = 0) -> set[str]:
         """Remove keys; which of them there were. Who has come in by one of these is told of."""
         known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
-        return await self._revoke(lambda: store.forget_keys(cluster_id, known), cluster_id, asked_by)
+        return await self._revoke(lambda: store.forget_keys(cluster_id, known), cluster_id, asked_by) or set()

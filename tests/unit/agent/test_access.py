@@ -12,8 +12,8 @@ from penstock.base.undivided import Undivided
 
 SUPER = "User:root"
 ACCESS = Access(
-    identities=cast(Any, None), changes=Undivided(), acls=cast(Any, None), authorizer=None, super_users=frozenset({SUPER}),
-    asks_for_credentials=True,
+    identities=cast(Any, None), changes=Undivided(), acls=cast(Any, None), authorizer=None,
+    super_users=frozenset({SUPER}), asks_for_credentials=True,
 )  # fmt: skip
 PLATFORM = RequestContext(principal="PlatformAdmin:alice", cluster_id=7, is_platform_admin=True)
 
