@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         "Commands": {
             "list": Lazy("service_account:list_accounts", "List service accounts."),
             "create": Lazy("service_account:create", "Create a service account."),
-            "delete": Lazy("service_account:delete", "Delete service accounts and their API keys."),
+            "delete": Lazy("service_account:delete", "Delete service accounts, their API keys and tokens."),
         }
     },
 )
@@ -88,7 +88,7 @@ def create(client: Client, name: str, description: str, dry_run: bool) -> Result
 @dry_run_option
 @asks_cluster
 def delete(client: Client, names: tuple[str, ...], yes: bool, dry_run: bool) -> Result:
-    """Delete service accounts and their API keys.
+    """Delete service accounts, their API keys and tokens.
 
     \b
     penstock service-account delete billing
