@@ -333,8 +333,7 @@ class Server:
     @property
     def unread_bytes(self) -> int:
         """Of answers that clients do not take."""
-        connections = self._connections.values()
-        return sum(connection.out_bytes for connection in connections if connection.stalled_since is not None)
+        return sum(one.out_bytes for one in self._connections.values() if one.stalled_since is not None)
 
     @property
     def queue_is_full(self) -> bool:
