@@ -109,7 +109,7 @@ class AccountHandlers:
         )  # fmt: skip
 
     async def delete_keys(self, context: RequestContext, request: DeleteApiKeysRequest) -> DeleteApiKeysResponse:
-        """DeleteApiKeys, key 10003, v0: nobody can connect with them any more, and who has come in by one goes."""
+        """DeleteApiKeys, key 10003, v0: nobody can connect with them any more, and connections that did are closed."""
         response = DeleteApiKeysResponse()
         forbidden: set[str] = set()
         try:
