@@ -122,10 +122,9 @@ class Server:
         """By file descriptor."""
         self._handshakes: set[Handshake] = set()
         self._handshake_queue = Queue(self.loop)
-        self._last_id = 0
+        self._last_id = self.accepted = 0
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_soon = False
-        self.accepted = 0
         self.on_closed: Callable[[int], None] = lambda connection_id: None
         """Told of every connection that ended."""
         self.listener: AttemptListener | None = None
