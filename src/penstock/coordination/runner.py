@@ -71,7 +71,9 @@ def _nobody_listens(key: Key, is_there: bool) -> None:
 class _Cell(Generic[S, R]):
     """One key's state in memory."""
 
-    __slots__ = ("deadlines", "flying", "kept", "key", "loaded", "mailbox", "revision", "staged", "state", "waiting")
+    __slots__ = (
+        "deadlines", "flying", "kept", "key", "loaded", "mailbox", "revision", "rung", "staged", "state", "waiting"
+    )  # fmt: skip
 
     def __init__(self, key: Key, alarms: Alarms, ring: Callable[[], None]) -> None:
         self.key = key
@@ -80,6 +82,8 @@ class _Cell(Generic[S, R]):
         self.flying = False
         self.kept = False
         """Whether its timers are still to be set anew, after a write that failed."""
+        self.rung = False
+        """Whether a timer has fired, and what comes of it is not durable yet."""
         self.revision = 0
         self.staged: list[Decision[S, R]] = []
         self.mailbox: deque[_Command[S, R]] = deque()
@@ -328,13 +332,14 @@ class Runner(Generic[S, R]):
                 self._landed(cell, unheard)
 
     def _landed(self, cell: _Cell[S, R], unheard: Container[int]) -> None:
-        cell.flying = False
+        cell.flying = cell.rung = False
         staged, cell.staged = cell.staged, []
         for decision in staged:
             if id(decision) in unheard:
                 for reply in decision.replies:
                     self._answer(cell, reply.waiter, Loading("the store knows better: ask again"))
             self._adopt(cell, decision)
+        self._renew_timers(cell)
         self._drain(cell)  # Before timers fire: what waited may move them.
         self._ring(cell.key)
 
@@ -343,7 +348,7 @@ class Runner(Generic[S, R]):
             if self._keeps_states and not isinstance(error, Fenced):
                 self._keep(cell, error)
                 continue
-            had_timers = len(cell.deadlines) > 0
+            had_timers = len(cell.deadlines) > 0 or cell.rung
             self._drop(cell, error)
             if had_timers and not isinstance(error, Fenced):
                 self._reload_later(cell.key, 0)
@@ -360,11 +365,15 @@ class Runner(Generic[S, R]):
         self._drain(cell)
 
     def _set_timers(self, cell: _Cell[S, R]) -> None:
-        cell.kept = False
-        if self._cells.get(cell.key) is cell and cell.state is not None and not (cell.flying or cell.staged):
-            self._adopt(cell, self._rules.restored(cell.key, cell.state, self._clock.now_ms()))
+        if self._cells.get(cell.key) is cell and not (cell.flying or cell.staged):  # Else it is seen to when they land.
+            self._renew_timers(cell)
             self._ring(cell.key)
-        self._rest(cell)
+            self._rest(cell)
+
+    def _renew_timers(self, cell: _Cell[S, R]) -> None:
+        if cell.kept and cell.state is not None:
+            self._adopt(cell, self._rules.restored(cell.key, cell.state, self._clock.now_ms()))
+        cell.kept = False
 
     def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R], *, is_news: bool = True) -> None:
         """Evolve: the decision is durable, or needs not be."""
@@ -398,6 +407,7 @@ class Runner(Generic[S, R]):
         while (name := cell.deadlines.due(but_not=cell.moved())) is not None:
             cell.mailbox.append(_Command(partial(self._expired, key, name), None))
             self._drain(cell)
+            cell.rung = bool(cell.staged)
         if not cell.staged:
             cell.deadlines.rearm()
 
@@ -423,8 +433,13 @@ class Runner(Generic[S, R]):
         self._alarms.call_at(self._alarms.time() + delay_ms / 1000, partial(self._reload, key, attempt))
 
     def _reload(self, key: Key, attempt: int) -> None:
-        if key not in self._cells and not self._closed:
+        cell = self._cells.get(key)
+        if self._closed:
+            return
+        if cell is None:
             self._spawn(self._load(self._new_cell(key), reload=attempt))
+        elif not cell.loaded:  # Somebody asked for it, and may be told that it cannot be read.
+            self._reload_later(key, attempt)
 
     def _rest(self, cell: _Cell[S, R]) -> None:
         """Keep an idle cell for a while; let the one go that has been idle longest."""

@@ -85,6 +85,7 @@ class FakeJournal:
     writes: list[list[tuple[Key, Added]]] = field(default_factory=list)
     loads: int = 0
     write_s: float = 0.01
+    load_s: float = 0.001
     load_fault: Exception | None = None
 
     async def open(self) -> Sequence[tuple[Key, Tally]]:
@@ -93,7 +94,7 @@ class FakeJournal:
 
     async def load(self, key: Key) -> Tally | None:
         self.loads += 1
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(self.load_s)
         if self.load_fault is not None:
             raise self.load_fault
         return Tally(self.numbers[key]) if key in self.numbers else None
@@ -332,6 +333,36 @@ def test_dropped_state_with_timers_is_read_again_by_itself() -> None:
     simulated(scenario, numbers={A: 100})
 
 
+def test_a_state_whose_only_timer_fired_for_nothing_is_read_again_by_itself() -> None:
+    """A group's last member whose session ended while the database was away is still gone when it is back."""
+
+    async def scenario(runner, journal, rules) -> None:
+        journal.faults = [Unavailable("down")]
+        await asyncio.sleep(1.1)
+        assert [name for name, _ in rules.fired] == ["bell"]
+        await asyncio.sleep(1.5)
+        assert [name for name, _ in rules.fired] == ["bell", "bell"]
+        assert journal.writes == [[(A, Added(1))]]
+
+    simulated(scenario, numbers={A: 100})
+
+
+def test_dropped_state_is_read_again_though_somebody_has_asked_for_it_in_vain() -> None:
+    async def scenario(runner, journal, rules) -> None:
+        journal.faults, journal.load_fault = [Unavailable("down")], Unavailable("down")
+        journal.load_s = 0.3  # Longer than until it is read again.
+        with pytest.raises(Unavailable):
+            await runner.submit(A, add(1), int)
+        await asyncio.sleep(0.1)
+        with pytest.raises(Unavailable):
+            await runner.submit(A, look, int)
+        journal.load_fault = None
+        await asyncio.sleep(2)
+        assert [name for name, _ in rules.fired] == ["bell"]
+
+    simulated(scenario, numbers={A: 100})
+
+
 def test_nothing_runs_while_nothing_happens() -> None:
     loop = SimLoop(1)
     journal = FakeJournal()
@@ -557,6 +588,28 @@ def test_a_state_whose_timer_fired_for_nothing_stays_in_memory_until_it_fires_ag
             await asyncio.sleep(1.5)
             assert [name for name, _ in rules.fired] == ["bell", "bell"]
             assert (fake.numbers, fake.loads) == ({A: 101}, 0)
+            await runner.close()
+
+        loop.run(main())
+
+
+def test_timers_that_fired_for_nothing_are_set_again_though_something_else_is_on_its_way() -> None:
+    for seed in range(5):
+        loop = SimLoop(seed)
+
+        async def main() -> None:
+            fake, rules = FakeJournal(numbers={A: 100}), TallyRules()
+            runner: Runner[Tally, Added] = Runner(
+                journal=fake, rules=rules, clock=LoopClock(), alarms=LoopAlarms(), keeps_states=True
+            )
+            await runner.open()
+            fake.faults = [Unavailable("down")]
+            await asyncio.sleep(1.1)
+            assert len(rules.fired) == 1
+            fake.write_s = 0.5
+            assert await runner.submit(A, add(1), int) == 101  # As long as it takes until timers are set again.
+            await asyncio.sleep(2)
+            assert [name for name, _ in rules.fired] == ["bell", "bell"]
             await runner.close()
 
         loop.run(main())
