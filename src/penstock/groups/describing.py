@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from penstock.base.portions import MADE_AT_ONCE, Room, breathe
+from penstock.base.portions import MADE_AT_ONCE, Pace, Room, breathe
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Message, parts_of
 
@@ -31,6 +31,17 @@ async def described_in_room(
         else:
             described = put_off(one)
         found.append(described)
+    return found
+
+
+async def each_member(members: Iterable[Asked], describe: Callable[[Asked], Described]) -> list[Described]:
+    """What is said of each member, while others have their turn, after so much as is said of them: one may have a
+    thousand partitions."""
+    found, pace = list[Described](), Pace(MADE_AT_ONCE)
+    for member in members:
+        described = describe(member)
+        found.append(described)
+        await pace.step(parts_of(described, MADE_AT_ONCE))
     return found
 
 

@@ -12,7 +12,7 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, breathe, each, keyed
+from penstock.base.portions import MADE_AT_ONCE, breathe, keyed
 from penstock.groups.capacity import MAX_TOPICS
 from penstock.groups.consumer.model import (
     JOINS,
@@ -24,7 +24,7 @@ from penstock.groups.consumer.model import (
     HeartbeatResult,
 )
 from penstock.groups.consumer.steps import preferred_assignor
-from penstock.groups.describing import described_in_room, grant_all
+from penstock.groups.describing import described_in_room, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.partitions import Partitions
 from penstock.groups.service import GroupService, Topics
@@ -114,7 +114,7 @@ class ConsumerGroupHandlers:
             group_epoch=group.epoch,
             assignment_epoch=group.target_epoch,
             assignor_name=preferred_assignor(group, self._groups.settings.consumer),
-            members=await each(list(group.members.values()), partial(self._described, context)),
+            members=await each_member(group.members.values(), partial(self._described, context)),
         )
 
     def _described(self, context: RequestContext, member: ConsumerMember) -> describe_wire.Member:

@@ -7,9 +7,8 @@ from functools import partial
 
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import each
 from penstock.groups.capacity import MAX_TOPICS
-from penstock.groups.describing import described_in_room, grant_all
+from penstock.groups.describing import described_in_room, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.share.model import JOINS, LEAVES, Heartbeat, Partitions, ShareGroup, ShareMember
 from penstock.groups.share.service import ShareGroups
@@ -84,7 +83,7 @@ class ShareGroupHandlers:
             group_epoch=group.epoch,
             assignment_epoch=group.target_epoch,
             assignor_name=ASSIGNOR,
-            members=await each(list(group.members.values()), partial(self._member, cluster_id)),
+            members=await each_member(group.members.values(), partial(self._member, cluster_id)),
         )
 
     def _member(self, cluster_id: int, member: ShareMember) -> messages.Member:
