@@ -22,7 +22,7 @@ from penstock.groups.streams.model import (
     Subtopology,
     Topology,
 )
-from penstock.groups.streams.tasks import Task, Tasks
+from penstock.groups.streams.tasks import Spans, Task, Tasks
 from penstock.groups.terms import Terms
 from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
@@ -115,6 +115,9 @@ class StreamsBench:
             member.tasks = Tasks()
         more.setdefault("epoch", member.epoch)
         more.setdefault("owned", member.tasks)
+        owned = more["owned"] or Tasks()
+        more["owned_spans"] = spans_of(owned.active | owned.standby | owned.warmup)
+        more["offset_spans"] = spans_of([*(more.get("reached") or ()), *(more.get("ends") or ())])
         request = Heartbeat(member_id=member.member_id, instance_id=member.instance, **more)
         rule = transitions.leave if request.epoch in (LEAVES, LEAVES_FOR_A_WHILE) else transitions.heartbeat
         result: HeartbeatResult = self.adopt(rule(self.group, request, 1, self.terms))
@@ -200,6 +203,14 @@ class StreamsBench:
         """Create the topics that a heartbeat says are missing."""
         if result.missing:
             self.topics.put(**{topic.name: topic.partitions for topic in result.missing})
+
+
+def spans_of(said: Iterable[Task]) -> Spans:
+    """What a request says these are."""
+    spans = Spans()
+    for task in said:
+        spans.add(task.subtopology_id, (task.partition,))
+    return spans
 
 
 def tasks(**by_part: Iterable[int]) -> frozenset[Task]:

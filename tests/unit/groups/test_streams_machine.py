@@ -49,6 +49,7 @@ class StreamsMachine(RuleBasedStateMachine):
             return
         if hears:
             self.bench.create_missing(result)
+            assert not says or member.tasks.is_all_of(self.bench.group.members[member.member_id].assigned), "it knows"
         else:
             member.epoch, member.tasks = before
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from dataclasses import replace
 from time import process_time
 from typing import Any
 
 import pytest
-from streams_bench import COPIES, COUNTS, KEY, Member, StreamsBench, tasks
+from streams_bench import COPIES, COUNTS, KEY, Member, StreamsBench, spans_of, tasks
 
 from penstock.groups.consumer.model import ConsumerGroup
 from penstock.groups.model import (
@@ -23,10 +25,12 @@ from penstock.groups.model import (
 )
 from penstock.groups.reconcile import Reconciliation
 from penstock.groups.streams import topology as topologies
+from penstock.groups.streams import transitions
 from penstock.groups.streams.model import (
     LEAVES,
     LEAVES_FOR_A_WHILE,
     Endpoint,
+    Heartbeat,
     InternalTopic,
     StatusCode,
     StreamsGroupSettings,
@@ -155,6 +159,13 @@ def copartitioned(*topics: str) -> tuple[frozenset[str], ...]:
                 part("1", repartition_sources={"r": 8}, changelogs={"c": 0}),
             ],
             {"a": 2}, {"r": 8, "c": 8}, id="a number that was asked for",
+        ),
+        pytest.param(
+            [
+                part("0", sources=("a",), repartition_sinks=("r", "s")),
+                part("1", repartition_sources={"r": 8, "s": 4}, copartitions=copartitioned()),
+            ],
+            {"a": 2}, {"r": 8, "s": 4}, id="nothing that must match",
         ),
         pytest.param(
             [part("0", sources=("a", "b"), changelogs={"c": 0})], {"a": 2, "b": 3}, {"c": 3}, id="the largest input"
@@ -341,11 +352,57 @@ def test_a_lost_answer_is_given_again_and_a_stranger_is_fenced(ready: StreamsBen
     assert ready.refused(member, epoch=4) is ErrorCode.FENCED_MEMBER_EPOCH
 
 
+def test_tasks_whose_answer_was_lost_are_told_again(ready: StreamsBench) -> None:
+    one, other = Member("a"), Member("b")
+    for member in (one, other, one, one):
+        ready.beat(member)
+    knew = other.epoch, other.tasks
+    ready.beat(other)
+    given = other.epoch, other.tasks
+    assert given[1].active
+    assert ready.beat(other).tasks is None, "it knows"
+    other.epoch, other.tasks = knew
+    assert ready.beat(other, owned=None).tasks is None, "it says nothing, as who is still at it"
+    other.epoch, other.tasks = knew
+    ready.beat(other)
+    assert (other.epoch, other.tasks) == given
+    ready.beat(one, epoch=LEAVES)
+    knew = other.epoch, other.tasks
+    ready.beat(other)
+    other.epoch, other.tasks = knew
+    ready.beat(other)
+    assert (other.epoch, other.tasks.active) == (knew[0] + 1, ALL), "in the epoch before, too"
+
+
 def test_tasks_that_there_are_not_are_refused(ready: StreamsBench) -> None:
     member = Member("m")
     ready.beat(member)
     for wrong in (Task("9", 0), Task("0", 4), Task("0", -1)):
         assert ready.refused(member, owned=Tasks(frozenset({wrong}))) is ErrorCode.INVALID_REQUEST
+
+
+def test_how_many_tasks_a_heartbeat_names_makes_it_no_longer(ready: StreamsBench) -> None:
+    """It is decided in one go, so none of them is looked at by itself. What is counted are lines that are run."""
+    member, lines = Member("m"), 0
+    ready.beat(member)
+
+    def trace(frame: Any, event: str, arg: object) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace
+
+    for index in (3, -1, 4):
+        many = frozenset(Task(part, number % 4) for part in "01" for number in range(4)) | {Task("1", index)}
+        spans, tasks_ = spans_of(many), frozenset(Task("1", number) for number in range(20_000))
+        request = Heartbeat(
+            member_id="m", epoch=member.epoch, owned=Tasks(standby=tasks_), owned_spans=spans, offset_spans=spans,
+            reached=dict.fromkeys(tasks_, 1), ends=dict.fromkeys(tasks_, 1),
+        )  # fmt: skip
+        sys.settrace(trace)
+        with suppress(Refused):
+            transitions.heartbeat(ready.group, request, 1, ready.terms)
+        sys.settrace(None)
+    assert lines < 2_000
 
 
 @pytest.mark.parametrize("epoch", [1, LEAVES, LEAVES_FOR_A_WHILE])
@@ -481,6 +538,10 @@ def test_shutting_down_the_application(ready: StreamsBench) -> None:
     assert codes(ready.beat(other)) == [StatusCode.SHUTDOWN_APPLICATION]
     ready.beat(other, epoch=LEAVES, shuts_down=True)
     assert ready.beat(Member("c")).statuses == (), "forgotten with the last member"
+    assert ready.refused(one, epoch=LEAVES) is ErrorCode.UNKNOWN_MEMBER_ID
+    asked = Heartbeat(member_id="a", epoch=LEAVES, shuts_down=True)
+    answer = ready.adopt(transitions.leave(ready.group, asked, 1, ready.terms))
+    assert (answer.code, ready.group.shutdown_by) == (ErrorCode.UNKNOWN_MEMBER_ID, "a"), "given up before it could ask"
 
 
 def test_endpoints_and_what_can_be_asked_there(ready: StreamsBench) -> None:
@@ -520,11 +581,14 @@ def test_state_that_is_on_a_disk_already_is_remembered_and_used(ready: StreamsBe
     far = {Task("1", 0): 10, Task("1", 1): 10, Task("9", 0): 5, Task("1", 99): 5}
     ready.beat(members[1], reached=far, ends={Task("1", 0): 20})
     assert ready.group.task_offsets["b"].reached == {Task("1", 0): 10, Task("1", 1): 10}, "of tasks that there are"
+    many = {Task("1", 99 + number): 1 for number in range(transitions.SORTED_OUT)}
+    ready.beat(members[0], reached={Task("1", 0): 20, **many})
+    assert ready.group.task_offsets["a"].reached == {}, "nobody believes who says much of tasks that there are not"
     ready.wait(1_000)
     ready.settle(members)
     assert tasks(_1=[0, 1]) <= members[1].tasks.active
     ready.beat(members[1], epoch=LEAVES)
-    assert ready.group.task_offsets == {}
+    assert list(ready.group.task_offsets) == ["a"]
 
 
 def test_a_group_goes_on_after_a_restart(ready: StreamsBench) -> None:

@@ -11,8 +11,8 @@ from penstock.authorization.authorizer import Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.errors import PlatformError
-from penstock.base.portions import MADE_AT_ONCE, Pace, breathe, each
-from penstock.groups.describing import described_in_room, grant_all
+from penstock.base.portions import MADE_AT_ONCE, Pace, breathe
+from penstock.groups.describing import described_in_room, each_member, grant_all
 from penstock.groups.failures import ASK_AGAIN, code_of, message_of
 from penstock.groups.service import GroupService
 from penstock.groups.streams import transitions
@@ -36,7 +36,7 @@ from penstock.groups.streams.model import (
     TaskOffsets,
     Topology,
 )
-from penstock.groups.streams.tasks import Task, Tasks, by_subtopology
+from penstock.groups.streams.tasks import Spans, Task, Tasks, by_subtopology
 from penstock.log import topic_names
 from penstock.log.other_configs import STREAMS_ASSIGNORS
 from penstock.log.refusals import Refused
@@ -142,7 +142,7 @@ class StreamsGroupHandlers:
             group_epoch=group.epoch,
             assignment_epoch=group.target_epoch,
             topology=_described_topology(group),
-            members=await each(list(group.members.values()), partial(_described, group)),
+            members=await each_member(group.members.values(), partial(_described, group)),
             assignor_name=STREAMS_ASSIGNORS[0],
         )
 
@@ -239,9 +239,9 @@ def _check_topology(topology: beating.Topology) -> None:
 
 async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeatRequest) -> Heartbeat:
     active, standby, warmup = request.active_tasks, request.standby_tasks, request.warmup_tasks
-    owned = None
+    owned, owned_spans, offset_spans = None, Spans(), Spans()
     if active is not None and standby is not None and warmup is not None:
-        owned = Tasks(await _tasks(active), await _tasks(standby), await _tasks(warmup))
+        owned = Tasks(*[await _tasks(listed, owned_spans) for listed in (active, standby, warmup)])
     endpoint, tags = request.user_endpoint, request.client_tags
     return Heartbeat(
         member_id=request.member_id,
@@ -252,11 +252,13 @@ async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeat
         rebalance_timeout_ms=request.rebalance_timeout_ms,
         topology=None if request.topology is None else _topology(request.topology),
         owned=owned,
+        owned_spans=owned_spans,
         process_id=request.process_id,
         endpoint=None if endpoint is None else Endpoint(endpoint.host, endpoint.port),
         client_tags=None if tags is None else {tag.key: tag.value for tag in tags},
-        reached=await _offsets(request.task_offsets),
-        ends=await _offsets(request.task_end_offsets),
+        reached=await _offsets(request.task_offsets, offset_spans),
+        ends=await _offsets(request.task_end_offsets, offset_spans),
+        offset_spans=offset_spans,
         shuts_down=request.shutdown_application,
         client_id=context.client_id or "",
         client_host=f"/{context.client_host}",
@@ -264,15 +266,20 @@ async def _asked(context: RequestContext, request: beating.StreamsGroupHeartbeat
     )
 
 
-async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds]) -> frozenset[Task]:
+async def _tasks(listed: Iterable[beating.StreamsGroupHeartbeatRequestTaskIds], spans: Spans) -> frozenset[Task]:
     tasks, pace = set[Task](), Pace(MADE_AT_ONCE)
     for part in listed:
-        tasks.update(await pace.each(part.partitions, partial(Task, part.subtopology_id)))
+        spans.add(part.subtopology_id, ())
+        for first in range(0, len(part.partitions), MADE_AT_ONCE):
+            some = part.partitions[first : first + MADE_AT_ONCE]
+            spans.add(part.subtopology_id, some)
+            tasks.update(map(partial(Task, part.subtopology_id), some))
+            await pace.step(len(some))
         await pace.step()
     return frozenset(tasks)
 
 
-async def _offsets(listed: list[beating.TaskOffset] | None) -> dict[Task, int] | None:
+async def _offsets(listed: list[beating.TaskOffset] | None, spans: Spans) -> dict[Task, int] | None:
     if listed is None:
         return None
     offsets: dict[Task, int] = {}
@@ -285,6 +292,7 @@ async def _offsets(listed: list[beating.TaskOffset] | None) -> dict[Task, int] |
                 f" {one.partition}."
             )
         offsets[task] = one.offset
+        spans.add(one.subtopology_id, (one.partition,))
     return offsets
 
 

@@ -17,7 +17,7 @@ from typing import ClassVar, NamedTuple
 
 from penstock.base.dataclasses import dataclass, field, replace
 from penstock.groups.reconcile import Reconciliation
-from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, HeldTasks, Task, Tasks
+from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, HeldTasks, Spans, Task, Tasks
 from penstock.log.other_configs import Bounds, assignment_interval_ms, bounds_of, whole_of
 from penstock.log.settings import BrokerSettings
 
@@ -253,11 +253,15 @@ class Heartbeat:
     rebalance_timeout_ms: int = -1
     topology: Topology | None = None
     owned: Tasks | None = None
+    owned_spans: Spans = field(default_factory=Spans)
+    """Of the tasks that it says it has."""
     process_id: str | None = None
     endpoint: Endpoint | None = None
     client_tags: Mapping[str, str] | None = None
     reached: Mapping[Task, int] | None = None
     ends: Mapping[Task, int] | None = None
+    offset_spans: Spans = field(default_factory=Spans)
+    """Of the tasks whose offsets it says."""
     shuts_down: bool = False
     client_id: str = ""
     client_host: str = ""

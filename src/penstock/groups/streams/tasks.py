@@ -7,7 +7,7 @@ members of one process never have the same task twice, in whatever role.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from penstock.base.dataclasses import dataclass, field
@@ -40,6 +40,10 @@ class Tasks:
         """Whether all of these are held, in the same roles."""
         return self.active <= held.active.keys() and self.standby <= held.standby and self.warmup <= held.warmup
 
+    def is_all_of(self, held: HeldTasks) -> bool:
+        """Whether these are held, in the same roles, and nothing else."""
+        return self.active == held.active.keys() and self.standby == held.standby and self.warmup == held.warmup
+
 
 @dataclass(frozen=True, slots=True)
 class HeldTasks:
@@ -52,6 +56,33 @@ class HeldTasks:
 
     def __bool__(self) -> bool:
         return bool(self.active or self.standby or self.warmup)
+
+
+class Spans:
+    """From which partition of each subtopology to which something is said. Whether there are all of them can be told
+    without looking at each: a request may name a hundred thousand."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[int, int] | None] = {}
+
+    def add(self, subtopology_id: str, partitions: Sequence[int]) -> None:
+        """It is said of these as well."""
+        before = self._of.setdefault(subtopology_id, None)
+        if partitions:
+            lowest, highest = before or (partitions[0], partitions[0])
+            self._of[subtopology_id] = min(lowest, min(partitions)), max(highest, max(partitions))
+
+    def beyond(self, counts: Mapping[str, int]) -> tuple[str, int | None] | None:
+        """The first subtopology that there is not, or one with a partition that it has not; None if there are all."""
+        for subtopology_id, span in self._of.items():
+            count = counts.get(subtopology_id)
+            if count is None:
+                return subtopology_id, None
+            if span is not None and not 0 <= span[0] <= span[1] < count:
+                return subtopology_id, span[0] if span[0] < 0 else span[1]
+        return None
 
 
 NO_TASKS = Tasks()

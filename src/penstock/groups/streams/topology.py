@@ -69,7 +69,7 @@ def _configured(topology: Topology, existing: Counts) -> Configured:
         counts=frozenset(map(count, fixed)),
     )
     for part in parts:
-        for group in part.copartitions:
+        for group in filter(None, part.copartitions):
             decided.update(_copartitioned(group, internal, count))
     task_counts: dict[str, int] = {}
     for part in sorted(parts, key=lambda part: part.subtopology_id):

@@ -42,7 +42,7 @@ from penstock.groups.streams.model import (
     Topology,
 )
 from penstock.groups.streams.reconcile import reconciled
-from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, Task, Tasks
+from penstock.groups.streams.tasks import NO_TASKS, NONE_HELD, Spans, Task
 from penstock.groups.streams.topology import configured
 from penstock.groups.terms import Terms, Topics, fingerprint, may_assign, next_heartbeat_ms
 from penstock.log.refusals import Refused
@@ -59,6 +59,8 @@ DELAY_OVER_MS = 50
 TASK_OFFSET_INTERVAL_MS = 60_000
 ACCEPTABLE_RECOVERY_LAG = 10_000
 """What Kafka tells members about warm-ups, of which there are none."""
+SORTED_OUT = 5_000
+"""Offsets of so many tasks are sorted out, if there are not all of these tasks."""
 
 
 # --- Heartbeats ----------------------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
         offsets = {key: said for key, said in after.task_offsets.items() if key != replaced.member_id}
         after = replace(after, task_offsets=offsets)
     after = _looked_at_topics(after, terms)
-    _check_tasks(after, request.owned)
+    _check_tasks(after, request.owned_spans)
     after = _with_offsets(after, request)
     if _calls_for_assignment(before, after, known, member, terms.streams):
         after = replace(
@@ -107,14 +109,14 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
         task_offset_interval_ms=TASK_OFFSET_INTERVAL_MS,
         acceptable_recovery_lag=ACCEPTABLE_RECOVERY_LAG,
         statuses=_statuses(after, member, delay, request, terms.streams),
-        tasks=member.assigned if request.epoch == JOINS or changed_tasks else None,
+        tasks=member.assigned if changed_tasks or _must_be_told(member, request) else None,
         endpoint_epoch=after.endpoint_epoch,
         endpoints=endpoints,
         missing=() if after.configured is None else after.configured.missing,
     )
     timers += _member_timers(known, member, replaced, terms.streams)
     return Decision(
-        state=group if after == group else after,
+        state=group if request.reached is None and request.ends is None and after == group else after,
         records=_records(before, after, is_new=group is not before),
         replies=(Reply(waiter, result),),
         timers=tuple(timers),
@@ -253,32 +255,37 @@ def _partition_count(topics: Topics, name: str) -> int | None:
     return None if topic_id is None else topics.partition_count(topic_id)
 
 
-def _check_tasks(group: StreamsGroup, owned: Tasks | None) -> None:
+def _check_tasks(group: StreamsGroup, owned: Spans) -> None:
     """Nobody has a task that there is not."""
     found = group.configured
-    if owned is None or found is None or found.complaint is not None or found.task_counts is None:
+    if found is None or found.complaint is not None or found.task_counts is None:
         return
-    for task in sorted(owned.active | owned.standby | owned.warmup):
-        count = found.task_counts.get(task.subtopology_id)
-        if count is None:
-            raise Refused(
-                ErrorCode.INVALID_REQUEST, f"Subtopology {task.subtopology_id} does not exist in the topology."
-            )
-        if not 0 <= task.partition < count:
-            raise Refused(
-                ErrorCode.INVALID_REQUEST,
-                f"Task {task.partition} for subtopology {task.subtopology_id} is invalid. Number of tasks for this"
-                f" subtopology: {count}",
-            )
+    wrong = owned.beyond(found.task_counts)
+    if wrong is None:
+        return
+    part, partition = wrong
+    if partition is None:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Subtopology {part} does not exist in the topology.")
+    raise Refused(
+        ErrorCode.INVALID_REQUEST,
+        f"Task {partition} for subtopology {part} is invalid. Number of tasks for this subtopology:"
+        f" {found.task_counts[part]}",
+    )
 
 
 def _with_offsets(group: StreamsGroup, request: Heartbeat) -> StreamsGroup:
-    """The group with what a member says about the state it has. Tasks that there are not are not remembered."""
+    """The group with what a member says about the state it has. Tasks that there are not are not remembered; who says
+    much of such, nothing."""
     if request.reached is None and request.ends is None:
         return group
     counts = (None if group.configured is None else group.configured.task_counts) or {}
+    are_all_there = request.offset_spans.beyond(counts) is None
 
-    def known(offsets: Mapping[Task, int]) -> dict[Task, int]:
+    def known(offsets: Mapping[Task, int]) -> Mapping[Task, int]:
+        if are_all_there:
+            return offsets
+        if len(offsets) > SORTED_OUT:
+            return {}
         return {task: at for task, at in offsets.items() if 0 <= task.partition < counts.get(task.subtopology_id, 0)}
 
     before = group.task_offsets.get(request.member_id, TaskOffsets())
@@ -354,6 +361,12 @@ def _assignee(group: StreamsGroup, member: StreamsMember) -> Assignee:
 # --- What members are told -----------------------------------------------------------------------------------------
 
 
+def _must_be_told(member: StreamsMember, request: Heartbeat) -> bool:
+    """Whether a member may not know which tasks it has though they are as they were: it joins, or says that it has
+    others. Then an answer was lost, and would be until the next assignment. Kafka does not say them again."""
+    return request.epoch == JOINS or (request.owned is not None and not request.owned.is_all_of(member.assigned))
+
+
 def _interval_ms(group: StreamsGroup, member: StreamsMember, terms: Terms) -> int:
     """When the member is to be heard of again. Each time before that it would complain of a delay in its log."""
     until_ms = group.delayed_until_ms
@@ -423,15 +436,16 @@ def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Ter
     if not isinstance(group, StreamsGroup):
         text = "Group not found." if group is None else "Group is not a streams group."
         raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, text)
-    if request.instance_id is None:
-        member = group.members.get(request.member_id)
-        if member is None:
-            raise _unknown_member(request.member_id)
-    else:
-        member = _static_member(group, request)
     before = group
-    if request.shuts_down and before.shutdown_by is None:
-        before = replace(before, shutdown_by=member.member_id)
+    if request.shuts_down and before.shutdown_by is None and before.members:
+        before = replace(before, shutdown_by=request.member_id)
+    try:
+        member = _leaver(group, request)
+    except Refused as refusal:
+        if before is group:
+            raise
+        # Who was given up already may still shut down the others.
+        return Decision(state=before, replies=(Reply(waiter, refusal),))
     reply = Reply(waiter, HeartbeatResult(member_id=member.member_id, epoch=request.epoch))
     if request.epoch != LEAVES_FOR_A_WHILE or request.instance_id is None:
         return _without(before, member, terms.now_ms, reply)
@@ -444,6 +458,15 @@ def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Ter
         replies=(reply,),
         timers=(Timer(REBALANCE_TIMER + member.member_id, None),),
     )
+
+
+def _leaver(group: StreamsGroup, request: Heartbeat) -> StreamsMember:
+    if request.instance_id is not None:
+        return _static_member(group, request)
+    member = group.members.get(request.member_id)
+    if member is None:
+        raise _unknown_member(request.member_id)
+    return member
 
 
 def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: Reply) -> Decision:
