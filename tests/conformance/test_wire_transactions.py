@@ -13,7 +13,7 @@ from fixtures.wire import Wire, batch, records_of
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import add_partitions_to_txn as adding
-from penstock.wire.messages import offset_commit, offset_fetch
+from penstock.wire.messages import offset_commit, offset_delete, offset_fetch
 from penstock.wire.messages import txn_offset_commit as committing
 from penstock.wire.messages import write_txn_markers as marking
 from penstock.wire.messages.add_offsets_to_txn import AddOffsetsToTxnRequest
@@ -471,6 +471,23 @@ def test_what_a_group_commits_itself_meanwhile_stays(
             assert commit_offset(wire, group, topic, 60) == 0
         assert producer.end(commit=True).error_code == 0
         assert stable_offset(wire, group, topic, stable=True) == (0, 60 if overtaken else 50)
+
+
+def test_offsets_that_are_deleted_meanwhile_do_not_come_back(
+    producer: Producer, topic: str, fresh_name: Callable[..., str]
+) -> None:
+    wire, group = producer.wire, fresh_name()
+    wanted = offset_delete.OffsetDeleteRequestTopic(
+        name=topic, partitions=[offset_delete.OffsetDeleteRequestPartition(partition_index=0)]
+    )
+    for _ in range(2):
+        assert producer.commit_offset(group, topic, 50) == 0
+        answer = wire.call(ApiKey.OFFSET_DELETE, 0, offset_delete.OffsetDeleteRequest(group_id=group, topics=[wanted]))
+        assert (answer.error_code, answer.topics[0].partitions[0].error_code) == (0, 0)
+        assert stable_offset(wire, group, topic, stable=True) == (0, -1), "nothing is waited for"
+        assert producer.end(commit=True).error_code == 0
+        assert stable_offset(wire, group, topic, stable=True) == (0, -1)
+        assert commit_offset(wire, group, topic, 40) == 0
 
 
 def test_offsets_go_with_their_group_and_their_topic(
