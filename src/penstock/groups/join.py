@@ -212,6 +212,7 @@ def _take_place(step: Step, request: Join, old_id: str) -> Member:
         session_timeout_ms=request.session_timeout_ms,
         join_waiter=None,
         sync_waiter=None,
+        is_new=False,  # Its session begins now, and does not end while it waits.
     )
     step.put_all(member if key == old_id else other for key, other in group.members.items())
     if group.leader == old_id:

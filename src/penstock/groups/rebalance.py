@@ -325,4 +325,5 @@ def _quiet_ms(window: JoinWindow, settings: GroupSettings) -> int:
 
 def _left_ms(step: Step, limit_ms: int) -> int:
     window = step.group.window
-    return limit_ms if window is None else max(window.opened_ms + limit_ms - step.now_ms, 0)
+    # A clock that was set back makes it no longer.
+    return limit_ms if window is None else min(max(window.opened_ms + limit_ms - step.now_ms, 0), limit_ms)

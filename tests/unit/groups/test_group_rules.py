@@ -259,6 +259,27 @@ def test_parked_join_of_a_replaced_static_member_is_fenced() -> None:
     assert bench.joined(second).generation == 2
 
 
+def test_a_clock_that_is_set_back_holds_up_no_first_generation() -> None:
+    bench = Bench()
+    waiter = bench.join(version=3)
+    bench.apply(transitions.expired(bench.group, "join", bench.now_ms - 3_600_000, bench.settings))
+    bench.pass_ms(bench.settings.join_window_max_ms)
+    assert bench.joined(waiter).generation == 1
+
+
+def test_static_member_that_comes_back_while_it_joins_for_the_first_time_is_waited_for() -> None:
+    bench = Bench()
+    slow, *_ = bench.stable(rebalance_timeout_ms=60_000)
+    bench.join(instance_id="i", version=9)
+    again = bench.join(instance_id="i", version=9)
+    for _ in range(5):
+        bench.pass_ms(5_000)
+        bench.heartbeat(slow, 1)
+    assert again not in bench.answers, "it is parked here, whatever its session is"
+    bench.join(slow)
+    assert (bench.joined(again).error, bench.joined(again).generation) == (ErrorCode.NONE, 2)
+
+
 def test_static_members_stay_when_they_do_not_join_again_until_their_session_ends() -> None:
     bench, member_id = static_group()
     newcomer = bench.join(version=3, rebalance_timeout_ms=5_000)
