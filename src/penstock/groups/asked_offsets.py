@@ -20,6 +20,9 @@ T = TypeVar("T")
 AskedTopic = OffsetCommitRequestTopic | TxnOffsetCommitRequestTopic
 AskedPartition = OffsetCommitRequestPartition | TxnOffsetCommitRequestPartition
 
+_ASKED_ABOUT = (ErrorCode.NONE, ErrorCode.OFFSET_METADATA_TOO_LARGE)
+"""What partitions that there are are judged to be."""
+
 
 @dataclass(slots=True)
 class AskedOffsets:
@@ -29,7 +32,10 @@ class AskedOffsets:
     errors: dict[tuple[int, int], ErrorCode] = field(default_factory=dict)
 
     outcome: ErrorCode = ErrorCode.NONE
-    """What became of those that could be committed."""
+    """What the group says of all partitions that it is asked about, before it looks at any of them."""
+
+    is_for_group: bool = False
+    """Whether there is anything to ask the group about."""
 
     async def told(
         self, asked: Sequence[AskedTopic], topic_of: Callable[..., T], partition_of: Callable[..., object]
@@ -44,7 +50,9 @@ class AskedOffsets:
             partitions: Sequence[AskedPartition] = topic.partitions
             for p, partition in enumerate(partitions):
                 await pace.step()
-                error = self.errors[t, p] or self.outcome
+                error = self.errors[t, p]
+                if self.outcome is not ErrorCode.NONE and error in _ASKED_ABOUT:
+                    error = self.outcome
                 results.append(partition_of(partition_index=partition.partition_index, error_code=error))
             answers.append(topic_of(name=topic.name, topic_id=topic.topic_id, partitions=results))
         return answers
@@ -64,6 +72,7 @@ async def sort_out(
         for p, partition in enumerate(partitions):
             await pace.step()
             found.errors[t, p] = error = _error(count, partition, metadata_max_size, by_id=by_id)
+            found.is_for_group = found.is_for_group or error in _ASKED_ABOUT
             if error is ErrorCode.NONE and topic_id is not None:
                 found.offsets[topic_id, partition.partition_index] = Offset(
                     committed_offset=partition.committed_offset,

@@ -64,7 +64,7 @@ class OffsetHandlers:
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=now_ms,
             expires_ms=None if retention_ms < 0 else min(now_ms + retention_ms, MAX_TIME_MS),
         )  # fmt: skip
-        if asked.offsets:
+        if asked.is_for_group:
             asked.outcome = await self._commit(context, request, asked.offsets)
         topics = await asked.told(request.topics, OffsetCommitResponseTopic, OffsetCommitResponsePartition)
         return OffsetCommitResponse(topics=topics)

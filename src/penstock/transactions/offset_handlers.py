@@ -41,7 +41,7 @@ class TransactionOffsetHandlers:
             self._topics, context.cluster_id, request.topics, by_id=context.api_version >= TOPIC_IDS_SINCE,
             metadata_max_size=self._groups.settings.offset_metadata_max_size, now_ms=self._groups.now_ms(),
         )  # fmt: skip
-        if asked.offsets:
+        if asked.is_for_group:
             asked.outcome = await self._commit(context, request, asked.offsets)
         topics = await asked.told(request.topics, TxnOffsetCommitResponseTopic, TxnOffsetCommitResponsePartition)
         return TxnOffsetCommitResponse(topics=topics)

@@ -267,6 +267,8 @@ async def test_offsets_survive_a_restart() -> None:
     (commit(topics=(ORDERS,)), 10, ErrorCode.NONE),
     (commit(metadata="x" * 4097), 8, ErrorCode.OFFSET_METADATA_TOO_LARGE),
     (commit(metadata="x" * 4096), 8, ErrorCode.NONE),
+    (commit(metadata="x" * 4097, generation_id_or_member_epoch=3, member_id="m"), 9, ErrorCode.GROUP_ID_NOT_FOUND),
+    (commit(topics=("nothing",), generation_id_or_member_epoch=3), 9, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
     (commit(generation_id_or_member_epoch=3, member_id="m"), 9, ErrorCode.GROUP_ID_NOT_FOUND),
     (commit(generation_id_or_member_epoch=3, member_id="m"), 8, ErrorCode.ILLEGAL_GENERATION),
 ])  # fmt: skip
