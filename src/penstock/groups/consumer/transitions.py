@@ -30,6 +30,7 @@ from penstock.groups.consumer.steps import (
     SESSION_TIMER,
     SYNC_TIMER,
     Step,
+    preferred_assignor,
 )
 from penstock.groups.model import (
     AnyGroup,
@@ -63,13 +64,13 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
     known = _found(step, request)
     member = _said(known, request)
     _check_regex(step.group, known, member)
+    assignor = preferred_assignor(step.group, terms.consumer)
     step.put(member)
     step.forget_regexes()
     changes_topics = known.topics != member.topics
     changes_regex = known.regex != member.regex
     is_resolved = changes_regex and (not member.regex or member.regex in step.group.regexes)
-    # Another assignor that most would like counts when there is another assignment to be made, as in Kafka.
-    bump = changes_topics or is_resolved
+    bump = changes_topics or is_resolved or preferred_assignor(step.group, terms.consumer) != assignor
     if bump or step.group.topics_version != terms.topics.version:
         bump = step.look_at_topics() or bump
     if bump or not step.group.epoch:
