@@ -65,7 +65,6 @@ class ServerTls:
         """By the context that a client was met with: other files may have come since."""
         self._context = self._read()
         self._looked_s = clock.monotonic()
-        self.reloads = 0
 
     def _read(self) -> ssl.SSLContext:
         context = context_of(self._options)
@@ -134,7 +133,6 @@ class ServerTls:
             # What cannot be looked at at all, for whatever reason, must not cost whoever connects just then either.
             _log.error("the former certificate stays in use: %s", problem)
         else:
-            self.reloads += 1
             _log.info("the certificate in %s was read again", self._options.certificate)
 
     def _stamps(self) -> tuple[tuple[int, int, int] | None, ...]:

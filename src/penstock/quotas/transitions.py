@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.refusals import Refused
@@ -28,10 +29,16 @@ MAX_ENTITIES = 100_000
 MAX_NAME_LENGTH = 512
 _WHOLE_ENOUGH = 1e-6
 
-EXACT, DEFAULT_ONLY, ANY = 0, 1, 2
-"""Match types of a filter."""
 
 Pairs = Sequence[tuple[str, str | None]]
+
+
+class MatchType(IntEnum):
+    """How a component of a filter matches, by Kafka's numbers."""
+
+    EXACT = 0
+    DEFAULT_ONLY = 1
+    ANY = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,15 +182,15 @@ def checked_filter(components: Iterable[tuple[str, int, str | None]], *, strict:
         if kind not in (USER, CLIENT_ID, IP):
             raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"Unsupported entity type {kind}")
         match match_type:
-            case 0:  # EXACT
+            case MatchType.EXACT:
                 if name is None:
                     raise _invalid("Request specified MATCH_TYPE_EXACT, but set match string to null.")
                 exactly[kind] = name
-            case 1:  # DEFAULT_ONLY
+            case MatchType.DEFAULT_ONLY:
                 if name is not None:
                     raise _invalid("Request specified MATCH_TYPE_DEFAULT, but also specified a match string.")
                 exactly[kind] = None
-            case 2:  # ANY
+            case MatchType.ANY:
                 if name is not None:
                     raise _invalid("Request specified MATCH_TYPE_SPECIFIED, but also specified a match string.")
                 any_of.add(kind)

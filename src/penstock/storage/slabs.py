@@ -71,7 +71,6 @@ class SlabStats:
     """How full the log is."""
 
     slabs: int
-    free_slabs: int
     live_bytes: int
 
 
@@ -268,7 +267,7 @@ class SlabWal:
     def stats(self) -> SlabStats:
         """How full the log is."""
         with self._lock:
-            return SlabStats(slabs=len(self._slabs), free_slabs=len(self._free), live_bytes=self._live_bytes)
+            return SlabStats(slabs=len(self._slabs), live_bytes=self._live_bytes)
 
     def close(self) -> None:
         """Stop the background thread and close every file."""

@@ -2,10 +2,10 @@
 
 A batch is a header of 61 bytes and a records section, which may be compressed. The CRC covers everything from
 the attributes on, so the first 21 bytes (base offset, length, leader epoch, magic, CRC) can be rewritten without
-it: giving a batch its offsets is a patch of 16 bytes, made by `offset_prefix`, and the rest is never copied.
+it: giving a batch its offsets is a patch of its first 16 bytes (`PREFIX`), and the rest is never copied.
 
 The hot paths look at headers only (`iter_batches`, `parse_header`, `verify_crc`). `iter_records` decodes records;
-`scan_batch` and `filter_batch` serve key compaction, which copies the surviving records as they are.
+`scan_batch` and `keep_records` serve key compaction, which copies the surviving records as they are.
 
 Bytes that are not a batch raise `Malformed`; a batch whose checksum is wrong raises `CorruptData`.
 """
@@ -24,7 +24,7 @@ from penstock.wire.primitives import Malformed
 from penstock.wire.varints import encode_varint, read_varint, read_varlong
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from penstock.wire.primitives import Buffer
 
@@ -39,9 +39,6 @@ LENGTH_OVERHEAD = 12
 CRC_POSITION = 17
 # The CRC covers everything from here on.
 ATTRIBUTES_POSITION = 21
-# Base offset, length and leader epoch: what a log may rewrite without touching the CRC.
-PREFIX_BYTES = 16
-
 # Attributes, timestamp delta, offset delta, key length, value length, header count: a byte each.
 MIN_RECORD_BYTES = 6
 
@@ -58,6 +55,7 @@ _CONTROL_BIT = 0x20
 _DELETE_HORIZON_BIT = 0x40
 
 PREFIX = Struct(">qii")
+"""Base offset, length and leader epoch: what a log may rewrite without touching the CRC."""
 """What every batch begins with: base offset, length, leader epoch. The first and the last are the log's to write."""
 _CHECKED_HEADER = Struct(">hiqqqhii")
 _UNCHECKED_HEADER = Struct(">qiibI")
@@ -183,11 +181,6 @@ def verify_crc(buffer: Buffer, position: int, header: BatchHeader) -> None:
     found = crc32c(memoryview(buffer)[position + ATTRIBUTES_POSITION : end])
     if found != header.crc:
         raise CorruptData(f"a record batch has CRC {found:#010x}, its header says {header.crc:#010x}")
-
-
-def offset_prefix(base_offset: int, length: int, partition_leader_epoch: int) -> bytes:
-    """The first `PREFIX_BYTES` of a batch at its place in the log; the rest of the batch follows unchanged."""
-    return PREFIX.pack(base_offset, length, partition_leader_epoch)
 
 
 def with_append_time(batch: Buffer, timestamp_ms: int) -> bytes:
@@ -493,26 +486,6 @@ def contents_within(
         raise Malformed(f"a record cannot be decoded: {problem}") from problem
 
 
-def filter_batch(
-    batch: Buffer,
-    keep: Callable[[RecordSpan], bool],
-    *,
-    delete_horizon_ms: int | None = None,
-    keep_empty: bool = False,
-    max_bytes: int = MAX_DECOMPRESSED_BYTES,
-) -> bytes | None:
-    """The batch with only the records to keep: same offsets, same producer fields, same compression.
-
-    None if no record is left, unless `keep_empty` asks for the bare header, which remembers a producer's last
-    sequence. A delete horizon is stored in the base timestamp, so the records' deltas are rewritten against it.
-    """
-    data, spans = scan_batch(batch, max_bytes=max_bytes)
-    kept = [span for span in spans if keep(span)]
-    return keep_records(
-        parse_header(batch), batch, data, kept, delete_horizon_ms=delete_horizon_ms, keep_empty=keep_empty
-    )
-
-
 def keep_records(
     header: BatchHeader,
     batch: Buffer,
@@ -522,7 +495,12 @@ def keep_records(
     delete_horizon_ms: int | None = None,
     keep_empty: bool = False,
 ) -> bytes | None:
-    """What `filter_batch` makes of a batch that has been scanned already: `data` is its records section."""
+    """A scanned batch with only the records to keep: same offsets, same producer fields, same compression.
+
+    `data` and the spans to keep are from `scan_batch`. None if no record is left, unless `keep_empty` asks for the bare
+    header, which remembers a producer's last sequence. A delete horizon is stored in the base timestamp, so the deltas
+    of the records are rewritten against it.
+    """
     if not kept and not keep_empty:
         return None
     horizon = header.delete_horizon_ms if delete_horizon_ms is None else delete_horizon_ms

@@ -12,7 +12,7 @@ from penstock.log.reader import Reader
 from penstock.log.segments import SegmentBuilder, SegmentRef
 from penstock.storage.arena import Arena
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
-from penstock.wire.records import Record, build_batch, offset_prefix, parse_header
+from penstock.wire.records import PREFIX, Record, build_batch, parse_header
 
 NOW_MS = START_MS
 
@@ -88,7 +88,7 @@ class ShelvedLog:
     def placed(self, data: bytes) -> bytes:
         """A batch at the end of the log."""
         partition, header = self.partition, parse_header(data)
-        changed = offset_prefix(partition.next_offset, header.length, 0) + data[16:]
+        changed = PREFIX.pack(partition.next_offset, header.length, 0) + data[16:]
         partition.next_offset += header.last_offset_delta + 1
         return changed
 

@@ -22,12 +22,12 @@ from penstock.log.upkeep.key_compaction import (
 )
 from penstock.wire.compression import Compression
 from penstock.wire.records import (
+    PREFIX,
     Record,
     TimestampType,
     build_batch,
     iter_batches,
     iter_records,
-    offset_prefix,
     parse_header,
     verify_crc,
 )
@@ -150,7 +150,7 @@ def end_of_transaction(base: int, *, commit: bool, producer_id: int = 1) -> byte
     """A marker."""
     batch = marker(producer_id=producer_id, epoch=0, commit=commit, coordinator_epoch=0, now_ms=1000)
     data = bytearray(batch.data)
-    data[:16] = offset_prefix(base, len(data) - 12, 0)
+    data[:16] = PREFIX.pack(base, len(data) - 12, 0)
     return bytes(data)
 
 

@@ -19,7 +19,7 @@ from penstock.log.wal_record import (
     record_bytes_max,
     write_record,
 )
-from penstock.wire.records import offset_prefix
+from penstock.wire.records import PREFIX
 
 
 def object_of(*bases: int, kind: int = COMMITS) -> bytearray:
@@ -29,7 +29,7 @@ def object_of(*bases: int, kind: int = COMMITS) -> bytearray:
     body = bytearray(front + sum(map(len, batches)))
     entries, position = [], front
     for number, (base, data) in enumerate(zip(bases, batches, strict=True)):
-        prefix = offset_prefix(base, len(data) - 12, LEADER_EPOCH)
+        prefix = PREFIX.pack(base, len(data) - 12, LEADER_EPOCH)
         body[position : position + len(data)] = prefix + data[len(prefix) :]
         producer = ProducerBatch(7, 0, 0, 1, 0, 5, 1)
         entries.append(CommitEntry(number, position, len(data), 2, 1, 5, (producer,)))

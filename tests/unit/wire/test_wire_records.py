@@ -23,17 +23,16 @@ from penstock.wire.primitives import Malformed
 from penstock.wire.records import (
     HEADER,
     HEADER_BYTES,
-    PREFIX_BYTES,
+    PREFIX,
     Record,
     RecordSpan,
     TimestampType,
     build_batch,
     contents_within,
     crc_of,
-    filter_batch,
     iter_batches,
     iter_records,
-    offset_prefix,
+    keep_records,
     parse_header,
     records_section,
     scan_batch,
@@ -179,7 +178,7 @@ def test_several_batches_are_walked_and_a_cut_tail_ignored() -> None:
 def test_offsets_are_patched_without_touching_the_checksum() -> None:
     batch = build_batch([Record(0, 10, b"a"), Record(1, 11, b"b")])
     header = parse_header(batch)
-    moved = offset_prefix(1000, header.length, 3) + batch[PREFIX_BYTES:]
+    moved = PREFIX.pack(1000, header.length, 3) + batch[PREFIX.size :]
     changed = parse_header(moved)
     verify_crc(moved, 0, changed)
     assert (changed.base_offset, changed.partition_leader_epoch) == (1000, 3)
@@ -223,15 +222,16 @@ def test_compaction_keeps_records_as_they_were(
     random = Random(seed)
     keep = {record.offset for record in records if random.random() < 0.6}
     batch = build_batch(records, compression=compression, producer_id=3, producer_epoch=1, base_sequence=0)
-    _, spans = scan_batch(batch)
+    data, spans = scan_batch(batch)
     assert [(span.offset, span.timestamp, span.key, span.is_tombstone) for span in spans] == [
         (record.offset, record.timestamp, record.key, record.value is None) for record in records
     ]
-    smaller = filter_batch(batch, lambda span: span.offset in keep, delete_horizon_ms=horizon)
+    kept_spans = [span for span in spans if span.offset in keep]
+    smaller = keep_records(parse_header(batch), batch, data, kept_spans, delete_horizon_ms=horizon)
     kept = [record for record in records if record.offset in keep]
     if not kept:
         assert smaller is None
-        smaller = filter_batch(batch, lambda span: False, delete_horizon_ms=horizon, keep_empty=True)
+        smaller = keep_records(parse_header(batch), batch, data, [], delete_horizon_ms=horizon, keep_empty=True)
     assert smaller is not None
     before, after = parse_header(batch), parse_header(smaller)
     verify_crc(smaller, 0, after)

@@ -66,7 +66,6 @@ class Orphans:
         self._next_sweep_at = changes.clock.monotonic()
         self._young_ms = 0
         """When the youngest unnamed object that this sweep met will be old enough, or 0."""
-        self.sweeps = 0
         self.deleted_objects = 0
 
     async def run(self) -> float | None:
@@ -92,7 +91,6 @@ class Orphans:
         if self._young_ms:
             delay_ms = min(delay_ms, max(1, self._young_ms - self._changes.clock.now_ms()))
         self._listing = None
-        self.sweeps += 1
         self._next_sweep_at = self._changes.clock.monotonic() + delay_ms / 1000
         return delay_ms / 1000
 
