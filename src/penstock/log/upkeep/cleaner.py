@@ -33,6 +33,7 @@ from penstock.log.upkeep.rewriting import (
     DECODED_PIECE_BYTES,
     STEP_BYTES,
     STEP_S,
+    NoKey,
     Part,
     Rewrite,
     SegmentChanges,
@@ -201,11 +202,14 @@ class Cleaner:
         except (CorruptData, InvalidRequest) as problem:
             self._give_up(partition, problem)
             return 0.0
-        except Unread:
+        except Unread as problem:
             # It may be the dirtiest for long: the others do not wait for it.
             self._left_until_ms[partition.partition_id] = self._changes.clock.now_ms() + UNREAD_MS
             self.close()
-            raise
+            if not isinstance(problem, NoKey):
+                raise
+            self._changes.complain(partition, problem)
+            return 0.0
         except PlatformError:
             self.close()
             raise

@@ -104,6 +104,7 @@ class Evacuation:
             if ref.partition_id not in rewriting
             and (partition := self._registry.partition(ref.partition_id))
             and not self._changes.is_locked(partition)
+            and await self._changes.can_open(partition, (ref,))
         ]
         if parts:
             rewriting.update(part.partition.partition_id for part in parts)

@@ -239,11 +239,13 @@ class Merging:
     async def _begin(self, chosen: Sequence[tuple[Partition, Sequence[Stretch]]]) -> None:
         ranges = [(partition.partition_id, run[0].last_offset, len(run)) for partition, run in chosen]
         found = await self._changes.database.read(lambda: _rows(ranges))
-        parts = [
-            Part(partition, [ref_of(row) for row in rows])
-            for (partition, _), rows in zip(chosen, found, strict=True)
-            if rows
-        ]
+        parts = []
+        for (partition, _), rows in zip(chosen, found, strict=True):
+            refs = [ref_of(row) for row in rows]
+            if not await self._changes.can_open(partition, refs):
+                self._leave(partition.partition_id)
+            elif refs:
+                parts.append(Part(partition, refs))
         if parts:
             self._changes.rewriting.update(part.partition.partition_id for part in parts)
             self._rewrite = Rewrite(self._changes, parts, None)
@@ -259,10 +261,7 @@ class Merging:
             self.close()
             raise
         except Unread:
-            # Others do not wait for it. Its next segment brings it back here.
-            partition_id = rewrite.current.partition_id
-            self._waiting.pop(partition_id, None)
-            self._grown[partition_id] = FAN_IN - 1
+            self._leave(rewrite.current.partition_id)
             self.close()
             raise
         except BaseException:
@@ -274,6 +273,11 @@ class Merging:
                 self.merges += len(rewrite.parts)
                 self.merged_segments += len(rewrite.removed)
                 self.merged_bytes += rewrite.written_bytes
+
+    def _leave(self, partition_id: int) -> None:
+        """Others do not wait for it. Its next segment brings it back here."""
+        self._waiting.pop(partition_id, None)
+        self._grown[partition_id] = FAN_IN - 1
 
 
 def _latest(partition_ids: Sequence[int]) -> Script[list[Rows]]:

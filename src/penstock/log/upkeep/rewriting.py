@@ -23,8 +23,10 @@ from struct import Struct
 from typing import TypeVar
 
 from penstock.base.clock import Clock
+from penstock.base.complaints import Seldom
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, CorruptData, OutcomeUnknown, PlatformError, Unavailable
+from penstock.keys.model import KeysErased
 from penstock.log import segment_store
 from penstock.log.aborted import forget_aborted
 from penstock.log.model import NO_TIMESTAMP, Partition, Seal
@@ -51,6 +53,7 @@ SMALL_READS = 64
 """How many small segments are read at once at most."""
 STEP_S = 0.1
 """Steps end after so many bytes or so much time, whichever comes first."""
+COMPLAIN_EVERY_S = 600.0
 ATTEMPTS = 3
 """How often segments are replaced of which is not known whether they were."""
 _LENGTH = Struct(">8xi")
@@ -81,6 +84,7 @@ class SegmentChanges:
         self._executor = executor
         self._doubtful: set[Partition] = set()
         """Partitions whose size in memory may be wrong: the answer of a change was lost."""
+        self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self._in_doubt: list[Upload] = []
         """Objects of which is not known whether they are named."""
 
@@ -96,13 +100,28 @@ class SegmentChanges:
         return self.sealing is not None and self.sealing.is_locked(partition.topic)
 
     async def have_keys(self, refs: Iterable[SegmentRef]) -> None:
-        """Have in memory what opens segments. Raises `Unread` while that cannot be had, or `KeysErased`."""
+        """Have in memory what opens segments. Raises `NoKey` while that cannot be had, or `KeysErased`."""
         if self.sealing is None:
             return
         try:
             await self.sealing.ready_soon(ref.seal for ref in refs)
         except Unavailable as problem:
-            raise Unread(str(problem)) from problem
+            raise NoKey(str(problem)) from problem
+
+    async def can_open(self, partition: Partition, refs: Iterable[SegmentRef]) -> bool:
+        """Whether segments can be opened now. If not, their partition is to be left alone: it is nobody else's
+        problem."""
+        try:
+            await self.have_keys(refs)
+        except (NoKey, KeysErased) as problem:
+            self.complain(partition, problem)
+            return False
+        return True
+
+    def complain(self, partition: Partition, problem: Exception) -> None:
+        """A partition is left alone because it cannot be opened. There may be thousands."""
+        if self._complaints.is_due():
+            _log.error("%s-%d, for one, is not rewritten now: %s", partition.topic.name, partition.index, problem)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run work that waits for storage where it stops nobody."""
@@ -234,6 +253,10 @@ class SegmentChanges:
 
 class Unread(Unavailable):
     """A segment, or the key that it is sealed by, cannot be had now, which may be so for one alone, and for long."""
+
+
+class NoKey(Unread):
+    """The key that a segment is sealed by cannot be had now; whatever is not sealed by it can be read."""
 
 
 class SegmentReader:
