@@ -13,13 +13,9 @@ Any other exception is a bug of ours.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 
 class PlatformError(Exception):
     """Base of every failure we raise on purpose."""
-
-    retriable: ClassVar[bool] = False
 
 
 class InvalidRequest(PlatformError):
@@ -29,8 +25,6 @@ class InvalidRequest(PlatformError):
 class Conflict(PlatformError):
     """Someone else won; nothing was written. Re-read and decide again."""
 
-    retriable = True
-
 
 class Fenced(PlatformError):
     """A newer epoch owns this. Stop; never retry from here."""
@@ -38,8 +32,6 @@ class Fenced(PlatformError):
 
 class Unavailable(PlatformError):
     """A dependency failed before it could act. Safe to retry as is."""
-
-    retriable = True
 
 
 class OutcomeUnknown(PlatformError):

@@ -268,7 +268,7 @@ def _looked_inside(batch: Accepted, config: TopicConfig, now_ms: int, max_bytes:
         return Rejected(
             ErrorCode.RECORD_LIST_TOO_LARGE, f"the batch has {header.record_count} records, {MAX_RECORDS} are taken"
         )
-    wrong = _wrong_records(batch.data, header, config, now_ms, max_bytes)
+    wrong = _wrong_records(batch.data, config, now_ms, max_bytes)
     if wrong is not None:
         return wrong
     data = _reshape(batch.data, header, config, now_ms, max_bytes)
@@ -291,9 +291,7 @@ def _beyond_a_segment(size: int, config: TopicConfig) -> Rejected | None:
     return Rejected(ErrorCode.RECORD_LIST_TOO_LARGE, text)
 
 
-def _wrong_records(
-    data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int, max_bytes: int
-) -> Rejected | None:
+def _wrong_records(data: memoryview | bytes, config: TopicConfig, now_ms: int, max_bytes: int) -> Rejected | None:
     _, spans = scan_batch(data, max_bytes=max_bytes)
     if config.compact:
         keyless = tuple((index, "a compacted topic needs keys") for index, span in enumerate(spans) if span.key is None)

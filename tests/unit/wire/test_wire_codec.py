@@ -127,10 +127,8 @@ def test_messages_compare_by_value_and_hide_record_data() -> None:
     assert MetadataRequest().topics is not MetadataRequest().topics
 
 
-def test_error_codes_are_complete_and_know_which_are_retriable() -> None:
+def test_error_codes_are_complete() -> None:
     assert [code.value for code in ErrorCode] == list(range(-1, 137))
-    assert ErrorCode.NOT_LEADER_OR_FOLLOWER.retriable
-    assert not ErrorCode.TOPIC_AUTHORIZATION_FAILED.retriable
 
 
 def test_a_request_of_many_elements_is_not_read_where_only_a_short_one_is_wanted() -> None:

@@ -37,6 +37,7 @@ RETRIABLE = frozenset(
         ErrorCode.CONCURRENT_TRANSACTIONS,
     }
 )
+"""After these a command tries again; unlike Kafka's clients, not where something does not exist."""
 
 _SENTENCES: Mapping[int, str] = {
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "does not exist. See: penstock topic list",
