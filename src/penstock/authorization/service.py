@@ -102,7 +102,7 @@ class AclService:
             if added and await self._change(lambda: store.create(cluster_id, added)):
                 index = self._clusters.setdefault(cluster_id, AclIndex())
                 for number, acl in enumerate(added):
-                    await breathe(number, CHANGED_AT_ONCE)
+                    await breathe(number)
                     index.add(acl)
                 self._changed(cluster_id)
         return complaints
@@ -174,8 +174,11 @@ class AclService:
     async def _load(self) -> None:
         version, acls = await self._database.read(store.load)
         clusters: dict[int, AclIndex] = {}
-        for cluster_id, acl in acls:
-            clusters.setdefault(cluster_id, AclIndex()).add(acl)
+        for number, (cluster_id, acl) in enumerate(acls):
+            await breathe(number)
+            if cluster_id not in clusters:
+                clusters[cluster_id] = AclIndex()
+            clusters[cluster_id].add(acl)
         self._clusters, self._version, self._is_stale = clusters, version, False
         self._changed()
 

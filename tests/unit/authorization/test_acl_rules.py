@@ -207,6 +207,13 @@ def test_filters_pick_what_each_field_picks(acl, asked):
     ("text", "canonical"),
     [
         ("10.0.0.1", "10.0.0.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("255.249.199.99", "255.249.199.99"),
+        ("256.0.0.1", "256.0.0.1"),
+        ("10.0.0.01", "10.0.0.01"),
+        ("10.0.0.1.", "10.0.0.1."),
+        ("10.0.0", "10.0.0"),
+        ("10.0.0.1\n", "10.0.0.1\n"),
         ("::1", "::1"),
         ("0:0:0:0:0:0:0:1", "::1"),
         ("::ffff:10.0.0.1", "10.0.0.1"),
@@ -236,14 +243,20 @@ def test_what_it_takes_to_decide_does_not_grow_with_what_somebody_has_made_of_ac
     hosts = [f"10.1.{number // 250}.{number % 250}" for number in range(1000)] + spellings
     both = (Permission.ALLOW, Permission.DENY)
     index = AclIndex([replace(READ, host=host, permission=permission) for host in hosts for permission in both])
-    (pattern,) = index.covering(ResourceType.TOPIC, "t")
+    (pattern,), wanted = index.covering(ResourceType.TOPIC, "t"), rules._WANTED[Operation.READ]
     for host in ("10.1.0.1", "2001:db8::aaaa"):
-        assert len(list(rules._of(pattern, ALICE, host))) == 2
+        assert len(list(rules._of(pattern, ALICE, host, wanted))) == 2
         verdict = decide(index, ALICE, host, Operation.READ, ResourceType.TOPIC, "t")
         assert verdict.acl is not None
         assert (verdict.allowed, verdict.acl.permission) == (False, Permission.DENY)
-    assert not list(rules._of(pattern, ALICE, HERE))
-    assert not list(rules._of(pattern, BOB, "10.1.0.1"))
+    assert not list(rules._of(pattern, ALICE, HERE, wanted))
+    assert not list(rules._of(pattern, BOB, "10.1.0.1", wanted))
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=4)), st.text("ab", max_size=6))
+def test_whether_a_name_begins_with_one_of_many(prefixes: list[str], name: str) -> None:
+    shortest = at_once(rules._shortest(prefixes))
+    assert rules._begins(name, shortest) is name.startswith(tuple(prefixes))
 
 
 def test_what_it_takes_to_remove_does_not_grow_either(monkeypatch: pytest.MonkeyPatch) -> None:
