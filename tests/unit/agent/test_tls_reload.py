@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ class World:
         self.password.write_text("old")
         options = TlsOptions(certificate=self.certificate, key=self.key, key_password_file=self.password)
         self.tls = ServerTls(options, self.clock)
+        self.contexts: list[ssl.SSLContext] = []
 
     def encrypt(self, password: str) -> None:
         key = serialization.load_pem_private_key(self.key.read_bytes(), None)
@@ -37,8 +39,10 @@ class World:
         """Somebody connects, a while later; how often certificates were read again by then."""
         self.clock.time_ms += 2000
         theirs, ours = socket.socketpair()
-        with theirs, self.tls.wrap(ours):
-            return self.tls.reloads
+        with theirs, self.tls.wrap(ours) as wrapped:
+            if wrapped.context not in self.contexts:
+                self.contexts.append(wrapped.context)
+            return len(self.contexts) - 1
 
 
 @pytest.fixture
@@ -59,6 +63,7 @@ def test_the_password_of_a_key_may_come_last(world: World, caplog: pytest.LogCap
 def test_files_that_cannot_be_looked_at_cost_nobody_their_connection(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
+    assert world.connect() == 0
     world.certificate.unlink()
     world.certificate.symlink_to("x" * 300)  # Longer than a name may be, which `is_file` does not take for an answer.
     assert world.connect() == 0
