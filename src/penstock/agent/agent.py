@@ -1,8 +1,8 @@
 """One agent, put together: this is the place where everything meets.
 
-`start` opens the data (or memory), brings the state back, and listens; `stop` takes nothing new, finishes what was
-accepted, answers it, and lets go of everything. An agent belongs to the event loop it was started on. How each part
-is built is in `parts`; here is the order, and who is told of what by whom.
+`start` opens the data (or memory), recovers the state, and listens; `stop` accepts nothing new, finishes and answers
+what was accepted, and closes everything. An agent belongs to the event loop it was started on. How each part is built
+is in `parts`; here is the order, and which part notifies which.
 """
 
 from __future__ import annotations
@@ -167,15 +167,15 @@ class Agent:
         self.ready = True
 
     async def _check_somebody_gets_in(self) -> None:
-        """Refuse to start where credentials are asked for from everywhere and there are none. Those of an agent in
-        memory can only come while it runs."""
+        """Refuse to start if other machines are asked for credentials and nobody has any. (With data in memory, users
+        can only be created while the agent runs.)"""
         listener, data_dir = needing_users(self.listeners), self.options.data_dir
         if listener is None or data_dir is None or await self.access.identities.anybody():
             return
         also = "" if self.options.metadata_url is None else ", with the same PENSTOCK_METADATA"
         raise InvalidRequest(
             f"listener {listener.name} at {listener.host} can be reached from other machines, and there is no user yet"
-            f" who could prove to be one. Make the first, then start: penstock user create NAME --data-dir {data_dir}"
+            f" who could log in. Create the first one, then start: penstock user create NAME --data-dir {data_dir}"
             f"{also}"
         )
 
@@ -256,20 +256,20 @@ class Agent:
             self._follow()
 
     def _limit_rates(self, cluster: Cluster) -> None:
-        """A virtual cluster is new, or going, or has other limits."""
+        """A virtual cluster is new, or being deleted, or has other limits."""
         if cluster.state is State.DELETING:
             self.background.wake(Removal.name)
         self.throttles.limit(cluster.cluster_id, cluster.limits)
         self.quotas.on_change()
 
     def _enforce_quotas(self) -> None:
-        """Ask about limits while there are any, and not otherwise."""
+        """Have requests check limits only while there are any."""
         throttles = self.throttles
         self.dispatcher.throttles = throttles if throttles.limits_clients else None
         self.fetch.quota = throttles if throttles.limits_clients else None
 
     def _follow(self) -> None:
-        """Let what other agents change count here as well."""
+        """Apply here what other agents change."""
         following = Following(
             self.stores.database,
             {
@@ -351,7 +351,7 @@ class Agent:
             self.gate.revoke(self.server.connections, cluster_id, credential_ids, asked_by)
 
     def _thread(self, name: str) -> OnThread:
-        """Where what clients can make long is done one after the other, so that nobody else waits for it."""
+        """A thread for work that clients can make long, one piece after the other, so that nobody else waits for it."""
         executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._closing.callback(executor.shutdown, wait=False, cancel_futures=True)
         return on_thread_of(executor)
@@ -369,7 +369,7 @@ class Agent:
         self.kafka_port = next(iter(self.ports.values()))
 
     def _guarded(self, table: Mapping[int, Api], produce: ProduceHandler) -> Mapping[int, Api]:
-        """The table, behind guards if not everybody who can connect may do everything."""
+        """The table, behind guards if ACLs decide what clients may do."""
         authorizer = self.access.authorizer
         if authorizer is None:
             return table

@@ -1,4 +1,4 @@
-"""What can be said of options before anything is opened."""
+"""Checks of options before anything is opened."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What other agents have changed of access, quotas, virtual clusters and their keys is in force here soon after.
+"""Following changes that other agents make to ACLs, quotas, virtual clusters and their keys.
 
-Agents that share a database keep these in memory, each its own. One query a second asks how often each of them has
-changed; only then is more read, and nothing is ever written. Users, API keys and tokens need none of it: they are
-looked up each time. An agent that is alone does not ask.
+Each agent that shares a database keeps these in memory. One query per second asks for the version of each; only what
+has changed is read again, and nothing is ever written. Users, API keys and tokens need no following: they are looked up
+each time. An agent that is alone does not ask.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is done to a data directory while no agent runs on it: let somebody in who can then let in others."""
+"""Work on a data directory while no agent runs on it: create the first user, or a way back in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps by which a deleted virtual cluster goes, in their order: what each part of an agent has of it."""
+"""The steps that remove a deleted virtual cluster, in order: one for each part of an agent that has some of it."""
 
 from __future__ import annotations
 

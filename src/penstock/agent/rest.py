@@ -1,8 +1,8 @@
-"""Giving memory back when nothing happens.
+"""Giving memory back while the agent is idle.
 
-Arenas keep what they once took, because fresh pages are dear. After a while in which nothing was written or read, that
-is memory for nobody: whoever wants recent batches has them, or finds them in files. What knows about each stretch of
-them goes with them, which for small ones is as much again.
+Arenas keep the memory they once took, because fresh pages are expensive. After a while in which nothing was written or
+read it serves nobody: consumers have the recent batches already, or find them in files. The bookkeeping for each
+stretch of batches is dropped as well; for small batches that is as much memory again.
 """
 
 from __future__ import annotations

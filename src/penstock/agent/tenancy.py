@@ -1,7 +1,7 @@
-"""Connections of virtual clusters: counted, and limited, once it is known which one a connection is in.
+"""Connections of virtual clusters: counted, and limited, once it is known which cluster a connection belongs to.
 
-Whoever has one too many is not told at once: a client that is would be back at once. It waits, unread, and then is
-closed; others go on meanwhile.
+A connection beyond the limit is not closed at once, because its client would come back at once. It waits, unread, and
+is then closed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TURNED_AWAY_S = 1.0
 
 
 class Tenancy:
-    """Who may connect."""
+    """The connections of each virtual cluster."""
 
     def __init__(
         self, *, limits: Callable[[int], Limits], tenant: Callable[[int], Tenant | None],
@@ -33,7 +33,7 @@ class Tenancy:
         """How many were turned away, by cluster and limit."""
 
     def refusal(self, cluster_id: int) -> str | None:
-        """Why a cluster may not have another connection now, or None; which counts as one more that was made."""
+        """Why a cluster may not have another connection now. None if it may: that counts as one more made."""
         limit = self._limits(cluster_id).get(LimitKey.CONNECTIONS)
         if limit is not None and self.counts[cluster_id] >= limit:
             self.refused[cluster_id, LimitKey.CONNECTIONS] += 1

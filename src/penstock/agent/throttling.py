@@ -1,7 +1,7 @@
-"""How limits are enforced on a connection: it is told how long to wait, and for so long it is not read from.
+"""How limits are enforced on a connection: it is told how long to wait, and is not read from meanwhile.
 
-The time that requests take is that of the loop's one thread: what a request does in a database or on a disk costs
-nobody else anything.
+Request time is the time of the event loop's thread: what a request waits for in a database or on a disk costs nobody
+else anything.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Produce requests that have waited as long as their producers were ready to: they are answered before it is known what
-becomes of their records, which may be appended yet.
+"""Time-outs of produce requests: those that have waited for as long as their producers allow are answered before the
+outcome is known. Their records may still be appended.
 
-Nothing is noted when a request comes. Only one that is found waiting when somebody looks gets a deadline, so the many
-that are answered in time cost nothing; the few that are not are answered up to a second late, and never early.
+Nothing is recorded when a request arrives. Only a request that a periodic look finds waiting gets a deadline, so the
+many that are answered in time cost nothing; the few others are answered up to a second late, and never early.
 """
 
 from __future__ import annotations

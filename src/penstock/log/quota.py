@@ -1,6 +1,6 @@
-"""What the log asks of whoever keeps quotas: how much a client may read, and how much it may change.
+"""The ports to quotas that the log needs: how much a client may read, and how much it may change.
 
-Nobody has a limit where nobody keeps them. `penstock.quotas` does; the agent puts the two together.
+`penstock.quotas` implements them, and the agent connects the two. Without quotas nobody has a limit.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Whose turn it is to have letters made: so many at once, of which one virtual cluster has only so many, and clusters
-take turns. So whoever gives up much keeps nobody else from hearing of what they gave up."""
+"""Whose turn it is to write letters: a few batches at a time, even fewer for one virtual cluster, and clusters take
+turns. So a cluster that gives up many records does not delay the letters of others."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What an agent is put together from: each part is built in one place, from what was built before it."""
+"""The parts of an agent: each is built in one place, from those that were built before it."""

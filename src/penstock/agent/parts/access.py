@@ -1,4 +1,4 @@
-"""Who may do what on an agent. How it is proven who somebody is: `gate.py`."""
+"""Authorization on an agent: who may do what. Authentication is in `gate.py`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ else:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What an agent knows of people."""
+    """Users, ACLs, and who is above them."""
 
     identities: identity_service.Identities
     changes: Undivided
@@ -40,8 +40,8 @@ class Access:
     """Whether any listener does."""
 
     def administers_platform(self, context: RequestContext) -> bool:
-        """Whether somebody may do everything in every virtual cluster. Where credentials are asked for anywhere,
-        nobody is it who has none."""
+        """Whether a caller may do everything in every virtual cluster. If any listener asks for credentials, a caller
+        without any is never one."""
         if context.is_platform_admin or is_super_user(context.cluster_id, context.principal, self.super_users):
             return True
         return (
@@ -51,9 +51,9 @@ class Access:
         )
 
     def may_change_proofs(self, context: RequestContext, principal: str) -> bool:
-        """Whether somebody may decide how a principal of their cluster is proven, as far as ACLs let them: whoever can
-        prove to be an administrator of the platform is one, and no ACL makes one. Nor does one make anybody who is not
-        a user, as those administrators are not within a cluster."""
+        """Whether a caller may change the credentials of a principal of their cluster, ACLs permitting. Those of
+        platform administrators may only be changed by platform administrators, or an ACL could make anybody one. The
+        same goes for principals that are not users, as platform administrators within a cluster are not."""
         is_reserved = not principal.startswith(f"{USER}:") or is_super_user(
             context.cluster_id, principal, self.super_users
         )

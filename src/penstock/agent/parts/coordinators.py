@@ -60,7 +60,7 @@ class GroupCoordinators:
     dead_letters: DeadLetters
 
     async def on_topic_created(self, topic: Topic) -> None:
-        """Groups may subscribe it, or have more partitions to assign."""
+        """Groups may be subscribed to it, or have more partitions to assign."""
         self.groups.topics_changed(topic.cluster_id)
 
     async def on_topic_deleted(self, topic: Topic) -> None:
@@ -74,7 +74,7 @@ class GroupCoordinators:
         """Nothing to do."""
 
     async def expire(self) -> None:
-        """Drop what nobody will ask for any more, as it was not used for long or its topic is gone."""
+        """Drop offsets that have not been used for long, or whose topic is gone."""
         await self.share_partitions.forget_gone_topics()
         await self.groups.expire_offsets()
 
@@ -83,7 +83,7 @@ async def open_groups(
     stores: Stores, log: Log, topics: Topics, clusters: Clusters, transactions: TransactionService, *,
     settings: BrokerSettings, clock: Clock, randomness: Randomness, closing: AsyncExitStack,
 ) -> GroupCoordinators:  # fmt: skip
-    """Take over groups and share partitions, and hear from now on what becomes of topics."""
+    """Take over groups and share partitions, and be notified of changes of topics from now on."""
     database: CoordinatorDatabase = stores.database
     passage: Passage | None = None
     if isinstance(log.commit_path, RecordFirstCommitPath):

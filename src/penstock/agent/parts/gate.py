@@ -1,4 +1,4 @@
-"""How it is proven who somebody is, where listeners ask for that."""
+"""Authentication on an agent, where listeners ask for it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def open_gate(
     listeners: Sequence[Listener], token_rules: TokenRules | None, clock: Clock, randomness: Randomness,
     closing: AsyncExitStack,
 ) -> Gate:  # fmt: skip
-    """Where clients prove who they are."""
+    """Build the gate, where clients authenticate."""
     checks = ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="password-check")
     closing.callback(checks.shutdown)
     delay_s = settings.whole("connection.failed.authentication.delay.ms") / 1000
@@ -67,7 +67,7 @@ def open_gate(
 def _issuers(
     listeners: Sequence[Listener], clusters: Clusters, clock: Clock, closing: AsyncExitStack
 ) -> Mapping[str, Issuer]:
-    """Who knows which tokens are good, by listener."""
+    """The issuers that vouch for tokens, by listener."""
     issuers: dict[OAuthOptions, Issuer] = {}
     for options in dict.fromkeys(listener.oauth for listener in listeners if listener.oauth is not None):
         # Not the threads of passwords: an issuer that does not answer must not keep others from proving theirs, nor
