@@ -60,7 +60,8 @@ METRICS_HEAD = f"""\
 {MARK}
 
 `GET /metrics` on the HTTP address, in Prometheus' text format. Counters start from zero with the process. The usual
-metrics of a process are there as well (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …).
+metrics of a process are there as well (`process_cpu_seconds_total`, `process_resident_memory_bytes`, …). The buckets of
+histograms double from 100 µs to 13 s. [How to read the durations](../how-to/monitor.md#where-the-time-goes).
 
 | Name | Type | Labels | |
 |---|---|---|---|

@@ -455,3 +455,19 @@ async def test_no_error_repeats_the_password(postgres_dsn: str, running_postgres
             await database.open()
         told = str(refusal.value) + describe(address)
         assert not [secret for secret in secrets if secret in told], f"{address}: {told}"
+
+
+@pytest.mark.parametrize("database_to_open", ["memory", "file", "postgres"], indirect=True)
+async def test_how_long_answers_take_is_known(database: SqliteDatabase | PostgresDatabase) -> None:
+    before = {kind: one.count for kind, one in database.durations.items()}
+
+    def reading() -> Script[int]:
+        rows = yield "SELECT 1", ()
+        return len(rows)
+
+    assert await database.read(reading) == 1
+    assert await database.transaction(reading) == 1
+    assert len(await database.statement("SELECT 1")) == 1
+    grown = {kind: one.count - before[kind] for kind, one in database.durations.items()}
+    assert (grown["read"], grown["write"]) == (1, 2)
+    assert database.durations["write"].total_s > 0

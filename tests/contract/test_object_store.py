@@ -14,20 +14,24 @@ from pathlib import Path
 
 import pytest
 
+from penstock.base.clock import SystemClock
 from penstock.base.errors import InvalidRequest, Unavailable
 from penstock.storage.local import PATHS_MAX, LocalObjectStore
 from penstock.storage.memory import MemoryObjectStore
 from penstock.storage.object_store import ObjectStore, Piece
 from penstock.storage.pieces import FilePiece
+from penstock.storage.timed import TimedObjectStore
 
 MIB = 1024 * 1024
 
 
-@pytest.fixture(params=["memory", "local", "local-sync"])
+@pytest.fixture(params=["memory", "local", "local-sync", "timed"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
     opened: ObjectStore
     if request.param == "memory":
         opened = MemoryObjectStore()
+    elif request.param == "timed":
+        opened = TimedObjectStore(LocalObjectStore(tmp_path / "objects", sync=False), SystemClock.monotonic)
     else:
         opened = LocalObjectStore(tmp_path / "objects", sync=request.param == "local-sync")
     yield opened

@@ -8,6 +8,7 @@ is in `parts`; here is the order, and which part notifies which.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -15,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from penstock.agent.apis import Api, apis, audited, guarded
-from penstock.agent.checks import checked_settings, memory_bounds, token_rules
+from penstock.agent.checks import checked_settings, memory_bounds, slow_request_s, token_rules
 from penstock.agent.client_metrics import open_sink, open_telemetry
 from penstock.agent.dispatch import Dispatcher
 from penstock.agent.following import FOLLOW_S, Following
@@ -28,6 +29,7 @@ from penstock.agent.parts.keys import open_keys
 from penstock.agent.parts.log import forget_cluster, open_log
 from penstock.agent.parts.stores import open_stores
 from penstock.agent.removing import removal_steps
+from penstock.agent.request_times import RequestTimes
 from penstock.agent.rest import Rest
 from penstock.agent.server import Server
 from penstock.agent.tenancy import Tenancy
@@ -35,6 +37,7 @@ from penstock.agent.tls import ServerTls
 from penstock.agent.tuning import NODE_ID, SHARD_ID, Tuning
 from penstock.audit.switch import is_audited
 from penstock.base.clock import Clock, SystemClock
+from penstock.base.durations import Collections
 from penstock.base.errors import InvalidRequest
 from penstock.base.later import later
 from penstock.base.options import UpOptions
@@ -119,6 +122,7 @@ class Agent:
     async def _start(self) -> None:
         options, tuning, settings, closing = self.options, self.tuning, self.settings, self._closing
         clock, randomness, registry = self.clock, self.randomness, self.registry
+        self._watch_collections()
         stores = self.stores = await open_stores(options, tuning, closing, clock=clock, randomness=randomness)
         live = LiveSettings(settings)
         self.topics = Topics(
@@ -165,6 +169,11 @@ class Agent:
         closing.callback(self.transactions.close)
         self._listen()
         self.ready = True
+
+    def _watch_collections(self) -> None:
+        self.collections = Collections(self.clock.monotonic)
+        gc.callbacks.append(self.collections)
+        self._closing.callback(gc.callbacks.remove, self.collections)
 
     async def _check_somebody_gets_in(self) -> None:
         """Refuse to start if other machines are asked for credentials and nobody has any. (With data in memory, users
@@ -324,6 +333,7 @@ class Agent:
             max_connections_per_host=settings.max_connections_per_ip,
             idle_s=settings.connections_max_idle_ms / 1000,
         )
+        server.times = RequestTimes(self.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told)
         server.listener = self.audit
         log.writer.on_drained = server.make_room
         log.writer.on_broken = self._on_writer_broken

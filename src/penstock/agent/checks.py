@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,12 @@ def memory_bounds(options: UpOptions, settings: BrokerSettings) -> MemoryBounds:
             f" this is in. By default it is {DEFAULT_BYTES}, and {LEAST_BYTES} at least"
         )
     return MemoryBounds.of(total)
+
+
+def slow_request_s(settings: BrokerSettings) -> float:
+    """From where on the log tells of a request."""
+    slow_ms = settings.whole("slow.request.log.ms")
+    return inf if slow_ms < 0 else slow_ms / 1000
 
 
 def master_key_file(options: UpOptions) -> Path | None:

@@ -76,10 +76,12 @@ class Stream(Protocol):
 class Slot:
     """The place of one response in the order of a connection."""
 
-    __slots__ = ("buffers",)
-
-    def __init__(self) -> None:
-        self.buffers: list[Buffer] | None = None
+    __slots__ = ("buffers", "key", "since_s")
+    buffers: list[Buffer] | None
+    key: int
+    """Of which API its request is."""
+    since_s: float
+    """Since when that has been here, without what its client wanted to wait."""
 
 
 class Connection:
@@ -339,6 +341,11 @@ class Connection:
         self.produces = None
         self._contexts.clear()
 
+    @property
+    def client_id(self) -> str | None:
+        """What its client has called itself, the last time that it was another name or another kind of request."""
+        return next(reversed(self._contexts), (0, None))[1]
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run work that belongs to this connection."""
         return self._server.loop.create_task(work)
@@ -370,6 +377,8 @@ class Connection:
 
     def _go_on(self) -> None:
         """Begin what was read ahead, as far as that may be, and read on."""
+        if self._queue:
+            self.last_active = self._server.now()
         while self._queue and not self._busy and not self.closed and not self._is_full:
             frame = self._queue.popleft()
             self._queue_bytes -= len(frame)
@@ -382,6 +391,7 @@ class Connection:
         if self.closed:
             return
         loop = self._server.loop
+        self._server.times.throttled.add(throttle_ms / 1000)
         until = loop.time() + throttle_ms / 1000
         if self._muted_until is not None:
             if self._muted_until.when() >= until:
@@ -432,15 +442,23 @@ class Connection:
 
     # ---- out -----------------------------------------------------------------------------------------------------
 
-    def open_slot(self) -> Slot:
-        """The next place in the order of responses."""
-        slot = Slot()
+    def open_slot(self, key: int) -> Slot:
+        """The next place in the order of responses, for that of a request of an API."""
+        slot = Slot()  # Without a constructor: every request has one.
+        slot.buffers, slot.key, slot.since_s = None, key, self.last_active
         self._slots.append(slot)
         return slot
 
     def fill(self, slot: Slot, buffers: list[Buffer]) -> None:
         """A response is ready; it leaves once those before it have."""
         slot.buffers = buffers
+        server = self._server
+        times, took_s = server.times, server.now() - slot.since_s
+        durations = times.answered[slot.key]
+        durations.counts[int(took_s * 10_000).bit_length()] += 1
+        durations.total_s += took_s
+        if took_s > times.slow_s:
+            times.complain(self, slot.key, took_s)
         slots, out = self._slots, self._out
         moved = False
         while slots and slots[0].buffers is not None:
@@ -450,7 +468,7 @@ class Connection:
                 self.out_bytes += sum(map(len, ready))
                 moved = True
         if moved and not self._writing:
-            self._server.send_soon(self)
+            server.send_soon(self)
 
     @property
     def frame_bytes(self) -> int:
@@ -489,7 +507,9 @@ class Connection:
         while out:
             sent = send_first(self._sock, out, self.out_bytes, now)
             self.out_bytes -= sent
-            self.stalled_since = None
+            if self.stalled_since is not None:
+                self._server.times.stalled.add(now - self.stalled_since)
+                self.stalled_since = None
             if drop_sent(out, sent):
                 self._wait_writable()
                 return

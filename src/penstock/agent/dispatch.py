@@ -45,6 +45,7 @@ from penstock.wire.hot import (
 from penstock.wire.messages.produce import ProduceRequest
 from penstock.wire.primitives import Malformed, Message
 
+_PRODUCE = int(ApiKey.PRODUCE)
 _log = logging.getLogger(__name__)
 
 
@@ -98,15 +99,10 @@ class AgainTicket:
             response.throttle_time_ms = throttle_ms
             connection.fill(slot, codec.encode_response(key, version, taken.correlation_id, response))
             return
-        connection.fill(
-            slot,
-            [
-                answer(
-                    shape, taken.correlation_id, taken.partition_index, base_offset, append_time_ms, log_start,
-                    throttle_ms,
-                )
-            ],
-        )  # fmt: skip
+        answered = answer(
+            shape, taken.correlation_id, taken.partition_index, base_offset, append_time_ms, log_start, throttle_ms
+        )
+        connection.fill(slot, [answered])
 
 
 class Dispatcher:
@@ -142,8 +138,8 @@ class Dispatcher:
         if api is None or version not in api.versions:
             if key != ApiKey.API_VERSIONS or api is None:
                 raise Malformed(f"{_name(key)} v{version} is not served (client id {header.client_id!r})")
-            self._reply(connection, connection.open_slot(), key, 0, header.correlation_id,
-                        api_versions.unsupported(self._table))  # fmt: skip
+            slot, refusal = connection.open_slot(key), api_versions.unsupported(self._table)
+            self._reply(connection, slot, key, 0, header.correlation_id, refusal)
             return
         self.requests[key] += 1
         if len(frame) > long_requests.SHORT_REQUEST_BYTES and self.beside is not None:
@@ -160,7 +156,7 @@ class Dispatcher:
             connection.introduce(request.client_software_name, request.client_software_version)
         connection.correlation_id = header.correlation_id
         context = connection.context(version, header.client_id)
-        slot = connection.open_slot()
+        slot = connection.open_slot(key)
         if key == ApiKey.PRODUCE:
             counted = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
             self._produce.handle(
@@ -224,7 +220,7 @@ class Dispatcher:
             else:
                 held.append(await beside(partial(codec.read_request, key, version, frame, header.body)))
             connection.correlation_id = header.correlation_id
-            context, slot = connection.context(version, header.client_id), connection.open_slot()
+            context, slot = connection.context(version, header.client_id), connection.open_slot(key)
             throttle_ms, stopwatch = self._arrived(context, len(frame))
             if named is not None:
                 self._start_fetch(
@@ -266,7 +262,7 @@ class Dispatcher:
         request, portions = asked = await beside(partial(long_requests.read_produce, version, frame, header.body))
         held += (request, *portions)
         connection.correlation_id = correlation_id
-        context, slot = connection.context(version, header.client_id), connection.open_slot()
+        context, slot = connection.context(version, header.client_id), connection.open_slot(ApiKey.PRODUCE)
         counted = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
         results = await long_requests.write_portions(self._produce, context, asked, self._clock)
         if counted is not None:
@@ -302,7 +298,7 @@ class Dispatcher:
                 _hold_off(connection, throttle_ms, tell=True)
         self._produce.handle_one(
             again.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
-            AgainTicket(connection, connection.open_slot(), shape, taken), again, connection,
+            AgainTicket(connection, connection.open_slot(_PRODUCE), shape, taken), again, connection,
         )  # fmt: skip
         if throttles is not None and client is not None and client.time is not None:
             throttles.count_time(client, since_ms, self._clock.monotonic() * 1000)
@@ -315,7 +311,7 @@ class Dispatcher:
         if type(frame) is bytes and len(plain.shares) == 1 and plain.transactional_id is None:
             shape = learn(frame)
             connection.produces = None if shape is None else Again(shape, context)
-        slot = connection.open_slot()
+        slot = connection.open_slot(_PRODUCE)
         counted = self._count_produce(connection, context, len(frame), tell=True)
         self._produce.handle_plain(
             context, plain, frame, partial(self._plainly_produced, connection, slot, plain), connection
@@ -381,6 +377,7 @@ class Dispatcher:
         def done(response: Message) -> None:
             nonlocal answered
             answered = True
+            slot.since_s += self._fetch.waited_s
             if connection.closed:
                 return
             if self.throttles is not None:

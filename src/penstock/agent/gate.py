@@ -176,7 +176,7 @@ class Gate:
         if mechanism not in offered:
             response.error_code = ErrorCode.UNSUPPORTED_SASL_MECHANISM
             answer = codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
-            slot = connection.open_slot()
+            slot = connection.open_slot(ApiKey.SASL_HANDSHAKE)
             login.mechanism = ""
             self._tell(connection, login, message="The mechanism is not offered.")
             login.looked_s = self._clock.monotonic()
@@ -194,14 +194,14 @@ class Gate:
                 mechanism, login.cluster_id, is_bound=login.is_bound, listener=connection.listener.name
             )
         login.stage = Stage.TOKEN
-        connection.fill(
-            connection.open_slot(), codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
-        )
+        answer = codec.encode_response(ApiKey.SASL_HANDSHAKE, version, correlation_id, response)
+        connection.fill(connection.open_slot(ApiKey.SASL_HANDSHAKE), answer)
 
     # ---- proofs --------------------------------------------------------------------------------------------------
 
     def _begin_step(self, connection: Connection, login: Login, token: bytes, wrapping: Wrapping) -> None:
-        self._wait(connection, self._step(connection, login, connection.open_slot(), token, wrapping))
+        slot = connection.open_slot(ApiKey.SASL_AUTHENTICATE)
+        self._wait(connection, self._step(connection, login, slot, token, wrapping))
 
     def _wait(self, connection: Connection, work: Any) -> None:
         connection.hold()

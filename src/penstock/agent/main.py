@@ -110,7 +110,7 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
 async def _metrics(agent: Agent) -> bytes:
     # What writes them takes a while to import: not before somebody asks, and beside the loop.
     metrics = await asyncio.to_thread(import_module, "penstock.agent.metrics")
-    page: bytes = metrics.exposition(agent)
+    page: bytes = await asyncio.to_thread(metrics.written, list(metrics.families(agent)))
     return page
 
 

@@ -78,7 +78,7 @@ async def open_metadata(
     options: UpOptions, path: Path | None, kafka_cluster_id: str, *, clock: Clock, randomness: Randomness, shard_id: int
 ) -> Metadata:
     """Open the database, bring it to this version, and take it."""
-    opened = Metadata(_database(options, path, randomness))
+    opened = Metadata(_database(options, path, clock, randomness))
     await opened.database.open()
     try:
         await migrate(opened.database, clock)
@@ -94,12 +94,15 @@ async def open_metadata(
     return opened
 
 
-def _database(options: UpOptions, path: Path | None, randomness: Randomness) -> SqliteDatabase | PostgresDatabase:
+def _database(
+    options: UpOptions, path: Path | None, clock: Clock, randomness: Randomness
+) -> SqliteDatabase | PostgresDatabase:
     if options.metadata_url is None:
-        return SqliteDatabase(path, durability="process" if path is None else options.durability)
+        durability = "process" if path is None else options.durability
+        return SqliteDatabase(path, durability=durability, now=clock.monotonic)
     from penstock.metadata.postgres import PostgresDatabase  # It costs a tenth of a second that most have no use for.
 
-    return PostgresDatabase(options.metadata_url, randomness=randomness)
+    return PostgresDatabase(options.metadata_url, randomness=randomness, now=clock.monotonic)
 
 
 def _take(kafka_cluster_id: str, place: str, now_ms: int, shard_id: int) -> Script[int]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 
 from penstock.agent.agent import Agent
 from penstock.agent.gate import GateStats
+from penstock.agent.turns import TurnLoop
 from penstock.base.context import PLATFORM_CLUSTER_ID
+from penstock.base.durations import BOUNDS_S, Durations
 from penstock.keys.model import Lock
 from penstock.telemetry.sinks import MetricsPage
 from penstock.version import __version__
@@ -20,10 +22,6 @@ from penstock.wire.api_keys import ApiKey
 class _AgentCollector:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing in advance: collecting is cheap, and only done when asked."""
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         """Every figure there is."""
@@ -97,12 +95,59 @@ class _AgentCollector:
             ("penstock_partitions", "Partitions.", sum(len(topic.partitions) for topic in agent.registry.topics())),
         ):
             yield GaugeMetricFamily(name, text, value)
+        yield from _durations(agent)
         yield from _memory(agent)
         yield from _limits(agent)
         yield from _tenants(agent)
         yield from _audit(agent)
         yield from _background(agent)
         yield from _of_clients(agent)
+
+
+def _durations(agent: Agent) -> Iterator[Metric]:
+    """Where the time goes."""
+    times, loop, by_generation = agent.server.times, agent.server.loop, agent.collections.by_generation
+    answered = {
+        ApiKey(key).name.lower(): durations for key, durations in times.answered.items() if durations.count
+    }  # fmt: skip
+    turns = loop.turn_durations if isinstance(loop, TurnLoop) else Durations()
+    rows: tuple[tuple[str, str, str, Mapping[str, Durations]], ...] = (
+        (
+            "request_duration",
+            "From the arrival of a request until its response is ready, without the long poll of a fetch.",
+            "api", answered,
+        ),
+        ("fetch_wait", "Long polls: how long fetches waited for data.", "", {"": agent.fetch.waits}),
+        ("throttle", "Pauses imposed on clients that exceeded a quota.", "", {"": times.throttled}),
+        ("response_stall", "How long responses waited for a client to read them.", "", {"": times.stalled}),
+        (
+            "flush_stage",
+            "Stages of flushes: wait (for the flush before), prepare, write (sync and commit included), answer.",
+            "stage", agent.log.writer.stages.by_name(),
+        ),
+        (
+            "object_operation", "Operations of the object store.", "operation", agent.stores.objects.durations,
+        ),
+        (
+            "database_operation", "Database operations, with the time in its queue.", "kind",
+            agent.stores.database.durations,
+        ),
+        ("loop_turn", "Turns of the event loop; nobody else is served meanwhile.", "", {"": turns}),
+        (
+            "garbage_collection", "Runs of Python's garbage collector.", "generation",
+            {str(generation): durations for generation, durations in enumerate(by_generation)},
+        ),
+    )  # fmt: skip
+    for name, text, label, counted in rows:
+        family = HistogramMetricFamily(f"penstock_{name}_seconds", text, labels=[label] if label else [])
+        for value, durations in counted.items():
+            family.add_metric([value] if label else [], _buckets(durations), durations.total_s)
+        yield family
+
+
+def _buckets(durations: Durations) -> list[tuple[str, float]]:
+    bounds = [*map(str, BOUNDS_S), "+Inf"]
+    return list(zip(bounds, durations.cumulative(), strict=True))
 
 
 def _memory(agent: Agent) -> Iterator[Metric]:
@@ -218,13 +263,14 @@ def _background(agent: Agent) -> Iterator[Metric]:
         *agent.upkeep.counters(),
     ):
         yield CounterMetricFamily(f"penstock_{name}", text, value)
-    for name, text, value in (
+    for name, text, reading in (
         ("wal_bytes", "Bytes of the log that are only in the WAL.", backlog.size_bytes),
         (
             "wal_limit_bytes", "How much of the log may be only in the WAL before flushes wait for compaction.",
             backlog.limit_bytes,
         ),
         ("wal_commits", "Commits that are only in the WAL.", backlog.rows),
+        ("wal_age_seconds", "Age of the oldest commit that is only in the WAL: how late compaction is.", backlog.age_s),
         (
             "wal_lost_commits", "Acknowledged commits that the last start could not read: the disk has lost them.",
             agent.stores.metadata.lost_commits,
@@ -234,7 +280,7 @@ def _background(agent: Agent) -> Iterator[Metric]:
             agent.upkeep.uncleanable_partitions,
         ),
     ):  # fmt: skip
-        yield GaugeMetricFamily(f"penstock_{name}", text, value)
+        yield GaugeMetricFamily(f"penstock_{name}", text, reading)
     chore = ["chore"]
     runs = CounterMetricFamily("penstock_chore_runs", "Steps of background work, by chore.", labels=chore)
     failures = CounterMetricFamily("penstock_chore_failures", "Steps of background work that failed.", labels=chore)
@@ -260,9 +306,29 @@ def families(agent: Agent) -> Iterable[Metric]:
     return _AgentCollector(agent).collect()
 
 
-def exposition(agent: Agent) -> bytes:
-    """The whole page."""
+class _Collected:
+    """What was collected before."""
+
+    def __init__(self, collected: Iterable[Metric]) -> None:
+        self._collected = collected
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing in advance."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """All of it."""
+        return self._collected
+
+
+def written(collected: Iterable[Metric]) -> bytes:
+    """The whole page. Takes longer than collecting, and may be done beside the event loop."""
     registry = CollectorRegistry()
-    registry.register(_AgentCollector(agent))
+    registry.register(_Collected(collected))
     ProcessCollector(registry=registry)
     return generate_latest(registry)
+
+
+def exposition(agent: Agent) -> bytes:
+    """The whole page, at once."""
+    return written(families(agent))

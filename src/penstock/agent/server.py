@@ -22,6 +22,7 @@ from typing import NamedTuple
 from penstock.agent.complaints import Complaints
 from penstock.agent.connection import Connection, Stream
 from penstock.agent.listeners import Listener
+from penstock.agent.request_times import RequestTimes
 from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
 from penstock.agent.turns import at_turn_end
@@ -107,7 +108,7 @@ class Server:
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
         self.pending_bytes, self._pinned_bytes = pending_bytes, pinned_bytes
-        self.now = clock.monotonic
+        self.now, self.times = clock.monotonic, RequestTimes(clock)
         """Seconds, for time-outs. Asked for several times a request, so without a detour."""
         possible = connections_possible(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._max_connections, self._max_per_host = min(max_connections, possible), max_connections_per_host

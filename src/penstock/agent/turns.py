@@ -16,6 +16,9 @@ import selectors
 from collections.abc import Callable
 from typing import Any
 
+from penstock.base.clock import SystemClock
+from penstock.base.durations import Durations
+
 Soon = Callable[[Callable[[], None]], Any]
 """Has something called when everything that has arrived is handled."""
 
@@ -25,6 +28,10 @@ class _TurnSelector(selectors.DefaultSelector):
 
     def __init__(self) -> None:
         super().__init__()
+        self._now = SystemClock.monotonic
+        self._began_s = self._now()
+        self.durations = Durations()
+        """How long turns took, from the end of a wait to the beginning of the next one."""
         self.due: list[Callable[[], None]] = []
         self.loop: asyncio.AbstractEventLoop | None = None
 
@@ -32,7 +39,12 @@ class _TurnSelector(selectors.DefaultSelector):
         """Events, after the turn has ended."""
         if self.due and self._end_turn():
             timeout = 0
-        return super().select(timeout)
+        took_s, durations = self._now() - self._began_s, self.durations
+        durations.counts[int(took_s * 10_000).bit_length()] += 1
+        durations.total_s += took_s
+        events = super().select(timeout)
+        self._began_s = self._now()
+        return events
 
     def _end_turn(self) -> bool:
         """Call what is due, and what becomes due by that; whether the loop has something to do at once, or sooner.
@@ -58,7 +70,13 @@ class TurnLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._turn_selector = _TurnSelector()
         super().__init__(self._turn_selector)
+        self.time = SystemClock.monotonic  # type: ignore[method-assign]  # What it calls, which saves what timing costs.
         self._turn_selector.loop = self
+
+    @property
+    def turn_durations(self) -> Durations:
+        """How long its turns took: for so long nobody else was served."""
+        return self._turn_selector.durations
 
     def at_turn_end(self, callback: Callable[[], None]) -> None:
         """Call it when the events of this turn are handled. On the loop's thread."""

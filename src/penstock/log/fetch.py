@@ -15,6 +15,7 @@ from functools import partial
 from penstock.authorization.authorizer import CLUSTER_ACTION, READ_TOPIC, Authorizer
 from penstock.base.acls import CLUSTER_NAME
 from penstock.base.context import RequestContext
+from penstock.base.durations import Durations
 from penstock.base.errors import PlatformError
 from penstock.base.portions import together
 from penstock.keys.model import Lock
@@ -85,6 +86,10 @@ class FetchHandler:
         self._locked: Mapping[int, Lock] = {} if locked is None else locked
         self.registry, self.reader, self.sessions = registry, reader, sessions
         self.aborted = aborted or NothingAborted()
+        self.waits = Durations()
+        """How long fetches waited for data, as their clients wanted."""
+        self.waited_s = 0.0
+        """How long that was for the fetch which is being answered."""
         self.quota: FetchQuota | None = None
         """Who limits how much is read, where anybody does."""
         self.max_bytes = min(max_bytes, RESPONSE_MAX_BYTES)
@@ -105,6 +110,7 @@ class FetchHandler:
                 request, by_id=by_id, owner=(context.cluster_id, context.principal), named=named
             )
         except Refused as refused:
+            self.waited_s = 0.0
             done(FetchResponse(error_code=refused.code))
             return None
         if session is not None and self.authorizer is not None:
@@ -214,7 +220,7 @@ class Poll:
 
     __slots__ = (
         "_context", "_done", "_full", "_handler", "_max_bytes", "_may_read", "_min_bytes", "_needed_bytes",
-        "_read_committed", "_request", "_scheduled", "_session", "_task", "_timer", "_waiting", "_wanted",
+        "_read_committed", "_request", "_scheduled", "_session", "_task", "_timer", "_waited_s", "_waiting", "_wanted",
     )  # fmt: skip
 
     def __init__(
@@ -236,6 +242,7 @@ class Poll:
         self._needed_bytes = 0
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._waited_s = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> Callable[[], None] | None:
@@ -281,8 +288,12 @@ class Poll:
     def _wait_for(self, size_bytes: int) -> None:
         """Answer when there is so much more, or in time."""
         self._needed_bytes = size_bytes
-        wait_s = min(self._request.max_wait_ms, MAX_WAIT_MS) / 1000
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self.on_change if self._is_long else self._answer)
+        on_time = self.on_change if self._is_long else self._answer
+        self._timer = asyncio.get_running_loop().call_later(self._wait_s, on_time)
+
+    @property
+    def _wait_s(self) -> float:
+        return min(self._request.max_wait_ms, MAX_WAIT_MS) / 1000
 
     def _watch(self, some: Sequence[Wanted]) -> None:
         """Be told of what comes in partitions."""
@@ -338,6 +349,9 @@ class Poll:
             partition.waiters.pop(self, None)
         self._waiting = []
         if self._timer is not None:
+            began_s = self._timer.when() - self._wait_s
+            self._waited_s = asyncio.get_running_loop().time() - began_s
+            self._handler.waits.add(self._waited_s)
             self._timer.cancel()
             self._timer = None
 
@@ -417,6 +431,7 @@ class Poll:
             await asyncio.sleep(0)
         done, self._done = self._done, None
         if done is not None:
+            self._handler.waited_s = self._waited_s
             done(response)
 
     async def _read_cold(self, answers: list[Answer]) -> None:
@@ -463,6 +478,7 @@ class Poll:
         done, self._done = self._done, None
         if done is None:
             return
+        self._handler.waited_s = self._waited_s
         throttle_ms, allowed = self._charge(answers)
         if not allowed:
             done(self._throttled(throttle_ms))

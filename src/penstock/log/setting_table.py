@@ -227,6 +227,10 @@ _LIMITS = (
         doc="How much memory clients can make an agent hold in total.",
     ),
     _setting(
+        "slow.request.log.ms", INT, "1000", at_least=-1,
+        doc="A request that takes as many milliseconds is named in the log, every ten seconds at most; -1: never.",
+    ),
+    _setting(
         "socket.request.max.bytes", INT, "104857600", at_least=1,
         doc="The largest request; a longer one closes its connection.",
     ),

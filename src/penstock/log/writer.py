@@ -52,6 +52,7 @@ from penstock.log.overdue import Overdue
 from penstock.log.producers import Refusal, awaited, judge, remember
 from penstock.log.sealing import Sealing, locked_out
 from penstock.log.segments import LONG_BYTES
+from penstock.log.stages import Stages
 from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
 
@@ -143,7 +144,7 @@ class Writer:
         """Called when a bug of ours has interrupted a flush."""
         self.broken = False
         self._abandoned = False
-        self.stats = WriterStats()
+        self.stats, self.stages = WriterStats(), Stages()
         self._failed_in_a_row = 0
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
 
@@ -159,6 +160,8 @@ class Writer:
         if not self._scheduled and self._task is None:
             self._scheduled = True
             self._soon(self._start)
+        elif self._task is not None and not self.stages.came_s:
+            self.stages.came_s = self._clock.monotonic()
 
     def take_along(self, passenger: Passenger) -> None:
         """Let a change go with the next flush, which is made for it if there is nothing else to flush."""
@@ -166,6 +169,8 @@ class Writer:
         if not self._scheduled and self._task is None:
             self._scheduled = True
             self._soon(self._start)
+        elif self._task is not None and not self.stages.came_s:
+            self.stages.came_s = self._clock.monotonic()
 
     def has_in_line(self, producer_id: int, epoch: int) -> bool:
         """Whether batches of a producer's transaction wait that the flush which is put together leaves behind."""
@@ -303,6 +308,7 @@ class Writer:
             return False
         self._note_write(began_s)
         self._succeed(flush, commit)
+        self.stages.note(self._clock.monotonic())
         return True
 
     def _has_no_room(self) -> bool:
@@ -350,6 +356,8 @@ class Writer:
             if self._has_no_room():
                 await self._wait_for_room()
             self._written = asyncio.get_running_loop().create_future()
+            if not self.stages.came_s:  # What is left of what the last one was put together of.
+                self.stages.came_s = self.stages.staged_s
             flush = self._under_way = self._stage()
 
     def _pass(self) -> None:
@@ -377,6 +385,7 @@ class Writer:
                     raise
             else:
                 self._succeed(flush, commit)
+                self.stages.note(self._clock.monotonic())
                 return
         if change is not None:
             await self._commit_path.change(change)
@@ -393,7 +402,9 @@ class Writer:
         return commit
 
     def _note_write(self, began_s: float) -> None:
-        took_s = min(self._clock.monotonic() - began_s, WRITE_COUNTED_MAX_S)
+        stages, now_s = self.stages, self._clock.monotonic()
+        stages.began_s, stages.ended_s = began_s, now_s
+        took_s = min(now_s - began_s, WRITE_COUNTED_MAX_S)
         self._write_s += WRITE_SMOOTHING * (took_s - self._write_s)
 
     # ---- decide ----------------------------------------------------------------------------------------------
@@ -408,6 +419,7 @@ class Writer:
         flush = Flush(self._clock.now_ms(), shares, self._commit_path.seen)
         self._newcomers.clear()
         size, now_s = 0, self._clock.monotonic()
+        self.stages.staged(now_s)
         if self._passengers:
             self._lines.hurry(now_s, self._write_s)
         portion = self._lines.portion(now_s)

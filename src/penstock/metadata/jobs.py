@@ -12,10 +12,14 @@ from penstock.metadata.sqlite_engine import Work, failure
 class Job:
     """Run `work` in `with job:`; what the body raises is kept as the answer, whatever it is."""
 
-    __slots__ = ("answer", "error", "future", "is_read", "work")
+    __slots__ = ("answer", "error", "future", "is_read", "since_s", "work")
 
-    def __init__(self, work: Work[Any], future: asyncio.Future[Any], *, is_read: bool) -> None:
+    def __init__(
+        self, work: Work[Any], future: asyncio.Future[Any], *, is_read: bool, since_s: float = 0.0
+    ) -> None:  # fmt: skip
         self.work, self.future, self.is_read = work, future, is_read
+        self.since_s = since_s
+        """When it was asked for."""
         self.answer: Any = None
         self.error: BaseException | None = None
 

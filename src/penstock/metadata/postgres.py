@@ -14,7 +14,7 @@ The address contains a password, so no error repeats it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +22,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
+from penstock.base.clock import SystemClock
+from penstock.base.durations import Durations
 from penstock.base.errors import Conflict, CorruptData, InvalidRequest, OutcomeUnknown, Unavailable
 from penstock.base.randomness import Randomness
 from penstock.metadata.database import Rows, Script
@@ -36,6 +38,8 @@ COMMIT_CONNECTIONS = 4
 """More committers only queue on the same rows."""
 READ_CONNECTIONS = 4
 BACKGROUND_CONNECTIONS = 2
+_KINDS = {"commits": "write", "reads": "read", "background": "background"}
+"""What each pool is for."""
 
 _CONNECT_TIMEOUT_S = 5
 _COMMIT_TIMEOUT_S = 10
@@ -77,8 +81,12 @@ class PostgresDatabase:
 
     dialect = "postgres"
 
-    def __init__(self, dsn: str, *, randomness: Randomness) -> None:
-        self._dsn, self._randomness = dsn, randomness
+    def __init__(
+        self, dsn: str, *, randomness: Randomness, now: Callable[[], float] = SystemClock.monotonic
+    ) -> None:  # fmt: skip
+        self._dsn, self._randomness, self._now = dsn, randomness, now
+        self.durations: Mapping[str, Durations] = {kind: Durations() for kind in _KINDS.values()}
+        """From asking until there is an answer, with waiting for a connection and with starting over."""
         self._where = describe(dsn)
         self._pools: dict[str, Pool] = {}
 
@@ -139,6 +147,13 @@ class PostgresDatabase:
         return await self._run("reads", partial(_attempt, begin=_SNAPSHOT, script=script))
 
     async def _run(self, pool: str, attempt_on: Callable[[Connection], Awaitable[T]]) -> T:
+        began_s = self._now()
+        try:
+            return await self._try(pool, attempt_on)
+        finally:
+            self.durations[_KINDS[pool]].add(self._now() - began_s)
+
+    async def _try(self, pool: str, attempt_on: Callable[[Connection], Awaitable[T]]) -> T:
         for attempt in range(_ATTEMPTS):
             try:
                 async with self._connection(pool) as connection:

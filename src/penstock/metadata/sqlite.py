@@ -18,12 +18,14 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from penstock.base.clock import SystemClock
+from penstock.base.durations import Durations
 from penstock.base.errors import PlatformError, Unavailable
 from penstock.metadata import sqlite_engine as engine
 from penstock.metadata.database import Rows, Script
@@ -135,7 +137,9 @@ class SqliteDatabase:
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path | None, *, durability: str = "disk") -> None:
+    def __init__(
+        self, path: Path | None, *, durability: str = "disk", now: Callable[[], float] = SystemClock.monotonic
+    ) -> None:
         if durability not in engine.DURABILITIES:
             raise ValueError(f"durability is one of {', '.join(engine.DURABILITIES)}, not {durability!r}")
         self._path, self._durability = path, durability
@@ -143,6 +147,9 @@ class SqliteDatabase:
         self._writer: _Worker | None = None
         self._reader: _Worker | None = None
         self._open_jobs = 0
+        self._now = now
+        self.durations: Mapping[str, Durations] = {"write": Durations(), "read": Durations()}
+        """From asking until there is an answer."""
 
     async def open(self) -> None:
         """Create or open the file and start the threads. Answers go to the running event loop."""
@@ -196,14 +203,17 @@ class SqliteDatabase:
             raise Unavailable("the database is closed")
         if self._open_jobs:
             raise RuntimeError("run_inline while jobs are open: their order would be lost")
-        return engine.run_transaction(self._writer.connection, work)
+        began_s = self._now()
+        answer = engine.run_transaction(self._writer.connection, work)
+        self.durations["write"].add(self._now() - began_s)
+        return answer
 
     def _enqueue(self, worker: _Worker | None, work: Work[T], *, is_read: bool) -> asyncio.Future[T]:
         if worker is None or self._loop is None:
             raise Unavailable("the database is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         self._open_jobs += 1
-        worker.put(Job(work, future, is_read=is_read))
+        worker.put(Job(work, future, is_read=is_read, since_s=self._now()))
         return future
 
     def _deliver(self, jobs: Sequence[Job]) -> None:
@@ -216,7 +226,9 @@ class SqliteDatabase:
 
     def _answer(self, jobs: Sequence[Job]) -> None:
         self._open_jobs -= len(jobs)
+        now_s = self._now()
         for job in jobs:
+            self.durations["read" if job.is_read else "write"].add(now_s - job.since_s)
             job.settle()
 
 

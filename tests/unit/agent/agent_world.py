@@ -46,7 +46,7 @@ class Desk:
             raise Malformed("that is no request")
         if key == BUG:
             raise ZeroDivisionError
-        slot = connection.open_slot()
+        slot = connection.open_slot(key if key in (PRODUCE, FETCH) else ECHO)
         if key == ECHO or len(body) < 2:
             connection.fill(
                 slot, framed(body[: self.reply_bytes or None] + bytes(max(0, self.reply_bytes - len(body))))

@@ -109,3 +109,17 @@ def test_other_loops_have_another_way() -> None:
         await done
 
     asyncio.run(main())
+
+
+def test_turns_are_timed() -> None:
+    async def main() -> tuple[int, float]:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, TurnLoop)
+        before = loop.turn_durations.count
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return loop.turn_durations.count - before, loop.turn_durations.total_s
+
+    count, total_s = run(main)
+    assert count == 5
+    assert total_s > 0

@@ -16,6 +16,7 @@ from penstock.base.later import later
 from penstock.base.options import UpOptions
 from penstock.base.randomness import Randomness, new_uuid, uuid_text
 from penstock.storage.memory import MemoryObjectStore, MemoryWal
+from penstock.storage.timed import TimedObjectStore
 from penstock.storage.wal import WalStore
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Stores:
 
     kafka_cluster_id: str
     wal: WalStore
-    objects: local.LocalObjectStore | MemoryObjectStore
+    objects: TimedObjectStore
     metadata: Metadata
     cold_reads: ThreadPoolExecutor
     wal_writes: ThreadPoolExecutor
@@ -80,8 +81,8 @@ async def open_stores(
     )
     closing.push_async_callback(metadata.close)
     return Stores(
-        kafka_cluster_id=kafka_cluster_id, wal=wal, objects=objects, metadata=metadata, cold_reads=cold_reads,
-        wal_writes=wal_writes,
+        kafka_cluster_id=kafka_cluster_id, wal=wal, objects=TimedObjectStore(objects, clock.monotonic),
+        metadata=metadata, cold_reads=cold_reads, wal_writes=wal_writes,
     )  # fmt: skip
 
 

@@ -10,19 +10,23 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.doctor.verdicts import Check, Status
-from penstock.cli.options import ADDRESS, ADDRESSES, client_config_option, open_client, output_option
+from penstock.cli.options import ADDRESS, ADDRESSES, DURATION_MS, client_config_option, open_client, output_option
 from penstock.cli.output import Column, Details, Json, Section, emit
 from penstock.cli.texts.addresses import Address
 from penstock.cli.texts.quantities import plural
 
 if TYPE_CHECKING:
+    from penstock.cli.doctor.durations import Page
     from penstock.cli.kafka.client import Client
 
 CLUSTER_TIMEOUT_S = 5.0
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-@click.command(epilog="JSON: {status, checks: [{name, status, found, change}]}. Exit code 1 if a check failed.")
+@click.command(
+    epilog="JSON: {status, checks: [{name, status, found, change}], durations: [{what, of, count, mean_ms, p50_ms,"
+    " p99_ms}]}. Exit code 1 if a check failed."
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -35,33 +39,51 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     "-b", "--bootstrap", type=ADDRESSES,
     help="Check this cluster as well: can each broker be reached at the address clients are told?",
 )  # fmt: skip
+@click.option(
+    "--watch", "watch_ms", type=DURATION_MS, default="0s",
+    help="How long to watch an agent at --http to see where its time goes; 0s: since it was started.",
+)  # fmt: skip
 @client_config_option
 @output_option
 @click.pass_context
 def doctor(
     ctx: click.Context, data_dir: Path, kafka: Address, http: Address, bootstrap: Sequence[Address] | None,
-    client_config: Path | None, output_format: str,
+    watch_ms: int, client_config: Path | None, output_format: str,
 ) -> None:  # fmt: skip
     """Check this machine and say what to change.
 
-    Looks at ports, disk (with a few synchronous writes), clock, limits and versions. Changes nothing.
+    Looks at ports, disk (with a few synchronous writes), clock, limits and versions. Changes nothing. If an agent
+    answers at --http, it also says what is slow there and where the time goes.
 
     \b
     penstock doctor --data-dir /var/lib/penstock     before the first start
     penstock doctor -b kafka.example.com:9093        can clients reach each broker?
+    penstock doctor --watch 30s                      where does the time go just now?
     """
     with contextlib.ExitStack() as closing:
         client = None
         if bootstrap is not None:
             client = closing.enter_context(open_client(bootstrap, client_config, CLUSTER_TIMEOUT_S))
-        checks = list(examine(data_dir, kafka, http, client))
+        page = running(http, watch_ms / 1000)
+        checks = list(examine(data_dir, kafka, http, client, page, watch_ms / 1000))
     counts = {status: sum(check.status is status for check in checks) for status in Status}
     worst = next(status for status in (Status.FAIL, Status.WARN, Status.OK) if counts[status])
-    emit(Details(document=_document(checks, worst), sections=[_SECTION], footer=_footer(counts)), output_format)
+    document = _document(checks, worst, page)
+    emit(Details(document=document, sections=[_SECTION], footer=_footer(counts)), output_format)
     ctx.exit(int(worst is Status.FAIL))
 
 
-def examine(data_dir: Path, kafka: Address, http: Address, client: Client | None = None) -> Iterator[Check]:
+def running(http: Address, watch_s: float) -> Page | None:
+    """What an agent shows that runs here, if one does: before the disk is made busy for the other checks."""
+    from penstock.cli.doctor.agent import watched
+
+    return watched(http, watch_s)
+
+
+def examine(
+    data_dir: Path, kafka: Address, http: Address, client: Client | None = None, page: Page | None = None,
+    watch_s: float = 0.0,
+) -> Iterator[Check]:  # fmt: skip
     """Every check, the clock last because it watches the others."""
     from penstock.base.clock import SystemClock
     from penstock.cli.doctor.data import data_checks
@@ -73,23 +95,32 @@ def examine(data_dir: Path, kafka: Address, http: Address, client: Client | None
     watch = ClockWatch(clock)
     yield port_check("kafka", kafka)
     yield port_check("http", http)
-    yield from disk_checks(data_dir, clock)
+    on_disk = list(disk_checks(data_dir, clock))
+    yield from on_disk
     yield from data_checks(data_dir)
     yield from system_checks()
     if client is not None:
         from penstock.cli.doctor.cluster import cluster_checks
 
         yield from cluster_checks(client)
+    if page is not None:
+        from penstock.cli.doctor.agent import agent_checks
+
+        measured = next((one.found for one in on_disk if one.name == "fsync" and data_dir.exists()), None)
+        yield from agent_checks(page, clock, watch_s, measured)
     yield watch.verdict()
 
 
-def _document(checks: list[Check], worst: Status) -> dict[str, Json]:
+def _document(checks: list[Check], worst: Status, page: Page | None) -> dict[str, Json]:
+    from penstock.cli.doctor.durations import rows_of
+
     return {
         "status": worst.value,
         "checks": [
             {"name": check.name, "status": check.status.value, "found": check.found, "change": check.change}
             for check in checks
         ],
+        "durations": [] if page is None else rows_of(page),
     }
 
 

@@ -129,6 +129,11 @@ class Backlog:
         return min(max(0, self.oldest_ms + max_age_ms - self._clock.now_ms()), max_age_ms) / 1000
 
     @property
+    def age_s(self) -> float:
+        """How old the oldest commit is, about; 0 where nothing waits."""
+        return max(0, self._clock.now_ms() - self.oldest_ms) / 1000 if self.rows else 0.0
+
+    @property
     def is_short(self) -> bool:
         """Whether the WAL is so full that the writer should wait."""
         return self.size_bytes > self.limit_bytes

@@ -1,0 +1,55 @@
+"""Where the time of flushes goes. Of each flush the clock is read where it is read anyway, and at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.base.durations import Durations
+
+_QUICK_S = 0.0001
+"""What takes less is in the first bucket: most stages of most flushes."""
+
+
+class Stages:
+    """Durations of the stages of flushes that became durable, one flush at a time."""
+
+    __slots__ = ("_answer", "_prepare", "_wait", "_write", "began_s", "came_s", "ended_s", "staged_s", "waited_s")
+
+    def __init__(self) -> None:
+        self._wait, self._prepare, self._write, self._answer = Durations(), Durations(), Durations(), Durations()
+        self.came_s = 0.0
+        """When the first came that waits for this flush to be written; 0 before anybody has."""
+        self.waited_s = self.staged_s = 0.0
+        """How long the first had waited when this flush was put together, and when that began."""
+        self.began_s = self.ended_s = 0.0
+        """When its write began and ended."""
+
+    def staged(self, now_s: float) -> None:
+        """A flush is put together of what has come."""
+        came_s = self.came_s
+        self.staged_s, self.came_s = now_s, 0.0
+        self.waited_s = now_s - came_s if came_s else 0.0
+
+    def note(self, now_s: float) -> None:
+        """Everybody has been told that the flush is durable. Counts, written out, as every flush does it."""
+        duration_s, stage = self.waited_s, self._wait
+        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
+        stage.total_s += duration_s
+        duration_s, stage = self.began_s - self.staged_s, self._prepare
+        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
+        stage.total_s += duration_s
+        duration_s, stage = self.ended_s - self.began_s, self._write
+        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
+        stage.total_s += duration_s
+        duration_s, stage = now_s - self.ended_s, self._answer
+        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
+        stage.total_s += duration_s
+
+    def by_name(self) -> Mapping[str, Durations]:
+        """All of them, in their order."""
+        return {"wait": self._wait, "prepare": self._prepare, "write": self._write, "answer": self._answer}
+
+    def told(self) -> str:
+        """What the last flush took, for the log."""
+        stages_s = self.waited_s, self.began_s - self.staged_s, self.ended_s - self.began_s
+        return "waited {:.0f} ms, prepared {:.0f} ms, written {:.0f} ms".format(*(1000 * part for part in stages_s))
