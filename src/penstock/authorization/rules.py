@@ -50,63 +50,80 @@ _SHORT_IPV4 = r"(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:\.(?!$)|$))
 """An address as it is compared: telling that takes a tenth of reading it."""
 FEW = 8
 """So many ACLs of a principal on one pattern are looked at one by one."""
-_Wanted = tuple[tuple[Operation, Permission], ...]
-"""The kinds of ACLs that are looked for."""
 
 
-def _wanted(operation: Operation, allows: Iterable[Operation]) -> _Wanted:
-    denies = (operation, Permission.DENY), (Operation.ALL, Permission.DENY)
-    return *denies, *((one, Permission.ALLOW) for one in allows)
+def _kind(operation: Operation, permission: Permission) -> int:
+    """The kind of ACLs that say this of an operation, as a bit."""
+    return 1 << 2 * operation + (permission is Permission.ALLOW)
+
+
+def _wanted(operation: Operation, allows: Iterable[Operation]) -> int:
+    """The kinds of ACLs that decide about an operation, which these allow."""
+    wanted = _kind(operation, Permission.DENY) | _kind(Operation.ALL, Permission.DENY)
+    for one in allows:
+        wanted |= _kind(one, Permission.ALLOW)
+    return wanted
 
 
 _WANTED = {one: _wanted(one, _IMPLIED_BY.get(one) or (one, Operation.ALL)) for one in Operation}
-"""What decides about an operation."""
-_Rule = tuple[str, Acl]
-"""An ACL, and the host it is for as hosts are compared."""
+"""The kinds that decide about each operation."""
+_Rule = tuple[str, int, Acl]
+"""An ACL, with the host it is for as hosts are compared, and its kind."""
 _Resource = tuple[ResourceType, str]
+
+
+def _rule(acl: Acl) -> _Rule:
+    host = acl.host if acl.host == WILDCARD else canonical_host(acl.host)
+    return host, _kind(acl.operation, acl.permission), acl
 
 
 class _Many:
     """More than a few ACLs of one principal on one pattern. Of those that only differ in how they spell a host one is
     looked at."""
 
-    __slots__ = ("_by_host", "_hosts")
+    __slots__ = ("_alike", "_kinds", "_rules")
 
     def __init__(self, rules: Iterable[_Rule]) -> None:
-        self._hosts: dict[Acl, str] = {}
-        self._by_host: dict[str, dict[tuple[Operation, Permission], dict[Acl, None]]] = {}
+        self._rules: dict[Acl, _Rule] = {}
+        self._kinds: dict[str, int] = {}
+        """Which there are, by host."""
+        self._alike: dict[tuple[str, int], dict[Acl, None]] = {}
+        """By host and kind."""
         for rule in rules:
             self.append(rule)
 
     def __len__(self) -> int:
-        return len(self._hosts)
+        return len(self._rules)
 
     def __iter__(self) -> Iterator[_Rule]:
-        return ((host, acl) for acl, host in self._hosts.items())
+        return iter(self._rules.values())
 
     def append(self, rule: _Rule) -> None:
-        host, acl = rule
-        self._hosts[acl] = host
-        self._by_host.setdefault(host, {}).setdefault((acl.operation, acl.permission), {})[acl] = None
+        host, kind, acl = rule
+        self._rules[acl] = rule
+        self._kinds[host] = self._kinds.get(host, 0) | kind
+        self._alike.setdefault((host, kind), {})[acl] = None
 
     def remove(self, rule: _Rule) -> None:
-        host, acl = rule
-        del self._hosts[acl]
-        of_host = self._by_host[host]
-        alike = of_host[acl.operation, acl.permission]
+        host, kind, acl = rule
+        del self._rules[acl]
+        alike = self._alike[host, kind]
         del alike[acl]
-        if not alike:
-            del of_host[acl.operation, acl.permission]
-        if not of_host:
-            del self._by_host[host]
+        if alike:
+            return
+        del self._alike[host, kind]
+        self._kinds[host] &= ~kind
+        if not self._kinds[host]:
+            del self._kinds[host]
 
-    def of(self, host: str, wanted: _Wanted) -> Iterator[Acl]:
+    def of(self, host: str, wanted: int) -> Iterator[Acl]:
         """Those that count for a host, of these kinds."""
-        for of_host in (self._by_host.get(host), self._by_host.get(WILDCARD)):
-            if of_host is not None:
-                for kind in wanted:
-                    if kind in of_host:
-                        yield next(iter(of_host[kind]))
+        for one in (host, WILDCARD):
+            found = self._kinds.get(one, 0) & wanted
+            while found:
+                kind = found & -found
+                found ^= kind
+                yield next(iter(self._alike[one, kind]))
 
 
 class _ByPrincipal(dict[str, list[_Rule] | _Many]):
@@ -160,7 +177,7 @@ class AclIndex:
             by_principal = patterns[resource] = _ByPrincipal()
         by_principal.count += 1
         rules = by_principal.setdefault(acl.principal, [])
-        rules.append((_compared(acl.host), acl))
+        rules.append(_rule(acl))
         if isinstance(rules, list) and len(rules) > FEW:
             by_principal[acl.principal] = _Many(rules)
 
@@ -172,7 +189,7 @@ class AclIndex:
         patterns, resource = self._patterns(acl), (acl.resource_type, acl.resource_name)
         by_principal = patterns[resource]
         by_principal.count -= 1
-        by_principal[acl.principal].remove((_compared(acl.host), acl))
+        by_principal[acl.principal].remove(_rule(acl))
         if by_principal[acl.principal]:
             return
         del by_principal[acl.principal]
@@ -190,7 +207,7 @@ class AclIndex:
         by_principal = self._named(asked)
         if by_principal is None:
             return [acl for acl in self._acls if asked.matches(acl)]
-        return [acl for rules in by_principal.values() for _, acl in rules if asked.matches(acl)]
+        return [acl for rules in by_principal.values() for _, _, acl in rules if asked.matches(acl)]
 
     def cost(self, asked: AclFilter) -> int:
         """How many ACLs are compared with a filter for that."""
@@ -299,21 +316,17 @@ def _begins(name: str, shortest: Sequence[str]) -> bool:
     return at > 0 and name.startswith(shortest[at - 1])
 
 
-def _of(by_principal: _ByPrincipal, principal: str, host: str, wanted: _Wanted) -> Iterator[Acl]:
+def _of(by_principal: _ByPrincipal, principal: str, host: str, wanted: int) -> Iterator[Acl]:
     for who in (principal, ANYONE):
         rules = by_principal.get(who, ())
         if isinstance(rules, _Many):
             yield from rules.of(host, wanted)
         else:
-            for known, acl in rules:
-                if known in (WILDCARD, host) and (acl.operation, acl.permission) in wanted:
+            for known, kind, acl in rules:
+                if kind & wanted and known in (WILDCARD, host):
                     yield acl
         if principal == ANYONE:
             return
-
-
-def _compared(host: str) -> str:
-    return host if host == WILDCARD else canonical_host(host)
 
 
 def canonical_host(text: str) -> str:

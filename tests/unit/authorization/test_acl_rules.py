@@ -166,7 +166,7 @@ def named(acl: Acl) -> AclFilter:
     return AclFilter(resource_type=acl.resource_type, resource_name=acl.resource_name, pattern_type=acl.pattern_type)
 
 
-def sorted_items(pattern: dict[str, set[tuple[str, Acl]]]) -> list[tuple[str, list[tuple[str, Acl]]]]:
+def sorted_items(pattern: dict[str, set[tuple[str, int, Acl]]]) -> list[tuple[str, list[tuple[str, int, Acl]]]]:
     return [(who, sorted(found)) for who, found in sorted(pattern.items())]
 
 

@@ -10,6 +10,7 @@ from penstock.authorization.guards.access import (
     NO_GROUP,
     NO_TOPIC,
     NO_TRANSACTIONAL_ID,
+    TOLD_AT_ONCE,
     TOPIC,
     TRANSACTIONAL_ID,
     Access,
@@ -114,7 +115,7 @@ async def describe(
     response: describe_groups.DescribeGroupsResponse = await ask(request)
     if request.include_authorized_operations:
         for number, group in enumerate(response.groups):
-            await breathe(number)
+            await breathe(number, TOLD_AT_ONCE)
             if not group.error_code:
                 group.authorized_operations = access.operations(GROUP, group.group_id)
     response.groups += await each(
@@ -181,7 +182,7 @@ async def consumer_describe(
     )
     response: consumer_group_describe.ConsumerGroupDescribeResponse = await ask(request)
     for number, group in enumerate(response.groups):
-        await breathe(number)
+        await breathe(number, TOLD_AT_ONCE)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from penstock.authorization.guards.access import GROUP, NO_GROUP, NO_TOPIC, TOPIC, Access, Ask
+from penstock.authorization.guards.access import GROUP, NO_GROUP, NO_TOPIC, TOLD_AT_ONCE, TOPIC, Access, Ask
 from penstock.authorization.guards.groups import HIDDEN_TOPICS, refused_member
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, each, nested
@@ -37,7 +37,7 @@ async def describe(
     )
     response: describing.ShareGroupDescribeResponse = await ask(request)
     for number, group in enumerate(response.groups):
-        await breathe(number)
+        await breathe(number, TOLD_AT_ONCE)
         if request.include_authorized_operations and not group.error_code:
             group.authorized_operations = access.operations(GROUP, group.group_id)
         held = {topic.topic_name for member in group.members for topic in member.assignment.topic_partitions}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.authorization.guards.access import NO_TOPIC, TOPIC, ZERO_UUID, Access, Ask
+from penstock.authorization.guards.access import NO_TOPIC, TOLD_AT_ONCE, TOPIC, ZERO_UUID, Access, Ask
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, counted, distinct, each, in_order, nested
 from penstock.wire.error_codes import ErrorCode
@@ -39,7 +39,7 @@ async def metadata(access: Access, request: listing.MetadataRequest, ask: Ask) -
         response.topics = []
     if request.include_topic_authorized_operations:
         for number, topic in enumerate(response.topics):
-            await breathe(number)
+            await breathe(number, TOLD_AT_ONCE)
             if topic.name is not None:
                 topic.topic_authorized_operations = access.operations(TOPIC, topic.name)
     if request.include_cluster_authorized_operations:
@@ -117,7 +117,7 @@ async def _with_operations(
     access: Access, response: describing.DescribeTopicPartitionsResponse
 ) -> describing.DescribeTopicPartitionsResponse:
     for number, topic in enumerate(response.topics):
-        await breathe(number)
+        await breathe(number, TOLD_AT_ONCE)
         if topic.error_code in (ErrorCode.NONE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION):
             topic.topic_authorized_operations = access.operations(TOPIC, topic.name or "")
     return response
