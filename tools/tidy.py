@@ -65,7 +65,7 @@ ALLOWED: Mapping[str, Allowed] = {
     "tests/unit/groups/test_group_rules.py": Allowed(625, "tables of rules"),
     "tests/unit/groups/test_streams_rules.py": Allowed(700, "tables of rules"),
     "tests/unit/log/test_fetch.py": Allowed(650, _SUITE),
-    "tests/unit/log/test_record_first.py": Allowed(700, _SUITE),
+    "tests/unit/log/test_record_first.py": Allowed(725, _SUITE),
     "tests/unit/log/test_sealed_log.py": Allowed(625, _SUITE),
     "tests/unit/log/test_cleaner.py": Allowed(525, _SUITE),
     "tests/unit/log/test_wal_compaction.py": Allowed(625, _SUITE),

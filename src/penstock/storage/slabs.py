@@ -255,10 +255,13 @@ class SlabWal:
             for slab in self._slabs.values():
                 self._free_if_empty(slab)
             surplus = self._take_surplus()
-            unfinished = [slab for slab in self._slabs.values() if slab.has_room and not slab.is_shared]
+            ring = [slab for slab in self._slabs.values() if slab.live_objects and slab.size_bytes <= self._slab_bytes]
         self._delete(surplus)
-        if unfinished:
-            newest = max(unfinished, key=lambda slab: _number_of(slab.path))
+        # Older ones may have room, where an object did not fit, and nothing is put there: what follows the last commit
+        # that the database has is looked for in the last slab that had been begun, and in those begun since. One that
+        # is larger has a single object.
+        newest = max(ring, key=lambda slab: _number_of(slab.path), default=None)
+        if newest is not None and newest.has_room and not newest.is_shared:
             with _explained("opening", newest.path):
                 newest.writer = self._open_writer(newest.path)
             newest.sealed = False

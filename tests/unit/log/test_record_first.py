@@ -593,6 +593,23 @@ async def test_flushes_come_back_in_line_though_always_something_waits(tmp_path:
     world.wal.close()
 
 
+async def test_room_in_an_old_slab_hides_nothing(world: World) -> None:
+    """An object did not fit there. All slabs since are full to the end, and so is the one that was the last."""
+    pages, sequence = [1] * 15 + [3] + [1] * (13 + 16 * OLDER_PLACES), 0
+    for number in pages:
+        data = batch(2, producer_id=7, epoch=0, sequence=sequence, size_bytes=number * 3_000)
+        (answer,) = await append(world.writer, (world.topic.partitions[0], data))
+        assert answer.error is GOOD
+        sequence += 2
+    await world.path.store_rows()
+    await world.restart()
+    for _ in range(2):
+        assert await world.append(sequence) == [(GOOD, sequence)]
+        sequence += 2
+    await world.restart()
+    assert (world.topic.partitions[0].next_offset, world.lost) == (sequence, [])
+
+
 async def test_objects_larger_than_slabs_hide_nothing(world: World) -> None:
     """They have places of their own, begun after the slab that later objects are in."""
     await world.append(0)
