@@ -286,6 +286,18 @@ JOINING: dict[str, tuple[dict[str, Any], ErrorCode, str]] = {
         {"topology": simple(*(["t"] * 9_000), copartition_groups=[beats.CopartitionGroup(source_topics=[0] * 1001)])},
         ErrorCode.STREAMS_INVALID_TOPOLOGY, "The topology has 10001 topics; at most 10000 are possible.",
     ),
+    "too many settings of topics": (
+        {
+            "topology": simple(
+                "t", state_changelog_topics=[beats.TopicInfo(name="c", topic_configs=[beats.KeyValue()] * 20_001)]
+            )
+        },
+        ErrorCode.STREAMS_INVALID_TOPOLOGY, "The topology has 20001 settings of topics; at most 20000 are possible.",
+    ),
+    "too many tags": (
+        {"topology": simple("t"), "client_tags": [beats.KeyValue()] * 1_001}, ErrorCode.INVALID_REQUEST,
+        "A member may have 1000 client tags.",
+    ),
     "nothing to read": (
         {"topology": simple()}, ErrorCode.STREAMS_INVALID_TOPOLOGY, "No source topics found for subtopology 0",
     ),

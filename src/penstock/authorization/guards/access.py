@@ -9,7 +9,7 @@ from penstock.authorization.authorizer import Action, Authorizer, action
 from penstock.base.acls import CLUSTER_NAME, Operation, ResourceType
 from penstock.base.context import RequestContext
 from penstock.base.dataclasses import dataclass
-from penstock.base.portions import breathe
+from penstock.base.portions import breathe, distinct
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Access:
     async def may_all(self, operation: Operation, resource_type: ResourceType, names: Iterable[str]) -> bool:
         """Whether the caller may do this to all of them. Each denial is reported."""
         denied = 0
-        for number, name in enumerate(dict.fromkeys(names)):
+        for number, name in enumerate(await distinct(names)):
             await breathe(number, DECIDED_AT_ONCE)
             denied += not self.may(operation, resource_type, name)
         return not denied

@@ -17,7 +17,7 @@ async def heartbeat(
     access: Access, request: heartbeats.StreamsGroupHeartbeatRequest, ask: Ask
 ) -> heartbeats.StreamsGroupHeartbeatResponse:
     """READ on the group, else 30; DESCRIBE on every topic of the topology, else 29."""
-    topics = () if request.topology is None else tuple(_topics(request.topology))
+    topics = () if request.topology is None else _topics(request.topology)
     refusal = await refused_member(access, request.group_id, topics)
     if refusal is not None:
         return heartbeats.StreamsGroupHeartbeatResponse(error_code=refusal.code, error_message=refusal.message)
@@ -29,8 +29,8 @@ def _topics(topology: heartbeats.Topology | describing.Topology) -> Iterator[str
     for part in topology.subtopologies or ():
         yield from part.source_topics
         yield from part.repartition_sink_topics
-        for topic in (*part.repartition_source_topics, *part.state_changelog_topics):
-            yield topic.name
+        yield from (topic.name for topic in part.repartition_source_topics)
+        yield from (topic.name for topic in part.state_changelog_topics)
 
 
 async def describe(

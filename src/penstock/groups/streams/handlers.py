@@ -21,8 +21,10 @@ from penstock.groups.streams.model import (
     JOINS,
     LEAVES,
     LEAVES_FOR_A_WHILE,
+    MAX_CONFIGS,
     MAX_COPARTITIONS,
     MAX_SUBTOPOLOGIES,
+    MAX_TAGS,
     MAX_TOPICS,
     Endpoint,
     Heartbeat,
@@ -165,6 +167,8 @@ def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
     ):
         if value is not None and not value.strip():
             raise _invalid(f"{name} can't be empty.")
+    if len(request.client_tags or ()) > MAX_TAGS:
+        raise _invalid(f"A member may have {MAX_TAGS} client tags.")
     listed = (request.active_tasks, request.standby_tasks, request.warmup_tasks)
     if request.member_epoch == JOINS:
         if request.rebalance_timeout_ms == -1:
@@ -196,6 +200,8 @@ def _check_size(parts: Sequence[beating.Subtopology]) -> None:
     )  # fmt: skip
     topics += sum(len(group.source_topics) + len(group.repartition_source_topics) for group in groups)
     _check_count("topics", topics, MAX_TOPICS)
+    internal = [topic for part in parts for topic in (*part.repartition_source_topics, *part.state_changelog_topics)]
+    _check_count("settings of topics", sum(len(topic.topic_configs) for topic in internal), MAX_CONFIGS)
 
 
 def _check_count(what: str, count: int, limit: int) -> None:

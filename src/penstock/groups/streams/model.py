@@ -54,6 +54,10 @@ class Status(NamedTuple):
 MAX_SUBTOPOLOGIES, MAX_COPARTITIONS, MAX_TOPICS = 1_000, 1_000, 10_000
 """How large a topology may be, where each time it names a topic counts. It is looked at as a whole on the event loop
 whenever topics change, and stored in one row whenever the group does; applications have tens of subtopologies."""
+MAX_CONFIGS = 20_000
+"""And settings of internal topics, which have a handful each."""
+MAX_TAGS = 1_000
+"""Client tags of a member; its own client lets it have five."""
 MAX_TASKS = 100_000
 """And how many tasks. Many subtopologies may read the same topic, and assigning so many takes most of a second."""
 
