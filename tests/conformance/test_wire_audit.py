@@ -17,7 +17,7 @@ from fixtures.streams_members import Member, topology
 from fixtures.tenants import Tenant, log_in
 from fixtures.token_issuer import AUDIENCE, TokenIssuer
 from fixtures.waiting import eventually
-from fixtures.wire import Wire, batch
+from fixtures.wire import Wire, batch, fetch_topic
 
 from penstock.base.acls import Operation, ResourceType
 from penstock.cli.kafka import sasl
@@ -26,6 +26,7 @@ from penstock.testing.certificates import Authority
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import create_acls, create_topics, describe_configs, incremental_alter_configs
+from penstock.wire.messages import fetch as fetching
 from penstock.wire.messages.alter_service_accounts import AlterServiceAccountsRequest, ServiceAccountCreation
 from penstock.wire.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
@@ -299,6 +300,21 @@ def test_denials(audited: Audited, robot: Wire) -> None:
     assert len(told) == 2
     assert all(not event["data"]["authorizationInfo"]["granted"] for event in map(json.loads, audited.bytes())
                if event["type"].endswith("/authorization"))  # fmt: skip
+
+
+def test_a_topic_that_may_not_be_read_is_told_of_once_for_each_fetch(audited: Audited, robot: Wire) -> None:
+    audited.admin.create_topic("wages", partitions=5)
+    partitions = [fetching.FetchPartition(partition=index, partition_max_bytes=1000) for index in range(5)]
+    request = fetching.FetchRequest(
+        max_wait_ms=0, min_bytes=0, max_bytes=1000, session_epoch=-1, topics=[fetch_topic("wages", partitions)]
+    )  # fmt: skip
+    (topic,) = robot.call(ApiKey.FETCH, 12, request).responses
+    assert {one.error_code for one in topic.partitions} == {ErrorCode.TOPIC_AUTHORIZATION_FAILED}
+    assert len(topic.partitions) == 5
+    audited.admin.create_topic("after-wages")
+    audited.change("CreateTopics", "/topic=after-wages")
+    events = [event for event in map(json.loads, audited.bytes()) if event["subject"].endswith("/topic=wages")]
+    assert [event["data"]["methodName"] for event in events].count("kafka.Fetch") == 1
 
 
 def test_a_denied_change_is_told_as_a_denial(audited: Audited, robot: Wire) -> None:

@@ -127,7 +127,18 @@ class FetchHandler:
         if request.replica_id >= 0 or (replica is not None and replica.replica_id >= 0):
             is_broker = authorizer.allows(context, _FETCH, CLUSTER_ACTION, CLUSTER_NAME)
             return lambda name: is_broker
-        return partial(authorizer.allows, context, _FETCH, READ_TOPIC)
+        allows, denied = partial(authorizer.allows, context, _FETCH, READ_TOPIC), set[str]()
+
+        def may_read(name: str) -> bool:
+            # A denial counts for all partitions of a topic, and is told of once, as in Kafka.
+            if name in denied:
+                return False
+            if allows(name):
+                return True
+            denied.add(name)
+            return False
+
+        return may_read
 
     def look(
         self, cluster_id: int, wanted: Wanted, room_bytes: int, *, read_committed: bool, first: bool,
