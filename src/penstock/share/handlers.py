@@ -108,7 +108,7 @@ class ShareHandlers:
             return await self._offsets_of(cluster_id, asked)
         except PlatformError as failure:
             return describe.DescribeShareGroupOffsetsResponseGroup(
-                group_id=asked.group_id, error_code=_code(failure), error_message=message_of(failure)
+                group_id=asked.group_id, error_code=code_of(failure), error_message=message_of(failure)
             )
 
     async def _offsets_of(
@@ -158,7 +158,7 @@ class ShareHandlers:
             await self._groups.require_empty((cluster_id, group_id), known)
             await self._partitions.reset(offsets)
         except PlatformError as failure:
-            return alter.AlterShareGroupOffsetsResponse(error_code=_code(failure), error_message=message_of(failure))
+            return alter.AlterShareGroupOffsetsResponse(error_code=code_of(failure), error_message=message_of(failure))
         return alter.AlterShareGroupOffsetsResponse(
             responses=await nested_with(
                 request.topics,
@@ -197,7 +197,9 @@ class ShareHandlers:
                     )
             await self._forget(cluster_id, group_id, found)
         except PlatformError as failure:
-            return delete.DeleteShareGroupOffsetsResponse(error_code=_code(failure), error_message=message_of(failure))
+            return delete.DeleteShareGroupOffsetsResponse(
+                error_code=code_of(failure), error_message=message_of(failure)
+            )
         return delete.DeleteShareGroupOffsetsResponse(responses=responses)
 
     async def _forget(self, cluster_id: int, group_id: str, topics: Sequence[Topic]) -> None:
@@ -220,10 +222,6 @@ class ShareHandlers:
         task = asyncio.get_running_loop().create_task(self._fetch.release(session))
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
-
-
-def _code(failure: PlatformError) -> ErrorCode:
-    return failure.code if isinstance(failure, Refused) else code_of(failure)
 
 
 async def _acknowledged(outcomes: Mapping[TopicPartition, Outcome]) -> list[ShareAcknowledgeTopicResponse]:
