@@ -1,12 +1,12 @@
-"""What a share group goes by: its own configuration, else the broker's, within the broker's bounds."""
+"""The settings of a share group: its own configuration, else the broker's, within the broker's bounds."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
 
 from penstock.base.dataclasses import dataclass
+from penstock.groups.share.service import GroupConfigs
 from penstock.log.config_values import ConfigResource
 from penstock.log.settings import BrokerSettings
 from penstock.share.model import Limits
@@ -16,14 +16,7 @@ _DURATION = (
 )
 _READ_COMMITTED = "read_committed"
 MAX_KNOWN = 10_000
-"""Of how many groups settings are kept that were read."""
-
-
-class GroupConfigs(Protocol):
-    """Where the configuration of groups is."""
-
-    def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Mapping[str, str]:
-        """What was set for a resource."""
+"""How many groups' settings are kept in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
