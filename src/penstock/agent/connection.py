@@ -206,7 +206,7 @@ class Connection:
         if not count:
             self.close()
             return
-        self.last_active = self._server.now()
+        self.last_active = self._server.turn.began_s
         end = held + count
         position = 0
         self._head = b""
@@ -246,7 +246,7 @@ class Connection:
         if not count:
             self.close()
             return
-        self.last_active = self._server.now()
+        self.last_active = self._server.turn.began_s
         self._frame_filled += count
         self._server.partial_bytes += count
         self._check_kind(frame)
@@ -487,12 +487,12 @@ class Connection:
         """Responses that are not sent completely."""
         return len(self._slots) + bool(self._out)
 
-    def send(self) -> None:
-        """Send what is ready, as far as the socket takes it."""
+    def send(self, now: float | None = None) -> None:
+        """Send what is ready, as far as the socket takes it. `now` is for who has just looked at the clock."""
         if self.closed or self._prefetching:
             return
         try:
-            self._send()
+            self._send(self._server.now() if now is None else now)
         except (BlockingIOError, InterruptedError):
             self._wait_writable()
         except Uncached:
@@ -502,8 +502,8 @@ class Connection:
         except OSError:
             self.close()
 
-    def _send(self) -> None:
-        out, now = self._out, self._server.now()
+    def _send(self, now: float) -> None:
+        out = self._out
         while out:
             sent = send_first(self._sock, out, self.out_bytes, now)
             self.out_bytes -= sent

@@ -25,7 +25,7 @@ from penstock.agent.listeners import Listener
 from penstock.agent.request_times import RequestTimes
 from penstock.agent.tenancy import TURNED_AWAY_S, Tenancy
 from penstock.agent.tls import Handshake, Queue, ServerTls, TlsStream
-from penstock.agent.turns import at_turn_end
+from penstock.agent.turns import at_turn_end, turn_of
 from penstock.base.clock import Clock
 from penstock.base.errors import Unavailable
 from penstock.base.memory import MemoryBounds
@@ -108,7 +108,7 @@ class Server:
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
         self.pending_bytes, self._pinned_bytes = pending_bytes, pinned_bytes
-        self.now, self.times = clock.monotonic, RequestTimes(clock)
+        self.now, self.times, self.turn = clock.monotonic, RequestTimes(clock), turn_of(self.loop, clock.monotonic)
         """Seconds, for time-outs. Asked for several times a request, so without a detour."""
         possible = connections_possible(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._max_connections, self._max_per_host = min(max_connections, possible), max_connections_per_host
@@ -436,9 +436,9 @@ class Server:
         self._unsent.append(connection)
 
     def _send_all(self) -> None:
-        unsent, self._unsent = self._unsent, []
+        now, unsent, self._unsent = self.now(), self._unsent, []
         for connection in unsent:
-            connection.send()
+            connection.send(now)
 
     # ---- ending --------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from penstock.base.clock import SystemClock
 from penstock.base.durations import Durations
@@ -23,13 +23,22 @@ Soon = Callable[[Callable[[], None]], Any]
 """Has something called when everything that has arrived is handled."""
 
 
+class Turn(Protocol):
+    """A turn of a loop."""
+
+    @property
+    def began_s(self) -> float:
+        """When it began, by the monotonic clock."""
+
+
 class _TurnSelector(selectors.DefaultSelector):
     """Ends the turn before it waits."""
 
     def __init__(self) -> None:
         super().__init__()
         self._now = SystemClock.monotonic
-        self._began_s = self._now()
+        self.began_s = self._now()
+        """When this turn began: what it has found to be readable had arrived by then."""
         self.durations = Durations()
         """How long turns took, from the end of a wait to the beginning of the next one."""
         self.due: list[Callable[[], None]] = []
@@ -39,11 +48,11 @@ class _TurnSelector(selectors.DefaultSelector):
         """Events, after the turn has ended."""
         if self.due and self._end_turn():
             timeout = 0
-        took_s, durations = self._now() - self._began_s, self.durations
+        took_s, durations = self._now() - self.began_s, self.durations
         durations.counts[int(took_s * 10_000).bit_length()] += 1
         durations.total_s += took_s
         events = super().select(timeout)
-        self._began_s = self._now()
+        self.began_s = self._now()
         return events
 
     def _end_turn(self) -> bool:
@@ -74,6 +83,11 @@ class TurnLoop(asyncio.SelectorEventLoop):
         self._turn_selector.loop = self
 
     @property
+    def turn(self) -> Turn:
+        """The one that is going on."""
+        return self._turn_selector
+
+    @property
     def turn_durations(self) -> Durations:
         """How long its turns took: for so long nobody else was served."""
         return self._turn_selector.durations
@@ -81,6 +95,23 @@ class TurnLoop(asyncio.SelectorEventLoop):
     def at_turn_end(self, callback: Callable[[], None]) -> None:
         """Call it when the events of this turn are handled. On the loop's thread."""
         self._turn_selector.due.append(callback)
+
+
+class _Unknown:
+    """Turns of a loop that does not say when they begin, or of another clock: it is now."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+
+    @property
+    def began_s(self) -> float:
+        """When it is asked."""
+        return self._now()
+
+
+def turn_of(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Turn:
+    """How to know when a turn began without looking at the clock, where the loop has done that."""
+    return loop.turn if isinstance(loop, TurnLoop) and now is SystemClock.monotonic else _Unknown(now)
 
 
 def at_turn_end(loop: asyncio.AbstractEventLoop) -> Soon:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from penstock.agent.turns import TurnLoop, at_turn_end
+from penstock.agent.turns import TurnLoop, at_turn_end, turn_of
+from penstock.base.clock import SystemClock
 
 
 def run(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
@@ -123,3 +124,22 @@ def test_turns_are_timed() -> None:
     count, total_s = run(main)
     assert count == 5
     assert total_s > 0
+
+
+def test_when_a_turn_began_is_known_without_the_clock() -> None:
+    async def main() -> list[float]:
+        turn = turn_of(asyncio.get_running_loop(), SystemClock.monotonic)
+        seen = [turn.began_s, turn.began_s]
+        await asyncio.sleep(0)
+        return [*seen, turn.began_s, SystemClock().monotonic()]
+
+    first, again, following, now = run(main)
+    assert first == again < following <= now
+
+
+@pytest.mark.parametrize("loop_factory", [TurnLoop, asyncio.SelectorEventLoop])
+def test_with_another_clock_or_loop_it_is_now(loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    loop, times = loop_factory(), iter((5.0, 6.0))
+    turn = turn_of(loop, lambda: next(times))
+    assert [turn.began_s, turn.began_s] == [5.0, 6.0]
+    loop.close()
