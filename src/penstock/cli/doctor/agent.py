@@ -42,8 +42,8 @@ def watched(address: Address, watch_s: float) -> Page | None:
 def agent_checks(page: Page, clock: Clock, watch_s: float, disk: str | None) -> Iterator[Check]:
     """Everything that it says."""
     since_s = clock.now_ms() / 1000 - page.started_s
-    over = f"of the last {watch_s:g} s" if watch_s else f"since it was started, {_age_text(since_s)} ago"
-    yield check("agent", f"Penstock {page.version}; what follows is {over}")
+    over = f"of the last {watch_s:g} s" if watch_s else f"since its start {_age_text(since_s)} ago"
+    yield check("agent", f"Penstock {page.version}; durations {over}")
     yield from duration_checks(page, disk)
 
 

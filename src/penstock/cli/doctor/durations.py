@@ -13,18 +13,20 @@ from penstock.cli.texts.quantities import milliseconds_text, plural
 
 SLOW_MS, HELD_UP_MS = 100.0, 50.0
 """From where on requests, and turns of the event loop, deserve a warning."""
+ENOUGH = 100
+"""Of fewer requests one is slow for a reason of its own: the first of its kind, say."""
 COLLECTOR_SHARE = 0.05
 """Of the time of all turns."""
 WAITING = ("join_group", "sync_group", "share_fetch")
 """Whose answers wait for other members, or for records: that they take long says nothing."""
 STAGES = {
-    "wait": "waiting for the flush before it",
-    "prepare": "putting the flush together",
-    "write": "writing and syncing it",
+    "wait": "waiting for the flush before",
+    "prepare": "preparing",
+    "write": "writing and syncing",
     "answer": "answering",
 }
 CURES = {
-    "wait": "Flushes wait for each other, for what makes one long: see their other stages",
+    "wait": "Flushes queue up behind each other: see which other stage is long",
     "prepare": "Batches are many and small: linger.ms=5 and a larger batch.size in producers",
     "write": "Each acknowledgement is a synchronous write. Another disk, or --durability process",
     "answer": "Batches are many and small: linger.ms=5 and a larger batch.size in producers",
@@ -127,8 +129,8 @@ def duration_checks(page: Page, disk: str | None = None) -> Iterator[Check]:
         yield _of_produce(produce, page.of("flush_stage"), disk)
     if fetch is not None:
         waits = page.of("fetch_wait").get("")
-        waited = f"; {plural(waits.count, 'time')} it waited for data first, as asked" if waits else ""
-        slow = _is_slow(fetch) and "Old records are read from files: see read of the object store"
+        waited = f"; {plural(waits.count, 'long poll')} not included" if waits else ""
+        slow = _is_slow(fetch) and "Old records are read from files: see the object store"
         yield check("fetch", _told(fetch) + waited, warn=slow or None)
     others = {name: one for name, one in requests.items() if name not in WAITING}
     if others:
@@ -149,13 +151,13 @@ def _of_produce(produce: Counted, stages: Mapping[str, Counted], disk: str | Non
             f" (p99 {milliseconds_text(stages[stage].quantile_ms(0.99))})"
             for stage in ordered
         ]  # fmt: skip
-        found += f". Of the time of a flush: {', '.join(parts)}"
+        found += f". Time of a flush: {', '.join(parts)}"
         rest_ms = produce.quantile_ms(0.99) - sum(one.quantile_ms(0.99) for one in stages.values())
         if rest_ms > SLOW_MS:
             longest = None
     if disk is not None:
-        found += f". A synced write takes this disk {disk}"
-    cure = "Most of it is not the flush: the event loop is busy, see below" if longest is None else CURES.get(longest)
+        found += f". A synced write on this disk: {disk}"
+    cure = "Most of the time is not spent in flushes: see the event loop" if longest is None else CURES.get(longest)
     return check("produce", found, warn=cure if _is_slow(produce) else None)
 
 
@@ -165,7 +167,7 @@ def _of_others(others: Mapping[str, Counted]) -> Check:
     slow = any(_is_slow(others[name]) for name in slowest)
     return check(
         "other requests", f"the slowest at p99: {found}",
-        warn="See database: they wait for it, unless the event loop is busy" if slow else None,
+        warn="They wait for the database or for the event loop: see there" if slow else None,
     )  # fmt: skip
 
 
@@ -177,15 +179,15 @@ def _of_loop(page: Page) -> Iterator[Check]:
     found = f"turns take p99 {_at(turns, 0.99)}, p99.9 {_at(turns, 0.999)}"
     yield check(
         "event loop", found,
-        warn="For so long nobody else is served: it is busy, or its machine is" if held_up else None,
+        warn="Nobody else is served during a turn. The agent is busy, or its machine is" if held_up else None,
     )  # fmt: skip
     collections = page.of("garbage_collection")
     spent_s = sum(one.total_s for one in collections.values())
     if collections:
         share = spent_s / (turns.total_s or 1.0)
         yield check(
-            "garbage collector", f"{share:.1%} of that time",
-            warn="There is much in memory: fewer partitions, members or producers, or less memory.max.bytes"
+            "garbage collector", f"{share:.1%} of the event loop's time",
+            warn="Too many objects in memory: use fewer partitions, members or producers"
             if share > COLLECTOR_SHARE else None,
         )  # fmt: skip
 
@@ -205,15 +207,15 @@ def _of_stores(page: Page) -> Iterator[Check]:
 def _of_clients(page: Page) -> Iterator[Check]:
     throttled, stalled = page.of("throttle").get(""), page.of("response_stall").get("")
     if throttled is not None:
-        found = f"made to wait {plural(throttled.count, 'time')}, {throttled.total_s:,.1f} s together"
-        yield check("quotas", found, warn="Clients are slow because they are told to be: penstock quota list")
+        found = f"clients paused {plural(throttled.count, 'time')}, {throttled.total_s:,.1f} s in total"
+        yield check("quotas", found, warn="These clients exceed a quota: penstock quota list")
     if stalled is not None:
-        found = f"answers waited for them {plural(stalled.count, 'time')}, p99 {_at(stalled, 0.99)}"
+        found = f"responses waited for clients {plural(stalled.count, 'time')}, p99 {_at(stalled, 0.99)}"
         yield check("slow readers", found)
 
 
 def _is_slow(one: Counted) -> bool:
-    return one.quantile_ms(0.99) > SLOW_MS
+    return one.count >= ENOUGH and one.quantile_ms(0.99) > SLOW_MS
 
 
 def _told(one: Counted) -> str:
