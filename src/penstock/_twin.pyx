@@ -3,7 +3,8 @@
 """Compiled twins of the functions that are marked with `twinned` (penstock/base/twins.py).
 
 Each does what the function of its name does, to the byte and to the order of what it calls; that one says what this is.
-`tests/unit/test_twins.py` compares them. Where a twin meets anything uncommon it gives up just as its reference does.
+Tests compare them: `tests/unit/log/test_log_twins.py`, `tests/unit/wire/test_wire_hot.py`. Where a twin meets anything
+uncommon it gives up just as its reference does.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from penstock.identity.model import Identity
 
 SIZE = Struct(">i")
-_SIZE_AND_KEY = Struct(">ih")
 OWN_MEMORY_FROM_BYTES = 16 * 1024
 """Frames from this size on, when they do not arrive in one piece, get memory of their own."""
 QUEUE_MAX_REQUESTS = 64

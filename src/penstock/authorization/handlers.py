@@ -8,9 +8,10 @@ from penstock.authorization.changes import complaint_about_filter, is_pattern_of
 from penstock.authorization.service import EXCESSIVE, MAX_CHANGES, AclService
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType, coded
 from penstock.base.context import RequestContext
-from penstock.base.errors import InvalidRequest, OutcomeUnknown, PlatformError
+from penstock.base.errors import PlatformError
 from penstock.base.portions import breathe, each, in_order, nested
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.failures import change_failure
 from penstock.wire.messages.create_acls import (
     AclCreation,
     AclCreationResult,
@@ -86,7 +87,8 @@ class AclHandlers:
         try:
             complaints = await self._acls.create(context.cluster_id, acls)
         except PlatformError as problem:
-            failed = AclCreationResult(error_code=_code_of(problem), error_message=str(problem))
+            code, message = change_failure(problem, invalid=ErrorCode.POLICY_VIOLATION)
+            failed = AclCreationResult(error_code=code, error_message=message)
             return CreateAclsResponse(results=[failed] * len(acls))
         return CreateAclsResponse(
             results=await each(
@@ -115,7 +117,8 @@ class AclHandlers:
             # Of what is unknown there is none to be found.
             picked = await self._acls.delete(context.cluster_id, filters)
         except PlatformError as problem:
-            failed = DeleteAclsFilterResult(error_code=_code_of(problem), error_message=str(problem))
+            code, message = change_failure(problem, invalid=ErrorCode.POLICY_VIOLATION)
+            failed = DeleteAclsFilterResult(error_code=code, error_message=message)
             return DeleteAclsResponse(filter_results=[failed] * len(filters))
         results = await nested(
             list(zip(picked, complaints, strict=True)),
@@ -186,11 +189,3 @@ def _deleted(acl: Acl) -> DeleteAclsMatchingAcl:
         operation=acl.operation,
         permission_type=acl.permission,
     )
-
-
-def _code_of(problem: PlatformError) -> ErrorCode:
-    """Clients try again after NOT_CONTROLLER."""
-    if isinstance(problem, InvalidRequest):
-        return ErrorCode.POLICY_VIOLATION
-    unknown = isinstance(problem, OutcomeUnknown)
-    return ErrorCode.REQUEST_TIMED_OUT if unknown else ErrorCode.NOT_CONTROLLER

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
+from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.portions import breathe
 from penstock.clusters.failures import Forbidden, Missing, Taken
 from penstock.clusters.model import Cluster
 from penstock.clusters.service import Clusters
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.failures import change_failure
 from penstock.wire.messages.alter_environments import (
     AlterEnvironmentsRequest,
     AlterEnvironmentsResponse,
@@ -193,9 +194,5 @@ def _complaint(error: PlatformError) -> Complaint:
             return ErrorCode.DUPLICATE_RESOURCE, str(error)
         case Forbidden():
             return ErrorCode.POLICY_VIOLATION, str(error)
-        case InvalidRequest():
-            return ErrorCode.INVALID_REQUEST, str(error)
-        case Unavailable():
-            return ErrorCode.NOT_CONTROLLER, str(error)
         case _:
-            return ErrorCode.UNKNOWN_SERVER_ERROR, str(error)
+            return change_failure(error)

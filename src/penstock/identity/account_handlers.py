@@ -7,12 +7,13 @@ credentials and over the same TLS. Only our own command line is told of them.
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import InvalidRequest, PlatformError, Unavailable
+from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.base.portions import breathe, each
 from penstock.identity.accounts import ApiKey, ServiceAccount
 from penstock.identity.model import NOT_YOURS, MayChange, user
 from penstock.identity.service import Identities
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.failures import change_failure
 from penstock.wire.messages.alter_service_accounts import (
     AlterServiceAccountsRequest,
     AlterServiceAccountsResponse,
@@ -73,7 +74,7 @@ class AccountHandlers:
             if await self._identities.create_account(context.cluster_id, name, description):
                 return FINE
         except PlatformError as error:
-            return _complaint(error)
+            return change_failure(error)
         return ErrorCode.DUPLICATE_RESOURCE, f"service account {name} exists already"
 
     async def _delete(self, context: RequestContext, name: str) -> Complaint:
@@ -83,7 +84,7 @@ class AccountHandlers:
             if await self._identities.delete_account(context.cluster_id, name, asked_by=context.connection_id):
                 return FINE
         except PlatformError as error:
-            return _complaint(error)
+            return change_failure(error)
         return ErrorCode.RESOURCE_NOT_FOUND, f"there is no service account {name}"
 
     async def create_key(self, context: RequestContext, request: CreateApiKeyRequest) -> CreateApiKeyResponse:
@@ -96,7 +97,8 @@ class AccountHandlers:
                 context.cluster_id, request.owner, request.description, request.lifetime_ms
             )
         except PlatformError as error:
-            code, message = _complaint(error)
+            # A second one is not to be made: one that nobody has heard of helps nobody, and is seen in the list.
+            code, message = change_failure(error, unknown=ErrorCode.UNKNOWN_SERVER_ERROR)
             return CreateApiKeyResponse(error_code=code, error_message=message)
         if made is None:
             return CreateApiKeyResponse(
@@ -120,7 +122,7 @@ class AccountHandlers:
             allowed = [key_id for key_id in request.key_ids if key_id not in forbidden]
             gone = await self._identities.delete_keys(context.cluster_id, allowed, asked_by=context.connection_id)
         except PlatformError as error:
-            code, message = _complaint(error)
+            code, message = change_failure(error)
             response.results = await each(
                 request.key_ids,
                 lambda key_id: DeleteApiKeysResult(key_id=key_id, error_code=code, error_message=message),
@@ -154,10 +156,3 @@ def _described(account: ServiceAccount, keys: list[ApiKey]) -> DescribedServiceA
 
 def _result(name: str, complaint: Complaint) -> AlterServiceAccountsResult:
     return AlterServiceAccountsResult(name=name, error_code=complaint[0], error_message=complaint[1])
-
-
-def _complaint(error: PlatformError) -> Complaint:
-    if isinstance(error, InvalidRequest):
-        return ErrorCode.INVALID_REQUEST, str(error)
-    # A key that was made although nobody heard of it helps nobody, and is seen in the list.
-    return (ErrorCode.NOT_CONTROLLER if isinstance(error, Unavailable) else ErrorCode.UNKNOWN_SERVER_ERROR), str(error)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import InvalidRequest, OutcomeUnknown, PlatformError
+from penstock.base.errors import PlatformError
 from penstock.base.portions import breathe, counted, each
 from penstock.identity import scram
 from penstock.identity.model import NOT_YOURS, MayChange, user
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.service import CredentialChange, Identities
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.failures import change_failure
 from penstock.wire.messages.alter_user_scram_credentials import (
     AlterUserScramCredentialsRequest,
     AlterUserScramCredentialsResponse,
@@ -110,12 +111,8 @@ class IdentityHandlers:
                 context.cluster_id, [change for change in changes if complaints[change.user] is None]
             )
         except PlatformError as error:
-            code = ErrorCode.COORDINATOR_NOT_AVAILABLE
-            if isinstance(error, OutcomeUnknown):
-                code = ErrorCode.REQUEST_TIMED_OUT
-            elif isinstance(error, InvalidRequest):
-                code = ErrorCode.POLICY_VIOLATION
-            complaints = {name: complaint or (code, str(error)) for name, complaint in complaints.items()}
+            failure = change_failure(error, invalid=ErrorCode.POLICY_VIOLATION)
+            complaints = {name: complaint or failure for name, complaint in complaints.items()}
         return AlterUserScramCredentialsResponse(results=await each(list(complaints.items()), _altered))
 
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 
 from penstock.base.context import RequestContext
-from penstock.base.errors import Conflict, InvalidRequest, OutcomeUnknown, PlatformError
+from penstock.base.errors import InvalidRequest, PlatformError
 from penstock.keys.model import Lock, State
 from penstock.keys.service import DataKeys
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.failures import change_failure
 from penstock.wire.messages.alter_cluster_keys import AlterClusterKeysRequest, AlterClusterKeysResponse
 from penstock.wire.messages.describe_cluster_keys import (
     DescribeClusterKeysRequest,
@@ -77,7 +78,7 @@ class ClusterKeyHandlers:
         try:
             await self._do(cluster_id, request.action)
         except PlatformError as error:
-            code, message = _complaint(error)
+            code, message = change_failure(error)
             return AlterClusterKeysResponse(error_code=code, error_message=message)
         return AlterClusterKeysResponse(error_message=None, state=self._state(cluster_id))
 
@@ -112,15 +113,3 @@ class ClusterKeyHandlers:
         if keys.state is not State.ON:
             return keys.state.name.lower()
         return "locked" if self._keys.locked.get(cluster_id) is Lock.WAITING else "on"
-
-
-def _complaint(error: PlatformError) -> tuple[ErrorCode, str]:
-    match error:
-        case InvalidRequest():
-            return ErrorCode.INVALID_REQUEST, str(error)
-        case OutcomeUnknown():
-            return ErrorCode.REQUEST_TIMED_OUT, str(error)
-        case Conflict():
-            return ErrorCode.CONCURRENT_TRANSACTIONS, str(error)
-        case _:
-            return ErrorCode.UNKNOWN_SERVER_ERROR, str(error)

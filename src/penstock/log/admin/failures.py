@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from penstock.base.errors import CorruptData, InvalidRequest, OutcomeUnknown, PlatformError
+from penstock.base.errors import CorruptData, PlatformError
 from penstock.keys.model import KeysErased
 from penstock.log.refusals import Refused
 from penstock.log.seals import BrokenSeal
 from penstock.wire.error_codes import ErrorCode
+from penstock.wire.failures import change_failure
 
 
 def admin_failure(error: PlatformError) -> tuple[ErrorCode, str]:
-    """The code and the sentence for a change that failed. Clients retry NOT_CONTROLLER, nothing happened there."""
-    match error:
-        case Refused(code=code, message=message):
-            return code, message
-        case InvalidRequest():
-            return ErrorCode.INVALID_REQUEST, str(error)
-        case OutcomeUnknown():
-            return ErrorCode.REQUEST_TIMED_OUT, str(error)
-        case CorruptData():
-            return ErrorCode.UNKNOWN_SERVER_ERROR, str(error)
-        case _:
-            return ErrorCode.NOT_CONTROLLER, str(error)
+    """The code and the sentence for a change that failed."""
+    return (error.code, error.message) if isinstance(error, Refused) else change_failure(error)
 
 
 def read_failure(error: PlatformError) -> ErrorCode:
