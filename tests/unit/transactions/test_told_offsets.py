@@ -57,7 +57,7 @@ from penstock.transactions.service import TransactionService
 from penstock.wire.error_codes import ErrorCode
 
 T = TypeVar("T")
-STEPS, SEEDS, ENOUGH_SEEDS = 120, 15, 60
+STEPS, SEEDS, ENOUGH_SEEDS = 250, 15, 60
 NAMES, GROUPS, PARTITIONS = ("first", "second"), ("readers", "others"), (1, 2, 3)
 TOPICS = ("in", "more")
 
