@@ -83,7 +83,7 @@ class TurnLoop(asyncio.SelectorEventLoop):
         self._turn_selector.loop = self
 
     @property
-    def turn(self) -> Turn:
+    def current_turn(self) -> Turn:
         """The one that is going on."""
         return self._turn_selector
 
@@ -111,7 +111,7 @@ class _Unknown:
 
 def turn_of(loop: asyncio.AbstractEventLoop, now: Callable[[], float]) -> Turn:
     """How to know when a turn began without looking at the clock, where the loop has done that."""
-    return loop.turn if isinstance(loop, TurnLoop) and now is SystemClock.monotonic else _Unknown(now)
+    return loop.current_turn if isinstance(loop, TurnLoop) and now is SystemClock.monotonic else _Unknown(now)
 
 
 def at_turn_end(loop: asyncio.AbstractEventLoop) -> Soon:
