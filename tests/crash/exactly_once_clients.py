@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from abc import abstractmethod
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
@@ -26,6 +27,8 @@ from penstock.wire.messages.txn_offset_commit import (
 
 IN_PARTITIONS, OUT_PARTITIONS = 2, 3
 QUIET = {"log_level": 0}
+UNASSIGNED_S = 15
+"""After so long without partitions a consumer is made anew: librdkafka may have stopped asking for its coordinator."""
 
 
 def transactional(bootstrap: str, name: str) -> Producer:
@@ -155,12 +158,18 @@ class ClientRelay(Worker):
             {
                 "bootstrap.servers": self.bootstrap, "group.id": "client relay", "enable.auto.commit": False,
                 "auto.offset.reset": "earliest", "isolation.level": "read_committed", "session.timeout.ms": 6_000,
-                "heartbeat.interval.ms": 500, "reconnect.backoff.max.ms": 200, **QUIET,
+                "heartbeat.interval.ms": 500, "reconnect.backoff.max.ms": 200, "metadata.recovery.strategy": "none",
+                **QUIET,
             }
         )  # fmt: skip
         consumer.subscribe(["in"])
+        assigned_s = time.monotonic()
         try:
             while not self.ending.is_set():
+                if consumer.assignment():
+                    assigned_s = time.monotonic()
+                elif time.monotonic() - assigned_s > UNASSIGNED_S:
+                    raise Refused("no partitions")
                 messages = [message for message in consumer.consume(100, 0.2) if message.error() is None]
                 if messages:
                     self.relay(producer, consumer, messages)
