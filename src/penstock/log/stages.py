@@ -6,9 +6,6 @@ from collections.abc import Mapping
 
 from penstock.base.durations import Durations
 
-_QUICK_S = 0.0001
-"""What takes less is in the first bucket: most stages of most flushes."""
-
 
 class Stages:
     """Durations of the stages of flushes that became durable, one flush at a time."""
@@ -31,19 +28,11 @@ class Stages:
         self.waited_s = now_s - came_s if came_s else 0.0
 
     def note(self, now_s: float) -> None:
-        """Everybody has been told that the flush is durable. Counts, written out, as every flush does it."""
-        duration_s, stage = self.waited_s, self._wait
-        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
-        stage.total_s += duration_s
-        duration_s, stage = self.began_s - self.staged_s, self._prepare
-        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
-        stage.total_s += duration_s
-        duration_s, stage = self.ended_s - self.began_s, self._write
-        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
-        stage.total_s += duration_s
-        duration_s, stage = now_s - self.ended_s, self._answer
-        stage.counts[0 if duration_s < _QUICK_S else int(duration_s * 10_000).bit_length()] += 1
-        stage.total_s += duration_s
+        """Everybody has been told that the flush is durable."""
+        self._wait.add(self.waited_s)
+        self._prepare.add(self.began_s - self.staged_s)
+        self._write.add(self.ended_s - self.began_s)
+        self._answer.add(now_s - self.ended_s)
 
     def by_name(self) -> Mapping[str, Durations]:
         """All of them, in their order."""
