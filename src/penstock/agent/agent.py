@@ -323,6 +323,7 @@ class Agent:
             clock=self.clock,
             dispatch=dispatcher,
             throttled_ms=self.throttles.on_connection,
+            times=RequestTimes(self.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told),
             admit=None if self.gate is None else self.gate.admit,
             tenancy=self.tenancy,
             pending_bytes=lambda: log.writer.pending_bytes + produce.looked_at_bytes,
@@ -333,7 +334,6 @@ class Agent:
             max_connections_per_host=settings.max_connections_per_ip,
             idle_s=settings.connections_max_idle_ms / 1000,
         )
-        server.times = RequestTimes(self.clock, slow_s=slow_request_s(settings), last_flush=log.writer.stages.told)
         server.listener = self.audit
         log.writer.on_drained = server.make_room
         log.writer.on_broken = self._on_writer_broken

@@ -78,6 +78,7 @@ class Server:
         admit: Callable[[Connection], None] | None = None,
         tenancy: Tenancy | None = None,
         throttled_ms: Callable[[str], int] = lambda address: 0,
+        times: RequestTimes | None = None,
         pending_bytes: Callable[[], int],
         pinned_bytes: Callable[[], int] = lambda: 0,
         memory: MemoryBounds = MemoryBounds(),  # noqa: B008  # frozen
@@ -88,7 +89,7 @@ class Server:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self._soon = at_turn_end(self.loop)
-        self.dispatch = dispatch
+        self.dispatch, self.times = dispatch, times or RequestTimes(clock)
         self._admit, self._tenancy = admit, tenancy
         self._throttled_ms = throttled_ms
         """For how long an address has to wait before it may connect."""
@@ -101,14 +102,13 @@ class Server:
         self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER_BYTES))
         self.partial_bytes = 0
         """Bytes held of large frames that have not arrived completely."""
-        self.draining = False
-        self.complaints = Complaints(clock)
+        self.draining, self.complaints = False, Complaints(clock)
         self.memory, self.pending_max_bytes = memory, memory.pending_bytes
         self._arena = Arena(memory.receive_arena_bytes)
         self.queued_bytes = 0
         """Bytes of requests that wait for those before them."""
         self.pending_bytes, self._pinned_bytes = pending_bytes, pinned_bytes
-        self.now, self.times, self.turn = clock.monotonic, RequestTimes(clock), turn_of(self.loop, clock.monotonic)
+        self.now, self.turn = clock.monotonic, turn_of(self.loop, clock.monotonic)
         """Seconds, for time-outs. Asked for several times a request, so without a detour."""
         possible = connections_possible(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._max_connections, self._max_per_host = min(max_connections, possible), max_connections_per_host
