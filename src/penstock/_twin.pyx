@@ -41,21 +41,25 @@ cdef extern from *:
 
 
 cdef type RecordSpan, PlainProduce, TakenProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
-cdef type OpenTransaction, AbortedTransaction
+cdef type OpenTransaction, AbortedTransaction, PassProducer
 cdef object NO_ERROR, crc32c, scan_reference
 cdef bytes ZERO_UUID
-cdef Py_ssize_t MAX_ELEMENTS = 0
+cdef Py_ssize_t MAX_ELEMENTS = 0, SHARE_MAX_BATCHES = 0
+cdef int64_t SHARE_MAX_OFFSETS = 0
+cdef int32_t LEADER_EPOCH = 0
 cdef bint bound = False
 
 
 cdef int bind() except -1:
     """Get to know the classes: at the first call, for their modules are importing this one before."""
     global PlainProduce, TakenProduce, Accepted, Appended, ProducerBatch, CommitEntry, ProducerState, SequenceBatch, Ticket
-    global OpenTransaction, AbortedTransaction
+    global OpenTransaction, AbortedTransaction, PassProducer
+    global LEADER_EPOCH, SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS
     global RecordSpan, NO_ERROR, crc32c, scan_reference, ZERO_UUID, MAX_ELEMENTS, bound
     import crc32c as library
     from penstock.base import twins
-    from penstock.log import answers, batches, commits, model
+    from penstock.log import answers, batches, commits, lines, model
+    from penstock.log.upkeep import wal_plan
     from penstock.wire import error_codes, hot, primitives, records
 
     crc32c, scan_reference = library.crc32c, twins.reference(records.scan_records)
@@ -67,6 +71,8 @@ cdef int bind() except -1:
     ProducerBatch, CommitEntry = commits.ProducerBatch, commits.CommitEntry
     ProducerState, SequenceBatch = model.ProducerState, model.SequenceBatch
     OpenTransaction, AbortedTransaction = model.OpenTransaction, model.AbortedTransaction
+    PassProducer, LEADER_EPOCH = wal_plan.PassProducer, model.LEADER_EPOCH
+    SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = lines.SHARE_MAX_BATCHES, lines.SHARE_MAX_OFFSETS
     bound = True
     return 0
 
@@ -493,12 +499,15 @@ cdef inline int remember(object state, object batch) except -1:
     return 0
 
 
-def append_in_order(object share, list pending, Py_ssize_t first, object now_ms, object refusal=None):
+def append_in_order(
+    object share, list pending, Py_ssize_t first, object now_ms, object refusal=None, dict admitted=None,
+):
     cdef object partition = share.partition, row, batch, producer_id, state, known, epoch, within = share.transactional
     cdef dict producers = share.producers, known_producers, ongoing
     cdef list appended = share.appended
     cdef Py_ssize_t number = first, count = len(pending)
     cdef int64_t offset, size
+    cdef int flags
     if not bound:
         bind()
     known_producers, ongoing = partition.producers, partition.transactions
@@ -512,15 +521,19 @@ def append_in_order(object share, list pending, Py_ssize_t first, object now_ms,
             known = known_producers.get(producer_id) if state is None else state
             if known is None or not goes_on(known, batch):
                 break
-            if item(batch, 7):
-                if refusal is None or refusal(partition, batch) is not NO_ERROR:
-                    break
+            epoch = item(batch, 3)
+            flags = item(batch, 7)
+            if flags:
+                if admitted is None or not flags & 8 or admitted.get(producer_id) != epoch:
+                    if refusal is None or refusal(partition, batch) is not NO_ERROR:
+                        break
+                    if admitted is not None and flags & 8:
+                        admitted[producer_id] = epoch
                 if within is None:
                     within = share.transactional = {}
                 within[producer_id] = None
             elif producer_id in ongoing or (within is not None and producer_id in within):
                 break
-            epoch = item(batch, 3)
             if state is None or epoch != state.epoch:
                 state = producers[producer_id] = ProducerState(
                     producer_id, epoch, now_ms, known.batches if epoch == known.epoch else ()
@@ -582,6 +595,100 @@ def settle_appended(object share, int64_t moved):
                 ticket.finish(ticket.results)
         else:
             ticket.settle(item(row, 2), answer)
+
+
+# ---- log/lines.py ------------------------------------------------------------------------------------------------
+
+def fitting(list pending, int64_t room_bytes, int64_t room_batches):
+    cdef Py_ssize_t count, most = len(pending)
+    cdef int64_t size = 0, offsets = 0
+    cdef object batch
+    if not bound:
+        bind()
+    if most == 1:
+        return 1
+    most = min(most, room_batches, SHARE_MAX_BATCHES)
+    for count in range(most):
+        batch = item(pending[count], 0)
+        size += len(item(batch, 0))
+        offsets += <int64_t>item(batch, 1)
+        if count and (size > room_bytes or offsets > SHARE_MAX_OFFSETS):
+            return count
+    return most
+
+
+def join_line(dict in_line, object batch):
+    cdef object producer = (item(batch, 2), item(batch, 3)), waiting = in_line.get(producer)
+    in_line[producer] = 1 if waiting is None else waiting + 1
+
+
+def leave_line(dict in_line, list taken):
+    cdef object row, batch, producer
+    cdef int64_t waiting
+    for row in taken:
+        batch = item(row, 0)
+        if item(batch, 7):
+            producer = (item(batch, 2), item(batch, 3))
+            waiting = in_line[producer]
+            if waiting == 1:
+                del in_line[producer]
+            else:
+                in_line[producer] = waiting - 1
+
+
+# ---- log/markers.py ----------------------------------------------------------------------------------------------
+
+def marker(*, object producer_id, object epoch, bint commit, int32_t coordinator_epoch, object now_ms):
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, 78)
+    cdef uint8_t *at = <uint8_t *>PyBytes_AS_STRING(made)
+    cdef uint64_t time = <uint64_t><int64_t>now_ms
+    cdef object batch
+    if not bound:
+        bind()
+    memset(at, 0, 78)
+    store(at + 8, 66, 4)
+    store(at + 12, <uint32_t>LEADER_EPOCH, 4)
+    at[16] = 2
+    at[22] = 0x30
+    store(at + 27, time, 8)
+    store(at + 35, time, 8)
+    store(at + 43, <uint64_t><int64_t>producer_id, 8)
+    store(at + 51, <uint16_t><int16_t>epoch, 2)
+    memset(at + 53, 0xFF, 4)
+    at[60] = 1
+    # One record: its key is a version and what became of the transaction, its value a version and an epoch.
+    at[61], at[65], at[69], at[70] = 32, 8, commit, 12
+    store(at + 73, <uint32_t>coordinator_epoch, 4)
+    store(at + 17, <uint32_t>crc32c(made[21:]), 4)
+    batch = PyType_GenericAlloc(Accepted, 8)
+    put(batch, 0, made)
+    put(batch, 1, 1)
+    put(batch, 2, producer_id)
+    put(batch, 3, epoch)
+    put(batch, 4, -1)
+    put(batch, 5, now_ms)
+    put(batch, 6, -1)
+    put(batch, 7, 3 if commit else 7)
+    return batch
+
+
+# ---- log/upkeep/wal_plan.py --------------------------------------------------------------------------------------
+
+def note_producers(dict producers, object base, tuple batches, object committed_ms):
+    cdef object batch, producer, producer_id
+    cdef Py_ssize_t found = 0
+    if not bound:
+        bind()
+    for batch in batches:
+        producer_id = item(batch, 0)
+        producer = producers.get(producer_id)
+        if producer is None or item(batch, 1) > producer.epoch:
+            found += producer is None
+            producer = producers[producer_id] = PassProducer(item(batch, 1), committed_ms)
+        producer.last_ms = committed_ms
+        if not <int>item(batch, 6) & 2:
+            producer.batches.append((base, batch))
+    return found
 
 
 # ---- log/layout.py -----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import PlatformError
 from penstock.base.twins import twinned
 from penstock.log.answers import Appended, Settles
-from penstock.log.batches import Accepted
+from penstock.log.batches import IMPLICIT, Accepted
 from penstock.log.commit_path import Change, Outdated
 from penstock.log.markers import marker
 from penstock.log.model import EntrySeal, Partition, ProducerState, SequenceBatch
@@ -54,11 +54,15 @@ class Share:
 
 @twinned
 def append_in_order(
-    share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int, refusal: Refuses | None = None
-) -> int:
+    share: Share, pending: list[tuple[Accepted, Settles, int]], first: int, now_ms: int, refusal: Refuses | None = None,
+    admitted: dict[int, int] | None = None,
+) -> int:  # fmt: skip
     """Append the batches of a share from `first` on, until there is one about which more is to be asked than whether it
     is the next one of a producer that is known, and (`refusal`) whether its transaction may have it; its number, or how
     many there are.
+
+    `admitted`: epochs of the producers whose implicit batches were not refused before, in this flush and this virtual
+    cluster. Whether such a batch is refused does not depend on its partition, so they are not asked about again.
     """
     partition, producers, appended = share.partition, share.producers, share.appended
     offset, size = share.next_offset, share.byte_length
@@ -71,8 +75,11 @@ def append_in_order(
             if known is None or not goes_on(known, epoch, batch.base_sequence):
                 break
             if batch.flags:
-                if refusal is None or refusal(partition, batch) is not ErrorCode.NONE:
-                    break
+                if admitted is None or not batch.flags & IMPLICIT or admitted.get(producer_id) != epoch:
+                    if refusal is None or refusal(partition, batch) is not ErrorCode.NONE:
+                        break
+                    if admitted is not None and batch.flags & IMPLICIT:
+                        admitted[producer_id] = epoch
                 if share.transactional is None:
                     share.transactional = {}
                 share.transactional[producer_id] = None
@@ -157,7 +164,10 @@ class TransactionGuard(Protocol):
     """Knows which producers may write as part of which transactions."""
 
     def refusal(self, partition: Partition, batch: Accepted) -> ErrorCode:
-        """Why a transactional batch must not be appended, or NONE if it may be, as far as that is known here."""
+        """Why a transactional batch must not be appended, or NONE if it may be, as far as that is known here.
+
+        For implicit batches the answer is the same in all partitions of a virtual cluster.
+        """
 
     def on_outdated(self, problem: Outdated) -> None:
         """A flush is decided again, and this is why."""

@@ -19,8 +19,16 @@ from math import inf
 from typing import NamedTuple
 
 from penstock.base.context import PLATFORM_CLUSTER_ID
+from penstock.base.twins import twinned
+from penstock.log.answers import Settles
+from penstock.log.batches import Accepted
 from penstock.log.model import Partition
 
+Waiting = tuple[Accepted, Settles, int]
+"""A batch that waits for a flush, whom to tell of its outcome, and its position in what that answers."""
+SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
+"""What one partition gets by a flush, but for markers. How many records a batch has is only what its producer says, and
+a commit row has 32 bits for the offsets of an entry, 16 for the batches."""
 SHARED_S = 1.0
 """For how long a cluster that has appended is expected to go on."""
 
@@ -108,3 +116,37 @@ class Lines:
             if self._last is not None:
                 self._shared_until_s = now_s + SHARED_S
             self._last = cluster_id
+
+
+@twinned
+def fitting(pending: list[Waiting], room_bytes: int, room_batches: int) -> int:
+    """How many of the waiting batches of a partition fit; one always does."""
+    if len(pending) == 1:
+        return 1
+    size = offsets = 0
+    most = min(room_batches, SHARE_MAX_BATCHES, len(pending))
+    for count in range(most):
+        batch = pending[count][0]
+        size += len(batch.data)
+        offsets += batch.offset_count
+        if count and (size > room_bytes or offsets > SHARE_MAX_OFFSETS):
+            return count
+    return most
+
+
+@twinned
+def join_line(in_line: dict[tuple[int, int], int], batch: Accepted) -> None:
+    """Count a batch of a transaction that begins to wait, by producer id and epoch."""
+    producer = batch.producer_id, batch.producer_epoch
+    in_line[producer] = in_line.get(producer, 0) + 1
+
+
+@twinned
+def leave_line(in_line: dict[tuple[int, int], int], taken: list[Waiting]) -> None:
+    """Count those of transactions among the batches that a flush has taken no more."""
+    for batch, _, _ in taken:
+        if batch.flags:
+            producer = batch.producer_id, batch.producer_epoch
+            left = in_line.pop(producer) - 1
+            if left:
+                in_line[producer] = left

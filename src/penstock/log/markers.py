@@ -5,6 +5,7 @@ from __future__ import annotations
 from struct import Struct
 
 from penstock.base.checksums import crc32c
+from penstock.base.twins import twinned
 from penstock.log.batches import Accepted
 from penstock.log.commits import ABORT, CONTROL, TRANSACTIONAL
 from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP
@@ -18,6 +19,7 @@ _KEY_VERSION = _VALUE_VERSION = 0
 _ABORTED, _COMMITTED = 0, 1
 
 
+@twinned
 def marker(*, producer_id: int, epoch: int, commit: bool, coordinator_epoch: int, now_ms: int) -> Accepted:
     """The batch that ends a producer's transaction in a partition. It takes one offset."""
     # Lengths inside a record are zigzag varints: twice the number, where it is small.

@@ -46,7 +46,7 @@ from penstock.log.flush import (
     settle_appended,
 )
 from penstock.log.layout import answers_in_part, entries_of, index_of, lay_out, write_moved_offsets
-from penstock.log.lines import Lines, Portion
+from penstock.log.lines import Lines, Portion, Waiting, fitting, join_line, leave_line
 from penstock.log.model import Partition, ProducerState, SequenceBatch, Span
 from penstock.log.overdue import Overdue
 from penstock.log.producers import Refusal, awaited, judge, remember
@@ -57,9 +57,6 @@ from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
 
 FLUSH_MAX_BYTES = 4 * 1024 * 1024
-SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
-"""What one partition gets by a flush, but for markers. How many records a batch has is only what its producer says, and
-a commit row has 32 bits for the offsets of an entry, 16 for the batches."""
 OFFSETS_MAX = 2**62
 """No batch is appended behind it: an offset has 63 bits, and a batch that claims to have 2^31 records costs nothing."""
 WRITE_COUNTED_MAX_S, WRITE_SMOOTHING = 0.05, 0.1
@@ -82,9 +79,6 @@ class Room(Protocol):
 
     async def wait(self) -> None:
         """Until there is room again, or for as long as makes sense."""
-
-
-Waiting = tuple[Accepted, Settles, int]
 
 
 @dataclass(slots=True)
@@ -156,7 +150,7 @@ class Writer:
         pending.append((batch, ticket, position))
         self.pending_bytes += len(batch.data)
         if batch.flags:
-            self._stands_in_line(batch)
+            join_line(self._in_line, batch)
         if not self._scheduled and self._task is None:
             self._scheduled = True
             self._soon(self._start)
@@ -175,18 +169,6 @@ class Writer:
     def has_in_line(self, producer_id: int, epoch: int) -> bool:
         """Whether batches of a producer's transaction wait that the flush which is put together leaves behind."""
         return (producer_id, epoch) in self._in_line and bool(self._lines)
-
-    def _stands_in_line(self, batch: Accepted) -> None:
-        producer = batch.producer_id, batch.producer_epoch
-        self._in_line[producer] = self._in_line.get(producer, 0) + 1
-
-    def _leave_line(self, taken: list[Waiting]) -> None:
-        for batch, _, _ in taken:
-            if batch.flags:
-                producer = batch.producer_id, batch.producer_epoch
-                left = self._in_line.pop(producer) - 1
-                if left:
-                    self._in_line[producer] = left
 
     @property
     def is_held_up(self) -> bool:
@@ -453,10 +435,11 @@ class Writer:
     def _take(self, line: deque[Partition], flush: Flush, size: int, portion: Portion) -> int:
         """Let one cluster have its part of a flush; the size of the flush with it."""
         end, room = min(size + portion.size_bytes, FLUSH_MAX_BYTES), portion.batches
+        admitted: dict[int, int] = {}
         while line and size < end and room > 0:
             partition = line.popleft()
             pending: list[Waiting] = partition.pending
-            taken = _fitting(pending, end - size, room)
+            taken = fitting(pending, end - size, room)
             room -= taken
             if taken == len(pending):
                 partition.pending = []
@@ -467,8 +450,8 @@ class Writer:
                 line.append(partition)
                 pending = pending[:taken]
             if self._in_line:
-                self._leave_line(pending)
-            share = self._decide(partition, pending, flush.now_ms)
+                leave_line(self._in_line, pending)
+            share = self._decide(partition, pending, flush.now_ms, admitted)
             if share.appended:
                 share.byte_start = size
                 size += share.byte_length
@@ -492,7 +475,7 @@ class Writer:
         self.pending_bytes += size - size_before
         return size
 
-    def _decide(self, partition: Partition, pending: list[Waiting], now_ms: int) -> Share:
+    def _decide(self, partition: Partition, pending: list[Waiting], now_ms: int, admitted: dict[int, int]) -> Share:
         share = Share(partition, partition.next_offset, partition.next_offset)
         closed_for = self._closed_for(partition)
         if closed_for is not None:
@@ -501,10 +484,10 @@ class Writer:
                 ticket.settle(position, closed_for)
             return share
         refusal = None if self.transactions is None else self.transactions.refusal
-        number = append_in_order(share, pending, 0, now_ms, refusal)
+        number = append_in_order(share, pending, 0, now_ms, refusal, admitted)
         while number < len(pending):
             self._decide_one(share, *pending[number], now_ms)
-            number = append_in_order(share, pending, number + 1, now_ms, refusal)
+            number = append_in_order(share, pending, number + 1, now_ms, refusal, admitted)
         if not share.appended:
             for known, ticket, position in share.repeated:
                 ticket.settle(position, repeated(known, partition))
@@ -721,7 +704,7 @@ class Writer:
                     again.append((batch, ticket, slot))
                     self.pending_bytes += len(batch.data)
                     if batch.flags:
-                        self._stands_in_line(batch)
+                        join_line(self._in_line, batch)
             if again and not partition.pending:
                 self._lines.add(partition)
             partition.pending = again + partition.pending
@@ -776,17 +759,3 @@ def forget_views(tenants: list[tuple[Partition, Span]]) -> None:
     # Once for all of them: a partition can have tens of thousands of spans, which move up each time.
     for partition in shortened:
         partition.drop_lost_spans()
-
-
-def _fitting(pending: list[Waiting], room_bytes: int, room_batches: int) -> int:
-    """How many of the waiting batches of a partition fit; one always does."""
-    if len(pending) == 1:
-        return 1
-    size = offsets = 0
-    most = min(room_batches, SHARE_MAX_BATCHES)
-    for count, (batch, _, _) in enumerate(pending[:most]):
-        size += len(batch.data)
-        offsets += batch.offset_count
-        if count and (size > room_bytes or offsets > SHARE_MAX_OFFSETS):
-            return count
-    return min(len(pending), most)

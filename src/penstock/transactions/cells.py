@@ -6,6 +6,7 @@ import asyncio
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.log.model import Partition
+from penstock.log.registry import Registry
 from penstock.transactions import transitions
 from penstock.transactions.model import NEVER_MS, Transaction, TransactionState
 
@@ -19,8 +20,8 @@ class Cell:
     """Partitions with batches of its transaction, as their logs say."""
     pending: dict[str, int] = field(default_factory=dict)
     """Groups that may have offsets of it, and since when."""
-    moving: asyncio.Future[None] | None = None
-    """Done when a flush has ended that changes the id; None if there is none."""
+    moving: list[asyncio.Future[None]] | None = None
+    """Who waits for the end of a flush that changes the id; None if there is no such flush."""
 
     @property
     def has_writes(self) -> bool:
@@ -36,6 +37,13 @@ class Cell:
     def state(self) -> TransactionState:
         """Where the id is, what its producer has written included."""
         return TransactionState.ONGOING if self.has_writes else self.txn.state
+
+    def partitions(self, registry: Registry) -> list[Partition]:
+        """What the ongoing transaction has been added to or has written to."""
+        if not self.txn.partitions:
+            return list(self.open)
+        added = (registry.partition(partition_id) for partition_id in sorted(self.txn.partitions))
+        return list(dict.fromkeys((*self.open, *(partition for partition in added if partition is not None))))
 
     @property
     def began_ms(self) -> int:

@@ -142,7 +142,7 @@ class Request(_Passenger[Decision]):
             flush.is_hurried = True  # A producer of before KIP-890 waits for it, in each of its transactions.
         if cell is not None:
             self._moving = cell
-            cell.moving = asyncio.get_running_loop().create_future()
+            cell.moving = []
         if cell is not None and seen is not None:
             if decision.ending is not None:
                 service.write_markers(flush, seen, decision.ending)
@@ -167,9 +167,11 @@ class Request(_Passenger[Decision]):
         super().failed(problem)
 
     def _moved(self) -> None:
-        if self._moving is not None and self._moving.moving is not None:
-            self._moving.moving.set_result(None)
-            self._moving.moving = None
+        if self._moving is not None:
+            waiting, self._moving.moving = self._moving.moving, None
+            for future in waiting or ():
+                if not future.done():
+                    future.set_result(None)
 
 
 class HeardRequest(Request):

@@ -140,8 +140,9 @@ class TransactionService:
             if producer_id not in partition.transactions:
                 cell.open.pop(partition, None)
             elif partition not in cell.open:
+                if not cell.open:
+                    self.on_begin()
                 cell.open[partition] = None
-                self.on_begin()
 
     def on_outdated(self, problem: Outdated) -> None:
         """A flush is decided again. If slots are lost, so is what was known of their ids."""
@@ -303,10 +304,10 @@ class TransactionService:
         return (decision.result.error if decision.state is None else None), began_ms
 
     async def _settle(self, key: Key) -> None:
-        """Until no flush is under way that changes an id. One that was decided before it was known that there are
-        offsets would leave them behind."""
+        """Until no flush changes an id that was decided without the offsets that come: it would leave them behind."""
         while not self.slots.is_shared and (cell := self._cells.get(key)) is not None and cell.moving is not None:
-            await asyncio.wait((cell.moving,))
+            cell.moving.append(ended := asyncio.get_running_loop().create_future())
+            await ended
 
     def takes(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
         """Whether `let_wait` is the better way for these now: there is room in the log, and in a record, beside what
@@ -366,8 +367,7 @@ class TransactionService:
 
     def partitions_of(self, cell: Cell) -> list[Partition]:
         """What the ongoing transaction of an id has been added to or has written to."""
-        added = (self._registry.partition(partition_id) for partition_id in sorted(cell.txn.partitions))
-        return list(dict.fromkeys((*cell.open, *(partition for partition in added if partition is not None))))
+        return cell.partitions(self._registry)
 
     async def write_marker(
         self, producer: Producer, partitions: Sequence[Partition], *, commit: bool, coordinator_epoch: int

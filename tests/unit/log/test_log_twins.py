@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from penstock.base import twins
 from penstock.base.errors import CorruptData
 from penstock.base.twins import reference
-from penstock.log import batches, commits, flush, layout
+from penstock.log import batches, commits, flush, layout, lines, markers
 from penstock.log.answers import Appended, Ticket
-from penstock.log.batches import Accepted
-from penstock.log.commits import TRANSACTIONAL, CommitEntry, ProducerBatch
+from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
+from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch
 from penstock.log.flush import Share
 from penstock.log.markers import marker
 from penstock.log.model import (
@@ -31,6 +31,7 @@ from penstock.log.model import (
     Topic,
     TopicConfig,
 )
+from penstock.log.upkeep import wal_plan
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.records import ATTRIBUTES_POSITION, HEADER_BYTES, Record, build_batch
 
@@ -38,7 +39,8 @@ NOW_MS = 1_000_000
 I64, I32, U32 = st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1)
 PAIRED = (
     batches.accept, commits.follow_all, commits.pack_unsealed, commits.unpack_unsealed, flush.append_in_order,
-    flush.append_marker, flush.settle_appended, layout.describe, layout.lay_out,
+    flush.append_marker, flush.settle_appended, layout.describe, layout.lay_out, lines.fitting, lines.join_line,
+    lines.leave_line, markers.marker, wal_plan.note_producers,
 )  # fmt: skip
 
 
@@ -144,7 +146,7 @@ BATCHES = st.lists(
         sequence=st.sampled_from((0, 3, 6, 2**31 - 3)),
         count=st.sampled_from((1, 3)),
         max_timestamp=I64,
-        flags=st.sampled_from((0, 0, 0, 0, 0, TRANSACTIONAL, TRANSACTIONAL)),
+        flags=st.sampled_from((0, 0, 0, 0, 0, TRANSACTIONAL, TRANSACTIONAL | IMPLICIT | ABORTABLE)),
     ),
     max_size=8,
 )
@@ -179,15 +181,17 @@ def prepared() -> tuple[Partition, Share]:
     has_transaction=st.sampled_from((False, False, True)),
     within=st.sampled_from((None, None, {2: None})),
     refused=st.sampled_from((None, (), (), (2,))),
+    admitted=st.sampled_from((None, {}, {1: 0}, {1: 1, 2: 0})),
 )
 def test_batches_in_order_are_appended(
     made: list[Accepted], first: int, has_transaction: bool, within: dict[int, None] | None,
-    refused: tuple[int, ...] | None,
+    refused: tuple[int, ...] | None, admitted: dict[int, int] | None,
 ) -> None:  # fmt: skip
     pending = [(batch, object(), number) for number, batch in enumerate(made)]
     seen = []
 
     def refusal(partition: Partition, batch: Accepted) -> ErrorCode:
+        asked.append(batch)
         return ErrorCode.INVALID_PRODUCER_EPOCH if batch.producer_id in (refused or ()) else ErrorCode.NONE
 
     for function in (flush.append_in_order, reference(flush.append_in_order)):
@@ -196,14 +200,99 @@ def test_batches_in_order_are_appended(
         if has_transaction:
             partition.transactions[1] = OpenTransaction(0, 0)
         share.transactional = None if within is None else dict(within)
-        reached = function(share, pending, min(first, len(pending)), NOW_MS, None if refused is None else refusal)
+        known, asked = None if admitted is None else dict(admitted), list[Accepted]()
+        guard = None if refused is None else refusal
+        reached = function(share, pending, min(first, len(pending)), NOW_MS, guard, known)
         seen.append(
-            (reached, share.next_offset, share.byte_length, share.appended, share.producers, share.transactional)
-        )
+            (
+                reached, share.next_offset, share.byte_length, share.appended, share.producers, share.transactional,
+                known, asked,
+            )
+        )  # fmt: skip
         assert before == {key: (state.epoch, list(state.batches)) for key, state in partition.producers.items()}
     assert seen[0] == seen[1]
     of_transactions = {batch.producer_id for batch, *_ in seen[0][3] if batch.flags and batch.producer_id >= 0}
-    assert not of_transactions if refused is None else of_transactions.isdisjoint(refused)
+    spared = set(admitted or ())
+    assert of_transactions <= spared if refused is None else of_transactions.isdisjoint(set(refused) - spared)
+
+
+def test_who_was_admitted_in_one_partition_is_not_asked_about_in_the_next() -> None:
+    sent = accepted(1, 0, 0, flags=TRANSACTIONAL | IMPLICIT | ABORTABLE)
+    for function in (flush.append_in_order, reference(flush.append_in_order)):
+        asked, admitted = list[Accepted](), dict[int, int]()
+
+        def refusal(_: Partition, batch: Accepted, asked: list[Accepted] = asked) -> ErrorCode:
+            asked.append(batch)
+            return ErrorCode.NONE
+
+        for batch, times in ((sent, 1), (sent, 1), (sent._replace(producer_epoch=1), 2), (sent, 3)):
+            assert function(prepared()[1], [(batch, object(), 0)], 0, NOW_MS, refusal, admitted) == 1
+            assert len(asked) == times
+        added = sent._replace(flags=TRANSACTIONAL)
+        for _ in range(2):  # Which partitions were added to a transaction by request is for each of them to be seen.
+            assert function(prepared()[1], [(added, object(), 0)], 0, NOW_MS, refusal, admitted) == 1
+        assert len(asked) == 5
+
+
+@given(sizes=st.lists(st.integers(1, 4), max_size=9), room_bytes=st.integers(0, 900), room_batches=st.integers(1, 9))
+def test_as_much_is_taken_as_fits(sizes: list[int], room_bytes: int, room_batches: int) -> None:
+    pending = [(accepted(count=size), object(), 0) for size in sizes]
+    many = [(accepted()._replace(offset_count=lines.SHARE_MAX_OFFSETS // 2), object(), 0)] * 3
+    for function in (lines.fitting, reference(lines.fitting)):
+        if pending:
+            taken = function(pending, room_bytes, room_batches)
+            assert 1 <= taken <= max(1, room_batches)
+            assert taken == 1 or sum(len(batch.data) for batch, *_ in pending[:taken]) <= room_bytes
+            assert taken == reference(lines.fitting)(pending, room_bytes, room_batches)
+        assert function(many, 2**62, 2**62) == 2
+
+
+@given(made=BATCHES)
+def test_batches_of_transactions_are_counted_while_they_wait(made: list[Accepted]) -> None:
+    pending = [(batch, object(), 0) for batch in made]
+    ways = ((lines.join_line, lines.leave_line), (reference(lines.join_line), reference(lines.leave_line)))
+    seen = []
+    for join, leave in ways:
+        in_line = dict[tuple[int, int], int]()
+        for batch, *_ in pending:
+            if batch.flags:
+                join(in_line, batch)
+        whole = dict(in_line)
+        leave(in_line, pending[:3])
+        seen.append((whole, dict(in_line)))
+        leave(in_line, pending[3:])
+        assert not in_line
+    assert seen[0] == seen[1]
+    assert sum(seen[0][0].values()) == sum(bool(batch.flags) for batch in made)
+
+
+@given(
+    producer_id=st.integers(0, 2**63 - 1), epoch=st.integers(0, 2**15 - 1), commit=st.booleans(),
+    coordinator_epoch=st.integers(-1, 2**31 - 1), now_ms=st.integers(0, 2**62),
+)  # fmt: skip
+def test_markers_are_the_same(**fields: Any) -> None:
+    assert markers.marker(**fields) == reference(markers.marker)(**fields)
+    assert type(markers.marker(**fields)) is Accepted
+
+
+@given(
+    st.lists(
+        st.builds(
+            ProducerBatch, st.sampled_from((1, 2, 3)), st.sampled_from((0, 0, 1)), st.just(0), st.just(0),
+            st.integers(0, 99), st.just(NOW_MS), st.sampled_from((0, 0, TRANSACTIONAL, TRANSACTIONAL | CONTROL)),
+        ),
+        max_size=9,
+    )
+)  # fmt: skip
+def test_a_pass_of_compaction_notes_producers(batches: list[ProducerBatch]) -> None:
+    seen = []
+    for function in (wal_plan.note_producers, reference(wal_plan.note_producers)):
+        producers, found = dict[int, wal_plan.PassProducer](), 0
+        for number, some in enumerate((batches[:4], batches[4:])):
+            found += function(producers, 100 * number, tuple(some), NOW_MS + number)
+        seen.append((found, [(key, one.epoch, one.last_ms, list(one.batches)) for key, one in producers.items()]))
+        assert found == len(producers)
+    assert seen[0] == seen[1]
 
 
 def test_the_first_batch_of_a_producers_next_epoch_is_in_order() -> None:

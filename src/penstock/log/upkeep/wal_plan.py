@@ -18,6 +18,7 @@ from operator import attrgetter
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
+from penstock.base.twins import twinned
 from penstock.log.commits import CONTROL, Commit, CommitEntry, ProducerBatch, follow_all, sequence_batch
 from penstock.log.model import KEPT_BATCHES, AbortedTransaction, OpenTransaction, Partition, Span
 from penstock.log.recovery import pack_batches
@@ -37,7 +38,7 @@ _Counted = dict[int, list[int]]
 
 
 @dataclass(slots=True)
-class _Producer:
+class PassProducer:
     """What the pass has of one producer."""
 
     epoch: int
@@ -68,7 +69,7 @@ class Stretch:
     first_ms: int
     byte_length: int = 0
     counted: _Counted = field(default_factory=dict)
-    producers: dict[int, _Producer] = field(default_factory=dict)
+    producers: dict[int, PassProducer] = field(default_factory=dict)
     transactions: dict[int, OpenTransaction] = field(default_factory=dict)
     """Those that are open at the end of the stretch."""
     aborted: list[AbortedTransaction] = field(default_factory=list)
@@ -240,14 +241,24 @@ class Plan:
         stretch.byte_length += entry.byte_length
         stretch.head_seq = commit.seq
         follow_all(stretch.transactions, stretch.aborted, base, entry.producer_batches, commit.committed_ms)
-        for batch in entry.producer_batches:
-            producer = stretch.producers.get(batch.producer_id)
-            if producer is None or batch.epoch > producer.epoch:
-                self._changes += producer is None
-                producer = stretch.producers[batch.producer_id] = _Producer(batch.epoch, commit.committed_ms)
-            producer.last_ms = commit.committed_ms
-            if not batch.flags & CONTROL:
-                producer.batches.append((base, batch))
+        self._changes += note_producers(stretch.producers, base, entry.producer_batches, commit.committed_ms)
+
+
+@twinned
+def note_producers(
+    producers: dict[int, PassProducer], base: int, batches: tuple[ProducerBatch, ...], committed_ms: int
+) -> int:
+    """Note the batches of an entry with that base offset; how many of their producers are new."""
+    found = 0
+    for batch in batches:
+        producer = producers.get(batch.producer_id)
+        if producer is None or batch.epoch > producer.epoch:
+            found += producer is None
+            producer = producers[batch.producer_id] = PassProducer(batch.epoch, committed_ms)
+        producer.last_ms = committed_ms
+        if not batch.flags & CONTROL:
+            producer.batches.append((base, batch))
+    return found
 
 
 def _metrics(counted: _Counted) -> Iterator[tuple[tuple[int, Metric], int]]:
