@@ -1,8 +1,9 @@
-"""What readers of committed data must know of a log: where it is stable, and which transactions in it were aborted.
+"""What `read_committed` readers need to know about a log: its last stable offset and its aborted transactions (KIP-98).
 
-Readers get the batches of aborted transactions with the others, and a list by which they leave them out. Recent
-aborted transactions are in memory with their partition. Once WAL compaction has put them into the database they may be
-dropped from memory, which `Partition.aborted_from` says; then they are looked up, by those who read that far back.
+A fetch returns the batches of aborted transactions together with a list of those transactions, and the client filters
+them out. Recent aborted transactions are kept in memory with their partition. Once WAL compaction has stored them in
+the database they may be dropped from memory; `Partition.aborted_from` is where the copy in memory begins, and reads
+below it look them up.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from penstock.metadata.database import Database
 from penstock.wire.records import LENGTH_OVERHEAD
 
 KEPT_ABORTED = 1_000
-"""How many of a partition's aborted transactions stay in memory when they are in the database as well."""
+"""How many aborted transactions of a partition stay in memory although the database has them as well."""
 _HEAD = Struct(">qi")
 _LAST_OFFSET_DELTA = Struct(">i")
 _LAST_OFFSET_DELTA_AT = 23
@@ -30,7 +31,7 @@ class AbortedLookup(Protocol):
     """Finds aborted transactions that are not in memory."""
 
     async def between(self, partition: Partition, offset: int, end_offset: int) -> Sequence[AbortedTransaction]:
-        """Those that have batches or their end in a stretch of offsets, as far as segments reach."""
+        """Those that have batches or their marker in a range of offsets, as far as segments reach."""
 
 
 class NothingAborted:
@@ -48,14 +49,14 @@ class StoredAborted:
         self._database = database
 
     async def between(self, partition: Partition, offset: int, end_offset: int) -> Sequence[AbortedTransaction]:
-        """Those that have batches or their end in a stretch of offsets."""
+        """Those that have batches or their marker in a range of offsets."""
         partition_id = partition.partition_id
         rows = await self._database.read(lambda: aborted_store.between(partition_id, offset, end_offset))
         return [AbortedTransaction(*map(int, row)) for row in rows]
 
 
 def aborted_between(aborted: Sequence[AbortedTransaction], offset: int, end_offset: int) -> list[AbortedTransaction]:
-    """Those that have batches or their end in a stretch of offsets."""
+    """Those that have batches or their marker in a range of offsets."""
     found = []
     for number in range(bisect_left(aborted, offset, key=_by_last_offset), len(aborted)):
         one = aborted[number]
@@ -67,7 +68,7 @@ def aborted_between(aborted: Sequence[AbortedTransaction], offset: int, end_offs
 
 
 def forget_aborted(partition: Partition) -> None:
-    """Drop what nobody can ask for any more, and the oldest of what segments' rows have."""
+    """Drop those below the log start, and the oldest of those that the database has."""
     aborted = partition.aborted
     gone = bisect_left(aborted, partition.log_start, key=_by_last_offset)
     stored = bisect_left(aborted, partition.segmented_to, key=_by_last_offset)
@@ -79,7 +80,7 @@ def forget_aborted(partition: Partition) -> None:
 
 
 def batches_below(found: Sequence[memoryview], end_offset: int) -> list[memoryview]:
-    """The batches that lie entirely below an offset; it is where a batch begins."""
+    """The batches that lie entirely below an offset, which must be the start of a batch."""
     kept = []
     for view in found:
         position, end = 0, len(view)

@@ -1,4 +1,4 @@
-"""The SQL of aborted transactions: one row each for those whose end is in segments."""
+"""The SQL of aborted transactions: one row for each whose marker is in a segment."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def add(partition_id: int, aborted: Iterable[AbortedTransaction]) -> Script[None
 
 
 def between(partition_id: int, offset: int, end_offset: int) -> Script[Rows]:
-    """Those with batches or their end in a stretch of offsets, in the order of their ends.
+    """Those with batches or their marker in a range of offsets, in the order of their markers.
 
-    Of those that end after the first one that left nothing undecided below the stretch's end, none reaches into it.
+    The scan can stop early: after the first one that left nothing undecided below the end of the range, no later one
+    reaches into it.
     """
     last = yield (
         "SELECT last_offset FROM aborted_txn WHERE partition_id = $1 AND last_offset >= $2 AND stable_offset >= $3"
@@ -49,11 +50,11 @@ def ends(shard_id: int) -> Script[Rows]:
 
 
 def forget(partition_id: int, last_offsets: Iterable[int]) -> Script[None]:
-    """Remove some, by where they end."""
+    """Remove some, by the offsets of their markers."""
     for last_offset in last_offsets:
         yield "DELETE FROM aborted_txn WHERE partition_id = $1 AND last_offset = $2", (partition_id, last_offset)
 
 
 def forget_below(partition_id: int, log_start: int) -> Script[None]:
-    """Remove those that nobody can read into any more."""
+    """Remove those that lie entirely below the log start."""
     yield "DELETE FROM aborted_txn WHERE partition_id = $1 AND last_offset < $2", (partition_id, log_start)

@@ -1,4 +1,5 @@
-"""What producers are told about their batches, and who is told."""
+"""The answers to produce requests: one `Appended` per partition, collected by a `Ticket` until the request is
+complete."""
 
 from __future__ import annotations
 
@@ -30,25 +31,25 @@ class Appended(NamedTuple):
 
 
 TIMED_OUT = Appended(ErrorCode.REQUEST_TIMED_OUT)
-"""The answer while nothing is known: the batch may be appended yet."""
+"""The answer when the outcome is not known yet: the batch may still be appended."""
 
 
 class Settles(Protocol):
-    """Someone who waits for the answers of one request's partitions."""
+    """Receives the answers for the partitions of one request."""
 
     @property
     def timeout_ms(self) -> int | None:
-        """How long is waited for them; None for as long as it takes."""
+        """The request's time-out; None: no limit."""
 
     def settle(self, position: int, result: Appended) -> None:
-        """The answer for the partition that was submitted under this position."""
+        """The answer for the partition that was submitted as number `position`."""
 
     def time_out(self) -> None:
-        """Time is up: answer `TIMED_OUT` where there is no answer, and tell nobody what comes later."""
+        """The time-out has passed: answer `TIMED_OUT` for what has no answer yet, and ignore later ones."""
 
 
 class Ticket:
-    """A produce request on its way: the answers that are there, and what to do when all are."""
+    """A produce request in flight: the answers so far, and the callback for when it has all of them."""
 
     __slots__ = ("finish", "remaining", "results", "timeout_ms")
 
@@ -61,14 +62,14 @@ class Ticket:
         self.timeout_ms = timeout_ms
 
     def settle(self, position: int, result: Appended) -> None:
-        """Note the answer for one partition; the last one finishes the request."""
+        """Record the answer for one partition; the last one completes the request."""
         self.results[position] = result
         self.remaining -= 1
         if not self.remaining:
-            self.finish(self.results)  # type: ignore[arg-type]  # None is left nowhere
+            self.finish(self.results)  # type: ignore[arg-type]  # all of them are set
 
     def time_out(self) -> None:
-        """Answer now. What is settled from here on never makes the count come to nothing."""
+        """Answer now. With `remaining` below zero, no later answer can complete the request a second time."""
         self.timeout_ms, self.remaining = None, -1
         self.finish([TIMED_OUT if result is None else result for result in self.results])
 
@@ -76,23 +77,23 @@ class Ticket:
 CROWDED_OUT = Appended(
     ErrorCode.POLICY_VIOLATION, message="This cluster may not have another producer id; it has as many as it may have."
 )
-"""The answer to the first batch of a producer in a virtual cluster that may not have another one."""
+"""The answer to a new producer's first batch where the virtual cluster is at its limit of producer ids."""
 USED_UP = Appended(ErrorCode.POLICY_VIOLATION, message="This partition has no offsets left.")
-"""The answer to a batch for which there are none."""
+"""The answer to a batch when the partition's offsets are exhausted."""
 
 
 def refused(refusal: Refusal, partition: Partition) -> Appended:
-    """The answer to a batch that does not fit its producer's earlier ones."""
+    """The answer to a batch that idempotence or a transaction refuses."""
     return Appended(_ERRORS[refusal], log_start=partition.log_start)
 
 
 def repeated(known: SequenceBatch, partition: Partition, moved: int = 0) -> Appended:
-    """The answer to a batch that was appended before: where it is (KIP-98)."""
+    """The answer to a duplicate: the offsets of the batch that it repeats (KIP-98)."""
     return Appended(ErrorCode.NONE, known.base_offset + moved, known.timestamp, partition.log_start)
 
 
 def unappended(verdict: Unappended, partition: Partition) -> Appended:
-    """The answer to a batch that a commit left out."""
+    """The answer to a batch that a partial commit left out."""
     if verdict is None:
         return Appended(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if isinstance(verdict, ErrorCode):

@@ -1,4 +1,4 @@
-"""How an object gets into the write-ahead log while the event loop goes on."""
+"""Writing an object to the WAL without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from penstock.base.errors import PlatformError
 from penstock.storage.wal import WalLocation, WalStore
 
 OnThread = Callable[[Callable[[], WalLocation]], Awaitable[WalLocation]]
-"""Runs a write of the WAL where it stops nobody."""
+"""Runs a write of the WAL on a thread."""
 
 
 async def append_aside(wal: WalStore, body: memoryview, on_thread: OnThread) -> WalLocation:
-    """Write an object: by the kernel where that is possible, on the WAL's thread where somebody has to wait for it."""
+    """Write an object: asynchronously by the kernel where it can, else blocking on the WAL's thread."""
     outcome: asyncio.Future[WalLocation | None] = asyncio.get_running_loop().create_future()
 
     def done(result: WalLocation | PlatformError | None) -> None:
         if outcome.done():
-            return  # Whoever waited was sent away.
+            return  # The caller was cancelled.
         if isinstance(result, PlatformError):
             outcome.set_exception(result)
         else:

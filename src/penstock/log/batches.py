@@ -1,10 +1,10 @@
-"""What a producer may append: Kafka's rules for one partition's share of a produce request.
+"""What a producer may append: Kafka's rules for one partition's data in a produce request.
 
-The common batch is judged by its 61-byte header and its CRC alone; records are decoded only where a topic asks for
-it (compacted: every record needs a key; log append time; a compression of its own) or where the header says that a
-timestamp is out of bounds and the answer must name the record.
+Most batches are validated by their 61-byte header and their CRC alone. Records are decoded only where the topic
+requires it (compacted: every record needs a key; LogAppendTime; a compression of its own) or where the header says that
+a timestamp is out of bounds and the answer must name the record.
 
-Pure: bytes, settings and the time go in; an `Accepted` batch or a `Rejected` one comes out.
+Pure: bytes, settings and the time go in; an `Accepted` or a `Rejected` comes out.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from penstock.wire.records import (
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
 MAX_RECORDS = 250_000
-"""A batch whose records are looked at may not become more than this: two kilobytes of zstd can be as much."""
+"""The limit on decompressed records, where records are decoded: two kilobytes of zstd can expand to as much."""
 _CODEC_BITS = 0x07
 _APPEND_TIME_BIT = 0x08
 _TRANSACTIONAL_BIT = 0x10
@@ -45,15 +45,15 @@ _VERY_UNCOMMON_BITS = _APPEND_TIME_BIT | _CONTROL_BIT
 _UNCOMMON_BITS = _VERY_UNCOMMON_BITS | _TRANSACTIONAL_BIT
 _HIGHEST_CODEC = 4
 _LATEST_MS = 2**63 - 1
-"""The last time that a batch can name."""
+"""The latest timestamp that a batch can have."""
 _ZSTD = 4
 _FAST_CODECS = (0, 2, 3)
 ZSTD_SINCE_VERSION = 7
-"""Produce versions below this one may not send zstd: their readers could not know it (KIP-110)."""
+"""Produce versions below this one may not send zstd, which consumers of that age cannot decompress (KIP-110)."""
 
 
 class Accepted(NamedTuple):
-    """A batch to append. `offset_count` offsets are taken by it."""
+    """A batch to append. It takes `offset_count` offsets."""
 
     data: bytes | memoryview
     offset_count: int
@@ -62,14 +62,14 @@ class Accepted(NamedTuple):
     base_sequence: int
     max_timestamp: int
     append_time_ms: int
-    """What the answer says as log append time; -1 when producers set the timestamps."""
+    """LogAppendTime for the answer; -1 where producers set the timestamps."""
     flags: int = 0
-    """Of batches that belong to transactions; see commits.py, and those below, which are only of interest here."""
+    """Flags of a transactional batch: those of commits.py, and `IMPLICIT` and `ABORTABLE`, which only matter here."""
 
 
 IMPLICIT, ABORTABLE = 8, 16
-"""Flags of a transactional batch: its producer leaves it to the log to make its partition part of the transaction; its
-producer understands that a transaction can only be aborted."""
+"""Flags of a transactional batch: the partition joins the transaction implicitly (KIP-890, transaction version 2); the
+client understands TRANSACTION_ABORTABLE."""
 IMPLICIT_SINCE_VERSION, ABORTABLE_SINCE_VERSION = 12, 11
 
 
@@ -79,20 +79,21 @@ class Rejected(NamedTuple):
     error: ErrorCode
     message: str | None = None
     records: tuple[tuple[int, str], ...] = ()
-    """The index within the batch and what is wrong, for records that can be blamed."""
+    """For invalid records: index within the batch, and what is wrong."""
     by_request: bool = False
-    """Whether a request may not bring it, whatever the log is like: then the answer does not tell where that starts."""
+    """Whether the request itself is invalid, whatever the log's state: then the answer contains no log start offset."""
 
 
 class Unread(NamedTuple):
-    """A batch whose records have to be looked at before it is judged."""
+    """A batch whose records must be decoded before it can be accepted."""
 
     batch: Accepted
     record_count: int
 
 
 class Glances:
-    """How many batches of a request may be looked into at once, while everybody waits, and records of them."""
+    """How many batches, and records of them, one request may have decoded on the event loop before it moves to a
+    thread."""
 
     __slots__ = ("_batches", "_records")
 
@@ -100,7 +101,7 @@ class Glances:
         self._batches, self._records = 32, 1000
 
     def take(self, records: int) -> bool:
-        """Whether one more of so many may be."""
+        """Whether a batch of so many records still fits."""
         if not self._batches or records > self._records:
             return False
         self._batches -= 1
@@ -112,10 +113,10 @@ class Glances:
 def accept(
     frame: bytes | memoryview, start: int, end: int, max_bytes: int, latest_ms: int, flags: int = 0
 ) -> Accepted | None:
-    """The batch that lies there, if it is one of the many that nothing is to be said about; None: `inspect` it.
+    """The fast path for the common valid batch; None: the rules that apply are in `inspect`.
 
-    For topics that keep batches as they come, and requests of versions from 9 on. `flags` are what a transactional
-    batch gets; 0 where the request has no transactional id. What it accepts `inspect` accepts, with the same result.
+    For topics that store batches as sent, and for requests from version 9 on. `flags` are those of a transactional
+    batch, 0 where the request has no transactional id. What it accepts, `inspect` accepts with the same result.
     """
     size = end - start
     if not HEADER_BYTES <= size <= max_bytes:
@@ -143,7 +144,7 @@ def accept(
 
 
 def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
-    """What `accept` asks of a topic: the most bytes of a batch, none if it has to look at all; the latest timestamp."""
+    """What `accept` needs of a topic: the largest batch in bytes, 0 to disable it, and the latest timestamp allowed."""
     if not config.plain or config.timestamp_before_max_ms <= now_ms:
         return 0, 0
     latest_ms = now_ms + config.timestamp_after_max_ms
@@ -153,7 +154,7 @@ def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:
 def inspect(
     data: memoryview | bytes | None, config: TopicConfig, now_ms: int, *, version: int, transactional: bool
 ) -> Accepted | Rejected:
-    """Judge what a request brings for one partition, however long that takes."""
+    """Validate the data of one partition, decoding records where the rules need it, which may take long."""
     found = inspect_outside(data, config, now_ms, version=version, transactional=transactional)
     return look_inside(found.batch, config, now_ms) if isinstance(found, Unread) else found
 
@@ -161,7 +162,7 @@ def inspect(
 def inspect_outside(
     data: memoryview | bytes | None, config: TopicConfig, now_ms: int, *, version: int, transactional: bool
 ) -> Accepted | Rejected | Unread:
-    """Judge what a request brings for one partition by its header and its CRC."""
+    """Validate the data of one partition by its header and its CRC."""
     if data is None or len(data) < HEADER_BYTES:
         return Rejected(ErrorCode.INVALID_RECORD, "there is no record batch", by_request=True)
     (
@@ -213,19 +214,19 @@ def inspect_outside(
 
 
 def is_transactional(data: memoryview | bytes | None) -> bool:
-    """Whether what a request brings for one partition says that it belongs to a transaction."""
+    """Whether the data of one partition claims to belong to a transaction."""
     return data is not None and len(data) >= HEADER_BYTES and bool(HEADER.unpack_from(data)[5] & _TRANSACTIONAL_BIT)
 
 
 def flags_of_transactional(version: int) -> int:
-    """The flags of a transactional batch that a request of that version brings."""
+    """The flags of a transactional batch in a produce request of this version."""
     if version >= IMPLICIT_SINCE_VERSION:
         return TRANSACTIONAL | IMPLICIT | ABORTABLE
     return TRANSACTIONAL | (ABORTABLE if version >= ABORTABLE_SINCE_VERSION else 0)
 
 
 def _another_batch(data: memoryview | bytes, position: int) -> bool:
-    """Whether a second batch follows. A tail that is cut short does not count, as in Kafka."""
+    """Whether a second batch follows. A truncated one does not count, as in Kafka."""
     try:
         following = parse_header(data, position)
     except Malformed:
@@ -234,7 +235,7 @@ def _another_batch(data: memoryview | bytes, position: int) -> bool:
 
 
 def look_quickly(unread: Unread, config: TopicConfig, now_ms: int, glances: Glances) -> Accepted | Rejected | None:
-    """The same as `look_inside` if it does not take long; None: it does, or may. A few bytes can become many."""
+    """`look_inside` for small batches; None where decoding takes long or may, since a few bytes can expand to many."""
     plain_bytes = _quick_bytes(config)
     if len(unread.batch.data) > plain_bytes or not glances.take(unread.record_count):
         return None
@@ -245,7 +246,7 @@ def look_quickly(unread: Unread, config: TopicConfig, now_ms: int, glances: Glan
 
 
 def _quick_bytes(config: TopicConfig) -> int:
-    """How many bytes of records are looked at, and compressed as the topic wants it, in half a millisecond."""
+    """How many bytes of records can be decoded, and recompressed as the topic requires, in half a millisecond."""
     if config.compression < 0:
         return 64 * 1024
     is_fast = config.compression in _FAST_CODECS or (
@@ -255,7 +256,7 @@ def _quick_bytes(config: TopicConfig) -> int:
 
 
 def look_inside(batch: Accepted, config: TopicConfig, now_ms: int) -> Accepted | Rejected:
-    """The rules that need the records: up to some seconds of computing."""
+    """The rules that need decoded records: up to some seconds of CPU time."""
     try:
         return _looked_inside(batch, config, now_ms, MAX_DECOMPRESSED_BYTES)
     except PlatformError as problem:
@@ -284,7 +285,7 @@ def _looked_inside(batch: Accepted, config: TopicConfig, now_ms: int, max_bytes:
 
 
 def _beyond_a_segment(size: int, config: TopicConfig) -> Rejected | None:
-    """What is wrong with a batch that fits into no segment. Kafka looks last of all."""
+    """Why a batch does not fit into any segment. Kafka checks this last."""
     if size <= config.segment_bytes:
         return None
     text = f"the batch has {size} bytes, segments of the topic have {config.segment_bytes}"
@@ -313,7 +314,7 @@ def _wrong_records(data: memoryview | bytes, config: TopicConfig, now_ms: int, m
 def _reshape(
     data: memoryview | bytes, header: BatchHeader, config: TopicConfig, now_ms: int, max_bytes: int
 ) -> memoryview | bytes:
-    """The batch as the topic stores it: its compression, its kind of timestamp."""
+    """The batch as the topic stores it: with the topic's compression and timestamp type."""
     wants_codec = config.compression >= 0 and config.compression != header.attributes & _CODEC_BITS
     claims_append_time = bool(header.attributes & _APPEND_TIME_BIT)
     if wants_codec or (claims_append_time and not config.log_append_time):

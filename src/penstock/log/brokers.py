@@ -1,7 +1,7 @@
-"""Which agents are alive, as Kafka clients see them: brokers with ids and addresses.
+"""The live agents, as Kafka clients see them: brokers with ids and addresses.
 
-Any agent serves any partition; which one a client is told to ask is a matter of spreading load and of zones, never
-of correctness. A deployment of one process has one broker, `SingleBroker`.
+Any agent serves any partition; which one a client gets as the leader is a matter of load and of racks, never of
+correctness. A deployment of one process has one broker, `SingleBroker`.
 """
 
 from __future__ import annotations
@@ -25,37 +25,39 @@ class Broker:
 
 
 class Brokers(Protocol):
-    """The live agents, as one caller should see them."""
+    """The live agents, as a given caller should see them."""
 
     @property
     def node_id(self) -> int:
-        """The id of the agent that is asked; always one of `alive`."""
+        """The id of this agent; always one of `alive`."""
 
     def kafka_cluster_id(self, cluster_id: int) -> str:
-        """A virtual cluster's id as Kafka shows it: 22 characters, never changing."""
+        """A virtual cluster's Kafka cluster id: 22 characters, never changing."""
 
     def alive(self, context: RequestContext) -> Sequence[Broker]:
-        """Every live agent, by node id, under the address this caller reaches it by."""
+        """Every live agent, by node id, with the address that this caller can reach it at."""
 
     def controller_id(self, context: RequestContext) -> int:
-        """The agent that gets administrative requests; one of `alive`."""
+        """The agent that administrative requests go to; one of `alive`."""
 
     def leader(self, partition: Partition, context: RequestContext) -> int:
-        """The agent this caller should ask for a partition; one of `alive`."""
+        """The agent that this caller should use for a partition; one of `alive`."""
 
 
 class SingleBroker:
-    """The only agent of an embedded deployment. It has an address per listener; a caller is told that of its own."""
+    """The only agent of an embedded deployment. It has an address per listener; clients get that of their own
+    listener."""
 
     def __init__(self, *, kafka_cluster_id: str, node_id: int, host: str, port: int, rack: str | None = None) -> None:
         self._kafka_cluster_id = kafka_cluster_id
         self._broker = Broker(node_id=node_id, host=host, port=port, rack=rack)
         self._by_listener: dict[str, Broker] = {}
         self.kafka_id_of: Callable[[int], str] = lambda cluster_id: self._kafka_cluster_id
-        """Knows the ids of virtual clusters, where there are several."""
+        """Knows the Kafka cluster ids of virtual clusters, where there are several."""
 
     def advertise(self, host: str, port: int, listener_name: str | None = None) -> None:
-        """Tell clients another address from now on: the one a listener got. Without a name, those of any other."""
+        """Set the address that clients of a listener get; without a name, those of listeners that have none of their
+        own."""
         broker = Broker(node_id=self._broker.node_id, host=host, port=port, rack=self._broker.rack)
         if listener_name is None:
             self._broker = broker
@@ -68,7 +70,7 @@ class SingleBroker:
         return self._broker.node_id
 
     def kafka_cluster_id(self, cluster_id: int) -> str:
-        """The id this deployment was born with, unless a cluster has one of its own."""
+        """The id that this deployment was created with, unless a virtual cluster has its own."""
         return self.kafka_id_of(cluster_id)
 
     def alive(self, context: RequestContext) -> Sequence[Broker]:
@@ -86,9 +88,9 @@ class SingleBroker:
 
 
 def replica_nodes(leader: int, replication_factor: int, alive: Sequence[Broker]) -> list[int]:
-    """The replicas a partition is shown with: its leader, then other live agents up to the replication factor.
+    """The replicas that a partition is shown with: its leader, then other live agents up to the replication factor.
 
-    Tools alarm when replicas in sync are fewer than replicas, so both lists are this one.
+    The same list serves as the in-sync replicas: monitoring tools raise an alarm when the two differ.
     """
     others = [broker.node_id for broker in alive if broker.node_id != leader]
     return [leader, *others[: max(replication_factor, 1) - 1]]

@@ -1,14 +1,14 @@
 """How a flush becomes durable and ordered: the port the writer commits through, and the way through the database.
 
-Embedded, one process owns the data, so offsets are known before anything is written: the heads are in memory and
-only this path moves them. A commit is then the WAL object followed by one row; both happen on the database's writer
-thread, in the order flushes are submitted, one hop for the two of them. Small flushes that need no disk flush are
-committed in line, without the hop. Most flushes need not come this way (see record_first.py): it is for those that
-change something else as well, and for when something has gone wrong.
+Embedded, one process owns the data, so offsets are known before anything is written: log end offsets are in memory,
+and only this path advances them. A commit is then the WAL object followed by one row. Both are written on the
+database's writer thread, in the order flushes are submitted, with one hop for the two of them; small flushes that need
+no fsync are committed inline, without the hop. Most flushes take the shorter way of record_first.py instead: this one
+is for those that also change something that a commit record cannot express, and for recovery after a failure.
 
-If the row may or may not have been written, it is looked up by its object id before anyone is answered. That is so
-after every failure but those that say that nothing happened: only after them is the object's space free again. Where
-the row is not there, that is so once another one is in its place.
+If the row may or may not have been written, it is looked up by its object id before any request is answered. That
+applies after every failure except those that guarantee that nothing happened: only after these is the object's space
+free at once. A row that is found missing is final only when another row has taken its place.
 """
 
 from __future__ import annotations
@@ -36,20 +36,21 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What becomes true with a flush beside its batches."""
+    """What becomes durable with a flush in addition to its batches."""
 
     script: Callable[[], Script[None]]
-    """It writes, and leaves the same behind if it is run again at once. Raises `Outdated` when it may not any more."""
+    """Writes the change; idempotent when it is run again at once. Raises `Outdated` if its preconditions do not
+    hold."""
     producers: Collection[int] = ()
-    """It was decided on all batches of these producers' transactions..."""
+    """The change was decided on all batches of these producers' transactions..."""
     seen: int = 0
-    """...up to this commit. Where others commit as well, there must be none after it."""
+    """...up to this commit. Where other agents commit as well, these producers must have no batch after it."""
     record: bytes | None = None
-    """What the script writes, as a commit record tells it (see `trailing_rows.Redo`); None if only the script can."""
+    """What the script writes, as a commit record encodes it (see `trailing_rows.Redo`); None if it cannot."""
 
 
 class Outdated(Conflict):
-    """Nothing happened, because what was decided rests on what is not so any more. Decide again."""
+    """Nothing was written, because the decision was based on outdated state. Decide again."""
 
 
 NOTHING_HAPPENED = (Unavailable, Conflict)
@@ -58,47 +59,48 @@ _INSERT = translate(insert_statement())
 
 
 class WriterThread(Protocol):
-    """What is needed of the embedded database: running work beside its connection, in the order of transactions."""
+    """What is needed of the embedded database: work on its connection, in transaction order."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing is queued or running."""
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
-        """Run work on the writer's thread as a transaction of its own."""
+        """Run work on the writer thread in a transaction of its own."""
 
     def run_inline(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run work now, on the caller's thread, as a transaction of its own. Only while `idle`."""
+        """Run work now, on the caller's thread, in a transaction of its own. Only while `idle`."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads."""
+        """Run a read-only script."""
 
 
 class CommitPath(Protocol):
     """Makes flushes durable, one after the other."""
 
     def record_bytes(self, entries: int, batches: int) -> int:
-        """How much room at the front of a body belongs to the path."""
+        """How many bytes at the front of a body are reserved for the path."""
 
     async def store_rows(self) -> int:
-        """Until the database has a row for every commit so far; the last one that it is known to have."""
+        """Wait until the database has a row for every commit so far; the last commit that it is known to have."""
 
     async def store_changes(self) -> None:
-        """Until the database has what every commit so far has changed. Raises `Unavailable` when it does not get it."""
+        """Wait until the database has every change of the commits so far. Raises `Unavailable` if it cannot be
+        written."""
 
     def close(self) -> None:
-        """Do nothing more."""
+        """Stop."""
 
     is_alone: bool
-    """Whether nobody else appends: then a batch that is out of order by what is known here is out of order."""
+    """Whether nobody else appends: then a batch that is out of order by local state really is out of order."""
 
     @property
     def has_company(self) -> bool:
-        """Whether others have committed while this process was running."""
+        """Whether other agents have committed while this process was running."""
 
     @property
     def seen(self) -> int:
-        """The last commit that is applied here; of no interest to who is alone."""
+        """The last commit that is applied here; not used where one process commits alone."""
 
     async def catch_up(self) -> None:
         """Apply every commit that had happened when this was called."""
@@ -107,39 +109,39 @@ class CommitPath(Protocol):
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
         plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
-        """Store the body and give its entries their offsets; `heads` is where the caller believes they start.
+        """Store the body and give its entries their offsets; `heads` is where the caller expects them to start.
 
-        `plain` is the body as it was before entries of it were sealed, if any are: that is where they can be looked at.
-        `change` is what else becomes true by it. Raises `Unavailable` when nothing happened, `OutcomeUnknown` when
-        even looking it up failed.
+        `plain` is the body before entries of it were sealed, if any were; batches can be read there. `change` becomes
+        durable with it. Raises `Unavailable` when nothing happened, `OutcomeUnknown` when even the look-up failed.
         """
 
     def commit_now(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
     ) -> Commit | None:
-        """The same without waiting, or None where that would block the caller for long."""
+        """The same without waiting, or None where it would block the caller for long."""
 
     async def change(self, change: Change) -> None:
-        """Make a change true without a commit, in order with commits. Raises `Unavailable` when it did not happen."""
+        """Make a change durable without a commit, in order with commits. Raises `Unavailable` when it did not
+        happen."""
 
     def change_now(self, change: Change) -> bool:
-        """The same without waiting; False, and nothing happened, where that would block the caller for long."""
+        """The same without waiting; False, with nothing done, where it would block the caller for long."""
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """A commit on its way: who it is, and where its object lies once that is written."""
+    """A commit in flight: its object id, and where the object is once it is written."""
 
     object_id: bytes
     now_ms: int
     seq: int
     rows: Sequence[CommitRow] = ()
-    """Those of earlier commits that it takes along."""
+    """Rows of earlier commits that it stores as well."""
     location: WalLocation | None = None
 
 
 class EmbeddedCommitPath:
-    """Commits of the one process that owns a data directory."""
+    """Commits of the only process that owns a data directory."""
 
     is_alone = True
     has_company = False
@@ -161,36 +163,36 @@ class EmbeddedCommitPath:
         self._database, self._wal, self._clock, self._randomness = database, wal, clock, randomness
         self._rows = rows or TrailingRows(database, randomness)
         self.seq = seq
-        """The last commit's."""
+        """The sequence number of the last commit."""
         self._inline = inline
         self._shard_id, self._agent_id = shard_id, agent_id
         self._unsure: _Attempt | None = None
-        """A commit in line of which is not known whether it happened."""
+        """An inline commit whose outcome is unknown."""
         self._unsure_change = False
-        """The same of a change, which is tried again next."""
+        """A change whose outcome is unknown; it is retried before anything else."""
         self._may_come_back = False
-        """Whether a crash could bring back a row that is not there: what failed to be made durable is in the
-        database's own log until something else is written there, and a start would find it."""
+        """Whether a crash could bring back a row that is not visible: a transaction that failed to become durable stays
+        in the database's own WAL until something else is written there, and recovery would find it."""
         self._needed: list[WalLocation] = []
-        """What such rows name, and a start would look for."""
+        """The objects that such rows name, which recovery would look for."""
 
     async def catch_up(self) -> None:
-        """Nobody else commits."""
+        """Nothing to do: nobody else commits."""
 
     def record_bytes(self, entries: int, batches: int) -> int:
-        """None: the database says what was committed."""
+        """0: the database says what was committed."""
         return 0
 
     async def store_rows(self) -> int:
-        """Until the database has a row for every commit so far; the last one that it is known to have."""
+        """Wait until the database has a row for every commit so far; the last commit that it is known to have."""
         await self._rows.store()
         return self.seq - len(self._rows.waiting())
 
     async def store_changes(self) -> None:
-        """It has them: a change is made true by the database."""
+        """Nothing to wait for: changes are written to the database directly."""
 
     def close(self) -> None:
-        """Nothing of its own is under way."""
+        """Nothing to stop."""
 
     async def commit(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
@@ -221,9 +223,9 @@ class EmbeddedCommitPath:
     def commit_now(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
     ) -> Commit | None:
-        """Commit on the caller's thread when nothing has to reach a disk and the flush is small.
+        """Commit on the caller's thread when no fsync is needed and the flush is small.
 
-        When it cannot tell what became of it, `commit` with the same arguments finds out.
+        Returns None when the outcome is unknown, too: then `commit` with the same arguments finds it out.
         """
         if not self._inline or len(body) > INLINE_MAX_BYTES or not self._database.idle or self._unsure is not None:
             return None
@@ -235,14 +237,15 @@ class EmbeddedCommitPath:
         except NOTHING_HAPPENED:
             self._give_up(attempt)
             raise
-        except Exception as problem:  # noqa: BLE001  # noted, and looked up
+        except Exception as problem:  # noqa: BLE001  # logged, and looked up
             note(problem)
             self._unsure = attempt
             return None
         return self._done(attempt, location, entries, heads)
 
     async def change(self, change: Change) -> None:
-        """Run the script on the writer thread. Running it again does no harm, so that is how it is found out."""
+        """Run the script on the writer thread. It is idempotent, so an unknown outcome is resolved by running it
+        again."""
         unsure, backoff = self._unsure_change, Backoff(self._randomness)
         self._unsure_change = False
         while True:
@@ -254,13 +257,13 @@ class EmbeddedCommitPath:
             except NOTHING_HAPPENED:
                 if not unsure:
                     raise
-            except Exception as problem:  # noqa: BLE001  # noted, and tried again
+            except Exception as problem:  # noqa: BLE001  # logged, and retried
                 note(problem)
                 unsure = True
             await backoff.wait()
 
     def change_now(self, change: Change) -> bool:
-        """Run the script on the caller's thread when nothing has to reach a disk."""
+        """Run the script on the caller's thread when no fsync is needed."""
         if not self._inline or not self._database.idle or self._unsure is not None:
             return False
         try:
@@ -269,7 +272,7 @@ class EmbeddedCommitPath:
             self._rows.stored(rows)
         except NOTHING_HAPPENED:
             raise
-        except Exception as problem:  # noqa: BLE001  # noted, and tried again
+        except Exception as problem:  # noqa: BLE001  # logged, and retried
             note(problem)
             self._unsure_change = True
             return False
@@ -277,8 +280,8 @@ class EmbeddedCommitPath:
 
     @property
     def is_unsure(self) -> bool:
-        """Whether the next commit has to come this way: `commit` has to find out what became of the last one in line,
-        or the next row has to take the place of one that could come back."""
+        """Whether the next commit must come this way: to look up the outcome of the last inline commit, or to replace a
+        row that a crash could bring back."""
         return self._unsure is not None or self._may_come_back
 
     def _attempt(self) -> _Attempt:
@@ -296,7 +299,7 @@ class EmbeddedCommitPath:
         return Commit(attempt.seq, attempt.object_id, location, attempt.now_ms, self._agent_id, entries, heads)
 
     def _give_up(self, attempt: _Attempt) -> None:
-        """The object, if it was written, has no row and never will: its space is free."""
+        """The object, if it was written, has no row and never will: free its space."""
         if attempt.location is not None:
             self._wal.release((attempt.location,))
 
@@ -305,7 +308,7 @@ class EmbeddedCommitPath:
         if location is None:
             self._may_come_back = True
             if attempt.location is not None:
-                # One attempt takes the place of the other: no more than the last ones can be found.
+                # Each attempt replaces the row of the one before: a crash can bring back the last ones only.
                 self._wal.release(self._needed[:-1])
                 self._needed = [*self._needed[-1:], attempt.location]
             return None
@@ -335,9 +338,9 @@ class EmbeddedCommitPath:
         run_script(connection, script)
 
     async def _find(self, object_id: bytes) -> WalLocation | None:
-        """Where an object lies whose commit may have happened, or None if it did not.
+        """Where the object of a commit with unknown outcome is; None if the commit did not happen.
 
-        Nothing else can be committed until this is known, so it asks until the database answers.
+        Nothing else can be committed before this is known, so it retries until the database answers.
         """
 
         def script() -> Script[WalLocation | None]:
@@ -348,6 +351,6 @@ class EmbeddedCommitPath:
 
 
 def note(problem: Exception) -> None:
-    """Say so when a commit failed in a way that nobody foresaw."""
+    """Log a commit that failed in an unforeseen way."""
     if not isinstance(problem, PlatformError):
         _log.error("a commit failed, and its outcome is seen to", exc_info=problem)

@@ -1,25 +1,24 @@
-"""The SQL of commits that several agents make to the same partitions. Guards and counters live here, rules do not.
+"""The SQL of commits where several agents append to the same partitions. Guards and counters only; rules are elsewhere.
 
-Every commit updates the shard's row first. That gives it its number, and makes commits of a shard happen one after the
-other, so that nothing else needs an order of locks. Then heads move by counts: the database assigns the offsets, and
-two agents that append to the same partition have nothing to disagree about. Rows of idempotent producers move only if
-they are what the agent believed when it decided; otherwise the whole commit is refused with `Conflict`.
+Every commit first updates the shard's row. That assigns its sequence number and serializes the commits of a shard, so
+that no other lock order is needed. Then log end offsets advance by counts: the database assigns the offsets, so two
+agents that append to one partition cannot disagree. Rows of idempotent producers are updated only if they are what the
+agent decided on (compare and set); otherwise the whole commit fails with `Conflict`.
 
-The offsets that a producer's row remembers depend on the head, which is known only inside; so the row is put together
-there: the packed batches that stay, then the new ones with the head added.
+The offsets in a producer's row depend on the log end offset, which is known only inside the transaction; so the row is
+assembled there: the packed batches that stay, then the new ones with the log end offset added.
 
-Batches of transactions are guarded by the row of the transactional id that their producer has: it must have the batch's
-epoch and, where the client says which partitions belong to a transaction, name the partition. Whoever changes such a
-row has updated the shard's row first, too. So a commit that happens before the end of a transaction belongs to it, and
-one that would come after it is refused.
+Transactional batches are guarded by the row of their producer's transactional id: it must have the batch's epoch and,
+for clients that add partitions explicitly, contain the partition. Whoever changes such a row has also updated the
+shard's row first. So a commit before the end of a transaction belongs to the transaction, and one after it is refused.
 
-`epoch` fences: when another process has taken over the WAL that the objects of commits lie in, a commit of the former
-owner that is still on its way finds another epoch in the shard's row, and nothing happens.
+`epoch` fences: when another process has taken over the WAL that the commits' objects are in, a late commit of the
+former owner finds a newer epoch in the shard's row and changes nothing.
 
-PostgreSQL does all of it in one statement: one round trip, and the shard's row is locked no longer than that. The
-statement may have waited for that row and then still has the snapshot from before. That is good enough: rows that it
-updates are looked at again as they are now, and a row that was inserted meanwhile is a conflict on its key. A guard
-that fails leaves NULL in a column that has none, which undoes the whole statement.
+PostgreSQL does all of it in one statement: one round trip, and the shard's row is locked no longer than that. A
+statement that waited for that row still has the snapshot from before. That is safe: rows that it updates are read
+again in their latest version, and a row inserted meanwhile is a key conflict. A guard that fails puts NULL into a NOT
+NULL column, which aborts the whole statement.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _TIMESTAMP = Struct(">q")
 
 
 class ProducerMove(NamedTuple):
-    """What a commit makes of one producer's row."""
+    """How a commit changes one producer's row."""
 
     partition_id: int
     producer_id: int
@@ -53,13 +52,13 @@ class ProducerMove(NamedTuple):
     """The epoch and batches that the row must have; None: there must be no row."""
     epoch: int
     kept: bytes
-    """Packed batches that stay."""
+    """Packed batches that stay in the row."""
     batches: Sequence[ProducerBatch]
-    """New ones; their `offset_delta` counts from the partition's head."""
+    """New batches; their `offset_delta` counts from the partition's log end offset."""
 
 
 class Membership(NamedTuple):
-    """What a batch of a transaction asks of the row of its producer's transactional id."""
+    """What a transactional batch requires of the row of its producer's transactional id."""
 
     producer_id: int
     epoch: int
@@ -68,7 +67,7 @@ class Membership(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """What such a row says."""
+    """The content of such a row."""
 
     epoch: int
     partitions: frozenset[int]
@@ -86,12 +85,12 @@ class NewCommit:
     now_ms: int
     entries: Sequence[CommitEntry]
     starts: Sequence[int]
-    """Where each entry begins, counted from its partition's head: 0, unless the partition has an entry before it."""
+    """Each entry's base, relative to its partition's log end offset: 0, unless the partition has an earlier entry."""
     producers: Sequence[ProducerMove] = ()
     members: Sequence[Membership] = ()
 
     def totals(self) -> dict[int, int]:
-        """How far each partition's head moves."""
+        """How far each partition's log end offset advances."""
         totals: dict[int, int] = {}
         for entry in self.entries:
             totals[entry.partition_id] = totals.get(entry.partition_id, 0) + entry.offset_count
@@ -99,10 +98,10 @@ class NewCommit:
 
 
 def producer_move(key: ProducerKey, state: ProducerState | None, batches: Sequence[ProducerBatch]) -> ProducerMove:
-    """What becomes of a row in that state when batches, all of which are to be appended, come in that order."""
+    """The update of a producer's row when these batches, all to be appended, follow that state in that order."""
     partition_id, producer_id = key
     epoch = max(batch.epoch for batch in batches)
-    # The ends of transactions are not remembered, only the epoch that they bring.
+    # A marker is not remembered as a batch; only the epoch that it brings is.
     added = [batch for batch in batches if batch.epoch == epoch and not batch.flags & CONTROL][-KEPT_BATCHES:]
     known, kept = None, b""
     if state is not None:
@@ -115,13 +114,13 @@ def producer_move(key: ProducerKey, state: ProducerState | None, batches: Sequen
 
 
 def take_over(shard_id: int) -> Script[int]:
-    """Begin a new epoch of a shard and fence off commits of the one before; the new epoch."""
+    """Begin a new epoch of a shard, which fences commits of the one before; the new epoch."""
     rows = yield "UPDATE shard SET epoch = epoch + 1 WHERE shard_id = $1 RETURNING epoch", (shard_id,)
     return int(rows[0][0])
 
 
 def lock_shard(shard_id: int, epoch: int) -> Script[int]:
-    """Let no commit of the shard happen until the end of the transaction; the number of the last one."""
+    """Block commits of the shard until the end of the transaction; the sequence number of the last commit."""
     rows = yield (
         "UPDATE shard SET commit_seq = commit_seq WHERE shard_id = $1 AND epoch = $2 RETURNING commit_seq",
         (shard_id, epoch),
@@ -132,10 +131,10 @@ def lock_shard(shard_id: int, epoch: int) -> Script[int]:
 
 
 class CommitSql:
-    """The scripts, in SQL that every database understands."""
+    """The scripts, in SQL that both databases understand."""
 
     def write(self, new: NewCommit) -> Script[tuple[int, bytes]]:
-        """Make a commit; its number and its packed bases. Raises `Conflict` when a guard fails."""
+        """Commit; the sequence number and the packed base offsets. Raises `Conflict` when a guard fails."""
         rows = yield (
             "UPDATE shard SET commit_seq = commit_seq + 1 WHERE shard_id = $1 AND epoch = $2 RETURNING commit_seq",
             (new.shard_id, new.epoch),
@@ -165,7 +164,7 @@ class CommitSql:
         return seq, bases
 
     def heads(self, partition_ids: Iterable[int]) -> Script[dict[int, int]]:
-        """The next offset of each partition that exists."""
+        """The log end offset of each partition that exists."""
         heads = {}
         for partition_id in partition_ids:
             rows = yield "SELECT next_offset FROM partition WHERE partition_id = $1", (partition_id,)
@@ -174,7 +173,7 @@ class CommitSql:
         return heads
 
     def states(self, keys: Iterable[ProducerKey]) -> Script[dict[ProducerKey, ProducerState]]:
-        """The rows of producers, as far as there are any."""
+        """The rows of producers that have one."""
         states: dict[ProducerKey, ProducerState] = {}
         for key in keys:
             rows = yield (
@@ -186,7 +185,7 @@ class CommitSql:
         return states
 
     def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, Owner]]:
-        """What the rows of producers' transactional ids say, as far as there are any."""
+        """The transactional ids' rows of producers that have one."""
         owners: dict[int, Owner] = {}
         for producer_id in sorted(producer_ids):
             rows = yield "SELECT producer_id, epoch, partitions FROM txn WHERE producer_id = $1", (producer_id,)
@@ -195,17 +194,17 @@ class CommitSql:
 
 
 def is_member(owner: Owner | None, member: Membership) -> bool:
-    """Whether a batch may be appended, by its producer's row."""
+    """Whether a batch may be appended, by the row of its producer's transactional id."""
     if owner is None or owner.epoch != member.epoch:
         return False
     return member.partition_id is None or member.partition_id in owner.partitions
 
 
 def settle(new: NewCommit) -> Script[tuple[int, bytes, bytes]]:
-    """Find out about a commit whose answer was lost, for good: its number, entries and bases.
+    """Resolve a commit whose answer was lost, for good: its sequence number, entries and bases.
 
-    If it has not happened, an empty commit takes its place and its object id, so that it cannot happen any more. A
-    new epoch has the same effect, but what happened before it did happen.
+    If it has not happened, an empty commit takes its place and its object id, so that it never can. A new epoch has the
+    same effect, but a commit from before it stands.
     """
     fenced: Fenced | None = None
     try:
@@ -348,11 +347,11 @@ _COMMIT_IDEMPOTENT = _HEADS + _PRODUCERS + _ROW.format(guard=_GUARD)
 _COMMIT_TRANSACTIONAL = (
     _HEADS + _PRODUCERS + _MEMBERS + _ROW.format(guard=_GUARD + " AND (SELECT count(*) FROM member) = $29::int")
 )
-"""Locking the rows of transactional ids makes them be looked at as they are once the shard's row is locked."""
+"""Rows of transactional ids are locked so that they are read in their latest version, after the shard's row is."""
 
 
 class PostgresCommitSql(CommitSql):
-    """The scripts in few round trips."""
+    """The scripts in as few round trips as possible."""
 
     def write(self, new: NewCommit) -> Script[tuple[int, bytes]]:
         """Make a commit in one statement."""
@@ -399,13 +398,13 @@ class PostgresCommitSql(CommitSql):
         return _COMMIT_TRANSACTIONAL, args
 
     def answer(self, new: NewCommit, rows: Sequence[Sequence[Any]]) -> tuple[int, bytes]:
-        """What the statement said."""
+        """Read the statement's result."""
         if not rows:
             raise _fenced(new.shard_id)
         return int(rows[0][0]), bytes(rows[0][1])
 
     def heads(self, partition_ids: Iterable[int]) -> Script[dict[int, int]]:
-        """The next offset of each partition that exists, in one statement."""
+        """The log end offset of each partition that exists, in one statement."""
         rows = yield (
             "SELECT partition_id, next_offset FROM partition WHERE partition_id = ANY($1::bigint[])",
             (list(partition_ids),),
@@ -413,7 +412,7 @@ class PostgresCommitSql(CommitSql):
         return {int(row[0]): int(row[1]) for row in rows}
 
     def states(self, keys: Iterable[ProducerKey]) -> Script[dict[ProducerKey, ProducerState]]:
-        """The rows of producers, in one statement."""
+        """The rows of producers that have one, in one statement."""
         wanted = list(keys)
         if not wanted:
             return {}
@@ -426,7 +425,7 @@ class PostgresCommitSql(CommitSql):
         return dict(_states(rows))
 
     def owners(self, producer_ids: Iterable[int]) -> Script[dict[int, Owner]]:
-        """What the rows of producers' transactional ids say, in one statement."""
+        """The transactional ids' rows of producers that have one, in one statement."""
         rows = yield (
             "SELECT producer_id, epoch, partitions FROM txn WHERE producer_id = ANY($1::bigint[])",
             (sorted(producer_ids),),

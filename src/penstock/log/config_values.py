@@ -1,7 +1,7 @@
-"""Configuration keys and their values: types, limits and sentences, for every kind of Kafka configuration.
+"""Configuration keys and values: types, ranges and error messages, for every kind of Kafka configuration.
 
-Kafka carries configuration as text. A `ConfigKey` knows how one key's text is read, which texts are refused and
-what the key means; topics, brokers, groups and client metrics are tables of them. Pure.
+Kafka carries configuration as text. A `ConfigKey` says how one key's text is parsed, which texts are invalid and what
+the key means; topics, brokers, groups and client metrics are tables of such keys. Pure.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ConfigSource(IntEnum):
 
 
 class ConfigResource(IntEnum):
-    """What is configured, by Kafka's numbers."""
+    """The kinds of resources that have a configuration, by Kafka's numbers."""
 
     UNKNOWN = 0
     TOPIC = 2
@@ -73,14 +73,14 @@ class ConfigKey:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
-    """The words a STRING or a LIST is made of; empty when any will do."""
+    """The allowed words of a STRING or a LIST; empty: any."""
     check: Callable[[ConfigValue], str | None] | None = None
-    """What `minimum`, `maximum` and `choices` cannot say: the complaint about a value, or None."""
+    """A check beyond `minimum`, `maximum` and `choices`: what is wrong with a value, or None."""
     acted_on: bool = True
-    """False for a key that is kept and shown because tools set it, but has nothing to act on here."""
+    """False for a key that is stored and shown because tools set it, but has no effect here."""
 
     def parse(self, text: str | None) -> ConfigValue:
-        """The value of a text; raise `InvalidRequest` when Kafka would refuse it."""
+        """Parse a text; raise `InvalidRequest` where Kafka would refuse it."""
         if text is None:
             if self.default is None:
                 return None
@@ -106,14 +106,14 @@ class ConfigKey:
                 except ValueError:
                     raise self._unreadable(text, "Not a number of type DOUBLE") from None
             case ConfigType.LIST:
-                # Repeated words count once, as in Kafka since KIP-1161.
+                # Kafka ignores repeated words since KIP-1161.
                 return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
             case _:
                 return text
 
     def _integer(self, text: str) -> int:
         limit = _LIMITS[self.type]
-        # int() would also take underscores and other scripts' digits.
+        # int() would also accept underscores and digits of other scripts.
         if text.isascii() and text.lstrip("+-").isdecimal():
             try:
                 value = int(text)
@@ -145,13 +145,13 @@ class ConfigKey:
 
 
 def table(keys: Iterable[ConfigKey]) -> dict[str, ConfigKey]:
-    """Keys by name, in the order given."""
+    """Keys by name, in the given order."""
     return {key.name: key for key in keys}
 
 
 def unknown(name: str, known: Iterable[str]) -> InvalidRequest:
-    """The complaint about a name that is not there, with the nearest one that is."""
-    from difflib import get_close_matches  # It takes its time, and most names are known.
+    """The error for an unknown name, suggesting the most similar known one."""
+    from difflib import get_close_matches  # Slow to import, and rarely needed.
 
     near = get_close_matches(name, list(known), n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""

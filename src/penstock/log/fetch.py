@@ -1,8 +1,8 @@
-"""Fetch: what consumers read, at once where memory has it, later where they wait for it.
+"""Fetch: long polls over the tail in memory, and cold reads for everything older.
 
-A fetch looks at each of its partitions. When there is enough, an error, or nothing to wait for, it is answered in
-the same step; otherwise it becomes a long poll, which the commits of its partitions wake, or its deadline. Only
-batches that are not in memory cost a task of their own, which reads them on worker threads.
+A fetch looks at each of its partitions. With `min_bytes` of data, an error, or nothing to wait for it is answered in
+the same turn of the event loop; otherwise it becomes a long poll, completed by commits to its partitions or by its
+deadline. Only batches that are not in memory need a task of their own, which reads them on worker threads.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ STORAGE_ERRORS_SINCE = 6
 READ_COMMITTED = 1
 MAX_WAIT_MS = 600_000
 RESPONSE_MAX_BYTES = 8 * 1024 * 1024
-"""The most one answer carries, whatever is asked for: clients ask again, and memory stays bounded."""
+"""The most one response contains, whatever the client allows: clients fetch again, and memory stays bounded."""
 LONG_PARTITIONS = 2_500
-"""A fetch of more partitions lets others have their turn in between."""
+"""A fetch of more partitions than this yields to the event loop in between."""
 LOOKED_AT_ONCE = 1_000
-"""Partitions that are looked at, or answered of, before that: 10 milliseconds at most."""
+"""How many partitions are looked at, or added to the response, before it yields: 10 milliseconds at most."""
 _EMPTY = b""
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ MayRead = Callable[[str], bool]
 
 
 class Answer:
-    """What is known of one partition of a fetch."""
+    """What one partition has for a fetch."""
 
     __slots__ = ("cold_bytes", "data", "is_stored", "partition", "size_bytes", "wanted")
 
@@ -71,13 +71,13 @@ class Answer:
         self.data = data
         self.size_bytes = 0
         self.cold_bytes = 0
-        """How much to read from elsewhere; 0 when memory had everything."""
+        """How many bytes to read from storage; 0 when memory had everything."""
         self.is_stored = False
-        """Whether its records are sent from where they are stored. There are more behind them."""
+        """Whether its records are sent from where they are stored. The log continues after them."""
 
 
 class FetchHandler:
-    """Answers Fetch."""
+    """Answers Fetch. `handle` calls `done` at once or later; it returns how to cancel the wait, None if it is over."""
 
     def __init__(
         self, *, registry: Registry, reader: Reader, sessions: FetchSessions, max_bytes: int = RESPONSE_MAX_BYTES,
@@ -87,23 +87,20 @@ class FetchHandler:
         self.registry, self.reader, self.sessions = registry, reader, sessions
         self.aborted = aborted or NothingAborted()
         self.waits = Durations()
-        """How long fetches waited for data, as their clients wanted."""
+        """How long fetches waited for data: long polls, not slowness."""
         self.waited_s = 0.0
-        """How long that was for the fetch which is being answered."""
+        """How long the fetch that is being answered waited."""
         self.quota: FetchQuota | None = None
-        """Who limits how much is read, where anybody does."""
+        """The quota on bytes read, if there is one."""
         self.max_bytes = min(max_bytes, RESPONSE_MAX_BYTES)
         self.authorizer: Authorizer | None = None
-        """Whom to ask for permission. Without it everybody may read everything."""
+        """Checks permissions. None: everybody may read everything."""
 
     def handle(
         self, context: RequestContext, request: FetchRequest, done: Done, named: Named | None = None
     ) -> Callable[[], None] | None:
         """Fetch, key 1, v4-18. v6: storage errors. v7: sessions. v12: flexible, epochs. v13: topic ids. v15: replica
-        state as a tag.
-
-        Calls `done` at once or later; returns how to give up waiting, or None if there is nothing to give up.
-        """
+        state as a tag."""
         by_id = context.api_version >= TOPIC_IDS_SINCE
         try:
             session, wanted, full = self.sessions.begin(
@@ -119,7 +116,7 @@ class FetchHandler:
         return poll.start()
 
     def _permission(self, context: RequestContext, request: FetchRequest) -> MayRead | None:
-        """Decides which topics may be read; None where all may. Brokers may read everything or nothing."""
+        """Which topics may be read; None: all. A follower fetch (replica id) may read everything or nothing."""
         authorizer = self.authorizer
         if authorizer is None:
             return None
@@ -130,7 +127,7 @@ class FetchHandler:
         allows, denied = partial(authorizer.allows, context, _FETCH, READ_TOPIC), set[str]()
 
         def may_read(name: str) -> bool:
-            # A denial counts for all partitions of a topic, and is told of once, as in Kafka.
+            # A denial applies to all partitions of a topic and is audited once, as in Kafka.
             if name in denied:
                 return False
             if allows(name):
@@ -158,7 +155,7 @@ class FetchHandler:
             wanted.partition = None
             data.error_code, data.high_watermark, data.log_start_offset = error, -1, -1
             if partition is None:
-                data.aborted_transactions = []  # As Kafka, which did not get so far as to ask how to read.
+                data.aborted_transactions = []  # As in Kafka, where the isolation level does not matter yet.
             return Answer(wanted, partition, data)
         wanted.partition = partition
         end = partition.last_stable_offset if read_committed else partition.next_offset
@@ -175,9 +172,9 @@ class FetchHandler:
             stored = self._stored(partition, wanted.fetch_offset, limit, read_committed) if found is None else None
             if stored:
                 answer.size_bytes, answer.is_stored = sum(map(len, stored)), True
-                data.records = stored  # type: ignore[assignment]  # pieces of files too: whatever can be sent
+                data.records = stored  # type: ignore[assignment]  # file ranges, too: whatever can be sent
             elif found is None:
-                # No more is read at once; keeping more room for it would leave others without.
+                # No more is read at once; reserving more of the response would starve other partitions.
                 answer.cold_bytes = min(limit, COLD_READ_BYTES) if limit or not first else 1
             elif found:
                 answer.size_bytes = sum(map(len, found))
@@ -185,13 +182,13 @@ class FetchHandler:
         return answer
 
     def _stored(self, partition: Partition, offset: int, max_bytes: int, read_committed: bool) -> list[Piece] | None:
-        """Records that can be sent from where they are, unless they have to be looked at for transactions."""
+        """Records that can be sent directly from storage, unless they must be inspected for aborted transactions."""
         if read_committed and (partition.transactions or partition.aborted or partition.aborted_from > offset):
             return None
         return self.reader.stored(partition, offset, max_bytes)
 
     def _committed(self, partition: Partition, answer: Answer, found: list[memoryview]) -> list[memoryview] | None:
-        """The stable part of what was found, the aborted transactions noted; None if memory does not have them all."""
+        """Batches below the last stable offset; notes the aborted transactions. None: memory does not have them all."""
         offset, end = answer.wanted.fetch_offset, partition.last_stable_offset
         if partition.aborted_from > offset:
             return None
@@ -202,7 +199,7 @@ class FetchHandler:
         return found
 
     def is_erased(self, cluster_id: int) -> bool:
-        """Whether nobody may read anything of a cluster any more, as its keys are gone."""
+        """Whether a cluster's data is unreadable for good because its keys were erased."""
         return bool(self._locked) and self._locked.get(cluster_id) is Lock.ERASED
 
     def _resolve(
@@ -216,7 +213,7 @@ class FetchHandler:
             if topic is None:
                 return None, ErrorCode.UNKNOWN_TOPIC_ID
             name = topic.name
-        # Before it is known whether the topic exists: that too is not for everybody.
+        # Checked before it is known whether the topic exists: existence, too, is confidential.
         if may_read is not None and not may_read(name):
             return None, ErrorCode.TOPIC_AUTHORIZATION_FAILED
         if topic is None or not 0 <= index < len(topic.partitions):
@@ -227,7 +224,7 @@ class FetchHandler:
 
 
 class Poll:
-    """One fetch until it is answered. A `Waiter` of its partitions while it waits."""
+    """One fetch until it is answered. While it waits it is a `Waiter` of its partitions."""
 
     __slots__ = (
         "_context", "_done", "_full", "_handler", "_max_bytes", "_may_read", "_min_bytes", "_needed_bytes",
@@ -257,14 +254,14 @@ class Poll:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> Callable[[], None] | None:
-        """Answer now if that is possible, else wait."""
+        """Answer now if possible, else wait."""
         if self._is_long:
             self._task = asyncio.get_running_loop().create_task(self._start_slowly())
             return self.cancel
         return self._begin(*self._look())
 
     async def _start_slowly(self) -> None:
-        """The same for so many partitions that others have their turn in between."""
+        """The same for so many partitions that it must yield in between."""
         ends: list[int] = []
         answers, size, urgent = await self._look_slowly(ends)
         if self._done is None:
@@ -277,7 +274,7 @@ class Poll:
         for first in range(0, len(self._wanted), LOOKED_AT_ONCE):
             some = self._wanted[first : first + LOOKED_AT_ONCE]
             self._watch(some)
-            # It waits from now on, and has looked before.
+            # Register as a waiter first, then look again: no commit in between is missed.
             has_more = has_more or ends[first : first + LOOKED_AT_ONCE] != list(map(_end, some))
             await asyncio.sleep(0)
             if self._scheduled or self._done is None:
@@ -297,7 +294,7 @@ class Poll:
         return urgent or size >= self._min_bytes or self._request.max_wait_ms <= 0 or not self._wanted
 
     def _wait_for(self, size_bytes: int) -> None:
-        """Answer when there is so much more, or in time."""
+        """Answer after so many more bytes, or at the deadline."""
         self._needed_bytes = size_bytes
         on_time = self.on_change if self._is_long else self._answer
         self._timer = asyncio.get_running_loop().call_later(self._wait_s, on_time)
@@ -307,7 +304,7 @@ class Poll:
         return min(self._request.max_wait_ms, MAX_WAIT_MS) / 1000
 
     def _watch(self, some: Sequence[Wanted]) -> None:
-        """Be told of what comes in partitions."""
+        """Register with partitions for news of appends."""
         for wanted in some:
             partition = wanted.partition
             if partition is not None:
@@ -321,17 +318,17 @@ class Poll:
             self.on_change()
 
     def on_stable(self, size_bytes: int) -> None:
-        """More data, or more of it stable: how much there is for this reader is to be looked up."""
+        """More data, or more of it stable: how much of it this reader may see has to be looked up."""
         if not self._read_committed:
             self.on_append(size_bytes)
         elif self._is_long:
-            self.on_change()  # Looking up how much takes as long as answering.
+            self.on_change()  # The look-up would take as long as the answer.
         elif not self._scheduled and self._done is not None:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._look_again)
 
     def _look_again(self) -> None:
-        """Answer if there is enough, else go on waiting."""
+        """Answer if there is enough, else keep waiting."""
         self._scheduled = False
         if self._done is None or not self._waiting:
             return
@@ -343,13 +340,13 @@ class Poll:
             self._needed_bytes = self._min_bytes - size
 
     def on_change(self) -> None:
-        """Answer now, whatever there is."""
+        """Answer now, with whatever there is."""
         if not self._scheduled and self._done is not None:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._answer)
 
     def cancel(self) -> None:
-        """The client is gone."""
+        """The client has disconnected."""
         self._done = None
         self._stop_waiting()
         if self._task is not None:
@@ -386,7 +383,7 @@ class Poll:
         return len(self._wanted) > LONG_PARTITIONS
 
     async def _look_slowly(self, ends: list[int]) -> tuple[list[Answer], int, bool]:
-        """Look at every partition, and note where each ended then."""
+        """Look at every partition, and note its end at that moment."""
         everything = self._wanted
         answers, size, urgent = list[Answer](), 0, False
         for first in range(0, len(everything), LOOKED_AT_ONCE):
@@ -399,9 +396,9 @@ class Poll:
         return answers, size, urgent
 
     def _look(self) -> tuple[list[Answer], int, bool]:
-        """Look at every partition: what they have, how many bytes, and whether there is a reason not to wait.
+        """Look at every partition: the answers, their bytes, and whether there is a reason not to wait.
 
-        What a session's client knows everything of is only glanced at: most partitions of most fetches are like that.
+        Partitions of which a session is up to date are skipped quickly: that is most partitions of most fetches.
         """
         return self._look_at(self._wanted, 0)
 
@@ -432,7 +429,7 @@ class Poll:
             self._respond(answers)
 
     async def _finish_slowly(self, answers: list[Answer]) -> None:
-        """The same while others have their turn."""
+        """The same, yielding in between."""
         if any(answer.cold_bytes for answer in answers):
             await self._read_all_cold(answers)
         throttle_ms, allowed = self._charge(answers)
@@ -446,7 +443,7 @@ class Poll:
             done(response)
 
     async def _read_cold(self, answers: list[Answer]) -> None:
-        """Read what memory does not have; partitions that fail say so, the others are answered."""
+        """Read what memory does not have. A partition that fails gets an error, the others are answered."""
         await self._read_all_cold(answers)
         self._respond(answers)
 
@@ -460,27 +457,28 @@ class Poll:
             offset, stable = answer.wanted.fetch_offset, partition.last_stable_offset
             found = await self._handler.reader.read_batches(partition, offset, answer.cold_bytes)
             if self._read_committed and found:
-                # What was stable before the read is stable; what it read may be more.
+                # The last stable offset from before the read bounds it; the read may have got more.
                 found = batches_below(found, stable)
                 answer.data.aborted_transactions = await self._aborted(partition, offset, found)
         except PlatformError as problem:
             _log.error("a read of %s-%d failed: %s", partition.topic.name, partition.index, problem)
             answer.data.error_code = _told(read_failure(problem), self._context.api_version)
-        except Exception:  # noqa: BLE001  # a bug of ours must not keep the client waiting
+        except Exception:  # noqa: BLE001  # a bug must not leave the client without an answer
             _log.exception("a read of %s-%d failed", partition.topic.name, partition.index)
             answer.data.error_code = ErrorCode.UNKNOWN_SERVER_ERROR
         else:
             data = answer.data
             data.records = list(found) or _EMPTY
-            # What was read may have been appended since the first look: marks are never below the records beside them.
+            # Records may have been appended since the first look: the high watermark must not be below the records
+            # returned.
             data.high_watermark, data.last_stable_offset = partition.next_offset, partition.last_stable_offset
 
     async def _aborted(self, partition: Partition, offset: int, found: list[memoryview]) -> list[AbortedTransaction]:
-        """The aborted transactions among batches that were read."""
+        """The aborted transactions that overlap the batches read."""
         if not found or not (partition.aborted or partition.aborted_from > offset):
             return []
         end = end_of(found)
-        # Memory first: what is dropped from it meanwhile is stored by then.
+        # Memory first: what is dropped from memory meanwhile has been stored by then.
         recent = aborted_between(partition.aborted, offset, end)
         older = await self._handler.aborted.between(partition, offset, end) if partition.aborted_from > offset else ()
         return _as_message(dict.fromkeys((*older, *recent)))
@@ -503,7 +501,7 @@ class Poll:
         return FetchResponse(throttle_time_ms=throttle_ms, session_id=session_id)
 
     def _tell(self, response: FetchResponse, answers: Iterable[Answer]) -> None:
-        """Add what is to be said of partitions."""
+        """Add the partitions' answers to the response."""
         session, topics = self._session, response.responses
         last: TopicKey | None = None
         if topics:
@@ -525,15 +523,15 @@ class Poll:
                 session.served(answer.wanted)
 
     def _charge(self, answers: list[Answer]) -> tuple[int, bool]:
-        """How long the client is to wait for what it gets, and whether it gets it now."""
+        """The throttle time for what the client gets, and whether it gets it now."""
         quota = self._handler.quota
         if quota is None:
             return 0, True
-        # Records and nothing else: what is around them is small, and costs a client that reads nothing nothing.
+        # Only records count: the rest is small, and an idle consumer should cost nothing.
         return quota.on_fetch(self._context, sum(_record_bytes(answer.data) for answer in answers))
 
     def _throttled(self, throttle_ms: int) -> FetchResponse:
-        """An empty answer. A session that would begin with it does not; one that goes on has told nothing new."""
+        """An empty response. A new session is dropped with it; an existing one reports nothing new."""
         session_id = 0
         if self._session is not None:
             if self._full:
@@ -543,7 +541,7 @@ class Poll:
         return FetchResponse(throttle_time_ms=throttle_ms, session_id=session_id)
 
     def _changed(self, answer: Answer) -> bool:
-        """Whether a session's client has something to learn of a partition; notes what it is told."""
+        """Whether a session's client has news of a partition; records what it gets."""
         wanted, data = answer.wanted, answer.data
         changed = bool(
             self._full
@@ -553,27 +551,27 @@ class Poll:
             or data.high_watermark != wanted.sent_high_watermark
             or data.log_start_offset != wanted.sent_log_start
         )
-        # An error must be told again until the client has reacted to it.
+        # An error is repeated until the client reacts to it.
         wanted.sent_high_watermark = -1 if data.error_code else data.high_watermark
         wanted.sent_log_start = data.log_start_offset
         return changed
 
 
 def _end(wanted: Wanted) -> int:
-    """What grows whenever there is more to read of a partition."""
+    """Grows whenever there is more to read of a partition."""
     partition = wanted.partition
     return -1 if partition is None else partition.next_offset + partition.last_stable_offset
 
 
 def _told(error: ErrorCode, version: int) -> ErrorCode:
-    """An error as clients of a version know it: those of the oldest ones try again after this one, as in Kafka."""
+    """An error as a version knows it: the oldest versions get a retriable one instead, as in Kafka."""
     if error is ErrorCode.KAFKA_STORAGE_ERROR and version < STORAGE_ERRORS_SINCE:
         return ErrorCode.NOT_LEADER_OR_FOLLOWER
     return error
 
 
 def _record_bytes(data: PartitionData) -> int:
-    """How long the records of a partition's answer are together; a list of pieces, unless there are none."""
+    """The size of a partition's records; a list of pieces, or None."""
     return sum(map(len, data.records)) if isinstance(data.records, list) else len(data.records or _EMPTY)
 
 
@@ -582,7 +580,7 @@ def _as_message(aborted: Iterable[Aborted]) -> list[AbortedTransaction]:
 
 
 def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:
-    """Why a partition cannot be read as asked, or NONE."""
+    """Why a partition cannot be read as requested, or NONE."""
     if wanted.current_leader_epoch > LEADER_EPOCH:
         return ErrorCode.UNKNOWN_LEADER_EPOCH
     if 0 <= wanted.current_leader_epoch < LEADER_EPOCH:
@@ -595,5 +593,5 @@ def _refusal(partition: Partition, wanted: Wanted) -> ErrorCode:
 
 
 def _diverges(partition: Partition, wanted: Wanted) -> bool:
-    """Whether a client that says what it fetched last has more than there is: it is told where the epoch ends."""
+    """Whether the client's last fetched epoch and offset are beyond the log: the response says where the epoch ends."""
     return wanted.last_fetched_epoch == LEADER_EPOCH and wanted.fetch_offset > partition.next_offset

@@ -1,9 +1,9 @@
-"""Incremental fetch sessions (KIP-227): a consumer names its partitions once, and after that only what changes.
+"""Incremental fetch sessions (KIP-227): a consumer names its partitions once, and then only what changes.
 
-A session is soft state of one agent. Losing it costs its client one full request: it is told 70 and starts anew.
-When all slots are taken by sessions in use, or sessions hold too many partitions, a new one is refused by the id 0,
-and the client goes on without. Slots and partitions are shared fairly among virtual clusters: what nobody uses any more
-makes room first, a cluster's own before that of others, then a session of whoever has most.
+A session is soft state of one agent. If it is lost, its client gets FETCH_SESSION_ID_NOT_FOUND (70) and sends one full
+request. When all slots are in use, or sessions hold too many partitions, a new session is refused with id 0 and the
+client continues with full requests. Slots and partitions are shared fairly among virtual clusters: idle sessions are
+evicted first, the cluster's own before those of others, then sessions of the cluster that has the most.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from penstock.wire.messages.fetch import FetchRequest
 FINAL_EPOCH = -1
 INITIAL_EPOCH = 0
 MIN_EVICTION_MS = 120_000
-"""A session that was used within this time is not pushed out for another one, as in Kafka; except that one of a cluster
-that has more makes room for one of a cluster that has less."""
+"""A session used within this time is not evicted, as in Kafka; except that one of a cluster that has more makes room
+for one of a cluster that has less."""
 
 SESSION_MAX_PARTITIONS = 50_000
 ALL_MAX_PARTITIONS = 500_000
-"""Partitions of all sessions together: each takes some 300 bytes here."""
+"""Partitions of all sessions together: each takes about 300 bytes."""
 
 CHANGED_MAX_PARTITIONS = 10_000
-"""Partitions that a request of a session may name anew and let go of together. A client that has more to say says
-everything anew, which is looked at beside the loop."""
+"""How many partitions one request of a session may add and remove. A client with more changes has to send a full
+request, which is processed on a worker thread."""
 
 TopicKey = str | bytes
 """A topic's name (versions up to 12) or its id."""
 
 Owner = tuple[int, str]
-"""Whose a session is: the virtual cluster and the principal."""
+"""The owner of a session: virtual cluster and principal."""
 NOBODY: Owner = (DEFAULT_CLUSTER_ID, ANONYMOUS)
 
 
 class Wanted:
-    """One partition of a fetch, and what its session has told the client about it."""
+    """One partition of a fetch, and what the client was last sent about it in this session."""
 
     __slots__ = (
         "current_leader_epoch", "fetch_offset", "index", "last_fetched_epoch", "max_bytes", "partition",
@@ -60,15 +60,17 @@ class Wanted:
         self.current_leader_epoch = current_leader_epoch
         self.last_fetched_epoch = last_fetched_epoch
         self.partition: Partition | None = None
-        """What it was found to be the last time it was looked at, if nothing was wrong with asking for it."""
+        """The partition that was found the last time, if it could be read."""
         self.was_found = False
-        """Whether its id ever was a topic's: then, as in Kafka, it is the topic that is gone, not the id unknown."""
+        """Whether the topic id was known before: then, as in Kafka, the topic was deleted, rather than the id
+        unknown."""
         self.sent_high_watermark = -1
         self.sent_log_start = -1
 
     @property
     def is_quiet(self) -> bool:
-        """Whether it was found before and there is neither a record nor anything else of it that its client has not."""
+        """Whether the client is up to date: no records, no new high watermark or log start, and the topic still
+        exists."""
         partition = self.partition
         return (
             partition is not None
@@ -79,7 +81,7 @@ class Wanted:
 
 
 Named = dict[tuple[TopicKey, int], Wanted]
-"""Partitions that a request names. One that is named twice counts once, as it was named last."""
+"""The partitions that a request names. Of one that is named twice the last one counts."""
 
 
 class Session:
@@ -94,17 +96,17 @@ class Session:
         self.epoch = 1
         self.last_used_ms = now_ms
         self.acl_version = -1
-        """By which ACLs its partitions were allowed to be read."""
+        """The ACL version under which reading its partitions was allowed."""
         self.wanted: OrderedDict[tuple[TopicKey, int], Wanted] = OrderedDict()
 
     def served(self, want: Wanted) -> None:
-        """Records of it were sent: the others come first the next time, or it would leave them without for ever."""
+        """Its records were sent: it moves to the end of the order, so that no other partition starves."""
         key = (want.topic, want.index)
         if key in self.wanted:
             self.wanted.move_to_end(key)
 
     def allow(self, acl_version: int) -> None:
-        """If ACLs have changed, nothing is known any more of what it may read."""
+        """If ACLs have changed, permissions have to be checked again."""
         if self.acl_version != acl_version:
             self.acl_version = acl_version
             for wanted in self.wanted.values():
@@ -115,11 +117,11 @@ class FetchSessions:
     """The sessions of one agent, at most `slots` of them."""
 
     def __init__(self, *, slots: int, clock: Clock, randomness: Randomness) -> None:
-        # Whoever sets the wall clock neither pushes out sessions in use nor keeps those that nobody uses.
+        # A monotonic clock: setting the wall clock neither evicts sessions in use nor keeps idle ones.
         self._clock, self._randomness = SteadyClock(clock), randomness
         self._holdings = Holdings[int](slots, ALL_MAX_PARTITIONS)
         self._sessions: OrderedDict[int, Session] = OrderedDict()
-        """By id, the one that was not used for longest first."""
+        """By id, least recently used first."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -128,10 +130,10 @@ class FetchSessions:
         self, request: FetchRequest, *, by_id: bool, owner: Owner = NOBODY, named: Named | None = None
     ) -> tuple[Session | None, list[Wanted], bool]:
         """The session of a request, the partitions to look at, and whether the answer lists all of them. `named` is
-        what the request names, where that was found out before.
+        what the request names, if that was computed before.
 
-        A session that is somebody else's is not known: not even the names of its topics are for others. Raises
-        `Refused` with the top-level error when the session is unknown or out of step.
+        A session of another owner counts as unknown: even the names of its topics are confidential. Raises `Refused`
+        with the top-level error when the session is unknown or its epoch is wrong.
         """
         if named is None:
             named = named_by(request, by_id=by_id)
@@ -146,7 +148,7 @@ class FetchSessions:
                 self._holdings.grow(owner[0], session.session_id, len(wanted))
             return session, wanted, True
         session = self._continue(request, named, by_id, owner)
-        if not session.wanted:  # Its client has let go of everything: it is over, and the client told so by the id 0.
+        if not session.wanted:  # The client has removed everything: the session ends, and id 0 says so.
             self.drop(session.session_id)
             return None, [], False
         return session, list(session.wanted.values()), False
@@ -168,7 +170,7 @@ class FetchSessions:
         return session
 
     def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> bool:
-        """Whether a cluster may have so many more sessions and partitions. Those that have to go for that are gone."""
+        """Whether a cluster may have so many more sessions and partitions. Evicts what has to go for them."""
         holdings = self._holdings
         while holdings.lacks(sessions, partitions):
             idle = self._idle(cluster_id)
@@ -182,7 +184,7 @@ class FetchSessions:
         return True
 
     def _idle(self, cluster_id: int) -> Session | None:
-        """A session that nobody uses any more, one of the cluster itself if there is one."""
+        """An idle session, preferably of the cluster itself."""
         now_ms = self._clock.now_ms()
         for session_id in (self._holdings.oldest(cluster_id), next(iter(self._sessions), None)):
             oldest = None if session_id is None else self._sessions[session_id]
@@ -233,7 +235,7 @@ class FetchSessions:
         return session
 
     def drop(self, session_id: int) -> None:
-        """Forget a session; one that is not there is no error."""
+        """Forget a session, if it exists."""
         session = self._sessions.pop(session_id, None)
         if session is not None:
             self._holdings.remove(session.owner[0], session_id)

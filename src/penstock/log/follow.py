@@ -1,10 +1,10 @@
-"""How agents learn of each other's commits: by reading the rows of `wal_commit` after the last one seen.
+"""How agents follow each other's commits: by reading the rows of `wal_commit` after the last one applied.
 
-Commits are applied in the order of their numbers, which have no gaps, whoever made them. An agent's own commit is
-applied by its writer, with the bytes that are in memory, once everything before it is applied: `reach` sees to that.
-Others' are applied here, without bytes; readers find those where the commit says.
+Commits are applied in the order of their sequence numbers, which have no gaps, whichever agent made them. An agent's
+own commit is applied by its writer, with the bytes that are in memory, after everything before it: `reach` waits for
+that. Others' commits are applied here without bytes, which readers fetch from where the commit says.
 
-`watch` polls, as often as is worthwhile: soon after something was found, seldom while nothing is. One agent that is
+`watch` polls with an adaptive interval: short after it found something, long while nothing happens. An agent that is
 alone need not watch: nobody else commits.
 """
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Follower:
-    """Keeps the registry up to date with commits of other agents. On the loop's thread."""
+    """Applies commits of other agents to the registry. On the event loop's thread."""
 
     def __init__(
         self, *, database: Reads, registry: Registry, randomness: Randomness, seq: int, shard_id: int = 1,
@@ -40,31 +40,31 @@ class Follower:
         self._shard_id, self._on_commit = shard_id, on_commit
         self._reading = asyncio.Lock()
         self.seq = seq
-        """The last commit that is applied. The commit path counts its own when their turn has come."""
+        """The last commit that is applied. The commit path advances it past its own commits in their turn."""
         self.on_transactions: Callable[[Partition, Iterable[int]], None] = lambda partition, producers: None
-        """Called when batches or ends of producers' transactions were applied to a partition."""
+        """Called when transactional batches or markers were applied to a partition."""
         self.has_company = False
-        """Whether another agent's commit was ever met."""
+        """Whether a commit of another agent was ever applied."""
         self.own: bytes | None = None
-        """The object of this agent's commit that is under way: not to be applied here."""
+        """The object of this agent's commit in flight, which is not applied here."""
 
     async def reach(self, seq: int) -> None:
-        """Apply every commit up to that one, which has happened.
+        """Apply every commit up to this one, which has happened.
 
-        Whoever asks has something to say that rests on them: it goes on until the database answers.
+        Callers need these commits to continue; so it retries until the database answers.
         """
         backoff = Backoff(self._randomness)
         while self.seq < seq:
             await until_answered(partial(self._read, seq), backoff, _cannot_be_read)
 
     async def catch_up(self, seq: int) -> None:
-        """The same where this agent's own commit may be on the way: its writer applies that in its turn."""
+        """The same where this agent's own commit may be in flight: its writer applies that one in its turn."""
         while self.seq < seq:
             if not await self.poll() and self.seq < seq:
                 await asyncio.sleep(POLL_S)
 
     async def poll(self) -> int:
-        """Apply what is there; how many commits."""
+        """Apply what there is; the number of commits."""
         return await self._read(None)
 
     async def watch(self) -> None:
@@ -88,7 +88,7 @@ class Follower:
             for row in rows:
                 commit = read_commit(row)
                 if commit.seq <= self.seq:
-                    continue  # This agent's own: it ended while the rows were read.
+                    continue  # This agent's own commit, which completed while the rows were read.
                 if commit.object_id == self.own or (through is not None and commit.seq > through):
                     break
                 self._apply(commit)
@@ -103,7 +103,7 @@ class Follower:
         for position, entry in enumerate(commit.entries):
             partition = self._registry.partition(entry.partition_id)
             if partition is None:
-                continue  # Its topic was deleted, or is not known here yet and will be loaded with what it has.
+                continue  # Its topic was deleted, or is not loaded yet, and will be loaded with these commits applied.
             apply_entry(partition, commit, position)
             wake(partition, entry)
             if producers := [batch.producer_id for batch in entry.producer_batches if batch.flags]:

@@ -1,6 +1,6 @@
-"""How the batches of a flush lie in its object: with their offsets written in, partition by partition.
+"""The layout of a flush: batches are copied partition by partition, with their offsets written into them.
 
-Offset and leader epoch are outside a batch's CRC, so that is all that changes of what a producer sent.
+Base offset and leader epoch are outside a batch's CRC, so nothing else of what a producer sent changes.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from penstock.wire.records import LENGTH_OVERHEAD, PREFIX
 
 
 def write_offset(body: memoryview, position: int, offset: int, size_bytes: int) -> None:
-    """Write the offset of a batch's first record into it."""
+    """Write a batch's base offset (and leader epoch) into its header."""
     PREFIX.pack_into(body, position, offset, size_bytes - LENGTH_OVERHEAD, LEADER_EPOCH)
 
 
 def write_moved_offsets(view: memoryview, share: Share, moved: int) -> None:
-    """Write the offsets that batches got where others had appended to the partition meanwhile."""
+    """Rewrite base offsets where the database assigned others than expected, because other agents had appended."""
     position = 0
     for batch, _, _, offset in share.appended:
         size = len(batch.data)
@@ -30,7 +30,7 @@ def write_moved_offsets(view: memoryview, share: Share, moved: int) -> None:
 
 
 def index_of(share: Share) -> tuple[bytes, bytes]:
-    """The indexes that a segment of these batches has."""
+    """The offset index and time index that a segment of these batches has."""
     builder = SegmentBuilder(share.base)
     for batch, _, _, offset in share.appended:
         builder.add(offset, len(batch.data), batch.max_timestamp)
@@ -39,8 +39,8 @@ def index_of(share: Share) -> tuple[bytes, bytes]:
 
 @twinned
 def lay_out(body: memoryview, shares: list[Share]) -> None:
-    """Copy the batches of a flush to where they belong, with the offsets that they will most likely have, so that what
-    the WAL holds is what a segment holds."""
+    """Copy the batches of a flush to their positions, with the offsets that they will most likely get, so that the WAL
+    object holds what a segment would."""
     for share in shares:
         position = share.byte_start
         for batch, _, _, offset in share.appended:
@@ -53,7 +53,7 @@ def lay_out(body: memoryview, shares: list[Share]) -> None:
 
 @twinned
 def describe(shares: list[Share]) -> list[CommitEntry]:
-    """What a commit says of shares."""
+    """Shares as entries of a commit."""
     entries = []
     for share in shares:
         producer_batches = tuple(
@@ -84,7 +84,7 @@ def describe(shares: list[Share]) -> list[CommitEntry]:
 
 
 def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None) -> tuple[list[CommitEntry], list[int]]:
-    """What a commit says of them: the entries, and where each begins as far as is known here."""
+    """The entries of a commit, and each entry's base offset as far as it is known here."""
     entries = describe(shares)
     if seals is not None:
         entries = [entry._replace(seal=seal) for entry, seal in zip(entries, seals, strict=True)]
@@ -94,7 +94,7 @@ def entries_of(shares: list[Share], seals: list[EntrySeal | None] | None = None)
 def answers_in_part(
     share: Share, number: int, body: memoryview, commit: Commit, stretches: list[int], rest: Rest
 ) -> dict[int, Appended]:
-    """The answer to each batch, by the offset it was meant to get. Those that are in the log get theirs written in."""
+    """The answer to each batch, by the offset expected for it. Base offsets of batches in the log are written in."""
     partition, answers, byte_position = share.partition, {}, share.byte_start
     waiting, left, offset = iter(stretches), 0, 0
     for count, (batch, _, _, believed) in enumerate(share.appended):

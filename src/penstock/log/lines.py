@@ -1,13 +1,13 @@
-"""Partitions with batches that wait for a flush: a line for each virtual cluster, and what each gets of a flush. Pure.
+"""Fair queueing of partitions that have batches waiting for a flush: a queue per virtual cluster. Pure.
 
-Alone, a cluster gets whole flushes, and its partitions go in the order in which they began to wait. Where others have
-appended lately, each gets a limited share of a flush, in turn. A record waits for the flush under way and then for its
-own, so what it waits for is how large others make them. The platform's own cluster, whose records tell what the others
-do, is in line like them and limits nobody.
+A cluster that is alone gets whole flushes, and its partitions are served in the order in which they began to wait.
+Where several clusters have appended lately, each gets a limited share of a flush, round robin. A record waits for the
+flush in flight and then for its own, so the size of flushes is what one tenant can cost another. The platform's own
+cluster, which holds the audit log, is served like the others but does not cause their shares to be limited.
 
-Where passengers come, ends of transactions above all, flushes are short for a while: passengers never wait in line,
-they go with the next flush, and what that takes beside them, and the one under way, is what they wait for. Records pay
-for it with a few more flushes, and no more of them are sent than before.
+Where there are passengers, ends of transactions above all, flushes are kept short for a while: passengers do not queue,
+they join the next flush, so their latency is that of the flush in flight and of their own. Records pay for it with a
+few more flushes, at the same throughput.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ SHARE_MAX_BATCHES, SHARE_MAX_OFFSETS = 2**15, 2**31
 """What one partition gets by a flush, but for markers. How many records a batch has is only what its producer says, and
 a commit row has 32 bits for the offsets of an entry, 16 for the batches."""
 SHARED_S = 1.0
-"""For how long a cluster that has appended is expected to go on."""
+"""How long a cluster counts as active after it has appended."""
 
 
 class Portion(NamedTuple):
-    """What one cluster may have of a flush. One batch always fits."""
+    """The largest share of a flush for one cluster. One batch always fits."""
 
     size_bytes: int
     batches: int
@@ -42,24 +42,24 @@ class Portion(NamedTuple):
 
 EVERYTHING = Portion(2**62, 2**62)
 PART = Portion(512 * 1024, 1024)
-"""A disk takes this in one or two milliseconds. So many batches, however small, take the loop as long."""
+"""A disk writes this in one or two milliseconds. So many batches, however small, take the loop as long."""
 SHORT_S = 0.002
 SHORT = Portion(512 * 1024, 64)
-"""Beside passengers, if a flush is written in less than `SHORT_S`, which is what the loop has to do for so many."""
+"""The share when there are passengers, while a flush is written in less than `SHORT_S`: the loop's time for so many."""
 HURRIED_S = 1.0
-"""For how long more passengers are expected."""
+"""How long after one passenger more are expected."""
 
 
 class Lines:
-    """Who waits, and who has been here."""
+    """The queues, and which clusters were active lately."""
 
     __slots__ = ("_hurried_until_s", "_last", "_lines", "_shared_until_s", "_short")
 
     def __init__(self) -> None:
         self._lines: dict[int, deque[Partition]] = {}
-        """By cluster, whose turn is first. A partition is in it once."""
+        """By cluster, the next one to serve first. A partition is in its queue once."""
         self._last: int | None = None
-        """Who was in a flush last."""
+        """The cluster that was served last."""
         self._shared_until_s = self._hurried_until_s = -inf
         self._short = SHORT
 
@@ -67,7 +67,7 @@ class Lines:
         return bool(self._lines)
 
     def add(self, partition: Partition) -> None:
-        """A partition begins to wait."""
+        """Queue a partition."""
         cluster_id = partition.topic.cluster_id
         line = self._lines.get(cluster_id)
         if line is None:
@@ -75,40 +75,40 @@ class Lines:
         line.append(partition)
 
     def clear(self) -> None:
-        """Nobody waits any more."""
+        """Empty the queues."""
         self._lines.clear()
 
     def partitions(self) -> Iterator[Partition]:
-        """Everybody who waits."""
+        """Every queued partition."""
         return chain.from_iterable(self._lines.values())
 
     def in_turn(self) -> Sequence[tuple[int, deque[Partition]]]:
-        """The clusters that wait, with their lines. Tell `served` of each that something is taken from."""
+        """The waiting clusters with their queues. Call `served` for each from which something is taken."""
         return list(self._lines.items())
 
     def portion(self, now_s: float) -> Portion:
-        """What each of them may have of the next flush."""
+        """The largest share of the next flush for each cluster."""
         if now_s < self._hurried_until_s:
             return self._short
         return PART if self.is_shared(now_s) else EVERYTHING
 
     def hurry(self, now_s: float, write_s: float) -> None:
-        """There are passengers. Where it takes long to write a flush, it may take as long to put it together."""
+        """There are passengers. Where writing a flush takes long, putting it together may take as long."""
         self._hurried_until_s = now_s + HURRIED_S
         times = write_s / SHORT_S
         self._short = SHORT if times <= 1 else Portion(int(SHORT.size_bytes * times), int(SHORT.batches * times))
 
     def go_in_parts(self, now_s: float) -> bool:
-        """Whether one flush does not take all that waits."""
+        """Whether one flush may not take everything that waits."""
         return now_s < self._hurried_until_s or self.is_shared(now_s)
 
     def is_shared(self, now_s: float) -> bool:
-        """Whether flushes are for more than one cluster now."""
+        """Whether more than one cluster is active."""
         lines = self._lines
         return now_s < self._shared_until_s or len(lines) - (PLATFORM_CLUSTER_ID in lines) > 1
 
     def served(self, cluster_id: int, now_s: float) -> None:
-        """A cluster has had its turn: the next one is behind all others."""
+        """A cluster has had its share: it moves to the end of the round."""
         line = self._lines.pop(cluster_id)
         if line:
             self._lines[cluster_id] = line

@@ -12,7 +12,7 @@ from penstock.log.model import LEADER_EPOCH, NO_TIMESTAMP
 from penstock.wire.records import ATTRIBUTES_POSITION, HEADER, HEADER_BYTES, LENGTH_OVERHEAD, MAGIC, NO_SEQUENCE
 
 _ATTRIBUTES = 0x30
-"""Transactional, and control."""
+"""Attribute bits of a control batch: transactional, control."""
 _RECORD = Struct(">BbbbBhhBhiB")
 _RECORD_BYTES = _RECORD.size - 1
 _KEY_VERSION = _VALUE_VERSION = 0
@@ -21,7 +21,7 @@ _ABORTED, _COMMITTED = 0, 1
 
 @twinned
 def marker(*, producer_id: int, epoch: int, commit: bool, coordinator_epoch: int, now_ms: int) -> Accepted:
-    """The batch that ends a producer's transaction in a partition. It takes one offset."""
+    """The marker that ends a producer's transaction in a partition. It takes one offset."""
     # Lengths inside a record are zigzag varints: twice the number, where it is small.
     record = _RECORD.pack(
         2 * _RECORD_BYTES, 0, 0, 0, 2 * 4, _KEY_VERSION, _COMMITTED if commit else _ABORTED, 2 * 6, _VALUE_VERSION,

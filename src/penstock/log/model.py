@@ -1,12 +1,12 @@
-"""What the log is made of, in memory.
+"""The log's state in memory: topics, partitions, spans, producer states.
 
-`Topic` and `Partition` are the agent's image of rows in the database. They change in one way only: a durable
-commit or a durable change of metadata is applied to them, in commit order, on the event loop's thread. Readers
-on the loop therefore see a partition only between two commits, never inside one.
+`Topic` and `Partition` mirror rows of the database. They change in one way only: a durable commit or a durable change
+of metadata is applied to them, in commit order, on the event loop's thread. So code on the loop sees a partition only
+between two commits, never inside one.
 
-A partition's bytes lie in *spans* (recent: one per commit, in a WAL object and mostly in memory as well) and in
-*segments* (older: rewritten by compaction, found through the database). Every offset below `next_offset` and not
-below `log_start` is in a segment or in a span; where both have it, they agree.
+A partition's bytes are in *spans* (recent: one per commit, in a WAL object and mostly in memory as well) and in
+*segments* (older: written by compaction, found through the database). Every offset in [`log_start`, `next_offset`) is
+in a segment or in a span; where both have it, they agree.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from penstock.storage.wal import WalLocation
 NO_TIMESTAMP = -1
 NO_PRODUCER_ID = -1
 LEADER_EPOCH = 0
-"""Constant: any agent leads any partition, so leadership never changes hands."""
+"""Constant: any agent leads any partition, so there are no leader changes."""
 
 KEPT_BATCHES = 5
-"""How many batches of a producer can be recognised as duplicates; clients keep at most five in flight."""
+"""How many batches of a producer are remembered to recognise duplicates; clients keep at most five in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicConfig:
-    """The topic settings the log acts on, resolved from overrides and defaults."""
+    """The topic settings that the log acts on, resolved from overrides and defaults."""
 
     delete: bool = True
     compact: bool = False
@@ -39,7 +39,7 @@ class TopicConfig:
     timestamp_before_max_ms: int = 2**63 - 1
     timestamp_after_max_ms: int = 3_600_000
     compression: int = -1
-    """Codec id the log stores (0 none … 4 zstd); -1 keeps the producer's."""
+    """Codec id of stored batches (0 none … 4 zstd); -1 keeps the producer's."""
     compression_level: int | None = None
     min_compaction_lag_ms: int = 0
     max_compaction_lag_ms: int = 2**63 - 1
@@ -48,9 +48,9 @@ class TopicConfig:
     segment_bytes: int = 1_073_741_824
     segment_ms: int = 604_800_000
     takes_dead_letters: bool = False
-    """Whether share groups may name the topic as their dead letter queue."""
+    """Whether the topic may be a dead letter queue of share groups (KIP-1191)."""
     largest_batch_bytes: int = field(init=False, default=0)
-    """No batch may be larger than a segment either."""
+    """Also bounds a batch, which must fit into a segment."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "largest_batch_bytes", min(self.max_message_bytes, self.segment_bytes))
@@ -69,7 +69,7 @@ class Topic:
     topic_id: bytes
     name: str
     replication_factor: int
-    """As asked for at creation; nothing is replicated by us, tools like to see it again."""
+    """As requested at creation; nothing is replicated, but tools expect it back."""
     created_ms: int
     overrides: Mapping[str, str]
     config: TopicConfig
@@ -79,7 +79,7 @@ class Topic:
 
 @dataclass(slots=True)
 class SequenceBatch:
-    """One remembered batch of a producer: enough to answer its duplicate."""
+    """One remembered batch of a producer: enough to answer a duplicate of it."""
 
     first_sequence: int
     last_sequence: int
@@ -96,34 +96,34 @@ class ProducerState:
     epoch: int
     last_ms: int
     batches: tuple[SequenceBatch, ...] = ()
-    """The last few, the oldest first. A tuple, as a partition may know very many producers of which most are silent: it
-    takes no more room than it needs, and a copy of the state shares it."""
+    """The last few batches, oldest first. A tuple, because a partition may have very many producers, most of them idle:
+    it takes no more room than it needs, and copies of the state share it."""
 
     def add(self, batch: SequenceBatch) -> None:
-        """Remember one more batch, and no more of the oldest if that is one too many."""
+        """Remember one more batch, and drop the oldest beyond the limit."""
         self.batches = (*self.batches[1 - KEPT_BATCHES :], batch)
 
 
 class OpenTransaction(NamedTuple):
-    """A transaction that has batches in a partition and no end."""
+    """A transaction that has batches in a partition and no marker yet."""
 
     first_offset: int
     started_ms: int
 
 
 class AbortedTransaction(NamedTuple):
-    """A transaction whose batches in a partition must not be seen."""
+    """An aborted transaction, whose batches `read_committed` must not show."""
 
     producer_id: int
     first_offset: int
     last_offset: int
-    """Where the marker is."""
+    """The offset of its marker."""
     stable_offset: int
-    """The last stable offset after it: whatever is aborted later begins there or after it."""
+    """The last stable offset after the marker: any transaction aborted later begins there or after it."""
 
 
 class Seal(NamedTuple):
-    """By what a range of stored bytes is sealed (see seals.py)."""
+    """The key that a range of stored bytes is sealed by (see seals.py)."""
 
     key_id: int
     salt: bytes
@@ -137,17 +137,17 @@ class EntrySeal(NamedTuple):
     start: int
     """Where the sealed range begins in the object."""
     length: int
-    """Of the open bytes of the whole range."""
+    """Plain bytes of the whole range."""
     skipped: int
-    """Where the entry begins in them: not at 0 if batches before it were left out of the commit."""
+    """Where the entry begins in them: not 0 if batches before it were left out of the commit."""
     base_offset: int
-    """The offset that the range's first batch has inside it; the entry's own may have become another."""
+    """The base offset written in the range's first batch; the entry's own may differ."""
     crc: int
-    """CRC-32C of the sealed range: whether it was written as a whole can be told without the key."""
+    """CRC-32C of the sealed range: tells without the key whether it was written completely."""
 
 
 class Span:
-    """Batches of one partition that one commit made visible, contiguous in offsets and bytes."""
+    """The batches of one partition that one commit added, contiguous in offsets and bytes."""
 
     __slots__ = (
         "base_offset", "batch_count", "byte_length", "byte_start", "index", "last_offset", "location",
@@ -162,35 +162,35 @@ class Span:
         self.last_offset = last_offset
         self.seq = seq
         self.location = location
-        """The WAL object, or None once the bytes are in a segment and only this memory copy is left."""
+        """The WAL object, or None once the bytes are in a segment and only the copy in memory is left."""
         self.byte_start = byte_start
-        """In the object, unless the bytes are sealed there."""
+        """The span's position in the object, unless its bytes are sealed there."""
         self.byte_length = byte_length
         self.max_timestamp = max_timestamp
         self.batch_count = batch_count
         self.seal: EntrySeal | None = None
         self.index: tuple[bytes, bytes] | None = None
-        """Offset index and time index, as a segment has them, of a long span whose bytes in the WAL object have their
-        final offsets too: then they can become a segment where they are."""
+        """Offset index and time index, as a segment has them, of a long span whose bytes in the WAL object already have
+        their final offsets: it can become a segment in place."""
         self.view = view
-        """The bytes in memory with their final offsets, or None when only the WAL object has them."""
+        """The bytes in memory with their final offsets, or None if only the WAL object has them."""
 
 
 class Waiter(Protocol):
-    """Something that waits for data of a partition: a long poll."""
+    """Waits for data of a partition: a long poll."""
 
     def on_append(self, size_bytes: int) -> None:
-        """So many bytes became visible. Called on the loop inside a commit: must only note it and schedule."""
+        """So many bytes were committed. Called inside a commit, on the loop: must only note it and schedule work."""
 
     def on_stable(self, size_bytes: int) -> None:
-        """The same for a partition with transactions: how much of that can be read by whom is to be looked up."""
+        """The same for a partition with transactions: how much of it a given reader may see has to be looked up."""
 
     def on_change(self) -> None:
         """The partition changed in another way (deleted, log start moved): answer now."""
 
 
 class ProducerTally:
-    """How many different producer ids a virtual cluster has. The same one may be in several places."""
+    """Counts the distinct producer ids of a virtual cluster; one id may be known in several places."""
 
     __slots__ = ("_places",)
 
@@ -204,12 +204,12 @@ class ProducerTally:
         return producer_id in self._places
 
     def came(self, producer_ids: Iterable[int]) -> None:
-        """One more place knows each of these."""
+        """One more place knows each of these ids."""
         for producer_id in producer_ids:
             self._places[producer_id] = self._places.get(producer_id, 0) + 1
 
     def went(self, producer_ids: Iterable[int]) -> None:
-        """One place fewer knows each of these. A mistake in counting is not worth a flush that fails."""
+        """One place fewer knows each of these ids. A counting mistake must not fail a flush, so it is tolerated."""
         for producer_id in producer_ids:
             left = self._places.pop(producer_id, 1) - 1
             if left:
@@ -217,7 +217,7 @@ class ProducerTally:
 
 
 class Partition:
-    """One partition: its offsets, where its recent bytes are, and who waits for more."""
+    """One partition: its offsets, its recent spans, its producers and transactions, and its waiters."""
 
     __slots__ = (
         "aborted", "aborted_from", "awaited", "cleaned_to", "first_dirty_ms", "index", "log_start", "next_offset",
@@ -233,42 +233,42 @@ class Partition:
         self.topic = topic
         self.index = index
         self.next_offset = next_offset
-        """The high watermark: the next offset of the *committed* log."""
+        """The high watermark, which is also the log end offset: the next offset of the *committed* log."""
         self.log_start = log_start
         self.segmented_to = segmented_to
         """Every committed offset below this one is in a segment (or was removed)."""
         self.size_bytes = size_bytes
         self.cleaned_to = cleaned_to
-        """Key compaction has seen everything below this offset."""
+        """Key compaction has processed everything below this offset."""
         self.first_dirty_ms = first_dirty_ms
         self.producers: dict[int, ProducerState] = {}
-        """Changed by `know`, `meet` and `forget_producers`, or after them, so that producers are counted."""
+        """Change it through `know`, `meet` and `forget_producers`, or after them, which keep the tally right."""
         self.tally: ProducerTally | None = None
         self.awaited: dict[int, ProducerState] = {}
-        """Producers of whom nothing is known but that a flush with their first batches failed: that one must come
-        again before those that were sent behind it. Belongs to the writer."""
+        """Producers that are known only because a flush with their first batch failed: that batch must be retried
+        before those that were sent after it. Belongs to the writer."""
         self.transactions: dict[int, OpenTransaction] = {}
-        """Those that are open, by producer id, in the order of their first offsets."""
+        """Open transactions by producer id, in the order of their first offsets."""
         self.segmented_transactions: dict[int, OpenTransaction] = {}
-        """Those that were open at `segmented_to`."""
+        """The transactions that were open at `segmented_to`."""
         self.aborted: list[AbortedTransaction] = []
-        """In the order of their ends. Those that end below `aborted_from` are only in the database."""
+        """In the order of their markers. Those that end below `aborted_from` are only in the database."""
         self.aborted_from = 0
         self.spans: list[Span] = []
-        """In offset order, without gaps from the first one on."""
+        """In offset order, contiguous."""
         self.waiters: dict[Waiter, None] = {}
         self.pending: list[Any] = []
-        """The write buffer of this partition; belongs to the writer."""
+        """The partition's write buffer; belongs to the writer."""
 
     @property
     def last_stable_offset(self) -> int:
-        """Below it nothing is undecided: the first offset of an open transaction, else the high watermark."""
+        """The first offset of the oldest open transaction, else the high watermark."""
         if not self.transactions:
             return self.next_offset
         return max(self.log_start, next(iter(self.transactions.values())).first_offset)
 
     def count_producers(self, tally: ProducerTally | None) -> None:
-        """Have its producers counted there from now on, and no longer where they were."""
+        """Count this partition's producers in another tally from now on."""
         if self.tally is not None:
             self.tally.went(self.producers)
         self.tally = tally
@@ -276,30 +276,30 @@ class Partition:
             tally.came(self.producers)
 
     def know(self, states: Mapping[int, ProducerState]) -> None:
-        """These are the states of producers from now on."""
+        """Set the states of producers."""
         if self.tally is not None:
             self.tally.came([producer_id for producer_id in states if producer_id not in self.producers])
         self.producers.update(states)
 
     def meet(self, producer_id: int) -> None:
-        """The state of a producer is about to be remembered."""
+        """Count a producer whose state is about to be added."""
         if self.tally is not None and producer_id not in self.producers:
             self.tally.came((producer_id,))
 
     def forget_producers(self, producer_ids: Iterable[int]) -> None:
-        """Remember nothing of these producers."""
+        """Drop the states of these producers."""
         known = [producer_id for producer_id in producer_ids if self.producers.pop(producer_id, None) is not None]
         if self.tally is not None:
             self.tally.went(known)
 
     def drop_lost_spans(self) -> None:
-        """Forget the oldest spans as far as they are neither in the WAL nor in memory: segments have their bytes."""
+        """Drop the oldest spans that are neither in the WAL nor in memory: segments have their bytes."""
         spans, lost = self.spans, 0
         while lost < len(spans) and spans[lost].location is None and spans[lost].view is None:
             lost += 1
         del spans[:lost]
 
     def wake(self) -> None:
-        """Tell everyone who waits that the partition changed in a way that is not an append."""
+        """Notify all waiters of a change that is not an append."""
         for waiter in list(self.waiters):
             waiter.on_change()

@@ -1,6 +1,7 @@
-"""Offsets asked for and cut off: ListOffsets, OffsetForLeaderEpoch, DeleteRecords.
+"""Kafka's APIs about offsets: ListOffsets, OffsetForLeaderEpoch, DeleteRecords.
 
-Starts and ends come from memory. Only a look-up by timestamp reads the log; how it is done is injected.
+Log starts, high watermarks and last stable offsets are in memory. Only a look-up by timestamp reads the log; it is
+injected as a function.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ EARLIEST_PENDING_UPLOAD = -6
 SINCE_VERSION = {
     LATEST: 1, EARLIEST: 1, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11,
 }  # fmt: skip
-"""From which version on a client may ask for each of the special times."""
+"""The version from which a client may use each special timestamp."""
 
 HIGH_WATERMARK = -1
-"""What DeleteRecords calls the end of the log."""
+"""Stands for the high watermark in DeleteRecords."""
 
 
 class Found(NamedTuple):
-    """An answer to one question about offsets."""
+    """The answer for one partition of ListOffsets."""
 
     offset: int = NONE
     timestamp: int = NONE
@@ -64,7 +65,7 @@ class Found(NamedTuple):
 
 
 class OffsetHandlers:
-    """Kafka's APIs about where logs start and end."""
+    """Kafka's APIs about log starts, ends and epochs."""
 
     def __init__(self, topics: Topics, offset_for_timestamp: OffsetForTimestamp) -> None:
         self._topics = topics
@@ -73,7 +74,7 @@ class OffsetHandlers:
 
     async def list_offsets(self, context: RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse:
         """ListOffsets, key 2, v1-11. v2: isolation level. v4: leader epochs. v6: flexible. v7-9, v11: more special
-        times. v10: how long the client waits, which nothing here depends on."""
+        timestamps. v10: the client's time-out, which has no effect here."""
         seen = await counted(
             (topic.name, part.partition_index) for topic in request.topics for part in topic.partitions
         )
@@ -88,7 +89,7 @@ class OffsetHandlers:
                 result = ListOffsetsPartitionResponse(partition_index=index)
                 partition = self._partition(context, topic.name, index)
                 times = seen.pop((topic.name, index), 0)
-                if times == 0:  # Refused and answered already.
+                if times == 0:  # Refused, and answered already.
                     continue
                 if times > 1:
                     result.error_code = ErrorCode.INVALID_REQUEST
@@ -127,7 +128,7 @@ class OffsetHandlers:
         if time in (EARLIEST, EARLIEST_LOCAL):
             return Found(partition.log_start, NONE, LEADER_EPOCH)
         if time in (LATEST_TIERED, EARLIEST_PENDING_UPLOAD):
-            # There is one tier: nothing was moved to another, and nothing waits to be.
+            # There is one tier: no data is in another, and none waits to be moved.
             return Found()
         record = await self._offset_for_timestamp(partition, time, max_only=time == MAX_TIMESTAMP)
         if record is None or record[0] >= end:
@@ -137,8 +138,8 @@ class OffsetHandlers:
     async def offset_for_leader_epoch(
         self, context: RequestContext, request: OffsetForLeaderEpochRequest
     ) -> OffsetForLeaderEpochResponse:
-        """OffsetForLeaderEpoch, key 23, v2-4. v3: replica id. v4: flexible. There is one epoch, and it ends where
-        the log ends."""
+        """OffsetForLeaderEpoch, key 23, v2-4. v3: replica id. v4: flexible. The only epoch ends at the log end
+        offset."""
         response, pace = OffsetForLeaderEpochResponse(), Pace()
         for topic in request.topics:
             await pace.step()
@@ -159,7 +160,7 @@ class OffsetHandlers:
         if result.error_code == ErrorCode.NONE and wanted.leader_epoch == LEADER_EPOCH:
             result.leader_epoch, result.end_offset = LEADER_EPOCH, partition.next_offset
         elif result.error_code == ErrorCode.NONE and wanted.leader_epoch < NONE:
-            # An epoch before the first one ended where that began.
+            # An epoch before the first one ends where the first one began.
             result.leader_epoch, result.end_offset = wanted.leader_epoch, partition.log_start
         return result
 
@@ -168,7 +169,7 @@ class OffsetHandlers:
         response, pace = DeleteRecordsResponse(), Pace()
         marks: dict[Partition, int] = {}
         trimmed: list[tuple[Partition, DeleteRecordsPartitionResult]] = []
-        # A topic or a partition that is named twice counts once, as it was named last.
+        # Of a topic or a partition that is named twice the last one counts.
         topics = await keyed(request.topics, lambda topic: (topic.name, topic))
         for topic in topics.values():
             await pace.step()
@@ -219,7 +220,7 @@ class OffsetHandlers:
 
 
 def epoch_error(current_leader_epoch: int) -> ErrorCode:
-    """What a client that believes in this leader epoch is told; -1 believes in none."""
+    """The error for a client that has this leader epoch; -1: it has none."""
     if current_leader_epoch > LEADER_EPOCH:
         return ErrorCode.UNKNOWN_LEADER_EPOCH
     if current_leader_epoch in (NONE, LEADER_EPOCH):

@@ -1,7 +1,7 @@
-"""Configuration of groups and of client metrics subscriptions: Kafka's keys and what they may hold. Pure.
+"""Configuration of groups and of client metrics subscriptions: Kafka's keys and their valid values. Pure.
 
-Patterns that choose clients are regular expressions of RE2, whose time is linear in what they are matched with: whoever
-may subscribe must not be able to hold up an agent.
+Patterns that select clients are RE2 regular expressions, which match in linear time: users who may define subscriptions
+must not be able to block an agent.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ else:
     re2 = later("re2")
 
 _PATTERN_MAX_BYTES = 1 << 18
-"""What a pattern may cost."""
+"""Bounds the memory of a compiled pattern."""
 MATCHES_MAX = 20
-"""Patterns of a subscription. There are six things that they choose by."""
+"""The most patterns of a subscription. There are six client attributes to match."""
 MATCHED_MAX_CHARS = 512
-"""What is longer matches nothing: clients choose their ids, and how long that takes is a product of both."""
+"""Longer values match nothing: clients choose them, and matching time grows with pattern and value."""
 _DURATION = r"by_duration:P(?=[\dT])(\d+D)?(T(?=\d)(\d+H)?(\d+M)?(\d+(\.\d+)?S)?)?"
 _MATCHABLE = frozenset(
     {
@@ -119,7 +119,7 @@ CLIENT_METRICS_KEYS: Mapping[str, ConfigKey] = table(
 
 
 def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
-    """Raise `Refused` unless a group may have these overrides, within the limits that the broker sets."""
+    """Raise `Refused` unless a group may have these overrides, within the bounds that the broker sets."""
     for name, text in overrides.items():
         key = GROUP_KEYS.get(name)
         try:
@@ -141,17 +141,17 @@ def check_group(overrides: Mapping[str, str], settings: BrokerSettings) -> None:
 
 
 def _limits(name: str) -> tuple[str, str]:
-    """The settings that bound a configuration of groups, where there are such."""
+    """The broker settings that bound a key of groups, if there are any."""
     kind, _, rest = name.partition(".")
     return f"group.{kind}.min.{rest}", f"group.{kind}.max.{rest.removeprefix('num.')}"
 
 
 Bounds = Mapping[str, tuple[int, int]]
-"""Configurations of groups, and the least and the most that counts of each."""
+"""Keys of groups, with the effective minimum and maximum of each."""
 
 
 def bounds_of(kind: str, settings: BrokerSettings) -> Bounds:
-    """The bounds that a broker sets for what groups of a kind have of their own."""
+    """The bounds that the broker sets for the keys of a kind of group."""
     bounds = {}
     for name in GROUP_KEYS:
         least, most = _limits(name)
@@ -161,14 +161,14 @@ def bounds_of(kind: str, settings: BrokerSettings) -> Bounds:
 
 
 def assignment_interval_ms(kind: str, settings: BrokerSettings) -> int:
-    """The least time between two assignments of a group of a kind: what was altered counts as far as the bounds go."""
+    """The minimum interval between two assignments of a group; a dynamic setting is clamped to the bounds."""
     least, most = _limits(f"{kind}.assignment.interval.ms")
     value = settings.whole(f"group.{kind}.assignment.interval.ms")
     return min(max(value, settings.whole(least)), settings.whole(most))
 
 
 def whole_of(overrides: Mapping[str, str], name: str, otherwise: int, bounds: Bounds) -> int:
-    """A number that a group has of its own. What was set while the bounds were wider counts as far as they go now."""
+    """A number of the group's configuration, clamped to today's bounds: it may have been set when they were wider."""
     text = overrides.get(name)
     if text is None:
         return otherwise
@@ -223,12 +223,12 @@ def _check_match(pairs: tuple[str, ...]) -> None:
 
 
 def client_matches(pattern: str, value: str) -> bool:
-    """Whether a pattern of a subscription matches what a client says of itself, all of it."""
+    """Whether a pattern of a subscription matches a client attribute as a whole."""
     if len(value) > MATCHED_MAX_CHARS:
         return False
     try:
         return _compiled(pattern).fullmatch(value) is not None
-    except re2.error:  # A former release took it.
+    except re2.error:  # Stored by an earlier release, which accepted it.
         return False
 
 

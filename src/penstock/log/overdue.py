@@ -1,8 +1,8 @@
-"""Time-outs of produce requests: those that have waited for as long as their producers allow are answered before the
-outcome is known. Their records may still be appended.
+"""Time-outs of produce requests: a request whose time-out has passed is answered before its outcome is known. Its
+records may still be appended.
 
-Nothing is recorded when a request arrives. Only a request that a periodic look finds waiting gets a deadline, so the
-many that are answered in time cost nothing; the few others are answered up to a second late, and never early.
+Nothing is recorded when a request arrives. Only a request that a periodic scan finds waiting gets a deadline, so the
+many that are answered in time cost nothing; the others are answered up to a second late, and never early.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from penstock.base.complaints import Seldom
 from penstock.log.answers import Settles
 
 LOOK_EVERY_S = 1.0
-"""How late a request may be found."""
+"""The scan interval: how late a time-out may be."""
 SOONEST_S = 0.05
 COMPLAIN_EVERY_S = 10.0
 _log = logging.getLogger(__name__)
 
 
 class Overdue:
-    """Who was found waiting, and until when they wait. Looks while anybody may be, and not otherwise."""
+    """The requests that were found waiting, with their deadlines. Scans only while there may be any."""
 
     def __init__(self, clock: Clock, waiting: Callable[[], Iterable[Settles] | None]) -> None:
         self._clock, self._waiting = clock, waiting
-        """`waiting` says who waits, some of them several times; None where nobody does and nobody will."""
+        """`waiting` yields those that wait, some of them several times; None: there are none and never will be."""
         self._deadlines: dict[Settles, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self.count = 0
-        """Requests whose time-out has passed, since the process started."""
+        """Requests that timed out, since the process started."""
 
     def watch(self) -> None:
-        """Somebody has to wait."""
+        """Requests begin to wait."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(LOOK_EVERY_S, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop scanning."""
         self._deadlines.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -62,7 +62,7 @@ class Overdue:
         self._timer = asyncio.get_running_loop().call_later(pause_s, self._look)
 
     def answer(self, waiting: Iterable[Settles]) -> float:
-        """Answer those whose time is up; in how many seconds to look again."""
+        """Answer those whose time-out has passed; in how many seconds to scan again."""
         now_s = self._clock.monotonic()
         known, deadlines = self._deadlines, dict[Settles, float]()
         soonest = inf

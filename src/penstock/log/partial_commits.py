@@ -1,11 +1,11 @@
-"""Partial commits: what is left of a commit when some of its batches must not be appended. Pure.
+"""Partial commits: what remains of a commit when some of its batches must not be appended. Pure.
 
-An agent decides about batches by what it knows, and another agent may know better: a producer that has moved here from
-there may repeat batches, or have a newer epoch. By then the WAL object is written. What is appended of it are the
-stretches between the refused batches; each stretch becomes an entry of its own.
+An agent validates batches by what it knows, and another agent may know more: a producer that has moved from one to the
+other may have sent duplicates, or have a newer epoch. By then the WAL object is written. The runs of batches between
+the refused ones are appended; each run becomes an entry of its own.
 
-Batches are judged by the same rules as everywhere (`producers.judge`), against locked rows, and must also fit the
-transactions that they belong to.
+Batches are judged by the same rules as everywhere (`producers.judge`), against locked rows, and also checked against
+the transactions that they belong to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PREFIX_BYTES = 12
 
 
 class _Piece(NamedTuple):
-    """One batch of an entry, as it lies in the body."""
+    """One batch of an entry, with its position in the body."""
 
     number: int
     start: int
@@ -38,32 +38,33 @@ class _Piece(NamedTuple):
 
 @dataclass(slots=True)
 class PartialCommit:
-    """What is left of a commit, and what became of the rest."""
+    """What remains of a commit, and the verdicts on the rest."""
 
     entries: list[CommitEntry] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    """Where each entry begins, counted from its partition's head."""
+    """Each entry's base, relative to its partition's log end offset."""
     origins: list[int] = field(default_factory=list)
-    """Which of the entries given each one comes from."""
+    """For each entry, the index of the original entry."""
     unappended: dict[tuple[int, int], Unappended] = field(default_factory=dict)
-    """What became of the others: by number of the entry given, and of the batch in it."""
+    """Verdicts on the batches left out, by index of the original entry and of the batch in it."""
     producers: list[ProducerMove] = field(default_factory=list)
     members: dict[Membership, None] = field(default_factory=dict)
     ongoing: set[ProducerKey] = field(default_factory=set)
-    """Partitions that producers have written to in transactions that have not ended."""
+    """Partitions that producers have written to in transactions that are still open."""
     has_lost_markers: bool = False
-    """Whether the end of a transaction is among what is not appended although its partition exists."""
+    """Whether a marker was left out although its partition exists."""
 
 
 def membership(partition_id: int, batch: ProducerBatch) -> Membership | None:
-    """What a batch asks of its producer's transactional id; None if it belongs to no transaction, or ends one."""
+    """What a batch requires of its producer's transactional id; None if it belongs to no transaction, or is a
+    marker."""
     if not batch.flags & TRANSACTIONAL or batch.flags & CONTROL:
         return None
     return Membership(batch.producer_id, batch.epoch, None if batch.flags & IMPLICIT else partition_id)
 
 
 def follow_ongoing(ongoing: set[ProducerKey], partition_id: int, batch: ProducerBatch) -> None:
-    """Note what a batch makes of them. A partition belongs to a transaction that has written to it (KIP-890)."""
+    """Track which partitions belong to open transactions: those that were written to (KIP-890)."""
     if batch.flags & CONTROL:
         ongoing.discard((partition_id, batch.producer_id))
     elif batch.flags & TRANSACTIONAL:
@@ -71,7 +72,8 @@ def follow_ongoing(ongoing: set[ProducerKey], partition_id: int, batch: Producer
 
 
 def begins_late(batch: ProducerBatch) -> bool:
-    """Whether a batch cannot be its producer's first in a partition, because that one adds the partition."""
+    """Whether a batch is not the first of its transaction in the partition. With implicit addition that one adds the
+    partition, and its sequence is 0, as each transaction has a new epoch."""
     return bool(batch.flags & IMPLICIT) and batch.first_sequence > 0
 
 
@@ -84,7 +86,7 @@ def decide(
     owners: Mapping[int, Owner] | None = None,
     ongoing: Iterable[ProducerKey] = (),
 ) -> PartialCommit:
-    """Decide every batch of a commit against the heads, producers, transactional ids and transactions as they are."""
+    """Judge every batch of a commit against log end offsets, producers, transactional ids and open transactions."""
     found = PartialCommit(ongoing=set(ongoing))
     for origin, entry in enumerate(entries):
         head = heads.get(entry.partition_id)

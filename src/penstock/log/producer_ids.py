@@ -1,6 +1,6 @@
-"""Producer ids: never given out twice, reserved durably in blocks so that most of them cost nothing.
+"""Producer ids: unique for ever, and reserved durably in blocks, so that most of them need no transaction.
 
-What is left of a block when the process ends is lost; there are 2^63 of them.
+The rest of a block is lost when the process ends; there are 2^63 ids.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BLOCK = 1_000
 
 
 class ProducerIds:
-    """Hands out producer ids of this agent's block; takes another block when it is used up."""
+    """Hands out producer ids from this agent's block, and reserves another block when it is used up."""
 
     def __init__(self, database: Database, block: int = BLOCK) -> None:
         self._database = database
@@ -25,7 +25,7 @@ class ProducerIds:
         self._lock = asyncio.Lock()
 
     async def take(self) -> int:
-        """An id that nobody had before."""
+        """A producer id that was never used before."""
         async with self._lock:
             if self._next == self._end:
                 self._next = await self._reserve()
@@ -37,5 +37,5 @@ class ProducerIds:
         try:
             return await self._database.transaction(lambda: topic_store.take_producer_ids(self._block))
         except OutcomeUnknown:
-            # The block may be taken; nobody uses it then, and the next one is as good.
+            # After a lost answer the block may be reserved; it is skipped then, and another one is as good.
             return await self._database.transaction(lambda: topic_store.take_producer_ids(self._block))

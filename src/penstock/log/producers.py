@@ -1,7 +1,7 @@
-"""Idempotent producers: the rule that makes a retried batch appear once and in order (KIP-98).
+"""Idempotent producers: the rule by which a retried batch is appended once and in order (KIP-98).
 
-Pure. A batch is decided against what its partition remembers of its producer; only the batches that a durable
-commit wrote are remembered, by `remember`.
+Pure. A batch is judged against what its partition remembers of its producer; only batches of durable commits are
+remembered, by `remember`.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from penstock.log.model import NO_PRODUCER_ID, NO_TIMESTAMP, ProducerState, Sequ
 
 NO_SEQUENCE = -1
 SEQUENCES = 2**31
-"""Sequence numbers are 31 bits and wrap from 2,147,483,647 to 0."""
+"""Sequence numbers have 31 bits and wrap from 2,147,483,647 to 0."""
 
 
 class Refusal(Enum):
-    """Why a batch of a producer is not appended."""
+    """Why a producer's batch is not appended."""
 
     OUT_OF_ORDER = "out of order"
     FENCED = "fenced"
     OUTSIDE = "outside of its transaction"
     TOO_EARLY = "too early"
-    """One sent before it failed and has to come again first, unless another agent has it: to be tried again."""
+    """An earlier batch failed and has to be retried first, unless another agent has it: a retriable error."""
 
 
 def last_sequence(first_sequence: int, record_count: int) -> int:
-    """The sequence of a batch's last record."""
+    """The sequence number of a batch's last record."""
     return (first_sequence + record_count - 1) % SEQUENCES
 
 
 def goes_on(state: ProducerState, epoch: int, first_sequence: int) -> bool:
-    """Whether a batch is the next one of a producer that is known, or the first of its newer epoch."""
+    """Whether a batch is the next one of a known producer, or the first of a newer epoch."""
     if epoch < state.epoch:
         return False
-    # Of this epoch it may have only been seen that it began, by the end of a transaction.
+    # The epoch may be known from a marker only, before any batch of it.
     batches = state.batches if epoch == state.epoch else ()
     return first_sequence == ((batches[-1].last_sequence + 1) % SEQUENCES if batches else 0)
 
@@ -43,9 +43,9 @@ def goes_on(state: ProducerState, epoch: int, first_sequence: int) -> bool:
 def judge(
     state: ProducerState | None, epoch: int, first_sequence: int, record_count: int
 ) -> Refusal | SequenceBatch | None:
-    """Decide one batch: None to append it, the remembered batch it repeats, or why it is refused.
+    """Judge one batch: None to append it, the remembered batch that it repeats, or why it is refused.
 
-    An unknown producer may start with any sequence: its earlier batches may have expired. A new epoch starts at 0.
+    An unknown producer may start with any sequence: its state may have expired. A new epoch starts at 0.
     """
     if state is None:
         return None
@@ -61,9 +61,9 @@ def judge(
 
 
 def awaited(epoch: int, first_sequence: int, now_ms: int) -> ProducerState:
-    """What is known of a producer whose very first batch was lost on its way into the log: where it must go on.
+    """The state of an unknown producer whose first batch failed: that batch must be retried first.
 
-    Without it, the batches sent behind that one would be those of an unknown producer, and be accepted before it.
+    Without it, batches sent after that one would be those of an unknown producer, and would be accepted before it.
     """
     before = SequenceBatch(NO_SEQUENCE, (first_sequence - 1) % SEQUENCES, -1, -1, NO_TIMESTAMP)
     return ProducerState(NO_PRODUCER_ID, epoch, now_ms, (before,))
@@ -72,7 +72,7 @@ def awaited(epoch: int, first_sequence: int, now_ms: int) -> ProducerState:
 def remember(
     producers: dict[int, ProducerState], producer_id: int, epoch: int, batch: SequenceBatch, now_ms: int
 ) -> None:
-    """Note an appended batch. A newer epoch forgets what the older one sent."""
+    """Remember an appended batch. A newer epoch discards the batches of the older one."""
     state = producers.get(producer_id)
     if state is None or epoch > state.epoch:
         state = producers[producer_id] = ProducerState(producer_id, epoch, now_ms)
@@ -81,7 +81,7 @@ def remember(
 
 
 def note_marker(producers: dict[int, ProducerState], producer_id: int, epoch: int, now_ms: int) -> None:
-    """Note the end of a transaction. If it brings a newer epoch, sequences begin again."""
+    """Remember a marker. If it brings a newer epoch, sequences start again."""
     state = producers.get(producer_id)
     if state is None or epoch > state.epoch:
         state = producers[producer_id] = ProducerState(producer_id, epoch, now_ms)
@@ -89,7 +89,7 @@ def note_marker(producers: dict[int, ProducerState], producer_id: int, epoch: in
 
 
 def silent(producers: Mapping[int, ProducerState], before_ms: int, *, kept: Container[int] = ()) -> list[int]:
-    """Producers that wrote nothing since `before_ms`, but not those in `kept`."""
+    """Producers that have written nothing since `before_ms`, except those in `kept`."""
     return [
         producer_id for producer_id, state in producers.items() if state.last_ms < before_ms and producer_id not in kept
     ]

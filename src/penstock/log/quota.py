@@ -1,6 +1,6 @@
-"""The ports to quotas that the log needs: how much a client may read, and how much it may change.
+"""The ports to quotas that the log needs: bytes read, and partitions created or deleted (KIP-599).
 
-`penstock.quotas` implements them, and the agent connects the two. Without quotas nobody has a limit.
+`penstock.quotas` implements them, and the agent connects the two. Without quotas nothing is limited.
 """
 
 from __future__ import annotations
@@ -11,48 +11,48 @@ from penstock.base.context import RequestContext
 
 
 class Allowance(Protocol):
-    """How much one request may change."""
+    """What one request may still create and delete."""
 
     def spend(self, partitions: int) -> None:
-        """Create or delete so many partitions; raise `Refused` when that is not allowed now."""
+        """Account for so many partitions created or deleted; raise `Refused` when the quota is exceeded."""
 
     def throttle_time_ms(self) -> int:
-        """How long the client is made to wait after this request."""
+        """The throttle time of the request so far."""
 
 
 class MutationQuota(Protocol):
-    """Knows how much clients may change."""
+    """The quota on partition mutations."""
 
     def allowance(self, context: RequestContext, *, strict: bool) -> Allowance:
-        """What one request may change. `strict`: its client knows what THROTTLING_QUOTA_EXCEEDED means."""
+        """The allowance of one request. `strict`: the client knows THROTTLING_QUOTA_EXCEEDED, so it may be refused."""
 
 
 class FetchQuota(Protocol):
-    """Knows how much clients may read."""
+    """The quota on bytes read."""
 
     def fetch_room(self, context: RequestContext) -> int | None:
-        """How much an answer can hold that is not bound to be too much; None for any number of bytes."""
+        """The largest response that can be within the quota; None: no limit."""
 
     def on_fetch(self, context: RequestContext, size_bytes: int) -> tuple[int, bool]:
-        """So much would be read: how many milliseconds to wait, and whether it may be sent."""
+        """Account for a response of this size: the throttle time in milliseconds, and whether it may be sent now."""
 
 
 class _Unlimited:
-    """Anything goes."""
+    """An allowance without limits."""
 
     def spend(self, partitions: int) -> None:
-        """Create or delete so many partitions."""
+        """Always allowed."""
 
     def throttle_time_ms(self) -> int:
-        """Nobody waits."""
+        """0."""
         return 0
 
 
 class NoQuota:
-    """Nobody has a limit."""
+    """The port without quotas."""
 
     def allowance(self, context: RequestContext, *, strict: bool) -> Allowance:
-        """Anything."""
+        """An allowance without limits."""
         return UNLIMITED
 
 

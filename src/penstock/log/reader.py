@@ -1,9 +1,9 @@
-"""The read path: where the batches from an offset on are, and how they are fetched.
+"""The read path: where the batches from an offset on are, and how they are read.
 
-Recent batches come from memory, without waiting (`tail`). Everything else is a cold read (`read_batches`): WAL
-objects and segments are read on worker threads, into memory of their own that never displaces the tail, unless the
-store can send a stretch of a segment as it lies (`stored`). Whole batches are returned, from the one that contains
-the offset, and always at least one.
+Recent batches come from memory, without waiting (`tail`). Everything else is a cold read (`read_batches`): WAL objects
+and segments are read on worker threads into memory of their own, which never evicts the tail, unless the store can send
+a range of a segment directly (`stored`, sendfile). Whole batches are returned, beginning with the one that contains the
+offset, and always at least one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, PREFIX
 T = TypeVar("T")
 
 COLD_READ_BYTES = 1024 * 1024
-"""The most a cold read brings at once, unless a single batch is larger."""
+"""The most that one cold read returns, unless a single batch is larger."""
 MAX_COLD_READS = 8
 MAX_PIECES = 16
-"""Segments that are sent as they lie, in one answer for one partition."""
+"""The most segments that are sent directly in one answer for one partition."""
 _PINNED_WAIT_S = 0.05
 _ATTEMPTS = 3
 _HEAD = Struct(">qi")
@@ -43,7 +43,7 @@ _by_last_offset = attrgetter("last_offset")
 
 
 class SegmentRef(Stored, Protocol):
-    """A stretch of a partition in a segment object."""
+    """A segment: a range of one partition's offsets inside an object."""
 
     @property
     def base_offset(self) -> int: ...
@@ -51,47 +51,47 @@ class SegmentRef(Stored, Protocol):
     def last_offset(self) -> int: ...
 
     def position_for(self, offset: int) -> int:
-        """A byte position, from the stretch's start, at or before the batch that contains the offset."""
+        """A position, relative to the segment's start, at or before the batch that contains the offset."""
 
     def stretch_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
-        """Where whole batches from an offset on begin and end, as many as fit, if that is known without reading."""
+        """Start and end of whole batches from an offset on, as many as fit, if the index knows them without reading."""
 
     def point_before(self, position: int) -> int:
         """The last position up to this one at which a batch is known to begin."""
 
 
 class SegmentLookup(Protocol):
-    """Finds segments."""
+    """Finds segments by offset."""
 
     def cached(self, partition: Partition, offset: int) -> SegmentRef | None:
-        """The stretch that covers an offset, if that can be told without waiting."""
+        """The segment that covers an offset, if it is in memory."""
 
     async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
-        """The first stretch whose last offset is not below `offset`."""
+        """The first segment whose last offset is not below `offset`."""
 
     def following(self, partition: Partition, last_offset: int) -> Iterable[SegmentRef]:
-        """Stretches that come right after the one with that last offset, as many as can be told without waiting."""
+        """The segments directly after the one with that last offset, as far as they are in memory."""
 
 
 class RangedStore(Protocol):
-    """What is read of an object store; called on worker threads where nothing else is said."""
+    """What is needed of an object store; called on worker threads unless stated otherwise."""
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
-        """Fill the buffer from a position of an object; how many bytes there were."""
+        """Fill the buffer from a position of an object; the number of bytes read."""
 
     def piece(self, key: str, start: int, length: int) -> Piece | None:
-        """Bytes that can be sent as they are, where that takes no waiting. Called on the event loop."""
+        """A range that can be sent directly, if it can be opened without blocking. Called on the event loop."""
 
 
 class Reader:
-    """Reads batches of any partition from wherever they are."""
+    """Reads batches of any partition."""
 
     def __init__(
         self, *, segments: SegmentLookup, wal: WalStore, objects: RangedStore, executor: Executor | None, arena: Arena,
         sealing: Sealing | None = None, pinned_max_bytes: int = 64 * 1024 * 1024,
     ) -> None:  # fmt: skip
-        """With more than `pinned_max_bytes` beyond the arena's budget held by clients that do not take their answers,
-        reads wait."""
+        """Reads wait while clients that do not read their responses hold more than `pinned_max_bytes` beyond the
+        arena's budget."""
         self._segments, self._wal, self._objects, self._sealing = segments, wal, objects, sealing
         self._executor = executor
         self._arena, self._pinned_max_bytes = arena, pinned_max_bytes
@@ -103,7 +103,7 @@ class Reader:
     def tail(self, partition: Partition, offset: int, max_bytes: int, *, at_least_one: bool) -> list[memoryview] | None:
         """Batches from memory, or None when the first of them is not there.
 
-        An empty list means that the first batch is larger than `max_bytes` and did not have to be returned.
+        An empty list means that the first batch is larger than `max_bytes` and need not be returned.
         """
         spans = partition.spans
         if not spans:
@@ -131,7 +131,7 @@ class Reader:
         return found
 
     def stored(self, partition: Partition, offset: int, max_bytes: int) -> list[Piece] | None:
-        """Batches as they lie in segments, if they can be sent from there without being read first."""
+        """Batches as ranges of segments, if they can be sent from storage without being read first."""
         ref = self._segments.cached(partition, offset)
         found = None if ref is None or ref.seal is not None else ref.stretch_from(offset, max_bytes)
         if ref is None or found is None:
@@ -155,7 +155,7 @@ class Reader:
         return pieces
 
     async def read_batches(self, partition: Partition, offset: int, max_bytes: int) -> list[memoryview]:
-        """Batches from the one that contains `offset`, from wherever they are; at least one if there is one.
+        """Batches from the one that contains `offset`, wherever they are; at least one if there is one.
 
         Raises `Unavailable` when the store fails, `CorruptData` when what it returns is not the log.
         """
@@ -170,7 +170,7 @@ class Reader:
                     await self._have_memory()
                     found = await self._read_cold(partition, offset, min(max_bytes, COLD_READ_BYTES))
             except InvalidRequest as problem:
-                # What was looked up has been compacted away meanwhile: the next look finds where it went.
+                # What was found has been compacted away meanwhile: the next look-up finds where it went.
                 if attempt + 1 == _ATTEMPTS:
                     raise Unavailable(f"offset {offset} keeps moving: {problem}") from problem
                 continue
@@ -180,7 +180,7 @@ class Reader:
         return []
 
     async def _have_memory(self) -> None:
-        """Wait until answers that were read before have been taken. Nothing announces that: views just end."""
+        """Wait until earlier responses have been sent. There is no notification: their views are just released."""
         while self._arena.pinned_bytes > self._pinned_max_bytes:
             self._arena.trim()
             if self._arena.pinned_bytes > self._pinned_max_bytes:
@@ -192,7 +192,7 @@ class Reader:
             return await self._read_wal(partition, span, offset, max_bytes)
         ref = await self._segments.lookup(partition, offset)
         if ref is None or ref.base_offset > offset:
-            # A gap that key compaction or trimming left: reading goes on after it, in memory perhaps.
+            # A gap left by key compaction or trimming: continue after it, perhaps in memory.
             after = _next_base(partition, offset)
             if ref is not None:
                 after = min(ref.base_offset, after)
@@ -203,7 +203,7 @@ class Reader:
         return await self._read_segments(partition, ref, offset, max_bytes)
 
     async def _read_wal(self, partition: Partition, first: Span, offset: int, max_bytes: int) -> list[memoryview]:
-        """Consecutive spans straight from WAL objects, given their offsets on the way."""
+        """Consecutive spans from WAL objects; their offsets are written into them."""
         spans: list[tuple[WalLocation, int, int, int, int, EntrySeal | None]] = []
         total = 0
         start = bisect_left(partition.spans, first.last_offset, key=_by_last_offset)
@@ -220,8 +220,8 @@ class Reader:
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
-            """How many bytes are good: what is damaged, or not given out, ends a read, unless it is what was asked
-            for."""
+            """How many bytes are good. A span that is damaged or unreadable ends the read, unless it is the one that
+            was requested."""
             position = 0
             for location, byte_start, byte_length, base_offset, last_offset, seal in spans:
                 piece = target[position : position + byte_length]
@@ -249,7 +249,7 @@ class Reader:
     async def _read_segments(
         self, partition: Partition, ref: SegmentRef, offset: int, max_bytes: int
     ) -> list[memoryview]:
-        """The rest of a segment and those after it, if they are short enough to be read with one hop to a thread."""
+        """The rest of a segment and the segments after it, if they are short enough for one read on one thread."""
         start = ref.position_for(offset)
         pieces = [(ref, start, ref.byte_length - start)]
         total = ref.byte_length - start
@@ -264,8 +264,8 @@ class Reader:
         target, _ = self._arena.reserve(total)
 
         def read() -> int:
-            """How many bytes there are. What is not there any more, or not given out, ends a read, unless it is what
-            was asked for."""
+            """How many bytes there are. A segment that is gone or unreadable ends the read, unless it is the one that
+            was requested."""
             position = 0
             for number, (piece, first, size) in enumerate(pieces):
                 try:
@@ -286,7 +286,7 @@ class Reader:
             found = _cut(target[:good], offset, max_bytes)
         except CorruptData:
             found = target[:0]
-        # If what is damaged is in one of the others, this one is served all the same.
+        # If another one of them is damaged, this one is returned all the same.
         return [found] if found else await self._read_segment(partition, ref, offset, max_bytes)
 
     async def _read_segment(
@@ -295,7 +295,7 @@ class Reader:
         start = ref.position_for(offset)
         size = ref.byte_length - start
         if size > max_bytes:
-            # To a point of the index, so that what follows can be sent as it lies.
+            # Up to a point of the index, so that what follows can be sent directly.
             size = ref.point_before(start + max_bytes) - start
             size = size if size > 0 else max_bytes
         while True:
@@ -317,8 +317,8 @@ class Reader:
             size = max(needed, min(max_bytes, ref.byte_length - start))
 
     def _opens_like(self, first: Seal | EntrySeal | None, seal: Seal | EntrySeal | None) -> bool:
-        """Whether what follows can be opened once what is asked for can: that waits for no other key, nor fails as
-        there is none."""
+        """Whether a following range needs no key beyond the first one's, or one that is in memory: it must not add a
+        wait or a failure."""
         if self._sealing is None or seal is None or (first is not None and first.key_id == seal.key_id):
             return True
         return self._sealing.is_ready(seal)
@@ -335,10 +335,10 @@ class Reader:
 
 
 def give_offsets(batches: memoryview, base_offset: int, last_offset: int) -> int:
-    """Patch consecutive batches, as producers sent them, with their offsets in the log, up to the span's last one.
+    """Write the log's offsets into consecutive batches as producers sent them, up to the span's last one.
 
-    Returns where the first batch lies that cannot be one, which is the end if all is well. What is inside a batch is
-    its consumers' to check.
+    Returns the position of the first one that is not a valid batch, which is the end if all are. The content of a batch
+    is for its consumers to verify.
     """
     position, end = 0, len(batches)
     while position + HEADER_BYTES <= end:
@@ -350,7 +350,7 @@ def give_offsets(batches: memoryview, base_offset: int, last_offset: int) -> int
         PREFIX.pack_into(batches, position, base_offset, length, LEADER_EPOCH)
         base_offset += last_delta + 1
         position = following
-    # Too few offsets: there is no telling which of the batches is to blame.
+    # Offsets are missing at the end: there is no telling which batch is wrong.
     return position if base_offset == last_offset + 1 else 0
 
 
@@ -363,14 +363,14 @@ def _span_at(partition: Partition, offset: int) -> Span | None:
 
 
 def _next_base(partition: Partition, offset: int) -> int:
-    """Where the first span after an offset begins, or the end of the log."""
+    """The base of the first span after an offset, or the log end offset."""
     spans = partition.spans
     index = bisect_right(spans, offset, key=_by_base_offset)
     return partition.next_offset if index == len(spans) else spans[index].base_offset
 
 
 def _batches(view: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Position, size and last offset of each batch whose header is there."""
+    """Position, size and last offset of each batch whose header is in the view."""
     position, end = 0, len(view)
     while position + HEADER_BYTES <= end:
         base, length = _HEAD.unpack_from(view, position)
@@ -382,7 +382,7 @@ def _batches(view: memoryview) -> Iterator[tuple[int, int, int]]:
 
 
 def _batch_start(view: memoryview, offset: int) -> int:
-    """Where the batch starts that contains the offset, or the first one after it."""
+    """The start of the batch that contains the offset, or of the first one after it."""
     for position, _, last_offset in _batches(view):
         if last_offset >= offset:
             return position
@@ -390,7 +390,7 @@ def _batch_start(view: memoryview, offset: int) -> int:
 
 
 def _first_batch(view: memoryview, offset: int) -> tuple[int, int]:
-    """Where the batch with the offset starts, and its size. Beyond the view, as far as headers tell."""
+    """Start and size of the batch with the offset, even if it ends beyond the view."""
     following = 0
     for position, size, last_offset in _batches(view):
         if last_offset >= offset:
@@ -412,7 +412,7 @@ def _whole_batches(view: memoryview, max_bytes: int, *, at_least_one: bool) -> m
 
 
 def _cut(view: memoryview, offset: int, max_bytes: int) -> memoryview:
-    """Whole batches from the one with the offset on."""
+    """Whole batches, beginning with the one that contains the offset."""
     start = _batch_start(view, offset)
     view = view[start:]
     end = 0

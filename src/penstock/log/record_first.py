@@ -1,17 +1,17 @@
-"""The quick way of a commit: the WAL object says itself what it commits, and its row follows later.
+"""The fast path of a commit: the WAL object contains its own commit record, and the row follows later.
 
 One write makes a flush durable and ordered, where the way through the database takes two and a transaction: half the
-latency, and a tenth of the CPU time for a flush of one record (docs/decisions/0012-record-first.md). Where the disk is
-quick, small flushes are written on the event loop's own thread: waiting for 0.2 ms is cheaper than handing over to
-another thread and back. How quick it is, is measured with every write.
+latency, and a tenth of the CPU time for a flush of one record (docs/decisions/0012-record-first.md). On a fast disk,
+small flushes are written on the event loop's own thread: blocking for 0.2 ms is cheaper than a hop to another thread
+and back. The speed of the disk is measured with every write.
 
-A flush may change something else that must become true together with it. Where a record can tell the change, it does
-(docs/decisions/0020-changes-in-commit-records.md). Other flushes still go through the database, and take along all rows
-that have not followed yet, as do all while too many rows wait. Their objects have a record too, one that does not count
-by itself.
+A flush may also change something else that must become durable with it. Where a commit record can express the change,
+it does (docs/decisions/0020-changes-in-commit-records.md). Other flushes go through the database and store all rows
+that are still waiting; so do all flushes while too many rows wait. Their objects have a record as well, one that does
+not count by itself.
 
-What a write has left on the disk whose outcome is not known may count. Before anybody is told that it failed, it is
-made void: the database gets all rows, and a new life begins.
+A write whose outcome is unknown may have left a valid record on the disk. Before anybody is told that it failed, it is
+invalidated: the database gets all rows, and a new *life* begins (see wal_record.py), in which that record is ignored.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from penstock.metadata.database import Database
 from penstock.storage.wal import WalLocation, WalStore
 
 QUICK_S = 0.0015
-"""For how long the event loop may wait for a disk, typically."""
+"""How long a write may block the event loop, on average."""
 PROBE_EVERY_S = 0.5
-"""How often a disk that has been slow is tried on the event loop all the same, if that is a small part of the time."""
+"""How often a slow disk is tried on the event loop again, if that is a small part of the time."""
 PROBE_SHARE = 20
-"""After a write it takes at least so many times as long until a slow disk is tried again."""
+"""After a write, at least this many times its duration passes before a slow disk is tried again."""
 _SMOOTHING = 0.05
 _COUNTED_MAX_S = 2 * QUICK_S
-"""Of one write no more counts. A few in a hundred take ten times as long as others, on any disk, and say nothing of
-those that follow."""
+"""The most that one write counts in the average. On any disk a few in a hundred take ten times as long as others, and
+predict nothing."""
 STUCK_S = 0.05
-"""One write that takes longer is enough: until the next probe nobody waits for such a disk."""
+"""A single write that takes longer is enough: until the next probe, nothing is written on the event loop."""
 _NO_ID = bytes(16)
 
 
 class RecordFirstCommitPath:
-    """Commits of the one process that owns a data directory, made durable by their WAL objects alone."""
+    """Commits of the only process that owns a data directory, made durable by their WAL objects alone."""
 
     is_alone = True
     has_company = False
@@ -62,30 +62,31 @@ class RecordFirstCommitPath:
         self._database, self._rows, self._metadata = through_database, rows, metadata
         self._wal, self._clock, self._randomness, self._on_thread = wal, clock, randomness, on_thread
         self._id_prefix = randomness.token(8)
-        """Makes ids of objects that nobody else has; they need not be hard to guess."""
+        """Makes object ids unique; they need not be unpredictable."""
         self._life, self._shard_id, self._agent_id = life, shard_id, agent_id
         self._waits_for_disk = not inline
         self._write_s = 0.0 if inline else QUICK_S
-        """How long a small write takes, about: of those on the event loop. On its thread one takes also as long as the
-        thread then waits for the interpreter, which is more than what the disk takes where the loop is busy."""
+        """Moving average of small writes on the event loop. Writes on the thread are not counted: their durations
+        include waiting for the interpreter's lock, which takes longer than the disk when the loop is busy."""
         self._probe_at = clock.monotonic() + PROBE_EVERY_S
         """When a slow disk may be tried again."""
         self._failed = False
-        """Whether there may be a record on the disk that is to be made void."""
+        """Whether a record that must be invalidated may be on the disk."""
 
     def record_bytes(self, entries: int, batches: int) -> int:
         """Room for the commit record."""
         return record_bytes_max(entries, batches)
 
     async def catch_up(self) -> None:
-        """Nobody else commits."""
+        """Nothing to do: nobody else commits."""
 
     async def store_rows(self) -> int:
-        """Until the database has a row for every commit so far; the last one that it is known to have."""
+        """Wait until the database has a row for every commit so far; the last commit that it is known to have."""
         return await self._database.store_rows()
 
     async def store_changes(self) -> None:
-        """Until the database has what every commit so far has changed. Raises `Unavailable` when it does not get it."""
+        """Wait until the database has every change of the commits so far. Raises `Unavailable` if it cannot be
+        written."""
         if not self._rows.has_changes:
             return
         try:
@@ -95,18 +96,18 @@ class RecordFirstCommitPath:
 
     @property
     def up_to_date(self) -> UpToDateDatabase:
-        """The database for whoever writes what commits change as well."""
+        """The database for coordinators whose rows are also changed by commits."""
         return UpToDateDatabase(self._metadata, self._rows)
 
     def close(self) -> None:
-        """Let the next start bring in what the database does not have."""
+        """Stop; the next start stores the rows that are still waiting."""
         self._rows.close()
 
     async def commit(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
         plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
-        """Write the object while the event loop goes on."""
+        """Write the object without blocking the event loop."""
         if self._failed:
             await self._void()
         if not self._is_enough(change):
@@ -127,7 +128,7 @@ class RecordFirstCommitPath:
     def commit_now(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
     ) -> Commit | None:
-        """Write the object on the caller's thread, if that is small and the disk is quick or is not waited for."""
+        """Write the object on the caller's thread, if it is small and the disk is fast, or no fsync is needed."""
         if self._failed:
             return None
         if not self._is_enough(change):
@@ -140,35 +141,35 @@ class RecordFirstCommitPath:
             location = self._append(body)
         except Unavailable:
             raise
-        except Exception as problem:  # noqa: BLE001  # noted, and tried again when what is there is void
+        except Exception as problem:  # noqa: BLE001  # logged, and retried once the record is invalid
             note(problem)
             self._failed = True
             return None
         return self._done(row, location, entries, heads)
 
     async def change(self, change: Change) -> None:
-        """Make a change true without a commit."""
+        """Make a change durable without a commit."""
         await self._database.change(change)
 
     def change_now(self, change: Change) -> bool:
-        """The same without waiting, or not at all."""
+        """The same without waiting; False, with nothing done, where it would block."""
         return self._database.change_now(change)
 
     def _is_enough(self, change: Change | None) -> bool:
-        """Whether a record makes the commit."""
+        """Whether a commit record is enough, without a database transaction."""
         if self._rows.is_full or self._database.is_unsure:
             return False
         return change is None or (change.record is not None and len(change.record) <= CHANGE_BYTES_MAX)
 
     def _begin_probe(self) -> bool:
-        """Try a slow disk again, if it is time to; whether it is. One more slow write ends it."""
+        """Whether it is time to try a slow disk again. One more slow write ends the attempt."""
         if self._clock.monotonic() < self._probe_at:
             return False
         self._write_s = QUICK_S
         return True
 
     def _append(self, body: memoryview) -> WalLocation:
-        """Write a small object on the event loop, and learn how long that takes."""
+        """Write a small object on the event loop, and update the average."""
         if not self._waits_for_disk:
             return self._wal.append((body,))
         began = self._clock.monotonic()
@@ -192,7 +193,7 @@ class RecordFirstCommitPath:
     def _record(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
     ) -> CommitRow:
-        """Put the record in front; the row as it will be, but for the object's place."""
+        """Write the record to the front of the body; the row as it will be, except for the object's location."""
         seq = self._database.seq + 1
         row = CommitRow(
             self._shard_id, seq, self._id_prefix + seq.to_bytes(8), "", 0, len(body),
@@ -207,7 +208,7 @@ class RecordFirstCommitPath:
         return row
 
     async def _void(self) -> None:
-        """Make void whatever a write has left. Nothing can be committed until the database has answered."""
+        """Invalidate whatever a failed write has left. Nothing can be committed until the database has answered."""
         await until_answered(self._begin_life, Backoff(self._randomness))
         self._failed = False
 

@@ -1,9 +1,9 @@
-"""How an agent gets its in-memory state back at start.
+"""Recovery: how an agent rebuilds its in-memory state at start.
 
-What is in the rows of `partition` and `producer_state` was folded there by WAL compaction, up to the shard's WAL
-floor. Everything after the floor is in `wal_commit` rows, which are few; they are replayed in order through the same
-function that applies a fresh commit. Then the WAL is told which of its objects are alive. How long this takes depends
-on the rows since the last compaction, not on the size of the log.
+Rows of `partition` and `producer_state` contain the state up to the shard's WAL floor, folded there by WAL compaction.
+Everything after the floor is in `wal_commit` rows, which are few; they are replayed in order through the same function
+that applies a fresh commit. Then the WAL is told which of its objects are live. The time that this takes depends on the
+number of rows since the last compaction, not on the size of the log.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Reads(Protocol):
     """What is needed of the metadata port."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads."""
+        """Run a read-only script."""
 
 
 def pack_batches(batches: Iterable[SequenceBatch]) -> bytes:
     """The `batches` column of `producer_state`: per batch first and last sequence i32, base and last offset i64,
-    timestamp i64; the oldest first."""
+    timestamp i64; oldest first."""
     return b"".join(
         _BATCH.pack(batch.first_sequence, batch.last_sequence, batch.base_offset, batch.last_offset, batch.timestamp)
         for batch in batches
@@ -62,14 +62,14 @@ async def load_state(database: Reads, registry: Registry, wal: WalStore, *, shar
         seq, floor = await _load_folded(database, registry, shard_id)
         last_seq, live = await _replay_rows(database, registry, shard_id, floor)
         for partition in registry.partitions():
-            # Commits that are lost had been removed before: what is appended now is not to be removed with them.
+            # The log start was moved by commits that are lost: what is appended from now on must not be trimmed by it.
             partition.next_offset = max(partition.next_offset, partition.log_start)
     wal.recover(live)
     return max(seq, last_seq)
 
 
 async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tuple[int, int]:
-    """Take over what compaction has folded into rows: the shard's commit number, and the floor it is folded up to."""
+    """Load what compaction has folded into rows: the shard's commit number, and its WAL floor."""
     seq, floor, partitions, producers, aborted = await database.read(lambda: _load(shard_id))
     for partition_id, first_dirty_ms in partitions:
         partition = registry.partition(partition_id)
@@ -93,7 +93,7 @@ async def _load_folded(database: Reads, registry: Registry, shard_id: int) -> tu
 async def _replay_rows(
     database: Reads, registry: Registry, shard_id: int, position: int
 ) -> tuple[int, list[WalLocation]]:
-    """Replay what came after the floor: the number of the last commit, and which WAL objects are alive."""
+    """Replay what came after the floor: the number of the last commit, and which WAL objects are live."""
     live: list[WalLocation] = []
     while True:
         rows = await database.read(partial(commits_after, shard_id, position, ROWS_AT_ONCE))

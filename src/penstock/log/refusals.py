@@ -1,4 +1,4 @@
-"""A request that is turned down with one of Kafka's error codes and a sentence."""
+"""`Refused`: the error of a request that is answered with one of Kafka's error codes and a message."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from penstock.wire.error_codes import ErrorCode
 
 
 class Refused(InvalidRequest):
-    """Turned down; `code` is what a Kafka client is told."""
+    """A refused request; `code` is Kafka's error code for it."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""Which topics exist: the agent's index of all virtual clusters' topics and partitions, in memory.
+"""The agent's index of topics and partitions, of all virtual clusters, in memory.
 
-It holds what durable metadata says and nothing else: `penstock.log.topics` adds and removes entries after the
-transaction that decided it. Everything runs on the event loop's thread; answers are as current as the last
+It mirrors durable metadata and contains nothing else: `penstock.log.topics` adds and removes entries after the
+transaction that decided the change. Everything runs on the event loop's thread; answers are as current as the last
 transaction applied.
 """
 
@@ -14,7 +14,7 @@ from penstock.log.topic_names import metric_name
 
 
 class Registry:
-    """Topics by name and by id within their virtual cluster; partitions by their own id."""
+    """Topics by name and by id within their virtual cluster; partitions by id."""
 
     __slots__ = ("_by_id", "_by_metric_name", "_by_name", "_partition_totals", "_partitions", "_tallies")
 
@@ -50,19 +50,20 @@ class Registry:
         return self._partition_totals.get(cluster_id, 0)
 
     def tally(self, cluster_id: int) -> ProducerTally:
-        """Where the producer ids of a virtual cluster are counted: of its partitions here, of others by themselves."""
+        """The tally of a virtual cluster's producer ids: of its partitions here, and of others that register
+        themselves."""
         tally = self._tallies.get(cluster_id)
         if tally is None:
             tally = self._tallies[cluster_id] = ProducerTally()
         return tally
 
     def producer_total(self, cluster_id: int) -> int:
-        """How many producer ids a virtual cluster has."""
+        """How many distinct producer ids a virtual cluster has."""
         tally = self._tallies.get(cluster_id)
         return 0 if tally is None else len(tally)
 
     def forget_cluster(self, cluster_id: int) -> None:
-        """Keep nothing for a virtual cluster that has no topics and no producers, and will never have."""
+        """Drop what is left of a deleted virtual cluster that has no topics and no producers."""
         if self._by_id.get(cluster_id) or self.producer_total(cluster_id):
             return
         for kept in (self._by_name, self._by_id, self._partition_totals, self._tallies):
@@ -81,7 +82,7 @@ class Registry:
         return [topic for topics in self._by_id.values() for topic in topics.values()]
 
     def add(self, topic: Topic) -> None:
-        """Index a topic and the partitions it has now. Again for a topic that is in: its new partitions join."""
+        """Index a topic and its partitions; for an indexed topic, its new partitions."""
         self._by_name.setdefault(topic.cluster_id, {})[topic.name] = topic
         self._by_metric_name[topic.cluster_id, metric_name(topic.name)] = topic.name
         self._by_id.setdefault(topic.cluster_id, {})[topic.topic_id] = topic
@@ -94,7 +95,7 @@ class Registry:
         self._partition_totals[topic.cluster_id] = self.partition_total(topic.cluster_id) + added
 
     def remove(self, topic: Topic) -> None:
-        """Forget a topic and its partitions; nothing happens when it is not in."""
+        """Remove a topic and its partitions, if it is indexed."""
         by_id = self._by_id.get(topic.cluster_id, {})
         if by_id.pop(topic.topic_id, None) is None:
             return
@@ -110,7 +111,7 @@ class Registry:
         self._partition_totals[topic.cluster_id] -= removed
 
     def metric_twin(self, cluster_id: int, name: str) -> str | None:
-        """Another topic's name that metrics could not tell from this one, or None."""
+        """Another topic whose name is the same in metrics (`.` and `_` collide), or None."""
         twin = self._by_metric_name.get((cluster_id, metric_name(name)))
         return None if twin == name else twin
 

@@ -1,16 +1,15 @@
-"""What a start does before anything else: bring in the rows of commits that had not followed their objects yet, and
-what these commits have changed beside.
+"""Roll forward: the first step of a start stores the rows, and other changes, of commits that are only in the WAL.
 
-The last process may have died before the database had its last rows; their WAL objects say what they are to be (see
-wal_record.py). They are found by walking through the places that were begun last, from object to object, and count as
-far as their numbers go on from what the database has without a gap. The last of them may have been cut short by the
-crash; if it is not whole it was not acknowledged. The others were: what became of their bytes since is for readers to
-find out, and no reason to lose what follows. Where a record itself is lost, because the disk did not keep it, so are
-all commits from there on, whose offsets nobody knows any more: that is no end like others, and it is said and counted.
+The last process may have died before the database had its last rows; their WAL objects contain the commit records to
+rebuild them from (see wal_record.py). They are found by walking the most recent WAL files from object to object, and
+count as long as their sequence numbers continue those of the database without a gap. Only the last object may have been
+torn by the crash, and if it is incomplete it was not acknowledged. The others were: if their bytes were damaged since,
+readers will find out, and that is no reason to lose what follows. If a record itself is lost because the disk did not
+keep it, so are all commits from there on, whose offsets are unknown; that is logged and counted.
 
-A start is also a new life: records of earlier ones count for nothing from then on, as all of theirs have rows. What
-comes behind the last object may be anything that producers have sent, also what looks like a record, for checksums
-can be made by anybody. So the number of a life has a part that nobody can guess, and nobody is told.
+A start also begins a new *life*: records of earlier lives are ignored from then on, as all of theirs have rows. After
+the last object there may be any bytes that producers have sent, even a forged record, since anyone can compute a
+checksum. So the number of a life has a random part that nobody can guess, and that is never shown.
 """
 
 from __future__ import annotations
@@ -29,18 +28,18 @@ _SECRET_BYTES = 5
 _ONE_LIFE = 1 << 8 * _SECRET_BYTES
 _log = logging.getLogger(__name__)
 BEHIND_BYTES = 4 * 1024 * 1024 + 512 * 1024
-"""How far behind the last object of a place a successor would begin: no object is larger, but those that are alone."""
+"""How far after the last object of a WAL file the next one could begin: the largest object that shares a file."""
 OLDER_PLACES = 4
-"""How many places are looked at that were begun before the last row: its successor is in the last one, mostly."""
+"""How many WAL files are searched that were begun before the last row: the next commit is usually in the last one."""
 
 
 async def roll_forward(
     database: Database, wal: WalStore, *, randomness: Randomness, shard_id: int = 1,
     on_lost: Callable[[int], None] = lambda commits: None, redo: Redo = nothing_to_redo,
 ) -> int:  # fmt: skip
-    """Bring in what is missing and begin a new life; its number. Call it before `load_state`.
+    """Store what is missing and begin a new life; its number. Call it before `load_state`.
 
-    `on_lost` is told of so many commits that were acknowledged and cannot be brought in.
+    `on_lost` is called with the number of acknowledged commits that cannot be recovered.
     """
     life, seq = await database.read(lambda: _known(shard_id))
     rows = list(found_rows(wal, life, seq, shard_id=shard_id, on_lost=on_lost)) if life else []
@@ -51,10 +50,10 @@ async def roll_forward(
 def found_rows(
     wal: WalStore, life: int, seq: int, *, shard_id: int = 1, on_lost: Callable[[int], None] = lambda commits: None
 ) -> Iterator[CommitRow]:
-    """The rows of commits after `seq` that objects of that life tell of."""
+    """The rows of commits after `seq`, from the objects of that life."""
     index: dict[int, list[tuple[str, int, RecordHead]]] = {}
     last = seq
-    """The last commit there is any trace of. Those before it were durable when it was written."""
+    """The last commit of which there is any trace. Those before it were durable when it was written."""
     for key in _places_of(wal, seq):
         end = 0
         for offset, head in _walk(wal, key):
@@ -64,7 +63,7 @@ def found_rows(
                 last = max(last, head.seq)
         last = max(last, _last_behind(wal, key, end, life, shard_id))
     while (candidates := index.get(seq + 1)) is not None:
-        # More than one: others were begun and not finished, as the disk was full.
+        # With several candidates, all but one were torn writes, made when the disk was full.
         was_acknowledged = seq + 2 in index and len(candidates) == 1
         rows = [_row_of(wal, *candidate, must_be_whole=not was_acknowledged) for candidate in candidates]
         row = next((row for row in rows if row is not None), None)
@@ -73,7 +72,7 @@ def found_rows(
         seq += 1
         yield row
     if last > seq + 1:
-        # One that has no successor may have been cut short by the crash; a successor is no accident.
+        # A last object without successor may have been torn by the crash; one with a successor cannot have been.
         _log.error(
             "the record of commit %d cannot be read, although there are commits up to %d: what they appended was"
             " acknowledged, and is lost (%s)", seq + 1, last, _place_of(index.get(seq + 1)),
@@ -82,7 +81,7 @@ def found_rows(
 
 
 def _last_behind(wal: WalStore, key: str, end: int, life: int, shard_id: int) -> int:
-    """The highest commit of that life that has a record behind the last object that can be reached; 0 if none has."""
+    """The highest commit of that life that has a record after the last object that can be reached; 0 if none has."""
     behind = wal.look(key, end, BEHIND_BYTES)
     last = 0
     for position in range(PAGE_BYTES, len(behind), PAGE_BYTES):
@@ -109,7 +108,7 @@ def _row_of(wal: WalStore, key: str, offset: int, head: RecordHead, *, must_be_w
 
 
 def _places_of(wal: WalStore, seq: int) -> list[str]:
-    """Where commits after that one may be."""
+    """WAL files that may contain commits after this one."""
     begun = []
     for key in wal.places():
         head = read_head(wal.look(key, 0, HEAD_BYTES))
@@ -121,7 +120,7 @@ def _places_of(wal: WalStore, seq: int) -> list[str]:
 
 
 def _has_more(wal: WalStore, key: str, first: RecordHead) -> bool:
-    """Whether there can be more in a place than its first object: one that is too large for a slab is alone."""
+    """Whether a file can contain more than its first object: one that is too large for a slab has a file of its own."""
     return len(wal.look(key, _end_of(0, first), 1)) > 0
 
 
@@ -130,7 +129,7 @@ def _end_of(offset: int, head: RecordHead) -> int:
 
 
 def _walk(wal: WalStore, key: str) -> Iterator[tuple[int, RecordHead]]:
-    """Objects from the beginning of a place to the last one that was begun. What comes behind may be older."""
+    """The objects of a WAL file from its beginning. What follows the last of them may be older."""
     offset = 0
     while (head := read_head(wal.look(key, offset, HEAD_BYTES))) is not None:
         yield offset, head
@@ -138,7 +137,7 @@ def _walk(wal: WalStore, key: str) -> Iterator[tuple[int, RecordHead]]:
 
 
 def _known(shard_id: int) -> Script[tuple[int, int]]:
-    """The life that ended, and the last commit that the database has."""
+    """The last life, and the last commit that the database has."""
     lives = yield "SELECT value FROM counter WHERE name = $1", (_LIFE,)
     rows = yield "SELECT MAX(seq) FROM wal_commit WHERE shard_id = $1", (shard_id,)
     shard = yield "SELECT commit_seq, wal_floor FROM shard WHERE shard_id = $1", (shard_id,)
@@ -146,12 +145,12 @@ def _known(shard_id: int) -> Script[tuple[int, int]]:
 
 
 def secret_of(life: int) -> int:
-    """The part of a life's number that the next life of the same process may keep."""
+    """The secret part of a life's number, which the next life of the same process may keep."""
     return life % _ONE_LIFE
 
 
 def begin_life(rows: Sequence[CommitRow], secret: int, redo: Redo) -> Script[int]:
-    """Write rows, which may be there already, and begin a new life; its number. No other record counts any more."""
+    """Store rows, which may exist already, and begin a new life; its number. Records of other lives no longer count."""
     yield from insert_script(rows, redo)
     lives = yield (
         "INSERT INTO counter (name, value) VALUES ($1, $2 + $3)"

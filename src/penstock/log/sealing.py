@@ -1,11 +1,11 @@
-"""What of the log is sealed, and how it is opened again: where sealed ranges meet flushes, reads and chores.
+"""Encryption at rest, applied to the log: sealing flushes and segments, and opening them for reads and chores.
 
-A flush is laid out in memory that becomes the tail, open; what is stored is a second body with the same front, in
-which the shares of encrypted clusters are sealed behind all others. Both bodies have the open shares at the same
-positions. While any cluster is encrypted, what a body has around its shares is wiped: memory is used again, and what a
-tenant wrote must not reach the disk as padding behind what somebody else writes.
+A flush is laid out in plain memory, which becomes the tail; what is stored is a second body with the same front, in
+which the shares of encrypted clusters are sealed, after all others. Plain shares have the same positions in both
+bodies. While any cluster is encrypted, the gaps around a body's shares are wiped: memory is reused, and what one tenant
+wrote must not reach the disk as padding after what another one writes.
 
-Before bytes are opened on a worker thread, `ready` has their keys in memory on the loop.
+Before bytes are opened on a worker thread, `ready` loads their keys into memory, on the event loop.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from penstock.storage.arena import Arena, aligned
 from penstock.wire.error_codes import ErrorCode
 
 SEALED_BYTES = 16 * 1024 * 1024
-"""Memory for sealed bodies on their way."""
+"""Memory for sealed bodies in flight."""
 SOON_S = 0.5
 
 
 class Keys(Protocol):
-    """What is needed of the data keys."""
+    """What is needed of the data keys (see keys/service.py)."""
 
     @property
     def clusters(self) -> Mapping[int, object]: ...
@@ -53,16 +53,16 @@ class Sealing:
         self._keys, self._randomness = keys, randomness
         self._arena = Arena(SEALED_BYTES)
         self.locked = keys.locked
-        """Clusters that cannot write now."""
+        """Clusters that cannot write now, and why."""
 
     def drop_memory(self) -> None:
-        """Give memory back."""
+        """Release memory."""
         self._arena.drop()
 
     # ---- flushes ---------------------------------------------------------------------------------------------
 
     def arrange(self, shares: list[Share]) -> int:
-        """Put the shares that are to be sealed behind all others; how much more room a commit record needs."""
+        """Move the shares that are to be sealed after all others; how much more room a commit record needs."""
         current = self._keys.current
         if not current:
             return 0
@@ -77,9 +77,9 @@ class Sealing:
         return len(shares) * SEAL_BYTES
 
     def seal(self, flush: Flush, front: int, end: int) -> None:
-        """Make the body that is stored of one that is laid out: with a front of that size, and up to that end.
+        """Make the stored body of one that is laid out, with a front of this size and up to this end.
 
-        Raises `Unavailable` if it has anything but markers of a cluster that is locked. Whoever appends asks before.
+        Raises `Unavailable` if a locked cluster has records in it, not only markers. Callers check before they append.
         """
         if self.locked:
             for share in flush.shares:
@@ -126,38 +126,38 @@ class Sealing:
     # ---- segments --------------------------------------------------------------------------------------------
 
     def new_range(self, partition: Partition) -> tuple[RangeCipher, Seal] | None:
-        """What seals a segment of a partition that is about to be written; None if it stays open. On any thread.
+        """The cipher for a new segment of a partition; None if the segment stays plain. On any thread.
 
-        Raises `Unavailable` while the cluster's key is not there.
+        Raises `Unavailable` while the cluster's key is unavailable.
         """
         if not self._keys.is_on:
             return None
         cluster_id = partition.topic.cluster_id
         made = None if cluster_id in self.locked else self._cipher_of(partition, self._keys.current)
-        # Its keys may go, or come, while this thread looks: nothing of a cluster that has keys is left open.
+        # Keys may come and go while this thread looks: data of a cluster that has keys must never be written plain.
         if made is None and (cluster_id in self._keys.clusters or cluster_id in self.locked):
             raise Unavailable(f"nothing can be sealed for {partition.topic.name} now")
         return made
 
     def is_locked(self, topic: Topic) -> bool:
-        """Whether nothing of a topic can be rewritten now, as nothing can be sealed."""
+        """Whether nothing of a topic can be rewritten now, because it could not be sealed."""
         return topic.cluster_id in self.locked
 
     # ---- opening ---------------------------------------------------------------------------------------------
 
     async def ready(self, seals: Iterable[Seal | EntrySeal | None]) -> None:
-        """Have the keys of seals in memory. Raises `Unavailable`, or `KeysErased`."""
+        """Load the keys of seals into memory. Raises `Unavailable`, or `KeysErased`."""
         wanted = {seal.key_id for seal in seals if seal is not None}
         if wanted:
             await self._keys.ready(wanted)
 
     def is_ready(self, seal: Seal | EntrySeal | None) -> bool:
-        """Whether what is sealed can be opened without waiting."""
+        """Whether a sealed range can be opened without waiting."""
         return seal is None or self._keys.peek(seal.key_id) is not None
 
     async def ready_soon(self, seals: Iterable[Seal | EntrySeal | None]) -> None:
-        """The same for chores, which share one task: none of them waits for long for a key service that does not
-        answer. It goes on being asked, so the keys may be there another time."""
+        """The same for chores, which share one task and must not be held up by a key service that does not answer. The
+        request goes on, so the keys may be there the next time."""
         try:
             async with asyncio.timeout(SOON_S):
                 await self.ready(seals)
@@ -165,7 +165,7 @@ class Sealing:
             raise Unavailable("the key service has not answered yet") from None
 
     def cipher(self, seal: Seal | EntrySeal, partition: Partition) -> RangeCipher:
-        """What opens a range. On any thread, after `ready`."""
+        """The cipher that opens a range. On any thread, after `ready`."""
         key = self._keys.peek(seal.key_id)
         if key is None:
             raise Unavailable("a data key has left memory before it was used")
@@ -175,13 +175,13 @@ class Sealing:
 
 
 class RangedStore(Protocol):
-    """What is read of an object store."""
+    """What is needed of an object store."""
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int: ...
 
 
 class Stored(Protocol):
-    """A stretch of a partition in an object."""
+    """A range of a partition's bytes in an object."""
 
     @property
     def object_key(self) -> str: ...
@@ -213,7 +213,7 @@ def read_span(
     read: Callable[[int, int], memoryview], sealing: Sealing | None, seal: EntrySeal, partition: Partition,
     target: memoryview,
 ) -> None:  # fmt: skip
-    """Open the bytes of a sealed span; `read` gets bytes of its WAL object. On a worker thread."""
+    """Open the bytes of a sealed span; `read` reads from its WAL object. On a worker thread."""
     if sealing is None:
         raise Unavailable("this is sealed, and there are no keys")
     first, end = covering(seal.skipped, seal.skipped + len(target), seal.length)
@@ -229,7 +229,7 @@ def _has_records(share: Share) -> bool:
 
 
 def locked_out(lock: Lock) -> Appended:
-    """The answer to what cannot be written."""
+    """The answer to batches that cannot be written."""
     if lock is Lock.ERASED:
         return Appended(
             ErrorCode.TOPIC_AUTHORIZATION_FAILED,

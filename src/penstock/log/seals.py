@@ -1,12 +1,12 @@
-"""Sealed ranges: how what a partition has in a WAL object or in a segment is encrypted, if its cluster is.
+"""Sealed ranges: the encryption format of a partition's bytes in a WAL object or a segment.
 
-A range is sealed by a key of its own, derived from the cluster's data key and a random salt (HMAC-SHA-256), so that
-no nonce is ever used twice however many ranges a data key seals. It is sealed in chunks of `CHUNK_BYTES`, each by
-AES-256-GCM with its number as nonce and with a tag behind it, so that a read in the middle opens what it needs and
-nothing else. Which key, which salt and how long it is stands in the row that names the range, not in the range: one
-that was moved, cut short, or belongs to another place does not open. With every chunk the partition is authenticated.
+A range is sealed by a key of its own, derived from the cluster's data key and a random salt (HMAC-SHA-256), so that no
+nonce is ever reused, however many ranges a data key seals. It is sealed in chunks of `CHUNK_BYTES` plain bytes, each
+with AES-256-GCM, its number as the nonce and its tag appended, so that a read in the middle opens only the chunks that
+it needs. Key id, salt and length are in the row that names the range, not in the range itself: one that was moved,
+truncated, or belongs elsewhere does not open. The partition is authenticated with every chunk, as associated data.
 
-Positions are those of the open bytes; `stored_bytes` and `covering` say where that is in what is stored.
+Positions refer to plain bytes; `stored_bytes` and `covering` map them to stored ones.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _PLACE = Struct(">i16si")
 
 
 class BrokenSeal(CorruptData):
-    """A sealed range is damaged, cut short, or not the one that belongs here."""
+    """A sealed range is damaged, truncated, or not the one that belongs here."""
 
 
 def stored_bytes(length: int) -> int:
-    """The size of a sealed range of so many open bytes."""
+    """The stored size of a range of so many plain bytes."""
     return length + -(-length // CHUNK_BYTES) * TAG_BYTES
 
 
 def covering(start: int, end: int, length: int) -> tuple[int, int]:
-    """Where the chunks with the bytes [start, end) lie in the sealed range of a length."""
+    """Start and end, in the sealed range, of the chunks with plain bytes [start, end); `length` is the plain length."""
     if not 0 <= start <= end <= length:
         raise BrokenSeal(f"bytes {start} to {end} are not in a sealed range of {length}")
     return start // CHUNK_BYTES * _STORED_CHUNK_BYTES, min(
@@ -67,7 +67,7 @@ class RangeCipher:
         self._place = _PLACE.pack(topic.cluster_id, topic.topic_id, partition.index)
 
     def seal(self, number: int, chunk: Buffer) -> bytes:
-        """A chunk, sealed."""
+        """One sealed chunk."""
         return self._aead.encrypt(_NONCE.pack(0, number), chunk, self._place)
 
     def seal_into(self, data: memoryview, target: memoryview) -> None:
@@ -80,7 +80,7 @@ class RangeCipher:
             )
 
     def open_into(self, sealed: memoryview, start: int, target: memoryview) -> None:
-        """Open bytes from `start` on, as many as the target takes, out of the chunks that cover them."""
+        """Fill the target with plain bytes from `start` on, out of the chunks that cover them."""
         number = start // CHUNK_BYTES
         skipped = start - number * CHUNK_BYTES
         position = at = 0
@@ -102,7 +102,7 @@ class RangeCipher:
 
 
 class SealedWriting:
-    """A range that is sealed while its bytes arrive. Used by one thread at a time."""
+    """A range that is sealed as its bytes arrive. Used by one thread at a time."""
 
     def __init__(self, cipher: RangeCipher, write: Callable[[Buffer], None]) -> None:
         self._cipher, self._write = cipher, write
@@ -110,7 +110,7 @@ class SealedWriting:
         self._number = 0
 
     def add(self, data: Buffer) -> None:
-        """Write what comes next, as far as it fills chunks."""
+        """Write the next bytes, as far as they fill chunks."""
         with memoryview(data) as given, given.cast("B") as view:
             position = 0
             if self._chunk:

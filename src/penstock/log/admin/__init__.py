@@ -1,4 +1,4 @@
-"""Administration as Kafka clients ask for it: translation between messages and the services of the log.
+"""Kafka's administrative APIs of the log: translation between messages and the services of the log.
 
-No rules live here beyond those about the shape of a request. One file per area.
+The only rules here are those about the shape of a request. One file per area.
 """

@@ -1,4 +1,4 @@
-"""What there is: Metadata, DescribeCluster, DescribeTopicPartitions."""
+"""Cluster metadata: Metadata, DescribeCluster, DescribeTopicPartitions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from penstock.wire.messages.metadata import (
 )
 
 CLUSTER_OPERATIONS = 8096
-"""Bits of the operations allowed on the cluster: everything a cluster knows, there are no ACLs."""
+"""Bit field of the operations allowed on the cluster: all that clusters have. The guard narrows it where ACLs apply."""
 TOPIC_OPERATIONS = 3576
 """Bits of the operations allowed on a topic."""
 NOT_ASKED = -(2**31)
@@ -56,16 +56,16 @@ class ClusterHandlers:
         self._brokers = brokers
         self._quota = quota or NoQuota()
         self.on_created: Callable[[RequestContext, str, int], None] = lambda context, name, partition_count: None
-        """Called for each topic that was made because somebody asked about it."""
+        """Called for each topic that was auto-created by a Metadata request."""
 
     def kafka_cluster_id(self, context: RequestContext) -> str:
-        """What clients call the cluster they are at."""
+        """The cluster id that clients of this virtual cluster see."""
         return self._brokers.kafka_cluster_id(context.cluster_id)
 
     async def metadata(self, context: RequestContext, request: MetadataRequest) -> MetadataResponse:
         """Metadata, key 3, v0-13. v0: an empty list means all topics, from v1 null does. v4: the client may forbid
-        auto-creation. v7: leader epochs. v8: authorized operations. v10: topic ids, v12: asking by them. v13: an
-        error for the whole answer."""
+        auto-creation. v7: leader epochs. v8: authorized operations. v10: topic ids, v12: topics requested by id. v13: a
+        top-level error."""
         operations = TOPIC_OPERATIONS if request.include_topic_authorized_operations else NOT_ASKED
         alive = self._brokers.alive(context)
         response = MetadataResponse(
@@ -79,7 +79,7 @@ class ClusterHandlers:
         if request.include_cluster_authorized_operations:
             response.cluster_authorized_operations = CLUSTER_OPERATIONS
         if request.topics and context.api_version < 12 and True in await distinct(map(_names_an_id, request.topics)):
-            # Before v12 the fields exist but may not be used; the whole request is refused.
+            # Before v12 the fields exist but must not be used; Kafka refuses the whole request.
             return MetadataResponse(topics=await each(request.topics, _unusable))
         found: Sequence[Topic | MetadataResponseTopic]
         if request.topics is None or (context.api_version == 0 and not request.topics):
@@ -115,7 +115,7 @@ class ClusterHandlers:
                 if known is None:
                     unknown.append(topic.name)
         may_create = may_create and self._topics.settings.of(context.cluster_id).auto_create_topics
-        # Beyond what one request may make they stay unknown, after which clients ask again.
+        # Topics beyond what one request may create stay unknown; clients retry.
         most = MAX_NEW_PARTITIONS // max(1, self._topics.settings.of(context.cluster_id).num_partitions)
         creatable = [name for name in unknown if may_create and name not in topic_names.INTERNAL][:most]
         if creatable:
@@ -128,7 +128,7 @@ class ClusterHandlers:
             self._quota.allowance(context, strict=True).spend(count * len(names))
             made = await self._topics.ensure(context.cluster_id, names)
         except PlatformError:
-            # Known topics must stay visible when nothing can be created; clients ask again after this code.
+            # Known topics must stay visible when nothing can be created; clients retry after this code.
             return {name: MetadataResponseTopic(error_code=ErrorCode.LEADER_NOT_AVAILABLE, name=name) for name in names}
         answers: dict[str, Topic | MetadataResponseTopic] = {}
         for number, (name, one) in enumerate(zip(names, made, strict=True)):
@@ -157,8 +157,8 @@ class ClusterHandlers:
     async def describe_cluster(
         self, context: RequestContext, request: DescribeClusterRequest
     ) -> DescribeClusterResponse:
-        """DescribeCluster, key 60, v0-2. v1: endpoint type (KIP-919). v2: fenced brokers (KIP-1073), never any here:
-        an agent whose lease ended is not a broker."""
+        """DescribeCluster, key 60, v0-2. v1: endpoint type (KIP-919). v2: fenced brokers (KIP-1073); there never are
+        any, because an agent whose lease has expired is not listed."""
         if request.endpoint_type != BROKER_ENDPOINTS:
             mismatched = request.endpoint_type == CONTROLLER_ENDPOINTS
             return DescribeClusterResponse(
@@ -262,7 +262,7 @@ def _missing(name: str) -> MetadataResponseTopic:
 
 
 def _refused(name: str, refusal: Refused) -> MetadataResponseTopic:
-    # Another agent made it a moment ago: it will be known on the retry that this code asks for.
+    # Another agent has just created it: it will be known when the client retries, as this code asks it to.
     raced = refusal.code is ErrorCode.TOPIC_ALREADY_EXISTS
     return MetadataResponseTopic(error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if raced else refusal.code, name=name)
 

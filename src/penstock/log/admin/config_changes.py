@@ -1,4 +1,4 @@
-"""Changes of configuration as clients ask for them, turned into functions over a resource's overrides. Pure."""
+"""Requested changes of configuration, turned into functions over a resource's overrides. Pure."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from penstock.wire.primitives import STRING_MAX_BYTES
 
 Overrides = Mapping[str, str]
 MAX_KEYS = 1_000
-"""Keys of one resource that are given at once: more than any has, and each may be named once."""
+"""The most keys of one resource that a request may set: more than any resource has, and each may occur once."""
 
 
 class Operation(IntEnum):
-    """What is done to a key, by Kafka's numbers."""
+    """What an edit does to a key, by Kafka's numbers (KIP-339)."""
 
     SET = 0
     DELETE = 1
@@ -32,7 +32,7 @@ class Operation(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One key's part of a change."""
+    """The edit of one key."""
 
     name: str
     operation: Operation
@@ -54,7 +54,7 @@ def edits(asked: Iterable[tuple[str, int, str | None]]) -> list[Edit]:
 
 
 def replacement(asked: Sequence[tuple[str, str | None]]) -> dict[str, str]:
-    """Read the overrides that shall replace all others; raise `Refused` for repeated names and missing values."""
+    """Read the overrides that are to replace all others; raise `Refused` for repeated names and null values."""
     _no_repetition([name for name, _ in asked])
     nulls = [name for name, value in asked if value is None]
     if nulls:
@@ -63,7 +63,7 @@ def replacement(asked: Sequence[tuple[str, str | None]]) -> dict[str, str]:
 
 
 def replaced_by(wanted: Overrides) -> Callable[[Overrides], Overrides]:
-    """The change that forgets all overrides for these."""
+    """The change that replaces all overrides by these."""
     return lambda before: wanted
 
 
@@ -76,7 +76,7 @@ def _no_repetition(names: Sequence[str]) -> None:
 def edited(
     before: Overrides, changes: Sequence[Edit], keys: Mapping[str, ConfigKey], default: Callable[[str], str]
 ) -> Overrides:
-    """A resource's overrides after edits. Lists that were not overridden are appended to and taken from by default."""
+    """A resource's overrides after edits. APPEND and SUBTRACT start from the default where a list has no override."""
     after = dict(before)
     for edit in changes:
         if edit.operation is Operation.DELETE or edit.value is None:
@@ -91,7 +91,7 @@ def edited(
                     f"Can't {edit.operation.name} to key {edit.name} because its type is not LIST.",
                 )
             words = _words(after.get(edit.name, default(edit.name)))
-            asked = edit.value.split(",")  # Nothing is a word too, which no list may hold.
+            asked = edit.value.split(",")  # An empty text is one empty word, which no list may hold.
             asked = [word.strip() for word in asked]
             if edit.operation is Operation.APPEND:
                 present = frozenset(words)
@@ -125,7 +125,7 @@ def keys_of(kind: ConfigResource) -> Mapping[str, ConfigKey]:
 
 
 def default_of(kind: ConfigResource, settings: BrokerSettings) -> Callable[[str], str]:
-    """What a key holds while it is not overridden."""
+    """What a key's value is while it has no override."""
     if kind is ConfigResource.TOPIC:
         return lambda name: topic_configs.broker_default(name, settings)
     if kind is ConfigResource.BROKER:
@@ -134,7 +134,7 @@ def default_of(kind: ConfigResource, settings: BrokerSettings) -> Callable[[str]
 
 
 def check_broker(before: Overrides, after: Overrides) -> None:
-    """Raise `Refused` unless a running broker's overrides may become these."""
+    """Raise `Refused` unless the overrides of a running broker may change to these."""
     for name in before.keys() | after.keys():
         if before.get(name) == after.get(name):
             continue

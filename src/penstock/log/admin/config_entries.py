@@ -1,4 +1,4 @@
-"""Configuration as it is shown: every key of a resource with its value and where the value comes from. Pure."""
+"""Configuration as DescribeConfigs shows it: every key of a resource, its value, and where that comes from. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.log.settings import BrokerSettings
 
 @dataclass(frozen=True, slots=True)
 class Synonym:
-    """One place a value was looked for, and what was there."""
+    """One source of a value, and the value it has there."""
 
     name: str
     value: str | None
@@ -32,21 +32,21 @@ class Entry:
     source: ConfigSource
     type: ConfigType
     synonyms: tuple[Synonym, ...] = ()
-    """The first one is where the value comes from."""
+    """In order of precedence: the first one is the source of the value."""
     read_only: bool = False
     sensitive: bool = False
     doc: str | None = None
 
 
 _OF_THE_DEPLOYMENT = frozenset({"super.users"})
-"""Settings whose values are not for tenants."""
+"""Settings whose values tenants must not see."""
 
 _UNITS = {
     name: tuple(synonym.setting for synonym in synonyms)
     for synonyms in topic_configs.SYNONYMS.values()
     for name in (synonym.setting for synonym in synonyms)
 }
-"""For each setting those that mean the same in another unit, itself included."""
+"""For each setting, those for the same thing in other units, itself included."""
 
 _OWN_NAME_ONLY = frozenset(
     {
@@ -54,7 +54,7 @@ _OWN_NAME_ONLY = frozenset(
         "errors.deadletterqueue.topic.name", "errors.deadletterqueue.copy.record.enable",
     }
 )  # fmt: skip
-"""Keys of groups that no setting of Kafka's brokers gives a default."""
+"""Keys of groups whose default does not come from a broker setting of Kafka."""
 
 
 def topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
@@ -63,7 +63,7 @@ def topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> lis
 
 
 def new_topic_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
-    """The same for a topic that is being made, where a default in another unit counts as set, as in Kafka."""
+    """The same for a topic being created, where a default in another unit counts as set, as in Kafka."""
     return [
         replace(entry, source=_first_source(entry.name, settings)) if entry.source is ConfigSource.DEFAULT else entry
         for entry in topic_entries(overrides, settings)
@@ -92,9 +92,9 @@ def _topic_entry(key: ConfigKey, overrides: Mapping[str, str], settings: BrokerS
 
 
 def _given(names: Sequence[str], asked: str, settings: BrokerSettings) -> tuple[Synonym, ...]:
-    """What settings that mean the same were given: what somebody set before any default, in whichever unit.
+    """The values of settings for the same thing in different units: any that was set comes before any default.
 
-    Kafka leaves out what comes before the first value under the name that is asked for.
+    Kafka leaves out whatever precedes the first value under the requested name.
     """
     found = [Synonym(name, value.text, value.source) for name in names for value in settings.given(name)]
     found.sort(key=lambda synonym: synonym.source)
@@ -120,7 +120,7 @@ def broker_entries(broker: Broker, settings: BrokerSettings) -> list[Entry]:
 
 
 def without_secrets(entries: Sequence[Entry]) -> list[Entry]:
-    """The same for a tenant, who need not know who runs the deployment."""
+    """The same for a tenant, without the values that only operators of the deployment may see."""
     return [
         replace(entry, value=None, synonyms=(), sensitive=True) if entry.name in _OF_THE_DEPLOYMENT else entry
         for entry in entries
@@ -134,7 +134,7 @@ def _fact(name: str, value: str | None, kind: ConfigType, doc: str) -> Entry:
 
 
 def cluster_wide_entries(settings: BrokerSettings) -> list[Entry]:
-    """What was altered for all brokers, and only that, as Kafka answers for the nameless broker."""
+    """The dynamic settings of all brokers and nothing else, as Kafka answers for the default broker resource."""
     source = ConfigSource.DYNAMIC_DEFAULT_BROKER
     return [
         Entry(
@@ -146,7 +146,7 @@ def cluster_wide_entries(settings: BrokerSettings) -> list[Entry]:
 
 
 def group_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
-    """All keys of a group; what it has no value of its own for is as the broker is set."""
+    """All keys of a group; a key without a value of the group's own has the broker's."""
     keys = (
         replace(key, default=settings.text(f"group.{key.name}")) if f"group.{key.name}" in SETTINGS else key
         for key in GROUP_KEYS.values()
@@ -155,7 +155,7 @@ def group_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> lis
 
 
 def _behind(name: str) -> str:
-    """The setting of Kafka's brokers that a group's key takes its default from."""
+    """The setting of Kafka's brokers that is the default of a group's key."""
     if name == "streams.assignor.name":
         return "group.streams.assignors"
     return name if name in _OWN_NAME_ONLY else f"group.{name}"

@@ -1,5 +1,4 @@
-"""Configuration listed, shown and changed: ListConfigResources, DescribeConfigs, AlterConfigs,
-IncrementalAlterConfigs."""
+"""Kafka's configuration APIs: ListConfigResources, DescribeConfigs, AlterConfigs, IncrementalAlterConfigs."""
 
 from __future__ import annotations
 
@@ -34,15 +33,15 @@ from penstock.wire.primitives import parts_of
 Change = Callable[[Overrides], Overrides]
 
 DESCRIBED_MAX = 500_000
-"""Values of one answer of DescribeConfigs, with those behind them: what ten thousand topics have."""
+"""The most values in one answer of DescribeConfigs, synonyms included: what ten thousand topics have."""
 RESOURCES_AT_ONCE = 8
-"""Resources, each with dozens of values, that are looked at before others have their turn."""
+"""How many resources, each with dozens of values, are processed before the event loop is yielded."""
 TYPES_SINCE = 1
-"""Before, ListConfigResources listed client metrics subscriptions only."""
+"""Below this version ListConfigResources listed client metrics subscriptions only."""
 
 
 class ConfigHandlers:
-    """Kafka's configuration APIs over `Topics`, which keeps all configuration."""
+    """Kafka's configuration APIs over `Topics`, which stores all configuration."""
 
     def __init__(self, topics: Topics, brokers: Brokers) -> None:
         self._topics = topics
@@ -53,8 +52,8 @@ class ConfigHandlers:
     async def list_config_resources(
         self, context: RequestContext, request: list_config_resources.ListConfigResourcesRequest
     ) -> list_config_resources.ListConfigResourcesResponse:
-        """ListConfigResources, key 74, v0-1. v0: client metrics subscriptions (KIP-1000). v1: resources of any type,
-        all of them if none is named (KIP-1142); a group is listed once something is configured for it."""
+        """ListConfigResources, key 74, v0-1. v0: client metrics subscriptions (KIP-1000). v1: resources of any type, of
+        all types if none is named (KIP-1142); a group is listed once it has a configuration."""
         listable = [kind for kind in ConfigResource if kind is not ConfigResource.UNKNOWN]
         if context.api_version < TYPES_SINCE:
             listable = [ConfigResource.CLIENT_METRICS]
@@ -162,7 +161,7 @@ class ConfigHandlers:
     async def alter_configs(
         self, context: RequestContext, request: alter_configs.AlterConfigsRequest
     ) -> alter_configs.AlterConfigsResponse:
-        """AlterConfigs, key 33, v0-2: what is given replaces all overrides of a resource. v2: flexible."""
+        """AlterConfigs, key 33, v0-2: the given values replace all overrides of a resource. v2: flexible."""
         seen = await counted((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
         for number, resource in enumerate(request.resources):
@@ -187,7 +186,7 @@ class ConfigHandlers:
     async def incremental_alter_configs(
         self, context: RequestContext, request: incremental_alter_configs.IncrementalAlterConfigsRequest
     ) -> incremental_alter_configs.IncrementalAlterConfigsResponse:
-        """IncrementalAlterConfigs, key 44, v0-1 (KIP-339): keys are set, deleted, appended to or taken from."""
+        """IncrementalAlterConfigs, key 44, v0-1 (KIP-339): set, delete, append, subtract."""
         seen = await counted((resource.resource_type, resource.resource_name) for resource in request.resources)
         responses = []
         for number, resource in enumerate(request.resources):
@@ -261,7 +260,7 @@ class ConfigHandlers:
 
 
 def _runs_the_deployment(context: RequestContext) -> bool:
-    """Whether somebody is no tenant: the process is not for these to look into."""
+    """Whether the caller operates the deployment. Tenants may not look into the process."""
     return context.is_platform_admin or context.cluster_id in PERMANENT_CLUSTER_IDS
 
 
@@ -322,6 +321,6 @@ def _shown(entry: Entry, *, synonyms: bool, doc: bool) -> DescribeConfigsResourc
         if synonyms
         else [],
         config_type=entry.type,
-        # Kafka has an empty text for loggers, whether it was asked for or not.
+        # Kafka sends an empty text for loggers, whether documentation was requested or not.
         documentation=entry.doc if doc or entry.source is ConfigSource.BROKER_LOGGER else None,
     )

@@ -1,4 +1,4 @@
-"""What a client is told when the log's services raise: our few errors as Kafka codes."""
+"""Errors of the log's services as Kafka's error codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.wire.failures import change_failure
 
 
 def admin_failure(error: PlatformError) -> tuple[ErrorCode, str]:
-    """The code and the sentence for a change that failed."""
+    """The code and the message for a change that failed."""
     return (error.code, error.message) if isinstance(error, Refused) else change_failure(error)
 
 

@@ -1,4 +1,4 @@
-"""The levels of this process's loggers, under Kafka's names for levels."""
+"""The levels of this process's loggers (KIP-412), under Kafka's names for levels."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LEVELS = {
 
 
 def levels() -> dict[str, str]:
-    """Every logger that exists now with the level that counts for it, by name."""
+    """Every existing logger with its effective level, by name."""
     names = [name for name, logger in logging.root.manager.loggerDict.items() if isinstance(logger, logging.Logger)]
     return {name: _name(logging.getLogger(name).getEffectiveLevel()) for name in sorted([ROOT, *names])}
 
 
 def check(name: str, level: str | None) -> None:
-    """Raise `Refused` unless a logger may be given this level; None takes its own level away."""
+    """Raise `Refused` unless a logger may be given this level; None unsets it."""
     if name != ROOT and name not in levels():
         raise Refused(ErrorCode.INVALID_CONFIG, f"Logger {name} does not exist.")
     if level is None:
@@ -34,7 +34,7 @@ def check(name: str, level: str | None) -> None:
 
 
 def set_level(name: str, level: str | None) -> None:
-    """Give a logger a level until the process ends; None lets its parent's count."""
+    """Set a logger's level until the process ends; None makes it inherit its parent's."""
     logging.getLogger(None if name == ROOT else name).setLevel(logging.NOTSET if level is None else _LEVELS[level])
 
 

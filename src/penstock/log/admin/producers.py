@@ -1,4 +1,4 @@
-"""What partitions remember of their producers, from a client's side."""
+"""DescribeProducers: the producer states that partitions keep."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from penstock.wire.messages.describe_producers import (
 
 NONE = -1
 ASK_AGAIN = ErrorCode.NOT_LEADER_OR_FOLLOWER
-"""For what an answer has no room for: clients ask again for that, and keep the rest."""
+"""The error for partitions that no longer fit into the answer: clients keep the rest and ask again for these."""
 
 
 class ProducerHandlers:
-    """Kafka's API about it."""
+    """Kafka's DescribeProducers API."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
@@ -31,7 +31,7 @@ class ProducerHandlers:
     async def describe_producers(
         self, context: RequestContext, request: DescribeProducersRequest
     ) -> DescribeProducersResponse:
-        """DescribeProducers, key 61, v0 (KIP-664): what partitions remember of their producers."""
+        """DescribeProducers, key 61, v0 (KIP-664): the producer states that partitions keep."""
         response, room = DescribeProducersResponse(), Room()
         for number, wanted in enumerate(request.topics):
             await breathe(number)
@@ -79,6 +79,6 @@ def _producer(partition: Partition, state: ProducerState) -> describe_producers.
         producer_epoch=state.epoch,
         last_sequence=NONE if newest is None else newest.last_sequence,
         last_timestamp=state.last_ms if newest is None else newest.timestamp,
-        coordinator_epoch=NONE,  # Kafka's is that of the last marker.
+        coordinator_epoch=NONE,  # Kafka sends that of the last marker.
         current_txn_start_offset=NONE if transaction is None else transaction.first_offset,
     )

@@ -1,8 +1,8 @@
-"""Replicas and disks, as a system with one logical replica has them: log directories, elections, reassignments, the
-quorum of metadata.
+"""Kafka's APIs about replicas, in a system with one logical replica: log directories, elections, reassignments, the
+metadata quorum.
 
-Every partition is always led, by whichever live agent is asked; an election is never needed, a reassignment is done
-when it is accepted. What cannot be true is refused as Kafka refuses it.
+Every partition always has a leader, whichever live agent a client asks: an election is never needed, and a
+reassignment is complete as soon as it is accepted. Requests that make no sense here are refused as Kafka refuses them.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ from penstock.wire.messages.list_partition_reassignments import (
 )
 
 ELECTION_TYPES = (0, 1)
-"""Preferred and unclean."""
+"""Kafka's numbers for preferred and unclean elections."""
 METADATA_PARTITION = ("__cluster_metadata", 0)
-"""The partition that Kafka's controllers agree on."""
+"""The topic and partition of Kafka's metadata log."""
 NODES_SINCE = 2
 NOT_HOSTED = "This server does not host this topic-partition."
 
@@ -74,8 +74,8 @@ class ReplicaHandlers:
     async def describe_log_dirs(
         self, context: RequestContext, request: DescribeLogDirsRequest
     ) -> DescribeLogDirsResponse:
-        """DescribeLogDirs, key 35, v1-5. v2: flexible. v3: an error for the whole answer. v4: sizes of the volume,
-        unknown here. v5: cordoned directories. One directory stands for the store; sizes are those of the log."""
+        """DescribeLogDirs, key 35, v1-5. v2: flexible. v3: a top-level error. v4: sizes of the volume, unknown here.
+        v5: cordoned directories. One directory stands for the store; sizes are those of the log."""
         topics, pace, asked = [], Pace(), None
         if request.topics is not None:
             asked = await keyed(request.topics, lambda topic: (topic.topic, set(topic.partitions)))
@@ -94,8 +94,8 @@ class ReplicaHandlers:
     async def alter_replica_log_dirs(
         self, context: RequestContext, request: AlterReplicaLogDirsRequest
     ) -> AlterReplicaLogDirsResponse:
-        """AlterReplicaLogDirs, key 34, v1-2. v2: flexible. There is one directory, where everything is already; any
-        other is refused by 57, and a partition that is not there by 9."""
+        """AlterReplicaLogDirs, key 34, v1-2. v2: flexible. There is one directory, and everything is in it; any other
+        is refused with LOG_DIR_NOT_FOUND (57), an unknown partition with REPLICA_NOT_AVAILABLE (9)."""
         results, pace = dict[str, AlterReplicaLogDirTopicResult](), Pace()
         for directory in request.dirs:
             await pace.step()
@@ -113,9 +113,9 @@ class ReplicaHandlers:
         return AlterReplicaLogDirsResponse(results=list(results.values()))
 
     async def describe_quorum(self, context: RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse:
-        """DescribeQuorum, key 55, v0-2. v1: when replicas were last heard of. v2: messages, addresses of voters. There
-        is no log of metadata and no quorum. The answer is that of a cluster whose one voter, the agent that takes
-        administrative requests, leads and has everything; other agents are observers."""
+        """DescribeQuorum, key 55, v0-2. v1: when replicas last fetched. v2: error messages, addresses of voters. There
+        is no metadata log and no quorum. The answer describes a cluster whose only voter is the agent that takes
+        administrative requests: it leads and is up to date, and other agents are observers."""
         response, pace = DescribeQuorumResponse(error_message=None), Pace()
         leader = self._brokers.controller_id(context)
         alive = self._brokers.alive(context)
@@ -147,13 +147,14 @@ class ReplicaHandlers:
         return response
 
     async def elect_leaders(self, context: RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse:
-        """ElectLeaders, key 43, v0-2. v1: unclean elections, an error for the whole answer. v2: flexible."""
+        """ElectLeaders, key 43, v0-2. v1: unclean elections, a top-level error. v2: flexible."""
         known_type, pace = request.election_type in ELECTION_TYPES, Pace()
         response = ElectLeadersResponse(
             error_code=ErrorCode.NONE if known_type else ErrorCode.INVALID_REQUEST, replica_election_results=[]
         )
         if request.topic_partitions is None and known_type:
-            # Null asks for every partition that needs an election: there are none. Topics are listed all the same.
+            # Null means every partition that needs an election: there are none, but Kafka lists the topics all the
+            # same.
             response.replica_election_results = await each(
                 list(self._registry.all(context.cluster_id)),
                 lambda topic: ReplicaElectionResult(topic=topic.name, partition_result=[]),
@@ -176,8 +177,8 @@ class ReplicaHandlers:
     async def alter_partition_reassignments(
         self, context: RequestContext, request: AlterPartitionReassignmentsRequest
     ) -> AlterPartitionReassignmentsResponse:
-        """AlterPartitionReassignments, key 45, v0-1. v1: the client may forbid another replication factor. Any live
-        agents are accepted, and the reassignment is over at once; so there is never one to cancel."""
+        """AlterPartitionReassignments, key 45, v0-1. v1: the client may forbid a change of the replication factor. Any
+        live agents are accepted, and the reassignment completes at once; so there is never one to cancel."""
         response = AlterPartitionReassignmentsResponse(
             error_message=None, allow_replication_factor_change=request.allow_replication_factor_change
         )
@@ -218,7 +219,8 @@ class ReplicaHandlers:
     async def list_partition_reassignments(
         self, context: RequestContext, request: ListPartitionReassignmentsRequest
     ) -> ListPartitionReassignmentsResponse:
-        """ListPartitionReassignments, key 46, v0: always empty, a reassignment is over when it was accepted."""
+        """ListPartitionReassignments, key 46, v0: always empty, because reassignments complete when they are
+        accepted."""
         return ListPartitionReassignmentsResponse(error_message=None)
 
     def _partition(self, context: RequestContext, name: str, index: int) -> Partition | None:

@@ -1,4 +1,4 @@
-"""Topics come, grow and go: CreateTopics, CreatePartitions, DeleteTopics."""
+"""Kafka's APIs that create, extend and delete topics: CreateTopics, CreatePartitions, DeleteTopics."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ from penstock.wire.messages.delete_topics import (
 
 ZERO_UUID = bytes(16)
 OPEN = -1
-"""What a client sends for a number it leaves to the broker."""
+"""Stands for a number that the client leaves to the broker."""
 METADATA_TOPIC = "__cluster_metadata"
 NEW_AT_ONCE = 8
-"""New topics, whose answers have dozens of values, that are looked at before others have their turn."""
+"""How many new topics, each described by dozens of values, are processed before the event loop is yielded."""
 CREATE_THROTTLED_SINCE, GROW_THROTTLED_SINCE, DELETE_THROTTLED_SINCE = 6, 3, 5
-"""The versions whose clients know THROTTLING_QUOTA_EXCEEDED."""
+"""The versions from which clients know THROTTLING_QUOTA_EXCEEDED (KIP-599)."""
 
 
 class TopicHandlers:
@@ -58,9 +58,9 @@ class TopicHandlers:
         self._quota = quota or NoQuota()
 
     async def create_topics(self, context: RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse:
-        """CreateTopics, key 19, v2-7. v4: partitions and replication factor may be left open. v5: the answer holds
-        both and the configuration (KIP-525). v6: may be refused for a quota (KIP-599). v7: topic ids. Any replication
-        factor is taken and shown again."""
+        """CreateTopics, key 19, v2-7. v4: partitions and replication factor may be left to the broker. v5: the answer
+        contains both and the configuration (KIP-525). v6: may be refused by a quota (KIP-599). v7: topic ids. Any
+        replication factor is accepted and shown again, but nothing is replicated."""
         allowance = self._quota.allowance(context, strict=context.api_version >= CREATE_THROTTLED_SINCE)
         if await self._partitions_in(context, request.topics) > MAX_NEW_PARTITIONS:
             return CreateTopicsResponse(
@@ -106,7 +106,7 @@ class TopicHandlers:
                 results[new.name] = _not_created(new.name, answer)
 
     async def _partitions_in(self, context: RequestContext, topics: Sequence[CreatableTopic]) -> int:
-        """How many partitions topics would have, also those that are only checked: each is answered at length."""
+        """How many partitions the topics have, those that are only validated included: the answer grows with them."""
         default = self._topics.settings.of(context.cluster_id).num_partitions
         counts = await each(
             topics,
@@ -137,7 +137,7 @@ class TopicHandlers:
         )
 
     def _assigned(self, context: RequestContext, topic: CreatableTopic) -> tuple[int, int]:
-        """Partitions and replication factor of a manual assignment. Which brokers it names changes nothing else."""
+        """Partitions and replication factor of a manual assignment. The brokers that it names have no other effect."""
         if topic.replication_factor != OPEN or topic.num_partitions != OPEN:
             raise Refused(
                 ErrorCode.INVALID_REQUEST,
@@ -183,7 +183,7 @@ class TopicHandlers:
     async def create_partitions(
         self, context: RequestContext, request: CreatePartitionsRequest
     ) -> CreatePartitionsResponse:
-        """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be refused for a quota (KIP-599)."""
+        """CreatePartitions, key 37, v0-3. v2: flexible. v3: may be refused by a quota (KIP-599)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= GROW_THROTTLED_SINCE)
         seen = await counted(topic.name for topic in request.topics)
         results, left = dict[str, CreatePartitionsTopicResult](), MAX_NEW_PARTITIONS
@@ -222,8 +222,8 @@ class TopicHandlers:
         return topic
 
     async def delete_topics(self, context: RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
-        """DeleteTopics, key 20, v1-6. v4: flexible. v5: error messages, may be refused for a quota (KIP-599). v6: by
-        topic id as well (KIP-516)."""
+        """DeleteTopics, key 20, v1-6. v4: flexible. v5: error messages, may be refused by a quota (KIP-599). v6: also
+        by topic id (KIP-516)."""
         allowance = self._quota.allowance(context, strict=context.api_version >= DELETE_THROTTLED_SINCE)
         wanted = request.topics or await each(request.topic_names, lambda name: DeleteTopicState(name=name))
         if not self._topics.settings.of(context.cluster_id).delete_topics:
@@ -274,7 +274,7 @@ class TopicHandlers:
 
 
 def check_replicas(alive: set[int], broker_ids: Sequence[int]) -> None:
-    """Raise `Refused` unless a partition could be assigned to these brokers."""
+    """Raise `Refused` unless a partition could be assigned to these brokers: one or more, live, no duplicates."""
     if not broker_ids:
         raise Refused(ErrorCode.INVALID_REPLICA_ASSIGNMENT, "A partition must be assigned to at least one replica.")
     if len(set(broker_ids)) != len(broker_ids):
