@@ -61,25 +61,21 @@ def init(
             return refused(ErrorCode.PRODUCER_FENCED)
         fence = Producer(txn.producer_id, txn.epoch + 1)
         ending = Ending(fence, commit=False)
-        txn = replace(_ended(txn, commit=False, now_ms=now_ms), epoch=fence.epoch, last_epoch=NO_EPOCH)
-        expected = None
-    txn = replace(txn, timeout_ms=request.timeout_ms, updated_ms=now_ms)
-    if txn.epoch >= EPOCH_EXHAUSTED and (expected is None or expected.epoch == txn.epoch):
+        txn = _fenced(txn, now_ms)
+    known_epoch = NO_EPOCH if expected is None else expected.epoch
+    txn = replace(txn, timeout_ms=request.timeout_ms, updated_ms=now_ms, state=TransactionState.EMPTY)
+    if txn.epoch >= EPOCH_EXHAUSTED and (expected is None or expected.epoch == EPOCH_EXHAUSTED):
         if fresh_id is None:
             return Decision(result=Result(), needs_producer_id=True)
-        knew = expected is not None
         txn = replace(
-            txn, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id,
-            last_epoch=txn.epoch if knew else NO_EPOCH, state=TransactionState.EMPTY,
+            txn, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id, last_epoch=known_epoch
         )  # fmt: skip
     elif expected is None or expected.epoch == txn.epoch:
-        txn = replace(
-            txn, epoch=txn.epoch + 1, last_epoch=NO_EPOCH if expected is None else expected.epoch,
-            state=TransactionState.EMPTY,
-        )  # fmt: skip
+        txn = replace(txn, epoch=txn.epoch + 1, last_epoch=known_epoch)
     elif expected.epoch != txn.last_epoch:
         return refused(ErrorCode.PRODUCER_FENCED)
-    # Else this is a repetition, whose first answer was lost: the same again.
+    # Else this is a repetition, whose first answer was lost: the same again. Or the transaction was aborted, just now
+    # or because it took too long, and that has raised the epoch.
     return replace(_given(txn), ending=ending)
 
 
@@ -216,8 +212,17 @@ def abort(txn: Transaction | None, now_ms: int, *, has_batches: bool) -> Decisio
     if txn is None or not is_ongoing(txn, has_batches=has_batches):
         return refused(ErrorCode.NONE)
     fence = Producer(txn.producer_id, txn.epoch + 1)
-    state = replace(_ended(txn, commit=False, now_ms=now_ms), epoch=fence.epoch, last_epoch=NO_EPOCH)
-    return Decision(result=Result(), state=state, ending=Ending(fence, commit=False))
+    return Decision(result=Result(), state=_fenced(txn, now_ms), ending=Ending(fence, commit=False))
+
+
+def _fenced(txn: Transaction, now_ms: int) -> Transaction:
+    """The id after an abort that its producer has not asked for.
+
+    It may go on with the next epoch, as after an abort of version 2, and is told that one when it aborts or asks for
+    its id; but not with the last epoch, which is nobody's.
+    """
+    known_epoch = txn.epoch if txn.epoch < EPOCH_EXHAUSTED else NO_EPOCH
+    return replace(_ended(txn, commit=False, now_ms=now_ms), epoch=txn.epoch + 1, last_epoch=known_epoch)
 
 
 def keep_open(txn: Transaction, now_ms: int, *, began_ms: int) -> Decision:

@@ -218,8 +218,42 @@ def test_a_transaction_times_out() -> None:
     late = time_out(ONGOING, 60_005, has_batches=True, began_ms=5)
     assert late.ending == Ending(Producer(7, 4), commit=False)
     assert late.state is not None
-    assert (late.state.epoch, late.state.last_epoch) == (4, NO_EPOCH)
+    assert late.state.epoch == 4
     assert time_out(EMPTY, NOW, has_batches=False, began_ms=0).state is None
+
+
+def test_a_producer_whose_time_was_up_may_abort_and_go_on() -> None:
+    late = time_out(ONGOING, NOW, has_batches=True, began_ms=5).state
+    assert late is not None
+    aborted = finish(late, commit=False)
+    assert (aborted.result.error, aborted.result.producer, aborted.state) == (E.NONE, Producer(7, 4), None)
+    assert finish(late, commit=True).result.error is E.INVALID_TXN_STATE
+    assert start(late, ME).result.producer == Producer(7, 4)
+    assert start(late).result.producer == Producer(7, 5)
+    # Version 1 knows no way on but by a new epoch.
+    for commit in (True, False):
+        assert finish(late, commit=commit, raises=False).result.error is E.PRODUCER_FENCED
+    # Nor is there one without another producer id once the epochs are used up.
+    worn = abort(replace(ONGOING, epoch=EPOCH_EXHAUSTED), NOW, has_batches=True).state
+    assert worn is not None
+    last = Producer(7, EPOCH_EXHAUSTED)
+    assert finish(worn, last, commit=False).result.error is E.PRODUCER_FENCED
+    assert start(worn, last).result.producer == Producer(99, 0)
+
+
+def test_a_producer_that_asks_for_its_id_again_aborts_what_it_has_open() -> None:
+    first = start(ONGOING, ME)
+    assert first.ending == Ending(Producer(7, 4), commit=False)
+    assert first.result.producer == Producer(7, 4)
+    assert first.state is not None
+    again = start(first.state, ME)
+    assert (again.ending, again.result.producer) == (None, Producer(7, 4))
+    # With its last epoch it gets another producer id; the marker has the epoch that is kept for that.
+    worn = start(replace(ONGOING, epoch=EPOCH_EXHAUSTED), Producer(7, EPOCH_EXHAUSTED))
+    assert worn.ending == Ending(Producer(7, EPOCH_EXHAUSTED + 1), commit=False)
+    assert worn.result.producer == Producer(99, 0)
+    assert worn.state is not None
+    assert start(worn.state, Producer(7, EPOCH_EXHAUSTED)).result.producer == Producer(99, 0)
 
 
 def test_a_transaction_that_nobody_can_end_is_aborted_at_once() -> None:
