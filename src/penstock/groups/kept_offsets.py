@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from penstock.coordination.model import Reply, Waiter
@@ -41,20 +41,25 @@ def expire_offsets(
     topic_names: Mapping[bytes, str],
     waiter: Waiter,
     terms: Terms,
+    pending: Collection[TopicPartition] = (),
 ) -> Decision:
     """Drop offsets that nobody needs any more, and the group with the last of them if nobody is in it.
 
     The retention counts from the commit, for topics that no member subscribes. A group without offsets goes at once.
+    Where an open transaction has an offset (`pending`), the partition keeps the one it has, and so does the group.
     """
     retention_ms = terms.settings.offsets_retention_ms
     expired_ = tuple(
         partition
         for partition, offset in offsets.items()
-        if (name := topic_names.get(partition[0])) is None
-        or (not group.is_subscribed(name) and terms.now_ms >= _expires_ms(offset, retention_ms))
+        if partition not in pending
+        and (
+            (name := topic_names.get(partition[0])) is None
+            or (not group.is_subscribed(name) and terms.now_ms >= _expires_ms(offset, retention_ms))
+        )
     )
     replies = (Reply(waiter, len(expired_)),)
-    if len(expired_) == len(offsets) and group.empty_since_ms is not None:
+    if len(expired_) == len(offsets) and not pending and group.empty_since_ms is not None:
         return Decision(state=None, records=(GroupDeleted(),), replies=replies)
     records: tuple[Record, ...] = (OffsetsDeleted(expired_),) if expired_ else ()
     return Decision(state=group, records=records, replies=replies)

@@ -6,7 +6,7 @@ a kind that an API knows nothing of is answered as if there were no such group, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from penstock.base.later import later
@@ -179,13 +179,14 @@ class GroupRules:
         topic_names: Mapping[bytes, str],
         waiter: Waiter,
         now_ms: int,
+        pending: Collection[TopicPartition] = (),
     ) -> Decision:
         """Drop offsets that nobody needs any more, and the group with the last of them."""
         terms = self.terms(key, now_ms)
         if isinstance(group, ConsumerGroup | StreamsGroup):
-            return kept_offsets.expire_offsets(group, offsets, topic_names, waiter, terms)
+            return kept_offsets.expire_offsets(group, offsets, topic_names, waiter, terms, pending)
         if group is None or isinstance(group, Group):
-            return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, terms.settings)
+            return transitions.expire_offsets(group, offsets, topic_names, waiter, now_ms, terms.settings, pending)
         return answer(group, waiter, 0)
 
     # --- Administration ---

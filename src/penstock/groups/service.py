@@ -468,15 +468,13 @@ class GroupService:
         _, revision = await self._runner.peek(key)
         await self._catch_up()
         offsets, pending = await self._database.read(lambda: store.offsets_and_pending(key))
-        if pending:
-            return 0
         names = self._names(key[0], offsets)
         unknown = {topic_id for topic_id, _ in offsets} - names.keys()
         if unknown:  # They are gone, or another agent has made them.
             names |= await self._database.read(lambda: store.topic_names(key[0], unknown))
 
         def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> Decision:
-            return self._rules.expire_offsets(key, group, offsets, names, waiter, now_ms)
+            return self._rules.expire_offsets(key, group, offsets, names, waiter, now_ms, pending)
 
         try:
             # The revision makes sure that no offset was committed since they were read.

@@ -7,7 +7,7 @@ old value; liveness only sets timers and writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from penstock.coordination.model import Reply, Timer, Waiter
@@ -308,21 +308,25 @@ def expire_offsets(
     waiter: Waiter,
     now_ms: int,
     settings: GroupSettings,
+    pending: Collection[TopicPartition] = (),
 ) -> Decision:
     """Drop offsets that nobody needs any more, and the group with the last of them, or without any (KIP-211).
 
     `offsets` are all the group has. The retention counts from when the group became empty, else from the commit:
     for simple groups, and for topics that the consumers of a stable group do not subscribe any more. Offsets of a topic
-    without a name belong to one that was deleted.
+    without a name belong to one that was deleted. Where an open transaction has an offset (`pending`), the partition
+    keeps the one it has, and the group stays.
     """
     if group is None:
         return answer(group, waiter, 0)
     expired = tuple(
         partition
         for partition, offset in offsets.items()
-        if (name := topic_names.get(partition[0])) is None or _is_expired(group, name, offset, now_ms, settings)
+        if partition not in pending
+        and ((name := topic_names.get(partition[0])) is None or _is_expired(group, name, offset, now_ms, settings))
     )
-    if len(expired) == len(offsets) and group.state is GroupState.EMPTY and not group.pending:
+    is_done = len(expired) == len(offsets) and not pending
+    if is_done and group.state is GroupState.EMPTY and not group.pending:
         return Decision(state=None, records=(GroupDeleted(),), replies=(Reply(waiter, len(expired)),))
     records: tuple[Record, ...] = (OffsetsDeleted(expired),) if expired else ()
     return Decision(state=group, records=records, replies=(Reply(waiter, len(expired)),))

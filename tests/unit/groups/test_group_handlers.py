@@ -375,6 +375,21 @@ async def test_expired_offsets_go_and_their_group_with_the_last() -> None:
     assert [group.group_id for group in listed.groups] == ["g", "new"]
 
 
+async def test_offsets_expire_beside_those_that_wait_for_a_transaction() -> None:
+    world = World()
+    process = await world.start()
+    await process.ask("offset_commit", commit(topics=("orders", "payments")), version=8)
+    txn = Transaction(key=(1, "txn"), producer_id=7, epoch=1, timeout_ms=1_000, updated_ms=0)
+    await world.database.transaction(lambda: put(txn))
+    owner = TransactionOwner(transactional_id="txn", producer_id=7, epoch=1, begins=True)
+    waiting = Offset(committed_offset=5, leader_epoch=-1, metadata="", committed_ms=0)
+    world.clock.now_s += 8 * DAY_MS / 1000
+    asked = CommitOffsets(offsets={(ORDERS, 0): waiting}, owner=owner)
+    assert await process.service.commit_offsets((1, "g"), asked) is ErrorCode.NONE
+    assert await process.service.expire_offsets() == 1
+    assert (await committed(process)).keys() == {("orders", 0)}
+
+
 # --- Administration ------------------------------------------------------------------------------------------------
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-
 import pytest
 from group_bench import TOPIC, Bench, subscription
 
@@ -15,16 +12,12 @@ from penstock.groups.model import (
     GroupState,
     GroupStored,
     Leaver,
-    Offset,
     OffsetsCommitted,
     OffsetsDeleted,
     TransactionOwner,
 )
 from penstock.groups.settings import GroupSettings
 from penstock.wire.error_codes import ErrorCode
-
-DAY_MS = 24 * 3_600_000
-
 
 # --- Joining -------------------------------------------------------------------------------------------------------
 
@@ -570,56 +563,3 @@ def test_offsets_of_a_group_that_is_no_consumer_are_not_deleted_while_it_has_mem
     bench.stable(protocol_type="connect")
     decision = transitions.delete_offsets(bench.group, DeleteOffsets(topics={}), 99)
     assert decision.replies[0].answer.error is ErrorCode.NON_EMPTY_GROUP
-
-
-# --- Expiry (KIP-211) ----------------------------------------------------------------------------------------------
-
-
-def expire(bench: Bench, committed_ms: int, **more: object) -> tuple[object, ...]:
-    offset = Offset(committed_offset=1, leader_epoch=0, metadata="", committed_ms=committed_ms, **more)
-    decision = transitions.expire_offsets(
-        bench.group, {(TOPIC, 0): offset}, {TOPIC: "orders"}, 99, bench.now_ms, bench.settings
-    )
-    return tuple(type(record) for record in decision.records)
-
-
-def test_offsets_of_an_empty_group_expire_from_when_it_became_empty() -> None:
-    bench = Bench()
-    bench.stable()
-    bench.leave("m1")
-    bench.pass_ms(7 * DAY_MS - 1)
-    assert expire(bench, committed_ms=0) == ()
-    bench.pass_ms(1)
-    assert expire(bench, committed_ms=bench.now_ms) == (GroupDeleted,)
-
-
-def test_a_group_without_members_and_offsets_goes_at_the_next_look() -> None:
-    bench = Bench()
-    bench.stable()
-    expire_now = partial(transitions.expire_offsets, topic_names={}, waiter=99, now_ms=1, settings=bench.settings)
-    assert expire_now(bench.group, {}).records == ()
-    bench.leave("m1")
-    assert expire_now(bench.group, {}).records == (GroupDeleted(),)
-
-
-def test_offsets_of_members_expire_only_in_topics_they_left() -> None:
-    bench = Bench()
-    bench.stable(protocols=(("range", subscription("orders")),), session_timeout_ms=1_800_000)
-    assert expire(bench, committed_ms=bench.now_ms - 8 * DAY_MS) == ()
-    bench.group = replace(bench.group, subscribed=frozenset({"other"}))
-    assert expire(bench, committed_ms=bench.now_ms - 6 * DAY_MS) == ()
-    assert expire(bench, committed_ms=bench.now_ms - 8 * DAY_MS) == (OffsetsDeleted,)
-
-
-def test_offsets_of_a_simple_group_expire_from_their_commit() -> None:
-    bench = Bench()
-    bench.commit()
-    assert expire(bench, committed_ms=bench.now_ms - 6 * DAY_MS) == ()
-    assert expire(bench, committed_ms=bench.now_ms - 7 * DAY_MS) == (GroupDeleted,)
-    assert expire(bench, committed_ms=bench.now_ms, expires_ms=bench.now_ms) == (GroupDeleted,)
-
-
-def test_offsets_of_connect_never_expire_while_it_runs() -> None:
-    bench = Bench()
-    bench.stable(protocol_type="connect", session_timeout_ms=1_800_000)
-    assert expire(bench, committed_ms=0) == ()
