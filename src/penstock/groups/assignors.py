@@ -137,56 +137,84 @@ def _share_evenly(subscribers: Sequence[Subscriber], counts: Counts, kept: list[
 # --- Subscriptions differ ------------------------------------------------------------------------------------------
 
 
+class _Loads:
+    """What members with different subscriptions have, by topic, and how much that is: moving a partition costs nothing
+    that grows with what a member has."""
+
+    def __init__(self, kept: Iterable[Holding]) -> None:
+        self.held: list[dict[bytes, list[int]]] = []
+        self.loads: list[int] = []
+        for mine in kept:
+            by_topic: dict[bytes, list[int]] = {}
+            for topic_id, partition in mine:
+                by_topic.setdefault(topic_id, []).append(partition)
+            self.held.append(by_topic)
+            self.loads.append(len(mine))
+
+    def give(self, number: int, topic_id: bytes, partition: int) -> None:
+        self.held[number].setdefault(topic_id, []).append(partition)
+        self.loads[number] += 1
+
+    def take(self, number: int, topic_id: bytes) -> int:
+        self.loads[number] -= 1
+        return self.held[number][topic_id].pop()
+
+    def holding(self, number: int) -> Holding:
+        return [(topic_id, partition) for topic_id, found in self.held[number].items() for partition in found]
+
+
 def _fill_and_balance(subscribers: Sequence[Subscriber], counts: Counts, kept: list[Holding]) -> None:
     """Give every partition that nobody has to who has least, then move partitions from who has most to who has least.
 
     Topics with few subscribers come first: theirs have no choice.
     """
     taken = {partition for mine in kept for partition in mine}
+    spread = _Loads(kept)
     members: dict[bytes, list[int]] = {}
     for number, subscriber in enumerate(subscribers):
         for topic_id in subscriber.topic_ids:
             members.setdefault(topic_id, []).append(number)
     order = sorted((t for t in members if t in counts), key=lambda t: (len(members[t]), t))
     for topic_id in order:
-        loads = [(len(kept[number]), number) for number in members[topic_id]]
+        loads = [(spread.loads[number], number) for number in members[topic_id]]
         heapq.heapify(loads)
         for partition in range(counts[topic_id]):
             if (topic_id, partition) not in taken:
                 load, number = loads[0]
-                kept[number].append((topic_id, partition))
+                spread.give(number, topic_id, partition)
                 heapq.heapreplace(loads, (load + 1, number))
     for _ in range(MAX_ROUNDS):
-        if not sum(_balance(topic_id, members[topic_id], kept) for topic_id in order):
-            return
+        if not sum(_balance(topic_id, members[topic_id], spread) for topic_id in order):
+            break
+    for number in range(len(kept)):
+        kept[number] = spread.holding(number)
 
 
-def _balance(topic_id: bytes, members: Sequence[int], kept: list[Holding]) -> int:
+def _balance(topic_id: bytes, members: Sequence[int], spread: _Loads) -> int:
     """Move partitions of one topic until no subscriber who has some has two more than another. How many moved."""
-    mine = {number: [p for p in kept[number] if p[0] == topic_id] for number in members}
-    most = [(-len(kept[number]), number) for number in members if mine[number]]
-    least = [(len(kept[number]), number) for number in members]
+    loads, held = spread.loads, spread.held
+    least = [(loads[number], number) for number in members]
+    most = [(-load, number) for load, number in least if held[number].get(topic_id)]
+    if not most or -min(most)[0] - min(least)[0] <= 1:
+        return 0
     heapq.heapify(most)
     heapq.heapify(least)
     moved = 0
-    while most and least:
+    while most:
         load, giver = -most[0][0], most[0][1]
         low, taker = least[0]
-        if load != len(kept[giver]) or not mine[giver]:
+        if load != loads[giver] or not held[giver][topic_id]:
             heapq.heappop(most)
-            if mine[giver]:
-                heapq.heappush(most, (-len(kept[giver]), giver))
+            if held[giver][topic_id]:
+                heapq.heappush(most, (-loads[giver], giver))
             continue
-        if low != len(kept[taker]):
-            heapq.heapreplace(least, (len(kept[taker]), taker))
+        if low != loads[taker]:
+            heapq.heapreplace(least, (loads[taker], taker))
             continue
         if load - low <= 1:
             break
-        partition = mine[giver].pop()
-        kept[giver].remove(partition)
-        kept[taker].append(partition)
-        mine[taker].append(partition)
-        heapq.heapreplace(most, (-len(kept[giver]), giver))
-        heapq.heappush(most, (-len(kept[taker]), taker))
+        spread.give(taker, topic_id, spread.take(giver, topic_id))
+        heapq.heapreplace(most, (-loads[giver], giver))
+        heapq.heappush(most, (-loads[taker], taker))
         moved += 1
     return moved

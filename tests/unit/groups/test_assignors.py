@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.groups import assignors
 from penstock.groups.assignors import Subscriber, range_, uniform
 
 TOPICS = [bytes([number]) * 16 for number in range(4)]
@@ -120,3 +122,52 @@ def test_uniform_is_sticky(group, random) -> None:
             before = {(t, p) for t, found in member.target.items() for p in found}
             now = {(t, p) for t, found in after[member.member_id].items() for p in found}
             assert before <= now
+
+
+def different_subscriptions(members: int, topics: int) -> tuple[list[Subscriber], dict[bytes, int]]:
+    """Members that have everything of the topics they subscribe, each of others; the last few have just come."""
+    names = [number.to_bytes(16) for number in range(topics)]
+    counts = dict.fromkeys(names, 20)
+    before = [subscriber(f"{n:05}", {names[(n + k) % topics] for k in range(20)}) for n in range(members * 9 // 10)]
+    targets = uniform(before, counts)
+    after = [subscriber(s.member_id, set(s.topic_ids), targets[s.member_id]) for s in before]
+    after += [
+        subscriber(f"{n:05}", {names[(n + k) % topics] for k in range(20)}) for n in range(members * 9 // 10, members)
+    ]
+    return after, counts
+
+
+def steps_of_uniform(subscribers: list[Subscriber], counts: dict[bytes, int]) -> int:
+    """How many lines of the assignors are run."""
+    steps = 0
+
+    def step(frame, event, _):
+        nonlocal steps
+        steps += event == "line"
+        return step if frame.f_code.co_filename == assignors.__file__ else None
+
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        uniform(subscribers, counts)
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+def test_the_work_of_different_subscriptions_grows_with_what_there_is_to_assign() -> None:
+    """Twice as many members and topics: twice as much of everything, and about as much work for each."""
+    small, large = (steps_of_uniform(*different_subscriptions(size, size)) for size in (100, 200))
+    assert large < 2.5 * small
+
+
+def test_a_move_costs_the_same_however_much_a_member_has() -> None:
+    """One member has everything of many topics, and another one comes, who subscribes one of them less."""
+    steps = []
+    for topics in (20, 40):
+        names = {number.to_bytes(16) for number in range(topics)}
+        counts = dict.fromkeys(names, 50)
+        first = subscriber("a", names)
+        members = [subscriber("a", names, uniform([first], counts)["a"]), subscriber("b", names - {min(names)})]
+        steps.append(steps_of_uniform(members, counts))
+    assert steps[1] < 2.5 * steps[0]
