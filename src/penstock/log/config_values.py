@@ -62,6 +62,10 @@ class ConfigResource(IntEnum):
 _LIMITS = {ConfigType.SHORT: 2**15, ConfigType.INT: 2**31, ConfigType.LONG: 2**63}
 
 
+class Unreadable(InvalidRequest):
+    """A text is no value of its key's type."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigKey:
     """One key: its name, type, default and meaning."""
@@ -78,6 +82,8 @@ class ConfigKey:
     """A check beyond `minimum`, `maximum` and `choices`: what is wrong with a value, or None."""
     acted_on: bool = True
     """False for a key that is stored and shown because tools set it, but has no effect here."""
+    listed: bool = True
+    """False for a key that is internal in Kafka: it is shown only where it was set."""
 
     def parse(self, text: str | None) -> ConfigValue:
         """Parse a text; raise `InvalidRequest` where Kafka would refuse it."""
@@ -124,8 +130,8 @@ class ConfigKey:
                     return value
         raise self._unreadable(text, f"Not a number of type {self.type.name}")
 
-    def _unreadable(self, text: str, complaint: str) -> InvalidRequest:
-        return InvalidRequest(f"Invalid value {text} for configuration {self.name}: {complaint}")
+    def _unreadable(self, text: str, complaint: str) -> Unreadable:
+        return Unreadable(f"Invalid value {text} for configuration {self.name}: {complaint}")
 
     def _complaint(self, value: ConfigValue) -> str | None:
         if isinstance(value, float) and math.isnan(value):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from penstock.base.errors import InvalidRequest
 from penstock.base.later import later
-from penstock.log.config_values import ConfigKey, ConfigType, ConfigValue, table, unknown
+from penstock.log.config_values import ConfigKey, ConfigType, ConfigValue, Unreadable, table, unknown
 from penstock.log.refusals import Refused
 from penstock.log.setting_table import SETTINGS
 from penstock.log.settings import BrokerSettings
@@ -50,6 +50,13 @@ def _offset_reset(value: ConfigValue) -> str | None:
 
 def _number(name: str, default: int, minimum: int, doc: str) -> ConfigKey:
     return ConfigKey(name=name, type=ConfigType.INT, default=str(default), minimum=minimum, doc=doc)
+
+
+def _offloading(kind: str) -> ConfigKey:
+    return ConfigKey(
+        name=f"{kind}.assignor.offload.enable", type=ConfigType.BOOLEAN, default="true", acted_on=False, listed=False,
+        doc=f"Whether a thread of its own computes assignments of a {kind} group.",
+    )  # fmt: skip
 
 
 GROUP_KEYS: Mapping[str, ConfigKey] = table(
@@ -97,6 +104,20 @@ GROUP_KEYS: Mapping[str, ConfigKey] = table(
                 name="errors.deadletterqueue.copy.record.enable", type=ConfigType.BOOLEAN, default="false",
                 doc="Whether the dead letter queue gets the record's data as well.",
             ),
+            # Kafka 4.4 tells members the settings of warm-up tasks, but assigns none.
+            ConfigKey(
+                name="streams.task.offset.interval.ms", type=ConfigType.INT, default="60000", minimum=15_000,
+                listed=False, doc="How often a streams group's members tell how far the state of their tasks is.",
+            ),
+            ConfigKey(
+                name="streams.acceptable.recovery.lag", type=ConfigType.LONG, default="10000", minimum=0, listed=False,
+                doc="How far behind the state of a task may be at whoever is given it.",
+            ),
+            ConfigKey(
+                name="streams.num.warmup.replicas", type=ConfigType.INT, default="2", minimum=0, maximum=20,
+                acted_on=False, listed=False, doc="Warm-up tasks of a streams group.",
+            ),
+            _offloading("consumer"), _offloading("share"), _offloading("streams"),
         ),
         key=lambda key: key.name,
     )
@@ -200,7 +221,10 @@ def check_client_metrics(overrides: Mapping[str, str]) -> None:
                 raise unknown(name, CLIENT_METRICS_KEYS)
             value = key.parse(text)
         except InvalidRequest as error:
-            raise Refused(ErrorCode.INVALID_REQUEST, str(error)) from error
+            # Kafka checks the bounds of the interval apart from the other values, with another code.
+            of_request = key is None or (key.maximum is not None and not isinstance(error, Unreadable))
+            code = ErrorCode.INVALID_REQUEST if of_request else ErrorCode.INVALID_CONFIG
+            raise Refused(code, str(error)) from error
         if name == "match":
             _check_match(cast("tuple[str, ...]", value))
 

@@ -661,14 +661,16 @@ def test_offsets_go_with_whoever_needs_them(ready: StreamsBench) -> None:
     offsets = {at: Offset(committed_offset=1, leader_epoch=0, metadata="", committed_ms=0) for at in (lines, other)}
     names = {lines[0]: "lines", other[0]: "other"}
 
-    def expire() -> Any:
-        return ready.rules.expire_offsets(KEY, ready.group, offsets, names, 1, ready.now_ms)
+    def expire(*pending: tuple[bytes, int]) -> Any:
+        return ready.rules.expire_offsets(KEY, ready.group, offsets, names, 1, ready.now_ms, pending)
 
     ready.now_ms += ready.settings.offsets_retention_ms
     assert expire().records == (OffsetsDeleted((other,)),)
+    assert expire(other).records == (), "one that an open transaction has an offset for stays"
     assert ready.rules.delete(ready.group, 1).replies[0].answer is ErrorCode.NON_EMPTY_GROUP
     ready.beat(member, epoch=LEAVES)
     assert expire().records == (GroupDeleted(),)
+    assert expire(other).records == (OffsetsDeleted((lines,)),)
     offsets.clear()
     assert expire().records == (GroupDeleted(),), "a group without any goes as well"
     assert ready.rules.delete(ready.group, 1).replies[0].answer is ErrorCode.NONE
@@ -680,10 +682,12 @@ def test_settings_of_a_group() -> None:
             "streams.session.timeout.ms": "50000", "streams.heartbeat.interval.ms": "6000",
             "streams.num.standby.replicas": "2", "streams.initial.rebalance.delay.ms": "0",
             "streams.assignment.interval.ms": "7", "streams.rack.aware.assignment.tags": "a, b",
+            "streams.task.offset.interval.ms": "20000", "streams.acceptable.recovery.lag": "5",
             "consumer.session.timeout.ms": "1",
         }
     )  # fmt: skip
     assert settings == StreamsGroupSettings(
         session_timeout_ms=50_000, heartbeat_interval_ms=6_000, num_standby_replicas=2, initial_rebalance_delay_ms=0,
-        assignment_interval_ms=7, rack_aware_assignment_tags=("a", "b"),
+        assignment_interval_ms=7, rack_aware_assignment_tags=("a", "b"), task_offset_interval_ms=20_000,
+        acceptable_recovery_lag=5,
     )  # fmt: skip

@@ -136,9 +136,28 @@ async def test_a_group_shows_which_broker_settings_its_defaults_have() -> None:
     entries = {e.name: e for e in (await describe(World(), GROUP, "g", include_synonyms=True)).configs}
     assert [s.name for s in entries["consumer.session.timeout.ms"].synonyms] == ["group.consumer.session.timeout.ms"]
     assert [s.name for s in entries["share.isolation.level"].synonyms] == ["share.isolation.level"]
+    assert "streams.num.warmup.replicas" not in entries, "shown only where it was set"
     assert (entries["streams.assignor.name"].value, entries["streams.assignor.name"].synonyms[0].name) == (
         "sticky", "group.streams.assignors",
     )  # fmt: skip
+
+
+async def test_a_group_shows_where_its_broker_was_told_what_counts() -> None:
+    world = World(group_consumer_session_timeout_ms="50000")
+
+    async def shown(key: str) -> tuple[str | None, int, list[tuple[str, str | None, int]]]:
+        (entry,) = (await describe(world, GROUP, "g", [key], include_synonyms=True)).configs
+        return entry.value, entry.config_source, [(s.name, s.value, s.source) for s in entry.synonyms]
+
+    broker = "group.consumer.session.timeout.ms"
+    told = [(broker, "50000", 4), (broker, "45000", 5)]
+    assert await shown("consumer.session.timeout.ms") == ("50000", 4, told)
+    await edit(world, BROKER, "", ("group.consumer.assignment.interval.ms", SET, "900"))
+    altered = [("group.consumer.assignment.interval.ms", text, source) for text, source in (("900", 3), ("1000", 5))]
+    assert await shown("consumer.assignment.interval.ms") == ("900", 3, altered)
+    await edit(world, GROUP, "g", ("consumer.session.timeout.ms", SET, "46000"))
+    own = ("consumer.session.timeout.ms", "46000", 8)
+    assert await shown("consumer.session.timeout.ms") == ("46000", 8, [own, *told])
 
 
 async def test_values_are_looked_at_before_whether_there_is_the_topic() -> None:
@@ -250,8 +269,17 @@ async def test_lists_are_appended_to_and_taken_from_starting_with_the_default() 
         (GROUP, "g", ("no.such.key", SET, "5"), 40),
         (GROUP, "g", ("consumer.session.timeout.ms", SET, "0"), 40),
         (GROUP, "", ("consumer.session.timeout.ms", SET, "5"), 42),
+        (GROUP, "g", ("streams.rack.aware.assignment.tags", APPEND, "zone"), 40),
+        (GROUP, "g", ("streams.num.warmup.replicas", SET, "20"), 0),
+        (GROUP, "g", ("streams.num.warmup.replicas", SET, "21"), 40),
+        (GROUP, "g", ("streams.task.offset.interval.ms", SET, "15000"), 0),
+        (GROUP, "g", ("streams.task.offset.interval.ms", SET, "14999"), 40),
+        (GROUP, "g", ("consumer.assignor.offload.enable", SET, "false"), 0),
         (CLIENT_METRICS, "s", ("interval.ms", SET, "1000"), 0),
         (CLIENT_METRICS, "s", ("interval.ms", SET, "99"), 42),
+        (CLIENT_METRICS, "s", ("interval.ms", SET, "soon"), 40),
+        (CLIENT_METRICS, "s", ("metrics", APPEND, "org.apache"), 40),
+        (CLIENT_METRICS, "s", ("match", SUBTRACT, "client_id=a"), 40),
         (CLIENT_METRICS, "s", ("no.such.key", SET, "5"), 42),
         (CLIENT_METRICS, "s", ("match", SET, "client_id=app.*"), 0),
         (CLIENT_METRICS, "s", ("match", SET, "client_id=("), 40),

@@ -314,6 +314,10 @@ class StreamsGroupSettings:
     """`streams.num.standby.replicas`"""
     rack_aware_assignment_tags: tuple[str, ...] = ()
     """`streams.rack.aware.assignment.tags`"""
+    task_offset_interval_ms: int = 60_000
+    """`streams.task.offset.interval.ms`"""
+    acceptable_recovery_lag: int = 10_000
+    """`streams.acceptable.recovery.lag`. As in Kafka 4.4, members are told, but there are no warm-up tasks."""
     max_size: int = 2_147_483_647
     """`group.streams.max.size`"""
     bounds: Bounds = field(default_factory=dict, compare=False)
@@ -344,6 +348,8 @@ class StreamsGroupSettings:
             initial_rebalance_delay_ms=number("initial.rebalance.delay.ms", self.initial_rebalance_delay_ms),
             num_standby_replicas=number("num.standby.replicas", self.num_standby_replicas),
             rack_aware_assignment_tags=self.rack_aware_assignment_tags if tags is None else _words(tags),
+            task_offset_interval_ms=number("task.offset.interval.ms", self.task_offset_interval_ms),
+            acceptable_recovery_lag=number("acceptable.recovery.lag", self.acceptable_recovery_lag),
         )
 
     @classmethod

@@ -56,9 +56,6 @@ INITIAL_TIMER = "initial"
 
 DELAY_OVER_MS = 50
 """How long after a delay members come back, so that it is over."""
-TASK_OFFSET_INTERVAL_MS = 60_000
-ACCEPTABLE_RECOVERY_LAG = 10_000
-"""What Kafka tells members about warm-ups, of which there are none."""
 SORTED_OUT = 5_000
 """Offsets of so many tasks are sorted out, if there are not all of these tasks."""
 
@@ -106,8 +103,8 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
         member_id=member.member_id,
         epoch=member.epoch,
         interval_ms=_interval_ms(after, member, terms),
-        task_offset_interval_ms=TASK_OFFSET_INTERVAL_MS,
-        acceptable_recovery_lag=ACCEPTABLE_RECOVERY_LAG,
+        task_offset_interval_ms=terms.streams.task_offset_interval_ms,
+        acceptable_recovery_lag=terms.streams.acceptable_recovery_lag,
         statuses=_statuses(after, member, delay, request, terms.streams),
         tasks=member.assigned if changed_tasks or _must_be_told(member, request) else None,
         endpoint_epoch=after.endpoint_epoch,

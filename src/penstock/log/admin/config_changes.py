@@ -8,7 +8,7 @@ from enum import IntEnum
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
-from penstock.log import other_configs, topic_configs
+from penstock.log import topic_configs
 from penstock.log.config_values import ConfigKey, ConfigResource, ConfigType
 from penstock.log.refusals import Refused
 from penstock.log.setting_table import FOREIGN_STATIC, SETTINGS
@@ -109,28 +109,23 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")] if text else []
 
 
-def keys_of(kind: ConfigResource) -> Mapping[str, ConfigKey]:
-    """The keys a kind of resource has."""
+def lists_of(kind: ConfigResource) -> Mapping[str, ConfigKey]:
+    """The keys whose lists APPEND and SUBTRACT apply to. As in Kafka, lists of groups and of client metrics
+    subscriptions can only be set."""
     match kind:
         case ConfigResource.TOPIC:
             return topic_configs.TOPIC_KEYS
         case ConfigResource.BROKER:
             return SETTINGS
-        case ConfigResource.GROUP:
-            return other_configs.GROUP_KEYS
-        case ConfigResource.CLIENT_METRICS:
-            return other_configs.CLIENT_METRICS_KEYS
         case _:
             return {}
 
 
 def default_of(kind: ConfigResource, settings: BrokerSettings) -> Callable[[str], str]:
-    """What a key's value is while it has no override."""
+    """The value of such a list while it has no override."""
     if kind is ConfigResource.TOPIC:
         return lambda name: topic_configs.broker_default(name, settings)
-    if kind is ConfigResource.BROKER:
-        return lambda name: settings.text(name) or ""
-    return lambda name: keys_of(kind)[name].default or ""
+    return lambda name: settings.text(name) or ""
 
 
 def check_broker(before: Overrides, after: Overrides) -> None:

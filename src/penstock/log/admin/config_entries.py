@@ -146,34 +146,45 @@ def cluster_wide_entries(settings: BrokerSettings) -> list[Entry]:
 
 
 def group_entries(overrides: Mapping[str, str], settings: BrokerSettings) -> list[Entry]:
-    """All keys of a group; a key without a value of the group's own has the broker's."""
-    keys = (
-        replace(key, default=settings.text(f"group.{key.name}")) if f"group.{key.name}" in SETTINGS else key
+    """All keys of a group; a key without a value of the group's own has the broker's, and its source."""
+    return [
+        _own_or(_behind(key, settings), key, overrides, ConfigSource.GROUP, default=_default(key, settings))
         for key in GROUP_KEYS.values()
-    )
-    return [_own_or_default(key, overrides, ConfigSource.GROUP, _behind(key.name)) for key in keys]
+        if key.listed or key.name in overrides
+    ]
 
 
-def _behind(name: str) -> str:
-    """The setting of Kafka's brokers that is the default of a group's key."""
-    if name == "streams.assignor.name":
-        return "group.streams.assignors"
-    return name if name in _OWN_NAME_ONLY else f"group.{name}"
+def _default(key: ConfigKey, settings: BrokerSettings) -> str | None:
+    name = f"group.{key.name}"
+    return settings.text(name) if name in SETTINGS else key.default
+
+
+def _behind(key: ConfigKey, settings: BrokerSettings) -> tuple[Synonym, ...]:
+    """The values of the broker setting that is the default of a group's key."""
+    name = f"group.{key.name}"
+    if name in SETTINGS:
+        return _given((name,), name, settings)
+    if key.name == "streams.assignor.name":
+        name = "group.streams.assignors"
+    return (Synonym(key.name if key.name in _OWN_NAME_ONLY else name, key.default, ConfigSource.DEFAULT),)
 
 
 def client_metrics_entries(overrides: Mapping[str, str]) -> list[Entry]:
     """All keys of a client metrics subscription."""
-    return [_own_or_default(key, overrides, ConfigSource.CLIENT_METRICS, None) for key in CLIENT_METRICS_KEYS.values()]
+    return [
+        _own_or((), key, overrides, ConfigSource.CLIENT_METRICS, default=key.default)
+        for key in CLIENT_METRICS_KEYS.values()
+    ]
 
 
-def _own_or_default(key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource, behind: str | None) -> Entry:
-    synonyms = () if behind is None else (Synonym(behind, key.default, ConfigSource.DEFAULT),)
-    if key.name in overrides:
-        synonyms = (Synonym(key.name, overrides[key.name], own), *synonyms)
+def _own_or(
+    behind: tuple[Synonym, ...], key: ConfigKey, overrides: Mapping[str, str], own: ConfigSource, *, default: str | None
+) -> Entry:
+    synonyms = (Synonym(key.name, overrides[key.name], own), *behind) if key.name in overrides else behind
     return Entry(
         name=key.name,
-        value=overrides.get(key.name, key.default),
-        source=own if key.name in overrides else ConfigSource.DEFAULT,
+        value=overrides.get(key.name, default),
+        source=synonyms[0].source if synonyms else ConfigSource.DEFAULT,
         type=key.type,
         synonyms=synonyms,
         doc=key.doc,

@@ -215,7 +215,7 @@ class ConfigHandlers:
             _check_deployment(context)
             _edit_loggers(edits, validate_only)
             return
-        keys = config_changes.keys_of(kind)
+        keys = config_changes.lists_of(kind)
         default = config_changes.default_of(kind, self._topics.settings.of(context.cluster_id))
 
         def change(before: Overrides) -> Overrides:
