@@ -1,7 +1,7 @@
-"""Transactions of a coordinator: nothing is written under a lease that is lost, and it is always known what was.
+"""Guarded transactions of a coordinator: nothing is written under a lost lease, and every outcome is resolved.
 
-What the journals of all coordinators have in common. Each kind has slots of its own, so that neither its epochs
-nor the numbers of its writes mix with another's.
+Shared by the journals of all coordinators. Each kind has slots of its own, so that neither its fencing epochs nor the
+numbers of its writes mix with another's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from penstock.metadata.database import Script
 
 T = TypeVar("T")
 _SETTLE_DELAYS_MS = (20, 100, 500, 1000)
-"""Pauses between attempts to find out whether a transaction happened; the last one repeats."""
+"""Pauses between attempts to look up the outcome of a transaction; the last one repeats."""
 
 
 class GuardedWrites:
@@ -41,7 +41,7 @@ class GuardedWrites:
         self._write_number = 0
 
     async def open(self) -> frozenset[int]:
-        """Take the slots; return which are ours."""
+        """Take the slots; returns those that are ours."""
         now_ms = self._clock.now_ms()
         self._epochs = await self._database.transaction(
             lambda: leases.take(self._holder, now_ms=now_ms, force=self._force_leases, whose=self._whose)
@@ -49,14 +49,14 @@ class GuardedWrites:
         return frozenset(self._epochs)
 
     def check(self, key: Key) -> None:
-        """Raise `Fenced` when the slot of a key is not ours."""
+        """Raise `Fenced` if the slot of a key is not ours."""
         leases.check([slot_of(key)], self._epochs)
 
     async def write(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> T | None:
-        """One guarded transaction. Returns or raises only when it is known what happened: what the script returned, or
-        None where that was lost with the answer.
+        """One guarded transaction. Returns or raises only when its outcome is known: the script's result, or None where
+        the transaction happened and its result was lost.
 
-        Raises `Unavailable` when nothing was written, `Fenced` when somebody else holds a slot of these keys.
+        Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot of these keys.
         """
         slots = sorted({slot_of(key) for key in keys})
         self._write_number += 1
@@ -77,19 +77,19 @@ class GuardedWrites:
             raise
 
     def lose(self, lost: leases.SlotsLost) -> None:
-        """From now on whoever asks for something of these slots is sent to its new coordinator."""
+        """Mark slots as lost: from now on requests for them get NOT_COORDINATOR."""
         for slot in lost.slots:
             self._epochs.pop(slot, None)
 
     def part(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> Callable[[], Script[T]]:
-        """The same as a part of somebody else's transaction, who finds out what became of that. Raises `SlotsLost`.
+        """The same as part of another transaction, whose owner resolves its outcome. Raises `SlotsLost`.
 
-        It has no number, so that it may be under way beside a transaction that has one.
+        It has no write number, so it may run concurrently with a transaction that has one.
         """
         slots = sorted({slot_of(key) for key in keys})
 
         def script() -> Script[T]:
-            # That may be a while after others have prolonged the lease.
+            # This may run long after others have extended the lease, so the time is read now.
             expires_ms = self._holder.expires_ms(self._clock.now_ms())
             yield from leases.guard(slots, self._epochs, write_number=None, expires_ms=expires_ms, whose=self._whose)
             return (yield from changes())

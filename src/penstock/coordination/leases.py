@@ -1,17 +1,17 @@
-"""Leases of slots, and the guard that makes a stale holder harmless.
+"""Leases of slots, and the guard that fences a stale holder.
 
-A `lease` row says who coordinates a slot, under which fencing epoch, and until when somebody else must leave it alone.
-Taking a slot raises its epoch. Every write of a coordinator starts by updating the lease rows of the slots it touches
+A `lease` row says who coordinates a slot, under which fencing epoch, and until when others must not take it. Taking a
+slot raises its epoch. Every write of a coordinator starts by updating the lease rows of the slots that it touches
 *where the epoch is its own*: a holder that lost a slot matches fewer rows than it names, and its transaction changes
-nothing. The same update extends the lease, so an idle holder writes nothing; a lease that ran out may be taken by
-whoever needs it, and its former holder finds out at its next write.
+nothing. The same update extends the lease, so an idle holder writes nothing; an expired lease may be taken by any
+agent that needs it, and its former holder finds out at its next write.
 
-The update also stores the number of the write. When the answer of a commit is lost, the row tells whether it happened:
-the row lock makes that read wait for a commit still under way.
+The update also stores the number of the write. When the answer of a commit is lost, the row says whether it happened:
+the row lock makes that read wait for a commit in flight.
 
 All slots taken together get the same epoch, so that one statement guards a transaction over many slots. Slots are
-shared by all virtual clusters of a deployment, under cluster id 0; a large cluster may get slots of its own one day.
-Coordinators of transactions have slots apart from those of groups, because their writes are parts of others.
+shared by all virtual clusters of a deployment, under cluster id 0. Coordinators of transactions have slots apart from
+those of groups, because their writes are parts of other transactions.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ T = TypeVar("T")
 SHARED_SLOTS = 0
 """The cluster id of slots that all virtual clusters share."""
 TRANSACTION_SLOTS = -1
-"""The same of the slots that coordinators of transactions take."""
+"""The same for coordinators of transactions."""
 SHARE_SLOTS = -2
-"""The same of the slots of share partitions."""
+"""The same for share partitions."""
 
 
 _EVERY_SLOT = ", ".join(f"($1, {slot}, $2, $3, 0, $4)" for slot in range(SLOT_COUNT))
 
 
 class Database(Protocol):
-    """What coordinators need of the metadata port."""
+    """What is needed of the metadata port."""
 
     async def transaction(self, script: Callable[[], Script[T]]) -> T:
         """Run a script, all or nothing."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads."""
+        """Run a read-only script."""
 
 
 class SlotsLost(Fenced):
-    """Somebody else took these slots."""
+    """Another agent has taken these slots."""
 
     def __init__(self, slots: Iterable[int]) -> None:
         self.slots = tuple(sorted(slots))
@@ -57,19 +57,20 @@ class SlotsLost(Fenced):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Who takes leases, and for how long."""
+    """The identity of a holder, and the duration of its leases."""
 
     name: str
     lease_ms: int | None = None
-    """None: until taken by force, as by the one agent of an embedded deployment when it starts."""
+    """None: a lease does not expire; it is taken by force, as by the only agent of an embedded deployment at its
+    start."""
 
     def expires_ms(self, now_ms: int) -> int | None:
-        """When a lease that is taken or used now runs out."""
+        """When a lease that is taken or extended now expires."""
         return None if self.lease_ms is None else now_ms + self.lease_ms
 
 
 def take(holder: Holder, *, now_ms: int, force: bool, whose: int = SHARED_SLOTS) -> Script[dict[int, int]]:
-    """Take every slot that is free, ran out, or is ours already; all of them by force. Returns slot → epoch."""
+    """Take every slot that is free, expired, or already ours; all of them by force. Returns slot → epoch."""
     rows = yield "SELECT COALESCE(MAX(epoch), 0) FROM lease WHERE cluster_id = $1", (whose,)
     epoch = int(rows[0][0]) + 1
     guard = "" if force else " WHERE lease.holder = excluded.holder OR lease.expires_ms <= $5"
@@ -90,9 +91,9 @@ def guard(
     expires_ms: int | None,
     whose: int = SHARED_SLOTS,
 ) -> Script[None]:
-    """The first steps of a coordinator's transaction. Raises `SlotsLost` when some are not ours any more.
+    """The first statements of a coordinator's transaction. Raises `SlotsLost` when a slot is not ours any more.
 
-    Without a number, the last write that has one can be asked for all the same.
+    Without a number, the row keeps that of the last numbered write, whose outcome can still be looked up.
     """
     for epoch, wanted in sorted(_by_epoch(slots, epochs).items()):
         marks = ", ".join(f"${number}" for number in range(5, 5 + len(wanted)))

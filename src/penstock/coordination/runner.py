@@ -1,24 +1,25 @@
 """The runner: decide → persist → evolve → reply.
 
-Every key has a *cell*: the state that is in force, and what is on its way.
+Every key has a *cell*: its state in force, and decisions in flight.
 
-    request ──► decide on the state ──► no records: in force at once, answers leave
-                                   └──► records: staged ─► next transaction ─► in force, answers leave
+    request ──► decide on the state ──► no records: in force at once, replies are sent
+                                   └──► records: staged ─► next transaction ─► in force, replies are sent
 
-- While nothing is staged a decision without records (a heartbeat) takes effect immediately and writes nothing.
-- A decision with records is staged. Later requests of the cell are decided on the staged state, and wait with it, so no
-  answer ever rests on a state that is not durable.
-- One transaction runs at a time. It takes everything staged in all cells; while it runs, requests of those cells wait
-  in their mailbox and other cells go on. So one transaction commits many decisions, without a timer to collect them.
-- A write that failed takes the whole cell out of memory: everybody waiting there gets the error, which clients retry,
-  and the state is read again. Nothing of the failed decisions was ever visible. States of which much is only in memory
-  are kept instead, as they were in force: then only those get the error whose decisions failed.
-- The store may refuse a record that no state rests on. Then its decision holds, but its answers are not true: whoever
-  waits for them is told to ask again.
-- Timers are decided like requests, but not while a transaction runs, nor when something staged will move them.
+- While nothing is staged, a decision without records (a heartbeat) takes effect immediately and writes nothing.
+- A decision with records is staged. Later requests of the cell are decided on the staged state and wait with it, so no
+  reply is ever based on a state that is not durable.
+- One transaction runs at a time and contains everything staged in all cells; while it runs, requests of those cells
+  wait in their mailbox and other cells continue. So one transaction commits many decisions (group commit), without a
+  timer.
+- A failed write drops the whole cell from memory: all its waiters get a retriable error, and the state is loaded again.
+  Nothing of the failed decisions was visible. With `keeps_states`, for states that are largely in memory only, the
+  state in force is kept, and only waiters of the failed decisions get the error.
+- The store may refuse a record that no state depends on. Then its decision stands, but its replies are not true: their
+  waiters get a retriable error.
+- Timers are decided like requests, but not during a transaction, nor when a staged decision will reset them.
 
-Cells without timers and waiters are kept, least recently used first to go, up to a limit of cells and one of what is in
-them. There is no periodic work.
+Cells without timers and waiters are cached, least recently used evicted first, limited by number and by total weight.
+There is no periodic work.
 """
 
 from __future__ import annotations
@@ -42,12 +43,12 @@ T = TypeVar("T")
 _logger = logging.getLogger(__name__)
 
 _RELOAD_DELAYS_MS = (200, 500, 1000, 2000, 5000)
-"""Pauses before a state with timers that was dropped is read again; the last one repeats."""
+"""Pauses before a dropped state with timers is loaded again; the last one repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Command(Generic[S, R]):
-    """A rule to apply to a cell, for a waiter if a request asked for it."""
+    """A rule to apply to a cell, with its waiter if a request submitted it."""
 
     decide: Callable[[S | None, int], Decision[S, R]]
     waiter: Waiter | None
@@ -60,7 +61,7 @@ def _always(state: object) -> bool:
 
 
 def _alike(state: object) -> int:
-    """No state is much larger than others."""
+    """All states weigh the same."""
     return 1
 
 
@@ -81,9 +82,9 @@ class _Cell(Generic[S, R]):
         self.loaded = False
         self.flying = False
         self.kept = False
-        """Whether its timers are still to be set anew, after a write that failed."""
+        """Whether its timers must be set again, after a failed write."""
         self.rung = False
-        """Whether a timer has fired, and what comes of it is not durable yet."""
+        """Whether a timer has fired whose decision is not durable yet."""
         self.revision = 0
         self.staged: list[Decision[S, R]] = []
         self.mailbox: deque[_Command[S, R]] = deque()
@@ -91,11 +92,11 @@ class _Cell(Generic[S, R]):
         self.deadlines = Deadlines(alarms, ring)
 
     def moved(self) -> frozenset[str]:
-        """Timers that staged decisions will set anew."""
+        """Timers that staged decisions will reset."""
         return frozenset(timer.name for decision in self.staged for timer in decision.timers)
 
     def idle(self) -> bool:
-        """Nothing would be lost by reading the state again later."""
+        """Whether nothing would be lost by evicting the cell."""
         is_busy = self.flying or self.kept or self.staged or self.waiting or self.mailbox
         return self.loaded and not is_busy and len(self.deadlines) == 0
 
@@ -112,40 +113,40 @@ class Runner(Generic[S, R]):
         self._journal, self._rules, self._clock, self._alarms = journal, rules, clock, alarms
         self._idle_cells_max, self._keeps_states = idle_cells_max, keeps_states
         self._outlives, self._on_presence = outlives, on_presence
-        """Whether a state is in the store, so that it is still there when it leaves memory; and who is told when there
-        begins to be a state under a key, and when there is none any more."""
+        """Whether a state is in the store, so that it survives eviction; and a callback for when a key gets a state, or
+        loses it."""
         self._weigh, self._idle_weight_max = weigh, idle_weight_max
         self._cells: dict[Key, _Cell[S, R]] = {}
         self._idle: OrderedDict[Key, int] = OrderedDict()
-        """How much there is in each that is idle, the one that was not used for longest first."""
+        """Weights of idle cells, least recently used first."""
         self._idle_weight = 0
         self._staged: dict[Key, _Cell[S, R]] = {}
         self._flying: list[_Cell[S, R]] = []
-        """Those that the transaction is about which runs."""
+        """The cells in the running transaction."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = False
         self._open = self._closed = False
         self._last_waiter = self._last_revision = 0
 
     async def open(self) -> None:
-        """Take over the slots and read the states that have timers. Until it returns, requests get `Loading`."""
+        """Take the slots and load the states that have timers. Until it returns, requests get `Loading`."""
         for key, state in await self._journal.open():
             cell = self._new_cell(key)
             try:
                 self._restore(cell, state)
-            except Exception as problem:  # noqa: BLE001  # told to whoever asks for it
+            except Exception as problem:  # noqa: BLE001  # raised again for the caller
                 self._unread(cell, problem, None)
         self._open = True
 
     def require_open(self) -> None:
-        """Raise what a request is told that comes too early or too late."""
+        """Raise the error for requests that come before `open` or after `close`."""
         if self._closed:
             raise Unavailable("the coordinator is shutting down")
         if not self._open:
             raise Loading("the coordinator is reading its state")
 
     async def close(self) -> None:
-        """Take no more requests, finish the writes that were accepted, and tell everybody who still waits."""
+        """Accept no more requests, finish accepted writes, and fail the remaining waiters."""
         self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -160,11 +161,11 @@ class Runner(Generic[S, R]):
         *,
         if_revision: int | None = None,
     ) -> T:
-        """Apply a rule to the state under a key; return the answer its waiter is given, now or much later.
+        """Apply a rule to the state under a key; returns the reply that its waiter gets, now or much later.
 
-        The rule gets the state, the waiter that stands for this request, and the time in ms. Raises what the journal
-        raised if the decision could not be made durable, `Loading` before `open` is through, and `Conflict` if the
-        state is no longer of the revision that `peek` told.
+        The rule gets the state, the waiter of this request, and the time in ms. Raises the journal's error if the
+        decision could not be made durable, `Loading` before `open` is through, and `Conflict` if the state is no longer
+        of the revision that `peek` returned.
         """
         self.require_open()
         self._last_waiter += 1
@@ -180,45 +181,45 @@ class Runner(Generic[S, R]):
         return result
 
     async def settled(self, key: Key) -> None:
-        """Return once everything decided so far under a key is durable, so that the store may be read."""
+        """Wait until everything decided so far under a key is durable, so that the store may be read."""
         cell = self._cells.get(key)
         if cell is not None and cell.loaded and (cell.flying or cell.staged):
             await self.peek(key)
 
     async def settle_where(self, is_meant: Callable[[Key], bool]) -> None:
-        """The same of every key that is meant; what failed is settled as well."""
+        """The same for every key that matches; failed writes count as settled."""
         under_way = [cell.key for cell in (*self._flying, *self._staged.values()) if is_meant(cell.key)]
         for key in dict.fromkeys(under_way):
             with suppress(PlatformError):
                 await self.settled(key)
 
     def keys_where(self, is_meant: Callable[[Key], bool]) -> list[Key]:
-        """Those keys that are meant of which something is in memory, or on its way there."""
+        """The keys that match and have a cell in memory."""
         return [key for key in self._cells if is_meant(key)]
 
     def forget_where(self, is_meant: Callable[[Key], bool]) -> list[Key]:
-        """What was stored under keys is gone, by somebody else's transaction: keep nothing of them in memory, and tell
-        whoever waits there to ask again. Nothing that was decided of them may be on its way. Which keys there were."""
+        """Drop the cells of keys whose rows another transaction deleted, with a retriable error for their waiters.
+        Nothing may be in flight for them. Returns the keys."""
         gone = self.keys_where(is_meant)
         for key in gone:
             self._drop(self._cells[key], Unavailable("what was known of this is gone"))
         return gone
 
     async def peek(self, key: Key) -> tuple[S | None, int]:
-        """The state under a key once it is durable, and its revision: a number that any change of the state changes."""
+        """The state under a key once it is durable, and its revision: a number that changes with the state."""
         peeked = await self.submit(key, lambda state, waiter, _: _answered(state, waiter, state), _Peeked)
         cell = self._cells.get(key)
         return peeked.state, cell.revision if cell is not None else 0
 
     def current(self, key: Key) -> tuple[bool, S | None]:
-        """The state under a key, if it is in memory and nothing is on its way that would change it: (True, state)."""
+        """(True, state) if the state is in memory and nothing in flight would change it."""
         cell = self._cells.get(key)
         if cell is None or not cell.loaded or cell.flying or cell.staged or cell.mailbox:
             return False, None
         return True, cell.state
 
     def latest(self, key: Key) -> tuple[bool, S | None]:
-        """The state under a key as the last decision has it, durable or not, if it is in memory: (True, state)."""
+        """(True, state) if the state is in memory, as of the last decision, durable or not."""
         cell = self._cells.get(key)
         if cell is None or not cell.loaded:
             return False, None
@@ -246,15 +247,15 @@ class Runner(Generic[S, R]):
     async def _load(self, cell: _Cell[S, R], *, reload: int | None) -> None:
         try:
             state = await self._journal.load(cell.key)
-            if self._cells.get(cell.key) is cell:  # Else what was read is gone by now.
+            if self._cells.get(cell.key) is cell:  # Else it was dropped while it was read.
                 self._restore(cell, state)
-        except Exception as problem:  # noqa: BLE001  # told to whoever waits: they must not wait for ever
+        except Exception as problem:  # noqa: BLE001  # waiters get it: they must not wait for ever
             self._unread(cell, problem, reload)
         else:
             self._drain(cell)
 
     def _unread(self, cell: _Cell[S, R], problem: Exception, reload: int | None) -> None:
-        """A state is not there. If there is a bug in that, it is one of this state and no other."""
+        """A state could not be loaded. Even if a bug caused that, only this state is affected."""
         if isinstance(problem, PlatformError):
             error = problem
         else:
@@ -273,7 +274,7 @@ class Runner(Generic[S, R]):
         self._rest(cell)
 
     def _drain(self, cell: _Cell[S, R]) -> None:
-        """Decide everything in the mailbox, unless a load or a transaction has to end first."""
+        """Decide everything in the mailbox, unless a load or a transaction must end first."""
         while cell.mailbox and cell.loaded and not cell.flying:
             command = cell.mailbox.popleft()
             if command.if_revision is not None and (cell.staged or command.if_revision != cell.revision):
@@ -285,7 +286,7 @@ class Runner(Generic[S, R]):
                 self._answer(cell, command.waiter, refusal)
                 continue
             except Exception as bug:
-                # This request's problem and nobody else's: nothing of it has happened.
+                # A failing rule fails this request only: nothing of it has happened.
                 _logger.exception("a coordination rule failed for %s", cell.key)
                 self._answer(cell, command.waiter, bug)
                 continue
@@ -311,7 +312,7 @@ class Runner(Generic[S, R]):
         self._writing = False
 
     async def _commit(self, cells: list[_Cell[S, R]]) -> None:
-        """One transaction for all of them. What cannot be written is one cell's problem and nobody else's."""
+        """One transaction for all of these cells. If one of them cannot be written, only that one fails."""
         decided = [
             (cell.key, record, decision) for cell in cells for decision in cell.staged for record in decision.records
         ]
@@ -340,7 +341,7 @@ class Runner(Generic[S, R]):
                     self._answer(cell, reply.waiter, Loading("the store knows better: ask again"))
             self._adopt(cell, decision)
         self._renew_timers(cell)
-        self._drain(cell)  # Before timers fire: what waited may move them.
+        self._drain(cell)  # Before timers fire: mailbox requests may move them.
         self._ring(cell.key)
 
     def _failed(self, cells: list[_Cell[S, R]], error: PlatformError) -> None:
@@ -354,18 +355,18 @@ class Runner(Generic[S, R]):
                 self._reload_later(cell.key, 0)
 
     def _keep(self, cell: _Cell[S, R], error: PlatformError) -> None:
-        """Nothing of what was staged has happened: the state stays. Rules of such states park no waiters."""
+        """Nothing of what was staged has happened: the state in force stays. Rules of such states park no waiters."""
         cell.flying, cell.kept = False, True
         staged, cell.staged = cell.staged, []
         for reply in (reply for decision in staged for reply in decision.replies):
             self._answer(cell, reply.waiter, error)
-        # A timer may have fired for nothing. Not at once: what failed just now will fail again.
+        # A timer may have fired without effect. Not retried at once: what just failed would fail again.
         delay_ms = _RELOAD_DELAYS_MS[0]
         self._alarms.call_at(self._alarms.time() + delay_ms / 1000, partial(self._set_timers, cell))
         self._drain(cell)
 
     def _set_timers(self, cell: _Cell[S, R]) -> None:
-        if self._cells.get(cell.key) is cell and not (cell.flying or cell.staged):  # Else it is seen to when they land.
+        if self._cells.get(cell.key) is cell and not (cell.flying or cell.staged):  # Else set when it ends.
             self._renew_timers(cell)
             self._ring(cell.key)
             self._rest(cell)
@@ -376,11 +377,11 @@ class Runner(Generic[S, R]):
         cell.kept = False
 
     def _adopt(self, cell: _Cell[S, R], decision: Decision[S, R], *, is_news: bool = True) -> None:
-        """Evolve: the decision is durable, or needs not be."""
+        """Evolve: the decision is durable, or has no records."""
         if is_news and (decision.state is None) != (cell.state is None):
             self._on_presence(cell.key, decision.state is not None)
             if decision.state is None:
-                cell.deadlines.clear()  # There is nothing any more that could be late.
+                cell.deadlines.clear()  # Without a state there are no deadlines.
         if decision.state is not cell.state or decision.records:
             cell.state = decision.state
             self._last_revision += 1
@@ -392,7 +393,7 @@ class Runner(Generic[S, R]):
 
     def _answer(self, cell: _Cell[S, R], waiter: Waiter | None, answer: object) -> None:
         future = cell.waiting.pop(waiter, None) if waiter is not None else None
-        if future is None or future.done():  # Done: whoever asked has gone away.
+        if future is None or future.done():  # Done: the caller was cancelled.
             return
         if isinstance(answer, Exception):
             future.set_exception(answer)
@@ -415,7 +416,7 @@ class Runner(Generic[S, R]):
         return self._rules.expired(key, state, timer, now_ms)
 
     def _drop(self, cell: _Cell[S, R], error: PlatformError) -> None:
-        """Take a cell out of memory and tell everybody who waits in it."""
+        """Drop a cell from memory and fail all its waiters."""
         cell.deadlines.clear()
         cell.mailbox.clear()
         cell.staged.clear()
@@ -428,7 +429,7 @@ class Runner(Generic[S, R]):
             self._answer(cell, waiter, error)
 
     def _reload_later(self, key: Key, attempt: int) -> None:
-        """Members of a dropped state must still be able to time out: read it again even if nobody asks."""
+        """Members of a dropped state must still time out: load it again even if no request comes."""
         delay_ms = _RELOAD_DELAYS_MS[min(attempt, len(_RELOAD_DELAYS_MS) - 1)]
         self._alarms.call_at(self._alarms.time() + delay_ms / 1000, partial(self._reload, key, attempt))
 
@@ -438,11 +439,11 @@ class Runner(Generic[S, R]):
             return
         if cell is None:
             self._spawn(self._load(self._new_cell(key), reload=attempt))
-        elif not cell.loaded:  # Somebody asked for it, and may be told that it cannot be read.
+        elif not cell.loaded:  # A request is loading it, and gets the error.
             self._reload_later(key, attempt)
 
     def _rest(self, cell: _Cell[S, R]) -> None:
-        """Keep an idle cell for a while; let the one go that has been idle longest."""
+        """Cache an idle cell; evict the least recently used ones."""
         if not cell.idle() or self._cells.get(cell.key) is not cell:
             return
         self._stir(cell.key)
@@ -456,7 +457,7 @@ class Runner(Generic[S, R]):
             self._left(oldest)
 
     def _left(self, cell: _Cell[S, R]) -> None:
-        """A cell is not in memory any more. Unless it is stored, neither is its state anywhere."""
+        """A cell was evicted. Unless its state is stored, the state is gone."""
         if cell.state is not None and not self._outlives(cell.state):
             self._on_presence(cell.key, False)
 

@@ -1,8 +1,8 @@
 """Timers that cost nothing while nothing is due.
 
-`Alarms` is the port to the event loop. `Deadlines` keeps the deadlines of one state: moving one later, which is what
-every heartbeat does, touches a dictionary and not the event loop. There is one alarm at a time, for a moment at or
-before the earliest deadline; when it rings too early it is set anew.
+`Alarms` is the port to the event loop. `Deadlines` holds the deadlines of one state: moving one later, as every
+heartbeat does, touches a dictionary and not the event loop. There is one alarm at a time, at or before the earliest
+deadline; if it fires too early it is set again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Alarm(Protocol):
     """A callback that will be called once."""
 
     def cancel(self) -> None:
-        """Do not call it."""
+        """Cancel the call."""
 
 
 class Alarms(Protocol):
-    """Where callbacks at a time come from."""
+    """Schedules callbacks."""
 
     def time(self) -> float:
         """Seconds since an arbitrary start; never goes back."""
@@ -42,7 +42,7 @@ class LoopAlarms:
 
 
 class Deadlines:
-    """Named deadlines of one state, and the one alarm that serves them."""
+    """Named deadlines of one state, served by a single alarm."""
 
     __slots__ = ("_alarm", "_alarms", "_at", "_ring", "_rings_at")
 
@@ -66,7 +66,7 @@ class Deadlines:
             self._arm(when)
 
     def due(self, *, but_not: Collection[str] = ()) -> str | None:
-        """Take out one deadline that has passed, the earliest first; None when there is none."""
+        """Remove and return a deadline that has passed, the earliest first; None if there is none."""
         now = self._alarms.time()
         passed = [name for name, when in self._at.items() if when <= now and name not in but_not]
         if not passed:
@@ -76,7 +76,7 @@ class Deadlines:
         return name
 
     def rearm(self) -> None:
-        """After an alarm rang: set the next one, if any deadline is left."""
+        """After an alarm fired: set the next one, if any deadline is left."""
         self._disarm()
         if self._at:
             self._arm(min(self._at.values()))
@@ -98,7 +98,7 @@ class Deadlines:
 
 
 async def pause(alarms: Alarms, delay_ms: int) -> None:
-    """Go on after a while."""
+    """Sleep on the alarms' clock."""
     woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     alarm = alarms.call_at(alarms.time() + delay_ms / 1000, lambda: woken.set_result(None))
     try:

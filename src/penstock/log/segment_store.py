@@ -1,14 +1,14 @@
-"""The SQL of segments and of the objects they lie in.
+"""The SQL of segments and of the objects that contain them.
 
-Two rules hold in every transaction here: an object's `live` is the number of segment rows that name it, and an object
-whose last segment goes gets `dead_ms`, from when on nobody can find it. What compaction writes is bound to what it
-was worked out from: a partition moves on only from the offset the caller knows, segments are replaced only if they
-are still there. Otherwise the script raises `Conflict` and nothing happens.
+Two invariants hold in every transaction here: an object's `live` is the number of segment rows that name it, and an
+object whose last segment is removed gets `dead_ms`, from which time on it cannot be found. What compaction writes is
+conditional on what it was computed from: a partition advances only from the offset that the caller knows, segments are
+replaced only if they still exist. Otherwise the script raises `Conflict` and nothing happens.
 
-Scripts that change rows of `partition` are to be run as `locking` transactions.
+Scripts that change rows of `partition` must be run as `locking` transactions.
 
-When a commit's answer was lost, the object that the transaction would have inserted says whether it happened; but only
-to those who ask by `is_named_for_good`.
+When the answer of a commit was lost, the object that the transaction would have inserted says whether it happened; but
+only to callers of `is_named_for_good`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _INSERT_SEGMENT = (
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)"
 )
 _LAST_OFFSET = "SUBSTR({0}.batches, LENGTH({0}.batches) - 15, 8)"
-"""Of the last batch packed: big-endian, so it compares as a number does."""
+"""Of the last batch packed: big-endian, so that bytes compare as numbers do."""
 _IS_AHEAD = (
     "producer_state.epoch > excluded.epoch OR (producer_state.epoch = excluded.epoch"
     " AND (LENGTH(excluded.batches) = 0 OR (LENGTH(producer_state.batches) > 0"
@@ -56,19 +56,19 @@ _FOLD_PRODUCER = (
     " txn_first_offset = excluded.txn_first_offset, txn_started_ms = excluded.txn_started_ms"
     f" WHERE NOT ({_IS_AHEAD}) OR producer_state.txn_first_offset <> excluded.txn_first_offset"
 )
-"""A commit that moves producers itself (several agents) is ahead of what is folded, and stays so. Transactions, though,
-are stored as they were at the end of the segments."""
+"""Where commits update producer rows themselves (several agents), those are ahead of what is folded, and stay so.
+Transactions are stored as they were at the end of the segments."""
 
 
 class ObjectKind(IntEnum):
-    """What the object table's rows are for."""
+    """The kinds of objects in the object table."""
 
     SEGMENTS = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewObject:
-    """An object that was written and is now to be named."""
+    """An object that was written and is to be named."""
 
     object_id: bytes
     shard_id: int
@@ -79,14 +79,14 @@ class NewObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerRow:
-    """A producer's state as stored."""
+    """A stored producer state."""
 
     producer_id: int
     epoch: int
     last_ms: int
     batches: bytes
     txn_first_offset: int = -1
-    """Where its open transaction begins, or -1."""
+    """First offset of its open transaction, or -1."""
     txn_started_ms: int = -1
 
 
@@ -96,7 +96,7 @@ class Fold:
 
     partition_id: int
     segmented_from: int
-    """What the partition's row must say now."""
+    """The partition's `segmented_to` must be this."""
     segmented_to: int
     head_seq: int
     size_bytes: int
@@ -104,14 +104,14 @@ class Fold:
     first_dirty_ms: int
     producers: tuple[ProducerRow, ...] = ()
     aborted: tuple[AbortedTransaction, ...] = ()
-    """Transactions whose end moved."""
+    """Aborted transactions whose markers are in the new segments."""
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------
 
 
 def segments_from(partition_id: int, offset: int, limit: int | None) -> Script[Rows]:
-    """Segments that reach an offset, the first first."""
+    """Segments that end at or after an offset, in order."""
     return (
         yield (
             f"{_SELECT_SEGMENT} WHERE s.partition_id = $1 AND s.last_offset >= $2 ORDER BY s.last_offset LIMIT $3",
@@ -121,7 +121,7 @@ def segments_from(partition_id: int, offset: int, limit: int | None) -> Script[R
 
 
 def segment_with_timestamp(partition_id: int, offset: int, timestamp: int) -> Script[Rows]:
-    """The first segment that reaches an offset and has records as new as `timestamp`."""
+    """The first segment from an offset on that has records as new as `timestamp`."""
     return (
         yield (
             f"{_SELECT_SEGMENT} WHERE s.partition_id = $1 AND s.last_offset >= $2 AND s.max_timestamp >= $3"
@@ -186,7 +186,7 @@ def small_counts(smaller_than_bytes: int, at_least: int) -> Script[Rows]:
 
 
 def dirty_since(partition_ids: Sequence[int]) -> Script[dict[int, int]]:
-    """When the oldest record that key compaction has not seen was committed, for partitions that have one."""
+    """The commit time of the oldest record that key compaction has not processed, for partitions that have one."""
     found = {}
     for partition_id in partition_ids:
         rows = yield "SELECT first_dirty_ms FROM partition WHERE partition_id = $1", (partition_id,)
@@ -196,13 +196,13 @@ def dirty_since(partition_ids: Sequence[int]) -> Script[dict[int, int]]:
 
 
 def stored_size(partition_id: int) -> Script[tuple[int, int] | None]:
-    """Bytes in a partition's segments, and the offset up to which it is in segments."""
+    """Bytes in a partition's segments, and its `segmented_to`."""
     rows = yield "SELECT size_bytes, segmented_to FROM partition WHERE partition_id = $1", (partition_id,)
     return (int(rows[0][0]), int(rows[0][1])) if rows else None
 
 
 def reaching_below(log_starts: Sequence[tuple[int, int]]) -> Script[list[int]]:
-    """Which of these partitions, given with their log starts, have segments that end below it."""
+    """Which of these partitions, given with their log starts, have segments that end below them."""
     found = []
     for partition_id, log_start in log_starts:
         rows = yield (
@@ -215,7 +215,7 @@ def reaching_below(log_starts: Sequence[tuple[int, int]]) -> Script[list[int]]:
 
 
 def keys_in_use(key_ids: Sequence[int]) -> Script[list[int]]:
-    """By which of these data keys segments are sealed."""
+    """Which of these data keys seal any segment."""
     found: dict[int, None] = {}
     for key_id in key_ids:
         rows = yield "SELECT key_id FROM segment WHERE key_id = $1 LIMIT 1", (key_id,)
@@ -230,11 +230,11 @@ def has_object(object_id: bytes) -> Script[bool]:
 
 
 def end_of_doubt(shard_id: int) -> Script[None]:
-    """From here on: what a `locking` transaction of which the answer was lost has done can be seen, and what it has not
-    done it never will.
+    """After this, the outcome of a `locking` transaction whose answer was lost is final: what it has done is visible,
+    and what it has not done never will be.
 
-    One that is still under way has the shard's row, so it is waited for. And one that could not be flushed to the disk
-    would be found there by a start, until something else is written in its place.
+    One that is still running holds the shard's row, so this waits for it. And one that failed to reach the disk could
+    be found there by recovery, until something else is written in its place.
     """
     yield "UPDATE shard SET commit_seq = commit_seq WHERE shard_id = $1", (shard_id,)
     yield (
@@ -245,13 +245,13 @@ def end_of_doubt(shard_id: int) -> Script[None]:
 
 
 def is_named_for_good(shard_id: int, object_id: bytes) -> Script[bool]:
-    """Whether the transaction that names an object has happened; if not, it never will. A `locking` transaction."""
+    """Whether the transaction that names an object happened; if not, it never will. A `locking` transaction."""
     yield from end_of_doubt(shard_id)
     return (yield from has_object(object_id))
 
 
 def size_for_good(shard_id: int, partition_id: int) -> Script[tuple[int, int] | None]:
-    """`stored_size` after all transactions of which the answer was lost. A `locking` transaction."""
+    """`stored_size` after all transactions whose answers were lost. A `locking` transaction."""
     yield from end_of_doubt(shard_id)
     return (yield from stored_size(partition_id))
 
@@ -262,9 +262,9 @@ def size_for_good(shard_id: int, partition_id: int) -> Script[tuple[int, int] | 
 def publish(
     objects: Sequence[NewObject], segments: Sequence[SegmentRef], folds: Sequence[Fold]
 ) -> Script[frozenset[int]]:
-    """Name the segments of objects and move their partitions on; which partitions did.
+    """Name the segments of objects and advance their partitions; the partitions that still exist.
 
-    Those of deleted topics do not, and leave no trace.
+    Deleted partitions do not advance, and their segments are not named.
     """
     accepted = set()
     for fold in sorted(folds, key=lambda fold: fold.partition_id):
@@ -334,9 +334,9 @@ def _insert_object(new: NewObject, segments: Sequence[SegmentRef]) -> Script[Non
 def replace(
     new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef], now_ms: int
 ) -> Script[None]:
-    """Put rewritten segments in the place of others; raise `Conflict` if one of those is not there any more."""
+    """Replace segments by rewritten ones; raise `Conflict` if one of the old ones does not exist any more."""
     if new is not None:
-        # Whatever became of partitions: who asks what has become of this waits for the same row.
+        # Even if partitions are gone: callers that resolve a lost answer wait on the same row.
         yield "UPDATE shard SET commit_seq = commit_seq WHERE shard_id = $1", (new.shard_id,)
     else:
         for ref in removed[:1]:
@@ -366,7 +366,7 @@ def replace(
 
 
 def cleaned(partition_id: int, cleaned_to: int, first_dirty_ms: int) -> Script[None]:
-    """Key compaction has seen everything below an offset."""
+    """Record that key compaction has processed everything below an offset."""
     yield from _hold_commits(partition_id)
     yield (
         "UPDATE partition SET cleaned_to = $2, first_dirty_ms = $3 WHERE partition_id = $1 AND cleaned_to <= $2",
@@ -375,9 +375,9 @@ def cleaned(partition_id: int, cleaned_to: int, first_dirty_ms: int) -> Script[N
 
 
 def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Script[tuple[int, int]]:
-    """Move the log start forward and remove segments that end below it; how many, and their bytes.
+    """Move the log start forward and remove segments that end below it; their number and bytes.
 
-    As many as the limit: there may be more.
+    At most `limit` of them: there may be more.
     """
     yield from _hold_commits(partition_id)
     yield (
@@ -393,10 +393,10 @@ def drop_below(partition_id: int, log_start: int, limit: int, now_ms: int) -> Sc
 
 
 def _hold_commits(partition_id: int) -> Script[None]:
-    """Let commits of a partition's shard wait until the end of the transaction.
+    """Block commits of a partition's shard until the end of the transaction.
 
-    They change the partition's row all the time. A transaction that changes it as well takes its turn with them, by
-    updating first what they update first; without, it would never end where agents write without a break.
+    They update the partition's row continuously. A transaction that changes it as well queues up with them by first
+    updating what they update first; otherwise it might never succeed while agents write without a pause.
     """
     yield (
         "UPDATE shard SET commit_seq = commit_seq"
@@ -434,7 +434,7 @@ def _release(counts: Counter[bytes], now_ms: int) -> Script[None]:
 
 
 def deleted_partitions(after: int, limit: int) -> Script[list[int]]:
-    """Partitions of deleted topics that may still have segments, from above an id on."""
+    """Partitions of deleted topics that may still have segments, with ids above `after`."""
     rows = yield (
         "SELECT partition_id FROM topic_deletion WHERE partition_id > $1 ORDER BY partition_id LIMIT $2",
         (after, limit),
@@ -445,7 +445,7 @@ def deleted_partitions(after: int, limit: int) -> Script[list[int]]:
 def free_deleted(partition_id: int, shard_id: int, limit: int, now_ms: int) -> Script[int]:
     """Remove segments of a deleted partition; how many. Forget the deletion itself once nothing can follow.
 
-    Commits of before the deletion are still to be metered, and for that the deletion says whose they were.
+    Commits from before the deletion still have to be metered, and the deletion says whose they were.
     """
     rows = yield from _delete_segments(partition_id, 2**63 - 1, limit, now_ms)
     if not rows:
@@ -466,7 +466,7 @@ def free_deleted(partition_id: int, shard_id: int, limit: int, now_ms: int) -> S
 
 
 def live_bytes(after: bytes, limit: int) -> Script[list[tuple[bytes, int, int]]]:
-    """Objects with segments, in the order of their ids from above one on: id, size, and bytes that segments name."""
+    """Objects with segments and ids above `after`, in order: id, size, and bytes that segments name."""
     rows = yield (
         "SELECT o.object_id, o.size_bytes, (SELECT COALESCE(SUM(s.byte_length), 0) FROM segment s"
         " WHERE s.object_id = o.object_id) FROM object o WHERE o.object_id > $1 AND o.live > 0"
@@ -487,7 +487,7 @@ def segments_in(object_id: bytes, limit: int) -> Script[Rows]:
 
 
 def dead_objects(dead_before_ms: int, limit: int) -> Script[list[tuple[bytes, str]]]:
-    """Objects that nothing names since before a time: id and key."""
+    """Objects that died before a time: id and key."""
     rows = yield (
         "SELECT object_id, key FROM object WHERE dead_ms IS NOT NULL AND dead_ms < $1 AND live = 0"
         " ORDER BY dead_ms LIMIT $2",
@@ -497,7 +497,7 @@ def dead_objects(dead_before_ms: int, limit: int) -> Script[list[tuple[bytes, st
 
 
 def next_death(after_ms: int) -> Script[int | None]:
-    """The earliest `dead_ms` of an object from a time on."""
+    """The earliest `dead_ms` of an object after a time."""
     rows = yield "SELECT MIN(dead_ms) FROM object WHERE dead_ms IS NOT NULL AND dead_ms >= $1", (after_ms,)
     return None if rows[0][0] is None else int(rows[0][0])
 
@@ -519,7 +519,7 @@ def named_objects(object_ids: Sequence[bytes]) -> Script[frozenset[bytes]]:
 
 
 def forget_producers(partition_ids: Sequence[int], before_ms: int) -> Script[None]:
-    """Remove the stored states of producers that wrote nothing since a time."""
+    """Remove the stored states of producers that have written nothing since a time."""
     for partition_id in sorted(partition_ids):
         yield (
             "DELETE FROM producer_state WHERE partition_id = $1 AND last_ms < $2 AND txn_first_offset < 0",

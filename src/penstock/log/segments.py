@@ -1,20 +1,20 @@
-"""Segments: where the older batches of a partition lie, and how an offset or a time is found in them.
+"""Segments: the older batches of a partition, found by offset or by timestamp.
 
 A segment is a run of a partition's batches inside an object, written by compaction. It covers the offsets from its
-first batch's first to its last batch's last; key compaction may have taken batches out from between, and whole ranges
-from between segments, but ranges never overlap. Beside the range a row has two sparse indexes over the same points,
-about one for every `INDEX_STEP_BYTES`, always at the start of a batch:
+first batch's base to its last batch's last offset; key compaction may have removed batches within it, and whole ranges
+between segments, but segments never overlap. Its row also contains two sparse indexes over the same points, about one
+for every `INDEX_STEP_BYTES`, always at the start of a batch:
 
-- offset index: per point the offset of the batch, counted from the segment's base, u32; and the batch's position,
-  counted from the segment's first byte, u32;
+- offset index: per point the batch's base offset, relative to the segment's base, u32; and the batch's position,
+  relative to the segment's first byte, u32;
 - time index: per point the highest timestamp of everything before the point, i64.
 
-The segment's first batch is no point of its own, so small segments have empty indexes. From a point on, readers walk
-from batch header to batch header.
+The segment's first batch has no point, so small segments have empty indexes. From a point on, readers walk from batch
+header to batch header.
 
-`SegmentIndex` keeps the rows that readers used lately in memory. It is told about every change that this process
-makes; a row it still has is therefore one that the database has, or one that was replaced a moment ago and whose
-object outlives its readers by the grace period of garbage collection.
+`SegmentIndex` caches rows that were used lately. Every change that this process makes is applied to it; so a cached row
+is either current, or was replaced a moment ago, and then its object outlives its readers by the grace period of garbage
+collection.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD
 INDEX_STEP_BYTES = 64 * 1024
 MAX_SEGMENT_BYTES = 64 * 1024 * 1024
 MAX_SEGMENT_OFFSETS = 2**31
-"""Offsets of a segment are counted in 32 bits."""
+"""Offsets in a segment are 32 bits, relative to its base."""
 
 CACHE_BYTES = 16 * 1024 * 1024
 LOADED_AT_ONCE = 8
 LONG_BYTES = 256 * 1024
-"""From this size on a stretch is worth a row of its own: copying it to have fewer rows costs more than the row."""
+"""From this size on a range deserves a segment of its own: copying it to have fewer rows costs more than the row."""
 _REF_BYTES = 600
-"""Roughly what a row costs in memory beside its indexes."""
+"""Roughly what a row costs in memory, without its indexes."""
 
 _POINT = Struct(">II")
 _POINT_REACH = 2**32 - 1
 _TIME = Struct(">q")
 _HOP = Struct(">qi11xi8xq")
-"""What is looked at of a batch: base offset, length, last offset delta, maximum timestamp."""
+"""The fields of a batch header that are read: base offset, length, last offset delta, maximum timestamp."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,17 +65,17 @@ class SegmentRef:
     byte_length: int
     record_count: int
     min_timestamp: int
-    """Of the first batches it was put together from; a hint of its age, not a bound."""
+    """Commit time of the first batches that went into it; a hint of its age, not a bound."""
     max_timestamp: int
     offset_index: bytes = b""
     time_index: bytes = b""
     seal: Seal | None = None
-    """By what it is sealed. Its length and its indexes are those of the open bytes."""
+    """The seal, if it is encrypted. Length and indexes refer to plain bytes."""
     generation: int = 0
-    """How often its records went through key compaction or a merge."""
+    """How often its records were rewritten by key compaction or a merge."""
 
     def position_for(self, offset: int) -> int:
-        """Position, from the segment's first byte, of a batch that starts at or before the batch of this offset."""
+        """Position, relative to the segment's first byte, of a batch at or before the one that contains the offset."""
         blob, delta = self.offset_index, offset - self.base_offset
         point = bisect_right(
             range(len(blob) // _POINT.size), delta, key=lambda n: int(_POINT.unpack_from(blob, n * _POINT.size)[0])
@@ -83,9 +83,9 @@ class SegmentRef:
         return int(_POINT.unpack_from(blob, (point - 1) * _POINT.size)[1]) if point else 0
 
     def stretch_from(self, offset: int, max_bytes: int) -> tuple[int, int] | None:
-        """Start and end, from the segment's first byte, of whole batches from an offset on, as many as fit.
+        """Start and end, relative to the segment's first byte, of whole batches from an offset on, as many as fit.
 
-        None unless the index knows that a batch begins with this very offset, and where one begins after it.
+        None unless the index has a point at exactly this offset, and one after it.
         """
         blob, delta = self.offset_index, offset - self.base_offset
         points = range(len(blob) // _POINT.size)
@@ -103,7 +103,7 @@ class SegmentRef:
         return (start, end) if end > start else None
 
     def point_before(self, position: int) -> int:
-        """The last position up to this one at which the index knows that a batch begins."""
+        """The last position up to this one at which the index has a batch start."""
         blob = self.offset_index
         point = bisect_right(
             range(len(blob) // _POINT.size), position, key=lambda n: int(_POINT.unpack_from(blob, n * _POINT.size)[1])
@@ -111,7 +111,8 @@ class SegmentRef:
         return int(_POINT.unpack_from(blob, (point - 1) * _POINT.size)[1]) if point else 0
 
     def offset_before(self, timestamp: int) -> int:
-        """An offset of the segment before which every record is older than `timestamp`, as far on as is known."""
+        """The highest offset known from the index such that every record of the segment before it is older than
+        `timestamp`."""
         blob = self.time_index
         point = bisect_left(
             range(len(blob) // _TIME.size), timestamp, key=lambda n: int(_TIME.unpack_from(blob, n * _TIME.size)[0])
@@ -123,15 +124,15 @@ class SegmentRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stretch:
-    """What deciding about a segment needs of it."""
+    """The facts about a segment that retention, merging and cleaning decide by."""
 
     base_offset: int
     last_offset: int
     byte_length: int
     min_timestamp: int
-    """The hint of its row, or when it was written if there is none."""
+    """The row's hint of its age, or when its object was written if there is none."""
     max_timestamp: int
-    """Of its records, or when it was written if they have none."""
+    """Newest timestamp of its records, or when its object was written if they have none."""
     created_ms: int = 0
 
     @classmethod
@@ -146,7 +147,7 @@ class Stretch:
 
 
 class SegmentBuilder:
-    """Works out a segment's row while its bytes are put together."""
+    """Computes a segment's row while its bytes are assembled."""
 
     __slots__ = (
         "_last_point", "_points", "_times", "base_offset", "byte_length", "last_offset", "max_timestamp",
@@ -165,10 +166,10 @@ class SegmentBuilder:
         self._last_point = 0
 
     def add(self, first_offset: int, size_bytes: int, max_timestamp: int) -> None:
-        """Account for whole batches that come next. They are small together, or are one batch."""
+        """Account for the next whole batches: several small ones, or a single one."""
         position = self.byte_length
         delta = first_offset - self.base_offset
-        # Beyond the reach of a point there is none: whoever looks there begins at the last one.
+        # Points have 32 bits. Beyond that there are none: readers start at the last one.
         if position - self._last_point >= INDEX_STEP_BYTES and delta <= _POINT_REACH:
             self._points += _POINT.pack(delta, position)
             self._times += _TIME.pack(self.max_timestamp)
@@ -178,7 +179,7 @@ class SegmentBuilder:
             self.max_timestamp = max_timestamp
 
     def add_batches(self, data: Buffer) -> None:
-        """Account for batches that come next, by their headers, which have their final offsets."""
+        """Account for the next batches, by their headers, which have final offsets."""
         hop, position, end, add = _HOP.unpack_from, 0, len(data), self.add
         while position < end:
             base_offset, length, _, max_timestamp = hop(data, position)
@@ -190,16 +191,16 @@ class SegmentBuilder:
 
     @property
     def mark(self) -> tuple[int, int, int, int]:
-        """How far it is, for `back_to`."""
+        """The current state, for `back_to`."""
         return self.byte_length, self.max_timestamp, self._last_point, len(self._points)
 
     def back_to(self, mark: tuple[int, int, int, int]) -> None:
-        """Know nothing of what was added since."""
+        """Undo everything added since `mark`."""
         self.byte_length, self.max_timestamp, self._last_point, size = mark
         del self._points[size:], self._times[size:]
 
     def cover(self, last_offset: int, record_count: int, min_timestamp: int) -> None:
-        """Note how far the segment reaches now."""
+        """Record how far the segment reaches now."""
         self.last_offset = last_offset
         self.record_count += record_count
         if min_timestamp >= 0 and (self.min_timestamp < 0 or min_timestamp < self.min_timestamp):
@@ -207,7 +208,7 @@ class SegmentBuilder:
 
     @property
     def index(self) -> tuple[bytes, bytes]:
-        """Offset index and time index of what was accounted for."""
+        """Offset index and time index of everything added."""
         return bytes(self._points), bytes(self._times)
 
     def finish(
@@ -224,7 +225,7 @@ class SegmentBuilder:
 
 
 class SegmentIndex:
-    """The segments of all partitions: rows in the database, those used lately in memory. On the loop's thread."""
+    """The segments of all partitions: rows in the database, recently used ones cached. On the event loop's thread."""
 
     def __init__(self, database: Database, *, capacity_bytes: int = CACHE_BYTES) -> None:
         self._database = database
@@ -247,7 +248,7 @@ class SegmentIndex:
         return ref
 
     def following(self, partition: Partition, last_offset: int) -> Iterator[SegmentRef]:
-        """The segments that come right after the one with that last offset, as far as they are in memory."""
+        """The segments directly after the one with that last offset, as far as they are in memory."""
         refs = self._refs.get(partition.partition_id, [])
         for place in range(bisect_left(refs, last_offset, key=_last_offset) + 1, len(refs)):
             ref = refs[place]
@@ -257,7 +258,7 @@ class SegmentIndex:
             last_offset = ref.last_offset
 
     async def lookup(self, partition: Partition, offset: int) -> SegmentRef | None:
-        """The first segment that reaches an offset; None when there is none that does."""
+        """The first segment that ends at or after an offset; None if there is none."""
         ref = self.cached(partition, offset)
         if ref is not None:
             return ref
@@ -265,12 +266,12 @@ class SegmentIndex:
         found = await self._database.read(lambda: segment_store.segments_from(partition_id, offset, LOADED_AT_ONCE))
         refs = [ref_of(row) for row in found]
         if removals == self._removals:
-            # What was read may be older than a removal meanwhile; then it serves this caller and nobody after it.
+            # The rows may have been read before a concurrent removal; then they serve this caller and are not cached.
             self.add(refs)
         return refs[0] if refs else None
 
     async def with_timestamp(self, partition: Partition, offset: int, timestamp: int) -> SegmentRef | None:
-        """The first segment that reaches an offset and has records as new as `timestamp`."""
+        """The first segment from an offset on that has records as new as `timestamp`."""
         partition_id = partition.partition_id
         rows = await self._database.read(lambda: segment_store.segment_with_timestamp(partition_id, offset, timestamp))
         return ref_of(rows[0]) if rows else None
@@ -288,7 +289,7 @@ class SegmentIndex:
         return [ref_of(row) for row in rows]
 
     def add(self, refs: Iterable[SegmentRef]) -> None:
-        """Keep rows that were read or written."""
+        """Cache rows that were read or written."""
         for ref in refs:
             key = (ref.partition_id, ref.last_offset)
             if key in self._recent:
@@ -302,13 +303,13 @@ class SegmentIndex:
             self._forget(partition_id, last_offset)
 
     def remove(self, refs: Iterable[SegmentRef]) -> None:
-        """These rows are gone."""
+        """These rows were removed."""
         self._removals += 1
         for ref in refs:
             self._forget(ref.partition_id, ref.last_offset)
 
     def drop(self, partition_id: int) -> None:
-        """The partition is gone, or what is known of it is doubtful."""
+        """The partition was deleted, or the cache may be wrong about it."""
         self._removals += 1
         for ref in list(self._refs.get(partition_id, ())):
             self._forget(partition_id, ref.last_offset)
@@ -335,7 +336,7 @@ def _weight(ref: SegmentRef) -> int:
 
 
 def ref_of(row: Sequence[Any]) -> SegmentRef:
-    """A segment from its row, in the order of `segment_store`."""
+    """A segment from its row, with the columns in the order of `segment_store`."""
     (
         partition_id, base_offset, last_offset, object_id, object_key, byte_offset, byte_length, record_count,
         min_timestamp, max_timestamp, offset_index, time_index, generation, key_id, salt,

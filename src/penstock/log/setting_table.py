@@ -1,4 +1,4 @@
-"""The table of broker-wide settings. See `penstock.log.settings` for what they are for."""
+"""The table of broker-wide settings: names, types, defaults, meanings. `penstock.log.settings` uses it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CODECS = ("uncompressed", "gzip", "snappy", "lz4", "zstd", "producer")
 
 
 def gzip_level(value: ConfigValue) -> str | None:
-    """The complaint about a gzip level, or None."""
+    """What is wrong with a gzip level, or None."""
     return "Value must be between 1 and 9 or equal to -1" if value == 0 else None
 
 
@@ -36,7 +36,7 @@ def _setting(
 def _range_of(
     name: str, default: int, bounds: tuple[int, int], least: int, most: int, *, doc: str
 ) -> tuple[ConfigKey, ...]:
-    """A setting that groups may have their own value of, and what they may set it to."""
+    """A setting that groups may override, and the two that bound the override."""
     low, high = bounds
     kind, _, rest = name.removeprefix("group.").partition(".")
     return (
@@ -386,7 +386,7 @@ def _kept(
 
 
 def _principals(value: ConfigValue) -> str | None:
-    """The complaint about `super.users`, or None."""
+    """What is wrong with `super.users`, or None."""
     try:
         parse_super_users(str(value))
     except InvalidRequest as problem:
@@ -494,7 +494,7 @@ FOREIGN_STATIC = frozenset(
         "transaction.state.log.replication.factor",
     }
 )  # fmt: skip
-"""Settings that Apache Kafka has and does not change while it runs, and that mean nothing here."""
+"""Settings of Apache Kafka that it does not change at run time either, and that have no meaning here."""
 
 _FIXED_TOPIC_DEFAULTS = {
     "log.retention.minutes", "log.retention.hours", "log.roll.hours", "log.roll.jitter.hours",
@@ -504,4 +504,4 @@ DYNAMIC: frozenset[str] = frozenset(
     | {"producer.id.expiration.ms"}
     | {f"group.{kind}.assignment.interval.ms" for kind in ("consumer", "share", "streams")}
 )
-"""What can be altered while the cluster runs. The rest is fixed when the process starts, as most of it is in Kafka."""
+"""Settings that can be altered while the cluster runs. The rest is fixed at start, as most of it is in Kafka."""

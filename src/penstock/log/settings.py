@@ -1,11 +1,11 @@
-"""Broker-wide Kafka settings: what `--set NAME=VALUE` and, for some, dynamic broker configuration can change.
+"""Broker-wide Kafka settings: set at start with `--set NAME=VALUE`, some of them also by dynamic configuration.
 
-One table, `SETTINGS` in setting_table.py, holds every name with its type, default and meaning; the reference page is
-made from it. A `BrokerSettings` is what one virtual cluster sees: the defaults, what the process was started with, and
-what was altered since, cluster-wide or for this broker. It never changes; `LiveSettings` holds the current one per
+One table, `SETTINGS` in setting_table.py, has every name with its type, default and meaning; the reference page is
+generated from it. A `BrokerSettings` is what one virtual cluster sees: the defaults, then what the process was started
+with, then dynamic values, cluster-wide or of this broker. It is immutable; `LiveSettings` has the current one of each
 cluster.
 
-Settings named like a topic key's synonym (`log.retention.ms`, `message.max.bytes`) are the defaults of topics and
+Settings that are synonyms of topic keys (`log.retention.ms`, `message.max.bytes`) are the defaults of topics, and
 reach the log through `topic_configs.resolve`.
 """
 
@@ -27,31 +27,31 @@ _BOUNDED: Mapping[str, tuple[str, ...]] = {
     "share": (*_OF_EVERY_KIND, "record.lock.duration.ms", "delivery.count.limit", "partition.max.record.locks"),
     "streams": _OF_EVERY_KIND,
 }
-"""By kind of group, the settings `group.KIND.NAME` that lie between `group.KIND.min.NAME` and `group.KIND.max.NAME`."""
+"""By kind of group, the settings `group.KIND.NAME` bounded by `group.KIND.min.NAME` and `group.KIND.max.NAME`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingValue:
-    """One text a setting was given, and by whom."""
+    """One value of a setting, and its source."""
 
     text: str
     source: ConfigSource
 
 
 def check_static(name: str, text: str) -> None:
-    """Raise `InvalidRequest` unless the process may be started with this."""
+    """Raise `InvalidRequest` unless the process may be started with this value."""
     key(name).parse(text)
 
 
 def check_dynamic(name: str, text: str | None) -> None:
-    """Raise `InvalidRequest` unless a running cluster may be given this."""
+    """Raise `InvalidRequest` unless the setting may be altered to this value at run time."""
     if name in SETTINGS and name not in DYNAMIC:
         raise InvalidRequest(f"Cannot update these configs dynamically: [{name}]")
     key(name).parse(text)
 
 
 def key(name: str) -> ConfigKey:
-    """The setting of that name; raise `InvalidRequest`, naming the nearest, when there is none."""
+    """The setting of that name; raise `InvalidRequest`, suggesting the most similar one, if there is none."""
     found = SETTINGS.get(name)
     if found is None:
         raise unknown_name(name, SETTINGS)
@@ -60,14 +60,14 @@ def key(name: str) -> ConfigKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerSettings:
-    """The settings one virtual cluster sees. Three layers over the defaults, the last one wins."""
+    """The settings one virtual cluster sees: three layers over the defaults, the last one wins."""
 
     static: Mapping[str, str] = field(default_factory=dict)
-    """What the process was started with."""
+    """Set at start."""
     cluster_wide: Mapping[str, str] = field(default_factory=dict)
-    """What was altered for all brokers of the cluster."""
+    """Altered for all brokers of the cluster."""
     this_broker: Mapping[str, str] = field(default_factory=dict)
-    """What was altered for this broker."""
+    """Altered for this broker."""
     values: Mapping[str, ConfigValue] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class BrokerSettings:
 
     @classmethod
     def started_with(cls, texts: Mapping[str, str]) -> BrokerSettings:
-        """Settings of a process; raise `InvalidRequest` for an unknown name or a value Kafka would refuse."""
+        """The settings of a process; raise `InvalidRequest` for an unknown name or a value that Kafka would refuse."""
         for name, text in texts.items():
             check_static(name, text)
         settings = cls(static=MappingProxyType(dict(texts)))
@@ -84,7 +84,7 @@ class BrokerSettings:
         return settings
 
     def check_altered(self, names: Collection[str]) -> None:
-        """Raise `InvalidRequest` if one of these settings, which were just altered, is beyond its bounds."""
+        """Raise `InvalidRequest` if one of these settings, just altered, is out of bounds."""
         for kind, bounded in _BOUNDED.items():
             for name in bounded:
                 if f"group.{kind}.{name}" in names:
@@ -98,7 +98,7 @@ class BrokerSettings:
             )
 
     def _consistent(self, *, is_altered: bool = False) -> None:
-        """Raise `InvalidRequest` for a contradiction. What was altered counts within its bounds of now."""
+        """Raise `InvalidRequest` for a contradiction. Altered values are clamped to the current bounds."""
         if self.group_min_session_timeout_ms > self.group_max_session_timeout_ms:
             raise InvalidRequest("group.min.session.timeout.ms must not exceed group.max.session.timeout.ms")
         for kind, bounded in _BOUNDED.items():
@@ -118,7 +118,7 @@ class BrokerSettings:
             raise InvalidRequest("log.cleaner.min.compaction.lag.ms must not exceed log.cleaner.max.compaction.lag.ms")
 
     def given(self, name: str) -> list[SettingValue]:
-        """Every text the setting has, the one that counts first, its default last."""
+        """Every value the setting has, the effective one first, its default last."""
         layers = (
             (self.this_broker, ConfigSource.DYNAMIC_BROKER),
             (self.cluster_wide, ConfigSource.DYNAMIC_DEFAULT_BROKER),
@@ -131,7 +131,7 @@ class BrokerSettings:
         return found
 
     def text(self, name: str) -> str | None:
-        """The text that counts, or None when a setting without default was not given."""
+        """The effective text, or None for an unset setting without default."""
         for layer in (self.this_broker, self.cluster_wide, self.static):
             if name in layer:
                 return layer[name]
@@ -146,11 +146,11 @@ class BrokerSettings:
         return cast("tuple[str, ...]", self.values[name])
 
     def fraction(self, name: str) -> float:
-        """The value of a setting that is a number, whole or not."""
+        """The value of a numeric setting, whole or not."""
         return cast(float, self.values[name])
 
     def flag(self, name: str) -> bool:
-        """The value of a true-or-false setting."""
+        """The value of a boolean setting."""
         return cast(bool, self.values[name])
 
     @property
@@ -165,7 +165,7 @@ class BrokerSettings:
 
     @property
     def auto_create_topics(self) -> bool:
-        """Whether asking for an unknown topic may create it."""
+        """Whether requests for unknown topics may create them."""
         return self.flag("auto.create.topics.enable")
 
     @property
@@ -180,12 +180,12 @@ class BrokerSettings:
 
     @property
     def group_min_session_timeout_ms(self) -> int:
-        """The shortest session time-out a member may ask for."""
+        """The shortest session time-out that a member may use."""
         return self.whole("group.min.session.timeout.ms")
 
     @property
     def group_max_session_timeout_ms(self) -> int:
-        """The longest session time-out a member may ask for."""
+        """The longest session time-out that a member may use."""
         return self.whole("group.max.session.timeout.ms")
 
     @property
@@ -200,37 +200,37 @@ class BrokerSettings:
 
     @property
     def offsets_check_interval_ms(self) -> int:
-        """How often offsets are looked at for whether their time is over."""
+        """How often committed offsets are checked for expiry."""
         return self.whole("offsets.retention.check.interval.ms")
 
     @property
     def offset_metadata_max_bytes(self) -> int:
-        """How long the note beside a committed offset may be."""
+        """The largest metadata string of a committed offset."""
         return self.whole("offset.metadata.max.bytes")
 
     @property
     def transaction_max_timeout_ms(self) -> int:
-        """The longest time-out a transactional producer may ask for."""
+        """The longest transaction time-out that a producer may use."""
         return self.whole("transaction.max.timeout.ms")
 
     @property
     def transactional_id_expiration_ms(self) -> int:
-        """After how long without use a transactional id is forgotten."""
+        """How long an unused transactional id is kept."""
         return self.whole("transactional.id.expiration.ms")
 
     @property
     def abort_timed_out_interval_ms(self) -> int:
-        """How often transactions are looked for that take too long."""
+        """How often timed-out transactions are looked for."""
         return self.whole("transaction.abort.timed.out.transaction.cleanup.interval.ms")
 
     @property
     def remove_expired_ids_interval_ms(self) -> int:
-        """How often transactional ids are looked for that may be forgotten."""
+        """How often expired transactional ids are looked for."""
         return self.whole("transaction.remove.expired.transaction.cleanup.interval.ms")
 
     @property
     def producer_id_expiration_ms(self) -> int:
-        """After how long a silent idempotent producer is forgotten."""
+        """How long the state of an idle idempotent producer is kept."""
         return self.whole("producer.id.expiration.ms")
 
     @property
@@ -240,7 +240,7 @@ class BrokerSettings:
 
     @property
     def fetch_max_bytes(self) -> int:
-        """The most one fetch answers, beyond its first batch."""
+        """The most that one fetch response contains, beyond its first batch."""
         return self.whole("fetch.max.bytes")
 
     @property
@@ -250,27 +250,27 @@ class BrokerSettings:
 
     @property
     def connections_max_idle_ms(self) -> int:
-        """After how long a silent connection is closed; negative: never."""
+        """After how long an idle connection is closed; negative: never."""
         return self.whole("connections.max.idle.ms")
 
     @property
     def max_connections(self) -> int:
-        """How many connections are held at once."""
+        """How many connections may be open at once."""
         return self.whole("max.connections")
 
     @property
     def max_connections_per_ip(self) -> int:
-        """How many connections one address may hold at once."""
+        """How many connections one address may have open at once."""
         return self.whole("max.connections.per.ip")
 
     @property
     def retention_check_interval_ms(self) -> int:
-        """How often retention looks for what may go."""
+        """How often retention looks for what has expired."""
         return self.whole("log.retention.check.interval.ms")
 
     @property
     def cleaner_backoff_ms(self) -> int:
-        """How long key compaction rests when it found nothing to do."""
+        """How long key compaction pauses when it found nothing to do."""
         return self.whole("log.cleaner.backoff.ms")
 
     @property
@@ -286,7 +286,7 @@ class LiveSettings:
 
     def __init__(self, start: BrokerSettings | None = None) -> None:
         self.start = start if start is not None else BrokerSettings()
-        """What the process was started with; clusters without dynamic settings see exactly this."""
+        """Set at start; clusters without dynamic settings see exactly this."""
         self._clusters: dict[int, BrokerSettings] = {}
 
     def of(self, cluster_id: int) -> BrokerSettings:
@@ -297,7 +297,7 @@ class LiveSettings:
         self, cluster_id: int, *, cluster_wide: Mapping[str, str] | None = None,
         this_broker: Mapping[str, str] | None = None,
     ) -> BrokerSettings:  # fmt: skip
-        """What a cluster would see with other dynamic settings; raise `InvalidRequest` if they contradict."""
+        """What a cluster would see with other dynamic settings; raise `InvalidRequest` for a contradiction."""
         now = self.of(cluster_id)
         settings = BrokerSettings(
             static=self.start.static,
@@ -308,9 +308,9 @@ class LiveSettings:
         return settings
 
     def forget(self, cluster_id: int) -> None:
-        """A cluster has no settings of its own any more."""
+        """Drop the settings of a deleted cluster."""
         self._clusters.pop(cluster_id, None)
 
     def replace(self, cluster_id: int, settings: BrokerSettings) -> None:
-        """Let a cluster see other settings from now on."""
+        """Put a cluster's new settings in force."""
         self._clusters[cluster_id] = settings

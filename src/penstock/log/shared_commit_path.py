@@ -1,26 +1,26 @@
-"""Commits of one of several agents, on any database.
+"""The commit path of an agent that shares its database, and the partitions, with other agents.
 
-The WAL object is written first, on a thread. Then one statement asks the database for everything at once, guarded by
-what this agent believes of the producers (commit_sql.py). Mostly that is all. When a guard fails, the slow path locks
-the shard, reads heads and producers as they are, decides each batch again and appends what is to be appended: some
-batches may turn out to repeat others or to be refused, and the writer is told about each (`Commit.rest`).
+The WAL object is written first, on a thread. Then one statement commits everything at once, guarded by what this agent
+knows about the producers (commit_sql.py). Usually that is all. When a guard fails, the slow path locks the shard, reads
+log end offsets and producers, judges each batch again and appends what may be appended: some batches may turn out to be
+duplicates or to be refused, and the writer learns each verdict (`Commit.rest`).
 
-Between the writer's decision and the statement others' commits may have been applied here. So what is believed is
-taken down, and every batch judged by it once more, at the moment the commit begins; what changes after that fails the
-guard.
+Between the writer's decision and the statement, commits of others may have been applied here. So the producer states
+that the guard will compare are captured when the commit begins, and every batch is judged by them once more; whatever
+changes after that makes the guard fail.
 
-Who does not say so has added a partition to its transaction also by having written to it. Whether it has is looked for
-on the slow path only: in what this agent knows, and in the commits since.
+A partition that was not added to a transaction explicitly belongs to it if the transaction has already written to it.
+That is looked up on the slow path only: in this agent's state, and in the commits since.
 
-A commit whose answer is lost is looked up before anything else happens. The shard's lock makes the look-up wait for
-one that is still under way; one that has not even begun is kept from happening by an empty commit that takes its
-object id. After that the answer is known for good, and nothing is ever appended twice.
+A commit whose answer is lost is looked up before anything else happens. The shard's lock makes the look-up wait for a
+commit in flight; one that has not started is prevented by an empty commit that takes its object id. After that the
+outcome is final, and nothing is ever appended twice.
 
 What passengers of a flush write is part of the commit's transaction, which then takes several round trips. Commits that
-happened after the passengers decided are looked through first: if they have batches of a transaction that a passenger
-ends, markers would be missing, and so nothing happens and the writer decides again (`Outdated`).
+happened after the passengers decided are checked first: if they have batches of a transaction that a passenger ends,
+markers would be missing; so nothing is written and the writer decides again (`Outdated`).
 
-An agent has one commit under way at most: its writer sees to that.
+An agent has at most one commit in flight: its writer guarantees that.
 """
 
 from __future__ import annotations
@@ -74,16 +74,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Ongoing:
-    """Transactions that batches may go on with in partitions that nobody has added to them."""
+    """Partitions whose open transactions were written to without having been added explicitly."""
 
     seen: int
-    """The commit up to which that is known."""
+    """The commit up to which this is known."""
     keys: frozenset[ProducerKey]
 
 
 @dataclass(slots=True)
 class _Locked:
-    """What the slow path found under the lock, and made of it."""
+    """What the slow path read under the lock, and decided."""
 
     last_seq: int
     states: dict[ProducerKey, ProducerState]
@@ -92,7 +92,7 @@ class _Locked:
     seq: int | None = None
     bases: bytes = b""
     are_gone: Collection[int] = ()
-    """Partitions whose topics turned out to be deleted, where that keeps the flush from being made."""
+    """Partitions of deleted topics, where these keep the flush from being committed."""
 
 
 @dataclass(slots=True)
@@ -102,13 +102,13 @@ class PathStats:
     slow: int = 0
     """Commits whose guards failed."""
     settled: int = 0
-    """Commits that had to be looked up."""
+    """Commits whose outcome had to be looked up."""
     outdated: int = 0
     """Flushes that were decided again."""
 
 
 class SharedCommitPath:
-    """Commits of this agent, beside others."""
+    """Commits of this agent, where others commit as well."""
 
     is_alone = False
 
@@ -136,10 +136,10 @@ class SharedCommitPath:
     def commit_now(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None
     ) -> None:
-        """There is always something to wait for."""
+        """None: a commit always has to wait for the database."""
 
     def change_now(self, change: Change) -> bool:
-        """There is always something to wait for."""
+        """False: a change always has to wait for the database."""
         return False
 
     @property
@@ -153,12 +153,12 @@ class SharedCommitPath:
         return self.follower.seq
 
     async def catch_up(self) -> None:
-        """Ask for the number of the last commit, and apply what is missing up to it."""
+        """Read the sequence number of the last commit, and apply what is missing up to it."""
         rows = await self._database.statement("SELECT commit_seq FROM shard WHERE shard_id = $1", (self._shard_id,))
         await self.follower.catch_up(int(rows[0][0]))
 
     async def change(self, change: Change) -> None:
-        """Let a change happen in the order of commits. If its answer is lost it is made again, which does no harm."""
+        """Make a change in the order of commits. If its answer is lost it is retried, as it is idempotent."""
         unsure, backoff = False, Backoff(self._randomness)
         while True:
             try:
@@ -179,7 +179,7 @@ class SharedCommitPath:
         yield from self._along(change, last_seq + 1)
 
     def _along(self, change: Change | None, seq: int) -> Script[None]:
-        """What else is written by a commit of that number, unless it rests on less than all that came before it."""
+        """What a commit with this number writes in addition; `Outdated` if its decision missed earlier commits."""
         if change is None:
             return
         if change.producers and seq > change.seen + 1:
@@ -197,7 +197,7 @@ class SharedCommitPath:
         yield from change.script()
 
     async def _know_more(self) -> None:
-        """Before a flush is decided again."""
+        """Catch up before a flush is decided again."""
         self.stats.outdated += 1
         try:
             await self.catch_up()
@@ -205,24 +205,24 @@ class SharedCommitPath:
             _log.debug("what others have committed is not known yet: %s", problem)
 
     def record_bytes(self, entries: int, batches: int) -> int:
-        """None: the database says what was committed."""
+        """0: the database says what was committed."""
         return 0
 
     async def store_rows(self) -> int:
-        """The database has the row of a commit before anybody hears of it."""
+        """Nothing to wait for: a commit has its row before it is acknowledged."""
         return self.follower.seq
 
     async def store_changes(self) -> None:
-        """The same goes for what it changes."""
+        """Nothing to wait for, for the same reason."""
 
     def close(self) -> None:
-        """Nothing is under way without its writer."""
+        """Nothing to stop: the writer owns whatever is in flight."""
 
     async def commit(
         self, body: memoryview, entries: Sequence[CommitEntry], heads: Sequence[int], change: Change | None = None,
         plain: memoryview | None = None,
     ) -> Commit:  # fmt: skip
-        """Write the WAL object, then ask for its offsets."""
+        """Write the WAL object, then commit to get its offsets."""
         producers, members = self._believed(entries), _memberships(entries)
         ongoing = self._ongoing(members)
         object_id, now_ms = self._randomness.token(16), self._clock.now_ms()
@@ -250,7 +250,7 @@ class SharedCommitPath:
     # ---- what is believed --------------------------------------------------------------------------------------
 
     def _believed(self, entries: Sequence[CommitEntry]) -> list[ProducerMove] | None:
-        """What becomes of the producers if they are as they are here; None if a batch is not to be appended then."""
+        """Updates of the producers' rows, by the states known here; None if by these a batch may not be appended."""
         moves: list[ProducerMove] = []
         for entry in entries:
             partition = self._registry.partition(entry.partition_id)
@@ -269,7 +269,7 @@ class SharedCommitPath:
         return moves
 
     def _ongoing(self, members: Sequence[Membership]) -> _Ongoing:
-        """What is known here of the partitions that batches do not add themselves."""
+        """What is known here about partitions that batches do not add implicitly."""
         keys = set()
         for member in members:
             partition = None if member.partition_id is None else self._registry.partition(member.partition_id)
@@ -287,10 +287,10 @@ class SharedCommitPath:
         except OutcomeUnknown:
             commit = await self._settle(new)
         except (Unavailable, Conflict):
-            self._wal.release((new.location,))  # No commit names the object, and none ever will.
+            self._wal.release((new.location,))  # No commit names the object, or ever will.
             raise
         if commit.entries:
-            # The writer applies it when this returns, and before anything else runs.
+            # The writer applies it when this returns, before anything else runs.
             await self.follower.reach(commit.seq - 1)
             self.follower.seq = commit.seq
         return commit
@@ -323,7 +323,7 @@ class SharedCommitPath:
         return seq, bases
 
     def _decide(self, new: NewCommit, body: memoryview, change: Change | None, ongoing: _Ongoing) -> Script[_Locked]:
-        """The slow path. Everything is read after the lock: what was seen before it may be old."""
+        """The slow path. Everything is read after the lock: earlier reads may be outdated."""
         last_seq = yield from lock_shard(new.shard_id, new.epoch)
         asked = {
             (entry.partition_id, batch.producer_id): None for entry in new.entries for batch in entry.producer_batches
@@ -337,7 +337,7 @@ class SharedCommitPath:
         left = decide(body, new.entries, heads, states, new.now_ms, owners, going_on)
         locked = self._locked = _Locked(last_seq, states, set(asked), left)
         if change is not None and (left.has_lost_markers or not left.entries):
-            # Whether a change happened that goes with a commit is told by the commit's row: without one it must not.
+            # A change counts as made only if the commit's row exists: without a commit it must not be made.
             locked.are_gone = {entry.partition_id for entry in new.entries} - heads.keys()
             raise Outdated("what was decided of transactions does not fit the partitions any more")
         if left.entries:
@@ -349,7 +349,7 @@ class SharedCommitPath:
         return locked
 
     def _still_going_on(self, new: NewCommit, ongoing: _Ongoing, last_seq: int) -> Script[frozenset[ProducerKey]]:
-        """The transactions that are open in those partitions after the last commit there is."""
+        """The transactions that are open in those partitions after the last commit."""
         if ongoing.seen >= last_seq or all(member.partition_id is None for member in new.members):
             return ongoing.keys
         rows = yield (
@@ -371,13 +371,14 @@ class SharedCommitPath:
         if locked.seq is not None:
             entries, bases = locked.left.entries, unpack_bases(locked.bases)
             return self._made(replace(new, entries=entries), locked.seq, bases, rest)
-        # Nothing was appended. What the batches repeat is to be readable when that is answered.
+        # Nothing was appended. The batches that these repeat must be readable before they are answered.
         self._wal.release((new.location,))
         await self.follower.reach(locked.last_seq)
         return self._made(replace(new, entries=()), locked.last_seq, (), rest)
 
     def _correct(self, locked: _Locked) -> None:
-        """Believe what was read. Commits that are still to be applied add nothing to it that is in it."""
+        """Adopt the producer states that were read. Commits still to be applied add nothing that they do not
+        contain."""
         for partition_id in locked.are_gone:
             partition = self._registry.partition(partition_id)
             if partition is not None:
@@ -398,7 +399,7 @@ class SharedCommitPath:
     # ---- finding out -------------------------------------------------------------------------------------------
 
     async def _settle(self, new: NewCommit) -> Commit:
-        """Find out what became of a commit. Nothing else can be committed before, so it asks until it knows."""
+        """Resolve the outcome of a commit. Nothing else can be committed before, so it retries until it is known."""
         self.stats.settled += 1
         _log.warning("the answer of a commit was lost; looking it up")
         seq, packed_entries, packed_bases = await self._until_answered(partial(settle, new))
@@ -426,7 +427,7 @@ class SharedCommitPath:
 
 
 def _memberships(entries: Sequence[CommitEntry]) -> list[Membership]:
-    """What batches of transactions ask of their producers' transactional ids."""
+    """What transactional batches require of their producers' transactional ids."""
     found: dict[Membership, None] = {}
     for entry in entries:
         for batch in entry.producer_batches:
@@ -436,7 +437,7 @@ def _memberships(entries: Sequence[CommitEntry]) -> list[Membership]:
 
 
 def _are_next(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> bool:
-    """Whether batches of one producer are all to be appended, one after the other."""
+    """Whether the batches of one producer are all to be appended, in this order."""
     first = batches[0]
     if any(batch.flags for batch in batches):
         return _are_next_in_transactions(state, batches)
@@ -452,7 +453,7 @@ def _are_next(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> 
 
 
 def _are_next_in_transactions(state: ProducerState | None, batches: Sequence[ProducerBatch]) -> bool:
-    """The same where some of them end transactions."""
+    """The same where some of them are markers."""
     known: dict[int, ProducerState] = {}
     producer_id = batches[0].producer_id
     if state is not None:

@@ -1,4 +1,4 @@
-"""Where the time of flushes goes. Of each flush the clock is read where it is read anyway, and at its end."""
+"""Durations of the stages of a flush: waiting, laying out, writing, answering. It adds one clock reading per flush."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ class Stages:
     def __init__(self) -> None:
         self._wait, self._prepare, self._write, self._answer = Durations(), Durations(), Durations(), Durations()
         self.came_s = 0.0
-        """When the first came that waits for this flush to be written; 0 before anybody has."""
+        """When the first batch of the next flush arrived; 0 if none has."""
         self.waited_s = self.staged_s = 0.0
-        """How long the first had waited when this flush was put together, and when that began."""
+        """How long the first batch had waited when this flush was put together, and when that began."""
         self.began_s = self.ended_s = 0.0
         """When its write began and ended."""
 
     def staged(self, now_s: float) -> None:
-        """A flush is put together of what has come."""
+        """A flush is put together from what has arrived."""
         came_s = self.came_s
         self.staged_s, self.came_s = now_s, 0.0
         self.waited_s = now_s - came_s if came_s else 0.0
 
     def note(self, now_s: float) -> None:
-        """Everybody has been told that the flush is durable."""
+        """All answers of the flush are sent."""
         self._wait.add(self.waited_s)
         self._prepare.add(self.began_s - self.staged_s)
         self._write.add(self.ended_s - self.began_s)
         self._answer.add(now_s - self.ended_s)
 
     def by_name(self) -> Mapping[str, Durations]:
-        """All of them, in their order."""
+        """All of them, in the order of the stages."""
         return {"wait": self._wait, "prepare": self._prepare, "write": self._write, "answer": self._answer}
 
     def told(self) -> str:
-        """What the last flush took, for the log."""
+        """The stages of the last flush, as text for the log."""
         stages_s = self.waited_s, self.began_s - self.staged_s, self.ended_s - self.began_s
         return "waited {:.0f} ms, prepared {:.0f} ms, written {:.0f} ms".format(*(1000 * part for part in stages_s))

@@ -1,11 +1,11 @@
-"""Where in a partition a time lies: the look-ups behind ListOffsets by timestamp (KIP-33, KIP-734).
+"""Offsets by timestamp: the look-ups behind ListOffsets (KIP-33, KIP-734).
 
-Records need not be in the order of their timestamps, so a time is found by maxima: segments and spans know the
-highest timestamp they hold, and a segment's time index narrows that down to some 64 KiB. Only the batch that must
-contain the record is decoded. The ends of transactions are records like others here, as in Kafka.
+Records need not be ordered by timestamp, so a look-up goes by maxima: segments and spans know the highest timestamp
+that they contain, and a segment's time index narrows it down to some 64 KiB. Only the batch that must contain the
+record is decoded. Markers count as records here, as in Kafka.
 
-Compaction may move spans into segments between a look at the ones and at the others, and then both have been missed;
-`Partition.segmented_to` tells.
+Compaction may move spans into segments between the search in segments and the search in spans, which would miss both;
+`Partition.segmented_to` reveals it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Found = tuple[int, int]
 
 
 class OffsetForTimestamp(Protocol):
-    """How the log finds a record by its time."""
+    """Finds a record by its timestamp."""
 
     async def __call__(self, partition: Partition, timestamp: int, *, max_only: bool) -> Found | None:
         """The lowest offset whose record is not older than `timestamp`, with that record's timestamp; None when all
@@ -34,7 +34,7 @@ class OffsetForTimestamp(Protocol):
 
 
 class Timestamps:
-    """Finds records by time, in segments first and then in what is newer."""
+    """Finds records by timestamp, first in segments and then in spans."""
 
     def __init__(self, reader: Reader, segments: SegmentIndex) -> None:
         self._reader, self._segments = reader, segments
@@ -66,7 +66,7 @@ class Timestamps:
             found = await self._scan(partition, start, end, timestamp)
             if found is not None:
                 return found
-            # What made the maximum was trimmed or compacted away.
+            # The record with the maximum was trimmed or compacted away.
             offset = end
 
     async def _highest(self, partition: Partition) -> int:
@@ -80,7 +80,7 @@ class Timestamps:
         highest = max((span.max_timestamp for span in partition.spans if span.base_offset >= start), default=-1)
         if ref is not None:
             highest = max(highest, ref.max_timestamp)
-        # Where the log start cuts through a segment or a span, its maximum may be of a record that is gone.
+        # Where the log start is inside a segment or span, its maximum may belong to a removed record.
         if first is not None and first.base_offset < start and first.max_timestamp > highest:
             highest = max(highest, await self._highest_within(partition, start, first.last_offset + 1))
         cut = next((span for span in partition.spans if span.base_offset < start <= span.last_offset), None)
@@ -123,7 +123,7 @@ class Timestamps:
 
 
 def _times(header: BatchHeader, batch: Buffer) -> list[Found]:
-    """Offset and timestamp of a batch's records; of one that cannot be decoded, what its header says of the last."""
+    """Offset and timestamp of a batch's records; if it cannot be decoded, what its header says about the last one."""
     try:
         return [(record.offset, record.timestamp) for record in iter_records(batch, check_offsets=False)]
     except Malformed:

@@ -1,8 +1,8 @@
-"""The configuration of topics: Kafka's keys, their defaults, and the settings of a broker that stand behind them.
+"""The configuration of topics: Kafka's keys, their defaults, and the broker settings that are their synonyms.
 
-All 37 keys of Kafka 4.4 are accepted, checked and shown, because tools read them back and compare. The ones with
-`acted_on=False` describe files, replicas and tiers that do not exist here: they are kept as asked for. A topic's
-value is its own override, else the broker-wide setting of the key's synonym, else Kafka's default. Pure.
+All 37 keys of Kafka 4.4 are accepted, validated and shown, because tools read them back and compare. Those with
+`acted_on=False` describe files, replicas and tiers that do not exist here: they are stored as given. A topic's value is
+its own override, else the broker-wide synonym, else Kafka's default. Pure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DAY_MS = 24 * HOUR_MS
 NEVER = str(LONG_MAX)
 
 CODECS = ("uncompressed", "gzip", "snappy", "lz4", "zstd")
-"""Values of `compression.type` by codec id; `producer` keeps what was sent."""
+"""Values of `compression.type` by codec id; `producer` stores batches as sent."""
 
 _THROTTLE = r"\d+:\d+"
 
@@ -214,11 +214,11 @@ TOPIC_KEYS: Mapping[str, ConfigKey] = dict(sorted(table((*_RETENTION, *_WRITING,
 
 @dataclass(frozen=True, slots=True)
 class Synonym:
-    """A broker-wide setting that stands behind a topic key."""
+    """A broker-wide setting that is the default of a topic key."""
 
     setting: str
     factor: int = 1
-    """What its unit is in the topic key's."""
+    """Factor from its unit to the topic key's."""
 
 
 def _synonyms() -> dict[str, tuple[Synonym, ...]]:
@@ -253,11 +253,11 @@ def _synonyms() -> dict[str, tuple[Synonym, ...]]:
 
 
 SYNONYMS: Mapping[str, tuple[Synonym, ...]] = _synonyms()
-"""For each topic key the settings that give its default, the one that wins first."""
+"""For each topic key the settings that give its default, in order of precedence."""
 
 
 def broker_default(name: str, settings: BrokerSettings) -> str:
-    """A topic key's text when the topic does not override it."""
+    """A topic key's text where the topic has no override."""
     for synonym in SYNONYMS.get(name, ()):
         text = settings.text(synonym.setting)
         if text is not None:
@@ -266,7 +266,7 @@ def broker_default(name: str, settings: BrokerSettings) -> str:
 
 
 def scaled(value: int, factor: int) -> str:
-    """A setting's value in a topic key's unit. A negative one means `no limit`, in every unit."""
+    """A setting's value in a topic key's unit. A negative one means `no limit` in any unit."""
     return str(value * factor if value >= 0 else -1)
 
 
@@ -287,7 +287,7 @@ def check(overrides: Mapping[str, str | None], settings: BrokerSettings) -> None
 
 
 def resolve(overrides: Mapping[str, str], settings: BrokerSettings) -> TopicConfig:
-    """What the log acts on for a topic with these overrides. They were checked when they were stored."""
+    """The settings that the log acts on, for a topic with these overrides, which were validated when stored."""
     values: dict[str, ConfigValue] = {
         name: key.parse(overrides[name] if name in overrides else broker_default(name, settings))
         for name, key in TOPIC_KEYS.items()

@@ -1,4 +1,4 @@
-"""Which names a topic may have. Pure."""
+"""The rules for topic names. Pure."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from penstock.wire.error_codes import ErrorCode
 
 MAX_LENGTH = 249
 INTERNAL = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
-"""Kafka's own topics. What they would hold is in the database here: they are not made on being asked for."""
+"""Kafka's internal topics. Their content is in the database here, so they are never auto-created."""
 
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]+")
 
 
 def check(name: str) -> None:
-    """Raise `Refused` unless Kafka would take this name."""
+    """Raise `Refused` unless Kafka would accept this name."""
     complaint = _complaint(name)
     if complaint is not None:
         raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {complaint}")
 
 
 def is_legal(name: str) -> bool:
-    """Whether Kafka would take this name."""
+    """Whether Kafka would accept this name."""
     return _complaint(name) is None
 
 
@@ -39,5 +39,6 @@ def _complaint(name: str) -> str | None:
 
 
 def metric_name(name: str) -> str:
-    """What two names must not share: metrics show dots as underscores, so `a.b` and `a_b` collide."""
+    """The name in metrics, which two topics must not share: they show dots as underscores, so `a.b` and `a_b`
+    collide."""
     return name.replace(".", "_")

@@ -1,11 +1,11 @@
-"""The SQL of topics: scripts for the metadata port. Guards and counters live here, rules do not.
+"""The SQL of topics: scripts for the metadata port. Guards and counters only; rules are elsewhere.
 
-Every script may run twice, because a commit's answer can be lost: what it finds done by its own first run counts
-as done. Partition ids come from a counter row inside the transaction, so agents that create topics at the same
-time never share one.
+Every script may run twice, because a commit's answer can be lost: what it finds done by its own first run counts as
+done. Partition ids come from a counter row inside the transaction, so agents that create topics concurrently never
+share one.
 
-`delete` and `trim` change rows that commits change all the time. They are to be run as `locking` transactions: they
-update first what commits update first, the shard's row, and so take their turn.
+`delete` and `trim` change rows that commits update continuously. They must be run as `locking` transactions: they first
+update what commits update first, the shard's row, and so queue up with them.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ WITH RECURSIVE n (i) AS (SELECT CAST($5 AS INTEGER) UNION ALL SELECT i + 1 FROM 
 SELECT CAST($1 AS BIGINT) + i - CAST($5 AS INTEGER), topic.cluster_id, CAST($3 AS INTEGER), topic.topic_id, i
 FROM n CROSS JOIN topic WHERE topic.cluster_id = $2 AND topic.topic_id = $4
 """
-"""One statement for any number of partitions. Ids come from the topic's row, which gives them their types."""
+"""One statement for any number of partitions. Ids come from the topic's row, which determines their types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicRow:
-    """A topic to be written."""
+    """A topic to write."""
 
     topic_id: bytes
     name: str
@@ -40,7 +40,7 @@ class TopicRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """Everything about topics and configuration that an agent starts with."""
+    """All topics and configuration, as loaded at start."""
 
     topics: Rows
     """cluster_id, topic_id, name, replication_factor, created_ms"""
@@ -82,7 +82,7 @@ def create(cluster_id: int, shard_id: int, topics: Sequence[TopicRow]) -> Script
 
 
 def _first_partition(cluster_id: int, topic: TopicRow) -> Script[int | None]:
-    """Where an earlier run of the same creation put the topic; None when the name is another topic's."""
+    """The first partition id if an earlier run of the same creation wrote the topic; None if the name is another's."""
     rows = yield (
         "SELECT MIN(partition_id) FROM partition WHERE cluster_id = $1 AND topic_id = $2",
         (cluster_id, topic.topic_id),
@@ -91,7 +91,7 @@ def _first_partition(cluster_id: int, topic: TopicRow) -> Script[int | None]:
 
 
 def _insert_partitions(cluster_id: int, shard_id: int, topic_id: bytes, start: int, end: int) -> Script[int]:
-    # The counter row is locked until the commit: whoever else creates partitions waits for its turn.
+    # The counter row is locked until the commit, which serializes the creation of partitions.
     rows = yield (
         "UPDATE counter SET value = value + $1 WHERE name = 'partition' RETURNING value",
         (end - start,),
@@ -102,11 +102,11 @@ def _insert_partitions(cluster_id: int, shard_id: int, topic_id: bytes, start: i
 
 
 def add_partitions(cluster_id: int, shard_id: int, topic_id: bytes, count: int) -> Script[list[tuple[int, int]] | None]:
-    """Let a topic have `count` partitions; all (index, partition id), or None when the topic is gone.
+    """Extend a topic to `count` partitions; all (index, partition id), or None when the topic is gone.
 
     A topic that has more by now keeps them.
     """
-    # An update, so that nobody else deletes the topic until this is done.
+    # An update, to lock the topic's row against a concurrent deletion.
     topic = yield (
         "UPDATE topic SET name = name WHERE cluster_id = $1 AND topic_id = $2 RETURNING name",
         (cluster_id, topic_id),
@@ -129,7 +129,7 @@ def add_partitions(cluster_id: int, shard_id: int, topic_id: bytes, count: int) 
 
 
 def delete(cluster_id: int, topics: Sequence[tuple[bytes, str]], now_ms: int) -> Script[None]:
-    """Remove topics, given by id and name, and note their partitions for the removal of their objects."""
+    """Remove topics, given by id and name, and record their partitions for the removal of their segments."""
     for topic_id, _ in topics:
         yield (
             "UPDATE shard SET commit_seq = commit_seq WHERE shard_id IN"
@@ -158,9 +158,9 @@ def delete(cluster_id: int, topics: Sequence[tuple[bytes, str]], now_ms: int) ->
 def alter_configs(
     cluster_id: int, kind: int, name: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]
 ) -> Script[Mapping[str, str]]:
-    """Let a resource have the overrides that `change` makes of those it has; they are the answer.
+    """Replace a resource's overrides by what `change` makes of them; returns the result.
 
-    What `change` raises undoes everything. It may be called again, and not on the event loop.
+    If `change` raises, nothing is written. It may be called more than once, and not on the event loop's thread.
     """
     rows = yield (
         "SELECT key, value FROM config WHERE cluster_id = $1 AND kind = $2 AND name = $3",
@@ -190,9 +190,9 @@ def _insert_configs(cluster_id: int, kind: int, name: str, overrides: Mapping[st
 
 
 def trim(cluster_id: int, marks: Sequence[tuple[int, int]]) -> Script[None]:
-    """Move the log starts of partitions, given with their new offsets, forward; never back.
+    """Move the log starts of partitions forward to the given offsets, never back.
 
-    In the order of partition ids, so that agents that trim the same partitions do not wait for each other in a ring.
+    In the order of partition ids, so that agents that trim the same partitions cannot deadlock.
     """
     for partition_id, _ in marks[:1]:
         yield (

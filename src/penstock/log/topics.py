@@ -1,9 +1,9 @@
-"""Topics of every virtual cluster: made, changed, trimmed and deleted, first durably, then in memory.
+"""Topics of every virtual cluster: created, altered, trimmed and deleted, first durably, then in memory.
 
-A change runs in three steps that are never torn apart by a caller who goes away: one transaction, then the
-registry and the objects in it, then the listeners. Changes run one after the other under one lock, so what a change
-was decided on still holds when it is applied; reading needs no lock, the registry is always whole. A caller that
-asks for several topics at once gets them in one transaction.
+A change runs in three steps that a cancelled caller does not interrupt: one transaction, then the registry and its
+objects, then the listeners. Changes are serialized by one lock, so what a change was decided on still holds when it is
+applied; reading needs no lock, because the registry is always consistent. Several topics of one request are changed in
+one transaction.
 
 When a commit's answer is lost the script runs again: all scripts of `topic_store` allow that.
 """
@@ -33,40 +33,40 @@ from penstock.wire.error_codes import ErrorCode
 T = TypeVar("T")
 
 MAX_NEW_PARTITIONS = 10_000
-"""How many partitions one request may ask for, as in Kafka's controller."""
+"""How many partitions one request may create, as in Kafka's controller."""
 
 NEW_AT_ONCE = 50
-"""Topics that are looked at, made or forgotten before others have their turn."""
+"""How many topics are processed before the event loop is yielded."""
 RESOLVED_MAX = 10_000
-"""How many sets of overrides are remembered with what they mean: clients can think of any number."""
+"""How many resolved sets of overrides are cached: clients can invent any number."""
 MAX_CONFIGURED = {ConfigResource.CLIENT_METRICS: 100}
 MAX_CONFIGURED_OF_OTHERS = 10_000
-"""How many groups, or subscriptions to clients' metrics, of a virtual cluster may be configured: whoever may configure
-them chooses their names, nothing else bounds how many there are, and each client is compared with all subscriptions."""
+"""How many groups, or client metrics subscriptions, of a virtual cluster may have a configuration. Their names are
+chosen by clients, so nothing else bounds their number, and each client is matched against all subscriptions."""
 
 Overrides = Mapping[str, str]
 Change = Callable[[Overrides], Overrides]
-"""From the overrides a resource has to those it shall have; raises `Refused`."""
+"""From a resource's current overrides to its new ones; raises `Refused`."""
 
 
 class Database(Protocol):
     """What is needed of the metadata port."""
 
     async def transaction(self, script: Callable[[], Script[T]], *, locking: bool = False) -> T:
-        """Run a script, all or nothing. `locking`: it sees to being alone itself."""
+        """Run a script, all or nothing. `locking`: the script serializes itself by row locks."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads."""
+        """Run a read-only script."""
 
 
 class TopicListener(Protocol):
-    """Someone who must know about topics. Called on the loop, after the change is durable and in the registry."""
+    """Notified of changes, on the event loop, after they are durable and in the registry."""
 
     async def on_topic_created(self, topic: Topic) -> None:
-        """A topic, or more partitions of one, are there."""
+        """A topic was created, or got more partitions."""
 
     async def on_topic_deleted(self, topic: Topic) -> None:
-        """A topic is gone, and with it every right to its name and id."""
+        """A topic was deleted; its name and id are free."""
 
     async def on_trimmed(self, partition: Partition) -> None:
         """A partition's log start moved forward."""
@@ -74,7 +74,7 @@ class TopicListener(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTopic:
-    """A topic that somebody wants. None leaves a number to the cluster's settings."""
+    """A topic to create. None leaves a number to the cluster's settings."""
 
     name: str
     partition_count: int | None = None
@@ -83,7 +83,7 @@ class NewTopic:
 
 
 class Ensured(NamedTuple):
-    """A topic that was to be there."""
+    """The result of `ensure` for one name."""
 
     answer: Topic | Refused
     is_new: bool
@@ -106,12 +106,12 @@ class Topics:
         self._lock = asyncio.Lock()
         self._listeners: list[TopicListener] = []
         self.before_deletion: Callable[[Topic], Awaitable[None]] = _nothing_to_do
-        """Called before a topic is deleted, which waits for it, and does not happen if it fails."""
+        """Called before a topic is deleted; the deletion waits for it, and does not happen if it fails."""
         self.partition_limit: Callable[[int], float | None] = lambda cluster_id: None
-        """How many partitions all topics of a virtual cluster may have together; None: any number."""
+        """The limit on partitions of a virtual cluster; None: no limit."""
         self._changes = Undivided()
         self._other_configs: dict[tuple[int, int], dict[str, Overrides]] = {}
-        """By virtual cluster and kind, then by name. Only what is set for something."""
+        """By virtual cluster and kind, then by name. Only resources that have overrides."""
         self._resolved_with = settings.start
         self._resolved: dict[tuple[tuple[str, str], ...], TopicConfig] = {}
 
@@ -120,13 +120,13 @@ class Topics:
         self._listeners.append(listener)
 
     async def close(self) -> None:
-        """Wait for the changes that are under way; their callers may be gone."""
+        """Wait for changes in flight, whose callers may be gone."""
         await self._changes.close()
 
     # ---- start ------------------------------------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Fill the registry and the settings with what is stored. Before anything else."""
+        """Load the registry and the settings from the database. Call it first."""
         stored = await self._database.read(topic_store.load)
         topic_overrides = self._load_configs(stored)
         partitions: dict[bytes, list[Sequence[int]]] = {}
@@ -181,7 +181,7 @@ class Topics:
         )  # fmt: skip
 
     def _resolve(self, overrides: Overrides, settings: BrokerSettings) -> TopicConfig:
-        # Most of thousands of topics have the same few overrides; they share one object.
+        # Among thousands of topics most have the same few overrides; they share one object.
         if settings is not self._resolved_with or len(self._resolved) >= RESOLVED_MAX:
             self._resolved_with, self._resolved = settings, {}
         key = tuple(sorted(overrides.items()))
@@ -193,13 +193,14 @@ class Topics:
     # ---- topics come --------------------------------------------------------------------------------------------
 
     async def create(self, cluster_id: int, wanted: Sequence[NewTopic]) -> list[Topic | Refused]:
-        """Create topics in one transaction; for each the topic or why not. One that is refused stops no other."""
+        """Create topics in one transaction; for each the topic, or why not. One that is refused does not affect
+        others."""
         return await self._changes.run(self._create(cluster_id, wanted))
 
     async def ensure(self, cluster_id: int, names: Iterable[str]) -> list[Ensured]:
-        """The topics of these names, created with the cluster's defaults where they are missing.
+        """The topics of these names; missing ones are created with the cluster's defaults.
 
-        Clients that ask for the same new topic at the same time find the one that the first of them made.
+        Concurrent requests for the same new topic all get the one that the first of them created.
         """
         return await self._changes.run(self._ensure(cluster_id, list(names)))
 
@@ -227,7 +228,7 @@ class Topics:
             )
 
     def counts(self, cluster_id: int, wanted: NewTopic) -> tuple[int, int]:
-        """The partitions and the replication factor that a new topic gets."""
+        """The number of partitions and the replication factor of a new topic."""
         settings = self.settings.of(cluster_id)
         return (
             settings.num_partitions if wanted.partition_count is None else wanted.partition_count,
@@ -306,11 +307,11 @@ class Topics:
     # ---- topics change --------------------------------------------------------------------------------------------
 
     async def add_partitions(self, topic: Topic, count: int) -> None:
-        """Let a topic have `count` partitions; raise `Refused` when that is not more than it has."""
+        """Extend a topic to `count` partitions; raise `Refused` when it does not have fewer."""
         await self._changes.run(self._add_partitions(topic, count))
 
     def check_partition_count(self, topic: Topic, count: int) -> None:
-        """Raise `Refused` unless a topic could get that many partitions now."""
+        """Raise `Refused` unless a topic could be extended to that many partitions now."""
         present = len(topic.partitions)
         if topic.deleted:
             raise unknown_topic(topic.name)
@@ -338,7 +339,7 @@ class Topics:
             await self._tell_created(topic)
 
     async def trim(self, cluster_id: int, marks: Mapping[Partition, int]) -> None:
-        """Remove the records below each offset: log starts move forward, durably first, and never back."""
+        """Remove the records below each offset: log starts move forward, first durably, and never back."""
         await self._changes.run(self._trim(cluster_id, marks))
 
     async def _trim(self, cluster_id: int, marks: Mapping[Partition, int]) -> None:
@@ -360,7 +361,7 @@ class Topics:
     # ---- topics go ------------------------------------------------------------------------------------------------
 
     async def delete(self, cluster_id: int, topics: Sequence[Topic]) -> None:
-        """Delete topics in one transaction. One that is gone already is no error."""
+        """Delete topics in one transaction. One that is already gone is no error."""
         await self._changes.run(self._delete(cluster_id, topics))
 
     async def _delete(self, cluster_id: int, topics: Sequence[Topic]) -> None:
@@ -386,7 +387,7 @@ class Topics:
                     await listener.on_topic_deleted(topic)
 
     def forget_cluster(self, cluster_id: int) -> None:
-        """Keep nothing in memory of the configuration of a virtual cluster that is going."""
+        """Drop the configuration of a deleted virtual cluster from memory."""
         for key in [key for key in self._other_configs if key[0] == cluster_id]:
             del self._other_configs[key]
         self.settings.forget(cluster_id)
@@ -394,7 +395,7 @@ class Topics:
     # ---- configuration --------------------------------------------------------------------------------------------
 
     async def alter_topic(self, topic: Topic, change: Change, *, validate_only: bool = False) -> None:
-        """Change a topic's overrides; raise `Refused` and change nothing when the result is not allowed."""
+        """Change a topic's overrides; raise `Refused` and change nothing if the result is invalid."""
         await self._changes.run(self._alter_topic(topic, change, validate_only))
 
     async def _alter_topic(self, topic: Topic, change: Change, validate_only: bool) -> None:
@@ -416,19 +417,19 @@ class Topics:
             topic.config = self._resolve(after, settings)
 
     def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Overrides:
-        """What was set for a broker (`""` is all of them), a group or a client metrics subscription."""
+        """The overrides of a broker (`""`: all brokers), a group or a client metrics subscription."""
         return self._other_configs.get((cluster_id, kind), {}).get(name, {})
 
     def configured(self, cluster_id: int, kind: ConfigResource) -> list[str]:
-        """The names for which something is set, of groups or of client metrics subscriptions."""
+        """The names of groups or client metrics subscriptions that have overrides."""
         return sorted(self._other_configs.get((cluster_id, kind), ()))
 
     def group_overrides(self, cluster_id: int, group_id: str) -> Overrides:
-        """What was set for a group."""
+        """The overrides of a group."""
         return self.overrides(cluster_id, ConfigResource.GROUP, group_id)
 
     async def alter_broker(self, cluster_id: int, name: str, change: Change, *, validate_only: bool = False) -> None:
-        """Change the dynamic settings of all brokers (`""`) or of one, and with them the defaults of topics."""
+        """Change the dynamic settings of all brokers (`""`) or of one, and thereby the defaults of topics."""
         await self._changes.run(self._alter_broker(cluster_id, name, change, validate_only))
 
     async def _alter_broker(self, cluster_id: int, name: str, change: Change, validate_only: bool) -> None:
@@ -452,7 +453,7 @@ class Topics:
     async def alter_other(
         self, cluster_id: int, kind: ConfigResource, name: str, change: Change, *, validate_only: bool = False
     ) -> None:
-        """Change what is set for a group or a client metrics subscription."""
+        """Change the overrides of a group or a client metrics subscription."""
         await self._changes.run(self._alter_other(cluster_id, kind, name, change, validate_only))
 
     async def _alter_other(
@@ -495,7 +496,7 @@ async def _nothing_to_do(topic: Topic) -> None:
 
 
 def unknown_topic(name: str) -> Refused:
-    """The refusal for a topic that is not there."""
+    """The refusal for an unknown topic."""
     return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"This server does not host the topic {name}.")
 
 

@@ -1,16 +1,15 @@
-"""Rows of commits that are durable without them: kept here until the database has them, many in one transaction.
+"""Rows of commits that became durable by their commit records: queued until the database has them, written in batches.
 
-What the database has is always a beginning of the commit log. So every attempt writes all rows that are not known to
-be there, oldest first, and a row that is there already is left as it is: after a lost answer nobody has to find out
-what happened.
+The database always has a prefix of the commit log. So every attempt writes all rows that are not known to be there,
+oldest first, and skips rows that exist: after a lost answer nothing has to be resolved.
 
-A commit may have changed something else as well, which its object tells too (`CommitRow.change`). That becomes true in
-the database with the row, by whoever inserts it and by nobody else: where the row is already, something newer may be.
-Whoever else writes what commits change does so through `UpToDateDatabase`: his transactions begin with the rows that
-wait, so they come after every commit that was made before them, as all who were answered have it.
+A commit may also have changed something else, which its record contains too (`CommitRow.change`). The change is applied
+to the database by the transaction that inserts the row, and by no other: where the row exists already, newer changes
+may have followed. Others that write what commits change do so through `UpToDateDatabase`: their transactions begin with
+the queued rows, and so come after every commit that was acknowledged before them.
 
-A timer is set by the first row that waits, and by nothing else. Memory is bounded: when `is_full`, commits have to go
-through the database, and take the rows that wait along.
+The first queued row starts a timer, nothing else does. Memory is bounded: when `is_full`, commits must go through the
+database, and write the queued rows as well.
 """
 
 from __future__ import annotations
@@ -36,19 +35,19 @@ APPLY_FROM_ROWS = 512
 AT_ONCE_ROWS = 2_048
 MAX_ROWS = 16_384
 MAX_BYTES = 32 * 1024 * 1024
-"""Of WAL objects: what a start may have to read and check."""
+"""Bytes of WAL objects: what a start may have to read and verify."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0
 _STATEMENT_ROWS = (64, 8, 1)
-"""Rows in one statement: for each statement the writer thread gives up the interpreter, and has to get it back."""
+"""Rows of one statement: for each statement the writer thread releases the interpreter's lock and must get it back."""
 _log = logging.getLogger(__name__)
 
 
 Redo = Callable[[Sequence[bytes]], Script[None]]
-"""Makes changes true that commit records tell of, oldest first."""
+"""Applies changes from commit records to the database, oldest first."""
 
 
 class CommitRow(NamedTuple):
-    """A row of `wal_commit`, and what becomes true with it."""
+    """A row of `wal_commit`, and the change that is applied with it."""
 
     shard_id: int
     seq: int
@@ -61,14 +60,14 @@ class CommitRow(NamedTuple):
     entries: bytes
     bases: bytes
     change: bytes = b""
-    """What `Redo` is given. Not a column: empty, mostly."""
+    """The argument of `Redo`. Not a column; usually empty."""
 
 
 _COLUMNS = CommitRow._fields[:-1]
 
 
 def insert_statement(rows: int = 1) -> str:
-    """Writes that many rows. It fails where one is there already, unless `LEAVES_OLD` follows."""
+    """Inserts that many rows. It fails where one exists, unless `LEAVES_OLD` follows."""
     width = len(_COLUMNS)
     values = (", ".join(f"${row * width + column + 1}" for column in range(width)) for row in range(rows))
     return f"INSERT INTO wal_commit ({', '.join(_COLUMNS)}) VALUES ({'), ('.join(values)})"
@@ -76,27 +75,27 @@ def insert_statement(rows: int = 1) -> str:
 
 _LEAVES_OLD = " ON CONFLICT (shard_id, seq) DO NOTHING"
 LEAVES_OLD = _LEAVES_OLD + " RETURNING seq"
-"""The answer is what was not there."""
+"""Returns the rows that did not exist."""
 _INSERT_ONE = insert_statement() + LEAVES_OLD
 
 
 @cache
 def _inserts(end: str) -> Sequence[tuple[int, str]]:
-    """Statements for many rows and few, the largest first. They are long: a start does not wait for them."""
+    """Statements for many rows and for few, the largest first. They are long, so they are not built at start."""
     return [(rows, translate(insert_statement(rows) + end)) for rows in _STATEMENT_ROWS]
 
 
 def nothing_to_redo(changes: Sequence[bytes]) -> Script[None]:
-    """For where commits change nothing else."""
+    """For commits that change nothing else."""
     raise CorruptData(f"{len(changes)} commits have changed what nobody knows")
     yield
 
 
 def insert_rows(connection: sqlite3.Connection, rows: Sequence[CommitRow], redo: Redo) -> None:
-    """Write rows that may be there already, inside whatever transaction is open."""
+    """Write rows that may exist already, in the open transaction."""
     position, inserted = 0, set[int]()
-    # What was there matters only to changes. With each row of an answer the interpreter is let go of and asked for
-    # again, which the event loop feels.
+    # Which rows existed matters only for changes. Each row of a result releases and takes the interpreter's lock
+    # again, which delays the event loop.
     asks = any(row.change for row in rows)
     for size, statement in _inserts(LEAVES_OLD if asks else _LEAVES_OLD):
         while len(rows) - position >= size:
@@ -123,29 +122,29 @@ class Submits(Protocol):
     """What is needed of the embedded database."""
 
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> Awaitable[T]:
-        """Run work on the writer's thread as a transaction of its own."""
+        """Run work on the writer thread in a transaction of its own."""
 
 
 class TrailingRows:
-    """The rows that the database does not have yet. On the loop's thread."""
+    """The queued rows. On the event loop's thread."""
 
     def __init__(self, database: Submits, randomness: Randomness, redo: Redo = nothing_to_redo) -> None:
         self._database, self._randomness, self.redo = database, randomness, redo
         self._rows: deque[CommitRow] = deque()
         self._bytes = 0
         self._changes = 0
-        """How many of the rows change something else."""
+        """How many of the rows have a change."""
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether no more should be added."""
+        """Whether no more should be queued."""
         return len(self._rows) >= MAX_ROWS or self._bytes >= MAX_BYTES
 
     @property
     def has_changes(self) -> bool:
-        """Whether there is something that the database does not know beside commits."""
+        """Whether changes are queued that the database does not have."""
         return self._changes > 0
 
     def insert(self, connection: sqlite3.Connection, rows: Sequence[CommitRow]) -> None:
@@ -153,7 +152,7 @@ class TrailingRows:
         insert_rows(connection, rows, self.redo)
 
     def add(self, row: CommitRow) -> None:
-        """Keep the row of the newest commit."""
+        """Queue the row of the newest commit."""
         self._rows.append(row)
         self._bytes += row.wal_length
         self._changes += bool(row.change)
@@ -165,11 +164,11 @@ class TrailingRows:
             self._timer = asyncio.get_running_loop().call_later(APPLY_AFTER_S, self._start)
 
     def waiting(self) -> Sequence[CommitRow]:
-        """All of them, for a transaction that takes them along."""
+        """All queued rows, for a transaction that writes them first."""
         return tuple(self._rows)
 
     def stored(self, rows: Sequence[CommitRow]) -> None:
-        """The database has these, which are the oldest."""
+        """The database has these rows, the oldest ones."""
         last_seq, waiting = rows[-1].seq if rows else -1, self._rows
         while waiting and waiting[0].seq <= last_seq:
             row = waiting.popleft()
@@ -177,9 +176,9 @@ class TrailingRows:
             self._changes -= bool(row.change)
 
     async def take_along(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run work behind everything that is here now, in one transaction with it.
+        """Run work after all currently queued rows, in one transaction with them.
 
-        Transactions run in the order in which they are asked for, so nothing that is newer can be there before it.
+        Transactions run in the order in which they are submitted, so no newer row can be there before them.
         """
         rows = self.waiting()
 
@@ -192,7 +191,7 @@ class TrailingRows:
         return answer
 
     async def store(self) -> None:
-        """Until the database has everything that is here now."""
+        """Wait until the database has everything that is queued now."""
         last_seq = self._rows[-1].seq if self._rows else -1
         while self._rows and self._rows[0].seq <= last_seq:
             self._start()
@@ -203,7 +202,7 @@ class TrailingRows:
                 raise Unavailable("the database does not get what was committed")
 
     def close(self) -> None:
-        """Leave what waits to the next start."""
+        """Stop; the next start stores what is queued."""
         self._rows.clear()
         self._bytes = self._changes = 0
         if self._timer is not None:
@@ -222,13 +221,13 @@ class TrailingRows:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
-            # A bug of ours. The rows are safe where they are, and a start brings them in.
+            # A bug of ours. The WAL still has the records, and the next start stores the rows.
             _log.critical("rows of commits cannot be written", exc_info=task.exception())
         elif self._rows:
             self._timer = asyncio.get_running_loop().call_later(APPLY_AFTER_S, self._start)
 
     async def _apply(self) -> None:
-        """Write what waits, until little is left."""
+        """Write queued rows until few are left."""
         backoff, failed = Backoff(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S), False
         while self._rows:
             rows = list(islice(self._rows, AT_ONCE_ROWS))
@@ -246,17 +245,17 @@ class TrailingRows:
 
 
 class UpToDateDatabase:
-    """The metadata port for a coordinator whose rows commits change as well."""
+    """The metadata port for a coordinator whose rows are also changed by commits."""
 
     def __init__(self, database: Database, rows: TrailingRows) -> None:
         self._database, self._rows = database, rows
 
     async def transaction(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script, all or nothing, on what every commit so far has changed."""
+        """Run a script, all or nothing, after every change of the commits so far."""
         if not self._rows.has_changes:
             return await self._database.transaction(script)
         return await self._rows.take_along(partial(run_script, script=script))
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads, on what the database has."""
+        """Run a read-only script, on what the database has already."""
         return await self._database.read(script)

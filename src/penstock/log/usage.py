@@ -1,8 +1,7 @@
-"""What virtual clusters used, counted where it becomes part of the log.
+"""Metering: bytes and records that virtual clusters have produced, counted when commits are folded into segments.
 
-Bytes and records are counted when commits are folded into segments, in the very transaction that moves the WAL floor
-past them: a commit is counted exactly once, whatever is retried and whoever crashes. What is still in the WAL is not
-counted yet; it will be. A row holds what was used within one stretch of time, `BUCKET_MS` long.
+Counting is part of the transaction that moves the WAL floor past the commits: each commit is counted exactly once,
+over retries and crashes. What is still only in the WAL is not counted yet. A row is one interval of `BUCKET_MS`.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ class UsageKey(NamedTuple):
 
 
 def bucket_of(time_ms: int) -> int:
-    """The beginning of the stretch of time that a moment belongs to."""
+    """The start of the interval that a time belongs to."""
     return time_ms - time_ms % BUCKET_MS
 
 
 def add_usage(shard_id: int, used: Mapping[UsageKey, int]) -> Script[None]:
-    """Count. Sorted, so that agents that count for the same clusters do not wait for each other in a ring."""
+    """Add to the counters, sorted, so that agents that count for the same clusters cannot deadlock."""
     for key, value in sorted(used.items()):
         yield (
             "INSERT INTO usage (cluster_id, bucket_ms, metric, shard_id, value) VALUES ($1, $2, $3, $4, $5)"

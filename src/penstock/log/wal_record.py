@@ -1,24 +1,24 @@
-"""The commit record: what stands at the front of a WAL object and says what the object commits.
+"""The commit record: the front of a WAL object, which says what the object commits.
 
-An agent that owns its data directory needs no database to make a flush durable: the object says itself which batches
-it adds to which partitions, and one write makes both durable. The row of `wal_commit` follows later, many at a time
-(see trailing_rows.py), and a start brings those rows in that had not followed yet (see roll_forward.py).
+An agent that owns its data directory needs no database to make a flush durable: the object itself says which batches it
+adds to which partitions, and one write makes both durable. The row of `wal_commit` follows later, many at a time (see
+trailing_rows.py), and a start stores the rows that had not followed yet (see roll_forward.py).
 
-A record of kind `COMMITS` counts from the moment it is on the disk. One of kind `REFERRED` only takes up its place:
-its object counts if the database has a row for it, and never otherwise.
+A record of kind `COMMITS` counts as soon as it is on the disk. One of kind `REFERRED` is a placeholder: its object
+counts if, and only if, the database has a row for it.
 
-Whether an object was written completely needs no checksum over it: the record has one of its own, each batch has its
-producer's, and sealed entries have theirs in the record. It is asked of the last object only: one with a successor was
-complete when that was written. `life` is the number of the start that wrote the record, so that what an earlier one
-left behind in recycled space is never taken for a successor of what is known. A part of it is secret, so that nothing a
-producer sends is either.
+No checksum over the object is needed to detect a torn write: the record has a checksum, each batch has its producer's
+CRC, and sealed entries have theirs in the record. Only the last object is checked: one with a successor was complete
+when the successor was written. `life` identifies the incarnation of the agent that wrote the record: it changes with
+every start, and after a write that failed, so that leftovers of earlier lives in recycled space are never taken for
+successors. Part of it is secret, so that bytes sent by a producer cannot be either.
 
-A commit may change something else as well: the state of transactional ids whose markers it holds, say. What its record
-tells of that is for others to understand; it becomes true together with the row.
+A commit may also change something else, such as the states of transactional ids whose markers it contains. That part of
+the record is opaque here; it is applied together with the row.
 
 Layout, big-endian: magic, format u8, kind u8, change bytes u16, object bytes u32, entries bytes u32, bases bytes u32,
-life i64, sequence i64, committed ms i64, object id, agent i32, shard i32, CRC-32C u32 of everything else in the
-record; then the two columns of the row as they are (see commits.py), and the change.
+life i64, sequence i64, committed ms i64, object id, agent i32, shard i32, CRC-32C u32 of everything else in the record;
+then the two columns of the row as they are (see commits.py), and the change.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CHANGE_BYTES_MAX = 0xFFFF
 
 
 class RecordHead(NamedTuple):
-    """The front of a commit record. Nothing of it has been checked but that it could be one."""
+    """The front of a commit record. Only magic and plausibility have been checked, not the checksum."""
 
     kind: int
     object_bytes: int
@@ -65,7 +65,7 @@ class RecordHead(NamedTuple):
 
 
 class CommitRecord(NamedTuple):
-    """A commit as its object tells it: what its row is to say."""
+    """A commit record: what its row must contain."""
 
     head: RecordHead
     entries: bytes
@@ -74,12 +74,12 @@ class CommitRecord(NamedTuple):
 
 
 def record_bytes_max(entries: int, batches: int) -> int:
-    """How much room a record needs for so many entries with so many batches, at most."""
+    """The most room that a record needs for so many entries with so many batches."""
     return HEAD_BYTES + packed_bytes_max(entries, batches)
 
 
 def write_record(body: memoryview, head: RecordHead, entries: bytes, bases: bytes, change: bytes = b"") -> None:
-    """Put a record at the front of an object."""
+    """Write a record to the front of an object."""
     front = _HEAD.pack(
         _MAGIC, _FORMAT, head.kind, len(change), head.object_bytes, len(entries), len(bases), head.life, head.seq,
         head.committed_ms, head.object_id, head.agent_id, head.shard_id,
@@ -101,7 +101,7 @@ def read_head(data: Buffer) -> RecordHead | None:
 
 
 def read_record(body: memoryview) -> CommitRecord | None:
-    """The record of kind `COMMITS` at the front of an object; None if there is none, or not all of it."""
+    """The record of kind `COMMITS` at the front of an object; None if there is none, or it is torn or damaged."""
     head = read_head(body)
     if head is None or head.kind != COMMITS or len(body) < head.record_bytes:
         return None
@@ -115,7 +115,7 @@ def read_record(body: memoryview) -> CommitRecord | None:
 
 
 def is_whole(record: CommitRecord, body: memoryview) -> bool:
-    """Whether an object has every batch that its record names."""
+    """Whether an object contains every batch that its record names."""
     if len(body) < record.head.object_bytes:
         return False
     try:

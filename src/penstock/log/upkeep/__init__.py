@@ -1,6 +1,5 @@
-"""What the log does for itself while it serves: from the WAL into segments, and everything that becomes of those.
+"""Background work of the log: from the WAL into segments, and everything that happens to segments.
 
-`chores.py` puts it together, `background.py` lets the chores take turns. `wal_compaction.py` moves commits into
-segments; retention, removal, merging, evacuation and the cleaner change segments through `rewriting.py`; `garbage.py`
-ends objects.
+`chores.py` wires it together, `background.py` schedules it. `wal_compaction.py` moves commits into segments; retention,
+removal, merging, evacuation and the cleaner change segments through `rewriting.py`; `garbage.py` deletes objects.
 """

@@ -1,12 +1,12 @@
-"""Adoption: what large flushes wrote to the WAL becomes an object as it is, without being copied.
+"""Adoption: a WAL file of large flushes becomes an object as it is, without being copied.
 
-A long stretch of one partition inside a WAL object is no worse than the same bytes in an object that compaction
-wrote: it is read as fast, and a row more costs less than copying it. So a WAL file that consists of such stretches,
-nearly, is given to the object store under a second name. Nobody writes to it again, and when the WAL has let go of it
-the object is all that is left. Short stretches in between are copied as always; their space in the file is lost.
+A long range of one partition inside a WAL object is no worse than the same bytes in an object that compaction wrote: it
+reads as fast, and one more row costs less than copying it. So a WAL file that consists almost entirely of such ranges
+is hard-linked into the object store. Nobody writes to it again, and after the WAL has released it only the object
+remains. Short ranges in between are copied as always; their space in the file is wasted.
 
-A file to which objects are still being added has to wait: the pass ends before it, unless its commits are too old or
-too many to wait.
+A file that still receives objects is left for later: the pass ends before it, unless its commits are too old or too
+many to wait.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _log = logging.getLogger(__name__)
 
 
 class Adoption:
-    """Which WAL files can be objects, and how they become some."""
+    """Decides which WAL files become objects, and makes them objects."""
 
     def __init__(self, changes: SegmentChanges, wal: WalStore, *, min_bytes: int = MIN_BYTES) -> None:
         self._changes, self._wal, self._min_bytes = changes, wal, min_bytes
         self._works = True
 
     def candidates(self, files: dict[str, WalFile], stretches: Iterable[Stretch]) -> list[WalFile]:
-        """The files that consist of long stretches, in the order of their commits."""
+        """The files that consist of long ranges, in the order of their commits."""
         if not self._works:
             return []
         for stretch in stretches:
@@ -47,11 +47,11 @@ class Adoption:
         ]
 
     async def share(self, key: str) -> Shared | None:
-        """Get hold of a file; None while it grows."""
+        """A handle on a file; None while it still receives objects."""
         return await self._changes.in_thread(lambda: self._wal.share(key))
 
     async def adopt(self, shared: Shared, upload: Upload) -> int | None:
-        """Let a file be an object; its size, or None where that does not work: then it never will."""
+        """Make a file an object; its size, or None where the store cannot do that, now or ever."""
         try:
             return await self._changes.in_thread(lambda: self._changes.objects.adopt(upload.key, shared))
         except InvalidRequest as problem:

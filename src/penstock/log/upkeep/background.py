@@ -1,14 +1,14 @@
-"""Chores: what the log does for itself while it serves, one bounded step at a time.
+"""The scheduler of chores: background work of the log, one bounded step at a time.
 
-Compaction, retention and garbage collection are chores. They share one task, so however many there are, at most one
-of them works at a time; those with something to do take turns. A chore says itself when it wants its next turn, and
-whoever makes work for it wakes it: a chore without work has no timer, and a log that nobody uses does nothing at all.
+Compaction, retention and garbage collection are chores. They share one task, so at most one of them works at a time;
+those with work take turns. A chore returns when it wants its next turn, and callers that create work for it wake it: a
+chore without work has no timer, and an idle log does nothing at all.
 
-Everything here runs on the event loop. A chore that reads or writes files does so on an executor it was given, and
-keeps a step short enough (a second or so of work) that the others are not kept waiting and the process can stop.
+Everything here runs on the event loop. A chore reads and writes files on an executor, and keeps a step short enough (a
+second or so of work) that the others are not kept waiting and the process can stop.
 
-A chore that fails is tried again later and later, which waking does not shorten. It is logged when it starts to fail
-and when it works again, not each time.
+A chore that fails is retried with backoff, which waking does not shorten. It is logged when it starts to fail and when
+it works again, not each time.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ _log = logging.getLogger(__name__)
 
 
 class Chore(Protocol):
-    """Something to be done again and again."""
+    """A piece of recurring background work."""
 
     @property
     def name(self) -> str:
-        """What it is called in logs and metrics, and by whoever wakes it."""
+        """Its name in logs and metrics, and for `wake`."""
 
     async def run(self) -> float | None:
-        """Do one bounded step. Seconds until it wants to run again: 0 when there is more to do at once, None when it
-        only runs when woken. Every chore gets a first turn at start, to see for itself what there is to do."""
+        """Do one bounded step. Seconds until it wants to run again: 0 when there is more to do at once, None to run
+        only when woken. Every chore gets a first turn at start, to find out what there is to do."""
 
 
 @runtime_checkable
 class Measured(Protocol):
-    """A chore that knows how much waits for it."""
+    """A chore that knows its backlog."""
 
     @property
     def backlog(self) -> int:
-        """How much there is to do, in the chore's own unit."""
+        """How much work is waiting, in the chore's own unit."""
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class ChoreStats:
 
 
 class _Turn:
-    """When a chore runs next."""
+    """The schedule of a chore."""
 
     __slots__ = ("chore", "due_at", "not_before", "stats", "woken")
 
@@ -72,13 +72,13 @@ class _Turn:
         self.due_at: float | None = 0.0
         """Loop time of the next turn; None: only when woken."""
         self.not_before = 0.0
-        """Loop time until which a failure holds it back."""
+        """Loop time until which backoff after a failure delays it."""
         self.woken = False
         self.stats = ChoreStats()
 
 
 class Background:
-    """Gives chores their turns."""
+    """Schedules chores."""
 
     def __init__(self, chores: Sequence[Chore], *, clock: Clock, randomness: Randomness | None = None) -> None:
         self._clock, self._randomness = clock, randomness
@@ -86,29 +86,29 @@ class Background:
         if len(self._turns) != len(chores):
             raise ValueError(f"two chores have the same name: {', '.join(chore.name for chore in chores)}")
         self._order = list(self._turns.values())
-        """Who had a turn longest ago comes first."""
+        """The chore whose last turn is longest ago comes first."""
         self._task: asyncio.Task[None] | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self._stopping = False
 
     def start(self) -> None:
-        """Begin, with a turn for everyone."""
+        """Begin, with a turn for every chore."""
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="background")
 
     def wake(self, name: str) -> None:
-        """Give a chore its turn soon. Cheap: may be called for every commit. On the loop's thread."""
+        """Schedule a chore soon. Cheap: may be called for every commit. On the loop's thread."""
         turn = self._turns[name]
         if not turn.woken:
             turn.woken = True
             self._rouse()
 
     def waker(self, name: str) -> Callable[[], None]:
-        """`wake` for one chore, to be handed to whoever makes work for it."""
+        """`wake` for one chore, to hand to callers that create work for it."""
         return partial(self.wake, name)
 
     async def stop(self) -> None:
-        """Let the step that runs end, and start no other."""
+        """Let the running step end, and start no other."""
         self._stopping = True
         self._rouse()
         task, self._task = self._task, None
@@ -117,7 +117,7 @@ class Background:
             task.result()
 
     def stats(self) -> dict[str, ChoreStats]:
-        """What was done, by chore."""
+        """Counters by chore."""
         for turn in self._order:
             if isinstance(turn.chore, Measured):
                 turn.stats.backlog = turn.chore.backlog
@@ -139,7 +139,7 @@ class Background:
             self._order.remove(turn)
             self._order.append(turn)
             await self._step(turn)
-            # Others on the loop go first, even if the chore never had to wait.
+            # Yield to the event loop, even if the chores never wait.
             await asyncio.sleep(0)
 
     async def _step(self, turn: _Turn) -> None:
@@ -173,7 +173,7 @@ class Background:
         turn.due_at = turn.not_before = asyncio.get_running_loop().time() + delay_s
 
     async def _sleep(self, now: float) -> None:
-        """Until somebody is woken or the next turn is due."""
+        """Sleep until a chore is woken or the next turn is due."""
         loop = asyncio.get_running_loop()
         wake_at = min((at for turn in self._order if (at := _next_turn_at(turn)) is not None), default=None)
         self._sleeper = loop.create_future()

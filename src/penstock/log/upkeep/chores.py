@@ -1,8 +1,8 @@
-"""What the log does for itself once records are in segments, put together.
+"""The chores that work on segments, wired together.
 
-Retention moves log starts, trimming and topic removal let go of segments, merging, key compaction and evacuation
-rewrite them, and what all of them leave behind is garbage, collected after a grace period. Each is a chore of its own
-and is woken by what makes work for it.
+Retention moves log starts; trimming and topic removal drop segments; merging, key compaction and evacuation rewrite
+them; and whatever all of them leave behind is garbage, collected after a grace period. Each is a chore of its own and
+is woken by what creates work for it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Upkeep:
 
     @property
     def chores(self) -> Sequence[Chore]:
-        """All of them."""
+        """All chores."""
         return (
             self.retention, self.trimming, self.topic_removal, self.merging, self.cleaner, self.evacuation,
             self.dead_objects, self.orphans, self.producer_expiry,
@@ -73,22 +73,22 @@ class Upkeep:
         """Nothing to do."""
 
     async def on_topic_deleted(self, topic: Topic) -> None:
-        """A topic's segments go."""
+        """Schedule the removal of a topic's segments."""
         partition_ids = [partition.partition_id for partition in topic.partitions]
         self.merging.forget(partition_ids)
         self.cleaner.forget(partition_ids)
         self.topic_removal.topic_deleted()
 
     async def on_trimmed(self, partition: Partition) -> None:
-        """Segments below a log start go."""
+        """Schedule the removal of segments below a log start."""
         self.trimming.trimmed(partition)
 
     def bind(self, wake: Callable[[str], None]) -> None:
-        """Say how a chore is woken."""
+        """Set the function that wakes chores."""
         self._wake = wake
 
     def on_segments(self, partition_ids: Iterable[int]) -> None:
-        """Commits left the write-ahead log; these partitions got a segment each."""
+        """WAL compaction has written segments: these partitions got one each."""
         if self.merging.added(partition_ids):
             self._wake(Merging.name)
         self.topic_removal.commits_folded()
@@ -99,13 +99,13 @@ class Upkeep:
             self._wake(Evacuation.name)
 
     def close(self) -> None:
-        """Give up what is under way. After the background has stopped."""
+        """Abort work in progress. Call it after the background has stopped."""
         self.merging.close()
         self.cleaner.close()
         self.evacuation.close()
 
     def counters(self) -> Sequence[tuple[str, str, int]]:
-        """Name, meaning and value of what was counted since the process started."""
+        """Name, meaning and value of each counter since the process started."""
         cleaner, merging = self.cleaner.stats, self.merging
         return (
             ("retention_moves", "Log starts moved by retention.", self.retention.moved_starts),
@@ -137,4 +137,4 @@ class Upkeep:
 
 
 def _nobody(name: str) -> None:
-    """Before there is a background."""
+    """Used before there is a background."""

@@ -1,17 +1,17 @@
 """The log cleaner: runs key compaction over the partitions that need it, one after the other.
 
 A pass over a partition first reads its dirty segments and notes the latest offset of each key, until they end or the
-key map is full. Then it rewrites every segment below the map's end, oldest first, as many neighbours together as fit
-into one, and at last notes how far the partition is clean. A full map makes the pass shorter, not wrong: the rest is
-still dirty and another pass follows. A pass that ends early, whatever the reason, has left segments that are all valid
-and is begun anew, so nothing about it has to be stored.
+key map is full. Then it rewrites every segment below the map's end, oldest first, combining as many neighbours as fit
+into one, and finally records how far the partition is clean. A full map makes the pass shorter, not wrong: the rest is
+still dirty and another pass follows. A pass may end early for any reason: all segments are valid, and the next pass
+starts from scratch, so nothing about a pass is stored.
 
-Only segments are cleaned: what is still in the write-ahead log is the active part of the log. The last stable offset
-bounds them as well.
+Only segments are cleaned: what is still in the WAL is the active part of the log, Kafka's active segment. The last
+stable offset is a bound as well.
 
-Every `log.cleaner.backoff.ms` the cleaner goes through what is in memory of all partitions. It looks closer, into the
-database, where there are new segments or settings since the last look, or where one of the lags has run out. It works
-half of the time at most, so that clients notice little of it.
+Every `log.cleaner.backoff.ms` the cleaner looks at the in-memory state of all partitions. It reads the database only
+where there are new segments or settings since the last look, or where a compaction lag has run out. It works at most
+half of the time, so that clients notice little of it.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ from penstock.metadata.database import Rows, Script
 from penstock.wire.records import iter_batches
 
 KEY_BYTES = 200
-"""What a key costs in a key map, about."""
+"""About what a key costs in a key map, in bytes."""
 PARTITIONS_AT_ONCE = 32
 REFS_AT_ONCE = 64
 GROUP_MAX_SEGMENTS = 1000
 MIN_BACKOFF_MS = 100
 UNREAD_MS = 600_000
-"""How long a partition is left alone of which something could not be read."""
+"""How long a partition is skipped after something in it could not be read."""
 NEVER_MS = 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What was found when a partition was looked at last, and what makes another look worthwhile."""
+    """The last look at a partition, and what makes another look necessary."""
 
     segmented_to: int
     config: TopicConfig
@@ -76,7 +76,7 @@ class CleanerStats:
 
 
 class Cleaner:
-    """The chore."""
+    """The chore that runs key compaction."""
 
     name = "key compaction"
 
@@ -93,7 +93,7 @@ class Cleaner:
         self._pass: Pass | None = None
         self._uncleanable: set[int] = set()
         self._left_until_ms: dict[int, int] = {}
-        """Partitions of which something could not be read."""
+        """Partitions with something unreadable, which are skipped for a while."""
         self.stats = CleanerStats()
 
     @property
@@ -102,7 +102,7 @@ class Cleaner:
         return len(self._waiting) + len(self._found) + (self._pass is not None)
 
     async def run(self) -> float | None:
-        """Go on with a pass, or look for the partition that needs one most."""
+        """Continue the pass, or choose the partition that needs one most."""
         if not self._enabled:
             return None
         if self._pass is not None:
@@ -122,14 +122,14 @@ class Cleaner:
         return self._backoff_s
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Abort the pass."""
         if self._pass is not None:
             self._changes.rewriting.discard(self._pass.partition.partition_id)
             self._pass.abort()
             self._pass = None
 
     def forget(self, partition_ids: Iterable[int]) -> None:
-        """These partitions are gone."""
+        """These partitions were deleted."""
         for partition_id in partition_ids:
             self._looks.pop(partition_id, None)
             self._left_until_ms.pop(partition_id, None)
@@ -179,11 +179,11 @@ class Cleaner:
                 )  # fmt: skip
 
     def _begin(self) -> None:
-        """Take the dirtiest partition. The others are looked at again after it."""
+        """Start a pass over the dirtiest partition. The others are looked at again after it."""
         ratio, partition, dirt = max(self._found, key=lambda found: (found[2].is_overdue, found[0]))
         self._found.clear()
         if partition.partition_id in self._changes.rewriting:
-            return  # Its segments have begun to be merged: they are not what was looked at.
+            return  # Its segments are being merged: they are not the ones looked at.
         self._looks.pop(partition.partition_id, None)
         self._changes.rewriting.add(partition.partition_id)
         self._pass = Pass(self._changes, partition, dirt, KeyMap(self._map_capacity))
@@ -203,7 +203,7 @@ class Cleaner:
             self._give_up(partition, problem)
             return 0.0
         except Unread as problem:
-            # It may be the dirtiest for long: the others do not wait for it.
+            # It may stay the dirtiest for long: the others must not wait for it.
             self._left_until_ms[partition.partition_id] = self._changes.clock.now_ms() + UNREAD_MS
             self.close()
             if not isinstance(problem, NoKey):
@@ -213,7 +213,7 @@ class Cleaner:
         except PlatformError:
             self.close()
             raise
-        except Exception as bug:  # noqa: BLE001  # brought out by what is in this partition: no other one is to wait
+        except Exception as bug:  # noqa: BLE001  # caused by data of this partition: others must not wait
             _log.exception("compaction has met a bug")
             self._give_up(partition, bug)
             return 0.0
@@ -231,7 +231,7 @@ class Cleaner:
         return clock.monotonic() - began
 
     def _give_up(self, partition: Partition, problem: Exception) -> None:
-        """Leave a partition as it is."""
+        """Skip a partition until the process ends, or for a while."""
         self.close()
         self._uncleanable.add(partition.partition_id)
         self.stats.uncleanable_partitions = len(self._uncleanable)
@@ -241,7 +241,7 @@ class Cleaner:
 
 
 def again_at(stretches: Sequence[Stretch], config: TopicConfig, dirt: Dirt, first_dirty_ms: int) -> int:
-    """When a partition that need not be cleaned now might need it without having got anything new."""
+    """When a clean enough partition may need cleaning without new data, because a lag runs out."""
     times = [NEVER_MS]
     if dirt.dirty_bytes and first_dirty_ms >= 0:
         times.append(first_dirty_ms + config.max_compaction_lag_ms + 1)
@@ -252,7 +252,7 @@ def again_at(stretches: Sequence[Stretch], config: TopicConfig, dirt: Dirt, firs
 
 
 class Group:
-    """Neighbours that are cleaned together and become one segment."""
+    """Neighbouring segments that are cleaned together and become one."""
 
     def __init__(self, config: TopicConfig) -> None:
         self.refs: list[SegmentRef] = []
@@ -262,7 +262,7 @@ class Group:
         self._oldest_ms, self._newest_ms = NEVER_MS, NO_TIMESTAMP
 
     def takes(self, ref: SegmentRef) -> bool:
-        """Add the next segment if it fits in; the first one always does."""
+        """Add the next segment if it fits; the first one always does."""
         self._size_bytes += ref.byte_length
         self._newest_ms = max(self._newest_ms, ref.max_timestamp)
         if ref.min_timestamp >= 0:
@@ -297,7 +297,7 @@ class Pass:
         self._has_aborted = False
 
     async def step(self) -> None:
-        """A bounded piece of work."""
+        """Do a bounded amount of work."""
         if not self._has_aborted:
             await self._find_aborted()
         elif not self._is_mapped:
@@ -308,7 +308,7 @@ class Pass:
             await self._next_group()
 
     def abort(self) -> None:
-        """Give up; the segments that were rewritten stay."""
+        """Stop early; segments already rewritten stay."""
         if self._rewrite is not None:
             self._rewrite.abort()
             self._rewrite = None
@@ -338,14 +338,14 @@ class Pass:
                 return
 
     async def _open_next(self) -> bool:
-        """Begin with the next dirty segment; False when there is none or the map is full."""
+        """Start on the next dirty segment; False when there is none or the map is full."""
         if self._keys.is_full or self._mapped_to >= self._dirt.end_offset:
             return False
         partition_id, offset = self.partition.partition_id, self._mapped_to
         rows = await self._changes.database.read(lambda: segment_store.segments_from(partition_id, offset, 1))
         ref = ref_of(rows[0]) if rows else None
         if ref is None or ref.last_offset >= self._dirt.end_offset:
-            # Merged with what came later, or gone: the map covers what it covers.
+            # It was merged with later ones, or removed: the map covers what it covers.
             return False
         await self._changes.have_keys((ref,))
         self._ref = ref
@@ -355,7 +355,7 @@ class Pass:
         return True
 
     def _map_piece(self) -> bool:
-        """Note the keys of a piece; False when the segment or the room for keys has ended. On a worker thread."""
+        """Map the keys of a piece; False when the segment ends or the map is full. On a worker thread."""
         assert self._reader is not None
         assert self._ref is not None
         piece = self._reader.read()
@@ -392,7 +392,7 @@ class Pass:
             self.is_done = True
             return
         assert self._cleaning is not None
-        # With a state of its own: if the segments have changed meanwhile, they are gone through again.
+        # Each with its own transaction state: if the segments have changed meanwhile, they are cleaned again.
         cleaning = self._under_way = replace(self._cleaning, transactions=self._cleaning.transactions.copy())
         self._rewrite = Rewrite(
             self._changes, [Part(self.partition, refs)], lambda header, batch: clean_batch(cleaning, header, batch)
@@ -425,7 +425,7 @@ class Pass:
             self._cleaned_to = rewrite.removed[-1].last_offset + 1
 
     async def _forget_aborted(self) -> None:
-        """Take transactions off the list of which nothing is left but the end, not even in memory."""
+        """Remove aborted transactions of which only the marker is left from the list, in memory as well."""
         partition = self.partition
         in_memory = partition.spans[0].base_offset if partition.spans else partition.next_offset
         expired = self._cleaning.transactions.expired_aborts if self._cleaning is not None else ()

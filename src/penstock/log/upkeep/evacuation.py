@@ -1,13 +1,12 @@
-"""Freeing the space of objects of which little is still wanted.
+"""Evacuation: freeing the space of objects that are mostly dead.
 
-An object dies with its last segment. Objects hold segments of many partitions, of which some go early (by retention,
-trimming, key compaction) and some stay for long: a little that stays would keep a lot that is gone. So the live
-segments of an object that is mostly dead are copied into a new one, and the old one is garbage. At least three times
-as much is freed as is copied.
+An object dies with its last segment. Objects contain segments of many partitions, some removed early (by retention,
+trimming, key compaction) and some kept for long: a few live bytes would keep many dead ones. So the live segments of a
+mostly dead object are copied into a new one, and the old one becomes garbage. At least three times as much is freed as
+is copied.
 
-What is left of an object often goes soon by itself, when the rest of its records come of age. Therefore an object is
-emptied only if it was found mostly dead twice, an interval apart. Objects are looked at only while there is something
-to find: after segments were removed.
+Often the rest of an object expires soon anyway. Therefore an object is evacuated only if it was found mostly dead
+twice, an interval apart. Objects are scanned only after segments were removed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ MIN_FREED_BYTES = 1024 * 1024
 
 
 class Evacuation:
-    """The chore."""
+    """The chore that evacuates objects."""
 
     name = "evacuation"
 
@@ -39,7 +38,7 @@ class Evacuation:
         self._min_freed_bytes = min_freed_bytes
         self._next_scan_at = changes.clock.monotonic() + self._interval_s
         self._removed = True
-        """Whether segments were removed since the last scan began. At start nobody knows."""
+        """Whether segments were removed since the last scan began. Unknown at start, so True."""
         self._cursor: bytes | None = None
         """The last object that this scan has looked at; None between scans."""
         self._found: set[bytes] = set()
@@ -51,12 +50,12 @@ class Evacuation:
         self.copied_bytes = 0
 
     def removed(self) -> bool:
-        """Segments were removed; whether the chore sleeps and is to be woken."""
+        """Segments were removed; returns whether the chore is idle and must be woken."""
         is_news, self._removed = not self._removed, True
         return is_news
 
     async def run(self) -> float | None:
-        """Go on with an object, or look for the next one."""
+        """Continue with an object, or scan for the next one."""
         if self._rewrite is not None:
             await self._go_on(self._rewrite)
             return 0.0
@@ -74,7 +73,7 @@ class Evacuation:
         return self._interval_s if self._removed or self._found_before else None
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Abort work in progress."""
         if self._rewrite is not None:
             for part in self._rewrite.parts:
                 self._changes.rewriting.discard(part.partition.partition_id)
@@ -82,20 +81,20 @@ class Evacuation:
             self._rewrite = None
 
     async def _scan(self, cursor: bytes) -> bool:
-        """Look at the next objects, up to one that is to be emptied; False at the end."""
+        """Scan the next objects, up to one to evacuate; False at the end."""
         rows = await self._changes.database.read(lambda: segment_store.live_bytes(cursor, OBJECTS_AT_ONCE))
         for object_id, size_bytes, live_bytes in rows:
             mostly_dead = live_bytes * LIVE_SHARE < size_bytes and size_bytes - live_bytes >= self._min_freed_bytes
             if mostly_dead and object_id not in self._damaged:
                 if object_id in self._found_before and await self._begin(object_id):
-                    # Looked at again after this: it may have more segments than are copied at once.
+                    # Scanned again after this: it may have more segments than are copied at once.
                     return True
                 self._found.add(object_id)
             self._cursor = object_id
         return len(rows) == OBJECTS_AT_ONCE
 
     async def _begin(self, object_id: bytes) -> bool:
-        """Take on an object; False if none of its segments can be moved now."""
+        """Start evacuating an object; False if none of its segments can be moved now."""
         rows = await self._changes.database.read(lambda: segment_store.segments_in(object_id, SEGMENTS_AT_ONCE))
         rewriting = self._changes.rewriting
         parts = [
@@ -119,7 +118,7 @@ class Evacuation:
             self.close()
             raise
         except Unread:
-            # The next scan comes back to it, this one goes on behind it.
+            # The next scan comes back to it; this one continues after it.
             self._found.add(self._source)
             self._cursor = self._source
             self.close()

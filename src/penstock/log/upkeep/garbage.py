@@ -1,13 +1,13 @@
-"""Deleting objects: those whose last segment is gone, and those that nothing ever named.
+"""Garbage collection: deleting objects whose last segment was removed, and orphans that nothing ever named.
 
-An object dies when no segment names it any more. Readers that looked a segment up before then may still be reading,
-so its bytes live on for a grace period. The bytes go first and the row after them; what a crash leaves in between is
-deleted again, which hurts nobody.
+An object dies when no segment names it any more. Readers that looked up a segment before that may still be reading, so
+its bytes are kept for a grace period. The bytes are deleted first and the row after them; what a crash leaves in
+between is deleted again, which is harmless.
 
-An orphan is an object that its writer could not name: it died, or its segments had changed. The sweep lists the
-store, which is dear, so it comes at start and then rarely. It takes an object for an orphan only if it is old, nobody
-in this process is writing it, and no row names it, looked at in this order: whoever stopped writing it before we
-looked has named it by then, or never will.
+An orphan is an object whose writer never named it: it crashed, or its segments had changed. The sweep lists the store,
+which is expensive, so it runs at start and then rarely. It takes an object for an orphan only if it is old, no writer
+in this process has it registered, and no row names it, checked in this order: a writer that deregistered before the
+check has named it by then, or never will.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from penstock.log.upkeep.uploads import object_id_of
 from penstock.storage.object_store import ObjectInfo
 
 GRACE_MS = 60_000
-"""How long the bytes of dead objects live on, and how old an object must be to be taken for an orphan."""
+"""How long the bytes of dead objects are kept, and how old an object must be to be taken for an orphan."""
 SWEEP_INTERVAL_MS = 6 * 3_600_000
 DEAD_AT_ONCE = 64
 LISTED_AT_ONCE = 500
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class DeadObjects:
-    """Deletes objects that died a grace period ago."""
+    """The chore that deletes objects a grace period after they died."""
 
     name = "dead objects"
 
@@ -39,7 +39,7 @@ class DeadObjects:
         self.deleted_objects = 0
 
     async def run(self) -> float | None:
-        """Delete some, or wait for the next one to be due."""
+        """Delete some, or wait until the next one is due."""
         changes = self._changes
         due_ms = changes.clock.now_ms() - self._grace_ms
         dead = await changes.database.read(lambda: segment_store.dead_objects(due_ms, DEAD_AT_ONCE))
@@ -54,7 +54,7 @@ class DeadObjects:
 
 
 class Orphans:
-    """Deletes objects that no row names."""
+    """The chore that deletes objects no row names."""
 
     name = "orphan sweep"
 
@@ -65,11 +65,11 @@ class Orphans:
         self._listing: Iterator[ObjectInfo] | None = None
         self._next_sweep_at = changes.clock.monotonic()
         self._young_ms = 0
-        """When the youngest unnamed object that this sweep met will be old enough, or 0."""
+        """When the youngest unnamed object seen by this sweep will be old enough, or 0."""
         self.deleted_objects = 0
 
     async def run(self) -> float | None:
-        """Look at some objects of the listing."""
+        """Check some objects of the listing."""
         changes, now = self._changes, self._changes.clock.monotonic()
         if self._listing is None:
             if now < self._next_sweep_at:

@@ -1,14 +1,14 @@
-"""Gathering: the batches of many commits are written into one object, those of each partition side by side.
+"""Gathering: writing the batches of many commits into one object, grouped by partition.
 
-Bytes that are in memory are written as they are. Others are read back from the WAL, many objects at once, and get
-their offsets. Memory is bounded by the size of a pass; what goes to the store goes there in pieces.
+Bytes that are in memory are written as they are. Others are read back from the WAL, many objects at once, and get their
+offsets. Memory is bounded by the size of a pass; the object is uploaded in pieces.
 
-What a disk has damaged is kept, as a segment of its own that cannot be read further than to the damage: it must not
-keep everything else from leaving the WAL. Nor must what a disk does not give out at all: the file becomes an object as
-it is (see adoption.py), in which these batches are segments where they are, for whoever can read them some day.
+Data damaged on disk is kept, as a segment of its own that can be read up to the damage only: it must not keep
+everything else in the WAL. The same goes for data that the disk does not return at all: the WAL file becomes an object
+as it is (see adoption.py), in which these batches are segments in place, in case the disk returns them some day.
 
-Reading and writing is done on the executor. What is done for every entry or batch is done on the loop, a slice at a
-time, so that nobody waits for long: a thread busy with Python would hold the loop up more than that.
+Reading and writing is done on the executor. Work per entry or batch is done on the event loop, in short slices: a
+thread busy with Python code would delay the loop more than that.
 """
 
 from __future__ import annotations
@@ -42,25 +42,25 @@ from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, PREFIX
 READ_BYTES = 4 * 1024 * 1024
 WRITE_BYTES = 2 * 1024 * 1024
 SMALL_BYTES = 32 * 1024
-"""Pieces below this size are joined before they are written: each costs more than its copy."""
+"""Pieces below this size are joined before they are written: each write costs more than the copy."""
 SLICE = 128
-"""How many batches, or other small things, are handled before others get their turn on the loop."""
+"""How many batches, or other small items, are processed before the event loop is yielded."""
 SEGMENT_PARTS = 4
-"""What beginning and ending a segment counts as, beside its spans."""
+"""What beginning and ending a segment counts as, in addition to its spans."""
 _HOP = Struct(">qi11xi8xq")
 _BASE_TIMESTAMP = Struct(">q")
 _BASE_TIMESTAMP_AT = 27
 _LENGTH = Struct(">i")
 _LENGTH_AT = 8
 _TOO_LONG = 2**30
-"""The length that is given to a damaged batch: it is cut short then, wherever it is, and the end for who reads it."""
+"""The length written into a damaged batch's header: truncated wherever it is, so readers stop there."""
 Keep = Callable[[str], Awaitable[Upload | None]]
-"""Lets the file of a key become an object as it is; None where that does not work now."""
+"""Makes the WAL file of a key an object as it is; None where that does not work now."""
 _log = logging.getLogger(__name__)
 
 
 class Gathering:
-    """The object of one pass on its way into the store."""
+    """The object of one pass, while it is written to the store."""
 
     def __init__(
         self, changes: SegmentChanges, wal: WalStore, arena: Arena, upload: Upload, adopted: Mapping[str, Upload],
@@ -68,27 +68,27 @@ class Gathering:
     ) -> None:  # fmt: skip
         self._changes, self._wal, self._arena, self._upload = changes, wal, arena, upload
         self._adopted = dict(adopted)
-        """The objects that WAL files became: their long spans are segments already."""
+        """WAL files that became objects: their long spans are segments already."""
         self._keep = keep
         self._unreadable: set[WalLocation] = set()
         self.unreadable_bytes = 0
-        """What the disk did not give out, and stays where it is."""
+        """Locations that could not be read, and stay where they are."""
         self.read_bytes = 0
-        """What had to be read back from the WAL."""
+        """Bytes that had to be read back from the WAL."""
         self.written_bytes = 0
         self._writer: ObjectWriter | None = None
         self._refs: list[SegmentRef] = []
         self._small: list[Buffer] = []
         self._small_bytes = 0
         self._ready: list[Buffer | Callable[[], None]] = []
-        """What is to be written, or does some writing when it is called."""
+        """Pieces to write, and functions that write some when they are called."""
         self._ready_bytes = 0
         self._handled = 0
         self._closed: set[int] = set()
         """Partitions for which nothing can be sealed or opened now."""
 
     async def write(self, stretches: Iterable[Stretch]) -> list[SegmentRef]:
-        """Write the stretches of a pass; the segments they became."""
+        """Write the ranges of a pass; the segments that they became."""
         stretches = [stretch for stretch in stretches if stretch.spans and not stretch.partition.topic.deleted]
         stretches.sort(key=lambda stretch: stretch.partition.partition_id)
         await self._find_keys(stretches)
@@ -109,10 +109,10 @@ class Gathering:
         return self._refs
 
     async def _find_keys(self, stretches: Iterable[Stretch]) -> None:
-        """Have the keys that are needed, and know for which partitions there are none now.
+        """Load the keys that are needed, and find out for which partitions there are none now.
 
-        What those have sealed is copied as it is: nobody else has to wait for a key service, nor for keys that are
-        gone for good.
+        What those have sealed is copied as it is: other partitions must not wait for a key service, nor for keys that
+        are gone for good.
         """
         changes, sealing = self._changes, self._changes.sealing
         if sealing is None:
@@ -132,7 +132,7 @@ class Gathering:
                 self._closed.add(stretch.partition.partition_id)
 
     async def _load(self, stretches: Iterable[Stretch]) -> dict[WalLocation, memoryview]:
-        """Read the WAL objects that have bytes which are not in memory."""
+        """Read the WAL objects whose bytes are needed and not in memory."""
         wanted: dict[WalLocation, int] = {}
         for stretch in stretches:
             await self._count(1 + len(stretch.spans) // 8)
@@ -151,13 +151,13 @@ class Gathering:
         return loaded
 
     async def _read(self, locations: Sequence[WalLocation], buffer: memoryview) -> dict[WalLocation, memoryview]:
-        """Those objects that can be read. Raises what is wrong with the others where these cannot stay either."""
+        """The objects that can be read. Raises the problem of the others, where these cannot stay where they are."""
         try:
             views = await self._changes.in_thread(partial(self._wal.read_many, locations, buffer))
             return dict(zip(locations, views, strict=True))
         except (Unavailable, CorruptData):
             found, position = {}, 0
-            for location in locations:  # Each for itself: mostly it is one of them.
+            for location in locations:  # One by one: usually only one of them is damaged.
                 end = position + pages_of((location,))
                 alone = partial(self._wal.read_many, (location,), buffer[position:end])
                 try:
@@ -168,7 +168,7 @@ class Gathering:
             return found
 
     async def _leave(self, location: WalLocation, problem: Unavailable | CorruptData) -> None:
-        """Let an object stay where it is."""
+        """Leave an object where it is, as part of an object made of its WAL file."""
         key = location.key
         if key not in self._adopted:
             kept = await self._keep(key)
@@ -230,7 +230,7 @@ class Gathering:
         self._end(stretch.partition, segment)
 
     async def _view(self, partition: Partition, span: Span, loaded: Mapping[WalLocation, memoryview]) -> memoryview:
-        """The bytes of a span that are not in memory, open."""
+        """The plain bytes of a span that are not in memory."""
         assert span.location is not None
         seal, stored = span.seal, loaded[span.location]
         if seal is None:
@@ -245,7 +245,7 @@ class Gathering:
         return view
 
     async def _copy_stretch(self, stretch: Stretch, loaded: Mapping[WalLocation, memoryview]) -> None:
-        """Write what is sealed as it is, each span a segment, and what is not as it was."""
+        """Write sealed spans as they are, each as a segment, and others in the same way."""
         for span, view in zip(stretch.spans, stretch.views, strict=True):
             is_needed = view is None or span.seal is not None
             if self._is_adopted(span) or (is_needed and span.location in self._unreadable):
@@ -265,8 +265,8 @@ class Gathering:
     def _copy_sealed(
         self, partition: Partition, span: Span, loaded: Mapping[WalLocation, memoryview], *, is_lost: bool
     ) -> None:  # fmt: skip
-        """Make a segment of a sealed span as it is. Where it has other offsets inside than in the log it has to be
-        opened, so it is waited for; if it `is_lost` there is nothing to wait for, and it is made unreadable."""
+        """Make a segment of a sealed span as it is. If its offsets differ from the log's, it has to be opened first, so
+        compaction waits for the key; if the key `is_lost` for good, the segment is written as unreadable."""
         assert span.location is not None
         assert span.seal is not None
         seal = span.seal
@@ -302,7 +302,7 @@ class Gathering:
         return is_long(span) and span.location is not None and span.location.key in self._adopted
 
     def _adopt(self, partition: Partition, span: Span) -> SegmentRef:
-        """A span as a segment, where it is."""
+        """A span as a segment in place."""
         assert span.location is not None
         start, seal = span.byte_start, None
         if span.seal is not None:
@@ -315,9 +315,9 @@ class Gathering:
         )  # fmt: skip
 
     async def _is_sound(self, partition: Partition, span: Span, view: memoryview, builder: SegmentBuilder) -> bool:
-        """Give the batches of a span that was read back their offsets, and index them; whether they are what it says.
+        """Write offsets into the batches of a span that was read back, and index them; whether they match the span.
 
-        If not, nobody can go on behind the first one that is not, and the index knows nothing of the span.
+        If not, reading cannot continue after the first batch that does not, and the index omits the span.
         """
         mark, damaged_at = builder.mark, 0
         try:
@@ -337,8 +337,8 @@ class Gathering:
         return False
 
     async def _walk(self, view: memoryview, offset: int | None, builder: SegmentBuilder) -> int | None:
-        """Go from batch to batch for the index, and give them their offsets unless they have them; the one that follows
-        then."""
+        """Walk from batch to batch for the index, and write their offsets unless `offset` is None; returns the next
+        offset then."""
         position = 0
         while position < len(view):
             position, offset, count = _walk_some(view, position, offset, builder)
@@ -407,7 +407,7 @@ class Gathering:
         self._writer.write(piece)
 
     async def _count(self, handled: int = 1) -> None:
-        """So much is handled; others have their turn when it is enough."""
+        """Count so many items; yields to the event loop when it is time to."""
         self._handled += handled
         if self._handled >= SLICE:
             self._handled = 0
@@ -415,7 +415,7 @@ class Gathering:
 
 
 class _Damaged(Exception):
-    """What lies at a position is no batch."""
+    """There is no valid batch at a position."""
 
     def __init__(self, position: int) -> None:
         super().__init__(position)
@@ -423,7 +423,7 @@ class _Damaged(Exception):
 
 
 class _Segment:
-    """A segment on its way into the object."""
+    """A segment under construction."""
 
     __slots__ = ("builder", "byte_offset", "is_full", "last_offset", "min_timestamp", "record_count", "seal", "sealed")
 
@@ -447,7 +447,7 @@ class _Segment:
 
 
 def _is_as_sealed(span: Span, seal: EntrySeal) -> bool:
-    """Whether a span is what was sealed, all of it and where it was to be."""
+    """Whether a span is complete as sealed, with the offsets it was sealed with."""
     return not seal.skipped and seal.length == span.byte_length and seal.base_offset == span.base_offset
 
 
@@ -466,7 +466,7 @@ def _ref_of(
 def _walk_some(
     view: memoryview, position: int, offset: int | None, builder: SegmentBuilder
 ) -> tuple[int, int | None, int]:
-    """Index the next batches; where the following one is, its offset if offsets are given, and how many there were."""
+    """Index the next batches; the position and, if offsets are given, the offset of the one after them; how many."""
     hop, prefix, add, end, count = _HOP.unpack_from, PREFIX.pack_into, builder.add, len(view), 0
     while position < end and count < SLICE:
         if end - position < HEADER_BYTES:
@@ -486,7 +486,7 @@ def _walk_some(
 
 
 def _runs(locations: Sequence[WalLocation]) -> Iterator[list[WalLocation]]:
-    """The same locations in order, in parts that are read at once."""
+    """The same locations, ordered, in groups that are read at once."""
     run: list[WalLocation] = []
     run_bytes = 0
     for location in locations:
@@ -501,7 +501,7 @@ def _runs(locations: Sequence[WalLocation]) -> Iterator[list[WalLocation]]:
 
 
 async def in_slices(work: Iterator[int]) -> None:
-    """Do work that says how much it did, with turns for others in between."""
+    """Run work that yields how much it did, and yield to the event loop in between."""
     handled = 0
     for count in work:
         handled += count

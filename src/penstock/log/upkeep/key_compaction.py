@@ -1,22 +1,22 @@
-"""What key compaction keeps of a log (KIP-58, KIP-534). Pure: no await, no clock, no I/O.
+"""The rules of key compaction (KIP-58, KIP-534). Pure: no await, no clock, no I/O.
 
-Compaction goes twice over a partition. First over its dirty part, the batches it has not seen yet: a `KeyMap` notes
-the latest offset of every key, as many keys as fit. Then over everything below the map's end, oldest first:
+Compaction goes over a partition twice. First over its dirty part, the batches it has not processed yet: a `KeyMap`
+notes the latest offset of every key, as many keys as fit. Then over everything below the map's end, oldest first:
 `clean_batch` keeps a record only if no later one has its key.
 
-A tombstone, a record without value, must be seen by everyone who read the value it deletes. So it stays when it is
-first met, and its batch gets a *delete horizon*: the time from which on compaction may drop the batch's tombstones.
-That is safe because the map covered the tombstone when the horizon was set: older values of its key went in the same
-pass, and before it.
+A tombstone, a record without value, must reach every consumer that read the value it deletes. So it is kept the first
+time, and its batch gets a *delete horizon*: the time from which on compaction may drop the batch's tombstones. That is
+safe because the map covered the tombstone when the horizon was set: older values of its key were dropped in the same
+pass, or before.
 
-Offsets never change. A batch keeps its base and last offset, whatever records it loses, and disappears when it has
-none left, unless its header is still wanted.
+Offsets never change. A batch keeps its base and last offset, whatever records it loses, and is removed when it has none
+left, unless its header is still needed.
 
-Compaction only looks at what is stable, so every transaction in it has ended. Batches of aborted ones go, and their
-keys supersede nothing; those of committed ones are like all others. A marker that has no batch left before it gets a
-delete horizon as well, for readers who are between the two. After that a commit marker goes. An abort marker stays
-until it is off the list of aborted transactions, which `Transactions.expired_aborts` asks for: a reader who was told
-of the transaction must find its end.
+Compaction stays below the last stable offset, so every transaction in it has ended. Batches of aborted ones are
+dropped, and their keys supersede nothing; those of committed ones are like all others. A marker without any batch of
+its transaction left before it gets a delete horizon as well, for consumers that are between the two. After that a
+commit marker is dropped. An abort marker stays until it is off the list of aborted transactions, for which
+`Transactions.expired_aborts` asks: a consumer that got the transaction in that list must find its marker.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ KEY_HASH_BYTES = 16
 """Two of 2^32 keys share a hash of this size with a probability of 2^-65."""
 MAX_DECOMPRESSED_BYTES = 256 * 1024 * 1024
 FURTHEST_MS = 2**62
-"""The last time that a record may have and be compacted, and that tombstones are kept until. A batch has room for twice
-as much, and for no difference that is larger."""
+"""The latest timestamp for which records are compacted, and until which tombstones are kept. A batch can hold twice
+as much, but no larger difference between two timestamps."""
 
 
 class Transactions:
-    """The transactions of a partition, as one goes through it from its beginning."""
+    """The transactions of a partition, tracked from its beginning."""
 
     __slots__ = ("_aborted", "_ends", "_seen", "expired_aborts")
 
@@ -55,10 +55,10 @@ class Transactions:
         self._seen: set[int] = set()
         """Producers with batches since their last marker."""
         self.expired_aborts: set[int] = set()
-        """Offsets of markers of aborted transactions that nobody needs to be told of any more."""
+        """Offsets of abort markers whose transactions may be removed from the list of aborted ones."""
 
     def copy(self) -> Transactions:
-        """The same, to go on from here without changing it."""
+        """A copy, to continue from here without changing the original."""
         other = Transactions()
         other._aborted, other._ends = self._aborted, self._ends
         other._seen, other.expired_aborts = self._seen.copy(), self.expired_aborts.copy()
@@ -79,14 +79,15 @@ class Transactions:
         self._seen.add(header.producer_id)
 
     def end(self, header: BatchHeader) -> tuple[bool, bool]:
-        """A marker: whether its transaction has a batch before it, and whether it is on the list of aborted ones."""
+        """Process a marker: whether its transaction has a batch before it, and whether it is on the list of aborted
+        ones."""
         has_batches = header.producer_id in self._seen
         self._seen.discard(header.producer_id)
         return has_batches, header.base_offset in self._ends
 
 
 class KeyMap:
-    """The latest offset of each key of a stretch of the log."""
+    """The latest offset of each key in a range of the log."""
 
     __slots__ = ("_latest", "capacity", "end_offset", "transactions")
 
@@ -95,18 +96,18 @@ class KeyMap:
         self._latest: dict[bytes, int] = {}
         self.capacity = capacity
         self.end_offset = 0
-        """Everything below it, from where the stretch begins, is in the map."""
+        """The map covers everything from its start up to this offset (exclusive)."""
 
     def __len__(self) -> int:
         return len(self._latest)
 
     @property
     def is_full(self) -> bool:
-        """Whether the stretch must end here. The last batch may have gone beyond the capacity."""
+        """Whether the range must end here. The last batch may have exceeded the capacity."""
         return len(self._latest) >= self.capacity
 
     def note(self, header: BatchHeader, batch: Buffer) -> None:
-        """Take in the next batch."""
+        """Add the next batch."""
         is_nothing = header.is_control or self.transactions.is_aborted(header)
         scanned = None if is_nothing else _scan(header, batch)
         if scanned is not None:
@@ -119,38 +120,38 @@ class KeyMap:
 
     @property
     def latest(self) -> Callable[[bytes, int], int]:
-        """From a key's fingerprint, and what to answer for unknown ones, to the offset of the key's latest record."""
+        """A function from a key's fingerprint, and a default, to the offset of the key's latest record."""
         return self._latest.get
 
 
 def fingerprint(key: bytes) -> bytes:
-    """The key itself if it is short, else its hash; they differ in length, so they never meet."""
+    """The key itself if it is short, else its hash; these have different lengths, so they cannot collide."""
     return key if len(key) < KEY_HASH_BYTES else blake2b(key, digest_size=KEY_HASH_BYTES).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cleaning:
-    """What one pass over a partition goes by."""
+    """The parameters of one pass over a partition."""
 
     keys: KeyMap
     now_ms: int
     delete_retention_ms: int
     transactions: Transactions = field(default_factory=Transactions)
     wanted_headers: frozenset[int] = frozenset()
-    """Last offsets of batches whose headers stay when their records go: the last ones of live producers."""
+    """Last offsets of batches whose headers stay when their records are dropped: the last ones of live producers."""
 
     @property
     def horizon_ms(self) -> int:
-        """Until when tombstones stay that it meets first."""
+        """The delete horizon of tombstones that the pass meets first."""
         return min(self.now_ms + self.delete_retention_ms, FURTHEST_MS)
 
     def wants_header(self, header: BatchHeader) -> bool:
-        """Whether an empty batch stays. The last one of the pass does, so that consumers reach the log's end."""
+        """Whether an empty batch stays. The last one of the pass does, so that consumers reach the end of the log."""
         return header.last_offset in self.wanted_headers or header.last_offset + 1 >= self.keys.end_offset
 
 
 def clean_batch(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buffer | None:
-    """What is left of one batch: the same object if nothing changes, other bytes, or None."""
+    """What remains of one batch: the same object if nothing changes, other bytes, or None."""
     if header.base_offset >= cleaning.keys.end_offset:
         return batch
     if header.is_control:
@@ -209,10 +210,10 @@ def _clean_marker(cleaning: Cleaning, header: BatchHeader, batch: Buffer) -> Buf
 
 
 def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] | None:
-    """The records of a batch, or None where it cannot be decoded: what is not understood is not thrown away.
+    """The records of a batch, or None if it cannot be decoded: what cannot be decoded is not dropped.
 
-    Nor where records claim offsets that are not theirs: such a batch must not supersede what came after it. Nor those
-    that claim times which do not fit into a batch of other records.
+    The same goes for records with offsets outside their batch, which must not supersede later ones; and for records
+    with timestamps that would not fit into a batch with others.
     """
     try:
         data = records_section(batch, header, max_bytes=MAX_DECOMPRESSED_BYTES)
@@ -229,7 +230,7 @@ def _scan(header: BatchHeader, batch: Buffer) -> tuple[bytes, list[RecordSpan]] 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dirt:
-    """How much of a partition compaction could look at now."""
+    """How much of a partition compaction could process now."""
 
     start_offset: int
     """Where the dirty part begins."""
@@ -238,22 +239,22 @@ class Dirt:
     dirty_bytes: int
     total_bytes: int
     is_overdue: bool
-    """Whether `max.compaction.lag.ms` asks for it whatever the ratio."""
+    """Whether `max.compaction.lag.ms` requires compaction whatever the ratio."""
 
     @property
     def ratio(self) -> float:
-        """The share of dirty bytes."""
+        """The dirty ratio, in bytes."""
         return self.dirty_bytes / self.total_bytes if self.total_bytes else 0.0
 
     def is_worth_cleaning(self, config: TopicConfig) -> bool:
-        """Kafka's condition: overdue, or dirtier than the topic allows."""
+        """Kafka's condition: overdue, or dirtier than `min.cleanable.dirty.ratio`."""
         return self.dirty_bytes > 0 and (self.is_overdue or self.ratio > config.min_cleanable_dirty_ratio)
 
 
 def measure(
     stretches: Sequence[Stretch], config: TopicConfig, *, cleaned_to: int, first_dirty_ms: int, now_ms: int
 ) -> Dirt:
-    """Look at a partition's segments, in order, from its log start on."""
+    """Measure a partition by its segments, in order, from its log start on."""
     clean, dirty, start, end = 0, 0, cleaned_to, cleaned_to
     for stretch in stretches:
         if stretch.last_offset < cleaned_to:

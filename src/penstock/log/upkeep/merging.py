@@ -1,21 +1,21 @@
-"""Merging small segments: rows and objects stay few, whatever the traffic.
+"""Merging small segments, so that rows and objects stay few, whatever the traffic.
 
-WAL compaction makes a segment of what a partition got since the last time, which is little where traffic is sparse.
+WAL compaction makes a segment of what a partition got since the last pass, which is little where traffic is sparse.
 `plan` finds neighbours to merge, by two rules:
 
-- Neighbours that fit together in one segment and after which comes one that does not are merged for good.
-- At the end of the log, where more is to come, neighbours are merged once there are `FAN_IN` of them, the small ones
-  first, and none makes up more than half of the result. So a byte's segment at least doubles each time it is
+- Neighbours that fit into one segment, with a next one that does not fit, are merged for good.
+- At the end of the log, where more will follow, neighbours are merged once there are `FAN_IN` of them, the small ones
+  first, and none makes up more than half of the result. So the segment of a byte at least doubles each time the byte is
   rewritten: a few times in all on its way from 1 KiB to `LONG_BYTES`, as tests/unit/log/test_merging.py measures. A
   partition has a few dozen small segments at most.
 
-Segments of `LONG_BYTES` and more are left alone. Where traffic is heavy all are, and nothing is rewritten at all.
+Segments of `LONG_BYTES` and more are left alone. Under heavy traffic all are, and nothing is rewritten at all.
 
-"Fit together" bounds three things: bytes, offsets (an index counts them in 32 bits), and time, because retention lets
-go of segments as a whole: a merged segment spans at most an eighth of `retention.ms`, and never more than
-`segment.ms`. On compacted topics nothing is merged across the point that key compaction has reached.
+"Fit" bounds three things: bytes, offsets (an index counts them in 32 bits), and time, because retention removes whole
+segments: a merged segment spans at most an eighth of `retention.ms`, and never more than `segment.ms`. On compacted
+topics nothing is merged across the point that key compaction has reached.
 
-Where many partitions have sparse traffic, what is merged of them at one time lies in one object, as it did before.
+Where many partitions have sparse traffic, their merged segments share an object, as the small ones did.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FAN_IN = 8
 SMALLEST_CLASS_BYTES = 4096
 """Segments are compared by size class: up to this, up to `FAN_IN` times this, and so on."""
 LATEST = 256
-"""How many segments from the end of a partition are looked at."""
+"""How many segments from the end of a partition are considered."""
 MERGED_AT_ONCE = 64
 PARTITIONS_AT_ONCE = 64
 SHARED_BYTES = 16 * 1024 * 1024
@@ -55,7 +55,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What a merged segment must keep within."""
+    """The limits of a merged segment."""
 
     max_bytes: int
     max_span_ms: int
@@ -65,11 +65,11 @@ class Bounds:
 
     @classmethod
     def of(cls, partition: Partition) -> Bounds:
-        """Those of a partition's topic."""
+        """The limits of a partition's topic."""
         config: TopicConfig = partition.topic.config
         span_ms = longest_span_ms(config)
         if config.compact and config.min_compaction_lag_ms > 0:
-            # New records must not keep old ones out of key compaction for much longer than they have to.
+            # New records must not delay the key compaction of old ones for much longer than necessary.
             span_ms = min(span_ms, config.min_compaction_lag_ms)
         return cls(
             max_bytes=min(config.segment_bytes, MAX_SEGMENT_BYTES),
@@ -93,7 +93,7 @@ def plan(stretches: Sequence[Stretch], bounds: Bounds) -> Run | None:
 
 
 def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
-    """How far a segment that begins here can reach. Long ones stay what they are: a row is cheaper than their copy."""
+    """The end of a segment that begins here. Long ones are not merged: a row is cheaper than the copy."""
     first = stretches[start]
     if first.byte_length >= bounds.long_bytes:
         return start + 1
@@ -117,7 +117,7 @@ def _fitting(stretches: Sequence[Stretch], start: int, bounds: Bounds) -> int:
 
 
 def _crowd(stretches: Sequence[Stretch], start: int) -> Run | None:
-    """Among the last segments, which fit together: enough neighbours of up to some size, none of them dominating."""
+    """Among the last segments: enough neighbours up to some size class, none of them dominating."""
     sizes = [stretch.byte_length for stretch in stretches[start:]]
     classes = [_size_class(size) for size in sizes]
     for wanted in range(max(classes) + 1):
@@ -140,14 +140,14 @@ def _size_class(byte_length: int) -> int:
 
 
 class Merging:
-    """The chore. It looks at a partition when that has got some segments since the last look."""
+    """The chore that merges segments. It looks at a partition after it got some segments."""
 
     name = "merging"
 
     def __init__(self, changes: SegmentChanges, registry: Registry) -> None:
         self._changes, self._registry = changes, registry
         self._grown: dict[int, int] = {}
-        """Partitions and how many segments they got since the last look."""
+        """Partitions, and how many segments they got since the last look."""
         self._waiting: dict[int, None] = {}
         self._is_seeded = False
         self._rewrite: Rewrite | None = None
@@ -162,7 +162,7 @@ class Merging:
         return len(self._waiting)
 
     def added(self, partition_ids: Iterable[int]) -> bool:
-        """Partitions got a segment each; whether there is something to look at, so that the chore is to be woken."""
+        """Partitions got a segment each; returns whether the chore must be woken."""
         for partition_id in partition_ids:
             count = self._grown.get(partition_id, 0) + 1
             if count < FAN_IN:
@@ -173,7 +173,7 @@ class Merging:
         return bool(self._waiting)
 
     async def run(self) -> float | None:
-        """Go on with a merge, or look for the next one."""
+        """Continue a merge, or look for the next one."""
         if self._rewrite is not None:
             await self._go_on(self._rewrite)
         elif not self._is_seeded:
@@ -185,7 +185,7 @@ class Merging:
         return 0.0 if self._waiting or self._rewrite is not None else None
 
     def close(self) -> None:
-        """Give up what is under way."""
+        """Abort work in progress."""
         if self._rewrite is not None:
             for part in self._rewrite.parts:
                 self._changes.rewriting.discard(part.partition.partition_id)
@@ -193,13 +193,13 @@ class Merging:
             self._rewrite = None
 
     def forget(self, partition_ids: Iterable[int]) -> None:
-        """These partitions are gone."""
+        """These partitions were deleted."""
         for partition_id in partition_ids:
             self._grown.pop(partition_id, None)
             self._waiting.pop(partition_id, None)
 
     async def _look(self) -> None:
-        """Choose what some partitions need, as much as fits into one object."""
+        """Choose merges of some partitions, as many as fit into one object."""
         looked_at = list(islice(self._waiting, PARTITIONS_AT_ONCE))
         partitions = [partition for partition_id in looked_at if (partition := self._mergeable(partition_id))]
         partition_ids = [partition.partition_id for partition in partitions]
@@ -213,7 +213,7 @@ class Merging:
             run = plan(stretches, Bounds.of(partition))
             if run is None:
                 continue
-            # Whether there is more to merge after this is seen at another look.
+            # Whether there is more to merge afterwards is found out by the next look.
             self._waiting[partition.partition_id] = None
             merged = stretches[run.start : run.end]
             size_bytes += sum(stretch.byte_length for stretch in merged)
@@ -227,7 +227,7 @@ class Merging:
         if partition_id in self._damaged:
             return None
         if partition_id in self._changes.rewriting:
-            # Key compaction is at it, and merges by the way. The next segment brings it back here.
+            # Key compaction is working on it, and merges as well. Its next segment brings it back here.
             self._grown[partition_id] = FAN_IN - 1
             return None
         partition = self._registry.partition(partition_id)
@@ -275,7 +275,7 @@ class Merging:
                 self.merged_bytes += rewrite.written_bytes
 
     def _leave(self, partition_id: int) -> None:
-        """Others do not wait for it. Its next segment brings it back here."""
+        """Skip a partition so that others do not wait. Its next segment brings it back here."""
         self._waiting.pop(partition_id, None)
         self._grown[partition_id] = FAN_IN - 1
 

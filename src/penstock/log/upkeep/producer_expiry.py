@@ -1,6 +1,6 @@
-"""Forgetting idempotent producers that wrote nothing for `producer.id.expiration.ms`.
+"""Expiry of idempotent producers that wrote nothing for `producer.id.expiration.ms`.
 
-First their stored states go, then those in memory. A producer that writes in between keeps its state in memory; its
+Stored states are removed first, then those in memory. A producer that writes in between keeps its state in memory; its
 next fold stores it again.
 """
 
@@ -22,7 +22,7 @@ PARTITIONS_AT_ONCE = 200
 
 
 class ProducerExpiry:
-    """The chore: goes through all partitions now and then, some at each step."""
+    """The chore: goes through all partitions at intervals, some in each step."""
 
     name = "producer expiry"
 
@@ -37,7 +37,7 @@ class ProducerExpiry:
         self.expired_producers = 0
 
     async def run(self) -> float | None:
-        """Look at some partitions."""
+        """Expire producers of some partitions."""
         now = self._clock.monotonic()
         if not self._waiting:
             if now < self._next_pass_at:

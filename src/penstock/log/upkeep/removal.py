@@ -1,7 +1,7 @@
-"""Removing what nobody can read any more: segments below log starts, segments of deleted topics.
+"""Removing segments that cannot be read any more: below log starts, and of deleted topics.
 
-Who moved a log start or deleted a topic has made that durable already; readers cannot get there. These chores only
-let go of the rows, a bounded number at each step, and with an object's last row the object becomes garbage.
+A moved log start or a deleted topic is durable before this; readers cannot get there. These chores only remove the
+rows, a bounded number in each step, and with an object's last row the object becomes garbage.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ PARTITIONS_AT_ONCE = 64
 
 
 class Trimming:
-    """Removes segments that end below their partition's log start. At start it looks at every partition once.
+    """Removes segments that end below their partition's log start. At start it checks every partition once.
 
-    It also settles what became of changes whose outcome was unknown.
+    It also resolves changes whose outcome is unknown.
     """
 
     name = "trimming"
@@ -30,22 +30,22 @@ class Trimming:
     def __init__(self, changes: SegmentChanges, registry: Registry, *, wake: Callable[[], None]) -> None:
         self._changes, self._wake = changes, wake
         self._unseen = [partition for partition in registry.partitions() if partition.log_start > 0]
-        """Partitions that may have been trimmed before."""
+        """Partitions that may have been trimmed in an earlier run."""
         self._trimmed: dict[Partition, None] = {}
         self.removed_segments = 0
 
     @property
     def backlog(self) -> int:
-        """Partitions that may have something to remove."""
+        """Partitions that may have segments to remove."""
         return len(self._unseen) + len(self._trimmed)
 
     def trimmed(self, partition: Partition) -> None:
-        """A log start moved."""
+        """A log start has moved."""
         self._trimmed[partition] = None
         self._wake()
 
     async def run(self) -> float | None:
-        """Remove some segments of one partition, or look which of some partitions have any to remove."""
+        """Remove some segments of one partition, or check which of some partitions have any to remove."""
         await self._changes.settle()
         if self._unseen and not self._trimmed:
             await self._look()
@@ -61,7 +61,7 @@ class Trimming:
         self._trimmed.update((partition, None) for partition in some if partition.partition_id in found)
 
     async def _trim(self, partition: Partition) -> None:
-        # A log start that moves while this waits comes back as another call of `trimmed`.
+        # A log start that moves during this adds the partition again, by another call of `trimmed`.
         del self._trimmed[partition]
         if partition.topic.deleted:
             return
@@ -76,11 +76,11 @@ class Trimming:
 
 
 class TopicRemoval:
-    """Lets go of the segments of deleted topics, and forgets the deletions once nothing can follow any more.
+    """Removes the segments of deleted topics, and forgets a deletion once nothing can follow.
 
-    A deletion stays known while commits of before it are in the write-ahead log; `commits_folded` is to be called
-    when some have left it. A flush that was being written when the topic was deleted is waited for, because its bytes
-    count too; those after it leave the topic out.
+    A deletion is kept while commits from before it are in the WAL; `commits_folded` must be called when some have left
+    it. A flush that was in flight when the topic was deleted is waited for, because its bytes are metered too; later
+    ones leave the topic out.
     """
 
     name = "topic removal"
@@ -93,21 +93,21 @@ class TopicRemoval:
         self._page: list[int] = []
         self._left = 0
         self._again = False
-        """Whether something happened since this pass began that only another one is sure to see."""
+        """Whether something happened since this pass began that only another pass is certain to see."""
         self.removed_segments = 0
 
     @property
     def backlog(self) -> int:
-        """Partitions whose removal has not ended; a guess beyond the next few."""
+        """Partitions whose removal has not ended; an estimate beyond the next few."""
         return len(self._page) + self._left
 
     def topic_deleted(self) -> None:
-        """More to let go of."""
+        """A topic was deleted."""
         self._again = True
         self._wake()
 
     def commits_folded(self) -> None:
-        """Commits left the write-ahead log."""
+        """Commits have left the WAL."""
         if self._left:
             self._again = True
             self._wake()

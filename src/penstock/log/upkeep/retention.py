@@ -1,15 +1,15 @@
-"""Retention: which records are too old or too many, and the chore that moves log starts over them.
+"""Retention by time and size, and the chore that moves log starts forward.
 
-Records leave in whole stretches: a segment, or what one commit added. A stretch is too old when its newest record
-is; a timestamp in the future holds it, and everything after it. Stretches without timestamps are as old as the
-object they are in. By size only segments leave, and only as long as at least `retention.bytes` remain.
+Records expire in whole ranges: a segment, or a span (what one commit added). A range has expired when its newest record
+has; a timestamp in the future keeps it, and everything after it. Ranges without timestamps are as old as the object
+that contains them. By size only segments expire, and only while at least `retention.bytes` remain.
 
-Kafka keeps a segment open for up to `segment.ms` and lets go of it as a whole. Here stretches are small, so records
-leave soon after their time, whatever the traffic. What is still in the write-ahead log leaves by moving the log start
-over it, like the rest; its bytes go with the commits they are in.
+Kafka keeps a segment open for up to `segment.ms` and removes it as a whole. Here ranges are small, so records are
+removed soon after they expire, whatever the traffic. What is still in the WAL expires by the log start moving past it;
+its bytes are freed with the commits they are in.
 
-What is not stable stays, however old: readers of committed data could not have read it yet. A transaction is open for
-`transaction.max.timeout.ms` at most.
+Nothing above the last stable offset expires, however old: `read_committed` consumers could not have read it yet. A
+transaction stays open for `transaction.max.timeout.ms` at most.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from penstock.metadata.database import Database, Rows, Script
 
 PARTITIONS_AT_ONCE = 64
 SEGMENTS_AT_ONCE = 64
-"""How many segments of a partition one look considers. When all of them must go, there is another look at once."""
+"""How many segments of a partition are considered at once. When all of them have expired, it is looked at again."""
 RETENTION_SHARE = 8
 FOR_EVER_MS = 2**63 - 1
 
 
 def longest_span_ms(config: TopicConfig) -> int:
-    """How much time one segment may cover, so that retention can let go of the oldest records without the newest."""
+    """How much time one segment may span, so that old records do not stay because of new ones."""
     if not config.delete:
         return FOR_EVER_MS
     if config.retention_ms < 0:
@@ -44,21 +44,21 @@ def longest_span_ms(config: TopicConfig) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What retention says about a partition."""
+    """Retention's decision about a partition."""
 
     log_start: int
-    """Everything below it has to go."""
+    """The new log start: everything below it has expired."""
     is_final: bool = True
-    """Whether all there is was considered."""
+    """Whether all segments were considered."""
 
 
 def judge(
     partition: Partition, stretches: Sequence[Stretch], config: TopicConfig, *, now_ms: int, leaving_bytes: int = 0,
     complete: bool = True,
 ) -> Verdict:  # fmt: skip
-    """Decide from a partition's first segments that reach its log start, `complete` if there are no more.
+    """Decide by a partition's first segments from its log start on; `complete`: there are no more.
 
-    `leaving_bytes` are in segments below the log start, which the partition's size still counts.
+    `leaving_bytes` are in segments below the log start, which the partition's size still includes.
     """
     by_age = _too_old(partition, stretches, config, now_ms, complete)
     by_size = _too_many(partition, stretches, config, leaving_bytes)
@@ -87,7 +87,7 @@ def _beyond_old_spans(spans: Iterable[Span], mark: int, oldest_kept_ms: int) -> 
     for span in spans:
         if span.last_offset < mark:
             continue
-        # Records without timestamps wait for a segment, which knows when it was written.
+        # Records without timestamps wait until they are in a segment, which knows when it was written.
         if not 0 <= span.max_timestamp < oldest_kept_ms:
             break
         mark = span.last_offset + 1
@@ -108,7 +108,7 @@ def _too_many(partition: Partition, stretches: Sequence[Stretch], config: TopicC
 
 
 class Retention:
-    """The chore: goes through all partitions every `log.retention.check.interval.ms`, some at each step."""
+    """The chore: goes through all partitions every `log.retention.check.interval.ms`, some in each step."""
 
     name = "retention"
 
@@ -119,7 +119,7 @@ class Retention:
         self._database, self._registry, self._topics, self._settings = database, registry, topics, settings
         self._clock = clock
         self._settle = settle
-        """Have the sizes of partitions be what they are: by a size that is too large, too much would go."""
+        """Corrects the sizes of partitions first: a size that is too large would remove too much."""
         self._waiting: list[Partition] = []
         self._next_pass_at = clock.monotonic()
         self.passes = 0
@@ -128,11 +128,11 @@ class Retention:
 
     @property
     def backlog(self) -> int:
-        """Partitions that this pass has not looked at."""
+        """Partitions that this pass has not looked at yet."""
         return len(self._waiting)
 
     async def run(self) -> float | None:
-        """Look at some partitions."""
+        """Apply retention to some partitions."""
         now = self._clock.monotonic()
         if not self._waiting:
             if now < self._next_pass_at:
@@ -146,7 +146,7 @@ class Retention:
         return 0.0 if self._waiting else max(0.0, self._next_pass_at - self._clock.monotonic())
 
     async def _look(self, partitions: Sequence[Partition]) -> list[Partition]:
-        """Move log starts where they have to; the partitions that need another look."""
+        """Move log starts where necessary; the partitions that must be looked at again."""
         partitions = [partition for partition in partitions if _is_bounded(partition)]
         await self._settle()
         starts = [(partition.partition_id, partition.log_start) for partition in partitions]
@@ -170,7 +170,7 @@ class Retention:
 
 
 def _is_bounded(partition: Partition) -> bool:
-    """Whether retention may find something to remove."""
+    """Whether retention may find anything to remove."""
     config = partition.topic.config
     return (
         config.delete

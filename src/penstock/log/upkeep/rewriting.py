@@ -1,15 +1,15 @@
-"""Putting segments in the place of others: what merging and key compaction have in common.
+"""Replacing segments by rewritten ones: what merging, key compaction and evacuation have in common.
 
-A `Rewrite` reads consecutive segments of a partition, oldest first, and writes one segment into a new object: the
-same batches, or what a `Transform` leaves of each. Several partitions may share the object. The work is done in pieces
-of `PIECE_BYTES`, or less where batches are decoded, so memory holds one piece (or one batch, if that is larger), and
-in steps of a few pieces, so that others get their turn. The last step names the object and removes the old rows in one
-transaction, bound to those rows being there still. If they are not, the work was for nothing and its object is
-garbage. Readers that had looked up the old segments finish undisturbed: the objects live on for the grace period of
-garbage collection.
+A `Rewrite` reads consecutive segments of a partition, oldest first, and writes one segment into a new object: the same
+batches, or what a `Transform` makes of each. Several partitions may share the object. It works in pieces of
+`PIECE_BYTES`, or less where batches are decoded, so memory holds one piece (or one batch, if that is larger), and in
+steps of a few pieces, so that others get their turn. The last step names the object and removes the old rows in one
+transaction, on condition that those rows still exist. If they do not, the work was in vain and its object is garbage.
+Readers that had looked up the old segments finish undisturbed: the objects live on for the grace period of garbage
+collection.
 
-`SegmentChanges` is the only way segments change once they are there. It keeps what is in memory in step with the
-database: the index, and the sizes of partitions.
+`SegmentChanges` is the only way to change existing segments. It keeps memory consistent with the database: the segment
+index, and the sizes of partitions.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ from penstock.wire.records import HEADER_BYTES, LENGTH_OVERHEAD, BatchHeader, it
 T = TypeVar("T")
 StoreRows = Callable[[], Awaitable[int]]
 Transform = Callable[[BatchHeader, Buffer], Buffer | None]
-"""From a batch to what is left of it: the same object if nothing changes, other bytes, or None."""
+"""From a batch to what remains of it: the same object if nothing changes, other bytes, or None."""
 
 PIECE_BYTES = 256 * 1024
 DECODED_PIECE_BYTES = 128 * 1024
-"""How much is decoded at once: a millisecond or so of work, for which everybody else in the process waits."""
+"""How much is decoded at once: about a millisecond, during which the rest of the process waits for the interpreter."""
 STEP_BYTES = 2 * 1024 * 1024
 SMALL_READS = 64
 """How many small segments are read at once at most."""
 STEP_S = 0.1
-"""Steps end after so many bytes or so much time, whichever comes first."""
+"""A step ends after so many bytes or so much time, whichever comes first."""
 COMPLAIN_EVERY_S = 600.0
 ATTEMPTS = 3
-"""How often segments are replaced of which is not known whether they were."""
+"""How often a replacement with unknown outcome is retried."""
 _LENGTH = Struct(">8xi")
 _ALL = 2**63 - 1
 _log = logging.getLogger(__name__)
 
 
 class SegmentChanges:
-    """Changes of segments: durably first, then in memory. On the loop's thread."""
+    """Changes segments: first durably, then in memory. On the loop's thread."""
 
     def __init__(
         self, *, database: Database, segments: SegmentIndex, objects: ObjectStore, uploads: Uploads, clock: Clock,
@@ -83,24 +83,24 @@ class SegmentChanges:
         """Partitions whose segments are being rewritten: by one chore at a time."""
         self._executor = executor
         self._doubtful: set[Partition] = set()
-        """Partitions whose size in memory may be wrong: the answer of a change was lost."""
+        """Partitions whose size in memory may be wrong, because the answer of a change was lost."""
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self._in_doubt: list[Upload] = []
-        """Objects of which is not known whether they are named."""
+        """Objects of which it is unknown whether they are named."""
 
     async def store_rows(self) -> int:
-        """Until the database has a row for every commit so far; the last one that it is known to have.
+        """Wait until the database has a row for every commit so far; the last commit that it is known to have.
 
-        Whoever reads or counts commits there asks first.
+        To be called before commits are read or counted in the database.
         """
         return _ALL if self._store_rows is None else await self._store_rows()
 
     def is_locked(self, partition: Partition) -> bool:
-        """Whether nothing of a partition can be rewritten now, as nothing can be sealed for it."""
+        """Whether nothing of a partition can be rewritten now, because it could not be sealed."""
         return self.sealing is not None and self.sealing.is_locked(partition.topic)
 
     async def have_keys(self, refs: Iterable[SegmentRef]) -> None:
-        """Have in memory what opens segments. Raises `NoKey` while that cannot be had, or `KeysErased`."""
+        """Load the keys of segments into memory. Raises `NoKey` while they are unavailable, or `KeysErased`."""
         if self.sealing is None:
             return
         try:
@@ -109,8 +109,8 @@ class SegmentChanges:
             raise NoKey(str(problem)) from problem
 
     async def can_open(self, partition: Partition, refs: Iterable[SegmentRef]) -> bool:
-        """Whether segments can be opened now. If not, their partition is to be left alone: it is nobody else's
-        problem."""
+        """Whether segments can be opened now. If not, their partition is skipped, so that others do not wait for its
+        key."""
         try:
             await self.have_keys(refs)
         except (NoKey, KeysErased) as problem:
@@ -119,12 +119,12 @@ class SegmentChanges:
         return True
 
     def complain(self, partition: Partition, problem: Exception) -> None:
-        """A partition is left alone because it cannot be opened. There may be thousands."""
+        """Log that a partition is skipped because it cannot be opened, at a limited rate: there may be thousands."""
         if self._complaints.is_due():
             _log.error("%s-%d, for one, is not rewritten now: %s", partition.topic.name, partition.index, problem)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Run work that waits for storage where it stops nobody."""
+        """Run blocking work on the executor."""
         if self._executor is None:
             await asyncio.sleep(0)
             return work()
@@ -134,9 +134,9 @@ class SegmentChanges:
         self, partitions: Sequence[Partition], new: NewObject | None, removed: Sequence[SegmentRef],
         added: Sequence[SegmentRef],
     ) -> None:  # fmt: skip
-        """Put segments in the place of others; raise `Conflict` if one of those is not there any more.
+        """Replace segments by others; raise `Conflict` if one of the old ones does not exist any more.
 
-        Raises `OutcomeUnknown` where even asking again did not tell: then the new object may be named yet.
+        Raises `OutcomeUnknown` when the outcome could not be looked up either: the new object may be named.
         """
         await self.settle()
         try:
@@ -156,8 +156,8 @@ class SegmentChanges:
     async def _replace_durably(
         self, new: NewObject | None, removed: Sequence[SegmentRef], added: Sequence[SegmentRef]
     ) -> None:
-        """An attempt whose answer was lost is made again, and waits for itself: once it has happened, what was to be
-        removed is not there any more."""
+        """An attempt whose answer was lost is retried. The retry waits for it by the row lock, and once it has happened
+        the old rows do not exist any more."""
         now_ms = self.clock.now_ms()
         lost: OutcomeUnknown | None = None
         for _ in range(ATTEMPTS):
@@ -179,7 +179,7 @@ class SegmentChanges:
         raise OutcomeUnknown("whether segments were replaced is not known: the database loses its answers") from lost
 
     async def _is_replaced(self, new: NewObject | None, removed: SegmentRef) -> bool:
-        """Whether an attempt whose answer was lost has happened, now that it is not under way any more."""
+        """Whether an attempt whose answer was lost has happened, now that it cannot be in flight any more."""
         try:
             if new is not None:
                 return await self.database.read(lambda: segment_store.has_object(new.object_id))
@@ -192,12 +192,12 @@ class SegmentChanges:
         return bool(rows) and (rows[0][2], bytes(rows[0][3])) == (ref.last_offset, ref.object_id)
 
     def leave_in_doubt(self, upload: Upload) -> None:
-        """Whether the object is named is to be found out. Until then it stays registered, and nobody deletes it."""
+        """Resolve later whether the object is named. Until then it stays registered, so that nobody deletes it."""
         self._in_doubt.append(upload)
         self.on_doubt()
 
     async def drop_below_start(self, partition: Partition, limit: int) -> int:
-        """Remove segments that end below the log start, as many as the limit; how many."""
+        """Remove segments that end below the log start, at most `limit`; how many."""
         await self.settle()
         partition_id, log_start, now_ms = partition.partition_id, partition.log_start, self.clock.now_ms()
         try:
@@ -215,7 +215,7 @@ class SegmentChanges:
         return count
 
     def _doubt(self, partitions: Sequence[Partition]) -> None:
-        """A change of these failed, and may have happened nevertheless."""
+        """A change of these partitions failed with an unknown outcome."""
         for partition in partitions:
             self.segments.drop(partition.partition_id)
         self._doubtful.update(partitions)
@@ -223,8 +223,8 @@ class SegmentChanges:
         self.on_garbage()
 
     async def settle(self) -> None:
-        """Find out which objects are named, and let the sizes in memory be what the database says, where that is in
-        doubt."""
+        """Resolve whether objects are named, and correct sizes in memory from the database, where changes had an
+        unknown outcome."""
         while self._in_doubt:
             await self._find_out(self._in_doubt[0])
             del self._in_doubt[0]
@@ -242,7 +242,7 @@ class SegmentChanges:
             self._doubtful.discard(partition)
 
     async def _find_out(self, upload: Upload) -> None:
-        """Whether an object is named; one that is not, and never will be, is removed."""
+        """Resolve whether an object is named; one that is not, and never will be, is deleted."""
         is_named = await self.database.transaction(
             lambda: segment_store.is_named_for_good(self.shard_id, upload.object_id), background=True, locking=True
         )
@@ -252,15 +252,15 @@ class SegmentChanges:
 
 
 class Unread(Unavailable):
-    """A segment, or the key that it is sealed by, cannot be had now, which may be so for one alone, and for long."""
+    """A segment, or the key that seals it, is unavailable; possibly only this one, and possibly for long."""
 
 
 class NoKey(Unread):
-    """The key that a segment is sealed by cannot be had now; whatever is not sealed by it can be read."""
+    """The key that seals a segment is unavailable; everything not sealed by it can be read."""
 
 
 class SegmentReader:
-    """The whole batches of one segment, in pieces. Used by one thread at a time, after `have_keys`."""
+    """Reads the whole batches of one segment, in pieces. Used by one thread at a time, after `have_keys`."""
 
     def __init__(
         self, changes: SegmentChanges, partition: Partition, ref: SegmentRef, *, position: int = 0, piece_bytes: int
@@ -269,7 +269,7 @@ class SegmentReader:
         self._buffer = memoryview(bytearray(min(piece_bytes, max(ref.byte_length - position, HEADER_BYTES))))
 
     def read(self) -> memoryview | None:
-        """The next piece, at least one batch, or None at the end. The memory is used again by the next call."""
+        """The next piece, at least one batch, or None at the end. The next call reuses the memory."""
         ref = self._ref
         while self._position < ref.byte_length:
             piece = self._buffer[: ref.byte_length - self._position]
@@ -288,7 +288,7 @@ class SegmentReader:
         return None
 
     def _whole_batches(self, piece: memoryview) -> int:
-        """Where the last whole batch ends; room is made for the first one if that is not whole."""
+        """Where the last whole batch ends; if not even the first one is complete, makes room for it."""
         end, size, length_at = 0, len(piece), _LENGTH.unpack_from
         needed = HEADER_BYTES
         while size - end >= HEADER_BYTES:
@@ -301,7 +301,7 @@ class SegmentReader:
         if end == 0:
             if self._position + needed > self._ref.byte_length:
                 raise CorruptData(f"a batch of {self._ref.object_key} reaches beyond its segment")
-            # And some more, for its neighbours are as large as it is, or a little larger.
+            # And some more: its neighbours are probably as large, or a little larger.
             self._buffer = memoryview(bytearray(needed + DECODED_PIECE_BYTES))
         return end
 
@@ -316,27 +316,27 @@ class Part:
     """The new segment; None while nothing of it is written."""
     byte_offset: int = 0
     seal: Seal | None = None
-    """By what the new segment is sealed."""
+    """The seal of the new segment."""
 
 
 class Rewrite:
-    """Segments made of others, in one new object. Steps run one after the other; `abort` ends it early."""
+    """Segments rewritten into one new object. Steps run one after the other; `abort` ends it early."""
 
     def __init__(self, changes: SegmentChanges, parts: Sequence[Part], transform: Transform | None) -> None:
         self.parts = parts
         self.read_bytes = 0
         self.written_bytes = 0
         self.stored_bytes = 0
-        """What that is in the object, where some of it may be sealed."""
+        """Stored bytes, which differ from plain ones where parts are sealed."""
         self.is_done = False
         self.conflicted = False
-        """Whether the segments had changed meanwhile, and nothing was replaced."""
+        """Whether the segments had changed meanwhile, so that nothing was replaced."""
         self._changes, self._transform = changes, transform
         self._piece_bytes = PIECE_BYTES if transform is None else DECODED_PIECE_BYTES
         self._upload: Upload | None = None
         self._writer: ObjectWriter | None = None
         self._sealed: SealedWriting | None = None
-        """Where bytes of the part that is being written go, if they are to be sealed."""
+        """Where bytes of the current part are written, if they are sealed."""
         self._waiting = [(part, ref) for part in reversed(parts) for ref in reversed(part.refs)]
         self._part = parts[0]
         self._reader: SegmentReader | None = None
@@ -349,7 +349,7 @@ class Rewrite:
 
     @property
     def removed(self) -> list[SegmentRef]:
-        """All segments that are to be replaced."""
+        """All segments to be replaced."""
         return [ref for part in self.parts for ref in part.refs]
 
     @property
@@ -358,11 +358,11 @@ class Rewrite:
         return self._part.partition
 
     async def step(self) -> None:
-        """Read and write a few pieces; with the last one, replace the segments."""
+        """Read and write a few pieces; the last step replaces the segments."""
         changes, clock = self._changes, self._changes.clock
         if self._upload is None:
             for part in self.parts:
-                self._part = part  # Whose it is if there is none.
+                self._part = part  # Whose key is missing, if it is.
                 await changes.have_keys(part.refs)
             self._upload = changes.uploads.begin()
         ends_at = clock.monotonic() + STEP_S
@@ -374,7 +374,7 @@ class Rewrite:
                 return
 
     def abort(self) -> None:
-        """Give up. What was written is forgotten."""
+        """Stop. What was written is deleted."""
         writer, upload = self._writer, self._upload
         self._writer = self._upload = None
         self.is_done = True
@@ -422,7 +422,7 @@ class Rewrite:
         self._write(piece)
 
     def _builder(self, base_offset: int) -> SegmentBuilder:
-        """The new segment of the part. It begins here if it has not begun: ask before its first bytes are written."""
+        """The builder of the part's new segment, which begins here if it has not: call it before its first bytes."""
         part = self._part
         if part.builder is None:
             self._begin_part(part)
@@ -430,10 +430,10 @@ class Rewrite:
         return part.builder
 
     def _write_what_is_left(self, piece: memoryview, transform: Transform) -> None:
-        """Write the batches that stay, neighbours together."""
+        """Write the batches that stay, neighbours at once."""
         start = 0
         for position, header in iter_batches(piece):
-            # What is damaged must not get a new, valid checksum.
+            # A damaged batch must not get a new, valid checksum.
             verify_crc(piece, position, header)
             batch = piece[position : position + header.size_bytes]
             left = transform(header, batch)
@@ -458,7 +458,7 @@ class Rewrite:
             self._store(data)
 
     def _begin_part(self, part: Part) -> None:
-        """What comes is of another part, and may be sealed by another key."""
+        """The following bytes belong to another part, and may be sealed by another key."""
         self._end_part()
         sealing = self._changes.sealing
         made = None if sealing is None else sealing.new_range(part.partition)
@@ -520,7 +520,7 @@ class Rewrite:
             raise
 
     async def _delete_object(self, upload: Upload) -> None:
-        """Remove an object that will never be named. What fails here is left to the orphan sweep."""
+        """Delete an object that will never be named. If that fails, the orphan sweep does it."""
         try:
             await self._changes.in_thread(lambda: self._changes.objects.delete([upload.key]))
         except PlatformError as problem:

@@ -1,8 +1,8 @@
-"""Forgetting data keys by which nothing is sealed any more.
+"""Forgetting data keys that seal nothing any more.
 
-A key that was replaced seals nothing new. It is needed for as long as a segment is sealed by it, or a commit in the
-write-ahead log may be: those up to the one that was under way when it was replaced. Objects that are being written may
-be sealed by it as well, before any row says so; so nothing is forgotten while there are any.
+A key that was replaced seals nothing new. It is needed while a segment is sealed by it, or a commit in the WAL may be:
+those up to the one in flight when it was replaced. Objects being written may be sealed by it as well, before any row
+says so; so nothing is forgotten while there are any.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ BUSY_S = 5.0
 
 
 class SpentKeys:
-    """The chore: it has something to do after a key was replaced, and until the key is spent."""
+    """The chore: has work from the replacement of a key until nothing is sealed by it."""
 
     name = "spent keys"
 
     def __init__(self, changes: SegmentChanges, keys: DataKeys, last_seq: Callable[[], int]) -> None:
         self._changes, self._keys, self._last_seq = changes, keys, last_seq
         self._replaced_at: dict[int, int] = {}
-        """By key, a commit after which nothing in the log can be sealed by it. After a start that is the last one."""
+        """By key, the last commit that may be sealed by it. After a start that is the last commit of all."""
         self.forgotten = 0
 
     async def run(self) -> float | None:
-        """Look at the keys that were replaced."""
+        """Check the keys that were replaced."""
         keys, changes = self._keys, self._changes
         current = {cluster.current_key_id for cluster in keys.clusters.values()}
         replaced = [key_id for key_id in keys.stored if key_id not in current]
         if not replaced:
             return None
         for key_id in replaced:
-            # One flush may be under way.
+            # One flush may be in flight.
             self._replaced_at.setdefault(key_id, self._last_seq() + 1)
         if len(changes.uploads):
             return BUSY_S

@@ -1,9 +1,9 @@
-"""New objects: their ids and keys, and which of them are on their way.
+"""New objects: their ids and keys, and the registry of those being written.
 
 An object is written first and named by a transaction afterwards. In between nothing in the database tells it from
-garbage, so whoever writes one keeps it registered here until the transaction is decided, however long that takes: the
-orphan sweep leaves registered objects alone. An object of a process that died is registered nowhere; it is garbage
-unless its transaction happened.
+garbage, so its writer keeps it registered here until the outcome of the transaction is known, however long that takes:
+the orphan sweep skips registered objects. An object of a crashed process is registered nowhere; it is garbage unless
+its transaction happened.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class Uploads:
         return object_id in self._under_way
 
     def begin(self) -> Upload:
-        """Take an id for a new object. Call `end` when its transaction happened or will never happen."""
+        """Register a new object. Call `end` when its transaction has happened or never will."""
         object_id = self._randomness.token(16)
         self._under_way.add(object_id)
         return Upload(object_id, object_key(object_id))
 
     def end(self, upload: Upload) -> None:
-        """The object is named, or garbage."""
+        """Deregister an object: it is named, or garbage."""
         self._under_way.discard(upload.object_id)
 
     @contextmanager
     def new(self) -> Iterator[Upload]:
-        """`begin` and `end` around the writing and the naming of an object."""
+        """`begin` and `end` around writing and naming an object."""
         upload = self.begin()
         try:
             yield upload
@@ -59,13 +59,13 @@ class Uploads:
 
 
 def object_key(object_id: bytes) -> str:
-    """Where an object lies in the store. The first byte spreads objects over directories and prefixes."""
+    """The object's key in the store. Its first byte spreads objects over directories and prefixes."""
     text = object_id.hex()
     return f"{text[:2]}/{text}"
 
 
 def object_id_of(key: str) -> bytes | None:
-    """The id of the object with that key, or None if it is none of ours."""
+    """The id of the object with that key, or None if the key is not one of ours."""
     if _KEY.fullmatch(key) is None or key[:2] != key[3:5]:
         return None
     return bytes.fromhex(key[3:])

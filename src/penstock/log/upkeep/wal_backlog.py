@@ -1,11 +1,11 @@
-"""How much of the log is only in the WAL, when that is too much, and what happens when it is far too much.
+"""The backlog of the WAL: when compaction must run, and backpressure on the writer when the WAL fills up.
 
-The backlog is counted in memory, a few additions per commit. Compaction is woken when it passes a mark, and by the
-first commit after a quiet time, whose age is then what it waits for: no commit has a timer of its own, and without
-commits there is none at all.
+The backlog is counted in memory, a few additions per commit. Compaction is woken when the backlog passes a mark, and by
+the first commit after an idle time, for whose age it then waits: no commit has a timer of its own, and without commits
+there is none at all.
 
-When compaction cannot keep up and the WAL comes close to its limit, the writer waits before each flush, at most
-`MAX_WAIT_S`. Producers are slowed down to what compaction manages, as their requests wait with the flush; only when
+When compaction cannot keep up and the WAL approaches its limit, the writer waits before each flush, at most
+`MAX_WAIT_S`. Producers are slowed down to the rate of compaction, because their requests wait with the flush; only if
 the WAL stays full does a flush fail.
 """
 
@@ -23,7 +23,7 @@ from penstock.storage.wal import PAGE_BYTES
 MIB = 1024 * 1024
 MAX_WAIT_S = 10.0
 ROOM_SHARE = 0.75
-"""Which part of the WAL may be in use before the writer waits."""
+"""The fraction of the WAL that may be in use before the writer waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,23 +31,23 @@ class CompactionPolicy:
     """When the WAL is compacted, and how much at once."""
 
     start_bytes: int = 32 * MIB
-    """Less than the tail holds: then compaction takes the bytes from memory and reads nothing."""
+    """Less than the tail holds, so that compaction usually takes the bytes from memory and reads nothing."""
     start_rows: int = 20_000
     start_entries: int = 50_000
     """Rows and entries are what a start replays, and entries take memory."""
     max_age_ms: int = 60_000
     sparse_bytes: int = 16 * 1024
-    """Where partitions got less than this on average, segments would be many and tiny: commits may become older."""
+    """If partitions got less than this on average, segments would be many and tiny: then commits may get older."""
     sparse_ages: int = 10
-    """How many times as old."""
+    """By this factor."""
     pass_bytes: int = 64 * MIB
     pass_rows: int = 20_000
     pass_changes: int = 2_000
-    """Rows that one transaction writes: for so long commits of producers wait."""
+    """Rows that one transaction deletes or writes: commits of producers wait for it."""
 
 
 class Backlog:
-    """What waits in the WAL for compaction. On the loop's thread."""
+    """Counts what is in the WAL and not compacted yet. On the loop's thread."""
 
     def __init__(
         self, waiting: Waiting, *, last_seq: int, capacity_bytes: int, clock: Clock,
@@ -56,18 +56,18 @@ class Backlog:
         self.policy = policy or CompactionPolicy()
         self._clock = clock
         self.last_seq = last_seq
-        """The last commit that is in memory. One after it may be in the database already."""
+        """The last commit that is applied in memory. The database may already have a later one."""
         self.rows, self.entries, self.size_bytes = waiting.rows, waiting.entries, waiting.size_bytes
         self.oldest_ms = waiting.oldest_ms
-        """When the oldest commit was made, or some time before."""
+        """When the oldest commit was made, or earlier."""
         self.waits = 0
         """How often the writer had to wait for room."""
         self.wake: Callable[[], None] = lambda: None
-        """Called when compaction has something to look at."""
+        """Called when compaction has something to check."""
         self._start_bytes = self.policy.start_bytes
         self._max_age_ms = self.policy.max_age_ms
         self.limit_bytes = int(capacity_bytes * ROOM_SHARE)
-        """Beyond it the writer waits."""
+        """Above this the writer waits."""
         self._room: asyncio.Future[None] | None = None
 
     def on_commit(self, commit: Commit) -> None:
@@ -83,7 +83,7 @@ class Backlog:
             self.wake()
 
     def done(self, *, rows: int, entries: int, size_bytes: int, committed_ms: int) -> None:
-        """The oldest commits, up to one made at that time, are in segments and their space is free."""
+        """The oldest commits, up to one made at `committed_ms`, are in segments and their space is free."""
         self.rows -= rows
         self.entries -= entries
         self.size_bytes -= size_bytes
@@ -95,21 +95,21 @@ class Backlog:
             self._room = None
 
     def hold(self) -> None:
-        """Compaction had a look and leaves it until there is more."""
+        """Compaction leaves the backlog until there is more."""
         self._start_bytes = self.size_bytes + self.policy.start_bytes
 
     def postpone(self) -> None:
-        """Compaction had a look and found little for many partitions."""
+        """Compaction found little for many partitions, and postpones it."""
         self._max_age_ms = self.policy.max_age_ms * self.policy.sparse_ages
 
     @property
     def can_be_postponed(self) -> bool:
-        """Whether nothing but the age of commits asks for compaction, and not for the second time."""
+        """Whether only the age of commits requires compaction, and it was not postponed before."""
         return not self._is_large() and self._max_age_ms == self.policy.max_age_ms and self.policy.sparse_ages > 1
 
     @property
     def is_urgent(self) -> bool:
-        """Whether commits are too old, too many, or take up too much space, to be left for any reason."""
+        """Whether commits are too old, too many, or too large to be postponed for any reason."""
         policy = self.policy
         return (
             self.is_short
@@ -119,18 +119,18 @@ class Backlog:
         )
 
     def delay_s(self) -> float | None:
-        """Seconds until it is time to compact: 0 when it is, None when there is nothing to compact."""
+        """Seconds until compaction is due: 0 when it is, None when there is nothing to compact."""
         if not self.rows:
             return None
         if self._is_large():
             return 0.0
         max_age_ms = self._max_age_ms
-        # The clock may have jumped back: that must not keep commits waiting for longer than a whole age.
+        # The wall clock may have jumped back: commits must not wait for longer than a whole age because of that.
         return min(max(0, self.oldest_ms + max_age_ms - self._clock.now_ms()), max_age_ms) / 1000
 
     @property
     def age_s(self) -> float:
-        """How old the oldest commit is, about; 0 where nothing waits."""
+        """About how old the oldest commit is; 0 where there is none."""
         return max(0, self._clock.now_ms() - self.oldest_ms) / 1000 if self.rows else 0.0
 
     @property
@@ -139,7 +139,7 @@ class Backlog:
         return self.size_bytes > self.limit_bytes
 
     async def wait(self) -> None:
-        """Until there is room again, but not for ever."""
+        """Wait for room, but not for ever."""
         self.waits += 1
         self.wake()
         if self._room is None:

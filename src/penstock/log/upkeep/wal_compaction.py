@@ -1,14 +1,14 @@
 """WAL compaction: commits of many partitions become segments of single ones.
 
-A pass takes the oldest commits above the shard's WAL floor and writes one object with the batches of each partition
-side by side. Bytes that are still in the tail are taken from there; others are read back from the WAL, many objects at
-once (see gathering.py). Files of the WAL that consist of long stretches become objects as they are (see adoption.py).
-Then one transaction names the segments, moves partitions and the floor on, and counts what was used. Only after it do
-partitions in memory let go of the WAL, and is its space released.
+A pass takes the oldest commits above the shard's WAL floor and writes one object, grouped by partition. Bytes that are
+still in the tail are taken from there; others are read back from the WAL, many objects at once (see gathering.py). WAL
+files that consist of long ranges become objects as they are (see adoption.py). Then one transaction names the segments,
+advances partitions and the floor, and counts usage. Only after it do partitions in memory drop their references to the
+WAL, and only then is its space released.
 
-Whatever dies wherever leaves the state before that transaction or the one after it. Before it, new objects are
-orphans, which the orphan sweep removes; after it, rows up to the floor mean nothing, and a start takes their space in
-the WAL for free. When the transaction's answer is lost, its outcome is looked up before anything else is done.
+A crash at any point leaves the state before that transaction or after it. Before it, new objects are orphans, which the
+orphan sweep deletes; after it, rows up to the floor are obsolete, and a start treats their space in the WAL as free.
+When the transaction's answer is lost, its outcome is looked up before anything else is done.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ class CompactionStats:
     segments: int = 0
     written_bytes: int = 0
     adopted_bytes: int = 0
-    """In WAL files that became objects as they were."""
+    """Bytes in WAL files that became objects as they were."""
     read_bytes: int = 0
-    """What was not in memory any more."""
+    """Bytes that were not in memory any more."""
     unreadable_bytes: int = 0
-    """What could not be read, and was left where it is."""
+    """Bytes that could not be read, and were left in place."""
 
 
 @dataclass(slots=True)
 class _Pass:
-    """A pass whose objects are written: what is to be made true in the database, then in memory."""
+    """A pass whose objects are written: what is to be committed to the database and then applied in memory."""
 
     plan: Plan
     advance: Advance
@@ -79,16 +79,16 @@ class WalCompaction:
     ) -> None:  # fmt: skip
         self._changes, self._wal, self._registry, self._queue = changes, wal, registry, backlog
         self._on_segments = on_segments
-        """Told after each pass which partitions got segments."""
+        """Called after each pass with the partitions that got segments."""
         self._adoption = adoption or Adoption(changes, wal)
         self._arena = Arena(backlog.policy.pass_bytes)
         self._unsettled: _Pass | None = None
-        """A pass of which is not known whether it happened."""
+        """A pass whose outcome is unknown."""
         self._unreleased: list[WalLocation] = []
         self._forgets = True
-        """Whether there may be rows that mean nothing any more."""
+        """Whether there may be obsolete rows."""
         self._untold: set[int] = set()
-        """Partitions that got segments of which nobody was told."""
+        """Partitions that got segments, and for which `on_segments` was not called yet."""
         self.stats = CompactionStats()
 
     @property
@@ -97,7 +97,7 @@ class WalCompaction:
         return self._queue.size_bytes
 
     async def run(self) -> float | None:
-        """One pass, if it is time for one."""
+        """One pass, if one is due."""
         await self._tidy_up()
         delay_s = self._queue.delay_s()
         if delay_s == 0:
@@ -109,14 +109,14 @@ class WalCompaction:
         return delay_s
 
     async def compact_everything(self) -> None:
-        """Move every commit there is, whatever the policy says."""
+        """Compact every commit there is, whatever the policy says."""
         await self._tidy_up()
         while self._queue.rows:
             await self._compact(waits=False)
             await self._tidy_up()
 
     async def _compact(self, *, waits: bool) -> None:
-        """One pass, if there is nothing to be said for waiting."""
+        """One pass, unless (`waits`) it is better postponed."""
         uploads: list[Upload] = []
         try:
             done = await self._prepare(uploads, waits=waits)
@@ -134,7 +134,7 @@ class WalCompaction:
     # ---- what is to be done ----------------------------------------------------------------------------------
 
     async def _prepare(self, uploads: list[Upload], *, waits: bool) -> _Pass | None:
-        """Plan a pass and write its objects; None if it had better wait."""
+        """Plan a pass and write its objects; None if it is better postponed."""
         queue = self._queue
         stored_seq = await self._changes.store_rows()
         plan = await self._plan(min(queue.last_seq, stored_seq))
@@ -143,7 +143,7 @@ class WalCompaction:
             return None
         adopted, growing = await self._adopt_files(plan, uploads)
         if growing is not None and waits and not queue.is_urgent:
-            # Once it is full it becomes an object without being copied.
+            # Once the file is full it becomes an object without being copied.
             if growing.first_seq <= plan.floor + 1:
                 queue.hold()
                 return None
@@ -173,7 +173,7 @@ class WalCompaction:
     async def _adopt_files(
         self, plan: Plan, uploads: list[Upload]
     ) -> tuple[list[tuple[WalFile, Upload, int]], WalFile | None]:
-        """Let the files that can be objects be some: with their sizes; and the first one that still grows."""
+        """Adopt the files that can be objects, returned with their sizes; and the first one that still grows."""
         adopted: list[tuple[WalFile, Upload, int]] = []
         for file in self._adoption.candidates(plan.files, plan.stretches.values()):
             shared = await self._adoption.share(file.key)
@@ -187,7 +187,7 @@ class WalCompaction:
         return adopted, None
 
     async def _keep(self, uploads: list[Upload], kept: dict[str, tuple[Upload, int]], key: str) -> Upload | None:
-        """Let a file of which something cannot be read be an object, as it is; None where that does not work now."""
+        """Make a WAL file with unreadable data an object as it is; None where that does not work now."""
         shared = await self._adoption.share(key)
         if shared is None:
             return None
@@ -199,7 +199,7 @@ class WalCompaction:
         return upload
 
     async def _plan(self, last_seq: int) -> Plan:
-        """What a pass over commits up to one of them does."""
+        """Plan a pass over the commits up to `last_seq`."""
         changes, queue = self._changes, self._queue
         floor = await changes.database.read(lambda: wal_store.floor_of(changes.shard_id))
         plan, position = Plan(self._registry, queue.policy, floor), floor
@@ -216,7 +216,7 @@ class WalCompaction:
         rows = await changes.database.read(partial(commits_after, changes.shard_id, position, ROWS_AT_ONCE))
         for row in rows:
             commit = read_commit(row)
-            # Beyond it there may be commits that are not in memory yet.
+            # After it there may be commits that are not applied in memory yet.
             if commit.seq > last_seq or not plan.has_room_for(commit):
                 return False
             plan.add(commit)
@@ -260,8 +260,8 @@ class WalCompaction:
             await self._make_true(done, accepted)
 
     async def _settle(self, done: _Pass) -> None:
-        """Find out whether a pass happened, for good: objects of one that happens later must not be deleted. While that
-        fails nothing else can be done."""
+        """Resolve whether a pass happened, for good: objects of one that still might must not be deleted. Nothing else
+        can be done until this succeeds."""
         accepted = await self._changes.database.transaction(
             lambda: wal_store.outcome(done.advance), background=True, locking=True
         )
@@ -273,7 +273,7 @@ class WalCompaction:
         await self._delete_objects(done.uploads)
 
     async def _make_true(self, done: _Pass, accepted: frozenset[int]) -> None:
-        """Let memory follow the database."""
+        """Apply a pass to memory."""
         plan, refs = done.plan, [ref for ref in done.advance.segments if ref.partition_id in accepted]
         self._changes.segments.add(refs)
         await in_slices(_letting_go(plan.stretches.values()))
@@ -297,7 +297,7 @@ class WalCompaction:
             self._changes.uploads.end(upload)
 
     async def _delete_objects(self, uploads: Sequence[Upload]) -> None:
-        """Remove objects that nothing will ever name. What fails here is left to the orphan sweep."""
+        """Delete objects that will never be named. If that fails, the orphan sweep does it."""
         keys = [upload.key for upload in uploads]
         try:
             if keys:
@@ -342,9 +342,9 @@ def _folding(stretches: Iterable[Stretch], folds: list[Fold]) -> Iterator[int]:
 
 
 def _letting_go(stretches: Iterable[Stretch]) -> Iterator[int]:
-    """Partitions are in segments up to there, and their spans are worth only what is in memory.
+    """Partitions are in segments up to there, and their spans only matter for what is in memory.
 
-    The database says so already, hence it does not matter who looks in between.
+    The database says so already, so any order is correct.
     """
     for stretch in stretches:
         partition = stretch.partition

@@ -1,12 +1,12 @@
-"""What a pass of WAL compaction does, worked out from commits: what moves, what is counted, who is remembered.
+"""The plan of a pass of WAL compaction, computed from commits: what moves, what is metered, which producers are stored.
 
-Pure: no await, no clock, no I/O. A `Plan` takes whole commits, oldest first, until it is as large as one pass may be.
-Per partition it knows the stretch of offsets that becomes segments. The bytes of that stretch are the partition's
-spans, so the plan looks at commits only for what spans do not have: usage and the batches of idempotent producers.
+Pure: no await, no clock, no I/O. A `Plan` takes whole commits, oldest first, until it has the size of one pass. Per
+partition it has the range of offsets that becomes segments. The bytes of that range are the partition's spans, so the
+plan reads commits only for what spans do not have: usage and the batches of idempotent producers.
 
-A producer's state is stored as it was at the end of the stretch. In memory it may be ahead, and replaying the commits
-after the floor over a state that is ahead would remember batches twice; so it is put together from the pass's own
-batches and, if those are fewer than are kept, from what memory has of before the stretch.
+A producer's state is stored as of the end of the range. In memory it may be ahead, and replaying the commits after the
+floor over a state that is ahead would remember batches twice; so it is assembled from the pass's own batches and, if
+those are fewer than are kept, from what memory has from before the range.
 """
 
 from __future__ import annotations
@@ -39,28 +39,28 @@ _Counted = dict[int, list[int]]
 
 @dataclass(slots=True)
 class PassProducer:
-    """What the pass has of one producer."""
+    """What the pass knows about one producer."""
 
     epoch: int
     last_ms: int
     batches: deque[tuple[int, ProducerBatch]] = field(default_factory=lambda: deque(maxlen=KEPT_BATCHES))
-    """The last ones, each with the base offset of its entry."""
+    """The last batches, each with the base offset of its entry."""
 
 
 @dataclass(slots=True)
 class WalFile:
-    """What a pass takes from one thing that holds WAL objects."""
+    """What a pass takes from one WAL file."""
 
     key: str
     first_seq: int
     held_bytes: int = 0
     long_bytes: int = 0
-    """In stretches that could be segments where they are."""
+    """Bytes in ranges that could be segments in place."""
 
 
 @dataclass(slots=True)
 class Stretch:
-    """The part of one partition that a pass moves into segments."""
+    """The range of one partition that a pass moves into segments."""
 
     partition: Partition
     base_offset: int
@@ -71,15 +71,15 @@ class Stretch:
     counted: _Counted = field(default_factory=dict)
     producers: dict[int, PassProducer] = field(default_factory=dict)
     transactions: dict[int, OpenTransaction] = field(default_factory=dict)
-    """Those that are open at the end of the stretch."""
+    """Transactions that are open at the end of the range."""
     aborted: list[AbortedTransaction] = field(default_factory=list)
-    """Those that end within it."""
+    """Aborted transactions whose markers are in the range."""
     taken: list[Span] = field(default_factory=list)
-    """All spans of the stretch."""
+    """All spans of the range."""
     spans: list[Span] = field(default_factory=list)
-    """Where the bytes are, without those that nobody can read any more."""
+    """The spans whose bytes are kept, without those below the log start."""
     views: list[memoryview | None] = field(default_factory=list)
-    """Those of the spans when the pass began: they stay valid, while a span may lose its own."""
+    """Their views when the pass began: these stay valid, while a span may lose its own."""
 
     def take_spans(self) -> None:
         """Find the spans and hold on to the bytes that are in memory."""
@@ -102,11 +102,11 @@ class Stretch:
 
     @property
     def skipped_bytes(self) -> int:
-        """Bytes below the log start, which go nowhere."""
+        """Bytes below the log start, which are dropped."""
         return self.byte_length - sum(span.byte_length for span in self.spans)
 
     def fold(self) -> Fold:
-        """What becomes of the partition's row."""
+        """The new content of the partition's row."""
         return Fold(
             partition_id=self.partition.partition_id,
             segmented_from=self.base_offset,
@@ -134,7 +134,7 @@ class Stretch:
 
 
 def is_long(span: Span) -> bool:
-    """Whether a span could be a segment of its own where it is in the WAL."""
+    """Whether a span could be a segment of its own in place."""
     return span.index is not None and span.byte_length >= LONG_BYTES
 
 
@@ -147,7 +147,7 @@ class Plan:
         self.committed_ms = 0
         self.entries = 0
         self.held_bytes = 0
-        """Space in the WAL that becomes free."""
+        """Bytes of the WAL that become free."""
         self.locations: list[WalLocation] = []
         self.files: dict[str, WalFile] = {}
         self.stretches: dict[int, Stretch] = {}
@@ -161,7 +161,7 @@ class Plan:
 
     @property
     def is_sparse(self) -> bool:
-        """Whether its segments would be tiny, and nobody waits for them: key compaction works on segments only."""
+        """Whether its segments would be tiny, and nothing needs them soon; key compaction works on segments only."""
         stretches = self.stretches.values()
         size_bytes = sum(stretch.byte_length for stretch in stretches)
         return size_bytes < self._policy.sparse_bytes * len(stretches) and not any(
@@ -176,13 +176,13 @@ class Plan:
         if self.rows >= policy.pass_rows:
             return False
         if self._changes >= policy.pass_changes:
-            # Commits to partitions that are in the pass already are for free.
+            # Commits to partitions that are in the pass already add no segments.
             stretches = self.stretches
             if any(entry.partition_id not in stretches for entry in commit.entries):
                 return False
         size_bytes, location = self.held_bytes + commit.location.length, commit.location
         if location.key == self.locations[-1].key and location.length >= LONG_BYTES * len(commit.entries):
-            # Probably the file becomes an object as it is: take the rest of it.
+            # Probably the file will be adopted: take the rest of it.
             return size_bytes <= 2 * policy.pass_bytes
         return size_bytes <= policy.pass_bytes
 

@@ -1,7 +1,7 @@
-"""The SQL of WAL compaction: a shard's floor, and the commits that are still above it.
+"""The SQL of WAL compaction: a shard's WAL floor, and the commits above it.
 
-The floor is the number of the last commit that is entirely in segments. Rows up to it mean nothing any more, so they
-are deleted afterwards, a few at a time: no single transaction keeps the commits of producers waiting for long.
+The floor is the number of the last commit that is entirely in segments. Rows up to it are obsolete, and are deleted
+afterwards, a few at a time: no single transaction keeps the commits of producers waiting for long.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """A run of commits that goes into segments, and what becomes of the database by that."""
+    """A run of commits that goes into segments, and the resulting changes of the database."""
 
     shard_id: int
     floor: int
-    """What the shard's row must say now."""
+    """The shard's row must contain this floor."""
     new_floor: int
     objects: Sequence[NewObject]
     segments: Sequence[SegmentRef]
@@ -69,9 +69,9 @@ def floor_of(shard_id: int) -> Script[int]:
 
 
 def advance(change: Advance) -> Script[frozenset[int]]:
-    """Name the segments, move partitions and the floor on, count usage; the partitions that still exist.
+    """Name the segments, advance partitions and the floor, count usage; the partitions that still exist.
 
-    Raises `Conflict`, and nothing happens, when the floor or a partition is not where the caller believes.
+    Raises `Conflict`, with nothing written, if the floor or a partition is not where the caller expects it.
     """
     rows = yield (
         "UPDATE shard SET wal_floor = $3 WHERE shard_id = $1 AND wal_floor = $2 RETURNING wal_floor",
@@ -91,7 +91,7 @@ def advance(change: Advance) -> Script[frozenset[int]]:
 
 
 def _cluster_of_deleted(partition_id: int) -> Script[int | None]:
-    """Whose a deleted partition was. None when even its deletion is forgotten: then nobody ever saw its records."""
+    """The cluster of a deleted partition. None if even the deletion is forgotten: then nobody ever saw its records."""
     rows = yield "SELECT cluster_id FROM topic_deletion WHERE partition_id = $1", (partition_id,)
     if rows:
         return int(rows[0][0])
@@ -102,7 +102,7 @@ def _cluster_of_deleted(partition_id: int) -> Script[int | None]:
 
 
 def outcome(change: Advance) -> Script[frozenset[int] | None]:
-    """What `advance` answered if it happened, or None if it did not and never will. A `locking` transaction."""
+    """The result of `advance` if it happened, or None if it did not and never will. A `locking` transaction."""
     yield from segment_store.end_of_doubt(change.shard_id)
     floor = yield from floor_of(change.shard_id)
     if floor < change.new_floor:
@@ -121,7 +121,7 @@ def outcome(change: Advance) -> Script[frozenset[int] | None]:
 
 
 def forget_commits(shard_id: int, floor: int, limit: int) -> Script[bool]:
-    """Delete the oldest rows that are not above the floor; whether there are more of them."""
+    """Delete the oldest obsolete rows; whether there are more of them."""
     rows = yield "SELECT MIN(seq) FROM wal_commit WHERE shard_id = $1", (shard_id,)
     first = rows[0][0]
     if first is None or first > floor:
