@@ -1,1 +1,1 @@
-"""Share groups (KIP-932): many consumers of one partition, each record locked, acknowledged and counted on its own."""
+"""Share groups (KIP-932): many consumers of one partition; records are locked, acknowledged and counted one by one."""

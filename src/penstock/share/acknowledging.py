@@ -1,4 +1,4 @@
-"""Acknowledgements as requests bring them, alone (ShareAcknowledge) or with the next fetch: checked, then handed on."""
+"""Acknowledgements, from ShareAcknowledge or piggybacked on ShareFetch: validated, then passed to their partitions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from penstock.share.store import PartitionName
 from penstock.wire.error_codes import ErrorCode
 
 MAX_SAID = 50_000
-"""Offsets of a partition that a request speaks of one by one. No group has as many records in flight."""
+"""The most offsets of a partition that a request may acknowledge one by one. No group has as many in flight."""
 MAX_MEMBER_ID = 36
-"""Members choose their ids; those are UUIDs."""
+"""Members choose their ids; Kafka's clients use UUIDs."""
 RENEW_SINCE = 2
 
 
 class WireBatch(Protocol):
-    """What the messages of both requests have in common."""
+    """What acknowledgement batches of both requests have in common."""
 
     first_offset: int
     last_offset: int
@@ -33,7 +33,7 @@ class WireBatch(Protocol):
 
 
 class Outcome(NamedTuple):
-    """What became of what was said of a partition."""
+    """The result for one partition."""
 
     error: ErrorCode = ErrorCode.NONE
     message: str | None = None
@@ -43,7 +43,7 @@ Said = Mapping[TopicPartition, Sequence[WireBatch]]
 
 
 class Acknowledging:
-    """Takes what members say to the partitions they say it of."""
+    """Validates acknowledgements and passes them to their partitions."""
 
     def __init__(self, registry: Registry, partitions: SharePartitions) -> None:
         self._registry, self._partitions = registry, partitions
@@ -51,7 +51,7 @@ class Acknowledging:
     async def acknowledge(
         self, key: SessionKey, said: Said, *, version: int, is_renewal: bool
     ) -> dict[TopicPartition, Outcome]:
-        """What became of each; returns once what counts is durable."""
+        """The result for each partition; returns once everything accepted is durable."""
         outcomes: dict[TopicPartition, Outcome] = {}
         good: list[tuple[TopicPartition, list[Acknowledgement]]] = []
         pace = Pace(MADE_AT_ONCE)
@@ -66,7 +66,7 @@ class Acknowledging:
         if len(good) == 1:
             outcomes[good[0][0]] = await self._one(key, *good[0])
         else:
-            # So that they are durable together.
+            # Concurrently, so that they become durable in one transaction.
             done = await together(good, lambda one: self._one(key, *one))
             outcomes.update(zip((partition for partition, _ in good), done, strict=True))
         return outcomes
@@ -105,7 +105,7 @@ class Acknowledging:
 
 
 async def said_by(topics: Iterable[Any]) -> Said:
-    """What a request of either kind says of partitions."""
+    """The acknowledgements of a request of either kind, by partition."""
     said, pace = dict[TopicPartition, Sequence[WireBatch]](), Pace(MADE_AT_ONCE)
     for topic in topics:
         await pace.step()
@@ -118,7 +118,7 @@ async def said_by(topics: Iterable[Any]) -> Said:
 
 
 def session_key(context: RequestContext, group_id: str | None, member_id: str | None) -> SessionKey:
-    """Whose request it is. Raises `Refused`."""
+    """The session of a request. Raises `Refused`."""
     if group_id is None:
         raise Refused(ErrorCode.INVALID_REQUEST, "Invalid group id in the request.")
     if not member_id or len(member_id) > MAX_MEMBER_ID:
@@ -127,7 +127,7 @@ def session_key(context: RequestContext, group_id: str | None, member_id: str | 
 
 
 def acknowledge_failure(error: PlatformError) -> ErrorCode:
-    """What a member is told when what it said could not be made durable."""
+    """The error when acknowledgements could not be made durable."""
     if isinstance(error, Refused):
         return error.code
     return ErrorCode.NOT_LEADER_OR_FOLLOWER if isinstance(error, Fenced) else ErrorCode.COORDINATOR_NOT_AVAILABLE

@@ -1,13 +1,13 @@
-"""Which records a member gets. Pure.
+"""Acquisition: which records a member gets. Pure.
 
-First what is available again, in the order of the log, then what is new. Two modes:
+First records that are available again, in log order, then new ones. Two modes (KIP-1206):
 
-- *batches*: a batch that is begun is given whole, so a member may get more records than it asked for; what comes from
-  one batch is decided upon together later, which is cheap.
-- *exact*: not one more.
+- *batches*: a record batch is given whole once it is begun, so a member may get more records than it asked for; records
+  of one batch mostly change state at the same time later, which is cheap.
+- *exact*: never more records than requested (`record_limit`).
 
-Records that come near the limit of deliveries are given alone and in ever smaller parts of what they were first
-delivered with: one record that kills its consumers must not take its neighbours with it (KIP-1206 and its kin).
+Records close to the delivery count limit are given alone, in ever smaller parts of what they were first delivered with:
+a record that crashes its consumers must not take its neighbours with it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ _LEAST_SUSPECT_DELIVERIES = 2
 def acquired_of(
     partition: SharePartition, asked: Acquire, fetched: Fetched, limits: Limits, expires_ms: int
 ) -> tuple[list[Run], int, list[AcquiredRange]]:
-    """The runs and the next offset after an acquisition, and what was acquired."""
+    """The runs and the next offset after an acquisition, and the acquired ranges."""
     runs, batches = list(partition.runs), fetched.batches
     nothing: tuple[list[Run], int, list[AcquiredRange]] = (runs, partition.next_offset, [])
     if asked.max_records <= 0 or not batches or batches[-1].last < partition.start_offset:
         return nothing
     most, end = min(asked.max_records, limits.max_locks - partition.in_flight), batches[-1].last
     if most <= 0:
-        # No more may be in flight than is, but part of that may be available.
+        # The limit on records in flight is reached, but some of those may be available.
         most, end = min(asked.max_records, partition.next_offset - fetched.fetch_offset), partition.next_offset - 1
         end = min(end, batches[-1].last)
         if most <= 0:
             return nothing
     if batches[0].first > fetched.fetch_offset:
-        # What was available there has been compacted away.
+        # Records that were available there have been compacted away.
         runs = changed(runs, [(fetched.fetch_offset, batches[0].first - 1)], _no_longer_there)
     taking = _Taking(asked, limits, most, expires_ms)
     runs = taking.again(runs, batches[0].first, end)
@@ -66,7 +66,7 @@ def acquired_of(
 
 
 class _Taking:
-    """One acquisition under way."""
+    """An acquisition in progress."""
 
     __slots__ = ("_asked", "_expires_ms", "_limits", "_most", "_suspect_at", "_taken", "open", "ranges")
 
@@ -75,11 +75,11 @@ class _Taking:
         self._suspect_at = max(_LEAST_SUSPECT_DELIVERIES, -(-limits.max_deliveries // 2))
         self._taken = 0
         self.open = True
-        """Whether more may be taken."""
+        """Whether more records may be acquired."""
         self.ranges: list[AcquiredRange] = []
 
     def again(self, runs: Sequence[Run], first: int, last: int) -> list[Run]:
-        """Take what is available within two offsets."""
+        """Acquire what is available between two offsets."""
         suspects = {
             run.batch
             for run in runs
@@ -102,13 +102,13 @@ class _Taking:
         return result
 
     def _enter(self, suspect: bool, *, was_suspect: bool) -> None:
-        """Another batch comes: does it?"""
+        """Decide whether the next batch may be acquired as well."""
         full = self._taken >= self._most
         if full or (self._taken and (suspect or was_suspect)):
             self.open = False
 
     def _room_for(self, run: Run, count: int, *, suspect: bool) -> int:
-        """How much of a run is taken."""
+        """How many offsets of a run may be acquired."""
         if self._asked.exact:
             count = min(count, self._most - self._taken)
         if not suspect:
@@ -116,7 +116,7 @@ class _Taking:
         most, deliveries = self._limits.max_deliveries, run.deliveries
         last_chance = most > _LEAST_SUSPECT_DELIVERIES and deliveries >= most - 1
         if last_chance:
-            # Alone: if it fails now it fails for good, and nothing may go down with it.
+            # Alone: if this delivery fails, the record is archived, and no other one may be archived with it.
             count = 0 if self._taken else min(count, 1)
             self.open = False
         elif deliveries >= self._suspect_at:
@@ -150,7 +150,7 @@ class _Taking:
         return run._replace(state=ACQUIRED, member=self._asked.member, expires_ms=self._expires_ms)
 
     def new(self, first: int, last: int, batches: Sequence[Batch]) -> list[Run]:
-        """Take what was never delivered, from where that begins; what is left out of a begun batch is available."""
+        """Acquire new records; the rest of a batch that was begun becomes available."""
         room = self._most - self._taken
         if room <= 0:
             return []
@@ -173,7 +173,7 @@ def _no_longer_there(run: Run, _: tuple[int, ...]) -> Run:
 
 
 def _end_of_batch(batches: Sequence[Batch], offset: int) -> int:
-    """The end of the batch with an offset; of one between batches: that."""
+    """The last offset of the batch that contains an offset; the offset itself if none does."""
     for batch in batches:
         if batch.last >= offset:
             return batch.last if batch.first <= offset else offset
@@ -181,7 +181,7 @@ def _end_of_batch(batches: Sequence[Batch], offset: int) -> int:
 
 
 def _parts(first: int, last: int, batches: Sequence[Batch], size: int) -> Iterator[tuple[int, int]]:
-    """A stretch cut where batches begin, in parts of at least so many offsets."""
+    """A range cut at batch boundaries, into parts of at least `size` offsets."""
     if last - first + 1 > size:
         for batch in batches:
             if batch.first > last:
@@ -195,7 +195,7 @@ def _parts(first: int, last: int, batches: Sequence[Batch], size: int) -> Iterat
 def _sorted_out(
     ranges: Sequence[AcquiredRange], aborted: Sequence[Batch]
 ) -> tuple[list[tuple[int, int]], list[AcquiredRange]]:
-    """What must not be seen of what was just acquired, and the rest of it."""
+    """Separate what must not be delivered (aborted, or gone) from what was just acquired."""
     unseen: list[tuple[int, int]] = []
     seen: list[AcquiredRange] = []
     index = 0

@@ -1,17 +1,17 @@
-"""Dead letter queues of share groups: what was given up is told of in a topic (KIP-1191).
+"""Dead letter queues of share groups: a letter is written for each record that was given up (KIP-1191).
 
-A record that is given up is durable as *archiving* when its member is answered. Then this writes a letter, together
-with a note that the queue has it (`passengers`), and after that has the record archived. So there is one letter for
-each record that was given up, whatever crashes meanwhile, and the start goes on where it was left.
+A record that is given up is durable as *archiving* when its member gets the response. Then a letter is appended to the
+queue, together with a durable note that it was (`passengers`), and after that the record is archived. So there is
+exactly one letter for each record, over crashes, and a start continues where the last process stopped.
 
-A queue that cannot be one (it is not there, was not enabled, has a name that is not allowed, refuses the letter) gets
-none, and the record is archived all the same, as in Apache Kafka. What fails because something does not answer is tried
-again for as long as it takes, where Apache Kafka gives up after five attempts. That is the database, the log or the key
-service, without which nobody reads from the partition either. What may stay so for one partition alone, records to be
-copied that cannot be read, is tried as often as in Apache Kafka, and then their letters come without them.
+A topic that cannot be a queue (missing, not enabled, invalid name, or it refuses the letter) gets none, and the record
+is archived all the same, as in Apache Kafka. A failure of the database, the log or the key service is retried for as
+long as it lasts, where Apache Kafka gives up after five attempts: without them nobody can read from the partition
+either. Records to be copied that cannot be read may be a problem of one partition only; that is retried as often as in
+Apache Kafka, and then their letters are written without copies.
 
-Each partition of a group with letters to write has a task that writes one batch after the other; few do so at once, of
-whom virtual clusters have turns, and each holds one batch in memory.
+Each partition of a group with letters to write has a task that writes one batch after the other. Only a few do so at
+once, shared fairly among virtual clusters, and each holds one batch in memory.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ from penstock.wire.records import iter_batches
 T = TypeVar("T")
 
 AT_ONCE, OF_CLUSTER_AT_ONCE = 4, 2
-"""How many batches are made at the same time; and of one virtual cluster's."""
+"""How many batches are made concurrently; and for one virtual cluster."""
 READ_ATTEMPTS = 5
-"""How often records are tried to be read that are to be copied."""
+"""How often reading the records to be copied is retried."""
 SETTLE_S = 5.0
-"""How long who forgets partitions waits for their letters."""
+"""How long a group's deletion waits for its letters."""
 COMPLAIN_EVERY_S = 10.0
 _DELAYS_MS = (1_000, 2_000, 4_000, 8_000, 16_000, 30_000)
-"""Pauses before something that failed is tried again; the last one repeats."""
+"""Pauses between retries; the last one repeats."""
 _CREATED_WITH = {"errors.deadletterqueue.group.enable": "true", "message.timestamp.type": "CreateTime"}
 _log = logging.getLogger(__name__)
 
@@ -68,26 +68,26 @@ class DeadLetterStats:
     letters: int = 0
     """Records whose letters are in a queue."""
     lost: int = 0
-    """Records that were given up without, as there was no queue that would have them."""
+    """Records given up without a letter, because no queue would take it."""
 
 
 class _Undeliverable(Exception):
-    """No queue will have these letters."""
+    """No queue will ever take these letters."""
 
 
 class _Unread(Unavailable):
-    """The store does not answer that has what is to be copied."""
+    """The records to be copied cannot be read now."""
 
 
 class _Decided(NamedTuple):
-    """What is to become of records, now that a queue has letters of them or never will."""
+    """What to do with records, after their letters were written or turned out to be impossible."""
 
     state_epoch: int = 0
     stretches: Sequence[Stretch] = ()
     reason: str | None = None
-    """Why no queue has any."""
+    """Why no queue has letters for them."""
     wait_ms: int = 0
-    """For how long no more may be written."""
+    """Throttle time for further letters."""
 
 
 class DeadLetters:
@@ -101,21 +101,21 @@ class DeadLetters:
         self._partitions, self._topics, self._configs = partitions, topics, configs
         self._reader, self._writer, self._clock, self._alarms = reader, writer, clock, alarms
         self._executor = executor
-        """Where batches are looked at and made."""
+        """Runs the work of reading and making batches on a thread."""
         self._tasks: dict[Key, asyncio.Task[None]] = {}
         self._of_group: dict[Key, dict[Key, asyncio.Task[None]]] = {}
-        """The same by group."""
+        """Tasks by group."""
         self._again: set[Key] = set()
-        """Partitions of which something was said while their task was at work."""
+        """Partitions for which `begin` was called while their task was running."""
         self._turns = Turns(AT_ONCE, OF_CLUSTER_AT_ONCE)
         self._closed = False
         self._complaints = Seldom(clock, COMPLAIN_EVERY_S)
         self.charge: Callable[[int, int], int] = lambda cluster_id, size_bytes: 0
-        """Counts bytes as written by a virtual cluster; for how many milliseconds to write no more for it."""
+        """Charges written bytes to a virtual cluster's quota; returns the throttle time in milliseconds."""
         self.stats = DeadLetterStats()
 
     def begin(self, key: Key) -> None:
-        """A partition has records that a queue is to hear of."""
+        """A partition has records whose letters are to be written."""
         if self._closed:
             return
         if key in self._tasks:
@@ -139,18 +139,18 @@ class DeadLetters:
             self.begin(key)
 
     async def settle(self, group: Key) -> None:
-        """Wait until letters of a group are written that is to be forgotten, if it does not take long."""
+        """Wait for the letters of a group that is about to be deleted, for a limited time."""
         tasks = self._of_group.get(group)
         if tasks:
             await asyncio.wait(list(tasks.values()), timeout=SETTLE_S)
 
     @property
     def waiting(self) -> int:
-        """Of how many partitions letters are not written yet."""
+        """How many partitions have letters that are not written yet."""
         return len(self._tasks)
 
     async def close(self) -> None:
-        """Write no more. The next start goes on."""
+        """Stop writing. The next start continues."""
         self._closed = True
         tasks = list(self._tasks.values())
         for task in tasks:
@@ -158,7 +158,7 @@ class DeadLetters:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, name: PartitionName) -> None:
-        """Write until there is nothing to write."""
+        """Write until there is nothing left to write."""
         failures, unread, decided = 0, 0, _Decided()
         while True:
             try:
@@ -184,12 +184,12 @@ class DeadLetters:
                 failures += 1
 
     async def _write_some(self, name: PartitionName, *, must_read: bool) -> _Decided | None:
-        """Write one batch, unless the queue is not to have it; None if there is nothing to write. `must_read`: not
-        without copies because the store does not answer."""
+        """Write one batch, unless no queue takes it; None if there is nothing to write. `must_read`: do not leave out
+        copies because the store does not answer."""
         lock = self._writer.lock_of(name.cluster_id)
         topic = self._topics.registry.by_id(name.cluster_id, name.topic_id)
         if lock is Lock.ERASED or topic is None or topic.deleted:
-            return None  # Nobody will ever read one, nor the other.
+            return None  # Neither the records nor the letters can ever be read.
         if lock is not None:
             raise Unavailable("the keys of the cluster are not there")
         self._again.discard(name.key)
@@ -224,14 +224,14 @@ class DeadLetters:
         try:
             is_there = await self._partitions.tell(name, epoch, Letters(queue, batch, stretches))
         except Conflict:
-            return _Decided()  # The queue was deleted. There may be another by now, or none is wanted.
+            return _Decided()  # The queue was deleted. The next round looks it up again.
         if not is_there:
             return _Decided(epoch, stretches, f"{queue.topic.name} was deleted")
         self.stats.letters += len(made.offsets)
         return _Decided(epoch, stretches, wait_ms=self.charge(name.cluster_id, len(batch.data)))
 
     async def _be_done(self, name: PartitionName, decided: _Decided) -> None:
-        """Archive records whose letters are durable, or of which there are none."""
+        """Archive records whose letters are durable, or that get none."""
         if not decided.stretches or not await self._partitions.archive(name, decided.state_epoch, decided.stretches):
             return
         if decided.reason is not None:
@@ -247,7 +247,7 @@ class DeadLetters:
     # --- Where letters go ---
 
     async def _queue(self, name: PartitionName, config: ShareConfig) -> Partition:
-        """The partition of the group's queue that hears of a partition."""
+        """The partition of the group's queue that receives the letters about a partition."""
         wanted = config.dead_letter_topic
         topic = self._topics.registry.by_name(name.cluster_id, wanted)
         wrong = letters.complaint(wanted, topic, self._topics.settings.of(name.cluster_id))
@@ -270,8 +270,8 @@ class DeadLetters:
     # --- What is copied ---
 
     async def _copies(self, log: Partition, runs: Sequence[Run], largest_bytes: int, *, must_read: bool) -> Copies:
-        """The records themselves, as far as they are there, a batch has room, and it does not take too long. What
-        cannot be read costs the letters about it their copies, and no others."""
+        """The records to copy, as far as they exist, fit into a batch, and can be read in limited time. Records that
+        cannot be read leave only their own letters without copies."""
         copies = Copies(min(largest_bytes, letters.TOGETHER_BYTES), largest_bytes)
         wanted = [(run.first, run.last) for run in runs]
         end = runs[-1].last
@@ -288,14 +288,14 @@ class DeadLetters:
                 copies.pass_over(await self._behind_damage(log, max(first, copies.looked_to + 1), end) - 1)
                 continue
             if not views:
-                break  # Nothing is there any more.
+                break  # The rest was removed.
             copies.looked_to = max(copies.looked_to, first)
         copies.looked_to = end
         return copies
 
     async def _behind_damage(self, log: Partition, damaged: int, end: int) -> int:
-        """The first offset up to `end` that can be read, behind one that cannot; the one behind it if none can. How
-        much is damaged is not known: it is looked for in ever larger steps, and then between the last two."""
+        """The first readable offset after an unreadable one, at most `end`; the next offset if none is. The extent of
+        the damage is unknown: the search goes in growing steps, and then between the last two."""
         step, good = 1, end + 1
         while damaged < end:
             at = min(damaged + step, end)

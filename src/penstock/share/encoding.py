@@ -1,12 +1,12 @@
-"""How a share partition is stored. Version 1, big-endian:
+"""The stored form of a share partition. Version 1, big-endian:
 
     partition  uint8 version, int64 next_offset, int32 count, runs
     run        int64 length, uint8 state, int16 deliveries, int64 first and int64 length of the batch it came in
 
-Runs follow each other from the start offset, which has a column of its own, as has the state epoch. What is acquired is
-stored as available and not counted: a lock does not outlive the process that gave it.
+Runs are contiguous from the start offset, which has a column of its own, as has the state epoch. Acquired records are
+stored as available, with that delivery not counted: a lock does not outlive the process that granted it.
 
-Releases without dead letter queues know neither state 3 nor 5, and cannot read what has them.
+Releases without dead letter queues do not know states 3 and 5, and cannot read partitions that have them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STRETCH = Struct(">qq")
 
 
 def encode(partition: SharePartition) -> bytes:
-    """The durable parts of what is in flight."""
+    """The durable part of what is in flight."""
     runs = joined(map(_unlocked, partition.runs))
     parts = [_HEAD.pack(_VERSION, partition.next_offset, len(runs))]
     parts += (
@@ -36,7 +36,7 @@ def encode(partition: SharePartition) -> bytes:
 
 
 def decode(stored: bytes, *, start_offset: int, state_epoch: int, told: bytes = b"") -> SharePartition:
-    """The partition that was stored. Raises `CorruptData`."""
+    """The partition as stored. Raises `CorruptData`."""
     try:
         version, next_offset, count = _HEAD.unpack_from(stored, 0)
         if version != _VERSION:
@@ -59,12 +59,12 @@ def decode(stored: bytes, *, start_offset: int, state_epoch: int, told: bytes = 
 
 
 def encode_stretches(stretches: Iterable[tuple[int, int]]) -> bytes:
-    """Stretches of offsets: int64 first and last of each."""
+    """Ranges of offsets: int64 first and last of each."""
     return b"".join(_STRETCH.pack(*stretch) for stretch in stretches)
 
 
 def decode_stretches(stored: bytes) -> tuple[tuple[int, int], ...]:
-    """The same. Raises `CorruptData`."""
+    """Decode ranges. Raises `CorruptData`."""
     try:
         return tuple((first, last) for first, last in _STRETCH.iter_unpack(stored))
     except error as problem:

@@ -1,4 +1,4 @@
-"""ShareAcknowledge, and the APIs by which administrators see and set where share groups are."""
+"""Kafka's APIs of share groups: ShareFetch, ShareAcknowledge, and administration of share group offsets."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ZERO_UUID = bytes(16)
 
 
 class ShareHandlers:
-    """Everything of share groups but their membership."""
+    """Share groups except for membership, which is in `groups/share`."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ShareHandlers:
     async def share_acknowledge(
         self, context: RequestContext, request: ShareAcknowledgeRequest
     ) -> ShareAcknowledgeResponse:
-        """ShareAcknowledge, key 79, v1-2. v2: renewals, and how long a lock lasts (KIP-1222)."""
+        """ShareAcknowledge, key 79, v1-2. v2: renewals, lock duration in the response (KIP-1222)."""
         epoch = request.share_session_epoch
         try:
             key = session_key(context, request.group_id, request.member_id)
@@ -139,7 +139,7 @@ class ShareHandlers:
     async def alter_offsets(
         self, context: RequestContext, request: alter.AlterShareGroupOffsetsRequest
     ) -> alter.AlterShareGroupOffsetsResponse:
-        """AlterShareGroupOffsets, key 91, v0: of groups without members."""
+        """AlterShareGroupOffsets, key 91, v0: for groups without members."""
         cluster_id, group_id = context.cluster_id, request.group_id
         topics, offsets, pace = dict[str, Topic | None](), dict[PartitionName, int](), Pace(MADE_AT_ONCE)
         for asked in request.topics:
@@ -173,13 +173,13 @@ class ShareHandlers:
     async def delete_offsets(
         self, context: RequestContext, request: delete.DeleteShareGroupOffsetsRequest
     ) -> delete.DeleteShareGroupOffsetsResponse:
-        """DeleteShareGroupOffsets, key 92, v0: of groups without members."""
+        """DeleteShareGroupOffsets, key 92, v0: for groups without members."""
         cluster_id, group_id = context.cluster_id, request.group_id
         try:
             if not group_id:
                 raise Refused(ErrorCode.INVALID_GROUP_ID, "The group id must not be empty.")
             await self._partitions.settle_group((cluster_id, group_id))
-            # A group that is not there, or not empty, is told so before anything is lost.
+            # Refuse an unknown or non-empty group before anything is lost.
             await self._groups.forget_topics((cluster_id, group_id), ())
             group = await self._groups.find((cluster_id, group_id))
             known = {} if group is None else group.topics
@@ -214,7 +214,7 @@ class ShareHandlers:
     # --- What else happens ---
 
     def on_connection_closed(self, connection_id: int) -> None:
-        """A client is gone: what its sessions had is for others."""
+        """A client disconnected: release what its sessions had acquired."""
         for session in self._sessions.close_connection(connection_id):
             self._release_soon(session)
 
@@ -248,7 +248,7 @@ def _unknown_offset(index: int) -> describe.DescribeShareGroupOffsetsResponsePar
 
 
 def _offset(topic: Topic, index: int, summary: Summary | None) -> describe.DescribeShareGroupOffsetsResponsePartition:
-    """Where a group is in a partition; -1 if it has not begun to read it."""
+    """A group's start offset in a partition; -1 if it has not begun to read it."""
     if summary is None:
         return describe.DescribeShareGroupOffsetsResponsePartition(
             partition_index=index, start_offset=_NONE, leader_epoch=LEADER_EPOCH, lag=_NONE

@@ -1,12 +1,12 @@
-"""What a dead letter queue is told of a record that was given up, and which topic may be one (KIP-1191). Pure.
+"""The content of dead letters, and which topics may be dead letter queues (KIP-1191). Pure.
 
-A letter says by its headers where the record is, whose it was, how often it was delivered and why it was given up. If
-the group asks for copies it has the record's key and value as well, where they can be had: records that retention or
-compaction has taken, or that are too large for the queue, are told of without.
+The headers of a letter say where the record is, which group gave it up, how often it was delivered and why. If the
+group asks for copies, the letter also has the record's key and value where possible: for records that retention or
+compaction has removed, or that are too large for the queue, it has the headers only.
 
-What one batch of letters costs is bounded, whatever producers and members have sent: so many letters, so many bytes of
-them, so many bytes of the log looked at for copies, each batch of it once. It can be a second's work all the same, and
-is done on a worker thread.
+The cost of one batch of letters is bounded, whatever producers and members send: in number, in bytes, and in bytes of
+the log read for copies, each batch of it once. It may still take a second of CPU time, so it is done on a worker
+thread.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from penstock.wire.records import (
 )
 
 CAUSES = {REJECTED: "Offset rejected by client.", EXHAUSTED: "Offset delivery count exceeded the threshold."}
-"""Kafka's sentences."""
+"""Kafka's error messages."""
 _PREFIX = "__dlq.errors."
 _HEADER_OVERHEAD = 10
 _OVERHEAD = 32 + len("__dlq.errors.offset") + 20 + _HEADER_OVERHEAD
-"""Lengths and deltas of a letter at most, and the header that is another one in each."""
+"""The longest varint lengths and deltas of a letter, and of a header that differs in each letter."""
 TOGETHER_BYTES, TOGETHER_MAX = 1024 * 1024, 500
-"""How large a batch of several letters gets."""
+"""The size of a batch of several letters."""
 COPIED_BATCH_BYTES = 16 * 1024 * 1024
-"""Of batches that are larger than this when they are decompressed nothing is copied."""
+"""Records of batches that decompress to more than this are not copied."""
 LOOKED_AT_BYTES = 16 * 1024 * 1024
-"""How much of the log is looked at for one batch of letters, and of what it decompresses to."""
+"""How much of the log, and of what it decompresses to, is read for one batch of letters."""
 DAMAGE_BYTES = 1024 * 1024
-"""How much of that looking for the end of what cannot be read counts as."""
+"""What a search for the end of unreadable data is charged."""
 _NEWEST_PRODUCE = 13
 
 Stretch = tuple[int, int]
@@ -51,14 +51,14 @@ Stretch = tuple[int, int]
 
 
 class Copy(NamedTuple):
-    """What is copied of a record."""
+    """What a letter copies of a record."""
 
     key: bytes | None = None
     value: bytes | None = None
 
     @property
     def size_bytes(self) -> int:
-        """What it takes."""
+        """The size in a batch."""
         return len(self.key or b"") + len(self.value or b"")
 
 
@@ -66,7 +66,7 @@ _NOTHING = Copy()
 
 
 class Source(NamedTuple):
-    """Where records were given up."""
+    """The group and partition where records were given up."""
 
     group_id: str
     topic: str
@@ -74,22 +74,22 @@ class Source(NamedTuple):
 
 
 class Written(NamedTuple):
-    """Letters, and the offsets that they tell of."""
+    """Letters, and the offsets that they are about."""
 
     letters: list[Record]
     offsets: list[int]
 
 
 class Made(NamedTuple):
-    """What a queue says of a batch of letters, and what they tell of."""
+    """The queue's verdict on a batch of letters, and the offsets that they are about."""
 
     verdict: Accepted | Rejected
     offsets: list[int]
 
 
 def complaint(name: str, topic: Topic | None, settings: BrokerSettings) -> str | None:
-    """Why a topic of that name, which is there or not, is no dead letter queue; in Kafka's order. None if it is one, or
-    is to be created."""
+    """Why this topic, existing or not, cannot be a dead letter queue, checked in Kafka's order. None if it can be, or
+    may be created."""
     if not name:
         return "the group has no dead letter queue any more"
     if name.startswith("__"):
@@ -105,7 +105,7 @@ def complaint(name: str, topic: Topic | None, settings: BrokerSettings) -> str |
 
 
 def first_of(runs: Iterable[Run], most: int = TOGETHER_MAX) -> list[Run]:
-    """So many offsets of runs, and no more."""
+    """The first `most` offsets of runs."""
     found: list[Run] = []
     for run in runs:
         if most <= 0:
@@ -116,7 +116,7 @@ def first_of(runs: Iterable[Run], most: int = TOGETHER_MAX) -> list[Run]:
 
 
 def stretches_of(offsets: Iterable[int]) -> list[Stretch]:
-    """Ascending offsets as stretches."""
+    """Ascending offsets as ranges."""
     stretches: list[Stretch] = []
     for offset in offsets:
         if stretches and stretches[-1][1] + 1 == offset:
@@ -129,7 +129,7 @@ def stretches_of(offsets: Iterable[int]) -> list[Stretch]:
 def make(
     source: Source, runs: Iterable[Run], copies: Mapping[int, Copy], *, read_to: int, queue: TopicConfig, now_ms: int
 ) -> Made:
-    """A batch of letters as `write` has them that a queue takes; or one it refuses, of no more than have to be."""
+    """A batch of letters that the queue accepts; or one it refuses, as small as possible."""
     written = write(source, runs, copies, read_to=read_to, batch_max_bytes=queue.largest_batch_bytes, now_ms=now_ms)
     letters = written.letters
     while True:
@@ -147,9 +147,9 @@ def make(
 def write(
     source: Source, runs: Iterable[Run], copies: Mapping[int, Copy], *, read_to: int, batch_max_bytes: int, now_ms: int
 ) -> Written:
-    """Letters for runs that are archiving, as many as go together: at least one, though it be too large for the queue.
+    """As many letters for archiving runs as fit into a batch: at least one, even if that is too large for the queue.
 
-    What is behind `read_to` was not looked at yet, and has to wait for the next batch.
+    Offsets after `read_to` have not been read yet, and wait for the next batch.
     """
     letters: list[Record] = []
     offsets: list[int] = []
@@ -174,7 +174,7 @@ def write(
 
 
 def _headers(source: Source, run: Run) -> tuple[tuple[str, bytes], ...]:
-    """What all letters of a run say. The offset comes third."""
+    """The headers that all letters of a run share. The offset comes third."""
     said = {
         "topic": source.topic, "partition": source.partition_index, "group": source.group_id,
         "delivery.count": run.deliveries, "message": CAUSES[run.state],
@@ -184,30 +184,30 @@ def _headers(source: Source, run: Run) -> tuple[tuple[str, bytes], ...]:
 
 @dataclass(slots=True)
 class Copies:
-    """What is found of records for one batch of letters."""
+    """The copies found for one batch of letters."""
 
     room_bytes: int
-    """How much more goes into it."""
+    """Bytes that still fit."""
     largest_bytes: int
-    """Records that are larger are told of without."""
+    """Larger records are not copied."""
     found: dict[int, Copy] = field(default_factory=dict)
     looked_to: int = -1
-    """Up to which offset it is known what there is."""
+    """Records have been searched up to this offset."""
     work_bytes: int = 0
 
     @property
     def is_enough(self) -> bool:
-        """Whether the rest is for the next batch of letters."""
+        """Whether the rest has to wait for the next batch of letters."""
         return self.room_bytes <= 0 or self.work_bytes >= LOOKED_AT_BYTES
 
     def pass_over(self, offset: int) -> None:
-        """Nothing can be read up to an offset. To find that out was work."""
+        """Skip unreadable data up to an offset, and charge for the search."""
         self.looked_to = max(self.looked_to, offset)
         self.work_bytes += DAMAGE_BYTES
 
     def look(self, views: Sequence[memoryview], wanted: Sequence[Stretch]) -> None:
-        """Look for wanted offsets in batches that follow each other. Those that cannot be read have nothing to copy,
-        nor have the ends of transactions."""
+        """Search consecutive batches for wanted offsets. Batches that cannot be decoded, and control batches, have
+        nothing to copy."""
         index = 0
         for view in views:
             self.work_bytes += len(view)
@@ -228,7 +228,7 @@ class Copies:
             self.looked_to = max(self.looked_to, wanted[-1][1])
 
     def _look_into(self, batch: memoryview, header: BatchHeader, wanted: Sequence[Stretch]) -> None:
-        """Decode what is wanted of a batch; it is looked at to its end unless there is no more room."""
+        """Decode the wanted records of a batch, to its end unless there is no more room."""
         self.looked_to = max(self.looked_to, header.last_offset)
         if header.record_count > MAX_RECORDS or header.size_bytes > COPIED_BATCH_BYTES:
             return
@@ -245,12 +245,12 @@ class Copies:
                     self.looked_to = offset
                     return
         except PlatformError:
-            # It may have become as large as that before it was known to be none.
+            # It may have decompressed to that size before it turned out to be damaged.
             self.work_bytes += COPIED_BATCH_BYTES
 
 
 def _within(stretches: Sequence[Stretch], index: int, first: int, last: int) -> list[Stretch]:
-    """What of stretches from one on lies between two offsets."""
+    """The parts of ranges, from number `index` on, that lie between two offsets."""
     found = []
     while index < len(stretches) and stretches[index][0] <= last:
         found.append((max(stretches[index][0], first), min(stretches[index][1], last)))
@@ -259,5 +259,5 @@ def _within(stretches: Sequence[Stretch], index: int, first: int, last: int) -> 
 
 
 def behind(stretches: Iterable[Stretch], offset: int) -> list[Stretch]:
-    """What of stretches lies behind an offset."""
+    """The parts of ranges after an offset."""
     return [(max(first, offset + 1), last) for first, last in stretches if last > offset]

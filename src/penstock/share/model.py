@@ -1,13 +1,13 @@
-"""What a share partition is: the records that a share group has taken from one partition and is not done with.
+"""The state of a share partition: the records of one partition that a share group has not finished with.
 
 The records *in flight* are those from `start_offset` (Kafka's SPSO) up to, not including, `next_offset`. Everything
-before is done with, everything after was never delivered. In between every offset is in exactly one `Run`: consecutive
-offsets of which everything known is the same. So a batch of five hundred records costs what one record costs, until
-its records meet different fates. Offsets without records (compacted away, or taken by a transaction's marker) are in
-runs like others; consumers report them as gaps.
+before is finished, everything after was never delivered. In between, every offset is in exactly one `Run`: consecutive
+offsets with identical state. So a batch of five hundred records costs as much as one record, until its records are
+treated differently. Offsets without records (compacted away, or control records) are in runs like others; consumers
+report them as gaps.
 
-A partition is immutable. What is durable of it is written by `encoding`; locks are not: whoever held one before a
-restart finds its records available to everybody.
+A partition is immutable. Its durable part is written by `encoding`; locks are not: after a restart all records that
+were locked are available again.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from penstock.wire.error_codes import ErrorCode
 
 
 class RecordState(IntEnum):
-    """Kafka's states of a record in flight, by their numbers in its own log. Its ARCHIVING, 3, is two here, so that
-    why a record was given up is still known after a restart."""
+    """Kafka's states of a record in flight, by their numbers in its own log. Its ARCHIVING, 3, is split in two here, so
+    that the reason for giving up a record survives a restart."""
 
     AVAILABLE = 0
     ACQUIRED = 1
     ACKNOWLEDGED = 2
     REJECTED = 3
-    """Given up by a member, and not done with before the dead letter queue has it."""
+    """Rejected by a member, and not archived before its letter is in the dead letter queue."""
     ARCHIVED = 4
     EXHAUSTED = 5
-    """The same, given up because it was delivered as often as is allowed."""
+    """The same, because the delivery count limit was reached."""
 
 
 AVAILABLE, ACQUIRED, ACKNOWLEDGED, REJECTED, ARCHIVED, EXHAUSTED = RecordState
@@ -42,7 +42,7 @@ NOBODY = ""
 
 
 class AcknowledgeType(IntEnum):
-    """What a consumer says of a record."""
+    """How a consumer acknowledges a record, by Kafka's numbers."""
 
     GAP = 0
     ACCEPT = 1
@@ -52,29 +52,29 @@ class AcknowledgeType(IntEnum):
 
 
 class Run(NamedTuple):
-    """Consecutive offsets that are all alike."""
+    """Consecutive offsets with identical state."""
 
     first: int
     last: int
     state: RecordState
     deliveries: int
-    """How often these were delivered, the present delivery included."""
+    """How often these were delivered, the current delivery included."""
     member: str
-    """Who has them, while they are acquired."""
+    """The member that has acquired them."""
     expires_ms: int
-    """When their lock ends, while they are acquired."""
+    """When the acquisition lock expires."""
     batch: tuple[int, int]
-    """First and last offset of what was acquired together the first time: Kafka delivers half of that, then a quarter,
-    as its records come near the limit of deliveries, to find the one that kills its consumers."""
+    """First and last offset of what was acquired together the first time: close to the delivery count limit Kafka
+    delivers half of that, then a quarter, to isolate the record that crashes its consumers."""
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing can happen to these any more."""
+        """Whether the state is final."""
         return self.state is ACKNOWLEDGED or self.state is ARCHIVED
 
     @property
     def archiving(self) -> bool:
-        """Whether these are given up, and the dead letter queue is still to have them."""
+        """Whether a letter for these is still to be written."""
         return self.state is REJECTED or self.state is EXHAUSTED
 
 
@@ -85,25 +85,25 @@ class SharePartition:
     start_offset: int
     next_offset: int
     runs: tuple[Run, ...] = ()
-    """Ascending, from `start_offset` to `next_offset` without holes; the first one is not terminal."""
+    """Ascending and contiguous from `start_offset` to `next_offset`; the first one is not terminal."""
     state_epoch: int = 0
-    """Raised when an administrator resets the partition."""
+    """Incremented when an administrator resets the partition."""
     told: tuple[tuple[int, int], ...] = ()
-    """Stretches that are archiving and have their letters already, as a start or another agent left them."""
+    """Archiving ranges whose letters are already written, as noted by an earlier process or another agent."""
 
     @property
     def in_flight(self) -> int:
-        """How many offsets are in flight, those included that wait for others before them."""
+        """How many offsets are in flight, including finished ones that wait for others before them."""
         return self.next_offset - self.start_offset
 
     @property
     def delivery_complete(self) -> int:
-        """How many offsets in flight are done with."""
+        """How many offsets in flight are finished."""
         return sum(run.last - run.first + 1 for run in self.runs if run.terminal)
 
     @property
     def archiving(self) -> int:
-        """How many offsets the dead letter queue is still to have."""
+        """How many offsets still need a letter."""
         return sum(run.last - run.first + 1 for run in self.runs if run.archiving)
 
 
@@ -124,17 +124,17 @@ class Limits:
 
 
 class Acquire(NamedTuple):
-    """How much a member wants."""
+    """How much a member requests."""
 
     member: str
     max_records: int
     batch_size: int
     exact: bool
-    """Kafka's acquire mode `record_limit`: not a record more than asked for. Otherwise batches are kept whole."""
+    """Kafka's acquire mode `record_limit`: never more records than requested. Otherwise batches are kept whole."""
 
 
 class Batch(NamedTuple):
-    """A record batch of the log, as far as it matters here."""
+    """The offsets of a record batch of the log."""
 
     first: int
     last: int
@@ -147,11 +147,11 @@ class Fetched(NamedTuple):
     log_start: int
     batches: Sequence[Batch]
     aborted: Sequence[Batch] = ()
-    """Those of them that must not be seen, because their transaction was aborted."""
+    """Batches of aborted transactions, which must not be delivered."""
 
 
 class AcquiredRange(NamedTuple):
-    """Records that a member now has."""
+    """Records that a member has acquired."""
 
     first: int
     last: int
@@ -160,7 +160,7 @@ class AcquiredRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Acquired:
-    """The answer to an attempt to acquire."""
+    """The result of an acquisition."""
 
     ranges: tuple[AcquiredRange, ...] = ()
 
@@ -171,24 +171,24 @@ class Acquired:
 
 
 class Acknowledgement(NamedTuple):
-    """What a member says of a stretch of offsets."""
+    """A member's acknowledgement of a range of offsets."""
 
     first: int
     last: int
     types: Sequence[int]
-    """One for all of them, or one for each."""
+    """One type for all of them, or one for each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """The answer to acknowledgements. With an error none of them counts."""
+    """The result of acknowledgements. With an error none of them has an effect."""
 
     error: ErrorCode = ErrorCode.NONE
     message: str | None = None
 
 
 class Letters(NamedTuple):
-    """A batch for a dead letter queue, and of which offsets it tells."""
+    """A batch for a dead letter queue, and the offsets that it is about."""
 
     queue: Partition
     batch: Accepted
@@ -197,20 +197,20 @@ class Letters(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Record: a partition is now like this."""
+    """Record: the new state of a partition."""
 
     partition: SharePartition
     is_settled: bool = False
-    """Whether what is known of letters that were written is a thing of the past: the state says so from now on."""
+    """Whether the separate note about written letters is obsolete, because the state includes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """Record: the group knows nothing of the partition any more."""
+    """Record: the group's state for the partition is deleted."""
 
 
 Record = Stored | Deleted
 
 
 class Decision(coordination.Decision[SharePartition, Record]):
-    """What a rule of share partitions wants to happen."""
+    """A decision about a share partition."""

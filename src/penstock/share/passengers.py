@@ -1,7 +1,7 @@
-"""Letters for dead letter queues (KIP-1191), on their way with a flush.
+"""Dead letters (KIP-1191) as passengers of a flush.
 
-In the flush's own transaction it is noted what they tell. So a crash leaves either both or neither, and no record has
-two letters. They travel apart from what members say, which waits neither for the log nor for their success.
+The note of what the letters are about is part of the flush's own transaction. So a crash leaves both or neither, and no
+record gets two letters. Letters are separate from acknowledgements, which wait neither for the log nor for letters.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from penstock.wire.error_codes import ErrorCode
 
 
 class Writes:
-    """What is noted of letters that go with a flush."""
+    """The notes about letters in a flush."""
 
     def __init__(self, script: Callable[[], Script[None]]) -> None:
         self.script = script
 
     def record(self) -> bytes | None:
-        """Nothing: how far a share group is, is known to the database only."""
+        """None: the state of share groups is in the database only."""
         return None
 
 
@@ -43,12 +43,12 @@ class Riding(Brought):
         self._lost: Fenced | None = None
         self._error = ErrorCode.NONE
         self.outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        """Whether the queue has the letters, once the flush is durable: it may have been deleted meanwhile."""
+        """Whether the queue has the letters once the flush is durable: it may have been deleted meanwhile."""
 
     def board(self, flush: Flush) -> bool:
-        """Join, unless that is known to be in vain by now."""
+        """Join, unless it is already known to be pointless."""
         if self.outcome.done():
-            return True  # Nobody waits for it any more.
+            return True  # The caller was cancelled.
         if flush.has_boarded(Writes):
             return False
         obstacle = self._obstacle()
@@ -76,21 +76,21 @@ class Riding(Brought):
         try:
             yield from self._note()
         except Fenced as lost:
-            # Only this passenger is too late. The flush is put together again, without it.
+            # Only this passenger is outdated. The flush is put together again without it.
             self._lost = lost
             raise Outdated(str(lost)) from None
 
     def settle(self, position: int, result: Appended) -> None:
-        """What became of the batch; what became of the flush follows."""
+        """The result of the batch; that of the flush follows."""
         self._error = result.error
 
     def landed(self) -> None:
-        """It is durable."""
+        """The flush is durable."""
         if not self.outcome.done():
             self.outcome.set_result(self._error is ErrorCode.NONE)
 
     def failed(self, problem: PlatformError) -> None:
-        """It did not happen. That the log has another writer by now says nothing of who has the slots, with the locks
-        that only this process knows."""
+        """The flush failed. Even if the log has another writer by now, this process may still hold the slots, and the
+        locks that only it knows."""
         if not self.outcome.done():
             self.outcome.set_exception(problem if isinstance(problem, Unavailable) else Unavailable(str(problem)))

@@ -1,6 +1,6 @@
 """What the log has for a share partition: batches by their headers, and which of them were aborted. Pure.
 
-Records are not looked at. Of the bytes that were found, those leave that hold what was acquired.
+Records are not decoded. Of the bytes that were read, the batches that contain acquired records are returned.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _TRANSACTIONAL, _CONTROL = 0x10, 0x20
 
 
 class Found(NamedTuple):
-    """Batches and where they are."""
+    """Batches and their positions."""
 
     batches: list[Batch]
     places: list[tuple[int, int, int]]
-    """Of each batch: which view, from where, to where."""
+    """For each batch: index of the view, start, end."""
     views: Sequence[memoryview]
 
 
 def scan(views: Sequence[memoryview], offset: int, count: int) -> Found:
-    """The batches from the one with an offset on, until they have so many offsets."""
+    """The batches from the one with an offset on, until they cover `count` offsets."""
     batches: list[Batch] = []
     places: list[tuple[int, int, int]] = []
     enough = offset + count
@@ -52,7 +52,7 @@ def scan(views: Sequence[memoryview], offset: int, count: int) -> Found:
 
 
 def aborted_batches(found: Found, aborted: Iterable[AbortedTransaction]) -> list[Batch]:
-    """Those that belong to aborted transactions."""
+    """The batches that belong to aborted transactions."""
     by_producer: dict[int, list[AbortedTransaction]] = {}
     for transaction in aborted:
         by_producer.setdefault(transaction.producer_id, []).append(transaction)
@@ -71,7 +71,7 @@ def aborted_batches(found: Found, aborted: Iterable[AbortedTransaction]) -> list
 
 
 def bytes_of(found: Found, ranges: Sequence[AcquiredRange]) -> list[memoryview]:
-    """The batches from the first to the last that something was acquired of."""
+    """The batches from the first to the last one with acquired records."""
     first, last = ranges[0].first, ranges[-1].last
     pieces: list[list[int]] = []
     for batch, (number, start, end) in zip(found.batches, found.places, strict=True):

@@ -1,4 +1,4 @@
-"""Runs of offsets: splitting them, changing pieces, joining what has become alike. Pure.
+"""Runs of offsets: splitting, changing, and joining them. Pure.
 
 Every function takes runs in ascending order and returns runs in ascending order that cover the same offsets.
 """
@@ -19,21 +19,21 @@ def archived(run: Run) -> Run:
 
 
 def given_up(run: Run, state: RecordState, limits: Limits) -> Run:
-    """A run that will not be delivered again, on its way to the group's dead letter queue if it has one."""
+    """A run that will not be delivered again: archiving if the group has a dead letter queue, else archived."""
     return archived(run)._replace(state=state) if limits.dead_letters else archived(run)
 
 
 def let_go(run: Run, limits: Limits) -> Run:
-    """An acquired run that its member does not have any more: for others, unless they were tried often enough."""
+    """An acquired run that is released: available again, unless the delivery count limit is reached."""
     if run.deliveries >= limits.max_deliveries:
         return given_up(run, EXHAUSTED, limits)
     return run._replace(state=AVAILABLE, member=NOBODY, expires_ms=0)
 
 
 def changed(runs: Iterable[Run], stretches: Sequence[S], change: Callable[[Run, S], Run]) -> list[Run]:
-    """Runs with a change made to whatever lies within stretches, in one pass over both.
+    """Apply a change to the offsets of runs that are within ranges, in one pass over both.
 
-    Stretches begin with their first and last offset; they ascend and do not overlap.
+    Ranges begin with their first and last offset; they ascend and do not overlap.
     """
     result: list[Run] = []
     index = 0
@@ -56,7 +56,7 @@ def changed(runs: Iterable[Run], stretches: Sequence[S], change: Callable[[Run, 
 
 
 def joined(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """Neighbours that are alike as one run. What is done with is alike, however it came to that."""
+    """Join neighbours with equal state. Finished records count as equal, however they were finished."""
     result: list[Run] = []
     for run in runs:
         if result:

@@ -1,14 +1,14 @@
-"""Share sessions: which partitions a member fetches, and in which order its requests came.
+"""Share sessions: the partitions that a member fetches, and the epoch of its requests.
 
-A session belongs to a member and to the connection it was opened on. When the connection ends so does the session, and
-what the member has acquired is released: nobody waits for the locks of a consumer that is gone. Nobody proves to be a
-member before its session is opened, so what one connection may open is bounded, and sessions and their partitions are
-shared fairly among virtual clusters: one that has most loses a session to one that has less, and nobody else does.
+A session belongs to a member and to the connection it was opened on. When the connection closes the session ends, and
+what the member has acquired is released: the locks of a crashed consumer do not have to time out. Membership is not
+verified before a session is opened, so the sessions of one connection are bounded, and sessions and their partitions
+are shared fairly among virtual clusters: only a cluster that has the most loses a session to one that has fewer.
 
-With Apache Kafka whoever may read the group and knows the id of a member can take its session, and with it what the
-member has acquired. Here a session is one principal's, and so is what was acquired in it. Another principal that says
-to be the same member is another member, which neither takes that nor is in the way, also if it came first. On another
-connection the same principal may go on with its session.
+In Apache Kafka any principal that may read the group and knows a member's id can take over its session, and with it
+what the member has acquired. Here a session belongs to one principal, as does what was acquired in it. Another
+principal with the same member id is a different member, which neither takes over the session nor blocks it, even if it
+came first. The same principal may continue its session on another connection.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_OF_CONNECTION = 100
 
 
 class SessionKey(NamedTuple):
-    """Whose session."""
+    """Identifies a session."""
 
     cluster_id: int
     group_id: str
@@ -41,19 +41,19 @@ class SessionKey(NamedTuple):
 
     @property
     def holder(self) -> str:
-        """Who has what is acquired in the session."""
+        """The owner of what is acquired in the session."""
         return f"{len(self.member_id)} {self.member_id}{self.principal}"
 
 
 class TopicPartition(NamedTuple):
-    """A partition by the id of its topic."""
+    """A partition by its topic id."""
 
     topic_id: bytes
     partition_index: int
 
 
 class Session:
-    """What a member fetches."""
+    """The partitions that a member fetches."""
 
     __slots__ = ("connection_id", "epoch", "key", "partitions")
 
@@ -61,7 +61,7 @@ class Session:
         self.key, self.connection_id = key, connection_id
         self.epoch = 1
         self.partitions: dict[TopicPartition, bool] = dict.fromkeys(partitions, False)
-        """In the order they were named, with whether the next answer must say something of each."""
+        """In the order they were added, with whether the next response must include each."""
 
     def next_epoch(self) -> None:
         """A request of the session was accepted."""
@@ -69,20 +69,20 @@ class Session:
 
 
 class ShareSessions:
-    """The sessions of one agent, at most so many."""
+    """The sessions of one agent, at most `max_sessions`."""
 
     def __init__(self, max_sessions: int) -> None:
         self._holdings = Holdings[SessionKey](max_sessions, ALL_MAX_PARTITIONS)
         self._sessions: dict[SessionKey, Session] = {}
         self._of_connection: dict[int, dict[SessionKey, None]] = {}
         self.on_evicted: Callable[[Session], None] = lambda session: None
-        """Told of a session that had to go for one of another cluster."""
+        """Called with a session that was evicted for another cluster's."""
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def open(self, key: SessionKey, connection_id: int, partitions: Iterable[TopicPartition]) -> Session:
-        """A new session, in place of one that the member may have had."""
+        """A new session; it replaces the member's earlier one."""
         self.close(key)
         session = Session(key, connection_id, partitions)
         _check_size(len(session.partitions))
@@ -95,7 +95,7 @@ class ShareSessions:
         return session
 
     def _make_room(self, cluster_id: int, sessions: int, partitions: int) -> None:
-        """See whether a cluster may have so much more; sessions of others that have to go for that are gone."""
+        """Evict sessions of other clusters if a cluster needs their room; raise `Refused` if it may not have it."""
         holdings = self._holdings
         if not holdings.may_have(cluster_id, sessions, partitions):
             raise _limit_reached()
@@ -115,7 +115,7 @@ class ShareSessions:
         return session
 
     def go_on(self, key: SessionKey, epoch: int) -> Session:
-        """The session of a member whose request is the next one."""
+        """The session of a request with the expected epoch. Raises `Refused`."""
         session = self.require(key)
         if session.epoch != epoch:
             raise Refused(ErrorCode.INVALID_SHARE_SESSION_EPOCH, "The share session epoch is invalid.")
@@ -124,7 +124,7 @@ class ShareSessions:
         return session
 
     def change(self, session: Session, added: Iterable[TopicPartition], forgotten: Iterable[TopicPartition]) -> None:
-        """The member names partitions anew, or does not want them any more."""
+        """Add and remove partitions of a session."""
         gone = set(forgotten)
         fresh = [one for one in dict.fromkeys(added) if one not in session.partitions and one not in gone]
         key, before = session.key, len(session.partitions)
@@ -138,7 +138,7 @@ class ShareSessions:
             self._holdings.grow(key.cluster_id, key, len(fresh))
 
     def close(self, key: SessionKey) -> Session | None:
-        """The session that ends, if there is one."""
+        """End a session, if there is one, and return it."""
         session = self._sessions.pop(key, None)
         if session is not None:
             keys = self._of_connection[session.connection_id]
@@ -149,7 +149,7 @@ class ShareSessions:
         return session
 
     def close_connection(self, connection_id: int) -> list[Session]:
-        """The sessions that end with a connection."""
+        """End the sessions of a connection, and return them."""
         closed = [self.close(key) for key in list(self._of_connection.get(connection_id, ()))]
         return [session for session in closed if session is not None]
 

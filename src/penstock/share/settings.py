@@ -1,4 +1,4 @@
-"""The settings of a share group: its own configuration, else the broker's, within the broker's bounds."""
+"""The effective settings of a share group: its own configuration, else the broker's, within the broker's bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DURATION = (
 )
 _READ_COMMITTED = "read_committed"
 MAX_KNOWN = 10_000
-"""How many groups' settings are kept in memory."""
+"""How many groups' settings are cached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +29,15 @@ class ShareConfig:
     starts_earliest: bool = False
     """`share.auto.offset.reset` is `earliest`."""
     starts_before_ms: int | None = None
-    """`share.auto.offset.reset` is a duration, this long."""
+    """The duration of `share.auto.offset.reset=by_duration:...`."""
     dead_letter_topic: str = ""
-    """`errors.deadletterqueue.topic.name`; empty: what is given up leaves no trace."""
+    """`errors.deadletterqueue.topic.name`; empty: no letters are written."""
     copies_records: bool = False
     """`errors.deadletterqueue.copy.record.enable`"""
 
 
 class ShareConfigs:
-    """The settings of every share group, read once each time they change."""
+    """The settings of every share group, resolved once after each change."""
 
     def __init__(self, configs: GroupConfigs, broker: BrokerSettings) -> None:
         self._configs, self._broker = configs, broker
@@ -52,14 +52,14 @@ class ShareConfigs:
         known = self._known.get((cluster_id, group_id))
         if known is None or known[0] is not overrides:
             if len(self._known) >= MAX_KNOWN:
-                self._known.clear()  # Most are of groups that nobody asks for any more.
-            # Overrides are replaced when they change, so the same object means the same settings.
+                self._known.clear()  # Most are of groups that are not used any more.
+            # Overrides are replaced when they change, so the same object means unchanged settings.
             known = self._known[cluster_id, group_id] = overrides, share_config(overrides, self._broker)
         return known[1]
 
 
 def share_config(overrides: Mapping[str, str], broker: BrokerSettings) -> ShareConfig:
-    """The settings of a group with some configuration of its own."""
+    """The settings of a group with these overrides."""
 
     def number(name: str) -> int:
         value = int(overrides[f"share.{name}"]) if f"share.{name}" in overrides else broker.whole(f"group.share.{name}")
@@ -84,7 +84,7 @@ def share_config(overrides: Mapping[str, str], broker: BrokerSettings) -> ShareC
 
 
 def duration_ms(reset: str) -> int | None:
-    """How long before now a group starts, if it says so."""
+    """The duration in milliseconds, if the reset policy is one."""
     found = re.fullmatch(_DURATION, reset)
     if found is None:
         return None

@@ -1,10 +1,10 @@
-"""The SQL of share partitions: scripts for the metadata port, and the journal that the coordination runner writes to.
+"""The SQL of share partitions, and the journal that the coordination runner writes to.
 
-A partition is one row, written whole: what is in flight of it is bounded by the limit of locks, and mostly is a few
-dozen bytes. Only the last of several changes that travel in one transaction is written.
+A partition is one row, written as a whole: what is in flight is bounded by the limit on locks, and usually takes a few
+dozen bytes. Of several changes in one transaction only the last one is written.
 
-Letters for a dead letter queue travel with a flush of the log, in whose transaction it is noted beside the row of what
-they tell (`told`). That becomes part of the row's state by the next write that says so.
+Dead letters travel with a flush of the log, whose transaction also notes, beside the row, what they are about (`told`).
+The next write of the row that says so merges the note into the state.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class PartitionName(NamedTuple):
-    """Which partition of which group."""
+    """A partition of a group."""
 
     cluster_id: int
     group_id: str
@@ -39,28 +39,28 @@ class PartitionName(NamedTuple):
 
     @property
     def key(self) -> Key:
-        """What the runner knows it by."""
+        """The key for the runner."""
         return self.cluster_id, f"{self.group_id}:{self.topic_id.hex()}:{self.partition_index}"
 
     @classmethod
     def of(cls, key: Key) -> PartitionName:
-        """The name that made a key."""
+        """The name from a key."""
         group_id, topic_id, index = key[1].rsplit(":", 2)
         return cls(key[0], group_id, bytes.fromhex(topic_id), int(index))
 
     @staticmethod
     def group_of(key: Key) -> Key:
-        """Whose a key is."""
+        """The group of a key."""
         return key[0], key[1].rsplit(":", 2)[0]
 
     @staticmethod
     def is_of_group(key: Key, group: Key) -> bool:
-        """Whether a key is one of a group's."""
+        """Whether a key belongs to a group."""
         return key[0] == group[0] and PartitionName.group_of(key) == group
 
     @property
     def row_key(self) -> tuple[int, str, bytes, int]:
-        """What the database knows it by."""
+        """The primary key in the database."""
         return self.cluster_id, name_key(self.group_id), self.topic_id, self.partition_index
 
 
@@ -75,9 +75,9 @@ class Summary(NamedTuple):
 
 
 def write(changes: Mapping[Key, Record], settled: Container[Key] = ()) -> Script[None]:
-    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle.
+    """Apply changes in the order of keys, so that transactions cannot deadlock.
 
-    `settled`: of which nothing is to be noted any more of letters that were written.
+    `settled`: keys whose notes about written letters are removed.
     """
     for key in sorted(changes):
         match changes[key]:
@@ -126,8 +126,8 @@ def _decoded(row: Sequence[Any]) -> SharePartition:
 
 
 def load_archiving() -> Script[list[tuple[Key, SharePartition]]]:
-    """Every partition with records that a dead letter queue is still to have. One that cannot be read is left out, as
-    whoever reads from it finds out."""
+    """Every partition with records that need a letter. One that cannot be decoded is skipped; its readers get the
+    error."""
     rows = yield (
         "SELECT cluster_id, group_id, long_name, topic_id, partition_index, start_offset, state_epoch, state, told"
         " FROM share_partition WHERE archiving > 0 ORDER BY cluster_id, group_id, topic_id, partition_index",
@@ -144,7 +144,7 @@ def load_archiving() -> Script[list[tuple[Key, SharePartition]]]:
 
 
 def note_told(name: PartitionName, state_epoch: int, stretches: Iterable[tuple[int, int]]) -> Script[None]:
-    """Letters of stretches are in the queue. Of a group that is gone, or was set elsewhere, that is of no interest."""
+    """Note that letters about ranges are in the queue, unless the group was deleted or reset meanwhile."""
     yield (
         "UPDATE share_partition SET told = $5"
         " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4"
@@ -173,7 +173,7 @@ def of_topic(cluster_id: int, topic_id: bytes) -> Script[list[PartitionName]]:
 
 
 def gone_topics() -> Script[list[tuple[int, bytes]]]:
-    """Topics that are not there any more, but in what groups know: virtual cluster and topic id."""
+    """Topics that groups have state for but that do not exist any more: virtual cluster and topic id."""
     rows = yield (
         "SELECT DISTINCT p.cluster_id, p.topic_id FROM share_partition p WHERE NOT EXISTS"
         " (SELECT 1 FROM topic t WHERE t.cluster_id = p.cluster_id AND t.topic_id = p.topic_id)",
@@ -198,13 +198,13 @@ class ShareJournal:
         )
 
     async def open(self) -> Sequence[tuple[Key, SharePartition]]:
-        """Take the slots. Locks did not survive, so only those have to be in memory that have letters to write."""
+        """Take the slots. Locks do not survive, so only partitions that need letters are loaded."""
         slots = await self._writes.open()
         found = await self._database.read(load_archiving)
         return [(key, partition) for key, partition in found if slot_of(key) in slots]
 
     async def load(self, key: Key) -> SharePartition | None:
-        """Read one partition, if its slot is ours."""
+        """Load one partition, if its slot is ours."""
         self._writes.check(key)
         return await self._database.read(lambda: load(PartitionName.of(key)))
 
@@ -217,9 +217,9 @@ class ShareJournal:
         return ()
 
     async def tell(self, key: Key, state_epoch: int, letters: Letters) -> bool:
-        """Have letters appended by a flush, and noted that they were; whether the queue was still there to take them.
+        """Append letters with a flush, and note that they were; whether the queue still existed.
 
-        Raises `Unavailable` or `Conflict` when nothing happened, `Fenced` when somebody else holds the slot.
+        Raises `Unavailable` or `Conflict` when nothing happened, `Fenced` when another agent holds the slot.
         """
         if self._writer is None or self._writer.has_stopped:
             raise Unavailable("nothing is appended to the log any more")

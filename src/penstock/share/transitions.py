@@ -5,13 +5,13 @@
         │                     │ └────renew──► acquired, with a new lock
         └──release, time-out──┘ ... or archived, after the last delivery that is allowed
 
-Where the group has a dead letter queue, what is rejected or was delivered too often is not archived at once: it is
-*archiving* until the queue has a letter of it, or never will.
+Where the group has a dead letter queue, a record that is rejected or was delivered too often is first *archiving*,
+until its letter is in the queue, or cannot be written.
 
-The start offset moves over what is acknowledged or archived as soon as nothing before it is still open.
+The start offset moves past acknowledged and archived records as soon as everything before it is finished.
 
-What a member acquires is not made durable: if the process dies the records are simply available again, and their
-delivery was not counted. Whatever ends an acquisition is, before its answer leaves.
+An acquisition is not made durable: if the process crashes, the records are available again and that delivery was not
+counted. Whatever ends an acquisition is durable before its response is sent.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ from penstock.share.runs import archived, changed, given_up, joined, let_go
 from penstock.wire.error_codes import ErrorCode
 
 LOCKS = "locks"
-"""The timer of the lock that ends first."""
+"""The timer of the lock that expires first."""
 LETTERS = "letters"
-"""The timer that says at once that letters are to be written."""
+"""The timer that fires at once when letters have to be written."""
 
 _ACCEPT, _RELEASE, _RENEW = AcknowledgeType.ACCEPT, AcknowledgeType.RELEASE, AcknowledgeType.RENEW
 _REJECT = AcknowledgeType.REJECT
 
 
 def next_fetch_offset(partition: SharePartition) -> int:
-    """Where the next records for somebody are: what is available again comes before what is new."""
+    """Where the next acquisition begins: records that are available again come before new ones."""
     return next((run.first for run in partition.runs if run.state is AVAILABLE), partition.next_offset)
 
 
 def has_room(partition: SharePartition, limits: Limits) -> bool:
-    """Whether anything may be acquired at all."""
+    """Whether anything can be acquired at all."""
     return partition.in_flight < limits.max_locks or any(run.state is AVAILABLE for run in partition.runs)
 
 
 class _NotYours(Exception):
-    """A member speaks of records that it does not have."""
+    """A member acknowledges records that it has not acquired."""
 
 
 # --- Decisions -----------------------------------------------------------------------------------------------------
@@ -73,11 +73,10 @@ class _NotYours(Exception):
 def initialise(
     partition: SharePartition | None, start_offset: int, waiter: Waiter, *, state_epoch: int = 0
 ) -> Decision:  # fmt: skip
-    """Begin to read a partition; if that was done before, nothing changes. Answers with the partition.
+    """Initialise a partition, unless it is initialised already. Replies with the partition.
 
-    That is durable from the beginning: a group that starts at the end of the log starts there once. Of an epoch that
-    no partition had whose letters are on their way: what becomes of these is none of this one's business, though it
-    have the same name.
+    That is durable from the beginning, so that a group that starts at the end of the log starts there once. The epoch
+    is one that no earlier partition of this name had: results of letters about an earlier one must not affect this one.
     """
     if partition is not None:
         return Decision(state=partition, replies=(Reply(waiter, partition),))
@@ -88,7 +87,7 @@ def initialise(
 def acquire(
     partition: SharePartition, asked: Acquire, fetched: Fetched, limits: Limits, waiter: Waiter, now_ms: int
 ) -> Decision:
-    """Lock records for a member, as many as it asks for and the log has."""
+    """Lock records for a member, as many as it requests and the log has."""
     partition = trimmed(partition, fetched.log_start)
     runs, next_offset, ranges = acquired_of(partition, asked, fetched, limits, now_ms + limits.lock_ms)
     after = _settled(partition, runs, next_offset)
@@ -99,7 +98,7 @@ def acknowledge(
     partition: SharePartition | None, member: str, given: Sequence[Acknowledgement], limits: Limits, waiter: Waiter,
     now_ms: int,
 ) -> Decision:  # fmt: skip
-    """What a member says of records it has; all of it or nothing. Nothing is said of what lies before the start."""
+    """Acknowledgements of a member, all or nothing. Offsets before the start offset are ignored."""
     if partition is None:
         return _refused(partition, waiter, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, None)
     said = [stretch for one in given if one.last >= partition.start_offset for stretch in _stretches(one)]
@@ -133,7 +132,7 @@ def acknowledge(
 
 
 def release(partition: SharePartition | None, member: str, limits: Limits, waiter: Waiter, now_ms: int) -> Decision:
-    """A member's session ended: others may have what it has."""
+    """A member's session ended: what it has acquired becomes available."""
     reply = Reply(waiter, Acknowledged())
     if partition is None or not any(run.member == member for run in partition.runs):
         return Decision(state=partition, replies=(reply,))
@@ -155,8 +154,8 @@ def archive(
     partition: SharePartition | None, state_epoch: int, stretches: Sequence[tuple[int, int]], waiter: Waiter,
     now_ms: int,
 ) -> Decision:  # fmt: skip
-    """The dead letter queue has letters of stretches, or never will: what is archiving of them is done with. Answers
-    whether that is so, and not something else has become of the partition meanwhile."""
+    """Letters about ranges are written, or cannot be: archive what is archiving in them. Replies whether that was done,
+    or the partition was reset meanwhile."""
     if partition is None or partition.state_epoch != state_epoch:
         return Decision(state=partition, replies=(Reply(waiter, False),))
     runs = changed(partition.runs, stretches, lambda run, _: archived(run) if run.archiving else run)
@@ -168,7 +167,7 @@ def archive(
 def reset(
     partition: SharePartition | None, start_offset: int, waiter: Waiter, *, state_epoch: int = 0
 ) -> Decision:  # fmt: skip
-    """An administrator says where a group without members goes on; in an epoch of this or a higher number."""
+    """An administrator sets the start offset of a group without members, in this epoch or a higher one."""
     epoch = state_epoch if partition is None else max(partition.state_epoch + 1, state_epoch)
     new = SharePartition(start_offset=start_offset, next_offset=start_offset, state_epoch=epoch)
     reply = Reply(waiter, Acknowledged())
@@ -177,7 +176,7 @@ def reset(
 
 
 def forget(partition: SharePartition | None, waiter: Waiter) -> Decision:
-    """The group is not to know the partition any more."""
+    """Delete the group's state for the partition."""
     reply = Reply(waiter, Acknowledged())
     if partition is None:
         return Decision(state=None, replies=(reply,))
@@ -185,17 +184,17 @@ def forget(partition: SharePartition | None, waiter: Waiter) -> Decision:
 
 
 class Rules:
-    """What happens to share partitions without a request."""
+    """Changes of share partitions that no request asks for."""
 
     def __init__(self, limits_of: Callable[[Key], Limits]) -> None:
         self._limits_of = limits_of
 
     def expired(self, key: Key, state: SharePartition | None, timer: str, now_ms: int) -> Decision:
-        """A lock ran out; or there are letters to write, which is for others to do."""
+        """A lock expired; or there are letters to write, which a subclass handles."""
         return Decision(state=state) if timer == LETTERS else expired(state, self._limits_of(key), now_ms)
 
     def restored(self, key: Key, state: SharePartition, now_ms: int) -> Decision:
-        """A partition was read back, and nobody has a lock; or what was to become of it could not be written."""
+        """A partition was loaded, with no locks; or its write failed."""
         return Decision(state=state, timers=_timers(state, now_ms))
 
 
@@ -203,8 +202,8 @@ class Rules:
 
 
 def trimmed(partition: SharePartition, log_start: int) -> SharePartition:
-    """The partition of a log that begins at an offset: what was before is nobody's concern any more. From the first
-    record on that a dead letter queue is still to hear of, all is as it was, but that nothing is available."""
+    """The partition of a log that starts at an offset: earlier records are archived. From the first record on that
+    still needs a letter, states are kept, except that nothing is available."""
     if log_start <= partition.start_offset:
         return partition
     waiting = next((run.first for run in partition.runs if run.archiving), log_start)
@@ -221,7 +220,7 @@ def trimmed(partition: SharePartition, log_start: int) -> SharePartition:
 
 
 def _settled(partition: SharePartition, runs: Sequence[Run], next_offset: int) -> SharePartition:
-    """The partition with other runs, begun after those at its front that are done with."""
+    """The partition with other runs; its start offset moves past finished ones."""
     done = 0
     while done < len(runs) and runs[done].terminal:
         done += 1
@@ -230,7 +229,7 @@ def _settled(partition: SharePartition, runs: Sequence[Run], next_offset: int) -
 
 
 def _moved_on(partition: SharePartition, runs: Sequence[Run], now_ms: int, *replies: Reply) -> Decision:
-    """Runs changed; that is durable before anybody learns of it, if there is more to it than renewed locks."""
+    """A decision with changed runs, durable unless only locks were renewed."""
     after = _settled(partition, runs, partition.next_offset)
     durable = after.start_offset != partition.start_offset or _fates(after) != _fates(partition)
     records = (Stored(after),) if durable else ()
@@ -252,11 +251,11 @@ def _refused(partition: SharePartition | None, waiter: Waiter, error: ErrorCode,
 
 
 Stretch = tuple[int, int, int]
-"""First offset, last offset, what is said of them."""
+"""First offset, last offset, acknowledge type."""
 
 
 def _stretches(given: Acknowledgement) -> Iterator[Stretch]:
-    """One stretch for each series of the same type."""
+    """One range for each series of the same type."""
     if len(given.types) == 1:
         yield given.first, given.last, given.types[0]
         return
@@ -269,7 +268,7 @@ def _stretches(given: Acknowledgement) -> Iterator[Stretch]:
 
 
 def _impossible(partition: SharePartition, said: Sequence[Stretch]) -> tuple[ErrorCode, str] | None:
-    """Why offsets cannot be spoken of at all."""
+    """Why these offsets cannot be acknowledged at all."""
     before = -1
     for first, last, _ in said:
         if not partition.runs:

@@ -1,5 +1,5 @@
-"""Whose turn it is to write letters: a few batches at a time, even fewer for one virtual cluster, and clusters take
-turns. So a cluster that gives up many records does not delay the letters of others."""
+"""Fair turns for writing letters: a few batches at a time, fewer for one virtual cluster, round robin among clusters.
+So a cluster that gives up many records does not delay the letters of others."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from contextlib import asynccontextmanager
 
 
 class Turns:
-    """Who is at it, and who waits."""
+    """Who is running, and who waits."""
 
     def __init__(self, at_once: int, of_cluster: int) -> None:
         self._left, self._of_cluster = at_once, of_cluster
         self._held = Counter[int]()
         self._lines: dict[int, deque[asyncio.Future[None]]] = {}
-        """Those who wait, by cluster, whose turn is first."""
+        """Waiters by cluster, the next cluster first."""
 
     @asynccontextmanager
     async def turn(self, cluster_id: int) -> AsyncIterator[None]:
-        """Wait for a turn, and have it."""
+        """Wait for a turn, and hold it in the block."""
         come: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines.setdefault(cluster_id, deque()).append(come)
         self._serve()
         try:
             await come
         except asyncio.CancelledError:
-            if not come.cancelled():  # It came at the same moment.
+            if not come.cancelled():  # The turn came at the same moment.
                 self._give_back(cluster_id)
             raise
         try:
@@ -50,7 +50,7 @@ class Turns:
             line = self._lines.pop(cluster_id)
             come = line.popleft()
             if line:
-                self._lines[cluster_id] = line  # Behind all others.
+                self._lines[cluster_id] = line  # To the end of the round.
             if not come.done():
                 come.set_result(None)
                 self._left -= 1
