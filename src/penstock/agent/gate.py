@@ -393,7 +393,7 @@ class _Wrapped:
     correlation_id: int
 
     def success(self, token: bytes, lifetime_ms: int) -> list[Buffer]:
-        response = SaslAuthenticateResponse(error_message=None, auth_bytes=token, session_lifetime_ms=lifetime_ms)
+        response = SaslAuthenticateResponse(auth_bytes=token, session_lifetime_ms=lifetime_ms)
         return self._encoded(response)
 
     def failure(self, reason: str) -> list[Buffer]:

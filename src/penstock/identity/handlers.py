@@ -61,10 +61,10 @@ class IdentityHandlers:
         users = await self._identities.mechanisms(context.cluster_id, asked if request.users else None)
         if not request.users:
             asked = await counted(users)
-        response = DescribeUserScramCredentialsResponse(error_message=None)
+        response = DescribeUserScramCredentialsResponse()
         for number, (name, times) in enumerate(asked.items()):
             await breathe(number)
-            result = DescribeUserScramCredentialsResult(user=name, error_message=None)
+            result = DescribeUserScramCredentialsResult(user=name)
             if times > 1:
                 result.error_code = ErrorCode.DUPLICATE_RESOURCE
                 result.error_message = (

@@ -58,6 +58,8 @@ _FETCH = int(ApiKey.FETCH)
 Done = Callable[[FetchResponse], None]
 MayRead = Callable[[str], bool]
 """Whether the caller may read the topic of that name."""
+_NOTHING: MayRead = frozenset[str]().__contains__
+"""What a client may read that says to be a broker and may not act as one."""
 
 
 class Answer:
@@ -122,8 +124,7 @@ class FetchHandler:
             return None
         replica = request.replica_state
         if request.replica_id >= 0 or (replica is not None and replica.replica_id >= 0):
-            is_broker = authorizer.allows(context, _FETCH, CLUSTER_ACTION, CLUSTER_NAME)
-            return lambda name: is_broker
+            return None if authorizer.allows(context, _FETCH, CLUSTER_ACTION, CLUSTER_NAME) else _NOTHING
         allows, denied = partial(authorizer.allows, context, _FETCH, READ_TOPIC), set[str]()
 
         def may_read(name: str) -> bool:
@@ -211,7 +212,8 @@ class FetchHandler:
         else:
             topic = self.registry.by_id(cluster_id, topic_key)
             if topic is None:
-                return None, ErrorCode.UNKNOWN_TOPIC_ID
+                is_refused = may_read is _NOTHING
+                return None, ErrorCode.TOPIC_AUTHORIZATION_FAILED if is_refused else ErrorCode.UNKNOWN_TOPIC_ID
             name = topic.name
         # Checked before it is known whether the topic exists: existence, too, is confidential.
         if may_read is not None and not may_read(name):

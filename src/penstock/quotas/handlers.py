@@ -58,7 +58,7 @@ class QuotaHandlers:
             if wanted.matches(who):
                 found.append((who, limits))
         entries = await each(await in_order(found, lambda one: _order(one[0])), _entry)
-        return DescribeClientQuotasResponse(error_message=None, entries=entries)
+        return DescribeClientQuotasResponse(entries=entries)
 
     async def alter_client_quotas(
         self, context: RequestContext, request: AlterClientQuotasRequest

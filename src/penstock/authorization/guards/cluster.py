@@ -157,10 +157,17 @@ async def _quotas_altered(
     return altering_quotas.AlterClientQuotasResponse(entries=entries)
 
 
-def _scram_described(
+async def _scram_described(
     request: describing_scram.DescribeUserScramCredentialsRequest,
 ) -> describing_scram.DescribeUserScramCredentialsResponse:
-    return describing_scram.DescribeUserScramCredentialsResponse(error_code=CODE, error_message=MESSAGE)
+    # As in Kafka, one refusal for each user, none of which says whom it is about.
+    results = await each(
+        request.users or (),
+        lambda user: describing_scram.DescribeUserScramCredentialsResult(error_code=CODE, error_message=MESSAGE),
+    )
+    return describing_scram.DescribeUserScramCredentialsResponse(
+        error_code=CODE, error_message=MESSAGE, results=results
+    )
 
 
 async def _scram_altered(
@@ -232,7 +239,7 @@ delete_acls = needs(_O.ALTER, _acls_deleted)
 describe_acls = needs(_O.DESCRIBE, _acls_described)
 describe_client_quotas = needs(_O.DESCRIBE_CONFIGS, _quotas_described)
 alter_client_quotas = needs_for_each(_O.ALTER_CONFIGS, _quotas_altered)
-describe_user_scram_credentials = needs(_O.DESCRIBE, _scram_described)
+describe_user_scram_credentials = needs_for_each(_O.DESCRIBE, _scram_described)
 alter_user_scram_credentials = needs_for_each(_O.ALTER, _scram_altered)
 describe_quorum = needs(_O.DESCRIBE, _top_level(quorum.DescribeQuorumResponse))
 update_features_guard = needs(_O.ALTER, _top_level(update_features.UpdateFeaturesResponse))

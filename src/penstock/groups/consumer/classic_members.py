@@ -37,10 +37,13 @@ from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Malformed
 
+UUID_CHARS = 36
+
 
 def join(group: ConsumerGroup, request: Join, waiter: Waiter, terms: Terms) -> Decision:
     """Become a member, or join again: answered at once."""
-    member_id = request.member_id or request.new_member_id
+    # Only classic groups put the client's id before the UUID.
+    member_id = request.member_id or request.new_member_id[-UUID_CHARS:]
     if not has_valid_session(request, terms.settings):
         invalid = JoinResult(error=ErrorCode.INVALID_SESSION_TIMEOUT, member_id=request.member_id)
         return Decision(state=group, replies=(Reply(waiter, invalid),))

@@ -116,7 +116,7 @@ class ReplicaHandlers:
         """DescribeQuorum, key 55, v0-2. v1: when replicas last fetched. v2: error messages, addresses of voters. There
         is no metadata log and no quorum. The answer describes a cluster whose only voter is the agent that takes
         administrative requests: it leads and is up to date, and other agents are observers."""
-        response, pace = DescribeQuorumResponse(error_message=None), Pace()
+        response, pace = DescribeQuorumResponse(), Pace()
         leader = self._brokers.controller_id(context)
         alive = self._brokers.alive(context)
         for topic in request.topics:
@@ -124,7 +124,7 @@ class ReplicaHandlers:
             partitions = []
             for wanted in topic.partitions:
                 await pace.step()
-                found = DescribeQuorumResponsePartitionData(partition_index=wanted.partition_index, error_message=None)
+                found = DescribeQuorumResponsePartitionData(partition_index=wanted.partition_index)
                 if (topic.topic_name, wanted.partition_index) == METADATA_PARTITION:
                     found.leader_id, found.leader_epoch = leader, LEADER_EPOCH
                     found.current_voters = [ReplicaState(replica_id=leader)]
