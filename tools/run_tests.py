@@ -67,7 +67,7 @@ PIECES = (
     Piece("wire", ("conformance/test_wire*.py",), 150, cores=0.5),
     Piece("restarts", ("conformance/test_client_restarts.py",), 120, cores=0.5, is_java=True),
     Piece("clients", ("conformance/test_client*.py",), 170, cores=0.5, is_java=True),
-    Piece("tools", ("conformance/test_kafka_tools.py",), 25, is_java=True),
+    Piece("tools", ("conformance/test_kafka_tools*.py",), 45, is_java=True),
     Piece("conformance", ("conformance",), 240, cores=0.5, is_java=True),
     Piece("crashes, exactly once", ("crash/test_exactly_once.py",), 180),
     Piece("crash", ("crash",), 180),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from fixtures.guests import admin, authorizing, guest, open_at, secret, stranger  # noqa: F401
-from fixtures.kafka_tools import ToolRunner
+from fixtures.kafka_tools import Tool, ToolRunner, tool_at
 from fixtures.wire import Wire
 
 
@@ -15,6 +15,12 @@ def tools() -> Iterator[ToolRunner]:
     """The process that Kafka's tools run in, one after the other."""
     with ToolRunner() as runner:
         yield runner
+
+
+@pytest.fixture
+def tool(bootstrap: str, tools: ToolRunner) -> Tool:
+    """Kafka's tools against the broker."""
+    return tool_at(bootstrap, tools)
 
 
 @pytest.fixture

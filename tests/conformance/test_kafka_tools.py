@@ -3,75 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer
-from fixtures import programs
-from fixtures.kafka_tools import RUN_TIMEOUT_S, ToolRunner
-from fixtures.streams_members import AT_ONCE, Member, set_config, topology
+from confluent_kafka import KafkaException, Producer
+from fixtures.kafka_tools import TOOLS, Tool, ToolRunner, produce
 from fixtures.waiting import eventually
-from fixtures.wire import Wire
 
 pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
-
-TOOLS = {
-    "api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
-    "client-metrics": "org.apache.kafka.tools.ClientMetricsCommand",
-    "cluster": "org.apache.kafka.tools.ClusterTool",
-    "configs": "kafka.admin.ConfigCommand",
-    "console-consumer": "org.apache.kafka.tools.consumer.ConsoleConsumer",
-    "console-producer": "org.apache.kafka.tools.ConsoleProducer",
-    "consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-    "consumer-perf": "org.apache.kafka.tools.ConsumerPerformance",
-    "delete-records": "org.apache.kafka.tools.DeleteRecordsCommand",
-    "end-to-end": "org.apache.kafka.tools.EndToEndLatency",
-    "features": "org.apache.kafka.tools.FeatureCommand",
-    "get-offsets": "org.apache.kafka.tools.GetOffsetShell",
-    "groups": "org.apache.kafka.tools.GroupsCommand",
-    "leader-election": "org.apache.kafka.tools.LeaderElectionCommand",
-    "log-dirs": "org.apache.kafka.tools.LogDirsCommand",
-    "metadata-quorum": "org.apache.kafka.tools.MetadataQuorumCommand",
-    "producer-perf": "org.apache.kafka.tools.ProducerPerformance",
-    "reassign": "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
-    "share-consumer-perf": "org.apache.kafka.tools.ShareConsumerPerformance",
-    "share-groups": "org.apache.kafka.tools.consumer.group.ShareGroupCommand",
-    "streams-groups": "org.apache.kafka.tools.streams.StreamsGroupCommand",
-    "topics": "org.apache.kafka.tools.TopicCommand",
-    "transactions": "org.apache.kafka.tools.TransactionsCommand",
-    "verifiable-consumer": "org.apache.kafka.tools.VerifiableConsumer",
-    "verifiable-producer": "org.apache.kafka.tools.VerifiableProducer",
-}
-BROKER_FIRST = ("features", "metadata-quorum", "transactions")
-"""They want to know where the broker is before anything else."""
-OWN_PROCESS = ("verifiable-consumer", "verifiable-producer")
-"""They finish their work when Java ends."""
-
-Tool = Callable[..., str]
-
-
-@pytest.fixture
-def tool(bootstrap: str, tools: ToolRunner) -> Tool:
-    """Runs a tool against the broker; what it printed. It must exit with the expected code."""
-
-    def run(name: str, *words: str, stdin: str = "", code: int = 0) -> str:
-        where = ("--bootstrap-server", bootstrap)
-        words = (*where, *words) if name in BROKER_FIRST else (*words, *where)
-        if name in OWN_PROCESS:
-            return _run_alone(name, *words)
-        return tools.run(TOOLS[name], *words, stdin=stdin, code=code)
-
-    return run
-
-
-def _run_alone(name: str, *words: str) -> str:
-    command = programs.kafka_tool(TOOLS[name], *words)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S, check=False)
-    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 @pytest.fixture
@@ -81,10 +23,6 @@ def topic(tool: Tool, fresh_name: Callable[..., str]) -> str:
     made = tool("topics", "--create", "--topic", name, "--partitions", "2", "--config", "retention.ms=600000")
     assert f"Created topic {name}" in made
     return name
-
-
-def _produce(tool: Tool, topic: str, count: int) -> None:
-    tool("producer-perf", "--topic", topic, "--num-records", str(count), "--record-size", "100", "--throughput", "-1")
 
 
 def _end(tool: Tool, topic: str, time: int = -1) -> int:
@@ -98,7 +36,14 @@ def test_topics(tool: Tool, topic: str) -> None:
     described = tool("topics", "--describe", "--topic", topic)
     assert "PartitionCount: 3" in described
     assert "retention.ms=600000" in described
+    assert topic in tool("topics", "--list", "--topic", f"{topic[:6]}.*").split()
+    assert topic in tool("topics", "--describe", "--topics-with-overrides")
+    assert topic not in tool("topics", "--describe", "--unavailable-partitions")
+    (topic_id,) = [word for before, word in pairwise(described.split()) if before == "TopicId:"]
+    assert f"Topic: {topic}" in tool("topics", "--describe", "--topic-id", topic_id)
     assert "already exists" in tool("topics", "--create", "--topic", topic, code=1)
+    tool("topics", "--create", "--topic", topic, "--if-not-exists")
+    assert "already has 3 partition" in tool("topics", "--alter", "--topic", topic, "--partitions", "3", code=1)
     assert topic not in tool("topics", "--describe", "--under-replicated-partitions")
     tool("topics", "--delete", "--topic", topic)
     eventually(lambda: topic not in tool("topics", "--list").split(), what="the topic being gone")
@@ -119,6 +64,22 @@ def test_broker_settings(tool: Tool) -> None:
     assert "auto.create.topics.enable=true" in tool("configs", "--describe", "--entity-type", "brokers", "--all")
 
 
+def test_settings_of_all_brokers(tool: Tool) -> None:
+    of_all = ("--entity-type", "brokers", "--entity-default")
+    tool("configs", "--alter", *of_all, "--add-config", "log.retention.ms=700000000")
+    assert "log.retention.ms=700000000" in tool("configs", "--describe", *of_all)
+    tool("configs", "--alter", *of_all, "--delete-config", "log.retention.ms")
+    assert "log.retention.ms" not in tool("configs", "--describe", *of_all)
+
+
+def test_users(tool: Tool, fresh_name: Callable[..., str]) -> None:
+    user = ("--entity-type", "users", "--entity-name", fresh_name("u"))
+    tool("configs", "--alter", *user, "--add-config", "SCRAM-SHA-256=[iterations=8192,password=secret]")
+    assert "SCRAM-SHA-256=iterations=8192" in tool("configs", "--describe", *user)
+    tool("configs", "--alter", *user, "--delete-config", "SCRAM-SHA-256")
+    assert "SCRAM" not in tool("configs", "--describe", *user)
+
+
 def test_console(tool: Tool, topic: str) -> None:
     lines = "".join(f"key{number}:value{number}\n" for number in range(10))
     keyed = ("--reader-property", "parse.key=true", "--reader-property", "key.separator=:")
@@ -132,68 +93,87 @@ def test_console(tool: Tool, topic: str) -> None:
 
 
 def test_performance_tools(tool: Tool, topic: str) -> None:
-    _produce(tool, topic, 3000)
+    produce(tool, topic, 3000)
     assert _end(tool, topic) == 3000
-    printed = tool("consumer-perf", "--topic", topic, "--num-records", "3000", "--timeout", "30000")
+    printed = tool("consumer-perf-test", "--topic", topic, "--num-records", "3000", "--timeout", "30000")
     assert printed.strip().splitlines()[-1].split(", ")[4] == "3000"
+
+
+def test_transactions_of_the_producer_performance_tool(tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
+    tool(
+        "producer-perf-test", "--topic", topic, "--num-records", "2000", "--record-size", "100", "--throughput", "4000",
+        "--transactional-id", fresh_name("perf"), "--transaction-duration-ms", "50",
+    )  # fmt: skip
+    committed = ("--command-property", "isolation.level=read_committed", "--timeout-ms", "30000")
+    printed = tool("console-consumer", "--topic", topic, "--from-beginning", "--max-messages", "2000", *committed)
+    assert "Processed a total of 2000 messages" in printed
+    assert _end(tool, topic) > 2001, "more than one transaction, each with its marker"
+
+
+def test_offsets(tool: Tool, topic: str) -> None:
+    """Every kind of time that can be asked about, of topics chosen in every way."""
+    produce(tool, topic, 100)
+    assert [_end(tool, topic, time) for time in (-1, -2, -4)] == [100, 0, 0]
+    assert _end(tool, topic, 1) == 0, "the first record after that time"
+    assert 0 <= _end(tool, topic, -3) < 100, "the record with the latest time"
+    assert f"{topic}:0:-1" not in tool("get-offsets", "--topic", topic, "--time", "-5"), "nothing is in another tier"
+    lines = {line for line in tool("get-offsets", "--topic-partitions", f"{topic}:0-1").split() if topic in line}
+    assert {line.rsplit(":", 1)[0] for line in lines} == {f"{topic}:0"}
+    assert tool("get-offsets", "--topic", topic, "--partitions", "1").split()[-1].startswith(f"{topic}:1:")
+    assert topic in tool("get-offsets", "--exclude-internal-topics")
 
 
 def test_end_to_end_latency(bootstrap: str, fresh_name: Callable[..., str], tools: ToolRunner, tool: Tool) -> None:
     topic = fresh_name()
     tool("topics", "--create", "--topic", topic)
-    printed = tools.run(TOOLS["end-to-end"], bootstrap, topic, "100", "all", "50")
+    printed = tools.run(TOOLS["e2e-latency"], bootstrap, topic, "100", "all", "50")
     assert "Percentiles" in printed
 
 
-def test_consumer_groups(tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
-    group = fresh_name("g")
-    _produce(tool, topic, 100)
-    tool("console-consumer", "--topic", topic, "--group", group, "--from-beginning", "--max-messages", "100")
-    assert group in tool("consumer-groups", "--list")
-    assert group in tool("groups", "--list")
-    assert _offsets(tool("consumer-groups", "--describe", "--group", group), group, topic) == (100, 0)
-    assert "Empty" in tool("consumer-groups", "--describe", "--group", group, "--state")
-    tool("consumer-groups", "--reset-offsets", "--group", group, "--topic", topic, "--to-earliest", "--execute")
-    assert _offsets(tool("consumer-groups", "--describe", "--group", group), group, topic) == (0, 100)
-    tool("consumer-groups", "--delete-offsets", "--group", group, "--topic", f"{topic}:0")
-    tool("consumer-groups", "--delete", "--group", group)
-    assert group not in tool("consumer-groups", "--list")
-    assert "GroupIdNotFoundException" in tool("consumer-groups", "--describe", "--group", group)
-
-
-def _offsets(described: str, group: str, topic: str) -> tuple[int, int]:
-    rows = [line.split() for line in described.splitlines() if line.startswith(group)]
-    mine = [row for row in rows if topic in row]
-    columns = [row.index(topic) for row in mine]
-    current = sum(int(row[column + 2]) for row, column in zip(mine, columns, strict=True) if row[column + 2] != "-")
-    lag = sum(int(row[-4]) for row in mine if row[-4] != "-")
-    return current, lag
-
-
 def test_delete_records(tool: Tool, topic: str, tmp_path: Path) -> None:
-    _produce(tool, topic, 200)
-    ends = {partition: _end(tool, f"{topic}") for partition in (0, 1)}
-    assert ends[0] == 200
-    wanted = [{"topic": topic, "partition": partition, "offset": -1} for partition in (0, 1)]
+    produce(tool, topic, 200)
+    assert _end(tool, topic) == 200
     plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps({"partitions": wanted, "version": 1}))
-    assert tool("delete-records", "--offset-json-file", str(plan)).count("low_watermark") == 2
+
+    def delete(*offsets: int) -> str:
+        wanted = [{"topic": topic, "partition": number, "offset": offset} for number, offset in enumerate(offsets)]
+        plan.write_text(json.dumps({"partitions": wanted, "version": 1}))
+        return tool("delete-records", "--offset-json-file", str(plan))
+
+    full = next(number for number in (0, 1) if f"{topic}:{number}:0" not in tool("get-offsets", "--topic", topic))
+    some = [0, 0]
+    some[full] = 5
+    assert f"{topic}-{full}\tlow_watermark: 5" in delete(*some)
+    assert _end(tool, topic, -2) == 5
+    assert delete(-1, -1).count("low_watermark") == 2
     assert _end(tool, topic, -2) == 200
+    some[full] = 500
+    assert "OffsetOutOfRangeException" in delete(*some)
 
 
 def test_log_dirs(tool: Tool, topic: str) -> None:
-    _produce(tool, topic, 100)
+    produce(tool, topic, 100)
     printed = tool("log-dirs", "--describe", "--topic-list", topic)
     (line,) = [line for line in printed.splitlines() if line.startswith("{")]
     document: dict[str, Any] = json.loads(line)
     (broker,) = document["brokers"]
-    found = {entry["partition"] for directory in broker["logDirs"] for entry in directory["partitions"]}
-    assert found == {f"{topic}-0", f"{topic}-1"}
+    assert [directory["error"] for directory in broker["logDirs"]] == [None]
+    sizes = {entry["partition"]: entry["size"] for entry in broker["logDirs"][0]["partitions"]}
+    assert set(sizes) == {f"{topic}-0", f"{topic}-1"}
+    assert sum(sizes.values()) > 100 * 100, "what was written"
 
 
-def test_leader_election(tool: Tool, topic: str) -> None:
+def test_leader_election(tool: Tool, topic: str, tmp_path: Path) -> None:
     printed = tool("leader-election", "--election-type", "preferred", "--topic", topic, "--partition", "0")
     assert "Valid replica already elected" in printed
+    places = tmp_path / "places.json"
+    places.write_text(json.dumps({"partitions": [{"topic": topic, "partition": number} for number in (0, 1)]}))
+    printed = tool("leader-election", "--election-type", "unclean", "--path-to-json-file", str(places))
+    assert f"{topic}-0" in printed
+    assert f"{topic}-1" in printed
+    tool("leader-election", "--election-type", "preferred", "--all-topic-partitions")
+    there = ("--topic", f"{topic}-gone", "--partition", "0")
+    assert "UnknownTopicOrPartition" in tool("leader-election", "--election-type", "preferred", *there, code=1)
 
 
 def test_reassignment(tool: Tool, topic: str, tmp_path: Path) -> None:
@@ -202,10 +182,24 @@ def test_reassignment(tool: Tool, topic: str, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     moves = [{"topic": topic, "partition": number, "replicas": [node]} for number in (0, 1)]
     plan.write_text(json.dumps({"version": 1, "partitions": moves}))
-    assert "Successfully started" in tool("reassign", "--reassignment-json-file", str(plan), "--execute")
-    verified = tool("reassign", "--reassignment-json-file", str(plan), "--verify")
+    topics = tmp_path / "topics.json"
+    topics.write_text(json.dumps({"topics": [{"topic": topic}], "version": 1}))
+    generated = tool(
+        "reassign-partitions", "--topics-to-move-json-file", str(topics), "--broker-list", str(node), "--generate"
+    )
+    proposed = json.loads(generated.strip().splitlines()[-1])["partitions"]
+    assert {(one["topic"], one["partition"], *one["replicas"]) for one in proposed} == {
+        (topic, 0, node), (topic, 1, node),
+    }  # fmt: skip
+    assert "Successfully started" in tool("reassign-partitions", "--reassignment-json-file", str(plan), "--execute")
+    verified = tool("reassign-partitions", "--reassignment-json-file", str(plan), "--verify")
     assert verified.count("is completed") == 2
-    assert "No partition reassignments found" in tool("reassign", "--list")
+    assert "No partition reassignments found" in tool("reassign-partitions", "--list")
+    assert "None of the specified" in tool("reassign-partitions", "--reassignment-json-file", str(plan), "--cancel")
+    plan.write_text(json.dumps({"version": 1, "partitions": [{**moves[0], "replicas": [node + 7]}]}))
+    assert "Unknown broker id" in tool(
+        "reassign-partitions", "--reassignment-json-file", str(plan), "--execute", code=1
+    )
 
 
 def test_verifiable_clients(tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
@@ -222,7 +216,7 @@ def test_verifiable_clients(tool: Tool, topic: str, fresh_name: Callable[..., st
 
 def test_cluster(tool: Tool) -> None:
     assert "Cluster ID: " in tool("cluster", "cluster-id")
-    assert "Produce(0): 0 to 13 [usable: 13]" in tool("api-versions")
+    assert "Produce(0): 0 to 13 [usable: 13]" in tool("broker-api-versions")
 
 
 def test_features(tool: Tool) -> None:
@@ -231,6 +225,8 @@ def test_features(tool: Tool) -> None:
     assert "FinalizedVersionLevel: 2" in described
     assert "transaction.version" in tool("features", "upgrade", "--feature", "transaction.version=2")
     assert "Could not" in tool("features", "downgrade", "--feature", "transaction.version=1", code=1)
+    assert "Could not" in tool("features", "disable", "--feature", "group.version", code=1)
+    assert "group.version" in tool("features", "upgrade", "--feature", "group.version=1", "--dry-run")
 
 
 def test_metadata_quorum(tool: Tool) -> None:
@@ -273,83 +269,6 @@ def test_quotas(tool: Tool, fresh_name: Callable[..., str]) -> None:
         tool("configs", "--alter", *of_all, "--delete-config", key)
     refused = tool("configs", "--alter", *pair, "--add-config", "producer_byte_rate=-1", code=1)
     assert "must be greater than 0" in refused
-
-
-def test_share_groups(tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
-    group = fresh_name("share")
-    tool(
-        "configs", "--alter", "--entity-type", "groups", "--entity-name", group, "--add-config",
-        "share.auto.offset.reset=earliest",
-    )  # fmt: skip
-    _produce(tool, topic, 500)
-    figures = tool("share-consumer-perf", "--topic", topic, "--group", group, "--num-records", "500")
-    assert ", 500, " in figures, figures
-    assert group in tool("share-groups", "--list").split()
-    assert "Empty" in tool("share-groups", "--describe", "--group", group, "--state")
-    assert "0" in tool("share-groups", "--describe", "--group", group)
-    tool("share-groups", "--reset-offsets", "--group", group, "--topic", topic, "--to-earliest", "--execute")
-    again = tool("share-consumer-perf", "--topic", topic, "--group", group, "--num-records", "500")
-    assert ", 500, " in again, again
-    tool("share-groups", "--delete-offsets", "--group", group, "--topic", topic)
-    assert group in tool("share-groups", "--delete", "--group", group)
-    assert group not in tool("share-groups", "--list").split()
-
-
-def test_streams_groups(bootstrap: str, tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
-    """A member counts words; its group is looked at, moved and deleted, with the topics that were made for it."""
-    group = fresh_name("app")
-    _produce(tool, topic, 100)
-    with Wire(bootstrap) as wire:
-        set_config(wire, group, AT_ONCE)
-        member = Member(wire, group, "counting", topology(topic, application=group))
-        member.beat()
-        member.settle(4)
-        assert member.commit(topic, 0, 7) == 0
-        assert group in tool("streams-groups", "--list").split()
-        assert "STABLE" in tool("streams-groups", "--list", "--state").upper()
-        assert "Stable" in tool("streams-groups", "--describe", "--group", group, "--state")
-        assert "counting" in tool("streams-groups", "--describe", "--group", group, "--members", "--verbose")
-        offsets = [line.split() for line in tool("streams-groups", "--describe", "--group", group).splitlines()]
-        assert any(words[:3] == [group, topic, "0"] for words in offsets), offsets
-        move = ("--reset-offsets", "--group", group, "--input-topic", topic, "--to-earliest", "--execute")
-        assert "the current state is Stable" in tool("streams-groups", *move)
-        assert member.beat(member_epoch=-1).error_code == 0
-    tool("streams-groups", *move)
-    tool("streams-groups", "--delete-offsets", "--group", group, "--input-topic", topic)
-    assert group in tool("streams-groups", "--delete", "--group", group, "--delete-all-internal-topics")
-    assert group not in tool("streams-groups", "--list").split()
-    assert group not in tool("topics", "--list"), "what it had made is gone"
-
-
-def test_consumer_groups_of_the_consumer_protocol(
-    bootstrap: str, tool: Tool, topic: str, fresh_name: Callable[..., str]
-) -> None:
-    """Members are seen with epochs and assignments while they are there; the group is configured and deleted."""
-    group = fresh_name("g")
-    _produce(tool, topic, 100)
-    settings = {"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"}
-    consumer = Consumer(settings | {"group.protocol": "consumer", "client.id": "watched"})
-    consumer.subscribe([topic])
-
-    def assigned() -> bool:
-        consumer.poll(0.1)
-        return len(consumer.assignment()) == 2
-
-    eventually(assigned, what="both partitions", within_s=30)
-    assert "Consumer" in next(line for line in tool("groups", "--list").splitlines() if group in line)
-    members = tool("consumer-groups", "--describe", "--group", group, "--members", "--verbose")
-    assert "watched" in members
-    assert f"{topic}:0,1" in members.replace(" ", "")
-    state = tool("consumer-groups", "--describe", "--group", group, "--state", "--verbose")
-    assert "Stable" in state
-    assert "uniform" in state
-    of_group = ("--entity-type", "groups", "--entity-name", group)
-    tool("configs", "--alter", *of_group, "--add-config", "consumer.session.timeout.ms=50000")
-    assert "consumer.session.timeout.ms=50000" in tool("configs", "--describe", *of_group)
-    consumer.close()
-    eventually(lambda: "Empty" in tool("consumer-groups", "--describe", "--group", group, "--state"), within_s=60)
-    tool("consumer-groups", "--delete", "--group", group)
-    assert group not in tool("consumer-groups", "--list")
 
 
 def test_transactions(bootstrap: str, tool: Tool, topic: str, fresh_name: Callable[..., str]) -> None:
