@@ -14,6 +14,12 @@ HERE = Path(__file__).parent
 JAVA_SOURCES = HERE / "java_versions"
 JAVA_VERSIONS = ("2.1.1", "2.8.2", "3.9.1", "4.4.0")
 NEWEST = JAVA_VERSIONS[-1]
+NEWEST_CHECKS = "|".join((
+    "share consumer (accepts|reads|renews|that is closed).*",
+    "consumer protocol: (one consumes|members join|static|regular|offsets in a transaction|admin).*",
+    "offsets sent to a transaction", "a second producer fences the first", "a hanging transaction is aborted",
+    "transactions are described and listed", "every kind of offset", "many topics are described in pages",
+))  # fmt: skip
 OLD_PYTHON = HERE / "python_versions"
 
 pytestmark = pytest.mark.timeout(1200)  # Includes downloading with cold caches.
@@ -41,9 +47,10 @@ def test_java_versions(bootstrap: str, subtests: pytest.Subtests) -> None:
                     assert outcome.error is None, outcome.error
 
 
-def test_the_newest_java_client_in_share_groups(bootstrap: str, subtests: pytest.Subtests) -> None:
-    """The checks of the Java suite, with another client in front of the one they were built with."""
-    command = programs.java("Main", bootstrap, "share consumer (accepts|reads|renews|that is closed).*")
+def test_the_newest_java_client_in_new_groups_and_transactions(bootstrap: str, subtests: pytest.Subtests) -> None:
+    """What older clients have not got, or do otherwise: checks of the Java suite, with another client in front of the
+    one they were built with."""
+    command = programs.java("Main", bootstrap, NEWEST_CHECKS)
     position = command.index("-cp") + 1
     command[position] = f"{_java(NEWEST)}/*:{command[position]}"
     for outcome in outcomes(command):
