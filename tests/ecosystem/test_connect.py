@@ -8,12 +8,14 @@ exactly what the changes say, by counts that are known beforehand.
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 from connect_worker import SOURCES, Worker
 from fixtures import programs, toolchains
 from fixtures.postgres import PASSWORD, PostgresServer, require_postgres
@@ -119,12 +121,44 @@ async def test_exactly_once_from_a_database_to_three_places(
     eventually(lambda: has_lines(10_902), within_s=60, what="the later changes, in the file")
     assert lines.read_bytes().count(b"\n") == 10_902
     eventually(
-        lambda: _table_rows(catalog, tmp_path / "warehouse") == "rows 10702 ids 10002", within_s=60, every_s=1,
-        what="the Iceberg table",
+        lambda: _table_rows(catalog, tmp_path / "warehouse") == "rows 10702 ids 10002 changes 10702",
+        within_s=60, every_s=1, what="the Iceberg table",
     )  # fmt: skip
     worker.check()
+    assert _changes(server.bootstrap) == {number: _changes_of(number) for number in range(1, ROWS + 3)}
     with Wire(server.bootstrap) as wire:
         assert wire.list_offset(DEAD_LETTERS, -1).offset == 0
+
+
+def _changes_of(number: int) -> list[str]:
+    """What happened to a row, and so what is in the topic of it: a tombstone after its deletion."""
+    if number > ROWS:
+        return ["c"]
+    is_updated, is_deleted = number <= UPDATES, number <= DELETES or number > ROWS - DELETES
+    return ["r", *(["u"] if is_updated else []), *(["d", "tombstone"] if is_deleted else [])]
+
+
+def _changes(bootstrap: str) -> dict[int, list[str]]:
+    """What the topic has of each row, in order, for who reads what is committed."""
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap, "group.id": "unused", "enable.auto.commit": False, "log_level": 0,
+        "isolation.level": "read_committed", "enable.partition.eof": True,
+    })  # fmt: skip
+    consumer.assign([TopicPartition(TOPIC, partition, 0) for partition in range(PARTITIONS)])
+    found: dict[int, list[str]] = {}
+    ends = 0
+    while ends < PARTITIONS:
+        messages = consumer.consume(1000, 30)
+        assert messages, "the topic cannot be read"
+        for message in messages:
+            if message.error() is not None:
+                ends += 1
+                continue
+            value = message.value()
+            change = "tombstone" if value is None else json.loads(value)["payload"]["op"]
+            found.setdefault(json.loads(message.key())["payload"]["id"], []).append(change)
+    consumer.close()
+    return found
 
 
 async def _eventually_copied(database: asyncpg.Connection, worker: Worker, count: int) -> None:

@@ -20,6 +20,9 @@ from fixtures.server import Server
 from fixtures.waiting import eventually
 from fixtures.wire import Wire
 
+from penstock.wire.api_keys import ApiKey
+from penstock.wire.messages.list_groups import ListGroupsRequest
+
 SOURCES = Path(__file__).parent / "streams"
 WORDS = [f"word{number}" for number in range(40)]
 LINES, WORDS_A_LINE = 12_000, 3
@@ -135,6 +138,8 @@ def test_exactly_once_through_crashes(server: Server, word_count: Callable[[str]
     eventually(lambda: so_far(1), within_s=60, what="all counts")
     eventually(lambda: windows.total() >= LINES * WORDS_A_LINE, within_s=30, what="all counts of windows")
     with Wire(server.bootstrap) as wire:
+        (group,) = wire.call(ApiKey.LIST_GROUPS, 5, ListGroupsRequest()).groups
+        assert (group.group_id, group.group_type.lower(), group.group_state) == ("word-count", protocol, "Stable")
         repartition = "word-count-KSTREAM-AGGREGATE-STATE-STORE-0000000003-repartition"
         eventually(lambda: wire.list_offset(repartition, -2).offset > 0, what="trimming of what was processed")
     assert streams.stop() == 143

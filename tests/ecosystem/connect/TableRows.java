@@ -1,3 +1,4 @@
+import java.util.Arrays;
 import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
@@ -6,7 +7,10 @@ import org.apache.iceberg.catalog.TableIdentifier;
 import org.apache.iceberg.data.IcebergGenerics;
 import org.apache.iceberg.jdbc.JdbcCatalog;
 
-/** What is in an Iceberg table: {@code TableRows DATABASE WAREHOUSE TABLE} prints its rows and its distinct ids. */
+/**
+ * What is in an Iceberg table: {@code TableRows DATABASE WAREHOUSE TABLE} prints its rows, its distinct ids, and how many
+ * rows are different in what changes do to them.
+ */
 public final class TableRows {
     public static void main(String[] arguments) throws Exception {
         try (JdbcCatalog catalog = new JdbcCatalog()) {
@@ -15,13 +19,16 @@ public final class TableRows {
             var table = catalog.loadTable(TableIdentifier.parse(arguments[2]));
             int rows = 0;
             Set<Object> ids = new HashSet<>();
-            try (var records = IcebergGenerics.read(table).select("id").build()) {
+            Set<Object> changes = new HashSet<>();
+            try (var records = IcebergGenerics.read(table).select("id", "amount", "__deleted").build()) {
                 for (var row : records) {
                     rows++;
                     ids.add(row.getField("id"));
+                    changes.add(Arrays.asList(
+                            row.getField("id"), row.getField("amount"), row.getField("__deleted")));
                 }
             }
-            System.out.println("rows " + rows + " ids " + ids.size());
+            System.out.println("rows " + rows + " ids " + ids.size() + " changes " + changes.size());
         }
     }
 }
