@@ -10,7 +10,7 @@ from fixtures.odd_names import ODD_NAMES
 
 from penstock.base.clock import SystemClock
 from penstock.base.errors import CorruptData, Fenced, OutcomeUnknown, Unavailable
-from penstock.coordination import leases
+from penstock.coordination import guarded, leases
 from penstock.coordination.leases import Holder
 from penstock.coordination.model import SLOT_COUNT, Key, slot_of
 from penstock.coordination.timers import LoopAlarms
@@ -262,6 +262,68 @@ async def test_lost_answer_is_looked_up(database, commits: bool) -> None:
         with pytest.raises(Unavailable):
             await writer.write([(A, GroupStored(empty(2)))])
     assert await writer.load(A) == empty(2 if commits else 1)
+
+
+class Away:
+    """A database that loses an answer and is away afterwards."""
+
+    def __init__(self, database, *, commits: bool) -> None:
+        self._database, self._commits, self.loses, self.is_away = database, commits, False, False
+
+    async def transaction(self, script):
+        if self.is_away:
+            raise Unavailable("away")
+        if not self.loses:
+            return await self._database.transaction(script)
+        self.loses, self.is_away = False, True
+        if self._commits:
+            await self._database.transaction(script)
+        raise OutcomeUnknown("the answer was lost")
+
+    async def read(self, script):
+        return await self._database.read(script)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+async def test_nothing_is_loaded_or_written_before_the_outcome_of_the_last_write_is_known(
+    database, commits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guarded, "SETTLED_WITHIN_S", 0.1)
+    away = Away(database, commits=commits)
+    writer = journal(away)
+    await writer.open()
+    await writer.write([(A, GroupStored(empty(1)))])
+    away.loses = True
+    with pytest.raises(OutcomeUnknown):
+        await asyncio.wait_for(writer.write([(A, GroupStored(empty(2)))]), 10)
+    for key in (A, B):
+        with pytest.raises(Unavailable, match="away"):
+            await writer.load(key)
+        with pytest.raises(Unavailable, match="away"):
+            await writer.write([(key, GroupStored(empty(3)))])
+    away.is_away = False
+    assert await writer.load(A) == empty(2 if commits else 1)
+    await writer.write([(A, GroupStored(empty(4)))])
+    assert await writer.load(A) == empty(4)
+
+
+async def test_a_new_holder_makes_the_outcome_of_the_last_write_final(
+    database, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    monkeypatch.setattr(guarded, "SETTLED_WITHIN_S", 0)
+    away = Away(database, commits=True)
+    writer = journal(away)
+    await writer.open()
+    away.loses = True
+    with pytest.raises(OutcomeUnknown):
+        await writer.write([(A, GroupStored(empty(2)))])
+    away.is_away = False
+    await journal(database, "another").open()
+    for _ in range(2):
+        with pytest.raises(Fenced):
+            await writer.write([(A, GroupStored(empty(3)))])
+    with pytest.raises(Fenced):
+        await writer.load(A)
 
 
 async def test_only_groups_with_something_to_expire_are_found_in_pages(database) -> None:

@@ -1,16 +1,22 @@
-"""Guarded transactions of a coordinator: nothing is written under a lost lease, and every outcome is resolved.
+"""Guarded transactions of a coordinator: nothing is written under a lost lease, and nothing is read or written
+before the outcome of the last write is known.
 
 Shared by the journals of all coordinators. Each kind has slots of its own, so that neither its fencing epochs nor the
 numbers of its writes mix with another's.
+
+When the answer of a write is lost, its outcome is looked up. While the database does not answer, all writers wait, but
+for at most `SETTLED_WITHIN_S`, because more and more of them would wait. Then the write stays *unsettled*: its requests
+fail, and so does every later read and write of these states, until the database has answered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import TypeVar
 
 from penstock.base.clock import Clock
-from penstock.base.errors import OutcomeUnknown, Unavailable
+from penstock.base.errors import Fenced, OutcomeUnknown, Unavailable
 from penstock.coordination import leases
 from penstock.coordination.leases import Database, Holder
 from penstock.coordination.model import Key, slot_of
@@ -20,6 +26,8 @@ from penstock.metadata.database import Script
 T = TypeVar("T")
 _SETTLE_DELAYS_MS = (20, 100, 500, 1000)
 """Pauses between attempts to look up the outcome of a transaction; the last one repeats."""
+SETTLED_WITHIN_S = 10
+"""Limit of that while others wait: less than the 30 s that clients wait for a response."""
 
 
 class GuardedWrites:
@@ -39,6 +47,8 @@ class GuardedWrites:
         self._force_leases, self._whose = force_leases, whose
         self._epochs: dict[int, int] = {}
         self._write_number = 0
+        self._unsettled: tuple[Sequence[int], int] | None = None
+        """Slots and number of a write with an unknown outcome."""
 
     async def open(self) -> frozenset[int]:
         """Take the slots; returns those that are ours."""
@@ -52,12 +62,31 @@ class GuardedWrites:
         """Raise `Fenced` if the slot of a key is not ours."""
         leases.check([slot_of(key)], self._epochs)
 
-    async def write(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> T | None:
-        """One guarded transaction. Returns or raises only when its outcome is known: the script's result, or None where
-        the transaction happened and its result was lost.
+    async def settle(self) -> None:
+        """Return once the outcome of every write is final, so that states may be loaded.
 
-        Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot of these keys.
+        Raises `Unavailable` while the database does not answer.
         """
+        unsettled = self._unsettled
+        if unsettled is None:
+            return
+        try:
+            await self._ask(*unsettled)
+        except OutcomeUnknown as error:
+            raise Unavailable("the outcome of the last write is unknown") from error
+        except Fenced:
+            pass  # The new holder of the slot had to wait for the end of that write.
+        if self._unsettled is unsettled:
+            self._unsettled = None
+
+    async def write(self, keys: Iterable[Key], changes: Callable[[], Script[T]]) -> T | None:
+        """One guarded transaction, one at a time. Returns the script's result, or None where the transaction happened
+        and its result was lost.
+
+        Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot of these keys, and
+        `OutcomeUnknown` when the outcome could not be looked up in time.
+        """
+        await self.settle()
         slots = sorted({slot_of(key) for key in keys})
         self._write_number += 1
         number, expires_ms = self._write_number, self._holder.expires_ms(self._clock.now_ms())
@@ -97,12 +126,25 @@ class GuardedWrites:
         return script
 
     async def _happened(self, slots: Sequence[int], number: int) -> bool:
-        attempt = 0
-        while True:
+        self._unsettled = unsettled = slots, number
+        give_up_s = self._alarms.time() + SETTLED_WITHIN_S
+        for attempt in count():
             try:
-                return await self._database.transaction(
-                    lambda: leases.happened(slots, self._epochs, write_number=number, whose=self._whose)
-                )
-            except (Unavailable, OutcomeUnknown):
+                happened = await self._ask(*unsettled)
+            except (Unavailable, OutcomeUnknown) as error:
+                if self._alarms.time() >= give_up_s:
+                    raise OutcomeUnknown("the database does not answer whether a write happened") from error
                 await pause(self._alarms, _SETTLE_DELAYS_MS[min(attempt, len(_SETTLE_DELAYS_MS) - 1)])
-                attempt += 1
+            else:
+                break
+        self._unsettled = None
+        return happened
+
+    async def _ask(self, slots: Sequence[int], number: int) -> bool:
+        try:
+            return await self._database.transaction(
+                lambda: leases.happened(slots, self._epochs, write_number=number, whose=self._whose)
+            )
+        except leases.SlotsLost as lost:
+            self.lose(lost)
+            raise

@@ -95,5 +95,6 @@ class Journal(Protocol[S_co, R_contra]):
         rules do not. Waiters of its decision get a retriable error, and the rest of the decision stands.
 
         Raises `Unavailable` when nothing was written, `Fenced` when another agent holds a slot (and nothing was
-        written). A write with a lost answer is resolved by the journal before it returns.
+        written). A write with a lost answer is resolved by the journal before it returns; where it cannot be, the
+        journal raises `OutcomeUnknown`, and loads and writes nothing until it is.
         """

@@ -13,7 +13,7 @@ Every key has a *cell*: its state in force, and decisions in flight.
   timer.
 - A failed write drops the whole cell from memory: all its waiters get a retriable error, and the state is loaded again.
   Nothing of the failed decisions was visible. With `keeps_states`, for states that are largely in memory only, the
-  state in force is kept, and only waiters of the failed decisions get the error.
+  state in force is kept, and only waiters of the failed decisions get the error, unless the outcome is unknown.
 - The store may refuse a record that no state depends on. Then its decision stands, but its replies are not true: their
   waiters get a retriable error.
 - Timers are decided like requests, but not during a transaction, nor when a staged decision will reset them.
@@ -34,7 +34,7 @@ from typing import Any, Generic, TypeVar
 
 from penstock.base.clock import Clock
 from penstock.base.dataclasses import dataclass
-from penstock.base.errors import Conflict, Fenced, PlatformError, Unavailable
+from penstock.base.errors import Conflict, Fenced, OutcomeUnknown, PlatformError, Unavailable
 from penstock.coordination.model import Decision, Journal, Key, Loading, R, Reply, Rules, S, Waiter
 from penstock.coordination.timers import Alarms, Deadlines
 
@@ -346,7 +346,7 @@ class Runner(Generic[S, R]):
 
     def _failed(self, cells: list[_Cell[S, R]], error: PlatformError) -> None:
         for cell in cells:
-            if self._keeps_states and not isinstance(error, Fenced):
+            if self._keeps_states and not isinstance(error, (Fenced, OutcomeUnknown)):
                 self._keep(cell, error)
                 continue
             had_timers = len(cell.deadlines) > 0 or cell.rung

@@ -463,6 +463,7 @@ class GroupJournal:
     async def load(self, key: Key) -> AnyGroup | None:
         """Read one group, if its slot is ours."""
         self._writes.check(key)
+        await self._writes.settle()
         return await self._database.read(lambda: load_group(key))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> Collection[int]:

@@ -206,6 +206,7 @@ class ShareJournal:
     async def load(self, key: Key) -> SharePartition | None:
         """Load one partition, if its slot is ours."""
         self._writes.check(key)
+        await self._writes.settle()
         return await self._database.read(lambda: load(PartitionName.of(key)))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> tuple[()]:

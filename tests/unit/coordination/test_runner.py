@@ -11,7 +11,7 @@ import pytest
 from fixtures.clocks import LoopClock
 from fixtures.sim_loop import SimLoop
 
-from penstock.base.errors import Conflict, Fenced, Unavailable
+from penstock.base.errors import Conflict, Fenced, OutcomeUnknown, Unavailable
 from penstock.coordination.model import Decision, Key, Loading, Reply, Timer, Waiter
 from penstock.coordination.runner import Runner
 from penstock.coordination.timers import LoopAlarms
@@ -571,8 +571,8 @@ def test_what_is_in_idle_cells_is_bounded_as_well_as_how_many_there_are() -> Non
         loop.run(main())
 
 
-def test_a_state_whose_timer_fired_for_nothing_stays_in_memory_until_it_fires_again() -> None:
-    """What is known only there, as locks are, goes with it."""
+def keeping_states(scenario) -> None:
+    """Run a scenario on a runner that keeps states; a hundred is under A already."""
     for seed in range(5):
         loop = SimLoop(seed)
 
@@ -582,34 +582,44 @@ def test_a_state_whose_timer_fired_for_nothing_stays_in_memory_until_it_fires_ag
                 journal=fake, rules=rules, clock=LoopClock(), alarms=LoopAlarms(), keeps_states=True, idle_cells_max=0
             )
             await runner.open()
-            fake.faults = [Unavailable("down")]
-            await asyncio.sleep(1.1)
-            assert len(rules.fired) == 1
-            await asyncio.sleep(1.5)
-            assert [name for name, _ in rules.fired] == ["bell", "bell"]
-            assert (fake.numbers, fake.loads) == ({A: 101}, 0)
+            await scenario(runner, fake, rules)
             await runner.close()
 
         loop.run(main())
+
+
+def test_a_state_whose_timer_fired_for_nothing_stays_in_memory_until_it_fires_again() -> None:
+    async def scenario(runner, fake, rules) -> None:
+        fake.faults = [Unavailable("down")]
+        await asyncio.sleep(1.1)
+        assert len(rules.fired) == 1
+        await asyncio.sleep(1.5)
+        assert [name for name, _ in rules.fired] == ["bell", "bell"]
+        assert (fake.numbers, fake.loads) == ({A: 101}, 0)
+
+    keeping_states(scenario)
+
+
+def test_a_state_is_loaded_again_when_the_outcome_of_its_write_is_unknown() -> None:
+    async def scenario(runner, fake, rules) -> None:
+        fake.faults, fake.numbers = [OutcomeUnknown("lost")], {A: 107}  # It did happen.
+        with pytest.raises(OutcomeUnknown):
+            await runner.submit(A, add(7), int)
+        await asyncio.sleep(0.5)
+        assert (fake.loads, runner.current(A)) == (1, (True, Tally(107))), "somebody has to watch its timers"
+        assert await runner.submit(A, add(1), int) == 108
+
+    keeping_states(scenario)
 
 
 def test_timers_that_fired_for_nothing_are_set_again_though_something_else_is_on_its_way() -> None:
-    for seed in range(5):
-        loop = SimLoop(seed)
+    async def scenario(runner, fake, rules) -> None:
+        fake.faults = [Unavailable("down")]
+        await asyncio.sleep(1.1)
+        assert len(rules.fired) == 1
+        fake.write_s = 0.5
+        assert await runner.submit(A, add(1), int) == 101  # As long as it takes until timers are set again.
+        await asyncio.sleep(2)
+        assert [name for name, _ in rules.fired] == ["bell", "bell"]
 
-        async def main() -> None:
-            fake, rules = FakeJournal(numbers={A: 100}), TallyRules()
-            runner: Runner[Tally, Added] = Runner(
-                journal=fake, rules=rules, clock=LoopClock(), alarms=LoopAlarms(), keeps_states=True
-            )
-            await runner.open()
-            fake.faults = [Unavailable("down")]
-            await asyncio.sleep(1.1)
-            assert len(rules.fired) == 1
-            fake.write_s = 0.5
-            assert await runner.submit(A, add(1), int) == 101  # As long as it takes until timers are set again.
-            await asyncio.sleep(2)
-            assert [name for name, _ in rules.fired] == ["bell", "bell"]
-            await runner.close()
-
-        loop.run(main())
+    keeping_states(scenario)
