@@ -1,1 +1,1 @@
-"""The audit log: who proved who they are, who was refused what, and what was changed, as events in a topic."""
+"""The audit log: authentications, authorization decisions and administrative changes, as events in a topic."""

@@ -1,11 +1,11 @@
-"""Which requests change something that an administrator is answerable for, and what they change. Pure.
+"""Which requests are administrative changes, and what they change. Pure.
 
-`CHANGES` has an entry for every such API; a test knows from its name when a new one is missing. What a request asks for
-is read before anybody else sees it, because guards take out what is not allowed; what became of it is read
-from the response and found again by a key that both have.
+`CHANGES` has an entry for every such API; a test fails when a new one is missing. What a request asks for is read
+before guards see it, because they remove what is not allowed; the outcome is read from the response and matched by a
+key that both have.
 
-Of what a client has sent, names and numbers are told. Values of configurations, credentials and texts of errors are
-not, whatever they are: some of them are secrets, and nobody can tell which.
+Of what a client has sent, names and numbers are logged. Values of configurations, credentials and error messages are
+not: some of them are secrets, and nothing can tell which.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from penstock.base.acls import Operation, PatternType, Permission, ResourceType,
 from penstock.wire.api_keys import ApiKey
 
 SEEN_MAX = LISTED_MAX + 1
-"""One more than one event lists: so it is seen that there were more."""
+"""One more than an event lists, to show that there were more."""
 _ZERO_ID = bytes(16)
 _K = ApiKey
 
 
 class Asked(NamedTuple):
-    """One thing that a request wants to change."""
+    """One requested change."""
 
     key: Hashable
     resource: Resource
@@ -50,7 +50,7 @@ class Asked(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What became of it; what only the response knows replaces or completes what was asked."""
+    """Its outcome; details that only the response has replace or complete those of the request."""
 
     key: Hashable
     error: int
@@ -64,7 +64,7 @@ class Change(NamedTuple):
     asked: Callable[[Any], Iterable[Asked]]
     answered: Callable[[Any], Iterable[Answered]]
     is_repeated: bool = False
-    """Whether clients that are no administrators send it all the time: then it is told of once per connection."""
+    """Whether ordinary clients send it all the time: then it is logged once per connection."""
 
 
 def _listed(items: Iterable[Json]) -> Sequence[Json]:
@@ -72,7 +72,7 @@ def _listed(items: Iterable[Json]) -> Sequence[Json]:
 
 
 def _number(value: float) -> Json:
-    """A number that a client has sent; JSON has none for what is infinite or no number."""
+    """A number that a client has sent; JSON has no infinity and no NaN."""
     return value if isfinite(value) else str(value)
 
 
@@ -81,7 +81,7 @@ def _worst(codes: Iterable[int]) -> int:
 
 
 def _only(response: Any) -> Iterator[Answered]:
-    """The answer of an API that changes one thing or nothing."""
+    """The outcome of an API that changes one thing or nothing."""
     yield Answered(0, response.error_code)
 
 
@@ -143,7 +143,7 @@ def _deleted_records(response: Any) -> Iterator[Answered]:
 # ---- configuration ---------------------------------------------------------------------------------------------
 
 _CONFIGURED = {2: TOPIC, 32: GROUP}
-"""Kafka's numbers of the kinds of resources that have a name of their own here; the others belong to the cluster."""
+"""Kafka's numbers of resource types with a resource name of their own; the others are logged as the cluster."""
 _CONFIG_KINDS = {4: "broker", 8: "broker-logger", 16: "client-metrics"}
 
 
@@ -252,7 +252,7 @@ def _created_token(response: Any) -> Iterator[Answered]:
 
 
 def _of_token(request: Any) -> Iterator[Asked]:
-    # It is named by its secret only, which is nothing to tell.
+    # A token is identified by its secret only, which must not be logged.
     yield Asked(0, THE_CLUSTER)
 
 
@@ -314,7 +314,7 @@ def _deleted_offsets(response: Any) -> Iterator[Answered]:
 
 
 def _commit_offsets(request: Any) -> Iterator[Asked]:
-    """Members commit what they have consumed; who is none moves the group, as administrators do."""
+    """Members commit offsets as they consume; without a member id it is an administrator who resets the group."""
     if request.generation_id_or_member_epoch < 0 and not request.member_id:
         yield from _of_group(request, (topic.name or bytes(topic.topic_id).hex() for topic in request.topics))
 
@@ -454,9 +454,9 @@ CHANGES: Mapping[int, Change] = MappingProxyType(
 WITHOUT_EFFECT = frozenset(
     {_K.ALTER_REPLICA_LOG_DIRS, _K.ELECT_LEADERS, _K.ALTER_PARTITION_REASSIGNMENTS, _K.UPDATE_FEATURES}
 )
-"""Administration that has nothing to change where there are no replicas and no features to choose."""
+"""Administrative APIs that have nothing to change here: there are no replicas and no optional features."""
 
 
 def asked_by(api_key: int, request: Any) -> Iterable[Asked]:
-    """What a request wants to change, one by one. To be read before others take something out of it."""
+    """The changes that a request asks for. To be read before guards remove any."""
     return CHANGES[api_key].asked(request)

@@ -1,8 +1,7 @@
-"""What is said of a change beyond its resource, shortened: what waits is bounded, however much a request asks for.
-Pure.
+"""The details of a change in an event, shortened: memory is bounded, however much a request asks for. Pure.
 
-The shortest parts come first, so that a long list does not cost the numbers beside it. Of lists and mappings, elements
-are left out that do not fit; a text that does not is cut. Where anything is missing, a field says so.
+The shortest values come first, so that a long list does not displace the numbers beside it. Elements of lists and
+mappings that do not fit are left out; a text that does not fit is cut. A field says whether anything is missing.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from penstock.audit.model import Json
 
 DETAILS_MAX = 2048
-"""Characters that the details of one change have together, as JSON."""
+"""The most characters that the details of one change have in total, as JSON."""
 LISTED_MAX = 50
-"""How many names or numbers one list has."""
+"""The most names or numbers in one list."""
 SHORTENED = "shortened"
-"""The field that says so."""
+"""The field that says that something is missing."""
 ELLIPSIS = "…"
 """The end of a text that was cut."""
 
 
 def shortened(details: Mapping[str, Json]) -> Mapping[str, Json]:
-    """Details that are not too long."""
+    """The details, shortened to the limit."""
     room = _Room(DETAILS_MAX)
     fitted = {name: room.fitted(value) for name, value in sorted(details.items(), key=lambda item: _length(item[1]))}
     kept = {name: fitted[name] for name in details}
@@ -31,7 +30,7 @@ def shortened(details: Mapping[str, Json]) -> Mapping[str, Json]:
 
 
 class _Room:
-    """How much more there may be."""
+    """The room that is left."""
 
     __slots__ = ("_left", "is_exceeded")
 
@@ -40,7 +39,7 @@ class _Room:
         self.is_exceeded = False
 
     def fitted(self, value: Json) -> Json:
-        """As much of a value as there is room for."""
+        """As much of a value as fits."""
         match value:
             case str():
                 return self._text(value)
@@ -63,7 +62,7 @@ class _Room:
                 return value
 
     def _has_room(self, count: int, item: Json) -> bool:
-        """Whether one more fits. The first one is cut rather than left out."""
+        """Whether one more element fits. The first one is cut rather than left out."""
         fits = count < LISTED_MAX and self._left > 0 and (not count or _length(item) <= self._left)
         self.is_exceeded |= not fits
         return fits

@@ -44,12 +44,12 @@ REQUEST = "io.confluent.kafka.server/request"
 LOSS = "io.penstock.audit/loss"
 END = "io.penstock.audit/end"
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
-"""CloudEvents' name of a record that holds a whole event, for the header `content-type`."""
+"""The media type of a record that contains a whole CloudEvent, for the header `content-type`."""
 
 SUCCESS, FAILURE, UNKNOWN = "SUCCESS", "FAILURE", "UNKNOWN"
 UNAUTHENTICATED, UNKNOWN_USER = "UNAUTHENTICATED", "UNKNOWN_USER_DENIED"
 NOBODY_KNOWN = "None:UNKNOWN_USER"
-"""The principal of an attempt that proved nobody."""
+"""The principal of a failed authentication."""
 
 _SEGMENTS = {
     TOPIC: "topic", GROUP: "group", USER: "user", TRANSACTIONAL_ID: "transactional-id",
@@ -62,15 +62,15 @@ Names = Callable[[int], str]
 
 
 class Origin(NamedTuple):
-    """Where numbers are counted."""
+    """The agent and its run, within which facts are numbered."""
 
     agent: str
     run: str
-    """The time from a start of the agent to its end, however it ends."""
+    """The run of the agent: from its start to its end, however it ends."""
 
 
 def camel(name: str) -> str:
-    """`CREATE_TOPICS` as Kafka writes it where names are no constants: `CreateTopics`."""
+    """`CREATE_TOPICS` in Kafka's spelling of API names: `CreateTopics`."""
     return "".join(part.capitalize() for part in name.split("_"))
 
 
@@ -79,7 +79,7 @@ METHODS: Mapping[int, str] = {int(key): f"kafka.{camel(key.name)}" for key in Ap
 
 
 def crn(cluster: str, resource: Resource = THE_CLUSTER) -> str:
-    """The name of a resource, anywhere."""
+    """The Confluent resource name of a resource."""
     root = f"crn:///kafka={quote(cluster, safe='')}"
     if resource.kind == CLUSTER:
         return root
@@ -87,13 +87,13 @@ def crn(cluster: str, resource: Resource = THE_CLUSTER) -> str:
 
 
 def timestamp(at_ms: int) -> str:
-    """A time as RFC 3339 has it."""
+    """A time in RFC 3339."""
     seconds, millis = divmod(at_ms, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{millis:03d}Z"
 
 
 def event_of(fact: Fact, event_id: str, names: Names, origin: Origin) -> dict[str, Json]:
-    """The event that tells of a fact."""
+    """The event for a fact."""
     return _event_of(fact, event_id, names) | _place_of(fact, origin)
 
 
@@ -116,13 +116,13 @@ def _event_of(fact: Fact, event_id: str, names: Names) -> dict[str, Json]:
 
 
 def _place_of(fact: Fact, origin: Origin) -> dict[str, Json]:
-    """Where a fact is among all that were heard. CloudEvents has the name `sequence` for that, and wants a text."""
+    """The position of a fact among all facts of its run. CloudEvents' name for it is `sequence`, a text."""
     place: dict[str, Json] = {"agent": origin.agent, "run": origin.run}
     return place if isinstance(fact, Lost) else {**place, "sequence": f"{fact.number:012d}"}
 
 
 def encoded(event: Mapping[str, Json]) -> bytes:
-    """The event as it is kept. Raises `ValueError` where a number in it is none: that is no JSON."""
+    """The event as stored. Raises `ValueError` for a number that JSON does not have."""
     return json.dumps(event, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -220,5 +220,5 @@ def _metadata(caller: Caller) -> dict[str, Json]:
 
 
 def error_name(code: int) -> str:
-    """Kafka's name of an error. Its sentence may repeat what the client has sent, so it is not shown."""
+    """Kafka's name of an error. The message may repeat what the client has sent, so it is not logged."""
     return ErrorCode(code).name if code in ErrorCode._value2member_map_ else str(code)

@@ -1,7 +1,7 @@
-"""Facts that are worth an event. What is kept of them is short, and nothing of it is a secret.
+"""Facts: what is captured during a request, to make an event of later. They are short and contain no secrets.
 
-A fact is taken in the middle of a request, so it is a few references and short texts; the event is made of it later.
-Clients choose many of these texts: each is cut, and what waits is bounded in bytes and not only in number.
+Capturing happens in the middle of a request, so a fact is a few references and short texts. Clients choose many of
+these texts: each is cut, and the queue of facts is bounded in bytes as well as in number.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from penstock.base.context import RequestContext
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
 TEXT_MAX = 512
-"""Characters of a text that somebody else has chosen. No topic, user or key has a longer name."""
+"""The longest text chosen by clients that is kept. No topic, user or key has a longer name."""
 
 CLUSTER, TOPIC, GROUP, USER = "Cluster", "Topic", "Group", "User"
 TRANSACTIONAL_ID, DELEGATION_TOKEN = "TransactionalId", "DelegationToken"
 SERVICE_ACCOUNT, API_KEY = "ServiceAccount", "ApiKey"
 VIRTUAL_CLUSTER, ENVIRONMENT = "VirtualCluster", "Environment"
-"""These two are not in a cluster, but of the deployment; they are told of the cluster that the caller was in."""
+"""These two belong to the deployment, not to a cluster; events name the cluster that the caller was in."""
 
 
 class Resource(NamedTuple):
-    """A thing in a virtual cluster."""
+    """A resource in a virtual cluster."""
 
     kind: str
     name: str = ""
@@ -37,7 +37,7 @@ THE_CLUSTER = Resource(CLUSTER)
 
 
 class Caller(NamedTuple):
-    """Who asked, from where, and in which request."""
+    """Who sent a request, from where, and which one."""
 
     cluster_id: int
     principal: str
@@ -48,21 +48,21 @@ class Caller(NamedTuple):
 
 
 class Attempted(NamedTuple):
-    """Somebody tried to prove who they are. `caller.principal` is empty if that failed."""
+    """An authentication. `caller.principal` is empty if it failed."""
 
     at_ms: int
     caller: Caller
     mechanism: str
     identifier: str | None
-    """The name that was claimed, where there is one of that name."""
+    """The claimed name, if there is a principal of that name."""
     status: str
     message: str
     number: int = 0
-    """In the count of everything that the agent has heard since it started; so in all that are heard."""
+    """Number among all facts of this run of the agent; the same in the other facts."""
 
 
 class Decided(NamedTuple):
-    """It was decided whether somebody may do something."""
+    """An authorization decision."""
 
     at_ms: int
     caller: Caller
@@ -75,20 +75,20 @@ class Decided(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """Somebody changed something, or tried to."""
+    """An administrative change, or an attempt at one."""
 
     at_ms: int
     caller: Caller
     api_key: int
     resource: Resource
     error: int | None
-    """Kafka's code; None where nobody was left to be answered, or the answer was lost."""
+    """Kafka's error code; None if the client disconnected, or the response was lost."""
     details: Mapping[str, Json]
     number: int = 0
 
 
 class Lost(NamedTuple):
-    """There are facts of a cluster that no event tells of."""
+    """A number of facts of a cluster that were dropped."""
 
     at_ms: int
     since_ms: int
@@ -97,7 +97,7 @@ class Lost(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """The agent stops, and has told what it heard."""
+    """The agent stops, after logging everything it captured."""
 
     at_ms: int
     cluster_id: int
@@ -107,11 +107,11 @@ class Ended(NamedTuple):
 Heard = Attempted | Decided | Changed
 Fact = Heard | Lost | Ended
 _TUPLES_BYTES = 400
-"""A fact without its texts: its own tuple, its caller's, and their numbers."""
+"""Memory of a fact without its texts: its own tuple, its caller's, and their numbers."""
 
 
 def cut(text: str) -> str:
-    """A text that is not too long."""
+    """A text, cut to the limit."""
     return text if len(text) <= TEXT_MAX else text[:TEXT_MAX]
 
 
@@ -144,7 +144,7 @@ def _size_of(value: Json) -> int:
 
 
 def caller_of(context: RequestContext, correlation_id: int | None) -> Caller:
-    """What is kept of who asks."""
+    """What is kept of a caller."""
     client_id = context.client_id
     return Caller(
         context.cluster_id, cut(context.principal), None if client_id is None else cut(client_id), context.client_host,

@@ -1,7 +1,7 @@
-"""What became of what a request asked for, by its answer; and whether that was a denial which nobody has told of. Pure.
+"""Outcomes of changes, read from responses; and denials in responses that no authorization decision has logged. Pure.
 
-A guard's denial is a decision, and told as one. Some handlers refuse as well, what no ACL can allow: that has to be
-found in the answer.
+A guard's denial is a decision, and is logged as one. Some handlers deny as well, where no ACL could allow it: that has
+to be recognised in the response.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ DENIALS: Mapping[int, frozenset[ResourceType]] = MappingProxyType(
         ErrorCode.DELEGATION_TOKEN_AUTHORIZATION_FAILED: frozenset({ResourceType.DELEGATION_TOKEN, ResourceType.USER}),
     }
 )
-"""Errors that say that something is not allowed, and on what. The decision itself has told of it, if one was made."""
+"""Errors of denials, with the resource type. If the authorizer decided, the decision is already logged."""
 
 DENIED = ErrorCode.CLUSTER_AUTHORIZATION_FAILED
-"""What an answer says to those who may not do something to the cluster, or to the platform."""
+"""Errors of denials on the cluster, or on the platform."""
 
 JUDGES: Mapping[int, Operation] = MappingProxyType(
     {
@@ -42,11 +42,11 @@ JUDGES: Mapping[int, Operation] = MappingProxyType(
         _K.INCREMENTAL_ALTER_CONFIGS: Operation.ALTER_CONFIGS,
     }
 )
-"""APIs whose handlers refuse some things to those whom ACLs allow them: what is the platform's, log levels among it."""
+"""APIs whose handlers deny some changes that ACLs allow: those of the platform's resources, log levels for example."""
 
 
 def codes_of(api_key: int, response: Any) -> Iterator[int]:
-    """What an answer says of each thing that was asked for, one by one: `DENIED` where a handler has refused it."""
+    """The codes of a response, one by one: `DENIED` where a handler denied something."""
     if api_key in CHANGES:
         yield from (answer.error for answer in CHANGES[api_key].answered(response))
     else:
@@ -55,7 +55,7 @@ def codes_of(api_key: int, response: Any) -> Iterator[int]:
 
 
 class Outcome(NamedTuple):
-    """One thing that was, or was not, changed."""
+    """The outcome of one requested change."""
 
     resource: Resource
     error: int | None
@@ -65,8 +65,8 @@ class Outcome(NamedTuple):
 def outcome_of(
     asked: Asked, answer: Answered | None, denied: Set[ResourceType] = frozenset()
 ) -> Outcome | None:  # fmt: skip
-    """What became of one thing; without an answer nobody knows. None if a decision has told of it already, on one of
-    the kinds of resources in `denied`."""
+    """The outcome of one requested change; unknown without an answer. None if a decision has logged it already, on a
+    resource type in `denied`."""
     if answer is None:
         return Outcome(asked.resource, None, shortened(asked.details))
     if denied & DENIALS.get(answer.error, frozenset()):

@@ -1,4 +1,4 @@
-"""Which decisions are told of. Denials are, always; of what is allowed, what the settings say. Pure."""
+"""Which authorization decisions are logged: always denials; of what was allowed, what the settings say. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NONE, SAMPLED, ALL = "none", "sampled", "all"
 
 
 class EventClass(StrEnum):
-    """What a request is for, by Confluent's categories of events."""
+    """The purpose of a request, by Confluent's event categories."""
 
     MANAGEMENT = "management"
     PRODUCE = "produce"
@@ -56,19 +56,19 @@ CLASSES: Mapping[int, EventClass] = _classes()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What is told of what was allowed."""
+    """Which allowed requests are logged."""
 
     classes: frozenset[EventClass] = frozenset()
     ratio: float = 1.0
 
     @classmethod
     def of(cls, words: tuple[str, ...], ratio: float) -> Policy:
-        """The policy that `audit.allowed` means."""
+        """The policy of `audit.allowed`."""
         named = frozenset(EventClass(word) for word in words if word not in (NONE, SAMPLED, ALL))
         if not named and (ALL in words or SAMPLED in words):
             named = frozenset(EventClass)
         return cls(classes=named, ratio=ratio if SAMPLED in words else 1.0)
 
     def wants(self, api_key: int, randomness: Randomness) -> bool:
-        """Whether this one of the requests that were allowed is told of."""
+        """Whether this allowed request is logged."""
         return CLASSES.get(api_key) in self.classes and (self.ratio >= 1 or randomness.uniform(0, 1) < self.ratio)

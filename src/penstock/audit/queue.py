@@ -1,12 +1,12 @@
-"""Facts that wait to be told, in order, and what there was no room for.
+"""The bounded queue of facts, and counts of those that were dropped.
 
-The queue is bounded in number and in bytes, for clients choose how long their texts are. Of the whole, some is kept
-free of what anybody can cause any number of: who may do nothing at all can be refused 20,000 things by one request, and
-costs nobody the events of what was really done.
+It is bounded in number and in bytes, because clients choose the length of texts. Part of it is reserved against facts
+that anybody can cause in any number: a principal without any permission can be denied 20,000 things by one request, and
+that must not cost others the events of changes that were really made.
 
-Nobody can crowd out others. Where there is no room any more, whoever has less waiting than somebody else gets the place
-of the newest refusal of whoever has most, so that those who flood the queue, however many they are together, share what
-the others leave. Who has proven nothing yet is not of the cluster that they ask for, and has a share apart.
+Nobody can crowd out others. When the queue is full, a fact of a party that has fewer queued than another replaces the
+newest refusal of the party that has the most; so those who flood the queue, however many, share what the others leave.
+Unauthenticated callers do not count as part of the cluster that they name, and have a share of their own.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from penstock.audit.model import Attempted, Changed, Decided, Heard, Lost, size_
 from penstock.base.dataclasses import dataclass, field
 
 OF_DECISIONS, OF_FAILURES = 3 / 4, 7 / 8
-"""How full the queue may get by decisions, and by attempts and changes that failed. What succeeded may fill it."""
+"""How full the queue may get with decisions, and with failed attempts and changes. Successful ones may fill it."""
 
 Party = tuple[int, bool]
-"""The virtual cluster, and whether it is proven to be that of the caller."""
+"""The virtual cluster, and whether the caller was authenticated as belonging to it."""
 
 
 def room_of(fact: Heard) -> float:
-    """Which part of the queue may be full for a fact to have room in it."""
+    """How full the queue may be for this fact to be added."""
     match fact:
         case Decided():
             return OF_DECISIONS
@@ -39,7 +39,7 @@ def room_of(fact: Heard) -> float:
 
 
 def party_of(fact: Heard) -> Party:
-    """Who a fact is of, as room is shared."""
+    """The party whose share of the queue a fact counts against."""
     return fact.caller.cluster_id, bool(fact.caller.principal)
 
 
@@ -49,21 +49,21 @@ Line = deque[tuple[Heard, int]]
 
 @dataclass(slots=True)
 class _Share:
-    """What waits of a party."""
+    """The queued facts of a party."""
 
     done: Line = field(default_factory=deque)
-    """What succeeded."""
+    """Successful changes."""
     refused: Line = field(default_factory=deque)
     facts: int = 0
     size_bytes: int = 0
 
     def line_of(self, fact: Heard) -> Line:
-        """Where a fact belongs."""
+        """The list that a fact belongs to."""
         return self.done if room_of(fact) == 1.0 else self.refused
 
 
 class Waiting:
-    """A queue of facts, by their numbers."""
+    """The queue, ordered by number."""
 
     def __init__(self, *, facts_max: int, bytes_max: int) -> None:
         self._facts_max, self._bytes_max = facts_max, bytes_max
@@ -75,11 +75,11 @@ class Waiting:
 
     @property
     def size_bytes(self) -> int:
-        """About how much memory they take."""
+        """About how much memory the facts take."""
         return self._bytes
 
     def add(self, fact: Heard) -> Sequence[Heard]:
-        """Have a fact wait, the last one; what is lost by that: others, or itself where there is no room for it."""
+        """Queue a fact at the end; returns what is dropped for it: others, or itself if there is no room."""
         size = size_of(fact)
         room = room_of(fact)
         lost: list[Heard] = []
@@ -93,11 +93,11 @@ class Waiting:
         return self._facts + 1 <= self._facts_max * part and self._bytes + size_bytes <= self._bytes_max * part
 
     def _make_room(self, fact: Heard, size: int, room: float, lost: list[Heard]) -> bool:
-        """Take their places from those who have more, if anybody has."""
+        """Drop facts of parties that have more, if there are any."""
         own = self._shares.get(party_of(fact), _NOTHING)
         weight = self._weight(own.facts + 1, own.size_bytes + size)
         if weight * len(self._shares) >= room:
-            return False  # It has an equal part: others are not looked at for everything that a flood consists of.
+            return False  # It has its share already: no search for every fact of a flood.
         while not lost or not self._fits(size, 1.0):
             most = max(
                 (share for share in self._shares.values() if share.refused), default=_NOTHING,
@@ -130,7 +130,7 @@ class Waiting:
             del self._shares[party]
 
     def take(self, count: int) -> list[Heard]:
-        """The first ones, which wait no more."""
+        """Remove and return the first facts."""
         lines = [line for share in self._shares.values() for line in (share.done, share.refused) if line]
         first = [(line[0][0].number, which) for which, line in enumerate(lines)]
         heapify(first)
@@ -147,7 +147,7 @@ class Waiting:
         return taken
 
     def put_back(self, facts: Sequence[Heard]) -> None:
-        """Have facts wait again, before the others. They have room: it was theirs."""
+        """Return facts to the front of the queue. There is room: it was theirs."""
         for fact in reversed(facts):
             size = size_of(fact)
             self._share(party_of(fact)).line_of(fact).appendleft((fact, size))
@@ -158,7 +158,7 @@ _NOTHING = _Share()
 
 
 class Losses:
-    """How many facts were lost, by cluster, and no event tells of it yet."""
+    """How many facts were dropped, by cluster, since the last event that said so."""
 
     def __init__(self) -> None:
         self._unreported: dict[int, tuple[int, int]] = {}
@@ -168,16 +168,16 @@ class Losses:
 
     @property
     def number(self) -> int:
-        """How many there are in all."""
+        """The total."""
         return sum(number for number, _ in self._unreported.values())
 
     def add(self, cluster_id: int, number: int, since_ms: int) -> None:
-        """So many more of a cluster."""
+        """Count dropped facts of a cluster."""
         before, first_ms = self._unreported.get(cluster_id, (0, since_ms))
         self._unreported[cluster_id] = before + number, min(first_ms, since_ms)
 
     def take(self, count: int, now_ms: int) -> list[Lost]:
-        """Those of so many clusters, to be told."""
+        """Remove and return the counts of some clusters."""
         chosen = list(self._unreported)[:count]
         losses = []
         for cluster_id in chosen:
@@ -186,6 +186,6 @@ class Losses:
         return losses
 
     def put_back(self, losses: Sequence[Lost]) -> None:
-        """They could not be told."""
+        """Return counts whose events could not be stored."""
         for lost in losses:
             self.add(lost.cluster_id, lost.number, lost.since_ms)

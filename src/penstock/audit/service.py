@@ -1,14 +1,14 @@
-"""Takes facts in the middle of requests, and makes events of them beside the requests.
+"""Captures facts during requests, and turns them into events in the background.
 
-What is told is put into a queue that is bounded, and never waited for: where there is no room the fact is lost, and
-counted, and an event says how many of which cluster were. Whatever goes wrong here, the request goes on.
+Capturing adds a fact to a bounded queue and never waits: if there is no room the fact is dropped and counted, and an
+event says how many of which cluster were. Whatever goes wrong here, the request continues.
 
-One task takes what has gathered for a moment, makes events of it in slices that hold up nobody, and has them appended;
-it ends when there is nothing left, so silence costs nothing. What the log does not take now is tried again, and what it
-never will is lost like the rest.
+One task collects facts for a moment, makes events of them in short slices, and appends them; it ends when nothing is
+left, so an idle agent pays nothing. Events that the log does not take now are retried, and those it never will are
+dropped like the rest.
 
-Whatever is heard is numbered, what is lost too, so that a gap in the log is seen. An agent that has told anything says
-so when it stops: a run without such an end was cut short, and what it had heard last may be missing.
+All facts are numbered, dropped ones included, so that gaps in the log can be seen. An agent that has logged anything
+says so when it stops: a run without such an end was interrupted, and its last facts may be missing.
 """
 
 from __future__ import annotations
@@ -58,41 +58,41 @@ from penstock.wire.api_keys import ApiKey
 
 QUEUE_MAX = 10_000
 QUEUE_BYTES = 16 * 1024 * 1024
-"""Facts that wait. Each is some hundred bytes, so that their number is what counts; but the longest texts that clients
-can choose make it some 30 KiB, and then their size does."""
+"""The most facts queued. Each takes some hundred bytes, so normally the number is the limit; with the longest texts
+that clients can choose one takes some 30 KiB, and then the size is."""
 BATCH_EVENTS = 500
 BATCH_LOSSES = 100
-"""Clusters that have lost something, with one event each."""
+"""Clusters with dropped facts, with one event each."""
 BATCH_BYTES = 512 * 1024
 SLICE = 25
-"""Events that are made without a pause: less than a millisecond."""
+"""Events made without yielding: less than a millisecond."""
 TOLD_AT_ONCE = 50
-"""Changes of one request that are told of before others have their turn. Of one that asks for more, all are told of
-though its client hangs up meanwhile."""
+"""Changes of one request that are logged before yielding to the event loop. All changes of a request are logged even if
+its client disconnects meanwhile."""
 GATHER_S = 0.05
-"""How long facts gather. With a full batch each time this is also the most there can be: 10,000 events a second."""
+"""How long facts are collected. With a full batch each time this also bounds the rate: 10,000 events a second."""
 RETRY_S, RETRY_MAX_S = 0.1, 5.0
 CLOSE_S = 2.0
-"""How long a stop waits for what has been told."""
+"""How long a stop waits for queued events."""
 COMPLAIN_EVERY_S = 60.0
 KINDS: dict[type[Fact], str] = {
     Attempted: "authentication", Decided: "authorization", Changed: "request", Lost: "loss", Ended: "end",
 }  # fmt: skip
 REMEMBERED = 1_000
-"""Repeated changes that are told of once per connection."""
+"""Repeated changes that are logged once per connection."""
 
 Handle = Callable[[RequestContext, Any], Coroutine[Any, Any, Any]]
 _DENIED: ContextVar[set[ResourceType] | None] = ContextVar("denied", default=None)
-"""On which kinds of resources something was denied, in the request of this task."""
+"""Resource types that were denied during the request of this task."""
 _log = logging.getLogger(__name__)
 
 
 class Appender(Protocol):
-    """Where events are kept."""
+    """Stores events."""
 
     async def append(self, events: Sequence[bytes]) -> None:
-        """Keep events, in order. Raises `InvalidRequest` when they never will be, another `PlatformError` when they
-        may be later."""
+        """Store events, in order. Raises `InvalidRequest` if that will never work, another `PlatformError` if it may
+        later."""
 
 
 @dataclass(slots=True)
@@ -100,17 +100,17 @@ class AuditStats:
     """Counted since the process started."""
 
     events: dict[str, int] = field(default_factory=dict)
-    """Events that are in the log, by type."""
+    """Stored events, by type."""
     lost_by_cluster: dict[int, int] = field(default_factory=dict)
 
     @property
     def lost(self) -> int:
-        """Facts that no event tells of, of all clusters."""
+        """Facts that were dropped, of all clusters."""
         return sum(self.lost_by_cluster.values())
 
 
 class AuditLog:
-    """Hears of attempts, decisions and changes."""
+    """Captures attempts, decisions and changes."""
 
     def __init__(
         self, *, policy: Policy, appender: Appender, names: Names, home_cluster_id: int,
@@ -119,10 +119,10 @@ class AuditLog:
     ) -> None:  # fmt: skip
         self._policy, self._appender = policy, appender
         self._correlation_id = correlation_id
-        """Which request a connection is at, in its client's count."""
+        """The correlation id of the request that a connection is processing."""
         self._names, self._home_cluster_id = names, home_cluster_id
         self._origin, self._heard = Origin(agent, randomness.token(8).hex()), 0
-        """Whose numbers these are, and how many were given out."""
+        """The run, and the number of facts in it."""
         self._clock, self._randomness = clock, randomness
         self._gather_s = gather_s
         self._waiting = Waiting(facts_max=queue_max, bytes_max=queue_bytes)
@@ -139,13 +139,13 @@ class AuditLog:
 
     @property
     def waiting(self) -> int:
-        """Facts that no event tells of yet."""
+        """Facts that are not stored as events yet."""
         return len(self._waiting)
 
     # ---- hearing -------------------------------------------------------------------------------------------------
 
     def on_attempt(self, attempt: Attempt) -> None:
-        """Somebody tried to prove who they are."""
+        """An authentication was attempted."""
         try:
             identity = attempt.identity
             status, principal, cluster_id = SUCCESS, "", attempt.cluster_id
@@ -158,11 +158,11 @@ class AuditLog:
             self._tell(
                 Attempted(self._clock.now_ms(), caller, attempt.mechanism, claimed, status, cut(attempt.message))
             )
-        except Exception:  # noqa: BLE001  # a bug of ours must cost an event, never a login
+        except Exception:  # noqa: BLE001  # a bug here may cost an event, never a login
             self._stumbled()
 
     def on_decision(self, context: RequestContext, decision: Decision) -> None:
-        """It was decided whether a request may do something."""
+        """A request was authorized or denied."""
         try:
             verdict, api_key = decision.verdict, decision.api_key
             denied = _DENIED.get()
@@ -176,11 +176,11 @@ class AuditLog:
                     cut(decision.resource_name), verdict,
                 )
             )  # fmt: skip
-        except Exception:  # noqa: BLE001  # a bug of ours must cost an event, never a request
+        except Exception:  # noqa: BLE001  # a bug here may cost an event, never a request
             self._stumbled()
 
     def audited(self, api_key: int, handle: Handle) -> Handle:
-        """The same API, whose changes are told of, and what its handler itself refuses."""
+        """Wrap an API so that its changes, and its handler's own denials, are logged."""
         if api_key not in CHANGES and api_key not in JUDGES:
             return handle
 
@@ -190,7 +190,7 @@ class AuditLog:
                 return await handle(context, request)
             denied: set[ResourceType] = set()
             _DENIED.set(denied)
-            # Whoever asked may hang up before it is done, and it is done nevertheless.
+            # The client may disconnect before the change is done, and it is done nevertheless.
             caller = self._caller(context)
             try:
                 response = await handle(context, request)
@@ -205,7 +205,7 @@ class AuditLog:
         self, context: RequestContext, caller: Caller, api_key: int, asked: list[Asked], response: Any | None,
         denied: Set[ResourceType],
     ) -> None:  # fmt: skip
-        """Tell what became of a request. Of one that asks for much, others have their turn meanwhile."""
+        """Log the outcome of a request. Yields in between if the request is large."""
         if response is not None and api_key in JUDGES:
             await self._judge(context, api_key, response, denied)
         if asked:
@@ -213,7 +213,7 @@ class AuditLog:
             await forget(asked)
 
     async def _judge(self, context: RequestContext, api_key: int, response: Any, denied: Set[ResourceType]) -> None:
-        """Tell of what a handler has refused and the authorizer was not asked, or has allowed."""
+        """Log what a handler denied without the authorizer, or although it allowed it."""
         try:
             if ResourceType.CLUSTER in denied:
                 return
@@ -247,7 +247,7 @@ class AuditLog:
         return asked
 
     def on_topic_made(self, context: RequestContext, name: str, partition_count: int, *, because: str) -> None:
-        """A topic was made that nobody has asked for by a request of its own."""
+        """A topic was auto-created, without a request of its own for it."""
         try:
             details: dict[str, Json] = {"num_partitions": partition_count, "automatic": because}
             topic = Resource(TOPIC, cut(name))
@@ -336,7 +336,7 @@ class AuditLog:
     async def _run(self) -> None:
         is_refused = False
         while self._waiting or (self._losses and not is_refused):
-            # That the log takes nothing is told with what it takes next, not to itself again and again.
+            # Drops caused by a failing log are logged with the next successful batch, not recursively.
             await self._pause(self._gather_s)
             self._reporting = self._losses.take(BATCH_LOSSES, self._clock.now_ms())
             self._in_flight = self._waiting.take(BATCH_EVENTS)
@@ -357,18 +357,18 @@ class AuditLog:
             self.stats.events[kind] = self.stats.events.get(kind, 0) + 1
 
     async def _pause(self, seconds: float) -> None:
-        """Wait so long, unless it is time to stop."""
+        """Sleep, unless it is time to stop."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
 
     async def _events(self) -> list[bytes]:
-        """The events of what is in flight, of which that is taken out that would make a batch too large, and waits
-        again, and any that no event can be made of."""
+        """Make the events of the facts in flight; facts that would make the batch too large go back to the queue, and
+        those that no event can be made of are dropped."""
         events, told, size = [self._event(lost) for lost in self._reporting], 0, 0
         for number, fact in enumerate(tuple(self._in_flight)):
             try:
                 event = self._event(fact)
-            except Exception:  # noqa: BLE001  # a bug of ours must cost this event, and not the others
+            except Exception:  # noqa: BLE001  # a bug here may cost this event, and not the others
                 del self._in_flight[told]
                 self._stumbled(fact.caller.cluster_id)
                 continue
@@ -388,7 +388,7 @@ class AuditLog:
         return encoded(event_of(fact, event_id, self._names, self._origin))
 
     async def _keep(self, events: list[bytes]) -> bool:
-        """Have events appended; False if that will never be."""
+        """Append events; False if that will never work."""
         delay_s = RETRY_S
         while True:
             try:
@@ -406,7 +406,7 @@ class AuditLog:
                 return True
 
     async def close(self) -> None:
-        """Tell what waits, if that does not take long, and hear nothing more."""
+        """Log what is queued, if that does not take long, and stop capturing."""
         await self._telling.close()
         self._stop.set()
         task = self._task
@@ -424,7 +424,7 @@ class AuditLog:
             _log.warning("%d events of the audit log are lost, and no event says so", self._losses.number)
 
     async def _end(self) -> None:
-        """Say that this was all. Where that cannot be kept, nobody knows that it was."""
+        """Log the end of the run. If that cannot be stored, the run looks interrupted."""
         self._has_ended = True
         self._heard += 1
         end = Ended(self._clock.now_ms(), self._home_cluster_id, self._heard)

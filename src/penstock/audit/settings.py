@@ -1,4 +1,4 @@
-"""How the process is told what to audit. Whether it does at all: `switch.py`."""
+"""The process's settings of the audit log. Whether there is one: `switch.py`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Texts(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditSettings:
-    """What was decided about telling."""
+    """The settings of the audit log."""
 
     policy: Policy = Policy()
     retention_ms: int = 7 * 24 * 3600 * 1000
 
     @classmethod
     def of(cls, settings: Texts) -> AuditSettings:
-        """Those of a process."""
+        """From the settings of a process."""
         return cls(
             policy=Policy.of(settings.words("audit.allowed"), settings.fraction("audit.allowed.sample.ratio")),
             retention_ms=settings.whole("audit.retention.ms"),

@@ -1,4 +1,4 @@
-"""Whether there is an audit log: all that processes without one have to know of it."""
+"""Whether there is an audit log: all that a process without one imports."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ class Texts(Protocol):
     """Broker-wide settings."""
 
     def text(self, name: str) -> str | None:
-        """The text that counts."""
+        """The effective text."""
 
 
 def is_audited(settings: Texts, *, asks_for_credentials: bool) -> bool:
-    """Where nothing is said, it is on when clients have to prove who they are."""
+    """Unless it is set, the audit log is on where clients must authenticate."""
     asked = settings.text("audit.enable")
     return asked == "true" or (not asked and asks_for_credentials)

@@ -1,4 +1,4 @@
-"""Where events are kept: a topic, made when there is something to keep, written to by the log's own writer."""
+"""Storage of events: a topic, created with the first event, written by the log's own writer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FOR_GOOD = frozenset(
 
 
 class TopicAppender:
-    """Appends to the topic of a virtual cluster."""
+    """Appends to the audit topic of a virtual cluster."""
 
     def __init__(self, *, topics: Topics, writer: Writer, clock: Clock, cluster_id: int, retention_ms: int) -> None:
         self._topics, self._writer, self._clock = topics, writer, clock
@@ -67,18 +67,18 @@ class TopicAppender:
 
 
 class _Ticket:
-    """Waits for the writer, as long as it takes."""
+    """Waits for the writer without a time-out."""
 
     timeout_ms = None
 
     def time_out(self) -> None:
-        """It never is."""
+        """Never called: there is no time-out."""
 
     def __init__(self) -> None:
         self.settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def settle(self, position: int, result: Appended) -> None:
-        """It is durable, or not."""
+        """The batch is durable, or refused."""
         if self.settled.done():
             return
         if result.error:

@@ -1,1 +1,2 @@
-"""Who somebody is: credentials, how they are proven, and what is kept of them. What one may do is decided elsewhere."""
+"""Authentication: credentials, how they are verified, and what is stored of them. Authorization is in its own
+package."""

@@ -1,7 +1,7 @@
-"""Service accounts and API keys over the Kafka protocol. These APIs are ours: Kafka has none for it.
+"""APIs for service accounts and API keys. They are Penstock's own: Kafka has none for this.
 
-They are spoken on the connections that everything else is, so whoever may administer a cluster can do so by the same
-credentials and over the same TLS. Only our own command line is told of them.
+They use the same connections as everything else, so an administrator of a cluster needs no other credentials and no
+other TLS. ApiVersions lists them for our own command line only.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FORBIDDEN: Complaint = ErrorCode.CLUSTER_AUTHORIZATION_FAILED, NOT_YOURS
 
 
 class AccountHandlers:
-    """Our APIs over `Identities`."""
+    """Our account APIs over `Identities`."""
 
     def __init__(self, identities: Identities, *, may_change: MayChange) -> None:
         self._identities, self._may_change = identities, may_change
@@ -43,7 +43,7 @@ class AccountHandlers:
     async def describe_accounts(
         self, context: RequestContext, request: DescribeServiceAccountsRequest
     ) -> DescribeServiceAccountsResponse:
-        """DescribeServiceAccounts, key 10000, v0: all of them or those of these names, with their keys; no secrets."""
+        """DescribeServiceAccounts, key 10000, v0: all accounts, or those named, with their keys; no secrets."""
         names = None if request.names is None else set(request.names)
         found = await self._identities.service_accounts(context.cluster_id, names)
         response = DescribeServiceAccountsResponse(error_message=None)
@@ -56,7 +56,7 @@ class AccountHandlers:
     async def alter_accounts(
         self, context: RequestContext, request: AlterServiceAccountsRequest
     ) -> AlterServiceAccountsResponse:
-        """AlterServiceAccounts, key 10001, v0: makes and removes accounts one by one. Keys go with their account."""
+        """AlterServiceAccounts, key 10001, v0: creates and deletes accounts one by one. Keys go with their account."""
         response = AlterServiceAccountsResponse()
         for number, creation in enumerate(request.creations):
             await breathe(number)
@@ -88,7 +88,7 @@ class AccountHandlers:
         return ErrorCode.RESOURCE_NOT_FOUND, f"there is no service account {name}"
 
     async def create_key(self, context: RequestContext, request: CreateApiKeyRequest) -> CreateApiKeyResponse:
-        """CreateApiKey, key 10002, v0: a key for a service account. The answer is the only place its secret is in."""
+        """CreateApiKey, key 10002, v0: a key for a service account. Only the response contains its secret."""
         if not self._may_change(context, user(request.owner)):
             code, message = FORBIDDEN
             return CreateApiKeyResponse(error_code=code, error_message=message)
@@ -97,7 +97,7 @@ class AccountHandlers:
                 context.cluster_id, request.owner, request.description, request.lifetime_ms
             )
         except PlatformError as error:
-            # A second one is not to be made: one that nobody has heard of helps nobody, and is seen in the list.
+            # Not retried after a lost answer: a key that nobody received is useless but visible in the list.
             code, message = change_failure(error, unknown=ErrorCode.UNKNOWN_SERVER_ERROR)
             return CreateApiKeyResponse(error_code=code, error_message=message)
         if made is None:
@@ -111,7 +111,7 @@ class AccountHandlers:
         )  # fmt: skip
 
     async def delete_keys(self, context: RequestContext, request: DeleteApiKeysRequest) -> DeleteApiKeysResponse:
-        """DeleteApiKeys, key 10003, v0: nobody can connect with them any more, and connections that did are closed."""
+        """DeleteApiKeys, key 10003, v0: the keys become invalid, and connections that used them are closed."""
         response = DeleteApiKeysResponse()
         forbidden: set[str] = set()
         try:

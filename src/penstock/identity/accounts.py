@@ -1,7 +1,7 @@
-"""Service accounts and their API keys: what they are, and how a key is made and checked. Pure.
+"""Service accounts and their API keys: how a key is made and checked. Pure.
 
-A key is an id, which is no secret, and a secret of 256 random bits, which is shown once. Because nobody chose it, a
-salted hash of one round keeps it as safe as a slow one would, and checking it costs nothing.
+A key is an id, which is public, and a secret of 256 random bits, which is shown once. Because the secret is random, one
+round of a salted hash protects it as well as a slow one would, and checking it costs nothing.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ MAX_NAME_CHARS = 128
 MAX_DESCRIPTION_CHARS = 512
 MAX_KEYS_PER_ACCOUNT = 100
 MAX_ACCOUNTS, MAX_KEYS, MAX_CREDENTIALS = 10_000, 20_000, 20_000
-"""Of one virtual cluster: whoever asks for all of them has them in the agent's memory. A password counts once for each
-mechanism."""
+"""Limits of one virtual cluster: listing them takes memory of the agent. A password counts once for each mechanism."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceAccount:
-    """A program that acts in its own name."""
+    """A non-human principal."""
 
     cluster_id: int
     name: str
@@ -38,7 +37,7 @@ class ServiceAccount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """One key of a service account."""
+    """An API key of a service account."""
 
     cluster_id: int
     key_id: str
@@ -50,17 +49,17 @@ class ApiKey:
     secret_hash: bytes = field(repr=False)
 
     def has_secret(self, secret: str) -> bool:
-        """Whether this is the secret, in constant time."""
+        """Whether this is the secret, compared in constant time."""
         return hmac.compare_digest(hash_of(secret, self.salt), self.secret_hash)
 
     def has_expired(self, now_ms: int) -> bool:
-        """Whether its time is over."""
+        """Whether it has expired."""
         return self.expires_ms is not None and now_ms >= self.expires_ms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key and its secret, which exists nowhere else."""
+    """A key and its secret, which is stored nowhere else."""
 
     key: ApiKey
     secret: str = field(repr=False)
@@ -72,7 +71,7 @@ def looks_like_key(name: str) -> bool:
 
 
 def hash_of(secret: str, salt: bytes) -> bytes:
-    """What is kept of a secret."""
+    """What is stored of a secret."""
     return hashlib.sha256(salt + secret.encode("utf-8")).digest()
 
 
@@ -91,7 +90,7 @@ def make_key(
 
 
 def check_name(name: str) -> None:
-    """Raise `InvalidRequest` unless a service account may be called so."""
+    """Raise `InvalidRequest` unless this is a valid name for a service account."""
     if len(name) > MAX_NAME_CHARS or not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"{name!r} is no name for a service account: use letters, digits, '.', '_' and '-', at most"
@@ -100,6 +99,6 @@ def check_name(name: str) -> None:
 
 
 def check_description(text: str) -> None:
-    """Raise `InvalidRequest` unless a description may be kept."""
+    """Raise `InvalidRequest` if a description is too long."""
     if len(text) > MAX_DESCRIPTION_CHARS:
         raise InvalidRequest(f"a description has at most {MAX_DESCRIPTION_CHARS} characters")

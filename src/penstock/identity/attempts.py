@@ -1,4 +1,4 @@
-"""Attempts to prove who somebody is, for whoever wants to hear of them."""
+"""Attempts to authenticate, as facts for listeners (the audit log)."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from penstock.identity.model import Identity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt, and what came of it. There is nothing in it that proves anything."""
+    """One attempt and its outcome. It contains nothing secret."""
 
     mechanism: str
-    """The protocol, and what was spoken in it: `SASL_SSL/PLAIN`; or `SSL`."""
+    """The security protocol, with the SASL mechanism: `SASL_SSL/PLAIN`; or `SSL`."""
     client_host: str
     connection_id: int = 0
-    """0 where there was none yet."""
+    """0 if it failed before there was one."""
     cluster_id: int = DEFAULT_CLUSTER_ID
-    """Where names were looked up, if nobody was proven."""
+    """The cluster in which names were looked up, if authentication failed."""
     identity: Identity | None = None
-    """Who was proven; None where that failed."""
+    """The authenticated identity; None if it failed."""
     claimed: str | None = None
-    """Who it claimed to be, if there is somebody of that name. What else people write there may be their password."""
+    """The claimed name, if it exists. Other names are not kept: people type passwords there by mistake."""
     is_unknown: bool = False
-    """Whether there is nobody of the name that was claimed."""
+    """Whether the claimed name does not exist."""
     message: str = ""
     """Why it failed."""
 
 
 class AttemptListener(Protocol):
-    """Hears of attempts, in the middle of them: it must not wait, nor fail."""
+    """Notified during an attempt: must not wait, nor fail."""
 
     def on_attempt(self, attempt: Attempt) -> None:
-        """One was made."""
+        """An attempt was made."""

@@ -1,12 +1,12 @@
-"""Proving who somebody is: one exchange of messages per SASL mechanism.
+"""SASL authentication: one exchange of messages per mechanism.
 
-Credentials are looked up in the database each time, so one that was revoked proves nothing from that moment on, on
-every agent. What computes for milliseconds runs on a thread, few at a time: a flood of guesses is queued there and
-holds up nobody who is already connected. What it came to for a password that is right, or for a token, is remembered:
-guesses are bounded, logins with what one has are not, and they would hold up everybody else's.
+Credentials are looked up in the database each time, so one that was revoked is invalid from that moment on, on every
+agent. Computations of milliseconds run on threads, a few at a time: a flood of guesses queues up there and does not
+delay established connections. Results for correct passwords and for tokens are cached: guesses are rate limited, logins
+with valid credentials are not, and would otherwise delay everybody else's.
 
-A user's password is kept as SCRAM keys only; PLAIN is checked against these. An API key is an id that PLAIN takes as
-a name. Both may be sent by PLAIN, and a key decides which virtual cluster its connection is in.
+A user's password is stored as SCRAM keys only; PLAIN is checked against these. An API key is an id that PLAIN takes as
+a name. PLAIN accepts both, and a key determines the virtual cluster of its connection.
 """
 
 from __future__ import annotations
@@ -36,53 +36,52 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
 CHECKS_AT_ONCE = 2
-"""How many passwords are computed at the same time; the others wait."""
+"""How many passwords are computed concurrently; others queue."""
 MAX_WAITING_CHECKS = 1000
 MAX_REMEMBERED = 10_000
-"""Passwords that were right, and as many tokens."""
+"""Size of the caches of correct passwords, and of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What to answer, and who it is if that is settled."""
+    """The next message to send, and the identity once it is authenticated."""
 
     token: bytes
     identity: Identity | None = None
 
 
 class Exchange(Protocol):
-    """One attempt to prove something."""
+    """One authentication exchange."""
 
     claimed: str | None
-    """Who the client says it is, once it is known that there is somebody, or may have been a key, of that name."""
+    """The claimed name, once it is known to exist, or that it may have been an API key."""
     is_unknown: bool
-    """Whether there is nobody of the name that was claimed."""
+    """Whether the claimed name does not exist."""
     failure: str | None
-    """Why it has failed already, although the client is to send one more message."""
+    """Why it has already failed, although the client is to send one more message."""
 
     def guess(self, token: bytes) -> Guess | None:
-        """What the client's next message is about to prove; None if it proves nothing yet, or nothing that can be
-        guessed."""
+        """What the client's next message will try to prove; None if it proves nothing yet, or cannot be guessed."""
 
     async def step(self, token: bytes) -> Step | None:
-        """Take the client's next message. Raises `Denied`, after which the exchange is over. None: it claims somebody
-        else than it was taken for, which is another guess; ask what it proves, and have it taken, once more."""
+        """Process the client's next message. Raises `Denied`, which ends the exchange. None: the message claims another
+        identity than `guess` assumed, so it counts as another guess; call `guess` and `step` once more."""
 
 
 class BearerTokens(Protocol):
-    """Who knows which tokens are good."""
+    """Validates bearer tokens."""
 
     @property
     def decides_clusters(self) -> bool:
-        """Whether tokens say in which virtual cluster their holders are."""
+        """Whether tokens determine the virtual cluster of their holders."""
 
     async def identity_of(self, token: str, cluster_id: int, asked: Collection[int] = ()) -> Identity:
-        """Whom a token names, in the cluster that it opens and that is asked for; in this one, if tokens say nothing of
-        clusters. Raises `InvalidCredentials`."""
+        """The identity of a token, in the cluster that it opens and that was requested; in `cluster_id`, if tokens do
+        not determine clusters. Raises `InvalidCredentials`."""
 
 
 class Authenticator:
-    """Knows the mechanisms."""
+    """The SASL mechanisms of an agent."""
 
     def __init__(
         self, *, database: Database, clock: Clock, randomness: Randomness, on_thread: OnThread,
@@ -92,17 +91,18 @@ class Authenticator:
         self._database, self._clock, self._randomness = database, clock, randomness
         self._on_thread, self._token_rules = on_thread, token_rules
         self._bearer_tokens = bearer_tokens or {}
-        """By listener."""
+        """Enabled mechanisms by listener."""
         self._cluster_named = cluster_named
         self._decoy_secret = randomness.token(32)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
         self._waiting, self._working = 0, Undivided()
         self._right_passwords: OrderedDict[bytes, bool] = OrderedDict()
-        """By hashes of them and of what is kept of them, under a key that nobody else has."""
+        """Caches keyed by HMACs of the credential and of what is stored of it, under a key that only this process
+        has."""
         self._token_credentials: OrderedDict[tuple[str, Mechanism], Credential] = OrderedDict()
 
     def begin(self, mechanism: str, cluster_id: int, *, is_bound: bool = False, listener: str = "") -> Exchange:
-        """A new exchange. `cluster_id` is where names are looked up that do not say so themselves; bound, all are."""
+        """A new exchange. `cluster_id` is where unqualified names are looked up; `is_bound`: all names are."""
         if mechanism == "PLAIN":
             return _Plain(self, cluster_id, is_bound)
         if mechanism == "OAUTHBEARER":
@@ -110,20 +110,21 @@ class Authenticator:
         return _Scram(self, scram.BY_SASL_NAME[mechanism], cluster_id, is_bound)
 
     def _elsewhere(self, name: str) -> tuple[str, int] | None:
-        """Of `name@cluster`, both. Where there is no such cluster it is looked in vain all the same, for as long."""
+        """The parts of `name@cluster`. An unknown cluster is searched in vain, which takes as long."""
         inside, _, cluster = name.rpartition("@")
         return (inside, self.cluster_asked_for(cluster)) if inside else None
 
     def cluster_asked_for(self, name: str) -> int:
-        """The cluster of a name that a client gives; nowhere, if there is none."""
+        """The cluster in a name that a client sends; a nonexistent one, if there is none of that name."""
         cluster_id = self._cluster_named(name)
         return NOWHERE if cluster_id is None else cluster_id
 
     async def _credentials(self, cluster_id: int, name: str, claim: Claim) -> tuple[list[Credential], Identity]:
-        """What a name is checked with, in the cluster it says itself or there, and whom that proves.
+        """The credentials of a name, in the cluster that it names or in `cluster_id`, and the identity they prove.
 
-        Who is in the cluster of that name counts first, so that no user made elsewhere keeps them out. Else it may be
-        the whole name of somebody, an address for example. Both are looked up in any case: it takes as long.
+        A user of the cluster in `name@cluster` takes precedence, so that a user created elsewhere cannot shadow it.
+        Otherwise the text may be a whole user name, an e-mail address for example. Both are looked up in any case, so
+        that the time taken does not depend on which exists.
         """
         found = await self._database.read(lambda: store.credentials_of(cluster_id, name))
         elsewhere = None if claim.is_bound else self._elsewhere(name)
@@ -135,7 +136,7 @@ class Authenticator:
         return found, Identity(principal=user(name), cluster_id=cluster_id)
 
     def guess_at(self, cluster_id: int, name: str, claim: Claim) -> Guess:
-        """A guess at the password of a name: whoever that may be is guessed at, by whichever of their names."""
+        """A guess at the password of a name, counted against every user that the name may mean."""
         claims = [_claim_of(cluster_id, name)]
         elsewhere = None if claim.is_bound else self._elsewhere(name)
         if elsewhere is not None and elsewhere[1] != NOWHERE:
@@ -144,7 +145,7 @@ class Authenticator:
         return Guess.of(*claims, is_of_password=True)
 
     async def key_identity(self, key_id: str, secret: str, cluster_id: int, claim: Claim) -> Identity | None:
-        """Whom an API key and its secret prove; None if there is no such key. Raises `Denied`."""
+        """The identity of an API key and its secret; None if there is no such key. Raises `Denied`."""
         claim.claimed = key_id
         key = await self._database.read(lambda: store.key_by_id(key_id))
         if key is None:
@@ -157,7 +158,7 @@ class Authenticator:
         )
 
     async def password_identity(self, name: str, password: str, cluster_id: int, claim: Claim) -> Identity:
-        """Whom a name and a password prove. Raises `Denied`."""
+        """The identity of a name and a password. Raises `Denied`."""
         found, identity = await self._credentials(cluster_id, name, claim)
         claim.found(name, there_is=bool(found))
         credential = found[-1] if found else scram.decoy(Mechanism.SCRAM_SHA_512, name, self._decoy_secret)
@@ -171,14 +172,14 @@ class Authenticator:
         return identity
 
     def _mark_of(self, credential: Credential, password: bytes) -> bytes:
-        """What a password that was right is known by; another one as soon as the user has another password."""
+        """The cache key of a correct password; it changes when the user's password does."""
         text = b"%d %b%b%b" % (len(credential.salt), credential.salt, credential.stored_key, password)
         return hmac.digest(self._decoy_secret, text, "sha256")
 
     async def _computed(
         self, work: Callable[[], T], known: OrderedDict[K, T], key: K, *, keeps: Callable[[T], bool] = lambda _: True
     ) -> T:
-        """What work comes to, or has come to before."""
+        """The result of work, cached or computed."""
         if key in known:
             known.move_to_end(key)
             return known[key]
@@ -187,7 +188,7 @@ class Authenticator:
         self._waiting += 1
         try:
             async with self._checks:
-                # Somebody else may have wanted to know the same.
+                # Another attempt may have computed the same meanwhile.
                 return known[key] if key in known else await self._working.run(self._learn(work, known, key, keeps))
         finally:
             self._waiting -= 1
@@ -195,7 +196,7 @@ class Authenticator:
     async def _learn(
         self, work: Callable[[], T], known: OrderedDict[K, T], key: K, keeps: Callable[[T], bool]
     ) -> T:  # fmt: skip
-        """Have it computed and remember it, also if whoever wanted to know has hung up."""
+        """Compute and cache a result, even if the client that wanted it disconnects."""
         found = await self._on_thread(work)
         if keeps(found):
             known[key] = found
@@ -204,13 +205,13 @@ class Authenticator:
         return found
 
     async def close(self) -> None:
-        """Wait for what is being computed."""
+        """Wait for running computations."""
         await self._working.close()
 
     async def scram_check(
         self, mechanism: Mechanism, first: scram.ClientFirst, cluster_id: int, claim: Claim
     ) -> tuple[Credential, Identity]:
-        """What a name is checked with, and whom that proves. Nobody fulfils it if there is no such name."""
+        """The credential of a name, and the identity it proves. For an unknown name, one that nobody can satisfy."""
         if first.is_token:
             return await self._token_check(mechanism, first.name, cluster_id, claim)
         found, identity = await self._credentials(cluster_id, first.name, claim)
@@ -242,16 +243,16 @@ class Authenticator:
         return scram.decoy(mechanism, token_id, self._decoy_secret), NOBODY
 
     def nonce(self) -> str:
-        """Something that was never used before."""
+        """A nonce that was never used before."""
         return uuid_text(self._randomness.token(24))
 
 
 class Claim:
-    """Who somebody says they are."""
+    """The identity that a client claims."""
 
     def __init__(self, is_bound: bool) -> None:
         self.is_bound = is_bound
-        """Whether only a credential of the cluster counts that was asked for."""
+        """Whether only credentials of the requested cluster count."""
         self.claimed: str | None = None
         self.is_unknown = False
         self.failure: str | None = None
@@ -269,7 +270,7 @@ class _Plain(Claim):
         super().__init__(is_bound)
         self._authenticator, self._cluster_id = authenticator, cluster_id
         self._is_no_key = False
-        """Whether it is a user's name, although it looks like a key's."""
+        """Whether it is a user's name, although it looks like a key's id."""
 
     def guess(self, token: bytes) -> Guess:
         try:
@@ -327,18 +328,18 @@ class _Bearer(Claim):
         self._authenticator, self._tokens, self._cluster_id = authenticator, tokens, cluster_id
 
     def guess(self, token: bytes) -> Guess | None:
-        """What is signed is not guessed. And each token is another one, so whoever renews theirs would always be among
-        those who have never come in."""
+        """None: signed tokens cannot be guessed. And each token is different, so clients that renew theirs would always
+        queue with the ones that never authenticated."""
         return None
 
     async def step(self, token: bytes) -> Step:
         if self.failure is not None:
-            # RFC 7628: the client acknowledges the description of its failure; whatever it sends, it is over.
+            # RFC 7628: the client acknowledges the error description; whatever it sends, the exchange is over.
             raise Denied(oauthbearer.INVALID_TOKEN)
         login = oauthbearer.read_login(token)
         asked = {self._cluster_id} if self.is_bound else set[int]()
         if self.is_bound and not self._tokens.decides_clusters:
-            # Its tokens say nothing of clusters: whoever has one would be in any.
+            # Such tokens do not determine clusters: their holder could enter any.
             raise Denied("Authentication failed: tokens of an issuer are not for clusters that are asked for by name")
         if login.cluster is not None:
             asked.add(self._authenticator.cluster_asked_for(login.cluster))
@@ -359,5 +360,5 @@ def _claim_of(cluster_id: int, name: str) -> bytes:
 
 
 def _guess_at_secret(name: str) -> Guess:
-    """Keys and tokens cannot be guessed: who fails at one holds up nobody elsewhere."""
+    """Secrets of keys and tokens cannot be guessed: a failure must not delay attempts from other networks."""
     return Guess.of(f"secret of {name}".encode("utf-8", "surrogatepass"), is_of_password=False)

@@ -1,4 +1,4 @@
-"""The distinguished name of a certificate as Java writes it, which is what Kafka's ACLs and mapping rules hold. Pure.
+"""The distinguished name of a certificate in Java's form, which Kafka's ACLs and mapping rules use. Pure.
 
 RFC 2253: from the most specific part to the least, known attributes by their short names, others by object identifier
 and encoded value.
@@ -32,16 +32,16 @@ _SPECIAL = ',+"\\<>;'
 
 
 def distinguished_name(subject: Any) -> str:
-    """The text of a subject as `SSLSocket.getpeercert` gives it: parts, each of them pairs of attribute and value.
+    """The text of a subject in the form of `SSLSocket.getpeercert`: parts of pairs of attribute and value.
 
-    Raises `Denied` if a value is bits instead of text, as an x500UniqueIdentifier is.
+    Raises `Denied` for a binary value, such as an x500UniqueIdentifier.
     """
     return _joined(subject, _escaped)
 
 
 def unmistakable_name(subject: Any) -> str:
-    """The same with all that has a meaning between values in hexadecimal within them (RFC 2253 allows it): whoever
-    chose a common name `x,O=acme` has no attribute O by that, whatever pattern looks for one."""
+    """The same with separator characters inside values in hexadecimal, which RFC 2253 allows: a common name `x,O=acme`
+    cannot be mistaken for an attribute O, whatever pattern looks for one."""
     return _joined(subject, _in_hexadecimal)
 
 

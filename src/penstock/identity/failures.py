@@ -1,4 +1,4 @@
-"""A credential that proves nothing."""
+"""Errors of failed authentication."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from penstock.base.errors import InvalidRequest
 
 
 class Denied(InvalidRequest):
-    """Whoever this is, it is not proven. The message is shown to the client, so it tells nothing about who exists."""
+    """Authentication failed. The client sees the message, so it does not reveal which names exist."""
 
 
 class InvalidCredentials(Denied):
-    """The usual case: what was sent does not fit. What the client is told is the same for every reason."""
+    """The usual case: wrong credentials. The client sees the same message for every reason."""

@@ -1,28 +1,28 @@
-"""How many credentials are looked at that may be guesses: a bounded number, on however many connections they come.
+"""Rate limits on guesses: attempts with credentials that could be guessed, on however many connections they come.
 
-Every network (an address, or a /64 of IPv6) has a budget, and every name that has a password has one, wherever it is
-tried from. An attempt takes one out of both before anything is looked at. If it proves somebody it gets them back; if
-not they are spent, whether its client waits for the answer or hangs up, and come back with time. So who knows their
-password pays nothing, however often they log in, and nobody's success pays for what has failed.
+Every network (an address, or a /64 of IPv6) has a budget of failures, and so has every name with a password, wherever
+it is tried from. An attempt takes one from both before anything is checked. Success returns them; a failure spends
+them, and they come back with time. So clients with correct passwords pay nothing, however often they log in, and no
+success makes up for failures.
 
-Where a budget is spent, attempts wait until it is their turn: as many a second as come back. Which of them is right is
-not to be known before it is looked at; any order that favoured right ones would tell a guesser which those are. What is
-known without looking is used:
+When a budget is spent, attempts queue: as many a second proceed as come back. Which of them is correct cannot be known
+before it is checked, and any order that favoured correct ones would tell a guesser which those are. What is known
+without checking is used:
 
-- Who came in from that network by that name the last time that it was tried need not wait. One attempt at a time has
-  this, and its failure ends it: guessers have one guess for each time that the owner comes in. So programs that know
-  their passwords come and go behind the same address (NAT) as others that guess, or have an old one.
-- All others stand in lanes, a network's by name and a name's by network, which take turns. So who guesses at one name
-  holds up that name, from there. Which lane it is follows from a secret, so nobody can stand before others by a name
-  that they choose; there are few, so each has its turn before anybody's patience ends.
-- In a lane half of the turns are the newest's, a quarter the oldest's, and the others anybody's: whether somebody waits
-  on many connections or comes and goes all the time, there are turns that they do not win by it.
+- An attempt from a network and with a name whose last attempt succeeded need not queue. One attempt at a time has this
+  privilege, and its failure ends it: guessers get one guess for each login of the owner. So programs with correct
+  passwords are not delayed behind the same address (NAT) as guessers, or as programs with an old password.
+- All others queue in lanes, a network's by name and a name's by network, served round robin. So guessing at one name
+  delays that name, from that network. Lanes are assigned by a keyed hash, so nobody can pick a name to get in front of
+  others; there are few, so each is served before clients time out.
+- In a lane, half of the turns go to the newest attempt, a quarter to the oldest, and the rest to a random one: neither
+  waiting on many connections nor reconnecting all the time wins every turn.
 
-Whose turn does not come in time is hung up on without an answer, for nothing was found out about their credential:
-clients try that again by themselves, where they give up at a refusal. Whoever waits has a connection, of which there
-are only so many.
+An attempt whose turn does not come in time is disconnected without an answer, because nothing was found out about its
+credential: clients retry that by themselves, while they give up after a refusal. Every waiting attempt occupies a
+connection, and those are limited.
 
-All of this is in memory: after a start every budget is whole, and nobody is known to have come in before.
+All of this is in memory: after a start every budget is full, and nobody has succeeded before.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from penstock.identity.networks import network_of
 
 
 class Limit(NamedTuple):
-    """How much may fail."""
+    """A budget of failures."""
 
     at_once: int
     per_s: float
@@ -51,7 +51,7 @@ class Limit(NamedTuple):
 
 OF_NETWORK = Limit(at_once=100, per_s=2.0)
 OF_NAME = Limit(at_once=1000, per_s=10.0)
-"""More: the owner, who comes from a network for the first time, is among all those who guess at it anywhere."""
+"""More: the owner, coming from a new network, queues with all guessers of that name anywhere."""
 LANES = 8
 PATIENCE_S = 20.0
 """Clients wait for half a minute or longer, and so does the gate (`LOGIN_S`)."""
@@ -62,18 +62,18 @@ HELD_UP = "too much has failed from its network or for its name, and its turn di
 
 
 class Guess(NamedTuple):
-    """What an attempt is about to prove."""
+    """What an attempt will try to prove."""
 
     subject: bytes
-    """A hash of whom or what it claims."""
+    """A hash of the claimed identity or credential."""
     is_of_password: bool
-    """Whether it is a name with a password, that is, one that can be guessed from anywhere."""
+    """Whether it is a name with a password, which can be guessed from anywhere."""
     others: tuple[bytes, ...] = ()
-    """The same of whom else it may turn out to claim, who are guessed at as well."""
+    """Hashes of other identities that the claim may turn out to mean, which are charged as well."""
 
     @staticmethod
     def of(claim: bytes, *others: bytes, is_of_password: bool) -> Guess:
-        """Attempts with equal claims are of the same somebody."""
+        """Attempts with equal claims are about the same subject."""
         return Guess(_hash(claim), is_of_password, tuple(map(_hash, others)))
 
 
@@ -82,25 +82,25 @@ def _hash(claim: bytes) -> bytes:
 
 
 class Outcome(Enum):
-    """What came of an attempt."""
+    """The outcome of an attempt."""
 
     PROVEN = auto()
     FAILED = auto()
     UNSEEN = auto()
-    """Nobody has looked."""
+    """The credential was not checked."""
 
 
 @dataclass(slots=True, eq=False)
 class Turn:
-    """The right of an attempt to be looked at."""
+    """Permission to check an attempt."""
 
     pair: bytes
     """Its network and subject."""
     taken: list[Budget] = field(default_factory=list)
-    """What it gets back if it proves somebody."""
+    """The budgets that success returns to."""
     all_keys: list[tuple[bytes, Limit]] = field(default_factory=list)
     is_known: bool = False
-    """Whether it has its turn because it came in the last time."""
+    """Whether it did not queue because the last attempt succeeded."""
 
 
 @dataclass(slots=True, eq=False)
@@ -112,22 +112,22 @@ class _Waiting:
 
 
 class Budget:
-    """What may fail still, of one network or name, and who waits for it."""
+    """The failures left to one network or name, and its queue."""
 
     def __init__(self, key: bytes, limit: Limit, now: float) -> None:
         self.key, self._limit, self._filled_s = key, limit, now
         self.left: float = limit.at_once
         self.lanes: OrderedDict[int, dict[_Waiting, None]] = OrderedDict()
-        """Those in which somebody waits, in the order of their turns; in each the oldest is first."""
+        """Lanes with waiters, in round robin order; in each the oldest is first."""
         self.timer: asyncio.TimerHandle | None = None
 
     def fill(self, now: float) -> None:
-        """Let come back what has by now."""
+        """Add what has come back by now."""
         self.left = min(self._limit.at_once, self.left + (now - self._filled_s) * self._limit.per_s)
         self._filled_s = now
 
     def take(self, now: float) -> bool:
-        """Take one, unless it is spent."""
+        """Take one, unless the budget is spent."""
         self.fill(now)
         if self.left < 1:
             return False
@@ -135,24 +135,24 @@ class Budget:
         return True
 
     def spend(self, now: float) -> None:
-        """Take one, if there is any: debts would keep others waiting, of a name that they have nothing to do with."""
+        """Take one if there is any. It does not go negative: a debt would delay attempts that did not cause it."""
         self.fill(now)
         self.left = max(0.0, self.left - 1)
 
     def give_back(self) -> None:
-        """What was taken for nothing."""
+        """Return one."""
         self.left = min(self._limit.at_once, self.left + 1)
 
     def due_s(self) -> float:
-        """How long it takes until there is one, or a little longer: less than a clock can tell would be no time."""
+        """Time until there is one, rounded up: less than the clock's resolution would be no time at all."""
         return (1 - self.left) / self._limit.per_s + TICK_S
 
     def stand(self, waiting: _Waiting) -> None:
-        """Wait."""
+        """Queue an attempt."""
         self.lanes.setdefault(waiting.lane, {})[waiting] = None
 
     def leave(self, waiting: _Waiting) -> None:
-        """Wait no more."""
+        """Remove an attempt from the queue."""
         lane = self.lanes.get(waiting.lane)
         if lane is not None and waiting in lane:
             del lane[waiting]
@@ -160,7 +160,7 @@ class Budget:
                 del self.lanes[waiting.lane]
 
     def next(self, now: float, draw: Callable[[], float]) -> _Waiting | None:
-        """Whose turn it is, if there is one left for them."""
+        """The attempt whose turn it is, if the budget has one left."""
         while self.lanes and self.take(now):
             number, lane = next(iter(self.lanes.items()))
             self.lanes.move_to_end(number)
@@ -175,7 +175,7 @@ class Budget:
 
 
 def _chosen(lane: dict[_Waiting, None], drawn: float) -> _Waiting:
-    """Of those who wait, by a number in [0, 1)."""
+    """Choose among the waiters of a lane, by a random number in [0, 1)."""
     if drawn < 0.5:
         return next(reversed(lane))
     anybody = int((drawn - 0.75) * 4 * len(lane))
@@ -183,22 +183,21 @@ def _chosen(lane: dict[_Waiting, None], drawn: float) -> _Waiting:
 
 
 class Guesses:
-    """Whose turn it is. `is_on`: whether anybody is held up at all."""
+    """Schedules attempts. `is_on`: whether any are delayed at all."""
 
     def __init__(self, clock: Clock, randomness: Randomness, *, is_on: bool = True) -> None:
         self._clock, self._secret, self._is_on = clock, randomness.token(16), is_on
         self._draw = lambda: randomness.uniform(0.0, 1.0)
         self._budgets: dict[bytes, Budget] = {}
         self._quiet: OrderedDict[bytes, None] = OrderedDict()
-        """Those for which nobody waits, the one that was not used for longest first."""
+        """Budgets without waiters, least recently used first."""
         self._known: OrderedDict[bytes, bool] = OrderedDict()
-        """Who came in the last time, by network and subject, and whether one of them is being looked at."""
+        """Last attempts that succeeded, by network and subject, and whether one is being checked."""
         self._waiting: dict[bytes, dict[_Waiting, None]] = {}
-        """The same who wait, by network and subject."""
+        """Waiters by network and subject."""
 
     async def turn(self, host: str, guess: Guess) -> Turn:
-        """Wait until an attempt may be looked at; `end` has to follow. Raises `Unavailable` if it does not come to
-        that."""
+        """Wait until an attempt may be checked; `end` must follow. Raises `Unavailable` if its turn does not come."""
         network, subject = self._digest(network_of(host).encode()), self._digest(guess.subject)
         turn = Turn(self._digest(network + subject))
         if not self._is_on:
@@ -224,7 +223,7 @@ class Guesses:
         return turn
 
     def end(self, turn: Turn, outcome: Outcome) -> None:
-        """An attempt was looked at, or will not be."""
+        """An attempt was checked, or will not be."""
         if not self._is_on:
             return
         if outcome is Outcome.FAILED:
@@ -277,10 +276,10 @@ class Guesses:
         self._serve(budget)
 
     def _know(self, turn: Turn) -> None:
-        """Somebody came in, or was not looked at: one of those who wait to come in alike may be looked at."""
+        """An attempt succeeded, or was not checked: a waiter of the same network and subject may be checked."""
         pair = turn.pair
         if not turn.is_known and self._known.get(pair):
-            return  # That one is being looked at.
+            return  # Another one is being checked.
         following = next((one for one in reversed(self._waiting.get(pair, {})) if not one.come.done()), None)
         self._known[pair] = following is not None
         self._known.move_to_end(pair)
@@ -304,7 +303,7 @@ class Guesses:
         return budget
 
     def _let_rest(self, budget: Budget) -> None:
-        """Nobody waits for it any more."""
+        """The budget has no waiters any more."""
         if budget.timer is not None:
             budget.timer.cancel()
             budget.timer = None

@@ -1,4 +1,5 @@
-"""Kafka's APIs of credentials. SASL itself is spoken at the gate, before requests come here."""
+"""Kafka's credential APIs. SASL exchanges themselves are handled by the gate (agent/gate.py), before requests come
+here."""
 
 from __future__ import annotations
 
@@ -39,15 +40,15 @@ class IdentityHandlers:
         self._identities, self._may_change = identities, may_change
 
     async def sasl_handshake(self, context: RequestContext, request: SaslHandshakeRequest) -> SaslHandshakeResponse:
-        """SaslHandshake, key 17, v0-1: v0: what follows are bare tokens. v1: SaslAuthenticate follows. Refused where
-        nobody has to authenticate, or not any more."""
+        """SaslHandshake, key 17, v0-1: v0: bare tokens follow. v1: SaslAuthenticate follows. Refused where
+        authentication is not required, or already complete."""
         return SaslHandshakeResponse(error_code=ErrorCode.ILLEGAL_SASL_STATE)
 
     async def sasl_authenticate(
         self, context: RequestContext, request: SaslAuthenticateRequest
     ) -> SaslAuthenticateResponse:
-        """SaslAuthenticate, key 36, v0-2: v1: how long the session lasts (KIP-368). v2: flexible. Refused where no
-        exchange is under way."""
+        """SaslAuthenticate, key 36, v0-2: v1: session lifetime (KIP-368). v2: flexible. Refused where no exchange is in
+        progress."""
         return SaslAuthenticateResponse(
             error_code=ErrorCode.ILLEGAL_SASL_STATE,
             error_message="SaslAuthenticate request received after successful authentication",
@@ -56,7 +57,7 @@ class IdentityHandlers:
     async def describe_scram(
         self, context: RequestContext, request: DescribeUserScramCredentialsRequest
     ) -> DescribeUserScramCredentialsResponse:
-        """DescribeUserScramCredentials, key 50, v0: KIP-554. Who can be proven how, never by what."""
+        """DescribeUserScramCredentials, key 50, v0: KIP-554. Mechanisms and iterations, never the keys."""
         asked = await counted(user.name for user in request.users or ())
         users = await self._identities.mechanisms(context.cluster_id, asked if request.users else None)
         if not request.users:
@@ -84,8 +85,8 @@ class IdentityHandlers:
     async def alter_scram(
         self, context: RequestContext, request: AlterUserScramCredentialsRequest
     ) -> AlterUserScramCredentialsResponse:
-        """AlterUserScramCredentials, key 51, v0: KIP-554. The password comes salted and hashed; of that, too, only
-        what proves it is kept. What can be done is done together, or not at all."""
+        """AlterUserScramCredentials, key 51, v0: KIP-554. The password arrives salted and hashed, and only the keys
+        derived from it are stored. All valid changes are made in one transaction."""
         alterations: list[ScramCredentialDeletion | ScramCredentialUpsertion] = [
             *request.deletions,
             *request.upsertions,

@@ -1,12 +1,11 @@
-"""Tokens of an OpenID Connect issuer: checked with the issuer's keys, read for whom they name.
+"""Tokens of an OpenID Connect issuer: verified with the issuer's keys (JWKS), and mapped to a principal.
 
-The keys are fetched when the first token comes, again after an hour of use, and when a token names a key that is not
-known, but never more often than every ten seconds: a stranger's tokens cannot make us ask all the time. What was asked
-for is waited for to the end, whoever's token it was asked for hangs up meanwhile: else who does so all the time would
-keep everybody from the keys. If the issuer cannot be reached, the keys that are known are good for another day, and
-tokens that are signed by them are not held up for long by one that does not answer. How large a document and how many
-keys are taken is bounded. Signatures by a shared secret, and none at all, are not accepted, whatever a token says of
-itself.
+The keys are fetched with the first token, again after an hour of use, and when a token names an unknown key, but at
+most every ten seconds: a stranger's tokens cannot cause requests all the time. A fetch is completed even if the client
+whose token caused it disconnects; otherwise clients that do so all the time would prevent it. If the issuer cannot be
+reached, known keys are valid for another day, and tokens signed by them are not delayed for long by an issuer that does
+not answer. The size of documents and the number of keys are bounded. Tokens signed with a shared secret, or not signed,
+are not accepted, whatever their header says.
 """
 
 from __future__ import annotations
@@ -30,26 +29,26 @@ ALGORITHMS = frozenset(
     {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"}
 )
 KEY_TYPES: Mapping[str, str] = {"RS": "RSA", "PS": "RSA", "ES": "EC", "Ed": "OKP"}
-"""What signs, by the beginning of the algorithm's name."""
+"""Key types, by the prefix of the algorithm's name."""
 MAX_TOKEN_CHARS = 16 * 1024
 MAX_KEYS = 100
 MAX_TRIED = 10
-"""How many keys a token is compared with that does not say which of them it is signed by."""
+"""How many keys are tried for a token that does not name its key."""
 MAX_NAME_CHARS = 255
 REFRESH_S, RETRY_S, GIVE_UP_S = 3600.0, 10.0, 24 * 3600.0
 PATIENCE_S = 1.0
-"""For how long newer keys are waited for where one that is known may do."""
+"""How long newer keys are waited for when a known one may do."""
 SKEW_S = 30
-"""How far the issuer's clock may be from ours."""
+"""Allowed clock skew between the issuer and this agent."""
 _DISCOVERY = "/.well-known/openid-configuration"
 _log = logging.getLogger(__name__)
 
 Fetch = Callable[[str], Awaitable[bytes]]
-"""Gets a document from the web. Raises `Unavailable`."""
+"""Fetches a document over HTTP. Raises `Unavailable`."""
 
 
 class Issuer:
-    """Knows which tokens are good."""
+    """Validates tokens of the configured issuer."""
 
     def __init__(
         self, options: OAuthOptions, *, fetch: Fetch, clock: Clock,
@@ -60,12 +59,12 @@ class Issuer:
 
     @property
     def decides_clusters(self) -> bool:
-        """Whether tokens say in which virtual cluster their holders are. Else what is asked for is not looked at."""
+        """Whether tokens determine the virtual cluster of their holders. Otherwise a requested cluster is ignored."""
         return self._options.decides_clusters
 
     async def identity_of(self, token: str, cluster_id: int, asked: Collection[int] = ()) -> Identity:
-        """Whom a token names, in the cluster that it opens and that is asked for; in this one, if it says nothing of
-        clusters. Raises `InvalidCredentials`, or `Unavailable` if that cannot be known now."""
+        """The identity of a token, in the cluster that it opens and that was requested; in `cluster_id`, if it does not
+        determine clusters. Raises `InvalidCredentials`, or `Unavailable` if the keys are unknown."""
         if len(token) > MAX_TOKEN_CHARS:
             raise InvalidCredentials("the token is too long")
         header = _header(token)
@@ -85,22 +84,22 @@ class Issuer:
         return Identity(principal=user(name), cluster_id=cluster_id, expires_ms=int(expires_s * 1000))
 
     async def _verified(self, token: str, key_id: str | None, algorithm: str) -> Mapping[str, Any]:
-        """The claims of a token whose signature is right."""
+        """The claims of a token with a valid signature."""
         keys = await self._keys.find(key_id)
         try:
             return _verified(token, keys, algorithm)
         except InvalidCredentials:
-            # One that names no key may be signed by one that is new.
+            # A token without key id may be signed by a newer key.
             if key_id is not None or (newer := await self._keys.newer(keys)) is None:
                 raise
         return _verified(token, newer, algorithm)
 
     async def close(self) -> None:
-        """Ask for nothing any more."""
+        """Stop fetching."""
         await self._keys.close()
 
     def _checked(self, claims: Mapping[str, Any]) -> tuple[str, float]:
-        """The principal's name, and when the token ends."""
+        """The principal's name, and when the token expires."""
         now_s = self._clock.now_ms() / 1000
         audience = claims.get("aud")
         if claims.get("iss") != self._options.issuer:
@@ -122,7 +121,7 @@ class Issuer:
 
 
 class IssuerKeys:
-    """The keys that an issuer signs with."""
+    """The issuer's signing keys."""
 
     def __init__(self, options: OAuthOptions, *, fetch: Fetch, clock: Clock) -> None:
         self._options, self._fetch, self._clock = options, fetch, clock
@@ -145,24 +144,24 @@ class IssuerKeys:
         return keys
 
     async def newer(self, keys: Sequence[Any]) -> Sequence[Any] | None:
-        """All keys, if there are others by now than these; else None."""
+        """All keys, if they have changed since; else None."""
         await self._refresh()
         found = self._of(None)
         return None if found is keys else found
 
     def _of(self, key_id: str | None) -> Sequence[Any]:
-        # Several may have the same id: keys of different kinds, for example (RFC 7517, section 4.5).
+        # Several keys may have the same id, if they are of different types (RFC 7517, section 4.5).
         return self._keys if key_id is None else [key for key in self._keys if key.kid == key_id]
 
     def _are_good(self) -> bool:
-        """Whether the keys that are known may still be believed."""
+        """Whether the cached keys are still valid."""
         return self._loaded_s is not None and self._clock.monotonic() - self._loaded_s <= GIVE_UP_S
 
     def _is_stale(self) -> bool:
         return self._loaded_s is None or self._clock.monotonic() - self._loaded_s > REFRESH_S
 
     async def _refresh(self, patience_s: float | None = None) -> None:
-        """Ask for the keys, unless they were asked for lately. Whoever waits for it may go away."""
+        """Fetch the keys, unless they were fetched lately. The waiting client may disconnect."""
         if self._asking is None:
             now = self._clock.monotonic()
             if self._asked_s is not None and now - self._asked_s < RETRY_S:
@@ -177,13 +176,13 @@ class IssuerKeys:
             self._keys, self._loaded_s = read_keys(await self._fetch(url)), now
         except Unavailable as problem:
             _log.warning("the keys of %s could not be read: %s", self._options.issuer, problem)
-        except Exception:  # noqa: BLE001  # a bug of ours must not be the end of asking
+        except Exception:  # noqa: BLE001  # a bug here must not stop later fetches
             _log.exception("the keys of %s could not be read", self._options.issuer)
         finally:
             self._asking = None
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop fetching."""
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.gather(self._asking, return_exceptions=True)
@@ -200,7 +199,7 @@ class IssuerKeys:
 
 
 def read_keys(document: bytes) -> Sequence[Any]:
-    """The keys of a JWK set that sign something. Raises `Unavailable` if there are none."""
+    """The signing keys of a JWK set. Raises `Unavailable` if there are none."""
     from joserfc.errors import JoseError
     from joserfc.jwk import import_key
 
@@ -214,14 +213,14 @@ def read_keys(document: bytes) -> Sequence[Any]:
         try:
             keys.append(import_key(entry))
         except (JoseError, ValueError, TypeError, KeyError):
-            continue  # A kind of key that is too new for us; others may do.
+            continue  # An unsupported key type; others may do.
     if not keys:
         raise Unavailable("it has no key that we could use")
     return keys
 
 
 def _verified(token: str, keys: Sequence[Any], algorithm: str) -> Mapping[str, Any]:
-    """The claims of a token that one of the keys has signed."""
+    """The claims of a token that is signed by one of the keys."""
     from joserfc import jwt
     from joserfc.errors import JoseError
 
@@ -236,7 +235,7 @@ def _verified(token: str, keys: Sequence[Any], algorithm: str) -> Mapping[str, A
 
 
 def _header(token: str) -> Mapping[str, Any]:
-    """What a token says of itself, which is not to be believed."""
+    """A token's header, which is not authenticated yet."""
     encoded = token.split(".", 1)[0]
     try:
         found = json.loads(base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))

@@ -1,4 +1,4 @@
-"""From where somebody comes, as far as their address says it. Pure."""
+"""The network that an address belongs to. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ _HOST_BITS = 64
 
 
 def host_of(address: str) -> str:
-    """An address as it's written everywhere: one of IPv4 looks alike on a socket that takes both kinds, as in Java."""
+    """An address in canonical form: IPv4 addresses look the same on a socket for both families, as in Java."""
     mapped = None if ":" not in address else _mapped(address)
     return address if mapped is None else str(mapped)
 
 
 def network_of(host: str) -> str:
-    """Of whom failures count together: an address of IPv4, or a network of IPv6 (/64), of which one customer has all
-    the addresses. Whatever is no address is itself."""
+    """The unit in which failures are counted: an IPv4 address, or a /64 of IPv6, of which one customer has all
+    addresses. Anything that is not an address is its own unit."""
     try:
         address = IPv6Address(host)
     except AddressValueError:

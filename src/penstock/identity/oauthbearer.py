@@ -1,4 +1,4 @@
-"""SASL OAUTHBEARER (RFC 7628): the shape of its messages, as Kafka reads them. Pure."""
+"""SASL OAUTHBEARER (RFC 7628): the format of its messages, as Kafka parses them. Pure."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from penstock.base.dataclasses import dataclass, field
 from penstock.identity.failures import InvalidCredentials
 
 CLUSTER_EXTENSION = "logicalCluster"
-"""By which Confluent's clients say in which cluster they want to be."""
+"""The extension by which Confluent's clients request a cluster."""
 ACKNOWLEDGED = b"\x01"
-"""What a client answers to the description of its failure, upon which the exchange ends."""
+"""The client's answer to an error description, after which the exchange ends."""
 INVALID_TOKEN = '{"status":"invalid_token"}'
 
 _SASL_NAME = r"(?:[\x01-\x2B\x2D-\x3C\x3E-\x7F]|=2C|=3D)+"
@@ -21,16 +21,16 @@ _AUTH = re.compile(r"(?P<scheme>\w+) +(?P<token>[-_~+/.a-zA-Z0-9]+=*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BearerLogin:
-    """What a client sent."""
+    """The content of a client's message."""
 
     token: str = field(repr=False)
     authorization_id: str
     cluster: str | None = None
-    """The cluster it asks for, if it asks for one."""
+    """The requested cluster, if there is one."""
 
 
 def read_login(message: bytes) -> BearerLogin:
-    """Read the first message of the mechanism. Extensions are allowed; but for one they mean nothing here."""
+    """Parse the first message of the mechanism. Extensions are allowed, and all but one are ignored."""
     try:
         match = _INITIAL.fullmatch(message.decode("utf-8"))
     except UnicodeDecodeError as error:

@@ -1,12 +1,12 @@
-"""What a failed attempt costs: time, the more of it the more often the same was tried from a network in vain of late.
+"""Delays of failed authentications, growing with repeated failures from the same network.
 
-Kafka makes every failure wait as long (`connection.failed.authentication.delay.ms`). Here the first few do; then the
-wait doubles. It is spent on a timer that holds up one connection only, and it counts from when the attempt began to be
-looked at, in whole delays: how long a proof takes to be checked, which differs between users, is not to be seen in it.
+Kafka delays every failure equally (`connection.failed.authentication.delay.ms`). Here the first few are; then the delay
+doubles. It is a timer that holds one connection only, and it counts from the start of the check, in whole delays, so
+that the response time does not reveal how long a credential took to check, which differs between users.
 
-That makes repetitions slow; how much may be tried, on many connections and by many names, is bounded by `guesses`. A
-success ends what it was the success of, for its own network: whoever has one password guesses others no faster. How
-much is remembered is bounded.
+That slows down repetition; how much may be tried, on many connections and with many names, is bounded by `guesses`. A
+success resets failures of the same subject from the same network only: knowing one password does not speed up guessing
+others. Memory is bounded.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class _Record:
 
 
 class Penalties:
-    """Failures by network, and by whom or what was claimed."""
+    """Failures by network, and by network and claimed identity."""
 
     def __init__(self, clock: Clock, delay_s: float) -> None:
         self._clock, self._delay_s = clock, delay_s
         self._records: OrderedDict[tuple[str, bytes], _Record] = OrderedDict()
 
     def failed(self, host: str, subject: bytes, *, spent_s: float = 0.0) -> float:
-        """An attempt failed that took so long until now: how long its answer has to wait still."""
+        """An attempt failed after `spent_s`: how long to delay the response."""
         now, key = self._clock.monotonic(), (network_of(host), subject)
         record = self._records.get(key)
         if record is None or now - record.last_s > FORGOTTEN_AFTER_S:
@@ -55,5 +55,5 @@ class Penalties:
         return min(self._delay_s * 2.0**excess, max(LONGEST_DELAY_S, self._delay_s))
 
     def succeeded(self, host: str, subject: bytes) -> None:
-        """Somebody has proven to be whom they claim."""
+        """An attempt succeeded."""
         self._records.pop((network_of(host), subject), None)

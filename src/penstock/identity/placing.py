@@ -1,11 +1,11 @@
 """Which virtual cluster a token or a certificate opens. Pure.
 
-Its authority decides: what the issuer wrote into it, as far as whoever runs the platform lets it. What a client asks
-for, by an extension of OAUTHBEARER or by the server name of TLS, chooses among what its credential opens and opens
-nothing by itself. One that may not have a cluster learns no more than that, be there one of that name or not.
+Its authority decides: what the issuer wrote into it, within what the operator of the platform allows. What a client
+requests, by an extension of OAUTHBEARER or by the TLS server name (SNI), selects among what its credential opens and
+opens nothing by itself. A client that may not enter a cluster cannot tell whether that cluster exists.
 
-The deployment's own clusters, whose administrators are those of the platform, are opened only where that is written in
-the configuration itself, never by what a credential says alone.
+The deployment's own clusters, whose administrators are platform administrators, are opened only where the configuration
+says so explicitly, never by what a credential contains alone.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from penstock.identity.principal_mapping import Rule
 
 EVERY_TENANT = "*"
 MAX_CLAIMED = 100
-"""How many clusters of a claim are looked at."""
+"""The most clusters that are read from a claim."""
 
 ClusterNamed = Callable[[str], int | None]
-"""The id of the cluster of that name, if there is one that stays."""
+"""The id of the cluster of that name, if it exists and is not being deleted."""
 
 
 def opened_by_token(options: OAuthOptions, claims: Mapping[str, Any], cluster_named: ClusterNamed) -> frozenset[int]:
-    """The clusters that a token opens, of those that there are."""
+    """The existing clusters that a token opens."""
     names: Sequence[str] = options.clusters
     if options.cluster_claim is not None:
         names = _names_in(claims.get(options.cluster_claim))
@@ -43,20 +43,20 @@ def _is_let(options: OAuthOptions, name: str, cluster_id: int) -> bool:
 
 
 def _names_in(claim: object) -> Sequence[str]:
-    """What a claim names: a text, or a list of texts."""
+    """The names in a claim: a text, or a list of texts."""
     names = claim if isinstance(claim, list) else [claim]
     return [name for name in names[:MAX_CLAIMED] if isinstance(name, str)]
 
 
 def chosen(opened: Collection[int], asked: Collection[int]) -> int | None:
-    """Of the clusters that a credential opens, the one that is asked for by everything that asks; the only one, where
-    nothing does. None: there is no such one."""
+    """The one cluster that a credential opens and that everything requested agrees on; without a request, the only one
+    it opens. None: there is no such cluster."""
     fitting = [cluster_id for cluster_id in opened if all(cluster_id == one for one in asked)]
     return fitting[0] if len(fitting) == 1 else None
 
 
 def opened_by_certificate(rules: Sequence[Rule], name: str, cluster_named: ClusterNamed) -> int:
-    """The cluster that a distinguished name opens by the first rule that applies. Raises `Denied`."""
+    """The cluster that a distinguished name opens by the first matching rule. Raises `Denied`."""
     for rule in rules:
         if rule.pattern is None:
             return DEFAULT_CLUSTER_ID

@@ -1,4 +1,4 @@
-"""SASL PLAIN (RFC 4616): name and password as they are. Pure."""
+"""SASL PLAIN (RFC 4616): name and password in clear. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from penstock.identity.failures import Denied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlainLogin:
-    """What a client sent."""
+    """The content of a client's message."""
 
     name: str
     password: str = field(repr=False)
 
 
 def read_login(token: bytes) -> PlainLogin:
-    """Read the only message of the mechanism. Kafka's sentences are those that clients show."""
+    """Parse the only message of the mechanism. The error messages are Kafka's, which clients show."""
     try:
         parts = token.decode("utf-8").split("\0")
     except UnicodeDecodeError as error:
@@ -33,5 +33,5 @@ def read_login(token: bytes) -> PlainLogin:
 
 
 def wrong_password() -> Denied:
-    """The one answer to a wrong name and to a wrong password."""
+    """The same answer for an unknown name and for a wrong password."""
     return Denied("Authentication failed: Invalid username or password")

@@ -1,11 +1,11 @@
-"""Kafka's `ssl.principal.mapping.rules`: how the distinguished name of a certificate becomes a principal. Pure.
+"""Kafka's `ssl.principal.mapping.rules`: from the distinguished name of a certificate to a principal. Pure.
 
-A list of `DEFAULT` and `RULE:pattern/replacement/[LU]`, of which the first that matches the whole name counts; `$1`
-stands for a group of the pattern, L and U change the case of the result. `DEFAULT` is the name as it is.
+A list of `DEFAULT` and `RULE:pattern/replacement/[LU]`, of which the first that matches the whole name applies; `$1`
+stands for a group of the pattern, L and U change the case of the result. `DEFAULT` is the name unchanged.
 
-What Kafka replaces then is all that the pattern finds in the name. That is the whole name where the pattern cannot end
-sooner; else more than one match is replaced, or something is left over. ACLs that were written for Kafka's principals
-have to find the same ones here.
+Kafka then replaces every match that it *finds* in the name. That is the whole name unless the pattern can match less;
+then more than one match is replaced, or a rest remains. This is reproduced, so that ACLs written for Kafka's principals
+find the same ones here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_NAME_CHARS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One rule; no pattern is `DEFAULT`."""
+    """One rule; without pattern it is `DEFAULT`."""
 
     pattern: re.Pattern[str] | None = None
     replacement: str = ""
@@ -35,18 +35,18 @@ class Rule:
 
     @property
     def takes_of_name(self) -> bool:
-        """Whether the result has something of the name in it."""
+        """Whether the result contains part of the name."""
         return any(piece["group"] is not None for piece in re.finditer(_REPLACEMENT, self.replacement))
 
     def apply(self, name: str) -> str | None:
-        """What it makes of a name as a whole; None if it does not match."""
+        """The result for a whole name; None if it does not match."""
         if self.pattern is None:
             return name
         match = self.pattern.fullmatch(name)
         return None if match is None else self._cased(_expanded(self.replacement, match))
 
     def principal_of(self, name: str) -> str | None:
-        """What Kafka makes of a name; None if it does not match."""
+        """Kafka's principal for a name; None if it does not match."""
         if self.pattern is None:
             return name
         if self.pattern.fullmatch(name) is None:
@@ -58,7 +58,7 @@ class Rule:
 
 
 def parse_rules(text: str, what: str = "principal mapping rules") -> tuple[Rule, ...]:
-    """Read a list of rules. Raises `InvalidRequest`."""
+    """Parse a list of rules. Raises `InvalidRequest`."""
     rules, position = [], 0
     text = text.strip()
     while position < len(text):
@@ -78,7 +78,7 @@ def parse_rules(text: str, what: str = "principal mapping rules") -> tuple[Rule,
 
 
 def mapped(rules: Sequence[Rule], name: str) -> str:
-    """The principal's name. Raises `Denied` when no rule matches, as Kafka refuses such a connection."""
+    """The principal's name. Raises `Denied` if no rule matches, where Kafka refuses the connection as well."""
     if len(name) > MAX_NAME_CHARS:
         raise Denied("the distinguished name is too long")
     for rule in rules:
@@ -89,7 +89,7 @@ def mapped(rules: Sequence[Rule], name: str) -> str:
 
 
 def _expanded(replacement: str, match: re.Match[str]) -> str:
-    """Java's replacement syntax. A group that the pattern does not have is taken as it is written, as Kafka does."""
+    """Java's replacement syntax. A group that the pattern does not have is kept literally, as in Kafka."""
     parts = []
     for piece in re.finditer(_REPLACEMENT, replacement):
         if piece["escaped"] is not None:

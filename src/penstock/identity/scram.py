@@ -1,9 +1,9 @@
-"""SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), the server's part. Pure.
+"""SCRAM-SHA-256 and SCRAM-SHA-512 (RFC 5802, RFC 7677), the server's side. Pure.
 
-Of a password only two keys derived from it are kept, which prove it without being it: `stored_key` checks a client,
-`server_key` proves the server to the client. Channel binding is not offered, as in Kafka. `Exchange` is fed the
-client's messages and returns the server's; names that do not exist go through the same motions with a credential
-that nobody can satisfy, so that an exchange does not tell who exists.
+Of a password only two derived keys are stored, which verify it without revealing it: `stored_key` verifies the client,
+`server_key` proves the server to the client. Channel binding is not offered, as in Kafka. `Exchange` takes the client's
+messages and returns the server's; for unknown names it runs against a credential that nobody can satisfy, so that an
+exchange does not reveal which names exist.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from penstock.base.dataclasses import dataclass, field
 from penstock.identity.failures import Denied, InvalidCredentials
 
 MIN_ITERATIONS, MAX_ITERATIONS = 4096, 16384
-"""Kafka's limits of what a credential may have."""
+"""Kafka's limits on credentials."""
 DEFAULT_ITERATIONS = 8192
 TOKEN_EXTENSION = "tokenauth"
-"""The extension by which a client says that its name and password are those of a delegation token."""
+"""The extension by which a client says that name and password are those of a delegation token."""
 
 _BASE_36 = "0123456789abcdefghijklmnopqrstuvwxyz"
 _VALUE = r"[\x01-\x2B\x2D-\x7F]+"
@@ -41,19 +41,19 @@ _CLIENT_FINAL = re.compile(
 
 
 class Mechanism(IntEnum):
-    """The two kinds, by Kafka's numbers."""
+    """The two mechanisms, by Kafka's numbers."""
 
     SCRAM_SHA_256 = 1
     SCRAM_SHA_512 = 2
 
     @property
     def sasl_name(self) -> str:
-        """What SASL calls it."""
+        """Its name in SASL."""
         return self.name.replace("_", "-")
 
     @property
     def hash_name(self) -> str:
-        """What hashlib calls its hash."""
+        """Its hash in hashlib."""
         return self.name.removeprefix("SCRAM_").replace("_", "").lower()
 
 
@@ -62,7 +62,7 @@ BY_SASL_NAME: Mapping[str, Mechanism] = {mechanism.sasl_name: mechanism for mech
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What is kept of a password for one mechanism."""
+    """What is stored of a password for one mechanism."""
 
     mechanism: Mechanism
     iterations: int
@@ -73,24 +73,24 @@ class Credential:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientFirst:
-    """What a client opens with."""
+    """The client's first message."""
 
     name: str
     authorization_id: str
     nonce: str
     header: str
-    """What comes before the rest, as it was sent: the client repeats it when it proves something."""
+    """The message without its header, verbatim: it is part of what the client signs."""
     bare: str
     is_token: bool
 
 
 def salted_password(mechanism: Mechanism, password: bytes, salt: bytes, iterations: int) -> bytes:
-    """The slow part: milliseconds of computing."""
+    """The slow part: milliseconds of CPU time."""
     return hashlib.pbkdf2_hmac(mechanism.hash_name, password, salt, iterations)
 
 
 def credential_of(mechanism: Mechanism, salted: bytes, salt: bytes, iterations: int) -> Credential:
-    """What is kept of a password, from its salted form."""
+    """What is stored of a password, from its salted form."""
     client_key = _hmac(mechanism, salted, b"Client Key")
     return Credential(
         mechanism=mechanism, iterations=iterations, salt=salt,
@@ -100,7 +100,7 @@ def credential_of(mechanism: Mechanism, salted: bytes, salt: bytes, iterations: 
 
 
 def has_password(credential: Credential, password: bytes) -> bool:
-    """Whether this is the password, in constant time but for the computing that everybody's takes."""
+    """Whether this is the password; constant time apart from the salting, which takes as long for any password."""
     mechanism = credential.mechanism
     salted = salted_password(mechanism, password, credential.salt, credential.iterations)
     computed = credential_of(mechanism, salted, credential.salt, credential.iterations)
@@ -108,9 +108,9 @@ def has_password(credential: Credential, password: bytes) -> bool:
 
 
 def decoy(mechanism: Mechanism, name: str, secret: bytes) -> Credential:
-    """The credential of somebody who does not exist: always the same for a name, and fulfilled by no password.
+    """The credential for an unknown name: deterministic per name, and satisfied by no password.
 
-    It looks as if it was made by our tools, or by Kafka's: whose salts are 130 random bits written in base 36.
+    It looks as if it was made by our tools, or by Kafka's, whose salts are 130 random bits in base 36.
     """
     made = hmac.digest(secret, f"{mechanism.sasl_name} {name}".encode(), "sha512")
     size = hashlib.new(mechanism.hash_name).digest_size
@@ -133,7 +133,7 @@ def _in_base_36(number: int) -> bytes:
 
 
 def read_client_first(token: bytes) -> ClientFirst:
-    """Read the message that a client opens with."""
+    """Parse the client's first message."""
     text = _text(token)
     match = _CLIENT_FIRST.fullmatch(text)
     if match is None:
@@ -150,7 +150,7 @@ def read_client_first(token: bytes) -> ClientFirst:
 
 
 class Exchange:
-    """One client being checked against one credential."""
+    """The check of one client against one credential."""
 
     def __init__(self, first: ClientFirst, credential: Credential, server_nonce: str) -> None:
         if first.authorization_id not in ("", first.name):
@@ -166,11 +166,11 @@ class Exchange:
         return self._challenge.encode("ascii")
 
     def finish(self, token: bytes) -> bytes:
-        """Check the client's proof; the server's own, which ends the exchange. Raises `InvalidCredentials`."""
+        """Verify the client's proof; returns the server's final message. Raises `InvalidCredentials`."""
         match = _CLIENT_FINAL.fullmatch(_text(token))
         if match is None or not hmac.compare_digest(match["nonce"].encode(), self._nonce.encode()):
             raise InvalidCredentials("the final message does not belong to this exchange")
-        # What the client says about channel binding must be what it said first: that it does none.
+        # The client must repeat its channel binding flag from the first message: that it uses none.
         if base64.b64decode(match["channel"]) not in (b"n,,", self._first.header.encode()):
             raise InvalidCredentials("the channel is bound to something else")
         credential = self._credential

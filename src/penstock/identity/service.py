@@ -1,6 +1,6 @@
-"""What proves whom: users' passwords, service accounts, API keys. All changes go through here.
+"""Identities: users' credentials, service accounts, API keys. All changes go through here.
 
-Nothing is kept in memory: the database is asked whenever something has to be known.
+Nothing is cached: the database is queried each time.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Database, Script
 
 Revoked = Callable[[int, Collection[str], int], None]
-"""Told of API keys and tokens of a virtual cluster that are no good any more, and by which connection that was asked
-for (0: by none)."""
+"""Called with revoked API keys and tokens of a virtual cluster, and the id of the connection that requested it (0:
+none)."""
 FEW_NAMES = 100
-"""So many users are looked up one by one."""
+"""Up to so many users are looked up one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CredentialChange:
-    """Set what proves a user by one mechanism, or, without a credential, forget it."""
+    """Set a user's credential for one mechanism; without a credential, remove it."""
 
     user: str
     mechanism: Mechanism
@@ -49,8 +49,8 @@ class Identities:
     async def mechanisms(
         self, cluster_id: int, names: Collection[str] | None = None
     ) -> Mapping[str, Sequence[tuple[Mechanism, int]]]:
-        """Users with the mechanisms they can be proven by, and their iterations: all, or at least those of these names
-        that there are. Whoever asks for few does not have all of them read."""
+        """Users with their mechanisms and iterations: all of them, or at least those named that exist. A short list of
+        names does not read the whole table."""
         few = names if names is not None and len(names) <= FEW_NAMES else None
 
         def script() -> Script[list[tuple[str, Mechanism, int]]]:
@@ -88,7 +88,7 @@ class Identities:
             await self._database.transaction(script)
 
     async def set_password(self, cluster_id: int, user: str, password: str) -> None:
-        """Let a user be proven by a password, with every mechanism."""
+        """Set a user's password, for every mechanism."""
         if not user or "\0" in user or not password or "\0" in password:
             raise InvalidRequest("a user has a name and a password, without NUL characters")
         changes = []
@@ -100,7 +100,7 @@ class Identities:
         await self.change_credentials(cluster_id, changes)
 
     async def anybody(self) -> bool:
-        """Whether anybody could authenticate with something that is kept here."""
+        """Whether any credentials are stored."""
         return await self._database.read(store.has_credentials)
 
     # ---- service accounts ----------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class Identities:
     async def service_accounts(
         self, cluster_id: int, names: Collection[str] | None = None
     ) -> list[tuple[ServiceAccount, list[ApiKey]]]:
-        """Service accounts with their keys, in order: all, or at least those of these names that there are."""
+        """Service accounts with their keys, in order: all of them, or at least those named that exist."""
         few: Sequence[str | None] = (None,)
         if names is not None and len(names) <= FEW_NAMES:
             few = sorted(set(names))
@@ -128,7 +128,7 @@ class Identities:
         return [(account, owned.get(account.name, [])) for account in found]
 
     async def create_account(self, cluster_id: int, name: str, description: str) -> bool:
-        """Make a service account; False if there is one of that name. Raises `InvalidRequest`."""
+        """Create a service account; False if the name is taken. Raises `InvalidRequest`."""
         accounts.check_name(name)
         accounts.check_description(description)
         account = ServiceAccount(
@@ -143,8 +143,8 @@ class Identities:
         return await self._database.transaction(script)
 
     async def delete_account(self, cluster_id: int, name: str, *, asked_by: int = 0) -> bool:
-        """Remove a service account with its keys and tokens; False if there is none. Who has come in by one of them is
-        told of. Raises `InvalidRequest`."""
+        """Delete a service account with its keys and tokens; False if it does not exist. Connections that used them are
+        reported to `revoked`. Raises `InvalidRequest`."""
         accounts.check_name(name)
         gone = await self._revoke(lambda: store.forget_account(cluster_id, name), cluster_id, asked_by)
         return gone is not None
@@ -152,12 +152,12 @@ class Identities:
     async def _revoke(
         self, script: Callable[[], Script[set[str] | None]], cluster_id: int, asked_by: int
     ) -> set[str] | None:
-        """Remove keys or tokens; which these were. Whoever asked for it may hang up meanwhile."""
+        """Delete keys or tokens; returns them. It completes even if the caller disconnects."""
 
         async def change() -> set[str] | None:
             gone = await self._database.transaction(script)
             if gone:
-                # Who is being let in by what was read of it before is in, once this is read.
+                # Logins that read the credential before its deletion are finished once this is done.
                 await self._database.read(store.has_credentials)
                 self._revoked(cluster_id, gone, asked_by)
             return gone
@@ -165,8 +165,8 @@ class Identities:
         return await self._changes.run(change())
 
     async def create_key(self, cluster_id: int, owner: str, description: str, lifetime_ms: int) -> NewApiKey | None:
-        """Make a key for a service account; None if there is none. A lifetime of -1 is for good. Raises
-        `InvalidRequest`."""
+        """Create a key for a service account; None if there is no such account. A lifetime of -1 means no expiry.
+        Raises `InvalidRequest`."""
         accounts.check_name(owner)
         accounts.check_description(description)
         if lifetime_ms == 0 or lifetime_ms < -1:
@@ -190,7 +190,7 @@ class Identities:
         return made if await self._database.transaction(script) else None
 
     async def key_owners(self, cluster_id: int, key_ids: Sequence[str]) -> dict[str, str]:
-        """Whose keys these are, of those that there are in the cluster."""
+        """The owners of those keys that exist in the cluster."""
         known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
 
         def script() -> Script[dict[str, str]]:
@@ -204,6 +204,6 @@ class Identities:
         return await self._database.read(script)
 
     async def delete_keys(self, cluster_id: int, key_ids: Sequence[str], *, asked_by: int = 0) -> set[str]:
-        """Remove keys; which of them there were. Who has come in by one of these is told of."""
+        """Delete keys; returns those that existed. Connections that used them are reported to `revoked`."""
         known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
         return await self._revoke(lambda: store.forget_keys(cluster_id, known), cluster_id, asked_by) or set()

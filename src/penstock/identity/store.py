@@ -1,4 +1,4 @@
-"""The SQL of identities. Every script leaves the same behind when it is run again at once."""
+"""The SQL of identities. Every script is idempotent when it is run again at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _key(row: Sequence[Any]) -> ApiKey:
 
 
 def credentials_of(cluster_id: int, user: str) -> Script[list[Credential]]:
-    """What is kept of a user's password, for each mechanism."""
+    """A user's stored credentials, one for each mechanism."""
     rows = yield (
         f"SELECT {_SCRAM} FROM scram_credential WHERE cluster_id = $1 AND user_name = $2 ORDER BY mechanism",
         (cluster_id, name_key(user)),
@@ -53,7 +53,7 @@ def all_mechanisms(cluster_id: int) -> Script[list[tuple[str, Mechanism, int]]]:
 
 
 def put_credential(cluster_id: int, user: str, credential: Credential, now_ms: int) -> Script[None]:
-    """Set what proves a user by one mechanism."""
+    """Set a user's credential for one mechanism."""
     yield (
         f"INSERT INTO scram_credential (cluster_id, user_name, {_SCRAM}, updated_ms, long_name)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (cluster_id, user_name, mechanism) DO UPDATE SET"
@@ -73,7 +73,7 @@ def count_credentials(cluster_id: int) -> Script[int]:
 
 
 def forget_credential(cluster_id: int, user: str, mechanism: Mechanism) -> Script[None]:
-    """A user can no longer be proven by this mechanism."""
+    """Remove a user's credential for one mechanism."""
     yield (
         "DELETE FROM scram_credential WHERE cluster_id = $1 AND user_name = $2 AND mechanism = $3",
         (cluster_id, name_key(user), int(mechanism)),
@@ -81,7 +81,7 @@ def forget_credential(cluster_id: int, user: str, mechanism: Mechanism) -> Scrip
 
 
 def has_credentials() -> Script[bool]:
-    """Whether anybody could log in."""
+    """Whether any credentials are stored."""
     rows = yield "SELECT 1 FROM scram_credential UNION ALL SELECT 1 FROM api_key LIMIT 1", ()
     return bool(rows)
 
@@ -115,7 +115,7 @@ def count_accounts(cluster_id: int) -> Script[int]:
 
 
 def put_account(account: ServiceAccount) -> Script[bool]:
-    """Keep a new service account; False if there is one of that name."""
+    """Store a new service account; False if the name is taken."""
     rows = yield (
         "INSERT INTO service_account (cluster_id, name, description, created_ms) VALUES ($1, $2, $3, $4)"
         " ON CONFLICT DO NOTHING RETURNING name",
@@ -125,8 +125,8 @@ def put_account(account: ServiceAccount) -> Script[bool]:
 
 
 def forget_account(cluster_id: int, name: str) -> Script[set[str] | None]:
-    """Remove a service account, its keys and the delegation tokens it has had made: which keys and tokens these were.
-    None if there was no such account."""
+    """Delete a service account, its keys, and the delegation tokens it owns or requested; returns keys and tokens. None
+    if there was no such account."""
     keys = yield "DELETE FROM api_key WHERE cluster_id = $1 AND owner = $2 RETURNING key_id", (cluster_id, name)
     rows = yield (
         "DELETE FROM service_account WHERE cluster_id = $1 AND name = $2 RETURNING name", (cluster_id, name)
@@ -162,7 +162,7 @@ def count_keys(cluster_id: int, owner: str | None = None) -> Script[int]:
 
 
 def put_key(key: ApiKey) -> Script[None]:
-    """Keep a new key."""
+    """Store a new key."""
     yield (
         f"INSERT INTO api_key ({_KEY}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING",
         (
@@ -173,7 +173,7 @@ def put_key(key: ApiKey) -> Script[None]:
 
 
 def forget_keys(cluster_id: int, key_ids: Iterable[str]) -> Script[set[str]]:
-    """Remove keys; which of them there were."""
+    """Delete keys; returns those that existed."""
     gone = set()
     for key_id in key_ids:
         rows = yield (

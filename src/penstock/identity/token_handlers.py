@@ -1,4 +1,4 @@
-"""Kafka's APIs of delegation tokens. Whoever is no administrator may only deal with tokens that concern them."""
+"""Kafka's delegation token APIs. Callers without permission on a token may only use tokens that concern them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from penstock.wire.messages.expire_delegation_token import ExpireDelegationToken
 from penstock.wire.messages.renew_delegation_token import RenewDelegationTokenRequest, RenewDelegationTokenResponse
 
 MAX_NAMES_BYTES = 4_096
-"""Of all who have to do with a token: whoever asks for all tokens of a cluster has them in the agent's memory.
-Kafka has no such limit of its own."""
+"""The most bytes of principals' names in a token: listing all tokens of a cluster takes memory of the agent. Kafka has
+no such limit."""
 NOT_ASKED, NONE_FOUND = -1, 0
-"""What stands for a time in refusals: of those who may not ask at all, and of others; as in Kafka."""
+"""The timestamps in refusals: for callers that may not use tokens at all, and for others; as in Kafka."""
 
 
 class TokenHandlers:
-    """Delegation tokens over the database. Without rules there are none."""
+    """Delegation tokens over the database. Without rules (a secret key) there are none."""
 
     def __init__(
         self, *, database: Database, rules: TokenRules | None, clock: Clock, randomness: Randomness,
@@ -42,8 +42,8 @@ class TokenHandlers:
     ) -> None:  # fmt: skip
         self._database, self._rules, self._clock, self._randomness = database, rules, clock, randomness
         self._may_change, self._is_guarded = may_change, is_guarded
-        """Whether requests have been authorized before they come here. If not, nobody has to do with tokens of others:
-        who could make one would be whoever they like."""
+        """Whether requests are authorized before they come here. If not, nobody may use tokens of others: otherwise
+        anybody could create a token for any principal."""
 
     async def create(
         self, context: RequestContext, request: CreateDelegationTokenRequest
@@ -55,7 +55,7 @@ class TokenHandlers:
         response = CreateDelegationTokenResponse(issue_timestamp_ms=-1, expiry_timestamp_ms=-1, max_timestamp_ms=-1)
         response.principal_type, response.principal_name = _parts(owner)
         response.token_requester_principal_type, response.token_requester_principal_name = _parts(context.principal)
-        # One more than there may be is too many, however many there are.
+        # One more than the limit is too many, however many there are.
         some = islice(request.renewers, MAX_RENEWERS + 1)
         renewers = tuple(f"{one.principal_type}:{one.principal_name}" for one in some)
         rules = self._rules
@@ -145,9 +145,9 @@ class TokenHandlers:
     async def describe(
         self, context: RequestContext, request: DescribeDelegationTokenRequest
     ) -> DescribeDelegationTokenResponse:
-        """DescribeDelegationToken, key 41, v1-3: v2: flexible. v3: who asked for it. Null owners are all; else tokens
-        are shown that one of them has to do with. A token that was made under another key has another secret now, by
-        which it can be ended from when it is shown."""
+        """DescribeDelegationToken, key 41, v1-3: v2: flexible. v3: the requester. Null owners: all tokens; else those
+        that concern one of the owners. A token made under an earlier secret key is shown with its HMAC under the
+        current one, which can be used to expire it from then on."""
         rules = self._rules
         if not _is_allowed(context):
             return DescribeDelegationTokenResponse(error_code=ErrorCode.DELEGATION_TOKEN_REQUEST_NOT_ALLOWED)
@@ -180,7 +180,7 @@ class TokenHandlers:
         return response
 
     def _is_shown(self, context: RequestContext, token: Token) -> bool:
-        """Whether ACLs may let the caller see a token: it is seen with the secret that proves its owner."""
+        """Whether ACLs may let the caller see a token, which includes the secret that authenticates its owner."""
         return token.concerns(context.principal) or (self._is_guarded and self._may_change(context, token.owner))
 
     async def _find(self, context: RequestContext, secret: bytes) -> tuple[ErrorCode, Token | None]:
@@ -193,7 +193,7 @@ class TokenHandlers:
         except PlatformError:
             return ErrorCode.REQUEST_TIMED_OUT, None
         if token is not None and not compare_digest(self._rules.secret(token.token_id), secret):
-            token = None  # Of another key, which whoever runs this has replaced.
+            token = None  # Of an earlier secret key, replaced by the operator.
         return ErrorCode.DELEGATION_TOKEN_NOT_FOUND, token
 
     async def _write(self, script: Callable[[], Script[None]]) -> ErrorCode:
@@ -205,7 +205,7 @@ class TokenHandlers:
 
 
 def _is_allowed(context: RequestContext) -> bool:
-    """Tokens are for who has proven something better than a token."""
+    """Tokens are only for callers authenticated by something other than a token."""
     anonymous = context.security_protocol == "SSL" and context.principal == ANONYMOUS
     return not (context.token_authenticated or context.security_protocol == "PLAINTEXT" or anonymous)
 

@@ -10,7 +10,7 @@ from penstock.identity.tokens import MAX_TOKENS_PER_CLUSTER, MAX_TOKENS_PER_OWNE
 from penstock.metadata.database import Script
 
 KEPT_MS = 3_600_000
-"""How long it is remembered of a token that its time is over: as long as Kafka may take to sweep it away."""
+"""How long an expired token is remembered as expired: as long as Kafka may take to sweep it."""
 _COLUMNS = "cluster_id, token_id, owner, requester, renewers, issued_ms, expires_ms, max_ms"
 
 
@@ -22,7 +22,7 @@ def _token(row: Sequence[Any]) -> Token:
 
 
 def put(token: Token, hmac_hash: bytes) -> Script[None]:
-    """Keep a new token. Those whose time has been over for long are forgotten on this occasion."""
+    """Store a new token. Tokens that expired long ago are deleted on this occasion."""
     yield "DELETE FROM delegation_token WHERE expires_ms < $1", (token.issued_ms - KEPT_MS,)
     yield (
         f"INSERT INTO delegation_token ({_COLUMNS}, hmac_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
@@ -35,7 +35,7 @@ def put(token: Token, hmac_hash: bytes) -> Script[None]:
 
 
 def has_room(cluster_id: int, owner: str, now_ms: int) -> Script[bool]:
-    """Whether an owner may have one more. Ended ones that are still remembered count, and go when room is wanted."""
+    """Whether an owner may have one more. Remembered expired tokens count, and are deleted when room is needed."""
     if (yield from _has_room(cluster_id, owner)):
         return True
     yield "DELETE FROM delegation_token WHERE cluster_id = $1 AND expires_ms < $2", (cluster_id, now_ms)
@@ -67,7 +67,7 @@ def by_hash(cluster_id: int, hmac_hash: bytes) -> Script[Token | None]:
 
 
 def all_of(cluster_id: int, now_ms: int) -> Script[list[Token]]:
-    """Every token of a cluster whose time is not over."""
+    """Every token of a cluster that has not expired."""
     rows = yield (
         f"SELECT {_COLUMNS} FROM delegation_token WHERE cluster_id = $1 AND expires_ms >= $2 ORDER BY token_id",
         (cluster_id, now_ms),
@@ -76,13 +76,13 @@ def all_of(cluster_id: int, now_ms: int) -> Script[list[Token]]:
 
 
 def hashes_of(cluster_id: int) -> Script[dict[str, bytes]]:
-    """By which hashes a cluster's tokens are found, by their ids."""
+    """The stored hashes of a cluster's tokens, by token id."""
     rows = yield "SELECT token_id, hmac_hash FROM delegation_token WHERE cluster_id = $1", (cluster_id,)
     return {str(token_id): bytes(found) for token_id, found in rows}
 
 
 def set_hashes(cluster_id: int, hashes: Mapping[str, bytes]) -> Script[None]:
-    """Tokens are found by other hashes now."""
+    """Store other hashes for tokens."""
     for token_id, hmac_hash in hashes.items():
         yield (
             "UPDATE delegation_token SET hmac_hash = $3 WHERE cluster_id = $1 AND token_id = $2",
@@ -91,7 +91,7 @@ def set_hashes(cluster_id: int, hashes: Mapping[str, bytes]) -> Script[None]:
 
 
 def set_expiry(token: Token) -> Script[None]:
-    """A token ends at another time now."""
+    """Store a token's new expiry."""
     yield (
         "UPDATE delegation_token SET expires_ms = $3 WHERE cluster_id = $1 AND token_id = $2",
         (token.cluster_id, token.token_id, token.expires_ms),
@@ -99,13 +99,13 @@ def set_expiry(token: Token) -> Script[None]:
 
 
 def forget(cluster_id: int, token_id: str) -> Script[None]:
-    """A token is no good any more."""
+    """Delete a token."""
     yield "DELETE FROM delegation_token WHERE cluster_id = $1 AND token_id = $2", (cluster_id, token_id)
 
 
 def forget_of(cluster_id: int, principal: str) -> Script[set[str]]:
-    """Tokens are no good any more that a principal owns, or has had made for somebody else: it knows their secrets.
-    Which these were."""
+    """Delete the tokens that a principal owns, or has requested for others, whose secrets it knows. Returns their
+    ids."""
     rows = yield (
         "DELETE FROM delegation_token WHERE cluster_id = $1 AND (owner = $2 OR requester = $2) RETURNING token_id",
         (cluster_id, principal),

@@ -1,1 +1,1 @@
-"""Quotas of clients, users and addresses: who may do how much, measured and enforced as Apache Kafka does."""
+"""Quotas of users, clients and addresses, measured and enforced as in Apache Kafka."""

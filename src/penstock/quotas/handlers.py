@@ -1,4 +1,4 @@
-"""Quotas shown and changed: DescribeClientQuotas, AlterClientQuotas (KIP-546)."""
+"""Kafka's quota APIs: DescribeClientQuotas, AlterClientQuotas (KIP-546)."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class QuotaHandlers:
     async def describe_client_quotas(
         self, context: RequestContext, request: DescribeClientQuotasRequest
     ) -> DescribeClientQuotasResponse:
-        """DescribeClientQuotas, key 48, v0-1. v1: flexible. The limits of the entities that a filter matches, by
-        exact name, by being a default, or by having a name of that type at all."""
+        """DescribeClientQuotas, key 48, v0-1. v1: flexible. The limits of the entities that a filter matches: by exact
+        name, the default, or any name of that type."""
         try:
             wanted = transitions.checked_filter(
                 ((part.entity_type, part.match_type, part.match) for part in request.components), strict=request.strict
@@ -52,7 +52,7 @@ class QuotaHandlers:
                 error_code=refusal.code, error_message=refusal.message, entries=None
             )  # fmt: skip
         found: list[tuple[Entity, Limits]] = []
-        # A table does not change; another one takes its place.
+        # A table is immutable; a change replaces it.
         for number, (who, limits) in enumerate(self._quotas.table(context.cluster_id).items()):
             await breathe(number, MADE_AT_ONCE)
             if wanted.matches(who):
@@ -63,8 +63,8 @@ class QuotaHandlers:
     async def alter_client_quotas(
         self, context: RequestContext, request: AlterClientQuotasRequest
     ) -> AlterClientQuotasResponse:
-        """AlterClientQuotas, key 49, v0-1. v1: flexible. Users, client ids, both together, addresses, and the default
-        of each; addresses are given as such, names of hosts are not looked up. In force once it is answered."""
+        """AlterClientQuotas, key 49, v0-1. v1: flexible. Users, client ids, pairs of them, addresses, and the default
+        of each; addresses must be given as numbers, host names are not resolved. In force once it is answered."""
         if len(request.entries) > transitions.MAX_RECORDS:
             excessive = Refused(ErrorCode.POLICY_VIOLATION, EXCESSIVE)
             return AlterClientQuotasResponse(

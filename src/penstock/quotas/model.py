@@ -1,14 +1,14 @@
-"""Quotas as they are kept: entities, the limits they have, and the order in which they count. Pure.
+"""Quotas: entities, their limits, and the precedence of entities. Pure.
 
-An entity is a user, a client id, both together, or an address; each may be the default of its kind, which counts for
-everyone who has no quota of their own. For a client the most specific entity that has a limit counts (KIP-55):
+An entity is a user, a client id, a pair of them, or an address; each may be the default of its kind, which applies to
+everyone without a quota of their own. For a client the most specific entity with a limit applies (KIP-55):
 
     user and client id, user and default client, user,
     default user and client id, default user and default client, default user,
     client id, default client
 
-What counts also decides who shares: a limit of a user is one for all of that user's clients together, a limit of a
-client id one for all users under that id, and a limit of a pair is the pair's own.
+The entity also determines who shares the limit: that of a user is shared by all of the user's clients, that of a client
+id by all users with that id, and that of a pair belongs to the pair.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DEFAULT = None
 """The name of a default entity."""
 
 Entity = tuple[tuple[str, str | None], ...]
-"""What has limits: pairs of type and name, sorted by type."""
+"""An entity: pairs of type and name, sorted by type."""
 Limits = Mapping[str, float]
 """An entity's limits by quota key."""
 Table = Mapping[Entity, Limits]
-"""All limits of a virtual cluster. Never changed, only replaced."""
+"""All limits of a virtual cluster. Immutable."""
 
 
 class QuotaKey(StrEnum):
-    """What is limited."""
+    """Kafka's quota keys."""
 
     PRODUCER_BYTE_RATE = "producer_byte_rate"
     CONSUMER_BYTE_RATE = "consumer_byte_rate"
@@ -43,7 +43,7 @@ class QuotaKey(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRule:
-    """Which values a key takes."""
+    """Which values a key may have."""
 
     whole: bool
     maximum: float
@@ -60,16 +60,16 @@ CLIENT_KEYS: Mapping[str, KeyRule] = {
         whole=False, maximum=float("inf"), doc="Partitions created and deleted a second."
     ),
 }
-"""Of users and clients."""
+"""Keys of users and clients."""
 ADDRESS_KEYS: Mapping[str, KeyRule] = {
     QuotaKey.CONNECTION_CREATION_RATE: KeyRule(whole=True, maximum=2**31 - 1, doc="Connections made a second."),
 }
-"""Of addresses."""
+"""Keys of addresses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaChanged:
-    """A record: a limit is this from now on; None takes it away."""
+    """Record: a limit's new value; None removes it."""
 
     entity: Entity
     key: str
@@ -77,7 +77,7 @@ class QuotaChanged:
 
 
 class Limit(NamedTuple):
-    """What counts for one client: how much, and with whom it is shared."""
+    """The limit that applies to a client, and who shares it."""
 
     value: float
     user: str
@@ -87,13 +87,13 @@ class Limit(NamedTuple):
 
 
 def entity(*, user: str | None = "", client_id: str | None = "", ip: str | None = "") -> Entity:
-    """The entity with these names; None is a default, an empty name none at all."""
+    """The entity with these names; None is the default, an empty name means that the type is absent."""
     names = ((CLIENT_ID, client_id), (IP, ip), (USER, user))
     return tuple((kind, name) for kind, name in names if name != "")
 
 
 def limit_of(table: Table, key: str, user: str, client_id: str | None) -> Limit | None:
-    """The limit that counts for a client, or None. One without an id has that of the default client."""
+    """The limit that applies to a client, or None. A client without id gets that of the default client."""
     client = client_id or DEFAULT
     tag = client_id or ""
     for who, shared_by in (
@@ -113,7 +113,7 @@ def limit_of(table: Table, key: str, user: str, client_id: str | None) -> Limit 
 
 
 def connection_rate_of(table: Table, address: str) -> float | None:
-    """How many connections a second may come from an address; None for any number."""
+    """How many connections a second an address may open; None: no limit."""
     for who in (entity(ip=address), entity(ip=DEFAULT)):
         value = table.get(who, {}).get(QuotaKey.CONNECTION_CREATION_RATE)
         if value is not None:

@@ -1,8 +1,8 @@
-"""The quotas of all virtual clusters: kept in the database, held in memory, in force at once.
+"""The quotas of all virtual clusters: stored in the database, cached in memory, in force at once.
 
-A change is decided on the current table, made durable, applied, and only then answered; changes run one after the
-other. A caller who goes away stops none of that. Where another agent has changed something before, or meanwhile,
-everything is read anew.
+A change is decided on the current table, made durable, applied, and only then answered; changes are serialized, and a
+cancelled caller does not interrupt them. If another agent has changed something before, or meanwhile, everything is
+loaded again.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Database(Protocol):
         """Run a script, all or nothing."""
 
     async def read(self, script: Callable[[], Script[T]]) -> T:
-        """Run a script that only reads."""
+        """Run a read-only script."""
 
 
 class Quotas:
@@ -44,15 +44,15 @@ class Quotas:
         self._lock = asyncio.Lock()
         self._changes = Undivided()
         self.on_change: Callable[[], None] = lambda: None
-        """Called after the limits of some virtual cluster have changed."""
+        """Called after limits of a virtual cluster have changed."""
 
     async def load(self) -> None:
-        """Put what is stored in force."""
+        """Load the stored limits and put them in force."""
         async with self._lock:
             await self._load()
 
     async def refresh(self) -> None:
-        """Put in force what another agent has changed, if it has."""
+        """Load what another agent has changed, if it has."""
         async with self._lock:
             await self._catch_up()
 
@@ -69,7 +69,7 @@ class Quotas:
         self._version = version
 
     async def close(self) -> None:
-        """Wait for the changes that are under way; their callers may be gone."""
+        """Wait for changes in flight, whose callers may be gone."""
         await self._changes.close()
 
     def table(self, cluster_id: int) -> Table:
@@ -84,7 +84,7 @@ class Quotas:
     async def alter(
         self, cluster_id: int, changes: Sequence[Change], *, validate_only: bool = False
     ) -> Sequence[Refused | None]:
-        """Change limits; for each change why not, or None."""
+        """Change limits; for each change why it was refused, or None."""
         return await self._changes.run(self._alter(cluster_id, changes, validate_only))
 
     async def _alter(self, cluster_id: int, changes: Sequence[Change], validate_only: bool) -> Sequence[Refused | None]:
@@ -110,7 +110,7 @@ class Quotas:
             return decision.refusals
 
     def forget(self, cluster_id: int) -> None:
-        """Keep nothing in memory of a virtual cluster that is going."""
+        """Drop the limits of a deleted virtual cluster from memory."""
         self._tables.pop(cluster_id, None)
         self._throttles.forget(cluster_id)
         self.on_change()

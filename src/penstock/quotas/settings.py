@@ -9,7 +9,7 @@ from penstock.quotas.meters import Windows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaSettings:
-    """How long is remembered."""
+    """The windows that rates are measured over."""
 
     windows: Windows = Windows()
     """`quota.window.num`, `quota.window.size.seconds`"""
@@ -18,7 +18,7 @@ class QuotaSettings:
 
     @classmethod
     def of(cls, broker: BrokerSettings) -> QuotaSettings:
-        """What the settings of a broker say about quotas."""
+        """From the settings of a broker."""
         return cls(
             windows=Windows(
                 samples=broker.whole("quota.window.num"), window_ms=broker.whole("quota.window.size.seconds") * 1000

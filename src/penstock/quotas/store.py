@@ -1,7 +1,7 @@
-"""The SQL of quotas. Every script leaves the same limits behind when it is run again at once.
+"""The SQL of quotas. Every script is idempotent when it is run again at once.
 
-Each change moves the counter `quota`, whose value goes with what `load` returns: whoever keeps limits in memory knows
-by it when to read them again.
+Each change increments the counter `quota`, whose value `load` returns as well: agents that cache limits poll it to know
+when to load them again.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def load() -> Script[tuple[int, dict[int, dict[Entity, Limits]]]]:
 
 
 def write(cluster_id: int, records: Iterable[QuotaChanged]) -> Script[int]:
-    """Make changes durable; the counter after it."""
-    # The counter first: whoever else changes limits waits for its turn.
+    """Make changes durable; returns the new counter."""
+    # The counter first: its row serializes concurrent changes.
     rows = yield (
         "INSERT INTO counter (name, value) VALUES ('quota', 1)"
         " ON CONFLICT (name) DO UPDATE SET value = counter.value + 1 RETURNING value",
@@ -54,7 +54,7 @@ def write(cluster_id: int, records: Iterable[QuotaChanged]) -> Script[int]:
 
 
 def _pack(entity: Entity) -> str:
-    """What the `entity` column names: a JSON array of pairs."""
+    """The `entity` column: a JSON array of pairs."""
     return json.dumps(entity, separators=(",", ":"))
 
 

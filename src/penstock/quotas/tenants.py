@@ -1,8 +1,8 @@
-"""What virtual clusters do, compared with the limits of each. Pure; the time is an argument.
+"""Rate limits of virtual clusters. Pure; the time is an argument.
 
-A tenant shares an agent with others, so what one may do at once is what its limit allows for one second: unlike a
-quota's, which is kept on average over ten, a limit is never saved up. Whoever is beyond it waits until what was too
-much is made up for; nobody else does.
+Tenants share an agent, so the burst of a tenant is what its limit allows for one second: unlike a quota, which is an
+average over ten seconds, it cannot be saved up. A tenant above its limit is throttled until the excess is made up for;
+nobody else is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SECOND = Windows(samples=1, window_ms=1000)
 
 
 class Spending:
-    """A rate that a tenant may not exceed."""
+    """A token bucket with a tenant's rate limit."""
 
     __slots__ = ("_bucket", "limit")
 
@@ -25,20 +25,20 @@ class Spending:
         self._bucket = bucket or TokenBucket(_SECOND)
 
     def charge(self, amount: float, now_ms: int) -> int:
-        """Count an amount; for how many milliseconds to wait."""
+        """Count an amount; the throttle time in milliseconds."""
         return self._bucket.charge(amount, self.limit, now_ms)
 
     def owed_ms(self, now_ms: int) -> int:
-        """How long it takes until nothing is owed."""
+        """How long until nothing is owed."""
         return self._bucket.excess_ms(self.limit, now_ms)
 
     def limited_to(self, limit: float) -> Spending:
-        """The same tenant under another limit: what it owes stays."""
+        """The same with another limit: debts are kept."""
         return Spending(limit, self._bucket)
 
 
 class Tenant:
-    """The rates of one virtual cluster; None where there is no limit."""
+    """The rate limits of one virtual cluster; None where there is no limit."""
 
     __slots__ = ("bytes_in", "bytes_out", "connections", "requests")
 

@@ -1,4 +1,4 @@
-"""Rules of changing and finding quotas, in the order and with the codes of Kafka's controller. Pure."""
+"""The rules of changing and finding quotas, in the order and with the error codes of Kafka's controller. Pure."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from penstock.quotas.model import (
 from penstock.wire.error_codes import ErrorCode
 
 MAX_RECORDS = 10_000
-"""What one request may change, as in Kafka's controller."""
+"""The most changes of one request, as in Kafka's controller."""
 MAX_ENTITIES = 100_000
-"""How many entities of a virtual cluster may have limits: they are all held in memory."""
+"""How many entities of a virtual cluster may have limits: all of them are held in memory."""
 MAX_NAME_LENGTH = 512
 _WHOLE_ENOUGH = 1e-6
 
@@ -43,7 +43,7 @@ class MatchType(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What somebody wants for one entity: pairs of type and name as they came, and (key, value or None) each."""
+    """A requested change of one entity: pairs of type and name as sent, and (key, value or None) each."""
 
     entity: Pairs
     limits: Sequence[tuple[str, float | None]]
@@ -51,14 +51,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to make durable, and what to answer for each change once it is."""
+    """The records to make durable, and the answer for each change once they are."""
 
     records: tuple[QuotaChanged, ...] = ()
     refusals: Sequence[Refused | None] = ()
 
 
 class Altering:
-    """Decides what a request changes, one change after the other. An entity that is refused stops no other."""
+    """Decides the changes of a request one by one. An entity that is refused does not affect others."""
 
     def __init__(self, table: Table) -> None:
         self._table, self._seen = table, set[Entity]()
@@ -66,7 +66,7 @@ class Altering:
         self._refusals: list[Refused | None] = []
 
     def add(self, change: Change) -> None:
-        """Decide about one."""
+        """Decide one change."""
         try:
             found = _altered(self._table, change, self._seen)
             if len(self._records) + len(found) > MAX_RECORDS:
@@ -78,7 +78,7 @@ class Altering:
             self._records += found
 
     def decision(self) -> Decision:
-        """What became of all of them."""
+        """The decision on all of them."""
         named = {record.entity for record in self._records if record.value is not None}
         added = [who for who in named if who not in self._table]
         if len(self._table) + len(added) > MAX_ENTITIES:
@@ -108,7 +108,7 @@ def _altered(table: Table, change: Change, seen: set[Entity]) -> list[QuotaChang
 
 
 def checked_entity(pairs: Pairs) -> tuple[Entity, Mapping[str, KeyRule]]:
-    """An entity as it is kept, and the keys it may have; raise `Refused` unless there can be one."""
+    """An entity as stored, and the keys it may have; raise `Refused` if it is invalid."""
     if not pairs:
         raise _invalid("Invalid empty client quota entity")
     names: dict[str, str | None] = {}
@@ -131,7 +131,7 @@ def checked_entity(pairs: Pairs) -> tuple[Entity, Mapping[str, KeyRule]]:
 
 
 def canonical_address(text: str) -> str:
-    """An address in the form in which connections show it. Names of hosts are not looked up."""
+    """An address in the form in which connections show it. Host names are not resolved."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError as error:
@@ -144,7 +144,7 @@ def _check_value(rules: Mapping[str, KeyRule], key: str, value: float) -> None:
     rule = rules.get(key)
     if rule is None:
         raise _invalid(f"Invalid configuration key {key}")
-    if not value > 0:  # Nor anything that is not a number.
+    if not value > 0:  # This refuses NaN as well.
         raise _invalid(f"Quota {key} must be greater than 0")
     if value > rule.maximum:
         raise _invalid(f"Proposed value for {key} is too large.")
@@ -154,7 +154,7 @@ def _check_value(rules: Mapping[str, KeyRule], key: str, value: float) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which entities are asked for."""
+    """Which entities a request asks for."""
 
     exactly: Mapping[str, str | None] = field(default_factory=dict)
     any_of: frozenset[str] = frozenset()
@@ -171,7 +171,7 @@ class Filter:
 
 
 def checked_filter(components: Iterable[tuple[str, int, str | None]], *, strict: bool) -> Filter:
-    """A filter of (type, match type, name) components; raise `Refused` for one that makes no sense."""
+    """A filter of (type, match type, name) components; raise `Refused` if it is invalid."""
     exactly: dict[str, str | None] = {}
     any_of: set[str] = set()
     for kind, match_type, name in components:

@@ -195,7 +195,7 @@ def _parts(first: int, last: int, batches: Sequence[Batch], size: int) -> Iterat
 def _sorted_out(
     ranges: Sequence[AcquiredRange], aborted: Sequence[Batch]
 ) -> tuple[list[tuple[int, int]], list[AcquiredRange]]:
-    """Separate what must not be delivered (aborted, or gone) from what was just acquired."""
+    """Separate batches of aborted transactions from the rest of what was just acquired."""
     unseen: list[tuple[int, int]] = []
     seen: list[AcquiredRange] = []
     index = 0
