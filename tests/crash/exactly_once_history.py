@@ -5,7 +5,7 @@ as it is. Then the history is one if
 
 - whatever a reader saw at an offset is there, and it left nothing out of what it passed;
 - readers of committed data saw nothing that is not committed;
-- each record that was relayed is there once;
+- each record that was relayed is there once, and those of one partition in their order;
 - each transaction is visible in all of its partitions or in none, as its producer was told, and in its order;
 - each record of an idempotent producer is there once, in its order.
 """
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from confluent_kafka import Consumer, TopicPartition
-from exactly_once_clients import OUT_PARTITIONS, QUIET, Many, Plain
+from exactly_once_clients import IN_PARTITIONS, OUT_PARTITIONS, QUIET, Many, Plain
 from fixtures.waiting import eventually
 
 Place = tuple[str, int]
@@ -106,6 +106,10 @@ def check(
         counts = Counter(int(value) for place in _of(topic, committed) for value in place)
         assert [number for number, count in counts.items() if count > 1] == [], f"relayed twice to {topic}"
         assert set(counts) == set(range(inputs)), f"not relayed to {topic}"
+        for values in _of(topic, committed):
+            for source in range(IN_PARTITIONS):
+                numbers = [int(value) for value in values if int(value) % IN_PARTITIONS == source]
+                assert numbers == sorted(numbers), f"relayed to {topic} in another order"
     _check_many(_of("many", committed), many)
     for producer in plain:
         assert producer.failed == [], producer.failed[:3]
