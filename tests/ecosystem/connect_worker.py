@@ -42,6 +42,18 @@ class Worker:
         except OSError:
             return False
 
+    def await_rest(self) -> None:
+        """Wait until one that was started again answers."""
+
+        def answers() -> bool:
+            self.program.check()
+            try:
+                return bool(self.get("/connectors"))
+            except OSError:
+                return False
+
+        eventually(answers, within_s=START_TIMEOUT_S, what="the Connect worker's REST interface")
+
     def get(self, path: str) -> Any:
         """What a path answers."""
         with urllib.request.urlopen(self._url + path, timeout=30) as answer:
