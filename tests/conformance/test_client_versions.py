@@ -38,7 +38,7 @@ def test_java_versions(bootstrap: str, subtests: pytest.Subtests) -> None:
         class_paths[version] = f"{programs.java_classes(JAVA_SOURCES, jars)}:{jars}/*"
 
     def checks(version: str) -> list[Outcome]:
-        return list(outcomes(programs.jvm(class_paths[version], "AnyVersion", bootstrap)))
+        return list(outcomes(programs.jvm(class_paths[version], "AnyVersion", bootstrap, version)))
 
     with ThreadPoolExecutor(2) as pool:
         for version, found in zip(JAVA_VERSIONS, pool.map(checks, JAVA_VERSIONS), strict=True):
@@ -52,8 +52,12 @@ def test_the_newest_java_client_in_new_groups_and_transactions(bootstrap: str, s
     one they were built with."""
     command = programs.java("Main", bootstrap, NEWEST_CHECKS)
     position = command.index("-cp") + 1
-    command[position] = f"{_java(NEWEST)}/*:{command[position]}"
-    for outcome in outcomes(command):
+    jars = _java(NEWEST)
+    assert (jars / f"kafka-clients-{NEWEST}.jar").exists()
+    command[position] = f"{jars}/*:{command[position]}"
+    found = list(outcomes(command))
+    assert len(found) == 16, [outcome.name for outcome in found]
+    for outcome in found:
         with subtests.test(outcome.name):
             assert outcome.error is None, outcome.error
 

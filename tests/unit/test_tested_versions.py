@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,8 @@ from fixtures.documents import ROOT
 from fixtures.kafka_tools import TOOLS
 
 PAGE = (ROOT / "docs" / "reference" / "ecosystem.md").read_text()
+DEVELOPMENT = ROOT / "requirements-dev.txt"
+"""What the tests themselves run with."""
 CONFORMANCE, ECOSYSTEM = ROOT / "tests" / "conformance", ROOT / "tests" / "ecosystem"
 ELSEWHERE = {
     "acls": "tests/integration/test_cli_access.py",
@@ -32,6 +35,7 @@ def told(title: str) -> list[tuple[str, str]]:
 def pinned(requirements: Path, package: str) -> str:
     """The version of a Python package."""
     (version,) = re.findall(rf"^{re.escape(package)}==([\w.]+)", requirements.read_text(), re.MULTILINE)
+    assert requirements != DEVELOPMENT or importlib.metadata.version(package) == version
     return str(version)
 
 
@@ -55,18 +59,17 @@ def java_versions() -> str:
 
 
 def test_clients() -> None:
-    development = ROOT / "requirements-dev.txt"
     assert told("Clients") == [
         ("Java", artifact(CONFORMANCE / "java" / "pom.xml", "kafka-tools")),
         ("Java", java_versions()),
-        ("librdkafka (confluent-kafka)", pinned(development, "confluent-kafka")),
+        ("librdkafka (confluent-kafka)", pinned(DEVELOPMENT, "confluent-kafka")),
         ("franz-go", module("github.com/twmb/franz-go")),
         ("sarama", f"{module('github.com/IBM/sarama')}, at its default version and its newest"),
         ("kafka-go", module("github.com/segmentio/kafka-go")),
         ("KafkaJS", json.loads((CONFORMANCE / "node" / "package.json").read_text())["dependencies"]["kafkajs"]),
-        ("kafka-python", pinned(development, "kafka-python")),
+        ("kafka-python", pinned(DEVELOPMENT, "kafka-python")),
         ("kafka-python", pinned(CONFORMANCE / "python_versions" / "requirements.txt", "kafka-python")),
-        ("aiokafka", pinned(development, "aiokafka")),
+        ("aiokafka", pinned(DEVELOPMENT, "aiokafka")),
     ]
 
 

@@ -1,3 +1,4 @@
+import java.io.InputStream;
 import java.io.PrintWriter;
 import java.io.StringWriter;
 import java.lang.reflect.Method;
@@ -9,6 +10,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Properties;
 import java.util.UUID;
 import java.util.concurrent.ExecutionException;
 import org.apache.kafka.clients.admin.AdminClient;
@@ -31,7 +33,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 /**
  * What every Java client since 2.1 can do, with what all of them have in common; one JSON object per line and check.
  *
- * <p>{@code AnyVersion BOOTSTRAP}
+ * <p>{@code AnyVersion BOOTSTRAP VERSION}, the version that the client must be of.
  */
 public final class AnyVersion {
     /** One thing that must hold; it throws if it does not. */
@@ -52,6 +54,7 @@ public final class AnyVersion {
 
     public static void main(String[] arguments) {
         AnyVersion all = new AnyVersion(arguments[0]);
+        report("version", () -> same(arguments[1], version()));
         report("topics", all::topics);
         for (String compression : List.of("none", "gzip", "snappy", "lz4", "zstd")) {
             report("compression " + compression, () -> all.roundTrip("compression.type", compression));
@@ -81,6 +84,15 @@ public final class AnyVersion {
         }
         System.out.printf("{\"name\": \"%s\", \"error\": %s, \"seconds\": %.2f}%n",
                 name, error, (System.nanoTime() - began) / 1e9);
+    }
+
+    /** What the client says it is, where each of them finds it for itself. */
+    private static String version() throws Exception {
+        Properties about = new Properties();
+        try (InputStream file = KafkaProducer.class.getResourceAsStream("/kafka/kafka-version.properties")) {
+            about.load(file);
+        }
+        return about.getProperty("version");
     }
 
     private void topics() throws Exception {
