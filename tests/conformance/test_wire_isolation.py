@@ -229,6 +229,12 @@ ROWS: Mapping[K, Row] = {
         # Somebody of one's own who subscribes what somebody else has.
         {"GroupId": "own", "MemberId": "own-member", "MemberEpoch": 0, "RebalanceTimeoutMs": 10_000,
          "SubscribedTopicRegex": None, "ServerAssignor": None, "InstanceId": None, "TopicPartitions": []},
+        # Who says to have what is somebody else's, or asks for it by a pattern.
+        {"GroupId": "own", "MemberId": "own-member-2", "MemberEpoch": 0, "RebalanceTimeoutMs": 10_000,
+         "SubscribedTopicRegex": None, "ServerAssignor": None, "InstanceId": None},
+        {"GroupId": "own-by-pattern", "MemberId": "own-member", "MemberEpoch": 0, "RebalanceTimeoutMs": 10_000,
+         "SubscribedTopicRegex": T("topic"), "SubscribedTopicNames": [], "ServerAssignor": None, "InstanceId": None,
+         "TopicPartitions": []},
         changes=True, new=("member_epoch",),
     ),
     K.CONSUMER_GROUP_DESCRIBE: row({"GroupIds": ALL_GROUPS}),
