@@ -122,10 +122,7 @@ async def test_exactly_once_from_a_database_to_three_places(
     await database.execute("INSERT INTO orders VALUES ($1, 'later', 1, 'new')", ROWS + 2)
     await database.execute("DELETE FROM orders WHERE id BETWEEN $1 AND $2", 1, DELETES)
     eventually(lambda: _end(server) > end, within_s=60, every_s=0.01, what="the first of the later changes")
-    worker.program.kill()
-    _remove_members(server)
-    worker.program.start()
-    worker.await_rest()
+    _kill_and_start(worker, server)
     await _eventually_copied(database, worker, 9_802)
     assert await database.fetchval("SELECT id FROM orders_copy WHERE note = 'new'") == ROWS + 2
     differing = "(SELECT id, customer, amount FROM {} EXCEPT SELECT id, customer, amount FROM {})"
@@ -194,6 +191,13 @@ def _changes_in(lines: Path) -> set[tuple[int, str]]:
     was killed; a tombstone's line says nothing."""
     found = re.findall(rb"^.*(?:before|after)=Struct\{id=(\d+).*,op=(\w),", lines.read_bytes(), re.MULTILINE)
     return {(int(number), change.decode()) for number, change in found}
+
+
+def _kill_and_start(worker: Worker, server: Server) -> None:
+    worker.program.kill()
+    _remove_members(server)
+    worker.program.start()
+    worker.await_rest()
 
 
 def _remove_members(server: Server) -> None:
