@@ -1,1 +1,1 @@
-"""Consumer groups: classic groups and committed offsets."""
+"""The group coordinator: groups of every protocol, and committed offsets."""

@@ -1,6 +1,6 @@
-"""What a request asks to commit, partition by partition: which offsets can be, and why the others cannot.
+"""The partitions of a commit request, validated one by one: which offsets can be committed, and why others cannot.
 
-OffsetCommit and TxnOffsetCommit ask in the same way, are refused in the same way and answered in the same shape.
+Shared by OffsetCommit and TxnOffsetCommit, whose requests, errors and responses have the same shape.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _ASKED_ABOUT = (ErrorCode.NONE, ErrorCode.OFFSET_METADATA_TOO_LARGE)
 
 @dataclass(slots=True)
 class AskedOffsets:
-    """A request, sorted out. Partitions go by their place in it: the topic's and their own."""
+    """A request, with a verdict on each partition. Partitions are identified by their position: topic, partition."""
 
     offsets: dict[TopicPartition, Offset] = field(default_factory=dict)
     errors: dict[tuple[int, int], ErrorCode] = field(default_factory=dict)
 
     outcome: ErrorCode = ErrorCode.NONE
-    """What the group says of all partitions that it is asked about, before it looks at any of them."""
+    """The group's error for all partitions that it is asked about."""
 
     is_for_group: bool = False
-    """Whether there is anything to ask the group about."""
+    """Whether any partition is valid, so that the group must be asked."""
 
     async def told(
         self, asked: Sequence[AskedTopic], topic_of: Callable[..., T], partition_of: Callable[..., object]
     ) -> list[T]:
-        """The answer in the shape of the request, made of the messages that its API has for topics and partitions."""
+        """The response in the shape of the request, built from the API's messages for topics and partitions."""
         answers, pace = list[T](), Pace()
         for t, topic in enumerate(asked):
             await pace.step()
@@ -62,7 +62,7 @@ async def sort_out(
     topics: Topics, cluster_id: int, asked: Sequence[AskedTopic], *, by_id: bool, metadata_max_size: int, now_ms: int,
     expires_ms: int | None = None,
 ) -> AskedOffsets:  # fmt: skip
-    """Find the topics and judge each partition."""
+    """Resolve topics and validate each partition."""
     found, pace = AskedOffsets(), Pace()
     for t, topic in enumerate(asked):
         await pace.step()

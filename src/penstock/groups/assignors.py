@@ -1,13 +1,13 @@
-"""Assignors: which member is to have which partition. Pure, and the same for the same input.
+"""The server-side assignors of consumer groups (KIP-848): `uniform` and `range`. Pure and deterministic.
 
-    uniform   every member as many partitions as the others, give or take one; moves as few as that allows
-    range     topic by topic, each member a stretch of partitions; so members get the same stretch of topics with as
-              many partitions, whose keys go together
+    uniform   balances the number of partitions per member, to within one; moves as few as that allows
+    range     topic by topic, a range of partitions for each member; so members get the same range of topics with equal
+              partition counts (co-partitioning)
 
-Both know nothing of racks, as those of Apache Kafka 4: nearness is for the fetch path.
+Neither is rack aware, as in Apache Kafka 4; racks matter on the fetch path only.
 
-An assignor is given all members and what each is to have now, and returns what each is to have from now on. A member
-whose target stays as it is gets the same object back, so that nobody has to compare.
+An assignor gets all members with their current targets, and returns the new targets. A member whose target does not
+change gets the same object back, so that callers can compare by identity.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from penstock.base.dataclasses import dataclass
 from penstock.groups.partitions import Partitions
 
 MAX_ROUNDS = 16
-"""How often `uniform` goes over all topics to even out members with different subscriptions. Two are the rule."""
+"""How many passes over all topics `uniform` makes to balance members with different subscriptions. Usually two do."""
 
 _MEMBERS_LAST = "\U0010ffff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscriber:
-    """A member as an assignor sees it."""
+    """What an assignor knows of a member."""
 
     member_id: str
     instance_id: str | None
@@ -35,13 +35,13 @@ class Subscriber:
 
 
 Counts = Mapping[bytes, int]
-"""Partition counts by topic id, of all topics that anybody subscribes."""
+"""Partition counts by topic id, of all topics that any member subscribes to."""
 
 Assignor = Callable[[Sequence[Subscriber], Counts], dict[str, Partitions]]
 
 
 def uniform(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Partitions]:
-    """As many partitions for each member as for the others, moving as few as possible."""
+    """Balance partition counts, moving as few partitions as possible."""
     kept = _kept(subscribers, counts)
     if _homogeneous(subscribers):
         _share_evenly(subscribers, counts, kept)
@@ -51,7 +51,7 @@ def uniform(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Part
 
 
 def range_(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Partitions]:
-    """A stretch of each topic for each of its subscribers; static members first, in the order of their names."""
+    """A range of each topic for each of its subscribers; static members first, ordered by instance id."""
     ordered = sorted(subscribers, key=_range_order)
     targets: dict[str, dict[bytes, frozenset[int]]] = {s.member_id: {} for s in subscribers}
     for topic_id, count in counts.items():
@@ -69,7 +69,7 @@ def range_(subscribers: Sequence[Subscriber], counts: Counts) -> dict[str, Parti
 
 
 ASSIGNORS: Mapping[str, Assignor] = {"uniform": uniform, "range": range_}
-"""By the name that members and settings know them by."""
+"""By the name used in settings and requests."""
 
 
 def _range_order(subscriber: Subscriber) -> tuple[str, str]:
@@ -85,7 +85,7 @@ Holding = list[tuple[bytes, int]]
 
 
 def _kept(subscribers: Sequence[Subscriber], counts: Counts) -> list[Holding]:
-    """What each member has and may keep: partitions that exist, that it subscribes, and that nobody before it has."""
+    """What each member keeps: existing, subscribed partitions that no member before it has."""
     taken: set[tuple[bytes, int]] = set()
     kept = []
     for subscriber in subscribers:
@@ -108,7 +108,7 @@ def _target(before: Partitions, holding: Iterable[tuple[bytes, int]]) -> Partiti
     return before if before == by_topic else {topic_id: frozenset(found) for topic_id, found in by_topic.items()}
 
 
-# --- Everybody subscribes the same ---------------------------------------------------------------------------------
+# --- Homogeneous subscriptions -------------------------------------------------------------------------------------
 
 
 def _share_evenly(subscribers: Sequence[Subscriber], counts: Counts, kept: list[Holding]) -> None:
@@ -116,7 +116,7 @@ def _share_evenly(subscribers: Sequence[Subscriber], counts: Counts, kept: list[
         return
     topic_ids = sorted(topic_id for topic_id in subscribers[0].topic_ids if topic_id in counts)
     least, more = divmod(sum(counts[topic_id] for topic_id in topic_ids), len(subscribers))
-    # Those who have more than the least keep one more, as long as there are any, so that it needs not move.
+    # Members above the minimum keep one more while the remainder lasts, so that it need not move.
     for mine in kept:
         if len(mine) > least:
             quota = least + (more > 0)
@@ -134,7 +134,7 @@ def _share_evenly(subscribers: Sequence[Subscriber], counts: Counts, kept: list[
             position += size
 
 
-# --- Subscriptions differ ------------------------------------------------------------------------------------------
+# --- Heterogeneous subscriptions -----------------------------------------------------------------------------------
 
 
 class _Loads:

@@ -1,7 +1,7 @@
-"""How many members a group may have, and how much they may say together: it is all held in memory. Pure.
+"""Bounds on the number of members of a group and on the size of their metadata, which is held in memory. Pure.
 
-Kafka has a limit of members only, and by default none of these (`group.max.size` and its kin). Limits of a virtual
-cluster count its groups, so a single one must not be without end.
+Kafka bounds the number of members only, and by default not even that (`group.max.size` and similar settings). A virtual
+cluster's limit counts groups, so a single group must be bounded as well.
 """
 
 from __future__ import annotations
@@ -9,24 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 MAX_MEMBERS = 16_384
-"""With those who were given an id and have not come back with it yet."""
+"""Includes members that were given an id and have not come back with it yet (KIP-394)."""
 MAX_SAID_BYTES = 64 * 1024 * 1024
 SHORT_BYTES = 4 * 1024
-"""Who says no more than this may always say it: others are not looked at for the sake of most members."""
+"""A member with no more metadata than this always has room: most members need no look at the others."""
 MAX_TOPICS = 10_000
-"""Topics that a member subscribes by name. Every change of a topic has them all looked at again; for more there are
-patterns."""
+"""Topics that a member may subscribe to by name. All of them are checked after every change of a topic; for more there
+are regular expressions."""
 MAX_NAMED = 50_000
-"""Topics that all members of a classic group name together, and are looked at."""
+"""Topics that all members of a classic group may name in total, to be parsed."""
 PART_BYTES = 64
-"""What each piece takes beside its own bytes."""
+"""The overhead of each piece of metadata in memory."""
 
 
 def size_of(said: Iterable[str | bytes]) -> int:
-    """About how many bytes it takes in memory."""
+    """About how many bytes of memory metadata takes."""
     return sum(PART_BYTES + len(piece) for piece in said)
 
 
 def is_room(size_bytes: int, others: Iterable[int]) -> bool:
-    """Whether a member may say so much, beside what the others say."""
+    """Whether there is room for a member's metadata, beside that of the others."""
     return size_bytes <= SHORT_BYTES or size_bytes + sum(others) <= MAX_SAID_BYTES

@@ -1,4 +1,4 @@
-"""Describing what a request names, as far as one answer has room for it."""
+"""Describing groups, as many as fit into one response."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Message, parts_of
 
 ALL_GROUP_OPERATIONS = 1 << 3 | 1 << 6 | 1 << 8 | 1 << 10 | 1 << 11
-"""READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: whoever may come here may do all of them."""
+"""READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS and ALTER_CONFIGS: all operations on groups. Guards narrow it."""
 
 Asked = TypeVar("Asked")
 Described = TypeVar("Described", bound=Message)
@@ -19,8 +19,8 @@ Described = TypeVar("Described", bound=Message)
 async def described_in_room(
     asked: Iterable[Asked], describe: Callable[[Asked], Awaitable[Described]], put_off: Callable[[Asked], Described]
 ) -> list[Described]:
-    """What is said of each, in that order; `put_off` says of what there is no room for that it is to be asked for
-    again. Others have their turn meanwhile.
+    """The description of each, in order; `put_off` makes the answer for those that no longer fit, which clients have to
+    request again. Yields to the event loop.
     """
     found, room = list[Described](), Room()
     for number, one in enumerate(asked):
@@ -35,8 +35,8 @@ async def described_in_room(
 
 
 async def each_member(members: Iterable[Asked], describe: Callable[[Asked], Described]) -> list[Described]:
-    """What is said of each member, while others have their turn, after so much as is said of them: one may have a
-    thousand partitions."""
+    """The description of each member. Yields according to the size of descriptions: one may have a thousand
+    partitions."""
     found, pace = list[Described](), Pace(MADE_AT_ONCE)
     for member in members:
         described = describe(member)
@@ -46,8 +46,7 @@ async def each_member(members: Iterable[Asked], describe: Callable[[Asked], Desc
 
 
 async def grant_all(groups: Iterable[Any]) -> None:
-    """Say of each group that was described that everything may be done with it: guards know better, where there are
-    any."""
+    """Set all operations as authorized for each described group; where ACLs apply, guards narrow them."""
     for number, described in enumerate(groups):
         await breathe(number, MADE_AT_ONCE)
         if described.error_code == ErrorCode.NONE:
@@ -55,7 +54,7 @@ async def grant_all(groups: Iterable[Any]) -> None:
 
 
 async def _parts_of(described: Message) -> int:
-    """How much it is, counted while others have their turn where it is much."""
+    """The size of a description; yields while counting a large one."""
     parts = parts_of(described, MADE_AT_ONCE)
     if parts <= MADE_AT_ONCE:
         return parts

@@ -1,4 +1,4 @@
-"""How a classic group is stored: a compact binary form of its durable parts (`packing`). Version 1:
+"""The stored form of a classic group: its durable part in a compact binary format (`packing`). Version 1:
 
     group    uint8 version, uint8 state (0 Empty, 1 CompletingRebalance, 2 Stable), int32 generation, int64 since_ms,
              text protocol_type, text protocol_name, text leader, list of members
@@ -6,8 +6,8 @@
              int32 session_timeout_ms, blob assignment, list of protocols
     protocol text name, blob metadata
 
-Members are in the order of joining. What can be computed (static members, subscribed topics) is not stored, nor what is
-soft. No group is stored while it prepares a rebalance: after a restart it goes on in the generation before.
+Members are in joining order. Derived state (static members, subscribed topics) and soft state are not stored. No group
+is stored while it prepares a rebalance: after a restart it continues in the previous generation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STATES = (GroupState.EMPTY, GroupState.COMPLETING_REBALANCE, GroupState.STABLE)
 
 
 def encode(group: Group) -> bytes:
-    """The durable parts of a group."""
+    """The durable part of a group."""
     parts = [_HEAD.pack(_VERSION, _STATES.index(group.state), group.generation, group.since_ms)]
     parts += (pack_text(text) for text in (group.protocol_type, group.protocol_name, group.leader))
     parts.append(pack_count(len(group.members)))
@@ -42,7 +42,7 @@ def encode(group: Group) -> bytes:
 
 
 def decode(stored: bytes) -> Group:
-    """The group that was stored. Raises `CorruptData`."""
+    """The group as stored. Raises `CorruptData`."""
     group = unpacked(stored, _read_group)
     return replace(group, subscribed=subscribed_topics(group))
 

@@ -1,4 +1,4 @@
-"""When offsets that nobody has used for long go, and groups with the last of them (KIP-211)."""
+"""The chore that expires committed offsets, and groups with the last of them (KIP-211)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 FIRST_AFTER_S = 60.0
-"""After a look that came too early, in a start. Else what restarts more often than it looks would never look."""
+"""Retry interval when groups are not loaded yet. Otherwise a process that restarts often would never expire any."""
 
 
 class Settings(Protocol):
-    """How often."""
+    """The check interval."""
 
     @property
     def offsets_check_interval_ms(self) -> int:
@@ -18,7 +18,7 @@ class Settings(Protocol):
 
 
 class OffsetExpiry:
-    """The chore that drops them."""
+    """The chore."""
 
     name = "offset expiry"
 
@@ -27,10 +27,10 @@ class OffsetExpiry:
     ) -> None:
         self._expire, self._settings = expire, settings
         self._is_ready = is_ready
-        """Whether groups have been read."""
+        """Whether groups are loaded."""
 
     async def run(self) -> float | None:
-        """Look at every group that may have something to drop."""
+        """Expire offsets of every group that may have expired ones."""
         interval_s = self._settings.offsets_check_interval_ms / 1000
         if not self._is_ready():
             return min(interval_s, FIRST_AFTER_S)

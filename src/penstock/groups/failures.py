@@ -1,4 +1,4 @@
-"""What clients are told when the coordinator cannot answer. The only place with such codes."""
+"""Errors of the coordinator as Kafka's error codes. The only place with such codes."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
 ASK_AGAIN = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
-"""For what an answer has no room for: clients ask again for that, and keep the rest."""
+"""The error for what no longer fits into the response: clients keep the rest and ask again for these."""
 
 
 def code_of(error: PlatformError) -> ErrorCode:
-    """Kafka's code for a failure; those of the platform make clients try again."""
+    """Kafka's code for an error; errors of the platform are retriable for clients."""
     if isinstance(error, Refused):
         return error.code
     if isinstance(error, Loading):
@@ -23,5 +23,5 @@ def code_of(error: PlatformError) -> ErrorCode:
 
 
 def message_of(error: PlatformError) -> str | None:
-    """What is said beside the code: why something was refused. What ails the platform is for its own log."""
+    """The message for a refusal. Errors of the platform are logged, and not shown to clients."""
     return error.message or None if isinstance(error, Refused) else None

@@ -1,6 +1,6 @@
-"""Kafka's group APIs but those of offsets, translated to the group service and back. No rules of groups live here.
+"""Kafka's group APIs except for offsets, translated to the group service and back. No rules here.
 
-There are no ACLs yet, so `authorized_operations` names all there are when asked.
+`authorized_operations` lists all operations; the guard narrows it where ACLs apply.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from penstock.wire.messages.list_groups import ListedGroup, ListGroupsRequest, L
 from penstock.wire.messages.sync_group import SyncGroupRequest, SyncGroupResponse
 
 _NOT_ASKED = -(1 << 31)
-"""`authorized_operations` of a response that was not to name them."""
+"""The value of `authorized_operations` in a response to a request that did not ask for it."""
 
 _KEY_TYPES = (0, 1, 2)
-"""Coordinators there are: of groups, of transactions, of share partitions."""
+"""Key types of coordinators: of groups, of transactions, of share partitions."""
 _SHARE_PARTITION, _SHARE_SINCE = 2, 6
 _SHARE_PARTITION_NAME = re.compile(r".+:[A-Za-z0-9_-]{22}:[0-9]{1,10}", re.DOTALL)
 MAX_PROTOCOLS = 1_000
-"""Protocols that a member offers. Clients offer one for each of their assignors."""
+"""The most protocols of a member. Clients send one for each of their assignors."""
 LEAVING_AT_ONCE = 1_000
-"""Members that leave by one decision; a request may name more than a group has."""
+"""How many members leave in one decision; a request may name more than a group has."""
 PROTOCOL_NAMED_SINCE = 5
-"""The version of SyncGroup whose clients must say which protocol they believe in."""
+"""The version of SyncGroup from which clients must send protocol type and name."""
 
 
 class Endpoint(NamedTuple):
-    """Where a coordinator is."""
+    """The address of a coordinator."""
 
     node_id: int
     host: str
@@ -58,14 +58,15 @@ class Endpoint(NamedTuple):
 
 
 class Coordinators(Protocol):
-    """Who coordinates what. One process coordinates everything in an embedded deployment."""
+    """Finds coordinators. In an embedded deployment one process coordinates everything."""
 
     def coordinator(self, context: RequestContext, key_type: int, key: str) -> Endpoint:
-        """The agent for a group or a transactional id, under the address this caller reaches it by."""
+        """The agent that coordinates a group or a transactional id, with the address that this caller can reach it
+        at."""
 
 
 class GroupHandlers:
-    """The group APIs. Every method takes who asks and a request, and returns the response."""
+    """The group APIs. Every method takes the context and a request, and returns the response."""
 
     def __init__(self, groups: GroupService, coordinators: Coordinators) -> None:
         self._groups, self._coordinators = groups, coordinators
@@ -75,8 +76,8 @@ class GroupHandlers:
     async def find_coordinator(
         self, context: RequestContext, request: FindCoordinatorRequest
     ) -> FindCoordinatorResponse:
-        """FindCoordinator, key 10, v0-6. v1: key type. v4: several keys (KIP-699). v6: share partitions, which are
-        named GROUP:TOPIC_ID:PARTITION."""
+        """FindCoordinator, key 10, v0-6. v1: key type. v4: several keys (KIP-699). v6: share partitions, with keys
+        GROUP:TOPIC_ID:PARTITION."""
         batched = context.api_version >= 4
         keys = request.coordinator_keys if batched else [request.key]
         found = []
@@ -88,7 +89,7 @@ class GroupHandlers:
         one = found[0]
         return FindCoordinatorResponse(
             error_code=one.error_code,
-            error_message=one.error_message or ErrorCode(one.error_code).name,  # As Kafka, success included.
+            error_message=one.error_message or ErrorCode(one.error_code).name,  # As in Kafka, even for NONE.
             node_id=one.node_id,
             host=one.host,
             port=one.port,
@@ -120,7 +121,7 @@ class GroupHandlers:
         """JoinGroup, key 11, v0-9.
 
         v1: rebalance time-out (v0: the session's). v4: a new member gets its id first (KIP-394). v5: static members
-        (KIP-345). v7: protocol type in the answer. v8: reason, only for people. v9: skip_assignment (KIP-814).
+        (KIP-345). v7: protocol type in the response. v8: reason, informational. v9: skip_assignment (KIP-814).
         """
         version = context.api_version
         if not request.group_id:
@@ -164,7 +165,7 @@ class GroupHandlers:
         )
 
     def _join_failed(self, version: int, member_id: str, error: ErrorCode) -> JoinGroupResponse:
-        # The name of the protocol may be null since v7 only.
+        # The protocol name is nullable from v7 on.
         protocol_name = None if version >= 7 else ""
         return JoinGroupResponse(error_code=error, member_id=member_id, protocol_name=protocol_name)
 
@@ -203,15 +204,13 @@ class GroupHandlers:
         try:
             error = await self._groups.heartbeat((context.cluster_id, request.group_id), asked)
         except Loading:
-            error = (
-                ErrorCode.NONE
-            )  # Whether this is a member is not known yet, and sending it away would cost a rebalance.
+            error = ErrorCode.NONE  # Membership is not known yet, and UNKNOWN_MEMBER_ID would cause a rebalance.
         except PlatformError as failure:
             error = code_of(failure)
         return HeartbeatResponse(error_code=error)
 
     async def leave_group(self, context: RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse:
-        """LeaveGroup, key 13, v0-5. v3: several members, static ones by their instance id. v5: reason, for people."""
+        """LeaveGroup, key 13, v0-5. v3: several members, static ones by instance id. v5: reason, informational."""
         if not request.group_id:
             return LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
         single = context.api_version < 3
@@ -246,7 +245,7 @@ class GroupHandlers:
     # --- Administration ---
 
     async def describe_groups(self, context: RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse:
-        """DescribeGroups, key 15, v0-6. v3: authorized operations. v4: instance ids. v6: 69 for an unknown group."""
+        """DescribeGroups, key 15, v0-6. v3: authorized operations. v4: instance ids. v6: GROUP_ID_NOT_FOUND (69)."""
         groups = await described_in_room(
             request.groups, partial(self._describe, context),
             lambda group_id: DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
@@ -287,7 +286,7 @@ class GroupHandlers:
         return response
 
     async def delete_groups(self, context: RequestContext, request: DeleteGroupsRequest) -> DeleteGroupsResponse:
-        """DeleteGroups, key 42, v0-3. v3: error messages. 68 for a group with members, 69 for an unknown one."""
+        """DeleteGroups, key 42, v0-3. v3: error messages. NON_EMPTY_GROUP (68), GROUP_ID_NOT_FOUND (69)."""
         results, group_ids = [], dict.fromkeys(request.groups_names)
         await self._groups.await_deletion((context.cluster_id, group_id) for group_id in group_ids)
         for number, group_id in enumerate(group_ids):

@@ -24,7 +24,7 @@ from penstock.wire.error_codes import ErrorCode
 
 
 def join(group: Group | None, request: Join, waiter: Waiter, now_ms: int, settings: GroupSettings) -> Decision:
-    """Become a member, or join again: answered when the rebalance this is part of completes."""
+    """Become a member, or rejoin: answered when the rebalance completes."""
     is_known = group is not None
     step = Step(group or Group(since_ms=now_ms), now_ms, settings)
     if not has_valid_session(request, settings):
@@ -47,7 +47,7 @@ def join(group: Group | None, request: Join, waiter: Waiter, now_ms: int, settin
 
 
 def has_valid_session(request: Join, settings: GroupSettings) -> bool:
-    """Whether a member may ask for its session time-out, whatever the group is."""
+    """Whether the session time-out is within the bounds, whatever state the group is in."""
     return settings.min_session_timeout_ms <= request.session_timeout_ms <= settings.max_session_timeout_ms
 
 
@@ -56,7 +56,7 @@ def _refuse(step: Step, request: Join, waiter: Waiter, error: ErrorCode) -> None
 
 
 def _may_say(group: Group, request: Join) -> bool:
-    """Whether there is memory for what somebody says, and for one more who says something."""
+    """Whether there is memory for the member's metadata, and for one more member's."""
     members, member_id = group.members, request.member_id
     is_known = member_id in members or member_id in group.pending or request.instance_id in group.instances
     if not is_known and len(members) + len(group.pending) >= MAX_MEMBERS:
@@ -71,8 +71,8 @@ def _size_of(who: Join | Member) -> int:
 def _has_room(group: Group, member_id: str, max_size: int) -> bool:
     """Whether the group may take this member.
 
-    While a rebalance is prepared those who are parked count, not the members: so the last to join again are turned
-    away when the limit has been lowered.
+    While a rebalance is prepared, parked joins count instead of members: after the limit was lowered, the last ones to
+    rejoin are refused.
     """
     if group.state is GroupState.EMPTY:
         return True
@@ -92,7 +92,7 @@ def _join_new(step: Step, request: Join, waiter: Waiter) -> None:
         else:
             _add(step, request, waiter, request.new_member_id)
     elif request.member_id_required:
-        # The client comes back with its id, so that a join whose answer is lost leaves no ghost behind (KIP-394).
+        # The client comes back with its id, so that a join whose answer is lost leaves no orphaned member (KIP-394).
         step.group = replace(step.group, pending=step.group.pending | {request.new_member_id})
         step.timer(SESSION_TIMER + request.new_member_id, request.session_timeout_ms)
         step.reply(waiter, JoinResult(error=ErrorCode.MEMBER_ID_REQUIRED, member_id=request.new_member_id))
@@ -112,12 +112,12 @@ def _join_known(step: Step, request: Join, waiter: Waiter) -> None:
     if _must_rebalance(group, member, request):
         _park(step, member, request, waiter)
         return prepare_or_complete(step)
-    # The client may have missed the answer: it goes on in the present generation.
+    # The client may have missed the response: it continues in the current generation.
     return step.reply(waiter, joined(group, member.member_id))
 
 
 def _must_rebalance(group: Group, member: Member, request: Join) -> bool:
-    """A join of a member starts a rebalance when it changes something, or when the leader wants to assign anew."""
+    """A member's join starts a rebalance when it changes something, or when the leader wants to reassign."""
     match group.state:
         case GroupState.COMPLETING_REBALANCE:
             return member.protocols != request.protocols
@@ -148,13 +148,13 @@ def _add(step: Step, request: Join, waiter: Waiter, member_id: str) -> None:
     )
     step.put(member)
     arrived(step, member=True)
-    # It cannot be expected to send heartbeats before it has been answered.
+    # It cannot send heartbeats before it has a response.
     step.session(member, step.settings.new_member_join_timeout_ms)
     prepare_or_complete(step)
 
 
 def _park(step: Step, member: Member, request: Join, waiter: Waiter) -> None:
-    """Keep a join for later, with what the member says now. A join of the same member that is parked is obsolete."""
+    """Park a join with the member's current metadata. An earlier parked join of the same member is obsolete."""
     step.reply(member.join_waiter, JoinResult(error=ErrorCode.REBALANCE_IN_PROGRESS, member_id=member.member_id))
     step.put(
         replace(
@@ -168,18 +168,18 @@ def _park(step: Step, member: Member, request: Join, waiter: Waiter) -> None:
 
 
 def _replace_static(step: Step, request: Join, waiter: Waiter, old_id: str) -> None:
-    """A static member comes back under a new id (KIP-345): it takes the place of the old one, which is fenced."""
+    """A static member rejoins with a new id (KIP-345): it replaces the old id, which is fenced."""
     old_leader = step.group.leader
     member = _take_place(step, request, old_id)
     group = step.group
     if group.state is GroupState.STABLE:
         if select_protocol(group) == group.protocol_name:
-            # Nothing that matters to the assignment has changed: no rebalance, only the new id is made durable.
+            # Nothing that matters to the assignment has changed: no rebalance, only the new id is stored.
             is_leader = group.leader == member.member_id
             if request.may_skip_assignment:
                 step.reply(waiter, joined(group, member.member_id, skip_assignment=is_leader))
             else:
-                # An old client that sees itself as leader would assign: let it see its old id as the leader.
+                # An old client that sees itself as leader would assign: it gets its old id as the leader.
                 answer = joined(group, member.member_id)
                 step.reply(waiter, replace(answer, leader=old_leader or "", members=()))
             return step.store()
@@ -187,7 +187,7 @@ def _replace_static(step: Step, request: Join, waiter: Waiter, old_id: str) -> N
         return prepare(step)
     _wait(step, member, waiter)
     if group.state is GroupState.COMPLETING_REBALANCE:
-        # The leader may already be assigning to the old id, so the new one would get nothing.
+        # The leader may already be assigning to the old id, and the new id would get nothing.
         return prepare(step)
     return complete_if_joined(step)
 
@@ -212,7 +212,7 @@ def _take_place(step: Step, request: Join, old_id: str) -> Member:
         session_timeout_ms=request.session_timeout_ms,
         join_waiter=None,
         sync_waiter=None,
-        is_new=False,  # Its session begins now, and does not end while it waits.
+        is_new=False,  # Its session starts now, and does not expire while it is parked.
     )
     step.put_all(member if key == old_id else other for key, other in group.members.items())
     if group.leader == old_id:

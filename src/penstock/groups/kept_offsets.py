@@ -1,4 +1,4 @@
-"""How long groups of the protocols in which the broker assigns keep offsets. Pure: no await, no clock, no I/O."""
+"""Expiry and deletion of offsets of groups with server-side assignment. Pure: no await, no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from penstock.groups.terms import Terms
 
 
 class Subscribing(AnyGroup, Protocol):
-    """A group of which it is known what its members read."""
+    """A group whose subscriptions are known."""
 
     def is_subscribed(self, topic: str) -> bool:
-        """Whether any member reads a topic."""
+        """Whether any member subscribes to a topic."""
 
 
 def delete_offsets(group: Subscribing, request: DeleteOffsets, waiter: Waiter) -> Decision:
-    """Forget offsets of topics that no member subscribes."""
+    """Delete offsets of topics that no member subscribes to."""
     subscribed = frozenset(topic for topic in request.topics if group.is_subscribed(topic))
     partitions = tuple(p for topic, ps in request.topics.items() if topic not in subscribed for p in ps)
     records: tuple[Record, ...] = (OffsetsDeleted(partitions),) if partitions else ()
@@ -43,10 +43,10 @@ def expire_offsets(
     terms: Terms,
     pending: Collection[TopicPartition] = (),
 ) -> Decision:
-    """Drop offsets that nobody needs any more, and the group with the last of them if nobody is in it.
+    """Delete expired offsets, and an empty group with its last offset.
 
-    The retention counts from the commit, for topics that no member subscribes. A group without offsets goes at once.
-    Where an open transaction has an offset (`pending`), the partition keeps the one it has, and so does the group.
+    The retention counts from the commit, for topics that no member subscribes to. An empty group without offsets
+    expires at once. Partitions with an offset pending in an open transaction keep their committed one, and the group.
     """
     retention_ms = terms.settings.offsets_retention_ms
     expired_ = tuple(

@@ -1,8 +1,8 @@
-"""The kinds of groups there are, and how each is stored.
+"""The kinds of groups, and how each is stored.
 
-A group's row holds all of a group that is not a member. Members of classic groups come and go together, so they are
-part of that row. In the protocols in which the broker assigns, each member goes its own way: it has a row of its own,
-so that a heartbeat of one of a thousand members writes one small row.
+A group's row contains everything but its members. Members of classic groups join and leave in rebalances, so they are
+part of that row. With server-side assignment each member changes on its own: it has a row of its own, so that a
+heartbeat of one of a thousand members writes one small row.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from penstock.groups.streams.model import StreamsGroup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """How groups of one kind are stored."""
+    """The storage format of one kind."""
 
     encode: Callable[[Any], bytes]
-    """The group, without members that have rows of their own."""
+    """Encode the group, without members that have rows of their own."""
     decode: Callable[[bytes, Sequence[bytes]], AnyGroup]
-    """The group, from its row and those of its members. Raises `CorruptData`."""
+    """Decode the group from its row and those of its members. Raises `CorruptData`."""
     encode_member: Callable[[Any], bytes] = bytes
-    """One member, where members have rows of their own."""
+    """Encode one member, where members have rows of their own."""
     stores_members: bool = True
 
 

@@ -1,12 +1,12 @@
-"""Classic groups: frozen state, the requests rules are asked, what they answer, and the records they make durable.
+"""Classic groups: frozen state, requests to the rules, their results, and the records that make decisions durable.
 
-A group id names one group, of one kind: classic, or of a protocol in which the broker assigns (`penstock.groups.kinds`
-lists them). What all kinds have in common is `AnyGroup`; what becomes durable of them are the same records.
+A group id names one group, of one kind: classic, or with server-side assignment (`penstock.groups.kinds` lists them).
+What all kinds have in common is `AnyGroup`; their records are the same.
 
-Durable parts of a group are its members with their protocols and assignments, its generation, leader and protocol.
-Soft parts die with the process and are rebuilt by clients' retries: who is parked in a join or a sync (`join_waiter`,
-`sync_waiter`), ids given out to members that have not come back (`pending`), and how a rebalance is going. A group that
-is preparing a rebalance is therefore stored as the generation it is leaving: after a restart its members go on in it.
+Durable parts of a group are its members with their protocols and assignments, its generation, leader and protocol. Soft
+parts are lost with the process and rebuilt by clients' retries: requests parked in a join or a sync (`join_waiter`,
+`sync_waiter`), ids given to members that have not come back (`pending`), and the progress of a rebalance. A group that
+is preparing a rebalance is therefore stored as its previous generation, in which its members continue after a restart.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from penstock.coordination.model import Waiter
 from penstock.wire.error_codes import ErrorCode
 
 CONSUMER = "consumer"
-"""The protocol type whose subscriptions the coordinator understands."""
+"""The protocol type whose subscriptions the coordinator can parse."""
 
 TopicPartition = tuple[bytes, int]
 """(topic id, partition index)"""
 
 
 class AnyGroup(Protocol):
-    """A group of some kind."""
+    """A group of any kind."""
 
     kind: ClassVar[str]
     """What ListGroups calls the kind, in lower case."""
 
     @property
     def protocol_type(self) -> str | None:
-        """What its members speak among each other."""
+        """The protocol type of its members."""
 
     @property
     def members(self) -> Mapping[str, Any]:
@@ -43,7 +43,7 @@ class AnyGroup(Protocol):
 
     @property
     def shown_state(self) -> str:
-        """Where it is in its life, as clients are shown."""
+        """The state as clients see it."""
 
     @property
     def empty_since_ms(self) -> int | None:
@@ -51,7 +51,7 @@ class AnyGroup(Protocol):
 
 
 class AnyMember(Protocol):
-    """A member of a group whose members are stored one by one."""
+    """A member of a group whose members have rows of their own."""
 
     @property
     def kind(self) -> str:
@@ -63,7 +63,7 @@ class AnyMember(Protocol):
 
 
 class GroupState(Enum):
-    """Where a group is in its life; values are what clients are shown."""
+    """The states of a classic group; values are those that clients see."""
 
     EMPTY = "Empty"
     PREPARING_REBALANCE = "PreparingRebalance"
@@ -88,18 +88,18 @@ class Member:
     join_waiter: Waiter | None = None
     sync_waiter: Waiter | None = None
     is_new: bool = False
-    """Has never been told that it is a member, so nobody can be expected to send its heartbeats."""
+    """Its join was never answered, so it cannot be expected to send heartbeats."""
     owes_sync: bool = False
-    """Has not asked for its assignment in this generation."""
+    """Has not synced in this generation."""
 
     def metadata(self, protocol_name: str | None) -> bytes:
-        """What the member says under a protocol."""
+        """The member's metadata for a protocol."""
         return next((metadata for name, metadata in self.protocols if name == protocol_name), b"")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinWindow:
-    """How members arrive in a first rebalance that ends when they stop arriving."""
+    """Arrivals of members in an initial rebalance, which ends when no more arrive."""
 
     opened_ms: int
     last_ms: int
@@ -111,47 +111,47 @@ class JoinWindow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionOwner:
-    """A transactional producer as it names itself."""
+    """A transactional producer, as named in TxnOffsetCommit."""
 
     transactional_id: str
     producer_id: int
     epoch: int
     begins: bool = False
-    """Whether sending offsets makes their group part of the transaction, or begins one (KIP-890)."""
+    """Whether committing offsets adds the group to the transaction implicitly, or begins one (KIP-890)."""
     began_ms: int = -1
-    """If not: when the transaction began that the group is part of. The next one has the same epoch, and may have begun
-    before what was sent for this one is stored."""
+    """Otherwise: when the transaction began that the group was added to. The next one has the same epoch, and may have
+    begun before these offsets are stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A classic group. `members` keeps the order of joining."""
+    """A classic group. `members` is in joining order."""
 
     kind: ClassVar[str] = "classic"
 
     state: GroupState = GroupState.EMPTY
     generation: int = 0
     protocol_type: str | None = None
-    """None: a simple group, that only stores offsets."""
+    """None: a simple group, which only stores offsets."""
     protocol_name: str | None = None
     leader: str | None = None
     members: Mapping[str, Member] = field(default_factory=dict)
     instances: Mapping[str, str] = field(default_factory=dict)
     """group instance id → member id"""
     since_ms: int = 0
-    """When the group came into its state."""
+    """When the group entered its state."""
     subscribed: frozenset[str] | None = None
-    """Topics the consumers of this generation subscribe; None if that is not known."""
+    """Topics that the consumers of this generation subscribe to; None if unknown."""
     # Soft:
     pending: frozenset[str] = frozenset()
     window: JoinWindow | None = None
-    """Set while a first rebalance is prepared."""
+    """Set while an initial rebalance is prepared."""
     stored: bool = False
-    """There is a row of this group."""
+    """Whether the group has a row."""
 
     @property
     def initial(self) -> bool:
-        """The rebalance that is prepared makes the first generation with members."""
+        """Whether the rebalance being prepared makes the first generation with members."""
         return self.window is not None
 
     @property
@@ -174,7 +174,7 @@ class Offset:
     metadata: str
     committed_ms: int
     expires_ms: int | None = None
-    """Only clients older than OffsetCommit v5 may say when; otherwise the retention of the settings applies."""
+    """Only clients older than OffsetCommit v5 set it; otherwise the retention of the settings applies."""
 
 
 # --- Records -------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class Offset:
 
 @dataclass(frozen=True, slots=True)
 class GroupStored:
-    """The group is this from now on. Of kinds whose members are stored one by one: all of it but the members."""
+    """The new state of the group. Where members have rows of their own: all but the members."""
 
     group: AnyGroup
 
@@ -196,31 +196,31 @@ class MemberStored:
 
 @dataclass(frozen=True, slots=True)
 class MemberRemoved:
-    """A member that is gone."""
+    """A member was removed."""
 
     member_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class MembersCleared:
-    """All members that were stored one by one are gone."""
+    """All members with rows of their own were removed."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupDeleted:
-    """The group and all its offsets are gone."""
+    """The group and all its offsets are deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetsCommitted:
-    """Offsets that replace what was committed."""
+    """Committed offsets, which replace earlier ones."""
 
     offsets: Mapping[TopicPartition, Offset]
 
 
 @dataclass(frozen=True, slots=True)
 class OffsetsPending:
-    """Offsets that are committed when and if a transaction is. Refused, if the producer does not have it any more."""
+    """Offsets to be committed if a transaction is. Refused if the producer is no longer in that transaction."""
 
     owner: TransactionOwner
     offsets: Mapping[TopicPartition, Offset]
@@ -228,7 +228,7 @@ class OffsetsPending:
 
 @dataclass(frozen=True, slots=True)
 class OffsetsDeleted:
-    """Offsets that are gone."""
+    """Offsets were deleted."""
 
     partitions: tuple[TopicPartition, ...]
 
@@ -246,7 +246,7 @@ Record: TypeAlias = (
 
 
 class Decision(coordination.Decision[AnyGroup, Record]):
-    """What a rule wants to happen to a group. A rule of one kind may leave behind a group of another."""
+    """A decision about a group. A rule of one kind may return a group of another."""
 
     __slots__ = ()
 
@@ -260,7 +260,7 @@ class Join:
 
     member_id: str
     new_member_id: str
-    """The id to use if this turns out to be a new member."""
+    """The id to use if this is a new member."""
     instance_id: str | None = None
     client_id: str = ""
     client_host: str = ""
@@ -269,14 +269,14 @@ class Join:
     protocol_type: str
     protocols: tuple[tuple[str, bytes], ...]
     member_id_required: bool = True
-    """v4+: a new dynamic member is only given its id, and must come back with it."""
+    """v4+: a new dynamic member only gets its id, and must come back with it."""
     may_skip_assignment: bool = True
-    """v9+: a leader can be told not to assign."""
+    """v9+: the leader can be told not to assign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinedMember:
-    """What the leader is told of a member."""
+    """A member as shown to the leader."""
 
     member_id: str
     instance_id: str | None
@@ -285,7 +285,7 @@ class JoinedMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JoinResult:
-    """What a join is answered."""
+    """The response to a join."""
 
     error: ErrorCode = ErrorCode.NONE
     member_id: str
@@ -311,7 +311,7 @@ class Sync:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncResult:
-    """What a sync is answered."""
+    """The response to a sync."""
 
     error: ErrorCode = ErrorCode.NONE
     protocol_type: str | None = None
@@ -352,15 +352,15 @@ class CommitOffsets:
     generation: int = -1
     offsets: Mapping[TopicPartition, Offset]
     knows_unknown_groups: bool = True
-    """v9+: the client understands GROUP_ID_NOT_FOUND."""
+    """v9+: the client knows GROUP_ID_NOT_FOUND."""
     version: int = 9
-    """Of OffsetCommit, or of TxnOffsetCommit if there is an owner."""
+    """Version of OffsetCommit, or of TxnOffsetCommit if there is an owner."""
     owner: TransactionOwner | None = None
-    """TxnOffsetCommit: whose transaction the offsets belong to."""
+    """TxnOffsetCommit: the producer whose transaction the offsets belong to."""
 
     @property
     def records(self) -> tuple[Record, ...]:
-        """What is stored if it is accepted, whatever the kind of the group."""
+        """The records if it is accepted, whatever the kind of the group."""
         if not self.offsets:
             return ()
         return (OffsetsCommitted(self.offsets) if self.owner is None else OffsetsPending(self.owner, self.offsets),)
@@ -375,7 +375,7 @@ class DeleteOffsets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteOffsetsResult:
-    """The topics that were refused because members subscribe them, or an error for the whole request."""
+    """The topics that were refused because members subscribe to them, or an error for the whole request."""
 
     error: ErrorCode = ErrorCode.NONE
     subscribed: frozenset[str] = frozenset()

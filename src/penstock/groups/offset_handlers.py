@@ -1,6 +1,6 @@
 """Kafka's APIs of committed offsets, translated to the group service and back.
 
-Offsets of a transaction that has not ended are pending. Whoever asks for stable ones is told to ask again for those.
+Offsets of an open transaction are pending. With `require_stable` such partitions get UNSTABLE_OFFSET_COMMIT.
 """
 
 from __future__ import annotations
@@ -43,11 +43,12 @@ from penstock.wire.primitives import PART_CHARS
 
 TOPIC_IDS_SINCE = 10
 MAX_TIME_MS = 2**63 - 1
-"""What is kept for longer than this is kept for ever."""
+"""A longer retention means for ever."""
 
 
 class OffsetHandlers:
-    """OffsetCommit, OffsetFetch, OffsetDelete. Every method takes who asks and a request, and returns the response."""
+    """OffsetCommit, OffsetFetch, OffsetDelete. Every method takes the context and a request, and returns the
+    response."""
 
     def __init__(self, groups: GroupService, topics: Topics) -> None:
         self._groups, self._topics = groups, topics
@@ -55,8 +56,8 @@ class OffsetHandlers:
     async def offset_commit(self, context: RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse:
         """OffsetCommit, key 8, v2-10.
 
-        v2-4: the client says how long offsets are kept. v6: leader epochs. v7: static members. v9: 69 for an unknown
-        group. v10: topic ids.
+        v2-4: the client sets the retention. v6: leader epochs. v7: static members. v9: GROUP_ID_NOT_FOUND (69). v10:
+        topic ids.
         """
         now_ms, retention_ms = self._groups.now_ms(), request.retention_time_ms
         asked = await sort_out(
@@ -91,8 +92,8 @@ class OffsetHandlers:
     async def offset_fetch(self, context: RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse:
         """OffsetFetch, key 9, v1-10.
 
-        v2: null topics mean all, an error for the whole group. v7: require_stable. v8: several groups (KIP-709).
-        v10: topic ids. A group that does not exist has committed nothing, which is no error.
+        v2: null topics mean all, a group-level error. v7: require_stable. v8: several groups (KIP-709). v10: topic ids.
+        A group that does not exist has no committed offsets, which is no error.
         """
         if context.api_version >= 8:
             return OffsetFetchResponse(groups=await self._fetch_all(context, request))
@@ -161,7 +162,7 @@ class OffsetHandlers:
     async def _all_topics(
         self, context: RequestContext, offsets: Iterable[TopicPartition]
     ) -> list[OffsetFetchRequestTopics]:
-        """The topics a group has offsets in, and still exist."""
+        """The existing topics in which a group has offsets."""
         partitions: dict[bytes, list[int]] = {}
         for number, (topic_id, partition) in enumerate(offsets):
             await breathe(number, MADE_AT_ONCE)
@@ -216,7 +217,7 @@ async def _fetched(
     pending: Container[TopicPartition],
     error: ErrorCode,
 ) -> OffsetFetchResponseTopics:
-    """The offsets of one topic; -1 where nothing was committed."""
+    """The offsets of one topic; -1 where there is none."""
     response = OffsetFetchResponseTopics(name=topic.name, topic_id=topic.topic_id)
     for number, partition in enumerate(topic.partition_indexes):
         await breathe(number)
@@ -237,13 +238,13 @@ async def _fetched(
 
 
 def _parts_in(topic: OffsetFetchResponseTopics) -> int:
-    """How much of an answer a topic is: the same as `parts_of`, in a tenth of the time."""
+    """The size of a topic in the response: the same as `parts_of`, in a tenth of the time."""
     said = sum(len(partition.metadata or "") for partition in topic.partitions)
     return 1 + len(topic.partitions) + said // PART_CHARS
 
 
 async def _single_group(group: OffsetFetchResponseGroup, version: int) -> OffsetFetchResponse:
-    """The answer of v1-7, which have no list of groups; v1 has no error but those of partitions."""
+    """The response of v1-7, which has no list of groups; v1 has only errors of partitions."""
     topics = await nested(
         group.topics,
         lambda topic: topic.partitions,

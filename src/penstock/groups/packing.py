@@ -1,9 +1,9 @@
-"""The small binary form that groups are stored in: texts, blobs and numbers one after the other, big-endian.
+"""The binary format in which groups are stored: texts, blobs and numbers one after the other, big-endian.
 
     text     int32 length in bytes (-1: null), UTF-8;   blob the same without null
     list     int32 count, and its elements
 
-What the numbers mean is for each kind of group to say, in its `encoding`. A stored form starts with its version.
+Each kind of group defines its layout in its `encoding`. A stored form starts with its version.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TOPIC = Struct(">16si")
 
 
 def pack_count(count: int) -> bytes:
-    """The head of a list."""
+    """The count of a list."""
     return _INT32.pack(count)
 
 
@@ -51,7 +51,7 @@ def pack_partitions(topics: Mapping[bytes, Iterable[int]]) -> bytes:
 
 
 class Unpacker:
-    """Reads stored bytes from the front; never past their end."""
+    """Reads stored bytes sequentially, never past their end."""
 
     __slots__ = ("_position", "_stored")
 
@@ -65,7 +65,7 @@ class Unpacker:
         return values
 
     def count(self) -> int:
-        """The head of a list."""
+        """The count of a list."""
         (count,) = self.fixed(_INT32)
         if not 0 <= count <= len(self._stored):
             raise ValueError(f"impossible count {count}")
@@ -104,13 +104,13 @@ class Unpacker:
         return topics
 
     def end(self) -> None:
-        """Nothing is left over."""
+        """Check that all bytes were read."""
         if self._position != len(self._stored):
             raise ValueError("bytes are left over")
 
 
 def unpacked(stored: bytes, read: Callable[[Unpacker], T]) -> T:
-    """What was stored, read to its last byte. Raises `CorruptData`."""
+    """Decode stored bytes completely. Raises `CorruptData`."""
     unpacker = Unpacker(stored)
     try:
         value = read(unpacker)

@@ -1,7 +1,7 @@
-"""Partitions of topics as groups give them to members, and who has them. Pure, immutable.
+"""Assigned partitions, and the index of their owners. Pure, immutable.
 
-Assignments and the index of owners are read on every heartbeat and change seldom, so they are plain mappings that are
-replaced when something in them changes, topic by topic: what did not change is the same object as before.
+They are read on every heartbeat and change seldom, so they are plain mappings, replaced topic by topic when something
+changes: whatever did not change is the same object as before.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 Partitions = Mapping[bytes, frozenset[int]]
-"""Partition indexes by topic id; no topic without any."""
+"""Partition indexes by topic id; no empty sets."""
 
 Assigned = Mapping[bytes, Mapping[int, int]]
-"""By topic id, each partition with the epoch in which the member got it; no topic without any."""
+"""By topic id, each partition with the epoch in which the member got it; no empty mappings."""
 
 Owners = Mapping[bytes, Mapping[int, str]]
-"""By topic id, the id of the member that each partition belongs to until it has given it back."""
+"""By topic id, the id of the member that owns each partition until it has revoked it."""
 
 
 def partitions_of(assigned: Assigned) -> dict[bytes, frozenset[int]]:
@@ -24,28 +24,28 @@ def partitions_of(assigned: Assigned) -> dict[bytes, frozenset[int]]:
 
 
 def same_partitions(one: Assigned, other: Assigned) -> bool:
-    """Whether two assignments name the same partitions, whatever their epochs."""
+    """Whether two assignments have the same partitions, whatever their epochs."""
     return one is other or (
         one.keys() == other.keys() and all(one[topic_id].keys() == other[topic_id].keys() for topic_id in one)
     )
 
 
 def is_part_of(owned: Partitions, assigned: Assigned) -> bool:
-    """Whether everything that is owned is assigned."""
+    """Whether everything owned is assigned."""
     return all(
         topic_id in assigned and partitions <= assigned[topic_id].keys() for topic_id, partitions in owned.items()
     )
 
 
 def overlaps(owned: Partitions, assigned: Assigned) -> bool:
-    """Whether anything that is owned is assigned."""
+    """Whether anything owned is assigned."""
     return any(
         topic_id in assigned and not partitions.isdisjoint(assigned[topic_id]) for topic_id, partitions in owned.items()
     )
 
 
 def handed_over(owners: Owners, member_id: str, before: Iterable[Assigned], after: Iterable[Assigned]) -> Owners:
-    """Who owns what once a member has `after` instead of `before`. What somebody else owns by now stays theirs."""
+    """The owners after a member's partitions change from `before` to `after`. What others own by now stays theirs."""
     had, has = _together(before), _together(after)
     changed = {topic_id for topic_id in (*had, *has) if had.get(topic_id) != has.get(topic_id)}
     if not changed:
@@ -74,7 +74,7 @@ def _together(parts: Iterable[Assigned]) -> dict[bytes, frozenset[int]]:
 
 
 def is_free_for(owners: Owners, member_id: str) -> Callable[[bytes, int], bool]:
-    """Which partitions a member may be given now: those that nobody else has yet to give back."""
+    """A predicate: whether no other member still has to revoke a partition."""
 
     def is_free(topic_id: bytes, partition: int) -> bool:
         return owners.get(topic_id, {}).get(partition, member_id) == member_id

@@ -1,20 +1,20 @@
-"""The steps that rules of classic groups are made of. Pure: no await, no clock, no I/O.
+"""The steps that the rules of classic groups are composed of. Pure: no await, no clock, no I/O.
 
-A `Step` is a decision in the making: rules change its group by replacing it and collect records, answers and timers.
-It lives inside one call of one rule.
+A `Step` is a decision under construction: rules replace its group and collect records, replies and timers. It lives
+within one call of one rule.
 
-The life of a rebalance:
+The phases of a rebalance:
 
-    prepare    a member came, went or changed: everybody has to join again (answers 27 to those who ask)
-    complete   all members are parked in a join, or time is up: next generation, answers to all joins
-    sync       the leader's assignments arrive: stable, answers to all syncs
+    prepare    a member joined, left or changed: all must rejoin (requests get REBALANCE_IN_PROGRESS, 27)
+    complete   all members are parked in a join, or time is up: next generation, replies to all joins
+    sync       the leader's assignments arrive: stable, replies to all syncs
 
-A *first* rebalance, of a group that was empty, does not complete as soon as all its members have joined, because the
-first member would then always get a generation of its own, and everybody after it would have to wait until that member
-sends its next heartbeat, by default 3 s later. With `group.initial.rebalance.delay.ms` above 0 it is held open as Kafka
-does. With 0, the default here, it is held open while members keep arriving: until nobody came for `join_quiet_ms`, or
-for four times the longest recent pause between two arrivals, within limits. A lone consumer waits 20 ms; fifty that
-start together get one generation. Ids given out to members who have not come back count as arrivals still to come.
+An *initial* rebalance, of a group that was empty, does not complete as soon as all its members have joined: the first
+member would always get a generation of its own, and everybody after it would have to wait for that member's next
+heartbeat, by default 3 s later. With `group.initial.rebalance.delay.ms` above 0 it is delayed as in Kafka. With 0, the
+default here, it is delayed while members keep arriving: until none came for `join_quiet_ms`, or for four times the
+longest recent gap between two arrivals, within limits. A single consumer waits 20 ms; fifty that start at the same time
+get one generation. Ids given to members that have not come back count as arrivals still to come.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ SYNC_TIMER = "sync"
 SESSION_TIMER = "session/"
 
 _PENDING_QUIET_MS = 500
-"""How long a first rebalance waits for a member that was given its id and did not come back with it."""
+"""How long an initial rebalance waits for a member that was given its id and did not come back with it."""
 
 
 @dataclass(slots=True)
 class Step:
-    """A decision in the making."""
+    """A decision under construction."""
 
     group: Group
     now_ms: int
@@ -61,7 +61,7 @@ class Step:
     timers: list[Timer] = field(default_factory=list)
 
     def decision(self) -> Decision:
-        """What became of it. A group that never was more than an id given out vanishes."""
+        """The finished decision. A group that consists only of pending ids vanishes."""
         group = self.group
         gone = not (group.members or group.pending or group.stored or group.generation)
         return Decision(
@@ -72,7 +72,7 @@ class Step:
         )
 
     def reply(self, waiter: Waiter | None, answer: object) -> None:
-        """Answer a waiter, if there is one."""
+        """Reply to a waiter, if there is one."""
         if waiter is not None:
             self.replies.append(Reply(waiter, answer))
 
@@ -81,16 +81,16 @@ class Step:
         self.timers.append(Timer(name, delay_ms))
 
     def session(self, member: Member, delay_ms: int | None = None) -> None:
-        """A member was heard of: start its session time-out anew."""
+        """A member sent a request: restart its session timer."""
         self.timer(SESSION_TIMER + member.member_id, member.session_timeout_ms if delay_ms is None else delay_ms)
 
     def store(self) -> None:
-        """Make the group durable as it is now."""
+        """Store the group in its current state."""
         self.group = replace(self.group, stored=True)
         self.records.append(GroupStored(self.group))
 
     def put(self, member: Member) -> None:
-        """Add a member or replace the one of the same id."""
+        """Add a member or replace the one with the same id."""
         group = self.group
         instances = group.instances
         if member.instance_id is not None and instances.get(member.instance_id) != member.member_id:
@@ -103,7 +103,7 @@ class Step:
         self.group = replace(self.group, members=by_id, instances=instances)
 
     def remove(self, *member_ids: str) -> None:
-        """Take out members or ids given out; whoever is parked there is told that it is not a member."""
+        """Remove members or pending ids; their parked requests get UNKNOWN_MEMBER_ID."""
         group, gone = self.group, frozenset(member_ids)
         for member_id in member_ids:
             self.timer(SESSION_TIMER + member_id, None)
@@ -133,7 +133,7 @@ def member_error(group: Group, member_id: str, instance_id: str | None) -> Error
 
 
 def supports(group: Group, protocol_type: str, protocols: tuple[tuple[str, bytes], ...]) -> bool:
-    """Whether a member with these protocols fits into the group."""
+    """Whether a member with these protocols is compatible with the group."""
     if group.state is GroupState.EMPTY:
         return bool(protocol_type and protocols)
     if group.protocol_type != protocol_type:
@@ -143,7 +143,7 @@ def supports(group: Group, protocol_type: str, protocols: tuple[tuple[str, bytes
 
 
 def select_protocol(group: Group) -> str | None:
-    """The protocol of the next generation: of those that all members have, the one that most prefer."""
+    """The protocol of the next generation: of those that all members have, the one with the most votes."""
     members = list(group.members.values())
     candidates = set.intersection(*({name for name, _ in member.protocols} for member in members))
     votes: dict[str, int] = {}
@@ -155,12 +155,12 @@ def select_protocol(group: Group) -> str | None:
 
 
 def all_joined(group: Group) -> bool:
-    """Every member is parked in a join, and nobody holds an id without having joined."""
+    """Whether every member is parked in a join, and no id is pending."""
     return not group.pending and all(member.join_waiter is not None for member in group.members.values())
 
 
 def joined(group: Group, member_id: str, *, skip_assignment: bool = False) -> JoinResult:
-    """The answer to a join that is part of the present generation."""
+    """The response to a join in the current generation."""
     members: tuple[JoinedMember, ...] = ()
     if group.leader == member_id:
         members = tuple(
@@ -183,7 +183,7 @@ def joined(group: Group, member_id: str, *, skip_assignment: bool = False) -> Jo
 
 
 def prepare_or_complete(step: Step) -> None:
-    """Membership changed: start a rebalance, or see whether the one that is prepared is complete."""
+    """Membership changed: start a rebalance, or complete the one being prepared if possible."""
     if step.group.state is GroupState.PREPARING_REBALANCE:
         complete_if_joined(step)
     else:
@@ -191,14 +191,14 @@ def prepare_or_complete(step: Step) -> None:
 
 
 def complete_if_joined(step: Step) -> None:
-    """Complete the rebalance that is prepared when nobody is missing. A first one waits for its timer."""
+    """Complete the rebalance being prepared when no member is missing. An initial one waits for its timer."""
     group = step.group
     if group.state is GroupState.PREPARING_REBALANCE and not group.initial and all_joined(group):
         complete(step)
 
 
 def prepare(step: Step) -> None:
-    """Have everybody join again."""
+    """Require all members to rejoin."""
     group = step.group
     if group.state is GroupState.COMPLETING_REBALANCE:
         _turn_away_syncs(step)
@@ -219,7 +219,7 @@ def prepare(step: Step) -> None:
 
 
 def _turn_away_syncs(step: Step) -> None:
-    """The generation ends before it had assignments: whoever waits for one has to join again."""
+    """The generation ends before it has assignments: parked syncs get REBALANCE_IN_PROGRESS."""
     members = []
     for member in step.group.members.values():
         if member.sync_waiter is not None:
@@ -230,12 +230,12 @@ def _turn_away_syncs(step: Step) -> None:
 
 
 def complete(step: Step) -> None:
-    """Start the next generation with the members that have joined, and with static ones, who may be restarting."""
+    """Start the next generation with the members that have joined, and with static ones, which may be restarting."""
     step.timer(JOIN_TIMER, None)
     members = step.group.members.values()
     step.remove(*(one.member_id for one in members if one.join_waiter is None and one.instance_id is None))
     if step.group.members and not _elect(step):
-        # Only static members, none of them here: wait for them, or for their sessions to end.
+        # Only static members, and none has rejoined: wait for them, or for their sessions to expire.
         step.timer(JOIN_TIMER, rebalance_timeout_ms(step.group))
         return
     step.group = replace(step.group, generation=step.group.generation + 1, since_ms=step.now_ms, window=None)
@@ -247,7 +247,7 @@ def complete(step: Step) -> None:
 
 
 def _elect(step: Step) -> bool:
-    """Make sure that the leader is somebody who has joined. False if nobody has."""
+    """Make a member that has rejoined the leader. False if none has."""
     group = step.group
     leader = group.members.get(group.leader or "")
     if leader is not None and leader.join_waiter is not None:
@@ -281,15 +281,15 @@ def _become_empty(step: Step) -> None:
 
 
 def rebalance_timeout_ms(group: Group) -> int:
-    """How long members may take to join again: as long as the slowest of them asks for."""
+    """The longest rebalance time-out of the members."""
     return max((member.rebalance_timeout_ms for member in group.members.values()), default=0)
 
 
-# --- The first rebalance -------------------------------------------------------------------------------------------
+# --- The initial rebalance -----------------------------------------------------------------------------------------
 
 
 def arrived(step: Step, *, member: bool) -> None:
-    """A member joined a first rebalance, or was given an id to join it with."""
+    """A member joined an initial rebalance, or was given an id to join it with."""
     window = step.group.window
     if window is None:
         return
@@ -301,7 +301,7 @@ def arrived(step: Step, *, member: bool) -> None:
 
 
 def first_join_timer(step: Step) -> None:
-    """The timer of a first rebalance fired: go on, or wait for those who are still arriving."""
+    """The timer of an initial rebalance fired: complete it, or wait for members that are still arriving."""
     group, settings = step.group, step.settings
     window = group.window
     if window is None:
@@ -325,5 +325,5 @@ def _quiet_ms(window: JoinWindow, settings: GroupSettings) -> int:
 
 def _left_ms(step: Step, limit_ms: int) -> int:
     window = step.group.window
-    # A clock that was set back makes it no longer.
+    # A wall clock set back must not make it longer.
     return limit_ms if window is None else min(max(window.opened_ms + limit_ms - step.now_ms, 0), limit_ms)

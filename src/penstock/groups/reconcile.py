@@ -1,14 +1,14 @@
-"""How a member gets from what it has to what it is to have (KIP-848): first give back, then be given. Pure.
+"""Reconciliation of a member's assignment with its target (KIP-848): revoke first, then assign. Pure.
 
-A member has a *target*, and works towards it with its heartbeats:
+A member has a *target*, and moves towards it with its heartbeats:
 
-    stable ──► unrevoked: has partitions that are not in its target, told to give them back;
-               stays in its epoch until it says that it did
-           ──► unreleased: has nothing to give back and is in the epoch of its target, but some of its partitions
-               have still to be given back by others
+    stable ──► unrevoked: has partitions that are not in its target, and was told to revoke them;
+               stays in its epoch until it confirms that
+           ──► unreleased: has nothing to revoke and is in the epoch of its target, but some of its partitions
+               have not been revoked by others yet
            ──► stable: has its target
 
-So no partition is ever given to a member before its last owner has given it back, or was taken out of the group.
+So no partition is ever assigned to a member before its last owner has revoked it, or was removed from the group.
 Consumer groups use all of this; other protocols may use less.
 """
 
@@ -22,7 +22,7 @@ from penstock.groups.partitions import Assigned, Partitions, overlaps
 
 
 class Reconciliation(IntEnum):
-    """How far a member is."""
+    """The states of reconciliation."""
 
     STABLE = 1
     UNREVOKED = 2
@@ -31,13 +31,13 @@ class Reconciliation(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """What a member has, and in which epoch."""
+    """What a member has, and its epoch."""
 
     epoch: int
     state: Reconciliation
     assigned: Assigned
     revoking: Assigned = field(default_factory=dict)
-    """What it has been told to give back, and has not confirmed."""
+    """What it was told to revoke, and has not confirmed."""
 
 
 def reconciled(
@@ -52,9 +52,9 @@ def reconciled(
 ) -> Holdings:
     """The next step of a member; the same holdings if there is none.
 
-    `owned` is what the member says it has, None if it does not say: then it is taken to have everything. `is_free`
-    tells whether nobody else has a partition. Topics that are not subscribed any more go at once, even while the next
-    target is still to be computed.
+    `owned` is what the member reports, None if it reports nothing: then it is taken to have everything. `is_free` tells
+    whether no other member has a partition. Topics that are not subscribed any more are revoked at once, even while the
+    next target is still to be computed.
     """
     match held.state:
         case Reconciliation.STABLE if held.epoch == target_epoch:

@@ -1,7 +1,7 @@
-"""Which rules apply to a request: those of the kind that the group is of. Pure: no await, no clock, no I/O.
+"""Dispatch of requests to the rules of the group's kind. Pure: no await, no clock, no I/O.
 
 APIs that only one kind has are in that kind's own modules. Here are those that may name a group of any kind. A group of
-a kind that an API knows nothing of is answered as if there were no such group, or no such member in it.
+a kind that an API does not support is treated as an unknown group, or as one without that member.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from penstock.groups.share import membership as share
     from penstock.groups.streams import offsets as streams_offsets
     from penstock.groups.streams import transitions as streams
-else:  # Of kinds that not everybody has groups of.
+else:  # Imported lazily: not every deployment has such groups.
     classic_members = later("penstock.groups.consumer.classic_members")
     consumer = later("penstock.groups.consumer.transitions")
     share = later("penstock.groups.share.membership")
@@ -52,11 +52,11 @@ else:  # Of kinds that not everybody has groups of.
     streams_offsets = later("penstock.groups.streams.offsets")
 
 TermsOf = Callable[[Key, int], Terms]
-"""What rules go by for a group, at a time."""
+"""The settings and topics that rules use for a group, at a given time."""
 
 
 class GroupRules:
-    """Rules for groups of all kinds."""
+    """The rules for groups of all kinds."""
 
     def __init__(self, terms: TermsOf) -> None:
         self.terms = terms
@@ -78,7 +78,7 @@ class GroupRules:
         return Decision(state=state)
 
     def restored(self, key: Key, state: AnyGroup, now_ms: int) -> Decision:
-        """A group was read back."""
+        """A group was loaded."""
         terms = self.terms(key, now_ms)
         match state:
             case Group():
@@ -92,13 +92,13 @@ class GroupRules:
         return Decision(state=state)
 
     def is_stored(self, state: AnyGroup) -> bool:
-        """Whether there is a row of a group. Of all but classic ones there always is."""
+        """Whether a group has a row. All but classic ones always have."""
         return state.stored if isinstance(state, Group) else True
 
-    # --- Members that speak the classic protocol ---
+    # --- Members that use the classic protocol ---
 
     def join(self, key: Key, group: AnyGroup | None, request: Join, waiter: Waiter, now_ms: int) -> Decision:
-        """JoinGroup. A consumer or streams group without members becomes a classic one."""
+        """JoinGroup. An empty consumer or streams group becomes a classic one."""
         terms = self.terms(key, now_ms)
         if isinstance(group, ConsumerGroup) and group.members:
             return classic_members.join(group, request, waiter, terms)
@@ -155,7 +155,7 @@ class GroupRules:
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
 
     def fetch_error(self, group: AnyGroup | None, member_id: str | None, epoch: int, waiter: Waiter) -> Decision:
-        """OffsetFetch: whether a member that names itself may be told. Classic members are not asked."""
+        """OffsetFetch: whether a caller that claims membership may fetch. Classic groups do not check."""
         error = ErrorCode.NONE
         if isinstance(group, ConsumerGroup):
             error = consumer.fetch_error(group, member_id, epoch)
@@ -181,7 +181,7 @@ class GroupRules:
         now_ms: int,
         pending: Collection[TopicPartition] = (),
     ) -> Decision:
-        """Drop offsets that nobody needs any more, and the group with the last of them."""
+        """Delete expired offsets, and the group with the last of them."""
         terms = self.terms(key, now_ms)
         if isinstance(group, ConsumerGroup | StreamsGroup):
             return kept_offsets.expire_offsets(group, offsets, topic_names, waiter, terms, pending)
@@ -196,10 +196,10 @@ class GroupRules:
         return transitions.delete_group(group, waiter)
 
     def remove(self, group: AnyGroup | None, waiter: Waiter) -> Decision:
-        """A group of a virtual cluster that is going."""
+        """A group of a virtual cluster that is being deleted."""
         return transitions.remove_group(group, waiter)
 
 
 def _emptied(group: ConsumerGroup | StreamsGroup) -> Group:
-    """The classic group in the place of another without members. Its offsets are the same."""
+    """The classic group that replaces an empty one of another kind. Its offsets stay."""
     return Group(since_ms=group.empty_since_ms or 0, stored=True)

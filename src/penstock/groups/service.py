@@ -1,7 +1,7 @@
-"""Groups as a service: each operation hands a rule to the coordination runner and waits for its answer.
+"""The group coordinator: each operation submits a rule to the coordination runner and waits for its reply.
 
-All the rules are behind `rules`, all the SQL in `store`. What is added here: ids for new members, reading
-offsets from the database, listing, and the sweep of offsets that nobody needs.
+All rules are behind `rules`, all SQL is in `store`. Added here: ids for new members, reading offsets from the database,
+listing, and the expiry of offsets.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ G = TypeVar("G", bound=AnyGroup)
 _logger = logging.getLogger(__name__)
 
 MAX_PREFIX_CHARS = 255
-"""Of a client's id in a member's."""
+"""The longest part of a client id in a member id."""
 _SWEEP_PAGE = 100
 _ENDED_AT_ONCE = 100
-"""Groups that are to be deleted and are waited for at the same time."""
+"""How many groups that are to be deleted are waited for concurrently."""
 
 
 class Topics(Protocol):
-    """What groups need to know of topics."""
+    """What is needed of topics."""
 
     def topic_id(self, cluster_id: int, name: str) -> bytes | None:
         """The id of the topic of that name, or None."""
@@ -83,21 +83,21 @@ class Topics(Protocol):
 
 
 class KnownTopics(Topics, Protocol):
-    """The same, and their names."""
+    """The same, with their names."""
 
     def names(self, cluster_id: int) -> Sequence[str]:
         """The names of all topics."""
 
 
 class GroupConfigs(Protocol):
-    """Configuration of single groups."""
+    """Configuration of individual groups."""
 
     def group_overrides(self, cluster_id: int, group_id: str) -> Mapping[str, str]:
-        """What was set for a group."""
+        """The overrides of a group."""
 
 
 class NoConfigs:
-    """No group has configuration of its own."""
+    """For agents without configuration of groups."""
 
     def group_overrides(self, cluster_id: int, group_id: str) -> Mapping[str, str]:
         """Nothing."""
@@ -126,21 +126,21 @@ class ClusterTopics:
 
 
 async def _nothing(key: Key) -> None:
-    """What happens when nobody wants to know."""
+    """Used where nothing has to happen before a deletion."""
 
 
 async def _alone(key: Key, delete: Callable[[], Awaitable[bool]]) -> None:
-    """How a group is deleted of which nobody else keeps anything."""
+    """Used where nothing else has state of a group."""
     await delete()
 
 
 async def _at_once() -> None:
-    """The database knows everything as soon as anybody does."""
+    """Used where the database is always up to date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedGroup:
-    """A group in a list."""
+    """An entry of a list of groups."""
 
     group_id: str
     kind: str
@@ -168,24 +168,24 @@ class GroupService:
     ) -> None:
         self._database, self._topics, self.settings = database, topics, settings
         self.settings_of = LiveGroupSettings(live or LiveSettings(), settings).of
-        """What groups of a virtual cluster go by now."""
+        """Returns the current settings of a virtual cluster's groups."""
         self._clock, self._randomness = clock, randomness
         self._catch_up = catch_up
-        """Returns when the database has what became of offsets of transactions until now."""
+        """Returns when the database has the outcomes of all transactions so far."""
         journal = store.GroupJournal(database, holder=holder, clock=clock, alarms=alarms, passage=passage)
         self._configs = configs or NoConfigs()
         self._topic_versions: dict[int, int] = {}
         self._resolving: dict[Key, asyncio.Task[None]] = {}
         self._rules = GroupRules(self.terms)
         self.limit: Callable[[int], float | None] = lambda cluster_id: None
-        """How many groups a virtual cluster may have; None: any number."""
+        """The limit on groups of a virtual cluster; None: no limit."""
         self.before_deletion: Callable[[Key], Awaitable[None]] = _nothing
-        """Called before somebody's request deletes a group, which waits for it."""
+        """Called before a group is deleted by a request, which waits for it."""
         self.delete_with: Callable[[Key, Callable[[], Awaitable[bool]]], Coroutine[Any, Any, None]] = _alone
-        """Has a group deleted, and knows nothing of it any more if it was. Nothing of it is written meanwhile."""
+        """Wraps the deletion of a group, so that its other state is deleted as well, with no writes in between."""
         self._deletions = Undivided()
         self._counts: dict[int, int] = {}
-        """How many groups each virtual cluster has."""
+        """The number of groups of each virtual cluster."""
         self._journal = journal
         self._runner: Runner[AnyGroup, Record] = Runner(
             journal=journal, rules=self._rules, clock=clock, alarms=alarms, outlives=self._rules.is_stored,
@@ -193,13 +193,13 @@ class GroupService:
         )  # fmt: skip
 
     async def open(self) -> None:
-        """Take over the slots and resume groups with members. Until then every request raises `Loading`."""
+        """Take the slots and load groups with members. Until then every request raises `Loading`."""
         await self._runner.open()
         for cluster_id, count in self._journal.counts.items():
             self._counts[cluster_id] = self.count(cluster_id) + count
 
     async def close(self) -> None:
-        """Finish what was accepted and let everybody go who waits."""
+        """Finish accepted writes and fail waiting requests."""
         for task in list(self._resolving.values()):
             task.cancel()
         await asyncio.gather(*self._resolving.values(), return_exceptions=True)
@@ -207,7 +207,7 @@ class GroupService:
         await self._runner.close()
 
     def terms(self, key: Key, now_ms: int) -> Terms:
-        """What rules go by for a group, at a time."""
+        """The settings and topics that rules use for a group, at a given time."""
         cluster_id, group_id = key
         overrides = self._configs.group_overrides(cluster_id, group_id)
         settings = self.settings_of(cluster_id)
@@ -220,15 +220,15 @@ class GroupService:
         )
 
     def topics_changed(self, cluster_id: int) -> None:
-        """A topic came, grew or went: groups find out with their next heartbeats."""
+        """Topics were created, extended or deleted: groups find out with their next heartbeats."""
         self._topic_versions[cluster_id] = self._topic_versions.get(cluster_id, 1) + 1
 
     def now_ms(self) -> int:
-        """The time that commits are stamped with."""
+        """The timestamp of commits."""
         return self._clock.now_ms()
 
     def new_member_id(self, prefix: str | None = None) -> str:
-        """An id for a member that has none: a UUID, for a classic one with its client id or instance id in front."""
+        """A new member id: a UUID, for a classic member prefixed by its client id or instance id."""
         if prefix is None:
             return uuid_text(new_uuid(self._randomness))
         text = new_uuid(self._randomness).hex()
@@ -241,7 +241,7 @@ class GroupService:
     # --- Members ---
 
     async def make_room(self, key: Key) -> None:
-        """Raise `Refused` if there is no such group, and its virtual cluster may not have another one."""
+        """Raise `Refused` if the group does not exist and its virtual cluster is at its limit."""
         limit = self.limit(key[0])
         if limit is None or self.count(key[0]) < limit:
             return
@@ -250,7 +250,7 @@ class GroupService:
             raise Refused(ErrorCode.POLICY_VIOLATION, f"This cluster may have {limit:.0f} groups, and has them.")
 
     def count(self, cluster_id: int) -> int:
-        """How many groups a virtual cluster has, as many as `list_groups` would list."""
+        """How many groups a virtual cluster has, counted as `list_groups` lists them."""
         return self._counts.get(cluster_id, 0)
 
     def _count(self, key: Key, is_there: bool) -> None:
@@ -290,7 +290,7 @@ class GroupService:
     async def consumer_heartbeat(
         self, key: Key, request: consumer.Heartbeat, may_see: Callable[[str], bool]
     ) -> consumer.HeartbeatResult:
-        """ConsumerGroupHeartbeat; `may_see` tells which topics the member may find. Raises `Refused`."""
+        """ConsumerGroupHeartbeat; `may_see` tells which topics the member may describe. Raises `Refused`."""
         rule = (
             transitions.leave
             if request.epoch in (consumer.LEAVES, consumer.LEAVES_FOR_A_WHILE)
@@ -310,7 +310,7 @@ class GroupService:
         return result
 
     async def _resolve(self, key: Key, patterns: frozenset[str], may_see: Callable[[str], bool]) -> None:
-        """Look up regular expressions, a few names at a time, and tell the group."""
+        """Resolve regular expressions, some names at a time, and submit the result to the group."""
         cluster_id = key[0]
         version = self._topic_versions.get(cluster_id, 1)
         names = self._topics.names(cluster_id)
@@ -326,13 +326,13 @@ class GroupService:
                 bool,
             )
         except PlatformError as error:
-            # The next heartbeats ask again.
+            # Later heartbeats request it again.
             _logger.warning("the regular expressions of group %s are not updated: %s", key[1], error)
 
     # --- Offsets ---
 
     async def may_fetch(self, key: Key, member_id: str | None, epoch: int) -> ErrorCode:
-        """OffsetFetch: whether a member that names itself may be told offsets."""
+        """OffsetFetch: whether a caller that claims membership may fetch offsets."""
         return await self._runner.submit(
             key, lambda group, waiter, _: self._rules.fetch_error(group, member_id, epoch, waiter), ErrorCode
         )
@@ -347,13 +347,13 @@ class GroupService:
         )
 
     async def offsets(self, key: Key) -> dict[TopicPartition, Offset]:
-        """All committed offsets of a group; of an unknown group: none. Sees every commit decided before."""
+        """All committed offsets of a group, none for an unknown one. Includes every commit decided before."""
         await self._runner.settled(key)
         await self._catch_up()
         return await self._database.read(lambda: store.offsets_of(key))
 
     async def stable_offsets(self, key: Key) -> tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]:
-        """The same, and for which partitions a transaction that has not ended may change that."""
+        """The same, and the partitions that have pending offsets of open transactions."""
         await self._runner.settled(key)
         await self._catch_up()
         return await self._database.read(lambda: store.offsets_and_pending(key))
@@ -365,20 +365,20 @@ class GroupService:
         )
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
-        """A topic was deleted: so are the offsets in it."""
+        """A topic was deleted: delete the offsets in it."""
         await self._database.transaction(lambda: store.forget_topic(cluster_id, topic_id))
 
     # --- Administration ---
 
     async def find(self, key: Key) -> AnyGroup | None:
-        """A group as it is now."""
+        """A group in its current state."""
         group, _ = await self._runner.peek(key)
         return group
 
     async def described(self, key: Key, kind: type[G]) -> G:
-        """A group of that kind as it is now. Raises `Refused`, in Kafka's words, if there is none of that id."""
+        """A group of that kind in its current state. Raises `Refused`, with Kafka's message, if there is none."""
         group_id = key[1]
-        if not group_id and kind is not Group:  # Only a classic group may be called nothing.
+        if not group_id and kind is not Group:  # Only a classic group may have an empty id.
             raise Refused(ErrorCode.INVALID_GROUP_ID, "")
         group = await self.find(key)
         if isinstance(group, kind):
@@ -387,7 +387,7 @@ class GroupService:
         raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {group_id} {reason}.")
 
     def in_memory(self) -> list[tuple[Key, AnyGroup | None]]:
-        """Every group in memory, as in force now: all that have members are."""
+        """Every group in memory, in its current state: those with members always are."""
         return list(self._runner.states())
 
     async def list_groups(self, cluster_id: int) -> list[ListedGroup]:
@@ -417,7 +417,7 @@ class GroupService:
         return await in_order(list(listed.values()), attrgetter("group_id"))
 
     async def await_deletion(self, keys: Iterable[Key]) -> None:
-        """Let groups that are to be deleted come to an end with what they have begun, many at the same time."""
+        """Wait for work in progress of groups that are to be deleted, many concurrently."""
         await together(keys, self.before_deletion, _ENDED_AT_ONCE)
 
     async def delete(self, key: Key) -> ErrorCode:
@@ -425,7 +425,7 @@ class GroupService:
         return await self._delete(key, lambda group, waiter, _: self._rules.delete(group, waiter))
 
     async def remove(self, key: Key) -> None:
-        """Forget a group of a virtual cluster that is going, whoever is a member of it."""
+        """Delete a group of a virtual cluster that is being deleted, even if it has members."""
         await self._delete(key, lambda group, waiter, _: self._rules.remove(group, waiter))
 
     async def _delete(self, key: Key, rule: Callable[[AnyGroup | None, Waiter, int], Decision]) -> ErrorCode:
@@ -442,10 +442,10 @@ class GroupService:
     # --- Expiry ---
 
     async def expire_offsets(self) -> int:
-        """Drop offsets past their retention, and groups with the last of them; return how many offsets went.
+        """Delete offsets past their retention, and groups with the last of them; returns the number of offsets.
 
-        For a background loop to call every ten minutes or so (`offsets.retention.check.interval.ms`). Reads a page of
-        groups that may have something to drop at a time, and writes only if they have.
+        Called by a chore every ten minutes or so (`offsets.retention.check.interval.ms`). It reads groups that may have
+        expired offsets page by page, and writes only if they have.
         """
         dropped, after = 0, (-1, "")
         while True:
@@ -470,17 +470,17 @@ class GroupService:
         offsets, pending = await self._database.read(lambda: store.offsets_and_pending(key))
         names = self._names(key[0], offsets)
         unknown = {topic_id for topic_id, _ in offsets} - names.keys()
-        if unknown:  # They are gone, or another agent has made them.
+        if unknown:  # They were deleted, or another agent created them.
             names |= await self._database.read(lambda: store.topic_names(key[0], unknown))
 
         def decide(group: AnyGroup | None, waiter: Waiter, now_ms: int) -> Decision:
             return self._rules.expire_offsets(key, group, offsets, names, waiter, now_ms, pending)
 
         try:
-            # The revision makes sure that no offset was committed since they were read.
+            # The revision guarantees that no offset was committed since they were read.
             return await self._runner.submit(key, decide, int, if_revision=revision)
         except Conflict:
-            return 0  # The group is in use: there is another time.
+            return 0  # The group is in use: the next check will do it.
 
     def _names(self, cluster_id: int, offsets: Mapping[TopicPartition, Offset]) -> dict[bytes, str]:
         names = {topic_id: self._topics.topic_name(cluster_id, topic_id) for topic_id, _ in offsets}

@@ -1,4 +1,4 @@
-"""Settings of groups, under Kafka's names and with its defaults where not said otherwise."""
+"""Settings of groups, under Kafka's names and with its defaults unless stated otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.log.settings import BrokerSettings, LiveSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerSettings:
-    """What consumer groups go by. A group may have its own session time-out and intervals."""
+    """Settings of consumer groups. A group may have its own session time-out and intervals."""
 
     session_timeout_ms: int = 45_000
     """`group.consumer.session.timeout.ms`"""
@@ -30,20 +30,20 @@ class ConsumerSettings:
     regex_refresh_interval_ms: int = 600_000
     """`group.consumer.regex.refresh.interval.ms`"""
     bounds: Bounds = field(default_factory=dict, compare=False)
-    """Of what groups have of their own."""
+    """Bounds of values that groups set themselves."""
 
     @property
     def upgrades(self) -> bool:
-        """Whether a classic group becomes a consumer group when a member joins it by the consumer protocol."""
+        """Whether a classic group is upgraded when a member joins it with the consumer protocol."""
         return self.migration_policy in ("bidirectional", "upgrade")
 
     @property
     def downgrades(self) -> bool:
-        """Whether a consumer group becomes a classic group when the last member of the consumer protocol is gone."""
+        """Whether a consumer group is downgraded when its last member with the consumer protocol is gone."""
         return self.migration_policy in ("bidirectional", "downgrade")
 
     def of_group(self, overrides: Mapping[str, str]) -> ConsumerSettings:
-        """The same for a group with configuration of its own."""
+        """The same for a group with overrides."""
         if not any(key.startswith("consumer.") for key in overrides):
             return self
 
@@ -59,7 +59,7 @@ class ConsumerSettings:
 
     @classmethod
     def of(cls, broker: BrokerSettings) -> ConsumerSettings:
-        """What the settings of a broker say."""
+        """From the settings of a broker."""
         return cls(
             session_timeout_ms=broker.whole("group.consumer.session.timeout.ms"),
             heartbeat_interval_ms=broker.whole("group.consumer.heartbeat.interval.ms"),
@@ -74,7 +74,7 @@ class ConsumerSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSettings:
-    """Plain values; see the documentation of each."""
+    """Settings of classic groups, and of offsets."""
 
     min_session_timeout_ms: int = 6_000
     """`group.min.session.timeout.ms`"""
@@ -83,9 +83,9 @@ class GroupSettings:
     max_size: int = 2_147_483_647
     """`group.max.size`"""
     initial_rebalance_delay_ms: int = 0
-    """`group.initial.rebalance.delay.ms`; Kafka's default is 3000. 0 waits only as long as members keep arriving."""
+    """`group.initial.rebalance.delay.ms`; Kafka's default is 3000. With 0 it waits only while members keep arriving."""
     new_member_join_timeout_ms: int = 300_000
-    """How long a member that does not know its id yet may stay in a join without being heard of."""
+    """How long a member without an id may stay in a join without sending anything."""
     offset_metadata_max_size: int = 4_096
     """`offset.metadata.max.bytes`"""
     offsets_retention_ms: int = 7 * 24 * 3_600_000
@@ -93,9 +93,9 @@ class GroupSettings:
     join_quiet_ms: int = 20
     """With a delay of 0: how long the first join waits for more."""
     join_quiet_max_ms: int = 250
-    """With a delay of 0: the longest pause between arrivals that is waited for."""
+    """With a delay of 0: the longest gap between arrivals that is waited for."""
     join_window_max_ms: int = 3_000
-    """With a delay of 0: the longest that a first generation is held up by arriving members."""
+    """With a delay of 0: the longest time that an initial rebalance is delayed by arriving members."""
     consumer: ConsumerSettings = field(default_factory=ConsumerSettings)
 
     share: ShareGroupSettings = field(default_factory=ShareGroupSettings)
@@ -104,7 +104,7 @@ class GroupSettings:
 
     @classmethod
     def of(cls, broker: BrokerSettings) -> GroupSettings:
-        """What the settings of a broker say about groups."""
+        """From the settings of a broker."""
         return cls(
             min_session_timeout_ms=broker.group_min_session_timeout_ms,
             max_session_timeout_ms=broker.group_max_session_timeout_ms,
@@ -119,20 +119,20 @@ class GroupSettings:
 
 
 class LiveGroupSettings:
-    """The same in every virtual cluster, as altered there: the intervals between two assignments."""
+    """The current settings of each virtual cluster: the process's, with dynamically altered assignment intervals."""
 
     def __init__(self, live: LiveSettings, start: GroupSettings) -> None:
         self._live, self._start = live, start
         self._known: dict[int, tuple[BrokerSettings, GroupSettings]] = {}
 
     def of(self, cluster_id: int) -> GroupSettings:
-        """What groups of a virtual cluster go by now."""
+        """The current settings of a virtual cluster's groups."""
         broker = self._live.of(cluster_id)
         if broker is self._live.start:
             self._known.pop(cluster_id, None)
             return self._start
         known = self._known.get(cluster_id)
         if known is None or known[0] is not broker:
-            # Settings are replaced when they are altered, so the same object means the same settings.
+            # Settings are replaced when they are altered, so the same object means unchanged settings.
             known = self._known[cluster_id] = broker, GroupSettings.of(broker)
         return known[1]

@@ -1,14 +1,14 @@
-"""The SQL of groups: scripts for the metadata port, and the journal that the coordination runner writes to.
+"""The SQL of groups, and the journal that the coordination runner writes to.
 
-Offsets are not kept in memory. Commits go through the journal, guarded by the slot's epoch and in order with everything
-else that happens to the group; reads of offsets go straight to the database.
+Offsets are not kept in memory. Commits go through the journal, guarded by the slot's fencing epoch and in order with
+everything else that happens to the group; reads of offsets go straight to the database.
 
-Where one process owns the data, offsets of transactions have a quicker way (`Passage`), and so has what becomes of them
-when transactions end. The database learns of it later. So the database that the journal writes to begins each of its
-transactions with what it does not know yet, and who reads offsets waits until it knows (`GroupService`).
+Where one process owns the data, pending offsets of transactions, and their outcomes, take a faster way (`Passage`), by
+which the database gets them later. So each transaction of the journal's database begins by storing what is still
+missing, and reads of offsets wait until nothing is (`GroupService`).
 
-Every script may run twice, because a conflict makes the port run it again; whether a transaction whose answer was lost
-has happened is found out by `GuardedWrites`.
+Every script may run twice, because the port retries after a conflict; `GuardedWrites` resolves whether a transaction
+whose answer was lost has happened.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 _ROWS_PER_STATEMENT = (32, 8, 1)
-"""How many offsets or members one statement writes: few different statements, so that prepared ones are reused."""
+"""Offsets or members per statement: few distinct statements, so that prepared ones are reused."""
 
 TRANSACTION_ONGOING = 1
-"""What the table of transactions says of an id that has one."""
+"""States of an open transaction in the table of transactions."""
 
 
 @dataclass(slots=True)
 class _Change:
-    """All that a batch of records does to one group, in the end."""
+    """The combined effect of a batch of records on one group."""
 
     group: AnyGroup | None = None
     deleted: bool = False
@@ -66,7 +66,7 @@ class _Change:
     offsets: dict[TopicPartition, Offset | None] = field(default_factory=dict)
     pending: dict[TransactionOwner, dict[TopicPartition, Offset]] = field(default_factory=dict)
     overtaken: set[tuple[TransactionOwner, TopicPartition]] = field(default_factory=set)
-    """Of those that are pending: the group has committed others after them."""
+    """Pending partitions for which the group has committed other offsets since."""
 
     def add(self, record: Record) -> None:
         match record:
@@ -100,7 +100,7 @@ class _Change:
 
 
 def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
-    """What is left to write of records of many decisions."""
+    """The combined changes of the records of many decisions."""
     changes: dict[Key, _Change] = {}
     for key, record in records:
         changes.setdefault(key, _Change()).add(record)
@@ -113,11 +113,11 @@ def fold(records: Iterable[tuple[Key, Record]]) -> dict[Key, _Change]:
 def write(
     changes: Mapping[Key, _Change], *, may_be_pending: Container[Key] = ()
 ) -> Script[frozenset[tuple[int, TransactionOwner]]]:
-    """Apply changes, in the order of keys, so that transactions never wait for each other in a circle. Whose offsets
-    were left out, because their transactions have ended.
+    """Apply changes in the order of keys, so that transactions cannot deadlock. Returns the owners whose offsets were
+    left out, because their transactions have ended.
 
-    `may_be_pending`: groups that may have offsets of transactions. Those that they commit themselves overtake them, and
-    with an offset that is deleted goes what waits to take its place, as in Kafka.
+    `may_be_pending`: groups that may have pending offsets. A group's own commit overrides pending ones, and deleting
+    an offset also deletes a pending one that would replace it, as in Kafka.
     """
     owners = {(key[0], owner): None for key in sorted(changes) for owner in changes[key].pending}
     open_owners = yield from _hold_open(owners)
@@ -126,7 +126,7 @@ def write(
         if change.deleted:
             yield "DELETE FROM group_offset WHERE cluster_id = $1 AND group_id = $2", row
             yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND group_id = $2", row
-            # What a share group was doing goes with it, so that another of its name does not go on there.
+            # The state of a share group is deleted with it, so that a new one of that name does not continue there.
             yield "DELETE FROM share_partition WHERE cluster_id = $1 AND group_id = $2", row
             yield "DELETE FROM group_ WHERE cluster_id = $1 AND group_id = $2", row
         if change.cleared:
@@ -159,7 +159,7 @@ def write(
 
 
 def _hold_open(owners: Iterable[tuple[int, TransactionOwner]]) -> Script[set[tuple[int, TransactionOwner]]]:
-    """Which transactions have not ended. Those that have may not get more offsets; the others cannot end meanwhile."""
+    """The transactions that are open. The others get no more offsets; these cannot end before this transaction does."""
     found = set()
     for cluster_id, owner in sorted(owners, key=_by_owner):
         rows = yield (
@@ -192,9 +192,9 @@ def _overtake(key: Key, partitions: Iterable[TopicPartition]) -> Script[None]:
 def add_pending(
     key: Key, producer_id: int, offsets: Mapping[TopicPartition, Offset], overtaken: Container[TopicPartition] = ()
 ) -> Script[None]:
-    """Let offsets wait for the end of a producer's transaction."""
+    """Store pending offsets of a producer's transaction."""
     for (topic_id, partition), offset in sorted(offsets.items(), key=_partition):
-        # When transactions end, the newest of several offsets is the one with the latest time. Clocks may go back.
+        # When a transaction ends, the newest of several offsets is the one with the latest time. Clocks may go back.
         latest = yield (
             "SELECT MAX(committed_ms) FROM (SELECT committed_ms FROM group_offset"
             " WHERE cluster_id = $1 AND group_id = $2 AND topic_id = $3 AND partition_index = $4"
@@ -293,8 +293,8 @@ def load_group(key: Key) -> Script[AnyGroup | None]:
 
 
 def groups_with_members(slots: Iterable[int]) -> Script[list[tuple[Key, AnyGroup]]]:
-    """The groups of some slots that have members. One that cannot be read is left out, as whoever asks for it finds
-    out: it is nobody else's problem."""
+    """The groups of some slots that have members. One that cannot be decoded is skipped; requests for it get the
+    error."""
     wanted = frozenset(slots)
     rows = yield "SELECT slot, cluster_id, group_id, long_name, kind, state FROM group_ WHERE member_count > 0", ()
     stored = yield "SELECT cluster_id, group_id, state FROM group_member ORDER BY cluster_id, group_id, member_id", ()
@@ -324,7 +324,7 @@ def _kind_of(name: object) -> Kind:
 
 @dataclass(frozen=True, slots=True)
 class StoredGroup:
-    """What a list says of a group that is not in memory."""
+    """A stored group in a list."""
 
     group_id: str
     kind: str
@@ -333,7 +333,7 @@ class StoredGroup:
 
 
 def list_groups(cluster_id: int) -> Script[list[StoredGroup]]:
-    """Every stored group, by id; those of long ids by their digests."""
+    """Every stored group, by id; long ids by their digests."""
     rows = yield (
         "SELECT group_id, long_name, kind, protocol_type, member_count FROM group_ WHERE cluster_id = $1"
         " ORDER BY group_id",
@@ -343,7 +343,7 @@ def list_groups(cluster_id: int) -> Script[list[StoredGroup]]:
 
 
 def count_groups() -> Script[dict[int, int]]:
-    """How many groups are stored of each virtual cluster."""
+    """How many groups of each virtual cluster are stored."""
     rows = yield "SELECT cluster_id, COUNT(*) FROM group_ GROUP BY cluster_id", ()
     return {int(cluster_id): int(count) for cluster_id, count in rows}
 
@@ -373,7 +373,7 @@ def offsets_of(key: Key) -> Script[dict[TopicPartition, Offset]]:
 
 
 def pending_of(key: Key) -> Script[frozenset[TopicPartition]]:
-    """The partitions for which a group has offsets that wait for the end of a transaction."""
+    """The partitions for which a group has pending offsets."""
     rows = yield (
         "SELECT topic_id, partition_index FROM txn_offset WHERE cluster_id = $1 AND group_id = $2",
         row_key(key),
@@ -382,21 +382,21 @@ def pending_of(key: Key) -> Script[frozenset[TopicPartition]]:
 
 
 def groups_with_pending(slots: Container[int]) -> Script[set[Key]]:
-    """The groups of some slots that have such offsets."""
+    """The groups of some slots that have pending offsets."""
     rows = yield "SELECT DISTINCT cluster_id, group_id, long_name FROM txn_offset", ()
     keys = {(int(row[0]), name_of(row[1], row[2])) for row in rows}
     return {key for key in keys if slot_of(key) in slots}
 
 
 def offsets_and_pending(key: Key) -> Script[tuple[dict[TopicPartition, Offset], frozenset[TopicPartition]]]:
-    """Both, as of one moment."""
+    """Both, in one snapshot."""
     offsets = yield from offsets_of(key)
     pending = yield from pending_of(key)
     return offsets, pending
 
 
 def topic_names(cluster_id: int, topic_ids: Iterable[bytes]) -> Script[dict[bytes, str]]:
-    """The names of those topics that there are."""
+    """The names of those topics that exist."""
     names = {}
     for topic_id in sorted(topic_ids):
         rows = yield "SELECT name FROM topic WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
@@ -406,13 +406,13 @@ def topic_names(cluster_id: int, topic_ids: Iterable[bytes]) -> Script[dict[byte
 
 
 def forget_topic(cluster_id: int, topic_id: bytes) -> Script[None]:
-    """Delete all offsets of a topic that is gone. Its id never comes back, so this needs no guard."""
+    """Delete all offsets of a deleted topic. Its id is never reused, so this needs no guard."""
     yield "DELETE FROM txn_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
     yield "DELETE FROM group_offset WHERE cluster_id = $1 AND topic_id = $2", (cluster_id, topic_id)
 
 
 def with_old_offsets(after: Key, *, empty_before_ms: int, now_ms: int, limit: int) -> Script[list[Key]]:
-    """Groups that may have something to expire, in pages by key: those without members or offsets go themselves."""
+    """Groups that may have something to expire, in pages by key: those without members or offsets expire themselves."""
     rows = yield (
         "SELECT g.cluster_id, g.group_id, g.long_name FROM group_ g WHERE (g.cluster_id, g.group_id) > ($1, $2)"
         " AND (g.empty_since_ms <= $3 OR EXISTS (SELECT 1 FROM group_offset o WHERE o.cluster_id = g.cluster_id"
@@ -429,14 +429,14 @@ def with_old_offsets(after: Key, *, empty_before_ms: int, now_ms: int, limit: in
 
 
 class Passage(Protocol):
-    """Makes offsets of transactions durable without the database."""
+    """Makes pending offsets durable without the database (in commit records)."""
 
     def takes(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> bool:
-        """Whether that is the better way for these now. Others have to wait meanwhile, whatever they want of groups."""
+        """Whether that is faster for these now. Other changes of groups wait meanwhile."""
 
     async def let_wait(self, offsets: Sequence[tuple[Key, OffsetsPending]]) -> Collection[int]:
-        """Let them wait for the ends of their transactions, all or nothing, in order; the numbers of those whose
-        transactions do not go on. Raises `Unavailable` when nothing of it happened."""
+        """Store pending offsets, all or nothing, in order; the indexes of those whose transactions have ended. Raises
+        `Unavailable` when nothing happened."""
 
 
 class GroupJournal:
@@ -449,27 +449,27 @@ class GroupJournal:
         self._database, self._passage = database, passage
         self._writes = GuardedWrites(database, holder=holder, clock=clock, alarms=alarms, force_leases=force_leases)
         self._pending: set[Key] = set()
-        """Groups that have had offsets of transactions."""
+        """Groups that have had pending offsets."""
         self.counts: dict[int, int] = {}
         """How many groups were stored when the slots were taken, by virtual cluster."""
 
     async def open(self) -> Sequence[tuple[Key, AnyGroup]]:
-        """Take the slots; return the groups that have sessions to watch."""
+        """Take the slots; returns the groups that have members."""
         slots = await self._writes.open()
         self._pending = await self._database.read(lambda: groups_with_pending(slots))
         self.counts = await self._database.read(count_groups)
         return await self._database.read(lambda: groups_with_members(slots))
 
     async def load(self, key: Key) -> AnyGroup | None:
-        """Read one group, if its slot is ours."""
+        """Load one group, if its slot is ours."""
         self._writes.check(key)
         await self._writes.settle()
         return await self._database.read(lambda: load_group(key))
 
     async def write(self, records: Iterable[tuple[Key, Record]]) -> Collection[int]:
-        """One guarded transaction, or nothing but offsets of transactions by their passage. Returns or raises only when
-        it is known what happened. Refused are offsets of transactions that have ended; where that is not known, because
-        the answer was lost, all of them."""
+        """One guarded transaction, or only pending offsets by their passage. Returns or raises only when the outcome is
+        known. Refused are pending offsets of transactions that have ended; all of them, if the answer was lost and that
+        is not known."""
         written = list(records)
         pending = [(key, record) for key, record in written if isinstance(record, OffsetsPending)]
         self._pending.update(key for key, _ in pending)

@@ -1,1 +1,1 @@
-"""Where bytes lie: WAL objects, segment objects, and the memory they pass through."""
+"""Storage: the WAL, the object store, and recycled memory for bytes in flight."""

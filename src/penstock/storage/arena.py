@@ -1,19 +1,19 @@
-"""Recycled, page-aligned memory for bytes on their way through: received frames, WAL objects, the tail, cold reads.
+"""Arenas: recycled, page-aligned memory for received frames, WAL objects, the tail, and cold reads.
 
-Fresh pages are the dearest thing on the hot path: the kernel zeroes each one, 2-3 ms of CPU per MiB in a virtual
-machine, several times what everything else costs together. So bytes are put into chunks that are used again and
-again, and that direct I/O accepts (4 KiB aligned).
+Fresh pages are the most expensive thing on the hot path: the kernel zeroes each one, 2-3 ms of CPU per MiB in a virtual
+machine, several times the cost of everything else. So bytes are put into chunks that are reused, and that direct I/O
+accepts (4 KiB aligned).
 
-A chunk is used again only when nobody looks at it any more. Nobody counts references for that: Python does. Every
-memoryview of a chunk, and every slice of one, is an export of its `mmap`, and `mmap.resize` refuses while there are
-exports. Resizing to the same size is a cheap way to ask. A response that a slow client has not taken yet therefore
-keeps its bytes valid by merely existing. While old chunks are held (by a compaction, say), an arena exceeds its budget
-by up to a quarter rather than give up what is new.
+A chunk is reused only when nothing refers to its bytes any more. Python does the reference counting: every memoryview
+of a chunk, and every slice of one, is an export of its `mmap`, and `mmap.resize` fails while there are exports.
+Resizing to the same size is a cheap test. So a response that a slow client has not read yet keeps its bytes valid by
+merely existing. While old chunks are held (by a compaction, say), an arena exceeds its budget by up to a quarter rather
+than evict what is new.
 
-Chunks are filled in order and used again in order, oldest first, which makes an arena the tail cache as well: the
-owner is told when a chunk's bytes are about to go. Memory is touched only when written, so a large reservation
-costs nothing until bytes arrive. What an owner remembers about a piece costs memory too, which is nowhere else counted:
-a chunk of very many small pieces is full before its bytes are.
+Chunks are filled in order and reused in order, oldest first, which makes an arena the tail cache as well: the owner is
+notified before a chunk's bytes are overwritten. Memory is touched only when written, so a large reservation costs
+nothing until bytes arrive. What an owner remembers about each piece takes memory that is not counted elsewhere: a chunk
+of very many small pieces is full before its bytes are.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def aligned(size_bytes: int) -> int:
 
 
 class Chunk:
-    """A piece of anonymous memory, handed out from its beginning to its end."""
+    """A piece of anonymous memory, allocated from its beginning to its end."""
 
     __slots__ = ("base", "map", "size_bytes", "tenants", "used_bytes")
 
@@ -45,10 +45,11 @@ class Chunk:
         self.base: memoryview | None = memoryview(self.map)
         self.used_bytes = 0
         self.tenants: list[Any] = []
-        """Whatever the owner wants to be told about when the chunk is recycled."""
+        """The owner's objects to notify about when the chunk is recycled."""
 
     def released(self) -> bool:
-        """Whether nobody looks at the chunk's bytes any more. Drops the chunk's own view; `reopen` takes it again."""
+        """Whether nothing refers to the chunk's bytes any more. Drops the chunk's own view; `reopen` creates it
+        again."""
         if self.base is not None:
             self.base.release()
             self.base = None
@@ -59,13 +60,14 @@ class Chunk:
         return True
 
     def reopen(self) -> None:
-        """Start handing out from the beginning again."""
+        """Start allocating from the beginning again."""
         self.base = memoryview(self.map)
         self.used_bytes = 0
 
 
 class Arena:
-    """Chunks under one budget. Not thread-safe: one loop owns it, other threads only look at what they were given."""
+    """Chunks within one budget. Not thread-safe: one event loop owns it, other threads only use views they were
+    given."""
 
     def __init__(
         self,
@@ -82,10 +84,10 @@ class Arena:
         self._chunks: deque[Chunk] = deque()
         self._current: Chunk | None = None
         self.size_bytes = 0
-        """Memory held, including chunks that are only waiting for their last reader."""
+        """Memory held, including chunks that wait for their last reader."""
 
     def reserve(self, size_bytes: int) -> tuple[memoryview, Chunk]:
-        """Writable memory of that size, page-aligned, and the chunk it lies in."""
+        """Writable memory of that size, page-aligned, and its chunk."""
         current = self._current
         if (
             current is None
@@ -105,12 +107,12 @@ class Arena:
         return max(0, self.size_bytes - self._budget_bytes)
 
     def trim(self) -> None:
-        """Give back what is over the budget and what nobody looks at: memory that one large frame took, say."""
+        """Release memory over the budget that nothing refers to, after one very large frame for example."""
         if self.size_bytes > self._budget_bytes:
             self._evict_until(self._budget_bytes)
 
     def drop(self) -> None:
-        """Give back all memory that nobody looks at."""
+        """Release all memory that nothing refers to."""
         self._evict_until(0)
         self._current = None
 
@@ -124,14 +126,14 @@ class Arena:
         return chunk
 
     def _evict_until(self, target_bytes: int, wanted_bytes: int = 0) -> Chunk | None:
-        """Empty the oldest chunks until only `target_bytes` are held; return one of the wanted size for reuse."""
+        """Recycle the oldest chunks until only `target_bytes` are held; return one of the wanted size for reuse."""
         pinned: list[Chunk] = []
         found: Chunk | None = None
         while self._chunks and found is None and self.size_bytes > target_bytes:
             chunk = self._chunks.popleft()
             was_let = bool(chunk.tenants)
             if was_let:
-                # Emptied in place: who has reserved a piece adds its tenants to this list when they are known.
+                # Emptied in place: the owner of a reserved piece adds its tenants to this list later.
                 tenants = chunk.tenants.copy()
                 chunk.tenants.clear()
                 if self._on_recycle is not None:
@@ -140,7 +142,7 @@ class Arena:
             if not chunk.released():
                 pinned.append(chunk)
                 if was_let and wanted_bytes and self.size_bytes <= self._budget_bytes + self._slack_bytes:
-                    break  # Better some memory more for a while than the newest bytes for the sake of the oldest.
+                    break  # Exceed the budget for a while rather than evict the newest bytes.
             elif chunk.size_bytes == wanted_bytes:
                 chunk.reopen()
                 found = chunk

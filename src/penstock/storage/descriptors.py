@@ -1,7 +1,7 @@
 """A bounded table of open files, for reads of many files by several threads.
 
-A file is opened when it is first read and closed when many others were read since and nobody is reading it. Opening
-happens outside the lock; a loser of the race closes its own descriptor.
+A file is opened when it is first read, and closed when many others were read since and it is not in use. Opening
+happens outside the lock; the loser of a race closes its own descriptor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Entry:
 
 
 class DescriptorTable:
-    """Read descriptors by path, least recently used out first."""
+    """Read descriptors by path, least recently used evicted first."""
 
     def __init__(self, limit: int = 64, flags: int = os.O_RDONLY) -> None:
         self._limit = limit
@@ -42,7 +42,7 @@ class DescriptorTable:
             self._release(entry)
 
     def duplicate(self, path: Path) -> int | None:
-        """Another descriptor of a file that is open, which belongs to the caller. Does not wait; None if it is not."""
+        """Another descriptor of an open file, owned by the caller. Does not block; None if the file is not open."""
         with self._lock:
             entry = self._entries.get(path)
             if entry is None:
@@ -51,14 +51,14 @@ class DescriptorTable:
             return os.dup(entry.fd)
 
     def discard(self, path: Path) -> None:
-        """Forget a file that is removed or renamed."""
+        """Forget a file that was removed or renamed."""
         with self._lock:
             entry = self._entries.pop(path, None)
             if entry is not None:
                 self._drop(entry)
 
     def close(self) -> None:
-        """Close everything that nobody reads; the rest when its reader is done."""
+        """Close everything not in use; the rest when its reader is done."""
         with self._lock:
             for entry in self._entries.values():
                 self._drop(entry)

@@ -1,14 +1,14 @@
-"""The data directory: one folder that holds everything, owned by one process at a time.
+"""The data directory: one folder with everything, owned by one process at a time.
 
     lock          held with flock for the life of the process; its text is the owner's process id
-    format        JSON: the version of this layout, the cluster id, and what keeps the metadata if it is not here;
+    format        JSON: the version of this layout, the cluster id, and where the metadata is if it is not here;
                   written once, atomically
     slabs/        the write-ahead log
     segments/     compacted data
     metadata.db   topics, groups, commits
 
-A directory whose format is newer than this program is refused rather than guessed at, and so is one that has data
-but has lost its format file: a new cluster id would make every client believe it talks to another cluster.
+A directory with a format newer than this program is refused, and so is one that has data but no format file: with a new
+cluster id every client would believe that it talks to another cluster.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ FORMAT_VERSION = 1
 METADATA_HERE = "sqlite"
 _PLACES = {"sqlite": "the directory itself", "postgresql": "PostgreSQL"}
 MIN_FREE_BYTES = 128 * 1024 * 1024
-"""For a new directory: the first slab and some room beside it."""
+"""Free space needed for a new directory: the first slab and some room for metadata."""
 MIN_FREE_TO_GO_ON_BYTES = 16 * 1024 * 1024
-"""For one that has data: enough to change what makes room."""
+"""For an existing one: enough to make changes that free space."""
 
 
 class Format(NamedTuple):
-    """What a directory says of itself."""
+    """The content of the format file."""
 
     version: int
     cluster_id: str
     metadata: str
-    """What keeps the metadata."""
+    """Where the metadata is stored."""
 
 
 class DataDirectory:
-    """An open data directory: where things lie, and the lock that keeps other processes out."""
+    """An open data directory: its paths, and the lock that keeps other processes out."""
 
     def __init__(self, path: Path, lock: int, cluster_id: str) -> None:
         self._lock: int | None = lock
@@ -56,17 +56,17 @@ class DataDirectory:
     def open(
         cls, path: Path, *, metadata: str = METADATA_HERE, randomness: Randomness | None = None
     ) -> DataDirectory:  # fmt: skip
-        """Create or open a directory and lock it. Raise `Unavailable` with a sentence that says what to do.
+        """Create or open a directory and lock it. Raise `Unavailable` with a message that says what to do.
 
-        `metadata` is what keeps the metadata: a directory stays with what it was made for.
+        `metadata` is where the metadata is stored: that cannot change during the life of a directory.
         """
         path = Path(path).absolute()
         with _explained(path):
             fresh = [folder for folder in (path, *path.parents) if not folder.exists()]
-            # Records and what proves who users are: not for everybody who has an account on this machine.
+            # It contains records and credentials: not readable for other users of this machine.
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             for folder in fresh:
-                with suppress(PermissionError):  # Of folders that may be written to and not be read.
+                with suppress(PermissionError):  # Folders may be writable without being readable.
                     sync_directory(folder.parent)
             lock = _take_lock(path)
             try:
@@ -74,7 +74,7 @@ class DataDirectory:
                 cluster_id = _check_format(path, metadata)
                 cluster_id = cluster_id or _write_format(path, metadata, randomness or SystemRandomness())
                 directory = cls(path, lock, cluster_id)
-                # In a directory that was there before, and that others may look into, too.
+                # Even in an existing directory that is readable for others.
                 directory.slabs.mkdir(mode=0o700, exist_ok=True)
                 directory.segments.mkdir(mode=0o700, exist_ok=True)
                 sync_directory(path)
@@ -84,9 +84,9 @@ class DataDirectory:
         return directory
 
     def close(self) -> None:
-        """Let another process have the directory."""
+        """Unlock the directory."""
         if self._lock is not None:
-            with suppress(OSError):  # A process that was forked off meanwhile has the same file open.
+            with suppress(OSError):  # A forked process may have the same file open.
                 fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = None
@@ -94,7 +94,7 @@ class DataDirectory:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals into sentences about the data directory."""
+    """Turn errors of the operating system into messages about the data directory."""
     try:
         yield
     except (FileExistsError, NotADirectoryError) as error:
@@ -137,7 +137,7 @@ def _check_free_space(path: Path, needed_bytes: int) -> None:
 
 
 def read_format(path: Path) -> Format | None:
-    """What an existing directory says of itself, None for a new one. Nothing is locked or made."""
+    """The format file of an existing directory, None for a new one. Locks and creates nothing."""
     file = path / "format"
     try:
         text = file.read_bytes()
@@ -155,7 +155,7 @@ def read_format(path: Path) -> Format | None:
 
 
 def _check_format(path: Path, metadata: str) -> str | None:
-    """The cluster id of an existing directory that can be opened, None for a new one."""
+    """The cluster id of an existing directory that can be opened, None for a new one. Raises otherwise."""
     found = read_format(path)
     if found is None:
         return None
@@ -175,7 +175,7 @@ def _check_format(path: Path, metadata: str) -> str | None:
 
 
 def _write_format(path: Path, metadata: str, randomness: Randomness) -> str:
-    """Choose a cluster id and make it durable before anything can name it."""
+    """Choose a cluster id and make it durable before anything can refer to it."""
     cluster_id = uuid_text(new_uuid(randomness))
     temporary = path / "format.tmp"
     with temporary.open("wb") as file:

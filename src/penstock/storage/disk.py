@@ -1,8 +1,8 @@
-"""What is asked of the operating system to put bytes on a disk and get them back.
+"""Direct and vectored file I/O, allocation, and fsync.
 
-Direct I/O goes around the page cache, which costs 2-3 ms of CPU per MiB of fresh pages in a virtual machine. It needs
-memory, file offset and length in whole blocks; 4 KiB satisfies every device. Bytes that are not aligned pass through
-a staging buffer. Where a file system refuses `O_DIRECT` (tmpfs, some network file systems) files are opened without.
+Direct I/O bypasses the page cache, which costs 2-3 ms of CPU per MiB of fresh pages in a virtual machine. It requires
+memory, file offset and length in whole blocks; 4 KiB satisfies every device. Unaligned bytes are copied through a
+staging buffer. Where a file system refuses `O_DIRECT` (tmpfs, some network file systems) files are opened without it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from penstock.storage.wal import Buffer
 
 STAGING_BYTES = 8 * 1024 * 1024
 _VECTORS = 512
-"""Buffers per call; the kernel takes 1,024."""
+"""Buffers per call; the kernel's limit is 1,024."""
 
 O_DIRECT = getattr(os, "O_DIRECT", 0)
 """0 on systems that have no such flag."""
 
 
 def open_direct(path: Path, flags: int) -> int | None:
-    """A descriptor around the page cache, or None where the file system refuses."""
+    """A descriptor that bypasses the page cache, or None where the file system refuses."""
     if not O_DIRECT:
         return None
     try:
@@ -41,7 +41,7 @@ def open_direct(path: Path, flags: int) -> int | None:
 
 
 def is_aligned(buffer: Buffer) -> bool:
-    """Whether direct I/O can take the buffer where it lies."""
+    """Whether direct I/O can use the buffer without copying."""
     if not isinstance(buffer, memoryview) or buffer.readonly or buffer.nbytes % ALIGNMENT or not buffer.nbytes:
         return False
     address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
@@ -54,7 +54,7 @@ def size_of(body: Sequence[Buffer]) -> int:
 
 
 def write_fully(fd: int, body: Sequence[Buffer], offset: int) -> None:
-    """Write every byte at an offset; short writes go on where they stopped."""
+    """Write every byte at an offset; continue after short writes."""
     if len(body) == 1:
         _write_one(fd, memoryview(body[0]), offset)
         return
@@ -88,14 +88,14 @@ def read_fully(fd: int, start: int, buffer: memoryview) -> bool:
 
 
 class Staging:
-    """Aligned memory through which bytes that lie anywhere reach a direct descriptor. One user at a time."""
+    """Aligned memory through which unaligned bytes are written to a direct descriptor. One user at a time."""
 
     def __init__(self) -> None:
         self._map: mmap.mmap | None = None
         self._lock = threading.Lock()
 
     def write(self, fd: int, body: Sequence[Buffer], offset: int) -> None:
-        """Write a body, filled up with zeros to whole blocks."""
+        """Write a body, padded with zeros to whole blocks."""
         with self._lock:
             if self._map is None:
                 self._map = mmap.mmap(-1, STAGING_BYTES)
@@ -118,17 +118,17 @@ class Staging:
 
 
 def allocates_cheaply(directory: Path) -> bool:
-    """Whether allocating a file takes no time: on a block device, not in memory or over a network."""
+    """Whether allocating a file is fast: on a block device, not in memory or over a network."""
     return sys.platform == "linux" and os.major(directory.stat().st_dev) != 0
 
 
 def allocate(fd: int, start: int, size_bytes: int) -> None:
-    """Have blocks for a stretch of a file, which grows to hold it."""
+    """Allocate blocks for a range of a file, which grows to include it."""
     os.posix_fallocate(fd, start, size_bytes)
 
 
 def sync_directory(path: Path) -> None:
-    """Make names in a directory durable."""
+    """Make the names in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
@@ -142,7 +142,7 @@ def is_full(error: OSError) -> bool:
 
 
 def unavailable(error: OSError, doing: str, path: Path) -> Unavailable:
-    """The failure of a write that changed nothing, in a sentence for whoever runs this."""
+    """The error of a write that changed nothing, with a message for the operator."""
     if is_full(error):
         return Unavailable(f"the disk that holds {path} is full: free some space or shorten the retention of topics")
     if error.errno in (errno.EMFILE, errno.ENFILE):

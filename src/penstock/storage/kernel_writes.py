@@ -1,11 +1,11 @@
-"""Writes that the kernel carries out while everybody goes on: Linux's asynchronous I/O (io_submit(2)).
+"""Asynchronous writes by the kernel: Linux AIO (io_submit(2)).
 
-Waiting for a write on the event loop holds up everybody, and a thread that waits for it costs more than a small write
-takes: the interpreter has to change hands on the way there and back. A direct write to a file that has its blocks can
-be handed to the kernel instead, in some 20 µs, and a descriptor becomes readable when it is done.
+Waiting for a write on the event loop blocks everything, and a thread that waits for it costs more than a small write
+takes: the interpreter's lock changes hands on the way there and back. A direct write to a file with allocated blocks
+can be submitted to the kernel instead, in some 20 µs, and an eventfd becomes readable when it is done.
 
-Only Linux has this, and not everywhere: then `KernelWrites.open` returns None, and whoever writes has to wait. Python
-has no binding for it and takes no dependency here: four system calls are made by their numbers.
+Only Linux has this, and not everywhere: otherwise `KernelWrites.open` returns None, and writes block a thread. Python
+has no binding for it, and this adds no dependency: four system calls are made by their numbers.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import sys
 from collections.abc import Callable
 
 DEPTH = 8
-"""Writes under way at most."""
+"""The most writes in flight."""
 NUMBERS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
-"""By machine: io_setup, io_destroy, io_getevents, io_submit."""
+"""By machine: numbers of io_setup, io_destroy, io_getevents, io_submit."""
 _PWRITE = 1
 _TELL_EVENT_FD = 1
 
 Ended = Callable[[int], None]
-"""Told how many bytes were written, or the number of an error, negative."""
+"""Called with the number of bytes written, or a negative errno."""
 
 
 class _Control(ctypes.Structure):
-    """`struct iocb` of the kernel's interface: what to write where."""
+    """The kernel's `struct iocb`: what to write where."""
 
     _fields_ = (
         ("data", ctypes.c_uint64), ("key", ctypes.c_uint32), ("rw_flags", ctypes.c_int32),
@@ -39,7 +39,7 @@ class _Control(ctypes.Structure):
 
 
 class _Event(ctypes.Structure):
-    """`struct io_event` of the kernel's interface: what became of it."""
+    """The kernel's `struct io_event`: the result."""
 
     _fields_ = (
         ("data", ctypes.c_uint64), ("control", ctypes.c_uint64), ("result", ctypes.c_int64),
@@ -52,7 +52,7 @@ class _Timespec(ctypes.Structure):
 
 
 class KernelWrites:
-    """Writes under way. All of it is called on one thread."""
+    """Writes in flight. Everything is called on one thread."""
 
     def __init__(self, numbers: tuple[int, int, int, int]) -> None:
         setup, *others = map(ctypes.c_long, numbers)
@@ -69,14 +69,14 @@ class KernelWrites:
         self._lists = [(ctypes.c_void_p * 1)(ctypes.addressof(control)) for control in self._controls]
         self._idle = list(range(DEPTH))
         self._under_way: dict[int, tuple[memoryview, Ended]] = {}
-        """The memory that the kernel reads, which must stay, and who is told."""
+        """The memory that the kernel reads, which must stay alive, and the callback."""
         self._events = (_Event * DEPTH)()
         self._one, self._none, self._many = ctypes.c_long(1), ctypes.c_long(0), ctypes.c_long(DEPTH)
         self._at_once = ctypes.byref(_Timespec())
 
     @classmethod
     def open(cls) -> KernelWrites | None:
-        """What the system offers, if it does."""
+        """An instance, if the system has asynchronous I/O."""
         if sys.platform != "linux":
             return None
         numbers = NUMBERS.get(os.uname().machine)
@@ -85,17 +85,16 @@ class KernelWrites:
         try:
             return cls(numbers)
         except OSError:
-            return None  # Its kernel has none, a sandbox forbids it, or others have all of it (fs.aio-max-nr).
+            return None  # Not in this kernel, forbidden by a sandbox, or used up by others (fs.aio-max-nr).
 
     def fileno(self) -> int:
-        """Readable when a write has ended: then somebody has to `reap`."""
+        """Readable when a write has ended: then call `reap`."""
         return self._event_fd
 
     def begin(self, fd: int, body: memoryview, offset: int, ended: Ended) -> bool:
-        """Begin to write aligned memory, which must not change meanwhile, through a direct descriptor.
+        """Start writing aligned memory, which must not change meanwhile, through a direct descriptor.
 
-        False if nothing was begun: there are too many, or the kernel does not want it. Who is told when it has ended
-        hears of it in `reap`.
+        False if nothing was started: there are too many, or the kernel refuses. `ended` is called by `reap`.
         """
         if not self._idle:
             return False
@@ -110,7 +109,7 @@ class KernelWrites:
         return True
 
     def reap(self) -> None:
-        """Tell those whose writes have ended."""
+        """Call the callbacks of writes that have ended."""
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._event_fd)
         count = self._call(self._getevents, self._context, self._none, self._many, self._events, self._at_once)
@@ -120,7 +119,7 @@ class KernelWrites:
             ended(result)
 
     def close(self) -> None:
-        """Wait until nothing is under way. Nobody is told of it any more."""
+        """Wait until nothing is in flight. Callbacks are not called any more."""
         if self._event_fd >= 0:
             self._call(self._destroy, self._context)
             os.close(self._event_fd)

@@ -1,11 +1,11 @@
 """The object store in a local directory: a file per object.
 
-An object is written to a temporary file and renamed into place, so it is seen whole or not at all; with `sync` its
-bytes and then its name are on the disk before `commit` returns. Temporary files of a process that died are swept when
-the store is opened, which is safe because a data directory belongs to one process.
+An object is written to a temporary file and renamed into place, so it is visible as a whole or not at all; with `sync`
+its bytes and then its name are on the disk before `commit` returns. Temporary files of a crashed process are removed
+when the store is opened, which is safe because a data directory belongs to one process.
 
-Large objects go around the page cache through a recycled staging buffer: fresh pages of the cache would cost several
-times as much as everything else, and push out what readers use.
+Large objects bypass the page cache through a recycled staging buffer: fresh pages of the cache would cost several times
+as much as everything else, and evict what readers use.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from penstock.storage.removing import Remover
 from penstock.storage.wal import Buffer, Shared
 
 STAGING_BYTES = 256 * 1024
-"""Also how much is written at once. Who syncs a log meanwhile waits for as much, and no more: a disk's cache is emptied
-for everybody."""
+"""Also the size of one write. A concurrent fsync of the WAL waits for as much, and no more: flushing a disk's cache
+flushes it for everybody."""
 DIRECT_MIN_BYTES = STAGING_BYTES
-"""Whatever fills the staging buffer goes around the page cache."""
+"""Objects that fill the staging buffer bypass the page cache."""
 ALLOCATION_BYTES = 16 * 1024 * 1024
 PATHS_MAX = 256
 _IDLE_STAGINGS = 2
@@ -51,12 +51,13 @@ class LocalObjectStore:
     """Objects as files below one directory, which no other process uses at the same time."""
 
     def __init__(self, root: Path, *, sync: bool, now: Callable[[], float] | None = None) -> None:
-        """`now` is the clock of whoever sends pieces: what was just seen in memory is not looked for again then."""
+        """`now` is the clock of the code that sends pieces: a piece just seen in the page cache is not checked
+        again."""
         self._root = root
         self._sync = sync
         self._now = now
         self._sent_lately: dict[str, Path] = {}
-        """Putting a path together takes longer than all else that is done for a piece."""
+        """Paths by key: composing a path takes longer than everything else that is done for a piece."""
         self._temporary = root / _TEMPORARY
         self._numbers = itertools.count(1)
         self._readers = DescriptorTable()
@@ -81,12 +82,12 @@ class LocalObjectStore:
             writer.abort()
 
     def open_writer(self, key: str) -> ObjectWriter:
-        """Store an object piece by piece; memory for one staging buffer is used."""
+        """Store an object piece by piece; uses the memory of one staging buffer."""
         check_key(key)
         return LocalObjectWriter(self, key, self._temporary / str(next(self._numbers)))
 
     def adopt(self, key: str, shared: Shared) -> int:
-        """Give a finished file a second name. Whoever has the first one must not write to it any more."""
+        """Hard-link a finished file as an object. It must not be written to any more under its first name."""
         path = self._path(key)
         if not isinstance(shared, Path):
             raise InvalidRequest("only files can be adopted")
@@ -95,7 +96,7 @@ class LocalObjectStore:
                 os.link(shared, path)
             return path.stat().st_size
         except OSError as error:
-            # Another file system, or one that has no second names.
+            # Another file system, or one without hard links.
             raise InvalidRequest(f"{shared} cannot become an object: {error.strerror}") from error
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
@@ -113,7 +114,7 @@ class LocalObjectStore:
             return done
 
     def piece(self, key: str, start: int, length: int) -> FilePiece | None:
-        """A stretch of a file that was read lately, if the kernel has it in memory. Never waits for a disk."""
+        """A range of a recently read file, if it is in the page cache. Never waits for a disk."""
         if length < PIECE_MIN_BYTES:
             return None
         path = self._sent_lately.get(key)
@@ -121,7 +122,7 @@ class LocalObjectStore:
             if len(self._sent_lately) >= PATHS_MAX:
                 self._sent_lately.clear()
             path = self._sent_lately[key] = self._path(key)
-        with contextlib.suppress(OSError):  # Too many files are open, for instance: then it is read as any other.
+        with contextlib.suppress(OSError):  # E.g. too many open files: then it is read normally.
             fd = self._readers.duplicate(path)
             if fd is not None:
                 piece = FilePiece.of(fd, start, length)
@@ -154,7 +155,7 @@ class LocalObjectStore:
             yield ObjectInfo(key=key, size_bytes=status.st_size, modified_ms=status.st_mtime_ns // 1_000_000)
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove files. A file that a power cut brings back is found again by the next listing."""
+        """Remove files. A file that a power failure brings back is found by the next listing."""
         paths = [self._path(key) for key in keys]
         for key, path in zip(keys, paths, strict=True):
             self._readers.discard(path)
@@ -162,7 +163,7 @@ class LocalObjectStore:
                 self._remover.remove(path)
 
     def close(self) -> None:
-        """Close files nobody reads and give staging buffers back."""
+        """Close files not in use and release staging buffers."""
         self._remover.close()
         self._readers.close()
         self._stagings.clear()
@@ -172,14 +173,14 @@ class LocalObjectStore:
         return self._root / key
 
     def _publish(self, temporary: Path, key: str) -> None:
-        """Give a finished file its name."""
+        """Rename a finished file into place."""
         path = self._root / key
         with self._named_durably(path):
             temporary.rename(path)
 
     @contextlib.contextmanager
     def _named_durably(self, path: Path) -> Iterator[None]:
-        """Around giving a file its name: the directories it lies in are new at most once."""
+        """Around naming a file: creates and syncs its directories, which are new at most once."""
         fresh = [folder for folder in path.parents if folder.is_relative_to(self._root) and not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -210,7 +211,7 @@ class LocalObjectStore:
 
 
 class LocalObjectWriter:
-    """A temporary file that becomes an object. Bytes are collected in a staging buffer and leave it when it is full."""
+    """A temporary file that becomes an object. Bytes are collected in a staging buffer and written when it is full."""
 
     def __init__(self, store: LocalObjectStore, key: str, path: Path) -> None:
         self._store, self._key, self._path = store, key, path
@@ -226,7 +227,7 @@ class LocalObjectWriter:
         self._open = True
 
     def write(self, buffer: Buffer) -> None:
-        """Add bytes; aligned memory is written without being copied while nothing is staged."""
+        """Add bytes; aligned memory is written without a copy while nothing is staged."""
         with memoryview(buffer) as given, given.cast("B") as view, self._explained():
             if self._staged_bytes == 0 and view.nbytes >= DIRECT_MIN_BYTES and is_aligned(view):
                 self._write_out(view)
@@ -243,7 +244,7 @@ class LocalObjectWriter:
                     self._flush()
 
     def commit(self) -> None:
-        """Write what is staged, sync, and give the file its name."""
+        """Write what is staged, sync, and rename the file into place."""
         with self._explained():
             self._flush()
             if self._allocated_bytes > self._written_bytes:
@@ -271,7 +272,7 @@ class LocalObjectWriter:
                 self._write_out(staged)
 
     def _write_out(self, view: memoryview) -> None:
-        """Write page-aligned memory behind what is there: whole pages directly, the rest through the cache."""
+        """Append page-aligned memory: whole pages directly, the rest through the page cache."""
         whole = view.nbytes & -ALIGNMENT
         descriptor = self._direct_descriptor() if view.nbytes >= DIRECT_MIN_BYTES else None
         start = self._written_bytes
@@ -292,13 +293,13 @@ class LocalObjectWriter:
             return None
         if self._direct is None and self._tries_direct:
             self._tries_direct = False
-            # What is synced piece by piece does not pile up in the disk's cache, for a log's sync to wait for.
+            # Syncing piece by piece keeps the disk's cache small, so that an fsync of the WAL does not wait for long.
             synced = os.O_DSYNC if self._store._sync else 0
             self._direct = open_direct(self._path, os.O_WRONLY | synced)
         return self._direct
 
     def _allocate(self, end: int) -> None:
-        """Have blocks before they are written: without, every write waits for the file system to find some."""
+        """Allocate blocks before they are written: without, every write waits for the file system to find some."""
         if self._store._allocates and end > self._allocated_bytes:
             grown = max(end, self._allocated_bytes + ALLOCATION_BYTES)
             try:
@@ -306,7 +307,7 @@ class LocalObjectWriter:
             except OSError as error:
                 if not is_full(error):
                     raise
-                # No room for that much, but perhaps for the object: from here on it is written without.
+                # No room for the whole allocation, but perhaps for the object: continue without allocating.
                 grown = sys.maxsize
             self._allocated_bytes = grown
 
@@ -322,7 +323,7 @@ class LocalObjectWriter:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn a failure into ours and leave no temporary file behind it."""
+        """Convert an error, and remove the temporary file."""
         try:
             yield
         except (NotADirectoryError, IsADirectoryError, FileExistsError):

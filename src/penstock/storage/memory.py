@@ -1,7 +1,7 @@
-"""The write-ahead log and the object store in memory: for tests, for trying things out, and as a yardstick.
+"""The WAL and the object store in memory: for tests, for demonstrations, and as a baseline.
 
-Bodies are copied, as a disk would, so that the caller may use its buffers again. Memory is bounded: a full log refuses
-what it cannot keep. Nothing survives the process.
+Bodies are copied, as a disk would, so that the caller may reuse its buffers. Memory is bounded: a full WAL refuses what
+does not fit. Nothing survives the process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from penstock.storage.wal import Buffer, Done, Shared, WalLocation, check_range,
 
 
 class MemoryWal:
-    """Objects of the write-ahead log as a dictionary. Every object has a key of its own."""
+    """The WAL as a dictionary. Every object has a key of its own."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -48,7 +48,7 @@ class MemoryWal:
         return WalLocation(key, 0, size_bytes)
 
     def begin(self, body: memoryview, done: Done) -> bool:
-        """There is nothing to wait for."""
+        """False: there is nothing asynchronous."""
         return False
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
@@ -74,7 +74,7 @@ class MemoryWal:
         return self._objects.get(key)
 
     def release(self, locations: Iterable[WalLocation]) -> None:
-        """Forget objects; views handed out before stay valid."""
+        """Forget objects; views returned before stay valid."""
         with self._lock:
             for location in locations:
                 self._held_bytes -= len(self._objects.pop(location.key, b""))
@@ -104,7 +104,7 @@ class MemoryWal:
 
 
 class MemoryObjectStore:
-    """Objects as a dictionary."""
+    """The object store as a dictionary."""
 
     def __init__(self, *, max_bytes: int = 2**63 - 1, clock: Clock | None = None) -> None:
         self._max_bytes = max_bytes
@@ -134,7 +134,7 @@ class MemoryObjectStore:
         return _MemoryWriter(self, key)
 
     def adopt(self, key: str, shared: Shared) -> int:
-        """Keep an object of the write-ahead log in memory."""
+        """Keep an object of the WAL in memory as an object."""
         if not isinstance(shared, bytes):
             raise InvalidRequest("a file is not taken into memory")
         self.put(key, (shared,))
@@ -149,7 +149,7 @@ class MemoryObjectStore:
         return len(piece)
 
     def piece(self, key: str, start: int, length: int) -> memoryview | None:
-        """The bytes themselves, which nobody changes."""
+        """The bytes themselves, which are immutable."""
         check_key(key)
         held = self._objects.get(key)
         if held is None:
@@ -190,7 +190,7 @@ class MemoryObjectStore:
 
 
 class _MemoryWriter:
-    """The pieces of an object that nobody sees yet."""
+    """The pieces of an object that is not visible yet."""
 
     def __init__(self, store: MemoryObjectStore, key: str) -> None:
         self._store, self._key = store, key

@@ -1,8 +1,7 @@
-"""The port of the object store: immutable objects under flat keys, all that is asked of a cloud store.
+"""The port of the object store: immutable objects under flat keys, which is all that is needed of a cloud store.
 
-The interface is synchronous and every method may be called from any thread: callers run it on worker threads.
-Objects are immutable; writing a key again is only for repeating a write whose
-outcome was unknown.
+The interface is synchronous, and every method may be called from any thread: callers run it on worker threads. A key is
+written again only to repeat a write whose outcome was unknown.
 
 Every implementation passes tests/contract/test_object_store.py.
 """
@@ -19,7 +18,7 @@ from penstock.storage.pieces import FilePiece
 from penstock.storage.wal import Buffer, Shared
 
 Piece = memoryview | FilePiece
-"""Something to send: bytes in memory, or in a file."""
+"""Something to send: bytes in memory, or a range of a file."""
 
 _PART = r"[A-Za-z0-9_=+@-][A-Za-z0-9_=+@.-]*"
 _KEY = rf"{_PART}(?:/{_PART})*"
@@ -29,7 +28,7 @@ _PART_MAX_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectInfo:
-    """What a listing says about an object."""
+    """An entry of a listing."""
 
     key: str
     size_bytes: int
@@ -37,20 +36,21 @@ class ObjectInfo:
 
 
 class ObjectWriter(Protocol):
-    """An object on its way: invisible until `commit`, gone after `abort`. Used by one thread at a time."""
+    """An object being written: invisible until `commit`, gone after `abort`. Used by one thread at a time."""
 
     def write(self, buffer: Buffer) -> None:
-        """Add bytes. The buffer may be used again on return."""
+        """Add bytes. The buffer may be reused on return."""
 
     def commit(self) -> None:
         """Make the object visible and durable."""
 
     def abort(self) -> None:
-        """Forget what was written. Does nothing after `commit` or another `abort`."""
+        """Discard what was written. Does nothing after `commit` or another `abort`."""
 
 
 class ObjectStore(Protocol):
-    """Where segments lie. Methods raise `Unavailable` when nothing happened, `InvalidRequest` for what is not there."""
+    """Stores segments. Methods raise `Unavailable` when nothing happened, `InvalidRequest` for a missing key or
+    range."""
 
     def put(self, key: str, body: Sequence[Buffer]) -> None:
         """Store a whole object at once; it is durable on return."""
@@ -59,18 +59,18 @@ class ObjectStore(Protocol):
         """Store an object piece by piece, without holding it in memory."""
 
     def adopt(self, key: str, shared: Shared) -> int:
-        """Store as an object what a log shares, without copying it; its size. It is durable on return.
+        """Make an object of what a WAL shares, without copying it; its size. It is durable on return.
 
-        Raises `InvalidRequest` where that is impossible: somebody else's memory, another disk.
+        Raises `InvalidRequest` where that is impossible: memory of another kind, another disk.
         """
 
     def read_into(self, key: str, start: int, buffer: memoryview) -> int:
-        """Fill the buffer with bytes from `start` on; how many there were, fewer only where the object ends."""
+        """Fill the buffer with bytes from `start` on; how many there were, fewer only at the end of the object."""
 
     def piece(self, key: str, start: int, length: int) -> Piece | None:
-        """Bytes that can be sent as they are, where that takes no waiting; else None. May be called on an event loop.
+        """A range that can be sent directly, if that does not block; else None. May be called on an event loop.
 
-        They stay valid for as long as somebody has them, whatever becomes of the object.
+        It stays valid as long as it is referenced, even if the object is deleted.
         """
 
     def size(self, key: str) -> int:
@@ -83,7 +83,7 @@ class ObjectStore(Protocol):
         """Remove keys. Absent keys are not an error, so a retry is always safe."""
 
     def close(self) -> None:
-        """Let go of everything. Safe to call twice."""
+        """Release all resources. Safe to call twice."""
 
 
 def check_key(key: str) -> None:
@@ -95,5 +95,5 @@ def check_key(key: str) -> None:
 
 
 def missing(key: str) -> InvalidRequest:
-    """The failure of looking for a key that is not there."""
+    """The error for a key that does not exist."""
     return InvalidRequest(f"there is no object {key}")

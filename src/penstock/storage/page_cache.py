@@ -1,11 +1,10 @@
-"""Whether the kernel has a stretch of a file in memory, asked without ever waiting for a disk.
+"""Whether a range of a file is in the page cache, tested without ever waiting for a disk.
 
-Linux counts the pages that it has of a stretch since 6.5 (cachestat(2)). That is one call and leaves nothing out; but
-a page that is still on its way from the disk is counted, so the last byte is read too, on condition that it takes no
-waiting: what is read ahead at once arrives in order. Where nothing can be counted one byte is read like that of each
-stretch that the kernel reads ahead at once.
+Since 6.5 Linux counts the cached pages of a range (cachestat(2)). That is one call and complete; but it counts pages
+whose read is still in progress, so the last byte is read as well, with RWF_NOWAIT: readahead arrives in order. Where
+cachestat is missing, one byte of each readahead window is read like that.
 
-Python has no binding for the call, and takes no dependency here: it is made by its number.
+Python has no binding for the call, and this adds no dependency: it is made by its number.
 """
 
 from __future__ import annotations
@@ -23,12 +22,12 @@ _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _CACHESTAT = 451
 _probe = bytearray(1)
 _Query = ctypes.c_uint64 * 7
-"""Where the stretch begins and how long it is, then what is said of it: pages that are cached come first."""
+"""The range, then the result, in which the number of cached pages comes first."""
 _ANSWER_AT = 16
 
 
 def is_cached(fd: int, start: int, length: int) -> bool:
-    """Whether the kernel most likely has all of a stretch in memory. Never waits; False where it cannot tell."""
+    """Whether a whole range is most likely in the page cache. Never waits; False where that cannot be determined."""
     if not _NOWAIT:
         return False
     last, first = start + length - 1, start // PAGE_BYTES
@@ -36,14 +35,14 @@ def is_cached(fd: int, start: int, length: int) -> bool:
     counted = cached_pages(fd, first, wanted)
     if counted:
         return counted == wanted and _reads_at_once(fd, last)
-    # Nothing is there, most likely, which the first look will show; or it lies in the cache of a file behind this one.
+    # Mostly nothing is cached, which the first test shows; or the file system caches an underlying file instead.
     return all(
         _reads_at_once(fd, min(position, last)) for position in range(start, last + _SAMPLED_EVERY, _SAMPLED_EVERY)
     )
 
 
 def cached_pages(fd: int, first: int, count: int) -> int | None:
-    """How many of the pages from one on are in memory or on their way there; None where nobody knows."""
+    """How many pages from `first` on are cached or being read; None if unknown."""
     if _call is None:
         return None
     query = _Query(first * PAGE_BYTES, count * PAGE_BYTES)
@@ -55,7 +54,7 @@ def cached_pages(fd: int, first: int, count: int) -> int | None:
 def _reads_at_once(fd: int, position: int) -> bool:
     try:
         return os.preadv(fd, [_probe], position, _NOWAIT) == 1
-    except OSError:  # `EAGAIN` for what is not cached; others from file systems that cannot be asked.
+    except OSError:  # `EAGAIN` if not cached; others where the file system does not support it.
         return False
 
 

@@ -1,11 +1,11 @@
-"""Bytes of a file on their way to a socket, which never pass through this process's memory.
+"""Ranges of files on their way to a socket, which never pass through this process's memory (`sendfile`).
 
-The kernel sends them from its page cache (`sendfile`). That is the cheapest way to serve an old segment again, and
-stalls whoever does it when the bytes are not in the cache; so it is asked first (`page_cache`). Where that cannot be
-asked nothing is known to be cached, and files are read into memory by worker threads as ever.
+The kernel sends them from its page cache. That is the cheapest way to serve an old segment repeatedly, and blocks the
+event loop when the bytes are not in the cache; so that is tested first (`page_cache`). Where it cannot be tested
+nothing counts as cached, and files are read into memory by worker threads.
 
-A piece has a descriptor of its own, so its bytes stay what they are when the file is deleted meanwhile, and closes it
-when nobody has the piece any more. As with `arena`, Python does the counting.
+A piece has a descriptor of its own, so its bytes stay valid when the file is deleted meanwhile, and closes it when
+nothing refers to the piece any more. As with `arena`, Python does the reference counting.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ else:  # Of those who have files that were asked for.
     page_cache = later("penstock.storage.page_cache")
 
 PIECE_MIN_BYTES = 64 * 1024
-"""Less than this is read: a piece costs some system calls of its own."""
+"""Shorter ranges are read into memory: a piece costs some system calls of its own."""
 
 
 class _Descriptor:
@@ -40,47 +40,47 @@ class _Descriptor:
 
 
 class FilePiece:
-    """A stretch of an open file. It has a length as buffers have one, and a rest instead of slices."""
+    """A range of an open file. It has a length as buffers have, and `rest` instead of slices."""
 
     __slots__ = ("_descriptor", "_length", "_start", "prefetches", "seen_cached_at")
 
     def __init__(self, descriptor: _Descriptor, start: int, length: int, seen_cached_at: float | None = None) -> None:
         self._descriptor, self._start, self._length = descriptor, start, length
         self.prefetches = 0
-        """How often the kernel was asked to have it in memory."""
+        """How often the kernel was asked to read it ahead."""
         self.seen_cached_at = seen_cached_at
-        """When all of it was seen in memory, by the clock of whoever sends it; None if it has to be looked for."""
+        """When all of it was seen in the page cache, by the sender's clock; None if it has to be tested."""
 
     @classmethod
     def of(cls, fd: int, start: int, length: int) -> FilePiece:
-        """A piece of a file whose descriptor belongs to the piece from now on."""
+        """A piece of a file; takes ownership of the descriptor."""
         return cls(_Descriptor(fd), start, length)
 
     def __len__(self) -> int:
         return self._length
 
     def rest(self, sent: int) -> FilePiece:
-        """What is left when so many bytes are sent."""
+        """What remains after so many bytes were sent."""
         return FilePiece(self._descriptor, self._start + sent, self._length - sent, self.seen_cached_at)
 
     def is_cached(self) -> bool:
-        """Whether the kernel most likely has all of it in memory."""
+        """Whether all of it is most likely in the page cache."""
         return page_cache.is_cached(self._descriptor.fd, self._start, self._length)
 
     def prefetch(self) -> None:
-        """Ask the kernel to have it in memory soon."""
+        """Start readahead (posix_fadvise)."""
         self.prefetches += 1
         os.posix_fadvise(self._descriptor.fd, self._start, self._length, os.POSIX_FADV_WILLNEED)
 
     def send_to(self, socket_fd: int) -> int:
-        """Send as much as a socket takes; how much that was. Raises `BlockingIOError` when it takes nothing."""
+        """Send as much as the socket takes; how much that was. Raises `BlockingIOError` when it takes nothing."""
         sent = os.sendfile(socket_fd, self._descriptor.fd, self._start, self._length)
         if not sent:
             raise OSError(errno.EIO, "a file is shorter than it was")
         return sent
 
     def load(self) -> bytes:
-        """The bytes, for whoever has to look at them."""
+        """The bytes, for callers that have to look at them."""
         found = os.pread(self._descriptor.fd, self._length, self._start)
         if len(found) < self._length:
             raise OSError(errno.EIO, "a file is shorter than it was")

@@ -1,13 +1,13 @@
-"""Removes files without holding up those who write others.
+"""Removing files without delaying writes to other files.
 
-Removing a file takes a file system as long as the file is large: 0.65 ms a MiB on ext4 that tells its disk at once of
-blocks that are free (mount option `discard`, usual in the cloud), and whoever syncs a log meanwhile waits as long. So
-the name goes at once and the blocks follow a MiB at a time, with pauses in which others have the disk to themselves.
-The more waits to be freed the shorter the pauses: what is freed keeps up with what is removed.
+Removing a file takes a file system time in proportion to its size: 0.65 ms a MiB on ext4 with the mount option
+`discard` (usual in the cloud), and a concurrent fsync of the WAL waits as long. So the name is removed at once, and the
+blocks are freed a MiB at a time, with pauses that leave the disk to others. The more files wait, the shorter the
+pauses: freeing keeps up with removing.
 
-Bytes are given back only when nobody else has the file open, as a reader that began before finishes undisturbed. The
-kernel knows, and says so by refusing a lease (fcntl(2), F_SETLEASE). Where it cannot be asked, or the file has other
-names, the blocks go with the last descriptor, all at once.
+Blocks are freed only when nobody else has the file open, because a reader that began before finishes undisturbed. The
+kernel reveals that by refusing a lease (fcntl(2), F_SETLEASE). Where leases are not supported, or the file has other
+names, the blocks are freed with the last descriptor, all at once.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from penstock.base.clock import Clock, SystemClock
 
 STEP_BYTES = 1024 * 1024
 PAUSE_PER_STEP = 8
-"""How many times as long as a step took nothing is freed after it."""
+"""The pause after a step, as a multiple of its duration."""
 PAUSE_MAX_S = 0.1
 WAITING_MAX_FILES = 64
-"""How many files may wait with an open descriptor; more are freed by whoever removes them."""
+"""How many files may wait with an open descriptor; beyond that the caller of `remove` frees them."""
 _SET_LEASE = getattr(fcntl, "F_SETLEASE", None)
 
 
 class Remover:
-    """Removes files. Thread-safe; its own thread is there while it has something to free."""
+    """Removes files. Thread-safe; its own thread exists while it has something to free."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -41,7 +41,7 @@ class Remover:
         self._closed = False
 
     def remove(self, path: Path) -> None:
-        """Take a file's name away, and have its blocks freed. Raises what `unlink` raises."""
+        """Remove a file's name, and free its blocks later. Raises what `unlink` raises."""
         descriptor = _open(path)
         try:
             path.unlink()
@@ -52,14 +52,14 @@ class Remover:
                 os.close(descriptor)
 
     def close(self) -> None:
-        """Free what waits without pauses, and come back when that is done."""
+        """Free what is waiting without pauses, and return when that is done."""
         with self._state:
             self._closed = True
             self._state.notify_all()
             self._state.wait_for(lambda: not self._is_freeing)
 
     def _hand_over(self, descriptor: int) -> bool:
-        """Whether its blocks are freed by somebody else, who closes it then."""
+        """Whether the thread takes over the descriptor, frees the blocks and closes it."""
         with self._state:
             has_room = len(self._waiting) < WAITING_MAX_FILES and not self._closed
             if has_room and (self._is_freeing or self._start()):
@@ -69,7 +69,7 @@ class Remover:
         return False
 
     def _start(self) -> bool:
-        """Begin to free what will wait; False where there can be no more threads. Under the lock."""
+        """Start the thread if necessary; False if no thread can be started. Under the lock."""
         try:
             threading.Thread(target=self._free_waiting, name="free-blocks", daemon=True).start()
         except RuntimeError:
@@ -91,7 +91,7 @@ class Remover:
                 os.close(descriptor)
 
     def _free(self, descriptor: int) -> None:
-        with contextlib.suppress(OSError):  # What is left goes when it is closed.
+        with contextlib.suppress(OSError):  # The rest is freed when it is closed.
             size_bytes = os.fstat(descriptor).st_size
             while size_bytes > STEP_BYTES:
                 began_s = self._clock.monotonic()
@@ -100,14 +100,14 @@ class Remover:
                 self._pause(self._clock.monotonic() - began_s)
 
     def _pause(self, step_s: float) -> None:
-        """Leave the disk to others after a step, the less the more files wait."""
+        """Leave the disk to others after a step; shorter the more files wait."""
         with self._state:
             room = 1 - len(self._waiting) / max(1, WAITING_MAX_FILES)
             self._state.wait_for(lambda: self._closed, min(PAUSE_MAX_S, step_s * PAUSE_PER_STEP) * room)
 
 
 def _open(path: Path) -> int | None:
-    """A descriptor to free a file by; None where there cannot be one, as for a link or with too many files open."""
+    """A descriptor to free a file with; None for a link, for example, or with too many open files."""
     with contextlib.suppress(OSError):
         return os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     return None

@@ -1,9 +1,9 @@
-"""One slab: a file of fixed size that is filled with objects from its beginning to its end.
+"""One slab: a file of fixed size that is filled with objects from beginning to end.
 
-A slab knows three things about its bytes. `position` is where the next object goes. `written_bytes` is how far its
-blocks have been written at least once: the first write to a block that was only allocated makes the file system
-change its extent map, and a durable write then waits for the journal as well. And `starts` marks the pages where live
-objects begin, a byte each, so that releasing an object twice is harmless and needs no table of objects.
+A slab tracks three things. `position` is where the next object goes. `written_bytes` is how far its blocks have been
+written at least once: the first write to a block that is only allocated changes the file system's extent map, and a
+durable write then waits for its journal as well. And `starts` marks the pages where live objects begin, a byte each, so
+that releasing an object twice is harmless and needs no table of objects.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from penstock.storage.disk import Staging, allocate, is_aligned, open_direct, wr
 from penstock.storage.wal import Buffer
 
 DIRECT_MIN_BYTES = 256 * 1024
-"""Without syncing, the page cache is faster below this size and dearer above."""
+"""Without fsync, the page cache is faster below this size and slower above."""
 _PADDING = bytes(ALIGNMENT)
 
 
 class SlabWriter:
-    """Descriptors through which one slab is written."""
+    """The descriptors that one slab is written through."""
 
     def __init__(self, path: Path, *, durable: bool, direct_io: bool, staging: Staging) -> None:
         flags = os.O_WRONLY | (os.O_DSYNC if durable else 0)
@@ -37,12 +37,12 @@ class SlabWriter:
             raise
 
     def write(self, body: Sequence[Buffer], size_bytes: int, offset: int) -> None:
-        """Write an object and fill up its last page."""
+        """Write an object and pad its last page."""
         if self._direct is not None and size_bytes >= self._direct_min_bytes:
             try:
                 self._write_direct(self._direct, body, offset)
             except OSError as error:
-                # Some file systems accept the flag and then refuse the write.
+                # Some file systems accept the flag and then fail the write.
                 if error.errno != errno.EINVAL:
                     raise
                 os.close(self._direct)
@@ -50,11 +50,11 @@ class SlabWriter:
             else:
                 return
         padding = aligned(size_bytes) - size_bytes
-        # Whole pages, so that the kernel never has to read the rest of a page before it can change a part.
+        # Whole pages, so that the kernel never has to read the rest of a page before it can change part of it.
         write_fully(self._plain, [*body, _PADDING[:padding]] if padding else body, offset)
 
     def direct_for(self, size_bytes: int) -> int | None:
-        """The descriptor that so many aligned bytes go through, if they go around the page cache."""
+        """The descriptor for so many aligned bytes, if they bypass the page cache."""
         return self._direct if size_bytes >= self._direct_min_bytes else None
 
     def close(self) -> None:
@@ -87,19 +87,19 @@ class Slab:
         self.zero_goal = 0
         self.sealed = False
         self.is_shared = False
-        """Whether somebody else may have the file too: then it is never written again."""
+        """Whether the file may be shared with the object store: then it is never written again."""
         self.writer: SlabWriter | None = None
         self.starts = bytearray(size_bytes // ALIGNMENT)
         self.live_objects = 0
 
     @property
     def key(self) -> str:
-        """The file's name. A recycled file gets a new one, so a key never means two things."""
+        """The file's name. A recycled file gets a new name, so a key never means two things."""
         return self.path.name
 
     @property
     def has_room(self) -> bool:
-        """Whether there are objects in it, and more could follow."""
+        """Whether there are objects in it, and room for more."""
         return 0 < self.position < self.size_bytes
 
     def mark(self, offset: int) -> None:
@@ -118,21 +118,21 @@ class Slab:
         return True
 
     def seal(self) -> None:
-        """Nothing more is written here until the slab is recycled."""
+        """Write nothing more here until the slab is recycled."""
         self.sealed = True
         if self.writer is not None:
             self.writer.close()
             self.writer = None
 
     def recycle(self, path: Path) -> None:
-        """Start again under another name; which blocks were written stays true."""
+        """Start again under another name; which blocks were written before is kept."""
         self.path = path
         self.position = self.zero_goal = 0
         self.sealed = False
 
 
 def create_file(path: Path, size_bytes: int, *, sparse: bool) -> None:
-    """Make a file of a size, with its blocks allocated unless `sparse`."""
+    """Create a file of this size, with its blocks allocated unless `sparse`."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         if sparse:
@@ -144,7 +144,7 @@ def create_file(path: Path, size_bytes: int, *, sparse: bool) -> None:
 
 
 def written_extent(path: Path) -> int:
-    """How far a file's blocks were written: up to its first hole or its first merely allocated block."""
+    """How far a file's blocks were written: up to its first hole or its first unwritten extent."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.lseek(descriptor, 0, os.SEEK_HOLE)

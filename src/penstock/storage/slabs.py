@@ -1,22 +1,23 @@
-"""The write-ahead log on a disk: a ring of preallocated slab files that are used again and again.
+"""The WAL on a disk: a ring of preallocated slab files that are recycled.
 
-Each object goes behind the one before, at a 4 KiB boundary, with one `O_DIRECT|O_DSYNC` write: no page cache, no
+Each object is written after the previous one, at a 4 KiB boundary, with one `O_DIRECT|O_DSYNC` write: no page cache, no
 journal commit, one device flush. An object never spans slabs; one that is larger than a slab gets a file of its own.
-With durability `process` nothing is synced: small objects go through the page cache, large ones around it.
+With durability `process` nothing is synced: small objects go through the page cache, large ones bypass it.
 
 What keeps objects safe:
 
-- Only the caller knows what is alive. Write positions after a restart come from the live locations alone; what a
-  crash left behind them is overwritten. Before `recover`, nothing found in the directory is touched.
-- Space is reused by whole slabs, when the last object of one was released. A recycled file gets a new name first, so
-  a location never means two objects, and a read that overlaps a recycling notices that its name is gone.
-- A slab whose file was shared, which its number of names tells after a crash too, is removed instead of reused.
-- Blocks are written once, with zeros, before the fast path meets them (see slab_file.py). A background thread does it
+- Only the caller knows which objects are live. Write positions after a restart are derived from the live locations
+  alone; whatever a crash left after them is overwritten. Before `recover`, no file in the directory is changed.
+- Space is reused by whole slabs, when the last object of one was released. A recycled file gets a new name first, so a
+  location never means two objects, and a read that overlaps a recycling notices that the name is gone.
+- A slab whose file was shared with the object store is removed instead of reused; its link count reveals that even
+  after a crash.
+- Blocks are written once, with zeros, before the fast path reaches them (see slab_file.py). A background thread does it
   a few MiB ahead and prepares the next slab; it sleeps unless an append wakes it. It claims one piece at a time, always
-  behind everything claimed for objects; an append that runs into the piece being zeroed waits for it, one that finds
-  no zeroed space writes to merely allocated space.
+  after everything claimed for objects; an append that reaches the piece being zeroed waits for it, one that finds no
+  zeroed space writes to space that is only allocated.
 
-The lock guards the bookkeeping and is never held during I/O, so `release` may come from an event loop.
+The lock guards the bookkeeping and is never held during I/O, so `release` may be called on an event loop.
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ from penstock.storage.wal import Buffer, Done, Shared, WalLocation, check_range
 SLAB_BYTES = 64 * 1024 * 1024
 SPARE_SLABS = 2
 RESERVE_BYTES = 32 * 1024 * 1024
-"""Space on the disk that no slab takes."""
+"""Disk space that no slab takes."""
 ZERO_AHEAD_BYTES = 8 * 1024 * 1024
 ZERO_PIECE_BYTES = 512 * 1024
 LARGE_OBJECT_BYTES = 1024 * 1024
-"""Objects from this size on pay for their own blocks: zeroing ahead of them would write every byte twice."""
+"""Objects from this size on write to unzeroed blocks: zeroing ahead of them would write every byte twice."""
 _REFUSALS = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
 """What says that nothing was written, and why not: this is not how to."""
 _NAME = re.compile(r"(\d{6,})\.slab")
@@ -68,14 +69,14 @@ _NAME = re.compile(r"(\d{6,})\.slab")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlabStats:
-    """How full the log is."""
+    """How full the WAL is."""
 
     slabs: int
     live_bytes: int
 
 
 class SlabWal:
-    """Objects of the write-ahead log in recycled slab files. One thread appends at a time; the rest is thread-safe."""
+    """The WAL in recycled slab files. One thread appends at a time; the rest is thread-safe."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class SlabWal:
         self._durable = durability == "disk"
         self._direct_io = direct_io
         self._kernel_writes = kernel_writes
-        """Carries out writes that were begun, where the system can. Closed by whoever opened it, before this."""
+        """Asynchronous writes, where the system has them. Whoever opened it closes it, before this."""
         self._slab_bytes = max(ALIGNMENT, aligned(SLAB_BYTES if slab_bytes is None else slab_bytes))
         self._max_slabs = max_slabs
         self._staging = Staging()
@@ -102,7 +103,8 @@ class SlabWal:
         self._direct_readers = DescriptorTable(flags=os.O_RDONLY | O_DIRECT)
         self._reads_direct = direct_io and O_DIRECT != 0
         self._lock = threading.RLock()
-        """Taken by itself where nobody waits: that is cheaper than `_state`, which is the same lock."""
+        """Acquired directly where there is no condition to wait for: cheaper than `_state`, which wraps the same
+        lock."""
         self._state = threading.Condition(self._lock)
         self._preparing = threading.Lock()
         self._slabs: dict[str, Slab] = {}
@@ -122,7 +124,7 @@ class SlabWal:
 
     @property
     def capacity_bytes(self) -> int:
-        """What fits into all the slabs there may be."""
+        """The capacity of all slabs that there may be."""
         return self._max_slabs * self._slab_bytes
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
@@ -137,7 +139,7 @@ class SlabWal:
             self._abandon(slab, offset, full=is_full(error))
             failure = unavailable(error, "writing to", self._directory)
             if is_full(error):
-                raise failure from error  # The end of the object is not there, whatever its beginning is.
+                raise failure from error  # The object is incomplete.
             raise OutcomeUnknown(f"{failure}; whether it was written is not known") from error
         except BaseException:
             self._abandon(slab, offset, full=False)
@@ -146,7 +148,7 @@ class SlabWal:
         return WalLocation(slab.key, offset, size_bytes)
 
     def begin(self, body: memoryview, done: Done) -> bool:
-        """Have the kernel write an object from where it stands, if there is space at once and it goes around the page
+        """Have the kernel write an object asynchronously, if there is space at once and the write bypasses the page
         cache."""
         claimed = self._claim_at_once(body)
         if claimed is None or self._kernel_writes is None:
@@ -166,7 +168,7 @@ class SlabWal:
             return
         self._abandon(slab, offset, full=False)
         if -result in _REFUSALS:
-            # Some file systems take such a write and then refuse it: they are not asked again.
+            # Some file systems accept such a write and then fail it: it is not tried again.
             self._kernel_writes = None
             done(None)
             return
@@ -195,7 +197,7 @@ class SlabWal:
         return memoryview(data)
 
     def read_many(self, locations: Sequence[WalLocation], buffer: memoryview) -> list[memoryview]:
-        """Read whole objects with their pages, neighbours in one piece. Raise `InvalidRequest` if one was released."""
+        """Read whole objects with their pages, neighbours with one read. Raise `InvalidRequest` if one was released."""
         views, position, first = [], 0, 0
         for count, location in enumerate(locations, 1):
             following = locations[count] if count < len(locations) else None
@@ -209,7 +211,7 @@ class SlabWal:
         return views
 
     def share(self, key: str) -> Shared | None:
-        """A slab's file, without the space that nothing was put in. It is never used again."""
+        """A slab's file, truncated to what was written. It is never used again."""
         with self._lock:
             slab = self._slabs.get(key)
             if slab is None or not slab.sealed:
@@ -223,7 +225,7 @@ class SlabWal:
         return path
 
     def release(self, locations: Iterable[WalLocation]) -> None:
-        """These objects are no longer needed. A slab without any is used again, or deleted if there are spare ones."""
+        """These objects are no longer needed. A slab without any is recycled, or deleted if there are spare ones."""
         with self._lock:
             for location in locations:
                 slab = self._slabs.get(location.key)
@@ -247,7 +249,7 @@ class SlabWal:
             raise unavailable(error, "reading", path) from error
 
     def recover(self, live: Iterable[WalLocation]) -> None:
-        """Take exactly these objects for alive. Raise `CorruptData` if one of them cannot be there."""
+        """Set the live objects. Raise `CorruptData` if one of them cannot be there."""
         with self._lock:
             self._forget_everything()
             for location in live:
@@ -257,9 +259,9 @@ class SlabWal:
             surplus = self._take_surplus()
             ring = [slab for slab in self._slabs.values() if slab.live_objects and slab.size_bytes <= self._slab_bytes]
         self._delete(surplus)
-        # Older ones may have room, where an object did not fit, and nothing is put there: what follows the last commit
-        # that the database has is looked for in the last slab that had been begun, and in those begun since. One that
-        # is larger has a single object.
+        # Older slabs may have room, where an object did not fit, but nothing may be put there: recovery looks for what
+        # follows the last commit of the database in the last slab begun before it, and in those begun since. A file for
+        # one large object has only that object.
         newest = max(ring, key=lambda slab: _number_of(slab.path), default=None)
         if newest is not None and newest.has_room and not newest.is_shared:
             with _explained("opening", newest.path):
@@ -268,7 +270,7 @@ class SlabWal:
             self._current = newest
 
     def stats(self) -> SlabStats:
-        """How full the log is."""
+        """How full the WAL is."""
         with self._lock:
             return SlabStats(slabs=len(self._slabs), live_bytes=self._live_bytes)
 
@@ -310,10 +312,10 @@ class SlabWal:
             raise CorruptData(f"{path} ends before the objects in it do")
 
     def _read_direct(self, path: Path, offset: int, buffer: memoryview) -> bool | None:
-        """Read around the page cache; whether everything was there, or None where that is not possible.
+        """Read without the page cache; whether everything was there, or None where that is not possible.
 
-        Without syncing, small objects went through the page cache and are there still: reading around it would have
-        to write them out first.
+        Without fsync, small objects went through the page cache and are still there: a direct read would have to write
+        them out first.
         """
         if not self._reads_direct or (not self._durable and buffer.nbytes < DIRECT_MIN_BYTES) or not is_aligned(buffer):
             return None
@@ -333,7 +335,7 @@ class SlabWal:
     # Appending
 
     def _claim(self, span: int) -> tuple[Slab, SlabWriter, int]:
-        """Space for one object. Its first page is marked, so that nobody takes the slab away meanwhile."""
+        """Claim space for one object. Its first page is marked, so that the slab is not recycled meanwhile."""
         if span > self._slab_bytes:
             slab = self._make(span)
         else:
@@ -350,7 +352,7 @@ class SlabWal:
             return slab, slab.writer, offset
 
     def _claim_at_once(self, body: memoryview) -> tuple[Slab, int, int] | None:
-        """Space that is there, and a direct descriptor for it; None where something has to be waited for."""
+        """Claim space if it is there, with a direct descriptor; None where something has to be waited for."""
         slab, span = self._current, body.nbytes
         if self._kernel_writes is None or slab is None or slab.writer is None or not is_aligned(body):
             return None
@@ -365,7 +367,7 @@ class SlabWal:
             return slab, descriptor, offset
 
     def _is_being_zeroed(self, slab: Slab, end: int) -> bool:
-        """Whether a piece of it is that begins before `end`. Under the lock."""
+        """Whether the piece being zeroed begins before `end`. Under the lock."""
         return self._zeroing is not None and self._zeroing[0] is slab and self._zeroing[1] < end
 
     def _appended(self, slab: Slab, size_bytes: int) -> None:
@@ -377,7 +379,7 @@ class SlabWal:
                 self._wake_preparer(slab, zero=size_bytes < LARGE_OBJECT_BYTES)
 
     def _abandon(self, slab: Slab, offset: int, *, full: bool) -> None:
-        """Take a claim back. After anything but a full disk the slab is not trusted with more objects."""
+        """Undo a claim. After any error but a full disk, no more objects are put into the slab."""
         with self._lock:
             slab.unmark(offset)
             slab.position = offset
@@ -391,7 +393,7 @@ class SlabWal:
         self._delete(surplus)
 
     def _advance(self) -> None:
-        """Go on in the next slab."""
+        """Continue in the next slab."""
         self._prepare_next()
         with self._lock:
             done, self._current, self._next = self._current, self._next, None
@@ -428,7 +430,8 @@ class SlabWal:
         return slab
 
     def _leave_room(self, size_bytes: int) -> None:
-        """Leave the last of the disk to the metadata: a shorter retention, which makes room, has to be written too."""
+        """Leave the last of the disk to the metadata: a shorter retention, which frees space, has to be written as
+        well."""
         found = os.statvfs(self._directory)
         if found.f_bavail * found.f_frsize < size_bytes + min(RESERVE_BYTES, self._slab_bytes // 2):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -454,7 +457,7 @@ class SlabWal:
         return slab, old
 
     def _unmake(self, slab: Slab) -> None:
-        """Drop a slab that could not be made ready. A file that kept its old name is found again at the next start."""
+        """Drop a slab that could not be prepared. A file that kept its old name is found again at the next start."""
         with self._lock:
             slab.seal()
             del self._slabs[slab.key]
@@ -479,14 +482,14 @@ class SlabWal:
     def _delete(self, slabs: Iterable[Slab]) -> None:
         for slab in slabs:
             self._discard_readers(slab.path)
-            # A file that cannot be removed now is free space again at the next start.
+            # A file that cannot be removed now is free space at the next start.
             with contextlib.suppress(OSError):
                 self._remover.remove(slab.path)
 
     # Starting
 
     def _scan(self) -> None:
-        """Know every slab that is there; until `recover` all of them count as in use."""
+        """Load every slab there is; until `recover` all of them count as in use."""
         with _explained("reading", self._directory):
             for path in self._directory.iterdir():
                 if _NAME.fullmatch(path.name):
@@ -521,7 +524,7 @@ class SlabWal:
     # The background thread
 
     def _wake_preparer(self, slab: Slab, *, zero: bool) -> None:
-        """Ask for zeroed blocks and for the next slab, if an append has come close to the end of either."""
+        """Request zeroed blocks and the next slab, if an append has come close to the end of either."""
         wanted = False
         if zero and slab.written_bytes < min(slab.position + ZERO_AHEAD_BYTES // 2, slab.size_bytes):
             slab.zero_goal = min(slab.position + ZERO_AHEAD_BYTES, slab.size_bytes)
@@ -536,7 +539,7 @@ class SlabWal:
             self._state.notify_all()
 
     def _start_preparer(self) -> bool:
-        """Where there can be no more threads, appends do without: the object that asked for it is written."""
+        """Start the thread. If no thread can be started, appends work without."""
         preparer = threading.Thread(target=self._prepare, name="slab-preparer", daemon=True)
         try:
             preparer.start()
@@ -556,7 +559,7 @@ class SlabWal:
             if slab is not None:
                 self._zero(slab)
                 continue
-            # What fails here fails again, with an answer, when an append needs the slab.
+            # A failure here will fail again, with an answer, when an append needs the slab.
             with contextlib.suppress(Unavailable):
                 self._prepare_next()
             with self._lock:
@@ -585,7 +588,7 @@ class SlabWal:
             finally:
                 os.close(descriptor)
         except OSError:
-            # Zeroing only makes appends faster; whatever is wrong will be told to one of them.
+            # Zeroing only makes appends faster; whatever is wrong will be reported by one of them.
             with self._lock:
                 slab.zero_goal = 0
 
@@ -618,7 +621,7 @@ def _explained(doing: str, path: Path) -> Iterator[None]:
 
 
 def _take(slab: Slab, offset: int, end: int) -> None:
-    """Its space up to there is an object's."""
+    """An object takes the space up to `end`."""
     slab.position = end
     slab.written_bytes = max(slab.written_bytes, end)
     slab.mark(offset)

@@ -1,4 +1,4 @@
-"""An object store that notes how long each operation takes. Passes everything on."""
+"""An object store that measures the duration of each operation, and delegates to another one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from penstock.storage.object_store import ObjectInfo, ObjectStore, ObjectWriter,
 from penstock.storage.wal import Buffer, Shared
 
 OPERATIONS = ("put", "commit", "adopt", "read", "delete")
-"""Those that wait for a disk or a network. An object that is stored piece by piece is `commit`ted in the end."""
+"""Operations that wait for a disk or a network. Storing an object piece by piece ends in `commit`."""
 
 
 class TimedObjectStore:
-    """Another store, and a clock. From any thread, as the other one."""
+    """A wrapper with a clock. As thread-safe as the wrapped store."""
 
     def __init__(self, store: ObjectStore, now: Callable[[], float]) -> None:
         self.store, self._now = store, now
@@ -30,7 +30,7 @@ class TimedObjectStore:
         return _TimedWriter(self.store.open_writer(key), self._now, self.durations["commit"])
 
     def adopt(self, key: str, shared: Shared) -> int:
-        """Store as an object what a log shares."""
+        """Make an object of what a WAL shares."""
         began_s = self._now()
         size_bytes = self.store.adopt(key, shared)
         self._note("adopt", began_s)
@@ -44,7 +44,7 @@ class TimedObjectStore:
         return count
 
     def piece(self, key: str, start: int, length: int) -> Piece | None:
-        """Bytes that can be sent as they are; that waits for nothing."""
+        """A range that can be sent directly; not measured, as it never blocks."""
         return self.store.piece(key, start, length)
 
     def size(self, key: str) -> int:
@@ -52,7 +52,7 @@ class TimedObjectStore:
         return self.store.size(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Objects in key order, as fast as they are asked for."""
+        """Objects in key order, as they are consumed."""
         return self.store.list(prefix)
 
     def delete(self, keys: Sequence[str]) -> None:
@@ -62,7 +62,7 @@ class TimedObjectStore:
         self._note("delete", began_s)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""
         self.store.close()
 
     def _note(self, operation: str, began_s: float) -> None:
@@ -80,7 +80,7 @@ class _TimedWriter:
         self._writer.write(buffer)
 
     def abort(self) -> None:
-        """Forget what was written."""
+        """Discard what was written."""
         self._writer.abort()
 
     def commit(self) -> None:

@@ -1,8 +1,8 @@
-"""Where flushes go: the port of the write-ahead log's objects.
+"""The port of the write-ahead log (WAL), which flushes are written to.
 
-A WAL object is the body of one flush, durable before its commit names it. Objects are never changed; an object that
-no commit names is garbage and its space may be taken again after a restart. The interface is synchronous: it is
-called on the committer's thread, or in line for small flushes that wait for no disk; `begin` alone does not wait.
+A WAL object is the body of one flush, durable before its commit is acknowledged. Objects are immutable; an object
+without a commit is garbage, and its space may be reused after a restart. The interface is synchronous: it is called on
+the committer's thread, or inline for small flushes that need no disk; only `begin` is asynchronous.
 
 Every implementation passes tests/contract/test_wal.py.
 """
@@ -24,7 +24,7 @@ PAGE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class WalLocation:
-    """Where a WAL object lies: `length` bytes from `offset` of the thing named `key`."""
+    """The location of a WAL object: `length` bytes from `offset` on in the file, or other container, named `key`."""
 
     key: str
     offset: int
@@ -32,67 +32,67 @@ class WalLocation:
 
 
 Shared = Path | bytes
-"""Something that holds WAL objects and can become an object of a store as it is: a file, or bytes in memory."""
+"""A container of WAL objects that can become an object of a store as it is: a file, or bytes in memory."""
 
 
 Done = Callable[[WalLocation | PlatformError | None], None]
-"""Told where an object is, durable; why it is not known to be; or None if nothing was written and it is to be appended.
-"""
+"""Called with the location of a durable object; with an error if that is unknown; or with None if nothing was written
+and the object has to be appended."""
 
 
 class WalStore(Protocol):
-    """Objects of the write-ahead log."""
+    """The write-ahead log."""
 
     @property
     def capacity_bytes(self) -> int:
-        """How many bytes of objects can be alive before `append` refuses, roughly."""
+        """About how many bytes of objects can be live before `append` refuses."""
 
     def append(self, body: Sequence[Buffer]) -> WalLocation:
-        """Write one object; it is durable on return. Raise `Unavailable` when it was not written, not to its end."""
+        """Write one object; it is durable on return. Raise `Unavailable` when it was not written completely."""
 
     def begin(self, body: memoryview, done: Done) -> bool:
-        """Begin to write one object where nobody has to wait for that; False where it has to be appended.
+        """Start writing one object asynchronously; False where it has to be appended.
 
         The memory must not change until `done` is called, which is later and on the event loop's thread.
         """
 
     def read(self, location: WalLocation, start: int, end: int) -> memoryview:
-        """Bytes [start, end) of an object. May run on any thread while another appends."""
+        """Bytes [start, end) of an object. May run on any thread, concurrently with an append."""
 
     def read_many(self, locations: Sequence[WalLocation], buffer: memoryview) -> list[memoryview]:
-        """Read whole objects, neighbours at once, into memory of `pages_of` bytes; each one's bytes in it, writable.
+        """Read whole objects, neighbours with one read, into memory of `pages_of` bytes; their bytes in it, writable.
 
-        Page-aligned memory is read into without the page cache. May run on any thread while another appends.
+        Page-aligned memory is read into directly. May run on any thread, concurrently with an append.
         """
 
     def share(self, key: str) -> Shared | None:
-        """Let somebody have what objects of a key lie in, at their offsets: it will never be written again.
+        """Share the container of a key's objects, at their offsets: it will never be written again.
 
-        It stays part of the log until its objects are released. None while objects are still being added to it.
+        It stays part of the WAL until its objects are released. None while objects are still being added to it.
         """
 
     def release(self, locations: Iterable[WalLocation]) -> None:
-        """These objects are no longer needed; their space may be used again."""
+        """These objects are no longer needed; their space may be reused."""
 
     def places(self) -> list[str]:
-        """Before `recover`: keys of everything that objects may lie in, whether or not they are alive."""
+        """Before `recover`: keys of every container that may have objects, live or not."""
 
     def look(self, key: str, offset: int, size_bytes: int) -> memoryview:
-        """Before `recover`: bytes at some page of a place, whatever they are; fewer where it ends."""
+        """Before `recover`: bytes from some page of a container, whatever they are; fewer at its end."""
 
     def recover(self, live: Iterable[WalLocation]) -> None:
-        """At start: exactly these objects are alive; everything else is free space."""
+        """At start: exactly these objects are live; everything else is free space."""
 
     def close(self) -> None:
-        """Release what the operating system lent."""
+        """Release operating system resources."""
 
 
 def pages_of(locations: Iterable[WalLocation]) -> int:
-    """Bytes in the pages that objects fill: what they take up, and what reading them takes."""
+    """Bytes in the pages that objects occupy: their space, and what reading them takes."""
     return sum((location.length + PAGE_BYTES - 1) & -PAGE_BYTES for location in locations)
 
 
 def check_range(location: WalLocation, start: int, end: int) -> None:
-    """Refuse to read bytes that are not the object's."""
+    """Refuse a range that is not within the object."""
     if not 0 <= start <= end <= location.length:
         raise InvalidRequest(f"bytes {start} to {end} are not within the {location.length} bytes of the object")

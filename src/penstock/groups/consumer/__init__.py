@@ -1,1 +1,1 @@
-"""Consumer groups of KIP-848: the broker assigns, members work towards their assignments with heartbeats."""
+"""Consumer groups (KIP-848): the broker assigns, and members reconcile towards their targets with heartbeats."""

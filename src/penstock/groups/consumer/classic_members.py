@@ -1,9 +1,9 @@
-"""Rules for members of a consumer group that speak the classic protocol. Pure: no await, no clock, no I/O.
+"""The rules for members of a consumer group that use the classic protocol. Pure: no await, no clock, no I/O.
 
-Such a member joins, is told its epoch as a generation, syncs to get what is assigned to it, and sends heartbeats, in
-whose answers it is told to join again: when there is another epoch, when it has to give partitions back, or when those
-it waits for have become free. The coordinator assigns, so no such member leads and every join is answered at once.
-Telling it to join again starts a timer, within which it has to; so does a join, until the sync.
+Such a member joins, gets its epoch as a generation, syncs to get its assignment, and sends heartbeats. Their responses
+tell it to rejoin (REBALANCE_IN_PROGRESS): when there is a new epoch, when it must revoke partitions, or when partitions
+it waits for were released. The coordinator assigns, so there is no leader and every join is answered at once. Telling
+it to rejoin starts a timer within which it must; so does a join, until the sync.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ UUID_CHARS = 36
 
 
 def join(group: ConsumerGroup, request: Join, waiter: Waiter, terms: Terms) -> Decision:
-    """Become a member, or join again: answered at once."""
+    """Become a member, or rejoin: answered at once."""
     # Only classic groups put the client's id before the UUID.
     member_id = request.member_id or request.new_member_id[-UUID_CHARS:]
     if not has_valid_session(request, terms.settings):
@@ -51,7 +51,7 @@ def join(group: ConsumerGroup, request: Join, waiter: Waiter, terms: Terms) -> D
     if error is not ErrorCode.NONE:
         return _refused(group, waiter, error)
     if not request.member_id and request.instance_id is None and request.member_id_required:
-        # The client comes back with its id, so that a join whose answer is lost leaves no ghost behind (KIP-394).
+        # The client comes back with its id, so that a join whose answer is lost leaves no orphaned member (KIP-394).
         result = JoinResult(error=ErrorCode.MEMBER_ID_REQUIRED, member_id=member_id)
         return Decision(state=group, replies=(Reply(waiter, result),))
     try:
@@ -64,7 +64,7 @@ def join(group: ConsumerGroup, request: Join, waiter: Waiter, terms: Terms) -> D
 
 
 def _refused(group: ConsumerGroup, waiter: Waiter, error: ErrorCode) -> Decision:
-    # As in Kafka, nobody is named, unlike where a classic group refuses.
+    # As in Kafka, the response has no member id, unlike refusals of a classic group.
     return Decision(state=group, replies=(Reply(waiter, JoinResult(error=error, member_id="")),))
 
 
@@ -102,13 +102,13 @@ def _join(
         replaced is not None and replaced.classic is None and step.group.tally.classic == len(step.group.members)
     )
     if takes_over and migration.may_downgrade(len(step.group.members), terms):
-        # It came in the place of the last member of the consumer protocol.
+        # It replaces the last member of the consumer protocol, so the group is downgraded.
         stale = step.group.target_epoch < step.group.epoch
         if not stale:
             member = step.reconcile(member, says.owned, subscription_changed=changed)
         step.reply(waiter, _joined(member))
         members = list(step.group.members.values())
-        # A member that waits for what another has to give back is not told any more when that is free.
+        # A member that waits for partitions of another one is not told to rejoin any more when they are released.
         is_settled = not stale and all(one.has_reached(step.group.target_epoch) for one in members)
         return migration.downgraded(step, members, rebalances=not is_settled)
     step.retarget()
@@ -157,7 +157,7 @@ def _joined(member: ConsumerMember) -> JoinResult:
 
 
 def sync(group: ConsumerGroup, request: Sync, waiter: Waiter, terms: Terms) -> Decision:
-    """Get what is assigned."""
+    """Get the assignment."""
     try:
         member, classic = _member(group, request.member_id, request.instance_id, request.generation)
     except Refused as refused:
@@ -179,7 +179,7 @@ def sync(group: ConsumerGroup, request: Sync, waiter: Waiter, terms: Terms) -> D
 
 
 def heartbeat(group: ConsumerGroup, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
-    """Keep a member alive, or send it to join again."""
+    """Keep a member alive, or tell it to rejoin."""
     try:
         member, _ = _member(group, request.member_id, request.instance_id, request.generation)
     except Refused as refused:
@@ -188,8 +188,8 @@ def heartbeat(group: ConsumerGroup, request: Heartbeat, waiter: Waiter, terms: T
     if step.group.topics_version != terms.topics.version and step.look_at_topics():
         step.bump()
     step.session(member)
-    # Before the target of the group's epoch may be computed, joining again would bring nothing; afterwards there may be
-    # nobody else to have it computed.
+    # Before the target of the group's epoch may be computed, rejoining would be useless; afterwards this member may be
+    # the only one left to trigger the computation.
     is_behind = member.epoch < step.group.target_epoch or step.may_retarget()
     must_join = is_behind or member.state is Reconciliation.UNREVOKED or _is_complete(group, member)
     if must_join:
@@ -199,7 +199,7 @@ def heartbeat(group: ConsumerGroup, request: Heartbeat, waiter: Waiter, terms: T
 
 
 def _is_complete(group: ConsumerGroup, member: ConsumerMember) -> bool:
-    """Whether what a member has been waiting for can be given to it now."""
+    """Whether everything that a member has been waiting for is available now."""
     if member.state is not Reconciliation.UNRELEASED:
         return False
     is_free = is_free_for(group.owners, member.member_id)
@@ -226,7 +226,7 @@ def _member(
 
 
 def leave(group: ConsumerGroup, leavers: Sequence[Leaver], waiter: Waiter, terms: Terms) -> Decision:
-    """Take members of either protocol out: this is how an administrator removes them, whatever they speak."""
+    """Remove members of either protocol: administrators remove members with this API, whatever protocol these use."""
     errors: list[ErrorCode] = []
     gone: dict[str, ConsumerMember] = {}
     for leaver in leavers:

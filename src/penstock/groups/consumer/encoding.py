@@ -1,4 +1,4 @@
-"""How a consumer group is stored, in a binary form (`penstock.groups.packing`). Version 1:
+"""The stored form of a consumer group (`penstock.groups.packing`). Version 1:
 
     group    uint8 version, int32 epoch, int32 target_epoch, int64 assigned_ms, int64 topics_hash,
              int64 empty_since_ms (-1: has members), list of regular expressions
@@ -9,7 +9,7 @@
              metadata), assigned, revoking, partitions target
     assigned list of: 16 bytes topic id, int32 count, as many int32 partitions, as many int32 epochs
 
-Each member is a row of its own. What can be computed or is soft is not stored.
+Each member is a row of its own. Derived and soft state is not stored.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TOPIC_ID = Struct(">16s")
 
 
 def encode(group: ConsumerGroup) -> bytes:
-    """The durable parts of a group, without its members."""
+    """The durable part of a group, without its members."""
     empty_since_ms = -1 if group.empty_since_ms is None else group.empty_since_ms
     parts = [
         _GROUP.pack(_VERSION, group.epoch, group.target_epoch, group.assigned_ms, group.topics_hash, empty_since_ms),
@@ -51,7 +51,7 @@ def encode(group: ConsumerGroup) -> bytes:
 
 
 def encode_member(member: ConsumerMember) -> bytes:
-    """The durable parts of a member."""
+    """The durable part of a member."""
     classic = member.classic
     protocols = () if classic is None else classic.protocols
     parts = [

@@ -1,6 +1,6 @@
-"""Kafka's APIs of consumer groups, translated to the group service and back. No rules of groups live here.
+"""Kafka's APIs of consumer groups, translated to the group service and back. No rules here.
 
-There are no ACLs yet, so `authorized_operations` names all there are when asked.
+`authorized_operations` lists all operations; the guard narrows it where ACLs apply.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from penstock.wire.messages import consumer_group_describe as describe_wire
 from penstock.wire.messages import consumer_group_heartbeat as heartbeat_wire
 
 _CLIENT_MAKES_ID_SINCE = 1
-"""The version of ConsumerGroupHeartbeat from which on a member brings its own id (KIP-1082)."""
+"""The version of ConsumerGroupHeartbeat from which members generate their own ids (KIP-1082)."""
 
 _TYPE_CLASSIC, _TYPE_CONSUMER = 0, 1
 
@@ -49,12 +49,12 @@ class ConsumerGroupHandlers:
     def __init__(self, groups: GroupService, topics: Topics) -> None:
         self._groups, self._topics = groups, topics
         self.authorizer: Authorizer | None = None
-        """Set where not everybody may see every topic: regular expressions match those that the member may describe."""
+        """Set where ACLs apply: regular expressions match only topics that the member may describe."""
 
     async def heartbeat(
         self, context: RequestContext, request: heartbeat_wire.ConsumerGroupHeartbeatRequest
     ) -> heartbeat_wire.ConsumerGroupHeartbeatResponse:
-        """ConsumerGroupHeartbeat, key 68, v0-1. v1: the client makes the member id, and may name topics by a regular
+        """ConsumerGroupHeartbeat, key 68, v0-1. v1: the client generates the member id, and may subscribe by a regular
         expression."""
         key = (context.cluster_id, request.group_id)
         try:
@@ -92,7 +92,7 @@ class ConsumerGroupHandlers:
     async def describe(
         self, context: RequestContext, request: describe_wire.ConsumerGroupDescribeRequest
     ) -> describe_wire.ConsumerGroupDescribeResponse:
-        """ConsumerGroupDescribe, key 69, v0-1. v1: which protocol a member speaks."""
+        """ConsumerGroupDescribe, key 69, v0-1. v1: the protocol that a member uses."""
         groups = await described_in_room(
             request.group_ids, partial(self._describe, context),
             lambda group_id: describe_wire.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
@@ -145,7 +145,7 @@ class ConsumerGroupHandlers:
 
 
 def _held(member: ConsumerMember) -> dict[bytes, set[int]]:
-    """What a member has, which is also what it has not given back yet."""
+    """The partitions a member has, including those it has not revoked yet."""
     held: dict[bytes, set[int]] = {}
     for partitions in (member.assigned, member.revoking):
         for topic_id, found in partitions.items():
@@ -154,7 +154,7 @@ def _held(member: ConsumerMember) -> dict[bytes, set[int]]:
 
 
 def _check(request: heartbeat_wire.ConsumerGroupHeartbeatRequest, settings: ConsumerSettings, version: int) -> None:
-    """Raise `Refused` for a request that contradicts itself."""
+    """Raise `Refused` for an inconsistent request."""
     if len(request.subscribed_topic_names or ()) > MAX_TOPICS:
         raise _invalid(f"A member may subscribe to {MAX_TOPICS} topics by name.")
     brings_id = version >= _CLIENT_MAKES_ID_SINCE or request.member_epoch > 0 or request.member_epoch == LEAVES

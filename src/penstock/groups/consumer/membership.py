@@ -1,4 +1,4 @@
-"""The members of a consumer group and what is computed from them, kept together. Pure."""
+"""The members of a consumer group, and the indexes derived from them, updated together. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.groups.partitions import handed_over
 
 
 def of_members(group: ConsumerGroup, members: Iterable[ConsumerMember]) -> ConsumerGroup:
-    """A group with these members and no others. Of two that have a partition, it is the first one's."""
+    """A group with exactly these members. If two claim a partition, the first one owns it."""
     by_id = {member.member_id: member for member in members}
     owners: dict[bytes, dict[int, str]] = {}
     tally = Tally()
@@ -26,7 +26,7 @@ def of_members(group: ConsumerGroup, members: Iterable[ConsumerMember]) -> Consu
 
 
 def with_member(group: ConsumerGroup, member: ConsumerMember) -> ConsumerGroup:
-    """Add a member, or replace the one of the same id."""
+    """Add a member, or replace the one with the same id."""
     before = group.members.get(member.member_id)
     instances = group.instances
     if member.instance_id is not None and instances.get(member.instance_id) != member.member_id:
@@ -42,7 +42,7 @@ def with_member(group: ConsumerGroup, member: ConsumerMember) -> ConsumerGroup:
 
 
 def without_member(group: ConsumerGroup, member: ConsumerMember) -> ConsumerGroup:
-    """Take a member out, and everything it has."""
+    """Remove a member and everything that it owns."""
     instances = group.instances
     if member.instance_id is not None and instances.get(member.instance_id) == member.member_id:
         instances = {name: held for name, held in instances.items() if name != member.instance_id}
@@ -66,7 +66,7 @@ def _owners(
 
 
 def tally_with(tally: Tally, before: ConsumerMember | None, after: ConsumerMember | None) -> Tally:
-    """The tally once a member says something else than before."""
+    """The tally after a member's subscription or protocol has changed."""
     if before is not None and after is not None and _said(before) == _said(after):
         return tally
     classic = (after is not None and after.classic is not None) - (before is not None and before.classic is not None)

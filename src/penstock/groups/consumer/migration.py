@@ -1,12 +1,12 @@
-"""Groups that change their protocol while they run. Pure: no await, no clock, no I/O.
+"""Online migration between the classic and the consumer protocol (KIP-848). Pure: no await, no clock, no I/O.
 
-Upward: a member joins a classic group by the consumer protocol. The classic members stay what they are, members that
-speak the classic protocol, with what they have as their target; each keeps its generation as its epoch.
+Upgrade: a member joins a classic group with the consumer protocol. The classic members become members that use the
+classic protocol, with their current assignments as targets; each keeps its generation as its epoch.
 
-Downward: the last member of the consumer protocol is gone. The others become a classic group again, in a generation
-that is the group's epoch, and join anew.
+Downgrade: the last member that uses the consumer protocol is gone. The others become a classic group again, in a
+generation equal to the group's epoch, and rejoin.
 
-`group.consumer.migration.policy` allows either. Groups without members just become what the next member speaks.
+`group.consumer.migration.policy` allows either. A group without members simply takes the protocol of its next member.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.primitives import Malformed
 
-# --- Upward --------------------------------------------------------------------------------------------------------
+# --- Upgrade -------------------------------------------------------------------------------------------------------
 
 
 def upgraded(group: AnyGroup, terms: Terms) -> Step:
-    """The consumer group that a group of another kind becomes. Raises `Refused` where that may not be."""
+    """The consumer group that a group of another kind becomes. Raises `Refused` where that is not allowed."""
     if not isinstance(group, Group):
         raise _not_a_consumer_group("Group is not a consumer group.")
     if group.members:
@@ -109,7 +109,7 @@ def _upgraded_member(group: Group, member: Member, terms: Terms) -> ConsumerMemb
 
 
 def _let_go(step: Step, group: Group) -> None:
-    """Whoever is parked in the classic group is to join again; what it waited for is not waited for any more."""
+    """Members parked in the classic group get REBALANCE_IN_PROGRESS; timers of the rebalance are cancelled."""
     step.timer(rebalance.JOIN_TIMER, None)
     step.timer(rebalance.SYNC_TIMER, None)
     for member_id in sorted(group.pending):
@@ -120,11 +120,11 @@ def _let_go(step: Step, group: Group) -> None:
         step.reply(member.sync_waiter, SyncResult(error=error))
 
 
-# --- Downward ------------------------------------------------------------------------------------------------------
+# --- Downgrade -----------------------------------------------------------------------------------------------------
 
 
 def without(group: ConsumerGroup, members: Collection[ConsumerMember], terms: Terms) -> Decision:
-    """The group without some members: a classic one, if no member of the consumer protocol is left in it."""
+    """The group without some members: a classic one, if no member that uses the consumer protocol is left."""
     step = Step(group, terms)
     stay = group.tally.classic - sum(member.classic is not None for member in members)
     if stay == len(group.members) - len(members) > 0 and may_downgrade(stay, terms):
@@ -135,12 +135,12 @@ def without(group: ConsumerGroup, members: Collection[ConsumerMember], terms: Te
 
 
 def may_downgrade(size: int, terms: Terms) -> bool:
-    """Whether a group that is left with that many classic members may become a classic group."""
+    """Whether a group with that many classic members may be downgraded."""
     return terms.consumer.downgrades and size <= terms.settings.max_size
 
 
 def downgraded(step: Step, members: Collection[ConsumerMember], *, rebalances: bool) -> Decision:
-    """The classic group of these members, all of whom speak the classic protocol."""
+    """The classic group of these members, all of which use the classic protocol."""
     terms = step.terms
     for member_id in {**step.group.members, **{member.member_id: None for member in members}}:
         for timer in MEMBER_TIMERS:

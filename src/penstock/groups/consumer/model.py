@@ -1,12 +1,12 @@
-"""Consumer groups: frozen state, the requests rules are asked, and what they answer.
+"""Consumer groups (KIP-848): frozen state, requests to the rules, and their results.
 
-A group has an epoch, which rises with every change that calls for another assignment; its *target* has the epoch it was
-computed for; each member has the epoch of the target for which it has given everything back (`groups.reconcile`).
-A group is stable when all three are one.
+A group has an epoch, which increases with every change that requires a new assignment; its *target* has the epoch that
+it was computed for; each member has the epoch of the target for which it has revoked everything (`groups.reconcile`).
+A group is stable when all three are equal.
 
-Members, epochs, targets, assignments and resolved regular expressions are durable. What can be computed from them is
-kept beside them, because heartbeats read it: who owns which partition, and how many members subscribe what. Soft: which
-version of the topics has been looked at, when the group last changed, which classic members were told to join again.
+Members, epochs, targets, assignments and resolved regular expressions are durable. Indexes derived from them are kept
+as well, because heartbeats read them: the owner of each partition, and how many members subscribe to each topic. Soft
+state: the version of the topics last checked, when the group last changed, which classic members were told to rejoin.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from penstock.wire.error_codes import ErrorCode
 KIND = "consumer"
 
 JOINS, LEAVES, LEAVES_FOR_A_WHILE = 0, -1, -2
-"""What member epochs in requests mean that no member can have, but one who joins and a static one who is away."""
+"""Special member epochs in requests: joining, leaving, and a static member leaving temporarily."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassicSide:
-    """What a member said when it joined by the classic protocol."""
+    """What a member said when it joined with the classic protocol."""
 
     session_timeout_ms: int
     protocols: tuple[tuple[str, bytes], ...]
@@ -48,26 +48,26 @@ class ConsumerMember:
     client_host: str = ""
     rebalance_timeout_ms: int = -1
     assignor: str | None = None
-    """The assignor it would like."""
+    """The assignor it prefers."""
     topics: frozenset[str] = frozenset()
     regex: str = ""
-    """A regular expression for more topics; empty: none."""
+    """A regular expression to subscribe by; empty: none."""
     classic: ClassicSide | None = None
-    """None: it speaks the consumer protocol."""
+    """None: it uses the consumer protocol."""
     epoch: int = 0
     previous_epoch: int = -1
-    """The epoch before, which the member may still be in if an answer was lost."""
+    """The epoch before, which the member may still be in if a response was lost."""
     state: Reconciliation = Reconciliation.STABLE
     assigned: Assigned = field(default_factory=dict)
     revoking: Assigned = field(default_factory=dict)
     target: Partitions = field(default_factory=dict)
     # Soft:
     told_to_join: bool = False
-    """A classic member that was told to join again, and has not."""
+    """A classic member that was told to rejoin, and has not yet."""
 
     @property
     def holdings(self) -> Holdings:
-        """What it has."""
+        """What it has and must revoke."""
         return Holdings(epoch=self.epoch, state=self.state, assigned=self.assigned, revoking=self.revoking)
 
     def has_reached(self, target_epoch: int) -> bool:
@@ -77,17 +77,17 @@ class ConsumerMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolved:
-    """The topics that match a regular expression."""
+    """The topics that a regular expression matches."""
 
     topics: frozenset[str]
     resolved_ms: int
     version: int = 0
-    """Soft: the version of the topics that were looked at; 0 for one that was stored."""
+    """Soft: the version of the topics it was resolved with; 0 for a stored one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """How many members say what. Nothing has a count of 0."""
+    """How many members have each subscription, assignor and protocol. No count is 0."""
 
     topics: Mapping[str, int] = field(default_factory=dict)
     regexes: Mapping[str, int] = field(default_factory=dict)
@@ -99,20 +99,20 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConsumerGroup:
-    """A consumer group. `members` keeps the order of joining while it is in memory."""
+    """A consumer group. `members` is in joining order while it is in memory."""
 
     kind: ClassVar[str] = KIND
 
     epoch: int = 0
     target_epoch: int = 0
     assigned_ms: int = 0
-    """When the target was computed; 0: so that the next one may be computed at once."""
+    """When the target was computed; 0: the next one may be computed at once."""
     topics_hash: int = 0
-    """Of the subscribed topics with their partitions, as of `epoch`."""
+    """Hash of the subscribed topics and their partition counts, as of `epoch`."""
     members: Mapping[str, ConsumerMember] = field(default_factory=dict)
     regexes: Mapping[str, Resolved] = field(default_factory=dict)
     empty_since_ms: int | None = None
-    # Computed:
+    # Derived:
     instances: Mapping[str, str] = field(default_factory=dict)
     """group instance id → member id"""
     owners: Owners = field(default_factory=dict)
@@ -121,13 +121,13 @@ class ConsumerGroup:
     topics_version: int = 0
     """The version of the topics that `topics_hash` was last compared with."""
     changed_ms: int = 0
-    """When `epoch` last rose."""
+    """When `epoch` last increased."""
     asked_ms: int = 0
-    """When the resolution of regular expressions was last asked for."""
+    """When resolution of regular expressions was last requested."""
 
     @property
     def protocol_type(self) -> str:
-        """What its members would speak among each other."""
+        """The protocol type of its classic members."""
         return CONSUMER
 
     @property
@@ -142,11 +142,11 @@ class ConsumerGroup:
         return "Reconciling"
 
     def is_subscribed(self, topic: str) -> bool:
-        """Whether any member subscribes a topic."""
+        """Whether any member subscribes to a topic."""
         return topic in self.tally.topics or any(topic in resolved.topics for resolved in self.regexes.values())
 
     def static_member(self, instance_id: str | None) -> ConsumerMember | None:
-        """The member with that instance id."""
+        """The member with that group instance id."""
         return None if instance_id is None else self.members.get(self.instances.get(instance_id, ""))
 
 
@@ -155,7 +155,7 @@ class ConsumerGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """ConsumerGroupHeartbeat. None is what did not change."""
+    """ConsumerGroupHeartbeat. None: unchanged."""
 
     member_id: str
     epoch: int
@@ -171,14 +171,14 @@ class Heartbeat:
 
     @property
     def is_full(self) -> bool:
-        """Whether the member says all there is to say, as after anything that may have gone wrong."""
+        """Whether the request has all fields, as after any error."""
         subscribes = self.topics is not None or self.regex is not None
         return self.epoch == JOINS or (self.rebalance_timeout_ms != -1 and subscribes and self.owned is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatResult:
-    """What a heartbeat is answered."""
+    """The response to a heartbeat."""
 
     error: ErrorCode = ErrorCode.NONE
     message: str | None = None
@@ -186,6 +186,6 @@ class HeartbeatResult:
     epoch: int = 0
     interval_ms: int = 0
     assigned: Assigned | None = None
-    """None: as it was."""
+    """None: unchanged."""
     resolve: frozenset[str] = frozenset()
-    """Not for the member: regular expressions to look up."""
+    """Not part of the response: regular expressions to resolve."""

@@ -1,7 +1,6 @@
-"""Regular expressions that clients send, over names: in the syntax of RE2, which takes time linear in the name. Pure.
+"""Clients' regular expressions over names, in RE2 syntax, which matches in linear time. Pure.
 
-A pattern has to match a whole name. What a pattern may cost is bounded: by its length, and by the memory that RE2 may
-take for it.
+A pattern must match a whole name. Its cost is bounded by its length, and by the memory that RE2 may use for it.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ else:
     re2 = later("re2")
 
 MAX_LENGTH = 4096
-"""Characters of a pattern."""
+"""The longest pattern."""
 MAX_NAME_LENGTH = 4096
-"""Characters of a name. A longer one, which no topic has, matches nothing: how long that takes is a product of both."""
+"""The longest name. A longer one matches nothing: matching time grows with pattern and name."""
 AT_ONCE = 2500
-"""Characters of names that are compared with a pattern before others have their turn: patterns can be made so that each
-250 take a millisecond."""
+"""How many characters of names are matched before the event loop is yielded: patterns can be made that take a
+millisecond for each 250."""
 
 _MAX_MEMORY_BYTES = 1 << 18
 
@@ -40,12 +39,12 @@ def _options() -> re2.Options:
 
 
 def check(pattern: str) -> None:
-    """Raise `Refused` unless this is a regular expression."""
+    """Raise `Refused` unless this is a valid regular expression."""
     compiled(pattern)
 
 
 def compiled(pattern: str) -> re2._Regexp:
-    """A pattern to match names with. Raises `Refused` unless it is a regular expression."""
+    """The compiled pattern. Raises `Refused` unless it is a valid regular expression."""
     if len(pattern) > MAX_LENGTH:
         raise _invalid(f"it is longer than {MAX_LENGTH} characters")
     try:
@@ -56,13 +55,13 @@ def compiled(pattern: str) -> re2._Regexp:
 
 
 async def matching(pattern: str, names: Iterable[str]) -> AsyncIterator[str]:
-    """Those of the names that match a pattern; none, if it is no regular expression, as one that was taken by a former
-    release may be. Others have their turn meanwhile."""
+    """The names that a pattern matches; none if it is invalid, as one stored by an earlier release may be. Yields to
+    the event loop."""
     try:
         regex = compiled(pattern)
     except Refused:
         return
-    compared = AT_ONCE  # Compiling it has taken as long.
+    compared = AT_ONCE  # Compiling takes as long.
     for name in names:
         if compared >= AT_ONCE:
             compared = 0

@@ -1,7 +1,7 @@
-"""The steps that rules of consumer groups are made of. Pure: no await, no clock, no I/O.
+"""The steps that the rules of consumer groups are composed of. Pure: no await, no clock, no I/O.
 
-A `Step` is a decision in the making: rules change its group, and what has to become durable follows from what they
-changed. It lives inside one call of one rule.
+A `Step` is a decision under construction: rules change its group, and the records follow from what they changed. It
+lives within one call of one rule.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from penstock.groups.terms import Terms, Topics, fingerprint, may_assign, next_h
 
 SESSION_TIMER = "session/"
 REBALANCE_TIMER = "rebalance/"
-"""A member of the consumer protocol has to give partitions back."""
+"""Timer: a member of the consumer protocol must revoke partitions."""
 JOIN_TIMER = "rejoin/"
-"""A member of the classic protocol has to join again."""
+"""Timer: a member of the classic protocol must rejoin."""
 SYNC_TIMER = "fetch/"
-"""A member of the classic protocol has to get its assignment."""
+"""Timer: a member of the classic protocol must sync."""
 MEMBER_TIMERS = (SESSION_TIMER, REBALANCE_TIMER, JOIN_TIMER, SYNC_TIMER)
 
 
 @dataclass(slots=True)
 class Step:
-    """A decision in the making."""
+    """A decision under construction."""
 
     group: ConsumerGroup
     terms: Terms
     records: list[Record] = field(default_factory=list)
-    """What has to become durable before the group as it will be."""
+    """Records that must precede those of the group's final state."""
     replies: list[Reply] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
     _changed: dict[str, None] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class Step:
     _stores_group: bool = False
 
     def decision(self) -> Decision:
-        """What became of it."""
+        """The finished decision."""
         group, records = self.group, list(self.records)
         records += (MemberRemoved(member_id) for member_id in self._removed if member_id not in group.members)
         records += (MemberStored(group.members[member_id]) for member_id in self._changed if member_id in group.members)
@@ -53,7 +53,7 @@ class Step:
         return Decision(state=group, records=tuple(records), replies=tuple(self.replies), timers=tuple(self.timers))
 
     def reply(self, waiter: Waiter | None, answer: object) -> None:
-        """Answer a waiter, if there is one."""
+        """Reply to a waiter, if there is one."""
         if waiter is not None:
             self.replies.append(Reply(waiter, answer))
 
@@ -62,16 +62,16 @@ class Step:
         self.timers.append(Timer(name, delay_ms))
 
     def store(self) -> None:
-        """Make the group durable as it will be."""
+        """Store the group in its final state."""
         self._stores_group = True
 
     def store_all(self) -> None:
-        """Make the group and all its members durable as they will be."""
+        """Store the group and all its members in their final state."""
         self._changed.update(dict.fromkeys(self.group.members))
         self.store()
 
     def put(self, member: ConsumerMember) -> None:
-        """Add a member, or replace the one of the same id."""
+        """Add a member, or replace the one with the same id."""
         if self.group.members.get(member.member_id) == member:
             return
         self._stores_group = self._stores_group or member.member_id not in self.group.members
@@ -79,11 +79,11 @@ class Step:
         self._changed[member.member_id] = None
 
     def note(self, member: ConsumerMember) -> None:
-        """Replace a member that differs in what is soft only."""
+        """Replace a member that differs in soft state only."""
         self.group = replace(self.group, members={**self.group.members, member.member_id: member})
 
     def remove(self, member: ConsumerMember) -> None:
-        """Take a member out."""
+        """Remove a member."""
         self.group = membership.without_member(self.group, member)
         self._removed[member.member_id] = None
         for timer in MEMBER_TIMERS:
@@ -92,7 +92,7 @@ class Step:
             self.group = replace(self.group, empty_since_ms=self.terms.now_ms)
 
     def session(self, member: ConsumerMember) -> None:
-        """A member was heard of: start its session time-out anew."""
+        """A member sent a request: restart its session timer."""
         classic = member.classic
         delay_ms = self.terms.consumer.session_timeout_ms if classic is None else classic.session_timeout_ms
         self.timer(SESSION_TIMER + member.member_id, delay_ms)
@@ -100,12 +100,12 @@ class Step:
     # --- Epochs and targets ---
 
     def bump(self) -> None:
-        """Something changed that calls for another assignment."""
+        """Increase the group's epoch: something requires a new assignment."""
         self.group = replace(self.group, epoch=self.group.epoch + 1, changed_ms=self.terms.now_ms)
         self.store()
 
     def look_at_topics(self) -> bool:
-        """Compare the subscribed topics with what they were; whether they changed."""
+        """Compare the subscribed topics with the last known ones; whether they changed."""
         topics = self.terms.topics
         seen = topics_hash(self.group, topics)
         changed = seen != self.group.topics_hash
@@ -113,11 +113,11 @@ class Step:
         return changed
 
     def may_retarget(self) -> bool:
-        """Whether the group's epoch calls for a target that may be computed now."""
+        """Whether the group's epoch requires a target that may be computed now."""
         return self.group.target_epoch < self.group.epoch and self._may_assign()
 
     def retarget(self) -> None:
-        """Compute the target that the group's epoch calls for, unless it is there or it is too soon."""
+        """Compute the target for the group's epoch, unless it exists or it is too early."""
         group, terms = self.group, self.terms
         if not self.may_retarget():
             return
@@ -161,7 +161,7 @@ class Step:
     def reconcile(
         self, member: ConsumerMember, owned: Partitions | None, *, subscription_changed: bool
     ) -> ConsumerMember:
-        """Let a member go a step towards its target."""
+        """Reconcile a member one step towards its target."""
         group = self.group
         if not subscription_changed and member.has_reached(group.target_epoch):
             return member
@@ -193,7 +193,7 @@ class Step:
         return member
 
     def interval_ms(self, member: ConsumerMember) -> int:
-        """When the member is to be heard of again: soon, while there may be something to tell it."""
+        """The member's heartbeat interval: short while there may be news for it."""
         group, terms = self.group, self.terms
         return next_heartbeat_ms(
             terms.consumer.heartbeat_interval_ms, len(group.members), is_settled=member.has_reached(group.epoch),
@@ -203,7 +203,7 @@ class Step:
     # --- Leaving ---
 
     def forget_regexes(self) -> None:
-        """Drop regular expressions that no member has any more."""
+        """Drop regular expressions that no member uses any more."""
         group = self.group
         if group.regexes.keys() - group.tally.regexes.keys():
             regexes = {pattern: found for pattern, found in group.regexes.items() if pattern in group.tally.regexes}
@@ -211,7 +211,7 @@ class Step:
             self.store()
 
     def fence(self, members: Iterable[ConsumerMember]) -> None:
-        """Take members out and have what they had assigned to others."""
+        """Remove members and reassign their partitions."""
         for member in members:
             self.remove(member)
         self.forget_regexes()
@@ -222,7 +222,7 @@ class Step:
 
 
 def subscribed_ids(group: ConsumerGroup, member: ConsumerMember, topics: Topics) -> frozenset[bytes]:
-    """The ids of the topics that a member subscribes and that exist."""
+    """The ids of existing topics that a member subscribes to."""
     names = member.topics
     resolved = group.regexes.get(member.regex) if member.regex else None
     if resolved is not None:
@@ -231,7 +231,7 @@ def subscribed_ids(group: ConsumerGroup, member: ConsumerMember, topics: Topics)
 
 
 def topics_hash(group: ConsumerGroup, topics: Topics) -> int:
-    """A number that is another when the topics that members subscribe are others, or have other partitions."""
+    """A hash that changes when the subscribed topics, or their partition counts, do."""
     names = set(group.tally.topics)
     for pattern, resolved in group.regexes.items():
         if pattern in group.tally.regexes:
@@ -240,6 +240,6 @@ def topics_hash(group: ConsumerGroup, topics: Topics) -> int:
 
 
 def preferred_assignor(group: ConsumerGroup, settings: ConsumerSettings) -> str:
-    """The assignor that most members would like; the default if they do not say."""
+    """The assignor that most members prefer; the default if none does."""
     votes = {name: count for name, count in group.tally.assignors.items() if name in settings.assignors}
     return max(sorted(votes), key=votes.__getitem__, default=settings.assignors[0])

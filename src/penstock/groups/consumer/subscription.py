@@ -1,6 +1,6 @@
-"""What members of the classic protocol say in their joins and are told in their syncs, in terms of consumer groups.
+"""Subscriptions and assignments of classic members, converted to and from those of consumer groups.
 
-Pure. The bytes are those that Kafka's consumers exchange among themselves (`penstock.wire.consumer_protocol`).
+Pure. The format is that of Kafka's embedded consumer protocol (`penstock.wire.consumer_protocol`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NEWEST_ASSIGNMENT = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscription:
-    """What a classic member says that it wants, and has."""
+    """What a classic member wants, and has."""
 
     topics: frozenset[str]
     rack_id: str | None
@@ -33,7 +33,7 @@ class Subscription:
 
 
 def subscription_of(metadata: bytes, topics: Topics) -> Subscription:
-    """Read a subscription. Raises `Malformed`."""
+    """Parse a subscription. Raises `Malformed`."""
     read = read_subscription(metadata)
     return Subscription(
         topics=frozenset(read.topics), rack_id=read.rack_id or None, owned=_partitions(read.owned_partitions, topics)
@@ -41,21 +41,21 @@ def subscription_of(metadata: bytes, topics: Topics) -> Subscription:
 
 
 def assignment_of(assignment: bytes, topics: Topics) -> Partitions:
-    """Read an assignment; topics that are gone are left out. Raises `Malformed`."""
+    """Parse an assignment; deleted topics are left out. Raises `Malformed`."""
     if not assignment:
         return {}
     return _partitions(read_assignment(assignment).assigned_partitions, topics)
 
 
 def has_user_data(assignment: bytes) -> bool:
-    """Whether an assignor of the client's own has put something into an assignment that would be lost."""
+    """Whether a client-side assignor has put user data into an assignment, which an upgrade would lose."""
     return bool(assignment) and bool(read_assignment(assignment).user_data)
 
 
 def encoded_assignment(partitions: Mapping[bytes, Iterable[int]], classic: ClassicSide, topics: Topics) -> bytes:
-    """An assignment for a classic member, in the version that it speaks.
+    """The assignment of a classic member, in the version that it uses.
 
-    When a group goes up, only the protocol that it had agreed on is looked at. If another has no version: the oldest.
+    An upgrade validates only the group's selected protocol. For another one without a valid version it is the oldest.
     """
     metadata = classic.protocols[0][1]
     (version,) = _VERSION.unpack_from(metadata) if len(metadata) >= _VERSION.size else (0,)

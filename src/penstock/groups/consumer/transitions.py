@@ -1,10 +1,10 @@
-"""Rules of consumer groups for members that speak the consumer protocol (KIP-848). Pure: no await, no clock, no I/O.
+"""The rules of consumer groups for members that use the consumer protocol (KIP-848). Pure: no await, no clock, no I/O.
 
-A rule that turns a request down raises `Refused`; nothing of the group has changed then.
+A rule that refuses a request raises `Refused`; the group is unchanged then.
 
-What a heartbeat does, in this order: the member is found, or let in; what it says about itself is taken down; if that
-or the topics call for another assignment, the group's epoch rises and a target is computed, at most once per interval;
-and the member goes a step towards its target. Most heartbeats do none of this: they set a timer and change nothing.
+A heartbeat, in order: the member is found, or added; its fields are updated; if they or the topics require a new
+assignment, the group's epoch increases and a target is computed, at most once per interval; and the member is
+reconciled one step towards its target. Most heartbeats do none of this: they restart a timer and change nothing.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
 MODERN_COMMITS_SINCE = 9
-"""The version of OffsetCommit from which on members of the consumer protocol may commit."""
+"""The version of OffsetCommit from which members of the consumer protocol may commit."""
 
 STALE_EPOCHS_SINCE = 6
-"""The version of TxnOffsetCommit from which on clients understand STALE_MEMBER_EPOCH."""
+"""The version of TxnOffsetCommit from which clients know STALE_MEMBER_EPOCH."""
 
 REGEX_PAUSE_MS = 1_000
-"""How long regular expressions of a group are left alone at least, whatever happens to topics."""
+"""The minimum interval between resolutions of a group's regular expressions, however often topics change."""
 
 
 # --- Members -------------------------------------------------------------------------------------------------------
 
 
 def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
-    """Let a member in, keep it alive, and tell it what to do next."""
+    """Add a member or keep it alive, and return its next step."""
     step = _entered(group, request, terms)
     known = _found(step, request)
     member = _said(known, request)
@@ -93,7 +93,7 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
 
 
 def _entered(group: AnyGroup | None, request: Heartbeat, terms: Terms) -> Step:
-    """The consumer group a request means, made or converted if a member joins it; with room for the member."""
+    """The consumer group of a request, created or converted when a member joins it; with room for the member."""
     if isinstance(group, ConsumerGroup):
         step = Step(group, terms)
     elif request.epoch != JOINS:
@@ -120,7 +120,7 @@ def _entered(group: AnyGroup | None, request: Heartbeat, terms: Terms) -> Step:
 
 
 def _found(step: Step, request: Heartbeat) -> ConsumerMember:
-    """The member a heartbeat comes from."""
+    """The member that sent a heartbeat."""
     group = step.group
     if request.instance_id is None:
         member = group.members.get(request.member_id)
@@ -142,7 +142,7 @@ def _found(step: Step, request: Heartbeat) -> ConsumerMember:
 def static_successor(
     step: Step, before: ConsumerMember | None, member_id: str, instance_id: str, *, is_classic: bool
 ) -> ConsumerMember:
-    """The member that joins as a static one: new, or in the place of the one that had the instance id."""
+    """The member that joins as a static one: new, or replacing the one that had the instance id."""
     if before is None:
         known = step.group.members.get(member_id)
         return ConsumerMember(member_id=member_id) if known is None else known
@@ -156,14 +156,14 @@ def static_successor(
     if before.member_id == member_id and before.epoch != LEAVES_FOR_A_WHILE:
         return before
     step.remove(before)
-    # It is not new in what it has: that stays where it is.
+    # It keeps the assignment of the member that it replaces.
     successor = replace(before, member_id=member_id, epoch=0, previous_epoch=0, told_to_join=False)
     step.put(successor)
     return successor
 
 
 def check_not_fenced(member: ConsumerMember, member_id: str, instance_id: str) -> None:
-    """Raise `Refused` when somebody else has the instance id."""
+    """Raise `Refused` if another member has the instance id."""
     if member.member_id != member_id:
         raise Refused(
             ErrorCode.FENCED_INSTANCE_ID,
@@ -176,7 +176,8 @@ def _unknown_member(member_id: str) -> Refused:
 
 
 def _check_epoch(member: ConsumerMember, request: Heartbeat) -> None:
-    """A member is in its epoch; or in the one before if it may not know better, and has nothing it must not have."""
+    """A member is in its epoch; or in the previous one, if it may have missed a response and owns nothing
+    unassigned."""
     if request.epoch in (JOINS, member.epoch):
         return
     if request.epoch > member.epoch:
@@ -197,14 +198,14 @@ def _check_epoch(member: ConsumerMember, request: Heartbeat) -> None:
 
 
 def _said(member: ConsumerMember, request: Heartbeat) -> ConsumerMember:
-    """The member with what its heartbeat says about it."""
+    """The member with the fields of its heartbeat."""
     if (
         request.topics is None and request.regex is None and request.assignor is None and request.rack_id is None
         and request.rebalance_timeout_ms == -1 and member.classic is None
         and (member.client_id, member.client_host) == (request.client_id, request.client_host)
     ):  # fmt: skip
         return member
-    # A set that is equal stays the same object, which members share.
+    # If a set is equal, the same object is kept, which members share.
     topics = member.topics if request.topics is None or request.topics == member.topics else request.topics
     return replace(
         member,
@@ -229,7 +230,7 @@ def _check_regex(group: ConsumerGroup, before: ConsumerMember, after: ConsumerMe
 
 
 def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
-    """Take a member out, or note that a static one is away for a while and keeps what it has."""
+    """Remove a member, or note that a static one left temporarily and keeps its assignment."""
     if not isinstance(group, ConsumerGroup):
         text = "Consumer group not found." if group is None else "Group is not a consumer group."
         raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, text)
@@ -258,7 +259,7 @@ def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Ter
 
 
 def _to_resolve(step: Step) -> frozenset[str]:
-    """The regular expressions to look up now, and a note that they are."""
+    """The regular expressions to resolve now; records that it was requested."""
     group, terms = step.group, step.terms
     if not group.tally.regexes or 0 <= terms.now_ms - group.asked_ms < REGEX_PAUSE_MS:
         return frozenset()
@@ -278,7 +279,7 @@ def _to_resolve(step: Step) -> frozenset[str]:
 def resolved(
     group: AnyGroup | None, found: Mapping[str, frozenset[str]], version: int, waiter: Waiter, terms: Terms
 ) -> Decision:
-    """Regular expressions have been looked up, in that version of the topics: what changed calls for an assignment."""
+    """Regular expressions were resolved, with that version of the topics: changes require a new assignment."""
     if not isinstance(group, ConsumerGroup):
         return Decision(state=group, replies=(Reply(waiter, False),))
     step = Step(group, terms)
@@ -316,7 +317,7 @@ def expired(group: ConsumerGroup, timer: str, terms: Terms) -> Decision:
 
 
 def restored(group: ConsumerGroup, terms: Terms) -> Decision:
-    """A group was read from the store: everybody has a whole session to be heard of again."""
+    """A group was loaded: every member gets a full session time-out."""
     step = Step(group, terms)
     for member in group.members.values():
         step.session(member)
@@ -329,7 +330,7 @@ def restored(group: ConsumerGroup, terms: Terms) -> Decision:
 
 
 def commit_offsets(group: ConsumerGroup, request: CommitOffsets, waiter: Waiter) -> Decision:
-    """Store offsets for a member, or for somebody outside while the group has no members."""
+    """Commit offsets for a member, or for a caller without membership while the group is empty."""
     error = _commit_error(group, request)
     records = request.records if error is ErrorCode.NONE else ()
     return Decision(state=group, records=records, replies=(Reply(waiter, error),))
@@ -340,7 +341,7 @@ def _commit_error(group: ConsumerGroup, request: CommitOffsets) -> ErrorCode:
     if request.generation < 0 and not group.members:
         return ErrorCode.NONE
     if in_transaction and request.generation == -1 and not request.member_id and request.instance_id is None:
-        # Producers of before KIP-447 do not know of members.
+        # Producers from before KIP-447 send no member.
         return ErrorCode.NONE
     member = group.members.get(request.member_id)
     if member is None:
@@ -356,7 +357,7 @@ def _commit_error(group: ConsumerGroup, request: CommitOffsets) -> ErrorCode:
 
 
 def _had_all(member: ConsumerMember, offsets: Mapping[TopicPartition, Offset], epoch: int) -> bool:
-    """Whether a member still has all these partitions since an epoch: then its older commit is as good (KIP-1251)."""
+    """Whether a member has had all these partitions since an epoch: then its older epoch is accepted (KIP-1251)."""
 
     def since(topic_id: bytes, partition: int) -> int | None:
         found = member.assigned.get(topic_id, {}).get(partition)
@@ -366,7 +367,7 @@ def _had_all(member: ConsumerMember, offsets: Mapping[TopicPartition, Offset], e
 
 
 def fetch_error(group: ConsumerGroup, member_id: str | None, epoch: int) -> ErrorCode:
-    """Whether a member may be told offsets. Who does not say that it is a member may."""
+    """Whether a member may fetch offsets. A caller that does not claim membership may."""
     if member_id is None and epoch < 0:
         return ErrorCode.NONE
     member = group.members.get(member_id or "")
