@@ -1,6 +1,6 @@
-"""Which topics the consumers of a group subscribe, as far as their metadata tells.
+"""The topics that the consumers of a classic group subscribe to, parsed from their metadata.
 
-Metadata is opaque for every protocol type but `consumer`, whose first version is a prefix of all later ones: int16
+Metadata is opaque except for the protocol type `consumer`, whose first version is a prefix of all later ones: int16
 version, array of topic names, and more that is not needed here.
 """
 
@@ -16,8 +16,8 @@ _INT32 = Struct(">i")
 
 
 def subscribed_topics(group: Group) -> frozenset[str] | None:
-    """The topics of all members together; None if the group is none of consumers, or one of them is not understood, or
-    they name more than are looked at."""
+    """The topics of all members; None if the group is not of consumers, or metadata of a member cannot be parsed, or
+    they name too many."""
     if group.protocol_type != CONSUMER:
         return None
     topics: set[str] = set()

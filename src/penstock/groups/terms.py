@@ -1,4 +1,5 @@
-"""What rules go by beside the group and the request, and what all protocols in which the broker assigns do alike.
+"""What rules use besides the group and the request (settings, topics, time), and rules that all protocols with
+server-side assignment share.
 
 Pure: no await, no clock, no I/O.
 """
@@ -14,19 +15,19 @@ from penstock.groups.settings import ConsumerSettings, GroupSettings
 from penstock.groups.streams.model import StreamsGroupSettings
 
 QUICK_INTERVAL_MS = 250
-"""How often members send heartbeats while something is under way, if they are few."""
+"""The heartbeat interval while a change is in progress, in small groups."""
 SETTLING_MS = 2_000
-"""For how long after its last change a group is taken to change again."""
+"""How long after its last change a group is expected to change again."""
 WORK_PER_MS = 200
-"""Members and partitions that an assignor gets through in a millisecond, at least. It is given a tenth of the time."""
+"""How many members and partitions an assignor processes in a millisecond, at least. It may use a tenth of the time."""
 
 
 class Topics(Protocol):
-    """The topics of a virtual cluster, as rules see them."""
+    """The topics of a virtual cluster."""
 
     @property
     def version(self) -> int:
-        """Another number after every change of any topic; never 0."""
+        """A number that changes with any topic; never 0."""
 
     def topic_id(self, name: str) -> bytes | None:
         """The id of the topic of that name, or None."""
@@ -40,19 +41,19 @@ class Topics(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """What a rule goes by beside the group and the request."""
+    """The settings and topics that a rule uses, at a given time."""
 
     now_ms: int
     topics: Topics
     settings: GroupSettings
     consumer: ConsumerSettings
-    """Those of this group."""
+    """The settings of this group."""
     streams: StreamsGroupSettings
-    """Those of this group."""
+    """The settings of this group."""
 
 
 def fingerprint(names: Iterable[str], topics: Topics) -> int:
-    """A number that is another when topics are others, or have other partitions; 0 if none of them exists."""
+    """A hash that changes when topics, or their partition counts, do; 0 if none of them exists."""
     digest = hashlib.blake2b(digest_size=8)
     found = False
     for name in sorted(names):
@@ -64,13 +65,13 @@ def fingerprint(names: Iterable[str], topics: Topics) -> int:
 
 
 def may_assign(assigned_ms: int, interval_ms: int, work: int, now_ms: int) -> bool:
-    """Whether it is time for another target: not too soon after the last one, and the later the more work it is."""
+    """Whether a new target may be computed: not too soon after the last one, and the later the more work it is."""
     pause_ms = max(interval_ms, work * 10 // WORK_PER_MS)
     return assigned_ms == 0 or not 0 <= now_ms - assigned_ms < pause_ms
 
 
 def next_heartbeat_ms(interval_ms: int, member_count: int, *, is_settled: bool, changed_ms: int, now_ms: int) -> int:
-    """When a member is to be heard of again: soon, while there may be something to tell it."""
+    """The heartbeat interval of a member: short while there may be news for it."""
     if is_settled and not 0 <= now_ms - changed_ms < SETTLING_MS:
         return interval_ms
     return min(interval_ms, max(QUICK_INTERVAL_MS, member_count))

@@ -1,8 +1,8 @@
-"""Rules of classic groups, all but joining (`join`) and the steps of a rebalance (`rebalance`).
+"""The rules of classic groups, except joining (`join`) and the steps of a rebalance (`rebalance`).
 
-Pure: no await, no clock, no I/O. A rule gets the group, or None if there is none under that id, and returns the group
-as it will be, with the records that make it durable. Groups are immutable, so undoing a failed write is keeping the
-old value; liveness only sets timers and writes nothing.
+Pure: no await, no clock, no I/O. A rule gets the group, or None if there is none with that id, and returns its next
+state with the records that make it durable. Groups are immutable, so undoing a failed write is keeping the old value;
+heartbeats only set timers and write nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _GENERATIONS = (GroupState.STABLE, GroupState.COMPLETING_REBALANCE)
 
 
 def answer(group: AnyGroup | None, waiter: Waiter, value: object) -> Decision:
-    """Change nothing and answer at once."""
+    """Reply at once, and change nothing."""
     return Decision(state=group, replies=(Reply(waiter, value),))
 
 
@@ -59,7 +59,7 @@ def answer(group: AnyGroup | None, waiter: Waiter, value: object) -> Decision:
 
 
 def heartbeat(group: Group | None, request: Heartbeat, waiter: Waiter) -> Decision:
-    """Keep a member alive, or send it to join again while a rebalance is prepared."""
+    """Keep a member alive, or tell it to rejoin while a rebalance is prepared."""
     if group is None:
         return answer(group, waiter, ErrorCode.UNKNOWN_MEMBER_ID)
     error = member_error(group, request.member_id, request.instance_id)
@@ -74,7 +74,7 @@ def heartbeat(group: Group | None, request: Heartbeat, waiter: Waiter) -> Decisi
 
 
 def sync(group: Group | None, request: Sync, waiter: Waiter, now_ms: int, settings: GroupSettings) -> Decision:
-    """Get the assignment of this generation; the leader brings everybody's."""
+    """Get the assignment of this generation; the leader's request has everybody's."""
     error = _sync_error(group, request)
     if group is None or error is not ErrorCode.NONE:
         return answer(group, waiter, SyncResult(error=error))
@@ -127,7 +127,7 @@ def _assignment(group: Group, assignment: bytes) -> SyncResult:
 def leave(
     group: Group | None, leavers: Sequence[Leaver], waiter: Waiter, now_ms: int, settings: GroupSettings
 ) -> Decision:
-    """Take members out now, instead of when their sessions end."""
+    """Remove members now, instead of when their sessions expire."""
     if group is None:
         return answer(group, waiter, LeaveResult(errors=(ErrorCode.UNKNOWN_MEMBER_ID,) * len(leavers)))
     step = Step(group, now_ms, settings)
@@ -137,13 +137,13 @@ def leave(
     if step.group.state not in _GENERATIONS:
         complete_if_joined(step)
     elif ErrorCode.NONE in errors:
-        prepare(step)  # Also where only an id was given back that nobody had joined with.
+        prepare(step)  # Also for an id that was never joined with.
     step.reply(waiter, LeaveResult(errors=errors))
     return step.decision()
 
 
 def _leaves(group: Group, leaver: Leaver, gone: dict[str, None]) -> ErrorCode:
-    """Why somebody does not leave, or NONE: then it is `gone`, and nobody who is named after it can be it."""
+    """Why a member cannot leave, or NONE: then it is added to `gone`, and cannot be named again."""
     member_id = leaver.member_id
     if not member_id and leaver.instance_id is not None:
         member_id = group.instances.get(leaver.instance_id, "")
@@ -152,7 +152,7 @@ def _leaves(group: Group, leaver: Leaver, gone: dict[str, None]) -> ErrorCode:
     if member_id not in group.pending:
         error = member_error(group, member_id, leaver.instance_id)
         if error is not ErrorCode.NONE:
-            # Whoever had the instance id may have left before.
+            # The owner of the instance id may have left earlier in this request.
             has_left = leaver.instance_id is not None and group.instances.get(leaver.instance_id) in gone
             return ErrorCode.UNKNOWN_MEMBER_ID if has_left else error
     gone[member_id] = None
@@ -190,7 +190,7 @@ def _session_expired(step: Step, member_id: str) -> None:
     if member is not None:
         waits = member.join_waiter is not None or member.sync_waiter is not None
         if waits and not member.is_new:
-            return  # Parked here, so it is alive; its session starts anew when it is answered.
+            return  # Parked, so it is alive; its session restarts with the reply.
         step.remove(member_id)
         prepare_or_complete(step)
     elif member_id in group.pending:
@@ -199,12 +199,12 @@ def _session_expired(step: Step, member_id: str) -> None:
 
 
 def restored(group: Group, now_ms: int, settings: GroupSettings) -> Decision:
-    """A group was read from the store: everybody has a whole session to be heard of again."""
+    """A group was loaded: every member gets a full session time-out."""
     step = Step(group, now_ms, settings)
     for member in group.members.values():
         step.session(member)
     if len(group.members) > settings.max_size:
-        # The limit is a lower one now: whoever joins again when there is no room left is turned away.
+        # The limit was lowered: members that rejoin when there is no room left are refused.
         prepare(step)
     elif group.state is GroupState.COMPLETING_REBALANCE:
         step.put_all([replace(member, owes_sync=True) for member in group.members.values()])
@@ -218,7 +218,7 @@ def restored(group: Group, now_ms: int, settings: GroupSettings) -> Decision:
 def commit_offsets(
     group: Group | None, request: CommitOffsets, waiter: Waiter, now_ms: int, settings: GroupSettings
 ) -> Decision:
-    """Store offsets for a member of the present generation, or for somebody outside while the group has no members."""
+    """Commit offsets for a member of the current generation, or for a caller without membership while it is empty."""
     if group is None and request.generation >= 0 and request.owner is None:
         return answer(group, waiter, _unknown_group(request))
     step = Step(group or Group(since_ms=now_ms), now_ms, settings)
@@ -235,7 +235,7 @@ def commit_offsets(
 
 
 def _unknown_group(request: CommitOffsets) -> ErrorCode:
-    """Clients that know no better take a wrong generation for what it is: time to join again."""
+    """Old clients get ILLEGAL_GENERATION for an unknown group: they rejoin."""
     return ErrorCode.GROUP_ID_NOT_FOUND if request.knows_unknown_groups else ErrorCode.ILLEGAL_GENERATION
 
 
@@ -244,7 +244,7 @@ def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
     if request.generation < 0 and group.state is GroupState.EMPTY:
         return ErrorCode.NONE
     if request.generation < 0 and not request.member_id and request.instance_id is None:
-        # Producers of before KIP-447 do not know of members.
+        # Producers from before KIP-447 send no member.
         return ErrorCode.NONE if in_transaction else ErrorCode.UNKNOWN_MEMBER_ID
     if in_transaction and group.state is GroupState.EMPTY and not group.stored and request.generation >= 0:
         return _unknown_group(request)
@@ -258,7 +258,7 @@ def _commit_error(group: Group, request: CommitOffsets) -> ErrorCode:
 
 
 def delete_offsets(group: Group | None, request: DeleteOffsets, waiter: Waiter) -> Decision:
-    """Forget offsets of topics that no member subscribes."""
+    """Delete offsets of topics that no member subscribes to."""
     if group is None:
         return answer(group, waiter, DeleteOffsetsResult(error=ErrorCode.GROUP_ID_NOT_FOUND))
     if group.state is not GroupState.EMPTY and group.protocol_type != CONSUMER:
@@ -271,7 +271,7 @@ def delete_offsets(group: Group | None, request: DeleteOffsets, waiter: Waiter) 
 
 
 def delete_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
-    """Forget a group of any kind that has no members, and its offsets."""
+    """Delete an empty group of any kind, and its offsets."""
     if group is None:
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
     if group.empty_since_ms is None:
@@ -280,7 +280,7 @@ def delete_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
 
 
 def remove_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
-    """Forget a group of any kind with its members, who cannot come back: their virtual cluster is going."""
+    """Delete a group of any kind with its members, which cannot come back: their virtual cluster is being deleted."""
     if group is None:
         return answer(group, waiter, ErrorCode.GROUP_ID_NOT_FOUND)
     replies = [Reply(waiter, ErrorCode.NONE)]
@@ -295,7 +295,7 @@ def remove_group(group: AnyGroup | None, waiter: Waiter) -> Decision:
 
 
 def is_subscribed(group: Group, topic: str) -> bool:
-    """Whether members subscribe a topic; when that is not known, consumers are taken to."""
+    """Whether members subscribe to a topic; if that is unknown, consumers are assumed to."""
     if group.subscribed is not None:
         return topic in group.subscribed
     return group.protocol_type == CONSUMER
@@ -310,12 +310,12 @@ def expire_offsets(
     settings: GroupSettings,
     pending: Collection[TopicPartition] = (),
 ) -> Decision:
-    """Drop offsets that nobody needs any more, and the group with the last of them, or without any (KIP-211).
+    """Delete expired offsets, and an empty group with the last of them, or without any (KIP-211).
 
-    `offsets` are all the group has. The retention counts from when the group became empty, else from the commit:
-    for simple groups, and for topics that the consumers of a stable group do not subscribe any more. Offsets of a topic
-    without a name belong to one that was deleted. Where an open transaction has an offset (`pending`), the partition
-    keeps the one it has, and the group stays.
+    `offsets` are all the group has. The retention counts from when the group became empty, else from the commit: for
+    simple groups, and for topics that the consumers of a stable group do not subscribe to any more. Offsets of a topic
+    without a name belong to a deleted one. Partitions with an offset pending in an open transaction keep their
+    committed one, and the group.
     """
     if group is None:
         return answer(group, waiter, 0)

@@ -1,1 +1,1 @@
-"""Share groups (KIP-932): who is a member, and which partitions it reads. How it reads them is in `penstock.share`."""
+"""Membership of share groups (KIP-932), and which partitions members read. Fetching is in `penstock.share`."""

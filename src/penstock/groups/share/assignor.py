@@ -1,8 +1,8 @@
-"""The assignor `simple` of share groups. Pure, and the same for the same input.
+"""The assignor `simple` of share groups. Pure and deterministic.
 
-Every partition gets equally many members, as few as give each member something to do; every member gets as many
-partitions as the others, give or take one. What members have they keep, as far as that allows. When all subscribe the
-same topics their partitions are spread together, otherwise topic by topic.
+Every partition gets equally many members, as few as give each member something to do; partition counts of members are
+balanced to within one. Current assignments are kept as far as that allows. With equal subscriptions the partitions of
+all topics are spread together, otherwise topic by topic.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Slot = tuple[bytes, int]
 def assigned(
     subscriptions: Mapping[str, frozenset[bytes]], counts: Mapping[bytes, int], before: Mapping[str, Partitions]
 ) -> dict[str, Partitions]:
-    """The partitions of each member: by member the topics it subscribes, by topic its partitions, by member what it
-    has now. Of topics without a count nothing is assigned."""
+    """The partitions of each member. Inputs: subscribed topics by member, partition counts by topic, current
+    assignments by member. Topics without a count are not assigned."""
     member_ids = sorted(subscriptions)
     had = {
         member_id: {(topic_id, index) for topic_id, found in before.get(member_id, {}).items() for index in found}
@@ -43,7 +43,7 @@ def _slots(topic_ids: Iterable[bytes], counts: Mapping[bytes, int]) -> list[Slot
 def _spread(
     member_ids: Sequence[str], slots: Sequence[Slot], had: Mapping[str, set[Slot]], has: dict[str, list[Slot]]
 ) -> None:
-    """Give slots to members, beside what they have of other slots."""
+    """Assign slots to members, in addition to slots of other topics."""
     if not slots or not member_ids:
         return
     sharers = -(-len(member_ids) // len(slots))
@@ -59,7 +59,7 @@ def _spread(
                 kept.append(slot)
                 room[slot] -= 1
     hungry = [member_id for member_id in member_ids if len(mine[member_id]) < quota[member_id]]
-    # Those that nobody has come first, so that a partition is never left alone while others are read twice.
+    # Unassigned slots first, so that no partition has no member while another has two.
     for slot in sorted(slots, key=lambda slot: (-room[slot], slot)):
         for member_id in list(hungry):
             if room[slot] == 0:

@@ -1,4 +1,4 @@
-"""How a share group is stored, in a binary form (`penstock.groups.packing`). Version 1:
+"""The stored form of a share group (`penstock.groups.packing`). Version 1:
 
     group   uint8 version, int32 epoch, int32 target_epoch, int64 assigned_ms, int64 empty_since_ms (-1: has members),
             list of: 16 bytes topic id, int32 first_count, int32 count
@@ -23,7 +23,7 @@ _MEMBER = Struct(">Bii")
 
 
 def encode(group: ShareGroup) -> bytes:
-    """The durable parts of a group, without its members."""
+    """The durable part of a group, without its members."""
     empty_since_ms = -1 if group.empty_since_ms is None else group.empty_since_ms
     parts = [
         _GROUP.pack(_VERSION, group.epoch, group.target_epoch, group.assigned_ms, empty_since_ms),
@@ -34,7 +34,7 @@ def encode(group: ShareGroup) -> bytes:
 
 
 def encode_member(member: ShareMember) -> bytes:
-    """The durable parts of a member."""
+    """The durable part of a member."""
     parts = [_MEMBER.pack(_VERSION, member.epoch, member.previous_epoch)]
     parts += (pack_text(text) for text in (member.member_id, member.rack_id, member.client_id, member.client_host))
     parts.append(pack_texts(sorted(member.topics)))

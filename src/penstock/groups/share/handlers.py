@@ -1,4 +1,4 @@
-"""ShareGroupHeartbeat and ShareGroupDescribe: translation, no rules."""
+"""Kafka's APIs ShareGroupHeartbeat and ShareGroupDescribe: translation, no rules."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASSIGNOR = "simple"
 
 
 class ShareGroupHandlers:
-    """The APIs of share groups' members. Every method takes who asks and a request, and returns the response."""
+    """Membership APIs of share groups. Every method takes the context and a request, and returns the response."""
 
     def __init__(self, groups: ShareGroups, registry: Registry) -> None:
         self._groups, self._registry = groups, registry
@@ -104,7 +104,7 @@ class ShareGroupHandlers:
 
 
 def _complaint(request: wire.ShareGroupHeartbeatRequest) -> str | None:
-    """Why a request means nothing, in Kafka's order and words."""
+    """What is wrong with a request, in Kafka's order and words."""
     if not request.member_id.strip():
         return "MemberId can't be empty."
     if not request.group_id.strip():

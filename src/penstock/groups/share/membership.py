@@ -1,8 +1,8 @@
-"""The rules of share groups. Pure: no await, no clock, no I/O.
+"""The rules of share group membership. Pure: no await, no clock, no I/O.
 
-A heartbeat may change what its member subscribes, which raises the group's epoch; if the target is older than that, and
-was not computed just now, it is computed anew; and the member takes over its part of it. A heartbeat that changes
-nothing writes nothing.
+A heartbeat may change its member's subscription, which increases the group's epoch; if the target is older than that,
+and the minimum interval has passed, a new one is computed; and the member takes over its part of it. A heartbeat that
+changes nothing writes nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from penstock.wire.error_codes import ErrorCode
 _SESSION = "session/"
 
 TopicCounts = Callable[[str], tuple[bytes, int] | None]
-"""Id and number of partitions of the topic of a name."""
+"""Id and partition count of the topic of a name."""
 
 
 def heartbeat(
@@ -70,7 +70,7 @@ def heartbeat(
 
 
 def expired(group: ShareGroup, timer: str, now_ms: int) -> Decision:
-    """A member was not heard of for too long."""
+    """A member's session expired."""
     member_id = timer.removeprefix(_SESSION)
     if member_id not in group.members:
         return Decision(state=group)
@@ -78,7 +78,7 @@ def expired(group: ShareGroup, timer: str, now_ms: int) -> Decision:
 
 
 def restored(group: ShareGroup, settings: ShareGroupSettings) -> Decision:
-    """A group was read back: its members have a full session to be heard of."""
+    """A group was loaded: its members get a full session time-out."""
     return Decision(
         state=group,
         timers=tuple(Timer(f"{_SESSION}{member_id}", settings.session_timeout_ms) for member_id in group.members),
@@ -86,8 +86,8 @@ def restored(group: ShareGroup, settings: ShareGroupSettings) -> Decision:
 
 
 def empty(group: AnyGroup | None, topics: Mapping[bytes, int], waiter: Waiter, now_ms: int) -> Decision:
-    """An administrator is about to set offsets of topics: the group must be a share group without members. One that
-    does not exist is created. Answers with an error code and what to say of it."""
+    """An administrator is about to set offsets of topics: the group must be an empty share group. One that does not
+    exist is created. Replies with an error code and a message."""
     if group is not None and not isinstance(group, ShareGroup):
         return Decision(state=group, replies=(Reply(waiter, _not_a_share_group()),))
     before = group or ShareGroup(empty_since_ms=now_ms)
@@ -103,7 +103,7 @@ def empty(group: AnyGroup | None, topics: Mapping[bytes, int], waiter: Waiter, n
 def forget_topics(
     group: AnyGroup | None, topic_ids: frozenset[bytes], waiter: Waiter, *, must_be_empty: bool = True
 ) -> Decision:
-    """The group is not to know topics any more."""
+    """Remove topics from the group's state."""
     if not isinstance(group, ShareGroup):
         return Decision(state=group, replies=(Reply(waiter, _not_a_share_group()),))
     if must_be_empty and group.members:
@@ -112,7 +112,7 @@ def forget_topics(
     if topic_ids.isdisjoint(group.topics):
         return Decision(state=group, replies=(Reply(waiter, HeartbeatResult()),))
     topics = {topic_id: known for topic_id, known in group.topics.items() if topic_id not in topic_ids}
-    # Members are assigned what is left when they are next heard of.
+    # Members get what is left with their next heartbeats.
     after = replace(group, topics=topics, epoch=group.epoch + 1 if group.members else group.epoch)
     return Decision(state=after, records=(GroupStored(after),), replies=(Reply(waiter, HeartbeatResult()),))
 
@@ -125,7 +125,7 @@ def _not_a_share_group() -> HeartbeatResult:
 
 
 def _wrong(group: AnyGroup | None, request: Heartbeat, settings: ShareGroupSettings) -> HeartbeatResult | None:
-    """Why a request cannot be granted, in Kafka's order."""
+    """Why a request is refused, in Kafka's order."""
     if not isinstance(group, ShareGroup) and (group is not None or request.epoch != JOINS):
         return _not_a_share_group()
     members: Mapping[str, ShareMember] = group.members if isinstance(group, ShareGroup) else {}
@@ -158,7 +158,7 @@ def _updated(known: ShareMember | None, request: Heartbeat) -> ShareMember:
 
 
 def _known_topics(group: ShareGroup, topics: TopicCounts) -> ShareGroup:
-    """The group with what is subscribed and exists now, beside what it knew."""
+    """The group with the topics that are subscribed and exist now, added to those it knew."""
     known = dict(group.topics)
     for name in {name for member in group.members.values() for name in member.topics}:
         found = topics(name)
@@ -177,7 +177,7 @@ def _subscribed(member: ShareMember, topics: TopicCounts) -> frozenset[bytes]:
 
 
 def _assigned_anew(group: ShareGroup, topics: TopicCounts, settings: ShareGroupSettings, now_ms: int) -> ShareGroup:
-    """The group with a target of its epoch, unless the last one was computed just now."""
+    """The group with a target of its epoch, unless the minimum interval has not passed."""
     if group.target_epoch >= group.epoch or _too_soon_ms(group, settings, now_ms) > 0:
         return group
     subscriptions = {member_id: _subscribed(member, topics) for member_id, member in group.members.items()}
@@ -194,19 +194,19 @@ def _assigned_anew(group: ShareGroup, topics: TopicCounts, settings: ShareGroupS
 
 def _too_soon_ms(group: ShareGroup, settings: ShareGroupSettings, now_ms: int) -> int:
     since_ms = now_ms - group.assigned_ms
-    # Before it was assigned: somebody has set the clock back.
+    # Assigned in the future: the clock was set back.
     return 0 if group.assigned_ms == 0 or since_ms < 0 else settings.assignment_interval_ms - since_ms
 
 
 def _interval_ms(group: ShareGroup, settings: ShareGroupSettings, now_ms: int) -> int:
-    """When the member is to be heard of again: sooner than usual if it will have something to hear."""
+    """The member's heartbeat interval: shorter than usual if there will be news for it."""
     if group.target_epoch >= group.epoch:
         return settings.heartbeat_interval_ms
     return min(max(_too_soon_ms(group, settings, now_ms), 1), settings.heartbeat_interval_ms)
 
 
 def _told(member: ShareMember, group: ShareGroup, topics: TopicCounts, *, changed: bool) -> ShareMember:
-    """The member with its part of the target, as far as it still subscribes that."""
+    """The member with its part of the target, as far as it still subscribes to it."""
     if member.epoch == group.target_epoch and not changed:
         return member
     subscribed = _subscribed(member, topics)
@@ -217,12 +217,12 @@ def _told(member: ShareMember, group: ShareGroup, topics: TopicCounts, *, change
 
 
 def _without(group: ShareGroup, member_id: str, now_ms: int, *replies: Reply) -> Decision:
-    """The group without a member; the others hear of a new assignment with their next heartbeats."""
+    """The group without a member; the others get a new assignment with their next heartbeats."""
     members = {key: member for key, member in group.members.items() if key != member_id}
     epoch = group.epoch + 1
     after = replace(group, members=members, epoch=epoch)
     if not members:
-        # The next member to come need not wait for the assignment of one that has gone.
+        # The next member to join need not wait because of an assignment for members that are gone.
         after = replace(after, target_epoch=epoch, assigned_ms=0, empty_since_ms=now_ms)
     return Decision(
         state=after,
@@ -233,7 +233,7 @@ def _without(group: ShareGroup, member_id: str, now_ms: int, *replies: Reply) ->
 
 
 def _records(before: ShareGroup, after: ShareGroup) -> tuple[GroupStored | MemberStored, ...]:
-    """What is to be made durable of a heartbeat."""
+    """The records that a heartbeat's changes need."""
     members = [
         MemberStored(member) for member_id, member in after.members.items() if before.members.get(member_id) != member
     ]

@@ -1,11 +1,11 @@
-"""Share groups: frozen state, the requests rules are asked, and what they answer.
+"""Share groups: frozen state, requests to the rules, and their results.
 
-Several members may read one partition, so an assignment needs no hand-over: a member has its target as soon as it hears
-of it. The epoch of a group rises with every change that calls for another assignment; the *target* has the epoch it was
-computed for, and a member that of the target it was told.
+Several members may read one partition, so nothing has to be revoked: a member has its target as soon as it gets it.
+The epoch of a group increases with every change that requires a new assignment; the *target* has the epoch that it was
+computed for, and a member that of the target it got.
 
-Everything here is durable but the time-outs. `topics` are those that members subscribe and that exist; it is kept when
-nobody is left, because it says which partitions the group knows.
+Everything here is durable except the time-outs. `topics` are those that members subscribe to and that exist; it is kept
+when the group is empty, because it says which partitions the group knows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from penstock.wire.error_codes import ErrorCode
 KIND = "share"
 
 JOINS, LEAVES = 0, -1
-"""What member epochs in requests mean that no member can have."""
+"""Special member epochs in requests: joining and leaving."""
 
 Partitions = Mapping[bytes, frozenset[int]]
 """Partition indexes by topic id; no topic without any."""
@@ -31,10 +31,10 @@ class KnownTopic(NamedTuple):
     """A topic that the group reads, or has read."""
 
     first_count: int
-    """How many partitions it had when the group came to know it. Those that came later are read from their beginning,
-    whatever the group's configuration says: nobody wants to miss what a new partition was made for."""
+    """How many partitions it had when the group first saw it. Later ones are read from their beginning, whatever the
+    group's reset policy says, so that no records are missed."""
     partition_count: int
-    """How many it had when its members were last assigned partitions."""
+    """How many it had when partitions were last assigned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class ShareMember:
     topics: frozenset[str] = frozenset()
     epoch: int = 0
     previous_epoch: int = -1
-    """The epoch before, which the member may still be in if an answer was lost."""
+    """The epoch before, which the member may still be in if a response was lost."""
     assigned: Partitions = field(default_factory=dict)
     target: Partitions = field(default_factory=dict)
 
@@ -64,25 +64,25 @@ class ShareGroup:
     epoch: int = 0
     target_epoch: int = 0
     assigned_ms: int = 0
-    """When the target was computed; 0: so that the next one may be computed at once."""
+    """When the target was computed; 0: the next one may be computed at once."""
     members: Mapping[str, ShareMember] = field(default_factory=dict)
     topics: Mapping[bytes, KnownTopic] = field(default_factory=dict)
     empty_since_ms: int | None = None
 
     @property
     def protocol_type(self) -> str:
-        """What ListGroups shows."""
+        """The protocol type in ListGroups."""
         return KIND
 
     @property
     def shown_state(self) -> str:
-        """The state as clients are shown."""
+        """The state as clients see it."""
         return "Stable" if self.members else "Empty"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """ShareGroupHeartbeat. None is what did not change."""
+    """ShareGroupHeartbeat. None: unchanged."""
 
     member_id: str
     epoch: int
@@ -94,7 +94,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatResult:
-    """What a heartbeat is answered."""
+    """The response to a heartbeat."""
 
     error: ErrorCode = ErrorCode.NONE
     message: str | None = None
@@ -102,12 +102,12 @@ class HeartbeatResult:
     epoch: int = 0
     interval_ms: int = 0
     assigned: Partitions | None = None
-    """None: as it was."""
+    """None: unchanged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShareGroupSettings:
-    """What a share group's members go by."""
+    """Settings of share group membership."""
 
     session_timeout_ms: int = 45_000
     """`share.session.timeout.ms`"""
@@ -118,10 +118,10 @@ class ShareGroupSettings:
     max_size: int = 200
     """`group.share.max.size`"""
     bounds: Bounds = field(default_factory=dict, compare=False)
-    """Of what groups have of their own."""
+    """Bounds of values that groups set themselves."""
 
     def of_group(self, overrides: Mapping[str, str]) -> ShareGroupSettings:
-        """The same for a group with configuration of its own."""
+        """The same for a group with overrides."""
         if not any(key.startswith(f"{KIND}.") for key in overrides):
             return self
 
@@ -137,7 +137,7 @@ class ShareGroupSettings:
 
     @classmethod
     def of(cls, broker: BrokerSettings) -> ShareGroupSettings:
-        """What the settings of a broker say."""
+        """From the settings of a broker."""
         return cls(
             session_timeout_ms=broker.whole("group.share.session.timeout.ms"),
             heartbeat_interval_ms=broker.whole("group.share.heartbeat.interval.ms"),

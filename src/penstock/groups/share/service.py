@@ -1,4 +1,4 @@
-"""Share groups as a service: each operation hands a rule to the coordinator of groups and waits for its answer."""
+"""Share group membership: each operation submits a rule to the group coordinator and waits for its reply."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ else:
 
 
 class GroupConfigs(Protocol):
-    """Where the configuration of groups is."""
+    """The configuration of groups."""
 
     def overrides(self, cluster_id: int, kind: ConfigResource, name: str) -> Mapping[str, str]:
-        """What was set for a resource."""
+        """The overrides of a resource."""
 
 
 class ShareGroups:
@@ -45,7 +45,7 @@ class ShareGroups:
         )
 
     async def find(self, key: Key) -> ShareGroup | None:
-        """A share group as it is now."""
+        """A share group in its current state."""
         group = await self._groups.find(key)
         return group if isinstance(group, ShareGroup) else None
 
@@ -54,9 +54,9 @@ class ShareGroups:
         return await self._groups.described(key, ShareGroup)
 
     async def first_offset(self, key: Key, topic_id: bytes, index: int) -> int | None:
-        """Where a group begins in a partition that it has not read yet; None: where its configuration says.
+        """Where a group begins in a partition that it has not read yet; None: by its reset policy.
 
-        Raises `Refused`, with Kafka's code, when no member of the group subscribes the topic.
+        Raises `Refused`, with Kafka's code, when no member of the group subscribes to the topic.
         """
         group = await self.find(key)
         known = None if group is None else group.topics.get(topic_id)
@@ -66,7 +66,7 @@ class ShareGroups:
         return None if index < known.first_count else 0
 
     async def require_empty(self, key: Key, topics: Mapping[bytes, int]) -> None:
-        """Make sure that a share group has no members and knows topics, so that offsets in these may be set."""
+        """Ensure that a share group is empty and knows topics, so that its offsets in these may be set."""
         await self._groups.make_room(key)
         _raise(
             await self._groups.apply(
@@ -75,7 +75,7 @@ class ShareGroups:
         )
 
     async def forget_topics(self, key: Key, topic_ids: Iterable[bytes], *, must_be_empty: bool = True) -> None:
-        """Let a group know nothing of topics any more."""
+        """Remove topics from a group's state."""
         wanted = frozenset(topic_ids)
         _raise(
             await self._groups.apply(
@@ -86,13 +86,13 @@ class ShareGroups:
         )
 
     async def forget_topic(self, cluster_id: int, topic_id: bytes) -> None:
-        """A topic was deleted: members of groups that read it are assigned what is left."""
+        """A topic was deleted: update groups that read it."""
         for key, group in self._groups.in_memory():
             if key[0] == cluster_id and isinstance(group, ShareGroup) and topic_id in group.topics:
                 await self.forget_topics(key, (topic_id,), must_be_empty=False)
 
     def settings_of(self, key: Key) -> ShareGroupSettings:
-        """What the members of a group go by."""
+        """The membership settings of a group."""
         overrides = self._configs.overrides(key[0], ConfigResource.GROUP, key[1])
         return self._groups.settings_of(key[0]).share.of_group(overrides)
 

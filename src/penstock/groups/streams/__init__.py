@@ -1,1 +1,1 @@
-"""Streams groups (KIP-1071): the broker knows what Kafka Streams computes, makes its topics and spreads its tasks."""
+"""Streams groups (KIP-1071): the broker knows the topology, creates its internal topics and assigns its tasks."""

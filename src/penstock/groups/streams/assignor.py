@@ -1,8 +1,8 @@
-"""The task assignor `sticky`, as Kafka 4.4 has it. Pure, and the same for the same input.
+"""The task assignor `sticky`, like Kafka 4.4's. Pure and deterministic.
 
-Members keep the active tasks they have as long as none has more than its share; then come those who have a copy of the
-state, and what is left goes to the process with the least load, where each member counts as one. Copies likewise, never
-two of a task in one process. Client tags are known and change nothing; there are no warm-ups.
+Members keep their active tasks as long as none has more than its share; then members with a copy of the task's state
+are preferred, and the rest goes to the process with the lowest load per member. Standbys likewise, and never two copies
+of a task in one process. Client tags are accepted but have no effect; there are no warm-up tasks.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from penstock.groups.streams.tasks import Task, Tasks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignee:
-    """A member as the assignor sees it."""
+    """What the assignor knows of a member."""
 
     member_id: str
     process_id: str
     active: frozenset[Task] = frozenset()
     standby: frozenset[Task] = frozenset()
     reached: Mapping[Task, int] = field(default_factory=dict)
-    """How far the state of tasks has come on its disk."""
+    """Changelog offsets of the task state on its disk."""
 
 
 @dataclass(slots=True)
 class _Quota:
-    """What each member that still has room may have: an equal share of what is left, rounded up."""
+    """The share of each member that has room: an equal part of what is left, rounded up."""
 
     tasks: int
     members: int
@@ -62,7 +62,7 @@ class _Process:
 
 
 class _Spread:
-    """An assignment in the making."""
+    """An assignment under construction."""
 
     def __init__(self, members: Sequence[Assignee], active_count: int, total_count: int) -> None:
         self.members = {member.member_id: member for member in members}
@@ -129,7 +129,7 @@ def assigned(
 
 
 def _copies(members: Iterable[Assignee]) -> dict[Task, list[str]]:
-    """Who has the state of a task, the best first: standbys, and among equals whose state has come furthest."""
+    """Members with a task's state, the best first: standbys, and among equals the most up to date."""
     found: dict[Task, list[tuple[int, int, str]]] = {}
     for member in members:
         for task in {*member.standby, *member.reached}:
@@ -184,7 +184,7 @@ def _assign_standby(
 def _with_state(
     spread: _Spread, task: Task, had_active: Mapping[Task, str], had_copy: Mapping[Task, Sequence[str]]
 ) -> str | None:
-    """Who shall have a copy because it has the state, and has room."""
+    """The member to get a standby because it has the state, and has room."""
     before = had_active.get(task)
     if before is not None and task not in spread.process(before).tasks and spread.load(before) < spread.quota.each:
         return before
@@ -193,7 +193,7 @@ def _with_state(
 
 
 def _give_copy(spread: _Spread, heap: list[tuple[float, str]], task: Task) -> bool:
-    """Give a copy to the process with the least load that does not have the task."""
+    """Give a standby to the process with the lowest load that does not have the task."""
     passed = []
     given = False
     while heap and not given:

@@ -1,4 +1,4 @@
-"""How a streams group is stored, in a binary form (`penstock.groups.packing`). Version 1:
+"""The stored form of a streams group (`penstock.groups.packing`). Version 1:
 
     group       uint8 version, int32 epoch, int32 target_epoch, int64 assigned_ms, int32 validated_epoch,
                 int64 topics_hash, int64 empty_since_ms (-1: has members), configs, uint8 has a topology, topology
@@ -12,7 +12,7 @@
                 epochs, tasks standby, warm-up, the same revoking, tasks active, standby, warm-up of the target
     tasks       list of: text subtopology, int32 count, as many int32 partitions; with epochs: as many int32 epochs
 
-Each member is a row of its own. What is soft is not stored.
+Each member is a row of its own. Soft state is not stored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _MEMBER = Struct(">BBBiiiii")
 
 
 def encode(group: StreamsGroup) -> bytes:
-    """The durable parts of a group, without its members."""
+    """The durable part of a group, without its members."""
     empty_since_ms = -1 if group.empty_since_ms is None else group.empty_since_ms
     head = _GROUP.pack(
         _VERSION, group.epoch, group.target_epoch, group.assigned_ms, group.validated_epoch, group.topics_hash,
@@ -72,7 +72,7 @@ def _pack_subtopology(part: Subtopology) -> bytes:
 
 
 def encode_member(member: StreamsMember) -> bytes:
-    """The durable parts of a member."""
+    """The durable part of a member."""
     endpoint = member.endpoint
     parts = [
         _MEMBER.pack(

@@ -1,4 +1,4 @@
-"""Where the state of a streams group can be asked for: the partitions of each endpoint. Pure."""
+"""Endpoint information for interactive queries: the partitions of each endpoint of a streams group. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.groups.terms import Topics
 
 
 def endpoints_of(group: StreamsGroup, topics: Topics) -> tuple[EndpointPartitions, ...]:
-    """Members with an endpoint, with what they have active and as a copy."""
+    """Members with an endpoint, with their active and standby partitions."""
     return tuple(
         (
             member.endpoint,
@@ -23,7 +23,7 @@ def endpoints_of(group: StreamsGroup, topics: Topics) -> tuple[EndpointPartition
 
 
 def _partitions(group: StreamsGroup, tasks: Iterable[Task], topics: Topics) -> dict[str, tuple[int, ...]]:
-    """By topic, the partitions of it that tasks read. A topic may have fewer than its subtopology has tasks."""
+    """By topic, the partitions that tasks read. A topic may have fewer than its subtopology has tasks."""
     inputs = (
         {} if group.topology is None else {part.subtopology_id: part.inputs for part in group.topology.subtopologies}
     )

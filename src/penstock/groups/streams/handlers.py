@@ -1,4 +1,4 @@
-"""StreamsGroupHeartbeat and StreamsGroupDescribe: translation, no rules."""
+"""Kafka's APIs StreamsGroupHeartbeat and StreamsGroupDescribe: translation, no rules."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ from penstock.wire.messages import streams_group_describe as describing
 from penstock.wire.messages import streams_group_heartbeat as beating
 
 _TAGS_SINCE = _LAG_SINCE = 1
-"""The version of StreamsGroupHeartbeat with MISSING_CLIENT_TAGS and a recovery lag."""
+"""The version of StreamsGroupHeartbeat from which there are MISSING_CLIENT_TAGS and a recovery lag."""
 _DESCRIPTION_NOT_STORED = 1
-"""There is no description of a topology where nothing keeps any (KIP-1331)."""
+"""Topology descriptions (KIP-1331) are not stored, so there never are any."""
 _CREATE_TOPIC = action(Operation.CREATE, ResourceType.TOPIC)
 _CREATE_ANY = action(Operation.CREATE, ResourceType.CLUSTER)
 _SHOWN = 3
 
 
 class StreamsGroupHandlers:
-    """The APIs of streams groups. Every method takes who asks and a request, and returns the response."""
+    """The APIs of streams groups. Every method takes the context and a request, and returns the response."""
 
     def __init__(self, groups: GroupService, topics: InternalTopics) -> None:
         self._groups, self._topics = groups, topics
         self.authorizer: Authorizer | None = None
-        """Set where not everybody may create topics."""
+        """Set where ACLs apply to the creation of topics."""
 
     async def heartbeat(
         self, context: RequestContext, request: beating.StreamsGroupHeartbeatRequest
     ) -> beating.StreamsGroupHeartbeatResponse:
-        """StreamsGroupHeartbeat, key 88, v0-1. v1: the recovery lag as a long, missing client tags, descriptions of
-        topologies, which are never asked for."""
+        """StreamsGroupHeartbeat, key 88, v0-1. v1: recovery lag as a long, missing client tags, topology descriptions,
+        which are never requested."""
         key = (context.cluster_id, request.group_id)
         try:
             _check(request)
@@ -90,7 +90,7 @@ class StreamsGroupHandlers:
         return _response(result, context.api_version)
 
     async def _with_topics(self, context: RequestContext, result: HeartbeatResult) -> tuple[Status, ...]:
-        """Create the topics that are missing; return the statuses, with what stands in the way."""
+        """Create missing internal topics; returns the statuses, with the reasons why some could not be created."""
         denied = self._not_creatable(context, result.missing)
         if denied:
             addition = f"; Unauthorized to CREATE on topics {', '.join(denied)}."
@@ -117,7 +117,7 @@ class StreamsGroupHandlers:
     async def describe(
         self, context: RequestContext, request: describing.StreamsGroupDescribeRequest
     ) -> describing.StreamsGroupDescribeResponse:
-        """StreamsGroupDescribe, key 89, v0-1. v1: the assignor; descriptions of topologies, of which there are none."""
+        """StreamsGroupDescribe, key 89, v0-1. v1: assignor; topology descriptions, of which there are none."""
         groups = await described_in_room(
             request.group_ids, partial(self._describe, context),
             lambda group_id: describing.DescribedGroup(group_id=group_id, error_code=ASK_AGAIN),
@@ -153,7 +153,7 @@ class StreamsGroupHandlers:
 
 
 def _check(request: beating.StreamsGroupHeartbeatRequest) -> None:
-    """Raise `Refused` for a request that contradicts itself, in Kafka's order and words."""
+    """Raise `Refused` for an inconsistent request, in Kafka's order and words."""
     parts = () if request.topology is None else request.topology.subtopologies
     _check_size(parts)
     _check_names([name for part in parts for name in _topics_of(part)])
@@ -385,7 +385,7 @@ def _topic_partitions(found: Mapping[str, tuple[int, ...]]) -> list[beating.Topi
 
 
 def _described_topology(group: StreamsGroup) -> describing.Topology | None:
-    """The topology, with the partitions that its internal topics have once they are there."""
+    """The topology, with the actual partition counts of existing internal topics."""
     topology, found = group.topology, group.configured
     if topology is None:
         return None

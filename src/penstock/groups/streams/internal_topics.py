@@ -1,4 +1,4 @@
-"""The topics that streams applications need for themselves are created on behalf of whoever runs the application."""
+"""Internal topics of streams applications, created on behalf of the application's principal."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import create_topics as wire
 
 _CREATE_VERSION = 7
-"""The version of CreateTopics that such topics are created by."""
+"""The version of CreateTopics that is used."""
 
 
 class InternalTopics:
-    """Creates topics as if the member had asked for each, quota included."""
+    """Creates topics as if the member had requested each, quota included."""
 
     def __init__(self, topics: TopicHandlers) -> None:
         self._topics = topics
         self._under_way: set[tuple[int, str]] = set()
         self.on_created: Callable[[RequestContext, str, int], None] = lambda context, name, partition_count: None
-        """Called for each topic that was made."""
+        """Called for each topic that was created."""
 
     async def create(self, context: RequestContext, wanted: Sequence[InternalTopic]) -> dict[str, str]:
-        """Create those that nobody is creating just now; return why some could not be."""
+        """Create topics, except those that are being created already; returns why some could not be."""
         mine = [topic for topic in wanted if (context.cluster_id, topic.name) not in self._under_way]
         if not mine:
             return {}

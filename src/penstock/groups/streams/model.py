@@ -1,12 +1,12 @@
-"""Streams groups: frozen state, the requests rules are asked, and what they answer.
+"""Streams groups (KIP-1071): frozen state, requests to the rules, and their results.
 
-A group has an epoch, which rises with every change that calls for another assignment; its *target* has the epoch it was
-computed for; each member has the epoch of the target towards which it works (`groups.streams.reconcile`). The first
-member brings the topology. It is *configured* when all its topics are there with the partitions it needs, and only then
-there are tasks.
+A group has an epoch, which increases with every change that requires a new assignment; its *target* has the epoch that
+it was computed for; each member has the epoch of the target that it reconciles to (`groups.streams.reconcile`). The
+first member brings the topology. It is *configured* when all its topics exist with the required partition counts, and
+only then are there tasks.
 
-Members, epochs, targets, assignments and the topology are durable. Soft: how the topology is configured, which depends
-on the topics there are; who asked for the application to be shut down; endpoints' epoch; how far tasks' state has come.
+Members, epochs, targets, assignments and the topology are durable. Soft state: how the topology is configured, which
+depends on existing topics; who requested the application's shutdown; the endpoints' epoch; tasks' changelog offsets.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from penstock.log.settings import BrokerSettings
 KIND = "streams"
 
 JOINS, LEAVES, LEAVES_FOR_A_WHILE = 0, -1, -2
-"""What member epochs in requests mean that no member can have, but one who joins and a static one who is away."""
+"""Special member epochs in requests: joining, leaving, and a static member leaving temporarily."""
 
 FIRST_EPOCH = 1
-"""Of a group and of its target, before anybody is assigned anything."""
+"""The epoch of a group and of its target before the first assignment."""
 
 
 class StatusCode(IntEnum):
-    """What a member is told beside its tasks."""
+    """Kafka's status codes in heartbeat responses."""
 
     STALE_TOPOLOGY = 0
     MISSING_SOURCE_TOPICS = 1
@@ -43,7 +43,7 @@ class StatusCode(IntEnum):
 
 
 class Status(NamedTuple):
-    """One such thing, with a sentence."""
+    """A status with its message."""
 
     code: StatusCode
     detail: str
@@ -52,23 +52,23 @@ class Status(NamedTuple):
 # --- Topologies ----------------------------------------------------------------------------------------------------
 
 MAX_SUBTOPOLOGIES, MAX_COPARTITIONS, MAX_TOPICS = 1_000, 1_000, 10_000
-"""How large a topology may be, where each time it names a topic counts. It is looked at as a whole on the event loop
-whenever topics change, and stored in one row whenever the group does; applications have tens of subtopologies."""
+"""How large a topology may be, counting each mention of a topic. It is processed as a whole on the event loop whenever
+topics change, and stored in one row whenever the group changes; applications have tens of subtopologies."""
 MAX_CONFIGS = 20_000
-"""And settings of internal topics, which have a handful each."""
+"""The most settings of internal topics, which usually have a handful each."""
 MAX_TAGS = 1_000
-"""Client tags of a member; its own client lets it have five."""
+"""The most client tags of a member; Kafka's client allows five."""
 MAX_TASKS = 100_000
-"""And how many tasks. Many subtopologies may read the same topic, and assigning so many takes most of a second."""
+"""The most tasks. Many subtopologies may read the same topic, and assigning so many takes most of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InternalTopic:
-    """A topic that the application needs for itself."""
+    """A repartition or changelog topic."""
 
     name: str
     partitions: int = 0
-    """0: as many as what it is computed from."""
+    """0: derived from its inputs."""
     replication_factor: int = 0
     """0: the broker's default."""
     configs: tuple[tuple[str, str], ...] = ()
@@ -76,7 +76,7 @@ class InternalTopic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subtopology:
-    """A part of the topology whose partitions can be computed one by one."""
+    """A part of the topology whose partitions can be processed independently."""
 
     subtopology_id: str
     sources: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Subtopology:
     repartition_sources: tuple[InternalTopic, ...] = ()
     changelogs: tuple[InternalTopic, ...] = ()
     copartitions: tuple[frozenset[str], ...] = ()
-    """Sets of topics that must have equally many partitions."""
+    """Copartition groups: sets of topics that must have equal partition counts."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ class Subtopology:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """What an application computes."""
+    """The topology of an application."""
 
     epoch: int
     subtopologies: tuple[Subtopology, ...] = ()
@@ -102,13 +102,13 @@ class Topology:
     """By topic: requests name many topics at once."""
 
     def __post_init__(self) -> None:
-        backwards = reversed(self.subtopologies)  # The first one that reads a topic counts.
+        backwards = reversed(self.subtopologies)  # The first one that reads a topic wins.
         readers = {topic: part.subtopology_id for part in backwards for topic in part.inputs}
         object.__setattr__(self, "_readers", readers)
 
     @property
     def required(self) -> frozenset[str]:
-        """The topics that it reads or keeps its state in."""
+        """The topics that it reads or stores state in."""
         return frozenset(
             name for part in self.subtopologies for name in (*part.inputs, *(topic.name for topic in part.changelogs))
         )
@@ -120,12 +120,12 @@ class Topology:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configured:
-    """A topology beside the topics there are."""
+    """A topology matched with the existing topics."""
 
     task_counts: Mapping[str, int] | None = None
-    """By subtopology; None when that cannot be told."""
+    """Task counts by subtopology; None while unknown."""
     partition_counts: Mapping[str, int] = field(default_factory=dict)
-    """Of internal topics."""
+    """Partition counts of internal topics."""
     missing: tuple[InternalTopic, ...] = ()
     """Internal topics to create."""
     complaint: Status | None = None
@@ -136,7 +136,7 @@ class Configured:
 
 
 class Endpoint(NamedTuple):
-    """Where the state of a member can be asked for."""
+    """A member's endpoint for interactive queries."""
 
     host: str
     port: int
@@ -144,7 +144,7 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOffsets:
-    """How far a member says the state of tasks has come on its disk, and how far there is to go."""
+    """A member's changelog offsets and end offsets, by task."""
 
     reached: Mapping[Task, int] = field(default_factory=dict)
     ends: Mapping[Task, int] = field(default_factory=dict)
@@ -168,11 +168,11 @@ class StreamsMember:
     client_tags: Mapping[str, str] = field(default_factory=dict)
     epoch: int = 0
     previous_epoch: int = 0
-    """The epoch before, which the member may still be in if an answer was lost."""
+    """The epoch before, which the member may still be in if a response was lost."""
     state: Reconciliation = Reconciliation.STABLE
     assigned: HeldTasks = NONE_HELD
     revoking: HeldTasks = NONE_HELD
-    """What it has been told to give back, and has not confirmed."""
+    """Tasks that it was told to revoke, and has not confirmed."""
     target: Tasks = NO_TASKS
 
     def has_reached(self, target_epoch: int) -> bool:
@@ -182,45 +182,45 @@ class StreamsMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsGroup:
-    """A streams group. `members` keeps the order of joining while it is in memory."""
+    """A streams group. `members` is in joining order while it is in memory."""
 
     kind: ClassVar[str] = KIND
 
     epoch: int = FIRST_EPOCH
     target_epoch: int = FIRST_EPOCH
     assigned_ms: int = 0
-    """When the target was computed; 0: so that the next one may be computed at once."""
+    """When the target was computed; 0: the next one may be computed at once."""
     topology: Topology | None = None
     validated_epoch: int = -1
-    """The topology's epoch once there are all its topics; -1 while there are not."""
+    """The topology's epoch once all its topics exist; -1 before."""
     topics_hash: int = 0
-    """Of the topology's topics with their partitions, as of `epoch`."""
+    """Hash of the topology's topics and their partition counts, as of `epoch`."""
     configs: Mapping[str, str] = field(default_factory=dict)
-    """What tasks are assigned by, as of `epoch`."""
+    """The assignment configuration, as of `epoch`."""
     members: Mapping[str, StreamsMember] = field(default_factory=dict)
     empty_since_ms: int | None = None
     # Soft:
     configured: Configured | None = None
     topics_version: int = 0
-    """The version of the topics that `configured` is about."""
+    """The version of the topics that `configured` is based on."""
     changed_ms: int = 0
-    """When `epoch` last rose."""
+    """When `epoch` last increased."""
     delayed_until_ms: int | None = None
-    """The first assignment waits for more members."""
+    """Whether the first assignment is delayed for more members."""
     shutdown_by: str | None = None
-    """The member that asked for the application to be shut down."""
+    """The member that requested the application's shutdown."""
     endpoint_epoch: int = 0
     task_offsets: Mapping[str, TaskOffsets] = field(default_factory=dict)
     """By member id."""
 
     @property
     def protocol_type(self) -> str:
-        """What ListGroups shows."""
+        """The protocol type in ListGroups."""
         return KIND
 
     @property
     def shown_state(self) -> str:
-        """The state as clients are shown."""
+        """The state as clients see it."""
         if not self.members:
             return "Empty"
         if self.topology is None or self.topology.epoch != self.validated_epoch:
@@ -247,7 +247,7 @@ class StreamsGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
-    """StreamsGroupHeartbeat. None is what did not change."""
+    """StreamsGroupHeartbeat. None: unchanged."""
 
     member_id: str
     epoch: int
@@ -258,28 +258,28 @@ class Heartbeat:
     topology: Topology | None = None
     owned: Tasks | None = None
     owned_spans: Spans = field(default_factory=Spans)
-    """Of the tasks that it says it has."""
+    """Of the tasks that it reports as owned."""
     process_id: str | None = None
     endpoint: Endpoint | None = None
     client_tags: Mapping[str, str] | None = None
     reached: Mapping[Task, int] | None = None
     ends: Mapping[Task, int] | None = None
     offset_spans: Spans = field(default_factory=Spans)
-    """Of the tasks whose offsets it says."""
+    """Of the tasks whose offsets it reports."""
     shuts_down: bool = False
     client_id: str = ""
     client_host: str = ""
     knows_tags: bool = True
-    """v1+: the client knows what missing client tags are."""
+    """v1+: the client knows MISSING_CLIENT_TAGS."""
 
 
 EndpointPartitions = tuple[Endpoint, Mapping[str, tuple[int, ...]], Mapping[str, tuple[int, ...]]]
-"""An endpoint with the partitions it has active and as a copy, by topic."""
+"""An endpoint with its active and standby partitions, by topic."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeartbeatResult:
-    """What a heartbeat is answered."""
+    """The response to a heartbeat."""
 
     member_id: str
     epoch: int
@@ -288,11 +288,11 @@ class HeartbeatResult:
     acceptable_recovery_lag: int = -1
     statuses: tuple[Status, ...] = ()
     tasks: HeldTasks | None = None
-    """None: as they were."""
+    """None: unchanged."""
     endpoint_epoch: int = 0
     endpoints: tuple[EndpointPartitions, ...] | None = None
     missing: tuple[InternalTopic, ...] = ()
-    """Not for the member: topics to create."""
+    """Not part of the response: topics to create."""
 
 
 # --- Settings ------------------------------------------------------------------------------------------------------
@@ -300,7 +300,7 @@ class HeartbeatResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamsGroupSettings:
-    """What a streams group's members go by."""
+    """Settings of streams groups."""
 
     session_timeout_ms: int = 45_000
     """`streams.session.timeout.ms`"""
@@ -321,18 +321,18 @@ class StreamsGroupSettings:
     max_size: int = 2_147_483_647
     """`group.streams.max.size`"""
     bounds: Bounds = field(default_factory=dict, compare=False)
-    """Of what groups have of their own."""
+    """Bounds of values that groups set themselves."""
 
     @property
     def assignment_configs(self) -> dict[str, str]:
-        """What tasks are assigned by: another calls for another assignment."""
+        """The assignment configuration: a change requires a new assignment."""
         configs = {"num.standby.replicas": str(self.num_standby_replicas)}
         if self.rack_aware_assignment_tags:
             configs["rack.aware.assignment.tags"] = ",".join(self.rack_aware_assignment_tags)
         return configs
 
     def of_group(self, overrides: Mapping[str, str]) -> StreamsGroupSettings:
-        """The same for a group with configuration of its own."""
+        """The same for a group with overrides."""
         if not any(key.startswith(f"{KIND}.") for key in overrides):
             return self
 
@@ -354,7 +354,7 @@ class StreamsGroupSettings:
 
     @classmethod
     def of(cls, broker: BrokerSettings) -> StreamsGroupSettings:
-        """What the settings of a broker say."""
+        """From the settings of a broker."""
         return cls(
             session_timeout_ms=broker.whole("group.streams.session.timeout.ms"),
             heartbeat_interval_ms=broker.whole("group.streams.heartbeat.interval.ms"),

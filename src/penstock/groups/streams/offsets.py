@@ -1,4 +1,4 @@
-"""Offsets of streams groups: who may commit and who is told. Pure: no await, no clock, no I/O."""
+"""Offsets of streams groups: who may commit and fetch them. Pure: no await, no clock, no I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock.wire.error_codes import ErrorCode
 
 
 def commit_offsets(group: StreamsGroup, request: CommitOffsets, waiter: Waiter, topics: Topics) -> Decision:
-    """Store offsets for a member, or for somebody outside while the group has no members."""
+    """Commit offsets for a member, or for a caller without membership while the group is empty."""
     error = _commit_error(group, request, topics)
     records = request.records if error is ErrorCode.NONE else ()
     return Decision(state=group, records=records, replies=(Reply(waiter, error),))
@@ -23,7 +23,7 @@ def _commit_error(group: StreamsGroup, request: CommitOffsets, topics: Topics) -
     if request.generation < 0 and not group.members:
         return ErrorCode.NONE
     if in_transaction and request.generation == -1 and not request.member_id and request.instance_id is None:
-        # Producers of before KIP-447 do not know of members.
+        # Producers from before KIP-447 send no member.
         return ErrorCode.NONE
     member = group.members.get(request.member_id)
     if member is None:
@@ -51,7 +51,7 @@ def _had_all(group: StreamsGroup, member: StreamsMember, request: CommitOffsets,
 
 
 def fetch_error(group: StreamsGroup, member_id: str | None, epoch: int) -> ErrorCode:
-    """Whether a member may be told offsets. Who does not say that it is a member may."""
+    """Whether a member may fetch offsets. A caller that does not claim membership may."""
     if member_id is None and epoch < 0:
         return ErrorCode.NONE
     member = group.members.get(member_id or "")

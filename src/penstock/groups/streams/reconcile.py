@@ -1,9 +1,9 @@
-"""How a member of a streams group gets from the tasks it has to those it is to have. Pure.
+"""Reconciliation of a streams group member's tasks with its target. Pure.
 
-As in consumer groups (`groups.reconcile`), it first gives back and is then given: a task is active at one member at a
-time. What is different: members of one process share a disk, so a member waits for its process to let go of a task in
-any role; and a member that has a task in one role and shall have it in another changes over without giving it back,
-because the state stays where it is.
+As in consumer groups (`groups.reconcile`), tasks are revoked before they are assigned: a task is active at one member
+at a time. In addition, members of one process share a disk, so a member waits until its process has released a task in
+any role; and a member that has a task in one role and shall have it in another switches without revoking it, because
+the state stays where it is.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from penstock.groups.streams.tasks import NONE_HELD, HeldTasks, Task, Tasks
 
 @dataclass(frozen=True, slots=True)
 class Others:
-    """What members other than one have or have not given back yet."""
+    """What the other members have or have not revoked yet."""
 
     active: frozenset[Task]
     active_here: frozenset[Task]
-    """In the same process."""
+    """Tasks of other members in the same process."""
     standby_here: frozenset[Task]
     warmup_here: frozenset[Task]
 
@@ -48,9 +48,9 @@ def others_of(member: StreamsMember, members: Iterable[StreamsMember]) -> Others
 def reconciled(
     member: StreamsMember, target: Tasks, target_epoch: int, owned: Tasks | None, members: Mapping[str, StreamsMember]
 ) -> StreamsMember:
-    """The member after its next step; the same if there is none.
+    """The member after its next step; the same object if there is none.
 
-    `owned` is what the member says it has, None if it does not say: then it is taken to have everything.
+    `owned` is what the member reports, None if it reports nothing: then it is taken to have everything.
     """
     epoch = member.epoch
     match member.state:
@@ -77,19 +77,19 @@ class _Step:
     kept: HeldTasks
     coming: Tasks
     is_waiting: bool
-    """Something that the member shall have is not free yet."""
+    """Whether part of the target is not available yet."""
 
 
 def _step(member: StreamsMember, target: Tasks, others: Others) -> _Step:
     has = member.assigned
-    # What nobody else holds on to. A copy may come where the member itself is active until now; a warm-up may not.
+    # Tasks that nobody else holds. A standby may be where the member itself has been active; a warm-up may not.
     active = target.active - has.active.keys()
     free_active = active - others.active - others.standby_here - others.warmup_here
     standby = target.standby - has.standby
     free_standby = standby - others.active_here - others.standby_here - others.warmup_here
     warmup = target.warmup - has.warmup
     free_warmup = warmup - others.active_here - has.active.keys() - others.standby_here - others.warmup_here
-    # Changed over at once: from active to standby, between standby and warm-up.
+    # Role changes without revoking: from active to standby, between standby and warm-up.
     now_standby = free_standby & (has.active.keys() | has.warmup)
     now_warmup = free_warmup & has.standby
     kept = HeldTasks(
@@ -105,7 +105,7 @@ def _step(member: StreamsMember, target: Tasks, others: Others) -> _Step:
 
 
 def _revoking(member: StreamsMember, target: Tasks, step: _Step) -> HeldTasks:
-    """What is to be given back: not what only changes its role."""
+    """Tasks to revoke: not those that only change their role."""
     has = member.assigned
     return HeldTasks(
         {task: epoch for task, epoch in has.active.items() if task not in target.active},
@@ -115,7 +115,7 @@ def _revoking(member: StreamsMember, target: Tasks, step: _Step) -> HeldTasks:
 
 
 def _promoted_later(member: StreamsMember, target: Tasks, step: _Step, *, granted: frozenset[Task]) -> HeldTasks:
-    """What is kept, with copies that are to become active until they do."""
+    """Tasks that are kept, with standbys that become active later."""
     waiting = target.active - granted - step.kept.active.keys()
     return HeldTasks(
         step.kept.active,

@@ -1,8 +1,8 @@
-"""Tasks of a topology, and who has which. Pure, immutable.
+"""Tasks of a topology, and their assignment. Pure, immutable.
 
-A task computes one partition of a subtopology: *active*, or as a *standby* that keeps a copy of the state, or as a
-*warm-up* that catches up with it. A process may run several members, and has the state of a task on its disk once: so
-members of one process never have the same task twice, in whatever role.
+A task processes one partition of a subtopology: *active*, or as a *standby* that keeps a copy of the state, or as a
+*warm-up* that catches up. A process may run several members, and stores the state of a task once: so members of one
+process never have the same task twice, in whatever role.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tasks:
-    """Tasks that a member is to have, or says it has."""
+    """Tasks of a target, or as reported by a member."""
 
     active: frozenset[Task] = frozenset()
     standby: frozenset[Task] = frozenset()
@@ -59,8 +59,8 @@ class HeldTasks:
 
 
 class Spans:
-    """From which partition of each subtopology to which something is said. Whether there are all of them can be told
-    without looking at each: a request may name a hundred thousand."""
+    """Ranges of partitions by subtopology, as named by a request. Whether all of them exist can be checked without
+    looking at each: a request may name a hundred thousand."""
 
     __slots__ = ("_of",)
 
@@ -68,14 +68,14 @@ class Spans:
         self._of: dict[str, tuple[int, int] | None] = {}
 
     def add(self, subtopology_id: str, partitions: Sequence[int]) -> None:
-        """It is said of these as well."""
+        """Add partitions."""
         before = self._of.setdefault(subtopology_id, None)
         if partitions:
             lowest, highest = before or (partitions[0], partitions[0])
             self._of[subtopology_id] = min(lowest, min(partitions)), max(highest, max(partitions))
 
     def beyond(self, counts: Mapping[str, int]) -> tuple[str, int | None] | None:
-        """The first subtopology that there is not, or one with a partition that it has not; None if there are all."""
+        """The first unknown subtopology, or one with a partition that does not exist; None if all exist."""
         for subtopology_id, span in self._of.items():
             count = counts.get(subtopology_id)
             if count is None:

@@ -1,9 +1,9 @@
-"""A topology beside the topics there are: how many tasks it has, and which topics it still needs. Pure.
+"""Configuring a topology with the existing topics: how many tasks it has, and which topics are missing. Pure.
 
-Repartition topics that do not say how many partitions they have get as many as the inputs of the subtopology that
-writes them, which may themselves be such topics; then those that must match others (copartitions) are brought in line.
-Topics of state have as many partitions as their subtopology has tasks. A topic that exists with another number is left
-as it is, and nothing is computed until somebody has seen to it.
+Repartition topics without a partition count get that of the inputs of the subtopology that writes them, which may
+themselves be repartition topics; then copartition groups are made equal. Changelog topics have as many partitions as
+their subtopology has tasks. An existing topic with a different count is left alone, and there are no tasks until an
+operator has fixed that.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from penstock.log.refusals import Refused
 from penstock.wire.error_codes import ErrorCode
 
 Counts = Callable[[str], int | None]
-"""How many partitions the topic of a name has; None when there is no such topic."""
+"""The partition count of a topic; None if it does not exist."""
 
 _SHOWN = 3
 
 
 class _Misconfigured(Exception):
-    """The topics there are do not fit."""
+    """The existing topics do not fit the topology."""
 
     def __init__(self, status: Status) -> None:
         super().__init__(status.detail)
@@ -40,7 +40,7 @@ class _Misconfigured(Exception):
 
 
 def configured(topology: Topology, existing: Counts) -> Configured:
-    """The topology as it can be run now. Raises `Refused` when no topics could make it run."""
+    """The topology as it can run now. Raises `Refused` when no set of topics could make it run."""
     try:
         return _configured(topology, existing)
     except _Misconfigured as problem:
@@ -89,13 +89,13 @@ def _configured(topology: Topology, existing: Counts) -> Configured:
 
 
 def _repartition_counts(parts: Sequence[Subtopology], existing: Counts) -> dict[str, int]:
-    """The partitions of each repartition topic: what it says, or what its writers read."""
+    """The partition count of each repartition topic: its own, or derived from its writers' inputs."""
     decided = {
         topic.name: topic.partitions for part in parts for topic in part.repartition_sources if topic.partitions != 0
     }
     readers: dict[str, list[int]] = {}
     known: dict[int, int] = {}
-    """By number of the subtopology: the partitions of what it reads, as far as they can be told."""
+    """By index of the subtopology: the partition count of its inputs, as far as known."""
     sinks: list[str] = []
     sinks_of: list[range] = []
     for number, part in enumerate(parts):
@@ -107,7 +107,7 @@ def _repartition_counts(parts: Sequence[Subtopology], existing: Counts) -> dict[
         counts += (decided[topic.name] for topic in part.repartition_sources if topic.name in decided)
         if counts:
             known[number] = max(counts)
-    # Sinks take turns, round after round, each as soon as it can be told from what has been until then.
+    # Rounds over all sinks, until every count is derived from those known so far.
     writers = {sink: number for number, of_part in enumerate(sinks_of) for sink in of_part}
     turns = [(1, sink) for number in sorted(known) for sink in sinks_of[number]]
     while turns:
@@ -135,17 +135,17 @@ def _repartition_counts(parts: Sequence[Subtopology], existing: Counts) -> dict[
 
 
 class _Internal(NamedTuple):
-    """What copartitioning has to know of all repartition topics. It changes none of that."""
+    """What copartitioning needs to know about repartition topics; read only."""
 
     names: frozenset[str]
     fixed: frozenset[str]
-    """Those that say how many partitions they have."""
+    """Those with a partition count of their own."""
     counts: frozenset[int]
-    """And how many."""
+    """All counts."""
 
 
 def _copartitioned(group: frozenset[str], internal: _Internal, count: Callable[[str], int]) -> Mapping[str, int]:
-    """The partitions of the repartition topics in a set of topics that must have equally many."""
+    """The partition counts of the repartition topics in a copartition group."""
     repartitions = {name: count(name) for name in sorted(group & internal.names)}
     others = {name: count(name) for name in sorted(group - internal.names)}
     if others:
@@ -175,7 +175,7 @@ def _same(counts: Collection[int], *, shown: Mapping[str, int]) -> int:
 
 
 def _missing(parts: Iterable[Subtopology], decided: Mapping[str, int], existing: Counts) -> tuple[InternalTopic, ...]:
-    """The internal topics that do not exist, with their numbers of partitions."""
+    """The internal topics that do not exist, with their partition counts."""
     internal = {
         topic.name: replace(topic, partitions=topic.partitions or decided[topic.name])
         for part in parts

@@ -1,11 +1,11 @@
-"""Rules of streams groups (KIP-1071). Pure: no await, no clock, no I/O.
+"""The rules of streams groups (KIP-1071). Pure: no await, no clock, no I/O.
 
-A rule that turns a request down raises `Refused`; nothing of the group has changed then.
+A rule that refuses a request raises `Refused`; the group is unchanged then.
 
-What a heartbeat does, in this order: the member is found, or let in, with the topology if it is the first; the topology
-is looked at beside the topics there are, when those have changed; if any of this calls for another assignment, the
-group's epoch rises and a target is computed, at most once per interval; and the member goes a step towards its target.
-Most heartbeats do none of this: they set a timer and change nothing.
+A heartbeat, in order: the member is found, or added, with the topology if it is the first; the topology is configured
+again if topics have changed; if any of this requires a new assignment, the group's epoch increases and a target is
+computed, at most once per interval; and the member is reconciled one step towards its target. Most heartbeats do none
+of this: they restart a timer and change nothing.
 """
 
 from __future__ import annotations
@@ -50,21 +50,20 @@ from penstock.wire.error_codes import ErrorCode
 
 SESSION_TIMER = "session/"
 REBALANCE_TIMER = "rebalance/"
-"""A member has to give tasks back."""
+"""Timer: a member must revoke tasks."""
 INITIAL_TIMER = "initial"
-"""The first assignment waits no longer."""
+"""Timer: the delay of the first assignment ends."""
 
 DELAY_OVER_MS = 50
-"""How long after a delay members come back, so that it is over."""
+"""How long after the delay members send their next heartbeats, so that it is over."""
 SORTED_OUT = 5_000
-"""Offsets of so many tasks are sorted out, if there are not all of these tasks."""
-
+"""Offsets of so many tasks are filtered, if some of these tasks do not exist."""
 
 # --- Heartbeats ----------------------------------------------------------------------------------------------------
 
 
 def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
-    """Let a member in, keep it alive, and tell it what to do next."""
+    """Add a member or keep it alive, and return its next step."""
     before = _entered(group, request, terms.streams)
     known, replaced = _found(before, request)
     member = _said(known, request)
@@ -98,7 +97,7 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
         after = replace(after, endpoint_epoch=after.endpoint_epoch + 1)
     endpoints = endpoints_of(after, terms.topics) if after.endpoint_epoch != request.endpoint_epoch else None
     if not isinstance(group, StreamsGroup):
-        after = replace(after, endpoint_epoch=0)  # As in Kafka: what a new group knows of endpoints is told again.
+        after = replace(after, endpoint_epoch=0)  # As in Kafka: a new group sends endpoints again.
     result = HeartbeatResult(
         member_id=member.member_id,
         epoch=member.epoch,
@@ -121,7 +120,7 @@ def heartbeat(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms:
 
 
 def _entered(group: AnyGroup | None, request: Heartbeat, settings: StreamsGroupSettings) -> StreamsGroup:
-    """The streams group a request means, made if a member joins it; with room for the member."""
+    """The streams group of a request, created when a member joins it; with room for the member."""
     if not isinstance(group, StreamsGroup):
         if group is None and request.epoch != JOINS:
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, "Streams group not found.")
@@ -140,7 +139,7 @@ def _entered(group: AnyGroup | None, request: Heartbeat, settings: StreamsGroupS
 
 
 def _found(group: StreamsGroup, request: Heartbeat) -> tuple[StreamsMember, StreamsMember | None]:
-    """The member a heartbeat comes from, and the one that it replaces."""
+    """The member that sent a heartbeat, and the one that it replaces."""
     if request.instance_id is None:
         member = group.members.get(request.member_id)
         if member is None and request.epoch == JOINS:
@@ -161,7 +160,7 @@ def _found(group: StreamsGroup, request: Heartbeat) -> tuple[StreamsMember, Stre
                 f"Static member {request.member_id} with instance id {request.instance_id} cannot join the group"
                 f" because the instance id is owned by {member.member_id} member.",
             )
-        # It is not new in what it has: that stays where it is.
+        # It keeps the tasks of the member that it replaces.
         return replace(member, member_id=request.member_id, epoch=0, previous_epoch=0), member
     member = _static_member(group, request)
     _check_epoch(member, request)
@@ -186,7 +185,8 @@ def _unknown_member(member_id: str) -> Refused:
 
 
 def _check_epoch(member: StreamsMember, request: Heartbeat) -> None:
-    """A member is in its epoch; or in the one before if it may not know better, and has nothing it must not have."""
+    """A member is in its epoch; or in the previous one, if it may have missed a response and owns nothing
+    unassigned."""
     if request.epoch in (JOINS, member.epoch):
         return
     if (
@@ -204,7 +204,7 @@ def _check_epoch(member: StreamsMember, request: Heartbeat) -> None:
 
 
 def _said(member: StreamsMember, request: Heartbeat) -> StreamsMember:
-    """The member with what its heartbeat says about it."""
+    """The member with the fields of its heartbeat."""
     joins = request.epoch == JOINS
     said = replace(
         member,
@@ -224,7 +224,7 @@ def _said(member: StreamsMember, request: Heartbeat) -> StreamsMember:
 
 
 def _topology(group: StreamsGroup, request: Heartbeat) -> Topology | None:
-    """The group's topology, which is the first that a member brought. An older one is stale, another is no update."""
+    """The group's topology, which its first member brought. An older one is stale, updates are not supported."""
     if request.topology is None or group.topology is None:
         return request.topology or group.topology
     if request.topology.epoch >= group.topology.epoch and request.topology != group.topology:
@@ -233,7 +233,7 @@ def _topology(group: StreamsGroup, request: Heartbeat) -> Topology | None:
 
 
 def _looked_at_topics(group: StreamsGroup, terms: Terms) -> StreamsGroup:
-    """The group with its topology beside the topics there are now."""
+    """The group with its topology configured by the current topics."""
     topology, topics = group.topology, terms.topics
     if topology is None or (group.configured is not None and group.topics_version == topics.version):
         return group
@@ -253,7 +253,7 @@ def _partition_count(topics: Topics, name: str) -> int | None:
 
 
 def _check_tasks(group: StreamsGroup, owned: Spans) -> None:
-    """Nobody has a task that there is not."""
+    """Refuse a request that names tasks that do not exist."""
     found = group.configured
     if found is None or found.complaint is not None or found.task_counts is None:
         return
@@ -271,8 +271,8 @@ def _check_tasks(group: StreamsGroup, owned: Spans) -> None:
 
 
 def _with_offsets(group: StreamsGroup, request: Heartbeat) -> StreamsGroup:
-    """The group with what a member says about the state it has. Tasks that there are not are not remembered; who says
-    much of such, nothing."""
+    """The group with the offsets that a member reports. Those of nonexistent tasks are dropped; if there are very many
+    of these, all are."""
     if request.reached is None and request.ends is None:
         return group
     counts = (None if group.configured is None else group.configured.task_counts) or {}
@@ -297,7 +297,7 @@ def _calls_for_assignment(
     before: StreamsGroup, after: StreamsGroup, known: StreamsMember, member: StreamsMember,
     settings: StreamsGroupSettings,
 ) -> bool:  # fmt: skip
-    """Whether tasks may have to be assigned anew. A static member that comes back as it was changes nothing."""
+    """Whether tasks may have to be reassigned. A static member that comes back unchanged requires nothing."""
     if member.instance_id is None:
         member_changed = member != known
     else:
@@ -318,7 +318,7 @@ def _matters(member: StreamsMember) -> tuple[object, ...]:
 
 
 def _retargeted(group: StreamsGroup, terms: Terms) -> tuple[StreamsGroup, Status | None]:
-    """The group with the target that its epoch calls for, or why that has to wait."""
+    """The group with a target for its epoch, or why that has to wait."""
     if group.delayed_until_ms is not None:
         detail = "Assignment delayed due to the configured initial rebalance delay."
         return group, Status(StatusCode.ASSIGNMENT_DELAYED, detail)
@@ -355,17 +355,17 @@ def _assignee(group: StreamsGroup, member: StreamsMember) -> Assignee:
     )
 
 
-# --- What members are told -----------------------------------------------------------------------------------------
+# --- Responses -----------------------------------------------------------------------------------------------------
 
 
 def _must_be_told(member: StreamsMember, request: Heartbeat) -> bool:
-    """Whether a member may not know which tasks it has though they are as they were: it joins, or says that it has
-    others. Then an answer was lost, and would be until the next assignment. Kafka does not say them again."""
+    """Whether to send a member its tasks although they are unchanged: it joins, or reports others. Then a response was
+    lost, and the tasks would be missing until the next assignment. Kafka does not send them again."""
     return request.epoch == JOINS or (request.owned is not None and not request.owned.is_all_of(member.assigned))
 
 
 def _interval_ms(group: StreamsGroup, member: StreamsMember, terms: Terms) -> int:
-    """When the member is to be heard of again. Each time before that it would complain of a delay in its log."""
+    """The member's heartbeat interval. A heartbeat during the delay would make the client log it each time."""
     until_ms = group.delayed_until_ms
     if until_ms is None and group.target_epoch < group.epoch:
         until_ms = group.assigned_ms + terms.streams.assignment_interval_ms
@@ -429,7 +429,7 @@ def _no_timers(member_id: str) -> list[Timer]:
 
 
 def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Terms) -> Decision:
-    """Take a member out, or note that a static one is away for a while and keeps what it has."""
+    """Remove a member, or note that a static one left temporarily and keeps its tasks."""
     if not isinstance(group, StreamsGroup):
         text = "Group not found." if group is None else "Group is not a streams group."
         raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, text)
@@ -441,12 +441,12 @@ def leave(group: AnyGroup | None, request: Heartbeat, waiter: Waiter, terms: Ter
     except Refused as refusal:
         if before is group:
             raise
-        # Who was given up already may still shut down the others.
+        # A member that was already removed may still request the shutdown of the application.
         return Decision(state=before, replies=(Reply(waiter, refusal),))
     reply = Reply(waiter, HeartbeatResult(member_id=member.member_id, epoch=request.epoch))
     if request.epoch != LEAVES_FOR_A_WHILE or request.instance_id is None:
         return _without(before, member, terms.now_ms, reply)
-    # What it comes back with counts as had since ever, so that what its old self commits late is taken.
+    # Its tasks count as assigned from the beginning, so that late commits of its previous instance are accepted.
     kept = replace(member.assigned, active=dict.fromkeys(member.assigned.active, 0))
     away = replace(member, epoch=LEAVES_FOR_A_WHILE, assigned=kept, revoking=NONE_HELD)
     return Decision(
@@ -467,13 +467,13 @@ def _leaver(group: StreamsGroup, request: Heartbeat) -> StreamsMember:
 
 
 def _without(group: StreamsGroup, member: StreamsMember, now_ms: int, *replies: Reply) -> Decision:
-    """The group without a member; the others hear of a new assignment with their next heartbeats."""
+    """The group without a member; the others get a new assignment with their next heartbeats."""
     members = {key: one for key, one in group.members.items() if key != member.member_id}
     offsets = {key: said for key, said in group.task_offsets.items() if key != member.member_id}
     after = replace(group, members=members, task_offsets=offsets, epoch=group.epoch + 1, changed_ms=now_ms)
     timers = _no_timers(member.member_id)
     if not members:
-        # The next member to come need not wait for the assignment of one that has gone.
+        # The next member to join need not wait because of an assignment for members that are gone.
         after = replace(
             after, target_epoch=after.epoch, assigned_ms=0, empty_since_ms=now_ms, shutdown_by=None,
             delayed_until_ms=None,
@@ -503,7 +503,7 @@ def expired(group: StreamsGroup, timer: str, terms: Terms) -> Decision:
 
 
 def restored(group: StreamsGroup, terms: Terms) -> Decision:
-    """A group was read from the store: everybody has a whole session to be heard of again."""
+    """A group was loaded: every member gets a full session time-out."""
     timers = [Timer(SESSION_TIMER + member_id, terms.streams.session_timeout_ms) for member_id in group.members]
     timers += (
         Timer(REBALANCE_TIMER + member.member_id, member.rebalance_timeout_ms)
@@ -517,7 +517,7 @@ def restored(group: StreamsGroup, terms: Terms) -> Decision:
 
 
 def _records(before: StreamsGroup, after: StreamsGroup, *, is_new: bool = False) -> tuple[Record, ...]:
-    """What is to be made durable of a change."""
+    """The records that a change needs."""
     records: list[Record] = [MemberRemoved(member_id) for member_id in before.members if member_id not in after.members]
     records += (
         MemberStored(member) for key, member in after.members.items() if _differs(before.members.get(key), member)
