@@ -134,7 +134,7 @@ def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool
     """Commit or abort. Producers of transaction version 2 go on with the next epoch, or the next producer id."""
     if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
         same = txn.state is _COMPLETE[request.commit] and not has_batches
-        return _told(txn) if same else refused(_of_repetition(txn, has_batches=has_batches))
+        return _told(txn) if same else refused(_of_repetition(txn, request.producer, has_batches=has_batches))
     error = owner_error(txn, request.producer)
     if txn is None or error is not ErrorCode.NONE:
         return refused(error)
@@ -157,10 +157,11 @@ def _is_repetition(txn: Transaction, producer: Producer) -> bool:
     )
 
 
-def _of_repetition(txn: Transaction, *, has_batches: bool) -> ErrorCode:
+def _of_repetition(txn: Transaction, producer: Producer, *, has_batches: bool) -> ErrorCode:
     """The producer went on without this request's sender, a zombie. Else that wants the other result: too late."""
-    went_on = is_ongoing(txn, has_batches=has_batches) or txn.state is TransactionState.EMPTY
-    return ErrorCode.PRODUCER_FENCED if went_on else ErrorCode.INVALID_TXN_STATE
+    if not is_ongoing(txn, has_batches=has_batches) and txn.state is not TransactionState.EMPTY:
+        return ErrorCode.INVALID_TXN_STATE
+    return owner_error(txn, producer)
 
 
 def _told(txn: Transaction) -> Decision:

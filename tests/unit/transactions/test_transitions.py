@@ -210,6 +210,9 @@ def test_the_last_epoch_leads_to_another_producer_id() -> None:
     assert decision.state is not None
     again = finish(decision.state, last)
     assert (again.result.error, again.result.producer) == (E.NONE, Producer(99, 0))
+    assert finish(decision.state, last, commit=False).result.error is E.INVALID_TXN_STATE
+    # The next transaction has begun, by a producer of another id.
+    assert finish(decision.state, last, has_batches=True).result.error is E.INVALID_PRODUCER_ID_MAPPING
 
 
 def test_a_transaction_times_out() -> None:
