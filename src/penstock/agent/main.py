@@ -25,6 +25,7 @@ from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
 from penstock.agent.tuning import Tuning
 from penstock.agent.turns import TurnLoop
+from penstock.base.collector import FrozenSurvivors
 from penstock.base.options import UpOptions
 
 FORCED_EXIT_CODE = 1
@@ -78,10 +79,9 @@ def share_the_interpreter() -> None:
 
 
 def settle_memory() -> None:
-    """Keep the collector away from what lives as long as the process, and from running often. Of all that a start makes
-    only some hundred objects are garbage: to find them would take longer than anything else it does."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    """Keep the collector away from what lives long. Of all that a start makes only some hundred objects are garbage: to
+    find them would take longer than anything else it does."""
+    FrozenSurvivors(asyncio.get_running_loop().call_soon_threadsafe).begin()
 
 
 async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
