@@ -1,4 +1,4 @@
-"""ShareFetch: what a member said of records it had, then new ones for it, at once or when there are some.
+"""ShareFetch: what a member said of records it had, and new ones for it, at once or when there are some.
 
 A fetch goes round the partitions of its session, beginning with another one each time, and takes what it gets until it
 has enough records. Each partition has the same part of the bytes. If there is nothing to take, the fetch waits: for
@@ -101,13 +101,15 @@ class ShareFetchHandler:
                 # There may be room soon; a client that is told at once asks again at once.
                 await asyncio.sleep(min(max(request.max_wait_ms, 0), MAX_WAIT_MS) / 1000)
             return ShareFetchResponse(error_code=refused.code, error_message=refused.message)
-        outcomes = await self._acknowledging.acknowledge(
-            key, said, version=context.api_version, is_renewal=request.is_renew_ack
-        )
-        wanted = []
-        if session is not None and not (context.api_version >= RENEWALS_SINCE and request.is_renew_ack):
-            wanted = await self._wanted(context, key, session, request.share_session_epoch)
-            await self._fetch(key, wanted, request)
+        fetching = self._fetch_for(context, key, session, request)
+        if said:
+            # In one go: what is taken is decided on what was said, while that becomes durable.
+            saying = self._acknowledging.acknowledge(
+                key, said, version=context.api_version, is_renewal=request.is_renew_ack
+            )
+            outcomes, wanted = await asyncio.gather(saying, fetching)
+        else:
+            outcomes, wanted = {}, await fetching
         if request.share_session_epoch == FINAL_EPOCH:
             await self.close_session(key)
         return ShareFetchResponse(
@@ -183,6 +185,16 @@ class ShareFetchHandler:
         return authorizer is None or authorizer.allows(context, ApiKey.SHARE_FETCH, READ_TOPIC, name)
 
     # --- Fetching ---
+
+    async def _fetch_for(
+        self, context: RequestContext, key: SessionKey, session: Session | None, request: ShareFetchRequest
+    ) -> list[_Wanted]:
+        """The partitions of a session with what could be taken; none where a request only acknowledges."""
+        if session is None or (context.api_version >= RENEWALS_SINCE and request.is_renew_ack):
+            return []
+        wanted = await self._wanted(context, key, session, request.share_session_epoch)
+        await self._fetch(key, wanted, request)
+        return wanted
 
     async def _fetch(self, key: SessionKey, wanted: Sequence[_Wanted], request: ShareFetchRequest) -> None:
         """Take what there is, or wait for it."""
