@@ -11,9 +11,10 @@ import pytest
 from fixtures.clocks import START_MS, ManualClock
 from fixtures.odd_names import ODD_NAMES
 
+from penstock.agent.following import versions
 from penstock.base.errors import InvalidRequest
 from penstock.base.randomness import SeededRandomness
-from penstock.identity import accounts, store, token_store
+from penstock.identity import accounts, service, store, token_store
 from penstock.identity.accounts import MAX_KEYS_PER_ACCOUNT, ServiceAccount, looks_like_key
 from penstock.identity.scram import Credential, Mechanism
 from penstock.identity.service import CredentialChange, Identities
@@ -164,10 +165,10 @@ async def test_the_tokens_of_a_service_account_go_with_it(identities: Identities
 
 
 async def test_it_is_told_which_keys_and_tokens_are_no_good_any_more(database: Any) -> None:
-    told: list[tuple[int, set[str], int]] = []
+    told: list[tuple[set[str], int]] = []
     identities = Identities(
         database=database, clock=ManualClock(), randomness=SeededRandomness("revoked"),
-        revoked=lambda cluster_id, gone, asked_by: told.append((cluster_id, set(gone), asked_by)),
+        revoked=lambda gone, asked_by: told.append((set(gone), asked_by)),
     )  # fmt: skip
     assert await identities.create_account(1, "billing", "")
     keys = [await identities.create_key(1, "billing", "", -1) for _ in range(3)]
@@ -181,7 +182,58 @@ async def test_it_is_told_which_keys_and_tokens_are_no_good_any_more(database: A
     assert await identities.delete_keys(1, ["PK" + "A" * 16, ids[0]], asked_by=5) == {ids[0]}
     assert await identities.delete_account(1, "billing")
     assert not await identities.delete_account(1, "billing")
-    assert told == [(1, {ids[0]}, 5), (1, {*ids[1:], "t"}, 0)]
+    assert told == [({ids[0]}, 5), ({*ids[1:], "t"}, 0)]
+
+
+async def test_an_agent_is_told_which_credentials_in_use_another_one_has_removed(
+    database: Any, identities: Identities, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LOOKED_UP_AT_ONCE", 2)
+    told: list[tuple[set[str], int]] = []
+    here = Identities(
+        database=database, clock=ManualClock(), randomness=SeededRandomness("here"),
+        revoked=lambda gone, asked_by: told.append((set(gone), asked_by)),
+    )  # fmt: skip
+    for name in ("billing", "web"):
+        assert await identities.create_account(1, name, "")
+    made = [await identities.create_key(1, name, "", -1) for name in ("billing", "billing", "web")]
+    first, second, other = (key.key.key_id for key in made if key is not None)
+
+    async def counter() -> int:
+        return (await database.read(lambda: versions(("revoked credentials",)))).get("revoked credentials", 0)
+
+    def token(name: str, owner: str) -> Script[None]:
+        ends_ms = START_MS + 1_000
+        made = Token(
+            cluster_id=1, token_id=name, owner=owner, requester=owner, renewers=(), issued_ms=START_MS,
+            expires_ms=ends_ms, max_ms=ends_ms,
+        )  # fmt: skip
+        return token_store.put(made, name.encode())
+
+    for name, owner in (("theirs", "User:billing"), ("ended", "User:alice"), ("alice's", "User:alice")):
+        await database.transaction(partial(token, name, owner))
+    in_use = {first, second, other, "theirs", "ended", "alice's", "made up"}
+
+    async def look() -> list[tuple[set[str], int]]:
+        told.clear()
+        await here.drop_revoked(lambda: in_use)
+        return list(told)
+
+    assert (await look(), await counter()) == ([], 0)
+    await identities.delete_keys(1, [first])
+    assert (await look(), await counter()) == ([({first}, 0)], 1)
+    await identities.delete_keys(1, [first])
+    await database.transaction(lambda: token_store.forget(1, "ended"))
+    assert await counter() == 1, "nothing has changed: a token that is ended by its holder ends no session, as in Kafka"
+    await identities.delete_account(1, "billing")
+    assert (await look(), await counter()) == ([({first, second, "theirs"}, 0)], 2)
+    later_ms = START_MS + 1_000 + token_store.KEPT_MS + 1
+    late = Token(
+        cluster_id=1, token_id="late", owner="User:alice", requester="User:alice", renewers=(), issued_ms=later_ms,
+        expires_ms=later_ms + 1, max_ms=later_ms + 1,
+    )  # fmt: skip
+    await database.transaction(lambda: token_store.put(late, b"late"))
+    assert await look() == [({first, second}, 0)], "no session of the token is left"
 
 
 async def test_who_asks_for_few_accounts_does_not_have_all_of_them_read(

@@ -102,6 +102,8 @@ class Agent:
         self.ports: dict[str, int] = {}
         """The ports of all listeners, by name."""
         self.ready = False
+        self.gate: Gate | None = None
+        """Where clients authenticate, once it listens; None if nobody has to."""
         self.on_broken: Callable[[], None] = lambda: None
         """Called when a bug has stopped the writer: stop the agent, and start another."""
         self._closing = AsyncExitStack()
@@ -286,6 +288,7 @@ class Agent:
                 "quota": self.quotas.refresh,
                 "clusters": self.clusters.refresh,
                 "cluster keys": self.keys.refresh,
+                "revoked credentials": self._drop_revoked,
             },
         )
         task = asyncio.get_running_loop().create_task(following.watch())
@@ -356,9 +359,15 @@ class Agent:
         gate.listener = self.audit
         return gate
 
-    def _on_revoked(self, cluster_id: int, credential_ids: Collection[str], asked_by: int) -> None:
+    def _on_revoked(self, credential_ids: Collection[str], asked_by: int) -> None:
         if self.gate is not None:
-            self.gate.revoke(self.server.connections, cluster_id, credential_ids, asked_by)
+            self.gate.revoke(self.server.connections, credential_ids, asked_by)
+
+    async def _drop_revoked(self) -> None:
+        """Close connections whose API key or token another agent has removed."""
+        gate = self.gate
+        if gate is not None:
+            await self.access.identities.drop_revoked(lambda: gate.credentials_in_use(self.server.connections))
 
     def _thread(self, name: str) -> OnThread:
         """A thread for work that clients can make long, one piece after the other, so that nobody else waits for it."""

@@ -1,8 +1,9 @@
-"""Following changes that other agents make to ACLs, quotas, virtual clusters and their keys.
+"""Following changes that other agents make to ACLs, quotas, virtual clusters and their keys, and to credentials.
 
 Each agent that shares a database keeps these in memory. One query per second asks for the version of each; only what
-has changed is read again, and nothing is ever written. Users, API keys and tokens need no following: they are looked up
-each time. An agent that is alone does not ask.
+has changed is read again, and nothing is ever written. Users, API keys and tokens are looked up each time somebody
+authenticates; only connections that a removed key or token has authenticated before are looked for, and closed. An
+agent that is alone does not ask.
 """
 
 from __future__ import annotations

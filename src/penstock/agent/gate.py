@@ -45,6 +45,8 @@ LOGIN_S = 30.0
 """How long a connection may take to prove itself."""
 REAUTHENTICATION_PAUSE_S = 1.0
 MAX_VERSION_REQUESTS = 4
+MAX_ID_CHARS = 64
+"""No API key and no token has a longer id. What clients claim to have may be of any length."""
 GONE = "Authentication failed: Invalid username or password"
 """What those are told whose virtual cluster is being deleted: the same as those of one that was."""
 _log = logging.getLogger(__name__)
@@ -336,14 +338,20 @@ class Gate:
             )
         )  # fmt: skip
 
-    def revoke(
-        self, connections: Iterable[Connection], cluster_id: int, credential_ids: Collection[str], asked_by: int
-    ) -> None:
+    def credentials_in_use(self, connections: Iterable[Connection]) -> set[str]:
+        """The API keys and tokens by which somebody has come in, or is about to."""
+        found = set[str]()
+        for connection in connections:
+            if connection.login is not None:
+                found.update(one for one in _credentials_of(connection.login) if len(one) <= MAX_ID_CHARS)
+        return found
+
+    def revoke(self, connections: Iterable[Connection], credential_ids: Collection[str], asked_by: int) -> None:
         """API keys or tokens are no good any more: who has come in by one of them, or is about to, goes. Whoever asked
         for it by one of them is answered before."""
         for connection in connections:
             login = connection.login
-            if login is None or not _is_proven_by(login, cluster_id, credential_ids):
+            if login is None or _credentials_of(login).isdisjoint(credential_ids) or login.ends_s == -inf:
                 continue
             if connection.connection_id == asked_by:
                 login.ends_s = -inf
@@ -407,11 +415,14 @@ class _Wrapped:
 Wrapping = _Raw | _Wrapped
 
 
-def _is_proven_by(login: Login, cluster_id: int, credential_ids: Collection[str]) -> bool:
-    proven, exchange = login.proven, login.exchange
-    if exchange is not None and exchange.claimed in credential_ids:
-        return True
-    return proven is not None and proven.cluster_id == cluster_id and proven.credential_id in credential_ids
+def _credentials_of(login: Login) -> set[str]:
+    """The API key or token that a connection is authenticated by, and the one that it is being authenticated by."""
+    found = set[str]()
+    if login.exchange is not None and login.exchange.credential_id is not None:
+        found.add(login.exchange.credential_id)
+    if login.proven is not None and login.proven.credential_id is not None:
+        found.add(login.proven.credential_id)
+    return found
 
 
 def _check_same(login: Login, now: Identity) -> None:

@@ -50,6 +50,7 @@ ROWS = (
     Rows("api_key", "key_id"),
     Rows("service_account", "name"),
     Rows("delegation_token", "token_id"),
+    Rows("revoked_token", "token_id"),
     Rows("quota", "entity, key"),
     Rows("config", "kind, name, key"),
 )

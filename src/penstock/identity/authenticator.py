@@ -55,6 +55,8 @@ class Exchange(Protocol):
 
     claimed: str | None
     """The claimed name, once it is known to exist, or that it may have been an API key."""
+    credential_id: str | None
+    """The id of the API key or delegation token that the client authenticates with, if it is one."""
     is_unknown: bool
     """Whether the claimed name does not exist."""
     failure: str | None
@@ -146,7 +148,7 @@ class Authenticator:
 
     async def key_identity(self, key_id: str, secret: str, cluster_id: int, claim: Claim) -> Identity | None:
         """The identity of an API key and its secret; None if there is no such key. Raises `Denied`."""
-        claim.claimed = key_id
+        claim.claimed = claim.credential_id = key_id
         key = await self._database.read(lambda: store.key_by_id(key_id))
         if key is None:
             return None
@@ -226,10 +228,12 @@ class Authenticator:
     ) -> tuple[Credential, Identity]:
         rules = self._token_rules
         if rules is not None:
+            claim.credential_id = token_id
             token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
             elsewhere = None if token is not None or claim.is_bound else self._elsewhere(token_id)
             if elsewhere is not None:
                 token_id, cluster_id = elsewhere
+                claim.credential_id = token_id
                 token = await self._database.read(lambda: token_store.by_id(cluster_id, token_id))
             claim.found(token_id, there_is=token is not None)
             if token is not None and not token.has_expired(self._clock.now_ms()):
@@ -254,6 +258,7 @@ class Claim:
         self.is_bound = is_bound
         """Whether only credentials of the requested cluster count."""
         self.claimed: str | None = None
+        self.credential_id: str | None = None
         self.is_unknown = False
         self.failure: str | None = None
 

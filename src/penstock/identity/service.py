@@ -1,10 +1,12 @@
 """Identities: users' credentials, service accounts, API keys. All changes go through here.
 
-Nothing is cached: the database is queried each time.
+Nothing is cached: the database is queried each time. Connections of deleted API keys and tokens are closed: by this
+agent at once, by others as soon as they notice (`agent/following.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from penstock.base.clock import Clock
@@ -13,16 +15,17 @@ from penstock.base.errors import InvalidRequest
 from penstock.base.portions import breathe
 from penstock.base.randomness import Randomness
 from penstock.base.undivided import Undivided
-from penstock.identity import accounts, scram, store
+from penstock.identity import accounts, scram, store, token_store
 from penstock.identity.accounts import ApiKey, NewApiKey, ServiceAccount
 from penstock.identity.scram import Credential, Mechanism
 from penstock.metadata.database import Database, Script
 
-Revoked = Callable[[int, Collection[str], int], None]
-"""Called with revoked API keys and tokens of a virtual cluster, and the id of the connection that requested it (0:
-none)."""
+Revoked = Callable[[Collection[str], int], None]
+"""Called with revoked API keys and tokens, and the id of the connection that requested it (0: none)."""
 FEW_NAMES = 100
 """Up to so many users are looked up one by one."""
+LOOKED_UP_AT_ONCE = 200
+"""API keys or tokens in one statement."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +42,11 @@ class Identities:
 
     def __init__(
         self, *, database: Database, clock: Clock, randomness: Randomness,
-        revoked: Revoked = lambda cluster_id, credential_ids, asked_by: None, changes: Undivided | None = None,
+        revoked: Revoked = lambda credential_ids, asked_by: None, changes: Undivided | None = None,
     ) -> None:  # fmt: skip
         self._database, self._clock, self._randomness = database, clock, randomness
         self._revoked, self._changes = revoked, changes or Undivided()
+        self._revoking = asyncio.Lock()
 
     # ---- users ---------------------------------------------------------------------------------------------------
 
@@ -146,23 +150,44 @@ class Identities:
         """Delete a service account with its keys and tokens; False if it does not exist. Connections that used them are
         reported to `revoked`. Raises `InvalidRequest`."""
         accounts.check_name(name)
-        gone = await self._revoke(lambda: store.forget_account(cluster_id, name), cluster_id, asked_by)
+        gone = await self._revoke(lambda: store.forget_account(cluster_id, name), asked_by)
         return gone is not None
 
-    async def _revoke(
-        self, script: Callable[[], Script[set[str] | None]], cluster_id: int, asked_by: int
-    ) -> set[str] | None:
+    async def _revoke(self, script: Callable[[], Script[set[str] | None]], asked_by: int) -> set[str] | None:
         """Delete keys or tokens; returns them. It completes even if the caller disconnects."""
 
         async def change() -> set[str] | None:
-            gone = await self._database.transaction(script)
-            if gone:
-                # Logins that read the credential before its deletion are finished once this is done.
-                await self._database.read(store.has_credentials)
-                self._revoked(cluster_id, gone, asked_by)
-            return gone
+            # The lock: `drop_revoked` must not close the requesting connection before it is known as such.
+            async with self._revoking:
+                gone = await self._database.transaction(script)
+                if gone:
+                    # Logins that read the credential before its deletion are finished once this is done.
+                    await self._database.read(store.has_credentials)
+                    self._revoked(gone, asked_by)
+                return gone
 
         return await self._changes.run(change())
+
+    async def drop_revoked(self, in_use: Callable[[], Collection[str]]) -> None:
+        """Report the API keys and tokens in use here that another agent has deleted."""
+        async with self._revoking:
+            gone = await self._revoked_among(in_use())
+            if gone:
+                self._revoked(gone, 0)
+
+    async def _revoked_among(self, credential_ids: Collection[str]) -> set[str]:
+        keys = [one for one in credential_ids if accounts.looks_like_key(one)]
+        tokens = [one for one in credential_ids if not accounts.looks_like_key(one)]
+
+        def script() -> Script[set[str]]:
+            gone = set[str]()
+            for start in range(0, len(keys), LOOKED_UP_AT_ONCE):
+                gone |= yield from store.missing_among(keys[start : start + LOOKED_UP_AT_ONCE])
+            for start in range(0, len(tokens), LOOKED_UP_AT_ONCE):
+                gone |= yield from token_store.revoked_among(tokens[start : start + LOOKED_UP_AT_ONCE])
+            return gone
+
+        return await self._database.read(script) if credential_ids else set()
 
     async def create_key(self, cluster_id: int, owner: str, description: str, lifetime_ms: int) -> NewApiKey | None:
         """Create a key for a service account; None if there is no such account. A lifetime of -1 means no expiry.
@@ -206,4 +231,4 @@ class Identities:
     async def delete_keys(self, cluster_id: int, key_ids: Sequence[str], *, asked_by: int = 0) -> set[str]:
         """Delete keys; returns those that existed. Connections that used them are reported to `revoked`."""
         known = [key_id for key_id in key_ids if accounts.looks_like_key(key_id)]
-        return await self._revoke(lambda: store.forget_keys(cluster_id, known), cluster_id, asked_by) or set()
+        return await self._revoke(lambda: store.forget_keys(cluster_id, known), asked_by) or set()

@@ -1,8 +1,12 @@
-"""The SQL of identities. Every script is idempotent when it is run again at once."""
+"""The SQL of identities. Every script is idempotent when it is run again at once.
+
+Deleting API keys, or tokens with their service account, increments the counter `revoked credentials`, which tells other
+agents that they may have connections to close.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from penstock.identity import token_store
@@ -14,6 +18,10 @@ from penstock.metadata.names import long_name, name_key, name_of
 
 _SCRAM = "mechanism, iterations, salt, stored_key, server_key"
 _KEY = "cluster_id, key_id, owner, description, created_ms, expires_ms, salt, secret_hash"
+_REVOKED = (
+    "INSERT INTO counter (name, value) VALUES ('revoked credentials', 1)"
+    " ON CONFLICT (name) DO UPDATE SET value = counter.value + 1"
+)
 
 
 def _credential(row: Sequence[Any]) -> Credential:
@@ -133,7 +141,10 @@ def forget_account(cluster_id: int, name: str) -> Script[set[str] | None]:
     )  # fmt: skip
     if not rows:
         return None
-    return {str(key_id) for (key_id,) in keys} | (yield from token_store.forget_of(cluster_id, user(name)))
+    gone = {str(key_id) for (key_id,) in keys} | (yield from token_store.forget_of(cluster_id, user(name)))
+    if gone:
+        yield _REVOKED, ()
+    return gone
 
 
 def key_by_id(key_id: str) -> Script[ApiKey | None]:
@@ -181,4 +192,13 @@ def forget_keys(cluster_id: int, key_ids: Iterable[str]) -> Script[set[str]]:
         )  # fmt: skip
         if rows:
             gone.add(key_id)
+    if gone:
+        yield _REVOKED, ()
     return gone
+
+
+def missing_among(key_ids: Collection[str]) -> Script[set[str]]:
+    """Those of these API keys that do not exist in any cluster."""
+    marks = ", ".join(f"${number}" for number in range(1, len(key_ids) + 1))
+    rows = yield f"SELECT key_id FROM api_key WHERE key_id IN ({marks})", tuple(key_ids)
+    return set(key_ids) - {str(key_id) for (key_id,) in rows}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from penstock.identity.tokens import MAX_TOKENS_PER_CLUSTER, MAX_TOKENS_PER_OWNER, Token
@@ -24,6 +24,7 @@ def _token(row: Sequence[Any]) -> Token:
 def put(token: Token, hmac_hash: bytes) -> Script[None]:
     """Store a new token. Tokens that expired long ago are deleted on this occasion."""
     yield "DELETE FROM delegation_token WHERE expires_ms < $1", (token.issued_ms - KEPT_MS,)
+    yield "DELETE FROM revoked_token WHERE max_ms < $1", (token.issued_ms - KEPT_MS,)
     yield (
         f"INSERT INTO delegation_token ({_COLUMNS}, hmac_hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
         " ON CONFLICT DO NOTHING",
@@ -104,10 +105,22 @@ def forget(cluster_id: int, token_id: str) -> Script[None]:
 
 
 def forget_of(cluster_id: int, principal: str) -> Script[set[str]]:
-    """Delete the tokens that a principal owns, or has requested for others, whose secrets it knows. Returns their
-    ids."""
+    """Delete the tokens that a principal owns, or has requested for others, whose secrets it knows. Returns their ids,
+    which are kept for other agents as long as a session of theirs could last."""
+    yield (
+        "INSERT INTO revoked_token (token_id, cluster_id, max_ms) SELECT token_id, cluster_id, max_ms"
+        " FROM delegation_token WHERE cluster_id = $1 AND (owner = $2 OR requester = $2) ON CONFLICT DO NOTHING",
+        (cluster_id, principal),
+    )
     rows = yield (
         "DELETE FROM delegation_token WHERE cluster_id = $1 AND (owner = $2 OR requester = $2) RETURNING token_id",
         (cluster_id, principal),
     )
+    return {str(token_id) for (token_id,) in rows}
+
+
+def revoked_among(token_ids: Collection[str]) -> Script[set[str]]:
+    """Those of these tokens that were deleted with a service account."""
+    marks = ", ".join(f"${number}" for number in range(1, len(token_ids) + 1))
+    rows = yield f"SELECT token_id FROM revoked_token WHERE token_id IN ({marks})", tuple(token_ids)
     return {str(token_id) for (token_id,) in rows}

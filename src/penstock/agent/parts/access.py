@@ -62,7 +62,7 @@ class Access:
 
 async def open_access(
     stores: Stores, settings: BrokerSettings, listeners: Sequence[Listener], *, clock: Clock, randomness: Randomness,
-    revoked: Callable[[int, Collection[str], int], None],
+    revoked: Callable[[Collection[str], int], None],
 ) -> Access:  # fmt: skip
     """Load what there is of ACLs. `revoked` is told of keys and tokens by which nobody may go on being in."""
     asks = any(listener.asks_for_credentials for listener in listeners)
