@@ -887,3 +887,33 @@ def unpack_unsealed(bytes blob):
         put(entry, 7, None)
         entries.append(entry)
     return entries
+
+
+# ---- quotas/throttles.py -----------------------------------------------------------------------------------------
+
+def count_within_limits(object client, object size_bytes, double now_ms):
+    cdef object produce = client.produce, time = client.time, rate
+    cdef double total
+    if client.tenant is not None or (time is not None and <double>time.rate.total > <double>time.harmless):
+        return False
+    if produce is not None:
+        rate = produce.rate
+        total = <double>rate.total + <double>size_bytes
+        if now_ms >= <double>rate.until_ms or total > <double>produce.harmless:
+            return False
+        rate.last_ms = now_ms
+        rate.total = total
+    return True
+
+
+def count_time(object client, double since_ms, double now_ms):
+    cdef object time = client.time, rate
+    cdef double spent = (now_ms - since_ms) / 10
+    if time is None:
+        return
+    rate = time.rate
+    if now_ms < <double>rate.until_ms:
+        rate.last_ms = now_ms
+        rate.total = <double>rate.total + spent
+    else:
+        rate.record(spent, now_ms)

@@ -28,7 +28,7 @@ from penstock.log.answers import TIMED_OUT, Appended
 from penstock.log.fetch import FetchHandler
 from penstock.log.fetch_sessions import Named
 from penstock.log.produce import ProduceHandler, refusal_of, response_of, response_of_plain
-from penstock.quotas.throttles import Client, Throttles
+from penstock.quotas.throttles import Client, Throttles, count_time, count_within_limits
 from penstock.wire import codec
 from penstock.wire.api_keys import ApiKey
 from penstock.wire.codec import RequestHeader
@@ -166,7 +166,7 @@ class Dispatcher:
                 connection,
             )
             if counted is not None:
-                self._count_time(*counted)
+                count_time(*counted, self._clock.monotonic() * 1000)
             return
         throttle_ms, stopwatch = self._arrived(context, len(frame))
         if key == ApiKey.FETCH:
@@ -266,7 +266,7 @@ class Dispatcher:
         counted = self._count_produce(connection, context, len(frame), tell=request.acks != 0)
         results = await long_requests.write_portions(self._produce, context, asked, self._clock)
         if counted is not None:
-            self._count_time(*counted)
+            count_time(*counted, self._clock.monotonic() * 1000)
         if connection.closed:
             return
         if request.acks == 0:
@@ -293,15 +293,16 @@ class Dispatcher:
                 again.client, again.version = throttles.client(again.context), throttles.version
             client, since_ms = again.client, self._clock.monotonic() * 1000
             assert client is not None
-            throttle_ms = throttles.on_produce(client, len(frame), since_ms)
-            if throttle_ms:
-                _hold_off(connection, throttle_ms, tell=True)
+            if not count_within_limits(client, len(frame), since_ms):
+                throttle_ms = throttles.on_produce(client, len(frame), since_ms)
+                if throttle_ms:
+                    _hold_off(connection, throttle_ms, tell=True)
         self._produce.handle_one(
             again.context, shape, taken.partition_index, memoryview(frame)[taken.start : taken.end],
             AgainTicket(connection, connection.open_slot(_PRODUCE), shape, taken), again, connection,
         )  # fmt: skip
-        if throttles is not None and client is not None and client.time is not None:
-            throttles.count_time(client, since_ms, self._clock.monotonic() * 1000)
+        if client is not None and client.time is not None:
+            count_time(client, since_ms, self._clock.monotonic() * 1000)
         return True
 
     def _produce_plainly(self, connection: Connection, plain: PlainProduce, frame: bytes | memoryview) -> None:
@@ -317,7 +318,7 @@ class Dispatcher:
             context, plain, frame, partial(self._plainly_produced, connection, slot, plain), connection
         )
         if counted is not None:
-            self._count_time(*counted)
+            count_time(*counted, self._clock.monotonic() * 1000)
 
     def _plainly_produced(
         self, connection: Connection, slot: Slot, plain: PlainProduce, results: list[Appended]
@@ -346,10 +347,6 @@ class Dispatcher:
         if throttle_ms:
             _hold_off(connection, throttle_ms, tell=tell)
         return client, now_ms
-
-    def _count_time(self, client: Client, since_ms: float) -> None:
-        if self.throttles is not None:
-            self.throttles.count_time(client, since_ms, self._clock.monotonic() * 1000)
 
     def _produced(
         self, connection: Connection, slot: Slot, version: int, correlation_id: int, request: ProduceRequest,

@@ -7,15 +7,18 @@ from random import Random
 
 import pytest
 from fixtures.clocks import ManualClock
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock.base.context import RequestContext
+from penstock.base.twins import reference
 from penstock.log.quota import UNLIMITED
 from penstock.log.refusals import Refused
 from penstock.quotas import throttles as module
-from penstock.quotas.meters import Windows
+from penstock.quotas.meters import Rate, Windows
 from penstock.quotas.model import Entity, QuotaKey, entity
 from penstock.quotas.settings import QuotaSettings
-from penstock.quotas.throttles import Client, Throttles
+from penstock.quotas.throttles import Client, Meter, Throttles, count_time, count_within_limits
 from penstock.quotas.transitions import Altering, Change
 from penstock.wire.error_codes import ErrorCode
 
@@ -37,7 +40,7 @@ class World:
 
     def count_time(self, client: Client, spent_s: float) -> None:
         now_ms = self.clock.monotonic() * 1000
-        self.throttles.count_time(client, now_ms - spent_s * 1000, now_ms)
+        count_time(client, now_ms - spent_s * 1000, now_ms)
 
     def fetch(self, size: int) -> tuple[int, bool]:
         return self.throttles.on_fetch(who("alice"), size)
@@ -339,3 +342,33 @@ def test_long_names_cost_no_more_than_short_ones() -> None:
 
 def test_settings_are_kafkas() -> None:
     assert QuotaSettings().windows == Windows(samples=11, window_ms=1000)
+
+
+@given(
+    steps=st.lists(st.tuples(st.sampled_from((0.0, 0.5, 400.0, 1000.0, 12_000.0)), st.integers(0, 6000)), max_size=12),
+    limits=st.tuples(st.sampled_from((None, 1000.0)), st.sampled_from((None, 0.5))),
+)
+def test_the_quick_way_counts_the_same_compiled_or_not(
+    steps: list[tuple[float, int]], limits: tuple[float | None, float | None]
+) -> None:
+    seen = []
+    for within, spend in (
+        (count_within_limits, count_time), (reference(count_within_limits), reference(count_time)),
+    ):  # fmt: skip
+        client, now_ms = Client(), 1000.0
+        client.produce, client.time = (None if one is None else Meter(Rate(Windows()), one) for one in limits)
+        meters = [meter for meter in (client.produce, client.time) if meter is not None]
+        told = []
+        for wait_ms, size in steps:
+            now_ms += wait_ms
+            before = [meter.rate.total for meter in meters]
+            is_within = within(client, size, now_ms)
+            if not is_within:
+                assert [meter.rate.total for meter in meters] == before
+                if client.produce is not None:
+                    client.produce.charge(size, now_ms)
+            spend(client, now_ms, now_ms + size / 1000)
+            told.append((is_within, [(meter.rate.total, meter.rate.last_ms, meter.rate.until_ms) for meter in meters]))
+        seen.append(told)
+    assert seen[0] == seen[1]
+    assert seen[0] == [] or not client.produce or not seen[0][0][0]  # A sample has to be begun.
