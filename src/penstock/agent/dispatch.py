@@ -114,14 +114,15 @@ class Dispatcher:
         """Who limits clients, while any has a limit."""
         self.beside: OnThread | None = None
         """Where long requests are read and long answers written, so that nobody else waits for that."""
-        self._table: Mapping[int, Api] = {}
+        self.table: Mapping[int, Api] = {}
+        """The APIs that are answered."""
         self.requests = dict.fromkeys(map(int, ApiKey), 0)
         """How many requests came, by API key."""
         self._producing: set[asyncio.Task[None]] = set()
 
     def serve(self, table: Mapping[int, Api]) -> None:
         """Answer these APIs from now on."""
-        self._table = table
+        self.table = table
 
     def __call__(self, connection: Connection, frame: bytes | memoryview) -> None:
         """Start answering one frame. Raises `Malformed` when the connection must end."""
@@ -134,11 +135,11 @@ class Dispatcher:
             return
         header = codec.read_request_header(frame, 0)
         key, version = header.api_key, header.api_version
-        api = self._table.get(key)
+        api = self.table.get(key)
         if api is None or version not in api.versions:
             if key != ApiKey.API_VERSIONS or api is None:
                 raise Malformed(f"{_name(key)} v{version} is not served (client id {header.client_id!r})")
-            slot, refusal = connection.open_slot(key), api_versions.unsupported(self._table)
+            slot, refusal = connection.open_slot(key), api_versions.unsupported(self.table)
             self._reply(connection, slot, key, 0, header.correlation_id, refusal)
             return
         self.requests[key] += 1

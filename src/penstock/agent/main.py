@@ -25,6 +25,7 @@ from penstock.agent.listeners import Listener
 from penstock.agent.metadata import place_of
 from penstock.agent.tuning import Tuning
 from penstock.agent.turns import TurnLoop
+from penstock.agent.warm_up import warm_up
 from penstock.base.collector import FrozenSurvivors
 from penstock.base.options import UpOptions
 
@@ -99,7 +100,9 @@ async def _serve(options: UpOptions, tuning: Tuning | None) -> int:
         async with http.serving(app, options.http_host, options.http_port) as http_port:
             settle_memory()
             await _announce(agent, options, http_port)
+            warming = asyncio.create_task(warm_up(agent.dispatcher.table))
             await stopping.wait()
+            warming.cancel()
             await agent.stop()  # `/readyz` says that it is stopping meanwhile.
     finally:
         await agent.stop()

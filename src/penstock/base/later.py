@@ -11,12 +11,16 @@ tests/integration/test_testing_broker.py.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+
+
+_named: set[str] = set()
 
 
 class _Later(ModuleType):
@@ -28,7 +32,13 @@ class _Later(ModuleType):
 
 def later(name: str) -> ModuleType:
     """A module that is imported when one of its attributes is first used."""
+    _named.add(name)
     return _Later(name)
+
+
+def not_yet_imported() -> list[str]:
+    """Modules that will be imported when one of their attributes is first used."""
+    return sorted(name for name in _named if name not in sys.modules)
 
 
 class _Late:

@@ -9,9 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import InvalidRequest
+from penstock.base.later import later
+
+if TYPE_CHECKING:
+    import difflib
+else:  # Slow to import, and rarely needed.
+    difflib = later("difflib")
 
 INT_MAX = 2**31 - 1
 LONG_MAX = 2**63 - 1
@@ -157,8 +164,6 @@ def table(keys: Iterable[ConfigKey]) -> dict[str, ConfigKey]:
 
 def unknown(name: str, known: Iterable[str]) -> InvalidRequest:
     """The error for an unknown name, suggesting the most similar known one."""
-    from difflib import get_close_matches  # Slow to import, and rarely needed.
-
-    near = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else ""
     return InvalidRequest(f"Unknown configuration {name}{hint}")

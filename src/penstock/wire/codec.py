@@ -201,6 +201,13 @@ def read_response(api_key: int, version: int, buffer: Buffer, position: int) -> 
     return message
 
 
+def prepare(api_key: int) -> None:
+    """Import what a server needs for an API; else its first request does."""
+    newest = APIS[api_key][2]
+    _load(_read_request, "", "READ_REQUEST", api_key, newest)
+    _load(_write_response, "", "WRITE_RESPONSE", api_key, newest)
+
+
 def _load(cache: dict[int, Any], folder: str, table: str, api_key: int, version: int) -> Any:
     """Import the module of an API and remember its functions."""
     if api_key not in APIS:
