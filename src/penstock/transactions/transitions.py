@@ -134,6 +134,8 @@ def end(txn: Transaction | None, request: End, now_ms: int, *, has_batches: bool
     """Commit or abort. Producers of transaction version 2 go on with the next epoch, or the next producer id."""
     if txn is not None and request.raises_epoch and _is_repetition(txn, request.producer):
         same = txn.state is _COMPLETE[request.commit] and not has_batches
+        if same and txn.epoch > EPOCH_EXHAUSTED:
+            return _replaced(txn, fresh_id)
         return _told(txn) if same else refused(_of_repetition(txn, request.producer, has_batches=has_batches))
     error = owner_error(txn, request.producer)
     if txn is None or error is not ErrorCode.NONE:
@@ -162,6 +164,14 @@ def _of_repetition(txn: Transaction, producer: Producer, *, has_batches: bool) -
     if not is_ongoing(txn, has_batches=has_batches) and txn.state is not TransactionState.EMPTY:
         return ErrorCode.INVALID_TXN_STATE
     return owner_error(txn, producer)
+
+
+def _replaced(txn: Transaction, fresh_id: int | None) -> Decision:
+    """The producer of a transaction that was aborted without its request, after its last epoch: it gets another id."""
+    if fresh_id is None:
+        return Decision(result=Result(), needs_producer_id=True)
+    state = replace(txn, producer_id=fresh_id, epoch=0, last_producer_id=txn.producer_id)
+    return replace(_told(state), state=state)
 
 
 def _told(txn: Transaction) -> Decision:
@@ -220,10 +230,9 @@ def _fenced(txn: Transaction, now_ms: int) -> Transaction:
     """The id after an abort that its producer has not asked for.
 
     It may go on with the next epoch, as after an abort of version 2, and is told that one when it aborts or asks for
-    its id; but not with the last epoch, which is nobody's.
+    its id; or with another producer id, if the next epoch is the last one, which is nobody's.
     """
-    known_epoch = txn.epoch if txn.epoch < EPOCH_EXHAUSTED else NO_EPOCH
-    return replace(_ended(txn, commit=False, now_ms=now_ms), epoch=txn.epoch + 1, last_epoch=known_epoch)
+    return replace(_ended(txn, commit=False, now_ms=now_ms), epoch=txn.epoch + 1, last_epoch=txn.epoch)
 
 
 def keep_open(txn: Transaction, now_ms: int, *, began_ms: int) -> Decision:

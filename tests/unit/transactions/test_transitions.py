@@ -236,12 +236,19 @@ def test_a_producer_whose_time_was_up_may_abort_and_go_on() -> None:
     # Version 1 knows no way on but by a new epoch.
     for commit in (True, False):
         assert finish(late, commit=commit, raises=False).result.error is E.PRODUCER_FENCED
-    # Nor is there one without another producer id once the epochs are used up.
+
+
+def test_a_producer_whose_time_was_up_in_its_last_epoch_gets_another_id() -> None:
     worn = abort(replace(ONGOING, epoch=EPOCH_EXHAUSTED), NOW, has_batches=True).state
     assert worn is not None
     last = Producer(7, EPOCH_EXHAUSTED)
-    assert finish(worn, last, commit=False).result.error is E.PRODUCER_FENCED
+    assert finish(worn, last, commit=True).result.error is E.INVALID_TXN_STATE
+    assert finish(worn, last, commit=False, fresh_id=None).needs_producer_id
     assert start(worn, last).result.producer == Producer(99, 0)
+    aborted = finish(worn, last, commit=False)
+    assert (aborted.result.producer, aborted.ending) == (Producer(99, 0), None)
+    again = finish(aborted.state, last, commit=False, fresh_id=100)
+    assert (again.result.producer, again.state) == (Producer(99, 0), None)
 
 
 def test_a_producer_that_asks_for_its_id_again_aborts_what_it_has_open() -> None:
