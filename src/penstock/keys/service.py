@@ -255,25 +255,38 @@ class DataKeys:
             self.on_replaced(before.current_key_id)
 
     async def rewrap(self, cluster_id: int) -> None:
-        """Wrap all data keys of a cluster by a new master key, and destroy the old one."""
+        """Wrap all data keys of a cluster by a new master key, and destroy the old one.
+
+        Raises `CorruptData` with those that cannot be unwrapped, once it is done for all others. The old master key is
+        kept for them, and asking again tries these alone.
+        """
         await self._changes.run(self._rewrap(cluster_id))
 
     async def _rewrap(self, cluster_id: int) -> None:
         async with self._changing:
             before = transitions.check_usable(self.clusters.get(cluster_id))
-            transitions.rewrapped(before, before.master_key_id)  # Before a master key is made for nothing.
-            stored = [key for key in self._wrapped.values() if key.cluster_id == cluster_id]
-            secrets = [(key, await self._secret_of(key)) for key in stored]
-            master_key_id = await self._ask("", self._service.create)
-            after = transitions.rewrapped(before, master_key_id)
+            left = transitions.left_behind(before, self._wrapped.values())
+            if not left:
+                transitions.rewrapped(before, before.master_key_id)  # Before a master key is made for nothing.
+            stored = left or [key for key in self._wrapped.values() if key.cluster_id == cluster_id]
+            secrets, problems = await self._secrets_of(stored)
+            if problems and (not secrets or before.current_key_id in problems):
+                raise next(iter(problems.values()))
+            after = before if left else transitions.rewrapped(before, await self._ask("", self._service.create))
             anew = [
-                await self._wrap(key.key_id, cluster_id, master_key_id, secret, key.created_ms)
+                await self._wrap(key.key_id, cluster_id, after.master_key_id, secret, key.created_ms)
                 for key, secret in secrets
             ]
             await self._store(lambda: store.change(before, after, anew))
             self._wrapped.update((key.key_id, key) for key in anew)
             self._apply(after)
         await self._destroy_some(cluster_id)
+        if problems:
+            which = ", ".join(f"{key_id} ({problem})" for key_id, problem in problems.items())
+            raise CorruptData(
+                f"{len(secrets)} of {len(stored)} data keys are wrapped by the new master key. The old one is kept for"
+                f" those that it does not unwrap: {which}"
+            )
 
     async def erase(self, cluster_id: int) -> bool:
         """Make everything that is sealed for a cluster unreadable for good; whether the key service has confirmed it.
@@ -322,6 +335,8 @@ class DataKeys:
         for key_id in key_ids:
             self._wrapped.pop(key_id, None)
             self._cached.pop(key_id, None)
+        if self._has_work():  # A master key may have been kept for one of them.
+            self._wake()
 
     @property
     def stored(self) -> Mapping[int, WrappedKey]:
@@ -340,6 +355,18 @@ class DataKeys:
         context = context_of(cluster_id, key_id)
         wrapped = await self._ask(master_key_id, lambda: self._service.wrap(master_key_id, secret, context))
         return WrappedKey(key_id, cluster_id, master_key_id, wrapped, created_ms)
+
+    async def _secrets_of(
+        self, stored: Iterable[WrappedKey]
+    ) -> tuple[list[tuple[WrappedKey, bytes]], dict[int, PlatformError]]:
+        """Data keys with their secrets, and why those that are missing cannot be unwrapped."""
+        secrets, problems = list[tuple[WrappedKey, bytes]](), dict[int, PlatformError]()
+        for key in stored:
+            try:
+                secrets.append((key, await self._secret_of(key)))
+            except PlatformError as problem:
+                problems[key.key_id] = problem
+        return secrets, problems
 
     async def _secret_of(self, key: WrappedKey) -> bytes:
         known = self._cached.get(key.key_id)
@@ -433,7 +460,10 @@ class DataKeys:
         return [cluster_id for cluster_id, lock in self.locked.items() if lock is Lock.WAITING]
 
     def _has_work(self) -> bool:
-        return bool(self._waiting()) or any(transitions.to_destroy(keys) for keys in self.clusters.values())
+        return bool(self._waiting()) or any(map(self._doomed, self.clusters.values()))
+
+    def _doomed(self, keys: ClusterKeys) -> list[str]:
+        return transitions.to_destroy(keys, self._wrapped.values())
 
     def _wake(self) -> None:
         if self._task is None:
@@ -473,7 +503,7 @@ class DataKeys:
         """Destroy the master keys of a cluster that are to be, as far as the key service does it."""
         async with self._changing:
             before = self.clusters.get(cluster_id)
-            doomed = [] if before is None else transitions.to_destroy(before)
+            doomed = [] if before is None else self._doomed(before)
             if before is None or not doomed:
                 return
             try:

@@ -53,9 +53,17 @@ def erased(keys: ClusterKeys) -> ClusterKeys:
     return replace(keys, state=State.ERASED, master_key_id="", retired_master_key_id="")
 
 
-def to_destroy(keys: ClusterKeys) -> list[str]:
-    """The master keys that are still to be destroyed."""
-    doomed = [keys.retired_master_key_id] if keys.retired_master_key_id else []
+def left_behind(keys: ClusterKeys, stored: Iterable[WrappedKey]) -> list[WrappedKey]:
+    """Data keys that are still wrapped by the retired master key, because they could not be unwrapped."""
+    retired = keys.retired_master_key_id
+    if not retired or keys.state is not State.ON:
+        return []
+    return [key for key in stored if key.cluster_id == keys.cluster_id and key.master_key_id == retired]
+
+
+def to_destroy(keys: ClusterKeys, stored: Iterable[WrappedKey] = ()) -> list[str]:
+    """The master keys that are still to be destroyed. One that still wraps a data key is not, unless all are erased."""
+    doomed = [keys.retired_master_key_id] if keys.retired_master_key_id and not left_behind(keys, stored) else []
     if keys.state is State.ERASING and keys.master_key_id:
         doomed.append(keys.master_key_id)
     return doomed

@@ -24,6 +24,16 @@ def test_rotation_and_rewrapping() -> None:
     assert transitions.to_destroy(transitions.without_retired(after)) == []
 
 
+def test_a_master_key_that_wraps_something_is_kept() -> None:
+    after = transitions.rewrapped(ON, "m2")
+    anew = replace(CURRENT, master_key_id="m2")
+    assert transitions.left_behind(after, [OLD, anew, replace(OLD, cluster_id=2)]) == [OLD]
+    assert transitions.left_behind(after, [anew]) == transitions.left_behind(ON, [OLD]) == []
+    assert transitions.to_destroy(after, [OLD, anew]) == []
+    assert transitions.to_destroy(after, [anew]) == ["m1"]
+    assert sorted(transitions.to_destroy(transitions.erasing(after), [OLD, anew])) == ["m1", "m2"]
+
+
 def test_erasing_destroys_every_master_key_there_is() -> None:
     assert transitions.to_destroy(ON) == []
     doomed = transitions.erasing(transitions.rewrapped(ON, "m2"))
