@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import ssl
 import urllib.error
 import urllib.request
@@ -20,6 +21,7 @@ from penstock.base.errors import InvalidRequest, Unavailable
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 256 * 1024
+_log = logging.getLogger(__name__)
 
 
 class _NoRedirections(urllib.request.HTTPRedirectHandler):
@@ -28,23 +30,31 @@ class _NoRedirections(urllib.request.HTTPRedirectHandler):
 
 
 class Web:
-    """Asks for documents."""
+    """Asks for documents. The authorities are read anew for each, so that a changed file counts; while it cannot be
+    read, the former ones stay in use."""
 
     def __init__(self, executor: Executor, ca: Path | None = None) -> None:
-        self._executor = executor
-        try:
-            context = ssl.create_default_context(cafile=ca)
-        except OSError as error:
-            raise InvalidRequest(f"the authorities in {ca} cannot be read") from error
-        self._opener = urllib.request.build_opener(_NoRedirections, urllib.request.HTTPSHandler(context=context))
+        self._executor, self._ca = executor, ca
+        self._context = self._read()
 
     async def get(self, url: str) -> bytes:
         """A document. Raises `Unavailable`."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._get, url)
 
+    def _read(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self._ca)
+        except OSError as error:
+            raise InvalidRequest(f"the authorities in {self._ca} cannot be read") from error
+
     def _get(self, url: str) -> bytes:
         try:
-            with self._opener.open(url, timeout=TIMEOUT_S) as response:
+            self._context = self._read()
+        except InvalidRequest as problem:
+            _log.error("the former authorities stay in use: %s", problem)
+        handler = urllib.request.HTTPSHandler(context=self._context)
+        try:
+            with urllib.request.build_opener(_NoRedirections, handler).open(url, timeout=TIMEOUT_S) as response:
                 document: bytes = response.read(MAX_BYTES + 1)
         except (OSError, HTTPException, ValueError) as problem:
             raise Unavailable(f"{url} cannot be read: {getattr(problem, 'reason', problem)}") from problem

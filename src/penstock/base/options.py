@@ -50,7 +50,8 @@ class OAuthOptions:
     """The virtual clusters that tokens may open; `*` is every one but `default` and `platform`. Without a claim, each
     token opens all of these. Default: `*` with a claim, else the cluster `default`."""
     ca: Path | None = None
-    """PEM: the authorities that the issuer's own certificate is checked with. Default: the system's."""
+    """PEM: the authorities that the issuer's own certificate is checked with, read again for each request to it.
+    Default: the system's."""
 
     @property
     def decides_clusters(self) -> bool:
