@@ -13,6 +13,7 @@ from penstock.authorization import store
 from penstock.authorization.service import AclService
 from penstock.base.acls import Acl, AclFilter, Operation, PatternType, Permission, ResourceType
 from penstock.base.errors import InvalidRequest
+from penstock.metadata.database import Script
 
 READ = Acl(
     resource_type=ResourceType.TOPIC, resource_name="orders", principal="User:alice", operation=Operation.READ
@@ -36,6 +37,29 @@ async def test_acls_come_back_as_they_were_stored(database: Any) -> None:
         await database.transaction(lambda: store.delete(1, [READ]))
     assert sorted((await database.read(store.load))[1]) == sorted([(1, STRANGE), (2, READ)])
     assert await database.read(store.version) == 5
+
+
+async def test_many_acls_are_changed_together_by_few_statements(database: Any) -> None:
+    """As in Kafka all or none of a request are made: others wait for it, so it must not take long."""
+    many = [replace(READ, resource_name=f"topic-{number}") for number in range(2 * store.AT_ONCE + 1)]
+    asked = list[str]()
+
+    await database.transaction(lambda: counting(store.create(1, many), asked))
+    assert sorted((await database.read(store.load))[1]) == sorted((1, acl) for acl in many)
+    await database.transaction(lambda: counting(store.delete(1, many[1:]), asked))
+    assert (await database.read(store.load))[1] == [(1, many[0])]
+    assert len(asked) == (1 + 3) + (1 + 2), "the counter, and then the ACLs"
+
+
+def counting(script: Script[int], asked: list[str]) -> Script[int]:
+    """The script itself, whose statements are noted."""
+    try:
+        statement = next(script)
+        while True:
+            asked.append(statement[0])
+            statement = script.send((yield statement))
+    except StopIteration as end:
+        return int(end.value)
 
 
 @pytest.mark.parametrize("field", ["principal", "host", "operation", "permission", "pattern_type", "resource_type"])

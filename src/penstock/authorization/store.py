@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha256
+from itertools import islice
 
 from penstock.base.acls import Acl, Operation, PatternType, Permission, ResourceType, coded
 from penstock.metadata.database import Script
 
+AT_ONCE = 100
+"""ACLs of one statement: ten thousand of them are a hundred round trips, and no statement is long."""
+_INSERT = (
+    "INSERT INTO acl (cluster_id, acl_key, resource_type, pattern_type, resource_name, principal, host, operation,"
+    " permission)"
+)
 _CHANGED = "UPDATE counter SET value = value + 1 WHERE name = 'acl' RETURNING value"
 
 
@@ -49,25 +56,33 @@ def create(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
     """Write ACLs; those that are there stay. The counter after it."""
     # The counter first: whoever else changes ACLs waits for its turn.
     rows = yield _CHANGED, ()
-    for acl in acls:
-        yield (
-            "INSERT INTO acl (cluster_id, acl_key, resource_type, pattern_type, resource_name, principal, host,"
-            " operation, permission) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
-            (
-                cluster_id, key_of(acl), int(acl.resource_type), int(acl.pattern_type),
-                acl.resource_name.encode(), acl.principal.encode(), acl.host.encode(), int(acl.operation),
-                int(acl.permission),
-            ),
-        )  # fmt: skip
+    for start in range(0, len(acls), AT_ONCE):
+        some = acls[start : start + AT_ONCE]
+        args = [arg for acl in some for arg in _row(cluster_id, acl)]
+        yield f"{_INSERT} VALUES {_rows(len(some), len(args) // len(some))} ON CONFLICT DO NOTHING", args
     return int(rows[0][0])
 
 
 def delete(cluster_id: int, acls: Sequence[Acl]) -> Script[int]:
     """Remove ACLs; the counter after it."""
     rows = yield _CHANGED, ()
-    for acl in acls:
-        yield "DELETE FROM acl WHERE cluster_id = $1 AND acl_key = $2", (cluster_id, key_of(acl))
+    for start in range(0, len(acls), AT_ONCE):
+        keys = [key_of(acl) for acl in acls[start : start + AT_ONCE]]
+        marks = ", ".join(f"${number}" for number in range(2, len(keys) + 2))
+        yield f"DELETE FROM acl WHERE cluster_id = $1 AND acl_key IN ({marks})", (cluster_id, *keys)
     return int(rows[0][0])
+
+
+def _row(cluster_id: int, acl: Acl) -> tuple[int | bytes, ...]:
+    return (
+        cluster_id, key_of(acl), int(acl.resource_type), int(acl.pattern_type), acl.resource_name.encode(),
+        acl.principal.encode(), acl.host.encode(), int(acl.operation), int(acl.permission),
+    )  # fmt: skip
+
+
+def _rows(count: int, columns: int) -> str:
+    marks = (f"${number}" for number in range(1, count * columns + 1))
+    return ", ".join(f"({', '.join(islice(marks, columns))})" for _ in range(count))
 
 
 def key_of(acl: Acl) -> bytes:
