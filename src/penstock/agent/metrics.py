@@ -224,7 +224,7 @@ def _of_clients(agent: Agent) -> Iterator[Metric]:
         ("refusals", "Pushes that were refused.", telemetry.refusals if telemetry else 0),
         (
             "dropped",
-            "Pushes that were not forwarded, or series that had no room on this page.",
+            "Pushes that were not forwarded, or not shown here, completely.",
             sink.dropped if sink else 0,
         ),
     ):

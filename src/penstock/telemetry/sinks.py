@@ -43,7 +43,7 @@ class Sink(Protocol):
     deltas: bool
     """Whether counters should come as what was added since the last push."""
     dropped: int
-    """How many pushes, or numbers, were not handed on."""
+    """How many pushes were not handed on, or not completely."""
 
     def read(self, client: ClientKey, labels: Mapping[str, str], payload: Buffer, expires_s: float) -> Taken:
         """Metrics of a client, which are old after so long; raise `Malformed` if they are none. It takes a third of a
@@ -126,8 +126,8 @@ class MetricsPage:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._clients: OrderedDict[ClientKey, tuple[float, list[Series]]] = OrderedDict()
-        """When a client's numbers are old, and the numbers."""
+        self._clients: OrderedDict[ClientKey, tuple[float, list[Series], bool]] = OrderedDict()
+        """When a client's numbers are old, the numbers, and whether these are all of its last push."""
         self._holdings = Holdings[ClientKey](SERIES_MAX, SERIES_MAX)
         self.dropped = 0
 
@@ -154,29 +154,30 @@ class MetricsPage:
         series, cluster_id = found, client[0]
         if not self._holdings.may_have(cluster_id, 1, len(found)):
             series = found[: self._holdings.parts_left]
-        self.dropped += dropped + len(found) - len(series)
+        is_whole = not dropped and len(series) == len(found)
+        self.dropped += not is_whole
         if not series:  # Who has none there is not remembered: nothing else bounds how many they are.
             return
         while (given_up := self._holdings.given_up(cluster_id, 1, len(series))) is not None:
             self.dropped += self._forget(given_up)
-        self._clients[client] = self._clock.monotonic() + expires_s, series
+        self._clients[client] = self._clock.monotonic() + expires_s, series, is_whole
         self._holdings.add(cluster_id, client, len(series))
 
     def series(self) -> Iterator[Series]:
         """Every number that is not old."""
         self._forget_old()
-        for _, series in self._clients.values():
+        for _, series, _ in self._clients.values():
             yield from series
 
-    def _forget(self, client: ClientKey) -> int:
-        """Show nothing of a client any more; how many numbers that were."""
+    def _forget(self, client: ClientKey) -> bool:
+        """Show nothing of a client any more; whether all of its last push was shown."""
         known = self._clients.pop(client, None)
         if known is None:
-            return 0
+            return False
         self._holdings.remove(client[0], client)
-        return len(known[1])
+        return known[2]
 
     def _forget_old(self) -> None:
         now_s = self._clock.monotonic()
-        for client in [client for client, (until_s, _) in self._clients.items() if until_s <= now_s]:
+        for client in [client for client, (until_s, _, _) in self._clients.items() if until_s <= now_s]:
             self._forget(client)
