@@ -6,24 +6,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fixtures.clocks import ManualClock
 from fixtures.key_services import FakeKeyService
 
 from penstock.base.errors import CorruptData, Unavailable
-from penstock.base.randomness import SystemRandomness
+from penstock.base.randomness import SeededRandomness, SystemRandomness
 from penstock.keys.local_file import LocalKeyFile
 from penstock.keys.model import KeyDestroyed
 from penstock.keys.port import KeyService
+from penstock.keys.retrying import RetryingKeyService
 
 Opener = Callable[[], KeyService]
 SECRET, CONTEXT = bytes(range(32)), b"cluster 1, key 5"
 
 
-@pytest.fixture(params=["local file", "fake"])
+@pytest.fixture(params=["local file", "fake", "retrying"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Opens the service; again is after a restart."""
-    if request.param == "fake":
+    if request.param != "local file":
         fake = FakeKeyService()
-        return lambda: fake
+        if request.param == "fake":
+            return lambda: fake
+        randomness = SeededRandomness("retrying")
+        return lambda: RetryingKeyService(fake, clock=ManualClock(), randomness=randomness, timeout_s=1.0)
     return lambda: LocalKeyFile(tmp_path / "keys" / "master-keys", SystemRandomness())
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -40,17 +40,14 @@ from penstock.keys.model import (
     context_of,
 )
 from penstock.keys.port import KeyService
+from penstock.keys.retrying import ATTEMPTS, TIMEOUT_S, RetryingKeyService
 from penstock.metadata.database import Database, Script
 
 T = TypeVar("T")
 
 CACHED_KEYS = 1_000
 """Data keys kept in memory beside the current ones."""
-TIMEOUT_S = 3.0
-ATTEMPTS = 3
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 30.0
-_QUIET_S = 1.0
-"""After a failure the service is not asked again for this long: whoever reads gets the failure at once."""
 _SHORT_S = 0.5
 """How long what another agent has changed waits for the key service."""
 OPEN_S = 5.0
@@ -66,8 +63,9 @@ class DataKeys:
         cached_keys: int = CACHED_KEYS, timeout_s: float = TIMEOUT_S, open_s: float = OPEN_S,
     ) -> None:  # fmt: skip
         self._open_s = open_s
-        self._database, self._service, self._clock, self._randomness = database, service, clock, randomness
-        self._cached_keys, self._timeout_s = cached_keys, timeout_s
+        self._database, self._clock, self._randomness = database, clock, randomness
+        self._service = RetryingKeyService(service, clock=clock, randomness=randomness, timeout_s=timeout_s)
+        self._cached_keys = cached_keys
         self.clusters: dict[int, ClusterKeys] = {}
         """Clusters that are encrypted, or were."""
         self.current: dict[int, DataKey] = {}
@@ -82,7 +80,6 @@ class DataKeys:
         self._wrapped: dict[int, WrappedKey] = {}
         self._cached: OrderedDict[int, DataKey] = OrderedDict()
         self._fetching: dict[int, asyncio.Task[DataKey]] = {}
-        self._quiet_until: dict[str, float] = {}
         self._changing, self._changes = asyncio.Lock(), Undivided()
         self._revision = 0
         """Another number after every change, so that what was read before one is known to be outdated."""
@@ -154,10 +151,7 @@ class DataKeys:
         if wrapped is None:
             raise KeysErased("the key that this is sealed by was erased")
         try:
-            secret = await self._ask(
-                wrapped.master_key_id,
-                lambda: self._service.unwrap(wrapped.master_key_id, wrapped.wrapped, wrapped.context),
-            )
+            secret = await self._service.unwrap(wrapped.master_key_id, wrapped.wrapped, wrapped.context)
         except KeyDestroyed as problem:
             await self._look_again()
             anew = self._wrapped.get(key_id)
@@ -186,29 +180,6 @@ class DataKeys:
             del self._cached[oldest]
         return key
 
-    # ---- asking the service ----------------------------------------------------------------------------------
-
-    async def _ask(self, master_key_id: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Ask a few times. What fails now is not asked by anybody for a moment."""
-        if self._clock.monotonic() < self._quiet_until.get(master_key_id, 0.0):
-            raise Unavailable("the key service did not answer a moment ago")
-        backoff, problem = Backoff(self._randomness, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, growth=4.0), "no time"
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                await backoff.wait()
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    answer = await work()
-            except Unavailable as failure:
-                problem = str(failure)
-            except TimeoutError:
-                problem = f"no answer in {self._timeout_s:g} s"
-            else:
-                self._quiet_until.pop(master_key_id, None)
-                return answer
-        self._quiet_until[master_key_id] = self._clock.monotonic() + _QUIET_S
-        raise Unavailable(f"the key service does not do what it is asked: {problem}")
-
     # ---- changes ---------------------------------------------------------------------------------------------
 
     async def encrypt(self, cluster_id: int) -> bool:
@@ -221,11 +192,11 @@ class DataKeys:
             if cluster_id in self.clusters:
                 transitions.check_usable(self.clusters[cluster_id])
                 return False
-            master_key_id = await self._ask("", self._service.create)
+            master_key_id = await self._service.create()
             first, secret = await self._new_key(cluster_id, master_key_id)
             # Whoever deletes it removes its keys under the same lock: from here on they will be found.
             if not self.stays(cluster_id):
-                await self._ask(master_key_id, lambda: self._service.destroy(master_key_id))
+                await self._service.destroy(master_key_id)
             transitions.check_stays(self.stays(cluster_id))
             keys = ClusterKeys(cluster_id, State.ON, master_key_id, first.key_id)
             try:
@@ -272,7 +243,7 @@ class DataKeys:
             secrets, problems = await self._secrets_of(stored)
             if problems and (not secrets or before.current_key_id in problems):
                 raise next(iter(problems.values()))
-            after = before if left else transitions.rewrapped(before, await self._ask("", self._service.create))
+            after = before if left else transitions.rewrapped(before, await self._service.create())
             anew = [
                 await self._wrap(key.key_id, cluster_id, after.master_key_id, secret, key.created_ms)
                 for key, secret in secrets
@@ -353,7 +324,7 @@ class DataKeys:
         self, key_id: int, cluster_id: int, master_key_id: str, secret: bytes, created_ms: int
     ) -> WrappedKey:
         context = context_of(cluster_id, key_id)
-        wrapped = await self._ask(master_key_id, lambda: self._service.wrap(master_key_id, secret, context))
+        wrapped = await self._service.wrap(master_key_id, secret, context)
         return WrappedKey(key_id, cluster_id, master_key_id, wrapped, created_ms)
 
     async def _secrets_of(
@@ -508,7 +479,7 @@ class DataKeys:
                 return
             try:
                 for master_key_id in doomed:
-                    await self._ask(master_key_id, lambda: self._service.destroy(master_key_id))  # noqa: B023
+                    await self._service.destroy(master_key_id)
                 after = (
                     transitions.erased(before) if before.state is State.ERASING else transitions.without_retired(before)
                 )
