@@ -200,13 +200,21 @@ final class TransactionChecks {
 
     private static void timedOut(Kit kit) throws Exception {
         String topic = kit.topic(1);
-        try (var producer = producer(kit, Kit.fresh("txn"), "transaction.timeout.ms", "1000")) {
-            producer.beginTransaction();
-            send(producer, topic, 0, "lost");
-            producer.flush();
+        try (var late = producer(kit, Kit.fresh("txn"), "transaction.timeout.ms", "1000");
+                var patient = producer(kit, Kit.fresh("txn"), "transaction.timeout.ms", "1000")) {
+            for (var producer : List.of(late, patient)) {
+                producer.beginTransaction();
+                send(producer, topic, 0, "lost");
+                producer.flush();
+            }
             kit.produce(topic, "kept");
             Kit.same(List.of("kept"), Kit.values(kit.readAll(topic, 0, 1)));
-            fails(producer::commitTransaction);
+            fails(late::commitTransaction);
+            patient.abortTransaction();
+            patient.beginTransaction();
+            send(patient, topic, 0, "kept too");
+            patient.commitTransaction();
+            Kit.same(List.of("kept", "kept too"), Kit.values(kit.readAll(topic, 0, 2)));
         }
     }
 
