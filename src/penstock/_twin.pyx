@@ -418,6 +418,12 @@ cdef list scan_common(object header, bytes whole):
 # ---- log/batches.py ----------------------------------------------------------------------------------------------
 
 def accept(object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, int64_t latest_ms, int flags=0):
+    return accept_one(frame, start, end, max_bytes, latest_ms, flags)
+
+
+cdef object accept_one(
+    object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, int64_t latest_ms, int flags
+):
     cdef Py_buffer buffer
     cdef const uint8_t *batch
     cdef Py_ssize_t size = end - start
@@ -466,6 +472,31 @@ def accept(object frame, Py_ssize_t start, Py_ssize_t end, int64_t max_bytes, in
     put(made, 6, -1)
     put(made, 7, flags if attributes & 0x10 else 0)
     return made
+
+
+def accept_shares(
+    object frame, list shares, list partitions, int64_t max_bytes, int64_t latest_ms, int flags=0
+):
+    cdef list accepted = []
+    cdef object share, batch, first = None, name, topic_id
+    cdef Py_ssize_t index, count = len(partitions)
+    share = shares[0]
+    name, topic_id = item(share, 0), item(share, 1)
+    for share in shares:
+        index = item(share, 2)
+        if index < 0 or index >= count:
+            return None
+        if first is not None and (item(share, 0) != name or item(share, 1) != topic_id):
+            return None
+        batch = accept_one(frame, item(share, 3), item(share, 4), max_bytes, latest_ms, flags)
+        if batch is None:
+            return None
+        if first is None:
+            first = batch
+        elif item(batch, 2) != item(first, 2) or item(batch, 7) != item(first, 7):
+            return None
+        accepted.append((partitions[index], batch))
+    return accepted
 
 
 # ---- log/flush.py ------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ Pure: bytes, settings and the time go in; an `Accepted` or a `Rejected` comes ou
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 from penstock.base.checksums import crc32c
 from penstock.base.errors import PlatformError
@@ -50,6 +51,9 @@ _ZSTD = 4
 _FAST_CODECS = (0, 2, 3)
 ZSTD_SINCE_VERSION = 7
 """Produce versions below this one may not send zstd, which consumers of that age cannot decompress (KIP-110)."""
+
+
+P = TypeVar("P")
 
 
 class Accepted(NamedTuple):
@@ -141,6 +145,33 @@ def accept(
     if crc32c(data[ATTRIBUTES_POSITION:]) != crc:
         return None
     return Accepted(data, count, producer_id, epoch, sequence, max_timestamp, NO_TIMESTAMP, flags)
+
+
+@twinned
+def accept_shares(
+    frame: bytes | memoryview, shares: Sequence[tuple[str, bytes, int, int, int]], partitions: Sequence[P],
+    max_bytes: int, latest_ms: int, flags: int = 0,
+) -> list[tuple[P, Accepted]] | None:  # fmt: skip
+    """The batches of a request with their partitions, if all are of one topic, of one producer and accepted; None: look
+    at them one by one.
+
+    A share is a topic's name and id, the partition's index, and where its batch begins and ends; `partitions` are those
+    of the first one's topic, by index.
+    """
+    accepted: list[tuple[P, Accepted]] = []
+    topic = shares[0][:2]
+    for name, topic_id, index, start, end in shares:
+        if (name, topic_id) != topic or not 0 <= index < len(partitions):
+            return None
+        batch = accept(frame, start, end, max_bytes, latest_ms, flags)
+        if batch is None:
+            return None
+        if accepted:
+            first = accepted[0][1]
+            if batch.producer_id != first.producer_id or batch.flags != first.flags:
+                return None
+        accepted.append((partitions[index], batch))
+    return accepted
 
 
 def limits_of_plain(config: TopicConfig, now_ms: int) -> tuple[int, int]:

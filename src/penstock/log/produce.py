@@ -18,6 +18,7 @@ from penstock.log.batches import (
     Rejected,
     Unread,
     accept,
+    accept_shares,
     flags_of_transactional,
     inspect_outside,
     is_transactional,
@@ -135,10 +136,20 @@ class ProduceHandler:
             if not self._may_use_id(context, transactional_id, (whole[share[3] : share[4]] for share in shares)):
                 done([Appended(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)] * len(shares))
                 return
-        judged = Judged(partial(self._owned, (context.cluster_id, transactional_id or "")))
-        topic_name, topic_id, partitions = "", b"", None
+        owned = partial(self._owned, (context.cluster_id, transactional_id or ""))
+        topic_name, topic_id = shares[0][:2] if shares else ("", b"")
+        partitions = self._partitions(context, request.version, topic_name, topic_id) if shares else []
+        if shares and not isinstance(partitions, ErrorCode):
+            max_bytes, latest_ms = limits_of_plain(partitions[0].topic.config, now_ms)
+            accepted = accept_shares(frame, shares, partitions, max_bytes, latest_ms, flags)
+            if accepted is not None:
+                first = accepted[0][1]
+                if not first.flags or owned(first) is ErrorCode.NONE:
+                    self._writer.submit_all(accepted, Ticket([None] * len(accepted), done, request.timeout_ms))
+                    return
+        judged = Judged(owned)
         for name, named_id, index, start, end in shares:
-            if partitions is None or name != topic_name or named_id != topic_id:
+            if name != topic_name or named_id != topic_id:
                 topic_name, topic_id = name, named_id
                 partitions = self._partitions(context, request.version, name, named_id)
                 if not isinstance(partitions, ErrorCode):

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import Protocol
 
@@ -151,20 +151,36 @@ class Writer:
         self.pending_bytes += len(batch.data)
         if batch.flags:
             join_line(self._in_line, batch)
-        if not self._scheduled and self._task is None:
-            self._scheduled = True
-            self._soon(self._start)
-        elif self._task is not None and not self.stages.came_s:
-            self.stages.came_s = self._clock.monotonic()
+        if not self._scheduled:
+            self._come()
+
+    def submit_all(self, batches: Sequence[tuple[Partition, Accepted]], ticket: Settles) -> None:
+        """The same for all batches of a request, whose positions are those in the sequence."""
+        size, lines = 0, self._lines
+        for position, (partition, batch) in enumerate(batches):
+            pending = partition.pending
+            if not pending:
+                lines.add(partition)
+            pending.append((batch, ticket, position))
+            size += len(batch.data)
+            if batch.flags:
+                join_line(self._in_line, batch)
+        self.pending_bytes += size
+        self._come()
 
     def take_along(self, passenger: Passenger) -> None:
         """Let a change go with the next flush, which is made for it if there is nothing else to flush."""
         self._passengers.append(passenger)
-        if not self._scheduled and self._task is None:
+        self._come()
+
+    def _come(self) -> None:
+        """Something waits for a flush: begin one with the end of this turn, unless one is under way."""
+        if self._task is not None:
+            if not self.stages.came_s:
+                self.stages.came_s = self._clock.monotonic()
+        elif not self._scheduled:
             self._scheduled = True
             self._soon(self._start)
-        elif self._task is not None and not self.stages.came_s:
-            self.stages.came_s = self._clock.monotonic()
 
     def has_in_line(self, producer_id: int, epoch: int) -> bool:
         """Whether batches of a producer's transaction wait that the flush which is put together leaves behind."""

@@ -18,7 +18,7 @@ from penstock.base.twins import reference
 from penstock.log import batches, commits, flush, layout, lines, markers
 from penstock.log.answers import Appended, Ticket
 from penstock.log.batches import ABORTABLE, IMPLICIT, Accepted
-from penstock.log.commits import CONTROL, TRANSACTIONAL, CommitEntry, ProducerBatch
+from penstock.log.commits import TRANSACTIONAL, CommitEntry, ProducerBatch
 from penstock.log.flush import Share
 from penstock.log.markers import marker
 from penstock.log.model import (
@@ -38,9 +38,9 @@ from penstock.wire.records import ATTRIBUTES_POSITION, HEADER_BYTES, Record, bui
 NOW_MS = 1_000_000
 I64, I32, U32 = st.integers(-(2**63), 2**63 - 1), st.integers(-(2**31), 2**31 - 1), st.integers(0, 2**32 - 1)
 PAIRED = (
-    batches.accept, commits.follow_all, commits.pack_unsealed, commits.unpack_unsealed, flush.append_in_order,
-    flush.append_marker, flush.settle_appended, layout.describe, layout.lay_out, lines.fitting, lines.join_line,
-    lines.leave_line, markers.marker, wal_plan.note_producers,
+    batches.accept, batches.accept_shares, commits.follow_all, commits.pack_unsealed, commits.unpack_unsealed,
+    flush.append_in_order, flush.append_marker, flush.settle_appended, layout.describe, layout.lay_out,
+    lines.fitting, lines.join_line, lines.leave_line, markers.marker, wal_plan.note_producers,
 )  # fmt: skip
 
 
@@ -117,6 +117,37 @@ def test_what_is_not_within_the_frame_is_not_touched(start: int, end: int) -> No
     share.byte_start = start
     with pytest.raises(ValueError):
         layout.lay_out(memoryview(bytearray(50)), [share])
+
+
+@given(
+    sent=st.lists(
+        st.tuples(
+            st.sampled_from(("t", "t", "t", "u")), st.sampled_from((0, 1, 2, 2, -1, 3)),
+            st.sampled_from((5, 5, 5, 6, -1)), st.sampled_from((0, 0, 0, 16, 32)),
+        ),
+        min_size=1, max_size=4,
+    ),
+    transactional=st.booleans(),
+)  # fmt: skip
+def test_a_request_is_accepted_as_a_whole_or_looked_at_one_by_one(
+    sent: list[tuple[str, int, int, int]], transactional: bool
+) -> None:
+    frame, shares, partitions = b"head", list[tuple[str, bytes, int, int, int]](), ["p0", "p1", "p2"]
+    for name, index, producer_id, bits in sent:
+        batch = a_batch(producer_id=producer_id, sequence=-1 if producer_id < 0 else 7)
+        batch[ATTRIBUTES_POSITION + 1] |= bits
+        pack_into(">I", batch, 17, crc32c(bytes(batch[ATTRIBUTES_POSITION:])))
+        shares.append((name, bytes(16), index, len(frame), len(frame) + len(batch)))
+        frame += bytes(batch)
+    limits = 1_000_000, NOW_MS, batches.flags_of_transactional(12) if transactional else 0
+    found = batches.accept_shares(frame, shares, partitions, *limits)
+    assert found == reference(batches.accept_shares)(frame, shares, partitions, *limits)
+    each = [batches.accept(frame, start, end, *limits) for *_, start, end in shares]
+    if found is not None:
+        assert found == [(f"p{share[2]}", batch) for share, batch in zip(shares, each, strict=True)]
+        assert len({(batch.producer_id, batch.flags) for _, batch in found}) == 1
+    elif len({name for name, *_ in sent}) == 1 and all(0 <= index < 3 for _, index, *_ in sent):
+        assert None in each or len({(batch.producer_id, batch.flags) for batch in each if batch}) > 1
 
 
 # ---- a share of a flush ----------------------------------------------------------------------------------------------
@@ -264,35 +295,6 @@ def test_batches_of_transactions_are_counted_while_they_wait(made: list[Accepted
         assert not in_line
     assert seen[0] == seen[1]
     assert sum(seen[0][0].values()) == sum(bool(batch.flags) for batch in made)
-
-
-@given(
-    producer_id=st.integers(0, 2**63 - 1), epoch=st.integers(0, 2**15 - 1), commit=st.booleans(),
-    coordinator_epoch=st.integers(-1, 2**31 - 1), now_ms=st.integers(0, 2**62),
-)  # fmt: skip
-def test_markers_are_the_same(**fields: Any) -> None:
-    assert markers.marker(**fields) == reference(markers.marker)(**fields)
-    assert type(markers.marker(**fields)) is Accepted
-
-
-@given(
-    st.lists(
-        st.builds(
-            ProducerBatch, st.sampled_from((1, 2, 3)), st.sampled_from((0, 0, 1)), st.just(0), st.just(0),
-            st.integers(0, 99), st.just(NOW_MS), st.sampled_from((0, 0, TRANSACTIONAL, TRANSACTIONAL | CONTROL)),
-        ),
-        max_size=9,
-    )
-)  # fmt: skip
-def test_a_pass_of_compaction_notes_producers(batches: list[ProducerBatch]) -> None:
-    seen = []
-    for function in (wal_plan.note_producers, reference(wal_plan.note_producers)):
-        producers, found = dict[int, wal_plan.PassProducer](), 0
-        for number, some in enumerate((batches[:4], batches[4:])):
-            found += function(producers, 100 * number, tuple(some), NOW_MS + number)
-        seen.append((found, [(key, one.epoch, one.last_ms, list(one.batches)) for key, one in producers.items()]))
-        assert found == len(producers)
-    assert seen[0] == seen[1]
 
 
 def test_the_first_batch_of_a_producers_next_epoch_is_in_order() -> None:
