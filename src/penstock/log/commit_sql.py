@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import Conflict, Fenced
+from penstock.base.integers import unpack_i64s
 from penstock.log.commits import CONTROL, CommitEntry, ProducerBatch, pack_bases, pack_entries
 from penstock.log.model import KEPT_BATCHES, ProducerState, SequenceBatch
 from penstock.log.producers import last_sequence
@@ -273,10 +274,7 @@ def _states(rows: Iterable[Sequence[Any]]) -> Mapping[ProducerKey, ProducerState
 
 
 def _owners(rows: Iterable[Sequence[Any]]) -> dict[int, Owner]:
-    return {
-        int(row[0]): Owner(int(row[1]), frozenset(Struct(f">{len(row[2]) // 8}q").unpack(bytes(row[2]))))
-        for row in rows
-    }
+    return {int(row[0]): Owner(int(row[1]), frozenset(unpack_i64s(bytes(row[2])))) for row in rows}
 
 
 def _fenced(shard_id: int) -> Fenced:

@@ -16,7 +16,6 @@ not sealed, and else salt (16 bytes), start, length and skipped u32, base offset
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import starmap
 from struct import Struct
 from struct import error as StructError
@@ -24,6 +23,7 @@ from typing import NamedTuple
 
 from penstock.base.dataclasses import dataclass
 from penstock.base.errors import CorruptData
+from penstock.base.integers import pack_i64s, unpack_i64s
 from penstock.base.twins import twinned
 from penstock.log.model import (
     AbortedTransaction,
@@ -195,21 +195,16 @@ def _unpack_seal(blob: bytes, position: int) -> tuple[EntrySeal | None, int]:
         raise CorruptData("commit row ends inside a seal") from None
 
 
-@lru_cache(maxsize=256)
-def _bases(entries: int) -> Struct:
-    return Struct(f">{entries}q")
-
-
 def pack_bases(bases: Sequence[int]) -> bytes:
     """The `bases` column: one i64 per entry."""
-    return _bases(len(bases)).pack(*bases)
+    return pack_i64s(bases)
 
 
 def unpack_bases(blob: bytes) -> tuple[int, ...]:
     """Read the `bases` column; raise `CorruptData` on anything that was not packed by us."""
     if len(blob) % 8:
         raise CorruptData(f"commit row with {len(blob)} bytes of base offsets")
-    return _bases(len(blob) // 8).unpack(blob)
+    return unpack_i64s(blob)
 
 
 def span_of(commit: Commit, position: int, view: memoryview | None) -> Span:

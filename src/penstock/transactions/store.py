@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from penstock.base.dataclasses import dataclass, field
 from penstock.base.errors import CorruptData
+from penstock.base.integers import pack_i64s, unpack_i64s
 from penstock.coordination.model import Key
 from penstock.groups.model import Offset, OffsetsPending, TopicPartition
 from penstock.groups.store import add_pending
@@ -71,13 +72,12 @@ class Told(NamedTuple):
 
 def pack_partitions(partitions: Iterable[int]) -> bytes:
     """The `partitions` column."""
-    ids = sorted(partitions)
-    return Struct(f">{len(ids)}q").pack(*ids)
+    return pack_i64s(sorted(partitions))
 
 
 def unpack_partitions(blob: bytes) -> frozenset[int]:
     """Read the `partitions` column."""
-    return frozenset(Struct(f">{len(blob) // 8}q").unpack(blob))
+    return frozenset(unpack_i64s(blob))
 
 
 def pack_groups(groups: Collection[str]) -> str:
