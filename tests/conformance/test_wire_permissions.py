@@ -235,6 +235,18 @@ def test_by_topic_id(admin: Wire, guest: Guest, secret: str) -> None:
     assert missing.error_code == NO_TOPIC
 
 
+def test_who_is_denied_to_describe_a_topic_cannot_delete_it_by_its_name(admin: Wire, guest: Guest) -> None:
+    name = f"{guest.host}-hidden"
+    topic_id = admin.create_topic(name)
+    guest.may(Operation.ALL, TOPIC, name)
+    guest.may_not(Operation.DESCRIBE, TOPIC, name)
+    (by_name,) = guest.wire.call(K.DELETE_TOPICS, 6, asking.delete_topic(name)).responses
+    assert (by_name.error_code, by_name.name) == (NO_TOPIC, name)
+    state = delete_topics.DeleteTopicState(name=None, topic_id=topic_id)
+    request = delete_topics.DeleteTopicsRequest(topics=[state], timeout_ms=5000)
+    assert guest.wire.call(K.DELETE_TOPICS, 6, request).responses[0].error_code == E.NONE
+
+
 def test_topics_come_by_a_permission_on_the_cluster_or_on_their_names(guest: Guest) -> None:
     mine, other = f"{guest.host}-mine", f"{guest.host}-other"
 

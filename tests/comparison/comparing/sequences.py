@@ -4,7 +4,7 @@
       versions: Metadata                      # once for each version of this API that Penstock serves; or `Metadata 4+`
       each: {index: [-1, 1]}                  # and for each of these values
       topics: {topic: {partitions: 2}}        # made before, and served when the sequence begins
-      prepare: [stable group]                 # steps of preparations.yaml that come first
+      prepare: [stable group]                 # steps of preparations.yaml that come first; `then`: that come last
       steps:
       - Metadata: {topics: [{name: $nothing}]}   # in the version of the sequence; else the newest
         save: {id: topics.0.topic_id}            # $id in later requests to this broker
@@ -43,6 +43,7 @@ from .messages import BY_TITLE
 FOLDER = Path(__file__).resolve().parents[1] / "sequences"
 PREPARATIONS = "preparations"
 WORDS = {"save", "until", "via", "client", "silent", "later", "cut", "extra", "body", "tags", "settle"}
+AROUND = ("prepare", "then")
 OTHER_STEPS = {"receive", "close", "login", "connect", "raw"}
 
 
@@ -113,7 +114,8 @@ def _distinct(spread: Iterator[Sequence_]) -> Iterator[Sequence_]:
 
 
 def _spread(group: str, name: str, words: Mapping[str, Any], preparations: Mapping[str, Any]) -> Iterator[Sequence_]:
-    raw = [step for macro in words.get("prepare", ()) for step in preparations[macro]] + words["steps"]
+    before, after = ([step for macro in words.get(place, ()) for step in preparations[macro]] for place in AROUND)
+    raw = [*before, *words["steps"], *after]
     if not all(key in served() for key in _keys(raw)):
         return
     spread = words.get("versions")

@@ -214,7 +214,8 @@ def _undeletable(access: Access, state: deleting.DeleteTopicState) -> deleting.D
     may_describe = access.might(Operation.DESCRIBE, TOPIC, name)
     if may_describe and not access.has_topic(name):
         return None
-    if access.may(Operation.DELETE, TOPIC, name):
+    # Who is denied to describe a topic cannot name it, as in Kafka, but may know its id.
+    if access.may(Operation.DELETE, TOPIC, name) and (may_describe or access.may(Operation.DESCRIBE, TOPIC, name)):
         return None
     return deleting.DeletableTopicResult(name=name, error_code=NO_TOPIC.code, error_message=NO_TOPIC.message)
 
