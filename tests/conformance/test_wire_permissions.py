@@ -57,6 +57,34 @@ def test_lists_show_what_may_be_described(stranger: Wire, guest: Guest, secret: 
     assert secret in _shown(guest.wire)[2], "who may describe the cluster sees all groups"
 
 
+def test_pages_go_on_where_a_topic_may_not_be_seen_any_more(admin: Wire, guest: Guest) -> None:
+    """A cursor is a promise about order, not about rights; one that is in no list of topics is a mistake."""
+    first, second = (f"{guest.host}-{name}" for name in ("first", "second"))
+    for name in (first, second):
+        admin.create_topic(name, partitions=2)
+        guest.may(Operation.DESCRIBE, TOPIC, name)
+
+    def page(names: list[str], cursor: tuple[str, int] | None) -> Any:
+        start = None if cursor is None else describe_topic_partitions.DescribeTopicPartitionsRequestCursor(
+            topic_name=cursor[0], partition_index=cursor[1]
+        )  # fmt: skip
+        topics = [describe_topic_partitions.TopicRequest(name=name) for name in names]
+        request = describe_topic_partitions.DescribeTopicPartitionsRequest(
+            topics=topics, response_partition_limit=3, cursor=start
+        )
+        answer = guest.wire.call(K.DESCRIBE_TOPIC_PARTITIONS, 0, request)
+        return [(topic.name, topic.error_code, len(topic.partitions)) for topic in answer.topics]
+
+    assert page([], None) == page([second, first], None) == [(first, 0, 2), (second, 0, 1)]
+    assert page([], (second, 1)) == page([first, second], (second, 1)) == [(second, 0, 1)]
+    guest.may_not(Operation.DESCRIBE, TOPIC, first)
+    assert page([], (first, 1)) == [(second, 0, 2)]
+    assert page([first, second], (first, 1)) == [(second, 0, 2), (first, NO_TOPIC, 0)]
+    for cursor in ((second, -1), ("absent", 0)):
+        assert page([second], cursor) == [(second, E.INVALID_REQUEST, 0)]
+    assert page([], (second, -1)) == []
+
+
 def test_committed_offsets_of_all_topics_are_those_one_may_describe(guest: Guest, secret: str) -> None:
     request = offset_fetch.OffsetFetchRequest(
         topics=None, groups=[offset_fetch.OffsetFetchRequestGroup(group_id=secret, topics=None)]

@@ -110,6 +110,15 @@ async def test_metadata_by_id() -> None:
         assert {t.error_code for t in response.topics} == {ErrorCode.INVALID_REQUEST}
 
 
+async def test_names_beside_ids_are_not_looked_at() -> None:
+    world = World()
+    topic = await world.topic("orders")
+    await world.topic("bills")
+    by_id = MetadataRequestTopic(topic_id=topic.topic_id, name=None)
+    request = MetadataRequest(topics=[MetadataRequestTopic(name="bills"), by_id, MetadataRequestTopic(name="new")])
+    assert shown(await ask(world.cluster_api.metadata, request, 12)) == [("orders", 0, 1)]
+
+
 async def test_metadata_without_name_and_id_is_42() -> None:
     world = World()
     for version in (10, 11, 12, 13):
@@ -220,7 +229,11 @@ async def test_describe_topic_partitions_keeps_to_the_servers_limit_and_refuses_
     bad = DescribeTopicPartitionsRequest(
         cursor=DescribeTopicPartitionsRequestCursor(topic_name="a", partition_index=-1)
     )
-    assert pages(await ask(world.cluster_api.describe_topic_partitions, bad, 0)) == [("a", 42, [])]
+    assert pages(await ask(world.cluster_api.describe_topic_partitions, bad, 0)) == []
+    bad.topics = [TopicRequest(name="b"), TopicRequest(name="a")]
+    assert pages(await ask(world.cluster_api.describe_topic_partitions, bad, 0)) == [("a", 42, []), ("b", 42, [])]
+    bad.cursor = DescribeTopicPartitionsRequestCursor(topic_name="0", partition_index=0)
+    assert pages(await ask(world.cluster_api.describe_topic_partitions, bad, 0)) == [("a", 42, []), ("b", 42, [])]
     gone = DescribeTopicPartitionsRequest(
         cursor=DescribeTopicPartitionsRequestCursor(topic_name="Z", partition_index=5)
     )

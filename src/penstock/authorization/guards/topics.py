@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from penstock.authorization.guards.access import NO_TOPIC, TOLD_AT_ONCE, TOPIC, ZERO_UUID, Access, Ask
 from penstock.base.acls import Operation
 from penstock.base.portions import breathe, counted, distinct, each, in_order, nested
@@ -53,6 +55,8 @@ async def _describable(
 ) -> tuple[list[listing.MetadataRequestTopic], list[listing.MetadataResponseTopic]]:
     """What may be described or created, and the refusals of the others."""
     cluster_id = access.context.cluster_id
+    if True in await distinct(topic.topic_id != ZERO_UUID for topic in wanted):
+        wanted = [topic for topic in wanted if topic.topic_id != ZERO_UUID]  # Names beside ids are not looked at.
 
     def name_of(topic: listing.MetadataRequestTopic) -> str | None:
         if topic.topic_id != ZERO_UUID:
@@ -85,16 +89,23 @@ async def describe_topic_partitions(
     access: Access, request: describing.DescribeTopicPartitionsRequest, ask: Ask
 ) -> describing.DescribeTopicPartitionsResponse:
     """DESCRIBE on each topic, else 29; "all topics" are those one may describe."""
-    if request.topics:
+    cursor = request.cursor
+    named = await distinct(topic.name for topic in request.topics)
+    if cursor is not None and (cursor.partition_index < 0 or (named and cursor.topic_name not in named)):
+        # Refused as a whole, before it is looked at who may see what.
+        refusal: describing.DescribeTopicPartitionsResponse = await ask(request)
+        return refusal
+    if named:
         return await _describe_named(access, request, ask)
     # Pages of all topics are made of those that may be seen, so that a page is as long as it says.
     known = access.topics.names(access.context.cluster_id)
     visible = await access.visible(Operation.DESCRIBE, TOPIC, known, lambda name: name)
-    if not visible:
+    after = "" if cursor is None else cursor.topic_name
+    rest = [name for name in visible if name >= after]
+    request.topics = await each(rest, lambda name: describing.TopicRequest(name=name))
+    if not request.topics:
         return describing.DescribeTopicPartitionsResponse(next_cursor=None)
-    request.topics = await each(visible, lambda name: describing.TopicRequest(name=name))
-    response: describing.DescribeTopicPartitionsResponse = await ask(request)
-    return await _with_operations(access, response)
+    return await _with_operations(access, await _ask_from_cursor(request, ask))
 
 
 async def _describe_named(
@@ -105,12 +116,20 @@ async def _describe_named(
     request.topics, denied = await access.split(Operation.DESCRIBE, TOPIC, named, lambda topic: topic.name)
     response = describing.DescribeTopicPartitionsResponse(next_cursor=None)
     if request.topics:
-        response = await _with_operations(access, await ask(request))
+        response = await _with_operations(access, await _ask_from_cursor(request, ask))
     response.topics += await each(
         list(await distinct(topic.name for topic in denied)),
         lambda name: describing.DescribeTopicPartitionsResponseTopic(error_code=NO_TOPIC.code, name=name),
     )
     return response
+
+
+async def _ask_from_cursor(request: describing.DescribeTopicPartitionsRequest, ask: Ask) -> Any:
+    """Ask about what is left, none of it before the cursor, whose own topic may be gone, or not be for the caller."""
+    cursor = request.cursor
+    if cursor is not None and cursor.topic_name not in await distinct(topic.name for topic in request.topics):
+        request.cursor = None
+    return await ask(request)
 
 
 async def _with_operations(

@@ -99,6 +99,7 @@ class ClusterHandlers:
     ) -> list[Topic | MetadataResponseTopic]:
         answers: dict[bytes | str | None, Topic | MetadataResponseTopic] = {}
         unknown: list[str] = []
+        has_ids = True in await distinct(topic.topic_id != ZERO_UUID for topic in wanted)
         for number, topic in enumerate(wanted):
             await breathe(number)
             if topic.topic_id != ZERO_UUID:
@@ -107,6 +108,8 @@ class ClusterHandlers:
                         error_code=ErrorCode.UNKNOWN_TOPIC_ID, name=None, topic_id=topic.topic_id
                     )
                 )  # fmt: skip
+            elif has_ids:
+                continue  # As in Kafka, where nobody asks for some by name and others by id.
             elif topic.name is None:
                 answers[None] = MetadataResponseTopic(error_code=ErrorCode.INVALID_REQUEST, name=None)
             elif topic.name not in answers:
@@ -214,17 +217,20 @@ class ClusterHandlers:
         return response
 
     async def _page(self, context: RequestContext, request: DescribeTopicPartitionsRequest) -> tuple[list[str], int]:
-        if request.topics:
-            names = await in_order(list(await distinct(topic.name for topic in request.topics)), str)
-        else:
-            names = [topic.name for topic in self._registry.all(context.cluster_id)]
+        asked = await distinct(topic.name for topic in request.topics)
+        names = await in_order(list(asked), str) if asked else []
         cursor = request.cursor
+        is_elsewhere = cursor is not None and bool(asked) and cursor.topic_name not in asked
+        if cursor is not None and (cursor.partition_index < 0 or is_elsewhere):
+            return names, -1
+        if not asked:
+            names = [topic.name for topic in self._registry.all(context.cluster_id)]
         if cursor is None:
             return names, 0
         names = [name for name in names if name >= cursor.topic_name]
         # A topic that was deleted since the last page leaves no partition to continue with.
         continues = bool(names) and names[0] == cursor.topic_name
-        return names, cursor.partition_index if continues or cursor.partition_index < 0 else 0
+        return names, cursor.partition_index if continues else 0
 
     def _description(
         self, context: RequestContext, topic: Topic, partitions: Sequence[Partition], alive: Sequence[Broker]
