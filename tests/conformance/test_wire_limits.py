@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from fixtures.raw_client import ConnectionClosed
 from fixtures.secured import Secured
-from fixtures.streams_members import simple
+from fixtures.streams_members import Member, simple, topology
 from fixtures.tenants import Tenant, api_key, log_in
 from fixtures.waiting import eventually
 from fixtures.wire import Wire, batch, fetch_topic
@@ -18,6 +18,7 @@ from penstock.wire.api_keys import ApiKey as K
 from penstock.wire.error_codes import ErrorCode
 from penstock.wire.messages import (
     alter_share_group_offsets,
+    create_partitions,
     create_topics,
     fetch,
     join_group,
@@ -78,6 +79,15 @@ def test_partitions(secured: Secured) -> None:
         assert [topic.error_code for topic in answer.topics] == [0, 0, POLICY], "the first of them have room"
         found = wire.metadata(["new"], auto_create=True).topics[0]
         assert found.error_code == POLICY
+        more = create_partitions.CreatePartitionsTopic(name="a", count=2)
+        (extended,) = wire.call(
+            K.CREATE_PARTITIONS, 3, create_partitions.CreatePartitionsRequest(topics=[more], timeout_ms=5000)
+        ).results
+        assert extended.error_code == POLICY
+        member = Member(wire, "g", "m", topology("a", application="words"))
+        told = [one.status_detail for one in member.beat().status]
+        assert any("words-changelog (This cluster may have 2 partitions" in detail for detail in told), told
+        assert {topic.name for topic in wire.metadata(None).topics} == {"a", "b"}
 
 
 def test_groups_of_every_kind(secured: Secured) -> None:
