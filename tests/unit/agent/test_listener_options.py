@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from fixtures.documents import ROOT, blocks
 
 from penstock.agent.listeners import Listener, listeners_of, needing_users
 from penstock.base.errors import InvalidRequest
@@ -118,3 +121,28 @@ def test_who_needs_users_before_it_is_opened() -> None:
     by_password = opened("SASL_SSL", "::", "SCRAM-SHA-512")
     assert needing_users((near, by_certificate, by_token)) is None
     assert needing_users((near, by_certificate, by_password)) is by_password
+
+
+def of_documents() -> list[dict[str, Any]]:
+    """The configuration that the how-tos show, piece by piece."""
+    return [
+        yaml.safe_load(block)
+        for name in ("secure", "tenants")
+        for block in blocks((ROOT / "docs" / "how-to" / f"{name}.md").read_text(), "yaml")
+    ]
+
+
+@pytest.mark.parametrize("piece", of_documents(), ids=lambda piece: "-".join(piece))
+def test_what_the_how_tos_show_is_accepted(tmp_path: Path, piece: dict[str, Any]) -> None:
+    """What is shown without listeners, or without a certificate, is to be added to what has some."""
+    tls = {"certificate": "server.pem", "key": "server.key"}
+    listening = [{"protocol": "SASL_SSL", "listen": "0.0.0.0:9093"}]
+    file = tmp_path / "penstock.yaml"
+    file.write_text(yaml.safe_dump({"tls": tls, "listeners": listening} | piece))
+    config = read_security(file)
+    listeners = tuple(one if one.tls is not None else replace(one, tls=config.tls) for one in config.listeners)
+    options = UpOptions(data_dir=tmp_path, listeners=listeners, oauth=config.oauth)
+    found = listeners_of(options)
+    assert len(found) == len(piece.get("listeners", listening))
+    issuers = [listener.oauth for listener in found if listener.oauth is not None]
+    assert bool(issuers) == ("oauth" in yaml.safe_dump(piece))
