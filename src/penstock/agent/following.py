@@ -38,14 +38,22 @@ class Following:
         self._is_failing = False
 
     async def look(self) -> None:
-        """Ask once."""
+        """Ask once. What cannot be read anew now keeps nothing else from being read; it is tried again the next time,
+        and the first such problem is raised."""
         names = tuple(self._refreshes)
         found = await self._database.read(lambda: versions(names))
+        problems = list[PlatformError]()
         for name, refresh in self._refreshes.items():
             version = found.get(name, 0)
             if self._seen.get(name) != version:
-                await refresh()
-                self._seen[name] = version
+                try:
+                    await refresh()
+                except PlatformError as problem:
+                    problems.append(problem)
+                else:
+                    self._seen[name] = version
+        if problems:
+            raise problems[0]
 
     async def watch(self) -> None:
         """Ask until cancelled. While the database does not answer, what was in force stays so."""
