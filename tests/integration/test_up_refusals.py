@@ -175,3 +175,8 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
         place = tmp_path / "sealed"
         place.mkdir(mode=0o500)
     assert "not writable" in refusal(place)
+
+
+def test_a_configuration_that_is_not_there(data: Path) -> None:
+    said = refusal(data, "--config", f"{data}/none.yaml", code=2)
+    assert said == f"error: the configuration {data}/none.yaml cannot be read: no such file or directory"

@@ -45,6 +45,20 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
 
+class Directory(click.Path):
+    """A directory. An empty text is not the current one: it is a variable of a script that nobody has set."""
+
+    def __init__(self, *, file_okay: bool = False) -> None:
+        super().__init__(file_okay=file_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse none."""
+        if value == "":
+            self.fail("it is empty; write . for the current directory", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+DIRECTORY = Directory()
 ADDRESS = Parsed("HOST:PORT", parse_address)
 ADDRESSES = Parsed("HOST:PORT[,…]", parse_addresses)
 DURATION_MS = Parsed("DURATION", parse_duration_ms)

@@ -13,7 +13,7 @@ from penstock.base.roles import ROLES, Scope, acls_of, held
 from penstock.cli.acl import PRINCIPAL, host_option
 from penstock.cli.completion import complete_principals
 from penstock.cli.lazy import Lazy, LazyGroup
-from penstock.cli.options import asks_cluster, dry_run_option, output_option
+from penstock.cli.options import DIRECTORY, asks_cluster, dry_run_option, output_option
 from penstock.cli.output import Column, Listing, Notice, Result, Row, emit, number
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def members(client: Client, principal: str | None) -> Result:
 @prefix_option
 @host_option
 @click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path),
+    "--data-dir", type=DIRECTORY,
     help="Work on this data directory directly, while Penstock is not running.",
 )  # fmt: skip
 @dry_run_option

@@ -12,7 +12,7 @@ from penstock.base.collector import without_collector
 from penstock.base.errors import InvalidRequest
 from penstock.base.options import ListenerOptions, TlsOptions, UpOptions
 from penstock.cli.lazy import Misuse
-from penstock.cli.options import ADDRESS, SETTING, Parsed, settings_of
+from penstock.cli.options import ADDRESS, DIRECTORY, SETTING, Parsed, settings_of
 from penstock.cli.texts.addresses import Address
 from penstock.cli.texts.listeners import SecurityConfig, parse_advertised, parse_listener, read_security
 
@@ -30,7 +30,7 @@ def parse_metadata_url(text: str) -> str:
 
 @click.command()
 @click.option(
-    "--data-dir", type=click.Path(file_okay=False, path_type=Path), default=Path("penstock-data"),
+    "--data-dir", type=DIRECTORY, default=Path("penstock-data"),
     help="The data directory; created if it does not exist.",
 )  # fmt: skip
 @click.option("--kafka", type=ADDRESS, default="127.0.0.1:9092", help="Where Kafka clients connect.")

@@ -19,6 +19,7 @@ from penstock.base.roles import ROLES, Scope, acls_of
 from penstock.cli.completion import complete_users
 from penstock.cli.lazy import Lazy, LazyGroup, Misuse
 from penstock.cli.options import (
+    DIRECTORY,
     Parsed,
     asks_cluster,
     client_options,
@@ -71,7 +72,7 @@ def takes_password(function: Callable[..., Result]) -> Callable[..., None]:
     """Options of commands that set a password, here or in a data directory that nothing runs on."""
 
     @click.option(
-        "--data-dir", type=click.Path(file_okay=False, path_type=Path),
+        "--data-dir", type=DIRECTORY,
         help="Work on this data directory directly, while Penstock is not running.",
     )  # fmt: skip
     @click.option(

@@ -200,9 +200,9 @@ def test_what_may_pass_is_tried_again_until_the_deadline() -> None:
 @pytest.mark.parametrize(
     ("code", "detail", "sentence"),
     [
-        (3, None, "topic 't': does not exist. See: penstock topic list"),
-        (3, "This server does not host it.", "topic 't': does not exist. See: penstock topic list"),
-        (37, "has 4 already", "topic 't': has 4 already"),
+        (3, None, "topic 't' does not exist. See: penstock topic list"),
+        (3, "This server does not host it.", "topic 't' does not exist. See: penstock topic list"),
+        (37, "has 4 already", "topic 't' has 4 already"),
         (44, "too many", "topic 't': too many"),
         (-1, None, "topic 't': the broker answered UNKNOWN_SERVER_ERROR"),
         (9999, None, "topic 't': the broker answered error 9999"),

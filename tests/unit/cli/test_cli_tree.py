@@ -187,3 +187,14 @@ def test_it_starts_quickly() -> None:
         taken_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.stderr.strip() == "[]"
     assert min(taken_s) < 0.3
+
+
+@pytest.mark.parametrize("words", [["up"], ["doctor"], ["user", "create", "bob"], ["role", "grant", "admin", "bob"]])
+def test_an_empty_data_directory_is_not_the_current_one(words: list[str]) -> None:
+    """`--data-dir "$DATA"` where nobody has set it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "penstock", *words, "--data-dir", ""],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("'--data-dir': it is empty; write . for the current directory\n"), done.stderr

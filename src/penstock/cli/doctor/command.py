@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.doctor.verdicts import Check, Status
-from penstock.cli.options import ADDRESS, ADDRESSES, DURATION_MS, client_config_option, open_client, output_option
+from penstock.cli.options import (
+    ADDRESS,
+    ADDRESSES,
+    DURATION_MS,
+    Directory,
+    client_config_option,
+    open_client,
+    output_option,
+)
 from penstock.cli.output import Column, Details, Json, Section, emit
 from penstock.cli.texts.addresses import Address
 from penstock.cli.texts.quantities import plural
@@ -29,7 +37,7 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 )
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
+    type=Directory(file_okay=True),
     default=Path("penstock-data"),
     help="The data directory, which need not exist yet.",
 )

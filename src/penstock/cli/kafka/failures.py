@@ -67,6 +67,9 @@ _SENTENCES: Mapping[int, str] = {
     ErrorCode.UNSUPPORTED_COMPRESSION_TYPE: "the broker cannot take this compression. Try another --compression",
 }
 
+_PREDICATES = ("does ", "exists ", "has ", "is ")
+"""Sentences that begin so say something of what the error is about."""
+
 
 def code_name(code: int) -> str:
     """Kafka's name of an error code."""
@@ -85,7 +88,8 @@ class BrokerError(PlatformError):
         sentence = _SENTENCES.get(code) or detail or f"the broker answered {code_name(code)}"
         if detail and code in _BROKER_KNOWS_BETTER and detail != _SAYS_NO_MORE.get(code):
             sentence = detail
-        super().__init__(f"{about}: {sentence}" if about else sentence)
+        colon = "" if sentence.startswith(_PREDICATES) else ":"
+        super().__init__(f"{about}{colon} {sentence}" if about else sentence)
 
     @property
     def may_pass(self) -> bool:

@@ -74,8 +74,11 @@ def read_security(path: Path) -> SecurityConfig:
 
     try:
         document = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the configuration {path} cannot be read") from error
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        raise InvalidRequest(f"the configuration {path} cannot be read: {why}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"the configuration {path} is not UTF-8") from error
     except yaml.YAMLError as error:
         raise InvalidRequest(f"the configuration {path} is not YAML: {error}") from error
     try:
